@@ -1,0 +1,349 @@
+"""The typed configuration: a ConfigDict becomes frozen dataclasses that were checked once, at start-up.
+
+`configs/*.py` hold ConfigDicts because the command line can override them; the program reads only the
+dataclasses below. Every error says what must hold, what was got and which field to set.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any
+
+import ml_collections
+
+
+def check(condition: bool, must: str, got: Any, field: str) -> None:
+  """Raises the ValueError of a broken rule: what must hold, what was got, which field to set."""
+  if not condition:
+    raise ValueError(f'{must}; got {got!r}. Set --config.{field}')
+
+
+def check_positive(section: Any, prefix: str, *names: str) -> None:
+  for name in names:
+    value = getattr(section, name)
+    check(value > 0, f'{prefix}{name} must be positive', value, prefix + name)
+
+
+def check_choice(value: str, choices: tuple[str, ...], field: str) -> None:
+  check(value in choices, f'{field} must be one of {", ".join(choices)}', value, field)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+  """Where the log comes from and how it is cut."""
+
+  source: str  # a name of data_prep.sources.SOURCES
+  name: str  # names the folders: data/<name>, data/raw/<name>
+  raw_dir: str | None = None  # None: $RECJAX_DATA/<name>, else data/raw/<name>
+  prepared_dir: str | None = None  # None: data/<name>
+  download: bool = False  # fetch the official files when they are absent
+  k_core: int = 5  # every user and every item has at least this many interactions; 0: keep all
+  item_text: str = 'original'  # what the report says of the item texts: 'original' or 'generated'
+  sentencepiece: str | None = None  # a SentencePiece model; None: train one on the item texts
+  text_pieces: int = 4096  # the size of a trained SentencePiece model
+  max_text_tokens: int = 128  # an item's text is cut here
+  synthetic_users: int = 10_000  # the synthetic world alone
+  synthetic_items: int = 2_000
+  synthetic_seed: int = 0
+
+  def __post_init__(self):
+    check(self.k_core >= 0, 'data.k_core must not be negative', self.k_core, 'data.k_core')
+    check_choice(self.item_text, ('original', 'generated', 'synthetic'), 'data.item_text')
+    check_positive(
+      self, 'data.', 'text_pieces', 'max_text_tokens', 'synthetic_users', 'synthetic_items'
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sids:
+  """What semantic IDs are made of."""
+
+  source: str = 'both'  # text | cooccurrence | both
+  encoder: str = 'minilm'  # tfidf | minilm | a folder in the sentence-transformers layout
+  levels: int = 3  # quantizer levels; a de-duplication level is added
+  codes: int = 256  # codes a level
+  tfidf_width: int = 128  # width of the TF-IDF + SVD embedding
+  cooccurrence_width: int = 64  # width of the co-occurrence vectors
+  cooccurrence_window: int = 5
+  seed: int = 0
+
+  def __post_init__(self):
+    check_choice(self.source, ('text', 'cooccurrence', 'both'), 'sids.source')
+    check_positive(
+      self, 'sids.', 'levels', 'codes', 'tfidf_width', 'cooccurrence_width', 'cooccurrence_window'
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+  """The backbone: a family, a size, and how it computes."""
+
+  family: str = 'gemma'  # a name of recjax.models.FAMILIES
+  pretrained: str | None = None  # a checkpoint folder; None: from scratch
+  depth: int = 4
+  width: int = 128  # D
+  ff_width: int = 512  # F
+  heads: int = 4  # N
+  kv_heads: int = 4  # K
+  head_width: int = 32  # H
+  dropout: float = 0.0  # on the residual branches and the embedding
+  sid_softmax: str = 'level'  # level | full: what the scores at a SID position are normalised over
+  compute_dtype: str = 'float32'  # float32 | bfloat16; parameters and reductions stay float32
+  remat: str = 'none'  # none | full: recompute each layer in the backward pass
+  scan_unroll: int = 1  # layers per step of the scan over layers
+
+  def __post_init__(self):
+    check_positive(
+      self, 'model.', 'depth', 'width', 'ff_width', 'heads', 'kv_heads', 'head_width', 'scan_unroll'
+    )
+    check(0 <= self.dropout < 1, 'model.dropout must be in [0, 1)', self.dropout, 'model.dropout')
+    check(
+      self.heads % self.kv_heads == 0,
+      f'model.heads ({self.heads}) must be a multiple of model.kv_heads',
+      self.kv_heads,
+      'model.kv_heads',
+    )
+    check_choice(self.sid_softmax, ('level', 'full'), 'model.sid_softmax')
+    check_choice(self.compute_dtype, ('float32', 'bfloat16'), 'model.compute_dtype')
+    check_choice(self.remat, ('none', 'full'), 'model.remat')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Component:
+  """One component of the mixture: a task, its share of the examples, and the task's own fields."""
+
+  task: str = 'next_item'
+  weight: float = 1.0  # share of the examples; 0 drops the component
+  loss_weight: float = 1.0
+  max_items: int = 20  # a window of a user's sequence holds at most so many items
+  prompt: str = ''  # text before the history; empty: none
+
+  def __post_init__(self):
+    for name in ('weight', 'loss_weight'):
+      value = getattr(self, name)
+      check(value >= 0, f'a mixture {name} must not be negative', value, f'mixture.<name>.{name}')
+    check(
+      self.max_items >= 2,
+      'max_items must be at least 2',
+      self.max_items,
+      'mixture.<name>.max_items',
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packing:
+  """W consecutive examples become exactly R rows of `row_length` tokens."""
+
+  row_length: int = 128  # T
+  rows: int = 32  # R
+  examples: int | None = None  # W; None: estimated from the lengths of the stream, then fixed
+
+  def __post_init__(self):
+    check_positive(self, 'packing.', 'row_length', 'rows')
+    check(
+      self.examples is None or self.examples > 0,
+      'packing.examples must be positive',
+      self.examples,
+      'packing.examples',
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optim:
+  learning_rate: float = 1e-3
+  schedule: str = 'cosine'  # cosine | linear | constant, after the warm-up
+  warmup_steps: int = 100
+  weight_decay: float = 0.1
+  b1: float = 0.9
+  b2: float = 0.98
+  eps: float = 1e-8
+  clip_norm: float = 1.0  # of the global gradient; 0: no clipping
+
+  def __post_init__(self):
+    check_positive(self, 'optim.', 'learning_rate', 'eps')
+    check_choice(self.schedule, ('cosine', 'linear', 'constant'), 'optim.schedule')
+    for name in ('warmup_steps', 'weight_decay', 'clip_norm'):
+      value = getattr(self, name)
+      check(value >= 0, f'optim.{name} must not be negative', value, f'optim.{name}')
+    for name in ('b1', 'b2'):
+      value = getattr(self, name)
+      check(0 <= value < 1, f'optim.{name} must be in [0, 1)', value, f'optim.{name}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eval:
+  beams: int = 40  # M
+  batch_size: int = 128  # users a step, over all devices
+  eval_users: int = 2000  # a fixed seeded sample of validation users during training
+  patience: int = 0  # evaluations without a better ndcg@10 before the run stops; 0: never
+  ks: tuple[int, ...] = (1, 5, 10, 20)
+
+  def __post_init__(self):
+    check_positive(self, 'eval.', 'beams', 'batch_size', 'eval_users')
+    check(self.patience >= 0, 'eval.patience must not be negative', self.patience, 'eval.patience')
+    check(
+      bool(self.ks) and all(k > 0 for k in self.ks) and 10 in self.ks,
+      'eval.ks must be positive and hold 10, which chooses the best checkpoint',
+      self.ks,
+      'eval.ks',
+    )
+    check(
+      self.beams >= max(self.ks),
+      f'eval.beams must be at least the largest of eval.ks ({max(self.ks)})',
+      self.beams,
+      'eval.beams',
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+  max_to_keep: int = 2  # the newest ones, beside the best one
+  init_from: str | None = None  # start from the best checkpoint of that workdir
+  allow_new_stream: bool = False  # resume although the stream's fingerprint changed
+
+  def __post_init__(self):
+    check_positive(self, 'checkpoint.', 'max_to_keep')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mesh:
+  """Devices along each axis; one of them may be -1: what is left."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+  def __post_init__(self):
+    sizes = (self.data, self.fsdp, self.tensor)
+    check(
+      all(size > 0 or size == -1 for size in sizes) and sizes.count(-1) <= 1,
+      'mesh axes must be positive, and at most one of them -1',
+      sizes,
+      'mesh.{data,fsdp,tensor}',
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loader:
+  threads: int = 1  # reading threads a host
+  buffer: int = 4  # batches ready ahead of the step
+
+  def __post_init__(self):
+    check_positive(self, 'loader.', 'threads', 'buffer')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """A run. `batch_size` counts packed rows over all hosts and micro-batches."""
+
+  seed: int = 0
+  batch_size: int = 64
+  num_train_steps: int = 1000
+  grad_accumulation: int = 1  # micro-batches a step
+  log_every_steps: int = 50  # the progress line; metrics.jsonl holds every step
+  eval_every_steps: int = 500
+  checkpoint_every_steps: int = 500
+  data: Data
+  sids: Sids
+  model: Model
+  mixture: dict[str, Component]
+  packing: Packing
+  optim: Optim
+  eval: Eval
+  checkpoint: Checkpoint
+  mesh: Mesh
+  loader: Loader
+
+  def __post_init__(self):
+    check_positive(
+      self,
+      '',
+      'batch_size',
+      'num_train_steps',
+      'grad_accumulation',
+      'log_every_steps',
+      'eval_every_steps',
+      'checkpoint_every_steps',
+    )
+    check(
+      self.batch_size % self.packing.rows == 0,
+      f'batch_size counts rows and must be a multiple of packing.rows ({self.packing.rows})',
+      self.batch_size,
+      'batch_size',
+    )
+    check(
+      self.batch_size % self.grad_accumulation == 0,
+      f'batch_size must be a multiple of grad_accumulation ({self.grad_accumulation})',
+      self.batch_size,
+      'batch_size',
+    )
+    check(
+      self.optim.warmup_steps <= self.num_train_steps,
+      f'optim.warmup_steps must not exceed num_train_steps ({self.num_train_steps})',
+      self.optim.warmup_steps,
+      'optim.warmup_steps',
+    )
+    check(
+      any(component.weight > 0 for component in self.mixture.values()),
+      'the mixture must hold a component with a positive weight',
+      {name: component.weight for name, component in self.mixture.items()},
+      'mixture.<name>.weight',
+    )
+
+  def to_dict(self) -> dict[str, Any]:
+    return dataclasses.asdict(self)
+
+
+def from_config_dict(config: ml_collections.ConfigDict) -> Config:
+  """Converts and checks a ConfigDict.
+
+  Raises:
+    ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
+  """
+  return _convert(Config, config.to_dict(), '')
+
+
+def _convert(kind: type, values: dict[str, Any], prefix: str) -> Any:
+  hints = typing.get_type_hints(kind)
+  unknown = sorted(set(values) - set(hints))
+  if unknown:
+    raise ValueError(
+      f'unknown config field {prefix}{unknown[0]}; the fields of {prefix or "the config"} are '
+      f'{", ".join(sorted(hints))}'
+    )
+  required = {
+    f.name
+    for f in dataclasses.fields(kind)
+    if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+  }
+  missing = sorted(required - set(values))
+  if missing:
+    raise ValueError(f'the config must set {prefix}{missing[0]}; it is missing')
+  return kind(**{name: _value(hints[name], value, prefix + name) for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+  if dataclasses.is_dataclass(hint):
+    check(isinstance(value, dict), f'{path} must be a section of fields', value, path)
+    return _convert(hint, value, path + '.')
+  if typing.get_origin(hint) is dict:  # named sub-configs
+    check(isinstance(value, dict), f'{path} must be a section of named fields', value, path)
+    kind = typing.get_args(hint)[1]
+    return {name: _value(kind, item, f'{path}.{name}') for name, item in value.items()}
+  if typing.get_origin(hint) is tuple:
+    check(isinstance(value, (tuple, list)), f'{path} must be a tuple', value, path)
+    kind = typing.get_args(hint)[0]
+    return tuple(_value(kind, item, path) for item in value)
+  kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+  if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+    value = float(value)
+  right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+  check(right, f'{path} must be of type {" or ".join(k.__name__ for k in kinds)}', value, path)
+  return value
+
+
+def digest(value: Any) -> str:
+  """A short hash of a JSON-able value; equal values have equal digests on every machine."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
