@@ -36,9 +36,11 @@ class Data:
 
   source: str  # a name of data_prep.sources.SOURCES
   name: str  # names the folders: data/<name>, data/raw/<name>
+  category: str = ''  # the part of a source's file names that tells its data sets apart
   raw_dir: str | None = None  # None: $RECJAX_DATA/<name>, else data/raw/<name>
   prepared_dir: str | None = None  # None: data/<name>
   download: bool = False  # fetch the official files when they are absent
+  download_url: str | None = None  # None: the source's official address
   k_core: int = 5  # every user and every item has at least this many interactions; 0: keep all
   item_text: str = 'original'  # what the report says of the item texts: 'original' or 'generated'
   sentencepiece: str | None = None  # a SentencePiece model; None: train one on the item texts
@@ -347,3 +349,29 @@ def _value(hint: Any, value: Any, path: str) -> Any:
 def digest(value: Any) -> str:
   """A short hash of a JSON-able value; equal values have equal digests on every machine."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def defaults(source: str, name: str) -> ml_collections.ConfigDict:
+  """A ConfigDict of every field at its default, for `configs/*.py` to start from.
+
+  Optional fields are placeholders, so that the command line can set them.
+  """
+  config = _defaults(Config)
+  config.data = _defaults(Data)
+  config.data.source, config.data.name = source, name
+  config.mixture = ml_collections.ConfigDict({'next_item': _defaults(Component)})
+  return config
+
+
+def _defaults(kind: type) -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict()
+  hints = typing.get_type_hints(kind)
+  for field in dataclasses.fields(kind):
+    hint = hints[field.name]
+    if isinstance(hint, types.UnionType):
+      config[field.name] = ml_collections.config_dict.placeholder(typing.get_args(hint)[0])
+    elif field.default is not dataclasses.MISSING:
+      config[field.name] = field.default
+    elif dataclasses.is_dataclass(hint) and hint is not Data:
+      config[field.name] = _defaults(hint)
+  return config

@@ -1,0 +1,64 @@
+"""Sources: each reads raw files of one kind into a `RawLog`, imported only when it is asked for."""
+
+import dataclasses
+import importlib
+from typing import Any
+
+from etils import epath
+
+from data_prep import interactions
+from recjax import config
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A way to read a log.
+
+  Attributes:
+    module: holds `load(data, raw_dir) -> RawLog` and, if `reads_files`, `input_files(data, raw_dir)`
+      (name → path of what `load` reads, whether there or not) and `fetch(data, raw_dir)` (downloads
+      what is missing if `data.download` says so, and raises FileNotFoundError if files are missing).
+    fields: the fields of the data section that change what `load` gives.
+    reads_files: whether there are raw files.
+  """
+
+  module: str
+  fields: tuple[str, ...]
+  reads_files: bool
+
+  def load(self, data: config.Data, raw_dir: epath.Path) -> interactions.RawLog:
+    """Reads the log; raises ValueError for bad input, naming the file and the line."""
+    return self._import().load(data, raw_dir)
+
+  def params(self, data: config.Data) -> dict[str, Any]:
+    return {'source': data.source} | {name: getattr(data, name) for name in self.fields}
+
+  def input_files(self, data: config.Data, raw_dir: epath.Path) -> dict[str, epath.Path]:
+    return self._import().input_files(data, raw_dir) if self.reads_files else {}
+
+  def fetch(self, data: config.Data, raw_dir: epath.Path) -> None:
+    if self.reads_files:
+      self._import().fetch(data, raw_dir)
+
+  def _import(self) -> Any:
+    return importlib.import_module(self.module)
+
+
+SOURCES = {
+  'amazon2014': Source('data_prep.sources.amazon', ('category',), reads_files=True),
+  'synthetic': Source(
+    'data_prep.sources.synthetic',
+    ('synthetic_users', 'synthetic_items', 'synthetic_seed'),
+    reads_files=False,
+  ),
+}
+
+
+def get(name: str) -> Source:
+  """The source of that name.
+
+  Raises:
+    ValueError: there is none.
+  """
+  config.check_choice(name, tuple(SOURCES), 'data.source')
+  return SOURCES[name]

@@ -1,0 +1,125 @@
+"""Fetches files over HTTP: resumed after a cut, checked for size, and named only when whole."""
+
+from collections.abc import Iterable
+import contextlib
+import http.client
+import os
+import pathlib
+import time
+import urllib.error
+import urllib.request
+
+import tqdm
+
+_CHUNK = 1 << 20  # bytes
+_TRANSIENT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+
+
+def fetch_all(base_url: str, names: Iterable[str], folder: pathlib.Path) -> None:
+  """Fetches `base_url/name` into `folder/name` for each name that is not there yet.
+
+  Raises:
+    As `fetch`.
+  """
+  for name in names:
+    if not (folder / name).exists():
+      fetch(f'{base_url.rstrip("/")}/{name}', folder / name)
+
+
+def fetch(
+  url: str,
+  path: pathlib.Path,
+  *,
+  attempts: int = 5,
+  pause_s: float = 2.0,
+  timeout_s: float = 60.0,
+) -> None:
+  """Fetches one file; what arrived before a cut stays in `<path>.part` and is continued.
+
+  Args:
+    url: http or https.
+    path: where the file goes; its folder is created.
+    attempts: connections in a row that may bring nothing new before giving up.
+    pause_s: seconds to wait before connecting again.
+    timeout_s: seconds without a byte before a connection counts as cut.
+
+  Raises:
+    FileNotFoundError: the server does not have the file.
+    ValueError: the server does not say how long the file is.
+    ConnectionError: the file could not be completed; the next call continues it.
+  """
+  if os.path.exists(path):
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(path.name + '.part')
+  failures, problem = 0, ''
+  while failures < attempts:
+    if failures:
+      time.sleep(pause_s)
+    before = _size(part)
+    try:
+      total = _continue(url, part, timeout_s)
+    except urllib.error.HTTPError as error:
+      if error.code < 500 and error.code not in (408, 429):
+        raise FileNotFoundError(
+          f'{url} cannot be fetched: HTTP {error.code} {error.reason}. '
+          'Check --config.data.category and --config.data.download_url'
+        ) from None
+      problem = f'HTTP {error.code} {error.reason}'
+    except _TRANSIENT as error:
+      problem = str(error) or type(error).__name__
+    else:
+      if _size(part) == total:
+        part.rename(path)
+        return
+      problem = f'{_size(part)} of {total} bytes arrived'
+    failures = 1 if _size(part) > before else failures + 1
+  raise ConnectionError(
+    f'{url} could not be fetched in {attempts} attempts ({problem}). What arrived is kept in {part}: '
+    'start the same command again to continue it'
+  )
+
+
+def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
+  """Appends to `part` what one connection brings; returns the whole file's size in bytes."""
+  start = _size(part)
+  request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'} if start else {})
+  try:
+    response = urllib.request.urlopen(request, timeout=timeout_s)
+  except urllib.error.HTTPError as error:
+    with error:
+      if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        raise
+    return _after_the_end(error.headers.get('Content-Range', ''), part)
+  with contextlib.closing(response):
+    length = response.headers.get('Content-Length')
+    if length is None:
+      raise ValueError(f'{url} must be served with a Content-Length, to be checked; it has none')
+    if response.status != http.client.PARTIAL_CONTENT:
+      start = 0  # the server sends the whole file, whatever was asked for
+    with (
+      part.open('ab') as f,
+      tqdm.tqdm(
+        desc=part.stem, total=start + int(length), initial=start, unit='B', unit_scale=True
+      ) as progress,
+    ):
+      f.truncate(start)
+      while chunk := response.read(_CHUNK):
+        f.write(chunk)
+        progress.update(len(chunk))
+      f.flush()
+      os.fsync(f.fileno())
+  return start + int(length)
+
+
+def _after_the_end(content_range: str, part: pathlib.Path) -> int:
+  """The answer `bytes */total` to a range behind the end: either all is here, or it is no part of it."""
+  total = content_range.rpartition('/')[2]
+  if not total.isdecimal() or int(total) != _size(part):
+    part.unlink()
+    raise ConnectionError(f'{part} did not belong to the file on the server and was removed')
+  return int(total)
+
+
+def _size(path: pathlib.Path) -> int:
+  return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,188 @@
+"""Preparation, from raw files to semantic IDs: which stages there are and what each depends on."""
+
+from collections.abc import Iterator
+import functools
+import os
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from data_prep import cooccurrence, encoders, interactions, sources, stages, texts
+from recjax import config as config_lib
+from recjax.data import dataset, sequences
+from recjax.sids import quantizers, table
+
+_ITEMS = 'interactions/items.jsonl'
+_TRAIN_ITEMS = 'interactions/train_items.npy'
+_TRAIN_OFFSETS = 'interactions/train_offsets.npy'
+_VECTORS = 'embeddings.npy'
+
+
+def raw_dir(config: config_lib.Config) -> epath.Path:
+  """Where raw files lie: `data.raw_dir`, else $RECJAX_DATA/<name>, else data/raw/<name>."""
+  if config.data.raw_dir is not None:
+    return epath.Path(config.data.raw_dir)
+  return epath.Path(os.environ.get('RECJAX_DATA') or 'data/raw') / config.data.name
+
+
+def prepare(config: config_lib.Config) -> epath.Path:
+  """Brings every stage up to date, in order, and prints one line for each.
+
+  Killed anywhere and started again, it gives the same bytes.
+
+  Returns:
+    The prepared folder.
+
+  Raises:
+    FileNotFoundError: raw files are missing and `data.download` is off.
+    ValueError: the raw files or the config do not allow a stage.
+  """
+  root = dataset.prepared_dir(config)
+  source = sources.get(config.data.source)
+  # Before the raw files are hashed; the files of a finished preparation may be gone.
+  if not stages.is_current(root, _interactions(config)):
+    source.fetch(config.data, raw_dir(config))
+  for stage in _stages(config, root):
+    stages.run_stage(root, stage)
+  return root
+
+
+def is_prepared(config: config_lib.Config) -> bool:
+  """Whether `prepare` would have nothing to do; runs nothing."""
+  root = dataset.prepared_dir(config)
+  return all(stages.is_current(root, stage) for stage in _stages(config, root))
+
+
+def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stages.Stage]:
+  """The stages in order; one that a config does not need is left out.
+
+  A later one may read what an earlier one wrote, and so it must be current before it is asked for.
+  """
+  yield _interactions(config)
+  yield _tokenizer(config.data, root)
+  yield _texts(config.data, root)
+  if config.sids.source != 'cooccurrence':
+    yield _text_embeddings(config.sids, root)
+  if config.sids.source != 'text':
+    yield _cooccurrence_vectors(config.sids, root)
+  yield _sids(config.sids, root)
+
+
+def _interactions(config: config_lib.Config) -> stages.Stage:
+  source, folder = sources.get(config.data.source), raw_dir(config)
+
+  def run(out: epath.Path) -> dict[str, Any]:
+    log = source.load(config.data, folder)
+    return interactions.write(interactions.clean(log, config.data.k_core), log.item_records, out)
+
+  return stages.Stage(
+    'interactions',
+    run,
+    inputs=source.input_files(config.data, folder),
+    params=source.params(config.data) | {'k_core': config.data.k_core},
+  )
+
+
+def _tokenizer(data: config_lib.Data, root: epath.Path) -> stages.Stage:
+  run = functools.partial(
+    texts.write_tokenizer, root / _ITEMS, data.sentencepiece, data.text_pieces
+  )
+  if data.sentencepiece is not None:
+    return stages.Stage('tokenizer', run, {'spiece.model': epath.Path(data.sentencepiece)})
+  return stages.Stage(
+    'tokenizer', run, stages.outputs(root, _ITEMS), {'text_pieces': data.text_pieces}
+  )
+
+
+def _texts(data: config_lib.Data, root: epath.Path) -> stages.Stage:
+  model = f'tokenizer/{texts.MODEL}'
+  return stages.Stage(
+    'texts',
+    functools.partial(texts.write_titles, root / _ITEMS, root / model, data.max_text_tokens),
+    stages.outputs(root, _ITEMS, model),
+    {'max_text_tokens': data.max_text_tokens},
+  )
+
+
+def _text_embeddings(sids: config_lib.Sids, root: epath.Path) -> stages.Stage:
+  def run(out: epath.Path) -> dict[str, Any]:
+    rows = texts.read_items(root / _ITEMS)
+    return _save_vectors(encoders.encode([row['text'] for row in rows], sids), out)
+
+  params = {'width': sids.tfidf_width, 'seed': sids.seed} if sids.encoder == 'tfidf' else {}
+  return stages.Stage(
+    'text_embeddings',
+    run,
+    stages.outputs(root, _ITEMS) | _encoder_files(sids, root),
+    params | {'kind': 'tfidf' if sids.encoder == 'tfidf' else 'sentence-transformers'},
+  )
+
+
+def _encoder_files(sids: config_lib.Sids, root: epath.Path) -> dict[str, epath.Path]:
+  """The encoder's files by their place in its folder, so that it may be moved."""
+  try:
+    files = encoders.input_files(sids)
+  except ValueError:
+    # A machine that only trains need not have the encoder: what it made is there and is named.
+    manifest = stages.read_manifest(root / 'text_embeddings')
+    names = [name for name in (manifest or {}).get('inputs', {}) if name.startswith('encoder/')]
+    if not names:
+      raise
+    return {name: epath.Path(sids.encoder) / name.removeprefix('encoder/') for name in names}
+  return {f'encoder/{path.relative_to(files[0].parent).as_posix()}': path for path in files}
+
+
+def _cooccurrence_vectors(sids: config_lib.Sids, root: epath.Path) -> stages.Stage:
+  width, window = sids.cooccurrence_width, sids.cooccurrence_window
+  # A number and not the file of items: their texts do not matter here.
+  num_items = stages.read_manifest(root / 'interactions')['summary']['items']
+
+  def run(out: epath.Path) -> dict[str, Any]:
+    train = sequences.Sequences(_load(root / _TRAIN_ITEMS), _load(root / _TRAIN_OFFSETS))
+    return _save_vectors(cooccurrence.vectors(train, num_items, width, window, sids.seed), out)
+
+  return stages.Stage(
+    'cooccurrence_vectors',
+    run,
+    stages.outputs(root, _TRAIN_ITEMS, _TRAIN_OFFSETS),
+    {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed},
+  )
+
+
+def _sids(sids: config_lib.Sids, root: epath.Path) -> stages.Stage:
+  names = {
+    'text': ('text_embeddings',),
+    'cooccurrence': ('cooccurrence_vectors',),
+    'both': ('text_embeddings', 'cooccurrence_vectors'),
+  }[sids.source]
+  inputs = stages.outputs(root, *(f'{name}/{_VECTORS}' for name in names))
+
+  def run(out: epath.Path) -> dict[str, Any]:
+    # Side by side, each of length one: text and company count alike in every distance.
+    vectors_ID = np.concatenate([_load(path) for path in inputs.values()], axis=1)
+    codes_IL, codebooks_LCD = quantizers.residual_kmeans(
+      vectors_ID, sids.levels, sids.codes, sids.seed
+    )
+    codes_IL, size = quantizers.deduplicate(codes_IL)
+    sid_table = table.SidTable(codes_IL, (*[sids.codes] * sids.levels, size), 'residual_kmeans')
+    sid_table.save(out)
+    with (out / 'codebooks.npz').open('wb') as f:
+      np.savez(f, codebooks_LCD=codebooks_LCD)
+    return sid_table.statistics()
+
+  return stages.Stage(
+    'sids', run, inputs, {'levels': sids.levels, 'codes': sids.codes, 'seed': sids.seed}
+  )
+
+
+def _save_vectors(vectors_ID: np.ndarray, out: epath.Path) -> dict[str, Any]:
+  with (out / _VECTORS).open('wb') as f:
+    np.save(f, vectors_ID)
+  zero_rows = int((~vectors_ID.any(axis=1)).sum())
+  return {'items': len(vectors_ID), 'width': vectors_ID.shape[1], 'zero_rows': zero_rows}
+
+
+def _load(path: epath.Path) -> np.ndarray:
+  with path.open('rb') as f:
+    return np.load(f)

@@ -1,0 +1,218 @@
+"""A synthetic world whose law is known, and with it the best that any recommender can reach.
+
+Items are themes × styles × variants: item (theme × 8 + style) × 5 + variant. Every theme has one
+following theme, along a seeded cycle through all themes. Of an item of theme t and style s,
+
+  direct successors   are the 5 variants of style s in the theme that follows t,
+  two-hop successors  are the direct successors of those: style s, two themes on,
+  same theme          are the other 39 items of t.
+
+The next item depends on the last one alone: 25 % one of its direct successors, 30 % one of its
+two-hop successors, 30 % one of the same theme, 15 % noise, each time uniformly, noise over the whole
+catalogue. Items that the user has already had are excluded and the rest is renormalised, so that
+p(next | history) is known exactly. The length of a sequence is drawn beforehand and says nothing
+about its items.
+"""
+
+from collections.abc import Sequence
+
+from etils import epath
+import numpy as np
+
+from data_prep.interactions import RawLog
+from recjax import config
+from recjax.data.sequences import Sequences
+
+DIRECT, TWO_HOP, SAME_THEME, NOISE = 0.25, 0.30, 0.30, 0.15  # shares of the next item
+STYLES, VARIANTS = 8, 5
+THEME_ITEMS = STYLES * VARIANTS
+MIN_LENGTH = 5
+MEAN_EXTRA = 2.0  # mean length beyond the shortest one
+MAX_LENGTH = 30
+
+BLOCK_CELLS = 1 << 23  # probabilities held at once: bounds the memory
+DAY = 86_400
+
+_NOUNS = """
+  kettle lantern blanket teapot backpack mirror notebook hammock umbrella candle bicycle telescope
+  guitar skillet curtain basket armchair doormat thermos compass wallet pillow raincoat sandal
+  drawer easel violin sundial trowel kayak helmet tripod bookend apron whisk goblet saddle quilt
+  stapler tent anvil birdhouse chessboard drum fountain globe hourglass inkwell jigsaw kite
+""".split()
+_STYLES = 'rustic nordic art-deco coastal industrial floral minimal victorian'.split()
+_VARIANTS = 'copper walnut linen ceramic slate'.split()
+_MAKERS = 'Hollen Fjordby Lumiere Saltmarsh Gantry Petalworks Blank&Bare Ashcombe'.split()
+
+
+def num_themes(data: config.Data) -> int:
+  """How many themes the world has.
+
+  Raises:
+    ValueError: the items do not fill at least three themes, or there are fewer users than items.
+  """
+  items, users = data.synthetic_items, data.synthetic_users
+  config.check(
+    items % THEME_ITEMS == 0 and items >= 3 * THEME_ITEMS,
+    f'data.synthetic_items must be a multiple of {THEME_ITEMS} (a theme) and at least three themes',
+    items,
+    'data.synthetic_items',
+  )
+  config.check(
+    users >= items,
+    f'data.synthetic_users must be at least data.synthetic_items ({items}), so that every item occurs',
+    users,
+    'data.synthetic_users',
+  )
+  return items // THEME_ITEMS
+
+
+def following_themes(themes: int, seed: int) -> np.ndarray:
+  """int64 `[themes]`: the theme that follows each one; one cycle through all of them."""
+  cycle = np.random.default_rng([seed, 0]).permutation(themes)
+  following = np.empty(themes, np.int64)
+  following[cycle] = np.roll(cycle, -1)
+  return following
+
+
+def _successors(items: np.ndarray, variants: np.ndarray, following: np.ndarray) -> np.ndarray:
+  """The direct successors of `items` that are the given variants."""
+  theme, style = items // THEME_ITEMS, items // VARIANTS % STYLES
+  return (following[theme] * STYLES + style) * VARIANTS + variants
+
+
+def _propose(rng: np.random.Generator, last: np.ndarray, following: np.ndarray) -> np.ndarray:
+  """Draws a next item for each last one from the law without the exclusion of what was seen."""
+  kind = rng.choice(4, len(last), p=(DIRECT, TWO_HOP, SAME_THEME, NOISE))
+  variant = rng.integers(VARIANTS, size=len(last))
+  theme, within = np.divmod(last, THEME_ITEMS)
+  other = theme * THEME_ITEMS + (within + rng.integers(1, THEME_ITEMS, len(last))) % THEME_ITEMS
+  direct = _successors(last, variant, following)
+  two_hop = _successors(direct, variant, following)
+  noise = rng.integers(len(following) * THEME_ITEMS, size=len(last))
+  return np.choose(kind, (direct, two_hop, other, noise))
+
+
+def sequences(data: config.Data) -> Sequences:
+  """The sequences of all users, a pure function of the config.
+
+  First items go round the catalogue, so that every item occurs in training. An item that the user
+  has had is drawn again, which is the renormalised law exactly.
+  """
+  following = following_themes(num_themes(data), data.synthetic_seed)
+  rng = np.random.default_rng([data.synthetic_seed, 1])
+  users = data.synthetic_users
+  extra = rng.geometric(1 / (1 + MEAN_EXTRA), users) - 1
+  lengths = np.minimum(MIN_LENGTH + extra, MAX_LENGTH)
+  grid_UT = np.full((users, MAX_LENGTH), -1)
+  grid_UT[:, 0] = rng.permutation(users) % data.synthetic_items
+  for t in range(1, MAX_LENGTH):
+    waiting = np.flatnonzero(lengths > t)
+    while len(waiting):
+      drawn = _propose(rng, grid_UT[waiting, t - 1], following)
+      fresh = ~(grid_UT[waiting, :t] == drawn[:, None]).any(1)
+      grid_UT[waiting[fresh], t] = drawn[fresh]
+      waiting = waiting[~fresh]
+  offsets = np.concatenate([[0], np.cumsum(lengths)])
+  return Sequences(grid_UT[grid_UT >= 0].astype(np.int32), offsets)
+
+
+def item_record(item: int) -> dict:
+  """Title, brand and categories of an item: its theme, style and variant in words."""
+  theme, within = divmod(item, THEME_ITEMS)
+  style, variant = divmod(within, VARIANTS)
+  series, noun = divmod(theme, len(_NOUNS))
+  thing = _NOUNS[noun] + (f' series{series + 1}' if series else '')
+  return {
+    'title': f'{_STYLES[style]} {thing} in {_VARIANTS[variant]}'.capitalize(),
+    'brand': _MAKERS[style],
+    'categories': [['Household', thing.capitalize()]],
+  }
+
+
+def _ids(prefix: str, numbers: np.ndarray, count: int) -> np.ndarray:
+  """Raw ids padded with zeros: their order is that of the numbers."""
+  width = len(str(count - 1))
+  names = np.array([f'{prefix}{number:0{width}d}' for number in range(count)])
+  return names[numbers]
+
+
+def load(data: config.Data, raw_dir: epath.Path) -> RawLog:
+  """Generates the log; nothing is read from `raw_dir`.
+
+  Raises:
+    ValueError: the sizes do not make a world, or the k-core filter would change it.
+  """
+  del raw_dir
+  world = sequences(data)
+  items = data.synthetic_items
+  rarest = min(world.lengths.min(), np.bincount(world.values, minlength=items).min())
+  config.check(
+    rarest >= data.k_core,
+    f'data.k_core must leave the synthetic world whole: at most {rarest}',
+    data.k_core,
+    'data.k_core',
+  )
+  users = np.repeat(np.arange(len(world)), world.lengths)
+  days = np.arange(len(world.values)) - np.repeat(world.offsets[:-1], world.lengths)
+  ids = _ids('item', np.arange(items), items)
+  return RawLog(
+    users=_ids('user', users, len(world)),
+    items=ids[world.values],
+    times=days * DAY,
+    item_records={item_id: item_record(i) for i, item_id in enumerate(ids.tolist())},
+  )
+
+
+def next_item_probabilities(data: config.Data, histories: Sequences) -> np.ndarray:
+  """p(next item | history), exactly: float64 `[U, I]`, one row a non-empty history."""
+  following = following_themes(num_themes(data), data.synthetic_seed)
+  users = np.arange(len(histories))
+  last = histories.values[histories.offsets[1:] - 1].astype(np.int64)
+  p_UI = np.full((len(users), data.synthetic_items), NOISE / data.synthetic_items)
+  for variant in range(VARIANTS):
+    direct = _successors(last, variant, following)
+    p_UI[users, direct] += DIRECT / VARIANTS
+    p_UI[users, _successors(direct, variant, following)] += TWO_HOP / VARIANTS
+  theme = last // THEME_ITEMS
+  for within in range(THEME_ITEMS):
+    p_UI[users, theme * THEME_ITEMS + within] += SAME_THEME / (THEME_ITEMS - 1)
+  p_UI[np.repeat(users, histories.lengths), histories.values] = 0  # the last item among them
+  return p_UI / p_UI.sum(1, keepdims=True)
+
+
+def optimum(data: config.Data, histories: Sequences, ks: Sequence[int]) -> dict[str, float]:
+  """The best expected metrics that any ranking of unseen items can have.
+
+  Ranking by p(next | history) maximises every metric that rewards a hit the more the higher it is
+  (the probability ranking principle, Robertson, 1977), so its expectation is a sum over the sorted
+  probabilities.
+
+  Args:
+    data: the world.
+    histories: item indices (the world's own numbers), each followed by the item to predict.
+    ks: cut-offs.
+
+  Returns:
+    `recall@k`, `ndcg@k`, `mrr@k` for every k: means over the histories.
+
+  Raises:
+    ValueError: a history is empty.
+  """
+  if not len(histories) or histories.lengths.min() < 1:
+    raise ValueError('the optimum needs histories of at least one item; got an empty one')
+  width = min(max(ks), data.synthetic_items)
+  by_rank = np.zeros(width)  # the sum over users of the probability at each rank
+  block = max(1, BLOCK_CELLS // data.synthetic_items)
+  for start in range(0, len(histories), block):
+    rows = histories.take(np.arange(start, min(start + block, len(histories))))
+    p_UI = next_item_probabilities(data, rows)
+    best = -np.partition(-p_UI, width - 1, axis=1)[:, :width]
+    by_rank += -np.sort(-best, axis=1).sum(0)
+  by_rank /= len(histories)
+  ranks = np.arange(width)
+  metrics = {}
+  for k in ks:
+    metrics[f'recall@{k}'] = float(by_rank[:k].sum())
+    metrics[f'ndcg@{k}'] = float((by_rank / np.log2(ranks + 2.0))[:k].sum())
+    metrics[f'mrr@{k}'] = float((by_rank / (ranks + 1.0))[:k].sum())
+  return metrics

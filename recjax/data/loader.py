@@ -1,0 +1,87 @@
+"""The loader: global batches as a pure function of `examples_seen`; a host assembles its own part."""
+
+from collections.abc import Iterator
+import dataclasses
+
+import grain
+import numpy as np
+
+from recjax import config as config_lib
+from recjax.data.dataset import Dataset
+from recjax.data.mixture import Mixture
+from recjax.data.packing import Plan, pack
+
+MODEL_ARRAYS = ('tokens', 'targets', 'segments', 'positions', 'weights')
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+  """The stream of a run: batch k after `examples_seen` is a function of these fields alone.
+
+  Attributes:
+    mixture: index → example.
+    plan: the sizes of a packing group.
+    groups: packing groups a global batch.
+  """
+
+  mixture: Mixture
+  plan: Plan
+  groups: int
+
+  @property
+  def examples_per_batch(self) -> int:
+    return self.groups * self.plan.examples
+
+  def group(self, index: int) -> dict[str, np.ndarray]:
+    """The rows of packing group `index`, counted from the start of the stream."""
+    first = index * self.plan.examples
+    return pack([self.mixture[n] for n in range(first, first + self.plan.examples)], self.plan)
+
+  def host_batch(self, examples_seen: int, host: int, hosts: int) -> dict[str, np.ndarray]:
+    """This host's rows `[B / hosts, T]` of the batch that follows `examples_seen` examples."""
+    mine = self.groups // hosts
+    first = examples_seen // self.plan.examples + host * mine
+    parts = [self.group(first + g) for g in range(mine)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+  def batches(
+    self, examples_seen: int, steps: int, host: int, hosts: int, loader: config_lib.Loader
+  ) -> Iterator[dict[str, np.ndarray]]:
+    """This host's parts of the next `steps` batches, prefetched by reading threads."""
+
+    def assemble(step: int) -> dict[str, np.ndarray]:
+      return self.host_batch(examples_seen + step * self.examples_per_batch, host, hosts)
+
+    options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.buffer)
+    return iter(grain.MapDataset.range(steps).map(assemble).to_iter_dataset(options))
+
+
+def check_hosts(groups: int, hosts: int, rows: int) -> None:
+  """Raises a ValueError where hosts cannot be split at the borders of packing groups."""
+  config_lib.check(
+    groups % hosts == 0,
+    f'batch_size must be a multiple of packing.rows x hosts ({rows} x {hosts}): hosts are split at '
+    'the borders of packing groups',
+    groups * rows,
+    'batch_size',
+  )
+
+
+def fingerprint(config: config_lib.Config, dataset: Dataset, plan: Plan) -> dict[str, str]:
+  """What the stream is made of, part by part, so that a refusal can name what changed."""
+  log = dataset.manifest('interactions')['files']
+  return {
+    'sequences': config_lib.digest(
+      [log[name]['sha256'] for name in ('train_items.npy', 'train_offsets.npy')]
+    ),
+    'sids': config_lib.digest(dataset.manifest('sids')['files']['codes.npy']['sha256']),
+    'tokenizer': config_lib.digest(
+      dataset.manifest('tokenizer')['files']['spiece.model']['sha256']
+    ),
+    'texts': config_lib.digest(
+      {name: entry['sha256'] for name, entry in dataset.manifest('texts')['files'].items()}
+    ),
+    'mixture': config_lib.digest(config.to_dict()['mixture']),
+    'packing': config_lib.digest(dataclasses.asdict(plan)),
+    'seed': config_lib.digest(config.seed),
+  }

@@ -1,0 +1,134 @@
+"""The command line: `python -m recjax.main --config=configs/sports.py [--mode=…] [--workdir=…]`."""
+
+import logging
+import sys
+
+from absl import app, flags
+from absl import logging as absl_logging
+from etils import epath
+import jax
+from ml_collections import config_flags
+
+from recjax import checkpoint as checkpoint_lib
+from recjax import config as config_lib
+from recjax import distributed, optim, sharding
+from recjax import state as state_lib
+from recjax.data.dataset import Dataset, prepared_dir
+from recjax.recommend import Recommender, recommend_file
+from recjax.report import report_run
+from recjax.train import claim_workdir, train
+
+log = logging.getLogger('recjax')
+
+MODES = ('train', 'evaluate', 'recommend', 'prepare', 'report')
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'The experiment: configs/NAME.py or configs/NAME.py:VARIANT.', lock_config=True
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of the run; default: runs/NAME.')
+_MODE = flags.DEFINE_enum(
+  'mode',
+  'train',
+  MODES,
+  'train (to the report), evaluate (the best checkpoint of the workdir), recommend, prepare (the data '
+  'alone), report (from what the workdir holds).',
+)
+_HISTORIES = flags.DEFINE_string(
+  'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
+)
+_OUT = flags.DEFINE_string('out', None, 'recommend: where to write JSON lines.')
+_K = flags.DEFINE_integer('k', 20, 'recommend: items a history.')
+
+
+def set_up_logging() -> None:
+  """Our own lines at INFO on standard error; those of the libraries from WARNING on."""
+  absl_logging.set_verbosity(absl_logging.WARNING)
+  handler = logging.StreamHandler(sys.stderr)
+  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+  for name in ('recjax', 'data_prep'):
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+def _default_workdir(config_flag: str) -> str:
+  """runs/sports for configs/sports.py, runs/sports-cpu for configs/sports.py:cpu."""
+  file, _, variant = config_flag.partition(':')
+  return f'runs/{epath.Path(file).stem}' + (f'-{variant}' if variant else '')
+
+
+def _prepared(config: config_lib.Config) -> Dataset:
+  """The prepared data; a single process prepares them itself where they are missing."""
+  # Imported here: preparation is the one thing below main that recjax uses of data_prep.
+  from data_prep import prepare
+
+  if jax.process_count() == 1:
+    prepare.prepare(config)
+  elif not prepare.is_prepared(config):
+    raise ValueError(
+      f'several processes must find the data prepared in {prepared_dir(config)}; they are missing or '
+      f'out of date. Run once: python -m recjax.main --config={flags.FLAGS["config"].config_filename} '
+      '--mode=prepare'
+    )
+  return Dataset.load(prepared_dir(config))
+
+
+def _best_params(config: config_lib.Config, workdir: epath.Path, dataset: Dataset, mesh):
+  """The parameters of the workdir's best checkpoint, on today's mesh, and its step."""
+  if not (workdir / 'checkpoints').exists():
+    raise ValueError(f'{workdir} must hold the checkpoints of a run; it has none. Set --workdir')
+  tx = optim.optimizer(config.optim, config.num_train_steps)
+  abstract = state_lib.abstract_state(config, dataset.vocabulary.space, tx, mesh)
+  with checkpoint_lib.Checkpoints(workdir, read_only=True) as checkpoints:
+    step = checkpoints.best_step()
+    if step is None:
+      raise ValueError(f'{checkpoints.folder} must hold a whole checkpoint; it has none')
+    meta = checkpoints.meta(step)
+    checkpoint_lib.check_code_space(meta, dataset.sids.code_space_hash, checkpoints.folder)
+    return checkpoints.restore_params(step, abstract.params), step
+
+
+def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
+  """Dispatches on the mode."""
+  if mode == 'recommend' and not (_HISTORIES.value and _OUT.value):
+    raise ValueError('--mode=recommend must be told --histories=FILE and --out=FILE')
+  mesh = sharding.make_mesh(config.mesh)
+  log.info(
+    'process %d of %d, %d devices (%s), mesh %s, workdir %s',
+    *(jax.process_index(), jax.process_count(), jax.device_count()),
+    *(jax.devices()[0].device_kind, dict(mesh.shape), workdir),
+  )
+  if mode == 'train':
+    claim_workdir(config, workdir)
+  dataset = _prepared(config)
+  if mode == 'prepare':
+    return
+  recommender = Recommender(config, dataset, mesh)
+  if mode == 'train':
+    finished = train(config, workdir, dataset, recommender, mesh)
+    params, step = finished.params, finished.best_step
+  else:
+    params, step = _best_params(config, workdir, dataset, mesh)
+  if mode == 'recommend':
+    recommend_file(recommender, params, dataset, _HISTORIES.value, _OUT.value, _K.value)
+  else:
+    report_run(config, workdir, dataset, recommender, params, step)
+  distributed.barrier('done')
+  log.info('done')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown arguments: {argv[1:]}')
+  if _CONFIG.value is None:
+    raise app.UsageError('--config must be given, such as --config=configs/demo.py')
+  set_up_logging()
+  config = config_lib.from_config_dict(_CONFIG.value)
+  distributed.initialize()
+  workdir = epath.Path(_WORKDIR.value or _default_workdir(flags.FLAGS['config'].config_filename))
+  run(config, _MODE.value, workdir)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,89 @@
+"""The layers that the backbones share: norm, rotary positions, dropout, feed-forward, projections."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+
+class Linear(nnx.Module):
+  """An einsum with a float32 kernel, computed in the type of its input.
+
+  Args:
+    spec: such as 'BTD,DNH->BTNH'.
+    shape: of the kernel.
+    fan_in: the inputs that one output sums over; the kernel starts at std 1/sqrt(fan_in).
+    rngs: where the initial values come from.
+    bias_shape: of an added bias, broadcast against the output's last axes; None for no bias.
+  """
+
+  def __init__(self, spec, shape, fan_in, rngs: nnx.Rngs, bias_shape=None):
+    init = jax.nn.initializers.truncated_normal(fan_in**-0.5)
+    self.spec = spec
+    self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
+    self.bias = nnx.Param(jnp.zeros(bias_shape)) if bias_shape is not None else None
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = jnp.einsum(self.spec, x, self.kernel[...].astype(x.dtype))
+    if self.bias is not None:
+      bias = self.bias[...].astype(x.dtype)
+      y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+    return y
+
+
+class RMSNorm(nnx.Module):
+  """Root-mean-square norm in float32; `plus_one` stores the scale as its distance from one (Gemma)."""
+
+  def __init__(self, width: int, plus_one: bool = True, eps: float = 1e-6):
+    self.scale = nnx.Param(jnp.zeros(width) if plus_one else jnp.ones(width))
+    self.plus_one = plus_one
+    self.eps = eps
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    x32 = x.astype(jnp.float32)
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+    scale = self.scale[...].reshape((1,) * (x.ndim - 1) + (-1,))
+    return (x32 * (1.0 + scale if self.plus_one else scale)).astype(x.dtype)
+
+
+class FeedForward(nnx.Module):
+  """Gated feed-forward: act(x W_gate) * (x W_up) W_down."""
+
+  def __init__(self, width: int, ff_width: int, activation, rngs: nnx.Rngs):
+    self.gate = Linear('...D,DF->...F', (width, ff_width), width, rngs)
+    self.up = Linear('...D,DF->...F', (width, ff_width), width, rngs)
+    self.down = Linear('...F,FD->...D', (ff_width, width), ff_width, rngs)
+    self.activation = activation
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+def rotate(x: jax.Array, positions: jax.Array, base: jax.Array) -> jax.Array:
+  """Rotary position embedding over the two halves of the head width (RoFormer; Gemma's layout).
+
+  Args:
+    x: `[..., T, N, H]`, H even.
+    positions: int `[..., T]`.
+    base: scalar; the longest wavelength grows with it.
+  """
+  half = x.shape[-1] // 2
+  exponents = jnp.arange(half, dtype=jnp.float32) / half
+  frequencies = (base**-exponents).reshape((1,) * positions.ndim + (half,))
+  angles = (positions[..., None].astype(jnp.float32) * frequencies)[..., None, :]
+  sin, cos = jnp.sin(angles), jnp.cos(angles)
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(
+    x.dtype
+  )
+
+
+def dropout(x: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
+  """Inverted dropout from one random byte an element, so the rate is rounded to a multiple of 1/256.
+
+  A byte costs a quarter of the random bits, which are a visible share of a small model's step.
+  """
+  dropped = round(rate * 256)
+  if key is None or dropped == 0:
+    return x
+  keep = jax.random.bits(key, x.shape, jnp.uint8) >= dropped
+  return jnp.where(keep, x * (256 / (256 - dropped)), 0).astype(x.dtype)

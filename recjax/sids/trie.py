@@ -1,0 +1,110 @@
+"""The trie of the catalogue's semantic IDs, as arrays that a jitted search can walk."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.sids import table as table_lib
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=['first_child', 'child_code', 'leaf_offsets', 'leaf_items'],
+  meta_fields=['codes_per_level', 'num_nodes', 'max_branch', 'max_leaf_items'],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trie:
+  """Prefixes of semantic IDs in code space; a pytree whose sizes are static.
+
+  The nodes of depth l are the distinct prefixes of l codes, numbered in lexicographic order, so that
+  the children of a node are contiguous: node s of depth l has the children
+  `first_child[l][s]` … `first_child[l][s + 1] - 1` of depth l + 1. Depth 0 has one node, the root;
+  the nodes of depth L are the leaves.
+
+  Attributes:
+    first_child: for each level l int32 `[num_nodes[l] + 1]`.
+    child_code: for each level l int32 `[num_nodes[l + 1]]`: the code of level l that leads to a
+      node of depth l + 1.
+    leaf_offsets: int32 `[num_nodes[L] + 1]`.
+    leaf_items: int32 `[I]`; leaf s holds the items `leaf_items[leaf_offsets[s]:leaf_offsets[s + 1]]`,
+      in item order. With unique SIDs every leaf holds one, and `leaf_items[s]` is the item of leaf s.
+    codes_per_level: codes of each level, as in the table.
+    num_nodes: nodes of each depth, L + 1 numbers.
+    max_branch: for each level the largest number of children of a node.
+    max_leaf_items: the largest number of items of a leaf.
+  """
+
+  first_child: tuple[np.ndarray, ...]
+  child_code: tuple[np.ndarray, ...]
+  leaf_offsets: np.ndarray
+  leaf_items: np.ndarray
+  codes_per_level: tuple[int, ...]
+  num_nodes: tuple[int, ...]
+  max_branch: tuple[int, ...]
+  max_leaf_items: int
+
+  @classmethod
+  def from_table(cls, table: table_lib.SidTable) -> 'Trie':
+    """Builds the trie of a table's items with numpy arrays.
+
+    Raises:
+      ValueError: the table has no items.
+    """
+    if not table.num_items:
+      raise ValueError('a trie needs at least one item; the SID table has none')
+    order = np.lexsort(table.codes_IL.T[::-1])  # stable: equal SIDs stay in item order
+    codes_IL = table.codes_IL[order]
+    is_new = np.zeros(len(order), bool)
+    is_new[0] = True
+    node = np.zeros(len(order), np.int64)  # of depth l, of every sorted item
+    num_nodes, first_child, child_code = [1], [], []
+    for level in range(table.levels):
+      is_new[1:] |= codes_IL[1:, level] != codes_IL[:-1, level]
+      starts = np.flatnonzero(is_new)  # the first item of every node of depth level + 1
+      children = np.bincount(node[starts], minlength=num_nodes[-1])
+      first_child.append(_offsets(children))
+      child_code.append(codes_IL[starts, level].astype(np.int32))
+      num_nodes.append(len(starts))
+      node = np.cumsum(is_new) - 1
+    leaf_sizes = np.bincount(node)
+    return cls(
+      first_child=tuple(first_child),
+      child_code=tuple(child_code),
+      leaf_offsets=_offsets(leaf_sizes),
+      leaf_items=order.astype(np.int32),
+      codes_per_level=table.codes_per_level,
+      num_nodes=tuple(num_nodes),
+      max_branch=tuple(int(np.diff(offsets).max()) for offsets in first_child),
+      max_leaf_items=int(leaf_sizes.max()),
+    )
+
+  @property
+  def levels(self) -> int:
+    return len(self.child_code)
+
+  def children(self, level: int, nodes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """All children of nodes of depth `level`, in the order of their codes.
+
+    Args:
+      level: static, in [0, L).
+      nodes: int32 of any shape, nodes of depth `level`.
+
+    Returns:
+      nodes of depth level + 1 (int32), their codes of that level (int32), and which entries are
+      children (bool), each of the shape of `nodes` with `max_branch[level]` appended. Where there
+      is no child, node and code are valid indices that mean nothing.
+    """
+    first_child = jnp.asarray(self.first_child[level])
+    begin, end = first_child[nodes][..., None], first_child[nodes + 1][..., None]
+    steps = jnp.arange(self.max_branch[level], dtype=jnp.int32)
+    candidates = begin + steps.reshape((1,) * nodes.ndim + (-1,))
+    is_child = candidates < end
+    child_nodes = jnp.minimum(candidates, self.num_nodes[level + 1] - 1)
+    return child_nodes, jnp.asarray(self.child_code[level])[child_nodes], is_child
+
+
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+  return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)

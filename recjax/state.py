@@ -1,0 +1,54 @@
+"""The state of a run: step, parameters and optimizer, initialised where it will live."""
+
+from typing import Any, NamedTuple
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import optax
+
+from recjax import models, sharding
+from recjax.config import Config
+from recjax.sids.token_space import TokenSpace
+
+
+class TrainState(NamedTuple):
+  """Plain pytrees; `step` is an int32 scalar, `params` nested dicts of float32 arrays."""
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+
+
+def graph(config: Config, space: TokenSpace) -> nnx.GraphDef:
+  """The structure of the model without its arrays; `nnx.merge(graph, params)` is the model."""
+  model = nnx.eval_shape(lambda: models.build(config.model, space, config.seed))
+  return nnx.split(model)[0]
+
+
+def _init(config: Config, space: TokenSpace, tx: optax.GradientTransformation):
+  def init() -> TrainState:
+    params = nnx.to_pure_dict(nnx.split(models.build(config.model, space, config.seed))[1])
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+  return init
+
+
+def abstract_state(
+  config: Config, space: TokenSpace, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
+  """ShapeDtypeStructs with today's shardings: what a checkpoint is restored to."""
+  shapes = jax.eval_shape(_init(config, space, tx))
+  shardings = sharding.tree_shardings(shapes, mesh)
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+  )
+
+
+def init_state(
+  config: Config, space: TokenSpace, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
+  """A fresh state; every array is created in its shards."""
+  init = _init(config, space, tx)
+  shardings = sharding.tree_shardings(jax.eval_shape(init), mesh)
+  return jax.jit(init, out_shardings=shardings)()

@@ -1,0 +1,219 @@
+"""All stages on a small random log: skips, kills, dependencies, and no leak of held-out items."""
+
+import gzip
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+from etils import epath
+import numpy as np
+import pytest
+
+from data_prep import prepare
+from recjax import config as config_lib
+from recjax.data import dataset
+from tests.folders import contents
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+USERS, ITEMS, LENGTH = 60, 50, 8
+STAGES = ['interactions', 'tokenizer', 'texts', 'text_embeddings', 'cooccurrence_vectors', 'sids']
+WORDS = ('red', 'blue', 'green', 'soap', 'brush', 'oil', 'dry', 'soft', 'night', 'day')
+
+
+def random_rows(seed=0):
+  """Rows in order of time; every item occurs in some user's training part."""
+  rng = np.random.default_rng(seed)
+  items = rng.integers(0, ITEMS, (USERS, LENGTH))
+  items[:, 0] = np.arange(USERS) % ITEMS
+  return [
+    {'reviewerID': f'u{u:03}', 'asin': f'i{items[u, t]:03}', 'unixReviewTime': 100 * t}
+    for t in range(LENGTH)
+    for u in range(USERS)
+  ]
+
+
+def write_raw(folder, rows):
+  folder.mkdir(parents=True, exist_ok=True)
+  rng = np.random.default_rng(1)
+  meta = [{'asin': f'i{n:03}', 'title': ' '.join(rng.choice(WORDS, 4))} for n in range(ITEMS)]
+  for name, objects in (('reviews_X_5', rows), ('meta_X', meta[1:])):
+    lines = ''.join(json.dumps(row) + '\n' for row in objects)
+    # Gzip files hold the time at which they were written, unless it is given.
+    (folder / f'{name}.json.gz').write_bytes(gzip.compress(lines.encode(), mtime=0))
+
+
+def make_config(tmp_path, data=None, sids=None, out='out'):
+  config = config_lib.defaults(source='amazon2014', name='x')
+  config.data.update(
+    category='X', k_core=0, raw_dir=str(tmp_path / 'raw'), prepared_dir=str(tmp_path / out)
+  )
+  config.data.update({'text_pieces': 320} | (data or {}))
+  config.sids.update(encoder='tfidf', levels=2, codes=8, tfidf_width=6, cooccurrence_width=4)
+  config.sids.update(sids or {})
+  return config_lib.from_config_dict(config)
+
+
+def outcomes(capsys):
+  """Which stages ran and which were skipped, from the lines printed."""
+  lines = [line.split(': ') for line in capsys.readouterr().out.splitlines()]
+  return {name: rest[0].split()[0].rstrip(',') for name, *rest in lines}
+
+
+def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
+  write_raw(tmp_path / 'raw', random_rows())
+  config = make_config(tmp_path)
+  assert not prepare.is_prepared(config)
+  assert not (tmp_path / 'out').exists()
+  root = prepare.prepare(config)
+  out = capsys.readouterr().out
+  assert '60 users / 50 items / 480 interactions' in out
+  assert sorted(os.listdir(root)) == sorted(STAGES)
+  assert prepare.is_prepared(config)
+
+  loaded = dataset.Dataset.load(root)
+  assert loaded.num_users == USERS
+  assert loaded.num_items == ITEMS
+  assert loaded.sids.levels == 3
+  assert len(np.unique(loaded.sids.codes_IL, axis=0)) == ITEMS
+  assert [item['id'] for item in loaded.items] == [f'i{n:03}' for n in range(ITEMS)]
+  assert loaded.items[0]['text'] == ''  # has no metadata
+  rows = random_rows()
+  for u in range(USERS):
+    expected = [int(row['asin'][1:]) for row in rows if row['reviewerID'] == f'u{u:03}']
+    assert loaded.train[u].tolist() == expected[:-2]
+    assert [loaded.validation_items[u], loaded.test_items[u]] == expected[-2:]
+  codebooks = np.load(root / 'sids' / 'codebooks.npz')['codebooks_LCD']
+  assert codebooks.shape == (2, 8, 6 + 4)
+
+  before = contents(root)
+  prepare.prepare(config)
+  assert outcomes(capsys) == dict.fromkeys(STAGES, 'skipped')
+  assert contents(root) == before
+  prepare.prepare(make_config(tmp_path, out='again'))
+  assert contents(tmp_path / 'again') == before
+
+
+@pytest.mark.parametrize(
+  ('data', 'sids', 'again'),
+  [
+    ({'max_text_tokens': 2}, {}, {'texts'}),
+    ({'text_pieces': 280}, {}, {'tokenizer', 'texts'}),
+    ({}, {'codes': 4}, {'sids'}),
+    ({}, {'tfidf_width': 5}, {'text_embeddings', 'sids'}),
+    ({}, {'cooccurrence_window': 2}, {'cooccurrence_vectors', 'sids'}),
+    ({}, {'source': 'text'}, {'sids'}),
+    ({}, {'source': 'cooccurrence'}, {'sids'}),
+  ],
+)
+def test_only_what_depends_on_a_change_runs_again(tmp_path, capsys, data, sids, again):
+  write_raw(tmp_path / 'raw', random_rows())
+  prepare.prepare(make_config(tmp_path))
+  capsys.readouterr()
+  changed = make_config(tmp_path, data, sids)
+  assert not prepare.is_prepared(changed)
+  prepare.prepare(changed)
+  assert {name for name, outcome in outcomes(capsys).items() if outcome == 'done'} == again
+  assert prepare.is_prepared(changed)
+
+
+def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
+  rows = random_rows()
+  write_raw(tmp_path / 'raw', rows)
+  prepare.prepare(make_config(tmp_path))
+  before = contents(tmp_path / 'out')
+  rng = np.random.default_rng(2)
+  for row in rows[-2 * USERS :]:  # the last two of every user
+    row['asin'] = f'i{rng.integers(ITEMS):03}'
+  write_raw(tmp_path / 'raw', rows)
+  capsys.readouterr()
+  prepare.prepare(make_config(tmp_path))
+  # Not even rerun in place; and from scratch:
+  assert outcomes(capsys) == dict.fromkeys(STAGES, 'skipped') | {'interactions': 'done'}
+  prepare.prepare(make_config(tmp_path, out='swapped'))
+  swapped = contents(tmp_path / 'swapped')
+  assert swapped.keys() == before.keys()
+  held_out = {f'interactions/{split}_items.npy' for split in ('validation', 'test')}
+  changed = {name for name in before if before[name] != swapped[name]}
+  assert changed - {'interactions/statistics.json'} == held_out | {
+    'interactions/manifest.json',
+    'interactions/tfds/sequences/1.0.0/sequences-train.array_record-00000-of-00001',
+  }
+
+
+def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
+  write_raw(tmp_path / 'raw', random_rows())
+  config = make_config(tmp_path)
+  prepare.prepare(config)
+  for path in (tmp_path / 'raw').iterdir():
+    path.unlink()
+  assert prepare.is_prepared(config)
+  prepare.prepare(config)
+  with pytest.raises(FileNotFoundError, match=r'reviews_X_5\.json\.gz.*--config\.data\.raw_dir'):
+    prepare.prepare(make_config(tmp_path, {'k_core': 2}))
+  assert prepare.is_prepared(config)
+
+
+def test_bad_input_leaves_nothing(tmp_path):
+  rows = random_rows()
+  del rows[7]['asin']
+  write_raw(tmp_path / 'raw', rows)
+  with pytest.raises(ValueError, match=r'reviews_X_5\.json\.gz:8: asin must be'):
+    prepare.prepare(make_config(tmp_path))
+  assert sorted(os.listdir(tmp_path)) == ['raw']
+  with pytest.raises(ValueError, match=r'--config\.data\.k_core to 3 or more'):
+    write_raw(tmp_path / 'raw', random_rows()[: 2 * USERS])
+    prepare.prepare(make_config(tmp_path))
+  assert sorted(os.listdir(tmp_path)) == ['raw']
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from data_prep import prepare, stages
+from tests.data_prep import prepare_test
+
+replace = stages._replace
+def die_in_sids(root, name):
+  os.kill(os.getpid(), signal.SIGKILL) if name == 'sids' else replace(root, name)
+
+stages._replace = die_in_sids
+prepare.prepare(prepare_test.make_config(pathlib.Path(sys.argv[1])))
+"""
+
+
+def test_sigkill_and_again_gives_the_same_bytes(tmp_path, capsys):
+  write_raw(tmp_path / 'raw', random_rows())
+  killed = subprocess.run([sys.executable, '-c', KILLED, tmp_path], cwd=REPOSITORY, check=False)
+  assert killed.returncode == -signal.SIGKILL
+  assert '.sids.partial' in os.listdir(tmp_path / 'out')
+  prepare.prepare(make_config(tmp_path))
+  assert outcomes(capsys) == dict.fromkeys(STAGES, 'skipped') | {'sids': 'done'}
+  prepare.prepare(make_config(tmp_path, out='whole'))
+  assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+
+
+def test_where_raw_files_are_looked_for(tmp_path, monkeypatch):
+  monkeypatch.delenv('RECJAX_DATA', raising=False)
+  assert prepare.raw_dir(make_config(tmp_path)) == epath.Path(tmp_path / 'raw')
+  config = make_config(tmp_path, {'raw_dir': None})
+  assert prepare.raw_dir(config) == epath.Path('data/raw/x')
+  monkeypatch.setenv('RECJAX_DATA', '/somewhere')
+  assert prepare.raw_dir(config) == epath.Path('/somewhere/x')
+
+
+def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
+  write_raw(tmp_path / 'raw', random_rows())
+  config = make_config(tmp_path)
+  prepare.prepare(config)
+  missing = make_config(tmp_path, sids={'encoder': str(tmp_path / 'nowhere')})
+  with pytest.raises(ValueError, match=r'--config\.sids\.encoder'):
+    prepare.prepare(missing)
+  # As if that folder had made the vectors.
+  path = tmp_path / 'out' / 'text_embeddings' / 'manifest.json'
+  manifest = json.loads(path.read_text())
+  manifest['inputs']['encoder/config.json'] = '0' * 64
+  manifest['params'] = {'kind': 'sentence-transformers'}
+  path.write_text(json.dumps(manifest))
+  assert prepare.is_prepared(missing)

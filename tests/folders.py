@@ -1,0 +1,14 @@
+"""What folders hold, for tests that compare artifacts byte by byte."""
+
+import os
+import pathlib
+
+
+def contents(folder: os.PathLike) -> dict[str, bytes]:
+  """Every file below a folder, by relative name."""
+  folder = pathlib.Path(folder)
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in sorted(folder.rglob('*'))
+    if path.is_file()
+  }

@@ -1,0 +1,126 @@
+"""The launcher with real processes."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import local
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _start(*args, **kwargs):
+  return subprocess.Popen(
+    [sys.executable, '-m', 'launch.local', *map(str, args)],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    **kwargs,
+  )
+
+
+def _run(*args):
+  with _start(*args) as process:
+    out, err = process.communicate(timeout=60)
+  return process.returncode, out, err
+
+
+def _start_processes(folder, *modes, grace=10):
+  module = '--module=tests.launch.process_program'
+  return _start('-n', len(modes), module, f'--grace={grace}', folder, *modes)
+
+
+def _pids(folder, count):
+  """The processes' ids, once all have written theirs."""
+  deadline = time.monotonic() + 30
+  while time.monotonic() < deadline:
+    texts = [path.read_text() for path in sorted(folder.glob('*.pid'))]
+    if len(texts) == count and all(texts):
+      return [int(text) for text in texts]
+    time.sleep(0.02)
+  raise TimeoutError(f'{count} processes did not start')
+
+
+def _is_running(pid):
+  try:
+    status = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except FileNotFoundError:
+    return False
+  return status.rsplit(')', 1)[1].split()[0] != 'Z'
+
+
+def _wait_until_gone(pids):
+  deadline = time.monotonic() + 10
+  while any(map(_is_running, pids)) and time.monotonic() < deadline:
+    time.sleep(0.02)
+  return not any(map(_is_running, pids))
+
+
+def test_two_processes_sum_over_their_devices():
+  module = '--module=tests.launch.allreduce_program'
+  status, out, err = _run('-n', 2, '--devices_per_process=3', module, '--seed=1', '--', '-n', '9')
+  assert status == 0, out + err
+  lines = out.splitlines()
+  for i in (0, 1):
+    assert f"[{i}] arguments ['--seed=1', '-n', '9'] devices 6 sum 33" in lines
+  assert [line for line in lines if 'host 0' in line] == ['[0] host 0 here']
+
+
+def test_a_failure_ends_the_others_and_is_the_status(tmp_path):
+  with _start_processes(tmp_path, 'wait', 'fail') as launcher:
+    out, err = launcher.communicate(timeout=60)
+  assert launcher.returncode == 7
+  assert '[1] failing' in out
+  assert 'process 1 ended with status 7' in err
+  assert _wait_until_gone(_pids(tmp_path, 2))
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace_period(tmp_path):
+  with _start_processes(tmp_path, 'fail', 'stubborn', grace=0.3) as launcher:
+    launcher.communicate(timeout=30)
+  assert launcher.returncode == 7
+  assert _wait_until_gone(_pids(tmp_path, 2))
+
+
+@pytest.mark.parametrize(('mode', 'status'), [('polite', 0), ('wait', 128 + signal.SIGTERM)])
+def test_sigterm_is_forwarded(tmp_path, mode, status):
+  with _start_processes(tmp_path, mode, mode) as launcher:
+    pids = _pids(tmp_path, 2)
+    launcher.terminate()
+    launcher.communicate(timeout=30)
+  assert launcher.returncode == status
+  assert _wait_until_gone(pids)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='uses the parent-death signal of Linux')
+def test_no_process_outlives_a_killed_launcher(tmp_path):
+  with _start_processes(tmp_path, 'stubborn', 'stubborn') as launcher:
+    pids = _pids(tmp_path, 2)
+    launcher.kill()
+    launcher.communicate(timeout=30)
+  assert _wait_until_gone(pids)
+
+
+def test_dry_run_prints_the_commands(monkeypatch, capsys):
+  monkeypatch.setenv('XLA_FLAGS', '--a=1 --xla_force_host_platform_device_count=8')
+  args = ['-n', '2', '--dry_run', '--devices_per_process=4', '--config=configs/demo.py']
+  assert local.main(args) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 2
+  assert 'RECJAX_NUM_PROCESSES=2 RECJAX_PROCESS_ID=1 JAX_PLATFORMS=cpu' in lines[1]
+  assert "'XLA_FLAGS=--a=1 --xla_force_host_platform_device_count=4'" in lines[1]
+  assert lines[1].endswith('-m recjax.main --config=configs/demo.py')
+  assert 'RECJAX_PROCESS_ID' not in os.environ
+
+
+@pytest.mark.parametrize('args', [['-n', '0'], ['--dry_run'], ['-n', 'x']])
+def test_a_wrong_count_is_refused(args, capsys):
+  with pytest.raises(SystemExit):
+    local.main(args)
+  assert '-n' in capsys.readouterr().err

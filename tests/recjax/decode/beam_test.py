@@ -1,0 +1,116 @@
+"""The search against exhaustive scoring of the whole catalogue."""
+
+import itertools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from recjax.decode.beam import beam_search
+from recjax.models.gemma import DecoderConfig, Gemma
+from recjax.sids.table import SidTable
+from recjax.sids.token_space import TokenSpace
+from recjax.sids.trie import Trie
+
+SPACE = TokenSpace(text_size=12, level_sizes=(6, 6, 3))
+CONFIG = DecoderConfig(
+  depth=2, width=16, ff_width=32, heads=2, kv_heads=1, head_width=8,
+  windows=(0, 3), rope_bases=(10_000.0,) * 2,
+)  # fmt: skip
+
+
+def world(seed, items):
+  rng = np.random.default_rng(seed)
+  every = np.array(list(itertools.product(range(6), range(6), range(3))), np.int32)
+  codes = every[rng.permutation(len(every))[:items]]
+  model = Gemma(CONFIG, SPACE, nnx.Rngs(params=seed))
+  # Sharper than an untrained model, so that the order is not a matter of rounding.
+  model.tables.sid[...] = model.tables.sid[...] * 3
+  return (
+    model,
+    SidTable(codes, (6, 6, 3), 'random'),
+    Trie.from_table(SidTable(codes, (6, 6, 3), 'random')),
+  )
+
+
+def score(model, prompt, codes_IL, sid_softmax='level'):
+  """The log-probability of every row of codes after a prompt, from whole-sequence forwards.
+
+  Rows may be prefixes: what follows their last level is not scored.
+  """
+  codes_IL = np.asarray(codes_IL)
+  items, levels = codes_IL.shape
+  codes = np.zeros((items, 3), np.int64)
+  codes[:, :levels] = codes_IL
+  tokens = np.concatenate([np.tile(prompt, (items, 1)), SPACE.tokens(codes)], axis=1)
+  batch = {
+    'tokens': jnp.asarray(tokens, jnp.int32),
+    'segments': jnp.ones(tokens.shape, jnp.int32),
+    'positions': jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape),
+  }
+  x_ILD = np.asarray(jax.jit(model.hidden)(batch), np.float64)[:, len(prompt) - 1 :]
+  text = np.asarray(model.tables.text[...], np.float64)[: SPACE.text_size]
+  sid = np.asarray(model.tables.sid[...], np.float64)[: SPACE.sid_size]
+  total = np.zeros(items)
+  for level in range(levels):
+    start, size = SPACE.level_starts[level], SPACE.level_sizes[level]
+    logits = x_ILD[:, level] @ np.concatenate([sid[start : start + size], text, sid]).T
+    over = logits[:, :size] if sid_softmax == 'level' else logits[:, size:]
+    picked = logits[np.arange(items), codes[:, level]]
+    total += picked - scipy.special.logsumexp(over, axis=1)
+  return total
+
+
+@pytest.mark.parametrize('sid_softmax', ['level', 'full'])
+def test_a_beam_as_wide_as_the_catalogue_is_exhaustive(sid_softmax):
+  model, table, trie = world(0, 40)
+  prompts = [np.array([3, 14, 20, 25], np.int32), np.array([3, 13], np.int32)]
+  padded = np.zeros((2, 4), np.int32)
+  for b, prompt in enumerate(prompts):
+    padded[b, : len(prompt)] = prompt
+  excluded = np.array([[5, 7], [-1, -1]], np.int32)
+  inputs = {'tokens': jnp.asarray(padded), 'lengths': jnp.asarray([4, 2], jnp.int32)}
+  search = jax.jit(lambda i, e: beam_search(model, trie, i, e, 40, sid_softmax))
+  items, scores = search(inputs, jnp.asarray(excluded))
+  for b, prompt in enumerate(prompts):
+    exact = score(model, prompt, table.codes_IL, sid_softmax)
+    exact[[i for i in excluded[b] if i >= 0]] = -np.inf
+    order = np.argsort(-exact, kind='stable')
+    left = int(np.isfinite(exact).sum())
+    np.testing.assert_array_equal(items[b, :left], order[:left])
+    np.testing.assert_allclose(scores[b, :left], exact[order[:left]], atol=1e-5)
+    assert (items[b, left:] == -1).all()
+    assert np.isneginf(scores[b, left:]).all()
+
+
+def test_a_narrow_beam_keeps_the_best_prefixes_of_every_level():
+  model, table, trie = world(1, 60)
+  prompt = np.array([3, 14, 20, 25], np.int32)
+  inputs = {'tokens': jnp.asarray(prompt)[None], 'lengths': jnp.asarray([4], jnp.int32)}
+  search = jax.jit(lambda i: beam_search(model, trie, i, jnp.full((1, 1), -1, jnp.int32), 5))
+  items, _ = search(inputs)
+  beams = [()]
+  for level in range(3):
+    prefixes = {tuple(codes[: level + 1]) for codes in table.codes_IL}
+    grown = [p for p in sorted(prefixes) if p[:level] in beams]
+    best = np.argsort(-score(model, prompt, grown), kind='stable')[:5]
+    beams = [grown[i] for i in best]
+  expected = [int(np.flatnonzero((table.codes_IL == p).all(axis=1))[0]) for p in beams]
+  assert items[0].tolist() == expected
+
+
+def test_beams_are_distinct_items_of_the_catalogue():
+  model, _, trie = world(2, 30)
+  inputs = {
+    'tokens': jnp.full((4, 3), 3, jnp.int32),
+    'lengths': jnp.asarray([1, 2, 3, 3], jnp.int32),
+  }
+  search = jax.jit(lambda i: beam_search(model, trie, i, jnp.full((4, 1), -1, jnp.int32), 12))
+  items, scores = search(inputs)
+  for row in np.asarray(items):
+    assert len(set(row.tolist())) == 12
+    assert set(row.tolist()) <= set(range(30))
+  assert (np.diff(scores, axis=1) <= 0).all()
