@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import functools
+import json
 import os
 from typing import Any
 
@@ -16,6 +17,7 @@ from recjax.sids import quantizers, table
 _ITEMS = 'interactions/items.jsonl'
 _TRAIN_ITEMS = 'interactions/train_items.npy'
 _TRAIN_OFFSETS = 'interactions/train_offsets.npy'
+_VALIDATION_ITEMS = 'interactions/validation_items.npy'
 _VECTORS = 'embeddings.npy'
 
 
@@ -67,6 +69,8 @@ def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stages.Stag
   if config.sids.source != 'text':
     yield _cooccurrence_vectors(config.sids, root)
   yield _sids(config.sids, root)
+  if sources.get(config.data.source).has_optimum:
+    yield _optimum(config, root)
 
 
 def _interactions(config: config_lib.Config) -> stages.Stage:
@@ -186,3 +190,21 @@ def _save_vectors(vectors_ID: np.ndarray, out: epath.Path) -> dict[str, Any]:
 def _load(path: epath.Path) -> np.ndarray:
   with path.open('rb') as f:
     return np.load(f)
+
+
+def _optimum(config: config_lib.Config, root: epath.Path) -> stages.Stage:
+  """What the best possible recommender reaches on the held-out items, where the law is known."""
+  source, ks = sources.get(config.data.source), config.eval.ks
+
+  def run(out: epath.Path) -> dict[str, Any]:
+    train = sequences.Sequences(_load(root / _TRAIN_ITEMS), _load(root / _TRAIN_OFFSETS))
+    validation = _load(root / _VALIDATION_ITEMS)
+    best = {
+      'validation': source.optimum(config.data, train, ks),
+      'test': source.optimum(config.data, train.append(validation), ks),
+    }
+    (out / 'optimum.json').write_text(json.dumps(best, indent=2))
+    return best['test']
+
+  inputs = stages.outputs(root, _TRAIN_ITEMS, _TRAIN_OFFSETS, _VALIDATION_ITEMS)
+  return stages.Stage('optimum', run, inputs, source.params(config.data) | {'ks': list(ks)})

@@ -1,13 +1,21 @@
 """Exact metrics: every user of a split once, full ranking over the catalogue, seen items removed."""
 
+import json
+import logging
+import time
+
+from etils import epath
 import numpy as np
 
 from recjax import config as config_lib
+from recjax import distributed
 from recjax.baselines import BASELINES
-from recjax.data.dataset import Dataset
+from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
 from recjax.metrics import ranking
 from recjax.recommend import Recommender
+
+log = logging.getLogger(__name__)
 
 
 def sample_users(num_users: int, size: int, seed: int) -> np.ndarray:
@@ -51,10 +59,52 @@ def baselines(config: config_lib.Config, dataset: Dataset) -> dict[str, dict]:
   results = {}
   for name, recommend in BASELINES.items():
     by_split = {}
-    for split in ('validation', 'test'):
+    for split in SPLITS:
       histories, targets = dataset.histories_and_targets(split)
       ranked_UK = recommend(train, histories, dataset.num_items, k)
       ranks = ranking.target_ranks(ranked_UK, np.asarray(targets))
       by_split[split] = ranking.ranking_metrics(ranks, config.eval.ks)
     results[name] = by_split['test'] | {'validation': by_split['validation']}
+  return results
+
+
+def evaluate_best(
+  config: config_lib.Config,
+  workdir: epath.Path,
+  dataset: Dataset,
+  recommender: Recommender,
+  params,
+  step: int,
+) -> dict:
+  """Every validation and test user once, beside the baselines; also written to evaluation.json.
+
+  Args:
+    config: the run's config.
+    workdir: where evaluation.json goes.
+    dataset: the prepared data.
+    recommender: the search.
+    params: parameters of the best checkpoint, on the mesh.
+    step: its step.
+  """
+  start = time.monotonic()
+  metrics = {
+    split: evaluate(recommender, params, dataset, split, config.eval.ks) for split in SPLITS
+  }
+  seconds = time.monotonic() - start
+  results = {
+    'step': step,
+    'metrics': metrics,
+    'baselines': baselines(config, dataset),
+    'users_per_sec': len(SPLITS) * dataset.num_users / seconds,
+  }
+  if distributed.is_host0():
+    partial = workdir / 'evaluation.json.partial'
+    partial.write_text(json.dumps(results, indent=2))
+    partial.replace(workdir / 'evaluation.json')
+  test, rivals = metrics['test'], results['baselines']
+  for name, row in [('model', test), *rivals.items()]:
+    log.info(
+      'test %-12s recall@5 %.4f  recall@10 %.4f ± %.4f  ndcg@10 %.4f',
+      *(name, row['recall@5'], row['recall@10'], row['recall@10_stderr'], row['ndcg@10']),
+    )
   return results

@@ -4,27 +4,24 @@ from collections.abc import Iterator
 import dataclasses
 import json
 import logging
-import math
 import time
 from typing import Any
 
 from etils import epath
-from flax import nnx
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
-from recjax import distributed, loss, optim, sharding
+from recjax import distributed, optim, sharding
 from recjax import state as state_lib
 from recjax.checkpoint import Checkpoints, Meta
 from recjax.data import loader, mixture, packing
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, sample_users
+from recjax.progress import Progress
 from recjax.recommend import Recommender
-from recjax.state import TrainState
+from recjax.train_step import make_train_step
 from recjax.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -62,138 +59,6 @@ def claim_workdir(config: config_lib.Config, workdir: epath.Path) -> None:
     partial = workdir / 'config.json.partial'
     partial.write_text(json.dumps(config_dict, indent=2))
     partial.replace(path)
-
-
-def make_train_step(
-  config: config_lib.Config,
-  graph: nnx.GraphDef,
-  tx: optax.GradientTransformation,
-  text_targets: bool,
-):
-  """The pure step: (state, batch) -> (state, metrics).
-
-  The batch `[B, T]` is cut into `grad_accumulation` micro-batches whose gradients are summed; the loss is
-  a sum divided by the weights of the whole batch, so the cut changes nothing but the dropout masks, whose
-  keys fold (seed, step, micro-batch, layer).
-  """
-  rate = optim.schedule(config.optim, config.num_train_steps)
-  micro_batches = config.grad_accumulation
-
-  def micro_sums(params, batch, key):
-    model = nnx.merge(graph, params)
-    x_BTD = model.hidden(batch, key if config.model.dropout > 0 else None)
-    sums = loss.loss_sums(model.tables, x_BTD, batch, config.model.sid_softmax, text_targets)
-    return sums.pop('loss'), sums
-
-  def train_step(state: TrainState, batch: dict[str, jax.Array]):
-    # Threefry masks are a visible share of a small model's step; XLA's own generator is not.
-    key = jax.random.fold_in(jax.random.key(config.seed, impl='rbg'), state.step)
-    total_weight = jnp.maximum(jnp.sum(batch['weights']), 1e-6)
-
-    def body(carry, inputs):
-      micro, index = inputs
-      (nll, sums), gradients = jax.value_and_grad(micro_sums, has_aux=True)(
-        state.params, micro, jax.random.fold_in(key, index)
-      )
-      return jax.tree.map(jnp.add, carry, (nll, sums, gradients)), None
-
-    # Row b goes to micro-batch b mod A, so that every device keeps its own rows.
-    micros = jax.tree.map(
-      lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch
-    )
-    if micro_batches == 1:
-      (nll, sums), gradients = jax.value_and_grad(micro_sums, has_aux=True)(
-        state.params, jax.tree.map(lambda x: x[0], micros), jax.random.fold_in(key, 0)
-      )
-    else:
-      first = jax.tree.map(lambda x: x[0], micros)
-      (shape_nll, shape_sums) = jax.eval_shape(micro_sums, state.params, first, key)
-      zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), (shape_nll, shape_sums, state.params)
-      )
-      (nll, sums, gradients), _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
-    gradients = jax.tree.map(lambda g: g / total_weight, gradients)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = {
-      'loss': nll / total_weight,
-      'learning_rate': rate(state.step),
-      'grad_norm': optax.global_norm(gradients),
-      'tokens': jnp.sum(batch['segments'] > 0),
-    }
-    for name in [name for name in sums if name.startswith('loss_')]:
-      metrics[name] = sums[name] / jnp.maximum(sums[name.replace('loss_', 'weight_')], 1e-6)
-    return TrainState(state.step + 1, params, opt_state), metrics
-
-  return train_step
-
-
-class Progress:
-  """What a run prints and writes about its steps; metrics arrive one step late."""
-
-  def __init__(self, config: config_lib.Config, writer: Writer, examples_per_step: int):
-    self._config = config
-    self._writer = writer
-    self._examples = examples_per_step
-    self._pending: tuple[int, int, dict[str, Any]] | None = None
-    self._window_start, self._window_steps, self._window_tokens = time.monotonic(), 0, 0.0
-    self._waited = 0.0
-
-  def waited(self, seconds: float) -> None:
-    """Counts time that the step waited for its input."""
-    self._waited += seconds
-
-  def restart_clock(self) -> None:
-    """Begins a new window of speed: what came before was not training."""
-    self._window_start, self._window_steps, self._window_tokens = time.monotonic(), 0, 0.0
-    self._waited = 0.0
-
-  def step(self, step: int, examples_seen: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics of a step that was just dispatched, and writes those of the one before."""
-    self.flush()
-    self._pending = (step, examples_seen, metrics)
-
-  def flush(self) -> None:
-    """Waits for the pending step and writes its metrics.
-
-    Raises:
-      FloatingPointError: its loss is not finite.
-    """
-    if self._pending is None:
-      return
-    step, examples_seen, metrics = self._pending
-    self._pending = None
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not math.isfinite(values['loss']) or not math.isfinite(values['grad_norm']):
-      raise FloatingPointError(
-        f'loss {values["loss"]} with gradient norm {values["grad_norm"]} at step {step}, batch of '
-        f'examples {examples_seen} to {examples_seen + self._examples}. The last checkpoint is whole; '
-        'look at that batch, or set a lower --config.optim.learning_rate'
-      )
-    self._window_steps += 1
-    self._window_tokens += values['tokens']
-    if step % self._config.log_every_steps == 0 or step == self._config.num_train_steps:
-      seconds = max(time.monotonic() - self._window_start, 1e-9)
-      speed = self._window_steps / seconds
-      values |= {
-        'steps_per_sec': speed,
-        'tokens_per_sec': self._window_tokens / seconds,
-        'input_wait_share': self._waited / seconds,
-      }
-      left = (self._config.num_train_steps - step) / speed
-      log.info(
-        'step %d/%d  loss %.4f  %.2f steps/s  %s tokens/s  ETA %d:%02d:%02d',
-        step,
-        self._config.num_train_steps,
-        values['loss'],
-        speed,
-        f'{values["tokens_per_sec"]:,.0f}',
-        left // 3600,
-        left % 3600 // 60,
-        left % 60,
-      )
-      self.restart_clock()
-    self._writer.write(step, values | {'examples_seen': examples_seen + self._examples})
 
 
 def _patience_is_out(evaluations: list, patience: int) -> bool:

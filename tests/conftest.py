@@ -9,5 +9,22 @@ os.environ['XLA_FLAGS'] = (
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 
 import jax
+import pytest
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='session')
+def tiny_world(tmp_path_factory):
+  """The config `configs/demo.py:tiny` and its prepared data, made once a test process."""
+  from configs import demo
+  from data_prep import prepare
+  from recjax import config as config_lib
+  from recjax.data.dataset import Dataset
+
+  folder = tmp_path_factory.mktemp('tiny_world')
+  config_dict = demo.get_config('tiny')
+  config_dict.data.prepared_dir = str(folder)
+  config = config_lib.from_config_dict(config_dict)
+  prepare.prepare(config)
+  return config, Dataset.load(folder)

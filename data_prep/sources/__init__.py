@@ -8,6 +8,7 @@ from etils import epath
 
 from data_prep import interactions
 from recjax import config
+from recjax.data.sequences import Sequences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Source:
       what is missing if `data.download` says so, and raises FileNotFoundError if files are missing).
     fields: the fields of the data section that change what `load` gives.
     reads_files: whether there are raw files.
+    has_optimum: whether its module also holds `optimum(data, histories, ks)`: the law is known.
   """
 
   module: str
   fields: tuple[str, ...]
   reads_files: bool
+  has_optimum: bool = False
 
   def load(self, data: config.Data, raw_dir: epath.Path) -> interactions.RawLog:
     """Reads the log; raises ValueError for bad input, naming the file and the line."""
@@ -40,6 +43,12 @@ class Source:
     if self.reads_files:
       self._import().fetch(data, raw_dir)
 
+  def optimum(
+    self, data: config.Data, histories: Sequences, ks: tuple[int, ...]
+  ) -> dict[str, float]:
+    """The best possible expected metrics of the next item after the histories."""
+    return self._import().optimum(data, histories, ks)
+
   def _import(self) -> Any:
     return importlib.import_module(self.module)
 
@@ -50,6 +59,7 @@ SOURCES = {
     'data_prep.sources.synthetic',
     ('synthetic_users', 'synthetic_items', 'synthetic_seed'),
     reads_files=False,
+    has_optimum=True,
   ),
 }
 

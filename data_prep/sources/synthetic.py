@@ -33,15 +33,20 @@ MAX_LENGTH = 30
 BLOCK_CELLS = 1 << 23  # probabilities held at once: bounds the memory
 DAY = 86_400
 
-_NOUNS = """
+
+def _words(text: str) -> tuple[str, ...]:
+  return tuple(text.split())
+
+
+_NOUNS = _words("""
   kettle lantern blanket teapot backpack mirror notebook hammock umbrella candle bicycle telescope
   guitar skillet curtain basket armchair doormat thermos compass wallet pillow raincoat sandal
   drawer easel violin sundial trowel kayak helmet tripod bookend apron whisk goblet saddle quilt
   stapler tent anvil birdhouse chessboard drum fountain globe hourglass inkwell jigsaw kite
-""".split()
-_STYLES = 'rustic nordic art-deco coastal industrial floral minimal victorian'.split()
-_VARIANTS = 'copper walnut linen ceramic slate'.split()
-_MAKERS = 'Hollen Fjordby Lumiere Saltmarsh Gantry Petalworks Blank&Bare Ashcombe'.split()
+""")
+_STYLES = _words('rustic nordic art-deco coastal industrial floral minimal victorian')
+_VARIANTS = _words('copper walnut linen ceramic slate')
+_MAKERS = _words('Hollen Fjordby Lumiere Saltmarsh Gantry Petalworks Blank&Bare Ashcombe')
 
 
 def num_themes(data: config.Data) -> int:

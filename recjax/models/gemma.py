@@ -1,8 +1,9 @@
-"""A Gemma-type decoder: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
+"""One decoder for Gemma and Qwen: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
 
-Layers are stacked on a leading axis and scanned; what differs by layer (window, RoPE base) is a scanned
-array. Sources: Gemma (arXiv 2403.08295), Gemma 2 (2408.00118, soft-caps, post-norms, local layers),
-Gemma 3 (2503.19786, QK-norm, two RoPE bases).
+Layers are stacked on a leading axis and scanned; what differs by layer (window, RoPE base and factor) is
+a scanned array. Sources: Gemma (arXiv 2403.08295), Gemma 2 (2408.00118: soft-caps, post-norms, local
+layers), Gemma 3 (2503.19786: QK-norm, two RoPE bases, stretched positions), Qwen 2.5 (2412.15115: SiLU,
+biases), Qwen 3 (2505.09388: QK-norm without biases).
 """
 
 import dataclasses
@@ -20,10 +21,33 @@ from recjax.models.layers import FeedForward, Linear, RMSNorm, dropout, rotate
 from recjax.sharding import constrain
 from recjax.sids.token_space import TokenSpace
 
+ACTIVATIONS = {
+  'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+  'gelu': functools.partial(jax.nn.gelu, approximate=False),
+  'silu': jax.nn.silu,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-  """The shape of a decoder. `windows` (0: global) and `rope_bases` hold one value a layer."""
+  """The shape of a decoder; the defaults are Gemma 1's choices.
+
+  Attributes:
+    windows: one value a layer: a key is seen where its distance is below the window; 0: global.
+    rope_bases: one value a layer.
+    rope_factors: one value a layer: positions are divided by it (linear RoPE scaling); empty: all 1.
+    post_norms: norm the branches' outputs too.
+    qk_norm: norm queries and keys over the head width.
+    qkv_bias, out_bias: biases of the attention's projections.
+    norm_plus_one: norms store their scale as its distance from one.
+    embedding_scale: multiply embeddings by sqrt(width), rounded to the compute type.
+    tied: the output reads the input's tables.
+    query_scale: of the attention's logits; None: head_width ** -0.5.
+    remat: 'none' or 'full'; scan_unroll: layers a step of the scan.
+
+  Raises:
+    ValueError: a per-layer field has another length than the depth, or the heads do not divide.
+  """
 
   depth: int
   width: int
@@ -33,15 +57,54 @@ class DecoderConfig:
   head_width: int
   windows: tuple[int, ...]
   rope_bases: tuple[float, ...]
+  rope_factors: tuple[float, ...] = ()
   post_norms: bool = False
   qk_norm: bool = False
+  qkv_bias: bool = False
+  out_bias: bool = False
+  norm_plus_one: bool = True
+  norm_eps: float = 1e-6
+  activation: str = 'gelu_tanh'  # a name of ACTIVATIONS
+  embedding_scale: bool = True
+  tied: bool = True
   attention_softcap: float = 0.0
   logit_softcap: float = 0.0
-  query_scale: float | None = None  # None: head_width ** -0.5
+  query_scale: float | None = None
   dropout: float = 0.0
   compute_dtype: str = 'float32'
   remat: str = 'none'
   scan_unroll: int = 1
+
+  def __post_init__(self):
+    for name in ('windows', 'rope_bases', 'rope_factors'):
+      length = len(getattr(self, name))
+      if length != self.depth and not (name == 'rope_factors' and length == 0):
+        raise ValueError(
+          f'{name} must hold one value for each of the {self.depth} layers; got {length}'
+        )
+    if self.heads % self.kv_heads:
+      raise ValueError(
+        f'the heads ({self.heads}) must be a multiple of the key/value heads ({self.kv_heads})'
+      )
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(
+        f'the activation must be one of {", ".join(ACTIVATIONS)}; got {self.activation!r}'
+      )
+
+  def norm(self, width: int) -> RMSNorm:
+    return RMSNorm(width, self.norm_plus_one, self.norm_eps)
+
+
+class PerLayer(NamedTuple):
+  """What differs by layer beside the weights; arrays `[depth]`, and scalars inside the scan."""
+
+  window: jax.Array
+  rope_base: jax.Array
+  rope_factor: jax.Array
+
+  def sees(self, distance: jax.Array) -> jax.Array:
+    """Whether a key at that distance lies in the window."""
+    return (self.window == 0) | (distance < self.window)
 
 
 class Cache(NamedTuple):
@@ -70,20 +133,23 @@ class Attention(nnx.Module):
   def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
     D, N, K, H = config.width, config.heads, config.kv_heads, config.head_width
     self.config = config
-    self.q = Linear('...D,DNH->...NH', (D, N, H), D, rngs)
-    self.k = Linear('...D,DKH->...KH', (D, K, H), D, rngs)
-    self.v = Linear('...D,DKH->...KH', (D, K, H), D, rngs)
-    self.out = Linear('...NH,NHD->...D', (N, H, D), N * H, rngs)
+    q_bias, kv_bias = ((N, H), (K, H)) if config.qkv_bias else (None, None)
+    self.q = Linear('...D,DNH->...NH', (D, N, H), D, rngs, q_bias)
+    self.k = Linear('...D,DKH->...KH', (D, K, H), D, rngs, kv_bias)
+    self.v = Linear('...D,DKH->...KH', (D, K, H), D, rngs, kv_bias)
+    out_bias = (D,) if config.out_bias else None
+    self.out = Linear('...NH,NHD->...D', (N, H, D), N * H, rngs, out_bias)
     if config.qk_norm:
-      self.q_norm, self.k_norm = RMSNorm(H), RMSNorm(H)
+      self.q_norm, self.k_norm = config.norm(H), config.norm(H)
 
-  def qkv(self, x, positions, rope_base):
+  def qkv(self, x, positions, this: PerLayer):
     """Scaled and rotated queries, rotated keys, values: `[..., T, heads, H]` of x `[..., T, D]`."""
     q, k, v = self.q(x), self.k(x), self.v(x)
     if self.config.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
     scale = self.config.query_scale or self.config.head_width**-0.5
-    return rotate(q, positions, rope_base) * scale, rotate(k, positions, rope_base), v
+    rotated = functools.partial(rotate, positions=positions, base=this.rope_base)
+    return rotated(q, factor=this.rope_factor) * scale, rotated(k, factor=this.rope_factor), v
 
 
 class Block(nnx.Module):
@@ -91,14 +157,14 @@ class Block(nnx.Module):
 
   def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
     self.config = config
-    self.attention_norm = RMSNorm(config.width)
+    self.attention_norm = config.norm(config.width)
     self.attention = Attention(config, rngs)
-    self.ff_norm = RMSNorm(config.width)
-    gelu = functools.partial(jax.nn.gelu, approximate=True)
-    self.ff = FeedForward(config.width, config.ff_width, gelu, rngs)
+    self.ff_norm = config.norm(config.width)
+    activation = ACTIVATIONS[config.activation]
+    self.ff = FeedForward(config.width, config.ff_width, activation, rngs)
     if config.post_norms:
-      self.attention_post_norm = RMSNorm(config.width)
-      self.ff_post_norm = RMSNorm(config.width)
+      self.attention_post_norm = config.norm(config.width)
+      self.ff_post_norm = config.norm(config.width)
 
   def _add(self, x, branch, post_norm: str, key):
     if self.config.post_norms:
@@ -110,29 +176,27 @@ class Block(nnx.Module):
     x = self._add(x, self.attention.out(attended), 'attention_post_norm', keys[0])
     return self._add(x, self.ff(self.ff_norm(x)), 'ff_post_norm', keys[1])
 
-  def __call__(self, x_BTD, positions_BT, mask_BTS, distance_BTS, window, rope_base, key):
+  def __call__(self, x_BTD, positions_BT, mask_BTS, distance_BTS, this: PerLayer, key):
     """x_BTD after this layer, and its keys and values `[B, S, K, H]`."""
-    q, k, v = self.attention.qkv(self.attention_norm(x_BTD), positions_BT, rope_base)
+    q, k, v = self.attention.qkv(self.attention_norm(x_BTD), positions_BT, this)
     q = constrain(q, 'heads')
-    mask_BTS = mask_BTS & ((window == 0) | (distance_BTS < window))
+    mask_BTS = mask_BTS & this.sees(distance_BTS)
     attended = attention.attend(q, k, v, mask_BTS, self.config.attention_softcap)
     keys = (None, None) if key is None else jax.random.split(key)
     return constrain(self._finish(x_BTD, attended, keys), 'residual'), (k, v)
 
-  def beam_step(
-    self, x_BMD, positions_BM, step, prompt_kv, suffix_kv, lengths_B, window, rope_base
-  ):
+  def beam_step(self, x_BMD, positions_BM, step, prompt_kv, suffix_kv, lengths_B, this: PerLayer):
     """One token a beam. Returns x_BMD and the layer's suffix with this token written at `step`."""
-    q, k, v = self.attention.qkv(self.attention_norm(x_BMD), positions_BM, rope_base)
+    q, k, v = self.attention.qkv(self.attention_norm(x_BMD), positions_BM, this)
     suffix_kv = tuple(
       old.at[:, :, step].set(new) for old, new in zip(suffix_kv, (k, v), strict=True)
     )
     prompt_B1 = lengths_B[:, None]
     at_S = jnp.arange(prompt_kv[0].shape[1])[None]
     distance_BS = prompt_B1 + step - at_S
-    prompt_mask = (at_S < prompt_B1) & ((window == 0) | (distance_BS < window))
+    prompt_mask = (at_S < prompt_B1) & this.sees(distance_BS)
     at_L = jnp.arange(suffix_kv[0].shape[2])
-    suffix_mask = (at_L <= step) & ((window == 0) | (step - at_L < window))
+    suffix_mask = (at_L <= step) & this.sees(step - at_L)
     attended = attention.attend_from_beams(
       q, prompt_kv, suffix_kv, prompt_mask, suffix_mask, self.config.attention_softcap
     )
@@ -144,29 +208,36 @@ class Gemma(nnx.Module):
 
   def __init__(self, config: DecoderConfig, space: TokenSpace, rngs: nnx.Rngs):
     self.config = config
-    self.tables = TokenTables(space, config.width, rngs)
+    self.tables = TokenTables(
+      space, config.width, rngs, tied=config.tied, logit_softcap=config.logit_softcap
+    )
     keys = jax.random.split(rngs.params(), config.depth)
     self.layers = nnx.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
-    self.final_norm = RMSNorm(config.width)
+    self.final_norm = config.norm(config.width)
 
   def _embed(self, ids):
     dtype = jnp.dtype(self.config.compute_dtype)
-    scale = np.asarray(self.config.width**0.5, dtype)
-    return constrain(self.tables.lookup(ids, dtype) * scale, 'residual')
+    x = self.tables.lookup(ids, dtype)
+    if self.config.embedding_scale:
+      x = x * np.asarray(self.config.width**0.5, dtype)
+    return constrain(x, 'residual')
 
   def _scan(self, body, x, *scanned):
-    """Runs `body(block, x, window, rope_base, *scanned layer)` over the layers."""
+    """Runs `body(block, x, PerLayer, *scanned layer)` over the layers."""
     graph, weights = nnx.split(self.layers)
-    windows = jnp.asarray(self.config.windows, jnp.int32)
-    bases = jnp.asarray(self.config.rope_bases, jnp.float32)
+    per_layer = PerLayer(
+      jnp.asarray(self.config.windows, jnp.int32),
+      jnp.asarray(self.config.rope_bases, jnp.float32),
+      jnp.asarray(self.config.rope_factors or (1.0,) * self.config.depth, jnp.float32),
+    )
 
     def layer(x, inputs):
-      weights, window, base, *rest = inputs
-      return body(nnx.merge(graph, weights), x, window, base, *rest)
+      weights, this, *rest = inputs
+      return body(nnx.merge(graph, weights), x, this, *rest)
 
     if self.config.remat == 'full':
       layer = jax.checkpoint(layer, prevent_cse=False)
-    xs = (weights, windows, bases, *scanned)
+    xs = (weights, per_layer, *scanned)
     return jax.lax.scan(layer, x, xs, unroll=self.config.scan_unroll)
 
   def hidden(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
@@ -187,8 +258,8 @@ class Gemma(nnx.Module):
       x_BTD = dropout(x_BTD, embedding_key, self.config.dropout)
       layer_keys = (jax.random.split(key, self.config.depth),)
 
-    def body(block, x, window, base, layer_key=None):
-      return block(x, positions_BT, mask, distance, window, base, layer_key)
+    def body(block, x, this, layer_key=None):
+      return block(x, positions_BT, mask, distance, this, layer_key)
 
     x_BTD, kv = self._scan(body, x_BTD, *layer_keys)
     return self.final_norm(x_BTD), kv
@@ -220,10 +291,8 @@ class Gemma(nnx.Module):
     """Appends one token to each beam, at suffix position `step`; x_BMD predicts the next one."""
     positions_BM = jnp.broadcast_to(cache.lengths_B[:, None] + step, tokens_BM.shape)
 
-    def body(block, x, window, base, prompt_kv, suffix_kv):
-      return block.beam_step(
-        x, positions_BM, step, prompt_kv, suffix_kv, cache.lengths_B, window, base
-      )
+    def body(block, x, this, prompt_kv, suffix_kv):
+      return block.beam_step(x, positions_BM, step, prompt_kv, suffix_kv, cache.lengths_B, this)
 
     x_BMD, suffix = self._scan(body, self._embed(tokens_BM), cache.prompt, cache.suffix)
     return self.final_norm(x_BMD), cache._replace(suffix=suffix)

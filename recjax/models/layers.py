@@ -58,17 +58,20 @@ class FeedForward(nnx.Module):
     return self.down(self.activation(self.gate(x)) * self.up(x))
 
 
-def rotate(x: jax.Array, positions: jax.Array, base: jax.Array) -> jax.Array:
+def rotate(
+  x: jax.Array, positions: jax.Array, base: jax.Array, factor: jax.Array | float = 1.0
+) -> jax.Array:
   """Rotary position embedding over the two halves of the head width (RoFormer; Gemma's layout).
 
   Args:
     x: `[..., T, N, H]`, H even.
     positions: int `[..., T]`.
     base: scalar; the longest wavelength grows with it.
+    factor: scalar that positions are divided by (linear scaling to longer contexts).
   """
   half = x.shape[-1] // 2
   exponents = jnp.arange(half, dtype=jnp.float32) / half
-  frequencies = (base**-exponents).reshape((1,) * positions.ndim + (half,))
+  frequencies = (base**-exponents / factor).reshape((1,) * positions.ndim + (half,))
   angles = (positions[..., None].astype(jnp.float32) * frequencies)[..., None, :]
   sin, cos = jnp.sin(angles), jnp.cos(angles)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

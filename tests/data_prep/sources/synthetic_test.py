@@ -22,7 +22,10 @@ DEFAULT = _world()
 
 def _law(history: list[int], following: list[int]) -> list[float]:
   """p(next | history) of a small world, from the words of the module's docstring."""
-  parts = lambda i: (i // 40, i // 5 % 8)  # theme, style
+
+  def parts(i):
+    return i // 40, i // 5 % 8  # theme, style
+
   last, items = history[-1], 40 * len(following)
   theme, style = parts(last)
   direct = [i for i in range(items) if parts(i) == (following[theme], style)]
@@ -154,7 +157,7 @@ def test_log_keeps_the_numbering_of_the_world():
   world = synthetic.sequences(DEFAULT)
   raw = synthetic.load(DEFAULT, None)
   log = interactions.clean(raw, DEFAULT.k_core)
-  assert len(log.user_ids), len(log.item_ids) == (10_000, 2_000)
+  assert (len(log.user_ids), len(log.item_ids)) == (10_000, 2_000)
   np.testing.assert_array_equal(log.items, world.values)
   np.testing.assert_array_equal(log.offsets, world.offsets)
   assert min(world.lengths) == synthetic.MIN_LENGTH

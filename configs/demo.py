@@ -1,0 +1,69 @@
+"""The synthetic world with a known optimum: no download, no weights.
+
+Command:  make demo    (python -m recjax.main --config=configs/demo.py)
+
+The variant `tiny` (120 items, 300 users, one layer, six steps) is for a look at every part in seconds.
+"""
+
+from configs import common
+from recjax.config import defaults
+
+
+def get_config(variant: str = ''):
+  common.check_variant(variant, ('', 'tiny'))
+  config = defaults(source='synthetic', name='demo')
+  config.data.k_core = 0
+  config.data.item_text = 'synthetic'
+  config.sids.encoder = 'tfidf'
+  config.sids.source = 'both'
+  config.sids.codes = 64
+  config.sids.tfidf_width = 64
+  config.model.depth = 2
+  config.model.width = 64
+  config.model.ff_width = 256
+  config.model.heads = 2
+  config.model.kv_heads = 2
+  config.model.dropout = 0.1
+  config.optim.learning_rate = 4e-3
+  config.optim.warmup_steps = 50
+  config.packing.row_length = 128
+  config.packing.rows = 32
+  config.batch_size = 32
+  config.num_train_steps = 800
+  config.log_every_steps = 50
+  config.eval_every_steps = 400
+  config.checkpoint_every_steps = 200
+  config.eval.beams = 30
+  config.eval.batch_size = 256
+  config.eval.eval_users = 1000
+  if variant == 'tiny':
+    _shrink(config)
+  return config
+
+
+def _shrink(config):
+  config.data.name = 'demo-tiny'
+  config.data.synthetic_items = 120
+  config.data.synthetic_users = 300
+  config.data.text_pieces = 512
+  config.sids.codes = 16
+  config.sids.levels = 2
+  config.sids.tfidf_width = 16
+  config.sids.cooccurrence_width = 8
+  config.model.depth = 1
+  config.model.width = 16
+  config.model.ff_width = 32
+  config.model.kv_heads = 1
+  config.model.head_width = 8
+  config.optim.warmup_steps = 2
+  config.mixture.next_item.max_items = 8
+  config.packing.row_length = 32
+  config.packing.rows = 4
+  config.batch_size = 16
+  config.num_train_steps = 6
+  config.log_every_steps = 1
+  config.eval_every_steps = 3
+  config.checkpoint_every_steps = 3
+  config.eval.beams = 20
+  config.eval.batch_size = 64
+  config.eval.eval_users = 60

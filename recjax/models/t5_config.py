@@ -1,0 +1,74 @@
+"""The shape of a T5, and the published sizes by name."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+  """The shape of an encoder–decoder.
+
+  `tied` and `scaled` are two facts: v1.0 is both, v1.1 neither, and `transformers` also makes v1.1
+  models that are tied and not scaled.
+  """
+
+  depth: int  # of the encoder
+  decoder_depth: int
+  width: int
+  ff_width: int
+  heads: int
+  head_width: int
+  activation: str = 'gelu_tanh'  # a name of recjax.models.t5.ACTIVATIONS
+  gated: bool = True
+  tied: bool = False  # whether the output reads the tables of the input
+  scaled: bool = False  # whether logits are multiplied by width ** -0.5
+  relative_buckets: int = 32
+  relative_max_distance: int = 128  # further keys share the last bucket
+  norm_eps: float = 1e-6
+  start_id: int = 0  # what the decoder reads first: the id of padding
+  dropout: float = 0.0
+  compute_dtype: str = 'float32'
+  remat: str = 'none'
+  scan_unroll: int = 1
+
+
+def _v1_0(depth: int, width: int, ff_width: int, heads: int, head_width: int) -> T5Config:
+  return T5Config(
+    depth,
+    depth,
+    width,
+    ff_width,
+    heads,
+    head_width,
+    activation='relu',
+    gated=False,
+    tied=True,
+    scaled=True,
+  )
+
+
+def _v1_1(depth: int, width: int, ff_width: int, heads: int) -> T5Config:
+  return T5Config(depth, depth, width, ff_width, heads, head_width=64)
+
+
+_V1_1 = {
+  'small': _v1_1(8, 512, 1024, 6),
+  'base': _v1_1(12, 768, 2048, 12),
+  'large': _v1_1(24, 1024, 2816, 16),
+  'xl': _v1_1(24, 2048, 5120, 32),
+  'xxl': _v1_1(24, 4096, 10240, 64),
+}
+
+# T5 (arXiv 1910.10683, section 3.7, and its v1.1 checkpoints), FLAN-T5 (2210.11416), mT5 (2010.11934).
+# Rows of the token tables as published: 32,128 (32,100 pieces), mT5 250,112 (250,100 pieces).
+SIZES: dict[str, T5Config] = {
+  't5_small': _v1_0(6, 512, 2048, 8, 64),
+  't5_base': _v1_0(12, 768, 3072, 12, 64),
+  't5_large': _v1_0(24, 1024, 4096, 16, 64),
+  't5_3b': _v1_0(24, 1024, 16384, 32, 128),
+  't5_11b': _v1_0(24, 1024, 65536, 128, 128),
+  **{
+    f'{family}_{size}': config
+    for family in ('t5_v1_1', 'flan_t5', 'mt5')
+    for size, config in _V1_1.items()
+  },
+}

@@ -1,0 +1,276 @@
+"""The report of a run: report.json for programs, report.html (one file, no external parts) for people."""
+
+from collections.abc import Iterable, Mapping, Sequence
+import importlib.metadata
+import json
+import logging
+import platform
+import statistics
+import subprocess
+from typing import Any
+
+from etils import epath
+import jax
+import jinja2
+
+from recjax import config as config_lib
+from recjax import distributed, evaluate, report_charts
+from recjax.data import mixture
+from recjax.data.dataset import Dataset
+from recjax.recommend import Recommender
+from recjax.writer import EVALUATION, read_metrics
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ('recjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+CURVE = EVALUATION + 'ndcg@10'
+EXAMPLES = 8  # items whose semantic IDs the report shows
+
+
+def build_report(
+  *,
+  config: Mapping[str, Any],
+  commit: str | None,
+  versions: Mapping[str, str],
+  data: Mapping[str, Any],
+  sids: Mapping[str, Any],
+  metrics: Mapping[str, Mapping[str, float]],
+  baselines: Mapping[str, Mapping[str, Any]],
+  rows: Sequence[Mapping[str, float | None]],
+  mixture_rows: Sequence[Mapping[str, Any]] = (),
+  optimum: Mapping[str, Any] | None = None,
+  run: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+  """Puts together what report.json holds.
+
+  Args:
+    config: the config as nested dicts.
+    commit: of the code; None where it is not known.
+    versions: of Python and the packages.
+    data: users, items, interactions and other statistics.
+    sids: `statistics` of the table and what else is known of it; `examples` (title, sid) are shown.
+    metrics: `validation` and `test`, each with recall@10, recall@10_stderr, ….
+    baselines: by name: the test metrics, and under `validation` the validation ones.
+    rows: metrics.jsonl.
+    mixture_rows: name, share and units of each part of the mixture.
+    optimum: the best expected test metrics where the law of the data is known.
+    run: other facts: best_step, parameters, devices, ….
+
+  Returns:
+    A JSON-able dict; `curves` holds at most `report_charts.MAX_POINTS` points of the loss and every
+    evaluation; `optimum_share` is the test metrics divided by the optimum.
+
+  Raises:
+    ValueError: the metrics of a split are missing.
+  """
+  for split in ('validation', 'test'):
+    if 'recall@10' not in metrics.get(split, {}):
+      raise ValueError(f'a report needs recall@10 of the {split} split; got {sorted(metrics)}')
+  losses = [(row['step'], row['loss']) for row in rows if row.get('loss') is not None]
+  evaluations = [
+    (row['step'], row[CURVE], row.get(f'{CURVE}_stderr') or 0.0)
+    for row in rows
+    if row.get(CURVE) is not None
+  ]
+  throughput = {
+    name: statistics.median(speeds)
+    for name in ('steps_per_sec', 'tokens_per_sec', 'input_wait_share')
+    if (speeds := [row[name] for row in rows if row.get(name) is not None])
+  }
+  report = {
+    'name': config['data']['name'],
+    'commit': commit,
+    'versions': dict(versions),
+    'config': dict(config),
+    'data': {'item_text': config['data']['item_text'], **data},
+    'sids': dict(sids),
+    'mixture': [dict(row) for row in mixture_rows],
+    'run': dict(run or {}),
+    'throughput': throughput,
+    'metrics': {split: dict(values) for split, values in metrics.items()},
+    'baselines': {name: dict(values) for name, values in baselines.items()},
+    'curves': {
+      'loss': [list(point) for point in report_charts.thin(losses)],
+      CURVE: [list(point) for point in evaluations],
+    },
+  }
+  if optimum:
+    report['optimum'] = dict(optimum)
+    report['optimum_share'] = {
+      name: metrics['test'][name] / best
+      for name, best in optimum.items()
+      if isinstance(best, float) and best > 0 and name in metrics['test']
+    }
+  return report
+
+
+def _flat(values: Mapping[str, Any], prefix: str = '') -> Iterable[tuple[str, str]]:
+  """Rows of a table: dotted names and values in words; lists and None as they are in JSON."""
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      yield from _flat(value, f'{prefix}{name}.')
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+      yield prefix + name, report_charts.number(value)
+    else:
+      yield prefix + name, value if isinstance(value, str) else json.dumps(value)
+
+
+def _sorted_names(metrics: Mapping[str, Any]) -> list[str]:
+  """recall@1, recall@5, …, ndcg@1, …: the order of the columns."""
+  kinds = ('recall', 'ndcg', 'mrr')
+  names = [name for name in metrics if '@' in name and not name.endswith('_stderr')]
+  return sorted(names, key=lambda name: (kinds.index(name.split('@')[0]), int(name.split('@')[1])))
+
+
+def render(report: Mapping[str, Any]) -> str:
+  """The HTML page of a report; every text in it is escaped."""
+  environment = jinja2.Environment(
+    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False
+  )
+  template = environment.from_string(
+    (epath.resource_path('recjax') / 'report.html.j2').read_text(encoding='utf-8')
+  )
+  baselines = report['baselines']
+  best = max(baselines, key=lambda name: baselines[name]['recall@10'], default=None)
+  evaluations = report['curves'][CURVE]
+  references = {
+    name: values['validation']['ndcg@10']
+    for name, values in baselines.items()
+    if 'ndcg@10' in values.get('validation', {})
+  }
+  sids = report['sids']
+  statistics_rows = {k: v for k, v in sids.get('statistics', {}).items() if k != 'levels'}
+  other = {k: v for k, v in sids.items() if k not in ('statistics', 'examples')}
+  return template.render(
+    r={'optimum': None, **report, 'sids': {'statistics': None, 'examples': None, **sids}},
+    names=_sorted_names(report['metrics']['test']),
+    best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
+    figures=lambda value: f'{value:,}',
+    charts=[
+      ('Training loss', report_charts.line_chart(report['curves']['loss'], 'loss')),
+      (
+        'ndcg@10 on the validation sample',
+        report_charts.line_chart(
+          [(step, value) for step, value, _ in evaluations],
+          'ndcg@10',
+          errors=[error for _, _, error in evaluations],
+          references=references,
+        ),
+      ),
+    ],
+    data_rows=list(_flat(report['data'])),
+    sid_rows=list(_flat(other | statistics_rows)),
+    run_rows=list(_flat(report['run'])) + list(_flat(report['throughput'])),
+    config_rows=list(_flat(report['config'])),
+    version_rows=[('commit', report['commit'] or 'unknown'), *report['versions'].items()],
+  )
+
+
+def write_report(workdir: epath.PathLike, report: Mapping[str, Any]) -> None:
+  """Writes report.json and report.html; each appears whole or not at all.
+
+  Raises:
+    ValueError: a number is not finite, which JSON cannot hold.
+  """
+  workdir = epath.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  texts = {
+    'report.json': json.dumps(report, indent=2, allow_nan=False) + '\n',
+    'report.html': render(report),
+  }
+  for name, text in texts.items():
+    partial = workdir / f'.{name}.partial'
+    partial.write_text(text, encoding='utf-8')
+    partial.replace(workdir / name)
+
+
+def code_versions() -> dict[str, str]:
+  """Versions of Python and of the packages that decide results."""
+  versions = {'python': platform.python_version()}
+  for name in PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      versions[name] = 'not installed'  # recjax itself, run from its folder
+  return versions
+
+
+def code_commit() -> str | None:
+  """The commit of the checkout that this code runs from, with -dirty where files differ from it."""
+  root = epath.resource_path('recjax').parent
+  if not (root / '.git').exists():
+    return None
+  command = [
+    'git',
+    '-C',
+    str(root),
+    'describe',
+    '--always',
+    '--dirty',
+    '--abbrev=40',
+    '--exclude=*',
+  ]
+  try:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+  except FileNotFoundError:
+    return None
+  return done.stdout.strip() if done.returncode == 0 else None
+
+
+def report_run(
+  config: config_lib.Config,
+  workdir: epath.PathLike,
+  dataset: Dataset,
+  recommender: Recommender,
+  params: Any,
+  step: int,
+) -> None:
+  """Evaluates parameters on every validation and test user, and writes the report of the run.
+
+  Every process must call it; the first one writes.
+
+  Args:
+    config: of the run.
+    workdir: where the report goes, and where metrics.jsonl lies.
+    dataset: the prepared data.
+    recommender: the search.
+    params: parameters on the mesh.
+    step: the step that they are of.
+  """
+  workdir = epath.Path(workdir)
+  results = evaluate.evaluate_best(config, workdir, dataset, recommender, params, step)
+  if not distributed.is_host0():
+    return
+  best = dataset.folder / 'optimum' / 'optimum.json'  # only where the law of the data is known
+  optimum = json.loads(best.read_text()) if best.exists() else None
+  items = range(0, dataset.num_items, max(1, dataset.num_items // EXAMPLES))
+  sids = json.loads((dataset.folder / 'sids' / 'sids.json').read_text()) | {
+    'examples': [
+      {'title': dataset.items[i]['text'], 'sid': dataset.sids.codes_IL[i].tolist()} for i in items
+    ][:EXAMPLES]
+  }
+  report = build_report(
+    config=config.to_dict(),
+    commit=code_commit(),
+    versions=code_versions(),
+    data=json.loads((dataset.folder / 'interactions' / 'statistics.json').read_text()),
+    sids=sids,
+    metrics=results['metrics'],
+    baselines=results['baselines'],
+    rows=read_metrics(workdir),
+    mixture_rows=mixture.build(config, dataset).describe(),
+    optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
+    run={
+      'best_step': step,
+      'parameters': sum(x.size for x in jax.tree.leaves(params)),
+      'devices': jax.device_count(),
+      'device': jax.devices()[0].device_kind,
+      'processes': jax.process_count(),
+      'evaluated_users_per_sec': results['users_per_sec'],
+    },
+  )
+  write_report(workdir, report)
+  if optimum:
+    share = 100 * report['optimum_share']['recall@10']
+    log.info('%.1f %% of the optimal recall@10 (%.4f)', share, optimum['test']['recall@10'])
+  log.info('report: %s', workdir / 'report.html')

@@ -1,0 +1,77 @@
+"""The stream as a pure function of examples_seen, whatever the hosts, and its fingerprint."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from recjax.config import Loader
+from recjax.data import loader, mixture, packing
+
+
+def stream(world, batch_size=32):
+  config, dataset = world
+  mix = mixture.build(config, dataset)
+  plan = packing.make_plan(mix, config.packing)
+  return loader.Stream(mix, plan, batch_size // plan.rows)
+
+
+@pytest.mark.parametrize('hosts', [1, 2, 8])
+def test_hosts_make_the_parts_of_one_batch(tiny_world, hosts):
+  one = stream(tiny_world)
+  for step in range(5):
+    seen = step * one.examples_per_batch
+    whole = one.host_batch(seen, 0, 1)
+    parts = [one.host_batch(seen, host, hosts) for host in range(hosts)]
+    for name in loader.MODEL_ARRAYS:
+      np.testing.assert_array_equal(whole[name], np.concatenate([part[name] for part in parts]))
+
+
+def test_every_start_continues_the_same_stream_also_with_another_batch_size(tiny_world):
+  small, large = stream(tiny_world, 8), stream(tiny_world, 32)
+  rows = [small.host_batch(k * small.examples_per_batch, 0, 1) for k in range(8)]
+  got = list(large.batches(0, 2, 0, 1, Loader(threads=2, buffer=2)))
+  for name in loader.MODEL_ARRAYS:
+    expected = np.concatenate([row[name] for row in rows])
+    np.testing.assert_array_equal(expected, np.concatenate([batch[name] for batch in got]))
+  resumed = next(large.batches(large.examples_per_batch, 1, 0, 1, Loader()))
+  np.testing.assert_array_equal(resumed['tokens'], got[1]['tokens'])
+
+
+def test_a_host_assembles_only_its_own_part(tiny_world, monkeypatch):
+  one = stream(tiny_world)
+  calls = []
+  example = type(one.mixture.parts[0].task).example
+
+  def counted(self, unit, draw):
+    calls.append(draw)
+    return example(self, unit, draw)
+
+  monkeypatch.setattr(type(one.mixture.parts[0].task), 'example', counted)
+  one.host_batch(0, 3, 8)
+  assert calls == list(range(3 * one.plan.examples, 4 * one.plan.examples))
+
+
+def test_hosts_that_cannot_be_split_at_group_borders_are_refused():
+  loader.check_hosts(groups=8, hosts=4, rows=4)
+  with pytest.raises(
+    ValueError, match=r'packing.rows x hosts \(4 x 3\).*got 32. Set --config.batch'
+  ):
+    loader.check_hosts(groups=8, hosts=3, rows=4)
+
+
+def test_the_fingerprint_names_what_changed(tiny_world):
+  config, dataset = tiny_world
+  plan = packing.Plan(20, 4, 32)
+  before = loader.fingerprint(config, dataset, plan)
+  assert before == loader.fingerprint(config, dataset, plan)
+
+  def changed(other, other_plan=plan):
+    after = loader.fingerprint(other, dataset, other_plan)
+    return [part for part in before if before[part] != after[part]]
+
+  component = dataclasses.replace(config.mixture['next_item'], max_items=9)
+  assert changed(dataclasses.replace(config, mixture={'next_item': component})) == ['mixture']
+  assert changed(dataclasses.replace(config, seed=1)) == ['seed']
+  assert changed(config, packing.Plan(21, 4, 32)) == ['packing']
+  assert changed(dataclasses.replace(config, batch_size=32, num_train_steps=9)) == []

@@ -1,0 +1,255 @@
+import html
+import html.parser
+import json
+import re
+import types
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+
+from recjax import config as config_lib
+from recjax import report as report_lib
+from recjax import report_charts
+
+NASTY = '</title><script>alert("x")</script> & <b>5" \'bolts\''
+VOID = {'meta', 'link', 'br', 'img', 'hr', 'input'}
+
+
+class _Checker(html.parser.HTMLParser):
+  """Collects tags and texts; fails on tags that are not closed in order."""
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.tags, self.texts = [], [], []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.texts.append(data)
+
+
+def _metrics(recall: float) -> dict[str, float]:
+  return {
+    f'{name}@{k}{suffix}': recall * k / 10 / (1 if suffix == '' else 50)
+    for name in ('recall', 'ndcg', 'mrr')
+    for k in (1, 10)
+    for suffix in ('', '_stderr')
+  }
+
+
+def _report(item_text: str = 'original', optimum=None, name: str = 'beauty', rows=None) -> dict:
+  baselines = {
+    'popularity': _metrics(0.0135) | {'validation': _metrics(0.014)},
+    'transitions': _metrics(0.0707) | {'validation': _metrics(0.08)},
+  }
+  if rows is None:
+    rows = [
+      {'step': s, 'loss': 5 / s, 'steps_per_sec': 2.0, 'tokens_per_sec': 4e3} for s in range(1, 501)
+    ]
+    for s in (100, 200, 500):
+      rows[s - 1] |= {'validation/ndcg@10': s / 1e4, 'validation/ndcg@10_stderr': 0.002}
+  return report_lib.build_report(
+    config={
+      'seed': 0,
+      'data': {'name': name, 'item_text': item_text, 'raw_dir': None},
+      'mixture': {NASTY: {'task': 'next_item', 'weight': 1.0}},
+    },
+    commit='0123abcd',
+    versions={'python': '3.12.1', 'jax': '9.8.7'},
+    data={'users': 22363, 'items': 12101, 'interactions': 198502},
+    sids={
+      'levels': 2,
+      'codes_per_level': [256, 4],
+      'statistics': {
+        'colliding_items': 1234,
+        'levels': [
+          {'codes': 256, 'used': 250, 'perplexity': 200.125},
+          {'codes': 4, 'used': 3, 'perplexity': 1.5},
+        ],
+      },
+      'examples': [{'title': NASTY, 'sid': [17, 3]}],
+    },
+    metrics={'validation': _metrics(0.09), 'test': _metrics(0.0812)},
+    baselines=baselines,
+    rows=rows,
+    mixture_rows=[{'name': NASTY, 'share': 0.75, 'units': 54321}],
+    optimum=optimum,
+    run={'best_step': 400, 'parameters': 1_234_567},
+  )
+
+
+def _checked(page: str) -> _Checker:
+  checker = _Checker()
+  checker.feed(page)
+  checker.close()
+  assert not checker.open
+  return checker
+
+
+def test_json_has_what_programs_read(tmp_path):
+  report_lib.write_report(tmp_path, _report())
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['report.html', 'report.json']
+  report = json.loads((tmp_path / 'report.json').read_text())
+  for split in ('validation', 'test'):
+    assert {'recall@10', 'recall@10_stderr', 'ndcg@10'} <= set(report['metrics'][split])
+  assert report['baselines']['transitions']['recall@10'] == 0.0707
+  assert report['baselines']['transitions']['validation']['recall@10'] == 0.08
+  assert report['data']['users'] == 22363
+  assert report['sids']['statistics']['colliding_items'] == 1234
+  assert report['throughput'] == {'steps_per_sec': 2.0, 'tokens_per_sec': 4e3}
+  assert report['curves']['validation/ndcg@10'][-1] == [500, 0.05, 0.002]
+  assert len(report['curves']['loss']) == report_charts.MAX_POINTS
+  assert 'optimum' not in report
+
+
+def test_page_shows_the_figures():
+  page = report_lib.render(_report())
+  checker = _checked(page)
+  text = ' '.join(' '.join(checker.texts).split())
+  for figure in ('0.0812', '0.0016', '0.0707', '0.0135', '0.0900', '22,363', '12,101', '198,502'):
+    assert figure in text
+  for figure in ('1.15', '75.00 %', '54,321', '0123abcd', '9.8.7', '1,234', '200.1', '1,234,567'):
+    assert figure in text
+  assert 'generated' not in text
+  assert 'optim' not in text.lower()
+  assert 'step 500: ndcg@10 0.05 ± 0.002' in text  # shown on hovering
+
+
+def test_page_needs_nothing_from_outside():
+  page = report_lib.render(_report())
+  checker = _checked(page)
+  assert not [tag for tag, _ in checker.tags if tag in ('script', 'link', 'img', 'iframe')]
+  assert not [a for _, a in checker.tags if {'src', 'href'} & set(a)]
+  assert 'url(' not in page
+  assert '@import' not in page
+
+
+def test_no_text_can_break_the_page():
+  page = report_lib.render(_report(name=NASTY))
+  checker = _checked(page)
+  assert '<script' not in page
+  assert '<b>5' not in page
+  assert ''.join(checker.texts).count(NASTY) >= 4  # title, heading, mixture, example
+  assert NASTY in html.unescape(page)
+
+
+def test_optimum_and_generated_texts():
+  optimum = {'recall@10': 0.1015, 'ndcg@10': 0.09, 'validation': {'recall@10': 0.1}}
+  report = _report(item_text='generated', optimum=optimum)
+  assert report['optimum_share']['recall@10'] == pytest.approx(0.8)
+  text = ' '.join(_checked(report_lib.render(report)).texts)
+  assert '80.0 %' in text
+  assert '0.1015' in text
+  assert 'item texts are generated' in text
+
+
+def test_run_without_curves():
+  page = report_lib.render(_report(rows=[]))
+  assert 'loss was not recorded' in ' '.join(_checked(page).texts)
+
+
+def test_missing_split_and_nan(tmp_path):
+  report = _report()
+  with pytest.raises(ValueError, match='recall@10 of the test split'):
+    report_lib.build_report(
+      **{name: {} for name in ('config', 'versions', 'data', 'sids', 'baselines')},
+      commit=None,
+      metrics={'validation': _metrics(0.1)},
+      rows=[],
+    )
+  report['metrics']['test']['recall@10'] = float('nan')
+  with pytest.raises(ValueError, match='nan'):
+    report_lib.write_report(tmp_path, report)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_chart_is_well_formed_and_inside_its_axes():
+  points = [(s, (s % 7) / 3 - 1) for s in range(10, 200)]
+  svg = report_charts.line_chart(points, NASTY, references={NASTY: 1.7})
+  root = xml.etree.ElementTree.fromstring(str(svg))
+  circles = root.findall('circle')
+  assert len(circles) == 190
+  assert NASTY in circles[0].find('title').text
+  low, high = report_charts.TOP, report_charts.HEIGHT - report_charts.BOTTOM
+  assert all(low <= float(c.get('cy')) <= high for c in circles)
+  xs = [float(c.get('cx')) for c in circles]
+  assert xs == sorted(xs)
+  # Higher values lie higher up: smaller y.
+  ys = {round(y, 6): float(c.get('cy')) for (_, y), c in zip(points, circles, strict=True)}
+  assert [ys[y] for y in sorted(ys)] == sorted(ys.values(), reverse=True)
+  assert report_charts.line_chart([(5, 2.0)], 'loss').count('<circle') == 1
+
+
+@pytest.mark.parametrize(
+  ('low', 'high', 'expected'),
+  [
+    (0, 10, [0, 2, 4, 6, 8, 10]),
+    (0.013, 0.084, [0, 0.02, 0.04, 0.06, 0.08, 0.1]),
+    (3, 3, [3, 4, 5, 6]),
+    (-1, 1, [-1, -0.5, 0, 0.5, 1]),
+  ],
+)
+def test_ticks_are_round_and_enclose(low, high, expected):
+  assert report_charts.ticks(low, high) == expected
+
+
+def test_thinned_curve_keeps_the_mean():
+  points = [(i, float(i % 10)) for i in range(1000)]
+  thin = report_charts.thin(points, 100)
+  assert len(thin) == 100
+  assert all(y == 4.5 for _, y in thin)
+  assert report_charts.thin(points[:5], 100) == points[:5]
+
+
+def test_report_of_a_run(tmp_path, monkeypatch):
+  folder = tmp_path / 'data'
+  for name, content in {
+    'sids/sids.json': {'levels': 2, 'statistics': {'colliding_items': 3}},
+    'interactions/statistics.json': {'users': 7, 'items': 20, 'interactions': 77},
+    'optimum/optimum.json': {'test': {'recall@10': 0.5}, 'validation': {'recall@10': 0.4}},
+  }.items():
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text(json.dumps(content))
+  dataset = types.SimpleNamespace(
+    folder=folder,
+    num_items=20,
+    items=[{'id': str(i), 'text': f'text of {i}'} for i in range(20)],
+    sids=types.SimpleNamespace(codes_IL=np.arange(40, dtype=np.int32).reshape(20, 2)),
+  )
+  by_split = {'validation': _metrics(0.3), 'test': _metrics(0.4)}
+  baselines = {'popularity': _metrics(0.1) | {'validation': _metrics(0.2)}}
+  mix = types.SimpleNamespace(describe=lambda: [{'name': 'next_item', 'share': 1.0, 'units': 7}])
+  results = {'metrics': by_split, 'baselines': baselines, 'users_per_sec': 31.5}
+  monkeypatch.setattr(report_lib.evaluate, 'evaluate_best', lambda *args: results)
+  monkeypatch.setattr(report_lib.mixture, 'build', lambda *args: mix)
+  config = config_lib.from_config_dict(config_lib.defaults(source='synthetic', name='tiny'))
+  params = {'a': np.zeros((3, 4)), 'b': np.zeros(5)}
+  workdir = tmp_path / 'run'
+  report_lib.report_run(config, workdir, dataset, None, params, 12)
+  report = json.loads((workdir / 'report.json').read_text())
+  assert report['metrics'] == by_split
+  assert report['baselines'] == baselines
+  assert report['optimum'] == {'recall@10': 0.5, 'validation': {'recall@10': 0.4}}
+  assert report['optimum_share'] == {'recall@10': 0.8}
+  assert report['run']['parameters'] == 17
+  assert report['run']['best_step'] == 12
+  assert report['sids']['examples'][1] == {'title': 'text of 2', 'sid': [4, 5]}
+  assert report['config'] == json.loads(json.dumps(config.to_dict()))
+  monkeypatch.setattr(report_lib.distributed, 'is_host0', lambda: False)
+  report_lib.report_run(config, tmp_path / 'other', dataset, None, params, 12)
+  assert not (tmp_path / 'other').exists()
+
+
+def test_commit_and_versions():
+  assert re.fullmatch(r'[0-9a-f]{40}(-dirty)?', report_lib.code_commit() or '0' * 40)
+  assert {'python', 'jax', 'flax'} <= set(report_lib.code_versions())

@@ -1,0 +1,131 @@
+"""Training: restarts, accumulation, meshes, and what stops a run."""
+
+import dataclasses
+import re
+
+from etils import epath
+import jax
+import numpy as np
+import pytest
+
+from recjax import config as config_lib
+from recjax import sharding
+from recjax.data import loader
+from recjax.recommend import Recommender
+from recjax.train import claim_workdir, train
+from recjax.writer import read_metrics
+
+
+def run(config, dataset, workdir, mesh=None):
+  mesh = sharding.make_mesh(mesh or config.mesh)
+  workdir = epath.Path(workdir)
+  claim_workdir(config, workdir)
+  return train(config, workdir, dataset, Recommender(config, dataset, mesh), mesh)
+
+
+def with_(config, **changes):
+  return dataclasses.replace(config, **changes)
+
+
+def assert_trees(check, a, b):
+  jax.tree.map(lambda x, y: check(np.asarray(x), np.asarray(y)), a, b)
+
+
+def test_six_steps_equal_three_steps_a_restart_and_three_steps(tiny_world, tmp_path, monkeypatch):
+  config, dataset = tiny_world
+  config = with_(config, eval_every_steps=6, eval=with_(config.eval, eval_users=16))
+  straight = run(config, dataset, tmp_path / 'straight')
+
+  host_batch = loader.Stream.host_batch
+
+  def stops_after_three(self, examples_seen, host, hosts):
+    if examples_seen >= 3 * self.examples_per_batch:
+      raise KeyboardInterrupt
+    return host_batch(self, examples_seen, host, hosts)
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(loader.Stream, 'host_batch', stops_after_three)
+    run(config, dataset, tmp_path / 'stopped')
+  resumed = run(config, dataset, tmp_path / 'stopped')
+  assert resumed.best_step == straight.best_step == 6
+  assert_trees(np.testing.assert_array_equal, straight.params, resumed.params)
+  rows, again = read_metrics(tmp_path / 'straight'), read_metrics(tmp_path / 'stopped')
+  assert [row['step'] for row in again] == [1, 2, 3, 4, 5, 6]
+  assert [row['loss'] for row in again] == [row['loss'] for row in rows]
+  assert rows[-1]['validation/recall@10'] == again[-1]['validation/recall@10']
+  assert rows[-1]['loss'] < rows[0]['loss']
+
+
+def test_accumulation_and_mesh_change_nothing_but_rounding(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  model = with_(config.model, dropout=0.0)
+  config = with_(
+    config, model=model, eval_every_steps=6, num_train_steps=4, checkpoint_every_steps=6
+  )
+  config = with_(config, eval=with_(config.eval, eval_users=16))
+  first = run(config, dataset, tmp_path / 'data')
+  fsdp = config_lib.Mesh(data=2, fsdp=2, tensor=2)
+  second = run(with_(config, grad_accumulation=4), dataset, tmp_path / 'fsdp', fsdp)
+  losses = [[row['loss'] for row in read_metrics(tmp_path / name)] for name in ('data', 'fsdp')]
+  np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+  # Adam divides by the gradient's own size, so rounding shows where a gradient is all but zero.
+  assert_trees(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=2e-3), first.params, second.params
+  )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  optim = with_(config.optim, learning_rate=1e30, warmup_steps=0, clip_norm=0.0)
+  config = with_(config, optim=optim)
+  with pytest.raises(FloatingPointError, match=r'at step 2, batch of examples \d+ to \d+') as error:
+    run(config, dataset, tmp_path)
+  first, last = map(int, re.search(r'examples (\d+) to (\d+)', str(error.value)).groups())
+  assert first == last - first > 0
+  assert list((tmp_path / 'checkpoints').glob('[0-9]*')) == []
+
+
+def test_another_stream_is_refused_by_name_unless_allowed(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  config = with_(config, num_train_steps=3)
+  run(config, dataset, tmp_path)
+  component = with_(config.mixture['next_item'], max_items=6)
+  other = with_(config, mixture={'next_item': component}, num_train_steps=4)
+  with pytest.raises(ValueError, match=r'changed since: mixture, packing.*allow_new_stream=True'):
+    run(other, dataset, tmp_path)
+  allowed = with_(other, checkpoint=with_(config.checkpoint, allow_new_stream=True))
+  assert run(allowed, dataset, tmp_path).best_step in (3, 4)
+
+
+def test_init_from_starts_at_the_parameters_of_another_run(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  config = with_(config, num_train_steps=3)
+  first = run(config, dataset, tmp_path / 'first')
+  optim = with_(config.optim, learning_rate=1e-30, warmup_steps=0)
+  checkpoint = with_(config.checkpoint, init_from=str(tmp_path / 'first'))
+  second = run(with_(config, optim=optim, checkpoint=checkpoint), dataset, tmp_path / 'second')
+  assert_trees(np.testing.assert_array_equal, first.params, second.params)
+  with pytest.raises(ValueError, match=r'must be the workdir of a run.*checkpoint.init_from'):
+    missing = with_(config.checkpoint, init_from=str(tmp_path / 'none'))
+    run(with_(config, checkpoint=missing), dataset, tmp_path / 'third')
+
+
+def test_a_workdir_belongs_to_its_config(tiny_world, tmp_path):
+  config, _ = tiny_world
+  workdir = epath.Path(tmp_path)
+  claim_workdir(config, workdir)
+  claim_workdir(with_(config, batch_size=32, data=with_(config.data, raw_dir='/else')), workdir)
+  other = with_(config, model=with_(config.model, width=32))
+  with pytest.raises(
+    ValueError, match=r'belongs to another config.*model.width \(16 there, 32 here'
+  ):
+    claim_workdir(other, workdir)
+
+
+def test_patience_stops_a_run_that_gets_no_better(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  optim = with_(config.optim, learning_rate=1e-30, warmup_steps=0)
+  evaluation = with_(config.eval, patience=1, eval_users=16)
+  config = with_(config, optim=optim, eval=evaluation, eval_every_steps=1, num_train_steps=6)
+  run(config, dataset, tmp_path)
+  assert [row['step'] for row in read_metrics(tmp_path)] == [1, 2]
