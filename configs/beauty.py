@@ -9,8 +9,7 @@ from configs import common
 def get_config(variant: str = ''):
   common.check_variant(variant, ('', 'cpu'))
   config = common.amazon2014('beauty', 'Beauty')
-  config.batch_size = 64
-  config.num_train_steps = 2400
-  config.eval_every_steps = 400
-  config.checkpoint_every_steps = 200
+  if variant == 'cpu':
+    common.two_cores(config)
+    config.num_train_steps = 2000
   return config

@@ -15,6 +15,8 @@ from recjax.data.sequences import Sequences
 from recjax.metrics import ranking
 from recjax.recommend import Recommender
 
+FILE = 'evaluation.json'
+
 log = logging.getLogger(__name__)
 
 
@@ -98,9 +100,9 @@ def evaluate_best(
     'users_per_sec': len(SPLITS) * dataset.num_users / seconds,
   }
   if distributed.is_host0():
-    partial = workdir / 'evaluation.json.partial'
+    partial = workdir / f'{FILE}.partial'
     partial.write_text(json.dumps(results, indent=2))
-    partial.replace(workdir / 'evaluation.json')
+    partial.replace(workdir / FILE)
   test, rivals = metrics['test'], results['baselines']
   for name, row in [('model', test), *rivals.items()]:
     log.info(

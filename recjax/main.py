@@ -14,6 +14,7 @@ from recjax import config as config_lib
 from recjax import distributed, optim, sharding
 from recjax import state as state_lib
 from recjax.data.dataset import Dataset, prepared_dir
+from recjax.evaluate import evaluate_best
 from recjax.recommend import Recommender, recommend_file
 from recjax.report import report_run
 from recjax.train import claim_workdir, train
@@ -104,16 +105,18 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
   dataset = _prepared(config)
   if mode == 'prepare':
     return
-  recommender = Recommender(config, dataset, mesh)
-  if mode == 'train':
-    finished = train(config, workdir, dataset, recommender, mesh)
-    params, step = finished.params, finished.best_step
-  else:
-    params, step = _best_params(config, workdir, dataset, mesh)
-  if mode == 'recommend':
-    recommend_file(recommender, params, dataset, _HISTORIES.value, _OUT.value, _K.value)
-  else:
-    report_run(config, workdir, dataset, recommender, params, step)
+  if mode != 'report':
+    recommender = Recommender(config, dataset, mesh)
+    if mode == 'train':
+      params, step = train(config, workdir, dataset, recommender, mesh)
+    else:
+      params, step = _best_params(config, workdir, dataset, mesh)
+    if mode == 'recommend':
+      recommend_file(recommender, params, dataset, _HISTORIES.value, _OUT.value, _K.value)
+    else:
+      evaluate_best(config, workdir, dataset, recommender, params, step)
+  if mode != 'recommend' and distributed.is_host0():
+    report_run(config, workdir, dataset, state_lib.num_params(config, dataset.vocabulary.space))
   distributed.barrier('done')
   log.info('done')
 

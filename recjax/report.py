@@ -14,10 +14,9 @@ import jax
 import jinja2
 
 from recjax import config as config_lib
-from recjax import distributed, evaluate, report_charts
+from recjax import evaluate, report_charts
 from recjax.data import mixture
 from recjax.data.dataset import Dataset
-from recjax.recommend import Recommender
 from recjax.writer import EVALUATION, read_metrics
 
 log = logging.getLogger(__name__)
@@ -218,29 +217,26 @@ def code_commit() -> str | None:
 
 
 def report_run(
-  config: config_lib.Config,
-  workdir: epath.PathLike,
-  dataset: Dataset,
-  recommender: Recommender,
-  params: Any,
-  step: int,
+  config: config_lib.Config, workdir: epath.PathLike, dataset: Dataset, num_params: int
 ) -> None:
-  """Evaluates parameters on every validation and test user, and writes the report of the run.
-
-  Every process must call it; the first one writes.
+  """Writes report.json and report.html from what the workdir and the prepared data hold.
 
   Args:
     config: of the run.
-    workdir: where the report goes, and where metrics.jsonl lies.
+    workdir: holds metrics.jsonl and evaluation.json.
     dataset: the prepared data.
-    recommender: the search.
-    params: parameters on the mesh.
-    step: the step that they are of.
+    num_params: parameters of the model.
+
+  Raises:
+    ValueError: the workdir holds no evaluation.
   """
   workdir = epath.Path(workdir)
-  results = evaluate.evaluate_best(config, workdir, dataset, recommender, params, step)
-  if not distributed.is_host0():
-    return
+  path = workdir / evaluate.FILE
+  if not path.exists():
+    raise ValueError(
+      f'{path} must exist before a report; run --mode=evaluate on that --workdir first'
+    )
+  results = json.loads(path.read_text())
   best = dataset.folder / 'optimum' / 'optimum.json'  # only where the law of the data is known
   optimum = json.loads(best.read_text()) if best.exists() else None
   items = range(0, dataset.num_items, max(1, dataset.num_items // EXAMPLES))
@@ -261,8 +257,8 @@ def report_run(
     mixture_rows=mixture.build(config, dataset).describe(),
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
     run={
-      'best_step': step,
-      'parameters': sum(x.size for x in jax.tree.leaves(params)),
+      'best_step': results['step'],
+      'parameters': num_params,
       'devices': jax.device_count(),
       'device': jax.devices()[0].device_kind,
       'processes': jax.process_count(),

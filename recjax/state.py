@@ -1,5 +1,6 @@
 """The state of a run: step, parameters and optimizer, initialised where it will live."""
 
+import math
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -52,3 +53,9 @@ def init_state(
   init = _init(config, space, tx)
   shardings = sharding.tree_shardings(jax.eval_shape(init), mesh)
   return jax.jit(init, out_shardings=shardings)()
+
+
+def num_params(config: Config, space: TokenSpace) -> int:
+  """How many parameters the model has."""
+  model = nnx.eval_shape(lambda: models.build(config.model, space, config.seed))
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(nnx.split(model)[1]))

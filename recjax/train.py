@@ -1,7 +1,6 @@
 """Training: the loop, readable from top to bottom."""
 
 from collections.abc import Iterator
-import dataclasses
 import json
 import logging
 import time
@@ -67,33 +66,18 @@ def _patience_is_out(evaluations: list, patience: int) -> bool:
   return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
 
 
-@dataclasses.dataclass
-class Run:
-  """What training hands to the evaluation of its best checkpoint.
-
-  Attributes:
-    params: parameters of the best checkpoint, on the mesh.
-    best_step: its step.
-    mixture: what was trained on, row by row.
-    plan: the sizes of a packing group.
-    num_params: how many parameters the model has.
-  """
-
-  params: Any
-  best_step: int
-  mixture: list[dict[str, Any]]
-  plan: packing.Plan
-  num_params: int
-
-
 def train(
   config: config_lib.Config,
   workdir: epath.Path,
   dataset: Dataset,
   recommender: Recommender,
   mesh: jax.sharding.Mesh,
-) -> Run:
-  """Trains until `num_train_steps` or until patience is out; the same call continues a killed run."""
+) -> tuple[Any, int]:
+  """Trains until `num_train_steps` or until patience is out; the same call continues a killed run.
+
+  Returns:
+    The parameters of the best checkpoint, on the mesh, and its step.
+  """
   hosts, host = jax.process_count(), jax.process_index()
 
   # --- the stream
@@ -178,6 +162,7 @@ def train(
           log.info('step %d  validation %s', step, _headline(results))
           evaluations = [*evaluations, (step, results)]
           writer.write_evaluation(step, results)
+        writer.flush()
         meta = Meta(
           examples_seen, fingerprint, dataset.sids.code_space_hash, evaluations, config.to_dict()
         )
@@ -187,8 +172,7 @@ def train(
   best_step = checkpoints.best_step()
   params = checkpoints.restore_params(best_step, abstract.params)
   checkpoints.close()
-  num_params = sum(x.size for x in jax.tree.leaves(abstract.params))
-  return Run(params, best_step, mix.describe(), plan, num_params)
+  return params, best_step
 
 
 def _next_batch(

@@ -55,6 +55,8 @@ class TokenTables(nnx.Module):
 
   def lookup(self, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Rows `[..., D]` of token ids `[...]`."""
+    if not self.space.sid_size:  # a checkpoint as it was published
+      return jnp.take(self.text[...].astype(dtype), ids, axis=0)
     is_sid = ids >= self.space.sid_start
     text = jnp.take(self.text[...].astype(dtype), jnp.where(is_sid, 0, ids), axis=0)
     sid_rows = jnp.where(is_sid, ids - self.space.sid_start, 0)

@@ -1,5 +1,7 @@
 """The layers that the backbones share: norm, rotary positions, dropout, feed-forward, projections."""
 
+import math
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,14 @@ class Linear(nnx.Module):
     self.bias = nnx.Param(jnp.zeros(bias_shape)) if bias_shape is not None else None
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = jnp.einsum(self.spec, x, self.kernel[...].astype(x.dtype))
+    # One plain matrix product: with several batch axes XLA:CPU takes twice the time in the backward pass.
+    spec_in, spec_out = self.spec.split('->')
+    inputs = len(spec_in.split(',')[0].removeprefix('...'))
+    outputs = len(spec_out.removeprefix('...'))
+    kernel = self.kernel[...].astype(x.dtype)
+    summed, shape = kernel.shape[:inputs], kernel.shape[inputs:]
+    y = x.reshape(-1, math.prod(summed)) @ kernel.reshape(math.prod(summed), math.prod(shape))
+    y = y.reshape(*x.shape[: x.ndim - inputs], *kernel.shape[kernel.ndim - outputs :])
     if self.bias is not None:
       bias = self.bias[...].astype(x.dtype)
       y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)

@@ -1,0 +1,141 @@
+"""What the folders of Gemma and Qwen have in common: fields of config.json and names of tensors."""
+
+from typing import Any
+
+from recjax.models.gemma import DecoderConfig
+from recjax.models.pretrained.mapping import Mapping, Weight, heads_in, heads_out, linear
+
+ANOTHER = 'Set --config.model.pretrained to another folder'
+_ACTIVATIONS = {
+  'gelu_pytorch_tanh': 'gelu_tanh',
+  'gelu_new': 'gelu_tanh',
+  'gelu': 'gelu',
+  'silu': 'silu',
+  'swish': 'silu',
+}
+# The same tensor has another prefix in a multimodal folder (two generations of `transformers`) and in a
+# folder without its head.
+_PREFIXES = ('model.', 'language_model.model.', 'model.language_model.', '')
+_HEADS = ('lm_head.weight', 'language_model.lm_head.weight')
+_IGNORED = (
+  r'(model\.)?(vision_tower|multi_modal_projector|vision_model)\..*',
+  r'.*rotary_emb\.inv_freq',  # a buffer of old versions
+)
+
+
+def require(hf: dict[str, Any], *fields: str) -> None:
+  """Raises the ValueError of absent fields."""
+  missing = [field for field in fields if hf.get(field) is None]
+  if missing:
+    raise ValueError(
+      f'config.json of a {hf["model_type"]} must hold {", ".join(fields)}; {", ".join(missing)} is '
+      f'missing. {ANOTHER}'
+    )
+
+
+def refuse(hf: dict[str, Any], field: str) -> None:
+  """Raises the ValueError of a feature that we do not compute."""
+  if hf.get(field):
+    raise ValueError(f'{field} of config.json must be off; got {hf[field]!r}. {ANOTHER}')
+
+
+def activation(name: str) -> str:
+  """Our name of an activation."""
+  if name not in _ACTIVATIONS:
+    raise ValueError(
+      f'the activation of config.json must be one of {", ".join(_ACTIVATIONS)}; got {name!r}. {ANOTHER}'
+    )
+  return _ACTIVATIONS[name]
+
+
+def windows(layer_types: list[str], window: int | None) -> tuple[int, ...]:
+  """One window a layer; 0: global."""
+  unknown = sorted(set(layer_types) - {'sliding_attention', 'full_attention'})
+  if unknown:
+    raise ValueError(
+      f'layer_types of config.json must be sliding_attention or full_attention; got {unknown}. {ANOTHER}'
+    )
+  return tuple((window or 0) if kind == 'sliding_attention' else 0 for kind in layer_types)
+
+
+def rope(parameters: dict[str, Any], default_base: float) -> tuple[float, float]:
+  """Base and linear factor of rotary positions, from rope_parameters or rope_scaling."""
+  kind = parameters.get('rope_type', parameters.get('type', 'default'))
+  if kind not in ('default', 'linear') or parameters.get('partial_rotary_factor', 1) != 1:
+    raise ValueError(
+      f'rotary positions of config.json must be of type default or linear, over the whole head; got '
+      f'{parameters}. {ANOTHER}'
+    )
+  base = parameters.get('rope_theta') or default_base
+  return float(base), float(parameters['factor']) if kind == 'linear' else 1.0
+
+
+def uniform_rope(hf: dict[str, Any]) -> tuple[float, float]:
+  """Base and factor where all layers share them; `rope_parameters` is transformers 5's name."""
+  parameters = hf.get('rope_parameters') or hf.get('rope_scaling') or {}
+  return rope(parameters, hf.get('rope_theta') or 10_000.0)
+
+
+def _weight(make, name: str, path: str, *args) -> Weight:
+  """A rule for a tensor below the model, under any of the prefixes."""
+  first, *others = (make(prefix + name, path, *args) for prefix in _PREFIXES)
+  aliases = tuple(other.name for other in others)
+  return Weight(
+    first.name, path, first.layers, first.to_ours, first.to_theirs, aliases, first.vocabulary
+  )
+
+
+def _table(name: str, path: str) -> Weight:
+  return Weight(name, path, vocabulary=True)
+
+
+def _layer(config: DecoderConfig) -> list[Weight]:
+  """The rules of the stacked layers."""
+  depth, N, K, H = config.depth, config.heads, config.kv_heads, config.head_width
+  attention, ff = 'layers.{layer}.self_attn', 'layers.{layer}.mlp'
+  weights = [
+    _weight(heads_out, f'{attention}.o_proj.weight', 'layers/attention/out/kernel', depth, N, H),
+    *(
+      _weight(linear, f'{ff}.{name}_proj.weight', f'layers/ff/{name}/kernel', depth)
+      for name in ('gate', 'up', 'down')
+    ),
+  ]
+  for name, heads in (('q', N), ('k', K), ('v', K)):
+    theirs, ours = f'{attention}.{name}_proj', f'layers/attention/{name}'
+    weights.append(_weight(heads_in, f'{theirs}.weight', f'{ours}/kernel', depth, heads, H))
+    if config.qkv_bias:
+      weights.append(_weight(_bias, f'{theirs}.bias', f'{ours}/bias', depth, heads, H))
+  if config.out_bias:
+    weights.append(_weight(Weight, f'{attention}.o_proj.bias', 'layers/attention/out/bias', depth))
+  norms = {'input_layernorm': 'attention_norm', 'post_attention_layernorm': 'ff_norm'}
+  if config.post_norms:
+    norms |= {
+      'post_attention_layernorm': 'attention_post_norm',
+      'pre_feedforward_layernorm': 'ff_norm',
+      'post_feedforward_layernorm': 'ff_post_norm',
+    }
+  if config.qk_norm:
+    norms |= {f'self_attn.{x}_norm': f'attention/{x}_norm' for x in 'qk'}
+  for theirs, ours in norms.items():
+    name = f'layers.{{layer}}.{theirs}.weight'
+    weights.append(_weight(Weight, name, f'layers/{ours}/scale', depth))
+  return weights
+
+
+def _bias(name: str, path: str, layers: int, heads: int, head_width: int) -> Weight:
+  """The bias of a projection to heads: theirs `[N * H]`, ours `[N, H]`."""
+  return Weight(name, path, layers, lambda x: x.reshape(heads, head_width), lambda x: x.reshape(-1))
+
+
+def mapping(config: DecoderConfig) -> Mapping:
+  """The rules of one configuration."""
+  table = _weight(_table, 'embed_tokens.weight', 'tables/text')
+  if config.tied:
+    # A copy of the table that some checkpoints hold; never the only one.
+    copies = (*table.aliases, *_HEADS)
+    tables = [Weight(table.name, table.path, aliases=copies, vocabulary=True)]
+  else:
+    head = Weight(_HEADS[0], 'tables/text_out', aliases=_HEADS[1:], vocabulary=True)
+    tables = [table, head]
+  norm = _weight(Weight, 'norm.weight', 'final_norm/scale')
+  return Mapping((*tables, *_layer(config), norm), _IGNORED)

@@ -1,0 +1,64 @@
+"""Qwen 2.5 (whose type is qwen2) and dense Qwen 3 folders of `transformers`."""
+
+from collections.abc import Collection
+from typing import Any
+
+from recjax.models.gemma import DecoderConfig
+from recjax.models.pretrained import decoder
+from recjax.models.pretrained.decoder import mapping as mapping
+
+MODEL_TYPES = ('qwen2', 'qwen3')
+
+
+def _windows(hf: dict[str, Any]) -> tuple[int, ...]:
+  depth = hf['num_hidden_layers']
+  window = hf.get('sliding_window', 4096) if hf.get('use_sliding_window') else None
+  if hf.get('layer_types'):
+    return decoder.windows(hf['layer_types'], window)
+  first = hf.get('max_window_layers', 28)  # of the layers with a window
+  return tuple((window or 0) if layer >= first else 0 for layer in range(depth))
+
+
+def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
+  """The shape that a folder's config.json describes, without dropout and compute type.
+
+  Args:
+    hf: config.json.
+    names: of the folder's tensors; not needed here.
+
+  Raises:
+    ValueError: a field is missing or holds what we do not compute.
+  """
+  del names
+  decoder.require(
+    hf,
+    'vocab_size',
+    'hidden_size',
+    'intermediate_size',
+    'num_hidden_layers',
+    'num_attention_heads',
+  )
+  second = hf['model_type'] == 'qwen2'
+  heads = hf['num_attention_heads']
+  depth = hf['num_hidden_layers']
+  base, factor = decoder.uniform_rope(hf)
+  bias = bool(hf.get('attention_bias')) and not second
+  return DecoderConfig(
+    depth=depth,
+    width=hf['hidden_size'],
+    ff_width=hf['intermediate_size'],
+    heads=heads,
+    kv_heads=hf.get('num_key_value_heads') or heads,
+    head_width=hf.get('head_dim') or (hf['hidden_size'] // heads if second else 128),
+    windows=_windows(hf),
+    rope_bases=(base,) * depth,
+    rope_factors=(factor,) * depth,
+    qk_norm=not second,
+    qkv_bias=second or bias,
+    out_bias=bias,
+    norm_plus_one=False,
+    norm_eps=hf.get('rms_norm_eps', 1e-6),
+    activation=decoder.activation(hf.get('hidden_act', 'silu')),
+    embedding_scale=False,
+    tied=bool(hf.get('tie_word_embeddings', False)),
+  )

@@ -1,0 +1,178 @@
+"""Tensors of a checkpoint folder, read and written one at a time.
+
+A safetensors file is eight bytes of header length, a JSON header, and the tensors' bytes. We seek in it
+instead of mapping it: then the host never holds more than the rows that were asked for, and a folder in a
+bucket works like a local one.
+"""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+import json
+import math
+import struct
+from typing import Any
+
+from etils import epath
+import ml_dtypes
+import numpy as np
+
+DTYPES = {
+  'F64': np.dtype(np.float64),
+  'F32': np.dtype(np.float32),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_CONVERT = (
+  "python -c \"from transformers import {auto} as M; M.from_pretrained('{folder}')"
+  ".save_pretrained('{folder}-safetensors', safe_serialization=True)\""
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+  """Where a tensor lies: file, code of its dtype, shape, first byte."""
+
+  file: epath.Path
+  code: str
+  shape: tuple[int, ...]
+  start: int
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Raises: ValueError: not a float type that we read (a quantized checkpoint, say)."""
+    if self.code not in DTYPES:
+      raise ValueError(
+        f'tensors must be of type {", ".join(DTYPES)}; {self.file} holds {self.code}. Export the '
+        'checkpoint without quantization'
+      )
+    return DTYPES[self.code]
+
+
+def _header(file: epath.Path) -> tuple[dict[str, Any], int]:
+  """The JSON header of a file and the position of its first tensor's bytes."""
+  size = file.stat().length
+  with file.open('rb') as f:
+    start = 8 + struct.unpack('<Q', f.read(8))[0] if size >= 8 else math.inf
+    header = {}
+    if start <= size:
+      try:
+        header = json.loads(f.read(start - 8))
+      except ValueError as error:
+        raise ValueError(f'{file} is not a safetensors file: its header is no JSON') from error
+  header.pop('__metadata__', None)
+  end = max((start + info['data_offsets'][1] for info in header.values()), default=start)
+  if end != size:
+    raise ValueError(
+      f'{file} is truncated or damaged: its header asks for {end} bytes, it has {size}. Fetch it again'
+    )
+  return header, start
+
+
+def _files(folder: epath.Path, auto: str) -> list[epath.Path]:
+  single, index = folder / 'model.safetensors', folder / 'model.safetensors.index.json'
+  if single.exists():
+    return [single]
+  if not index.exists():
+    if any(path.name.endswith('.bin') for path in folder.iterdir()):
+      raise ValueError(
+        f'{folder} must hold safetensors; it holds .bin files, which run code when they are read. Where '
+        f'torch and transformers are installed, convert it: {_CONVERT.format(folder=folder, auto=auto)}'
+      )
+    raise FileNotFoundError(
+      f'{folder} must hold model.safetensors, or model.safetensors.index.json with its parts'
+    )
+  names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+  absent = [name for name in names if not (folder / name).exists()]
+  if absent:
+    raise FileNotFoundError(f'{index} names files that are not there: {", ".join(absent)}')
+  return [folder / name for name in names]
+
+
+class Tensors:
+  """The tensors of a folder.
+
+  Attributes:
+    infos: by name.
+
+  Args:
+    folder: holds model.safetensors, or its index and parts.
+    auto: the `transformers` class that the recipe for .bin folders names.
+
+  Raises:
+    FileNotFoundError: no tensors, or a part is absent.
+    ValueError: only .bin files; a file is truncated or damaged.
+  """
+
+  def __init__(self, folder: epath.PathLike, auto: str = 'AutoModelForCausalLM'):
+    self.infos: dict[str, Info] = {}
+    for file in _files(epath.Path(folder), auto):
+      header, start = _header(file)
+      for name, entry in header.items():
+        first = start + entry['data_offsets'][0]
+        self.infos[name] = Info(file, entry['dtype'], tuple(entry['shape']), first)
+
+  def read(self, name: str, first: int = 0, count: int | None = None) -> np.ndarray:
+    """`count` rows (None: all that follow) of a tensor from row `first` on, in its own dtype."""
+    info = self.infos[name]
+    if not info.shape:
+      return self._bytes(info, 0, 1).reshape(())
+    count = info.shape[0] - first if count is None else min(count, info.shape[0] - first)
+    row = math.prod(info.shape[1:])
+    return self._bytes(info, first * row, count * row).reshape(count, *info.shape[1:])
+
+  def _bytes(self, info: Info, first: int, count: int) -> np.ndarray:
+    width = info.dtype.itemsize
+    with info.file.open('rb') as f:
+      f.seek(info.start + first * width)
+      return np.frombuffer(f.read(count * width), info.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+  """A tensor to write. `parts` yields arrays that make it up, one after the other."""
+
+  name: str
+  dtype: np.dtype
+  shape: tuple[int, ...]
+  parts: Iterable[np.ndarray]
+
+  @property
+  def nbytes(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+def grouped(outputs: Iterable[Output], limit: int) -> Iterator[list[Output]]:
+  """The outputs in files of at most `limit` bytes, or of one tensor."""
+  group, size = [], 0
+  for output in outputs:
+    if group and size + output.nbytes > limit:
+      yield group
+      group, size = [], 0
+    group.append(output)
+    size += output.nbytes
+  yield group
+
+
+def write(file: epath.Path | None, outputs: list[Output]) -> None:
+  """Writes one safetensors file; None: only takes the parts (a host that takes part in gathering)."""
+  header, end = {'__metadata__': {'format': 'pt'}}, 0
+  for output in outputs:
+    header[output.name] = {
+      'dtype': _CODES[output.dtype],
+      'shape': list(output.shape),
+      'data_offsets': [end, end + output.nbytes],
+    }
+    end += output.nbytes
+  encoded = json.dumps(header).encode()
+  encoded += b' ' * (-len(encoded) % 8)
+  if file is None:
+    for output in outputs:
+      for _ in output.parts:
+        continue
+    return
+  with file.open('wb') as f:
+    f.write(struct.pack('<Q', len(encoded)) + encoded)
+    for output in outputs:
+      for part in output.parts:
+        f.write(np.ascontiguousarray(part, output.dtype).tobytes())

@@ -1,0 +1,104 @@
+"""Tiny random Gemma and Qwen checkpoints and the logits that `transformers` computes for them.
+
+Run where torch and transformers are installed: `python -m tests.goldens.make_decoders`. The files beside
+this script were made with torch 2.13.0 and transformers 5.23.0.
+"""
+
+import pathlib
+
+import numpy as np
+
+GOLDENS = pathlib.Path(__file__).parent
+TOKENIZER_SIZE = 53  # the rows above are what tables are padded with: no token
+SHAPE = {
+  'vocab_size': 64,
+  'hidden_size': 24,
+  'intermediate_size': 40,
+  'num_hidden_layers': 3,
+  'num_attention_heads': 4,
+  'num_key_value_heads': 2,
+  'head_dim': 8,
+  'pad_token_id': 0,
+  'bos_token_id': 2,
+  'eos_token_id': 1,
+}
+# kind: the class of `transformers`, and what differs from SHAPE
+KINDS = {
+  'gemma1': ('Gemma', {'num_key_value_heads': 1, 'hidden_act': 'gelu'}),
+  'gemma2': (
+    'Gemma2',
+    {
+      'sliding_window': 5,
+      'query_pre_attn_scalar': 20,
+      'attn_logit_softcapping': 3.0,
+      'final_logit_softcapping': 4.0,
+    },
+  ),
+  'gemma3': (
+    'Gemma3Text',
+    {
+      'num_hidden_layers': 8,
+      'sliding_window': 6,
+      'query_pre_attn_scalar': 12,
+      'rope_parameters': {
+        'full_attention': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 5_000.0},
+        'sliding_attention': {'rope_type': 'default', 'rope_theta': 100.0},
+      },
+    },
+  ),
+  'qwen2': ('Qwen2', {'tie_word_embeddings': True, 'head_dim': 6}),
+  'qwen3': ('Qwen3', {'tie_word_embeddings': False}),
+}
+
+
+def make_checkpoint(kind: str, folder: pathlib.Path, seed: int, **fields) -> None:
+  """A checkpoint of random weights, in the layout of the hub: config.json and model.safetensors."""
+  import torch
+  import transformers
+
+  name, own = KINDS[kind]
+  config = getattr(transformers, f'{name}Config')(**(SHAPE | own | fields))
+  model = transformers.AutoModelForCausalLM.from_config(config)
+  generator = torch.Generator().manual_seed(seed)
+  with torch.no_grad():
+    for name, weight in model.named_parameters():
+      weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+      if 'norm' in name and 'qwen' in kind:  # Gemma stores the distance from one
+        weight += 1.0
+  model.save_pretrained(folder)
+  (folder / 'generation_config.json').unlink(missing_ok=True)
+
+
+def make_example(folder: pathlib.Path, seed: int) -> dict[str, np.ndarray]:
+  """Random inputs, padded on either side, and their float32 logits `[B, T, rows]` on the CPU."""
+  import torch
+  import transformers
+
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, attn_implementation='eager', dtype=torch.float32
+  ).eval()
+  rng = np.random.default_rng(seed)
+  T = 26
+  spans = ((0, 26), (0, 15), (9, 26), (0, 1))
+  mask = np.array([[start <= t < stop for t in range(T)] for start, stop in spans])
+  tokens = rng.integers(1, TOKENIZER_SIZE, mask.shape) * mask
+  with torch.no_grad():
+    logits = model(
+      input_ids=torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask.astype(np.int64))
+    ).logits
+  return {
+    'input_ids': tokens.astype(np.int32),
+    'attention_mask': mask.astype(np.int32),
+    'logits': logits.numpy(),
+  }
+
+
+def main():
+  for seed, kind in enumerate(KINDS):
+    folder = GOLDENS / kind
+    make_checkpoint(kind, folder, seed)
+    np.savez_compressed(folder / 'example.npz', **make_example(folder, seed))
+
+
+if __name__ == '__main__':
+  main()
