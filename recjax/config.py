@@ -111,6 +111,11 @@ class Model:
     check_choice(self.compute_dtype, ('float32', 'bfloat16'), 'model.compute_dtype')
     check_choice(self.remat, ('none', 'full'), 'model.remat')
 
+  @property
+  def is_encoder_decoder(self) -> bool:
+    """Whether inputs and targets go to different stacks; else they are one sequence."""
+    return self.family == 't5'
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Component:
@@ -138,12 +143,13 @@ class Component:
 class Packing:
   """W consecutive examples become exactly R rows of `row_length` tokens."""
 
-  row_length: int = 128  # T
+  row_length: int = 128  # T; of an encoder–decoder: the encoder's
+  decoder_row_length: int = 32  # of an encoder–decoder alone
   rows: int = 32  # R
   examples: int | None = None  # W; None: estimated from the lengths of the stream, then fixed
 
   def __post_init__(self):
-    check_positive(self, 'packing.', 'row_length', 'rows')
+    check_positive(self, 'packing.', 'row_length', 'decoder_row_length', 'rows')
     check(
       self.examples is None or self.examples > 0,
       'packing.examples must be positive',

@@ -2,12 +2,14 @@
 
 import logging
 import sys
+import traceback
 
 from absl import app, flags
 from absl import logging as absl_logging
 from etils import epath
 import jax
 from ml_collections import config_flags
+from tqdm import tqdm
 
 from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
@@ -41,10 +43,21 @@ _OUT = flags.DEFINE_string('out', None, 'recommend: where to write JSON lines.')
 _K = flags.DEFINE_integer('k', 20, 'recommend: items a history.')
 
 
+class _AboveProgressBars(logging.Handler):
+  """Writes to standard error without breaking a progress bar that is there."""
+
+  def emit(self, record: logging.LogRecord) -> None:
+    tqdm.write(self.format(record), file=sys.stderr)
+
+
 def set_up_logging() -> None:
   """Our own lines at INFO on standard error; those of the libraries from WARNING on."""
   absl_logging.set_verbosity(absl_logging.WARNING)
-  handler = logging.StreamHandler(sys.stderr)
+  # Orbax warns of each checkpoint without metrics; those between two evaluations have none on purpose.
+  absl_logging.get_absl_handler().addFilter(
+    lambda record: 'did not provide metrics' not in record.getMessage()
+  )
+  handler = _AboveProgressBars()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
   for name in ('recjax', 'data_prep'):
     logger = logging.getLogger(name)
@@ -121,17 +134,38 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
   log.info('done')
 
 
+def _is_ours(error: Exception) -> bool:
+  """Whether a line of ours raised it: then it is a message to the user, and a traceback would hide it."""
+  last = traceback.extract_tb(error.__traceback__)[-1].filename
+  root = epath.Path(__file__).parent.parent
+  ours = ('recjax', 'data_prep', 'configs', 'launch')
+  return any(epath.Path(last).is_relative_to(root / name) for name in ours)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  """absl's parser, with one line for an unknown config field instead of a traceback."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (KeyError, AttributeError) as error:
+    sys.exit(f'unknown config field: {error.args[0]}. The fields stand in recjax/config.py')
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {argv[1:]}')
   if _CONFIG.value is None:
     raise app.UsageError('--config must be given, such as --config=configs/demo.py')
   set_up_logging()
-  config = config_lib.from_config_dict(_CONFIG.value)
-  distributed.initialize()
-  workdir = epath.Path(_WORKDIR.value or _default_workdir(flags.FLAGS['config'].config_filename))
-  run(config, _MODE.value, workdir)
+  try:
+    config = config_lib.from_config_dict(_CONFIG.value)
+    distributed.initialize()
+    workdir = epath.Path(_WORKDIR.value or _default_workdir(flags.FLAGS['config'].config_filename))
+    run(config, _MODE.value, workdir)
+  except (ValueError, OSError, FloatingPointError) as error:
+    if not _is_ours(error):
+      raise
+    sys.exit(f'{type(error).__name__}: {error}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=_parse_flags)

@@ -13,7 +13,6 @@ from tqdm import tqdm
 from recjax import config as config_lib
 from recjax import sharding
 from recjax import state as state_lib
-from recjax.data import mixture
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode.beam import beam_search
@@ -114,7 +113,7 @@ def next_item_task(config: config_lib.Config, dataset: Dataset) -> NextItem:
     sorted(config.mixture),
     'mixture.<name>.task',
   )
-  return mixture.TASKS['next_item'](components[0], dataset)
+  return NextItem(components[0], dataset, config.model.is_encoder_decoder)
 
 
 def read_histories(path: epath.PathLike, dataset: Dataset) -> list[dict]:

@@ -17,7 +17,7 @@ BATCH = ('data', 'fsdp')  # the axes that rows of a batch are spread over
 # First match wins. Paths are joined with '/'; optimizer moments end in their parameter's path. Stacked
 # layers have their depth as the first dimension.
 PARAMETER_RULES: tuple[tuple[str, P], ...] = (
-  (r'tables/(text|sid)$', P('tensor', 'fsdp')),  # V, D
+  (r'tables/(text|sid)(_out)?$', P('tensor', 'fsdp')),  # V, D
   (r'layers/.*attention/[qkv]/kernel$', P(None, 'fsdp', 'tensor', None)),  # depth, D, heads, H
   (r'layers/.*attention/out/kernel$', P(None, 'tensor', None, 'fsdp')),  # depth, N, H, D
   (r'layers/.*ff/(gate|up)/kernel$', P(None, 'fsdp', 'tensor')),  # depth, D, F

@@ -82,7 +82,7 @@ def train(
 
   # --- the stream
   mix = mixture.build(config, dataset)
-  plan = packing.make_plan(mix, config.packing)
+  plan = packing.make_plan(mix, config.packing, config.model.is_encoder_decoder)
   groups = config.batch_size // plan.rows
   loader.check_hosts(groups, hosts, plan.rows)
   shards = sharding.batch_shards(mesh) * config.grad_accumulation
@@ -180,7 +180,8 @@ def _next_batch(
 ) -> dict[str, jax.Array]:
   start = time.monotonic()
   rows = next(batches)
-  batch = sharding.host_rows({name: rows[name] for name in loader.MODEL_ARRAYS}, mesh)
+  rows.pop('dropped')
+  batch = sharding.host_rows(rows, mesh)
   progress.waited(time.monotonic() - start)
   return batch
 

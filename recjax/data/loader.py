@@ -11,8 +11,6 @@ from recjax.data.dataset import Dataset
 from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan, pack
 
-MODEL_ARRAYS = ('tokens', 'targets', 'segments', 'positions', 'weights')
-
 
 @dataclasses.dataclass(frozen=True)
 class Stream:

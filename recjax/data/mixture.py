@@ -19,7 +19,7 @@ BLOCK = (
 
 SMALL_EPOCH = 1 << 14  # below it the index shuffle is slow, and a permutation costs little memory
 
-TASKS: dict[str, Callable[[config_lib.Component, Dataset], Task]] = {'next_item': NextItem}
+TASKS: dict[str, Callable[[config_lib.Component, Dataset, bool], Task]] = {'next_item': NextItem}
 
 
 def proportions(weights: Mapping[str, float]) -> dict[str, int]:
@@ -123,7 +123,7 @@ def build(config: config_lib.Config, dataset: Dataset) -> Mixture:
   parts = []
   for name, component in active.items():
     config_lib.check_choice(component.task, tuple(TASKS), f'mixture.{name}.task')
-    task = TASKS[component.task](component, dataset)
+    task = TASKS[component.task](component, dataset, config.model.is_encoder_decoder)
     config_lib.check(
       len(task) > 0,
       f'task {component.task!r} must have at least one unit in {dataset.folder}',

@@ -1,6 +1,10 @@
-"""Packing groups: W consecutive examples of the stream become exactly R rows of T positions."""
+"""Packing groups: W consecutive examples of the stream become exactly R rows.
 
-from collections.abc import Sequence
+A decoder reads inputs and targets as one sequence in rows of T positions. An encoder–decoder reads the
+inputs in rows of T and the targets in rows of its own length; both sides of an example lie in the same
+row under the same segment number.
+"""
+
 import dataclasses
 
 import numpy as np
@@ -21,53 +25,93 @@ class Plan:
     examples: W.
     rows: R.
     row_length: T.
+    decoder_row_length: of an encoder–decoder's target side; 0: one sequence.
   """
 
   examples: int
   rows: int
   row_length: int
+  decoder_row_length: int = 0
+
+  @property
+  def capacity(self) -> tuple[int, ...]:
+    """Positions of a row, a number a side."""
+    sides = (self.row_length, self.decoder_row_length)
+    return sides if self.decoder_row_length else sides[:1]
+
+  def lengths(self, example: Example) -> tuple[int, ...]:
+    """Positions that an example takes on each side.
+
+    The last token of a sequence is predicted but never read; a decoder with a side of its own begins
+    with its start token instead.
+    """
+    inputs, targets = len(example.inputs), len(example.targets)
+    return (inputs, targets) if self.decoder_row_length else (inputs + targets - 1,)
 
 
-def first_fit_decreasing(lengths: Sequence[int], rows: int, row_length: int) -> np.ndarray | None:
-  """The row of each length, int `[W]`, or None where they do not fit (Johnson, 1973)."""
-  space_R = np.full(rows, row_length)
+def first_fit_decreasing(
+  lengths: np.ndarray, rows: int, capacity: tuple[int, ...]
+) -> np.ndarray | None:
+  """The row of each example, or None where they do not fit (Johnson, 1973; sides packed together).
+
+  Args:
+    lengths: int `[W, sides]`.
+    rows: R.
+    capacity: positions of a row, a number a side.
+
+  Returns:
+    int64 `[W]`.
+  """
+  space = np.tile(np.asarray(capacity)[:, None], rows)  # sides, R
   row_of = np.empty(len(lengths), np.int64)
-  for i in np.argsort(-np.asarray(lengths), kind='stable'):
-    row = int(np.argmax(space_R >= lengths[i]))
-    if space_R[row] < lengths[i]:
+  for i in np.argsort(-lengths[:, 0], kind='stable'):
+    fits_R = space[0] >= lengths[i, 0]
+    if len(capacity) > 1:
+      fits_R &= space[1] >= lengths[i, 1]
+    row = int(np.argmax(fits_R))
+    if not fits_R[row]:
       return None
-    space_R[row] -= lengths[i]
+    space[:, row] -= lengths[i]
     row_of[i] = row
   return row_of
 
 
-def make_plan(mixture: Mixture, packing: Packing) -> Plan:
+def make_plan(mixture: Mixture, packing: Packing, is_encoder_decoder: bool = False) -> Plan:
   """Fixes W: as configured, or the largest that fits the lengths at the start of the stream.
 
   Raises:
     ValueError: a row is too short for one example.
   """
-  R, T = packing.rows, packing.row_length
+  decoder_row_length = packing.decoder_row_length if is_encoder_decoder else 0
+  plan = Plan(packing.examples or 1, packing.rows, packing.row_length, decoder_row_length)
   if packing.examples is not None:
-    return Plan(packing.examples, R, T)
-  lengths = [mixture[n][1].length for n in range(SAMPLE_GROUPS)]
-  guess = max(int(R * T / np.mean(lengths)), 1)
-  lengths = np.array([mixture[n][1].length for n in range(2 * guess * SAMPLE_GROUPS)])
-  if lengths.max() > T:
-    raise ValueError(
-      f'a row must hold the longest example, of {lengths.max()} tokens; got packing.row_length={T}. '
-      'Set --config.packing.row_length, or a smaller max_items in the mixture'
-    )
-  guess = max(int(R * T / lengths.mean()), 1)
+    return plan
+  guess = _guess(np.array([plan.lengths(mixture[n][1]) for n in range(SAMPLE_GROUPS)]), plan)
+  count = 2 * guess * SAMPLE_GROUPS
+  lengths = np.array([plan.lengths(mixture[n][1]) for n in range(count)])
+  for longest, size, field in zip(
+    lengths.max(axis=0), plan.capacity, ('row_length', 'decoder_row_length'), strict=False
+  ):
+    if longest > size:
+      raise ValueError(
+        f'a row must hold the longest example, of {longest} tokens; got packing.{field}={size}. '
+        f'Set --config.packing.{field}, or a smaller max_items in the mixture'
+      )
+  guess = min(_guess(lengths, plan), count // SAMPLE_GROUPS)
   for W in range(guess, 0, -max(guess // 200, 1)):
-    groups = lengths[: W * SAMPLE_GROUPS].reshape(SAMPLE_GROUPS, W)
-    overflows = sum(first_fit_decreasing(group, R, T) is None for group in groups)
+    groups = lengths[: W * SAMPLE_GROUPS].reshape(SAMPLE_GROUPS, W, -1)
+    overflows = sum(first_fit_decreasing(g, plan.rows, plan.capacity) is None for g in groups)
     if overflows <= OVERFLOW_SHARE * SAMPLE_GROUPS:
-      return Plan(W, R, T)
+      return dataclasses.replace(plan, examples=W)
   raise ValueError(
-    f'a group of {R} rows of {T} tokens must hold at least one example; got lengths up to '
-    f'{lengths.max()}. Set --config.packing.row_length'
+    f'a group of {plan.rows} rows of {plan.capacity} tokens must hold at least one example; got '
+    f'lengths up to {lengths.max(axis=0).tolist()}. Set --config.packing.row_length'
   )
+
+
+def _guess(lengths: np.ndarray, plan: Plan) -> int:
+  """The examples of mean length that fill the rows on the side that is full first."""
+  return max(int(plan.rows * np.min(np.asarray(plan.capacity) / lengths.mean(axis=0))), 1)
 
 
 def fit(examples: list[Example], plan: Plan) -> tuple[list[Example], np.ndarray, int]:
@@ -81,19 +125,19 @@ def fit(examples: list[Example], plan: Plan) -> tuple[list[Example], np.ndarray,
   """
   examples, dropped = list(examples), 0
   while True:
-    lengths = [example.length for example in examples]
-    row_of = first_fit_decreasing(lengths, plan.rows, plan.row_length)
+    lengths = np.array([plan.lengths(example) for example in examples])
+    row_of = first_fit_decreasing(lengths, plan.rows, plan.capacity)
     if row_of is not None:
       return examples, row_of, dropped
     # At least one unit, and all that the sum of the lengths asks for, before packing again.
-    missing = max(sum(lengths) - plan.rows * plan.row_length, 1)
+    missing = max(int(lengths[:, 0].sum()) - plan.rows * plan.row_length, 1)
     while missing > 0:
       histories = [example.history[1] - example.history[0] for example in examples]
       longest = int(np.argmax(histories))
       if histories[longest] == 0:
         raise ValueError(
-          f'the targets of {plan.examples} examples must fit in {plan.rows} rows of '
-          f'{plan.row_length} tokens, without any history; got {sum(lengths)} tokens. Set '
+          f'the targets of {plan.examples} examples must fit in {plan.rows} rows of {plan.capacity} '
+          f'tokens, without any history; got {lengths.sum(axis=0).tolist()} tokens. Set '
           '--config.packing.examples lower or --config.packing.rows higher'
         )
       examples[longest] = examples[longest].without_oldest()
@@ -101,29 +145,48 @@ def fit(examples: list[Example], plan: Plan) -> tuple[list[Example], np.ndarray,
       dropped += 1
 
 
-def pack(group: list[tuple[Part, Example]], plan: Plan) -> dict[str, np.ndarray]:
+def pack(group: list[tuple[Part, Example]], plan: Plan, start_id: int = 0) -> dict[str, np.ndarray]:
   """The rows of one group.
+
+  Args:
+    group: W examples with the part of the mixture that each is of.
+    plan: the sizes.
+    start_id: the token that an encoder–decoder's target side begins with.
 
   Returns:
     int32 `tokens`, `targets` (of the position before: next-token prediction), `segments` (from 1; 0 is
-    padding) and `positions` (from 0 in each segment), float32 `weights`, each `[R, T]`; and int64 `[1]`
-    `dropped`, the units of history that the group lost.
+    padding) and `positions` (from 0 in each segment), float32 `weights`, each `[R, T]`; for an
+    encoder–decoder these are the target side, and `encoder_tokens`, `encoder_segments` and
+    `encoder_positions` the inputs. And int64 `[1]` `dropped`, the units of history that the group lost.
   """
   examples, row_of, dropped = fit([example for _, example in group], plan)
-  shape = (plan.rows, plan.row_length)
-  names = ('tokens', 'targets', 'segments', 'positions')
-  arrays = {name: np.zeros(shape, np.int32) for name in names}
-  weights = np.zeros(shape, np.float32)
-  ends_R, segments_R = np.zeros(plan.rows, np.int64), np.zeros(plan.rows, np.int64)
+  sides = {'': plan.capacity[-1]}
+  if plan.decoder_row_length:
+    sides['encoder_'] = plan.row_length
+  arrays = {
+    side + name: np.zeros((plan.rows, length), np.int32)
+    for side, length in sides.items()
+    for name in ('tokens', 'segments', 'positions')
+  }
+  arrays['targets'] = np.zeros_like(arrays['tokens'])
+  arrays['weights'] = np.zeros(arrays['tokens'].shape, np.float32)
+  ends = {side: np.zeros(plan.rows, np.int64) for side in sides}
+  segments_R = np.zeros(plan.rows, np.int64)
   for (part, _), example, row in zip(group, examples, row_of, strict=True):
-    n = example.length
-    start, end = ends_R[row], ends_R[row] + n
-    tokens = np.concatenate([example.inputs, example.targets])
     segments_R[row] += 1
-    arrays['tokens'][row, start:end] = tokens[:-1]
-    arrays['targets'][row, start:end] = tokens[1:]
-    arrays['segments'][row, start:end] = segments_R[row]
-    arrays['positions'][row, start:end] = np.arange(n)
-    weights[row, start + len(example.inputs) - 1 : end] = part.loss_weight
-    ends_R[row] = end
-  return arrays | {'weights': weights, 'dropped': np.array([dropped])}
+    if plan.decoder_row_length:
+      read = {'encoder_': example.inputs, '': np.append(start_id, example.targets[:-1])}
+      learnt = example.targets
+    else:
+      whole = np.concatenate([example.inputs, example.targets])
+      read, learnt = {'': whole[:-1]}, whole[1:]
+    for side, tokens in read.items():
+      at = slice(ends[side][row], ends[side][row] + len(tokens))
+      arrays[side + 'tokens'][row, at] = tokens
+      arrays[side + 'segments'][row, at] = segments_R[row]
+      arrays[side + 'positions'][row, at] = np.arange(len(tokens))
+      ends[side][row] = at.stop
+    end = ends[''][row]
+    arrays['targets'][row, end - len(learnt) : end] = learnt
+    arrays['weights'][row, end - len(example.targets) : end] = part.loss_weight
+  return arrays | {'dropped': np.array([dropped])}

@@ -5,6 +5,7 @@ python -m recjax.models.check FOLDER --tokens=tokens.npy --out=logits.npy [--pad
 """
 
 import importlib.util
+import sys
 
 from absl import app, flags
 from etils import epath
@@ -152,13 +153,15 @@ def comparison(ours: np.ndarray, theirs: np.ndarray, real_BT: np.ndarray) -> str
 def main(argv: list[str]) -> None:
   if len(argv) != 2:
     raise app.UsageError('name one checkpoint folder')
-  folder, pad_id = argv[1], _PAD_ID.value
-  rows = pretrained.read_config(folder).vocab_rows
-  tokens = _read_tokens(_TOKENS.value, 'tokens', rows, min(pad_id, 0))
-  decoder_tokens = None
-  if _DECODER_TOKENS.value:
-    decoder_tokens = _read_tokens(_DECODER_TOKENS.value, 'decoder_tokens', rows, 0)
-  ours = our_logits(folder, tokens, pad_id, decoder_tokens)
+  folder, pad_id, decoder_tokens = argv[1], _PAD_ID.value, None
+  try:
+    rows = pretrained.read_config(folder).vocab_rows
+    tokens = _read_tokens(_TOKENS.value, 'tokens', rows, min(pad_id, 0))
+    if _DECODER_TOKENS.value:
+      decoder_tokens = _read_tokens(_DECODER_TOKENS.value, 'decoder_tokens', rows, 0)
+    ours = our_logits(folder, tokens, pad_id, decoder_tokens)
+  except (ValueError, OSError) as error:  # a message to the user: a traceback would hide it
+    sys.exit(f'{type(error).__name__}: {error}')
   with epath.Path(_OUT.value).open('wb') as f:
     np.save(f, ours)
   print(f'{_OUT.value}: float32 logits {list(ours.shape)}')

@@ -48,7 +48,8 @@ def make_checkpoint(kind: str, folder: pathlib.Path, seed: int, **shape) -> None
     model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
   with torch.no_grad():
     for name, weight in model.named_parameters():
-      weight.copy_(torch.randn(weight.shape, generator=generator) * 0.4)
+      wide = 'shared' in name or 'relative_attention_bias' in name
+      weight.copy_(torch.randn(weight.shape, generator=generator) * (1.0 if wide else 0.25))
       if 'layer_norm' in name:
         weight += 1.0
   model.save_pretrained(folder)

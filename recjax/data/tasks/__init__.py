@@ -18,11 +18,6 @@ class Example(NamedTuple):
   targets: np.ndarray
   history: tuple[int, int, int] = (0, 0, 1)
 
-  @property
-  def length(self) -> int:
-    """Positions of a decoder's row: the last token is predicted but never read."""
-    return len(self.inputs) + len(self.targets) - 1
-
   def without_oldest(self) -> 'Example':
     """The same example with its oldest unit of history forgotten."""
     start, end, unit = self.history

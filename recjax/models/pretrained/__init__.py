@@ -1,11 +1,11 @@
 """Checkpoint folders of `transformers`: read into sharded parameters, and written with SID tokens."""
 
-from recjax.models.pretrained.export import export as export
 from recjax.models.pretrained.ids import IdMap as IdMap
 from recjax.models.pretrained.ids import id_map as id_map
 from recjax.models.pretrained.ids import sid_names as sid_names
-from recjax.models.pretrained.load import Pretrained as Pretrained
-from recjax.models.pretrained.load import abstract as abstract
-from recjax.models.pretrained.load import load as load
-from recjax.models.pretrained.load import read_config as read_config
+from recjax.models.pretrained.reading import Pretrained as Pretrained
+from recjax.models.pretrained.reading import abstract as abstract
+from recjax.models.pretrained.reading import load as load
+from recjax.models.pretrained.reading import read_config as read_config
 from recjax.models.pretrained.tokenizer_files import tokenizer_size as tokenizer_size
+from recjax.models.pretrained.writing import export as export

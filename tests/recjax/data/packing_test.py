@@ -22,8 +22,12 @@ def example(history, targets, first=100):
 
 def test_first_fit_decreasing_by_hand():
   # 7 opens row 0, 6 row 1, 3 goes to row 0 (10), 2 to row 1 (8), 2 to row 1 (10).
-  assert first_fit_decreasing([2, 7, 3, 6, 2], 2, 10).tolist() == [1, 0, 0, 1, 1]
-  assert first_fit_decreasing([6, 6, 6], 2, 10) is None
+  lengths = np.array([[2], [7], [3], [6], [2]])
+  assert first_fit_decreasing(lengths, 2, (10,)).tolist() == [1, 0, 0, 1, 1]
+  assert first_fit_decreasing(np.array([[6], [6], [6]]), 2, (10,)) is None
+  # The second side is full before the first: 7 and 2 would share row 0 but for it.
+  two = np.array([[2, 4], [7, 4], [3, 1]])
+  assert first_fit_decreasing(two, 2, (10, 5)).tolist() == [1, 0, 0]
 
 
 def test_rows_hold_every_token_target_and_weight():
@@ -64,7 +68,9 @@ def test_overflow_forgets_the_oldest_items_of_the_longest_histories_and_no_targe
 
 
 def test_targets_that_cannot_fit_are_an_error():
-  with pytest.raises(ValueError, match=r'targets of 3 examples must fit in 1 rows of 16 tokens'):
+  with pytest.raises(
+    ValueError, match=r'targets of 3 examples must fit in 1 rows of \(16,\) tokens'
+  ):
     fit([example(1, 8)] * 3, Plan(3, 1, 16))
 
 
@@ -91,8 +97,25 @@ def test_a_plan_fills_rows_and_is_the_same_everywhere():
   assert np.mean(filled) > 0.85
   fixed = make_plan(Lengths(12), dataclasses.replace(packing, examples=40))
   assert fixed == Plan(40, 16, 64)
+  assert make_plan(Lengths(12), packing, is_encoder_decoder=True).capacity == (64, 32)
 
 
 def test_a_row_shorter_than_an_example_is_refused():
   with pytest.raises(ValueError, match=r'longest example.*got packing.row_length=16'):
     make_plan(Lengths(12), Packing(row_length=16, rows=16))
+
+
+def test_both_sides_of_an_encoder_decoder_share_row_and_segment():
+  group = [(PART, example(2, 3, 100)), (PART, example(1, 3, 300)), (PART, example(4, 3, 500))]
+  arrays = pack(group, Plan(3, 2, 12, 6), start_id=7)
+  for _, ours in group:
+    row, at = np.argwhere(arrays['encoder_tokens'] == ours.inputs[1])[0]
+    segment = arrays['encoder_segments'][row, at]
+    here = arrays['encoder_segments'][row] == segment
+    np.testing.assert_array_equal(arrays['encoder_tokens'][row, here], ours.inputs)
+    np.testing.assert_array_equal(arrays['encoder_positions'][row, here], np.arange(here.sum()))
+    here = arrays['segments'][row] == segment
+    np.testing.assert_array_equal(arrays['tokens'][row, here], [7, *ours.targets[:-1]])
+    np.testing.assert_array_equal(arrays['targets'][row, here], ours.targets)
+    np.testing.assert_array_equal(arrays['weights'][row, here], [0.5, 0.5, 0.5])
+  assert (arrays['weights'] > 0).sum() == 9

@@ -150,17 +150,17 @@ def test_beams_with_a_shared_prompt_equal_whole_sequences():
 
 
 def test_the_decoder_sees_its_past_and_the_whole_prompt():
-  graph, params = nnx.split(small())
-  batch = alone(np.arange(10), np.arange(20, 28))  # every position its own row of the text table
-
-  def state_at_4(params):
-    return jnp.sum(nnx.merge(graph, params).hidden(batch)[0, 4])
-
-  gradients = nnx.to_pure_dict(jax.jit(jax.grad(state_at_4))(params))['tables']['text']
-  influence = np.abs(gradients).sum(axis=1)
-  assert (influence[:10] > 0).all()
-  assert (influence[20:25] > 0).all()
-  assert (influence[25:] == 0).all()
+  prompt, tokens = random_tokens(1, 9), random_tokens(2, 6)
+  before = hidden(small(), alone(prompt, tokens))[0]
+  for i in range(9):
+    changed = np.where(np.arange(9) == i, prompt % 80 + 1, prompt)
+    after = hidden(small(), alone(changed, tokens))[0]
+    assert (np.abs(after - before).max(axis=1) > 1e-4).all()
+  for i in range(6):
+    changed = np.where(np.arange(6) == i, tokens % 80 + 1, tokens)
+    after = hidden(small(), alone(prompt, changed))[0]
+    np.testing.assert_array_equal(after[:i], before[:i])
+    assert (np.abs(after - before)[i:].max(axis=1) > 1e-4).all()
 
 
 @pytest.mark.parametrize('length', [1, 2, 7])
@@ -220,7 +220,7 @@ def test_bfloat16_stays_close_to_float32():
   exact = hidden(small(), batch)
   rough = hidden(small(compute_dtype='bfloat16'), batch)
   assert rough.dtype == jnp.bfloat16
-  assert np.abs(np.asarray(rough, np.float32) - exact).mean() < 0.1 * np.abs(exact).mean()
+  assert np.abs(np.asarray(rough, np.float32) - exact).mean() < 0.05 * np.abs(exact).mean()
 
 
 @pytest.mark.parametrize(
@@ -293,5 +293,5 @@ def test_the_family_is_built_from_the_config():
   config = nnx.eval_shape(lambda: models.build(model, SPACE, seed=0)).config
   assert (config.depth, config.decoder_depth, config.gated, config.tied) == (2, 2, True, False)
   assert config.dropout == 0.1
-  with pytest.raises(ValueError, match='got 2. Set --config.model.kv_heads'):
+  with pytest.raises(ValueError, match=r'got 2\. Set --config\.model\.kv_heads'):
     models.build(dataclasses.replace(model, kv_heads=2), SPACE, seed=0)

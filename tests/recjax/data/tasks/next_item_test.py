@@ -36,7 +36,7 @@ def test_long_users_keep_half_a_window_of_context():
 def test_tokens_of_an_example_and_of_a_prompt(tiny_world):
   config, dataset = tiny_world
   component = dataclasses.replace(config.mixture['next_item'], prompt='rustic kettle')
-  task = NextItem(component, dataset)
+  task = NextItem(component, dataset, is_encoder_decoder=False)
   vocabulary = dataset.vocabulary
   head = [vocabulary.bos_id, *vocabulary.encode('rustic kettle')]
   assert len(head) > 1
@@ -59,3 +59,23 @@ def test_names_of_tokens_can_be_read(tiny_world):
   ids = [*vocabulary.encode('kettle'), vocabulary.special_id('<mask>')]
   ids += vocabulary.space.tokens(np.array([3, 15, 1])).tolist()
   assert vocabulary.decode(ids) == 'kettle <mask> <a_3> <b_15> <c_1>'
+
+
+def test_an_encoder_decoder_learns_one_position_an_example(tiny_world):
+  config, dataset = tiny_world
+  component = dataclasses.replace(config.mixture['next_item'], max_items=4)
+  task = NextItem(component, dataset, is_encoder_decoder=True)
+  sids_IL = dataset.vocabulary.space.tokens(dataset.sids.codes_IL)
+  assert len(task) == (dataset.train.lengths - 1).sum()
+  expected = []
+  for u in range(dataset.num_users):
+    items = dataset.train[u]
+    for p in range(1, len(items)):
+      history = sids_IL[items[max(0, p - 3) : p]].ravel().tolist()
+      expected.append(([*history, dataset.vocabulary.eos_id], sids_IL[items[p]].tolist()))
+  got = [task.example(unit, 0) for unit in range(len(task))]
+  assert [(e.inputs.tolist(), e.targets.tolist()) for e in got] == expected
+  longest = max(got, key=lambda e: len(e.inputs))
+  assert task.max_prompt_length == len(longest.inputs) == 10
+  assert longest.history == (0, 9, 3)
+  assert task.prompt(dataset.train[0]).tolist()[-1] == dataset.vocabulary.eos_id

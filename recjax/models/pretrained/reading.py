@@ -6,7 +6,7 @@ import types
 from typing import Any, NamedTuple
 
 from etils import epath
-from flax import nnx
+from flax import nnx, traverse_util
 import jax
 import numpy as np
 
@@ -101,13 +101,6 @@ def their_shape(weight: Weight, ours: tuple[int, ...], vocab_rows: int) -> tuple
     return (vocab_rows, *ours[1:])
   shape = ours[1:] if weight.layers else ours
   return weight.to_theirs(np.broadcast_to(np.zeros((), bool), shape)).shape
-
-
-def by_path(tree: Any, prefix: str = '') -> dict[str, Any]:
-  """Leaves of nested dicts by 'a/b/c'."""
-  if not isinstance(tree, dict):
-    return {prefix[:-1]: tree}
-  return {p: x for key, sub in tree.items() for p, x in by_path(sub, f'{prefix}{key}/').items()}
 
 
 def layers_of(weight: Weight) -> list[int | None]:
@@ -235,7 +228,7 @@ def load(
   module, _, auto = FAMILIES[pretrained.family]
   tensors = Tensors(folder, auto)
   mapping = module.mapping(pretrained.config)
-  flat = by_path(shapes)
+  flat = traverse_util.flatten_dict(shapes, sep='/')
   names = match(mapping, tensors, flat, pretrained.vocab_rows)
   ids, exported = id_map(folder, space, tokenizer_size, pretrained.vocab_rows)
   arrays = {}
@@ -251,15 +244,9 @@ def load(
     for layer in layers_of(weight):
       shards.set_layer(layer, weight.to_ours(tensors.read(names[weight.path, layer])))
     arrays[weight.path] = shards.array()
-  return _nested(shapes, arrays)
+  return traverse_util.unflatten_dict(arrays, sep='/')
 
 
 def sid_path(text_path: str) -> str:
   """The SID table beside a text table."""
   return text_path.replace('tables/text', 'tables/sid')
-
-
-def _nested(tree: Any, arrays: dict[str, jax.Array], prefix: str = '') -> Any:
-  if not isinstance(tree, dict):
-    return arrays[prefix[:-1]]
-  return {key: _nested(sub, arrays, f'{prefix}{key}/') for key, sub in tree.items()}

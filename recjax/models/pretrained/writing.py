@@ -5,23 +5,23 @@ import json
 from typing import Any
 
 from etils import epath
+from flax import traverse_util
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
 from recjax.models.pretrained import tokenizer_files
 from recjax.models.pretrained.ids import IdMap, id_map, sid_names
-from recjax.models.pretrained.load import (
+from recjax.models.pretrained.mapping import Weight
+from recjax.models.pretrained.reading import (
   FAMILIES,
   Pretrained,
-  by_path,
   layers_of,
   match,
   read_config,
   sid_path,
   their_shape,
 )
-from recjax.models.pretrained.mapping import Weight
 from recjax.models.pretrained.tensors import DTYPES, Output, Tensors, grouped, write
 from recjax.sids.token_space import TokenSpace
 
@@ -179,7 +179,7 @@ def export(
       f'the token space has {ids.specials} text ids beyond the tokenizer, and each needs its token; got '
       f'{len(specials)} specials'
     )
-  outputs = _outputs(pretrained, by_path(params), ids, tensors, dtype)
+  outputs = _outputs(pretrained, traverse_util.flatten_dict(params, sep='/'), ids, tensors, dtype)
   primary = jax.process_index() == 0
   partial = folder.parent / f'.{folder.name}.partial'
   if primary:

@@ -1,0 +1,75 @@
+"""Users a second of the constrained beam search, beside scoring every item of the catalogue.
+
+The rival encodes the same history once per item: what the search would cost without a trie.
+
+Command:  python bench/search.py --config=configs/beauty.py:cpu   (after --mode=prepare; untrained weights)
+"""
+
+import json
+import time
+
+from absl import app, flags
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from ml_collections import config_flags
+import numpy as np
+
+from recjax import config as config_lib
+from recjax import models, sharding
+from recjax.data.dataset import Dataset, prepared_dir
+from recjax.recommend import Recommender, next_item_task
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+_USERS = flags.DEFINE_integer('users', 1024, 'Users to search for.')
+_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
+
+
+def _exhaustive_seconds(config, dataset, model, history) -> float:
+  """Seconds to score every item after one history, items in batches of 512, compiled before."""
+  prompt = next_item_task(config, dataset).prompt(history)
+  sids_IL = dataset.vocabulary.space.tokens(dataset.sids.codes_IL)
+  tokens = np.concatenate([np.tile(prompt, (len(sids_IL), 1)), sids_IL], axis=1)
+  positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), (512, tokens.shape[1]))
+  hidden = jax.jit(model.hidden)
+
+  def score(rows):
+    batch = {'tokens': rows, 'segments': np.ones_like(rows), 'positions': positions}
+    return jax.block_until_ready(hidden(jax.tree.map(jnp.asarray, batch)))
+
+  score(np.resize(tokens, (512, tokens.shape[1])))
+  start = time.perf_counter()
+  for at in range(0, len(tokens), 512):
+    score(np.resize(tokens[at : at + 512], (512, tokens.shape[1])))
+  return time.perf_counter() - start
+
+
+def main(_) -> None:
+  config = config_lib.from_config_dict(_CONFIG.value)
+  dataset = Dataset.load(prepared_dir(config))
+  model = models.build(config.model, dataset.vocabulary.space, config.seed)
+  params = nnx.to_pure_dict(nnx.split(model)[1])
+  recommender = Recommender(config, dataset, sharding.make_mesh(config.mesh))
+  histories, _ = dataset.histories_and_targets('test')
+  rows = [histories[u] for u in range(min(_USERS.value, dataset.num_users))]
+  recommender.rank(params, rows)
+  start = time.perf_counter()
+  recommender.rank(params, rows)
+  search = len(rows) / (time.perf_counter() - start)
+  exhaustive = 1 / _exhaustive_seconds(config, dataset, model, rows[0])
+  result = {
+    'beams': config.eval.beams,
+    'items': dataset.num_items,
+    'search_users_per_sec': search,
+    'exhaustive_users_per_sec': exhaustive,
+    'ratio': search / exhaustive,
+  }
+  for name, value in result.items():
+    print(f'{name:<28} {value:,.3f}')
+  if _OUT.value:
+    with open(_OUT.value, 'w') as f:
+      json.dump(result, f, indent=2)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,197 @@
+"""The command line, as real processes: kills, several hosts, recommendations, and what is refused."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from recjax.writer import read_metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def command(*args, launcher=()):
+  module = ['-m', 'launch.local', *launcher] if launcher else ['-m', 'recjax.main']
+  return [sys.executable, *module, '--config=configs/demo.py:tiny', *args]
+
+
+def environment():
+  """One device a process unless the launcher says otherwise."""
+  env = {k: v for k, v in os.environ.items() if k not in ('XLA_FLAGS', 'PYTEST_CURRENT_TEST')}
+  return env | {'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default'}
+
+
+def run(*args, launcher=(), timeout=120):
+  done = subprocess.run(
+    command(*args, launcher=launcher),
+    cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout, check=False,
+  )  # fmt: skip
+  return done.returncode, done.stdout + done.stderr
+
+
+def checked(*args, **kwargs):
+  code, output = run(*args, **kwargs)
+  assert code == 0, output[-3000:]
+  return output
+
+
+def params(workdir):
+  """The parameters of the newest checkpoint, as numpy arrays by path."""
+  with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
+    args = ocp.args.Composite(params=ocp.args.StandardRestore())
+    return manager.latest_step(), manager.restore(manager.latest_step(), args=args).params
+
+
+def assert_same(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    if isinstance(a[name], dict):
+      assert_same(a[name], b[name])
+    else:
+      np.testing.assert_array_equal(np.asarray(a[name]), np.asarray(b[name]), err_msg=name)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('main')
+
+
+@pytest.fixture(scope='module')
+def finished(folder):
+  """A workdir of a whole run of 40 steps, from nothing to the report."""
+  checked(*flags(folder), f'--workdir={folder / "finished"}')
+  return folder / 'finished'
+
+
+def flags(folder):
+  return [
+    f'--config.data.prepared_dir={folder / "data"}',
+    '--config.num_train_steps=40',
+    '--config.eval_every_steps=20',
+    '--config.checkpoint_every_steps=4',
+  ]
+
+
+def kill_at_random(folder, workdir, seed):
+  """Starts the run, kills it with SIGKILL at a random moment after its first step."""
+  generator = random.Random(seed)
+  with subprocess.Popen(
+    command(*flags(folder), f'--workdir={workdir}'),
+    cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    start_new_session=True,
+  ) as process:  # fmt: skip
+    metrics = workdir / 'metrics.jsonl'
+    seen = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+      if metrics.exists() and len(metrics.read_text().splitlines()) != seen:
+        break
+      time.sleep(0.01)
+    time.sleep(generator.uniform(0, 1.0))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def check_kills(folder, finished, workdir, kills):
+  for seed in range(kills):
+    kill_at_random(folder, workdir, seed)
+  checked(*flags(folder), f'--workdir={workdir}')
+  (last, killed), (step, whole) = params(workdir), params(finished)
+  assert last == step == 40
+  assert_same(whole, killed)
+  rows = read_metrics(workdir)
+  assert [row['step'] for row in rows] == list(range(1, 41))
+  assert [row['loss'] for row in rows] == [row['loss'] for row in read_metrics(finished)]
+  metrics = [json.loads((w / 'report.json').read_text())['metrics'] for w in (workdir, finished)]
+  assert metrics[0] == metrics[1]
+
+
+def test_a_killed_run_ends_with_the_same_parameters(folder, finished):
+  check_kills(folder, finished, folder / 'killed', kills=1)
+
+
+@pytest.mark.soak
+def test_a_run_killed_many_times_ends_with_the_same_parameters(folder, finished):
+  check_kills(folder, finished, folder / 'killed_often', kills=12)
+
+
+def test_the_report_holds_what_it_promises(finished):
+  report = json.loads((finished / 'report.json').read_text())
+  for metrics in (report['metrics']['validation'], report['metrics']['test']):
+    for k in (1, 5, 10, 20):
+      for name in ('recall', 'ndcg', 'mrr'):
+        assert 0 <= metrics[f'{name}@{k}'] <= 1
+        assert metrics[f'{name}@{k}_stderr'] >= 0
+  assert report['baselines'].keys() == {'popularity', 'transitions'}
+  assert report['baselines']['transitions'].keys() >= report['metrics']['test'].keys()
+  assert report['data']['users'] == 300
+  assert report['optimum']['recall@10'] > 0.5
+  assert '<html' in (finished / 'report.html').read_text()
+
+
+def test_two_processes_make_the_run_of_one(folder, finished):
+  launcher = ('-n', '2', '--devices_per_process=4')
+  workdir = folder / 'two'
+  code, output = run(
+    f'--config.data.prepared_dir={folder / "none"}', f'--workdir={workdir}', launcher=launcher
+  )
+  assert code != 0
+  assert 'Run once: python -m recjax.main --config=configs/demo.py:tiny --mode=prepare' in output
+  checked(*flags(folder), f'--workdir={workdir}', launcher=launcher)
+  one, two = read_metrics(finished), read_metrics(workdir)
+  assert [row['step'] for row in two] == list(range(1, 41))
+  # Dropout masks depend on the devices; the first step's stream does not.
+  assert [row['examples_seen'] for row in one] == [row['examples_seen'] for row in two]
+  assert [row['tokens'] for row in one] == [row['tokens'] for row in two]
+  reports = [json.loads((w / 'report.json').read_text()) for w in (finished, workdir)]
+  assert reports[0]['baselines'] == reports[1]['baselines']
+  assert reports[1]['run']['processes'] == 2
+
+
+def test_histories_become_ranked_items(folder, finished):
+  catalogue = (folder / 'data/interactions/items.jsonl').read_text()
+  items = [json.loads(row)['id'] for row in catalogue.splitlines()]
+  rows = [{'user': 'a', 'history': items[:5]}, {'user': 'b', 'history': []}]
+  (folder / 'histories.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  out = folder / 'ranked.jsonl'
+  common = [*flags(folder), f'--workdir={finished}', '--mode=recommend', f'--out={out}', '--k=7']
+  checked(*common, f'--histories={folder / "histories.jsonl"}')
+  ranked = [json.loads(line) for line in out.read_text().splitlines()]
+  assert [row['user'] for row in ranked] == ['a', 'b']
+  for row in ranked:
+    got = [r['item'] for r in row['recommendations']]
+    assert len(set(got)) == 7
+    assert set(got) <= set(items) - set(row['history'])
+    scores = [r['score'] for r in row['recommendations']]
+    assert scores == sorted(scores, reverse=True)
+  (folder / 'bad.jsonl').write_text('{"history": ["nobody"]}\n')
+  code, output = run(*common, f'--histories={folder / "bad.jsonl"}')
+  assert code == 1
+  assert "bad.jsonl:1: every item must be in the catalogue; 'nobody' is not" in output
+  assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--config.modle.width=3', "unknown config field: 'modle'"),
+    ('--config.batch_size=-4', 'batch_size must be positive; got -4. Set --config.batch_size'),
+    ('--mode=evaluate', 'must hold the checkpoints of a run; it has none. Set --workdir'),
+  ],
+)
+def test_bad_flags_end_at_once_with_one_message(folder, finished, flag, message):
+  del finished  # the data are prepared
+  workdir = folder / 'refused'
+  code, output = run(f'--config.data.prepared_dir={folder / "data"}', f'--workdir={workdir}', flag)
+  assert code == 1
+  assert message in output
+  assert 'Traceback' not in output
+  assert not workdir.exists()
