@@ -7,9 +7,4 @@ from configs import common
 
 
 def get_config(variant: str = ''):
-  common.check_variant(variant, ('', 'cpu'))
-  config = common.amazon2014('beauty', 'Beauty')
-  if variant == 'cpu':
-    common.two_cores(config)
-    config.num_train_steps = 2000
-  return config
+  return common.amazon2014('beauty', 'Beauty', variant)

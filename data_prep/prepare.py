@@ -62,7 +62,7 @@ def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stages.Stag
   A later one may read what an earlier one wrote, and so it must be current before it is asked for.
   """
   yield _interactions(config)
-  yield _tokenizer(config.data, root)
+  yield _tokenizer(config, root)
   yield _texts(config.data, root)
   if config.sids.source != 'cooccurrence':
     yield _text_embeddings(config.sids, root)
@@ -88,25 +88,25 @@ def _interactions(config: config_lib.Config) -> stages.Stage:
   )
 
 
-def _tokenizer(data: config_lib.Data, root: epath.Path) -> stages.Stage:
-  run = functools.partial(
-    texts.write_tokenizer, root / _ITEMS, data.sentencepiece, data.text_pieces
-  )
-  if data.sentencepiece is not None:
-    return stages.Stage('tokenizer', run, {'spiece.model': epath.Path(data.sentencepiece)})
-  return stages.Stage(
-    'tokenizer', run, stages.outputs(root, _ITEMS), {'text_pieces': data.text_pieces}
-  )
+def _tokenizer(config: config_lib.Config, root: epath.Path) -> stages.Stage:
+  data, pretrained = config.data, config.model.pretrained
+  run = functools.partial(texts.write_tokenizer, root / _ITEMS, data, pretrained)
+  if pretrained is not None:
+    inputs, params = texts.pretrained_files(pretrained), {'made': 'pretrained'}
+  elif data.sentencepiece is not None:
+    inputs, params = {texts.MODEL: epath.Path(data.sentencepiece)}, {}
+  else:
+    inputs, params = stages.outputs(root, _ITEMS), {'text_pieces': data.text_pieces}
+  return stages.Stage('tokenizer', run, inputs, params, version=2)
 
 
 def _texts(data: config_lib.Data, root: epath.Path) -> stages.Stage:
-  model = f'tokenizer/{texts.MODEL}'
-  return stages.Stage(
-    'texts',
-    functools.partial(texts.write_titles, root / _ITEMS, root / model, data.max_text_tokens),
-    stages.outputs(root, _ITEMS, model),
-    {'max_text_tokens': data.max_text_tokens},
+  made = stages.read_manifest(root / 'tokenizer')['files']
+  inputs = stages.outputs(root, _ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
+  run = functools.partial(
+    texts.write_titles, root / _ITEMS, root / 'tokenizer', data.max_text_tokens
   )
+  return stages.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
 
 
 def _text_embeddings(sids: config_lib.Sids, root: epath.Path) -> stages.Stage:

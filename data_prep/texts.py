@@ -1,4 +1,4 @@
-"""The text side of the vocabulary: a SentencePiece model, and item titles as its ids."""
+"""The text side of the vocabulary: a tokenizer, and item titles as its ids."""
 
 import io
 import json
@@ -9,7 +9,13 @@ import numpy as np
 import sentencepiece
 import tqdm
 
+from recjax import config as config_lib
+from recjax.data import vocabulary
+from recjax.models.pretrained import read_config, tokenizer_size
+
 MODEL = 'spiece.model'
+FAST = 'tokenizer.json'
+_PRETRAINED = (FAST, MODEL, 'tokenizer.model')  # of a checkpoint's folder, the first that is there
 _MAX_TRAINING_CHARACTERS = 2_000  # of one text; longer ones would be skipped whole
 
 
@@ -57,37 +63,82 @@ def train_model(texts: list[str], num_pieces: int) -> bytes:
   return model.getvalue()
 
 
-def write_tokenizer(
-  items: epath.Path, model: epath.PathLike | None, num_pieces: int, folder: epath.Path
-) -> dict[str, Any]:
-  """Writes `spiece.model`: a copy of `model`, or one trained on the texts of `items`.
+def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
+  """The files of a checkpoint's folder that its vocabulary comes from, by name.
 
   Raises:
-    ValueError: `model` is no SentencePiece model, or `train_model` cannot train one.
+    ValueError: the folder holds no tokenizer.
   """
-  if model is None:
-    content = train_model([item['text'] for item in read_items(items)], num_pieces)
+  folder = epath.Path(folder)
+  found = [name for name in _PRETRAINED if (folder / name).exists()]
+  if not found:
+    raise ValueError(
+      f'{folder} must hold one of {", ".join(_PRETRAINED)}; it has none. Set --config.model.pretrained'
+    )
+  return {name: folder / name for name in (found[0], 'config.json')}
+
+
+def write_tokenizer(
+  items: epath.Path, data: config_lib.Data, pretrained: str | None, folder: epath.Path
+) -> dict[str, Any]:
+  """Writes a tokenizer's file and `vocabulary.json` (see `recjax.data.vocabulary.Pieces`).
+
+  Args:
+    items: items.jsonl.
+    data: `sentencepiece` names a model; without one, `text_pieces` are trained on the item texts.
+    pretrained: a checkpoint's folder, whose tokenizer is taken instead.
+    folder: where to write.
+
+  Raises:
+    ValueError: no tokenizer can be read or trained.
+  """
+  if pretrained is not None:
+    return _copy_pretrained(pretrained, folder)
+  if data.sentencepiece is None:
+    content = train_model([item['text'] for item in read_items(items)], data.text_pieces)
   else:
-    content = epath.Path(model).read_bytes()
+    content = epath.Path(data.sentencepiece).read_bytes()
   try:
     pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
   except RuntimeError as error:
     raise ValueError(
-      f'{model} must be a SentencePiece model: {error}. Set --config.data.sentencepiece'
+      f'{data.sentencepiece} must be a SentencePiece model: {error}. Set --config.data.sentencepiece'
     ) from error
   (folder / MODEL).write_bytes(content)
-  return {'pieces': pieces.get_piece_size(), 'made': 'trained' if model is None else 'copied'}
+  # Models without a BOS (T5's) begin a decoder's prompt with the piece of padding, as T5 does.
+  bos_id = pieces.bos_id() if pieces.bos_id() >= 0 else max(pieces.pad_id(), 0)
+  _write_vocabulary(folder, MODEL, pieces.get_piece_size(), bos_id, pieces.eos_id())
+  made = 'trained' if data.sentencepiece is None else 'copied'
+  return {'pieces': pieces.get_piece_size(), 'made': made}
+
+
+def _copy_pretrained(pretrained: str, folder: epath.Path) -> dict[str, Any]:
+  (name, file), (_, config) = pretrained_files(pretrained).items()
+  source = epath.Path(pretrained)
+  hf = read_config(source).hf
+  size = tokenizer_size(source, hf['vocab_size'])
+  eos_id = hf['eos_token_id']
+  eos_id = eos_id[0] if isinstance(eos_id, list) else eos_id
+  bos_id = hf.get('bos_token_id')
+  (folder / name).write_bytes(file.read_bytes())
+  _write_vocabulary(folder, name, size, eos_id if bos_id is None else bos_id, eos_id)
+  return {'pieces': size, 'made': f'of a checkpoint ({config.parent.name})'}
+
+
+def _write_vocabulary(folder: epath.Path, file: str, size: int, bos_id: int, eos_id: int) -> None:
+  fields = {'file': file, 'size': size, 'bos_id': bos_id, 'eos_id': eos_id}
+  (folder / vocabulary.FILE).write_text(json.dumps(fields, indent=2))
 
 
 def write_titles(
-  items: epath.Path, model: epath.Path, max_tokens: int, folder: epath.Path
+  items: epath.Path, tokenizer: epath.Path, max_tokens: int, folder: epath.Path
 ) -> dict[str, Any]:
   """Writes the ids of item titles as flat arrays, an untitled item's text in its title's place.
 
   `item_tokens.npy` is int32 flat, `item_token_offsets.npy` int64 `[I + 1]`; each title is cut at
   `max_tokens` ids and has neither BOS nor EOS.
   """
-  pieces = sentencepiece.SentencePieceProcessor(model_proto=model.read_bytes())
+  pieces = vocabulary.Pieces(tokenizer)
   titles = [item.get('title', item['text']) for item in read_items(items)]
   whole = [pieces.encode(title) for title in tqdm.tqdm(titles, 'titles', unit=' items')]
   rows = [row[:max_tokens] for row in whole]

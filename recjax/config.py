@@ -83,7 +83,14 @@ class Model:
   """The backbone: a family, a size, and how it computes."""
 
   family: str = 'gemma'  # a name of recjax.models.FAMILIES
-  pretrained: str | None = None  # a checkpoint folder; None: from scratch
+  size: str = (
+    ''  # a published size by name, such as gemma3_270m or flan_t5_base; empty: the fields below
+  )
+  pretrained: str | None = (
+    None  # a checkpoint's folder, which gives the size too; None: from scratch
+  )
+  sid_rows: str = 'mean'  # mean | random | sa_init: how SID rows begin in a pretrained table
+  sid_keywords: str | None = None  # sa_init: JSON of keywords a SID token
   depth: int = 4
   width: int = 128  # D
   ff_width: int = 512  # F
@@ -95,6 +102,7 @@ class Model:
   compute_dtype: str = 'float32'  # float32 | bfloat16; parameters and reductions stay float32
   remat: str = 'none'  # none | full: recompute each layer in the backward pass
   scan_unroll: int = 1  # layers per step of the scan over layers
+  attention: str = 'auto'  # auto | plain | xla | cudnn | splash: what computes it, where it applies
 
   def __post_init__(self):
     check_positive(
@@ -110,6 +118,15 @@ class Model:
     check_choice(self.sid_softmax, ('level', 'full'), 'model.sid_softmax')
     check_choice(self.compute_dtype, ('float32', 'bfloat16'), 'model.compute_dtype')
     check_choice(self.remat, ('none', 'full'), 'model.remat')
+    attentions = ('auto', 'plain', 'xla', 'cudnn', 'splash')
+    check_choice(self.attention, attentions, 'model.attention')
+    check_choice(self.sid_rows, ('mean', 'random', 'sa_init'), 'model.sid_rows')
+    check(
+      self.sid_rows != 'sa_init' or self.sid_keywords is not None,
+      "model.sid_rows='sa_init' must be given a file of keywords",
+      self.sid_keywords,
+      'model.sid_keywords',
+    )
 
   @property
   def is_encoder_decoder(self) -> bool:
@@ -178,6 +195,23 @@ class Optim:
     for name in ('b1', 'b2'):
       value = getattr(self, name)
       check(0 <= value < 1, f'optim.{name} must be in [0, 1)', value, f'optim.{name}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loss:
+  """What is added to the negative log-likelihood of a target."""
+
+  z_loss: float = 0.0  # times the squared log of the softmax's denominator
+  label_smoothing: float = 0.0  # share of a target's probability that is spread over all classes
+
+  def __post_init__(self):
+    check(self.z_loss >= 0, 'loss.z_loss must not be negative', self.z_loss, 'loss.z_loss')
+    check(
+      0 <= self.label_smoothing < 1,
+      'loss.label_smoothing must be in [0, 1)',
+      self.label_smoothing,
+      'loss.label_smoothing',
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -259,6 +293,7 @@ class Config:
   mixture: dict[str, Component]
   packing: Packing
   optim: Optim
+  loss: Loss
   eval: Eval
   checkpoint: Checkpoint
   mesh: Mesh

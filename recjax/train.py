@@ -12,7 +12,7 @@ import numpy as np
 
 from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
-from recjax import distributed, optim, sharding
+from recjax import distributed, optim, sharding, warm_start
 from recjax import state as state_lib
 from recjax.checkpoint import Checkpoints, Meta
 from recjax.data import loader, mixture, packing
@@ -103,7 +103,7 @@ def train(
     *(plan.examples, plan.rows, plan.row_length, stream.examples_per_batch),
   )
 
-  # --- the state: own checkpoint, then init_from, then scratch
+  # --- the state: own checkpoint, then init_from, then pretrained weights, then scratch
   space = dataset.vocabulary.space
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config, space, tx, mesh)
@@ -127,6 +127,8 @@ def train(
     if params is not None:
       state = state._replace(params=params)
       log.info('starting from the parameters of %s', config.checkpoint.init_from)
+    elif config.model.pretrained is not None:
+      state = state._replace(params=warm_start.pretrained_params(config, state.params, dataset))
 
   # --- the loop
   train_step = jax.jit(

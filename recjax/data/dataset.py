@@ -17,8 +17,15 @@ SPLITS = ('validation', 'test')
 
 
 def prepared_dir(config: config_lib.Config) -> epath.Path:
-  """Where the prepared data lie: `data.prepared_dir`, or data/<name>."""
-  return epath.Path(config.data.prepared_dir or f'data/{config.data.name}')
+  """Where the prepared data lie: `data.prepared_dir`, or data/<name>.
+
+  A pretrained model brings its tokenizer, so its data have a folder of their own: data/<name>-<model>.
+  """
+  if config.data.prepared_dir is not None:
+    return epath.Path(config.data.prepared_dir)
+  pretrained = config.model.pretrained
+  suffix = f'-{epath.Path(pretrained).name}' if pretrained is not None else ''
+  return epath.Path(f'data/{config.data.name}{suffix}')
 
 
 def _load(path: epath.Path) -> np.ndarray:
@@ -72,7 +79,7 @@ class Dataset:
 
   @functools.cached_property
   def vocabulary(self) -> Vocabulary:
-    return Vocabulary(self.folder / 'tokenizer' / 'spiece.model', self.sids.codes_per_level)
+    return Vocabulary(self.folder / 'tokenizer', self.sids.codes_per_level)
 
   def manifest(self, stage: str) -> dict[str, Any]:
     """What the preparation wrote down of a stage: parameters, file hashes, summary."""

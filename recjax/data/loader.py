@@ -67,18 +67,16 @@ def check_hosts(groups: int, hosts: int, rows: int) -> None:
 
 def fingerprint(config: config_lib.Config, dataset: Dataset, plan: Plan) -> dict[str, str]:
   """What the stream is made of, part by part, so that a refusal can name what changed."""
-  log = dataset.manifest('interactions')['files']
+
+  def files(stage: str, *names: str) -> str:
+    held = dataset.manifest(stage)['files']
+    return config_lib.digest({name: held[name]['sha256'] for name in names or held})
+
   return {
-    'sequences': config_lib.digest(
-      [log[name]['sha256'] for name in ('train_items.npy', 'train_offsets.npy')]
-    ),
-    'sids': config_lib.digest(dataset.manifest('sids')['files']['codes.npy']['sha256']),
-    'tokenizer': config_lib.digest(
-      dataset.manifest('tokenizer')['files']['spiece.model']['sha256']
-    ),
-    'texts': config_lib.digest(
-      {name: entry['sha256'] for name, entry in dataset.manifest('texts')['files'].items()}
-    ),
+    'sequences': files('interactions', 'train_items.npy', 'train_offsets.npy'),
+    'sids': files('sids', 'codes.npy'),
+    'tokenizer': files('tokenizer'),
+    'texts': files('texts'),
     'mixture': config_lib.digest(config.to_dict()['mixture']),
     'packing': config_lib.digest(dataclasses.asdict(plan)),
     'seed': config_lib.digest(config.seed),

@@ -1,14 +1,50 @@
-"""The vocabulary: SentencePiece text pieces, specials of our own, and the SID codes."""
+"""The vocabulary: text pieces of a tokenizer, specials of our own, and the SID codes."""
 
 import bisect
+import json
 
 from etils import epath
 import sentencepiece
+import tokenizers
 
 from recjax.sids.token_space import TokenSpace
 
 SENTINELS = 32
 SPECIALS = ('<mask>', '<separator>', *(f'<sentinel_{i}>' for i in range(SENTINELS)))
+FILE = 'vocabulary.json'  # beside the tokenizer's own file
+
+
+class Pieces:
+  """A tokenizer's text pieces, as the `tokenizer` stage of the preparation leaves them.
+
+  vocabulary.json holds `file` (a SentencePiece model, or a tokenizer.json of `tokenizers`), `size` (ids that the
+  tokenizer may use), `bos_id` and `eos_id`.
+
+  Attributes:
+    size: text ids; they are the tokenizer's own.
+    bos_id: begins a decoder's prompt.
+    eos_id: ends an encoder's input and a text target.
+  """
+
+  def __init__(self, folder: epath.PathLike):
+    folder = epath.Path(folder)
+    fields = json.loads((folder / FILE).read_text())
+    self.size, self.bos_id, self.eos_id = (fields[n] for n in ('size', 'bos_id', 'eos_id'))
+    content = (folder / fields['file']).read_bytes()
+    if fields['file'].endswith('.json'):
+      fast = tokenizers.Tokenizer.from_buffer(content)
+      self._encode = lambda text: fast.encode(text, add_special_tokens=False).ids
+      self._decode = lambda ids: fast.decode(ids, skip_special_tokens=False)
+    else:
+      processor = sentencepiece.SentencePieceProcessor(model_proto=content)
+      self._encode, self._decode = processor.encode, processor.decode
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of a text, without BOS or EOS."""
+    return self._encode(text)
+
+  def decode(self, ids: list[int]) -> str:
+    return self._decode(ids)
 
 
 class Vocabulary:
@@ -16,20 +52,22 @@ class Vocabulary:
 
   Attributes:
     space: the token space.
-    bos_id: begins a decoder's prompt; where the pieces have no BOS, their padding piece (as T5 does).
-    eos_id: ends a text target.
+    bos_id: begins a decoder's prompt (Gemma's BOS; where there is none, the piece that ends a document).
+    eos_id: ends a text target, and an encoder's input (T5).
   """
 
-  def __init__(self, sentencepiece_model: epath.PathLike, level_sizes: tuple[int, ...]):
-    model = epath.Path(sentencepiece_model).read_bytes()
-    self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-    self.space = TokenSpace(self._pieces.get_piece_size() + len(SPECIALS), tuple(level_sizes))
-    bos = self._pieces.bos_id()
-    self.bos_id = bos if bos >= 0 else max(self._pieces.pad_id(), 0)
-    self.eos_id = self._pieces.eos_id()
+  def __init__(self, folder: epath.PathLike, level_sizes: tuple[int, ...]):
+    self._pieces = Pieces(folder)
+    self.space = TokenSpace(self._pieces.size + len(SPECIALS), tuple(level_sizes))
+    self.bos_id, self.eos_id = self._pieces.bos_id, self._pieces.eos_id
+
+  @property
+  def num_pieces(self) -> int:
+    """The tokenizer's own ids, below our specials."""
+    return self._pieces.size
 
   def special_id(self, name: str) -> int:
-    return self._pieces.get_piece_size() + SPECIALS.index(name)
+    return self._pieces.size + SPECIALS.index(name)
 
   def encode(self, text: str) -> list[int]:
     """Piece ids of a text, without BOS or EOS."""
@@ -39,7 +77,7 @@ class Vocabulary:
     """Readable text of any ids; specials by name, SID codes as <level_code> with levels a, b, …"""
     parts, run = [], []
     for token in [*(int(i) for i in ids), None]:
-      if token is not None and token < self._pieces.get_piece_size():
+      if token is not None and token < self._pieces.size:
         run.append(token)
         continue
       if run:
@@ -51,7 +89,7 @@ class Vocabulary:
 
   def _name(self, token: int) -> str:
     if token < self.space.sid_start:
-      return SPECIALS[token - self._pieces.get_piece_size()]
+      return SPECIALS[token - self._pieces.size]
     row = token - self.space.sid_start
     level = bisect.bisect_right(self.space.level_starts, row) - 1
     return f'<{chr(ord("a") + level)}_{row - self.space.level_starts[level]}>'

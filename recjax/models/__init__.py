@@ -1,65 +1,79 @@
-"""Backbones: a family by name, built from the config and the token space.
+"""Backbones: a shape from the config, a published name or a checkpoint's folder, built over the token space.
 
 A backbone offers `hidden` (training), `start` and `step` (search), and its `tables`.
 """
+
+import dataclasses
 
 from flax import nnx
 
 from recjax import config as config_lib
 from recjax.models.gemma import DecoderConfig, Gemma
+from recjax.models.pretrained import read_config
+from recjax.models.sizes import SIZES as DECODER_SIZES
+from recjax.models.t5 import SIZES as T5_SIZES
 from recjax.models.t5 import T5, T5Config
 from recjax.sids.token_space import TokenSpace
 
-
-def _gemma(model: config_lib.Model, space: TokenSpace, rngs: nnx.Rngs) -> Gemma:
-  config = DecoderConfig(
-    depth=model.depth,
-    width=model.width,
-    ff_width=model.ff_width,
-    heads=model.heads,
-    kv_heads=model.kv_heads,
-    head_width=model.head_width,
-    windows=(0,) * model.depth,
-    rope_bases=(10_000.0,) * model.depth,
-    dropout=model.dropout,
-    compute_dtype=model.compute_dtype,
-    remat=model.remat,
-    scan_unroll=model.scan_unroll,
-  )
-  return Gemma(config, space, rngs)
+FAMILIES = ('gemma', 't5')  # Qwen's sizes are of the first: one decoder serves both
 
 
-def _t5(model: config_lib.Model, space: TokenSpace, rngs: nnx.Rngs) -> T5:
-  """The shape of v1.1: gated, the output untied, as many layers in the encoder as in the decoder."""
+def _own_shape(model: config_lib.Model) -> DecoderConfig | T5Config:
+  """The shape that the fields of the config spell out."""
+  common = {name: getattr(model, name) for name in ('width', 'ff_width', 'heads', 'head_width')}
+  if not model.is_encoder_decoder:
+    return DecoderConfig(
+      depth=model.depth,
+      kv_heads=model.kv_heads,
+      windows=(0,) * model.depth,
+      rope_bases=(10_000.0,) * model.depth,
+      **common,
+    )
   config_lib.check(
     model.kv_heads == model.heads,
     f'a T5 has as many key and value heads as query heads ({model.heads})',
     model.kv_heads,
     'model.kv_heads',
   )
-  config = T5Config(
-    depth=model.depth,
-    decoder_depth=model.depth,
-    width=model.width,
-    ff_width=model.ff_width,
-    heads=model.heads,
-    head_width=model.head_width,
+  # As v1.1: gated, the output untied; as many layers in the encoder as in the decoder.
+  return T5Config(depth=model.depth, decoder_depth=model.depth, **common)
+
+
+def shape_of(model: config_lib.Model) -> DecoderConfig | T5Config:
+  """The shape of the backbone: of the folder `pretrained`, of the published `size`, or of the fields.
+
+  Raises:
+    ValueError: an unknown family or size, or one of the other family.
+  """
+  config_lib.check_choice(model.family, FAMILIES, 'model.family')
+  if model.pretrained is not None:
+    shape = read_config(model.pretrained).config
+  elif model.size:
+    config_lib.check_choice(model.size, (*DECODER_SIZES, *T5_SIZES), 'model.size')
+    shape = T5_SIZES.get(model.size) or DecoderConfig(**DECODER_SIZES[model.size])
+  else:
+    shape = _own_shape(model)
+  family = 't5' if isinstance(shape, T5Config) else 'gemma'
+  config_lib.check(
+    model.family == family,
+    f'{model.pretrained or model.size} is a model of family {family}, and model.family must say so',
+    model.family,
+    'model.family',
+  )
+  return dataclasses.replace(
+    shape,
     dropout=model.dropout,
     compute_dtype=model.compute_dtype,
     remat=model.remat,
     scan_unroll=model.scan_unroll,
   )
-  return T5(config, space, rngs)
 
 
-FAMILIES = {'gemma': _gemma, 't5': _t5}
-
-
-def build(model: config_lib.Model, space: TokenSpace, seed: int):
+def build(model: config_lib.Model, space: TokenSpace, seed: int) -> Gemma | T5:
   """The backbone that the config names, with initial values drawn from the seed.
 
   Raises:
-    ValueError: an unknown family.
+    ValueError: see `shape_of`.
   """
-  config_lib.check_choice(model.family, tuple(FAMILIES), 'model.family')
-  return FAMILIES[model.family](model, space, nnx.Rngs(params=seed))
+  shape = shape_of(model)
+  return (T5 if isinstance(shape, T5Config) else Gemma)(shape, space, nnx.Rngs(params=seed))

@@ -9,6 +9,7 @@ import pytest
 import sentencepiece
 
 from data_prep import texts
+from recjax import config
 
 TITLES = [f'{color} {thing}' for color in ('red', 'blue', 'green') for thing in ('soap', 'brush')]
 
@@ -39,6 +40,10 @@ def test_very_long_texts_are_not_lost():
   assert len(pieces.encode('unusual')) < len('unusual')
 
 
+def data(**fields):
+  return config.Data(source='synthetic', name='world', **fields)
+
+
 def write_items(folder):
   items = [{'id': str(n), 'title': title, 'text': 'x'} for n, title in enumerate(TITLES)]
   items += [{'id': 'a', 'text': 'brush only in text'}, {'id': 'b', 'text': ''}]
@@ -49,8 +54,8 @@ def write_items(folder):
 def test_titles_are_cut_and_flat(tmp_path):
   items = write_items(tmp_path)
   folder = epath.Path(tmp_path)
-  assert texts.write_tokenizer(items, None, 300, folder)['made'] == 'trained'
-  summary = texts.write_titles(items, folder / texts.MODEL, 3, folder)
+  assert texts.write_tokenizer(items, data(text_pieces=300), None, folder)['made'] == 'trained'
+  summary = texts.write_titles(items, folder, 3, folder)
   pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / texts.MODEL))
   expected = [pieces.encode(t) for t in [*TITLES, 'brush only in text', '']]
   tokens = np.load(tmp_path / 'item_tokens.npy')
@@ -66,8 +71,8 @@ def test_a_given_model_is_copied_and_checked(tmp_path):
   items = write_items(tmp_path)
   given = tmp_path / 'given.model'
   given.write_bytes(texts.train_model(TITLES, 280))
-  assert texts.write_tokenizer(items, given, 999, epath.Path(tmp_path))['made'] == 'copied'
+  assert texts.write_tokenizer(items, data(sentencepiece=str(given)), None, epath.Path(tmp_path))['made'] == 'copied'
   assert (tmp_path / texts.MODEL).read_bytes() == given.read_bytes()
   given.write_bytes(b'no model')
   with pytest.raises(ValueError, match=r'given\.model must be .*--config\.data\.sentencepiece'):
-    texts.write_tokenizer(items, given, 999, epath.Path(tmp_path))
+    texts.write_tokenizer(items, data(sentencepiece=str(given)), None, epath.Path(tmp_path))
