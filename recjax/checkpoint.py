@@ -8,9 +8,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from recjax import config as config_lib
+from recjax import lora, optim, sharding
 from recjax.state import TrainState
 
 METRIC = 'ndcg@10'  # of the validation sample; chooses the best checkpoint
+
+_ADAPTERS = ('lora_rank', 'lora_alpha', 'lora_targets')
 
 _managers = ocp.checkpoint_managers
 
@@ -68,12 +71,17 @@ class Checkpoints:
   def save(
     self, step: int, state: TrainState, meta: Meta, metrics: dict[str, float] | None
   ) -> None:
-    """Starts an asynchronous save; what was being written before is waited for."""
+    """Starts an asynchronous save; what was being written before is waited for.
+
+    The item `params` is what is evaluated and exported. Where parameters are averaged that is the average,
+    and the optimizer's state holds the raw ones in its place.
+    """
+    params, opt_state = optim.swap_average(state.params, state.opt_state)
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        params=ocp.args.StandardSave(state.params),
-        train=ocp.args.StandardSave({'step': state.step, 'opt_state': state.opt_state}),
+        params=ocp.args.StandardSave(params),
+        train=ocp.args.StandardSave({'step': state.step, 'opt_state': opt_state}),
         meta=ocp.args.JsonSave(dataclasses.asdict(meta)),
       ),
       metrics=metrics,
@@ -92,7 +100,8 @@ class Checkpoints:
         params=ocp.args.StandardRestore(abstract.params), train=ocp.args.StandardRestore(target)
       ),
     )
-    return TrainState(restored.train['step'], restored.params, restored.train['opt_state'])
+    params, opt_state = optim.swap_average(restored.params, restored.train['opt_state'])
+    return TrainState(restored.train['step'], params, opt_state)
 
   def restore_params(self, step: int, abstract_params: Any) -> Any:
     """The parameters alone: for evaluation, recommending and `init_from`."""
@@ -140,8 +149,30 @@ def check_stream(
   return not changed
 
 
-def initial_params(config: config_lib.Config, abstract_params: Any, code_space: str) -> Any | None:
+def _of_source(abstract_params: Any, source: dict[str, Any]) -> Any:
+  """What the checkpoint of a run with the model config `source` holds, in today's shards."""
+  abstract = lora.base(abstract_params)
+  rank = source.get('lora_rank', 0)
+  if rank == 0:
+    return abstract
+  shapes = jax.eval_shape(
+    lambda params: {lora.NAME: lora.init(jax.random.key(0), params, rank, source['lora_targets'])},
+    abstract,
+  )
+  shardings = sharding.tree_shardings(shapes, jax.tree.leaves(abstract)[0].sharding.mesh)
+  adapters = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+  )
+  return abstract | adapters
+
+
+def initial_params(
+  config: config_lib.Config, abstract_params: Any, code_space: str
+) -> dict[str, Any] | None:
   """The best parameters of the workdir `checkpoint.init_from`, or None where it is not set.
+
+  Adapters of the same rank, alpha and targets are continued; any others are merged into the model, and the
+  result has none.
 
   Raises:
     ValueError: no checkpoint there, or one of another code space.
@@ -156,12 +187,19 @@ def initial_params(config: config_lib.Config, abstract_params: Any, code_space: 
       'Set --config.checkpoint.init_from'
     )
   with Checkpoints(source, read_only=True) as checkpoints:
-    step = checkpoints.best_step()
+    last = config.checkpoint.init_from_last
+    step = checkpoints.latest_step() if last else checkpoints.best_step()
     if step is None:
       raise ValueError(
         f'checkpoint.init_from must hold a checkpoint; {folder} has none. '
         'Set --config.checkpoint.init_from'
       )
-    check_code_space(checkpoints.meta(step), code_space, folder)
-    params = checkpoints.restore_params(step, abstract_params)
+    meta = checkpoints.meta(step)
+    check_code_space(meta, code_space, folder)
+    model = meta.config['model']
+    params = checkpoints.restore_params(step, _of_source(abstract_params, model))
+    same = all(model.get(name) == getattr(config.model, name) for name in _ADAPTERS)
+    if lora.NAME in params and not same:
+      shardings = jax.tree.map(lambda x: x.sharding, lora.base(abstract_params))
+      params = jax.jit(lora.merge, out_shardings=shardings)(params, model['lora_alpha'])
     return jax.block_until_ready(params)

@@ -7,6 +7,7 @@ dataclasses below. Every error says what must hold, what was got and which field
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 from typing import Any
@@ -98,6 +99,9 @@ class Model:
   kv_heads: int = 4  # K
   head_width: int = 32  # H
   dropout: float = 0.0  # on the residual branches and the embedding
+  lora_rank: int = 0  # of adapters (LoRA), trained instead of the rest; 0: none
+  lora_alpha: float = 16.0  # adapters count alpha / rank times
+  lora_targets: str = 'attention|ff'  # a regular expression: the kernels that get an adapter
   sid_softmax: str = 'level'  # level | full: what the scores at a SID position are normalised over
   compute_dtype: str = 'float32'  # float32 | bfloat16; parameters and reductions stay float32
   remat: str = 'none'  # none | full: recompute each layer in the backward pass
@@ -109,6 +113,9 @@ class Model:
       self, 'model.', 'depth', 'width', 'ff_width', 'heads', 'kv_heads', 'head_width', 'scan_unroll'
     )
     check(0 <= self.dropout < 1, 'model.dropout must be in [0, 1)', self.dropout, 'model.dropout')
+    check(
+      self.lora_rank >= 0, 'model.lora_rank must not be negative', self.lora_rank, 'model.lora_rank'
+    )
     check(
       self.heads % self.kv_heads == 0,
       f'model.heads ({self.heads}) must be a multiple of model.kv_heads',
@@ -175,26 +182,81 @@ class Packing:
     )
 
 
+SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+  """Parameters that are trained differently; of several groups that match, the first one counts."""
+
+  pattern: str  # a regular expression, searched in paths such as 'layers/attention/q/kernel'
+  learning_rate: float = 1.0  # a factor on the run's
+  weight_decay: float = 1.0  # a factor on the run's
+  frozen: bool = False  # neither gradient nor update nor moments; with adapters, False trains them
+
+  def __post_init__(self):
+    field = 'optim.groups.<name>'
+    try:
+      re.compile(self.pattern)
+    except re.error as error:
+      raise ValueError(
+        f'a pattern must be a regular expression ({error}); got {self.pattern!r}. '
+        f'Set --config.{field}.pattern'
+      ) from error
+    check(
+      self.learning_rate > 0,
+      'a factor on the learning rate must be positive (frozen=True trains nothing)',
+      self.learning_rate,
+      f'{field}.learning_rate',
+    )
+    check(
+      self.weight_decay >= 0,
+      'a factor on the weight decay must not be negative',
+      self.weight_decay,
+      f'{field}.weight_decay',
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optim:
+  optimizer: str = 'adamw'  # adamw | adafactor
   learning_rate: float = 1e-3
-  schedule: str = 'cosine'  # cosine | linear | constant, after the warm-up
+  schedule: str = 'cosine'  # cosine | linear | constant | inverse_sqrt, after the warm-up
   warmup_steps: int = 100
   weight_decay: float = 0.1
   b1: float = 0.9
   b2: float = 0.98
   eps: float = 1e-8
-  clip_norm: float = 1.0  # of the global gradient; 0: no clipping
+  parameter_scale: bool = True  # adafactor: steps in proportion to a parameter's own size, as T5
+  clip_norm: float = 1.0  # of the gradient of all trained parameters; 0: no clipping
+  ema_decay: float = 0.0  # of the averaged parameters, which are evaluated and exported; 0: none
+  groups: dict[str, Group] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     check_positive(self, 'optim.', 'learning_rate', 'eps')
-    check_choice(self.schedule, ('cosine', 'linear', 'constant'), 'optim.schedule')
+    check_choice(self.optimizer, ('adamw', 'adafactor'), 'optim.optimizer')
+    check_choice(self.schedule, SCHEDULES, 'optim.schedule')
     for name in ('warmup_steps', 'weight_decay', 'clip_norm'):
       value = getattr(self, name)
       check(value >= 0, f'optim.{name} must not be negative', value, f'optim.{name}')
-    for name in ('b1', 'b2'):
+    for name in ('b1', 'b2', 'ema_decay'):
       value = getattr(self, name)
       check(0 <= value < 1, f'optim.{name} must be in [0, 1)', value, f'optim.{name}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+  """One stage of a run; what it does not set is the run's."""
+
+  num_train_steps: int
+  mixture: tuple[str, ...] = ()  # the components that are active; empty: all
+  learning_rate: float | None = None
+  schedule: str | None = None
+  warmup_steps: int | None = None
+  groups: dict[str, Group] = dataclasses.field(default_factory=dict)  # before those of optim.groups
+
+  def __post_init__(self):
+    check_positive(self, 'stages.<name>.', 'num_train_steps')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -243,6 +305,7 @@ class Eval:
 class Checkpoint:
   max_to_keep: int = 2  # the newest ones, beside the best one
   init_from: str | None = None  # start from the best checkpoint of that workdir
+  init_from_last: bool = False  # from its newest checkpoint instead
   allow_new_stream: bool = False  # resume although the stream's fingerprint changed
 
   def __post_init__(self):
@@ -298,6 +361,7 @@ class Config:
   checkpoint: Checkpoint
   mesh: Mesh
   loader: Loader
+  stages: dict[str, Stage] = dataclasses.field(default_factory=dict)  # in order; empty: one, this
 
   def __post_init__(self):
     check_positive(
@@ -334,6 +398,10 @@ class Config:
       {name: component.weight for name, component in self.mixture.items()},
       'mixture.<name>.weight',
     )
+    for name, stage in self.stages.items():
+      for component in stage.mixture:
+        field = f'stages.{name}.mixture'
+        check_choice(component, tuple(self.mixture), field)
 
   def to_dict(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
@@ -404,6 +472,30 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
   return config
 
 
+def group(pattern: str, **fields: Any) -> ml_collections.ConfigDict:
+  """A parameter group for `config.optim.groups`, with every field of `Group`."""
+  config = _defaults(Group)
+  config.pattern = pattern
+  config.update(fields)
+  return config
+
+
+def stage(num_train_steps: int, **fields: Any) -> ml_collections.ConfigDict:
+  """A stage for `config.stages`, with every field of `Stage`."""
+  config = _defaults(Stage)
+  config.num_train_steps = num_train_steps
+  config.update(fields)
+  return config
+
+
+def ordered(**sections: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Named groups or stages in the order given; a plain dict in a ConfigDict would be sorted by name."""
+  config = ml_collections.ConfigDict(sort_keys=False)
+  for name, section in sections.items():
+    config[name] = section
+  return config
+
+
 def _defaults(kind: type) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   hints = typing.get_type_hints(kind)
@@ -411,6 +503,8 @@ def _defaults(kind: type) -> ml_collections.ConfigDict:
     hint = hints[field.name]
     if isinstance(hint, types.UnionType):
       config[field.name] = ml_collections.config_dict.placeholder(typing.get_args(hint)[0])
+    elif typing.get_origin(hint) is dict:
+      config[field.name] = ordered()
     elif field.default is not dataclasses.MISSING:
       config[field.name] = field.default
     elif dataclasses.is_dataclass(hint) and hint is not Data:

@@ -19,7 +19,8 @@ from recjax.data.dataset import Dataset, prepared_dir
 from recjax.evaluate import evaluate_best
 from recjax.recommend import Recommender, recommend_file
 from recjax.report import report_run
-from recjax.train import claim_workdir, train
+from recjax.stages import train_stages
+from recjax.train import claim_workdir
 
 log = logging.getLogger('recjax')
 
@@ -121,7 +122,7 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
   if mode != 'report':
     recommender = Recommender(config, dataset, mesh)
     if mode == 'train':
-      params, step = train(config, workdir, dataset, recommender, mesh)
+      params, step = train_stages(config, workdir, dataset, recommender, mesh)
     else:
       params, step = _best_params(config, workdir, dataset, mesh)
     if mode == 'recommend':

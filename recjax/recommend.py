@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recjax import config as config_lib
-from recjax import sharding
+from recjax import lora, sharding
 from recjax import state as state_lib
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.next_item import NextItem
@@ -43,7 +43,7 @@ class Recommender:
     trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids))
 
     def search(params, trie, prompts, excluded_BE):
-      model = nnx.merge(graph, params)
+      model = nnx.merge(graph, lora.merge(params, config.model.lora_alpha))
       return beam_search(
         model, trie, prompts, excluded_BE, config.eval.beams, config.model.sid_softmax
       )

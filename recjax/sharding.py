@@ -18,6 +18,10 @@ BATCH = ('data', 'fsdp')  # the axes that rows of a batch are spread over
 # layers have their depth as the first dimension.
 PARAMETER_RULES: tuple[tuple[str, P], ...] = (
   (r'tables/(text|sid)(_out)?$', P('tensor', 'fsdp')),  # V, D
+  (r'lora/.*(out|down)/kernel/a$', P(None, 'tensor', None)),  # depth, inputs, rank: as the kernel
+  (r'lora/.*(out|down)/kernel/b$', P(None, None, 'fsdp')),  # depth, rank, outputs
+  (r'lora/.*/a$', P(None, 'fsdp', None)),
+  (r'lora/.*/b$', P(None, None, 'tensor')),
   (r'layers/.*attention/[qkv]/kernel$', P(None, 'fsdp', 'tensor', None)),  # depth, D, heads, H
   (r'layers/.*attention/out/kernel$', P(None, 'tensor', None, 'fsdp')),  # depth, N, H, D
   (r'layers/.*ff/(gate|up)/kernel$', P(None, 'fsdp', 'tensor')),  # depth, D, F

@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from recjax import models, sharding
+from recjax import lora, models, sharding
 from recjax.config import Config
 from recjax.sids.token_space import TokenSpace
 
 
 class TrainState(NamedTuple):
-  """Plain pytrees; `step` is an int32 scalar, `params` nested dicts of float32 arrays."""
+  """Plain pytrees; `step` is an int32 scalar, `params` nested dicts of float32 arrays.
+
+  With adapters (`model.lora_rank` > 0) `params` holds them under `lora`, beside the model's own.
+  """
 
   step: jax.Array
   params: Any
@@ -30,6 +33,9 @@ def graph(config: Config, space: TokenSpace) -> nnx.GraphDef:
 def _init(config: Config, space: TokenSpace, tx: optax.GradientTransformation):
   def init() -> TrainState:
     params = nnx.to_pure_dict(nnx.split(models.build(config.model, space, config.seed))[1])
+    if config.model.lora_rank > 0:
+      key = jax.random.key(config.seed)
+      params[lora.NAME] = lora.init(key, params, config.model.lora_rank, config.model.lora_targets)
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
   return init

@@ -12,7 +12,7 @@ import numpy as np
 
 from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
-from recjax import distributed, optim, sharding, warm_start
+from recjax import distributed, lora, optim, sharding, warm_start
 from recjax import state as state_lib
 from recjax.checkpoint import Checkpoints, Meta
 from recjax.data import loader, mixture, packing
@@ -108,6 +108,7 @@ def train(
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config, space, tx, mesh)
   log.info('parameters\n%s', sharding.parameter_table(abstract.params, mesh))
+  log.info('%s', optim.describe(abstract.params, config.optim))
   checkpoints = Checkpoints(workdir, config.checkpoint.max_to_keep)
   examples_seen, evaluations = 0, []
   start = checkpoints.latest_step() or 0
@@ -125,10 +126,11 @@ def train(
     state = state_lib.init_state(config, space, tx, mesh)
     params = checkpoint_lib.initial_params(config, abstract.params, dataset.sids.code_space_hash)
     if params is not None:
-      state = state._replace(params=params)
+      state = state._replace(params=state.params | params)  # fresh adapters, where it had none
       log.info('starting from the parameters of %s', config.checkpoint.init_from)
     elif config.model.pretrained is not None:
-      state = state._replace(params=warm_start.pretrained_params(config, state.params, dataset))
+      params = warm_start.pretrained_params(config, lora.base(state.params), dataset)
+      state = state._replace(params=state.params | params)
 
   # --- the loop
   train_step = jax.jit(
@@ -158,9 +160,8 @@ def train(
         progress.flush()  # a checkpoint never holds parameters whose loss was not looked at
         results = None
         if is_evaluated:
-          results = evaluate(
-            recommender, state.params, dataset, 'validation', config.eval.ks, sample
-          )
+          params = optim.averaged_params(state)
+          results = evaluate(recommender, params, dataset, 'validation', config.eval.ks, sample)
           log.info('step %d  validation %s', step, _headline(results))
           evaluations = [*evaluations, (step, results)]
           writer.write_evaluation(step, results)

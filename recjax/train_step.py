@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from recjax import config as config_lib
-from recjax import loss, optim
+from recjax import lora, loss, optim
 from recjax.state import TrainState
 
 
@@ -20,26 +20,30 @@ def make_train_step(
 
   The batch `[B, T]` is cut into `grad_accumulation` micro-batches whose gradients are summed; the loss is
   a sum divided by the weights of the whole batch, so the cut changes nothing but the dropout masks, whose
-  keys fold (seed, step, micro-batch, layer).
+  keys fold (seed, step, micro-batch, layer). Frozen parameters leave as they came.
   """
   rate = optim.schedule(config.optim, config.num_train_steps)
   micro_batches = config.grad_accumulation
 
-  def micro_sums(params, batch, key):
+  def micro_sums(trained, frozen, batch, key):
+    params = lora.merge(optim.join(trained, frozen), config.model.lora_alpha)
     model = nnx.merge(graph, params)
     x_BTD = model.hidden(batch, key if config.model.dropout > 0 else None)
-    sums = loss.loss_sums(model.tables, x_BTD, batch, config.model.sid_softmax, text_targets)
+    sums = loss.loss_sums(
+      model.tables, x_BTD, batch, config.model.sid_softmax, text_targets, config.loss
+    )
     return sums.pop('loss'), sums
 
   def train_step(state: TrainState, batch: dict[str, jax.Array]):
     # Threefry masks are a visible share of a small model's step; XLA's own generator is not.
     key = jax.random.fold_in(jax.random.key(config.seed, impl='rbg'), state.step)
     total_weight = jnp.maximum(jnp.sum(batch['weights']), 1e-6)
+    trained, frozen = optim.split(state.params, config.optim)
 
     def body(carry, inputs):
       micro, index = inputs
       (nll, sums), gradients = jax.value_and_grad(micro_sums, has_aux=True)(
-        state.params, micro, jax.random.fold_in(key, index)
+        trained, frozen, micro, jax.random.fold_in(key, index)
       )
       return jax.tree.map(jnp.add, carry, (nll, sums, gradients)), None
 
@@ -49,18 +53,16 @@ def make_train_step(
     )
     if micro_batches == 1:
       (nll, sums), gradients = jax.value_and_grad(micro_sums, has_aux=True)(
-        state.params, jax.tree.map(lambda x: x[0], micros), jax.random.fold_in(key, 0)
+        trained, frozen, jax.tree.map(lambda x: x[0], micros), jax.random.fold_in(key, 0)
       )
     else:
       first = jax.tree.map(lambda x: x[0], micros)
-      (shape_nll, shape_sums) = jax.eval_shape(micro_sums, state.params, first, key)
-      zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), (shape_nll, shape_sums, state.params)
-      )
+      (shape_nll, shape_sums) = jax.eval_shape(micro_sums, trained, frozen, first, key)
+      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shape_nll, shape_sums, trained))
       (nll, sums, gradients), _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
     gradients = jax.tree.map(lambda g: g / total_weight, gradients)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt_state = tx.update(gradients, state.opt_state, trained)
+    params = optim.join(optax.apply_updates(trained, updates), frozen)
     metrics = {
       'loss': nll / total_weight,
       'learning_rate': rate(state.step),

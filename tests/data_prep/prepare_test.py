@@ -14,7 +14,7 @@ import pytest
 
 from data_prep import prepare
 from recjax import config as config_lib
-from recjax.data import dataset
+from recjax.data import dataset, loader, mixture, packing
 from tests.folders import contents
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -141,6 +141,18 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     'interactions/manifest.json',
     'interactions/tfds/sequences/1.0.0/sequences-train.array_record-00000-of-00001',
   }
+  # What is trained on: the fingerprint and the rows themselves.
+  config = make_config(tmp_path)
+  streams = []
+  for folder in ('out', 'swapped'):
+    data = dataset.Dataset.load(tmp_path / folder)
+    mix = mixture.build(config, data)
+    plan = packing.make_plan(mix, config_lib.Packing(row_length=64, rows=4))
+    rows = loader.Stream(mix, plan, groups=2).host_batch(0, 0, 1)
+    streams.append(
+      (loader.fingerprint(config, data, plan), {k: v.tobytes() for k, v in rows.items()})
+    )
+  assert streams[0] == streams[1]
 
 
 def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
