@@ -149,6 +149,18 @@ def check_stream(
   return not changed
 
 
+def check_optimizer(meta: Meta, optim: config_lib.Optim, folder: epath.Path) -> None:
+  """Raises a ValueError where the state of a checkpoint's optimizer would not fit today's."""
+  now = dataclasses.asdict(optim)
+  for name in ('optimizer', 'ema_decay', 'groups'):
+    old = meta.config['optim'].get(name)
+    if old != now[name]:
+      raise ValueError(
+        f'a resume must keep optim.{name} of the checkpoints in {folder}: {old!r}; got {now[name]!r}. '
+        f'Set --config.optim.{name}, or give a new --workdir with --config.checkpoint.init_from'
+      )
+
+
 def _of_source(abstract_params: Any, source: dict[str, Any]) -> Any:
   """What the checkpoint of a run with the model config `source` holds, in today's shards."""
   abstract = lora.base(abstract_params)

@@ -7,28 +7,14 @@ dataclasses below. Every error says what must hold, what was got and which field
 import dataclasses
 import hashlib
 import json
-import re
 import types
 import typing
 from typing import Any
 
 import ml_collections
 
-
-def check(condition: bool, must: str, got: Any, field: str) -> None:
-  """Raises the ValueError of a broken rule: what must hold, what was got, which field to set."""
-  if not condition:
-    raise ValueError(f'{must}; got {got!r}. Set --config.{field}')
-
-
-def check_positive(section: Any, prefix: str, *names: str) -> None:
-  for name in names:
-    value = getattr(section, name)
-    check(value > 0, f'{prefix}{name} must be positive', value, prefix + name)
-
-
-def check_choice(value: str, choices: tuple[str, ...], field: str) -> None:
-  check(value in choices, f'{field} must be one of {", ".join(choices)}', value, field)
+from recjax.checks import check, check_choice, check_pattern, check_positive
+from recjax.optim_config import Group, Optim, Stage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +85,7 @@ class Model:
   kv_heads: int = 4  # K
   head_width: int = 32  # H
   dropout: float = 0.0  # on the residual branches and the embedding
-  lora_rank: int = 0  # of adapters (LoRA), trained instead of the rest; 0: none
+  lora_rank: int = 0  # of adapters (LoRA), trained instead of all that no group names; 0: none
   lora_alpha: float = 16.0  # adapters count alpha / rank times
   lora_targets: str = 'attention|ff'  # a regular expression: the kernels that get an adapter
   sid_softmax: str = 'level'  # level | full: what the scores at a SID position are normalised over
@@ -116,6 +102,8 @@ class Model:
     check(
       self.lora_rank >= 0, 'model.lora_rank must not be negative', self.lora_rank, 'model.lora_rank'
     )
+    check_positive(self, 'model.', 'lora_alpha')
+    check_pattern(self.lora_targets, 'model.lora_targets')
     check(
       self.heads % self.kv_heads == 0,
       f'model.heads ({self.heads}) must be a multiple of model.kv_heads',
@@ -180,83 +168,6 @@ class Packing:
       self.examples,
       'packing.examples',
     )
-
-
-SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Group:
-  """Parameters that are trained differently; of several groups that match, the first one counts."""
-
-  pattern: str  # a regular expression, searched in paths such as 'layers/attention/q/kernel'
-  learning_rate: float = 1.0  # a factor on the run's
-  weight_decay: float = 1.0  # a factor on the run's
-  frozen: bool = False  # neither gradient nor update nor moments; with adapters, False trains them
-
-  def __post_init__(self):
-    field = 'optim.groups.<name>'
-    try:
-      re.compile(self.pattern)
-    except re.error as error:
-      raise ValueError(
-        f'a pattern must be a regular expression ({error}); got {self.pattern!r}. '
-        f'Set --config.{field}.pattern'
-      ) from error
-    check(
-      self.learning_rate > 0,
-      'a factor on the learning rate must be positive (frozen=True trains nothing)',
-      self.learning_rate,
-      f'{field}.learning_rate',
-    )
-    check(
-      self.weight_decay >= 0,
-      'a factor on the weight decay must not be negative',
-      self.weight_decay,
-      f'{field}.weight_decay',
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Optim:
-  optimizer: str = 'adamw'  # adamw | adafactor
-  learning_rate: float = 1e-3
-  schedule: str = 'cosine'  # cosine | linear | constant | inverse_sqrt, after the warm-up
-  warmup_steps: int = 100
-  weight_decay: float = 0.1
-  b1: float = 0.9
-  b2: float = 0.98
-  eps: float = 1e-8
-  parameter_scale: bool = True  # adafactor: steps in proportion to a parameter's own size, as T5
-  clip_norm: float = 1.0  # of the gradient of all trained parameters; 0: no clipping
-  ema_decay: float = 0.0  # of the averaged parameters, which are evaluated and exported; 0: none
-  groups: dict[str, Group] = dataclasses.field(default_factory=dict)
-
-  def __post_init__(self):
-    check_positive(self, 'optim.', 'learning_rate', 'eps')
-    check_choice(self.optimizer, ('adamw', 'adafactor'), 'optim.optimizer')
-    check_choice(self.schedule, SCHEDULES, 'optim.schedule')
-    for name in ('warmup_steps', 'weight_decay', 'clip_norm'):
-      value = getattr(self, name)
-      check(value >= 0, f'optim.{name} must not be negative', value, f'optim.{name}')
-    for name in ('b1', 'b2', 'ema_decay'):
-      value = getattr(self, name)
-      check(0 <= value < 1, f'optim.{name} must be in [0, 1)', value, f'optim.{name}')
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage:
-  """One stage of a run; what it does not set is the run's."""
-
-  num_train_steps: int
-  mixture: tuple[str, ...] = ()  # the components that are active; empty: all
-  learning_rate: float | None = None
-  schedule: str | None = None
-  warmup_steps: int | None = None
-  groups: dict[str, Group] = dataclasses.field(default_factory=dict)  # before those of optim.groups
-
-  def __post_init__(self):
-    check_positive(self, 'stages.<name>.', 'num_train_steps')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

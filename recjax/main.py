@@ -13,18 +13,20 @@ from tqdm import tqdm
 
 from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
-from recjax import distributed, optim, sharding
+from recjax import distributed, lora, optim, sharding
 from recjax import state as state_lib
+from recjax.data import vocabulary
 from recjax.data.dataset import Dataset, prepared_dir
 from recjax.evaluate import evaluate_best
+from recjax.models import pretrained
 from recjax.recommend import Recommender, recommend_file
 from recjax.report import report_run
 from recjax.stages import train_stages
-from recjax.train import claim_workdir
+from recjax.train import check_workdir
 
 log = logging.getLogger('recjax')
 
-MODES = ('train', 'evaluate', 'recommend', 'prepare', 'report')
+MODES = ('train', 'evaluate', 'recommend', 'export', 'prepare', 'report')
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The experiment: configs/NAME.py or configs/NAME.py:VARIANT.', lock_config=True
@@ -34,13 +36,15 @@ _MODE = flags.DEFINE_enum(
   'mode',
   'train',
   MODES,
-  'train (to the report), evaluate (the best checkpoint of the workdir), recommend, prepare (the data '
-  'alone), report (from what the workdir holds).',
+  'train (to the report), evaluate (the best checkpoint of the workdir), recommend, export (for '
+  'transformers), prepare (the data alone), report (from what the workdir holds).',
 )
 _HISTORIES = flags.DEFINE_string(
   'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
 )
-_OUT = flags.DEFINE_string('out', None, 'recommend: where to write JSON lines.')
+_OUT = flags.DEFINE_string(
+  'out', None, 'recommend: where to write JSON lines. export: the folder to make.'
+)
 _K = flags.DEFINE_integer('k', 20, 'recommend: items a history.')
 
 
@@ -108,6 +112,11 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
   """Dispatches on the mode."""
   if mode == 'recommend' and not (_HISTORIES.value and _OUT.value):
     raise ValueError('--mode=recommend must be told --histories=FILE and --out=FILE')
+  if mode == 'export' and not (_OUT.value and config.model.pretrained):
+    raise ValueError(
+      '--mode=export must be told --out=FOLDER and --config.model.pretrained, the folder that training '
+      'began with: its config.json and tokenizer files are copied'
+    )
   mesh = sharding.make_mesh(config.mesh)
   log.info(
     'process %d of %d, %d devices (%s), mesh %s, workdir %s',
@@ -115,9 +124,16 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
     *(jax.devices()[0].device_kind, dict(mesh.shape), workdir),
   )
   if mode == 'train':
-    claim_workdir(config, workdir)
+    check_workdir(config, workdir)
   dataset = _prepared(config)
   if mode == 'prepare':
+    return
+  if mode == 'export':
+    params, _ = _best_params(config, workdir, dataset, mesh)
+    params = lora.merge(params, config.model.lora_alpha)
+    space = dataset.vocabulary.space
+    pretrained.export(_OUT.value, params, space, config.model.pretrained, vocabulary.SPECIALS)
+    log.info('exported to %s', _OUT.value)
     return
   if mode != 'report':
     recommender = Recommender(config, dataset, mesh)

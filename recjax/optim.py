@@ -142,10 +142,10 @@ def _scaled_by_parameter() -> optax.GradientTransformation:
   )
 
 
-def _adafactor(optim: Optim) -> list[optax.GradientTransformation]:
+def _adafactor(optim: Optim) -> optax.GradientTransformation:
   """Shazeer & Stern (arXiv 1804.04235): factored second moments of matrices, updates of RMS at most 1."""
-  steps = [optax.scale_by_factored_rms(), _clipped_by_rms()]
-  return [*steps, _scaled_by_parameter()] if optim.parameter_scale else steps
+  scaled = _scaled_by_parameter() if optim.parameter_scale else optax.identity()
+  return optax.chain(optax.scale_by_factored_rms(), _clipped_by_rms(), scaled)
 
 
 class Averaged(NamedTuple):
@@ -212,17 +212,18 @@ def optimizer(optim: Optim, num_train_steps: int) -> optax.GradientTransformatio
     A transformation whose `init` takes the whole tree of parameters, and whose `update` takes and returns
     the trained part (see `split`). `init` raises a ValueError where a group names no parameter.
   """
-  steps = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm > 0 else []
   if optim.optimizer == 'adafactor':
-    steps += _adafactor(optim)
+    direction = _adafactor(optim)
   else:
-    steps.append(optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps))
-  steps += [
+    direction = optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps)
+  # What is switched off keeps its place, so that the tree of the state stays the same.
+  inner = optax.chain(
+    optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity(),
+    direction,
     _decayed_weights(optim),
     optax.scale_by_learning_rate(schedule(optim, num_train_steps)),
     _scaled_by_group(optim),
-  ]
-  inner = optax.chain(*steps)
+  )
   if optim.ema_decay > 0:
     inner = _averaging(inner, optim.ema_decay)
 

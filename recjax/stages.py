@@ -14,9 +14,11 @@ from etils import epath
 import jax
 
 from recjax import config as config_lib
+from recjax import optim
+from recjax import state as state_lib
 from recjax.data.dataset import Dataset
 from recjax.recommend import Recommender
-from recjax.train import claim_workdir, train
+from recjax.train import train
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +68,18 @@ def train_stages(
 
   Returns:
     The parameters of the last stage's best checkpoint, on the mesh, and its step.
+
+  Raises:
+    ValueError: before any stage is trained, where a group of one of them names no parameter.
   """
-  *earlier, last = plan(config, workdir)
-  for name, stage_config, folder in earlier:
+  stages = plan(config, workdir)
+  for _, stage_config, _ in stages:
+    tx = optim.optimizer(stage_config.optim, stage_config.num_train_steps)
+    state_lib.abstract_state(stage_config, dataset.vocabulary.space, tx, mesh)
+  for name, stage_config, folder in stages[:-1]:
     log.info('stage %s, %d steps', name, stage_config.num_train_steps)
-    claim_workdir(stage_config, folder)
     train(stage_config, folder, dataset, recommender, mesh)
-  name, stage_config, folder = last
+  name, stage_config, folder = stages[-1]
   if name:
     log.info('stage %s, %d steps', name, stage_config.num_train_steps)
   return train(stage_config, folder, dataset, recommender, mesh)

@@ -32,32 +32,33 @@ LOCATIONS = ('raw_dir', 'prepared_dir', 'download', 'download_url')
 HOW_TO_COMPUTE = ('compute_dtype', 'remat', 'scan_unroll')
 
 
-def claim_workdir(config: config_lib.Config, workdir: epath.Path) -> None:
-  """Writes the config into a new workdir, or checks that an old one belongs to this config.
-
-  Raises:
-    ValueError: the workdir belongs to another config; the message names what differs.
-  """
+def check_workdir(config: config_lib.Config, workdir: epath.Path) -> None:
+  """Raises a ValueError that names what differs, where a workdir belongs to another config."""
   path = workdir / 'config.json'
-  config_dict = json.loads(json.dumps(config.to_dict()))
-  if path.exists():
-    old = json.loads(path.read_text())
-    different = [
-      f'{section}.{name} ({old.get(section, {}).get(name)!r} there, {value!r} here)'
-      for section in IDENTITY
-      for name, value in config_dict[section].items()
-      if old.get(section, {}).get(name) != value and name not in LOCATIONS + HOW_TO_COMPUTE
-    ]
-    if different:
-      raise ValueError(
-        f'workdir {workdir} belongs to another config; different are {", ".join(different)}. '
-        'Give a new --workdir, or set the old values'
-      )
+  if not path.exists():
+    return
+  old = json.loads(path.read_text())
+  different = [
+    f'{section}.{name} ({old.get(section, {}).get(name)!r} there, {value!r} here)'
+    for section in IDENTITY
+    for name, value in json.loads(json.dumps(config.to_dict()[section])).items()
+    if old.get(section, {}).get(name) != value and name not in LOCATIONS + HOW_TO_COMPUTE
+  ]
+  if different:
+    raise ValueError(
+      f'workdir {workdir} belongs to another config; different are {", ".join(different)}. '
+      'Give a new --workdir, or set the old values'
+    )
+
+
+def _claim_workdir(config: config_lib.Config, workdir: epath.Path) -> None:
+  """Writes the config into the workdir; from now on it belongs to this config."""
+  check_workdir(config, workdir)
   if distributed.is_host0():
     workdir.mkdir(parents=True, exist_ok=True)
     partial = workdir / 'config.json.partial'
-    partial.write_text(json.dumps(config_dict, indent=2))
-    partial.replace(path)
+    partial.write_text(json.dumps(config.to_dict(), indent=2))
+    partial.replace(workdir / 'config.json')
 
 
 def _patience_is_out(evaluations: list, patience: int) -> bool:
@@ -109,12 +110,14 @@ def train(
   abstract = state_lib.abstract_state(config, space, tx, mesh)
   log.info('parameters\n%s', sharding.parameter_table(abstract.params, mesh))
   log.info('%s', optim.describe(abstract.params, config.optim))
+  _claim_workdir(config, workdir)  # nothing was written before, so bad input leaves no workdir
   checkpoints = Checkpoints(workdir, config.checkpoint.max_to_keep)
   examples_seen, evaluations = 0, []
   start = checkpoints.latest_step() or 0
   if start:
     meta = checkpoints.meta(start)
     checkpoint_lib.check_code_space(meta, dataset.sids.code_space_hash, checkpoints.folder)
+    checkpoint_lib.check_optimizer(meta, config.optim, checkpoints.folder)
     same = checkpoint_lib.check_stream(
       meta, fingerprint, checkpoints.folder, config.checkpoint.allow_new_stream
     )
@@ -182,9 +185,7 @@ def _next_batch(
   batches: Iterator[dict[str, np.ndarray]], progress: Progress, mesh: jax.sharding.Mesh
 ) -> dict[str, jax.Array]:
   start = time.monotonic()
-  rows = next(batches)
-  rows.pop('dropped')
-  batch = sharding.host_rows(rows, mesh)
+  batch = sharding.host_rows(next(batches), mesh)
   progress.waited(time.monotonic() - start)
   return batch
 

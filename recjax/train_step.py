@@ -68,6 +68,7 @@ def make_train_step(
       'learning_rate': rate(state.step),
       'grad_norm': optax.tree.norm(gradients),
       'tokens': jnp.sum(batch['segments'] > 0),
+      'history_items_dropped': jnp.sum(batch['dropped']),
     }
     for name in [name for name in sums if name.startswith('loss_')]:
       metrics[name] = sums[name] / jnp.maximum(sums[name.replace('loss_', 'weight_')], 1e-6)

@@ -1,12 +1,18 @@
 """Eight fake CPU devices and strict shapes for every test; set before jax is imported anywhere."""
 
 import os
+import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 ).strip()
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+# Tests of whole runs, also those in processes of their own, compile the same programs: once is enough.
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR', os.path.join(tempfile.gettempdir(), 'recjax-test-cache')
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 
 import jax
 import pytest

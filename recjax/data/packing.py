@@ -157,7 +157,7 @@ def pack(group: list[tuple[Part, Example]], plan: Plan, start_id: int = 0) -> di
     int32 `tokens`, `targets` (of the position before: next-token prediction), `segments` (from 1; 0 is
     padding) and `positions` (from 0 in each segment), float32 `weights`, each `[R, T]`; for an
     encoder–decoder these are the target side, and `encoder_tokens`, `encoder_segments` and
-    `encoder_positions` the inputs. And int64 `[1]` `dropped`, the units of history that the group lost.
+    `encoder_positions` the inputs. And int32 `[R]` `dropped`, whose sum is the units of history lost.
   """
   examples, row_of, dropped = fit([example for _, example in group], plan)
   sides = {'': plan.capacity[-1]}
@@ -189,4 +189,5 @@ def pack(group: list[tuple[Part, Example]], plan: Plan, start_id: int = 0) -> di
     end = ends[''][row]
     arrays['targets'][row, end - len(learnt) : end] = learnt
     arrays['weights'][row, end - len(example.targets) : end] = part.loss_weight
-  return arrays | {'dropped': np.array([dropped])}
+  # A number a row, so that it travels like the rest of the batch.
+  return arrays | {'dropped': np.array([dropped] + [0] * (plan.rows - 1), np.int32)}

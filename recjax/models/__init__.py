@@ -66,6 +66,7 @@ def shape_of(model: config_lib.Model) -> DecoderConfig | T5Config:
     compute_dtype=model.compute_dtype,
     remat=model.remat,
     scan_unroll=model.scan_unroll,
+    attention=model.attention,
   )
 
 

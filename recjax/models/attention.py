@@ -1,7 +1,19 @@
-"""Attention behind one function for training and prefill, and one for beams that share a prompt."""
+"""Attention behind one function for training and prefill, and one for beams that share a prompt.
+
+What computes the first is chosen by the case: cuDNN's or the TPU's fused kernel, XLA through
+`jax.nn.dot_product_attention`, or the plain path below, which serves every case.
+"""
+
+import functools
+import logging
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from recjax.models import splash
+
+log = logging.getLogger(__name__)
 
 MASKED = -1e30  # finite, so that a row that may attend to nothing stays finite
 
@@ -40,6 +52,101 @@ def _softmax(
   return jax.nn.softmax(jnp.where(mask, logits, MASKED), axis=-1)
 
 
+class PackedCausal(NamedTuple):
+  """What the mask of packed causal rows is made of, for a kernel that makes it itself.
+
+  The tokens of a segment stand side by side, so that distances are those of the row.
+
+  Attributes:
+    segments_BT: int32; 0 is padding.
+    window: int32 scalar; see `recjax.models.gemma.DecoderConfig.windows`.
+    windows: the values that it can take, known when tracing.
+  """
+
+  segments_BT: jax.Array
+  window: jax.Array
+  windows: tuple[int, ...]
+
+
+def _platform() -> str:
+  """Where the program will run: on the devices of the mesh that is set, else on the default ones."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return jax.default_backend() if device is None else device.platform
+
+
+def _widest_cudnn_head() -> int:
+  """256 from the Hopper generation on."""
+  capability = getattr(jax.devices()[0], 'compute_capability', '0')
+  return 256 if float(capability) >= 9 else 128
+
+
+def _lacks(path: str, platform: str, q_BTNH, k_BSKH, softcap, bias, packed) -> str:
+  """Why a path cannot serve a case; empty where it can."""
+  (B, T, N, H), (S, K) = q_BTNH.shape, k_BSKH.shape[1:3]
+  if path == 'splash':
+    if platform != 'tpu':
+      return 'it is a kernel of the TPU'
+    if bias is not None or packed is None:
+      return 'it takes causal self-attention without a bias'
+    return splash.lacks(B, T, N, K, H)
+  if softcap:
+    return 'it has no soft-cap of the logits'
+  if path == 'xla':
+    return ''
+  if platform not in ('gpu', 'cuda'):
+    return 'it is a kernel of the GPU'
+  if bias is not None:
+    return 'segments and a bias would be written out as one array [B, N, T, S]'
+  if q_BTNH.dtype not in (jnp.bfloat16, jnp.float16):
+    return f'it computes in bfloat16 or float16, not in {q_BTNH.dtype}'
+  if H % 8 or _widest_cudnn_head() < H:
+    return f'the head width {H} is not a multiple of 8 up to {_widest_cudnn_head()}'
+  if T % 2 or S % 2:
+    return f'the row lengths {T} and {S} are not both even'
+  return ''
+
+
+AUTO = {
+  'tpu': ('splash', 'xla'),
+  'gpu': ('cudnn', 'xla'),
+  'cuda': ('cudnn', 'xla'),
+}
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+  log.warning(message)
+
+
+def choose(
+  implementation: str,
+  q_BTNH: jax.Array,
+  k_BSKH: jax.Array,
+  softcap: float = 0.0,
+  bias: jax.Array | None = None,
+  packed: PackedCausal | None = None,
+) -> str:
+  """The path that serves a case: 'splash', 'cudnn', 'xla' or 'plain'.
+
+  'auto' takes the first that applies; on the CPU the plain one, which is the fastest there. A path asked
+  for by name that does not apply gives way to the plain one. A log line says once a reason that the plain
+  path was taken on an accelerator, or instead of what was asked for.
+  """
+  if implementation == 'plain':
+    return 'plain'
+  platform = _platform()
+  asked = AUTO.get(platform, ()) if implementation == 'auto' else (implementation,)
+  reasons = []
+  for path in asked:
+    reason = _lacks(path, platform, q_BTNH, k_BSKH, softcap, bias, packed)
+    if not reason:
+      return path
+    reasons.append(f'{path}: {reason}')
+  if reasons:
+    _log_once(f'attention takes the plain path on {platform} ({"; ".join(reasons)})')
+  return 'plain'
+
+
 def attend(
   q_BTNH: jax.Array,
   k_BSKH: jax.Array,
@@ -47,6 +154,8 @@ def attend(
   mask_BTS: jax.Array,
   softcap: float = 0.0,
   bias: jax.Array | None = None,
+  packed: PackedCausal | None = None,
+  implementation: str = 'plain',
 ) -> jax.Array:
   """Grouped-query attention; queries come scaled. Softmax in float32.
 
@@ -54,13 +163,32 @@ def attend(
     q_BTNH: queries.
     k_BSKH: keys, each for N / K heads.
     v_BSKH: values.
-    mask_BTS: bool, the keys that may be seen; B or T may be 1.
+    mask_BTS: bool, the keys that may be seen; B or T may be 1. What a query that sees none attends to is
+      left open.
     softcap: 0 for none.
     bias: float32, added to the logits after the soft-cap: `[N, T, S]` or `[B, N, T, S]`, T may be 1.
+    packed: what the mask says, if it is the mask of packed causal rows.
+    implementation: 'auto' or the name of a path; see `choose`.
 
   Returns:
     x_BTNH, in the type of the queries.
   """
+  path = choose(implementation, q_BTNH, k_BSKH, softcap, bias, packed)
+  if path == 'splash':
+    return splash.attend(q_BTNH, k_BSKH, v_BSKH, *packed, softcap=softcap)
+  if path == 'plain':
+    return _plain(q_BTNH, k_BSKH, v_BSKH, mask_BTS, softcap, bias)
+  if bias is not None:
+    bias = bias.reshape(-1, *bias.shape[-3:])
+  B, T = q_BTNH.shape[:2]
+  mask_B1TS = jnp.broadcast_to(mask_BTS[:, None], (B, 1, T, k_BSKH.shape[1]))
+  return jax.nn.dot_product_attention(
+    q_BTNH, k_BSKH, v_BSKH, bias, mask_B1TS, scale=1.0, implementation=path
+  )
+
+
+def _plain(q_BTNH, k_BSKH, v_BSKH, mask_BTS, softcap, bias):
+  """Two matrix products and a softmax, for every case."""
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
   q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)

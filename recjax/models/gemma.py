@@ -44,6 +44,7 @@ class DecoderConfig:
     tied: the output reads the input's tables.
     query_scale: of the attention's logits; None: head_width ** -0.5.
     remat: 'none' or 'full'; scan_unroll: layers a step of the scan.
+    attention: 'auto' or the path that computes it; see `recjax.models.attention.choose`.
 
   Raises:
     ValueError: a per-layer field has another length than the depth, or the heads do not divide.
@@ -74,6 +75,7 @@ class DecoderConfig:
   compute_dtype: str = 'float32'
   remat: str = 'none'
   scan_unroll: int = 1
+  attention: str = 'auto'
 
   def __post_init__(self):
     for name in ('windows', 'rope_bases', 'rope_factors'):
@@ -176,12 +178,17 @@ class Block(nnx.Module):
     x = self._add(x, self.attention.out(attended), 'attention_post_norm', keys[0])
     return self._add(x, self.ff(self.ff_norm(x)), 'ff_post_norm', keys[1])
 
-  def __call__(self, x_BTD, positions_BT, mask_BTS, distance_BTS, this: PerLayer, key):
+  def __call__(self, x_BTD, segments_BT, positions_BT, mask_BTS, distance_BTS, this: PerLayer, key):
     """x_BTD after this layer, and its keys and values `[B, S, K, H]`."""
     q, k, v = self.attention.qkv(self.attention_norm(x_BTD), positions_BT, this)
     q = constrain(q, 'heads')
     mask_BTS = mask_BTS & this.sees(distance_BTS)
-    attended = attention.attend(q, k, v, mask_BTS, self.config.attention_softcap)
+    packed = attention.PackedCausal(segments_BT, this.window, self.config.windows)
+    attended = attention.attend(
+      *(q, k, v, mask_BTS, self.config.attention_softcap),
+      packed=packed,
+      implementation=self.config.attention,
+    )
     keys = (None, None) if key is None else jax.random.split(key)
     return constrain(self._finish(x_BTD, attended, keys), 'residual'), (k, v)
 
@@ -259,7 +266,7 @@ class Gemma(nnx.Module):
       layer_keys = (jax.random.split(key, self.config.depth),)
 
     def body(block, x, this, layer_key=None):
-      return block(x, positions_BT, mask, distance, this, layer_key)
+      return block(x, segments_BT, positions_BT, mask, distance, this, layer_key)
 
     x_BTD, kv = self._scan(body, x_BTD, *layer_keys)
     return self.final_norm(x_BTD), kv

@@ -113,6 +113,7 @@ class Attention(nnx.Module):
 
   def __init__(self, config: T5Config, rngs: nnx.Rngs):
     D, N, H = config.width, config.heads, config.head_width
+    self.implementation = config.attention
     self.q = Linear('...D,DNH->...NH', (D, N, H), D * H, rngs)
     self.k = Linear('...D,DNH->...NH', (D, N, H), D, rngs)
     self.v = Linear('...D,DNH->...NH', (D, N, H), D, rngs)
@@ -124,7 +125,9 @@ class Attention(nnx.Module):
 
   def __call__(self, x_BTD, kv, mask_BTS, bias=None):
     q = constrain(self.q(x_BTD), 'heads')
-    return self.out(attention.attend(q, *kv, mask_BTS, bias=bias))
+    return self.out(
+      attention.attend(q, *kv, mask_BTS, bias=bias, implementation=self.implementation)
+    )
 
 
 class PlainFeedForward(nnx.Module):
@@ -213,9 +216,9 @@ class Stack(nnx.Module):
     bias = self.relative_bias(x_BTD.shape[1])
     keys = ()
     if key is not None:
-      first, last, *keys = jax.random.split(key, 2 + self.depth)
+      split = jax.random.split(key, 2 + self.depth)
+      first, last, keys = split[0], split[1], (split[2:],)
       x_BTD = dropout(x_BTD, first, self.config.dropout)
-      keys = (jnp.stack(keys),)
 
     def body(block, x, layer_key=None):
       return block(x, mask_BTS, bias, layer_key, encoded_BSD, cross_mask_BTS)

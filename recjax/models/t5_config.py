@@ -29,6 +29,7 @@ class T5Config:
   compute_dtype: str = 'float32'
   remat: str = 'none'
   scan_unroll: int = 1
+  attention: str = 'auto'  # see `recjax.models.attention.choose`
 
 
 def _v1_0(depth: int, width: int, ff_width: int, heads: int, head_width: int) -> T5Config:

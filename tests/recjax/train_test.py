@@ -1,6 +1,7 @@
 """Training: restarts, accumulation, meshes, and what stops a run."""
 
 import dataclasses
+import json
 import re
 
 from etils import epath
@@ -9,17 +10,16 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
-from recjax import sharding
+from recjax import lora, sharding
 from recjax.data import loader
 from recjax.recommend import Recommender
-from recjax.train import claim_workdir, train
+from recjax.train import check_workdir, train
 from recjax.writer import read_metrics
 
 
 def run(config, dataset, workdir, mesh=None):
   mesh = sharding.make_mesh(mesh or config.mesh)
   workdir = epath.Path(workdir)
-  claim_workdir(config, workdir)
   return train(config, workdir, dataset, Recommender(config, dataset, mesh), mesh)
 
 
@@ -31,9 +31,23 @@ def assert_trees(check, a, b):
   jax.tree.map(lambda x, y: check(np.asarray(x), np.asarray(y)), a, b)
 
 
-def test_six_steps_equal_three_steps_a_restart_and_three_steps(tiny_world, tmp_path, monkeypatch):
+AVERAGED_GROUPS = {
+  'optimizer': 'adafactor',
+  'ema_decay': 0.5,
+  'groups': {
+    'sid': config_lib.Group(pattern='tables/sid', learning_rate=3.0),
+    'text': config_lib.Group(pattern='tables/text', frozen=True),
+  },
+}
+
+
+@pytest.mark.parametrize('optim', [{}, AVERAGED_GROUPS], ids=['adamw', 'averaged_groups'])
+def test_six_steps_equal_three_steps_a_restart_and_three_steps(
+  tiny_world, tmp_path, monkeypatch, optim
+):
   config, dataset = tiny_world
   config = with_(config, eval_every_steps=6, eval=with_(config.eval, eval_users=16))
+  config = with_(config, optim=with_(config.optim, **optim))
   straight = run(config, dataset, tmp_path / 'straight')
 
   host_batch = loader.Stream.host_batch
@@ -54,6 +68,9 @@ def test_six_steps_equal_three_steps_a_restart_and_three_steps(tiny_world, tmp_p
   assert [row['loss'] for row in again] == [row['loss'] for row in rows]
   assert rows[-1]['validation/recall@10'] == again[-1]['validation/recall@10']
   assert rows[-1]['loss'] < rows[0]['loss']
+  other = with_(config, optim=with_(config.optim, ema_decay=0.25))
+  with pytest.raises(ValueError, match=r'a resume must keep optim.ema_decay.*got 0.25. Set --conf'):
+    run(other, dataset, tmp_path / 'stopped')
 
 
 def test_accumulation_and_mesh_change_nothing_but_rounding(tiny_world, tmp_path):
@@ -108,16 +125,43 @@ def test_init_from_starts_at_the_parameters_of_another_run(tiny_world, tmp_path)
     run(with_(config, checkpoint=missing), dataset, tmp_path / 'third')
 
 
+def test_adapters_start_at_a_run_without_and_are_merged_for_one_without(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  config = with_(config, num_train_steps=2, eval=with_(config.eval, eval_users=16))
+  base, _ = run(config, dataset, tmp_path / 'base')
+
+  def after(source, steps, rate, **model):
+    checkpoint = with_(config.checkpoint, init_from=str(tmp_path / source))
+    optim = with_(config.optim, learning_rate=rate, warmup_steps=0, weight_decay=0.0)
+    model = with_(config.model, **model)
+    return with_(config, checkpoint=checkpoint, num_train_steps=steps, model=model, optim=optim)
+
+  adapting = after('base', 2, 0.1, lora_rank=2, lora_alpha=6.0)
+  adapted, _ = run(adapting, dataset, tmp_path / 'adapted')
+  assert_trees(np.testing.assert_array_equal, lora.base(adapted), base)
+  whole, _ = run(after('adapted', 1, 1e-30), dataset, tmp_path / 'whole')
+  assert_trees(np.testing.assert_array_equal, whole, jax.jit(lora.merge)(adapted, 6.0))
+  assert not np.array_equal(
+    whole['layers']['ff']['up']['kernel'], base['layers']['ff']['up']['kernel']
+  )
+  metrics = [read_metrics(tmp_path / name)[-1] for name in ('adapted', 'whole')]
+  assert metrics[0]['validation/recall@10'] == metrics[1]['validation/recall@10']
+
+
 def test_a_workdir_belongs_to_its_config(tiny_world, tmp_path):
-  config, _ = tiny_world
+  config, dataset = tiny_world
   workdir = epath.Path(tmp_path)
-  claim_workdir(config, workdir)
-  claim_workdir(with_(config, batch_size=32, data=with_(config.data, raw_dir='/else')), workdir)
+  too_many_hosts = with_(config, batch_size=16, grad_accumulation=16)
+  with pytest.raises(ValueError, match=r'multiple of the batch shards x grad_accumulation \(128\)'):
+    run(too_many_hosts, dataset, workdir / 'new')
+  assert not (workdir / 'new').exists()  # bad input claims nothing
+  workdir.joinpath('config.json').write_text(json.dumps(config.to_dict()))
+  check_workdir(with_(config, batch_size=32, data=with_(config.data, raw_dir='/else')), workdir)
   other = with_(config, model=with_(config.model, width=32))
   with pytest.raises(
     ValueError, match=r'belongs to another config.*model.width \(16 there, 32 here'
   ):
-    claim_workdir(other, workdir)
+    check_workdir(other, workdir)
 
 
 def test_patience_stops_a_run_that_gets_no_better(tiny_world, tmp_path):

@@ -36,7 +36,7 @@ def test_rows_hold_every_token_target_and_weight():
     (PART, example(int(rng.integers(1, 5)), int(rng.integers(1, 7)), 100 * i)) for i in range(12)
   ]
   arrays = pack(group, Plan(12, 5, 32))
-  assert arrays['dropped'].tolist() == [0]
+  assert arrays['dropped'].tolist() == [0] * 5
   found = 0
   for row in range(5):
     for segment in range(1, arrays['segments'][row].max() + 1):
