@@ -71,7 +71,10 @@ def test_a_given_model_is_copied_and_checked(tmp_path):
   items = write_items(tmp_path)
   given = tmp_path / 'given.model'
   given.write_bytes(texts.train_model(TITLES, 280))
-  assert texts.write_tokenizer(items, data(sentencepiece=str(given)), None, epath.Path(tmp_path))['made'] == 'copied'
+  assert (
+    texts.write_tokenizer(items, data(sentencepiece=str(given)), None, epath.Path(tmp_path))['made']
+    == 'copied'
+  )
   assert (tmp_path / texts.MODEL).read_bytes() == given.read_bytes()
   given.write_bytes(b'no model')
   with pytest.raises(ValueError, match=r'given\.model must be .*--config\.data\.sentencepiece'):
