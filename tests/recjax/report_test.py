@@ -229,13 +229,15 @@ def test_report_of_a_run(tmp_path, monkeypatch):
   by_split = {'validation': _metrics(0.3), 'test': _metrics(0.4)}
   baselines = {'popularity': _metrics(0.1) | {'validation': _metrics(0.2)}}
   mix = types.SimpleNamespace(describe=lambda: [{'name': 'next_item', 'share': 1.0, 'units': 7}])
-  results = {'metrics': by_split, 'baselines': baselines, 'users_per_sec': 31.5}
-  monkeypatch.setattr(report_lib.evaluate, 'evaluate_best', lambda *args: results)
+  results = {'step': 12, 'metrics': by_split, 'baselines': baselines, 'users_per_sec': 31.5}
   monkeypatch.setattr(report_lib.mixture, 'build', lambda *args: mix)
   config = config_lib.from_config_dict(config_lib.defaults(source='synthetic', name='tiny'))
-  params = {'a': np.zeros((3, 4)), 'b': np.zeros(5)}
   workdir = tmp_path / 'run'
-  report_lib.report_run(config, workdir, dataset, None, params, 12)
+  workdir.mkdir()
+  with pytest.raises(ValueError, match=r'evaluation.json must exist.*--mode=evaluate'):
+    report_lib.report_run(config, workdir, dataset, 17)
+  (workdir / 'evaluation.json').write_text(json.dumps(results))
+  report_lib.report_run(config, workdir, dataset, 17)
   report = json.loads((workdir / 'report.json').read_text())
   assert report['metrics'] == by_split
   assert report['baselines'] == baselines
@@ -245,9 +247,6 @@ def test_report_of_a_run(tmp_path, monkeypatch):
   assert report['run']['best_step'] == 12
   assert report['sids']['examples'][1] == {'title': 'text of 2', 'sid': [4, 5]}
   assert report['config'] == json.loads(json.dumps(config.to_dict()))
-  monkeypatch.setattr(report_lib.distributed, 'is_host0', lambda: False)
-  report_lib.report_run(config, tmp_path / 'other', dataset, None, params, 12)
-  assert not (tmp_path / 'other').exists()
 
 
 def test_commit_and_versions():
