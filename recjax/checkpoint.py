@@ -1,6 +1,7 @@
 """Checkpoints: parameters, optimizer, and where the run stands, saved asynchronously by Orbax."""
 
 import dataclasses
+import os
 from typing import Any
 
 from etils import epath
@@ -42,6 +43,8 @@ class Checkpoints:
 
   def __init__(self, workdir: epath.PathLike, max_to_keep: int = 1, read_only: bool = False):
     folder = epath.Path(workdir) / 'checkpoints'
+    if '://' not in os.fspath(folder):
+      folder = folder.absolute()  # Orbax takes no relative path
     keep = _managers.AnyPreservationPolicy(
       [
         _managers.LatestN(max_to_keep),

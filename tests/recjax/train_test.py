@@ -164,10 +164,11 @@ def test_a_workdir_belongs_to_its_config(tiny_world, tmp_path):
     check_workdir(other, workdir)
 
 
-def test_patience_stops_a_run_that_gets_no_better(tiny_world, tmp_path):
+def test_patience_stops_a_run_that_gets_no_better(tiny_world, tmp_path, monkeypatch):
   config, dataset = tiny_world
+  monkeypatch.chdir(tmp_path)  # and a workdir may be relative, as the default one is
   optim = with_(config.optim, learning_rate=1e-30, warmup_steps=0)
   evaluation = with_(config.eval, patience=1, eval_users=16)
   config = with_(config, optim=optim, eval=evaluation, eval_every_steps=1, num_train_steps=6)
-  run(config, dataset, tmp_path)
-  assert [row['step'] for row in read_metrics(tmp_path)] == [1, 2]
+  run(config, dataset, 'runs/one')
+  assert [row['step'] for row in read_metrics('runs/one')] == [1, 2]
