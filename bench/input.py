@@ -1,6 +1,6 @@
 """How fast examples become packed rows on one core.
 
-Command:  python bench/input.py --config=configs/beauty.py:cpu   (after --mode=prepare)
+Command:  python -m bench.input --config=configs/beauty.py:cpu   (after --mode=prepare)
 """
 
 import json

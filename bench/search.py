@@ -2,7 +2,7 @@
 
 The rival encodes the same history once per item: what the search would cost without a trie.
 
-Command:  python bench/search.py --config=configs/beauty.py:cpu   (after --mode=prepare; untrained weights)
+Command:  python -m bench.search --config=configs/beauty.py:cpu   (after --mode=prepare; untrained weights)
 """
 
 import json
