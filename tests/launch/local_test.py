@@ -66,7 +66,7 @@ def test_two_processes_sum_over_their_devices():
   module = '--module=tests.launch.allreduce_program'
   status, out, err = _run('-n', 2, '--devices_per_process=3', module, '--seed=1', '--', '-n', '9')
   assert status == 0, out + err
-  lines = out.splitlines()
+  lines = err.splitlines()
   for i in (0, 1):
     assert f"[{i}] arguments ['--seed=1', '-n', '9'] devices 6 sum 33" in lines
   assert [line for line in lines if 'host 0' in line] == ['[0] host 0 here']
