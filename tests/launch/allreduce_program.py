@@ -14,9 +14,6 @@ sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
 part = np.full(jax.local_device_count(), 10.0 ** jax.process_index())
 total = jax.jit(jnp.sum)(jax.make_array_from_process_local_data(sharding, part))
 distributed.barrier('summed')
-# To standard error: Gloo writes to standard output, in pieces of lines.
-print(
-  f'arguments {sys.argv[1:]} devices {jax.device_count()} sum {float(total):g}', file=sys.stderr
-)
+print(f'arguments {sys.argv[1:]} devices {jax.device_count()} sum {float(total):g}')
 if distributed.is_host0():
-  print('host 0 here', file=sys.stderr)
+  print('host 0 here')

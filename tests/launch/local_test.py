@@ -66,10 +66,10 @@ def test_two_processes_sum_over_their_devices():
   module = '--module=tests.launch.allreduce_program'
   status, out, err = _run('-n', 2, '--devices_per_process=3', module, '--seed=1', '--', '-n', '9')
   assert status == 0, out + err
-  lines = err.splitlines()
-  for i in (0, 1):
-    assert f"[{i}] arguments ['--seed=1', '-n', '9'] devices 6 sum 33" in lines
-  assert [line for line in lines if 'host 0' in line] == ['[0] host 0 here']
+  # Gloo writes pieces of lines to the same stream, so ours need not begin one.
+  assert out.count("arguments ['--seed=1', '-n', '9'] devices 6 sum 33\n") == 2
+  assert out.count('host 0 here\n') == 1
+  assert {line[:4] for line in out.splitlines()} == {'[0] ', '[1] '}
 
 
 def test_a_failure_ends_the_others_and_is_the_status(tmp_path):
