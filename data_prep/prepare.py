@@ -204,7 +204,7 @@ def _optimum(config: config_lib.Config, root: epath.Path) -> stages.Stage:
       'test': source.optimum(config.data, train.append(validation), ks),
     }
     (out / 'optimum.json').write_text(json.dumps(best, indent=2))
-    return best['test']
+    return {name: round(best['test'][name], 4) for name in ('recall@10', 'ndcg@10')}
 
   inputs = stages.outputs(root, _TRAIN_ITEMS, _TRAIN_OFFSETS, _VALIDATION_ITEMS)
   return stages.Stage('optimum', run, inputs, source.params(config.data) | {'ks': list(ks)})
