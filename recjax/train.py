@@ -111,74 +111,73 @@ def train(
   log.info('parameters\n%s', sharding.parameter_table(abstract.params, mesh))
   log.info('%s', optim.describe(abstract.params, config.optim))
   _claim_workdir(config, workdir)  # nothing was written before, so bad input leaves no workdir
-  checkpoints = Checkpoints(workdir, config.checkpoint.max_to_keep)
-  examples_seen, evaluations = 0, []
-  start = checkpoints.latest_step() or 0
-  if start:
-    meta = checkpoints.meta(start)
-    checkpoint_lib.check_code_space(meta, dataset.sids.code_space_hash, checkpoints.folder)
-    checkpoint_lib.check_optimizer(meta, config.optim, checkpoints.folder)
-    same = checkpoint_lib.check_stream(
-      meta, fingerprint, checkpoints.folder, config.checkpoint.allow_new_stream
-    )
-    examples_seen = meta.examples_seen if same else 0
-    evaluations = [tuple(evaluation) for evaluation in meta.evaluations]
-    state = checkpoints.restore(start, abstract)
-    log.info('continuing from step %d, %d examples seen', start, examples_seen)
-  else:
-    state = state_lib.init_state(config, space, tx, mesh)
-    params = checkpoint_lib.initial_params(config, abstract.params, dataset.sids.code_space_hash)
-    if params is not None:
-      state = state._replace(params=state.params | params)  # fresh adapters, where it had none
-      log.info('starting from the parameters of %s', config.checkpoint.init_from)
-    elif config.model.pretrained is not None:
-      params = warm_start.pretrained_params(config, lora.base(state.params), dataset)
-      state = state._replace(params=state.params | params)
+  with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
+    examples_seen, evaluations = 0, []
+    start = checkpoints.latest_step() or 0
+    if start:
+      meta = checkpoints.meta(start)
+      checkpoint_lib.check_code_space(meta, dataset.sids.code_space_hash, checkpoints.folder)
+      checkpoint_lib.check_optimizer(meta, config.optim, checkpoints.folder)
+      same = checkpoint_lib.check_stream(
+        meta, fingerprint, checkpoints.folder, config.checkpoint.allow_new_stream
+      )
+      examples_seen = meta.examples_seen if same else 0
+      evaluations = [tuple(evaluation) for evaluation in meta.evaluations]
+      state = checkpoints.restore(start, abstract)
+      log.info('continuing from step %d, %d examples seen', start, examples_seen)
+    else:
+      state = state_lib.init_state(config, space, tx, mesh)
+      params = checkpoint_lib.initial_params(config, abstract.params, dataset.sids.code_space_hash)
+      if params is not None:
+        state = state._replace(params=state.params | params)  # fresh adapters, where it had none
+        log.info('starting from the parameters of %s', config.checkpoint.init_from)
+      elif config.model.pretrained is not None:
+        params = warm_start.pretrained_params(config, lora.base(state.params), dataset)
+        state = state._replace(params=state.params | params)
 
-  # --- the loop
-  train_step = jax.jit(
-    make_train_step(config, state_lib.graph(config, space), tx, mix.has_text_targets),
-    donate_argnums=0,
-    out_shardings=(jax.tree.map(lambda x: x.sharding, abstract), sharding.replicated(mesh)),
-  )
-  sample = sample_users(dataset.num_users, config.eval.eval_users, config.seed)
-  steps = config.num_train_steps - start
-  batches = stream.batches(examples_seen, steps, host, hosts, config.loader)
-  with Writer(workdir, start, enabled=distributed.is_host0()) as writer:
-    progress = Progress(config, writer, stream.examples_per_batch)
-    for step in range(start + 1, config.num_train_steps + 1):
-      if _patience_is_out(evaluations, config.eval.patience):
-        log.info(
-          'stopping: no better %s for %d evaluations', checkpoint_lib.METRIC, config.eval.patience
-        )
-        break
-      batch = _next_batch(batches, progress, mesh)
-      with jax.set_mesh(mesh):
-        state, metrics = train_step(state, batch)
-      progress.step(step, examples_seen, metrics)
-      examples_seen += stream.examples_per_batch
-      last = step == config.num_train_steps
-      is_evaluated = last or step % config.eval_every_steps == 0
-      if is_evaluated or step % config.checkpoint_every_steps == 0:
-        progress.flush()  # a checkpoint never holds parameters whose loss was not looked at
-        results = None
-        if is_evaluated:
-          params = optim.averaged_params(state)
-          results = evaluate(recommender, params, dataset, 'validation', config.eval.ks, sample)
-          log.info('step %d  validation %s', step, _headline(results))
-          evaluations = [*evaluations, (step, results)]
-          writer.write_evaluation(step, results)
-        writer.flush()
-        meta = Meta(
-          examples_seen, fingerprint, dataset.sids.code_space_hash, evaluations, config.to_dict()
-        )
-        checkpoints.save(step, state, meta, results)
-        progress.restart_clock()
-  checkpoints.wait()
-  best_step = checkpoints.best_step()
-  params = checkpoints.restore_params(best_step, abstract.params)
-  checkpoints.close()
-  return params, best_step
+    # --- the loop
+    train_step = jax.jit(
+      make_train_step(config, state_lib.graph(config, space), tx, mix.has_text_targets),
+      donate_argnums=0,
+      out_shardings=(jax.tree.map(lambda x: x.sharding, abstract), sharding.replicated(mesh)),
+    )
+    sample = sample_users(dataset.num_users, config.eval.eval_users, config.seed)
+    steps = config.num_train_steps - start
+    batches = stream.batches(examples_seen, steps, host, hosts, config.loader)
+    with Writer(workdir, start, enabled=distributed.is_host0()) as writer:
+      progress = Progress(config, writer, stream.examples_per_batch)
+      for step in range(start + 1, config.num_train_steps + 1):
+        if _patience_is_out(evaluations, config.eval.patience):
+          log.info(
+            'stopping: no better %s for %d evaluations', checkpoint_lib.METRIC, config.eval.patience
+          )
+          break
+        batch = _next_batch(batches, progress, mesh)
+        with jax.set_mesh(mesh):
+          state, metrics = train_step(state, batch)
+        progress.step(step, examples_seen, metrics)
+        examples_seen += stream.examples_per_batch
+        last = step == config.num_train_steps
+        is_evaluated = last or step % config.eval_every_steps == 0
+        if is_evaluated or step % config.checkpoint_every_steps == 0:
+          progress.flush()  # a checkpoint never holds parameters whose loss was not looked at
+          results = None
+          if is_evaluated:
+            params = optim.averaged_params(state)
+            results = evaluate(recommender, params, dataset, 'validation', config.eval.ks, sample)
+            log.info('step %d  validation %s', step, _headline(results))
+            evaluations = [*evaluations, (step, results)]
+            writer.write_evaluation(step, results)
+          writer.flush()
+          meta = Meta(
+            examples_seen, fingerprint, dataset.sids.code_space_hash, evaluations, config.to_dict()
+          )
+          checkpoints.save(step, state, meta, results)
+          progress.restart_clock()
+    checkpoints.wait()
+    best_step = checkpoints.best_step()
+    params = checkpoints.restore_params(best_step, abstract.params)
+    return params, best_step
 
 
 def _next_batch(

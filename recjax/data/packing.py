@@ -97,16 +97,37 @@ def make_plan(mixture: Mixture, packing: Packing, is_encoder_decoder: bool = Fal
         f'a row must hold the longest example, of {longest} tokens; got packing.{field}={size}. '
         f'Set --config.packing.{field}, or a smaller max_items in the mixture'
       )
+  bare = np.array([plan.lengths(_without_history(mixture[n][1])) for n in range(count)])
   guess = min(_guess(lengths, plan), count // SAMPLE_GROUPS)
   for W in range(guess, 0, -max(guess // 200, 1)):
     groups = lengths[: W * SAMPLE_GROUPS].reshape(SAMPLE_GROUPS, W, -1)
     overflows = sum(first_fit_decreasing(g, plan.rows, plan.capacity) is None for g in groups)
-    if overflows <= OVERFLOW_SHARE * SAMPLE_GROUPS:
+    if overflows <= OVERFLOW_SHARE * SAMPLE_GROUPS and _targets_fit(bare, W, plan):
       return dataclasses.replace(plan, examples=W)
   raise ValueError(
     f'a group of {plan.rows} rows of {plan.capacity} tokens must hold at least one example; got '
     f'lengths up to {lengths.max(axis=0).tolist()}. Set --config.packing.row_length'
   )
+
+
+def _without_history(example: Example) -> Example:
+  start, end, _ = example.history
+  return Example(np.delete(example.inputs, slice(start, end)), example.targets)
+
+
+def _targets_fit(bare: np.ndarray, W: int, plan: Plan) -> bool:
+  """Whether W examples without any history fit, in every group that the stream will ever hold.
+
+  As many as rows always do. More must leave room for six standard deviations of a group's tokens, which
+  is tried by packing as many more examples; half of the tries must fit.
+  """
+  if plan.rows * int(np.min(np.asarray(plan.capacity) // bare.max(axis=0))) >= W:
+    return True
+  spread = np.max(bare.std(axis=0) / bare.mean(axis=0))
+  size = W + int(np.ceil(6 * np.sqrt(W) * spread))
+  groups = [bare[at : at + size] for at in range(0, len(bare) - size + 1, size)]
+  fits = [first_fit_decreasing(g, plan.rows, plan.capacity) is not None for g in groups]
+  return np.mean(fits) >= 0.5
 
 
 def _guess(lengths: np.ndarray, plan: Plan) -> int:

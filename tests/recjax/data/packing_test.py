@@ -100,6 +100,18 @@ def test_a_plan_fills_rows_and_is_the_same_everywhere():
   assert make_plan(Lengths(12), packing, is_encoder_decoder=True).capacity == (64, 32)
 
 
+@pytest.mark.parametrize(('rows', 'row_length'), [(4, 32), (8, 40), (16, 64)])
+def test_no_group_of_a_long_stream_outgrows_its_plan(rows, row_length):
+  stream = Lengths(12)
+  plan = make_plan(stream, Packing(row_length=row_length, rows=rows))
+  assert plan.examples >= rows
+  rng = np.random.default_rng(0)
+  for _ in range(300):
+    lengths = 2 * rng.integers(1, 12, plan.examples) + 2
+    group = [Example(np.zeros(3, np.int32), np.zeros(n - 2, np.int32), (1, 3, 2)) for n in lengths]
+    fit(group, plan)
+
+
 def test_a_row_shorter_than_an_example_is_refused():
   with pytest.raises(ValueError, match=r'longest example.*got packing.row_length=16'):
     make_plan(Lengths(12), Packing(row_length=16, rows=16))
