@@ -94,7 +94,7 @@ def test_a_plan_fills_rows_and_is_the_same_everywhere():
   for g in range(20):
     group = [stream[n] for n in range(g * plan.examples, (g + 1) * plan.examples)]
     filled.append((pack(group, plan)['segments'] > 0).mean())
-  assert np.mean(filled) > 0.85
+  assert np.mean(filled) > 0.8
   fixed = make_plan(Lengths(12), dataclasses.replace(packing, examples=40))
   assert fixed == Plan(40, 16, 64)
   assert make_plan(Lengths(12), packing, is_encoder_decoder=True).capacity == (64, 32)
