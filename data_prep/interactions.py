@@ -22,6 +22,21 @@ _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOutRows:
+  """The rows of a source's own validation or test part.
+
+  Attributes:
+    users: str `[n]`, raw ids.
+    histories: what is known before each target: raw item ids, oldest first.
+    targets: str `[n]`, raw item ids.
+  """
+
+  users: np.ndarray
+  histories: list[list[str]]
+  targets: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class RawLog:
   """What a source reads: one row an interaction, in file order.
 
@@ -30,14 +45,20 @@ class RawLog:
     items: str `[N]`, raw ids.
     times: int64 `[N]`; seconds, or any number that grows with time.
     item_records: what is known of an item, by raw id: any of title, brand, categories (a list of
-      paths), price, description. Items that nobody interacted with are ignored; an item may lack a
-      record.
+      paths), price, description. Items that nobody interacted with are ignored unless
+      `data.catalogue` is 'all'; an item may lack a record.
+    ratings: float32 `[N]`, None where the source has none.
+    events: str `[N]`, what kind of interaction a row is; None where the source has none.
+    held_out: a source's own split: `validation` and `test`; the rows above are then its training part.
   """
 
   users: np.ndarray
   items: np.ndarray
   times: np.ndarray
   item_records: dict[str, dict[str, Any]]
+  ratings: np.ndarray | None = None
+  events: np.ndarray | None = None
+  held_out: dict[str, HeldOutRows] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

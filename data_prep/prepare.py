@@ -7,18 +7,10 @@ import os
 from typing import Any
 
 from etils import epath
-import numpy as np
 
-from data_prep import cooccurrence, encoders, interactions, sources, stages, texts
+from data_prep import cooccurrence, encoders, files, interactions, sid_stage, sources, stages, texts
 from recjax import config as config_lib
-from recjax.data import dataset, sequences
-from recjax.sids import quantizers, table
-
-_ITEMS = 'interactions/items.jsonl'
-_TRAIN_ITEMS = 'interactions/train_items.npy'
-_TRAIN_OFFSETS = 'interactions/train_offsets.npy'
-_VALIDATION_ITEMS = 'interactions/validation_items.npy'
-_VECTORS = 'embeddings.npy'
+from recjax.data import dataset
 
 
 def raw_dir(config: config_lib.Config) -> epath.Path:
@@ -68,7 +60,7 @@ def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stages.Stag
     yield _text_embeddings(config.sids, root)
   if config.sids.source != 'text':
     yield _cooccurrence_vectors(config.sids, root)
-  yield _sids(config.sids, root)
+  yield sid_stage.stage(config, root)
   if sources.get(config.data.source).has_optimum:
     yield _optimum(config, root)
 
@@ -90,35 +82,35 @@ def _interactions(config: config_lib.Config) -> stages.Stage:
 
 def _tokenizer(config: config_lib.Config, root: epath.Path) -> stages.Stage:
   data, pretrained = config.data, config.model.pretrained
-  run = functools.partial(texts.write_tokenizer, root / _ITEMS, data, pretrained)
+  run = functools.partial(texts.write_tokenizer, root / files.ITEMS, data, pretrained)
   if pretrained is not None:
     inputs, params = texts.pretrained_files(pretrained), {'made': 'pretrained'}
   elif data.sentencepiece is not None:
     inputs, params = {texts.MODEL: epath.Path(data.sentencepiece)}, {}
   else:
-    inputs, params = stages.outputs(root, _ITEMS), {'text_pieces': data.text_pieces}
+    inputs, params = stages.outputs(root, files.ITEMS), {'text_pieces': data.text_pieces}
   return stages.Stage('tokenizer', run, inputs, params, version=2)
 
 
 def _texts(data: config_lib.Data, root: epath.Path) -> stages.Stage:
   made = stages.read_manifest(root / 'tokenizer')['files']
-  inputs = stages.outputs(root, _ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
+  inputs = stages.outputs(root, files.ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
   run = functools.partial(
-    texts.write_titles, root / _ITEMS, root / 'tokenizer', data.max_text_tokens
+    texts.write_titles, root / files.ITEMS, root / 'tokenizer', data.max_text_tokens
   )
   return stages.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
 
 
 def _text_embeddings(sids: config_lib.Sids, root: epath.Path) -> stages.Stage:
   def run(out: epath.Path) -> dict[str, Any]:
-    rows = texts.read_items(root / _ITEMS)
-    return _save_vectors(encoders.encode([row['text'] for row in rows], sids), out)
+    rows = texts.read_items(root / files.ITEMS)
+    return files.save_vectors(encoders.encode([row['text'] for row in rows], sids), out)
 
   params = {'width': sids.tfidf_width, 'seed': sids.seed} if sids.encoder == 'tfidf' else {}
   return stages.Stage(
     'text_embeddings',
     run,
-    stages.outputs(root, _ITEMS) | _encoder_files(sids, root),
+    stages.outputs(root, files.ITEMS) | _encoder_files(sids, root),
     params | {'kind': 'tfidf' if sids.encoder == 'tfidf' else 'sentence-transformers'},
   )
 
@@ -143,53 +135,15 @@ def _cooccurrence_vectors(sids: config_lib.Sids, root: epath.Path) -> stages.Sta
   num_items = stages.read_manifest(root / 'interactions')['summary']['items']
 
   def run(out: epath.Path) -> dict[str, Any]:
-    train = sequences.Sequences(_load(root / _TRAIN_ITEMS), _load(root / _TRAIN_OFFSETS))
-    return _save_vectors(cooccurrence.vectors(train, num_items, width, window, sids.seed), out)
+    train = files.train_sequences(root)
+    return files.save_vectors(cooccurrence.vectors(train, num_items, width, window, sids.seed), out)
 
   return stages.Stage(
     'cooccurrence_vectors',
     run,
-    stages.outputs(root, _TRAIN_ITEMS, _TRAIN_OFFSETS),
+    stages.outputs(root, files.TRAIN_ITEMS, files.TRAIN_OFFSETS),
     {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed},
   )
-
-
-def _sids(sids: config_lib.Sids, root: epath.Path) -> stages.Stage:
-  names = {
-    'text': ('text_embeddings',),
-    'cooccurrence': ('cooccurrence_vectors',),
-    'both': ('text_embeddings', 'cooccurrence_vectors'),
-  }[sids.source]
-  inputs = stages.outputs(root, *(f'{name}/{_VECTORS}' for name in names))
-
-  def run(out: epath.Path) -> dict[str, Any]:
-    # Side by side, each of length one: text and company count alike in every distance.
-    vectors_ID = np.concatenate([_load(path) for path in inputs.values()], axis=1)
-    codes_IL, codebooks_LCD = quantizers.residual_kmeans(
-      vectors_ID, sids.levels, sids.codes, sids.seed
-    )
-    codes_IL, size = quantizers.deduplicate(codes_IL)
-    sid_table = table.SidTable(codes_IL, (*[sids.codes] * sids.levels, size), 'residual_kmeans')
-    sid_table.save(out)
-    with (out / 'codebooks.npz').open('wb') as f:
-      np.savez(f, codebooks_LCD=codebooks_LCD)
-    return sid_table.statistics()
-
-  return stages.Stage(
-    'sids', run, inputs, {'levels': sids.levels, 'codes': sids.codes, 'seed': sids.seed}
-  )
-
-
-def _save_vectors(vectors_ID: np.ndarray, out: epath.Path) -> dict[str, Any]:
-  with (out / _VECTORS).open('wb') as f:
-    np.save(f, vectors_ID)
-  zero_rows = int((~vectors_ID.any(axis=1)).sum())
-  return {'items': len(vectors_ID), 'width': vectors_ID.shape[1], 'zero_rows': zero_rows}
-
-
-def _load(path: epath.Path) -> np.ndarray:
-  with path.open('rb') as f:
-    return np.load(f)
 
 
 def _optimum(config: config_lib.Config, root: epath.Path) -> stages.Stage:
@@ -197,8 +151,8 @@ def _optimum(config: config_lib.Config, root: epath.Path) -> stages.Stage:
   source, ks = sources.get(config.data.source), config.eval.ks
 
   def run(out: epath.Path) -> dict[str, Any]:
-    train = sequences.Sequences(_load(root / _TRAIN_ITEMS), _load(root / _TRAIN_OFFSETS))
-    validation = _load(root / _VALIDATION_ITEMS)
+    train = files.train_sequences(root)
+    validation = files.load(root / files.VALIDATION_ITEMS)
     best = {
       'validation': source.optimum(config.data, train, ks),
       'test': source.optimum(config.data, train.append(validation), ks),
@@ -206,5 +160,5 @@ def _optimum(config: config_lib.Config, root: epath.Path) -> stages.Stage:
     (out / 'optimum.json').write_text(json.dumps(best, indent=2))
     return {name: round(best['test'][name], 4) for name in ('recall@10', 'ndcg@10')}
 
-  inputs = stages.outputs(root, _TRAIN_ITEMS, _TRAIN_OFFSETS, _VALIDATION_ITEMS)
+  inputs = stages.outputs(root, files.TRAIN_ITEMS, files.TRAIN_OFFSETS, files.VALIDATION_ITEMS)
   return stages.Stage('optimum', run, inputs, source.params(config.data) | {'ks': list(ks)})

@@ -14,55 +14,8 @@ from typing import Any
 import ml_collections
 
 from recjax.checks import check, check_choice, check_pattern, check_positive
+from recjax.data_config import Data, Keywords, Relations, Sids
 from recjax.optim_config import Group, Optim, Stage
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
-  """Where the log comes from and how it is cut."""
-
-  source: str  # a name of data_prep.sources.SOURCES
-  name: str  # names the folders: data/<name>, data/raw/<name>
-  category: str = ''  # the part of a source's file names that tells its data sets apart
-  raw_dir: str | None = None  # None: $RECJAX_DATA/<name>, else data/raw/<name>
-  prepared_dir: str | None = None  # None: data/<name>
-  download: bool = False  # fetch the official files when they are absent
-  download_url: str | None = None  # None: the source's official address
-  k_core: int = 5  # every user and every item has at least this many interactions; 0: keep all
-  item_text: str = 'original'  # what the report says of the item texts: 'original' or 'generated'
-  sentencepiece: str | None = None  # a SentencePiece model; None: train one on the item texts
-  text_pieces: int = 4096  # the size of a trained SentencePiece model
-  max_text_tokens: int = 128  # an item's text is cut here
-  synthetic_users: int = 10_000  # the synthetic world alone
-  synthetic_items: int = 2_000
-  synthetic_seed: int = 0
-
-  def __post_init__(self):
-    check(self.k_core >= 0, 'data.k_core must not be negative', self.k_core, 'data.k_core')
-    check_choice(self.item_text, ('original', 'generated', 'synthetic'), 'data.item_text')
-    check_positive(
-      self, 'data.', 'text_pieces', 'max_text_tokens', 'synthetic_users', 'synthetic_items'
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sids:
-  """What semantic IDs are made of."""
-
-  source: str = 'both'  # text | cooccurrence | both
-  encoder: str = 'minilm'  # tfidf | minilm | a folder in the sentence-transformers layout
-  levels: int = 3  # quantizer levels; a de-duplication level is added
-  codes: int = 256  # codes a level
-  tfidf_width: int = 128  # width of the TF-IDF + SVD embedding
-  cooccurrence_width: int = 64  # width of the co-occurrence vectors
-  cooccurrence_window: int = 5
-  seed: int = 0
-
-  def __post_init__(self):
-    check_choice(self.source, ('text', 'cooccurrence', 'both'), 'sids.source')
-    check_positive(
-      self, 'sids.', 'levels', 'codes', 'tfidf_width', 'cooccurrence_width', 'cooccurrence_window'
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +30,9 @@ class Model:
     None  # a checkpoint's folder, which gives the size too; None: from scratch
   )
   sid_rows: str = 'mean'  # mean | random | sa_init: how SID rows begin in a pretrained table
-  sid_keywords: str | None = None  # sa_init: JSON of keywords a SID token
+  sid_keywords: str | None = (
+    None  # sa_init: JSON of keywords a SID token; None: those of the preparation
+  )
   depth: int = 4
   width: int = 128  # D
   ff_width: int = 512  # F
@@ -116,12 +71,6 @@ class Model:
     attentions = ('auto', 'plain', 'xla', 'cudnn', 'splash')
     check_choice(self.attention, attentions, 'model.attention')
     check_choice(self.sid_rows, ('mean', 'random', 'sa_init'), 'model.sid_rows')
-    check(
-      self.sid_rows != 'sa_init' or self.sid_keywords is not None,
-      "model.sid_rows='sa_init' must be given a file of keywords",
-      self.sid_keywords,
-      'model.sid_keywords',
-    )
 
   @property
   def is_encoder_decoder(self) -> bool:
@@ -263,6 +212,8 @@ class Config:
   checkpoint_every_steps: int = 500
   data: Data
   sids: Sids
+  relations: Relations
+  keywords: Keywords
   model: Model
   mixture: dict[str, Component]
   packing: Packing
@@ -316,6 +267,14 @@ class Config:
 
   def to_dict(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
+
+  def needs(self, what: str) -> bool:
+    """Whether the preparation must make `collaborative` or `semantic` relations, or `keywords`."""
+    return {
+      'collaborative': self.sids.rqvae.contrastive_weight > 0 and self.sids.quantizer == 'rqvae',
+      'semantic': self.relations.backfill and self.needs('collaborative'),
+      'keywords': self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None,
+    }[what]
 
 
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:

@@ -14,8 +14,8 @@ _MAX_WIDTH = 128
 
 
 def residual_kmeans(
-  vectors_ID: np.ndarray, levels: int, codes: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+  vectors_ID: np.ndarray, codes: tuple[int, ...], seed: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
   """Residual k-means: each level clusters what the levels before it left unexplained.
 
   Residual quantization as in Lee et al., "Autoregressive Image Generation using Residual
@@ -25,40 +25,39 @@ def residual_kmeans(
 
   Args:
     vectors_ID: floats `[I, D]`, one vector an item.
-    levels: L.
-    codes: C, the size of every codebook.
+    codes: the size of each level's codebook.
     seed: chooses the start; equal arguments give equal codes.
 
   Returns:
-    codes int32 `[I, L]` and codebooks float32 `[L, C, D]`. The sum over levels of the chosen rows
+    codes int32 `[I, L]` and for each level its codebook, float32 `[C, D]`. The sum over levels of the chosen rows
     approximates the vector, and each code names the row nearest to what is left of it.
 
   Raises:
     ValueError: fewer items than codes, or a vector that is not finite.
   """
-  if len(vectors_ID) < codes:
+  if len(vectors_ID) < max(codes):
     raise ValueError(
-      f'the catalogue must have at least as many items as a level has codes ({codes}); '
+      f'the catalogue must have at least as many items as a level has codes ({max(codes)}); '
       f'got {len(vectors_ID)} items. Set --config.sids.codes'
     )
   if not np.isfinite(vectors_ID).all():
     raise ValueError('item vectors must be finite; got NaN or infinity')
   num_items, width = vectors_ID.shape
   pca = decomposition.PCA(min(_MAX_WIDTH, width, num_items), svd_solver='full')
-  codes_IL = np.empty((num_items, levels), np.int32)
-  codebooks_LCD = np.empty((levels, codes, width), np.float32)
+  codes_IL = np.empty((num_items, len(codes)), np.int32)
+  codebooks = []
   # One thread: the sums of several threads are added in the order in which the threads finish.
   with warnings.catch_warnings(), threadpoolctl.threadpool_limits(1):
     # Fewer distinct residuals than codes leaves codes unused, which SidTable.statistics reports.
     warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
     residual_IP = pca.fit_transform(vectors_ID).astype(np.float32)
-    for level in tqdm.trange(levels, desc='residual k-means', unit='level'):
-      kmeans = cluster.KMeans(codes, n_init=1, max_iter=100, random_state=seed + level)
+    for level, size in enumerate(tqdm.tqdm(codes, 'residual k-means', unit='level')):
+      kmeans = cluster.KMeans(size, n_init=1, max_iter=100, random_state=seed + level)
       codes_IL[:, level] = kmeans.fit_predict(residual_IP)
-      codebooks_LCD[level] = kmeans.cluster_centers_ @ pca.components_
+      codebooks.append((kmeans.cluster_centers_ @ pca.components_).astype(np.float32))
       residual_IP -= kmeans.cluster_centers_[codes_IL[:, level]]
-  codebooks_LCD[0] += pca.mean_[None, :]
-  return codes_IL, codebooks_LCD
+  codebooks[0] += pca.mean_[None, :].astype(np.float32)
+  return codes_IL, codebooks
 
 
 def deduplicate(codes_IL: np.ndarray) -> tuple[np.ndarray, int]:

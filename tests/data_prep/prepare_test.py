@@ -51,7 +51,7 @@ def make_config(tmp_path, data=None, sids=None, out='out'):
     category='X', k_core=0, raw_dir=str(tmp_path / 'raw'), prepared_dir=str(tmp_path / out)
   )
   config.data.update({'text_pieces': 320} | (data or {}))
-  config.sids.update(encoder='tfidf', levels=2, codes=8, tfidf_width=6, cooccurrence_width=4)
+  config.sids.update(encoder='tfidf', codes=(8, 8), tfidf_width=6, cooccurrence_width=4)
   config.sids.update(sids or {})
   return config_lib.from_config_dict(config)
 
@@ -85,8 +85,8 @@ def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
     expected = [int(row['asin'][1:]) for row in rows if row['reviewerID'] == f'u{u:03}']
     assert loaded.train[u].tolist() == expected[:-2]
     assert [loaded.validation_items[u], loaded.test_items[u]] == expected[-2:]
-  codebooks = np.load(root / 'sids' / 'codebooks.npz')['codebooks_LCD']
-  assert codebooks.shape == (2, 8, 6 + 4)
+  with np.load(root / 'sids' / 'codebooks.npz') as codebooks:
+    assert [codebooks[f'level_{level}'].shape for level in range(2)] == [(8, 6 + 4)] * 2
 
   before = contents(root)
   prepare.prepare(config)
@@ -101,7 +101,7 @@ def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
   [
     ({'max_text_tokens': 2}, {}, {'texts'}),
     ({'text_pieces': 280}, {}, {'tokenizer', 'texts'}),
-    ({}, {'codes': 4}, {'sids'}),
+    ({}, {'codes': (4, 4)}, {'sids'}),
     ({}, {'tfidf_width': 5}, {'text_embeddings', 'sids'}),
     ({}, {'cooccurrence_window': 2}, {'cooccurrence_vectors', 'sids'}),
     ({}, {'source': 'text'}, {'sids'}),

@@ -171,7 +171,7 @@ def test_titles_are_unique_and_tell_theme_and_style():
   assert len({record['title'] for record in big}) == len(big)
   rows = [interactions.item_row(str(i), synthetic.item_record(i)) for i in range(2000)]
   codes_IL, _ = quantizers.residual_kmeans(
-    tfidf.encode([row['text'] for row in rows], 128, seed=0), levels=2, codes=64, seed=0
+    tfidf.encode([row['text'] for row in rows], 128, seed=0), codes=(64, 64), seed=0
   )
   themes = np.arange(2000) // 40
   styles = themes * 8 + np.arange(2000) // 5 % 8

@@ -1,0 +1,39 @@
+"""The files that stages read of one another, by their place in the prepared folder."""
+
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from recjax.data.sequences import Sequences
+
+ITEMS = 'interactions/items.jsonl'
+TRAIN_ITEMS = 'interactions/train_items.npy'
+TRAIN_OFFSETS = 'interactions/train_offsets.npy'
+VALIDATION_ITEMS = 'interactions/validation_items.npy'
+VECTORS = 'embeddings.npy'
+TEXT_VECTORS = f'text_embeddings/{VECTORS}'
+COOCCURRENCE_VECTORS = f'cooccurrence_vectors/{VECTORS}'
+
+
+def load(path: epath.Path) -> np.ndarray:
+  """An array that a stage wrote."""
+  with path.open('rb') as f:
+    return np.load(f)
+
+
+def save(path: epath.Path, array: np.ndarray) -> None:
+  with path.open('wb') as f:
+    np.save(f, array)
+
+
+def train_sequences(root: epath.Path) -> Sequences:
+  """The training part of every user; nothing held out."""
+  return Sequences(load(root / TRAIN_ITEMS), load(root / TRAIN_OFFSETS))
+
+
+def save_vectors(vectors_ID: np.ndarray, out: epath.Path) -> dict[str, Any]:
+  """Writes item vectors as a stage's output and returns its summary."""
+  save(out / VECTORS, vectors_ID)
+  zero_rows = int((~vectors_ID.any(axis=1)).sum())
+  return {'items': len(vectors_ID), 'width': vectors_ID.shape[1], 'zero_rows': zero_rows}
