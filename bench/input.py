@@ -1,50 +1,134 @@
-"""How fast examples become packed rows on one core.
+"""How fast examples become packed rows on one core, beside a map-style data set that tokenises on the fly.
 
-Command:  python -m bench.input --config=configs/beauty.py:cpu   (after --mode=prepare)
+Command:  python -m bench.input --config=configs/beauty.py:tasks [--users=10000000]   (after --mode=prepare)
+
+The config's mixture is measured, and its `next_item` component alone, on one thread. The peer (where torch is
+installed) is a `torch.utils.data.DataLoader` in this process over the same (task, unit) pairs: it writes each example
+as text, tokenises it, and pads batches. `--users` builds a log of so many users and shows what the pipeline
+needs of memory.
 """
 
+import dataclasses
 import json
+import os
+import resource
+import tempfile
 import time
 
 from absl import app, flags
 from ml_collections import config_flags
 import numpy as np
 
+from bench import input_peer
 from recjax import config as config_lib
 from recjax.data import loader, mixture, packing
-from recjax.data.dataset import Dataset, prepared_dir
+from recjax.data.dataset import Dataset
+from recjax.data.sequences import Sequences
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
-_GROUPS = flags.DEFINE_integer('groups', 200, 'Packing groups to assemble.')
+_SECONDS = flags.DEFINE_float('seconds', 10.0, 'How long to assemble groups.')
+_USERS = flags.DEFINE_integer(
+  'users', 0, 'Users of a made-up log whose memory is measured; 0: none.'
+)
 _OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
+
+FAR = 10**9  # an example that no run has reached
+
+
+def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
+  """Speed, fill and time to the first batch of a mixture, on this thread."""
+  start = time.perf_counter()
+  dataset = Dataset.load(config.prepared_folder)
+  mix = mixture.build(config, dataset)
+  plan = packing.make_plan(mix, config.packing, config.model.is_encoder_decoder)
+  stream = loader.Stream(mix, plan, groups=1)
+  at = FAR // plan.examples
+  stream.group(at)
+  first = time.perf_counter() - start
+  start, groups = time.perf_counter(), []
+  while time.perf_counter() - start < seconds:
+    groups.append(stream.group(at + 1 + len(groups)))
+  elapsed = time.perf_counter() - start
+  main = 'encoder_segments' if config.model.is_encoder_decoder else 'segments'
+  filled = np.array([group[main] > 0 for group in groups])
+  return {
+    'examples_per_sec': len(groups) * plan.examples / elapsed,
+    'tokens_per_sec': float(filled.sum() / elapsed),
+    'utilisation': float(filled.mean()),
+    'padding_only_rows': float((~filled.any(axis=2)).mean()),
+    'tokens_left_out_share': float(sum(g['dropped'].sum() for g in groups) / filled.sum()),
+    'examples_per_group': plan.examples,
+    'rows_per_group': plan.rows,
+    'seconds_to_first_batch_at_example_1e9': first,
+  }
+
+
+def with_rows(config: config_lib.Config, rows: int) -> config_lib.Config:
+  packing_config = dataclasses.replace(config.packing, rows=rows, examples=None)
+  return dataclasses.replace(config, packing=packing_config, batch_size=rows)
+
+
+def memory(config: config_lib.Config, users: int) -> dict[str, float]:
+  """Peak memory of a process that reads a log of so many users, mapped from the disk."""
+  dataset = Dataset.load(config.prepared_folder)
+  rng = np.random.default_rng(0)
+  with tempfile.TemporaryDirectory() as folder:
+    lengths = np.minimum(3 + rng.geometric(0.2, users), 50)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = np.lib.format.open_memmap(
+      os.path.join(folder, 'items.npy'), 'w+', np.int32, (int(offsets[-1]),)
+    )
+    for at in range(0, len(values), 1 << 24):
+      block = values[at : at + (1 << 24)]
+      block[:] = rng.integers(0, dataset.num_items, len(block))
+    values.flush()
+    np.save(os.path.join(folder, 'offsets.npy'), offsets)
+    del values, offsets, lengths
+    pid = os.fork()  # a process of its own, so that what made the log does not count
+    if pid == 0:
+      mapped = Sequences(
+        np.load(os.path.join(folder, 'items.npy'), mmap_mode='r'),
+        np.load(os.path.join(folder, 'offsets.npy'), mmap_mode='r'),
+      )
+      mix = mixture.build(config, dataclasses.replace(dataset, train=mapped))
+      plan = packing.make_plan(mix, config.packing, config.model.is_encoder_decoder)
+      stream = loader.Stream(mix, plan, 1)
+      for group in range(20):
+        stream.group(group)
+      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+      with open(os.path.join(folder, 'peak'), 'w') as f:
+        f.write(str(peak))
+      os._exit(0)
+    os.waitpid(pid, 0)
+    with open(os.path.join(folder, 'peak')) as f:
+      return {'users': users, 'peak_gib': int(f.read()) / 2**20}
 
 
 def main(_) -> None:
   config = config_lib.from_config_dict(_CONFIG.value)
-  start = time.perf_counter()
-  dataset = Dataset.load(prepared_dir(config))
-  mix = mixture.build(config, dataset)
-  plan = packing.make_plan(mix, config.packing)
-  stream = loader.Stream(mix, plan, groups=1)
-  stream.group(10**9 // plan.examples)
-  first = time.perf_counter() - start
-  start = time.perf_counter()
-  groups = [stream.group(g) for g in range(_GROUPS.value)]
-  seconds = time.perf_counter() - start
-  result = {
-    'examples_per_sec': _GROUPS.value * plan.examples / seconds,
-    'tokens_per_sec': sum(int((g['segments'] > 0).sum()) for g in groups) / seconds,
-    'utilisation': float(np.mean([(g['segments'] > 0).mean() for g in groups])),
-    'dropped_units_per_group': float(np.mean([g['dropped'][0] for g in groups])),
-    'seconds_to_first_batch_at_example_1e9': first,
-    'examples_per_group': plan.examples,
-    'rows_per_group': plan.rows,
+  alone = dataclasses.replace(config, mixture={'next_item': config.mixture['next_item']})
+  results = {
+    'next_item': measure(alone, _SECONDS.value),
+    'mixture': measure(config, _SECONDS.value),
   }
-  for name, value in result.items():
-    print(f'{name:<40} {value:,.3f}')
+  W, R = (results['mixture'][f'{name}_per_group'] for name in ('examples', 'rows'))
+  for least in (256, 1024):
+    rows = with_rows(config, int(np.ceil(least * R / W * 1.03)))
+    results[f'mixture, W >= {least}'] = measure(rows, _SECONDS.value / 4)
+  peer = input_peer.measure(config, _SECONDS.value)
+  if peer is not None:
+    results['peer: DataLoader, tokenised on the fly'] = peer
+    ratio = results['mixture']['examples_per_sec'] / peer['examples_per_sec']
+    results['mixture over peer'] = {'ratio': ratio}
+  if _USERS.value:
+    results['memory'] = memory(alone, _USERS.value)
+  for title, result in results.items():
+    print(title)
+    for name, value in result.items():
+      print(f'  {name:<40} {value:,.3f}')
   if _OUT.value:
     with open(_OUT.value, 'w') as f:
-      json.dump(result, f, indent=2)
+      json.dump(results, f, indent=2)
 
 
 if __name__ == '__main__':

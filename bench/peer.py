@@ -1,6 +1,6 @@
 """The `transformers` model of one of our shapes, and its training step in PyTorch."""
 
-import time
+import gc
 
 from recjax.models.gemma import DecoderConfig
 from recjax.models.t5 import T5Config
@@ -59,49 +59,71 @@ def _decoder(config: DecoderConfig, vocab: int):
   return transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**shape, **caps))
 
 
-def seconds_a_step(
-  config: DecoderConfig | T5Config,
-  vocab: int,
-  rows: int,
-  lengths: tuple[int, ...],
-  dtype: str,
-  steps: int,
-  compiled: bool,
-) -> tuple[list[float], str]:
-  """Seconds of each of `steps` training steps after two that warm up, and the attention's name.
+class Peer:
+  """A training step of ours in PyTorch's words; a call makes one, and waits for it.
 
-  The step is ours in PyTorch's words: cross-entropy at every position, gradients clipped at norm 1,
-  AdamW; parameters float32, computed in `dtype` (autocast).
+  Cross-entropy at every position of full rows, gradients clipped at norm 1, AdamW; parameters float32,
+  computed in `dtype` (autocast).
+
+  Args:
+    config: the shape of the model.
+    vocab: ids there are.
+    rows: of a batch.
+    lengths: (T,) of a decoder; (S, T) of an encoder and its decoder.
+    dtype: 'float32' or 'bfloat16'.
+    compiled: by `torch.compile`.
   """
+
+  def __init__(
+    self,
+    config: DecoderConfig | T5Config,
+    vocab: int,
+    rows: int,
+    lengths: tuple[int, ...],
+    dtype: str,
+    compiled: bool,
+  ):
+    import torch
+
+    self._torch = torch
+    self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision(
+      'high'
+    )  # TF32, as JAX computes float32 products on such a GPU
+    make = _t5 if isinstance(config, T5Config) else _decoder
+    self._model = make(config, vocab).to(self._device).train()
+    self._run = torch.compile(self._model) if compiled else self._model
+    self._optimizer = torch.optim.AdamW(
+      self._model.parameters(), lr=1e-4, betas=(0.9, 0.98), weight_decay=0.1, fused=True
+    )
+    self._half = dtype == 'bfloat16'
+
+    def ids(length):
+      return torch.randint(1, vocab, (rows, length), device=self._device)
+
+    self._inputs = {'input_ids': ids(lengths[0]), 'labels': ids(lengths[-1])}
+
+  @property
+  def attention(self) -> str:
+    """What computes the attention, in the words of `transformers`."""
+    return self._model.config._attn_implementation
+
+  def __call__(self) -> float:
+    """The loss."""
+    with self._torch.autocast(self._device, self._torch.bfloat16, enabled=self._half):
+      loss = self._run(**self._inputs).loss
+    loss.backward()
+    self._torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+    self._optimizer.step()
+    self._optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def release() -> None:
+  """Hands the memory of peers that are gone back to the device."""
   import torch
 
-  device = 'cuda' if torch.cuda.is_available() else 'cpu'
-  torch.manual_seed(0)
-  torch.set_float32_matmul_precision('high')  # TF32, as JAX computes float32 products on such a GPU
-  model = (_t5 if isinstance(config, T5Config) else _decoder)(config, vocab).to(device).train()
-  optimizer = torch.optim.AdamW(
-    model.parameters(), lr=1e-4, betas=(0.9, 0.98), weight_decay=0.1, fused=True
-  )
-  run = torch.compile(model) if compiled else model
-
-  def ids(length):
-    return torch.randint(1, vocab, (rows, length), device=device)
-
-  inputs = {'input_ids': ids(lengths[0]), 'labels': ids(lengths[-1])}
-  half = dtype == 'bfloat16'
-
-  def step():
-    with torch.autocast(device, torch.bfloat16, enabled=half):
-      loss = run(**inputs).loss
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.item()  # waits for the device
-
-  seconds = []
-  for _ in range(2 + steps):
-    start = time.perf_counter()
-    step()
-    seconds.append(time.perf_counter() - start)
-  return seconds[2:], model.config._attn_implementation
+  gc.collect()
+  if torch.cuda.is_available():
+    torch.cuda.empty_cache()

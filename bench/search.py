@@ -17,8 +17,9 @@ import numpy as np
 
 from recjax import config as config_lib
 from recjax import models, sharding
-from recjax.data.dataset import Dataset, prepared_dir
-from recjax.recommend import Recommender, next_item_task
+from recjax.data.corpus import Corpus
+from recjax.data.dataset import Dataset
+from recjax.recommend import Recommender, next_item_component
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
 _USERS = flags.DEFINE_integer('users', 1024, 'Users to search for.')
@@ -27,7 +28,7 @@ _OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
 
 def _exhaustive_seconds(config, dataset, model, history) -> float:
   """Seconds to score every item after one history, items in batches of 512, compiled before."""
-  prompt = next_item_task(config, dataset).prompt(history)
+  prompt = next_item_component(config).inference_prompt(Corpus(dataset, False), history)
   sids_IL = dataset.vocabulary.space.tokens(dataset.sids.codes_IL)
   tokens = np.concatenate([np.tile(prompt, (len(sids_IL), 1)), sids_IL], axis=1)
   positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), (512, tokens.shape[1]))
@@ -46,12 +47,12 @@ def _exhaustive_seconds(config, dataset, model, history) -> float:
 
 def main(_) -> None:
   config = config_lib.from_config_dict(_CONFIG.value)
-  dataset = Dataset.load(prepared_dir(config))
+  dataset = Dataset.load(config.prepared_folder)
   model = models.build(config.model, dataset.vocabulary.space, config.seed)
   params = nnx.to_pure_dict(nnx.split(model)[1])
   recommender = Recommender(config, dataset, sharding.make_mesh(config.mesh))
   histories, _ = dataset.histories_and_targets('test')
-  rows = [histories[u] for u in range(min(_USERS.value, dataset.num_users))]
+  rows = [histories[u] for u in range(min(_USERS.value, len(histories)))]
   recommender.rank(params, rows)
   start = time.perf_counter()
   recommender.rank(params, rows)

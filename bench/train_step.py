@@ -2,20 +2,22 @@
 
 The peer is the `transformers` model of the same shape, eager and on a GPU also compiled, where torch and
 transformers are installed (`pip install -r requirements-bench.txt`). Both train every parameter with AdamW
-on full rows of random tokens, with the softmax over the whole vocabulary.
+on full rows of random tokens, with the softmax over the whole vocabulary. On the CPU they make steps in turn, so
+that whoever else uses the machine slows both; on a GPU one follows the other, which needs its memory.
 
 Command:  python -m bench.train_step --models=decoder_128,t5_small --out=train_step.json
-          python -m bench.train_step --dtype=bfloat16 --row_length=1024 --rows=8     (on a GPU)
+          python -m bench.train_step --models=gemma2_2b --layers=2 --text_rows=32128 --rows=2   (as much as 24 GB hold)
+          python -m bench.train_step --models=t5_base --dtype=bfloat16 --row_length=1024 --segments=8   (on a GPU)
 """
 
+import dataclasses
 import importlib.util
-import json
 import os
 import time
+from typing import Any
 
-os.environ.setdefault(
-  'XLA_PYTHON_CLIENT_PREALLOCATE', 'false'
-)  # PyTorch needs room on the same GPU
+# PyTorch needs room on the same GPU.
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 from absl import app, flags
 import jax
@@ -23,107 +25,135 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import flops, peer
+from bench.circumstances import circumstances, show, start_with_huge_pages, write
 from recjax import config as config_lib
 from recjax import models, optim, sharding
 from recjax import state as state_lib
-from recjax.models.sizes import VOCAB_ROWS
+from recjax.models.sizes import SIZES, VOCAB_ROWS
+from recjax.models.t5 import SIZES as T5_SIZES
+from recjax.models.t5 import T5Config
 from recjax.sids.token_space import TokenSpace
 from recjax.train_step import make_train_step
 
 SIDS = (256,) * 4  # codes of each level
-# Sizes by the name of the flag, and the rows of the text table.
-MODELS = {
-  't5_small': 32_128,
-  't5_base': 32_128,
-  'decoder_128': 1024,
-  'gemma3_270m': VOCAB_ROWS['gemma3_270m'],
-  'gemma2_2b': VOCAB_ROWS['gemma2_2b'],
-}
+SMALL = 'decoder_128'  # 4 layers of width 128: the default shape of a config
+MODELS = ('t5_small', 't5_base', SMALL, 'gemma3_270m', 'gemma2_2b')
 
-_MODELS = flags.DEFINE_list('models', list(MODELS), 'Which shapes to time.')
+_MODELS = flags.DEFINE_list(
+  'models', list(MODELS), 'Which shapes to time: of MODELS, or published.'
+)
 _DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'What computes.')
-_STEPS = flags.DEFINE_integer('steps', 10, 'Steps to time, after two that warm up.')
+_STEPS = flags.DEFINE_integer('steps', 3, 'Steps of a turn, after one that warms up.')
+_TURNS = flags.DEFINE_integer('turns', 4, 'How often each side has its turn.')
 _ROWS = flags.DEFINE_integer('rows', 8, 'Rows of a batch.')
 _ROW_LENGTH = flags.DEFINE_integer('row_length', 128, 'Tokens of a row; of T5: of the encoder.')
 _DECODER_LENGTH = flags.DEFINE_integer('decoder_row_length', 32, "Tokens of a T5's decoder row.")
+_SEGMENTS = flags.DEFINE_integer(
+  'segments', 1, 'Packed segments of our rows; the peer has whole rows.'
+)
+_LAYERS = flags.DEFINE_integer('layers', 0, 'Layers of both sides; 0: as published.')
+_TEXT_ROWS = flags.DEFINE_integer('text_rows', 0, 'Rows of the text table; 0: as published.')
 _REMAT = flags.DEFINE_enum('remat', 'none', ['none', 'full'], 'Recompute layers in the backward.')
-_UNROLL = flags.DEFINE_integer('scan_unroll', 1, 'Layers a step of the scan over layers.')
+_UNROLL = flags.DEFINE_integer(
+  'scan_unroll', 0, 'Layers a step of the scan over layers; 0: on the CPU up to 12, else 1.'
+)
 _ATTENTION = flags.DEFINE_string('attention', 'auto', 'As --config.model.attention.')
 _SOFTMAX = flags.DEFINE_enum('sid_softmax', 'full', ['full', 'level'], 'The peer has full alone.')
 _PEER = flags.DEFINE_bool('peer', True, 'Time the peer, where it is installed.')
 _COMPILE = flags.DEFINE_bool('compile_depths', False, 'Time compiling 4 and 26 layers instead.')
-_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
 
 
-def make_config(name: str) -> config_lib.Config:
+def cut_to(name: str, layers: int) -> str:
+  """The name of a size that is the published one with fewer layers, which is made known."""
+  cut = f'{name} with {layers} layers'
+  if name in T5_SIZES:
+    T5_SIZES[cut] = dataclasses.replace(T5_SIZES[name], depth=layers, decoder_depth=layers)
+  else:
+    per_layer = ('windows', 'rope_bases', 'rope_factors')
+    SIZES[cut] = SIZES[name] | {'depth': layers}
+    SIZES[cut] |= {field: SIZES[name].get(field, ())[:layers] for field in per_layer}
+  return cut
+
+
+def make_config(name: str, dtype: str) -> config_lib.Config:
+  """The config of a published size, or of the small decoder, computed as the flags say."""
   config = config_lib.defaults(source='synthetic', name='bench')
-  if name != 'decoder_128':  # whose shape is the default one
-    config.model.size = name
-  config.model.family = 't5' if name.startswith('t5') else 'gemma'
-  config.model.compute_dtype = _DTYPE.value
+  config.model.size = '' if name == SMALL else name
+  config.model.family = 't5' if name in T5_SIZES else 'gemma'
+  config.model.compute_dtype = dtype
   config.model.remat = _REMAT.value
-  config.model.scan_unroll = _UNROLL.value
   config.model.attention = _ATTENTION.value
   config.model.sid_softmax = _SOFTMAX.value
+  config.model.scan_unroll = _UNROLL.value or (12 if jax.default_backend() == 'cpu' else 1)
   config.optim.warmup_steps = 0
   return config_lib.from_config_dict(config)
 
 
-def _batch(config: config_lib.Config, lengths: tuple[int, ...], vocab: int):
-  """Full rows of random tokens, each one segment."""
+def text_rows(name: str) -> int:
+  """Rows of the published text table."""
+  if name in T5_SIZES:
+    return 250_112 if name.startswith('mt5') else 32_128
+  return 1024 if name == SMALL else VOCAB_ROWS[name]
+
+
+def _batch(lengths: tuple[int, ...], vocab: int):
+  """Full rows of random tokens, each cut into segments."""
   rng = np.random.default_rng(0)
 
   def row(length, prefix=''):
     shape = (_ROWS.value, length)
-    positions = np.broadcast_to(np.arange(length, dtype=np.int32), shape)
+    segments, positions = np.divmod(np.arange(length, dtype=np.int32), length // _SEGMENTS.value)
     return {
       prefix + 'tokens': rng.integers(1, vocab, shape, dtype=np.int32),
-      prefix + 'segments': np.ones(shape, np.int32),
-      prefix + 'positions': positions,
+      prefix + 'segments': np.broadcast_to(segments + 1, shape),
+      prefix + 'positions': np.broadcast_to(positions, shape),
     }
 
   batch = row(lengths[-1])
   batch['targets'] = rng.integers(1, vocab, batch['tokens'].shape, dtype=np.int32)
   batch['weights'] = np.ones(batch['tokens'].shape, np.float32)
   batch['dropped'] = np.zeros(_ROWS.value, np.int32)
-  return batch | (row(lengths[0], 'encoder_') if config.model.is_encoder_decoder else {})
+  return batch | (row(lengths[0], 'encoder_') if len(lengths) == 2 else {})
 
 
-def _lowered(config: config_lib.Config, space: TokenSpace, batch, mesh):
-  """The training step of `recjax.train`, lowered, and what it starts from."""
-  tx = optim.optimizer(config.optim, config.num_train_steps)
-  step = jax.jit(
-    make_train_step(config, state_lib.graph(config, space), tx, text_targets=True),
-    donate_argnums=0,
-  )
-  return step.lower(state_lib.abstract_state(config, space, tx, mesh), batch), tx
+class Ours:
+  """The training step of `recjax.train`, compiled; a call makes one, and waits for it.
 
+  Attributes:
+    compile_seconds: to compile what was traced.
+    temporary_bytes: what the compiled step takes beside its state and the batch.
+  """
 
-def time_ours(config: config_lib.Config, space: TokenSpace, lengths) -> dict[str, float]:
-  """Seconds to compile, and seconds of a step."""
-  mesh = sharding.make_mesh(config.mesh)
-  batch = sharding.host_rows(_batch(config, lengths, space.size), mesh)
-  with jax.set_mesh(mesh):
-    lowered, tx = _lowered(config, space, batch, mesh)
-    start = time.perf_counter()
-    step = lowered.compile()
-    compiled = time.perf_counter() - start
-    state = state_lib.init_state(config, space, tx, mesh)
-    seconds = []
-    for _ in range(2 + _STEPS.value):
+  def __init__(self, config: config_lib.Config, space: TokenSpace, lengths: tuple[int, ...]):
+    self.mesh = sharding.make_mesh(config.mesh)
+    self.batch = sharding.host_rows(_batch(lengths, space.size), self.mesh)
+    tx = optim.optimizer(config.optim, config.num_train_steps)
+    step = jax.jit(
+      make_train_step(config, state_lib.graph(config, space), tx, text_targets=True),
+      donate_argnums=0,
+    )
+    with jax.set_mesh(self.mesh):
+      lowered = step.lower(state_lib.abstract_state(config, space, tx, self.mesh), self.batch)
       start = time.perf_counter()
-      state, metrics = step(state, batch)
-      float(metrics['loss'])  # waits for the device
-      seconds.append(time.perf_counter() - start)
-    jax.block_until_ready(state)
-  return {'seconds': float(np.median(seconds[2:])), 'compile_seconds': compiled}
+      self.step = lowered.compile()
+      self.compile_seconds = time.perf_counter() - start
+      self.temporary_bytes = self.step.memory_analysis().temp_size_in_bytes
+      self.state = state_lib.init_state(config, space, tx, self.mesh)
+
+  def __call__(self) -> float:
+    """The loss."""
+    with jax.set_mesh(self.mesh):
+      self.state, metrics = self.step(self.state, self.batch)
+    loss = float(metrics['loss'])
+    jax.block_until_ready(self.state)
+    return loss
 
 
 def matmul_ceiling(dtype: str) -> float:
   """The best FLOP/s of square matrix products of several sizes, on one device."""
   best = 0.0
   for size in (1024, 2048) if jax.default_backend() == 'cpu' else (4096, 8192, 16384):
-    x = jnp.ones((size, size), dtype)
+    x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
     product = jax.jit(lambda x: x @ x)
     product(x).block_until_ready()
     for _ in range(8):
@@ -136,80 +166,111 @@ def matmul_ceiling(dtype: str) -> float:
 def compile_depths() -> dict[str, float]:
   """Seconds to lower and compile the training step of the small decoder at two depths."""
   result = {}
+  lengths, space = (_ROW_LENGTH.value,), TokenSpace(text_rows(SMALL), SIDS)
   for depth in (4, 26, 4, 26):  # the first two warm up
-    config_dict = config_lib.defaults(source='synthetic', name='bench')
-    config_dict.model.depth = depth
-    config_dict.optim.warmup_steps = 0
-    config = config_lib.from_config_dict(config_dict)
-    space = TokenSpace(MODELS['decoder_128'], SIDS)
-    mesh = sharding.make_mesh(config.mesh)
-    batch = sharding.host_rows(_batch(config, (_ROW_LENGTH.value,), space.size), mesh)
-    with jax.set_mesh(mesh):
-      start = time.perf_counter()
-      _lowered(config, space, batch, mesh)[0].compile()
+    config = make_config(SMALL, _DTYPE.value)
+    model = dataclasses.replace(config.model, depth=depth, scan_unroll=_UNROLL.value or 1)
+    config = dataclasses.replace(config, model=model)
+    start = time.perf_counter()
+    Ours(config, space, lengths)
     result[f'compile_seconds_{depth}_layers'] = time.perf_counter() - start
   ratio = result['compile_seconds_26_layers'] / result['compile_seconds_4_layers']
   return result | {'ratio': ratio}
 
 
-def measure(name: str, ceiling: float) -> dict[str, float | str]:
-  """Everything that is told of one shape."""
-  config = make_config(name)
-  space = TokenSpace(MODELS[name], SIDS)
-  shape = models.shape_of(config.model)
+def alternate(sides: dict[str, Any], turns: int, steps: int) -> dict[str, np.ndarray]:
+  """Seconds of each step of each side, `[steps, 2]`: of the clock, and of all cores of this process.
+
+  In every turn each side makes one step that is not counted, then `steps` that are.
+  """
+  seconds = {name: [] for name in sides}
+  for _ in range(turns):
+    for name, side in sides.items():
+      side()
+      for _ in range(steps):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        side()
+        seconds[name].append((time.perf_counter() - start, time.process_time() - cpu_start))
+  return {name: np.array(pairs) for name, pairs in seconds.items()}
+
+
+def measure(name: str) -> dict[str, Any]:
+  """Everything that is told of one shape but the ceiling's shares."""
+  rows = _TEXT_ROWS.value or text_rows(name)
+  config = make_config(cut_to(name, _LAYERS.value) if _LAYERS.value else name, _DTYPE.value)
+  space, shape = TokenSpace(rows, SIDS), models.shape_of(config.model)
   lengths = (_ROW_LENGTH.value,)
-  if config.model.is_encoder_decoder:
+  if isinstance(shape, T5Config):
     lengths = (_ROW_LENGTH.value, _DECODER_LENGTH.value)
-  tokens = _ROWS.value * sum(lengths)
-  count = flops.train_step(shape, _ROWS.value, lengths, space.size)
-
-  def told(seconds: float, prefix: str) -> dict[str, float]:
-    return {
-      f'{prefix}_seconds': seconds,
-      f'{prefix}_tokens_per_sec': tokens / seconds,
-      f'{prefix}_share_of_ceiling': count / seconds / ceiling,
-    }
-
+  on_cpu = jax.default_backend() == 'cpu'
+  make = {}
+  if _PEER.value and all(map(importlib.util.find_spec, ('torch', 'transformers'))):
+    arguments = (shape, space.size, _ROWS.value, lengths, _DTYPE.value)
+    make['peer_eager'] = lambda: peer.Peer(*arguments, compiled=False)
+    if not on_cpu:
+      make['peer_compiled'] = lambda: peer.Peer(*arguments, compiled=True)
+  make['recjax'] = lambda: Ours(
+    config, space, lengths
+  )  # last: JAX keeps a GPU's memory, once it has it
   result = {
-    'model': name,
+    'model': config.model.size or name,
     'parameters': state_lib.num_params(config, space),
+    'vocabulary': space.size,
     'rows': _ROWS.value,
     'lengths': lengths,
+    'segments': _SEGMENTS.value,
     'dtype': _DTYPE.value,
-    'flops_per_step': count,
+    'remat': _REMAT.value,
+    'flops_per_step': flops.train_step(shape, _ROWS.value, lengths, space.size, _SEGMENTS.value),
   }
-  ours = time_ours(config, space, lengths)
-  result |= {'compile_seconds': ours['compile_seconds'], **told(ours['seconds'], 'recjax')}
+  seconds = {}
+  for names in [list(make)] if on_cpu else [[side] for side in make]:
+    sides = {side: make[side]() for side in names}
+    seconds |= alternate(sides, _TURNS.value, _STEPS.value)
+    for side in sides.values():
+      if isinstance(side, Ours):
+        result |= {n: getattr(side, n) for n in ('compile_seconds', 'temporary_bytes')}
+      else:
+        result['peer_attention'] = side.attention
+    del side, sides
+    if len(make) > 1:
+      peer.release()
+  for side, of_side in seconds.items():
+    result[f'{side}_seconds'], cpu_seconds = map(float, np.median(of_side, axis=0))
+    if on_cpu:  # which other programs disturb less
+      result[f'{side}_cpu_seconds'] = cpu_seconds
+    result[f'{side}_tokens_per_sec'] = _ROWS.value * sum(lengths) / result[f'{side}_seconds']
+  for side in list(seconds)[:-1]:
+    result[f'speed_to_{side}'] = result[f'{side}_seconds'] / result['recjax_seconds']
+    if on_cpu:
+      ratio = result[f'{side}_cpu_seconds'] / result['recjax_cpu_seconds']
+      result[f'speed_to_{side}_by_cpu_seconds'] = ratio
   jax.clear_caches()
-  if not _PEER.value or not all(map(importlib.util.find_spec, ('torch', 'transformers'))):
-    return result
-  for compiled in (False, True) if jax.default_backend() == 'gpu' else (False,):
-    seconds, attention = peer.seconds_a_step(
-      shape, space.size, _ROWS.value, lengths, _DTYPE.value, _STEPS.value, compiled
-    )
-    prefix = 'peer_compiled' if compiled else 'peer_eager'
-    result |= told(float(np.median(seconds)), prefix) | {'peer_attention': attention}
-    result[f'speed_to_{prefix}'] = result[f'{prefix}_seconds'] / result['recjax_seconds']
   return result
 
 
 def main(_) -> None:
+  results = [circumstances()]
+  show(results[0])
   if _COMPILE.value:
-    results = [compile_depths()]
+    results.append(compile_depths())
+    show(results[-1])
   else:
-    ceiling = matmul_ceiling(_DTYPE.value)
-    results = [
-      {'backend': jax.default_backend(), 'matmul_ceiling_flops_per_sec': ceiling},
-      *(measure(name, ceiling) for name in _MODELS.value),
-    ]
-  for result in results:
-    for name, value in result.items():
-      print(f'{name:<34} {f"{value:,.4g}" if isinstance(value, float) else value}')
-    print()
-  if _OUT.value:
-    with open(_OUT.value, 'w') as f:
-      json.dump(results, f, indent=2)
+    for name in _MODELS.value:
+      result = measure(name)
+      result['matmul_ceiling_flops_per_sec'] = matmul_ceiling(_DTYPE.value)
+      peak = flops.peak(jax.devices()[0].device_kind) if _DTYPE.value == 'bfloat16' else None
+      suffix = '_tokens_per_sec'
+      for side in [n.removesuffix(suffix) for n in result if n.endswith(suffix)]:
+        speed = result['flops_per_step'] / result[f'{side}_seconds']
+        result[f'{side}_share_of_ceiling'] = speed / result['matmul_ceiling_flops_per_sec']
+        if peak:
+          result[f'{side}_mfu'] = speed / peak
+      results.append(result)
+      show(result)
+  write(results)
 
 
 if __name__ == '__main__':
+  start_with_huge_pages()
   app.run(main)

@@ -11,4 +11,4 @@ from configs import common
 
 
 def get_config(variant: str = ''):
-  return common.amazon2014('beauty', 'Beauty', variant)
+  return common.experiment('amazon2014', 'beauty', variant, category='Beauty')

@@ -1,26 +1,33 @@
-"""What the experiments on Amazon data share."""
+"""What the experiments on real data share."""
 
 import ml_collections
 
-from recjax.config import defaults
+from recjax.config import component, defaults
+from recjax.data.tasks import TASKS
 from recjax.models.sizes import SIZES as DECODER_SIZES
 from recjax.models.t5_config import SIZES as T5_SIZES
 
+VARIANTS = ('', 'cpu', 'tasks', *DECODER_SIZES, *T5_SIZES)
 
-def amazon2014(name: str, category: str, variant: str) -> ml_collections.ConfigDict:
-  """One of McAuley's 5-core data sets, with a decoder of width 128 and 4 layers from scratch.
+
+def experiment(
+  source: str, name: str, variant: str, category: str = ''
+) -> ml_collections.ConfigDict:
+  """A data set with a decoder of width 128 and 4 layers from scratch.
 
   Args:
+    source: a name of `data_prep.sources.SOURCES`.
     name: of the folders.
-    category: as in the official file names.
-    variant: '' for one accelerator; 'cpu' for two cores; or a published size of `recjax.models`
+    variant: '' for one accelerator; 'cpu' for two cores; 'tasks' for two cores and a mixture of all
+      tasks that such data allow; or a published size of `recjax.models`
       (gemma3_270m, flan_t5_base, …), from scratch or from `--config.model.pretrained=FOLDER`.
+    category: as in the source's file names.
   """
-  check_variant(variant, ('', 'cpu', *DECODER_SIZES, *T5_SIZES))
-  config = defaults(source='amazon2014', name=name)
+  check_variant(variant, VARIANTS)
+  config = defaults(source=source, name=name)
   config.data.category = category
   config.model.dropout = 0.2
-  config.mixture.next_item.max_items = 20
+  config.mixture.next_item.prompts = ('{history}',)  # one task needs no words
   config.packing.row_length = 128
   config.packing.rows = 64
   config.batch_size = 256
@@ -29,14 +36,30 @@ def amazon2014(name: str, category: str, variant: str) -> ml_collections.ConfigD
   config.optim.warmup_steps = 200
   config.eval_every_steps = 500
   config.checkpoint_every_steps = 250
-  if variant == 'cpu':
+  if variant in ('cpu', 'tasks'):
     # Sizes for two cores: a batch is one packing group.
     config.batch_size = 64
     config.num_train_steps = 2000
     config.model.scan_unroll = config.model.depth  # XLA:CPU is a fifth faster without the loop
   elif variant:
     _published(config, variant)
+  if variant == 'tasks':
+    add_tasks(config)
   return config
+
+
+def add_tasks(config: ml_collections.ConfigDict, share: float = 0.5) -> None:
+  """Adds every task that needs no ratings; together they are `share` of the examples."""
+  tasks = [
+    task for task, kind in TASKS.items() if task != 'next_item' and 'ratings' not in kind.requires
+  ]
+  for task in tasks:
+    config.mixture[task] = component(task, weight=share / len(tasks))
+  config.mixture.next_item.weight = 1 - share
+  config.packing.row_length = 512
+  config.packing.decoder_row_length = 256
+  config.packing.rows = 16
+  config.batch_size = 16
 
 
 def _published(config: ml_collections.ConfigDict, size: str) -> None:
@@ -45,7 +68,7 @@ def _published(config: ml_collections.ConfigDict, size: str) -> None:
   config.model.dropout = 0.1
   config.model.compute_dtype = 'bfloat16'
   config.model.remat = 'full'
-  config.mixture.next_item.prompt = 'The customer bought, in this order:'
+  config.mixture.next_item.prompts = ()  # the task's own wordings
   config.packing.row_length = 512
   config.packing.decoder_row_length = 128
   config.packing.rows = 32

@@ -22,6 +22,7 @@ def get_config(variant: str = ''):
   config.sids.source = 'both'
   config.sids.codes = (64, 64, 64)
   config.sids.tfidf_width = 64
+  config.mixture.next_item.prompts = ('{history}',)
   config.model.depth = 2
   config.model.width = 64
   config.model.ff_width = 256

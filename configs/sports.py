@@ -11,6 +11,6 @@ from configs import common
 
 
 def get_config(variant: str = ''):
-  config = common.amazon2014('sports', 'Sports_and_Outdoors', variant)
+  config = common.experiment('amazon2014', 'sports', variant, category='Sports_and_Outdoors')
   config.data.item_text = 'generated'  # of the copy that the figures above were measured on
   return config

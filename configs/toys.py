@@ -8,4 +8,4 @@ from configs import common
 
 
 def get_config(variant: str = ''):
-  return common.amazon2014('toys', 'Toys_and_Games', variant)
+  return common.experiment('amazon2014', 'toys', variant, category='Toys_and_Games')

@@ -1,46 +1,107 @@
 """Item vectors from the log alone: a truncated SVD of the normalised co-occurrence."""
 
+import math
+
 import numpy as np
 import scipy.sparse
 from sklearn.utils import extmath
-import tqdm
 
 from recjax.data import sequences
 
+_KEYS_AT_ONCE = 1 << 24  # 128 MiB
+_UNIT = math.lcm(*range(1, 21))
+_SMALLEST_SINGULAR = 1e-3  # of the largest one
+
 
 def cooccurrence_counts(
-  train: sequences.Sequences, num_items: int, window: int
+  train: sequences.Sequences, num_items: int, window: int, distance_weight: str = 'inverse'
 ) -> scipy.sparse.csr_matrix:
   """Counts pairs of different items near each other in one user's sequence.
 
-  A pair at distance d ≤ window, in either order, adds 1/d to both of its entries.
+  A pair of positions at distance d ≤ window adds to both entries of its items: 1 ('none') or 1/d
+  ('inverse'). The sums are exact, so that the order of users does not matter: integers, with
+  'inverse' in units of 1/lcm(1 … 20), to which 1/d is rounded down for d > 20.
+
+  Time grows with the pairs. They are counted a block at a time, so memory holds one block and the
+  distinct pairs.
 
   Args:
     train: item indices of every user's training part.
     num_items: I.
     window: the largest distance in positions, at least 1.
+    distance_weight: 'none' or 'inverse'.
 
   Returns:
-    A symmetric float64 `[I, I]` matrix with an empty diagonal.
+    A symmetric float64 `[I, I]` matrix with an empty diagonal, in canonical format.
+
+  Raises:
+    ValueError: two items and a distance do not fit 63 bits, so `window` must be smaller. It never is
+      more than the longest sequence allows.
   """
-  users = np.repeat(np.arange(len(train)), train.lengths)
-  rows, columns, weights = [], [], []
-  for distance in tqdm.trange(1, window + 1, desc='co-occurrence', unit='distance'):
-    left, right = train.values[:-distance], train.values[distance:]
-    near = (users[:-distance] == users[distance:]) & (left != right)
-    rows.append(left[near])
-    columns.append(right[near])
-    weights.append(np.full(near.sum(), 1 / distance))
-  one_way = scipy.sparse.csr_matrix(
-    (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))),
-    shape=(num_items, num_items),
-  )
-  return (one_way + one_way.T).tocsr()
+  window = max(1, min(window, int(train.lengths.max(initial=0)) - 1))
+  if num_items**2 * window > 2**63:
+    raise ValueError(
+      f'the window must be at most {2**63 // num_items**2} for {num_items} items; got {window}. '
+      'Set --config.relations.window and --config.sids.cooccurrence_window'
+    )
+  weights_W = None
+  if distance_weight == 'inverse':
+    weights_W = np.array([_UNIT // d for d in range(1, window + 1)])
+  users = np.repeat(np.arange(len(train), dtype=np.int32), train.lengths)
+  counts = scipy.sparse.csr_matrix((num_items, num_items), dtype=np.int64)
+  block = max(1, _KEYS_AT_ONCE // (2 * window))
+  for first in range(0, len(users), block):
+    # A pair begins in the block and may end after it.
+    part = slice(first, first + block + window)
+    keys = _keys(train.values[part], users[part], block, window, num_items, weights_W is not None)
+    summed = _summed(keys, weights_W, num_items)
+    counts = summed if first == 0 else counts + summed
+  counts.data = counts.data / (1 if weights_W is None else _UNIT)
+  return counts
+
+
+def _keys(
+  items: np.ndarray, users: np.ndarray, block: int, window: int, num_items: int, with_distance: bool
+) -> np.ndarray:
+  """First · I + second item of all pairs that begin in a block, both ways round.
+
+  With the distance: times the window, plus the distance minus one. In 32 bits where they suffice,
+  which sort in half the time, else in 64.
+  """
+  items = items.astype(np.uint32 if num_items**2 * window < 2**32 else np.int64)
+  shifted = items * num_items
+  keys = []
+  for d in range(1, min(window, len(items) - 1) + 1):
+    near = np.flatnonzero((users[d:] == users[:-d])[:block] & (items[d:] != items[:-d])[:block])
+    for pairs in (shifted[:-d] + items[d:], shifted[d:] + items[:-d]):
+      pairs = pairs.take(near)
+      keys.append(pairs * window + (d - 1) if with_distance else pairs)
+  return np.concatenate([np.zeros(0, items.dtype), *keys])
+
+
+def _summed(
+  keys: np.ndarray, weights_W: np.ndarray | None, num_items: int
+) -> scipy.sparse.csr_matrix:
+  """Counts equal pairs, or sums the weights of their distances. Sorts the keys in place."""
+  keys.sort()
+  pairs, distances = (keys, None) if weights_W is None else np.divmod(keys, len(weights_W))
+  is_first = np.ones(len(pairs), bool)
+  np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
+  starts = np.flatnonzero(is_first)
+  if weights_W is None:
+    sums = np.diff(starts, append=len(pairs))
+  else:
+    sums = np.add.reduceat(weights_W[distances], starts)
+  pairs = pairs.take(starts)
+  rows = np.arange(num_items + 1, dtype=pairs.dtype) * num_items
+  offsets = np.searchsorted(pairs, rows)
+  columns = (pairs - np.repeat(rows[:-1], np.diff(offsets))).astype(np.int32)
+  return scipy.sparse.csr_matrix((sums, columns, offsets), shape=(num_items, num_items))
 
 
 def vectors(
   train: sequences.Sequences, num_items: int, width: int, window: int, seed: int
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
   """Embeds items by the company they keep: U √S of D^-1/2 A D^-1/2 = U S Vᵀ, cut at `width`.
 
   A is the co-occurrence and D its row sums, the normalisation of spectral clustering (Ng, Jordan
@@ -55,18 +116,53 @@ def vectors(
     seed: of the randomized SVD; equal arguments give equal vectors, signs included.
 
   Returns:
-    float32 `[I, width]`: rows of length one, and zero rows for items that co-occur with none.
-    Columns beyond the number of items are zero.
+    vectors float32 `[I, width]`: rows of length one, and zero rows for items that co-occur with none;
+    columns beyond the number of items are zero. And the basis float32 `[I, width]`, D^-1/2 V / √S:
+    what `fold_in` needs to place other items in the same space.
   """
   counts = cooccurrence_counts(train, num_items, window)
   degrees = np.asarray(counts.sum(axis=1)).ravel()
   seen = degrees > 0
-  scale = scipy.sparse.diags(np.where(seen, 1 / np.sqrt(np.where(seen, degrees, 1)), 0))
-  left, singular, _ = extmath.randomized_svd(
+  scale_I = np.where(seen, 1 / np.sqrt(np.where(seen, degrees, 1)), 0)
+  scale = scipy.sparse.diags(scale_I)
+  left, singular, right = extmath.randomized_svd(
     (scale @ counts @ scale).tocsr(), min(width, num_items), n_iter=15, random_state=seed
   )
-  vectors_ID = np.zeros((num_items, width))
-  vectors_ID[:, : left.shape[1]] = left * np.sqrt(singular)[None, :]
-  lengths = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
-  known = seen[:, None] & (lengths > 0)
-  return np.where(known, vectors_ID / np.where(known, lengths, 1), 0).astype(np.float32)
+  embedded_ID = np.zeros((num_items, width))
+  embedded_ID[:, : left.shape[1]] = left * np.sqrt(singular)[None, :]
+  # A direction in which the items hardly differ says nothing, and dividing by it would shout.
+  counting = singular > _SMALLEST_SINGULAR * singular[0]
+  roots = np.where(counting, 1 / np.sqrt(np.where(counting, singular, 1)), 0)
+  basis_ID = np.zeros((num_items, width), np.float32)
+  basis_ID[:, : left.shape[1]] = scale_I[:, None] * right.T * roots[None, :]
+  return _unit_rows(embedded_ID, seen), basis_ID
+
+
+def fold_in(
+  train: sequences.Sequences, items: np.ndarray, window: int, basis_ID: np.ndarray
+) -> np.ndarray:
+  """Places items in the space of earlier `vectors`, by their company among the items of that time.
+
+  An item's row a of the normalised co-occurrence becomes a V / √S, which is U √S for the items that
+  the decomposition saw (folding in, as in Deerwester et al., "Indexing by latent semantic analysis",
+  JASIS 1990). The item's own degree only scales the row, so it does not matter.
+
+  Args:
+    train: item indices of every user's training part, today's.
+    items: int `[n]`, the items to place.
+    window: as in `cooccurrence_counts`.
+    basis_ID: the earlier basis with one row for every item of today, zero for those it did not see.
+
+  Returns:
+    float32 `[n, D]`: rows of length one, and zero rows for items that none of the basis is near to.
+  """
+  counts = cooccurrence_counts(train, len(basis_ID), window)[items]
+  known = counts @ (basis_ID.any(axis=1)) > 0
+  return _unit_rows(counts @ basis_ID.astype(np.float64), known)
+
+
+def _unit_rows(rows_ID: np.ndarray, known_I: np.ndarray) -> np.ndarray:
+  """float32 rows of length one; zero where they are not known."""
+  lengths = np.linalg.norm(rows_ID, axis=1, keepdims=True)
+  known = known_I[:, None] & (lengths > 0)
+  return np.where(known, rows_ID / np.where(known, lengths, 1), 0).astype(np.float32)

@@ -1,29 +1,21 @@
 """Fetches files over HTTP: resumed after a cut, checked for size, and named only when whole."""
 
-from collections.abc import Iterable
 import contextlib
 import http.client
 import os
 import pathlib
+import shutil
 import time
+from typing import Any
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 
 import tqdm
 
 _CHUNK = 1 << 20  # bytes
 _TRANSIENT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
-
-
-def fetch_all(base_url: str, names: Iterable[str], folder: pathlib.Path) -> None:
-  """Fetches `base_url/name` into `folder/name` for each name that is not there yet.
-
-  Raises:
-    As `fetch`.
-  """
-  for name in names:
-    if not (folder / name).exists():
-      fetch(f'{base_url.rstrip("/")}/{name}', folder / name)
 
 
 def fetch(
@@ -78,6 +70,45 @@ def fetch(
     f'{url} could not be fetched in {attempts} attempts ({problem}). What arrived is kept in {part}: '
     'start the same command again to continue it'
   )
+
+
+def fetch_zip(url: str, folder: pathlib.Path, **kwargs: Any) -> None:
+  """Fetches an archive and puts its files into the folder, without the archive's own folders.
+
+  They are unpacked and checked beside the folder first, and replace files of the same name then. The
+  archive is removed at the end.
+
+  Args:
+    url: of a zip file.
+    folder: where the files go; it is created.
+    **kwargs: as of `fetch`.
+
+  Raises:
+    As `fetch`; and ValueError: the archive is broken.
+  """
+  archive = folder / url.rpartition('/')[2]
+  fetch(url, archive, **kwargs)
+  unpacked = folder / f'.{archive.stem}.partial'
+  shutil.rmtree(unpacked, ignore_errors=True)
+  unpacked.mkdir()
+  try:
+    with zipfile.ZipFile(archive) as members:
+      for member in members.infolist():
+        name = pathlib.PurePosixPath(member.filename).name
+        if not member.is_dir() and name:
+          # Reading to the end compares the checksum.
+          with members.open(member) as packed, (unpacked / name).open('xb') as f:
+            shutil.copyfileobj(packed, f)
+    for path in sorted(unpacked.iterdir()):
+      path.replace(folder / path.name)
+    archive.unlink()
+  except (zipfile.BadZipFile, zlib.error, EOFError, FileExistsError, RuntimeError) as error:
+    archive.unlink()
+    raise ValueError(
+      f'{url} must be a whole zip file without two files of one name; {error}. It was removed'
+    ) from None
+  finally:
+    shutil.rmtree(unpacked)
 
 
 def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:

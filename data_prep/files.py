@@ -12,8 +12,17 @@ TRAIN_ITEMS = 'interactions/train_items.npy'
 TRAIN_OFFSETS = 'interactions/train_offsets.npy'
 VALIDATION_ITEMS = 'interactions/validation_items.npy'
 VECTORS = 'embeddings.npy'
+BASIS = 'basis.npy'
 TEXT_VECTORS = f'text_embeddings/{VECTORS}'
 COOCCURRENCE_VECTORS = f'cooccurrence_vectors/{VECTORS}'
+COOCCURRENCE_BASIS = f'cooccurrence_vectors/{BASIS}'
+COLLABORATIVE = ('relations/collaborative_items.npy', 'relations/collaborative_offsets.npy')
+
+
+def found(name: str, raw_dir: epath.Path) -> epath.Path:
+  """A file as it is named, else that of the raw folder if there is one."""
+  inside = raw_dir / name
+  return inside if not epath.Path(name).exists() and inside.exists() else epath.Path(name)
 
 
 def load(path: epath.Path) -> np.ndarray:

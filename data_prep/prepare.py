@@ -2,15 +2,31 @@
 
 from collections.abc import Iterator
 import functools
+import itertools
 import json
 import os
 from typing import Any
 
 from etils import epath
 
-from data_prep import cooccurrence, encoders, files, interactions, sid_stage, sources, stages, texts
+from data_prep import (
+  cooccurrence,
+  files,
+  interactions,
+  keywords,
+  log_writer,
+  refresh,
+  relations,
+  sid_stage,
+  sources,
+  splits,
+  stages,
+  texts,
+)
+from data_prep.encoders import stage as encoder_stage
 from recjax import config as config_lib
-from recjax.data import dataset
+from recjax.data.dataset import SPLITS
+from recjax.data.sequences import Sequences
 
 
 def raw_dir(config: config_lib.Config) -> epath.Path:
@@ -32,19 +48,23 @@ def prepare(config: config_lib.Config) -> epath.Path:
     FileNotFoundError: raw files are missing and `data.download` is off.
     ValueError: the raw files or the config do not allow a stage.
   """
-  root = dataset.prepared_dir(config)
+  root = config.prepared_folder
   source = sources.get(config.data.source)
+  sid_stage.check_ready(config, root, raw_dir(config))
+  keywords.check_ready(config, root, raw_dir(config))
+  encoder_stage.check_ready(config, root)
   # Before the raw files are hashed; the files of a finished preparation may be gone.
   if not stages.is_current(root, _interactions(config)):
     source.fetch(config.data, raw_dir(config))
   for stage in _stages(config, root):
     stages.run_stage(root, stage)
+  encoder_stage.forget_parts(root)
   return root
 
 
 def is_prepared(config: config_lib.Config) -> bool:
   """Whether `prepare` would have nothing to do; runs nothing."""
-  root = dataset.prepared_dir(config)
+  root = config.prepared_folder
   return all(stages.is_current(root, stage) for stage in _stages(config, root))
 
 
@@ -54,41 +74,57 @@ def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stages.Stag
   A later one may read what an earlier one wrote, and so it must be current before it is asked for.
   """
   yield _interactions(config)
+  relations.check_room(config, root)
   yield _tokenizer(config, root)
   yield _texts(config.data, root)
-  if config.sids.source != 'cooccurrence':
-    yield _text_embeddings(config.sids, root)
-  if config.sids.source != 'text':
+  is_quantized = config.sids.quantizer != 'import'
+  if encoder_stage.is_needed(config):
+    yield encoder_stage.stage(config, root)
+  if is_quantized and config.sids.source != 'text':
     yield _cooccurrence_vectors(config.sids, root)
-  yield sid_stage.stage(config, root)
-  if sources.get(config.data.source).has_optimum:
+  if config.needs('collaborative') or config.needs('semantic'):
+    yield relations.stage(config, root)
+  yield sid_stage.stage(config, root, raw_dir(config))
+  if config.needs('keywords'):
+    yield keywords.stage(config, root, raw_dir(config))
+  # Which items a user has had is part of the law, so a history that is cut hides it.
+  if sources.get(config.data.source).has_optimum and not config.data.max_history:
     yield _optimum(config, root)
 
 
 def _interactions(config: config_lib.Config) -> stages.Stage:
-  source, folder = sources.get(config.data.source), raw_dir(config)
+  data, folder = config.data, raw_dir(config)
+  source = sources.get(data.source)
 
   def run(out: epath.Path) -> dict[str, Any]:
-    log = source.load(config.data, folder)
-    return interactions.write(interactions.clean(log, config.data.k_core), log.item_records, out)
+    raw = source.load(data, folder)
+    records = raw.item_records
+    log = interactions.clean(raw, data.k_core, data.duplicates, data.catalogue)
+    del raw  # its ids are most of what the stage holds in memory
+    arrays = splits.split(log, data.split, data.split_shares, data.max_history)
+    return log_writer.write(log, arrays, records, out)
 
-  return stages.Stage(
-    'interactions',
-    run,
-    inputs=source.input_files(config.data, folder),
-    params=source.params(config.data) | {'k_core': config.data.k_core},
-  )
+  cut = {'k_core': data.k_core, 'duplicates': data.duplicates, 'catalogue': data.catalogue}
+  cut |= {'split': data.split, 'max_history': data.max_history}
+  if data.split == 'global_time':
+    cut['split_shares'] = data.split_shares
+  inputs = source.input_files(data, folder)
+  return stages.Stage('interactions', run, inputs, source.params(data) | cut)
 
 
 def _tokenizer(config: config_lib.Config, root: epath.Path) -> stages.Stage:
   data, pretrained = config.data, config.model.pretrained
   run = functools.partial(texts.write_tokenizer, root / files.ITEMS, data, pretrained)
   if pretrained is not None:
-    inputs, params = texts.pretrained_files(pretrained), {'made': 'pretrained'}
+    inputs, params = texts.pretrained_files(pretrained), {'prompt_format': data.prompt_format}
   elif data.sentencepiece is not None:
     inputs, params = {texts.MODEL: epath.Path(data.sentencepiece)}, {}
   else:
     inputs, params = stages.outputs(root, files.ITEMS), {'text_pieces': data.text_pieces}
+    if config.sids.extend is not None:  # the model knows the earlier pieces
+      inputs = refresh.tokenizer_files(config.sids, root)
+      params = refresh.params(config.sids, 'tokenizer', params)
+      run = functools.partial(refresh.copy_tokenizer, config.sids)
   return stages.Stage('tokenizer', run, inputs, params, version=2)
 
 
@@ -101,64 +137,46 @@ def _texts(data: config_lib.Data, root: epath.Path) -> stages.Stage:
   return stages.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
 
 
-def _text_embeddings(sids: config_lib.Sids, root: epath.Path) -> stages.Stage:
-  def run(out: epath.Path) -> dict[str, Any]:
-    rows = texts.read_items(root / files.ITEMS)
-    return files.save_vectors(encoders.encode([row['text'] for row in rows], sids), out)
-
-  params = {'width': sids.tfidf_width, 'seed': sids.seed} if sids.encoder == 'tfidf' else {}
-  return stages.Stage(
-    'text_embeddings',
-    run,
-    stages.outputs(root, files.ITEMS) | _encoder_files(sids, root),
-    params | {'kind': 'tfidf' if sids.encoder == 'tfidf' else 'sentence-transformers'},
-  )
-
-
-def _encoder_files(sids: config_lib.Sids, root: epath.Path) -> dict[str, epath.Path]:
-  """The encoder's files by their place in its folder, so that it may be moved."""
-  try:
-    files = encoders.input_files(sids)
-  except ValueError:
-    # A machine that only trains need not have the encoder: what it made is there and is named.
-    manifest = stages.read_manifest(root / 'text_embeddings')
-    names = [name for name in (manifest or {}).get('inputs', {}) if name.startswith('encoder/')]
-    if not names:
-      raise
-    return {name: epath.Path(sids.encoder) / name.removeprefix('encoder/') for name in names}
-  return {f'encoder/{path.relative_to(files[0].parent).as_posix()}': path for path in files}
-
-
 def _cooccurrence_vectors(sids: config_lib.Sids, root: epath.Path) -> stages.Stage:
   width, window = sids.cooccurrence_width, sids.cooccurrence_window
   # A number and not the file of items: their texts do not matter here.
   num_items = stages.read_manifest(root / 'interactions')['summary']['items']
+  inputs = stages.outputs(root, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
+  params = {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed}
+  if sids.extend is not None:
+    inputs |= stages.outputs(root, files.ITEMS) | refresh.cooccurrence_inputs(sids)
+    params = refresh.params(sids, 'cooccurrence_vectors', params)
 
   def run(out: epath.Path) -> dict[str, Any]:
     train = files.train_sequences(root)
-    return files.save_vectors(cooccurrence.vectors(train, num_items, width, window, sids.seed), out)
+    if sids.extend is None:
+      vectors_ID, basis_ID = cooccurrence.vectors(train, num_items, width, window, sids.seed)
+    else:
+      vectors_ID, basis_ID = refresh.cooccurrence_vectors(sids, refresh.item_ids(root), train)
+    files.save(out / files.BASIS, basis_ID)
+    return files.save_vectors(vectors_ID, out)
 
-  return stages.Stage(
-    'cooccurrence_vectors',
-    run,
-    stages.outputs(root, files.TRAIN_ITEMS, files.TRAIN_OFFSETS),
-    {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed},
-  )
+  return stages.Stage('cooccurrence_vectors', run, inputs, params, version=2)
 
 
 def _optimum(config: config_lib.Config, root: epath.Path) -> stages.Stage:
   """What the best possible recommender reaches on the held-out items, where the law is known."""
   source, ks = sources.get(config.data.source), config.eval.ks
+  names = [files.TRAIN_ITEMS, files.TRAIN_OFFSETS, files.VALIDATION_ITEMS]
+  if config.data.split != 'leave_one_out':
+    parts = itertools.product(SPLITS, ('items', 'offsets'))
+    names = [f'interactions/{split}_history_{part}.npy' for split, part in parts]
+  inputs = stages.outputs(root, *names)
 
   def run(out: epath.Path) -> dict[str, Any]:
-    train = files.train_sequences(root)
-    validation = files.load(root / files.VALIDATION_ITEMS)
+    arrays = [files.load(path) for path in inputs.values()]
+    known = Sequences(*arrays[:2])
+    later = Sequences(*arrays[2:]) if len(arrays) == 4 else known.append(arrays[2])
     best = {
-      'validation': source.optimum(config.data, train, ks),
-      'test': source.optimum(config.data, train.append(validation), ks),
+      split: source.optimum(config.data, histories, ks)
+      for split, histories in zip(SPLITS, (known, later), strict=True)
     }
     (out / 'optimum.json').write_text(json.dumps(best, indent=2))
     return {name: round(best['test'][name], 4) for name in ('recall@10', 'ndcg@10')}
 
-  inputs = stages.outputs(root, files.TRAIN_ITEMS, files.TRAIN_OFFSETS, files.VALIDATION_ITEMS)
   return stages.Stage('optimum', run, inputs, source.params(config.data) | {'ks': list(ks)})

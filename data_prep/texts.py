@@ -9,6 +9,7 @@ import numpy as np
 import sentencepiece
 import tqdm
 
+from data_prep import chat
 from recjax import config as config_lib
 from recjax.data import vocabulary
 from recjax.models.pretrained import read_config, tokenizer_size
@@ -64,7 +65,7 @@ def train_model(texts: list[str], num_pieces: int) -> bytes:
 
 
 def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
-  """The files of a checkpoint's folder that its vocabulary comes from, by name.
+  """The files of a checkpoint's folder that its vocabulary and its prompts come from, by name.
 
   Raises:
     ValueError: the folder holds no tokenizer.
@@ -75,7 +76,7 @@ def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
     raise ValueError(
       f'{folder} must hold one of {", ".join(_PRETRAINED)}; it has none. Set --config.model.pretrained'
     )
-  return {name: folder / name for name in (found[0], 'config.json')}
+  return {name: folder / name for name in (found[0], 'config.json')} | chat.template_files(folder)
 
 
 def write_tokenizer(
@@ -93,7 +94,7 @@ def write_tokenizer(
     ValueError: no tokenizer can be read or trained.
   """
   if pretrained is not None:
-    return _copy_pretrained(pretrained, folder)
+    return _copy_pretrained(pretrained, data.prompt_format, folder)
   if data.sentencepiece is None:
     content = train_model([item['text'] for item in read_items(items)], data.text_pieces)
   else:
@@ -112,8 +113,8 @@ def write_tokenizer(
   return {'pieces': pieces.get_piece_size(), 'made': made}
 
 
-def _copy_pretrained(pretrained: str, folder: epath.Path) -> dict[str, Any]:
-  (name, file), (_, config) = pretrained_files(pretrained).items()
+def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) -> dict[str, Any]:
+  name, file = next(iter(pretrained_files(pretrained).items()))
   source = epath.Path(pretrained)
   hf = read_config(source).hf
   size = tokenizer_size(source, hf['vocab_size'])
@@ -122,11 +123,39 @@ def _copy_pretrained(pretrained: str, folder: epath.Path) -> dict[str, Any]:
   bos_id = hf.get('bos_token_id')
   (folder / name).write_bytes(file.read_bytes())
   _write_vocabulary(folder, name, size, eos_id if bos_id is None else bos_id, eos_id)
-  return {'pieces': size, 'made': f'of a checkpoint ({config.parent.name})'}
+  summary = {'pieces': size, 'made': f'of a checkpoint ({source.name})', 'prompts': 'plain'}
+  around = chat.around(source) if prompt_format != 'plain' else None
+  if around is None and prompt_format == 'chat':
+    raise ValueError(
+      f"data.prompt_format='chat' must find a chat template in {source}; it has none. "
+      'Set --config.data.prompt_format=plain'
+    )
+  if around is None:
+    return summary
+  pieces = vocabulary.Pieces(folder)
+  bos = chat.read_template(source)[1]['bos_token']
+
+  def ids(text: str) -> list[int]:
+    if bos and text.startswith(bos):  # a SentencePiece model does not know its name
+      return [pieces.bos_id, *pieces.encode(text.removeprefix(bos))]
+    return pieces.encode(text)
+
+  chat_ids = {name: ids(text) for name, text in around.items()}
+  _write_vocabulary(folder, name, size, pieces.bos_id, eos_id, chat_ids)
+  return summary | {'prompts': 'chat'}
 
 
-def _write_vocabulary(folder: epath.Path, file: str, size: int, bos_id: int, eos_id: int) -> None:
+def _write_vocabulary(
+  folder: epath.Path,
+  file: str,
+  size: int,
+  bos_id: int,
+  eos_id: int,
+  chat_ids: dict[str, list[int]] | None = None,
+) -> None:
   fields = {'file': file, 'size': size, 'bos_id': bos_id, 'eos_id': eos_id}
+  if chat_ids is not None:
+    fields['chat'] = chat_ids
   (folder / vocabulary.FILE).write_text(json.dumps(fields, indent=2))
 
 

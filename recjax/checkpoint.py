@@ -1,5 +1,8 @@
 """Checkpoints: parameters, optimizer, and where the run stands, saved asynchronously by Orbax."""
 
+from collections.abc import Iterator
+from concurrent import futures
+import contextlib
 import dataclasses
 import os
 from typing import Any
@@ -10,13 +13,13 @@ import orbax.checkpoint as ocp
 
 from recjax import config as config_lib
 from recjax import lora, optim, sharding
+from recjax.checkpoint_folder import CheckpointFolder
+from recjax.data.dataset import Dataset
 from recjax.state import TrainState
 
 METRIC = 'ndcg@10'  # of the validation sample; chooses the best checkpoint
 
 _ADAPTERS = ('lora_rank', 'lora_alpha', 'lora_targets')
-
-_managers = ocp.checkpoint_managers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,37 +42,34 @@ class Meta:
 
 
 class Checkpoints:
-  """The checkpoints of one workdir: the newest ones and the best one are kept."""
+  """The checkpoints of one workdir: the newest ones and the best one are kept.
+
+  Only whole ones are used: a damaged one is named in a log line, and the next in order takes its place.
+  """
 
   def __init__(self, workdir: epath.PathLike, max_to_keep: int = 1, read_only: bool = False):
-    folder = epath.Path(workdir) / 'checkpoints'
-    if '://' not in os.fspath(folder):
-      folder = folder.absolute()  # Orbax takes no relative path
-    keep = _managers.AnyPreservationPolicy(
-      [
-        _managers.LatestN(max_to_keep),
-        _managers.BestN(
-          get_metric_fn=lambda metrics: metrics[METRIC], n=1, keep_checkpoints_without_metrics=False
-        ),
-      ]
-    )
-    options = ocp.CheckpointManagerOptions(
-      preservation_policy=keep,
-      best_fn=lambda metrics: metrics[METRIC],
-      read_only=read_only,
-      create=not read_only,
-      enable_async_checkpointing=not read_only,
-    )
-    self.folder = folder
-    self._manager = ocp.CheckpointManager(folder, options=options)
+    path = epath.Path(workdir) / 'checkpoints'
+    if '://' not in os.fspath(path):
+      path = path.absolute()  # Orbax takes no relative path
+    self.folder = path
+    self._folder = CheckpointFolder(path, max_to_keep, read_only)
+    self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+    self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
+    self._saving: tuple[int, futures.Future] | None = None
 
   def latest_step(self) -> int | None:
-    return self._manager.latest_step()
+    """The newest step that is whole; None where nothing was ever saved.
+
+    Raises:
+      ValueError: there were checkpoints, and none is whole.
+    """
+    self.wait()
+    return self._folder.newest()
 
   def best_step(self) -> int | None:
     """The evaluated step with the best METRIC, or the newest where none was evaluated."""
-    best = self._manager.best_step()
-    return self.latest_step() if best is None else best
+    self.wait()
+    return self._folder.best()
 
   def save(
     self, step: int, state: TrainState, meta: Meta, metrics: dict[str, float] | None
@@ -78,44 +78,62 @@ class Checkpoints:
 
     The item `params` is what is evaluated and exported. Where parameters are averaged that is the average,
     and the optimizer's state holds the raw ones in its place.
+
+    Raises:
+      OSError: this checkpoint or the one before could not be written.
     """
+    self.wait()
     params, opt_state = optim.swap_average(state.params, state.opt_state)
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        params=ocp.args.StandardSave(params),
-        train=ocp.args.StandardSave({'step': state.step, 'opt_state': opt_state}),
-        meta=ocp.args.JsonSave(dataclasses.asdict(meta)),
-      ),
-      metrics=metrics,
+    items = ocp.args.Composite(
+      params=ocp.args.StandardSave(params),
+      train=ocp.args.StandardSave({'step': state.step, 'opt_state': opt_state}),
+      meta=ocp.args.JsonSave(dataclasses.asdict(meta)),
     )
+    with self._naming_the_folder(step):
+      self._orbax.save(self.folder / str(step), args=items, force=True)
+    score = None if metrics is None else metrics[METRIC]
+    self._saving = step, self._thread.submit(self._commit, step, score)
 
   def meta(self, step: int) -> Meta:
-    restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-    return Meta(**restored.meta)
+    return Meta(**self._restore(step, meta=ocp.args.JsonRestore()).meta)
 
   def restore(self, step: int, abstract: TrainState) -> TrainState:
     """The whole state, onto the shardings of an abstract target."""
     target = {'step': abstract.step, 'opt_state': abstract.opt_state}
-    restored = self._manager.restore(
+    restored = self._restore(
       step,
-      args=ocp.args.Composite(
-        params=ocp.args.StandardRestore(abstract.params), train=ocp.args.StandardRestore(target)
-      ),
+      params=ocp.args.StandardRestore(abstract.params),
+      train=ocp.args.StandardRestore(target),
     )
     params, opt_state = optim.swap_average(restored.params, restored.train['opt_state'])
     return TrainState(restored.train['step'], params, opt_state)
 
   def restore_params(self, step: int, abstract_params: Any) -> Any:
     """The parameters alone: for evaluation, recommending and `init_from`."""
-    args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
-    return self._manager.restore(step, args=args).params
+    return self._restore(step, params=ocp.args.StandardRestore(abstract_params)).params
+
+  def check(self) -> None:
+    """Raises the OSError of a save that failed in the meantime; does not wait."""
+    if self._saving is not None and self._saving[1].done():
+      self.wait()
 
   def wait(self) -> None:
-    self._manager.wait_until_finished()
+    """Waits until nothing is being written.
+
+    Raises:
+      OSError: the checkpoint could not be written.
+    """
+    if self._saving is not None:
+      (step, saving), self._saving = self._saving, None
+      with self._naming_the_folder(step):
+        saving.result()
 
   def close(self) -> None:
-    self._manager.close()
+    try:
+      self.wait()
+    finally:
+      self._thread.shutdown()
+      self._orbax.close()
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -123,13 +141,42 @@ class Checkpoints:
   def __exit__(self, *_) -> None:
     self.close()
 
+  def _commit(self, step: int, score: float | None) -> None:
+    self._orbax.wait_until_finished()
+    self._folder.commit(step, score)
 
-def check_code_space(meta: Meta, code_space: str, folder: epath.Path) -> None:
-  """Raises a ValueError where a checkpoint's model speaks other codes than the data set."""
+  def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
+    self.wait()
+    self._folder.check_whole(step)
+    return self._orbax.restore(self.folder / str(step), args=ocp.args.Composite(**items))
+
+  @contextlib.contextmanager
+  def _naming_the_folder(self, step: int) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:
+      raise OSError(
+        f'checkpoint {step} could not be written in {self.folder}: {error}. Those before it are untouched; '
+        'make room there or mend it, then start the same command again'
+      ) from error
+
+
+def check_tokens(meta: Meta, dataset: Dataset, folder: epath.Path) -> None:
+  """Raises a ValueError where a checkpoint's model speaks other codes or pieces than the data set."""
+  where = (
+    'Set --config.data.prepared_dir to the data that it was trained on, or to data that were prepared '
+    'with --config.sids.extend=<that folder>'
+  )
+  code_space = dataset.sids.code_space_hash
   if meta.code_space != code_space:
     raise ValueError(
       f'the model in {folder} must be used with SIDs of its own code space {meta.code_space}; the '
-      f'prepared data have {code_space}. Set --config.data.prepared_dir to data with that code space'
+      f'prepared data in {dataset.folder} have {code_space}. {where}'
+    )
+  if meta.stream['tokenizer'] != dataset.files_digest('tokenizer'):
+    raise ValueError(
+      f'the model in {folder} must be used with its own tokenizer; the prepared data in '
+      f'{dataset.folder} have another. {where}'
     )
 
 
@@ -182,7 +229,7 @@ def _of_source(abstract_params: Any, source: dict[str, Any]) -> Any:
 
 
 def initial_params(
-  config: config_lib.Config, abstract_params: Any, code_space: str
+  config: config_lib.Config, abstract_params: Any, dataset: Dataset
 ) -> dict[str, Any] | None:
   """The best parameters of the workdir `checkpoint.init_from`, or None where it is not set.
 
@@ -190,7 +237,7 @@ def initial_params(
   result has none.
 
   Raises:
-    ValueError: no checkpoint there, or one of another code space.
+    ValueError: no checkpoint there, or one of another code space or tokenizer.
   """
   source = config.checkpoint.init_from
   if source is None:
@@ -210,7 +257,7 @@ def initial_params(
         'Set --config.checkpoint.init_from'
       )
     meta = checkpoints.meta(step)
-    check_code_space(meta, code_space, folder)
+    check_tokens(meta, dataset, folder)
     model = meta.config['model']
     params = checkpoints.restore_params(step, _of_source(abstract_params, model))
     same = all(model.get(name) == getattr(config.model, name) for name in _ADAPTERS)

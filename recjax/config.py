@@ -5,15 +5,15 @@ dataclasses below. Every error says what must hold, what was got and which field
 """
 
 import dataclasses
-import hashlib
-import json
 import types
 import typing
 from typing import Any
 
+from etils import epath
 import ml_collections
 
 from recjax.checks import check, check_choice, check_pattern, check_positive
+from recjax.data.tasks import TASKS, Component
 from recjax.data_config import Data, Keywords, Relations, Sids
 from recjax.optim_config import Group, Optim, Stage
 
@@ -79,25 +79,18 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Component:
-  """One component of the mixture: a task, its share of the examples, and the task's own fields."""
+class Mixing:
+  """How the weights of the mixture become shares of the examples."""
 
-  task: str = 'next_item'
-  weight: float = 1.0  # share of the examples; 0 drops the component
-  loss_weight: float = 1.0
-  max_items: int = 20  # a window of a user's sequence holds at most so many items
-  prompt: str = ''  # text before the history; empty: none
+  by: str = 'weight'  # weight: as they are | size: times the units of the task
+  temperature: float = 1.0  # size: units to the power of 1 / temperature (T5, section 3.5.2)
 
   def __post_init__(self):
-    for name in ('weight', 'loss_weight'):
-      value = getattr(self, name)
-      check(value >= 0, f'a mixture {name} must not be negative', value, f'mixture.<name>.{name}')
-    check(
-      self.max_items >= 2,
-      'max_items must be at least 2',
-      self.max_items,
-      'mixture.<name>.max_items',
-    )
+    check_choice(self.by, ('weight', 'size'), 'mixing.by')
+    check_positive(self, 'mixing.', 'temperature')
+
+  def size_factor(self, units: int) -> float:
+    return units ** (1 / self.temperature) if self.by == 'size' else 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +136,7 @@ class Eval:
   eval_users: int = 2000  # a fixed seeded sample of validation users during training
   patience: int = 0  # evaluations without a better ndcg@10 before the run stops; 0: never
   ks: tuple[int, ...] = (1, 5, 10, 20)
+  exclude_seen: bool = True  # items of the history are never recommended, by the baselines neither
 
   def __post_init__(self):
     check_positive(self, 'eval.', 'beams', 'batch_size', 'eval_users')
@@ -192,11 +186,16 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loader:
-  threads: int = 1  # reading threads a host
-  buffer: int = 4  # batches ready ahead of the step
+  threads: int = 1  # reading threads a host; with workers: in each
+  workers: int = 0  # reading processes a host; 0: threads of this one
+  buffer: int = 4  # batches ready ahead of the step; with workers: of each
+  device_buffer: int = 1  # batches that are already on their way to the devices
 
   def __post_init__(self):
     check_positive(self, 'loader.', 'threads', 'buffer')
+    for name in ('workers', 'device_buffer'):
+      value = getattr(self, name)
+      check(value >= 0, f'loader.{name} must not be negative', value, f'loader.{name}')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,6 +215,7 @@ class Config:
   keywords: Keywords
   model: Model
   mixture: dict[str, Component]
+  mixing: Mixing
   packing: Packing
   optim: Optim
   loss: Loss
@@ -255,7 +255,7 @@ class Config:
       'optim.warmup_steps',
     )
     check(
-      any(component.weight > 0 for component in self.mixture.values()),
+      bool(self.active_mixture),
       'the mixture must hold a component with a positive weight',
       {name: component.weight for name, component in self.mixture.items()},
       'mixture.<name>.weight',
@@ -268,13 +268,32 @@ class Config:
   def to_dict(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
 
+  @property
+  def prepared_folder(self) -> epath.Path:
+    """Where the prepared data lie: `data.prepared_dir`, or data/<name>.
+
+    A pretrained model brings its tokenizer, so its data have a folder of their own: data/<name>-<model>.
+    """
+    if self.data.prepared_dir is not None:
+      return epath.Path(self.data.prepared_dir)
+    pretrained = self.model.pretrained
+    suffix = f'-{epath.Path(pretrained).name}' if pretrained is not None else ''
+    return epath.Path(f'data/{self.data.name}{suffix}')
+
+  @property
+  def active_mixture(self) -> dict[str, Component]:
+    """The components that are ever drawn."""
+    return {name: component for name, component in self.mixture.items() if component.is_active}
+
   def needs(self, what: str) -> bool:
     """Whether the preparation must make `collaborative` or `semantic` relations, or `keywords`."""
-    return {
-      'collaborative': self.sids.rqvae.contrastive_weight > 0 and self.sids.quantizer == 'rqvae',
-      'semantic': self.relations.backfill and self.needs('collaborative'),
-      'keywords': self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None,
-    }[what]
+    asked = any(what in component.needs for component in self.active_mixture.values())
+    if what == 'collaborative':
+      is_fitted = self.sids.quantizer == 'rqvae' and self.sids.extend is None
+      return asked or (is_fitted and self.sids.rqvae.contrastive_weight > 0)
+    if what == 'semantic':
+      return asked or (self.relations.backfill and self.needs('collaborative'))
+    return asked or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
 
 
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:
@@ -287,7 +306,8 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
 
 
 def _convert(kind: type, values: dict[str, Any], prefix: str) -> Any:
-  hints = typing.get_type_hints(kind)
+  types_of = typing.get_type_hints(kind)
+  hints = {field.name: types_of[field.name] for field in dataclasses.fields(kind)}
   unknown = sorted(set(values) - set(hints))
   if unknown:
     raise ValueError(
@@ -308,6 +328,10 @@ def _convert(kind: type, values: dict[str, Any], prefix: str) -> Any:
 def _value(hint: Any, value: Any, path: str) -> Any:
   if dataclasses.is_dataclass(hint):
     check(isinstance(value, dict), f'{path} must be a section of fields', value, path)
+    if hint is Component:
+      check_choice(value.get('task'), tuple(TASKS), f'{path}.task')
+      with TASKS[value['task']].called(path):
+        return _convert(TASKS[value['task']], value, path + '.')
     return _convert(hint, value, path + '.')
   if typing.get_origin(hint) is dict:  # named sub-configs
     check(isinstance(value, dict), f'{path} must be a section of named fields', value, path)
@@ -325,11 +349,6 @@ def _value(hint: Any, value: Any, path: str) -> Any:
   return value
 
 
-def digest(value: Any) -> str:
-  """A short hash of a JSON-able value; equal values have equal digests on every machine."""
-  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def defaults(source: str, name: str) -> ml_collections.ConfigDict:
   """A ConfigDict of every field at its default, for `configs/*.py` to start from.
 
@@ -338,7 +357,14 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
   config = _defaults(Config)
   config.data = _defaults(Data)
   config.data.source, config.data.name = source, name
-  config.mixture = ml_collections.ConfigDict({'next_item': _defaults(Component)})
+  config.mixture = ml_collections.ConfigDict({'next_item': component('next_item')})
+  return config
+
+
+def component(task: str, **fields: Any) -> ml_collections.ConfigDict:
+  """A component for `config.mixture`, with every field of the task (`recjax.data.tasks`)."""
+  config = _defaults(TASKS[task])
+  config.update(fields)
   return config
 
 

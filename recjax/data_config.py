@@ -30,6 +30,9 @@ class Data:
   rating_column: str = 'rating'  # read where the table has it
   event_column: str = 'event'  # read where the table has it
   item_text: str = 'original'  # what the report says of the item texts: 'original' or 'generated'
+  prompt_format: str = (
+    'auto'  # plain | chat: the checkpoint's template | auto: chat where it has one
+  )
   sentencepiece: str | None = None  # a SentencePiece model; None: train one on the item texts
   text_pieces: int = 4096  # the size of a trained SentencePiece model
   max_text_tokens: int = 128  # an item's text is cut here
@@ -44,7 +47,14 @@ class Data:
     check_choice(self.item_text, ('original', 'generated', 'synthetic'), 'data.item_text')
     check_choice(self.split, ('leave_one_out', 'global_time', 'source'), 'data.split')
     check_choice(self.catalogue, ('interacted', 'all'), 'data.catalogue')
+    check_choice(self.prompt_format, ('auto', 'plain', 'chat'), 'data.prompt_format')
     check_choice(self.duplicates, ('refuse', 'drop'), 'data.duplicates')
+    check(
+      self.max_history == 0 or self.split != 'leave_one_out',
+      "data.max_history must be 0 where data.split is 'leave_one_out', whose histories are whole",
+      self.max_history,
+      'data.max_history=0',
+    )
     shares = self.split_shares
     check(
       len(shares) == 3 and all(share > 0 for share in shares) and abs(sum(shares) - 1) < 1e-6,
@@ -66,7 +76,8 @@ class Rqvae:
   commitment: float = 0.25  # β
   learning_rate: float = 1e-3
   weight_decay: float = 1e-4
-  batch_size: int = 1024
+  batch_size: int = 256
+  autoencoder_epochs: int = 20  # without codebooks, before they start
   epochs: int = 200
   contrastive_weight: float = 0.0  # IIRG's term on co-occurring pairs; 0: none
   contrastive_temperature: float = 0.5
@@ -74,7 +85,7 @@ class Rqvae:
   def __post_init__(self):
     positive = ('latent', 'commitment', 'learning_rate', 'batch_size', 'epochs')
     check_positive(self, 'sids.rqvae.', *positive, 'contrastive_temperature')
-    for name in ('weight_decay', 'contrastive_weight'):
+    for name in ('autoencoder_epochs', 'weight_decay', 'contrastive_weight'):
       value = getattr(self, name)
       check(value >= 0, f'sids.rqvae.{name} must not be negative', value, f'sids.rqvae.{name}')
     check(
@@ -93,6 +104,8 @@ class Sids:
   encoder: str = (
     'minilm'  # see data_prep.encoders: tfidf, minilm, a folder, a file, a package's model
   )
+  encoder_max_tokens: int = 0  # models cut a text here; 0: as the model's folder says, else at 256
+  encoder_dtype: str = 'float32'  # float32 | bfloat16: what models compute in
   quantizer: str = 'residual_kmeans'  # residual_kmeans | rqvae | import
   codes: tuple[int, ...] = (256, 256, 256)  # codes of each quantizer level
   collisions: str = (
@@ -110,6 +123,13 @@ class Sids:
     check_choice(self.source, ('text', 'cooccurrence', 'both'), 'sids.source')
     check_choice(self.quantizer, ('residual_kmeans', 'rqvae', 'import'), 'sids.quantizer')
     check_choice(self.collisions, ('deduplicate', 'sinkhorn', 'keep'), 'sids.collisions')
+    check_choice(self.encoder_dtype, ('float32', 'bfloat16'), 'sids.encoder_dtype')
+    check(
+      self.encoder_max_tokens >= 0,
+      'sids.encoder_max_tokens must not be negative',
+      self.encoder_max_tokens,
+      'sids.encoder_max_tokens',
+    )
     check_positive(self, 'sids.', 'tfidf_width', 'cooccurrence_width', 'cooccurrence_window')
     check(
       bool(self.codes) and all(codes > 0 for codes in self.codes),
@@ -122,6 +142,12 @@ class Sids:
       "sids.table must be a file exactly where sids.quantizer is 'import'",
       self.table,
       'sids.table',
+    )
+    check(
+      self.quantizer != 'import' or self.collisions != 'sinkhorn',
+      "sids.collisions must be 'deduplicate' or 'keep' for an imported table, which has no codebooks",
+      self.collisions,
+      'sids.collisions',
     )
 
 
@@ -177,6 +203,12 @@ class Keywords:
       self.teacher != 'http' or bool(self.url and self.model),
       "keywords.url and keywords.model must be set where keywords.teacher is 'http'",
       (self.url, self.model),
+      'keywords.url',
+    )
+    check(
+      not self.url or self.url.startswith(('http://', 'https://')),
+      'keywords.url must begin with http:// or https://',
+      self.url,
       'keywords.url',
     )
     check(

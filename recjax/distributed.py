@@ -9,12 +9,16 @@ A launcher tells each process its place in the environment:
                          RECJAX_NUM_PROCESSES may then say how many there must be
 """
 
+import collections
 import os
 
 import jax
+from jax._src import distributed as jax_distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
 _PLACE = ('RECJAX_COORDINATOR', 'RECJAX_NUM_PROCESSES', 'RECJAX_PROCESS_ID')
+
+_exchanges = collections.Counter()  # how often this process took part in each topic
 
 
 def initialize() -> None:
@@ -52,6 +56,36 @@ def barrier(name: str) -> None:
   """Waits until every process has come here; all must give the same name."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
+
+
+def exchange(topic: str, text: str, timeout_seconds: float = 1200) -> list[str]:
+  """The texts of all processes in their order; each gives its own.
+
+  It touches no device, so a thread beside the training may call it. All processes must exchange on a topic
+  equally often, and each from one thread at a time.
+
+  Raises:
+    TimeoutError: a process gave nothing in time; the message names it.
+  """
+  if jax.process_count() == 1:
+    return [text]
+  client, me = jax_distributed.global_state.client, jax.process_index()
+  _exchanges[topic] += 1
+  count = _exchanges[topic]
+  client.key_value_set(f'recjax/{topic}/{count}/{me}', text)
+  texts = []
+  for process in range(jax.process_count()):
+    try:
+      texts.append(
+        client.blocking_key_value_get(
+          f'recjax/{topic}/{count}/{process}', int(timeout_seconds * 1000)
+        )
+      )
+    except jax.errors.JaxRuntimeError as error:
+      raise TimeoutError(f'process {process} gave no {topic!r} to process {me}: {error}') from error
+  # Whoever gave a text to this exchange has read all of the one before.
+  client.key_value_delete(f'recjax/{topic}/{count - 1}/{me}')
+  return texts
 
 
 def _number(name: str) -> int | None:

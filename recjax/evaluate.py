@@ -1,4 +1,8 @@
-"""Exact metrics: every user of a split once, full ranking over the catalogue, seen items removed."""
+"""Exact metrics: every held-out row once, full ranking over the catalogue.
+
+Seen items are removed unless `eval.exclude_seen` is off. Under leave-one-out the rows are the users;
+see `data_prep.splits` for other splits.
+"""
 
 import json
 import logging
@@ -20,11 +24,11 @@ FILE = 'evaluation.json'
 log = logging.getLogger(__name__)
 
 
-def sample_users(num_users: int, size: int, seed: int) -> np.ndarray:
-  """The fixed sample that evaluations during training use: sorted user indices, int64."""
-  if size >= num_users:
-    return np.arange(num_users)
-  return np.sort(np.random.default_rng(seed).choice(num_users, size, replace=False))
+def sample_rows(num_rows: int, size: int, seed: int) -> np.ndarray:
+  """The fixed sample that evaluations during training use: sorted row numbers, int64."""
+  if size >= num_rows:
+    return np.arange(num_rows)
+  return np.sort(np.random.default_rng(seed).choice(num_rows, size, replace=False))
 
 
 def evaluate(
@@ -33,7 +37,7 @@ def evaluate(
   dataset: Dataset,
   split: str,
   ks: tuple[int, ...],
-  users: np.ndarray | None = None,
+  rows: np.ndarray | None = None,
   progress: bool = True,
 ) -> dict[str, float]:
   """recall@k, ndcg@k and mrr@k with standard errors.
@@ -44,18 +48,28 @@ def evaluate(
     dataset: the prepared data.
     split: 'validation' or 'test'.
     ks: the cut-offs.
-    users: which users; None for all.
+    rows: which held-out rows of the split (users under leave-one-out); None for all.
     progress: whether to show a progress bar.
   """
   histories, targets = dataset.histories_and_targets(split)
-  users = np.arange(dataset.num_users) if users is None else users
+  rows = np.arange(len(targets)) if rows is None else rows
   label = f'evaluate {split}' if progress else None
-  ranked_UM, _ = recommender.rank(params, [histories[u] for u in users], label)
-  return ranking.ranking_metrics(ranking.target_ranks(ranked_UM, targets[users]), ks)
+  columns = {name: dataset.of_histories(split, name) for name in recommender.columns}
+  if 'times' in columns:  # in seconds, as in a file of histories
+    columns['times'] = columns['times'] / dataset.ticks_per_second
+  columns = {name: values for name, values in columns.items() if values is not None}
+  places = [slice(histories.offsets[row], histories.offsets[row + 1]) for row in rows]
+  ranked_UM, _ = recommender.rank(
+    params,
+    [histories.values[place] for place in places],
+    label,
+    [{name: values[place] for name, values in columns.items()} for place in places],
+  )
+  return ranking.ranking_metrics(ranking.target_ranks(ranked_UM, targets[rows]), ks)
 
 
 def baselines(config: config_lib.Config, dataset: Dataset) -> dict[str, dict]:
-  """The metrics of every baseline on the test users, and under `validation` on the validation ones."""
+  """The metrics of every baseline on the test rows, and under `validation` on the validation ones."""
   k = max(config.eval.ks)
   train = Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets))
   results = {}
@@ -63,7 +77,10 @@ def baselines(config: config_lib.Config, dataset: Dataset) -> dict[str, dict]:
     by_split = {}
     for split in SPLITS:
       histories, targets = dataset.histories_and_targets(split)
-      ranked_UK = recommend(train, histories, dataset.num_items, k)
+      counted = dataset.counted_before(split)
+      ranked_UK = recommend(
+        train, counted, histories, dataset.num_items, k, config.eval.exclude_seen
+      )
       ranks = ranking.target_ranks(ranked_UK, np.asarray(targets))
       by_split[split] = ranking.ranking_metrics(ranks, config.eval.ks)
     results[name] = by_split['test'] | {'validation': by_split['validation']}
@@ -78,7 +95,7 @@ def evaluate_best(
   params,
   step: int,
 ) -> dict:
-  """Every validation and test user once, beside the baselines; also written to evaluation.json.
+  """Every validation and test row once, beside the baselines; also written to evaluation.json.
 
   Args:
     config: the run's config.
@@ -97,7 +114,8 @@ def evaluate_best(
     'step': step,
     'metrics': metrics,
     'baselines': baselines(config, dataset),
-    'users_per_sec': len(SPLITS) * dataset.num_users / seconds,
+    'rows_per_sec': sum(map(dataset.num_rows, SPLITS)) / seconds,
+    'items_sharing_a_sid': dataset.sids.sharing_items,
   }
   if distributed.is_host0():
     partial = workdir / f'{FILE}.partial'
@@ -108,5 +126,10 @@ def evaluate_best(
     log.info(
       'test %-12s recall@5 %.4f  recall@10 %.4f ± %.4f  ndcg@10 %.4f',
       *(name, row['recall@5'], row['recall@10'], row['recall@10_stderr'], row['ndcg@10']),
+    )
+  if sharing := results['items_sharing_a_sid']:
+    log.info(
+      '%d of %d items share their SID with another: the most popular in training comes first',
+      *(sharing, dataset.num_items),
     )
   return results

@@ -1,15 +1,16 @@
 """Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685) as a function of the parameter tree.
 
 The parameters of a run with adapters are the model's own tree with one more subtree, `lora`, in which
-every adapted kernel's path ends in two matrices: `lora/layers/attention/q/kernel/{a,b}`. The model itself
-knows nothing of them: they are merged into the kernels before it is called.
+every adapted kernel's path ends in two matrices: `lora/layers/attention/q/kernel/{a,b}`. In training they stand
+beside the kernels (`adapted`), which then have no gradient; elsewhere they are merged into them (`merge`).
 """
 
+import functools
 import math
 import re
 from typing import Any
 
-from flax import traverse_util
+from flax import nnx, traverse_util
 import jax
 import jax.numpy as jnp
 
@@ -80,3 +81,20 @@ def merge(params: dict[str, Any], alpha: float) -> dict[str, Any]:
     change = jnp.matmul(a, b, precision='highest') * (alpha / a.shape[-1])
     merged[path] = merged[path] + change.reshape(merged[path].shape)
   return traverse_util.unflatten_dict(merged)
+
+
+def adapted(graph: nnx.GraphDef, params: dict[str, Any], alpha: float) -> nnx.Module:
+  """The model that computes with adapters beside its kernels: x W + alpha / r · (x a) b.
+
+  Args:
+    graph: the structure of the model without adapters.
+    params: the model's tree, with or without a subtree `lora`.
+    alpha: as in `merge`.
+  """
+  model = nnx.merge(graph, base(params))
+  adapters = traverse_util.flatten_dict(params.get(NAME, {}))
+  for path in {path[:-1] for path in adapters}:
+    a, b = adapters[*path, 'a'], adapters[*path, 'b']
+    linear = functools.reduce(getattr, path[:-1], model)
+    linear.adapter = nnx.List([nnx.Param(a), nnx.Param(b * (alpha / a.shape[-1]))])
+  return model

@@ -5,14 +5,13 @@ reduced once after: nothing of its size moves between devices while the logits a
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from recjax.config import Loss
-from recjax.sharding import BATCH
+from recjax.sharding import table_cut
 from recjax.wide_softmax import Wide, wide_loss
 
 NO_EXTRAS = Loss()
@@ -157,31 +156,23 @@ def loss_sums(
   """
   batch = {name: batch[name] for name in ('targets', 'weights')}
   text_VD, sid_VD = tables.output_tables()
-  mesh = jax.sharding.get_abstract_mesh()
-  several = {axis for axis, size in mesh.shape.items() if size > 1}
-  batch_axes = tuple(axis for axis in BATCH if axis in several)
-  axis = 'tensor' if 'tensor' in several else None
   sums = functools.partial(
     _sums, tables, sid_softmax=sid_softmax, text_targets=text_targets, extras=extras
   )
-  shards = math.prod(mesh.shape[axis] for axis in batch_axes)
-  rows_are_cut = axis is None or all(t.shape[0] % mesh.shape[axis] == 0 for t in (text_VD, sid_VD))
-  if not several or x_BTD.shape[0] % shards or not rows_are_cut:  # what does not divide is XLA's
+  cut = table_cut((text_VD, sid_VD), x_BTD.shape[0])
+  if cut is None:
     return sums(text_VD, sid_VD, x_BTD, batch)
-  width_is_cut = 'fsdp' in several and x_BTD.shape[-1] % mesh.shape['fsdp'] == 0
 
   def local_sums(text_VD, sid_VD, x_BTD, batch):
-    text_VD, sid_VD = (_gathered(t, batch_axes, width_is_cut) for t in (text_VD, sid_VD))
-    if axis is not None:
-      x_BTD = jax.lax.pcast(x_BTD, axis, to='varying')
-    local = sums(text_VD, sid_VD, x_BTD, batch, axis=axis, batch_axes=batch_axes)
-    return jax.lax.psum(local, batch_axes) if batch_axes else local
+    text_VD, sid_VD = (_gathered(t, cut.batch, cut.width is not None) for t in (text_VD, sid_VD))
+    if cut.rows:
+      x_BTD = jax.lax.pcast(x_BTD, cut.rows, to='varying')
+    local = sums(text_VD, sid_VD, x_BTD, batch, axis=cut.rows, batch_axes=cut.batch)
+    return jax.lax.psum(local, cut.batch) if cut.batch else local
 
-  table_spec = P(axis, 'fsdp' if width_is_cut else None)
-  rows_spec = P(batch_axes or None)
   return jax.shard_map(
     local_sums,
-    in_specs=(table_spec, table_spec, rows_spec, rows_spec),
+    in_specs=(cut.table_spec, cut.table_spec, cut.batch_spec, cut.batch_spec),
     out_specs=P(),
-    axis_names=several,
+    axis_names=cut.axes,
   )(text_VD, sid_VD, x_BTD, batch)

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
-from recjax import distributed, lora, optim, sharding
+from recjax import distributed, lora, optim, preemption, sharding
 from recjax import state as state_lib
 from recjax.data import vocabulary
-from recjax.data.dataset import Dataset, prepared_dir
+from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate_best
 from recjax.models import pretrained
 from recjax.recommend import Recommender, recommend_file
@@ -45,6 +45,9 @@ _HISTORIES = flags.DEFINE_string(
 _OUT = flags.DEFINE_string(
   'out', None, 'recommend: where to write JSON lines. export: the folder to make.'
 )
+_SKIP = flags.DEFINE_boolean(
+  'skip_unknown', False, 'recommend: leave out items of a history that the catalogue lacks.'
+)
 _K = flags.DEFINE_integer('k', 20, 'recommend: items a history.')
 
 
@@ -58,10 +61,6 @@ class _AboveProgressBars(logging.Handler):
 def set_up_logging() -> None:
   """Our own lines at INFO on standard error; those of the libraries from WARNING on."""
   absl_logging.set_verbosity(absl_logging.WARNING)
-  # Orbax warns of each checkpoint without metrics; those between two evaluations have none on purpose.
-  absl_logging.get_absl_handler().addFilter(
-    lambda record: 'did not provide metrics' not in record.getMessage()
-  )
   handler = _AboveProgressBars()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
   for name in ('recjax', 'data_prep'):
@@ -86,11 +85,11 @@ def _prepared(config: config_lib.Config) -> Dataset:
     prepare.prepare(config)
   elif not prepare.is_prepared(config):
     raise ValueError(
-      f'several processes must find the data prepared in {prepared_dir(config)}; they are missing or '
+      f'several processes must find the data prepared in {config.prepared_folder}; they are missing or '
       f'out of date. Run once: python -m recjax.main --config={flags.FLAGS["config"].config_filename} '
       '--mode=prepare'
     )
-  return Dataset.load(prepared_dir(config))
+  return Dataset.load(config.prepared_folder)
 
 
 def _best_params(config: config_lib.Config, workdir: epath.Path, dataset: Dataset, mesh):
@@ -104,7 +103,7 @@ def _best_params(config: config_lib.Config, workdir: epath.Path, dataset: Datase
     if step is None:
       raise ValueError(f'{checkpoints.folder} must hold a whole checkpoint; it has none')
     meta = checkpoints.meta(step)
-    checkpoint_lib.check_code_space(meta, dataset.sids.code_space_hash, checkpoints.folder)
+    checkpoint_lib.check_tokens(meta, dataset, checkpoints.folder)
     return checkpoints.restore_params(step, abstract.params), step
 
 
@@ -142,7 +141,8 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
     else:
       params, step = _best_params(config, workdir, dataset, mesh)
     if mode == 'recommend':
-      recommend_file(recommender, params, dataset, _HISTORIES.value, _OUT.value, _K.value)
+      paths = (_HISTORIES.value, _OUT.value)
+      recommend_file(recommender, params, dataset, *paths, _K.value, _SKIP.value)
     else:
       evaluate_best(config, workdir, dataset, recommender, params, step)
   if mode != 'recommend' and distributed.is_host0():
@@ -173,6 +173,7 @@ def main(argv: list[str]) -> None:
   if _CONFIG.value is None:
     raise app.UsageError('--config must be given, such as --config=configs/demo.py')
   set_up_logging()
+  preemption.exit_on_sigterm()
   try:
     config = config_lib.from_config_dict(_CONFIG.value)
     distributed.initialize()

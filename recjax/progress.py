@@ -1,5 +1,7 @@
 """What a run says of its steps: metrics one step late, speed, and the stop at a loss that is not finite."""
 
+from collections.abc import Iterator
+import contextlib
 import logging
 import math
 import time
@@ -24,9 +26,12 @@ class Progress:
     self._window_start, self._window_steps, self._window_tokens = time.monotonic(), 0, 0.0
     self._waited = 0.0
 
-  def waited(self, seconds: float) -> None:
-    """Counts time that the step waited for its input."""
-    self._waited += seconds
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Counts the time inside as waiting for input."""
+    start = time.monotonic()
+    yield
+    self._waited += time.monotonic() - start
 
   def restart_clock(self) -> None:
     """Begins a new window of speed: what came before was not training."""

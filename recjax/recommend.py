@@ -1,8 +1,9 @@
 """Histories in, ranked items out: the search over a list of users, on any mesh."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import json
 import logging
+from typing import Any, NamedTuple
 
 from etils import epath
 from flax import nnx
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from recjax import config as config_lib
 from recjax import lora, sharding
 from recjax import state as state_lib
+from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode.beam import beam_search
@@ -38,9 +40,12 @@ class Recommender:
     shards = sharding.batch_shards(mesh)
     self._batch_size = _round_up(config.eval.batch_size, shards)
     self._mesh = mesh
-    self._task = next_item_task(config, dataset)
+    self._exclude_seen = config.eval.exclude_seen
+    self._task = next_item_component(config)
+    self._corpus = Corpus(dataset, config.model.is_encoder_decoder)
     graph = state_lib.graph(config, dataset.vocabulary.space)
-    trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids))
+    popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
+    trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
 
     def search(params, trie, prompts, excluded_BE):
       model = nnx.merge(graph, lora.merge(params, config.model.lora_alpha))
@@ -51,15 +56,26 @@ class Recommender:
     self._trie = jax.device_put(trie, sharding.replicated(mesh))
     self._search = jax.jit(search, out_shardings=sharding.replicated(mesh))
 
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """What prompts say of an interaction beside its item: of times and events, those that training shows."""
+    return tuple(sorted(self._task.needs & {'times', 'events'}))
+
   def rank(
-    self, params, histories: Sequence[np.ndarray], progress: str | None = None
+    self,
+    params,
+    histories: Sequence[np.ndarray],
+    progress: str | None = None,
+    known: Sequence[Mapping[str, np.ndarray]] | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """The best items for every history, each exactly once, whatever the batches and devices.
 
     Args:
       params: parameters on the mesh.
-      histories: item indices of each user, oldest first; they are excluded from the ranking.
+      histories: item indices of each user, oldest first; they are excluded from the ranking unless
+        `eval.exclude_seen` is off.
       progress: what the progress bar says; None for no bar.
+      known: of each history, by name of `columns`, a value an item; None: nothing is known.
 
     Returns:
       items int32 `[U, M]`, best first, -1 where nothing is left; and their log-probabilities.
@@ -71,7 +87,8 @@ class Recommender:
     with bar, jax.set_mesh(self._mesh):
       for start in range(0, U, B):
         users = order[start : start + B]
-        items_BM, scores_BM = self._rank_batch(params, [histories[u] for u in users])
+        prompts = [self._prompt(histories[u], known[u] if known else {}) for u in users]
+        items_BM, scores_BM = self._rank_batch(params, [histories[u] for u in users], prompts)
         if items_UM is None:
           items_UM = np.full((U, items_BM.shape[1]), -1, np.int32)
           scores_UM = np.full((U, items_BM.shape[1]), -np.inf, np.float32)
@@ -80,10 +97,16 @@ class Recommender:
         bar.update(len(users))
     return items_UM, scores_UM
 
-  def _rank_batch(self, params, histories: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    prompts = [self._task.prompt(history) for history in histories]
+  def _prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+    return self._task.inference_prompt(
+      self._corpus, history, known.get('times'), known.get('events')
+    )
+
+  def _rank_batch(
+    self, params, histories: list[np.ndarray], prompts: list[np.ndarray]
+  ) -> tuple[np.ndarray, np.ndarray]:
     longest = max(len(prompt) for prompt in prompts)
-    S = min(_round_up(longest, PROMPT_MULTIPLE), self._task.max_prompt_length)
+    S = min(_round_up(longest, PROMPT_MULTIPLE), self._task.max_prompt_length(self._corpus))
     E = _power_of_two(max(len(history) for history in histories))
     tokens_BS = np.zeros((self._batch_size, S), np.int32)
     lengths_B = np.ones(self._batch_size, np.int32)  # rows without a user are one token long
@@ -91,7 +114,8 @@ class Recommender:
     for b, (prompt, history) in enumerate(zip(prompts, histories, strict=True)):
       tokens_BS[b, : len(prompt)] = prompt
       lengths_B[b] = len(prompt)
-      excluded_BE[b, : len(history)] = history
+      if self._exclude_seen:
+        excluded_BE[b, : len(history)] = history
     mine = self._batch_size // jax.process_count()
     rows = slice(jax.process_index() * mine, (jax.process_index() + 1) * mine)
     batch = {'tokens': tokens_BS[rows], 'lengths': lengths_B[rows], 'excluded': excluded_BE[rows]}
@@ -100,8 +124,8 @@ class Recommender:
     return jax.device_get(self._search(params, self._trie, batch, excluded))
 
 
-def next_item_task(config: config_lib.Config, dataset: Dataset) -> NextItem:
-  """The task whose prompt the search continues: the mixture's next_item component.
+def next_item_component(config: config_lib.Config) -> NextItem:
+  """The component whose prompt the search continues: the mixture's next_item component.
 
   Raises:
     ValueError: the mixture has none.
@@ -113,18 +137,37 @@ def next_item_task(config: config_lib.Config, dataset: Dataset) -> NextItem:
     sorted(config.mixture),
     'mixture.<name>.task',
   )
-  return NextItem(components[0], dataset, config.model.is_encoder_decoder)
+  return components[0]
 
 
-def read_histories(path: epath.PathLike, dataset: Dataset) -> list[dict]:
+class Row(NamedTuple):
+  """A line of histories: the object, its history as item indices, and what is known of its items."""
+
+  fields: dict[str, Any]
+  items: np.ndarray
+  known: dict[str, np.ndarray]
+
+
+def read_histories(
+  path: epath.PathLike,
+  dataset: Dataset,
+  columns: tuple[str, ...] = (),
+  skip_unknown: bool = False,
+) -> list[Row]:
   """Lines of JSON, each an object with `history`: raw item ids, oldest first; other keys are kept.
 
-  Returns:
-    The objects, with the item indices of the history under `items`.
+  Args:
+    path: the file.
+    dataset: for its catalogue.
+    columns: what prompts say of an interaction beside its item: `times` (seconds since 1970) and `events`
+      (names) are read where a line has them.
+    skip_unknown: leave out items that the catalogue does not have (any more) and list them under `unknown`,
+      instead of refusing the line.
 
   Raises:
-    ValueError: a line is not such an object, or names an item that the catalogue lacks.
+    ValueError: a line is not such an object, or names an item or event that the data lack.
   """
+  events = {name: i for i, name in enumerate(dataset.event_names)}
   index = {item['id']: i for i, item in enumerate(dataset.items)}
   rows = []
   for n, line in enumerate(epath.Path(path).read_text().splitlines(), 1):
@@ -138,21 +181,76 @@ def read_histories(path: epath.PathLike, dataset: Dataset) -> list[dict]:
       raise ValueError(
         f'{path}:{n}: a line must be an object with a list "history"; got {line[:80]}'
       )
-    unknown = [item for item in row['history'] if item not in index]
-    if unknown:
-      raise ValueError(f'{path}:{n}: every item must be in the catalogue; {unknown[0]!r} is not')
-    rows.append(row | {'items': np.array([index[item] for item in row['history']], np.int32)})
+    if skip_unknown:
+      row = _without_unknown(row, index, columns)
+    items = _indices(row['history'], index, 'item', 'in the catalogue', f'{path}:{n}')
+    known = {}
+    for name in (name for name in columns if name in row):
+      values = row[name]
+      if not isinstance(values, list) or len(values) != len(items):
+        raise ValueError(f'{path}:{n}: {name} must be a list of one value an item of the history')
+      if name == 'events':
+        known[name] = _indices(values, events, 'event', 'one of the log', f'{path}:{n}')
+      elif all(isinstance(value, int | float) for value in values):
+        known[name] = np.array(values, np.int64)
+      else:
+        raise ValueError(f'{path}:{n}: times must be numbers of seconds; got {str(values)[:80]}')
+    rows.append(Row(row, items, known))
   return rows
 
 
+def _without_unknown(
+  row: dict[str, Any], index: Mapping[str, int], columns: tuple[str, ...]
+) -> dict[str, Any]:
+  """The row without the items that are not in the index, which it lists under `unknown`."""
+  history = row['history']
+  known = [isinstance(item, str) and item in index for item in history]
+  if all(known):
+    return row
+  aligned = [
+    name
+    for name in ('history', *columns)
+    if isinstance(row.get(name), list) and len(row[name]) == len(history)
+  ]
+  kept = {
+    name: [value for value, on in zip(row[name], known, strict=True) if on] for name in aligned
+  }
+  unknown = [item for item, on in zip(history, known, strict=True) if not on]
+  return row | kept | {'unknown': unknown}
+
+
+def _indices(
+  values: list, index: Mapping[str, int], what: str, must: str, where: str
+) -> np.ndarray:
+  for value in values:
+    if not isinstance(value, str) or value not in index:
+      raise ValueError(f'{where}: every {what} must be {must}; {value!r} is not')
+  return np.array([index[value] for value in values], np.int32)
+
+
 def recommend_file(
-  recommender: Recommender, params, dataset: Dataset, histories: str, out: str, k: int
+  recommender: Recommender,
+  params,
+  dataset: Dataset,
+  histories: str,
+  out: str,
+  k: int,
+  skip_unknown: bool = False,
 ) -> None:
   """Reads histories, ranks items for each, and writes lines of JSON with `recommendations`."""
-  rows = read_histories(histories, dataset)
+  rows = read_histories(histories, dataset, recommender.columns, skip_unknown)
+  unknown = [len(row.fields['unknown']) for row in rows if 'unknown' in row.fields]
+  if unknown:
+    log.warning(
+      '%d items of %d histories are not in the catalogue and were left out',
+      sum(unknown),
+      len(unknown),
+    )
   if not rows:
     raise ValueError(f'{histories} must hold at least one history; it is empty. Set --histories')
-  items_UM, scores_UM = recommender.rank(params, [row.pop('items') for row in rows], 'recommend')
+  items_UM, scores_UM = recommender.rank(
+    params, [row.items for row in rows], 'recommend', [row.known for row in rows]
+  )
   lines = []
   for row, items, scores in zip(rows, items_UM[:, :k], scores_UM[:, :k], strict=True):
     ranked = [
@@ -160,7 +258,7 @@ def recommend_file(
       for i, s in zip(items, scores, strict=True)
       if i >= 0
     ]
-    lines.append(json.dumps(row | {'recommendations': ranked}))
+    lines.append(json.dumps(row.fields | {'recommendations': ranked}))
   if jax.process_index() == 0:
     target = epath.Path(out)
     partial = target.with_name(target.name + '.partial')

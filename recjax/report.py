@@ -17,6 +17,7 @@ from recjax import config as config_lib
 from recjax import evaluate, report_charts
 from recjax.data import mixture
 from recjax.data.dataset import Dataset
+from recjax.sids import quality
 from recjax.writer import EVALUATION, read_metrics
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def build_report(
     commit: of the code; None where it is not known.
     versions: of Python and the packages.
     data: users, items, interactions and other statistics.
-    sids: `statistics` of the table and what else is known of it; `examples` (title, sid) are shown.
+    sids: `statistics` of the table and what else is known of it; `quality` (`sids.quality.assess`),
+      `examples` (title, sid) and `keywords` (token, keywords, description) are shown.
     metrics: `validation` and `test`, each with recall@10, recall@10_stderr, ….
     baselines: by name: the test metrics, and under `validation` the validation ones.
     rows: metrics.jsonl.
@@ -139,9 +141,14 @@ def render(report: Mapping[str, Any]) -> str:
   }
   sids = report['sids']
   statistics_rows = {k: v for k, v in sids.get('statistics', {}).items() if k != 'levels'}
-  other = {k: v for k, v in sids.items() if k not in ('statistics', 'examples')}
+  shown_apart = ('statistics', 'quality', 'examples', 'keywords')
+  other = {k: v for k, v in sids.items() if k not in shown_apart}
   return template.render(
-    r={'optimum': None, **report, 'sids': {'statistics': None, 'examples': None, **sids}},
+    r={
+      'optimum': None,
+      **report,
+      'sids': dict.fromkeys(shown_apart) | sids,
+    },
     names=_sorted_names(report['metrics']['test']),
     best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
     figures=lambda value: f'{value:,}',
@@ -245,6 +252,11 @@ def report_run(
       {'title': dataset.items[i]['text'], 'sid': dataset.sids.codes_IL[i].tolist()} for i in items
     ][:EXAMPLES]
   }
+  quality_file = dataset.folder / 'sids' / quality.FILE
+  if quality_file.exists():  # data that were prepared before have none
+    sids['quality'] = json.loads(quality_file.read_text())
+  if config.needs('keywords') and (entries := dataset.keywords):
+    sids['keywords'] = entries[:: max(1, len(entries) // EXAMPLES)][:EXAMPLES]
   report = build_report(
     config=config.to_dict(),
     commit=code_commit(),
@@ -254,7 +266,7 @@ def report_run(
     metrics=results['metrics'],
     baselines=results['baselines'],
     rows=read_metrics(workdir),
-    mixture_rows=mixture.build(config, dataset).describe(),
+    mixture_rows=mixture.build(config, dataset).table(),
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
     run={
       'best_step': results['step'],
@@ -262,7 +274,7 @@ def report_run(
       'devices': jax.device_count(),
       'device': jax.devices()[0].device_kind,
       'processes': jax.process_count(),
-      'evaluated_users_per_sec': results['users_per_sec'],
+      'evaluated_rows_per_sec': results['rows_per_sec'],
     },
   )
   write_report(workdir, report)

@@ -44,9 +44,14 @@ def _init(config: Config, space: TokenSpace, tx: optax.GradientTransformation):
 def abstract_state(
   config: Config, space: TokenSpace, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
 ) -> TrainState:
-  """ShapeDtypeStructs with today's shardings: what a checkpoint is restored to."""
+  """ShapeDtypeStructs with today's shardings: what a checkpoint is restored to.
+
+  Raises:
+    ValueError: the mesh leaves too many of the parameters whole; see `sharding.check_replication`.
+  """
   shapes = jax.eval_shape(_init(config, space, tx))
-  shardings = sharding.tree_shardings(shapes, mesh)
+  sharding.check_replication(shapes.params, mesh)
+  shardings = sharding.tree_shardings(shapes, mesh, shapes.params)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
   )
@@ -56,9 +61,8 @@ def init_state(
   config: Config, space: TokenSpace, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
 ) -> TrainState:
   """A fresh state; every array is created in its shards."""
-  init = _init(config, space, tx)
-  shardings = sharding.tree_shardings(jax.eval_shape(init), mesh)
-  return jax.jit(init, out_shardings=shardings)()
+  shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, space, tx, mesh))
+  return jax.jit(_init(config, space, tx), out_shardings=shardings)()
 
 
 def num_params(config: Config, space: TokenSpace) -> int:

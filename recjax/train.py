@@ -1,9 +1,9 @@
 """Training: the loop, readable from top to bottom."""
 
+import collections
 from collections.abc import Iterator
 import json
 import logging
-import time
 from typing import Any
 
 from etils import epath
@@ -12,12 +12,12 @@ import numpy as np
 
 from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
-from recjax import distributed, lora, optim, sharding, warm_start
+from recjax import distributed, lora, optim, preemption, sharding, warm_start
 from recjax import state as state_lib
 from recjax.checkpoint import Checkpoints, Meta
 from recjax.data import loader, mixture, packing
 from recjax.data.dataset import Dataset
-from recjax.evaluate import evaluate, sample_users
+from recjax.evaluate import evaluate, sample_rows
 from recjax.progress import Progress
 from recjax.recommend import Recommender
 from recjax.train_step import make_train_step
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # What a workdir belongs to: a run with other values here is another run. (What the stream is made of is
 # checked against the checkpoints, by fingerprint.)
 IDENTITY = ('data', 'sids', 'model')
-LOCATIONS = ('raw_dir', 'prepared_dir', 'download', 'download_url')
+LOCATIONS = ('raw_dir', 'prepared_dir', 'download', 'download_url', 'table', 'extend')
 HOW_TO_COMPUTE = ('compute_dtype', 'remat', 'scan_unroll')
 
 
@@ -94,11 +94,8 @@ def train(
     'batch_size',
   )
   stream = loader.Stream(mix, plan, groups)
-  fingerprint = loader.fingerprint(config, dataset, plan)
-  for row in mix.describe():
-    log.info(
-      'mixture: %s %.2f %% of the examples, %d units', row['name'], 100 * row['share'], row['units']
-    )
+  fingerprint = loader.fingerprint(config, dataset, stream)
+  log.info('mixture\n%s', mixture.format_table(mix.table()))
   log.info(
     'packing: %d examples become %d rows of %d tokens; %d examples a step',
     *(plan.examples, plan.rows, plan.row_length, stream.examples_per_batch),
@@ -116,7 +113,7 @@ def train(
     start = checkpoints.latest_step() or 0
     if start:
       meta = checkpoints.meta(start)
-      checkpoint_lib.check_code_space(meta, dataset.sids.code_space_hash, checkpoints.folder)
+      checkpoint_lib.check_tokens(meta, dataset, checkpoints.folder)
       checkpoint_lib.check_optimizer(meta, config.optim, checkpoints.folder)
       same = checkpoint_lib.check_stream(
         meta, fingerprint, checkpoints.folder, config.checkpoint.allow_new_stream
@@ -127,7 +124,7 @@ def train(
       log.info('continuing from step %d, %d examples seen', start, examples_seen)
     else:
       state = state_lib.init_state(config, space, tx, mesh)
-      params = checkpoint_lib.initial_params(config, abstract.params, dataset.sids.code_space_hash)
+      params = checkpoint_lib.initial_params(config, abstract.params, dataset)
       if params is not None:
         state = state._replace(params=state.params | params)  # fresh adapters, where it had none
         log.info('starting from the parameters of %s', config.checkpoint.init_from)
@@ -137,14 +134,21 @@ def train(
 
     # --- the loop
     train_step = jax.jit(
-      make_train_step(config, state_lib.graph(config, space), tx, mix.has_text_targets),
+      make_train_step(config, state_lib.graph(config, space), tx, mix.text_targets),
       donate_argnums=0,
       out_shardings=(jax.tree.map(lambda x: x.sharding, abstract), sharding.replicated(mesh)),
     )
-    sample = sample_users(dataset.num_users, config.eval.eval_users, config.seed)
+    sample = sample_rows(dataset.num_rows('validation'), config.eval.eval_users, config.seed)
     steps = config.num_train_steps - start
-    batches = stream.batches(examples_seen, steps, host, hosts, config.loader)
-    with Writer(workdir, start, enabled=distributed.is_host0()) as writer:
+    batches = _on_devices(
+      stream.batches(examples_seen, steps, host, hosts, config.loader),
+      config.loader.device_buffer,
+      mesh,
+    )
+    with (
+      preemption.Watch() as watch,
+      Writer(workdir, start, enabled=distributed.is_host0()) as writer,
+    ):
       progress = Progress(config, writer, stream.examples_per_batch)
       for step in range(start + 1, config.num_train_steps + 1):
         if _patience_is_out(evaluations, config.eval.patience):
@@ -152,14 +156,17 @@ def train(
             'stopping: no better %s for %d evaluations', checkpoint_lib.METRIC, config.eval.patience
           )
           break
-        batch = _next_batch(batches, progress, mesh)
+        with progress.waiting():
+          batch = next(batches)
         with jax.set_mesh(mesh):
           state, metrics = train_step(state, batch)
         progress.step(step, examples_seen, metrics)
         examples_seen += stream.examples_per_batch
+        checkpoints.check()
+        is_preempted = watch.reached()
         last = step == config.num_train_steps
         is_evaluated = last or step % config.eval_every_steps == 0
-        if is_evaluated or step % config.checkpoint_every_steps == 0:
+        if is_evaluated or is_preempted or step % config.checkpoint_every_steps == 0:
           progress.flush()  # a checkpoint never holds parameters whose loss was not looked at
           results = None
           if is_evaluated:
@@ -174,19 +181,26 @@ def train(
           )
           checkpoints.save(step, state, meta, results)
           progress.restart_clock()
-    checkpoints.wait()
+        if is_preempted:
+          checkpoints.wait()
+          log.info('preempted: step %d is saved, and the same command continues there', step)
+          raise preemption.Preempted
+      checkpoints.wait()
     best_step = checkpoints.best_step()
     params = checkpoints.restore_params(best_step, abstract.params)
     return params, best_step
 
 
-def _next_batch(
-  batches: Iterator[dict[str, np.ndarray]], progress: Progress, mesh: jax.sharding.Mesh
-) -> dict[str, jax.Array]:
-  start = time.monotonic()
-  batch = sharding.host_rows(next(batches), mesh)
-  progress.waited(time.monotonic() - start)
-  return batch
+def _on_devices(
+  batches: Iterator[dict[str, np.ndarray]], ahead: int, mesh: jax.sharding.Mesh
+) -> Iterator[dict[str, jax.Array]]:
+  """Global batches on the mesh; so many are on their way before they are asked for."""
+  queue = collections.deque()
+  for batch in batches:
+    queue.append(sharding.host_rows(batch, mesh))
+    if len(queue) > ahead:
+      yield queue.popleft()
+  yield from queue
 
 
 def _headline(results: dict[str, float]) -> str:

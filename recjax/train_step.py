@@ -26,8 +26,7 @@ def make_train_step(
   micro_batches = config.grad_accumulation
 
   def micro_sums(trained, frozen, batch, key):
-    params = lora.merge(optim.join(trained, frozen), config.model.lora_alpha)
-    model = nnx.merge(graph, params)
+    model = lora.adapted(graph, optim.join(trained, frozen), config.model.lora_alpha)
     x_BTD = model.hidden(batch, key if config.model.dropout > 0 else None)
     sums = loss.loss_sums(
       model.tables, x_BTD, batch, config.model.sid_softmax, text_targets, config.loss
@@ -68,7 +67,7 @@ def make_train_step(
       'learning_rate': rate(state.step),
       'grad_norm': optax.tree.norm(gradients),
       'tokens': jnp.sum(batch['segments'] > 0),
-      'history_items_dropped': jnp.sum(batch['dropped']),
+      'tokens_dropped': jnp.sum(batch['dropped']),
     }
     for name in [name for name in sums if name.startswith('loss_')]:
       metrics[name] = sums[name] / jnp.maximum(sums[name.replace('loss_', 'weight_')], 1e-6)

@@ -1,45 +1,105 @@
-"""TF-IDF and a truncated SVD (latent semantic analysis): a text encoder without weights."""
+"""TF-IDF and a truncated SVD (latent semantic analysis): a text encoder without weights.
+
+What was fitted is saved beside the vectors, so that a later catalogue is encoded in the same space.
+"""
 
 from collections.abc import Sequence
+import dataclasses
+import json
 
+from etils import epath
 import numpy as np
 from sklearn.feature_extraction import text as text_features
 from sklearn.utils import extmath
 
+FILES = ('tfidf.json', 'tfidf.npz')  # the terms; the arrays
 _MAX_TERMS = 100_000  # the most frequent words and word pairs; bounds memory on large catalogues
 
 
-def encode(texts: Sequence[str], width: int, seed: int) -> np.ndarray:
-  """Encodes texts by the words and word pairs that they hold.
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """A space that texts are encoded in: latent semantic analysis (Deerwester et al., JASIS 1990).
 
-  Latent semantic analysis (Deerwester et al., JASIS 1990) of sublinear TF-IDF weights.
+  Attributes:
+    terms: the words and word pairs of the catalogue that was fitted, V of them.
+    idf_V: float64, the weight of each.
+    components_VD: float32, from weighted terms to vectors.
+  """
+
+  terms: list[str]
+  idf_V: np.ndarray
+  components_VD: np.ndarray
+
+  def encode(self, texts: Sequence[str]) -> np.ndarray:
+    """float32 `[I, D]`: rows of length one, and zero rows for texts without a known word."""
+    vectorizer = _vectorizer(vocabulary=self.terms)
+    vectorizer.idf_ = self.idf_V
+    return self.project(vectorizer.transform(texts))
+
+  def project(self, weights_IV) -> np.ndarray:
+    """The same from sparse weights of the terms. A row depends on its own text alone."""
+    vectors_ID = np.asarray(weights_IV @ self.components_VD, np.float64)
+    lengths_I = np.linalg.norm(vectors_ID, axis=1)
+    known_I = (weights_IV.getnnz(axis=1) > 0) & (lengths_I > 0)
+    scale_I = np.divide(1, lengths_I, out=np.zeros_like(lengths_I), where=known_I)
+    return (vectors_ID * scale_I[:, None]).astype(np.float32)
+
+  def save(self, folder: epath.Path) -> None:
+    """Writes FILES."""
+    terms, arrays = (folder / name for name in FILES)
+    terms.write_text(json.dumps({'terms': self.terms}, ensure_ascii=False))
+    with arrays.open('wb') as f:
+      np.savez(f, idf=self.idf_V, components=self.components_VD)
+
+  @classmethod
+  def load(cls, folder: epath.PathLike) -> 'Fit':
+    """Reads FILES."""
+    terms, arrays = (epath.Path(folder) / name for name in FILES)
+    with arrays.open('rb') as f, np.load(f) as loaded:
+      return cls(json.loads(terms.read_text())['terms'], loaded['idf'], loaded['components'])
+
+
+def fit(texts: Sequence[str], width: int, seed: int) -> tuple[Fit, np.ndarray]:
+  """Fits sublinear TF-IDF weights of words and word pairs, and their leading components.
 
   Args:
     texts: one text an item.
     width: D.
-    seed: of the randomized SVD; equal arguments give equal vectors, signs included.
+    seed: of the randomized SVD; equal arguments give equal bytes, signs included.
 
   Returns:
-    float32 `[I, width]`: rows of length one, and zero rows for texts without a word. Columns beyond
-    the rank of the catalogue are zero.
+    The fit, and what its `encode` gives for the texts. Columns beyond the rank of the catalogue are zero.
 
   Raises:
     ValueError: no text holds a word.
   """
-  vectorizer = text_features.TfidfVectorizer(
-    sublinear_tf=True, ngram_range=(1, 2), token_pattern=r'(?u)\b\w+\b', max_features=_MAX_TERMS
-  )
+  vectorizer = _vectorizer(max_features=_MAX_TERMS)
   if not any(map(vectorizer.build_analyzer(), texts)):
     raise ValueError(
       f'tfidf needs item texts with words; none of {len(texts)} has any. '
       'Set --config.sids.source=cooccurrence'
     )
-  weights = vectorizer.fit_transform(texts)
-  left, singular, _ = extmath.randomized_svd(
-    weights, min(width, *weights.shape), n_iter=7, random_state=seed
+  weights_IV = vectorizer.fit_transform(texts)
+  _, _, right_DV = extmath.randomized_svd(
+    weights_IV, min(width, *weights_IV.shape), n_iter=7, random_state=seed
   )
-  vectors_ID = np.zeros((len(texts), width))
-  vectors_ID[:, : left.shape[1]] = left * singular[None, :]
-  lengths = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
-  known = (weights.getnnz(axis=1) > 0)[:, None] & (lengths > 0)
-  return np.where(known, vectors_ID / np.where(known, lengths, 1), 0).astype(np.float32)
+  components_VD = np.zeros((weights_IV.shape[1], width), np.float32)
+  components_VD[:, : len(right_DV)] = right_DV.T
+  fitted = Fit(vectorizer.get_feature_names_out().tolist(), vectorizer.idf_, components_VD)
+  return fitted, fitted.project(weights_IV)
+
+
+def encode(texts: Sequence[str], width: int, seed: int) -> np.ndarray:
+  """The vectors of `fit` alone."""
+  return fit(texts, width, seed)[1]
+
+
+def transform(folder: epath.PathLike, texts: Sequence[str]) -> np.ndarray:
+  """Texts in the space that a folder's fit spans; see `Fit.encode`."""
+  return Fit.load(folder).encode(texts)
+
+
+def _vectorizer(**fields) -> text_features.TfidfVectorizer:
+  return text_features.TfidfVectorizer(
+    sublinear_tf=True, ngram_range=(1, 2), token_pattern=r'(?u)\b\w+\b', **fields
+  )

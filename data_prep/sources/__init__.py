@@ -53,14 +53,24 @@ class Source:
     return importlib.import_module(self.module)
 
 
+_AMAZON = Source('data_prep.sources.amazon', ('category', 'catalogue'), reads_files=True)
+_COLUMNS = tuple(f'{name}_column' for name in ('user', 'item', 'time', 'rating', 'event'))
+
 SOURCES = {
-  'amazon2014': Source('data_prep.sources.amazon', ('category',), reads_files=True),
+  'amazon2014': _AMAZON,
+  'amazon2018': _AMAZON,
+  'amazon2023': _AMAZON,
+  'minionerec': Source('data_prep.sources.minionerec', ('category',), reads_files=True),
+  'movielens': Source('data_prep.sources.movielens', ('category',), reads_files=True),
+  'recbole': Source('data_prep.sources.recbole', ('category',), reads_files=True),
+  'sequences_json': Source('data_prep.sources.sequences_json', ('category',), reads_files=True),
   'synthetic': Source(
     'data_prep.sources.synthetic',
     ('synthetic_users', 'synthetic_items', 'synthetic_seed'),
     reads_files=False,
     has_optimum=True,
   ),
+  'table': Source('data_prep.sources.table', _COLUMNS, reads_files=True),
 }
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from recjax.baselines import popularity, transitions
 
-# (train sequences, histories, number of items, k) -> int32 [U, k], -1 where nothing is left
+# (training sequences, sequences that may be counted, histories, number of items, k, exclude_seen)
+# -> int32 [histories, k], -1 where nothing is left
 BASELINES: dict[str, Callable[..., np.ndarray]] = {
   'popularity': popularity.recommend,
   'transitions': transitions.recommend,

@@ -7,25 +7,36 @@ from recjax.data.sequences import Sequences
 BLOCK_CELLS = 1 << 24  # cells of a dense block of users: bounds the memory
 
 
-def recommend(train: Sequences, histories: Sequences, num_items: int, k: int) -> np.ndarray:
-  """Ranks items by how often they occur in all histories.
+def recommend(
+  train: Sequences,
+  counted: Sequences,
+  histories: Sequences,
+  num_items: int,
+  k: int,
+  exclude_seen: bool = True,
+) -> np.ndarray:
+  """Ranks items by how often they occur in all that is known.
 
   Args:
-    train: not counted, only part of what every baseline takes: the histories of test users hold the
-      training sequences and the validation items, and all that is known counts.
-    histories: of all users: what each has seen, never recommended to them again.
+    train: not needed, only part of what every baseline takes.
+    counted: all that is known before the targets. For the test users of leave-one-out these are their
+      histories: the training sequences and the validation items.
+    histories: of every row: what its user has seen.
     num_items: I, the size of the catalogue; items that nobody took rank last.
     k: list length.
+    exclude_seen: whether what a user has seen is never recommended again.
 
   Returns:
-    int32 `[U, k]`, best first, ties by the lower item index, -1 where nothing is left.
+    int32 `[U, k]`, one list a history, best first, ties by the lower item index, -1 where nothing
+    is left.
 
   Raises:
     ValueError: an item index lies outside the catalogue.
   """
   del train
-  check_items(histories, num_items)
-  counts_I = np.bincount(histories.values, minlength=num_items)
+  for sequences in (counted, histories):
+    check_items(sequences, num_items)
+  counts_I = np.bincount(counted.values, minlength=num_items)
   order_I = np.argsort(-counts_I, kind='stable')
   place_I = np.argsort(order_I)
   ranked_UK = np.full((len(histories), k), -1, np.int32)
@@ -37,7 +48,8 @@ def recommend(train: Sequences, histories: Sequences, num_items: int, k: int) ->
     owners = np.repeat(np.arange(len(rows)), rows.lengths)
     places = place_I[rows.values]
     hidden = np.zeros((len(rows), width), bool)
-    hidden[owners[places < width], places[places < width]] = True
+    if exclude_seen:
+      hidden[owners[places < width], places[places < width]] = True
     first = np.argsort(hidden, axis=1, kind='stable')[:, :k]  # unseen ones first, in order
     left = ~np.take_along_axis(hidden, first, 1)
     ranked_UK[start : start + block, : first.shape[1]] = np.where(left, order_I[first], -1)

@@ -64,7 +64,12 @@ def count_successors(train: Sequences, num_items: int) -> Successors:
 
 
 def _rank_block(
-  successors: Successors, histories: Sequences, num_items: int, k: int, decay: float
+  successors: Successors,
+  histories: Sequences,
+  num_items: int,
+  k: int,
+  exclude_seen: bool,
+  decay: float,
 ) -> np.ndarray:
   """`recommend` for a block of users."""
   users = np.repeat(np.arange(len(histories)), histories.lengths)
@@ -79,8 +84,9 @@ def _rank_block(
   points = successors.counts[entries.values] * np.repeat(decay**ages, per_item)
   pairs, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
   scores = np.bincount(inverse, points, len(pairs))
-  unseen = ~np.isin(pairs, users * num_items + items)
-  pairs, first, scores = pairs[unseen], first[unseen], scores[unseen]
+  if exclude_seen:
+    unseen = ~np.isin(pairs, users * num_items + items)
+    pairs, first, scores = pairs[unseen], first[unseen], scores[unseen]
   order = np.lexsort((first, -scores, pairs // num_items))
   owners, ranked = pairs[order] // num_items, pairs[order] % num_items
   starts = np.searchsorted(owners, np.arange(len(histories)))
@@ -91,25 +97,35 @@ def _rank_block(
 
 
 def recommend(
-  train: Sequences, histories: Sequences, num_items: int, k: int, decay: float = 0.8
+  train: Sequences,
+  counted: Sequences,
+  histories: Sequences,
+  num_items: int,
+  k: int,
+  exclude_seen: bool = True,
+  decay: float = 0.8,
 ) -> np.ndarray:
   """Ranks items by decayed direct-successor counts.
 
   Args:
     train: training sequences, the counts.
-    histories: what each user has seen; never recommended again.
+    counted: not needed: the protocol of the published tables counts the training part alone.
+    histories: of every row: what its user has seen.
     num_items: I, the size of the catalogue.
     k: list length.
+    exclude_seen: whether what a user has seen is never recommended again.
     decay: weight of a history item for each item that came after it; the last one weighs 1.
 
   Returns:
-    int32 `[U, k]`, best first; of equal scores the one first reached, going from the newest history
-    item to the oldest and through the successors of each as they were first seen. -1 after the last
-    item with a score: an item that never followed any history item is not recommended.
+    int32 `[U, k]`, one list a history, best first; of equal scores the one first reached, going from
+    the newest history item to the oldest and through the successors of each as they were first seen.
+    -1 after the last item with a score: an item that never followed any history item is not
+    recommended.
 
   Raises:
     ValueError: an item index lies outside the catalogue.
   """
+  del counted
   successors = count_successors(train, num_items)
   check_items(histories, num_items)
   entries = np.concatenate([[0], np.cumsum(successors.items.lengths[histories.values])])
@@ -120,6 +136,6 @@ def recommend(
     end = int(np.searchsorted(entries_U, entries_U[start] + BLOCK_ENTRIES, side='right')) - 1
     end = min(max(end, start + 1), len(histories))
     block = histories.take(np.arange(start, end))
-    ranked_UK[start:end] = _rank_block(successors, block, num_items, k, decay)
+    ranked_UK[start:end] = _rank_block(successors, block, num_items, k, exclude_seen, decay)
     start = end
   return ranked_UK

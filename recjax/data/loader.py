@@ -10,6 +10,7 @@ from recjax import config as config_lib
 from recjax.data.dataset import Dataset
 from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan, pack
+from recjax.hashing import digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +46,17 @@ class Stream:
   def batches(
     self, examples_seen: int, steps: int, host: int, hosts: int, loader: config_lib.Loader
   ) -> Iterator[dict[str, np.ndarray]]:
-    """This host's parts of the next `steps` batches, prefetched by reading threads."""
+    """This host's parts of the next `steps` batches, prefetched by threads or processes."""
 
     def assemble(step: int) -> dict[str, np.ndarray]:
       return self.host_batch(examples_seen + step * self.examples_per_batch, host, hosts)
 
     options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.buffer)
-    return iter(grain.MapDataset.range(steps).map(assemble).to_iter_dataset(options))
+    dataset = grain.MapDataset.range(steps).map(assemble).to_iter_dataset(options)
+    if loader.workers:
+      workers = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=loader.buffer)
+      dataset = dataset.mp_prefetch(workers)
+    return iter(dataset)
 
 
 def check_hosts(groups: int, hosts: int, rows: int) -> None:
@@ -65,19 +70,25 @@ def check_hosts(groups: int, hosts: int, rows: int) -> None:
   )
 
 
-def fingerprint(config: config_lib.Config, dataset: Dataset, plan: Plan) -> dict[str, str]:
+def fingerprint(config: config_lib.Config, dataset: Dataset, stream: Stream) -> dict[str, str]:
   """What the stream is made of, part by part, so that a refusal can name what changed."""
-
-  def files(stage: str, *names: str) -> str:
-    held = dataset.manifest(stage)['files']
-    return config_lib.digest({name: held[name]['sha256'] for name in names or held})
-
-  return {
-    'sequences': files('interactions', 'train_items.npy', 'train_offsets.npy'),
+  files = dataset.files_digest
+  parts = stream.mixture.parts
+  needs = frozenset().union(*(part.component.needs for part in parts))
+  log = [f'train_{name}.npy' for name in ('ratings', 'times', 'events') if name in needs]
+  log += [f'{name}.json' for name in ('times', 'events') if name in needs]
+  prints = {
+    'sequences': files('interactions', 'train_items.npy', 'train_offsets.npy', *log),
     'sids': files('sids', 'codes.npy'),
     'tokenizer': files('tokenizer'),
     'texts': files('texts'),
-    'mixture': config_lib.digest(config.to_dict()['mixture']),
-    'packing': config_lib.digest(dataclasses.asdict(plan)),
-    'seed': config_lib.digest(config.seed),
+    'mixture': digest([[part.name, part.component.identity()] for part in parts]),
+    'mixing': digest(dataclasses.asdict(config.mixing)),
+    'packing': digest(dataclasses.asdict(stream.plan)),
+    'seed': digest(config.seed),
   }
+  if needs & {'collaborative', 'semantic'}:
+    prints['relations'] = files('relations')
+  if 'keywords' in needs:
+    prints['keywords'] = files('keywords')
+  return prints

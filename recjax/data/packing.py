@@ -9,9 +9,10 @@ import dataclasses
 
 import numpy as np
 
+from recjax import config as config_lib
 from recjax.config import Packing
 from recjax.data.mixture import Mixture, Part
-from recjax.data.tasks import Example
+from recjax.data.tasks.base import Example
 
 SAMPLE_GROUPS = 64  # groups whose lengths decide W
 OVERFLOW_SHARE = 0.05  # W is the largest that overflows in at most this share of the sampled groups
@@ -77,46 +78,69 @@ def first_fit_decreasing(
 
 
 def make_plan(mixture: Mixture, packing: Packing, is_encoder_decoder: bool = False) -> Plan:
-  """Fixes W: as configured, or the largest that fits the lengths at the start of the stream.
+  """Fixes W: as configured, or the largest that fits the lengths in every piece of the stream.
 
   Raises:
-    ValueError: a row is too short for one example.
+    ValueError: a row is too short for one example, or a group for W of them.
   """
   decoder_row_length = packing.decoder_row_length if is_encoder_decoder else 0
   plan = Plan(packing.examples or 1, packing.rows, packing.row_length, decoder_row_length)
-  if packing.examples is not None:
-    return plan
-  guess = _guess(np.array([plan.lengths(mixture[n][1]) for n in range(SAMPLE_GROUPS)]), plan)
-  count = 2 * guess * SAMPLE_GROUPS
-  lengths = np.array([plan.lengths(mixture[n][1]) for n in range(count)])
-  for longest, size, field in zip(
-    lengths.max(axis=0), plan.capacity, ('row_length', 'decoder_row_length'), strict=False
-  ):
-    if longest > size:
+  pieces = [_Lengths.of([example for _, example in piece], plan) for piece in mixture.survey]
+  longest = np.max([piece.bare.max(axis=0) for piece in pieces], axis=0)
+  fields = ('row_length', 'decoder_row_length')
+  for needed, size, field in zip(longest, plan.capacity, fields, strict=False):
+    if needed > size:
       raise ValueError(
-        f'a row must hold the longest example, of {longest} tokens; got packing.{field}={size}. '
-        f'Set --config.packing.{field}, or a smaller max_items in the mixture'
+        f'a row must hold every example without its history and its text, up to {needed} tokens; got '
+        f'packing.{field}={size}. Set --config.packing.{field}, or shorter items in the mixture'
       )
-  bare = np.array([plan.lengths(_without_history(mixture[n][1])) for n in range(count)])
-  guess = min(_guess(lengths, plan), count // SAMPLE_GROUPS)
+  if packing.examples is not None:
+    config_lib.check(
+      all(_targets_fit(piece.bare, plan.examples, plan) for piece in pieces),
+      f'packing.examples must fit in {plan.rows} rows of {plan.capacity} tokens, histories and texts left out',
+      packing.examples,
+      'packing.examples',
+    )
+    return plan
+  W = min(_largest_that_fits(piece, plan) for piece in pieces)
+  return dataclasses.replace(plan, examples=W)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lengths:
+  """Positions that the examples of a stretch of the stream take, int `[n, sides]`: whole, and at least."""
+
+  whole: np.ndarray
+  bare: np.ndarray
+
+  @classmethod
+  def of(cls, examples: list[Example], plan: Plan) -> '_Lengths':
+    whole = np.array([plan.lengths(example) for example in examples])
+    bare = whole.copy()
+    bare[:, 0] -= [sum(example.spare) for example in examples]
+    return cls(np.minimum(whole, np.maximum(bare, plan.capacity)), bare)
+
+  def groups(self, lengths: np.ndarray, W: int, count: int) -> list[np.ndarray]:
+    """So many groups of W examples that follow each other, spread over the stretch (which is a circle)."""
+    starts = np.arange(count) * len(lengths) // count
+    return [lengths[(start + np.arange(W)) % len(lengths)] for start in starts]
+
+
+def _largest_that_fits(piece: _Lengths, plan: Plan) -> int:
+  guess = _guess(piece.whole, plan)
   for W in range(guess, 0, -max(guess // 200, 1)):
-    groups = lengths[: W * SAMPLE_GROUPS].reshape(SAMPLE_GROUPS, W, -1)
+    groups = piece.groups(piece.whole, W, SAMPLE_GROUPS)
     overflows = sum(first_fit_decreasing(g, plan.rows, plan.capacity) is None for g in groups)
-    if overflows <= OVERFLOW_SHARE * SAMPLE_GROUPS and _targets_fit(bare, W, plan):
-      return dataclasses.replace(plan, examples=W)
+    if overflows <= OVERFLOW_SHARE * SAMPLE_GROUPS and _targets_fit(piece.bare, W, plan):
+      return W
   raise ValueError(
     f'a group of {plan.rows} rows of {plan.capacity} tokens must hold at least one example; got '
-    f'lengths up to {lengths.max(axis=0).tolist()}. Set --config.packing.row_length'
+    f'lengths up to {piece.whole.max(axis=0).tolist()}. Set --config.packing.row_length'
   )
 
 
-def _without_history(example: Example) -> Example:
-  start, end, _ = example.history
-  return Example(np.delete(example.inputs, slice(start, end)), example.targets)
-
-
 def _targets_fit(bare: np.ndarray, W: int, plan: Plan) -> bool:
-  """Whether W examples without any history fit, in every group that the stream will ever hold.
+  """Whether W examples without any history or text fit, in every group that the stream will ever hold.
 
   As many as rows always do. More must leave room for six standard deviations of a group's tokens, which
   is tried by packing as many more examples; half of the tries must fit.
@@ -125,7 +149,7 @@ def _targets_fit(bare: np.ndarray, W: int, plan: Plan) -> bool:
     return True
   spread = np.max(bare.std(axis=0) / bare.mean(axis=0))
   size = W + int(np.ceil(6 * np.sqrt(W) * spread))
-  groups = [bare[at : at + size] for at in range(0, len(bare) - size + 1, size)]
+  groups = [bare[(start + np.arange(size)) % len(bare)] for start in range(0, len(bare), size)]
   fits = [first_fit_decreasing(g, plan.rows, plan.capacity) is not None for g in groups]
   return np.mean(fits) >= 0.5
 
@@ -136,34 +160,46 @@ def _guess(lengths: np.ndarray, plan: Plan) -> int:
 
 
 def fit(examples: list[Example], plan: Plan) -> tuple[list[Example], np.ndarray, int]:
-  """Shortens the longest histories, oldest item first, until the group fits.
+  """Leaves out what may be left out until the group fits.
+
+  First the oldest items of the longest history; where no history is left, the end of the longest text; never a
+  target.
 
   Returns:
-    The examples, the row of each, and how many units of history were dropped.
+    The examples, the row of each, and how many items and text tokens were left out.
 
   Raises:
     ValueError: the targets alone do not fit.
   """
-  examples, dropped = list(examples), 0
+  before = sum(len(example.inputs) for example in examples)
+  examples = [_alone(example, plan) for example in examples]
   while True:
     lengths = np.array([plan.lengths(example) for example in examples])
     row_of = first_fit_decreasing(lengths, plan.rows, plan.capacity)
     if row_of is not None:
-      return examples, row_of, dropped
-    # At least one unit, and all that the sum of the lengths asks for, before packing again.
+      return examples, row_of, before - sum(len(example.inputs) for example in examples)
+    # At least a token, and all that the sum of the lengths asks for, before packing again.
     missing = max(int(lengths[:, 0].sum()) - plan.rows * plan.row_length, 1)
     while missing > 0:
-      histories = [example.history[1] - example.history[0] for example in examples]
-      longest = int(np.argmax(histories))
-      if histories[longest] == 0:
+      spare = np.array([example.spare for example in examples])
+      kind = 0 if spare[:, 0].any() else 1
+      longest = int(np.argmax(spare[:, kind]))
+      if not spare[longest, kind]:
         raise ValueError(
           f'the targets of {plan.examples} examples must fit in {plan.rows} rows of {plan.capacity} '
-          f'tokens, without any history; got {lengths.sum(axis=0).tolist()} tokens. Set '
+          f'tokens, without any history or text; got {lengths.sum(axis=0).tolist()} tokens. Set '
           '--config.packing.examples lower or --config.packing.rows higher'
         )
-      examples[longest] = examples[longest].without_oldest()
-      missing -= examples[longest].history[2]
-      dropped += 1
+      shorter = examples[longest].shorter(missing)
+      missing -= len(examples[longest].inputs) - len(shorter.inputs)
+      examples[longest] = shorter
+
+
+def _alone(example: Example, plan: Plan) -> Example:
+  """The example cut to the length of a row."""
+  while (excess := plan.lengths(example)[0] - plan.row_length) > 0 and any(example.spare):
+    example = example.shorter(excess)
+  return example
 
 
 def pack(group: list[tuple[Part, Example]], plan: Plan, start_id: int = 0) -> dict[str, np.ndarray]:
@@ -178,7 +214,7 @@ def pack(group: list[tuple[Part, Example]], plan: Plan, start_id: int = 0) -> di
     int32 `tokens`, `targets` (of the position before: next-token prediction), `segments` (from 1; 0 is
     padding) and `positions` (from 0 in each segment), float32 `weights`, each `[R, T]`; for an
     encoder–decoder these are the target side, and `encoder_tokens`, `encoder_segments` and
-    `encoder_positions` the inputs. And int32 `[R]` `dropped`, whose sum is the units of history lost.
+    `encoder_positions` the inputs. And int32 `[R]` `dropped`, whose sum is the tokens of histories and texts left out.
   """
   examples, row_of, dropped = fit([example for _, example in group], plan)
   sides = {'': plan.capacity[-1]}
@@ -209,6 +245,9 @@ def pack(group: list[tuple[Part, Example]], plan: Plan, start_id: int = 0) -> di
       ends[side][row] = at.stop
     end = ends[''][row]
     arrays['targets'][row, end - len(learnt) : end] = learnt
-    arrays['weights'][row, end - len(example.targets) : end] = part.loss_weight
+    weights = part.component.loss_weight
+    if example.learnt is not None:
+      weights = weights * example.learnt
+    arrays['weights'][row, end - len(example.targets) : end] = weights
   # A number a row, so that it travels like the rest of the batch.
   return arrays | {'dropped': np.array([dropped] + [0] * (plan.rows - 1), np.int32)}

@@ -3,6 +3,9 @@
 The trie lives on the device in code space (CSR, as in STATIC, arXiv 2602.22647, section on the transition
 matrix): a beam is a node, its children are a contiguous range of nodes one level down. Beams share their
 prompt. Every beam that is returned is an item; where fewer items are left than beams, -1 with score -inf.
+
+Items that share a SID share its score and follow each other, the most popular first. With unique SIDs none of
+what that takes is compiled.
 """
 
 import jax
@@ -19,14 +22,42 @@ def _log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
   return logits - jax.nn.logsumexp(model.tables.all_logits(x), axis=-1, keepdims=True)
 
 
-def _is_excluded(items: jax.Array, excluded_BE: jax.Array) -> jax.Array:
-  """Which items `[B, M, X]` are in their user's row of excluded items (-1: none)."""
+def _count(values: jax.Array, row_BE: jax.Array, dtype) -> jax.Array:
+  """How often each of the values `[B, M, X]` is in its user's row; as bool: whether it is there."""
 
-  def any_of(found, column_B):
-    return found | (items == column_B[:, None, None]), None
+  def add(found, column_B):
+    return found + (values == column_B[:, None, None]).astype(dtype), None
 
-  found, _ = jax.lax.scan(any_of, jnp.zeros(items.shape, bool), excluded_BE.T)
-  return found
+  return jax.lax.scan(add, jnp.zeros(values.shape, dtype), row_BE.T)[0]
+
+
+def _is_spent(trie: Trie, leaves: jax.Array, excluded_BE: jax.Array) -> jax.Array:
+  """Which leaves `[B, M, X]` have no item that is not in their user's row of excluded items."""
+  if trie.max_leaf_items > 1:  # every item counts once, however often the history repeats it
+    excluded_BE = jnp.sort(excluded_BE, axis=1)
+    repeats = excluded_BE[:, 1:] == excluded_BE[:, :-1]
+    excluded_BE = excluded_BE.at[:, 1:].set(jnp.where(repeats, -1, excluded_BE[:, 1:]))
+  spent_BE = jnp.where(excluded_BE < 0, -1, jnp.take(trie.item_leaves, excluded_BE))
+  if trie.max_leaf_items == 1:
+    return _count(leaves, spent_BE, bool)
+  offsets = jnp.asarray(trie.leaf_offsets)
+  return _count(leaves, spent_BE, jnp.int32) == offsets[leaves + 1] - offsets[leaves]
+
+
+def _rank_items(
+  trie: Trie, leaves_BM: jax.Array, scores_BM: jax.Array, excluded_BE: jax.Array, beams: int
+) -> tuple[jax.Array, jax.Array]:
+  """The first items of leaves that come best first: items and scores, at most `beams` of each."""
+  if trie.max_leaf_items == 1:
+    return jnp.take(trie.leaf_items, leaves_BM), scores_BM
+  items_BMK, exists_BMK = trie.items(leaves_BM)
+  exists_BMK &= ~_count(items_BMK, excluded_BE, bool)
+  scores_BMK = jnp.where(exists_BMK, scores_BM[..., None], -jnp.inf)
+  B = len(leaves_BM)
+  # Of equal scores top_k takes the first: a leaf's items stay together and in their order.
+  width = min(beams, len(trie.leaf_items))
+  scores_BM, best_BM = jax.lax.top_k(scores_BMK.reshape(B, -1), width)
+  return jnp.take_along_axis(items_BMK.reshape(B, -1), best_BM, axis=1), scores_BM
 
 
 def beam_search(
@@ -41,14 +72,15 @@ def beam_search(
 
   Args:
     model: a backbone (`start`, `step`, `tables`).
-    trie: the catalogue; its SIDs must be unique.
+    trie: the catalogue.
     prompts: int32 `tokens` `[B, S]`, padded on the right, and `lengths` `[B]`.
     excluded_BE: int32 items that must not be returned, -1 for none.
     beams: M.
     sid_softmax: as in training.
 
   Returns:
-    items_BM int32, best first, and their float32 log-probabilities.
+    items_BM int32, best first, and the float32 log-probabilities of their SIDs; M is at most the
+    number of items.
   """
   space = model.tables.space
   levels = space.num_levels
@@ -63,7 +95,7 @@ def beam_search(
     nodes_BMX, codes_BMX, exists_BMX = trie.children(level, nodes_BM)
     candidates_BMX = scores_BM[..., None] + jnp.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
     if level == levels - 1:
-      exists_BMX &= ~_is_excluded(jnp.take(trie.leaf_items, nodes_BMX), excluded_BE)
+      exists_BMX &= ~_is_spent(trie, nodes_BMX, excluded_BE)
     candidates_BMX = jnp.where(exists_BMX, candidates_BMX, -jnp.inf)
     branch = candidates_BMX.shape[-1]
     scores_BM, best_BM = jax.lax.top_k(candidates_BMX.reshape(B, -1), widths[level])
@@ -75,5 +107,5 @@ def beam_search(
     first_token = space.sid_start + space.level_starts[level]
     tokens_BM = first_token + jnp.take(trie.child_code[level], nodes_BM)
     x_BMD, cache = model.step(tokens_BM, level, cache)
-  items_BM = jnp.where(jnp.isfinite(scores_BM), jnp.take(trie.leaf_items, nodes_BM), -1)
-  return items_BM, scores_BM
+  items_BM, scores_BM = _rank_items(trie, nodes_BM, scores_BM, excluded_BE, beams)
+  return jnp.where(jnp.isfinite(scores_BM), items_BM, -1), scores_BM

@@ -1,4 +1,8 @@
-"""Ranking metrics with one relevant item a user: recall, ndcg, mrr, each with its standard error."""
+"""Ranking metrics with one relevant item a user: recall, ndcg, mrr, each with its standard error.
+
+Where a split has several rows a user (`data.split`), each row counts as a user does here; the standard
+errors then take the rows of one user as independent, which they hardly are.
+"""
 
 from collections.abc import Sequence
 

@@ -9,6 +9,7 @@ from flax import nnx
 
 from recjax import config as config_lib
 from recjax.models.gemma import DecoderConfig, Gemma
+from recjax.models.layers import Computation
 from recjax.models.pretrained import read_config
 from recjax.models.sizes import SIZES as DECODER_SIZES
 from recjax.models.t5 import SIZES as T5_SIZES
@@ -60,14 +61,8 @@ def shape_of(model: config_lib.Model) -> DecoderConfig | T5Config:
     model.family,
     'model.family',
   )
-  return dataclasses.replace(
-    shape,
-    dropout=model.dropout,
-    compute_dtype=model.compute_dtype,
-    remat=model.remat,
-    scan_unroll=model.scan_unroll,
-    attention=model.attention,
-  )
+  names = [field.name for field in dataclasses.fields(Computation)]
+  return dataclasses.replace(shape, **{name: getattr(model, name) for name in names})
 
 
 def build(model: config_lib.Model, space: TokenSpace, seed: int) -> Gemma | T5:

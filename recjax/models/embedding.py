@@ -1,10 +1,68 @@
 """Two tables under one lookup: text pieces and SID codes, so that SID rows can be told apart."""
 
+from collections.abc import Sequence
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from recjax.sharding import table_cut
 from recjax.sids.token_space import TokenSpace
+
+
+def _take(tables, starts, ids, dtype, axis: str | None = None) -> jax.Array:
+  """`take_rows` on one device; `axis` names the mesh axis over which the tables' rows are cut."""
+  x = jnp.zeros((), dtype)
+  for rows_VD, start, stop in zip(tables, starts, (*starts[1:], None), strict=True):
+    V = rows_VD.shape[0]
+    at = ids - start
+    here = (ids >= start) & (True if stop is None else ids < stop)
+    if axis is not None:
+      at = at - V * jax.lax.axis_index(axis)
+      here = here & (at >= 0) & (at < V)
+    # An id that is not of this table reads the row behind the last one: zeros, and no gradient.
+    rows = jnp.take(rows_VD, jnp.where(here, at, V), axis=0, mode='fill', fill_value=0)
+    x = x + rows.astype(dtype)
+  return x
+
+
+def take_rows(
+  tables: Sequence[jax.Array], starts: Sequence[int], ids: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
+  """The rows of token ids, from tables that the mesh may have cut.
+
+  A device takes what it holds of the rows, for all ids of its 'fsdp' group, and the devices exchange these
+  parts: what moves is of the size of the result, never of a table, forward and backward.
+
+  Args:
+    tables: float32 `[V, D]` each.
+    starts: the first id of each table, ascending; a table's ids end where the next one's start.
+    ids: int32 `[B, ...]`, not below the first start.
+    dtype: of the result; gradients are summed in that of the tables.
+
+  Returns:
+    `[B, ..., D]`, its batch cut as that of the ids.
+  """
+  cut = table_cut(tables, ids.shape[0])
+  if cut is None:
+    return _take(tables, starts, ids, dtype)
+
+  def local(tables, ids):
+    if cut.width:
+      ids = jax.lax.all_gather(ids, cut.width, axis=0, tiled=True)
+    x = _take(tables, starts, ids, dtype, cut.rows)
+    if cut.rows:
+      x = jax.lax.psum(x, cut.rows)  # one device has the row, the others zeros
+    if cut.width:
+      x = jax.lax.all_to_all(x, cut.width, split_axis=0, concat_axis=x.ndim - 1, tiled=True)
+    return x
+
+  return jax.shard_map(
+    local,
+    in_specs=((cut.table_spec,) * len(tables), cut.batch_spec),
+    out_specs=cut.batch_spec,
+    axis_names=cut.axes,
+  )(tuple(tables), ids)
 
 
 class TokenTables(nnx.Module):
@@ -54,14 +112,10 @@ class TokenTables(nnx.Module):
       self.sid_out = table(space.sid_rows, output_std)
 
   def lookup(self, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Rows `[..., D]` of token ids `[...]`."""
+    """Rows `[B, ..., D]` of token ids `[B, ...]`."""
     if not self.space.sid_size:  # a checkpoint as it was published
-      return jnp.take(self.text[...].astype(dtype), ids, axis=0)
-    is_sid = ids >= self.space.sid_start
-    text = jnp.take(self.text[...].astype(dtype), jnp.where(is_sid, 0, ids), axis=0)
-    sid_rows = jnp.where(is_sid, ids - self.space.sid_start, 0)
-    sid = jnp.take(self.sid[...].astype(dtype), sid_rows, axis=0)
-    return jnp.where(is_sid[..., None], sid, text)
+      return take_rows((self.text[...],), (0,), ids, dtype)
+    return take_rows((self.text[...], self.sid[...]), (0, self.space.sid_start), ids, dtype)
 
   def output_tables(self) -> tuple[jax.Array, jax.Array]:
     """The float32 rows that logits are products with, padding included: text, then SID."""

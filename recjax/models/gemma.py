@@ -17,19 +17,21 @@ import numpy as np
 
 from recjax.models import attention
 from recjax.models.embedding import TokenTables
-from recjax.models.layers import FeedForward, Linear, RMSNorm, dropout, rotate
+from recjax.models.layers import (
+  ACTIVATIONS,
+  Computation,
+  FeedForward,
+  Linear,
+  RMSNorm,
+  dropout,
+  rotate,
+)
 from recjax.sharding import constrain
 from recjax.sids.token_space import TokenSpace
 
-ACTIVATIONS = {
-  'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
-  'gelu': functools.partial(jax.nn.gelu, approximate=False),
-  'silu': jax.nn.silu,
-}
-
 
 @dataclasses.dataclass(frozen=True)
-class DecoderConfig:
+class DecoderConfig(Computation):
   """The shape of a decoder; the defaults are Gemma 1's choices.
 
   Attributes:
@@ -43,8 +45,6 @@ class DecoderConfig:
     embedding_scale: multiply embeddings by sqrt(width), rounded to the compute type.
     tied: the output reads the input's tables.
     query_scale: of the attention's logits; None: head_width ** -0.5.
-    remat: 'none' or 'full'; scan_unroll: layers a step of the scan.
-    attention: 'auto' or the path that computes it; see `recjax.models.attention.choose`.
 
   Raises:
     ValueError: a per-layer field has another length than the depth, or the heads do not divide.
@@ -65,17 +65,12 @@ class DecoderConfig:
   out_bias: bool = False
   norm_plus_one: bool = True
   norm_eps: float = 1e-6
-  activation: str = 'gelu_tanh'  # a name of ACTIVATIONS
+  activation: str = 'gelu_tanh'  # a name of recjax.models.layers.ACTIVATIONS
   embedding_scale: bool = True
   tied: bool = True
   attention_softcap: float = 0.0
   logit_softcap: float = 0.0
   query_scale: float | None = None
-  dropout: float = 0.0
-  compute_dtype: str = 'float32'
-  remat: str = 'none'
-  scan_unroll: int = 1
-  attention: str = 'auto'
 
   def __post_init__(self):
     for name in ('windows', 'rope_bases', 'rope_factors'):
@@ -231,21 +226,12 @@ class Gemma(nnx.Module):
 
   def _scan(self, body, x, *scanned):
     """Runs `body(block, x, PerLayer, *scanned layer)` over the layers."""
-    graph, weights = nnx.split(self.layers)
     per_layer = PerLayer(
       jnp.asarray(self.config.windows, jnp.int32),
       jnp.asarray(self.config.rope_bases, jnp.float32),
       jnp.asarray(self.config.rope_factors or (1.0,) * self.config.depth, jnp.float32),
     )
-
-    def layer(x, inputs):
-      weights, this, *rest = inputs
-      return body(nnx.merge(graph, weights), x, this, *rest)
-
-    if self.config.remat == 'full':
-      layer = jax.checkpoint(layer, prevent_cse=False)
-    xs = (weights, per_layer, *scanned)
-    return jax.lax.scan(layer, x, xs, unroll=self.config.scan_unroll)
+    return self.config.scan(self.layers, body, x, per_layer, *scanned)
 
   def hidden(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
     """Normed states x_BTD from which each position's target is predicted.

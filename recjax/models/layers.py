@@ -1,14 +1,58 @@
-"""The layers that the backbones share: norm, rotary positions, dropout, feed-forward, projections."""
+"""What the backbones share: norm, rotary positions, dropout, feed-forward, projections, the scan over layers."""
 
+import dataclasses
+import functools
 import math
+from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+ACTIVATIONS = {
+  'relu': jax.nn.relu,
+  'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+  'gelu': functools.partial(jax.nn.gelu, approximate=False),
+  'silu': jax.nn.silu,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Computation:
+  """How a backbone computes, whatever its shape; these fields are those of `recjax.config.Model`.
+
+  Attributes:
+    dropout: on the residual branches and the embedding.
+    compute_dtype: of activations; parameters stay float32.
+    remat: 'none' or 'full': layers are computed again in the backward pass.
+    scan_unroll: layers a step of the scan over layers.
+    attention: 'auto' or the path that computes it; see `recjax.models.attention.choose`.
+  """
+
+  dropout: float = 0.0
+  compute_dtype: str = 'float32'
+  remat: str = 'none'
+  scan_unroll: int = 1
+  attention: str = 'auto'
+
+  def scan(self, layers: nnx.Module, body, x: jax.Array, *scanned: Any) -> tuple[jax.Array, Any]:
+    """Runs `body(block, x, *scanned of the layer)` over stacked layers; see `jax.lax.scan`."""
+    graph, weights = nnx.split(layers)
+
+    def layer(x, inputs):
+      return body(nnx.merge(graph, inputs[0]), x, *inputs[1:])
+
+    if self.remat == 'full':
+      layer = jax.checkpoint(layer, prevent_cse=False)
+    return jax.lax.scan(layer, x, (weights, *scanned), unroll=self.scan_unroll)
+
 
 class Linear(nnx.Module):
   """An einsum with a float32 kernel, computed in the type of its input.
+
+  Attributes:
+    adapter: what `recjax.lora.adapted` puts beside the kernel, as matrices `[inputs, r]` and `[r, outputs]`;
+      None for none.
 
   Args:
     spec: such as 'BTD,DNH->BTNH'.
@@ -17,6 +61,8 @@ class Linear(nnx.Module):
     rngs: where the initial values come from.
     bias_shape: of an added bias, broadcast against the output's last axes; None for no bias.
   """
+
+  adapter: nnx.List | None = None
 
   def __init__(self, spec, shape, fan_in, rngs: nnx.Rngs, bias_shape=None):
     init = jax.nn.initializers.truncated_normal(fan_in**-0.5)
@@ -31,7 +77,11 @@ class Linear(nnx.Module):
     outputs = len(spec_out.removeprefix('...'))
     kernel = self.kernel[...].astype(x.dtype)
     summed, shape = kernel.shape[:inputs], kernel.shape[inputs:]
-    y = x.reshape(-1, math.prod(summed)) @ kernel.reshape(math.prod(summed), math.prod(shape))
+    x_flat = x.reshape(-1, math.prod(summed))
+    y = x_flat @ kernel.reshape(math.prod(summed), math.prod(shape))
+    if self.adapter is not None:
+      a, b = (matrix[...].astype(x.dtype) for matrix in self.adapter)
+      y = y + x_flat @ a @ b
     y = y.reshape(*x.shape[: x.ndim - inputs], *kernel.shape[kernel.ndim - outputs :])
     if self.bias is not None:
       bias = self.bias[...].astype(x.dtype)

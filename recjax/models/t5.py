@@ -15,18 +15,11 @@ import numpy as np
 
 from recjax.models import attention
 from recjax.models.embedding import TokenTables
-from recjax.models.layers import FeedForward, Linear, RMSNorm, dropout
+from recjax.models.layers import ACTIVATIONS, FeedForward, Linear, RMSNorm, dropout
 from recjax.models.t5_config import SIZES as SIZES
 from recjax.models.t5_config import T5Config
 from recjax.sharding import constrain
 from recjax.sids.token_space import TokenSpace
-
-ACTIVATIONS = {
-  'relu': jax.nn.relu,
-  'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
-  'gelu': functools.partial(jax.nn.gelu, approximate=False),
-  'silu': jax.nn.silu,
-}
 
 
 class Cache(NamedTuple):
@@ -200,17 +193,6 @@ class Stack(nnx.Module):
     self.relative_bias = RelativeBias(config, not crossed, rngs)
     self.final_norm = RMSNorm(config.width, plus_one=False, eps=config.norm_eps)
 
-  def scan(self, body, x, *scanned):
-    """Runs `body(block, x, *scanned of the layer)` over the layers."""
-    graph, weights = nnx.split(self.layers)
-
-    def layer(x, inputs):
-      return body(nnx.merge(graph, inputs[0]), x, *inputs[1:])
-
-    if self.config.remat == 'full':
-      layer = jax.checkpoint(layer, prevent_cse=False)
-    return jax.lax.scan(layer, x, (weights, *scanned), unroll=self.config.scan_unroll)
-
   def __call__(self, x_BTD, mask_BTS, key, encoded_BSD=None, cross_mask_BTS=None):
     """Normed states x_BTD, and for a decoder the keys and values of all layers."""
     bias = self.relative_bias(x_BTD.shape[1])
@@ -223,7 +205,7 @@ class Stack(nnx.Module):
     def body(block, x, layer_key=None):
       return block(x, mask_BTS, bias, layer_key, encoded_BSD, cross_mask_BTS)
 
-    x_BTD, kv = self.scan(body, x_BTD, *keys)
+    x_BTD, kv = self.config.scan(self.layers, body, x_BTD, *keys)
     x_BTD = self.final_norm(x_BTD)
     return x_BTD if key is None else dropout(x_BTD, last, self.config.dropout), kv
 
@@ -300,7 +282,6 @@ class T5(nnx.Module):
     def body(block, x, start_kv, suffix_kv, cross_kv):
       return block.beam_step(x, step, start_kv, suffix_kv, cross_kv, cache.prompt_B1S, bias_NS)
 
-    x_BMD, suffix = self.decoder.scan(
-      body, self._embed(tokens_BM), cache.start, cache.suffix, cache.cross
-    )
+    scanned = (cache.start, cache.suffix, cache.cross)
+    x_BMD, suffix = self.config.scan(self.decoder.layers, body, self._embed(tokens_BM), *scanned)
     return self.decoder.final_norm(x_BMD), cache._replace(suffix=suffix)

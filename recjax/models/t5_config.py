@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from recjax.models.layers import Computation
+
 
 @dataclasses.dataclass(frozen=True)
-class T5Config:
+class T5Config(Computation):
   """The shape of an encoder–decoder.
 
   `tied` and `scaled` are two facts: v1.0 is both, v1.1 neither, and `transformers` also makes v1.1
@@ -17,7 +19,7 @@ class T5Config:
   ff_width: int
   heads: int
   head_width: int
-  activation: str = 'gelu_tanh'  # a name of recjax.models.t5.ACTIVATIONS
+  activation: str = 'gelu_tanh'  # a name of recjax.models.layers.ACTIVATIONS
   gated: bool = True
   tied: bool = False  # whether the output reads the tables of the input
   scaled: bool = False  # whether logits are multiplied by width ** -0.5
@@ -25,11 +27,6 @@ class T5Config:
   relative_max_distance: int = 128  # further keys share the last bucket
   norm_eps: float = 1e-6
   start_id: int = 0  # what the decoder reads first: the id of padding
-  dropout: float = 0.0
-  compute_dtype: str = 'float32'
-  remat: str = 'none'
-  scan_unroll: int = 1
-  attention: str = 'auto'  # see `recjax.models.attention.choose`
 
 
 def _v1_0(depth: int, width: int, ff_width: int, heads: int, head_width: int) -> T5Config:

@@ -1,59 +1,28 @@
-"""How the rows of SID codes begin in a pretrained table."""
+"""SA-Init: how the rows of SID codes begin in a pretrained table."""
 
-from collections.abc import Callable, Mapping
-import json
+from collections.abc import Callable, Mapping, Sequence
 
-from etils import epath
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-
-def read_keywords(path: epath.PathLike) -> dict[str, list[str]]:
-  """Keywords by SID token, from a JSON list of `{token, keywords, …}` (the file format of TS-Rec).
-
-  Raises:
-    ValueError: the file is not such a list; the message names file and entry.
-  """
-  path = epath.Path(path)
-  try:
-    entries = json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(f'{path} must be JSON: {error}. Set --config.model.sid_keywords') from error
-  if not isinstance(entries, list):
-    raise ValueError(f'{path} must hold a list of entries. Set --config.model.sid_keywords')
-  keywords = {}
-  for n, entry in enumerate(entries):
-    words = entry.get('keywords') if isinstance(entry, dict) else None
-    if (
-      not isinstance(words, list)
-      or not all(isinstance(w, str) for w in words)
-      or 'token' not in entry
-    ):
-      raise ValueError(
-        f'{path}, entry {n}, must be an object with a token and a list of keywords; got '
-        f'{json.dumps(entry)[:80]}. Set --config.model.sid_keywords'
-      )
-    keywords[entry['token']] = words
-  return keywords
+_MIN_NORM = 1e-6
 
 
-def semantic_rows(
-  text_VD: np.ndarray,
-  names: list[str],
-  keywords: Mapping[str, list[str]],
+def keyword_pieces(
+  names: Sequence[str],
+  keywords: Mapping[str, Sequence[str]],
   encode: Callable[[str], list[int]],
-) -> np.ndarray:
-  """SA-Init (TS-Rec, arXiv 2602.22632): a SID row is the mean of the rows of its keywords' pieces.
-
-  The mean runs over all pieces of all keywords, and is rescaled to the mean norm of the table's rows.
+) -> tuple[np.ndarray, np.ndarray]:
+  """The text pieces of every token's keywords, flat.
 
   Args:
-    text_VD: float32, the pretrained rows of the text pieces (of the input or of an untied output).
     names: the SID tokens in the order of their rows.
-    keywords: of each token; a token without any becomes the mean row, rescaled alike.
-    encode: a text to ids of `text_VD`, without BOS or EOS.
+    keywords: of each token; one may have none.
+    encode: a text to ids, without BOS or EOS.
 
   Returns:
-    float32 `[len(names), D]`.
+    int32 `[n]` piece ids, and int32 `[n]` the row that each belongs to.
 
   Raises:
     ValueError: no token has keywords: the names are of another code space.
@@ -63,11 +32,33 @@ def semantic_rows(
       f'the keywords must be of SID tokens such as {names[0]!r}; the file has '
       f'{", ".join(sorted(keywords)[:3]) or "none"}. Set --config.model.sid_keywords'
     )
-  norm = np.linalg.norm(text_VD, axis=1).mean()
-  mean_D = text_VD.mean(axis=0)
-  rows = np.empty((len(names), text_VD.shape[1]), np.float32)
-  for i, name in enumerate(names):
-    ids = encode(' '.join(keywords.get(name, [])))
-    row_D = text_VD[ids].mean(axis=0) if ids else mean_D
-    rows[i] = row_D * (norm / max(np.linalg.norm(row_D), 1e-6))
-  return rows
+  pieces = [encode(' '.join(keywords.get(name, ()))) for name in names]
+  rows = np.repeat(np.arange(len(names), dtype=np.int32), [len(ids) for ids in pieces])
+  return np.array([token for ids in pieces for token in ids], np.int32), rows
+
+
+def semantic_rows(
+  text_VD: jax.Array, pieces_N: jax.Array, rows_N: jax.Array, num_rows: int
+) -> jax.Array:
+  """SA-Init (TS-Rec, arXiv 2602.22632): a SID row is the mean of the rows of its keywords' pieces.
+
+  The mean runs over all pieces of all keywords, and is rescaled to the mean norm of the table's rows.
+  A row without pieces (of an unused code, or of a de-duplication level) becomes the mean row of the
+  table, rescaled alike.
+
+  Args:
+    text_VD: float32, the pretrained rows of the text pieces (of the input or of an untied output),
+      padding left out.
+    pieces_N: int32, ids of `text_VD`.
+    rows_N: int32, the row that each piece belongs to, ascending.
+    num_rows: rows to make.
+
+  Returns:
+    float32 `[num_rows, D]`.
+  """
+  norm = jnp.linalg.norm(text_VD, axis=1).mean()
+  sums_RD = jax.ops.segment_sum(text_VD[pieces_N], rows_N, num_rows, indices_are_sorted=True)
+  counts_R1 = jnp.bincount(rows_N, length=num_rows)[:, None]
+  mean_1D = text_VD.mean(axis=0)[None, :]
+  means_RD = jnp.where(counts_R1 > 0, sums_RD / jnp.maximum(counts_R1, 1), mean_1D)
+  return means_RD * (norm / jnp.maximum(jnp.linalg.norm(means_RD, axis=1), _MIN_NORM)[:, None])

@@ -8,6 +8,11 @@ import numpy as np
 TABLE_MULTIPLE = 512  # rows of a table are padded to this, never to the mesh: one shape everywhere
 
 
+def sid_name(level: int, code: int) -> str:
+  """How a code is spelled: level 0's are <a_0>, <a_1>, …; exported tokenizers know these names."""
+  return f'<{chr(ord("a") + level)}_{code}>'
+
+
 def _padded(rows: int) -> int:
   return -(-rows // TABLE_MULTIPLE) * TABLE_MULTIPLE
 
@@ -36,6 +41,13 @@ class TokenSpace:
   def level_starts(self) -> tuple[int, ...]:
     """The first row of each level in the SID table."""
     return tuple(int(start) for start in np.cumsum((0, *self.level_sizes[:-1])))
+
+  @functools.cached_property
+  def sid_names(self) -> tuple[str, ...]:
+    """The SID tokens in the order of their ids: <a_0>, <a_1>, …, <b_0>, …"""
+    return tuple(
+      sid_name(level, code) for level, size in enumerate(self.level_sizes) for code in range(size)
+    )
 
   @property
   def sid_size(self) -> int:

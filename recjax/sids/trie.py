@@ -12,7 +12,7 @@ from recjax.sids import table as table_lib
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=['first_child', 'child_code', 'leaf_offsets', 'leaf_items'],
+  data_fields=['first_child', 'child_code', 'leaf_offsets', 'leaf_items', 'item_leaves'],
   meta_fields=['codes_per_level', 'num_nodes', 'max_branch', 'max_leaf_items'],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +30,8 @@ class Trie:
       node of depth l + 1.
     leaf_offsets: int32 `[num_nodes[L] + 1]`.
     leaf_items: int32 `[I]`; leaf s holds the items `leaf_items[leaf_offsets[s]:leaf_offsets[s + 1]]`,
-      in item order. With unique SIDs every leaf holds one, and `leaf_items[s]` is the item of leaf s.
+      the most popular first. With unique SIDs every leaf holds one, and `leaf_items[s]` is it.
+    item_leaves: int32 `[I]`: the leaf of every item.
     codes_per_level: codes of each level, as in the table.
     num_nodes: nodes of each depth, L + 1 numbers.
     max_branch: for each level the largest number of children of a node.
@@ -41,21 +42,29 @@ class Trie:
   child_code: tuple[np.ndarray, ...]
   leaf_offsets: np.ndarray
   leaf_items: np.ndarray
+  item_leaves: np.ndarray
   codes_per_level: tuple[int, ...]
   num_nodes: tuple[int, ...]
   max_branch: tuple[int, ...]
   max_leaf_items: int
 
   @classmethod
-  def from_table(cls, table: table_lib.SidTable) -> 'Trie':
+  def from_table(cls, table: table_lib.SidTable, popularity_I: np.ndarray | None = None) -> 'Trie':
     """Builds the trie of a table's items with numpy arrays.
+
+    Args:
+      table: the SIDs.
+      popularity_I: how often each item occurs in training; orders the items that share a SID, ties
+        by item. None: by item alone.
 
     Raises:
       ValueError: the table has no items.
     """
     if not table.num_items:
       raise ValueError('a trie needs at least one item; the SID table has none')
-    order = np.lexsort(table.codes_IL.T[::-1])  # stable: equal SIDs stay in item order
+    by_popularity = [] if popularity_I is None else [-np.asarray(popularity_I, np.int64)]
+    # Stable: what is equal in every key stays in item order.
+    order = np.lexsort((*by_popularity, *table.codes_IL.T[::-1]))
     codes_IL = table.codes_IL[order]
     is_new = np.zeros(len(order), bool)
     is_new[0] = True
@@ -70,11 +79,14 @@ class Trie:
       num_nodes.append(len(starts))
       node = np.cumsum(is_new) - 1
     leaf_sizes = np.bincount(node)
+    item_leaves = np.empty(len(order), np.int32)
+    item_leaves[order] = node
     return cls(
       first_child=tuple(first_child),
       child_code=tuple(child_code),
       leaf_offsets=_offsets(leaf_sizes),
       leaf_items=order.astype(np.int32),
+      item_leaves=item_leaves,
       codes_per_level=table.codes_per_level,
       num_nodes=tuple(num_nodes),
       max_branch=tuple(int(np.diff(offsets).max()) for offsets in first_child),
@@ -104,6 +116,23 @@ class Trie:
     is_child = candidates < end
     child_nodes = jnp.minimum(candidates, self.num_nodes[level + 1] - 1)
     return child_nodes, jnp.asarray(self.child_code[level])[child_nodes], is_child
+
+  def items(self, leaves: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The items of leaves, the most popular first.
+
+    Args:
+      leaves: int32 of any shape.
+
+    Returns:
+      int32 items and which entries are items (bool), each of the shape of `leaves` with
+      `max_leaf_items` appended. Where there is none, the item is a valid index that means nothing.
+    """
+    offsets = jnp.asarray(self.leaf_offsets)
+    begin, end = offsets[leaves][..., None], offsets[leaves + 1][..., None]
+    steps = jnp.arange(self.max_leaf_items, dtype=jnp.int32)
+    places = begin + steps.reshape((1,) * leaves.ndim + (-1,))
+    items = jnp.asarray(self.leaf_items)[jnp.minimum(places, len(self.leaf_items) - 1)]
+    return items, places < end
 
 
 def _offsets(sizes: np.ndarray) -> np.ndarray:

@@ -84,3 +84,16 @@ def test_t5_base_by_hand():
   cross = 12 * (2 * 2 * 768**2 * (512 + 128) + 4 * 768 * 128 * 512)
   expected = 3 * 8 * (encoder + decoder + cross + 2 * 768 * 32_128 * 128)
   assert flops.train_step(SIZES['t5_base'], 8, (512, 128), 32_128) == expected
+
+
+def test_segments_see_their_own_tokens_alone():
+  packed = flops.forward(DECODER, (12,), 28, segments=3)
+  alone = flops.forward(DECODER, (4,), 28)
+  assert packed == 3 * alone
+  packed = flops.forward(ENCODER_DECODER, (12, 6), 28, segments=3)
+  assert packed == 3 * flops.forward(ENCODER_DECODER, (4, 2), 28)
+
+
+def test_peaks_are_found_by_part_of_the_devices_name():
+  assert flops.peak('NVIDIA H200') == 989e12
+  assert flops.peak('cpu') is None

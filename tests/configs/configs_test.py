@@ -6,8 +6,10 @@ import re
 
 import pytest
 
-from data_prep import sources
+from data_prep import prepare, sources
 from recjax import config as config_lib
+from recjax.data.dataset import Dataset
+from tests.shared_data import SHARED, needs_shared
 
 FILES = sorted(
   path.stem
@@ -36,3 +38,58 @@ def test_every_variant_converts(name):
 def test_names_of_data_folders_do_not_collide():
   names = [importlib.import_module(f'configs.{name}').get_config().data.name for name in FILES]
   assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+  ('variant', 'category', 'batch_size'),
+  [
+    ('', 'ml-100k', 256),
+    ('cpu', 'ml-100k', 64),
+    ('1m', 'ml-1m', 256),
+    ('1m-cpu', 'ml-1m', 64),
+    ('25m-gemma3_270m', 'ml-25m', 128),
+    ('flan_t5_base', 'ml-100k', 128),
+  ],
+)
+def test_variants_of_movielens_name_data_set_and_size(variant, category, batch_size):
+  from configs import movielens
+
+  config = movielens.get_config(variant)
+  assert (config.data.category, config.data.name) == (category, category)
+  assert config.batch_size == batch_size
+
+
+@pytest.mark.parametrize(
+  ('name', 'folder', 'counts'),
+  [
+    pytest.param(
+      'movielens', 'movielens/ml-100k', (943, 1682), marks=needs_shared('movielens/ml-100k')
+    ),
+    pytest.param(
+      # Users of the training, validation and test part; few are in all three.
+      'industrial',
+      'amazon2018/industrial',
+      (3285, 3686),
+      marks=needs_shared('amazon2018/industrial'),
+    ),
+    pytest.param(
+      'scientific',
+      'amazon2018/scientific',
+      (8317, 4344),
+      marks=needs_shared('amazon2018/scientific'),
+    ),
+  ],
+)
+@needs_shared('tokenizers')
+def test_real_data_are_prepared(tmp_path, name, folder, counts):
+  config = importlib.import_module(f'configs.{name}').get_config('cpu')
+  config.data.update(
+    raw_dir=str(SHARED / folder),
+    prepared_dir=str(tmp_path / 'prepared'),
+    sentencepiece=str(SHARED / 'tokenizers' / 't5_spiece.model'),  # faster than to train one
+  )
+  config.sids.update(source='cooccurrence', cooccurrence_width=16)
+  config = config_lib.from_config_dict(config)
+  data = Dataset.load(prepare.prepare(config))
+  assert (data.num_users, data.num_items) == counts
+  assert prepare.is_prepared(config)

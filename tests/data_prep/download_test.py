@@ -2,13 +2,17 @@
 
 import contextlib
 import http.server
+import io
 import re
 import threading
+import zipfile
 
+from etils import epath
 import numpy as np
 import pytest
 
 from data_prep import download, sources
+from data_prep.sources import raw_files
 from recjax import config
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -159,3 +163,84 @@ def test_amazon_fetches_what_is_missing(tmp_path):
     (tmp_path / 'meta_X.json').unlink()
     source.fetch(data, tmp_path)
   assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+@pytest.mark.parametrize(
+  ('source', 'paths'),
+  [
+    ('amazon2018', ('categoryFilesSmall/X_5.json.gz', 'metaFiles2/meta_X.json.gz')),
+    (
+      'amazon2023',
+      ('benchmark/5core/rating_only/X.csv.gz', 'raw/meta_categories/meta_X.jsonl.gz'),
+    ),
+  ],
+)
+def test_later_amazon_files_lie_in_folders_of_the_address(tmp_path, source, paths):
+  with serve(dict.fromkeys(paths, CONTENT)) as (url, requests):
+    data = config.Data(source=source, name='x', category='X', download=True, download_url=url)
+    sources.get(source).fetch(data, tmp_path)
+  assert [path for path, _ in requests] == [f'/{path}' for path in paths]
+  names = {path.rpartition('/')[2] for path in paths}
+  assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(
+    names, CONTENT
+  )
+
+
+def archive(**files):
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as packed:
+    packed.writestr('ml-100k/', '')
+    for name, content in files.items():
+      packed.writestr(f'ml-100k/{name}', content)
+  return buffer.getvalue()
+
+
+MOVIELENS = {'u.data': b'1\t10\t5\t1\n', 'u.item': b'10|a|||||1\n', 'u.genre': b'Drama|0\n'}
+
+
+def fetch_movielens(url, folder):
+  data = config.Data(
+    source='movielens', name='x', category='ml-100k', download=True, download_url=url
+  )
+  sources.get('movielens').fetch(data, folder)
+
+
+def test_movielens_is_unpacked_and_fetched_once(tmp_path):
+  files = MOVIELENS | {'README': CONTENT}
+  with serve({'ml-100k.zip': archive(**files)}) as (url, requests):
+    for _ in range(2):
+      fetch_movielens(url, tmp_path / 'raw')
+  assert requests == [('/ml-100k.zip', None)]
+  assert {path.name: path.read_bytes() for path in (tmp_path / 'raw').iterdir()} == files
+
+
+@pytest.mark.parametrize('flip', [0.3, 0.6])
+def test_a_broken_archive_leaves_nothing_of_it(tmp_path, flip):
+  content = bytearray(archive(**MOVIELENS, README=CONTENT))
+  content[int(flip * len(content))] ^= 255
+  (tmp_path / 'u.item').write_bytes(b'mine')
+  with (
+    serve({'ml-100k.zip': bytes(content)}) as (url, _),
+    pytest.raises(ValueError, match=r'ml-100k\.zip must be a whole zip file'),
+  ):
+    fetch_movielens(url, tmp_path)
+  assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {'u.item': b'mine'}
+
+
+def test_an_archive_cannot_write_elsewhere(tmp_path):
+  evil = archive(**{'../../../escaped': b'x', 'a/../u.data': b'y'})
+  with serve({'ml-100k.zip': evil}) as (url, _), pytest.raises(FileNotFoundError, match=r'u\.item'):
+    fetch_movielens(url, tmp_path / 'deep' / 'raw')
+  assert sorted(path.name for path in tmp_path.rglob('*')) == ['deep', 'escaped', 'raw', 'u.data']
+  assert (tmp_path / 'deep' / 'raw' / 'escaped').exists()
+  again = archive(**{'x/u.data': b'y', 'u.data': b'z'})
+  with (
+    serve({'ml-100k.zip': again}) as (url, _),
+    pytest.raises(ValueError, match='without two files of one name'),
+  ):
+    fetch_movielens(url, tmp_path)
+
+
+def test_a_bucket_is_no_place_to_download_into():
+  with pytest.raises(ValueError, match=r'local folder.*--config\.data\.raw_dir'):
+    raw_files.local(epath.Path('gs://some-bucket/raw'))

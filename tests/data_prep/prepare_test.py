@@ -15,11 +15,13 @@ import pytest
 from data_prep import prepare
 from recjax import config as config_lib
 from recjax.data import dataset, loader, mixture, packing
+from recjax.sids.quantizers.saved import Quantizer
 from tests.folders import contents
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 USERS, ITEMS, LENGTH = 60, 50, 8
 STAGES = ['interactions', 'tokenizer', 'texts', 'text_embeddings', 'cooccurrence_vectors', 'sids']
+NEIGHBOURS = ('collaborative_neighbours', 'semantic_neighbours')
 WORDS = ('red', 'blue', 'green', 'soap', 'brush', 'oil', 'dry', 'soft', 'night', 'day')
 
 
@@ -45,7 +47,7 @@ def write_raw(folder, rows):
     (folder / f'{name}.json.gz').write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
-def make_config(tmp_path, data=None, sids=None, out='out'):
+def make_config(tmp_path, data=None, sids=None, out='out', tasks=(), relations=None):
   config = config_lib.defaults(source='amazon2014', name='x')
   config.data.update(
     category='X', k_core=0, raw_dir=str(tmp_path / 'raw'), prepared_dir=str(tmp_path / out)
@@ -53,6 +55,9 @@ def make_config(tmp_path, data=None, sids=None, out='out'):
   config.data.update({'text_pieces': 320} | (data or {}))
   config.sids.update(encoder='tfidf', codes=(8, 8), tfidf_width=6, cooccurrence_width=4)
   config.sids.update(sids or {})
+  config.relations.update(relations or {})
+  for task in tasks:
+    config.mixture[task] = config_lib.component(task)
   return config_lib.from_config_dict(config)
 
 
@@ -85,8 +90,9 @@ def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
     expected = [int(row['asin'][1:]) for row in rows if row['reviewerID'] == f'u{u:03}']
     assert loaded.train[u].tolist() == expected[:-2]
     assert [loaded.validation_items[u], loaded.test_items[u]] == expected[-2:]
-  with np.load(root / 'sids' / 'codebooks.npz') as codebooks:
-    assert [codebooks[f'level_{level}'].shape for level in range(2)] == [(8, 6 + 4)] * 2
+  quantizer = Quantizer.load(root / 'sids')
+  assert quantizer.width == 6 + 4
+  assert [book.shape for book in quantizer.codebooks] == [(8, 6 + 4)] * 2
 
   before = contents(root)
   prepare.prepare(config)
@@ -122,17 +128,21 @@ def test_only_what_depends_on_a_change_runs_again(tmp_path, capsys, data, sids, 
 def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
   rows = random_rows()
   write_raw(tmp_path / 'raw', rows)
-  prepare.prepare(make_config(tmp_path))
+  # Everything that can be made of a log.
+  config = make_config(tmp_path, tasks=NEIGHBOURS)
+  prepare.prepare(config)
   before = contents(tmp_path / 'out')
   rng = np.random.default_rng(2)
   for row in rows[-2 * USERS :]:  # the last two of every user
     row['asin'] = f'i{rng.integers(ITEMS):03}'
   write_raw(tmp_path / 'raw', rows)
   capsys.readouterr()
-  prepare.prepare(make_config(tmp_path))
+  prepare.prepare(config)
   # Not even rerun in place; and from scratch:
-  assert outcomes(capsys) == dict.fromkeys(STAGES, 'skipped') | {'interactions': 'done'}
-  prepare.prepare(make_config(tmp_path, out='swapped'))
+  assert outcomes(capsys) == dict.fromkeys([*STAGES, 'relations'], 'skipped') | {
+    'interactions': 'done'
+  }
+  prepare.prepare(make_config(tmp_path, out='swapped', tasks=NEIGHBOURS))
   swapped = contents(tmp_path / 'swapped')
   assert swapped.keys() == before.keys()
   held_out = {f'interactions/{split}_items.npy' for split in ('validation', 'test')}
@@ -142,17 +152,60 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     'interactions/tfds/sequences/1.0.0/sequences-train.array_record-00000-of-00001',
   }
   # What is trained on: the fingerprint and the rows themselves.
-  config = make_config(tmp_path)
   streams = []
   for folder in ('out', 'swapped'):
     data = dataset.Dataset.load(tmp_path / folder)
     mix = mixture.build(config, data)
-    plan = packing.make_plan(mix, config_lib.Packing(row_length=64, rows=4))
-    rows = loader.Stream(mix, plan, groups=2).host_batch(0, 0, 1)
+    plan = packing.make_plan(mix, config_lib.Packing(row_length=128, rows=4))
+    stream = loader.Stream(mix, plan, groups=2)
+    rows = stream.host_batch(0, 0, 1)
     streams.append(
-      (loader.fingerprint(config, data, plan), {k: v.tobytes() for k, v in rows.items()})
+      (loader.fingerprint(config, data, stream), {k: v.tobytes() for k, v in rows.items()})
     )
   assert streams[0] == streams[1]
+
+
+@pytest.mark.parametrize(
+  ('tasks', 'relations', 'stage', 'lists'),
+  [
+    ((), {}, None, ()),
+    (NEIGHBOURS[1:], {}, {'text_embeddings'}, ('semantic',)),
+    (NEIGHBOURS[:1], {'backfill': False}, {'interactions'}, ('collaborative',)),
+    (NEIGHBOURS[:1], {}, {'interactions', 'text_embeddings'}, ('collaborative', 'semantic')),
+  ],
+)
+def test_relations_are_made_where_a_task_needs_them(tmp_path, tasks, relations, stage, lists):
+  write_raw(tmp_path / 'raw', random_rows())
+  config = make_config(tmp_path, sids={'source': 'cooccurrence'}, tasks=tasks, relations=relations)
+  root = prepare.prepare(config)
+  assert prepare.is_prepared(config)
+  assert (root / 'text_embeddings').exists() == ('semantic' in lists)
+  loaded = dataset.Dataset.load(root)
+  for name in ('collaborative', 'semantic'):
+    relation = getattr(loaded, name)
+    if name not in lists:
+      assert relation is None
+    else:
+      assert len(relation) == ITEMS and relation.lengths.max() == 10
+      assert relation.values.dtype == np.int32
+  if stage is not None:
+    assert {name.split('/')[0] for name in loaded.manifest('relations')['inputs']} == stage
+
+
+def test_changed_relations_are_made_again_alone(tmp_path, capsys):
+  write_raw(tmp_path / 'raw', random_rows())
+  prepare.prepare(make_config(tmp_path, tasks=NEIGHBOURS))
+  for change in ({'window': 2}, {'top_k': 7}, {'hops': 2}, {'backfill': False}):
+    capsys.readouterr()
+    prepare.prepare(make_config(tmp_path, tasks=NEIGHBOURS, relations=change))
+    ran = {name for name, outcome in outcomes(capsys).items() if outcome == 'done'}
+    assert ran == {'relations'}
+  before = contents(tmp_path / 'out')
+  with pytest.raises(
+    ValueError, match=r'number of items, 50; got 50\. Set --config\.relations\.top_k'
+  ):
+    prepare.prepare(make_config(tmp_path, tasks=NEIGHBOURS, relations={'top_k': 50}))
+  assert contents(tmp_path / 'out') == before
 
 
 def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
@@ -226,6 +279,6 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   path = tmp_path / 'out' / 'text_embeddings' / 'manifest.json'
   manifest = json.loads(path.read_text())
   manifest['inputs']['encoder/config.json'] = '0' * 64
-  manifest['params'] = {'kind': 'sentence-transformers'}
+  manifest['params'] = {'kind': 'folder', 'max_tokens': 0, 'dtype': 'float32'}
   path.write_text(json.dumps(manifest))
   assert prepare.is_prepared(missing)

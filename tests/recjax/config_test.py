@@ -71,10 +71,5 @@ def test_a_mixture_of_nothing_is_refused():
   with pytest.raises(ValueError, match=r'a component with a positive weight; got .*next_item'):
     config_lib.from_config_dict(d)
   d.mixture.next_item.weight = -1.0
-  with pytest.raises(ValueError, match=r'mixture weight must not be negative; got -1.0'):
+  with pytest.raises(ValueError, match=r'mixture.next_item.weight must not be negative; got -1.0'):
     config_lib.from_config_dict(d)
-
-
-def test_digests_do_not_depend_on_the_order_of_keys():
-  assert config_lib.digest({'a': 1, 'b': [2]}) == config_lib.digest({'b': [2], 'a': 1})
-  assert config_lib.digest({'a': 1}) != config_lib.digest({'a': 2})

@@ -1,14 +1,19 @@
-"""Evaluation: every user once, the same figures on any mesh and with any batch."""
+"""Evaluation: every held-out row once, the same figures on any mesh and with any batch."""
 
 import dataclasses
+import json
 
 from flax import nnx
 import numpy as np
 import pytest
 
+from configs import demo
+from data_prep import prepare
 from recjax import config as config_lib
 from recjax import models, sharding
-from recjax.evaluate import baselines, evaluate, sample_users
+from recjax.data.dataset import SPLITS, Dataset
+from recjax.evaluate import baselines, evaluate, evaluate_best, sample_rows
+from recjax.metrics import ranking
 from recjax.recommend import Recommender
 
 
@@ -39,11 +44,11 @@ def test_batches_and_meshes_change_no_ranking(tiny_world):
 
 
 def test_the_sample_is_fixed_by_the_seed():
-  sample = sample_users(1000, 100, seed=3)
-  np.testing.assert_array_equal(sample, sample_users(1000, 100, seed=3))
+  sample = sample_rows(1000, 100, seed=3)
+  np.testing.assert_array_equal(sample, sample_rows(1000, 100, seed=3))
   assert len(set(sample.tolist())) == 100
-  assert sample_users(1000, 100, seed=4).tolist() != sample.tolist()
-  np.testing.assert_array_equal(sample_users(50, 100, seed=3), np.arange(50))
+  assert sample_rows(1000, 100, seed=4).tolist() != sample.tolist()
+  np.testing.assert_array_equal(sample_rows(50, 100, seed=3), np.arange(50))
 
 
 def test_baselines_have_the_keys_of_the_metrics(tiny_world):
@@ -53,3 +58,66 @@ def test_baselines_have_the_keys_of_the_metrics(tiny_world):
   assert (
     results['transitions'].keys() - {'validation'} == results['transitions']['validation'].keys()
   )
+
+
+@pytest.fixture(scope='module')
+def world_in_time(tmp_path_factory):
+  """The tiny world split by time: users have several rows, or none."""
+  folder = tmp_path_factory.mktemp('world_in_time')
+  config = demo.get_config('tiny')
+  config.data.prepared_dir = str(folder)
+  config.data.split = 'global_time'
+  config = config_lib.from_config_dict(config)
+  prepare.prepare(config)
+  return config, Dataset.load(folder)
+
+
+def test_several_rows_a_user_count_once_each(world_in_time, tmp_path):
+  config, dataset = world_in_time
+  sizes = {split: dataset.num_rows(split) for split in SPLITS}
+  assert min(sizes.values()) > 0
+  assert dataset.num_users not in sizes.values()
+  users = np.load(dataset.folder / 'interactions' / 'test_users.npy')
+  assert len(np.unique(users)) < len(users)
+  model = models.build(config.model, dataset.vocabulary.space, 0)
+  params = nnx.to_pure_dict(nnx.split(model)[1])
+  recommender = Recommender(config, dataset, sharding.make_mesh(config.mesh))
+  results = evaluate_best(config, tmp_path, dataset, recommender, params, 7)
+  assert results == json.loads((tmp_path / 'evaluation.json').read_text())
+  assert results['rows_per_sec'] > 0
+  for split in SPLITS:
+    histories, targets = dataset.histories_and_targets(split)
+    ranked, _ = recommender.rank(params, [histories[row] for row in range(sizes[split])])
+    hits = [targets[row] in ranked[row, :10] for row in range(sizes[split])]
+    metrics = results['metrics'][split]
+    assert metrics['recall@10'] == pytest.approx(np.mean(hits))
+    assert metrics['recall@10_stderr'] == pytest.approx(np.std(hits, ddof=1) / np.sqrt(len(hits)))
+  rows = sample_rows(sizes['validation'], 20, seed=0)
+  histories, targets = dataset.histories_and_targets('validation')
+  ranked, _ = recommender.rank(params, [histories[row] for row in rows])
+  ranks = ranking.target_ranks(ranked, targets[rows])
+  sampled = evaluate(recommender, params, dataset, 'validation', (5,), rows, False)
+  assert sampled == ranking.ranking_metrics(ranks, (5,))
+
+
+def test_baselines_of_other_splits_count_the_training_part_alone(world_in_time):
+  config, dataset = world_in_time
+  results = baselines(config, dataset)
+  counts = np.bincount(dataset.train.values, minlength=dataset.num_items)
+  order = sorted(range(dataset.num_items), key=lambda item: (-counts[item], item))
+  for split, metrics in (
+    ('validation', results['popularity']['validation']),
+    ('test', results['popularity']),
+  ):
+    histories, targets = dataset.histories_and_targets(split)
+    hits = []
+    for history, target in zip(
+      map(histories.__getitem__, range(len(targets))), targets, strict=True
+    ):
+      seen = set(history.tolist())
+      hits.append(target in [item for item in order if item not in seen][:10])
+    assert metrics['recall@10'] == pytest.approx(np.mean(hits))
+  best = json.loads((dataset.folder / 'optimum' / 'optimum.json').read_text())
+  for split in SPLITS:
+    assert 0.3 < best[split]['recall@10'] < 1
+  assert results['transitions']['recall@10'] < best['test']['recall@10']

@@ -94,6 +94,35 @@ def test_only_targets_are_adapted_and_a_pattern_without_one_is_refused():
     lora.init(jax.random.key(0), params, 2, 'tables')
 
 
+@pytest.mark.parametrize('family', ['gemma', 't5'])
+def test_adapters_beside_their_kernels_compute_what_merged_ones_do(family):
+  graph, params = built(family)
+  params = jax.tree.map(lambda x: 0.2 * x, params)
+  rng = np.random.default_rng(2)
+  adapters = lora.init(jax.random.key(1), params, 2, 'attention|ff/up')
+  adapters = jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32), adapters)
+  shape = (2, 6)
+  batch = {
+    name: jnp.asarray(rng.integers(1, 20, shape), jnp.int32)
+    for name in ('tokens', 'encoder_tokens')
+  }
+  batch |= {'segments': jnp.ones(shape, jnp.int32), 'encoder_segments': jnp.ones(shape, jnp.int32)}
+  batch['positions'] = jnp.tile(jnp.arange(6), (2, 1))
+  weights = rng.normal(size=(*shape, 16)).astype(np.float32)
+
+  def beside(adapters):
+    return jnp.sum(lora.adapted(graph, params | {lora.NAME: adapters}, 6.0).hidden(batch) * weights)
+
+  def merged(adapters):
+    model = nnx.merge(graph, lora.merge(params | {lora.NAME: adapters}, 6.0))
+    return jnp.sum(model.hidden(batch) * weights)
+
+  (x, dx), (y, dy) = (jax.jit(jax.value_and_grad(f))(adapters) for f in (beside, merged))
+  np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
+  largest = max(float(jnp.abs(d).max()) for d in jax.tree.leaves(dy))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * largest), dx, dy)
+
+
 def run_config(**fields):
   config = config_lib.from_config_dict(config_lib.defaults(source='synthetic', name='world'))
   return dataclasses.replace(config, model=model_config(lora_rank=2), **fields)
@@ -134,6 +163,27 @@ def test_training_changes_adapters_and_named_groups_and_not_a_bit_else():
   }
   assert {name for name in changed if not name.startswith('lora/')} == {'tables/sid'}
   assert 'lora/layers/attention/q/kernel/a' in changed
+
+
+def test_a_step_holds_no_second_copy_of_the_kernels():
+  config = run_config()
+  wide = dataclasses.replace(config.model, width=256, ff_width=512, depth=8)
+  config = dataclasses.replace(config, model=wide)
+  tx = optim.optimizer(config.optim, config.num_train_steps)
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES)
+  abstract = state.abstract_state(config, SPACE, tx, mesh)
+  batch = {name: jnp.ones((1, 4), jnp.int32) for name in ('tokens', 'targets', 'segments')}
+  batch |= {'positions': batch['tokens'], 'dropped': jnp.zeros(1, jnp.int32)}
+  batch['weights'] = jnp.ones((1, 4))
+  step = jax.jit(make_train_step(config, state.graph(config, SPACE), tx, False), donate_argnums=0)
+  taken = step.lower(abstract, batch).compile().memory_analysis().temp_size_in_bytes
+  kernels = [
+    x.size * 4
+    for path, x in jax.tree_util.tree_leaves_with_path(lora.base(abstract.params)['layers'])
+    if 'kernel' in jax.tree_util.keystr(path)
+  ]
+  # A layer's slices are; merged kernels and their gradients would be twice the sum.
+  assert taken < sum(kernels) / 2, (taken, sum(kernels))
 
 
 def test_adapters_are_sharded_as_the_sides_of_their_kernels():

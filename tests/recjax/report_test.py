@@ -8,6 +8,7 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 
+from data_prep import item_text
 from recjax import config as config_lib
 from recjax import report as report_lib
 from recjax import report_charts
@@ -78,6 +79,7 @@ def _report(item_text: str = 'original', optimum=None, name: str = 'beauty', row
         ],
       },
       'examples': [{'title': NASTY, 'sid': [17, 3]}],
+      'keywords': [{'token': '<a_17>', 'description': NASTY, 'keywords': ['soap', NASTY]}],
     },
     metrics={'validation': _metrics(0.09), 'test': _metrics(0.0812)},
     baselines=baselines,
@@ -125,6 +127,41 @@ def test_page_shows_the_figures():
   assert 'step 500: ndcg@10 0.05 ± 0.002' in text  # shown on hovering
 
 
+QUALITY = {
+  'reconstruction_error': [0.5369],
+  'neighbours_kept': {
+    'k': 10,
+    'items': 99,
+    'recall': 0.1638,
+    'chance': 0.0008,
+    'share_prefix': [0.552],
+    'share_prefix_chance': [0.005],
+  },
+  'purity': {
+    'category_level': 2,
+    'categories': 6,
+    'items': 99,
+    'purity': 0.7544,
+    'chance': 0.3486,
+  },
+}
+
+
+def test_quality_of_sids_is_shown_where_it_is_known():
+  report = _report()
+  text = ' '.join(_checked(report_lib.render(report)).texts)
+  assert 'variance left' not in text and 'by chance' not in text
+  report['sids']['quality'] = QUALITY | {'purity': None}
+  text = ' '.join(_checked(report_lib.render(report)).texts)
+  for figure in ('variance left', '53.7 %', '55.2 %', '16.4 %', 'by chance 0.08 %'):
+    assert figure in text
+  assert 'category' not in text
+  report['sids']['quality'] = QUALITY | {'reconstruction_error': None, 'neighbours_kept': None}
+  text = ' '.join(_checked(report_lib.render(report)).texts)
+  assert '75.4 % of the items' in text and 'the 6 categories of level 2' in text
+  assert 'variance left' not in text
+
+
 def test_page_needs_nothing_from_outside():
   page = report_lib.render(_report())
   checker = _checked(page)
@@ -139,8 +176,30 @@ def test_no_text_can_break_the_page():
   checker = _checked(page)
   assert '<script' not in page
   assert '<b>5' not in page
-  assert ''.join(checker.texts).count(NASTY) >= 4  # title, heading, mixture, example
+  assert ''.join(checker.texts).count(NASTY) >= 6  # title, heading, mixture, example, keywords
+  assert '<a_17>' in checker.texts
   assert NASTY in html.unescape(page)
+
+
+def test_titles_that_entities_turn_into_html_are_escaped():
+  row = item_text.item_row('x', {'title': '&lt;script&gt;alert(1)&lt;/script&gt;'})
+  assert row['text'] == '<script>alert(1)</script>'
+  report = _report()
+  report['sids']['examples'] = [{'title': row['text'], 'sid': [1, 2]}]
+  page = report_lib.render(report)
+  assert '<script' not in page
+  assert '<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>' in page
+
+
+def test_rows_are_counted_where_they_are_not_users():
+  report = _report()
+  page = report_lib.render(report)
+  assert 'seen items removed, every user once; ± is one standard error over users' in page
+  report['config']['eval'] = {'exclude_seen': False}
+  report['data'] |= {'validation_rows': 17613, 'test_rows': 17614}
+  page = report_lib.render(report)
+  assert 'seen items included, every held-out row once (17,613 for validation, 17,614 ' in page
+  assert 'every user once' not in page
 
 
 def test_optimum_and_generated_texts():
@@ -215,10 +274,11 @@ def test_report_of_a_run(tmp_path, monkeypatch):
   folder = tmp_path / 'data'
   for name, content in {
     'sids/sids.json': {'levels': 2, 'statistics': {'colliding_items': 3}},
+    'sids/quality.json': QUALITY,
     'interactions/statistics.json': {'users': 7, 'items': 20, 'interactions': 77},
     'optimum/optimum.json': {'test': {'recall@10': 0.5}, 'validation': {'recall@10': 0.4}},
   }.items():
-    (folder / name).parent.mkdir(parents=True)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(content))
   dataset = types.SimpleNamespace(
     folder=folder,
@@ -228,8 +288,8 @@ def test_report_of_a_run(tmp_path, monkeypatch):
   )
   by_split = {'validation': _metrics(0.3), 'test': _metrics(0.4)}
   baselines = {'popularity': _metrics(0.1) | {'validation': _metrics(0.2)}}
-  mix = types.SimpleNamespace(describe=lambda: [{'name': 'next_item', 'share': 1.0, 'units': 7}])
-  results = {'step': 12, 'metrics': by_split, 'baselines': baselines, 'users_per_sec': 31.5}
+  mix = types.SimpleNamespace(table=lambda: [{'name': 'next_item', 'share': 1.0, 'units': 7}])
+  results = {'step': 12, 'metrics': by_split, 'baselines': baselines, 'rows_per_sec': 31.5}
   monkeypatch.setattr(report_lib.mixture, 'build', lambda *args: mix)
   config = config_lib.from_config_dict(config_lib.defaults(source='synthetic', name='tiny'))
   workdir = tmp_path / 'run'
@@ -245,6 +305,7 @@ def test_report_of_a_run(tmp_path, monkeypatch):
   assert report['optimum_share'] == {'recall@10': 0.8}
   assert report['run']['parameters'] == 17
   assert report['run']['best_step'] == 12
+  assert report['sids']['quality'] == QUALITY
   assert report['sids']['examples'][1] == {'title': 'text of 2', 'sid': [4, 5]}
   assert report['config'] == json.loads(json.dumps(config.to_dict()))
 

@@ -15,7 +15,6 @@ from data_prep import prepare
 from recjax import config as config_lib
 from recjax import optim, sharding, state, warm_start
 from recjax.data.dataset import Dataset
-from recjax.models import pretrained
 from recjax.recommend import Recommender
 from recjax.train import train
 from tests.goldens.make_decoders import GOLDENS, TOKENIZER_SIZE
@@ -38,7 +37,7 @@ def folder(tmp_path_factory):
   return root
 
 
-def world(folder, tmp_path, kind, **model):
+def world(folder, tmp_path, kind, fsdp=1, **model):
   d = demo.get_config('tiny')
   d.data.prepared_dir = str(tmp_path / 'data')
   d.model.pretrained = str(folder / kind)
@@ -46,6 +45,7 @@ def world(folder, tmp_path, kind, **model):
   d.packing.row_length = 64
   d.num_train_steps = 2
   d.model.update(model)
+  d.mesh.fsdp = fsdp
   config = config_lib.from_config_dict(d)
   prepare.prepare(config)
   dataset = Dataset.load(tmp_path / 'data')
@@ -84,7 +84,7 @@ def test_rows_can_be_random_or_of_keywords(folder, tmp_path):
   config, dataset, fresh = world(folder, tmp_path, 'gemma3', sid_rows='random')
   params = warm_start.pretrained_params(config, fresh, dataset)
   np.testing.assert_array_equal(params['tables']['sid'], fresh['tables']['sid'])
-  names = pretrained.sid_names(dataset.vocabulary.space)
+  names = dataset.vocabulary.space.sid_names
   entries = [{'token': names[1], 'keywords': ['rustic', 'copper kettle'], 'description': ''}]
   (tmp_path / 'keywords.json').write_text(json.dumps(entries))
   model = dataclasses.replace(
@@ -105,6 +105,46 @@ def test_rows_can_be_random_or_of_keywords(folder, tmp_path):
   (tmp_path / 'keywords.json').write_text('[{"token": "<a_1>", "keywords": "soap"}]')
   with pytest.raises(ValueError, match=r'keywords.json, entry 0, must be an object with a token'):
     warm_start.pretrained_params(dataclasses.replace(config, model=model), fresh, dataset)
+
+
+@pytest.mark.parametrize(('kind', 'fsdp'), [('gemma3', 1), ('gemma3', 4), ('t5_v1_1', 1)])
+def test_prepared_keywords_begin_the_rows_of_every_table(folder, tmp_path, kind, fsdp):
+  config, dataset, fresh = world(folder, tmp_path, kind, fsdp, sid_rows='sa_init')
+  entries = {entry['token']: entry['keywords'] for entry in dataset.keywords}
+  # The words of the goldens' tokenizers are not those of the catalogue: some are given to it.
+  words = [*WORDS[3:], 'w7', 'w8']
+  by_token = {token: [words[n % 5], words[n % 3]] for n, token in enumerate(entries)}
+  dataset = dataclasses.replace(dataset)
+  dataset.__dict__['keywords'] = [
+    {'token': token, 'keywords': keywords, 'description': ''}
+    for token, keywords in by_token.items()
+  ]
+  params = warm_start.pretrained_params(config, fresh, dataset)
+  tensors = load_file(folder / kind / 'model.safetensors')
+  sources = {'sid': 'model.embed_tokens.weight' if kind == 'gemma3' else 'shared.weight'}
+  if kind == 't5_v1_1':
+    sources['sid_out'] = 'lm_head.weight'  # untied: the output's rows are its own
+  assert {name for name in params['tables'] if name.startswith('sid')} == set(sources)
+  names = dataset.vocabulary.space.sid_names
+  assert len(by_token) < len(names)  # there are codes without keywords
+  for table, source in sources.items():
+    text = tensors[source][: dataset.vocabulary.num_pieces].astype(np.float64)
+    expected = []
+    for name in names:
+      pieces = [dataset.vocabulary.encode(word)[0] for word in by_token.get(name, [])]
+      row = text[pieces].mean(axis=0) if pieces else text.mean(axis=0)
+      expected.append(row * np.linalg.norm(text, axis=1).mean() / np.linalg.norm(row))
+    rows = np.asarray(params['tables'][table])
+    np.testing.assert_allclose(rows[: len(names)], expected, atol=1e-5)
+    assert not rows[len(names) :].any()
+    assert params['tables'][table].sharding == fresh['tables'][table].sharding
+
+
+def test_keywords_that_were_not_prepared_are_named(folder, tmp_path):
+  config, dataset, fresh = world(folder, tmp_path, 'gemma3')
+  config = dataclasses.replace(config, model=dataclasses.replace(config.model, sid_rows='sa_init'))
+  with pytest.raises(ValueError, match=r'keywords/keywords\.json must exist.*--mode=prepare'):
+    warm_start.pretrained_params(config, fresh, dataset)
 
 
 def test_a_folder_of_the_other_family_is_refused(folder, tmp_path):

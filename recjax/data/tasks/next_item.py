@@ -1,99 +1,189 @@
 """next_item: history → the next item's semantic ID."""
 
+from collections.abc import Sequence
+import dataclasses
+from typing import ClassVar
+
 import numpy as np
 
-from recjax import config as config_lib
-from recjax.data.dataset import Dataset
-from recjax.data.sequences import Sequences
-from recjax.data.tasks import Example
+from recjax.data.corpus import Corpus
+from recjax.data.tasks.base import Draw, Example, HistoryComponent
+
+# A gap is said in the words of the first limit that it does not exceed, in seconds.
+_GAPS = (
+  (86_399, '(the same day)'),
+  (2 * 86_400, '(after a day)'),
+  (7 * 86_400, '(after days)'),
+  (31 * 86_400, '(after weeks)'),
+  (366 * 86_400, '(after months)'),
+  (np.inf, '(after years)'),
+)
 
 
-class NextItem:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NextItem(HistoryComponent):
   """Every position of a training sequence after its first item is a target exactly once an epoch.
 
   For a decoder the unit is a window of at most `max_items` items of one user, learnt at every position in
   one row. A longer user becomes overlapping windows, half a window apart; the items before a window's
   first target are context. For an encoder–decoder the unit is a (user, position) pair: at most
-  `max_items - 1` items of history, one target.
+  `max_items - 1` items of history, one target; for a decoder too where items are shown as titles alone.
 
   Example: a user of the items i1, i2, i3 with SIDs (7, 2, 0), (3, 9, 0), (7, 1, 1) gives a decoder
-    inputs  <bos> <a_7> <b_2> <c_0>
+    inputs  <bos> The customer bought: <a_7> <b_2> <c_0>
     targets <a_3> <b_9> <c_0> <a_7> <b_1> <c_1>
   and an encoder–decoder two examples, of which the second is
-    inputs  <a_7> <b_2> <c_0> <a_3> <b_9> <c_0> <eos>
+    inputs  The customer bought: <a_7> <b_2> <c_0> <a_3> <b_9> <c_0> <eos>
     targets <a_7> <b_1> <c_1>
-  A `prompt`, if there is one, stands before the first item.
+
+  Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their
+  titles (IIRG, MiniOneRec). Ours: the windows, the wordings, and what is said between items: with `gaps` the
+  time since the item before, with `events` the kind of interaction, each after its item, so that nothing
+  need be known of the item that is to be predicted. Titles, gaps and events are read, not learnt.
   """
 
-  has_text_targets = False
+  task: str = 'next_item'
+  gaps: bool = False  # say how long after the item before each item came
+  events: bool = False  # say the kind of each interaction
 
-  def __init__(self, component: config_lib.Component, dataset: Dataset, is_encoder_decoder: bool):
-    vocabulary = dataset.vocabulary
-    self._max_items = component.max_items
-    self._sid_tokens_IL = vocabulary.space.tokens(dataset.sids.codes_IL)
-    prompt = vocabulary.encode(component.prompt) if component.prompt else []
-    first, last = ([], [vocabulary.eos_id]) if is_encoder_decoder else ([vocabulary.bos_id], [])
-    self._head = np.array([*first, *prompt], np.int32)
-    self._tail = np.array(last, np.int32)
-    self._items = dataset.train.values
-    units = _pairs if is_encoder_decoder else _windows
-    self._starts, self._sizes, self._contexts = units(dataset.train, component.max_items)
+  wordings: ClassVar = (
+    'The customer bought, in this order: {history}',
+    'Purchases so far, oldest first: {history}',
+    'Continue this history of purchases: {history}',
+  )
+  places: ClassVar = ('history',)
 
-  def __len__(self) -> int:
-    return len(self._starts)
-
-  def example(self, unit: int, draw: int) -> Example:
-    del draw  # nothing is random
-    start, size, context = self._starts[unit], self._sizes[unit], self._contexts[unit]
-    tokens_IL = self._sid_tokens_IL[self._items[start : start + size]]
-    history = tokens_IL[:context].ravel()
-    inputs = np.concatenate([self._head, history, self._tail])
-    at = len(self._head)
-    return Example(inputs, tokens_IL[context:].ravel(), (at, at + len(history), tokens_IL.shape[1]))
+  def __post_init__(self):
+    super().__post_init__()
+    for prompt in self.prompts:
+      self.check_field(prompt.endswith('{history}'), 'must end with {history}', 'prompts')
 
   @property
-  def max_prompt_length(self) -> int:
-    """The longest prompt in tokens: one item less than a window, whose last item is the target."""
-    items = (self._max_items - 1) * self._sid_tokens_IL.shape[1]
-    return len(self._head) + items + len(self._tail)
+  def needs(self) -> frozenset[str]:
+    notes = {name for name, on in (('times', self.gaps), ('events', self.events)) if on}
+    return super().needs | notes
 
-  def prompt(self, history: np.ndarray) -> np.ndarray:
-    """The tokens, int32, from which the item after a history (item indices) is predicted."""
-    recent = np.asarray(history)[-(self._max_items - 1) :]
-    return np.concatenate([self._head, self._sid_tokens_IL[recent].ravel(), self._tail])
+  def num_units(self, corpus: Corpus) -> int:
+    pairs = self._in_pairs(corpus)
+    return len(corpus.positions if pairs else corpus.windows(self.max_items))
 
+  def _in_pairs(self, corpus: Corpus) -> bool:
+    """Whether the unit is a pair; a decoder that reads titles alone must not see the answers before."""
+    return corpus.is_encoder_decoder or self.show == 'title'
 
-def _windows(train: Sequences, max_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Windows of every user with at least two items.
+  def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
+    if self._in_pairs(corpus):
+      first, position, _ = corpus.positions[unit]
+      start = max(position - self.max_items + 1, first)
+      size, context = position + 1 - start, position - start
+    else:
+      start, size, context = corpus.windows(self.max_items)[unit]
+    items = corpus.train.values[start : start + size]
+    notes = self._notes(corpus, start, start + size)
+    history, lengths = self._tokens(corpus, items[:context], notes[:context])
+    inputs, at = self._inputs(corpus, self.prompt(draw), history)
+    if self.show == 'sid' and not notes:
+      return Example(inputs, corpus.sid_tokens_IL[items[context:]].ravel(), None, at, lengths)
+    targets, learnt = self._targets(corpus, items[context:], notes[context:])
+    return Example(inputs, targets, learnt, at, lengths)
 
-  Returns:
-    starts int64 `[W]` into `train.values`, sizes int32 `[W]`, and contexts int32 `[W]`: the items of
-    the window that come before its first target.
-  """
-  lengths_U = train.lengths
-  stride = max_items // 2
-  extra_U = np.maximum(lengths_U - max_items, 0)
-  counts_U = np.where(lengths_U >= 2, 1 + -(-extra_U // stride), 0)
-  users, nth = _enumerate(counts_U)
-  ends = np.minimum(max_items + nth * stride, lengths_U[users])
-  starts = np.maximum(ends - max_items, 0)
-  first_targets = np.where(nth == 0, 1, max_items + (nth - 1) * stride)
-  return (
-    train.offsets[users] + starts,
-    (ends - starts).astype(np.int32),
-    (first_targets - starts).astype(np.int32),
-  )
+  def inference_prompt(
+    self,
+    corpus: Corpus,
+    items: np.ndarray,
+    times: np.ndarray | None = None,
+    events: np.ndarray | None = None,
+  ) -> np.ndarray:
+    """The tokens, int32, from which the item after a history is predicted, in the first wording.
 
+    Args:
+      corpus: the data set.
+      items: item indices, oldest first; the last `max_items - 1` are shown.
+      times: of the interactions, in seconds; they are not shown where they are not known.
+      events: the kinds of the interactions.
+    """
+    recent = slice(-(self.max_items - 1), None)
+    items = np.asarray(items)[recent]
+    notes = self._notes_of(
+      corpus,
+      len(items),
+      times[recent] if self.gaps and times is not None else None,
+      events[recent] if self.events and events is not None else None,
+    )
+    history, _ = self._tokens(corpus, items, notes)
+    return self._inputs(corpus, (self.prompts or self.wordings)[0], history)[0]
 
-def _pairs(train: Sequences, max_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """One unit for every position after the first, as `_windows` gives them: the target is the last item."""
-  users, nth = _enumerate(np.maximum(train.lengths - 1, 0))
-  starts = np.maximum(nth + 2 - max_items, 0)
-  sizes = (nth + 2 - starts).astype(np.int32)
-  return train.offsets[users] + starts, sizes, sizes - 1
+  def max_prompt_length(self, corpus: Corpus) -> int:
+    """The longest inference prompt in tokens."""
+    longest = int(corpus.shown(self.show, self.title_tokens).lengths.max())
+    if self.gaps:
+      longest += max(len(corpus.prompter.text(words)) for _, words in _GAPS)
+    if self.events:
+      longest += max(len(corpus.prompter.text(f'({name})')) for name in corpus.dataset.event_names)
+    nothing = np.empty(0, np.int32)
+    head, _ = self._inputs(corpus, (self.prompts or self.wordings)[0], nothing)
+    return len(head) + (self.max_items - 1) * longest
 
+  def _inputs(self, corpus: Corpus, prompt: str, history: np.ndarray) -> tuple[np.ndarray, int]:
+    """The inputs and where the history begins in them: a decoder's history is a part of its answer."""
+    prompter = corpus.prompter
+    if corpus.is_encoder_decoder:
+      inputs, starts = prompter.fill(prompt, {'history': history})
+      return inputs, starts['history']
+    head, _ = prompter.fill(prompt.removesuffix('{history}'), {})
+    return np.concatenate([head, history]), len(head)
 
-def _enumerate(counts_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """For each unit its user and its number among the user's units."""
-  users = np.repeat(np.arange(len(counts_U)), counts_U)
-  return users, np.arange(len(users)) - np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
+  def _tokens(
+    self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray]
+  ) -> tuple[np.ndarray, tuple[int, ...]]:
+    tokens, lengths = corpus.items(items, self.show, self.title_tokens)
+    if not notes:
+      return tokens, lengths
+    parts = np.split(tokens, np.cumsum(lengths)[:-1]) if len(items) else []
+    noted = [np.concatenate(pair) for pair in zip(parts, notes, strict=True)]
+    return (
+      np.concatenate([tokens[:0], *noted]),
+      tuple(len(part) for part in noted),
+    )
+
+  def _targets(
+    self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The items as they are shown, of which the semantic IDs are learnt; nothing follows the last one's."""
+    L = corpus.sid_tokens_IL.shape[1]
+    parts, learnt = [], []
+    for n, item in enumerate(items):
+      sid = corpus.sid_tokens_IL[item]
+      parts.append(sid)
+      learnt += [True] * L
+      if n == len(items) - 1:
+        break
+      shown = self._tokens(corpus, items[n : n + 1], notes[n : n + 1])[0][L:]
+      parts.append(shown)
+      learnt += [False] * len(shown)
+    return np.concatenate(parts), np.array(learnt)
+
+  def _notes(self, corpus: Corpus, start: int, end: int) -> list[np.ndarray]:
+    dataset = corpus.dataset
+    return self._notes_of(
+      corpus,
+      end - start,
+      dataset.train_times[start:end] / dataset.ticks_per_second if self.gaps else None,
+      dataset.train_events[start:end] if self.events else None,
+    )
+
+  def _notes_of(
+    self, corpus: Corpus, count: int, times: np.ndarray | None, events: np.ndarray | None
+  ) -> list[np.ndarray]:
+    """The pieces that follow each item; an empty list where nothing is ever said."""
+    if not (self.gaps or self.events):
+      return []
+    text = corpus.prompter.text
+    notes = [[np.empty(0, np.int32)] for _ in range(count)]
+    if times is not None:
+      for note, gap in zip(notes[1:], np.diff(times).tolist(), strict=True):
+        note.append(text(next(words for limit, words in _GAPS if gap <= limit)))
+    if events is not None:
+      for note, event in zip(notes, events.tolist(), strict=True):
+        note.append(text(f'({corpus.dataset.event_names[event]})'))
+    return [np.concatenate(note) for note in notes]

@@ -2,7 +2,6 @@
 
 from recjax.models.pretrained.ids import IdMap as IdMap
 from recjax.models.pretrained.ids import id_map as id_map
-from recjax.models.pretrained.ids import sid_names as sid_names
 from recjax.models.pretrained.reading import Pretrained as Pretrained
 from recjax.models.pretrained.reading import abstract as abstract
 from recjax.models.pretrained.reading import load as load

@@ -78,15 +78,6 @@ class IdMap:
     (folder / FILE).write_text(json.dumps(fields, indent=2) + '\n')
 
 
-def sid_names(space: TokenSpace) -> list[str]:
-  """The tokens of the SID codes in the order of their ids: <a_0>, <a_1>, …, <b_0>, …"""
-  return [
-    f'<{chr(ord("a") + level)}_{code}>'
-    for level, size in enumerate(space.level_sizes)
-    for code in range(size)
-  ]
-
-
 def id_map(
   folder: epath.Path, space: TokenSpace, tokenizer_size: int | None, table_rows: int
 ) -> tuple[IdMap, bool]:

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from recjax.models.pretrained import tokenizer_files
-from recjax.models.pretrained.ids import IdMap, id_map, sid_names
+from recjax.models.pretrained.ids import IdMap, id_map
 from recjax.models.pretrained.mapping import Weight
 from recjax.models.pretrained.reading import (
   FAMILIES,
@@ -190,7 +190,7 @@ def export(
   if primary:
     config = _config(pretrained, space.size, outputs)
     (partial / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-    tokens = [] if exported else [*sid_names(space), *specials]  # an export of ours knows them
+    tokens = [] if exported else [*space.sid_names, *specials]  # an export of ours knows them
     tokenizer_files.copy_with_tokens(source, partial, tokens, ids.tokenizer_size)
     if space.size > ids.tokenizer_size:
       ids.save(partial)

@@ -1,14 +1,16 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from data_prep import encoders
-from recjax import config
+from data_prep.encoders import tfidf
+from tests.folders import contents
 
 TEXTS = ['red nail polish', 'blue nail polish', 'dry hair shampoo', 'oily hair shampoo', '', '?!']
 
 
 def _encode(texts, width=4):
-  return encoders.encode(texts, config.Sids(encoder='tfidf', tfidf_width=width))
+  return tfidf.encode(texts, width, seed=0)
 
 
 def test_rows_have_length_one_and_near_texts_are_near():
@@ -42,3 +44,42 @@ def test_cosines_of_full_width_are_those_of_tfidf():
 def test_texts_without_any_word_are_refused():
   with pytest.raises(ValueError, match=r'none of 2 has any.*--config\.sids\.source'):
     _encode(['', '...'])
+
+
+def test_a_saved_fit_encodes_a_later_catalogue_in_the_same_space(tmp_path):
+  fit, before = tfidf.fit(TEXTS, 3, seed=0)
+  fit.save(tmp_path)
+  assert sorted(contents(tmp_path)) == sorted(tfidf.FILES)
+  later = ['nail polish in red', *TEXTS[::-1], 'words that nobody knew', 'RED nail, polish!']
+  got = tfidf.transform(tmp_path, later)
+  assert got.dtype == np.float32
+  np.testing.assert_array_equal(got[1:7][::-1], before)
+  np.testing.assert_array_equal(got[8], before[0])  # the same words
+  assert not got[7].any()
+  assert got[0] @ before[0] > 0.9 > got[0] @ before[2]
+
+
+def test_what_is_saved_is_the_same_bytes_and_saves_again(tmp_path):
+  for name in ('a', 'b'):
+    (tmp_path / name).mkdir()
+    tfidf.fit(TEXTS, 3, seed=0)[0].save(tmp_path / name)
+  (tmp_path / 'c').mkdir()
+  tfidf.Fit.load(tmp_path / 'a').save(tmp_path / 'c')
+  assert contents(tmp_path / 'a') == contents(tmp_path / 'b') == contents(tmp_path / 'c')
+
+
+def test_vectors_are_the_singular_vectors_of_the_weights():
+  # An independent oracle at full rank: cosines of sublinear TF-IDF, counted in plain Python.
+  texts = ['a b a', 'b c', 'c d d d', 'a d']
+  grams = []
+  for text in texts:
+    words = text.split()
+    grams.append(words + [' '.join(pair) for pair in itertools.pairwise(words)])
+  terms = sorted({gram for row in grams for gram in row})
+  df = np.array([sum(term in row for row in grams) for term in terms])
+  counts = np.array([[row.count(term) for term in terms] for row in grams], float)
+  weights = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0)
+  weights *= 1 + np.log((1 + len(texts)) / (1 + df))
+  weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+  got = _encode(texts, width=len(terms))
+  np.testing.assert_allclose(got @ got.T, weights @ weights.T, atol=1e-5)

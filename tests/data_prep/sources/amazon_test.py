@@ -1,5 +1,6 @@
 """McAuley's files: both kinds of lines, every kind of broken line, and the published counts."""
 
+import dataclasses
 import gzip
 import json
 import re
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from data_prep import interactions, sources
+from data_prep.sources import records
 from recjax import config
 from tests.shared_data import SHARED, needs_shared
 
@@ -40,7 +42,7 @@ def test_reads_json_and_python_literals_gzipped_or_plain(tmp_path, spell, suffix
     {'asin': 'B3', 'title': None},
   ]
   write(tmp_path, [spell(REVIEW), '', spell(REVIEW | {'asin': 'B2'})], map(spell, meta), suffix)
-  log = load(tmp_path)
+  log = load(tmp_path, dataclasses.replace(DATA, catalogue='all'))
   assert log.users.tolist() == ['A1', 'A1']
   assert log.items.tolist() == ['B1', 'B2']
   assert log.times.tolist() == [1318896000] * 2
@@ -50,6 +52,32 @@ def test_reads_json_and_python_literals_gzipped_or_plain(tmp_path, spell, suffix
     'B2': {'brand': 'x', 'price': 2.5},
     'B3': {},
   }
+  assert set(load(tmp_path).item_records) == {'B1', 'B2'}  # those with an interaction
+
+
+def test_of_a_file_that_is_there_twice_the_gzipped_one_is_read(tmp_path):
+  write(tmp_path, [json.dumps(REVIEW)], [])
+  write(tmp_path, ['broken'], ['broken'], suffix='')
+  assert load(tmp_path).items.tolist() == ['B1']
+
+
+def test_ratings_are_on_all_lines_or_on_none(tmp_path):
+  rated = [json.dumps(REVIEW | {'overall': rating}) for rating in (5, 2.5)]
+  write(tmp_path, rated, [])
+  ratings = load(tmp_path).ratings
+  assert ratings.tolist() == [5, 2.5]
+  assert ratings.dtype == np.float32
+  write(tmp_path, [without('overall')] * 2, [])
+  assert load(tmp_path).ratings is None
+  for lines, message in (
+    ([rated[0], without('overall')], 'this one has none'),
+    ([without('overall'), rated[0]], 'earlier lines have none'),
+  ):
+    write(tmp_path, lines, [])
+    with pytest.raises(
+      ValueError, match=f':2: overall must be on every line or on none; {message}'
+    ):
+      load(tmp_path)
 
 
 def without(field):
@@ -69,6 +97,10 @@ def without(field):
     (json.dumps(REVIEW | {'unixReviewTime': 1.5}), 'unixReviewTime must be an integer.*got 1.5'),
     (json.dumps(REVIEW | {'unixReviewTime': 2**64}), 'unixReviewTime must be an integer'),
     (json.dumps(REVIEW | {'asin': ' '}), 'asin must be a string that is not empty'),
+    (json.dumps(REVIEW | {'asin': 'B\ud800'}), 'asin must have at most 256 characters'),
+    (json.dumps(REVIEW | {'reviewerID': 'x' * 257}), 'reviewerID must have at most 256 characters'),
+    (json.dumps(REVIEW | {'overall': 'good'}), "overall must be a finite number; got 'good'"),
+    (json.dumps(REVIEW | {'overall': float('nan')}), 'overall must be a finite number; got nan'),
   ],
 )
 def test_a_broken_review_is_named_by_file_and_line(tmp_path, line, message):
@@ -134,9 +166,150 @@ def test_a_category_must_be_set(tmp_path):
     load(tmp_path, config.Data(source='amazon2014', name='x'))
 
 
+@pytest.mark.parametrize('category', ['../X', 'a/b'])
+def test_a_category_is_part_of_a_name(tmp_path, category):
+  with pytest.raises(ValueError, match=r'--config\.data\.category'):
+    load(tmp_path, config.Data(source='amazon2014', name='x', category=category))
+
+
 def test_an_unknown_source_is_an_error():
-  with pytest.raises(ValueError, match=r"amazon2014, synthetic; got 'x'.*--config\.data\.source"):
+  with pytest.raises(
+    ValueError, match=r"amazon2014, amazon2018.*; got 'x'.*--config\.data\.source"
+  ):
     sources.get('x')
+
+
+DATA_2018 = config.Data(source='amazon2018', name='x', category='X')
+
+
+def test_reads_2018(tmp_path):
+  reviews = [
+    {'overall': 5.0, 'verified': True, 'reviewTime': '01 2, 2018', 'reviewerID': 'A1', 'asin': 'B1',
+     'unixReviewTime': 1514851200, 'style': {'Color:': ' Red'}, 'reviewText': 'Good.'},
+    {'overall': 1.0, 'reviewerID': 'A2', 'asin': 'B2', 'unixReviewTime': 1514851201},
+  ]  # fmt: skip
+  meta = [
+    {'asin': 'B1', 'title': 'Strings', 'brand': 'old', 'price': '$9'},
+    {'asin': 'B1', 'title': '<b>Strings</b> &amp; picks', 'brand': 'D\'A', 'price': '$1,012.99 - $9.00',
+     'category': ['Musical Instruments', 'Strings', '</span></span></span>', '100% steel'],
+     'description': ['One.', '', 'Two.'], 'also_buy': ['B2'], 'rank': '>#1 in Music'},
+    {'asin': 'B2', 'title': '', 'brand': '', 'price': '.a-box{color:#fff}', 'category': [],
+     'description': []},
+  ]  # fmt: skip
+  for name, rows in (('X_5.json.gz', reviews), ('meta_X.json.gz', meta)):
+    (tmp_path / name).write_bytes(
+      gzip.compress(''.join(map(json.dumps, rows)).replace('}{', '}\n{').encode())
+    )
+  log = load(tmp_path, DATA_2018)
+  assert log.users.tolist() == ['A1', 'A2']
+  assert log.times.tolist() == [1514851200, 1514851201]
+  assert log.ratings.tolist() == [5, 1]
+  assert log.item_records == {
+    'B1': {
+      'title': '<b>Strings</b> &amp; picks',
+      'brand': "D'A",
+      'price': 1012.99,
+      'categories': [['Musical Instruments', 'Strings']],
+      'description': 'One. Two.',
+    },
+    'B2': {},
+  }
+
+
+META_2023 = [
+  {'main_category': 'Games', 'title': 'A game', 'store': 'Maker', 'price': 12.5, 'parent_asin': 'B1',
+   'categories': ['Video Games', 'PC'], 'description': ['First', 'second'], 'details': {}, 'images': []},
+  {'title': 'Another', 'store': None, 'price': 'from $3.99', 'parent_asin': 'B2', 'categories': [],
+   'description': []},
+]  # fmt: skip
+DATA_2023 = config.Data(source='amazon2023', name='x', category='X')
+
+
+def write_2023(folder):
+  meta = ''.join(json.dumps(row) + '\n' for row in META_2023)
+  (folder / 'meta_X.jsonl.gz').write_bytes(gzip.compress(meta.encode()))
+
+
+@pytest.mark.parametrize('name', ['X.csv', 'X.csv.gz', 'X.jsonl', 'X.jsonl.gz'])
+def test_reads_2023(tmp_path, name):
+  write_2023(tmp_path)
+  rows = [('A1', 'B1', 4.0, 1588687728923), ('A2', 'B2', 1.0, 1588687728924)]
+  if '.csv' in name:
+    text = 'user_id,parent_asin,rating,timestamp\n'
+    text += ''.join(','.join(map(str, row)) + '\n' for row in rows)
+  else:
+    names = ('user_id', 'parent_asin', 'rating', 'timestamp')
+    extra = {'asin': 'variant', 'title': 'Nice', 'images': [], 'verified_purchase': True}
+    text = ''.join(json.dumps(dict(zip(names, row, strict=True)) | extra) + '\n' for row in rows)
+  content = text.encode()
+  (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith('.gz') else content)
+  log = load(tmp_path, DATA_2023)
+  assert log.users.tolist() == ['A1', 'A2']
+  assert log.items.tolist() == ['B1', 'B2']
+  assert log.times.tolist() == [1588687728923, 1588687728924]
+  assert log.times.dtype == np.int64
+  assert log.ratings.tolist() == [4, 1]
+  assert log.item_records == {
+    'B1': {
+      'title': 'A game',
+      'brand': 'Maker',
+      'price': 12.5,
+      'categories': [['Video Games', 'PC']],
+      'description': 'First second',
+    },
+    'B2': {'title': 'Another', 'price': 3.99},
+  }
+
+
+@pytest.mark.parametrize(
+  ('spelled', 'price'),
+  [
+    ('$12.99', 12.99),
+    ('12.99', 12.99),
+    ('from 12.99', 12.99),
+    ('$1,012 - $2,000.50', 1012),
+    (12, 12),
+    ('—', None),
+    ('.a-box-inner{background-color:#fff}', None),
+    ('$', None),
+    ('9' * 400, None),
+    ('', None),
+    (None, None),
+  ],
+)
+def test_prices_of_pages(spelled, price):
+  fields = {'price': ('price', records.price_on_a_page)}
+  assert records.record({'price': spelled}, fields).get('price') == price
+
+
+def test_2023_with_both_kinds_of_reviews_is_refused(tmp_path):
+  for name in ('X.csv.gz', 'X.jsonl', 'meta_X.jsonl'):
+    (tmp_path / name).write_bytes(b'')
+  with pytest.raises(ValueError, match=r'must hold one of X\.csv\.gz and X\.jsonl, not both'):
+    load(tmp_path, DATA_2023)
+
+
+def test_2023_names_what_would_do_where_nothing_is(tmp_path):
+  with pytest.raises(
+    FileNotFoundError, match=r'^X\.csv\.gz and meta_X\.jsonl\.gz must be .*X\.jsonl'
+  ):
+    load(tmp_path, DATA_2023)
+
+
+def test_a_broken_row_of_the_2023_table_is_named(tmp_path):
+  write_2023(tmp_path)
+  path = tmp_path / 'X.csv'
+  path.write_text('user_id,parent_asin,rating,timestamp\nA1,B1,4.0,1588687728923\nA1,B2,5.0,soon\n')
+  with pytest.raises(ValueError, match=r"X\.csv:3: timestamp must be an integer.*got 'soon'"):
+    load(tmp_path, DATA_2023)
+  path.write_text('user_id,asin,rating,timestamp\nA1,B1,4.0,1588687728923\n')
+  with pytest.raises(ValueError, match=r"X\.csv:1: must have a column 'parent_asin'"):
+    load(tmp_path, DATA_2023)
+  whole = gzip.compress(b'user_id,parent_asin,rating,timestamp\n' + b'A1,B1,4.0,1\n' * 10_000)
+  path.unlink()
+  path.with_name('X.csv.gz').write_bytes(whole[: len(whole) // 2])
+  with pytest.raises(ValueError, match=r'X\.csv\.gz: the gzip file must be whole'):
+    load(tmp_path, DATA_2023)
 
 
 @pytest.mark.parametrize(
@@ -155,5 +328,7 @@ def test_an_unknown_source_is_an_error():
 )
 def test_published_counts(folder, category, counts):
   data = config.Data(source='amazon2014', name=folder, category=category)
-  log = interactions.clean(load(SHARED / 'amazon2014' / folder, data), data.k_core)
+  raw = load(SHARED / 'amazon2014' / folder, data)
+  assert raw.ratings is None  # this copy has none
+  log = interactions.clean(raw, data.k_core)
   assert (len(log.user_ids), len(log.item_ids), len(log.items)) == counts

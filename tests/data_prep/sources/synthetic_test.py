@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from data_prep import interactions
+from data_prep import interactions, item_text
 from data_prep.encoders import tfidf
 from data_prep.sources import synthetic
 from recjax import config
 from recjax.baselines import popularity, transitions
 from recjax.data.sequences import Sequences
 from recjax.metrics import ranking
-from recjax.sids import quantizers
+from recjax.sids.quantizers import residual_kmeans
 
 
 def _world(**fields) -> config.Data:
@@ -138,11 +138,11 @@ def test_ranking_by_the_law_reaches_the_optimum_and_counting_does_not():
     ranks = ranking.target_ranks(ranked_UK, targets)
     return ranking.ranking_metrics(ranks, (10,))['recall@10'] / optimum['recall@10']
 
-  counting = transitions.recommend(train, histories, 2000, 10)
-  last_item = transitions.recommend(train, histories, 2000, 10, decay=1e-6)
+  counting = transitions.recommend(train, histories, histories, 2000, 10)
+  last_item = transitions.recommend(train, histories, histories, 2000, 10, decay=1e-6)
   assert 0.3 < share(counting) < 0.6
   assert share(last_item) < 0.6
-  assert share(popularity.recommend(train, histories, 2000, 10)) < 0.05
+  assert share(popularity.recommend(train, histories, histories, 2000, 10)) < 0.05
 
 
 def test_same_seed_same_world():
@@ -169,10 +169,9 @@ def test_log_keeps_the_numbering_of_the_world():
 def test_titles_are_unique_and_tell_theme_and_style():
   big = [synthetic.item_record(i) for i in range(40 * 120)]
   assert len({record['title'] for record in big}) == len(big)
-  rows = [interactions.item_row(str(i), synthetic.item_record(i)) for i in range(2000)]
-  codes_IL, _ = quantizers.residual_kmeans(
-    tfidf.encode([row['text'] for row in rows], 128, seed=0), codes=(64, 64), seed=0
-  )
+  rows = [item_text.item_row(str(i), synthetic.item_record(i)) for i in range(2000)]
+  vectors_ID = tfidf.encode([row['text'] for row in rows], 128, seed=0)
+  codes_IL = residual_kmeans.fit(vectors_ID, codes=(64, 64), seed=0).assign(vectors_ID)
   themes = np.arange(2000) // 40
   styles = themes * 8 + np.arange(2000) // 5 % 8
   for level, labels in ((1, themes), (2, styles)):

@@ -28,13 +28,14 @@ def _padded(row: list[int], k: int) -> list[int]:
   return (row + [-1] * k)[:k]
 
 
-def _popularity_by_loops(histories, items, k):
-  counts = collections.Counter(i for row in histories for i in row)
+def _popularity_by_loops(counted, histories, items, k, exclude_seen=True):
+  counts = collections.Counter(i for row in counted for i in row)
   order = sorted(range(items), key=lambda i: (-counts[i], i))
-  return [_padded([i for i in order if i not in row], k) for row in histories]
+  seen = histories if exclude_seen else [[]] * len(histories)
+  return [_padded([i for i in order if i not in row], k) for row in seen]
 
 
-def _transitions_by_loops(train, histories, k, decay):
+def _transitions_by_loops(train, histories, k, decay, exclude_seen=True):
   counts = collections.defaultdict(collections.Counter)
   for row in sorted(filter(None, train), key=min):
     for source, target in itertools.pairwise(row):
@@ -44,7 +45,7 @@ def _transitions_by_loops(train, histories, k, decay):
     scores = {}
     for age, source in enumerate(reversed(row)):
       for target, count in counts[source].items():
-        if target not in row:
+        if target not in row or not exclude_seen:
           scores[target] = scores.get(target, 0) + decay**age * count
     ranked.append(_padded(sorted(scores, key=scores.get, reverse=True), k))
   return ranked
@@ -53,29 +54,46 @@ def _transitions_by_loops(train, histories, k, decay):
 @pytest.mark.parametrize('k', [3, 10, 30])
 def test_popularity_equals_loops(k):
   train, histories = _random_log(0)
-  ranked = popularity.recommend(Sequences.from_lists(train), Sequences.from_lists(histories), 25, k)
+  train, known = Sequences.from_lists(train), Sequences.from_lists(histories)
+  ranked = popularity.recommend(train, known, known, 25, k)
   assert ranked.dtype == np.int32
-  assert ranked.tolist() == _popularity_by_loops(histories, 25, k)
+  assert ranked.tolist() == _popularity_by_loops(histories, histories, 25, k)
+  counted = [[7, 7, 3], [24]]  # what is counted need not be the histories
+  ranked = popularity.recommend(train, Sequences.from_lists(counted), known, 25, k)
+  assert ranked.tolist() == _popularity_by_loops(counted, histories, 25, k)
 
 
 @pytest.mark.parametrize('decay', [0.8, 0.5])
 def test_transitions_equal_loops(decay):
   train, histories = _random_log(1)
   histories[3] = []  # a user without a history
-  ranked = transitions.recommend(
-    Sequences.from_lists(train), Sequences.from_lists(histories), 25, 10, decay
-  )
+  known = Sequences.from_lists(histories)
+  ranked = transitions.recommend(Sequences.from_lists(train), known, known, 25, 10, decay=decay)
   assert ranked.dtype == np.int32
   assert ranked.tolist() == _transitions_by_loops(train, histories, 10, decay)
 
 
+def test_seen_items_may_be_recommended_again():
+  train, histories = _random_log(4)
+  known = Sequences.from_lists(histories)
+  arguments = (Sequences.from_lists(train), known, known, 25, 10, False)
+  again = popularity.recommend(*arguments)
+  assert again.tolist() == _popularity_by_loops(histories, histories, 25, 10, False)
+  again = transitions.recommend(*arguments, decay=0.5)
+  assert again.tolist() == _transitions_by_loops(train, histories, 10, 0.5, False)
+  assert any(
+    set(row) & set(history) for row, history in zip(again.tolist(), histories, strict=True)
+  )
+
+
 def test_blocks_change_nothing(monkeypatch):
   train, histories = (Sequences.from_lists(rows) for rows in _random_log(2))
-  whole = {name: recommend(train, histories, 25, 10) for name, recommend in BASELINES.items()}
+  arguments = (train, histories, histories, 25, 10)
+  whole = {name: recommend(*arguments) for name, recommend in BASELINES.items()}
   monkeypatch.setattr(popularity, 'BLOCK_CELLS', 50)
   monkeypatch.setattr(transitions, 'BLOCK_ENTRIES', 30)
   for name, recommend in BASELINES.items():
-    np.testing.assert_array_equal(recommend(train, histories, 25, 10), whole[name])
+    np.testing.assert_array_equal(recommend(*arguments), whole[name])
 
 
 def test_numbering_of_users_does_not_matter():
@@ -90,8 +108,8 @@ def test_numbering_of_users_does_not_matter():
       for s in (first, second)
     ]
     assert rows[0] == rows[1]
-  ranked = popularity.recommend(train, histories, 25, 10)
-  again = popularity.recommend(train, histories.take(shuffled), 25, 10)
+  ranked = popularity.recommend(train, histories, histories, 25, 10)
+  again = popularity.recommend(train, histories.take(shuffled), histories.take(shuffled), 25, 10)
   np.testing.assert_array_equal(again, ranked[shuffled])
 
 
@@ -99,10 +117,13 @@ def test_no_users_and_bad_items():
   train, histories = Sequences.from_lists([[0, 1, 2]]), Sequences.from_lists([[0, 7]])
   empty = Sequences.from_lists([])
   for recommend in BASELINES.values():
-    assert recommend(train, empty, 3, 5).shape == (0, 5)
+    assert recommend(train, train, empty, 3, 5).shape == (0, 5)
     with pytest.raises(ValueError, match=r'lie in \[0, 3\)'):
-      recommend(train, histories, 3, 5)
-  assert (transitions.recommend(empty, Sequences.from_lists([[0]]), 3, 2) == -1).all()
+      recommend(train, train, histories, 3, 5)
+  with pytest.raises(ValueError, match=r'lie in \[0, 3\)'):
+    popularity.recommend(train, histories, train, 3, 5)
+  known = Sequences.from_lists([[0]])
+  assert (transitions.recommend(empty, known, known, 3, 2) == -1).all()
 
 
 def _sequences(file) -> tuple[list[list[int]], int]:
@@ -124,7 +145,7 @@ def test_yardstick(name):
   histories = Sequences.from_lists([row[:-1] for row in rows])
   targets = np.array([row[-1] for row in rows])
   for baseline, printed in YARDSTICK[name].items():
-    ranked = BASELINES[baseline](train, histories, items, 20)
+    ranked = BASELINES[baseline](train, histories, histories, items, 20)
     metrics = ranking.ranking_metrics(ranking.target_ranks(ranked, targets), (5, 10))
     figures = [metrics[key] for key in ('recall@5', 'recall@10', 'ndcg@10')]
     np.testing.assert_allclose(figures, printed, atol=3e-4, err_msg=f'{baseline} on {name}')

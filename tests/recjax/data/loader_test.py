@@ -41,13 +41,14 @@ def test_every_start_continues_the_same_stream_also_with_another_batch_size(tiny
 def test_a_host_assembles_only_its_own_part(tiny_world, monkeypatch):
   one = stream(tiny_world)
   calls = []
-  example = type(one.mixture.parts[0].task).example
+  kind = type(one.mixture.parts[0].component)
+  example = kind.example
 
-  def counted(self, unit, draw):
-    calls.append(draw)
-    return example(self, unit, draw)
+  def counted(self, corpus, unit, draw):
+    calls.append(draw.index)
+    return example(self, corpus, unit, draw)
 
-  monkeypatch.setattr(type(one.mixture.parts[0].task), 'example', counted)
+  monkeypatch.setattr(kind, 'example', counted)
   one.host_batch(0, 3, 8)
   assert calls == list(range(3 * one.plan.examples, 4 * one.plan.examples))
 
@@ -62,16 +63,27 @@ def test_hosts_that_cannot_be_split_at_group_borders_are_refused():
 
 def test_the_fingerprint_names_what_changed(tiny_world):
   config, dataset = tiny_world
-  plan = packing.Plan(20, 4, 32)
-  before = loader.fingerprint(config, dataset, plan)
-  assert before == loader.fingerprint(config, dataset, plan)
 
-  def changed(other, other_plan=plan):
-    after = loader.fingerprint(other, dataset, other_plan)
+  def fingerprint(other, plan=packing.Plan(20, 4, 32)):  # noqa: B008
+    return loader.fingerprint(other, dataset, loader.Stream(mixture.build(other, dataset), plan, 1))
+
+  before = fingerprint(config)
+  assert before == fingerprint(config)
+
+  def changed(other, *plan):
+    after = fingerprint(other, *plan)
     return [part for part in before if before[part] != after[part]]
 
-  component = dataclasses.replace(config.mixture['next_item'], max_items=9)
-  assert changed(dataclasses.replace(config, mixture={'next_item': component})) == ['mixture']
+  next_item = config.mixture['next_item']
+
+  def with_component(**fields):
+    return dataclasses.replace(
+      config, mixture={'next_item': dataclasses.replace(next_item, **fields)}
+    )
+
+  assert changed(with_component(max_items=9)) == ['mixture']
+  assert changed(with_component(prompts=('Then: {history}',))) == ['mixture']
+  assert changed(with_component(loss_weight=0.5)) == ['mixture']
   assert changed(dataclasses.replace(config, seed=1)) == ['seed']
   assert changed(config, packing.Plan(21, 4, 32)) == ['packing']
   assert changed(dataclasses.replace(config, batch_size=32, num_train_steps=9)) == []

@@ -1,32 +1,33 @@
-"""The closed-form mixture: exact proportions, whole epochs, random access."""
+"""The closed-form mixture: exact proportions, whole epochs, schedules, random access."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
 
-from recjax.data.mixture import BLOCK, Mixture, Part, proportions
-from recjax.data.tasks import Example
+from recjax import config as config_lib
+from recjax.data import mixture as mixture_lib
+from recjax.data.mixture import BLOCK, proportions
+from recjax.data.tasks.base import Example
+from tests.recjax.data.fakes import Fake, fake_mixture
 
 
-class Counting:
-  """A task whose example shows its unit and draw."""
-
-  has_text_targets = False
-
-  def __init__(self, units):
-    self._units = units
-
-  def __len__(self):
-    return self._units
-
-  def example(self, unit, draw):
-    return Example(np.array([unit], np.int32), np.array([draw], np.int32))
+def counting(unit, draw):
+  return Example(np.array([unit], np.int32), np.array([draw.index], np.int32))
 
 
-def mixture(weights, units, seed=0):
-  counts = proportions(weights)
-  return Mixture([Part(name, Counting(units[name]), counts[name], 1.0) for name in weights], seed)
+def mixture(weights, units, seed=0, schedules=None):
+  schedules = schedules or {}
+  return fake_mixture(
+    {
+      name: Fake(
+        weight=weights[name], units=units[name], make=counting, schedule=schedules.get(name, ())
+      )
+      for name in weights
+    },
+    seed,
+  )
 
 
 def test_proportions_are_largest_remainders():
@@ -34,6 +35,7 @@ def test_proportions_are_largest_remainders():
   assert proportions({'a': 0.7, 'b': 0.3}) == {'a': 7000, 'b': 3000}
   counts = proportions({f'{i}': w for i, w in enumerate((3.3, 1.7, 0.41, 9.123))})
   assert sum(counts.values()) == BLOCK
+  assert proportions({'a': 1.0, 'b': 0.0}) == {'a': BLOCK, 'b': 0}
   with pytest.raises(ValueError, match=r'at least 1/10000 of their sum.*mixture.b.weight'):
     proportions({'a': 1.0, 'b': 1e-6})
 
@@ -71,3 +73,94 @@ def test_far_examples_need_no_history_and_seeds_differ():
   assert 0 <= unit < 1000
   other = mixture({'a': 1.0}, {'a': 1000}, seed=1)
   assert [mix.locate(n)[2] for n in range(20)] != [other.locate(n)[2] for n in range(20)]
+
+
+def test_a_schedule_changes_the_counts_at_its_borders_and_continues_the_epochs():
+  schedules = {'b': ((0, 0.0), (12_345, 1.0)), 'a': ((31_000, 0.5),)}
+  units = {'a': 700, 'b': 300, 'c': 20_000}
+  mix = mixture({'a': 2.0, 'b': 7.0, 'c': 1.0}, units, schedules=schedules)
+  assert [piece.start for piece in mix.pieces] == [0, 12_345, 31_000]
+  names, shown = [], collections.defaultdict(list)
+  for n in range(45_000):
+    p, draw, unit = mix.locate(n)
+    name = mix.parts[p].name
+    assert draw == len(shown[name])
+    names.append(name)
+    shown[name].append(unit)
+  # a : b : c = 2 : 0 : 1, then 2 : 1 : 1, then .5 : 1 : 1; whole blocks are exact.
+  assert collections.Counter(names[:BLOCK]) == {'a': 6667, 'c': 3333}
+  assert collections.Counter(names[12_345:22_345]) == {'a': 5000, 'b': 2500, 'c': 2500}
+  assert collections.Counter(names[31_000:41_000]) == {'a': 2000, 'b': 4000, 'c': 4000}
+  # At every border the counts are the closed form.
+  for piece, end in zip(mix.pieces, (12_345, 31_000, 45_000), strict=True):
+    counts = collections.Counter(names[piece.start : end])
+    closed = dict(
+      zip(('a', 'b', 'c'), piece.counts_before(end - piece.start).tolist(), strict=True)
+    )
+    assert {name: counts[name] for name in closed} == closed
+  for name, count in units.items():
+    for at in range(0, len(shown[name]) - count + 1, count):
+      assert sorted(shown[name][at : at + count]) == list(range(count))
+
+
+def test_the_table_counts_what_is_in_the_stream():
+  def long(unit, draw):
+    learnt = np.array([True, False, False])
+    return Example(np.zeros(5, np.int32), np.zeros(3, np.int32), learnt)
+
+  mix = fake_mixture(
+    {
+      'short': Fake(weight=3.0, units=10, make=counting),
+      'long': Fake(weight=1.0, units=20, make=long, loss_weight=0.5),
+    }
+  )
+  short, long_row = mix.table()
+  assert (short['examples'], long_row['examples']) == (7500, 2500)
+  assert short['token_share'] == pytest.approx(7500 * 2 / (7500 * 2 + 2500 * 8))
+  assert long_row['target_share'] == pytest.approx(2500 / (7500 + 2500))
+  assert (short['units'], long_row['loss_weight']) == (10, 0.5)
+  assert 'long' in mixture_lib.format_table(mix.table())
+
+
+def test_weights_in_proportion_to_the_units_with_a_temperature():
+  assert config_lib.Mixing().size_factor(100) == 1.0
+  assert config_lib.Mixing(by='size').size_factor(100) == 100
+  assert config_lib.Mixing(by='size', temperature=2.0).size_factor(100) == 10
+  with pytest.raises(ValueError, match=r'mixing.by must be one of weight, size; got'):
+    config_lib.Mixing(by='units')
+
+
+def test_sizes_become_shares_of_a_real_mixture(tiny_world):
+  config, dataset = tiny_world
+  two = {
+    'next_item': config.mixture['next_item'],
+    'titles': mixture_lib_component('title_to_sid'),
+  }
+  config = dataclasses.replace(config, mixture=two, mixing=config_lib.Mixing(by='size'))
+  mix = mixture_lib.build(config, dataset)
+  units = [part.units for part in mix.parts]
+  expected = [BLOCK * n / sum(units) for n in units]
+  np.testing.assert_allclose(mix.pieces[0].counts, expected, atol=1)
+
+
+def mixture_lib_component(task, **fields):
+  values = config_lib.component(task, **fields).to_dict()
+  return config_lib.TASKS[task](**values)
+
+
+def test_what_a_data_set_cannot_give_is_refused(tiny_world):
+  config, dataset = tiny_world
+
+  def build(**components):
+    mixture_lib.build(dataclasses.replace(config, mixture=components), dataset)
+
+  with pytest.raises(ValueError, match=r"task 'rating' must have ratings.*have no ratings"):
+    build(rating=mixture_lib_component('rating'))
+  with pytest.raises(
+    ValueError, match=r'must have collaborative.*Set --config.mixture.near.weight'
+  ):
+    build(near=mixture_lib_component('collaborative_neighbours'))
+  with pytest.raises(ValueError, match=r"task 'token_to_description' must have keywords"):
+    build(tokens=mixture_lib_component('token_to_description'))
+  with pytest.raises(ValueError, match=r'candidates must leave room in the catalogue of 120 items'):
+    build(ranking=mixture_lib_component('ranking', candidates=110))

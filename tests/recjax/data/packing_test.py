@@ -8,16 +8,17 @@ import pytest
 from recjax.config import Packing
 from recjax.data.mixture import Part
 from recjax.data.packing import Plan, first_fit_decreasing, fit, make_plan, pack
-from recjax.data.tasks import Example
+from recjax.data.tasks.base import Example
+from tests.recjax.data.fakes import Fake, fake_mixture
 
-PART = Part('a', None, 10_000, 0.5)
+PART = Part('a', Fake(make=None, loss_weight=0.5), 1000)
 
 
 def example(history, targets, first=100):
   """BOS, `history` units of two tokens, `targets` tokens, all distinct."""
   inputs = np.array([1, *range(first, first + 2 * history)], np.int32)
   target = np.arange(first + 50, first + 50 + targets, dtype=np.int32)
-  return Example(inputs, target, (1, len(inputs), 2))
+  return Example(inputs, target, None, 1, (2,) * history)
 
 
 def test_first_fit_decreasing_by_hand():
@@ -59,7 +60,7 @@ def test_rows_hold_every_token_target_and_weight():
 def test_overflow_forgets_the_oldest_items_of_the_longest_histories_and_no_target():
   group = [example(6, 2, 0), example(1, 6, 200)]  # 14 and 8 positions into one row of 16
   shorter, row_of, dropped = fit(group, Plan(2, 1, 16))
-  assert dropped == 3
+  assert dropped == 6
   assert row_of.tolist() == [0, 0]
   assert shorter[0].inputs.tolist() == [1, 6, 7, 8, 9, 10, 11]
   assert shorter[1].inputs.tolist() == [1, 200, 201]
@@ -74,47 +75,87 @@ def test_targets_that_cannot_fit_are_an_error():
     fit([example(1, 8)] * 3, Plan(3, 1, 16))
 
 
-class Lengths:
-  """A stream of examples with the lengths of a seeded draw."""
+def test_overflow_cuts_the_longest_text_where_no_history_is_left():
+  bare = Example(np.array([1, 2, 3], np.int32), np.array([4], np.int32))
+  text = Example(np.arange(10, 20, dtype=np.int32), np.array([5, 6], np.int32), text=(1, 9))
+  shorter, _, dropped = fit([bare, text, example(1, 2, 200)], Plan(3, 1, 13))
+  # 3 + 11 + 4 positions into 13: the history of two goes first, then three tokens of text.
+  assert dropped == 5
+  assert shorter[2].inputs.tolist() == [1]
+  assert shorter[1].inputs.tolist() == [10, 11, 12, 13, 14, 15, 19]
+  assert shorter[1].text == (1, 6)
+  with pytest.raises(ValueError, match='without any history or text'):
+    fit([bare] * 5, Plan(5, 1, 14))
 
-  def __init__(self, longest):
-    self._longest = longest
 
-  def __getitem__(self, n):
-    units = int(np.random.default_rng(n).integers(1, self._longest))
-    return PART, Example(np.zeros(3, np.int32), np.zeros(2 * units, np.int32), (1, 3, 2))
+def test_an_example_longer_than_a_row_is_cut_to_it():
+  (alone,), _, dropped = fit([example(9, 3)], Plan(1, 4, 12))
+  assert len(alone.inputs) + len(alone.targets) - 1 <= 12
+  assert dropped == 10
+
+
+def test_a_text_after_a_history_moves_with_it():
+  inputs = np.arange(12, dtype=np.int32)
+  whole = Example(inputs, np.array([5], np.int32), None, 2, (3, 2), (8, 11))
+  shorter = whole.shorter(1)
+  assert shorter.inputs.tolist() == [0, 1, 5, 6, 7, 8, 9, 10, 11]
+  assert (shorter.history, shorter.text) == ((2,), (5, 8))
+  assert shorter.shorter(1).shorter(2).inputs.tolist() == [0, 1, 7, 8, 11]
+
+
+def test_targets_that_are_only_read_have_no_weight():
+  learnt = np.array([True, False, True])
+  masked = Example(np.array([1, 2], np.int32), np.array([3, 4, 5], np.int32), learnt)
+  arrays = pack([(PART, masked)], Plan(1, 1, 8))
+  assert arrays['targets'][0, :4].tolist() == [2, 3, 4, 5]
+  assert arrays['weights'][0].tolist() == [0, 0.5, 0, 0.5, 0, 0, 0, 0]
+
+
+def random_lengths(longest):
+  """A stream of examples with a fixed prompt and targets of a random length."""
+
+  def make(unit, draw):
+    units = int(draw.rng.integers(1, longest))
+    return Example(np.zeros(3, np.int32), np.zeros(2 * units, np.int32), None, 1, (2,))
+
+  return fake_mixture({'a': Fake(make=make, units=100_000)})
 
 
 def test_a_plan_fills_rows_and_is_the_same_everywhere():
   packing = Packing(row_length=64, rows=16)
-  plan = make_plan(Lengths(12), packing)
-  assert plan == make_plan(Lengths(12), packing)
-  stream = Lengths(12)
+  stream = random_lengths(12)
+  plan = make_plan(stream, packing)
+  assert plan == make_plan(random_lengths(12), packing)
   filled = []
   for g in range(20):
     group = [stream[n] for n in range(g * plan.examples, (g + 1) * plan.examples)]
     filled.append((pack(group, plan)['segments'] > 0).mean())
   assert np.mean(filled) > 0.8
-  fixed = make_plan(Lengths(12), dataclasses.replace(packing, examples=40))
-  assert fixed == Plan(40, 16, 64)
-  assert make_plan(Lengths(12), packing, is_encoder_decoder=True).capacity == (64, 32)
+  assert make_plan(stream, dataclasses.replace(packing, examples=40)) == Plan(40, 16, 64)
+  assert make_plan(stream, packing, is_encoder_decoder=True).capacity == (64, 32)
+  with pytest.raises(ValueError, match=r'packing.examples must fit in 16 rows'):
+    make_plan(stream, dataclasses.replace(packing, examples=400))
 
 
 @pytest.mark.parametrize(('rows', 'row_length'), [(4, 32), (8, 40), (16, 64)])
 def test_no_group_of_a_long_stream_outgrows_its_plan(rows, row_length):
-  stream = Lengths(12)
+  stream = random_lengths(12)
   plan = make_plan(stream, Packing(row_length=row_length, rows=rows))
   assert plan.examples >= rows
   rng = np.random.default_rng(0)
   for _ in range(300):
     lengths = 2 * rng.integers(1, 12, plan.examples) + 2
-    group = [Example(np.zeros(3, np.int32), np.zeros(n - 2, np.int32), (1, 3, 2)) for n in lengths]
+    group = [
+      Example(np.zeros(3, np.int32), np.zeros(n - 2, np.int32), None, 1, (2,)) for n in lengths
+    ]
     fit(group, plan)
 
 
 def test_a_row_shorter_than_an_example_is_refused():
-  with pytest.raises(ValueError, match=r'longest example.*got packing.row_length=16'):
-    make_plan(Lengths(12), Packing(row_length=16, rows=16))
+  with pytest.raises(
+    ValueError, match=r'every example without its history.*got packing.row_length=16'
+  ):
+    make_plan(random_lengths(12), Packing(row_length=16, rows=16))
 
 
 def test_both_sides_of_an_encoder_decoder_share_row_and_segment():

@@ -114,3 +114,68 @@ def test_beams_are_distinct_items_of_the_catalogue():
     assert len(set(row.tolist())) == 12
     assert set(row.tolist()) <= set(range(30))
   assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def shared_world(seed, items, leaves):
+  """A world whose items share SIDs: the model, the table, the trie and how popular the items are."""
+  model, table, _ = world(seed, leaves)
+  rng = np.random.default_rng(seed)
+  sid_of = np.concatenate([np.arange(leaves), rng.integers(0, leaves // 2, items - leaves)])
+  shared = SidTable(table.codes_IL[rng.permutation(sid_of)], (6, 6, 3), 'random', 'keep')
+  popularity = rng.integers(0, 4, items)  # with ties
+  return model, shared, Trie.from_table(shared, popularity), popularity
+
+
+def by_score_and_popularity(exact, popularity, excluded):
+  """Items of finite score, best first; of equal SIDs the most popular, then the lower index."""
+  rounded = np.round(exact, 9)  # of one SID the rows of the oracle differ by rounding alone
+  order = np.lexsort((np.arange(len(exact)), -popularity, -rounded))
+  return [int(i) for i in order if i not in excluded]
+
+
+@pytest.mark.parametrize('sid_softmax', ['level', 'full'])
+def test_items_that_share_sids_are_ranked_like_exhaustive_scoring(sid_softmax):
+  model, table, trie, popularity = shared_world(3, items=70, leaves=25)
+  assert trie.max_leaf_items > 4
+  prompt = np.array([3, 14, 20, 25], np.int32)
+  leaf = trie.leaf_items[slice(*trie.leaf_offsets[np.argmax(np.diff(trie.leaf_offsets)) :][:2])]
+  excluded = np.full((3, 16), -1, np.int32)
+  excluded[1, : len(leaf)] = leaf  # a whole leaf
+  excluded[1, len(leaf)] = leaf[0]  # once more, as a history may
+  excluded[2, :5] = [leaf[0], leaf[0], leaf[0], leaf[1], leaf[1]]  # as many rows, not all items
+  inputs = {
+    'tokens': jnp.tile(jnp.asarray(prompt), (3, 1)),
+    'lengths': jnp.full(3, 4, jnp.int32),
+  }
+  search = jax.jit(lambda i, e, m: beam_search(model, trie, i, e, m, sid_softmax), static_argnums=2)
+  exact = score(model, prompt, table.codes_IL, sid_softmax)
+  for beams in (70, 100, 25):  # all leaves fit, so each is exhaustive
+    items, scores = search(inputs, jnp.asarray(excluded), beams)
+    assert items.shape == (3, min(beams, 70))
+    for b in range(3):
+      expected = by_score_and_popularity(exact, popularity, excluded[b])[:beams]
+      assert items[b, : len(expected)].tolist() == expected
+      np.testing.assert_allclose(scores[b, : len(expected)], exact[expected], atol=1e-5)
+      assert (items[b, len(expected) :] == -1).all()
+
+
+def test_a_narrow_beam_over_shared_sids_skips_leaves_that_are_excluded_whole():
+  model, table, trie, popularity = shared_world(4, items=60, leaves=30)
+  prompt = np.array([3, 14, 20, 25], np.int32)
+  inputs = {'tokens': jnp.asarray(prompt)[None], 'lengths': jnp.asarray([4], jnp.int32)}
+  excluded = np.full((1, 32), -1, np.int32)
+  search = jax.jit(lambda i, e: beam_search(model, trie, i, e, 6))
+  for round_ in range(3):
+    kept = [p for p in range(60) if p not in excluded]
+    beams = [()]
+    for level in range(3):
+      alive = table.codes_IL[kept] if level == 2 else table.codes_IL
+      prefixes = {tuple(codes[: level + 1].tolist()) for codes in alive}
+      grown = [p for p in sorted(prefixes) if p[:level] in beams]
+      best = np.argsort(-score(model, prompt, grown), kind='stable')[:6]
+      beams = [grown[i] for i in best]
+    sharing = [[i for i in kept if tuple(table.codes_IL[i].tolist()) == sid] for sid in beams]
+    expected = [i for s in sharing for i in sorted(s, key=lambda i: (-popularity[i], i))][:6]
+    items, _ = search(inputs, jnp.asarray(excluded))
+    assert items[0].tolist() == expected
+    excluded[0, 10 * round_ :][: len(sharing[0])] = sharing[0]  # the best leaf goes, whole

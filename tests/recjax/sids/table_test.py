@@ -38,7 +38,7 @@ def test_statistics_equal_counting():
 
 def test_statistics_of_kept_collisions():
   codes = np.array([[0, 1], [0, 1], [1, 1]], np.int32)
-  got = table_lib.SidTable(codes, (2, 2), 'q', deduplicated=False).statistics()
+  got = table_lib.SidTable(codes, (2, 2), 'q', collisions='keep').statistics()
   assert (got['unique_sids'], got['colliding_items'], got['largest_group']) == (2, 2, 2)
 
 

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.sids import quantizers
 from recjax.sids import table as table_lib
 from recjax.sids import trie as trie_lib
+from recjax.sids.quantizers import collisions
 
 SIZES = (4, 3, 5)
 
 
 def _table(seed, items=40):
   codes = np.random.default_rng(seed).integers(0, SIZES, (items, len(SIZES))).astype(np.int32)
-  codes, size = quantizers.deduplicate(codes)
+  codes, size = collisions.deduplicate(codes)
   return table_lib.SidTable(codes, (*SIZES, size), 'q')
 
 
@@ -58,12 +58,29 @@ def test_nodes_are_the_prefixes_in_order():
 
 def test_kept_collisions_share_a_leaf_in_item_order():
   codes = np.array([[1, 0], [0, 2], [1, 0], [0, 2], [0, 1], [1, 0]], np.int32)
-  table = table_lib.SidTable(codes, (2, 3), 'q', deduplicated=False)
+  table = table_lib.SidTable(codes, (2, 3), 'q', collisions='keep')
   trie = trie_lib.Trie.from_table(table)
   assert trie.max_leaf_items == 3
   assert _items_of(trie, (1, 0)) == [0, 2, 5]
   assert _items_of(trie, (0, 2)) == [1, 3]
   assert _items_of(trie, (0, 0)) == []
+
+
+def test_items_of_a_leaf_come_by_popularity_and_then_by_index():
+  codes = np.array([[1, 0], [0, 2], [1, 0], [0, 2], [0, 1], [1, 0]], np.int32)
+  table = table_lib.SidTable(codes, (2, 3), 'q', collisions='keep')
+  trie = trie_lib.Trie.from_table(table, popularity_I=np.array([4, 1, 9, 2, 50, 4]))
+  assert _items_of(trie, (1, 0)) == [2, 0, 5]
+  assert _items_of(trie, (0, 2)) == [3, 1]
+  for leaf in range(trie.num_nodes[-1]):
+    begin, end = trie.leaf_offsets[leaf : leaf + 2]
+    assert set(trie.item_leaves[trie.leaf_items[begin:end]].tolist()) == {leaf}
+  leaves = jnp.array([[2, 0], [1, 2]], jnp.int32)
+  items, exists = map(np.asarray, jax.jit(lambda trie, s: trie.items(s))(trie, leaves))
+  assert items.shape == exists.shape == (2, 2, 3)
+  for where in np.ndindex(2, 2):
+    begin, end = trie.leaf_offsets[int(leaves[where]) :][:2].tolist()
+    assert items[where][exists[where]].tolist() == trie.leaf_items[begin:end].tolist()
 
 
 def test_children_under_jit_equal_the_arrays():
@@ -85,7 +102,7 @@ def test_is_a_pytree_with_static_sizes():
   trie = trie_lib.Trie.from_table(_table(2))
   doubled = jax.tree.map(lambda x: x, trie)
   assert doubled.max_branch == trie.max_branch
-  assert len(jax.tree.leaves(trie)) == 2 * trie.levels + 2
+  assert len(jax.tree.leaves(trie)) == 2 * trie.levels + 3
   other = trie_lib.Trie.from_table(_table(3))
   assert jax.tree.structure(trie) != jax.tree.structure(other)
 

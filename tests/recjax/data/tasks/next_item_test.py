@@ -1,81 +1,144 @@
-"""next_item: windows in which each position is a target once, and tokens by hand."""
+"""next_item: what decoders and encoder–decoders read and learn, in words and in ids."""
 
-import collections
 import dataclasses
 
 import numpy as np
 import pytest
 
-from recjax.data.sequences import Sequences
-from recjax.data.tasks.next_item import NextItem, _windows
+from recjax.data.tasks import NextItem
+from tests.recjax.data.tasks.reading import example, pairs, read, sequence, sid
+
+BARE = NextItem(prompts=('{history}',), max_items=6)
 
 
-@pytest.mark.parametrize('max_items', [2, 3, 5, 8])
-def test_each_position_after_the_first_is_a_target_once(max_items):
-  rng = np.random.default_rng(max_items)
-  lengths = [0, 1, 2, max_items - 1, max_items, max_items + 1, *rng.integers(0, 40, 30)]
-  train = Sequences.from_lists([list(range(n)) for n in lengths])
-  seen = collections.Counter()
-  for start, size, context in zip(*_windows(train, max_items), strict=True):
-    user = int(np.searchsorted(train.offsets, start, side='right')) - 1
-    while start >= train.offsets[user + 1]:  # users without items share an offset
-      user += 1
-    first = start - train.offsets[user]
-    assert 1 <= context < size <= max_items
-    assert first + size <= lengths[user]
-    seen.update((user, first + k) for k in range(context, size))
-  assert seen == collections.Counter((u, k) for u, n in enumerate(lengths) for k in range(1, n))
+def test_a_decoder_learns_every_position_of_a_window(decoder_corpus):
+  corpus = decoder_corpus
+  component = NextItem(max_items=6)
+  items = sequence(corpus, 0)[:6]
+  for index, words in enumerate(component.wordings):
+    got = example(component, corpus, 0, index)
+    assert read(corpus, got.inputs) == f'<bos> {words.format(history=sid(corpus, items[0]))}'
+    assert read(corpus, got.targets) == sid(corpus, *items[1:])
+    assert got.learnt is None and got.history == (3,)
+    head = [corpus.dataset.vocabulary.bos_id, *corpus.dataset.vocabulary.encode(words[:-9])]
+    assert got.inputs[: got.history_start].tolist() == head
+    assert got.shorter(1).inputs.tolist() == head
 
 
-def test_long_users_keep_half_a_window_of_context():
-  _, sizes, contexts = _windows(Sequences.from_lists([list(range(30))]), 8)
-  assert sizes.tolist() == [8] * 7
-  assert contexts.tolist() == [1, 4, 4, 4, 4, 4, 6]  # the last window reaches back to be full
+def test_an_encoder_decoder_learns_one_position_an_example(encoder_decoder_corpus):
+  corpus = encoder_decoder_corpus
+  component = dataclasses.replace(BARE, max_items=4)
+  assert component.num_units(corpus) == len(pairs(corpus))
+  for unit, (u, p) in enumerate(pairs(corpus)):
+    items = sequence(corpus, u)
+    got = example(component, corpus, unit)
+    shown = items[max(0, p - 3) : p]
+    assert read(corpus, got.inputs) == f'{sid(corpus, *shown)} <eos>'
+    assert read(corpus, got.targets) == sid(corpus, items[p])
+    assert got.history == (3,) * len(shown) and got.history_start == 0
 
 
-def test_tokens_of_an_example_and_of_a_prompt(tiny_world):
-  config, dataset = tiny_world
-  component = dataclasses.replace(config.mixture['next_item'], prompt='rustic kettle')
-  task = NextItem(component, dataset, is_encoder_decoder=False)
-  vocabulary = dataset.vocabulary
-  head = [vocabulary.bos_id, *vocabulary.encode('rustic kettle')]
-  assert len(head) > 1
-  items = dataset.train[0][:8]
-  sids_IL = vocabulary.space.tokens(dataset.sids.codes_IL)
-  example = task.example(0, 0)
-  assert example.inputs.tolist() == head + sids_IL[items[0]].tolist()
-  assert example.targets.tolist() == sids_IL[items[1:]].ravel().tolist()
-  assert example.history == (len(head), len(head) + 3, 3)
-  assert example.without_oldest().inputs.tolist() == head
-  history = np.arange(12)
-  expected = head + sids_IL[5:12].ravel().tolist()
-  assert task.prompt(history).tolist() == expected
-  assert task.max_prompt_length == len(expected)
+def test_titles_are_read_and_not_learnt(decoder_corpus):
+  corpus = decoder_corpus
+  component = dataclasses.replace(BARE, show='both', title_tokens=50)
+  assert component.needs == {'titles'}
+  start, size, context = corpus.windows(6)[2]
+  assert context == 1
+  items, catalogue = corpus.train.values[start : start + size], corpus.dataset.items
+  lines = [f'{sid(corpus, i)} {catalogue[i].get("title", "")} <separator>' for i in items]
+  got = example(component, corpus, 2)
+  assert read(corpus, got.inputs) == ' '.join(f'<bos> {lines[0]}'.split())
+  targets = ' '.join([*lines[1:-1], sid(corpus, items[-1])])
+  assert read(corpus, got.targets) == ' '.join(targets.split())
+  space = corpus.dataset.vocabulary.space
+  assert got.learnt.tolist() == (got.targets >= space.sid_start).tolist()
+  cut = example(dataclasses.replace(component, title_tokens=2), corpus, 2)
+  assert cut.history[0] <= 3 + 2 + 1
 
 
-def test_names_of_tokens_can_be_read(tiny_world):
-  _, dataset = tiny_world
-  vocabulary = dataset.vocabulary
-  ids = [*vocabulary.encode('kettle'), vocabulary.special_id('<mask>')]
-  ids += vocabulary.space.tokens(np.array([3, 15, 1])).tolist()
-  assert vocabulary.decode(ids) == 'kettle <mask> <a_3> <b_15> <c_1>'
+def test_titles_alone_come_in_pairs_so_that_no_answer_is_read(decoder_corpus):
+  corpus = decoder_corpus
+  component = dataclasses.replace(BARE, show='title', title_tokens=50)
+  assert component.num_units(corpus) == len(pairs(corpus))
+  u, p = pairs(corpus)[3]
+  got = example(component, corpus, 3)
+  titles = [corpus.dataset.items[i]['title'] for i in sequence(corpus, u)[max(0, p - 5) : p]]
+  expected = ' '.join(f'{title} <separator>' for title in titles)
+  assert read(corpus, got.inputs) == f'<bos> {expected}'
+  assert read(corpus, got.targets) == sid(corpus, sequence(corpus, u)[p])
 
 
-def test_an_encoder_decoder_learns_one_position_an_example(tiny_world):
-  config, dataset = tiny_world
-  component = dataclasses.replace(config.mixture['next_item'], max_items=4)
-  task = NextItem(component, dataset, is_encoder_decoder=True)
-  sids_IL = dataset.vocabulary.space.tokens(dataset.sids.codes_IL)
-  assert len(task) == (dataset.train.lengths - 1).sum()
-  expected = []
-  for u in range(dataset.num_users):
-    items = dataset.train[u]
-    for p in range(1, len(items)):
-      history = sids_IL[items[max(0, p - 3) : p]].ravel().tolist()
-      expected.append(([*history, dataset.vocabulary.eos_id], sids_IL[items[p]].tolist()))
-  got = [task.example(unit, 0) for unit in range(len(task))]
-  assert [(e.inputs.tolist(), e.targets.tolist()) for e in got] == expected
-  longest = max(got, key=lambda e: len(e.inputs))
-  assert task.max_prompt_length == len(longest.inputs) == 10
-  assert longest.history == (0, 9, 3)
-  assert task.prompt(dataset.train[0]).tolist()[-1] == dataset.vocabulary.eos_id
+def test_gaps_and_events_follow_their_item_and_say_nothing_of_the_next(decoder_corpus):
+  corpus = decoder_corpus
+  component = dataclasses.replace(BARE, gaps=True, events=True)
+  assert component.needs == {'times', 'events'}
+  unit = next(n for n in range(40) if corpus.windows(6)[n][1:] == (6, 1))
+  start, size, _ = corpus.windows(6)[unit]
+  dataset, items = corpus.dataset, corpus.train.values
+  names = dataset.event_names
+  limits = (86_399, 172_800, 604_800, 2_678_400, 31_622_400)
+  words = (
+    'the same day',
+    'after a day',
+    'after days',
+    'after weeks',
+    'after months',
+    'after years',
+  )
+
+  def note(at):
+    text = f'({names[dataset.train_events[at]]})'
+    if at > start:
+      gap = dataset.train_times[at] - dataset.train_times[at - 1]
+      text = f'({words[sum(gap > limit for limit in limits)]}) {text}'
+    return text
+
+  lines = [f'{sid(corpus, items[at])} {note(at)}' for at in range(start, start + size)]
+  lines[-1] = sid(corpus, items[start + size - 1])
+  got = example(component, corpus, unit)
+  text = f'{read(corpus, got.inputs)} {read(corpus, got.targets)}'
+  assert text == f'<bos> {" ".join(lines)}'
+  assert got.learnt.sum() == 3 * (size - 1)
+  # The prompt of inference is what the last position of the window was learnt from.
+  prompt = component.inference_prompt(
+    corpus,
+    np.asarray(items[start : start + size - 1]),
+    np.asarray(dataset.train_times[start : start + size - 1]),
+    np.asarray(dataset.train_events[start : start + size - 1]),
+  )
+  whole = np.concatenate([got.inputs, got.targets])
+  last = note(start + size - 2)
+  assert read(corpus, prompt) == f'{read(corpus, whole[:-3])}'
+  assert read(corpus, prompt).endswith(last)
+  assert len(prompt) <= component.max_prompt_length(corpus)
+
+
+@pytest.mark.parametrize('show', ['sid', 'title', 'both'])
+def test_the_inference_prompt_is_what_was_learnt_from(decoder_corpus, encoder_decoder_corpus, show):
+  component = NextItem(max_items=5, show=show)
+  for corpus in (decoder_corpus, encoder_decoder_corpus):
+    longest = 0
+    for unit in range(0, component.num_units(corpus), 7):
+      got = example(component, corpus, unit)
+      if component._in_pairs(corpus):
+        first, position, _ = corpus.positions[unit]
+        history = corpus.train.values[first:position]
+        np.testing.assert_array_equal(component.inference_prompt(corpus, history), got.inputs)
+      else:
+        start, size, _ = corpus.windows(5)[unit]
+        history = corpus.train.values[start : start + size - 1]
+        whole = np.concatenate([got.inputs, got.targets])[:-3]
+        np.testing.assert_array_equal(component.inference_prompt(corpus, history), whole)
+      longest = max(longest, len(component.inference_prompt(corpus, history)))
+    assert longest <= component.max_prompt_length(corpus)
+
+
+def test_prompts_must_end_with_the_history():
+  with pytest.raises(ValueError, match=r'must end with \{history\}; got'):
+    NextItem(prompts=('{history} then',))
+  with pytest.raises(ValueError, match=r'must name \{history\} once; got'):
+    NextItem(prompts=('then',))
+  with pytest.raises(ValueError, match='max_items must be at least 2; got 1'):
+    NextItem(max_items=1)
+  with pytest.raises(ValueError, match='show must be one of sid, title, both'):
+    NextItem(show='asin')

@@ -4,13 +4,15 @@ import importlib.util
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 import tokenizers
 
 from data_prep import encoders
-from recjax import config
+from data_prep.encoders import batching
+from recjax import config, sharding
 
 WIDTH, FF, HEADS, LAYERS, POSITIONS = 12, 20, 3, 2, 128
 WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *(f'w{i}' for i in range(40))]
@@ -79,8 +81,9 @@ def folder(tmp_path):
   return tmp_path
 
 
-def _encode(texts, folder):
-  return encoders.encode(texts, config.Sids(encoder=str(folder)))
+def _encode(texts, folder, mesh=None, **fields):
+  mesh = mesh or sharding.make_mesh(config.Mesh())
+  return encoders.encode(texts, config.Sids(encoder=str(folder), **fields), mesh)
 
 
 def _norm(x, t, name):
@@ -146,6 +149,41 @@ def test_a_vector_depends_on_its_own_text_alone(folder):
   assert got.tobytes() == _encode(texts, folder).tobytes()
 
 
+def test_any_mesh_gives_the_same_vectors(folder, monkeypatch):
+  monkeypatch.setattr(batching, '_TOKENS', {'cpu': 64})
+  monkeypatch.setattr(batching, '_MAX_SHAPES', 2)
+  texts = [' '.join(f'w{(i + j) % 40}' for j in range(i % 17)) for i in range(90)]
+  auto = (jax.sharding.AxisType.Auto,) * 3
+  one = jax.make_mesh((1, 1, 1), sharding.AXES, auto, devices=jax.devices()[:1])
+  expected = _encode(texts, folder, one)
+  for sizes in ({'data': 8}, {'data': 2, 'fsdp': 2, 'tensor': 2}):
+    got = _encode(texts, folder, sharding.make_mesh(config.Mesh(**sizes)))
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_half_precision_is_near(folder):
+  texts = ['w1 w2 w3', 'w4', 'w9 w8 w7 w6 w5']
+  got, exact = _encode(texts, folder, encoder_dtype='bfloat16'), _encode(texts, folder)
+  assert got.dtype == np.float32
+  cosines = (got * exact).sum(axis=1)
+  assert cosines.min() > 0.99 and cosines.max() < 1 - 1e-7
+
+
+def test_texts_are_cut_where_the_config_or_the_folder_says(folder):
+  words = [f'w{i % 40}' for i in range(120)]
+  for own, wanted, kept in ((80, 0, 78), (80, 10, 8), (None, 0, 126)):
+    (folder / 'sentence_bert_config.json').write_text(json.dumps({'max_seq_length': own}))
+    cut = _encode([' '.join(words[:kept])], folder, encoder_max_tokens=wanted)
+    whole = _encode([' '.join(words)], folder, encoder_max_tokens=wanted)
+    np.testing.assert_allclose(whole, cut, atol=1e-6)
+  # Since version 6 the package writes it elsewhere.
+  (folder / 'sentence_bert_config.json').write_text('{}')
+  (folder / 'tokenizer_config.json').write_text(json.dumps({'model_max_length': 6}))
+  np.testing.assert_allclose(*_encode(['w1 w2 w3 w4', 'w1 w2 w3 w4 w5'], folder), atol=1e-6)
+  with pytest.raises(ValueError, match=r'at most 128.*got 129.*--config\.sids\.encoder_max_tokens'):
+    _encode(['w1'], folder, encoder_max_tokens=129)
+
+
 def test_half_precision_and_prefixed_tensors_are_read(folder):
   rounded = {name: value.astype(np.float16) for name, value in _tensors().items()}
   tensors = {'bert.' + name: value for name, value in rounded.items()}
@@ -167,8 +205,16 @@ def test_wrong_tensors_are_reported_together(folder):
 @pytest.mark.parametrize(
   ('name', 'value', 'message'),
   [
-    ('config.json', {'model_type': 'mpnet'}, "model_type must be 'bert'; got 'mpnet'"),
-    ('1_Pooling/config.json', {'pooling_mode_cls_token': True}, 'mean over tokens; got .*cls'),
+    (
+      'config.json',
+      {'model_type': 'mpnet'},
+      r"one of bert, .*; got 'mpnet'.*sentence_transformers:",
+    ),
+    ('1_Pooling/config.json', {'pooling_mode_cls_token': True}, 'mean over tokens; got cls_token'),
+    ('1_Pooling/config.json', {'pooling_mode': 'lasttoken'}, 'mean over tokens; got lasttoken'),
+    ('1_Pooling/config.json', {'pooling_mode': ['cls', 'mean']}, 'tokens; got cls, mean'),
+    ('config_sentence_transformers.json', {'default_prompt_name': 'q'}, "must not be set; got 'q'"),
+    ('config.json', {'model_type': 'bert', 'hidden_act': 'relu'}, "must be 'gelu'; got 'relu'"),
     ('modules.json', [{'type': 'a.Dense'}], 'Normalize; got Dense'),
   ],
 )
@@ -178,28 +224,50 @@ def test_other_models_are_refused(folder, name, value, message):
     _encode(['w1'], folder)
 
 
+@pytest.mark.parametrize('mode', ['mean', ['mean']])
+def test_poolings_as_newer_folders_name_them(folder, mode):
+  before = _encode(['w1 w2'], folder)
+  pooling = {'embedding_dimension': WIDTH, 'pooling_mode': mode, 'include_prompt': True}
+  (folder / '1_Pooling/config.json').write_text(json.dumps(pooling))
+  assert _encode(['w1 w2'], folder).tobytes() == before.tobytes()
+
+
 def test_input_files_are_what_is_read(folder):
-  names = {p.name for p in encoders.input_files(config.Sids(encoder=str(folder)))}
-  assert {'config.json', 'model.safetensors', 'tokenizer.json', 'modules.json'} <= names
-  assert encoders.input_files(config.Sids(encoder='tfidf')) == ()
+  (folder / 'README.md').write_text('of no matter')
+  assert set(encoders.input_files(str(folder))) == {
+    'config.json',
+    'model.safetensors',
+    'tokenizer.json',
+    'modules.json',
+    '1_Pooling/config.json',
+    'sentence_bert_config.json',
+  }
 
 
-@pytest.mark.parametrize('broken', ['no such folder', '', 'model.safetensors', 'tokenizer.json'])
-def test_what_is_missing_names_the_three_choices(folder, broken):
-  encoder = str(folder)
-  if '.' in broken:
+@pytest.mark.parametrize('broken', ['no such folder', '', 'config.json', 'nowhere.npy'])
+def test_what_is_no_encoder_names_the_choices(folder, broken):
+  encoder = broken
+  if broken == 'config.json':
+    encoder = str(folder)
     (folder / broken).unlink()
-  else:
-    encoder = broken
-  with pytest.raises(ValueError, match=r'`tfidf`.*`minilm`.*`make encoder`.*folder') as error:
-    _encode(['w1'], encoder)
+  with pytest.raises(
+    ValueError, match=r'`tfidf`.*`minilm`.*`make encoder`.*folder.*\.npy.*`sentence_tr'
+  ) as error:
+    encoders.input_files(encoder)
   assert broken in str(error.value)
 
 
-def test_minilm_without_its_package_names_the_three_choices(monkeypatch):
+@pytest.mark.parametrize('missing', ['model.safetensors', 'tokenizer.json'])
+def test_what_a_folder_lacks_is_named(folder, missing):
+  (folder / missing).unlink()
+  with pytest.raises(ValueError, match=rf'lacks {missing}.*--config\.sids\.encoder'):
+    encoders.input_files(str(folder))
+
+
+def test_minilm_without_its_package_names_the_choices(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ValueError, match=r'`tfidf`.*`make encoder`.*not installed'):
-    encoders.encode(['w1'], config.Sids(encoder='minilm'))
+    encoders.input_files('minilm')
 
 
 @pytest.mark.skipif(
@@ -207,6 +275,6 @@ def test_minilm_without_its_package_names_the_three_choices(monkeypatch):
 )
 def test_minilm_knows_what_is_alike():
   texts = ['lipstick in deep red', 'a crimson lip colour', 'shampoo for dry hair']
-  got = encoders.encode(texts, config.Sids(encoder='minilm'))
+  got = encoders.encode(texts, config.Sids(encoder='minilm'), sharding.make_mesh(config.Mesh()))
   assert got.shape == (3, 384)
   assert got[0] @ got[1] > got[0] @ got[2] + 0.2

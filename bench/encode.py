@@ -1,0 +1,75 @@
+"""Texts a second of a sentence encoder, beside sentence-transformers with the same weights in the same run.
+
+Both take turns, so that what else the machine does falls on both. Ours counts from texts to vectors,
+reading the weights and compiling included; the package's model is loaded beforehand. CPU seconds are those
+of all threads. The run fails where a vector is not the same: cosine below 0.9999.
+
+Command:  python -m bench.encode --items=data/beauty/interactions/items.jsonl     (after `make encoder` and
+          `pip install -r requirements-bench.txt`; items.jsonl is what --mode=prepare leaves)
+"""
+
+import json
+import sys
+import time
+
+from absl import app, flags
+import numpy as np
+import sentence_transformers
+
+from data_prep import encoders, texts
+from recjax import config as config_lib
+from recjax import sharding
+
+_ITEMS = flags.DEFINE_string('items', None, 'items.jsonl of a prepared folder.')
+_ENCODER = flags.DEFINE_string('encoder', 'minilm', 'minilm or a folder, as --config.sids.encoder.')
+_EVERY = flags.DEFINE_integer('every', 1, 'Every so many texts alone.')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'How often each encodes all texts.')
+_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
+_COSINE = 0.9999
+
+
+def _timed(encode) -> tuple[np.ndarray, float, float]:
+  """Vectors, wall seconds and CPU seconds of a call."""
+  wall, cpu = time.perf_counter(), time.process_time()
+  vectors_ID = encode()
+  return vectors_ID, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def main(_) -> None:
+  item_texts = [item['text'] for item in texts.read_items(_ITEMS.value)][:: _EVERY.value]
+  sids = config_lib.Sids(encoder=_ENCODER.value)
+  mesh = sharding.make_mesh(config_lib.Mesh())
+  folder = encoders.input_files(sids.encoder)['config.json'].parent
+  model = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True)
+  model.encode(item_texts[:32])
+  result = {'texts': len(item_texts), 'rounds': _ROUNDS.value}
+  seconds = []
+  for n in range(_ROUNDS.value):
+    ours_ID, *ours = _timed(lambda: encoders.encode(item_texts, sids, mesh))
+    theirs_ID, *theirs = _timed(lambda: model.encode(item_texts, normalize_embeddings=True))
+    seconds.append(ours + theirs)
+    cosines_I = (ours_ID.astype(np.float64) * theirs_ID).sum(axis=1)
+    print(
+      f'round {n + 1}: ours {ours[0]:.1f} s ({ours[1]:.1f} CPU s), sentence-transformers '
+      f'{theirs[0]:.1f} s ({theirs[1]:.1f} CPU s), least cosine {cosines_I.min():.7f}',
+      flush=True,
+    )
+    result['least_cosine'] = min(result.get('least_cosine', 1.0), float(cosines_I.min()))
+  median = np.median(seconds, axis=0).tolist()
+  names = ('seconds', 'cpu_seconds', 'their_seconds', 'their_cpu_seconds')
+  result |= dict(zip(names, median, strict=True))
+  result['texts_per_sec'] = len(item_texts) / median[0]
+  result['time_ratio'] = median[0] / median[2]  # below 1: ours is faster
+  result['cpu_time_ratio'] = median[1] / median[3]
+  for name, value in result.items():
+    print(f'{name:<20} {value:,.7g}')
+  if _OUT.value:
+    with open(_OUT.value, 'w') as f:
+      json.dump(result, f, indent=2)
+  if result['least_cosine'] < _COSINE:
+    sys.exit(f"every vector must be the package's: cosine {_COSINE} or more")
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['items'])
+  app.run(main)

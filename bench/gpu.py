@@ -1,0 +1,180 @@
+"""What a GPU is asked for: training speed beside the peer, attention paths that agree, decoding speed.
+
+Command, from a checkout on a machine with JAX, PyTorch and transformers for its GPU (about ten minutes each):
+  python -m bench.gpu --parts=attention,search,t5_base --out=t5_base.json
+  python -m bench.gpu --parts=gemma2_2b --out=gemma2_2b.json
+  python -m bench.gpu --tiny --out=tiny.json      (the same road in a minute, also on the CPU)
+
+A part that is a size trains it in bfloat16 with packed rows of 1,024 tokens, in a process of its own (see
+`bench.train_step`), then the peer, eager and compiled.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # a part beside us has the GPU too
+
+from absl import app, flags
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench.circumstances import circumstances, show, start_with_huge_pages, write
+from bench.train_step import SIDS, SMALL, make_config, text_rows
+from recjax import models
+from recjax.decode.beam import beam_search
+from recjax.models import attention
+from recjax.sids.table import SidTable
+from recjax.sids.token_space import TokenSpace
+from recjax.sids.trie import Trie
+
+_PARTS = flags.DEFINE_list('parts', ['attention', 'search', 't5_base', 'gemma2_2b'], 'In order.')
+_TINY = flags.DEFINE_bool('tiny', False, 'Small shapes: whether everything runs.')
+_BATCH = flags.DEFINE_integer('batch', 8, 'Rows of a training batch.')
+_SEARCH_MODEL = flags.DEFINE_string('search_model', 'gemma3_270m', 'What decodes, untrained.')
+
+# B, T, query heads, key heads, head width, soft-cap, window
+ATTENTION = {
+  'gemma3_270m local': (8, 1024, 4, 1, 256, 0.0, 512),
+  'qwen3_0_6b': (8, 1024, 16, 8, 128, 0.0, 0),
+  'gemma2_2b': (8, 1024, 8, 4, 256, 50.0, 0),
+}
+
+
+def _median_seconds(run, repeats: int = 10) -> float:
+  """Of calls that wait for the device, after one that compiles."""
+  jax.block_until_ready(run())
+  seconds = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    seconds.append(time.perf_counter() - start)
+  return float(np.median(seconds))
+
+
+def check_attention(
+  B: int, T: int, N: int, K: int, H: int, softcap: float, window: int
+) -> dict[str, Any]:
+  """Each path in bfloat16 on packed rows, against the plain one in float32, forward and backward.
+
+  Returns:
+    The path that 'auto' takes; of each path that serves the case its seconds forward and backward, and the
+    largest differences of the result and of the gradients, over the largest values.
+  """
+  keys = jax.random.split(jax.random.key(0), 4)
+  shapes = ((B, T, N, H), (B, T, K, H), (B, T, K, H), (B, T, N, H))
+  q, k, v, weights = (
+    jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)
+  )
+  q = q * H**-0.5
+  segments, positions = np.divmod(np.arange(T, dtype=np.int32), max(T // 4, 1))
+  segments, positions = (
+    jnp.broadcast_to(jnp.asarray(x), (B, T)) for x in (segments + 1, positions)
+  )
+  mask, distance = attention.attention_mask(segments, segments, positions, positions)
+  mask = mask & (distance < window) if window else mask
+  packed = attention.PackedCausal(segments, jnp.int32(window), (window,))
+
+  def run(path, dtype):
+    def scalar(q, k, v):
+      x = attention.attend(q, k, v, mask, softcap, packed=packed, implementation=path)
+      return jnp.sum(x.astype(jnp.float32) * weights), x
+
+    arguments = [x.astype(dtype) for x in (q, k, v)]
+    both = jax.jit(jax.grad(scalar, argnums=(0, 1, 2), has_aux=True))
+    return lambda: both(*arguments)
+
+  def difference(ours, theirs):
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    return max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in pairs)
+
+  expected_gradients, expected = run('plain', jnp.float32)()
+  half = [x.astype(jnp.bfloat16) for x in (q, k)]
+  result = {'auto': attention.choose('auto', *half, softcap, packed=packed)}
+  for path in ('plain', 'xla', 'cudnn'):
+    if attention.choose(path, *half, softcap, packed=packed) != path:
+      continue
+    gradients, x = jax.tree.map(lambda x: x.astype(jnp.float32), run(path, jnp.bfloat16)())
+    result |= {
+      f'{path}_seconds': _median_seconds(run(path, jnp.bfloat16)),
+      f'{path}_difference': difference(x, expected),
+      f'{path}_gradient_difference': difference(gradients, expected_gradients),
+    }
+  return result
+
+
+def search_speed(name: str, items: int, users: int, prompt: int, beams: int) -> dict[str, Any]:
+  """Users a second of the constrained beam search in bfloat16, over random SIDs and full prompts."""
+  config = make_config(name, 'bfloat16')
+  space = TokenSpace(text_rows(name), SIDS)
+  rng = np.random.default_rng(0)
+  codes = np.unique(rng.integers(0, SIDS[0], (2 * items, len(SIDS)), dtype=np.int32), axis=0)
+  codes = rng.permutation(codes)[:items]
+  trie = jax.tree.map(jnp.asarray, Trie.from_table(SidTable(codes, SIDS, 'random')))
+  graph, params = nnx.split(models.build(config.model, space, config.seed))
+  prompts = {
+    'tokens': jnp.asarray(rng.integers(1, space.size, (users, prompt), dtype=np.int32)),
+    'lengths': jnp.full(users, prompt, jnp.int32),
+  }
+  excluded = jnp.asarray(rng.integers(0, items, (users, 20), dtype=np.int32))
+
+  @jax.jit
+  def search(params, trie, prompts, excluded):
+    return beam_search(nnx.merge(graph, params), trie, prompts, excluded, beams, 'level')
+
+  seconds = _median_seconds(lambda: search(params, trie, prompts, excluded))
+  return {
+    'search_model': name,
+    'items': len(codes),
+    'users_a_batch': users,
+    'prompt_tokens': prompt,
+    'beams': beams,
+    'search_seconds': seconds,
+    'search_users_per_sec': users / seconds,
+  }
+
+
+def train(name: str) -> list[dict[str, Any]]:
+  """What `bench.train_step` writes of a size, in a process of its own."""
+  shape = {'rows': _BATCH.value, 'row_length': 1024, 'decoder_row_length': 256, 'segments': 8}
+  if _TINY.value:
+    shape = {'rows': 2, 'row_length': 32, 'decoder_row_length': 16, 'segments': 2, 'steps': 1}
+  with tempfile.TemporaryDirectory() as folder:
+    out = pathlib.Path(folder) / 'result.json'
+    flags_of = {'models': name, 'dtype': 'bfloat16', 'commit': 'as above', 'out': out} | shape
+    command = [sys.executable, '-m', 'bench.train_step']
+    command += [f'--{flag}={value}' for flag, value in flags_of.items()]
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+      return [{'model': name, 'failed': f'exit code {done.returncode}'}]
+    return json.loads(out.read_text())
+
+
+def main(_) -> None:
+  results: dict[str, Any] = {'circumstances': circumstances()}
+  show(results['circumstances'])
+  for part in _PARTS.value:
+    if part == 'attention':
+      cases = {'tiny': (2, 32, 4, 2, 8, 0.0, 8)} if _TINY.value else ATTENTION
+      results[part] = {name: check_attention(*case) for name, case in cases.items()}
+      for name, result in results[part].items():
+        show({'attention': name} | result)
+    elif part == 'search':
+      sizes = (64, 4, 16, 8) if _TINY.value else (100_000, 128, 256, 40)
+      results[part] = search_speed(SMALL if _TINY.value else _SEARCH_MODEL.value, *sizes)
+      show(results[part])
+    else:
+      results[part] = train(SMALL if _TINY.value else part)
+    write(results)  # after each part: a lease may end
+
+
+if __name__ == '__main__':
+  start_with_huge_pages()
+  app.run(main)

@@ -1,0 +1,77 @@
+"""Bytes that training keeps on the devices, by size and by what is trained: counted from the real state's shapes.
+
+Activations, the loss's blocks and XLA's own temporaries come on top; they grow with the batch (a run on the
+device says so where they do not fit; `--config.model.remat=full` and smaller batches take less).
+
+Command:  python -m bench.memory --sizes=t5_base,gemma3_270m,gemma2_2b [--rank=16]
+"""
+
+import math
+from typing import Any
+
+from absl import app, flags
+import jax
+
+from bench.circumstances import write
+from bench.train_step import SIDS, text_rows
+from recjax import config as config_lib
+from recjax import optim, sharding
+from recjax import state as state_lib
+from recjax.models.t5 import SIZES as T5_SIZES
+from recjax.sids.token_space import TokenSpace
+
+WAYS = ('full', 'lora', 'sid_rows')
+
+_SIZES = flags.DEFINE_list(
+  'sizes',
+  'flan_t5_base,flan_t5_xl,gemma3_270m,gemma3_1b,gemma2_2b,gemma3_4b,gemma2_9b,qwen3_0_6b,qwen3_4b',
+  'Published sizes, by name.',
+)
+_RANK = flags.DEFINE_integer('rank', 16, 'Of the adapters.')
+
+
+def _bytes(tree: Any) -> int:
+  return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def kept(size: str, way: str, rank: int = 16) -> dict[str, int]:
+  """Bytes of `parameters`, `gradients` and `optimizer`, all float32 under AdamW.
+
+  Args:
+    size: a published size, by name, with four SID levels of 256 codes.
+    way: of WAYS: every parameter is trained; adapters on all kernels; the rows of SID tokens alone.
+    rank: of the adapters.
+  """
+  config_dict = config_lib.defaults(source='synthetic', name='memory')
+  config_dict.model.update(size=size, family='t5' if size in T5_SIZES else 'gemma')
+  if way == 'lora':
+    config_dict.model.lora_rank = rank
+  if way == 'sid_rows':
+    config_dict.optim.groups = config_lib.ordered(
+      sid=config_lib.group('tables/sid'), rest=config_lib.group('', frozen=True)
+    )
+  config = config_lib.from_config_dict(config_dict)
+  tx = optim.optimizer(config.optim, config.num_train_steps)
+  space, mesh = TokenSpace(text_rows(size), SIDS), sharding.make_mesh(config.mesh)
+  state = state_lib.abstract_state(config, space, tx, mesh)
+  return {
+    'parameters': _bytes(state.params),
+    'gradients': _bytes(optim.split(state.params, config.optim)[0]),
+    'optimizer': _bytes(state.opt_state),
+  }
+
+
+def main(_) -> None:
+  print('GB kept by training (float32, AdamW): parameters, gradients, moments\n')
+  print(f'| size | parameters | full | adapters of rank {_RANK.value} | SID rows alone |')
+  print('|---|---|---|---|---|')
+  results = {}
+  for size in _SIZES.value:
+    found = results[size] = {way: kept(size, way, _RANK.value) for way in WAYS}
+    sums = ' | '.join(f'{sum(of.values()) / 1e9:.1f}' for of in found.values())
+    print(f'| {size} | {found["full"]["parameters"] // 4:,} | {sums} |', flush=True)
+  write(results)
+
+
+if __name__ == '__main__':
+  app.run(main)

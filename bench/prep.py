@@ -1,0 +1,241 @@
+"""How long preparation takes: co-occurrence beside a Python loop, logs of millions, semantic neighbours.
+
+Command:  python -m bench.prep --raw_dir=FOLDER   (the raw files of Amazon Sports; several minutes)
+"""
+
+import collections
+from collections.abc import Callable, Iterator
+from concurrent import futures
+import contextlib
+import json
+import multiprocessing
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+from absl import app, flags
+from etils import epath
+import numpy as np
+
+from data_prep import (
+  cooccurrence,
+  interactions,
+  log_writer,
+  relations,
+  semantic_neighbours,
+  splits,
+  stages,
+)
+from data_prep.sources import amazon
+from recjax import config as config_lib
+from recjax.data.sequences import Sequences
+
+_PARTS = flags.DEFINE_list('parts', ['sports', 'logs', 'semantic'], 'What to measure.')
+_RAW_DIR = flags.DEFINE_string('raw_dir', None, 'sports: the folder of its raw files.')
+_MILLIONS = flags.DEFINE_list('millions', ['1', '3', '10'], 'logs: interactions of each log.')
+_SCRATCH = flags.DEFINE_string('scratch', None, 'logs: where to write; None: a temporary folder.')
+_VECTORS = flags.DEFINE_list('vectors', ['100000', '384'], 'semantic: items and width.')
+_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
+
+GIB = 2**30
+
+
+class Meter:
+  """Seconds and peak memory of the parts of a process.
+
+  Attributes:
+    parts: seconds of the clock and of all cores, and the largest resident memory of the process while
+      the part ran, in GiB.
+  """
+
+  def __init__(self):
+    self.parts: dict[str, dict[str, float]] = {}
+
+  @contextlib.contextmanager
+  def part(self, name: str) -> Iterator[None]:
+    # Linux forgets the peak of a process that writes 5 here.
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+    start, cpu_start = time.perf_counter(), time.process_time()
+    yield
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    status = pathlib.Path('/proc/self/status').read_text()
+    peak = int(status.split('VmHWM:')[1].split()[0]) * 1024
+    self.parts[name] = {'seconds': seconds, 'cpu_seconds': cpu_seconds, 'peak_gib': peak / GIB}
+
+
+def synthetic_log(num_interactions: int, seed: int = 0) -> interactions.RawLog:
+  """A log with a tenth as many items and an eighth as many users, in the order of time.
+
+  60 % of the interactions are spread evenly over the items, the others follow Zipf's law. Users have
+  4 interactions and more, 8 in the mean, so that a 5-core drops a fringe and keeps most.
+  """
+  rng = np.random.default_rng(seed)
+  num_items, num_users = num_interactions // 10, num_interactions // 8
+  lengths = 3 + rng.geometric(0.2, num_users + num_users // 50)
+  users = np.repeat(np.arange(len(lengths)), lengths)[:num_interactions]
+  law = np.cumsum(1 / np.arange(1, num_items + 1))
+  even = np.tile(np.arange(num_items), 6)
+  popular = np.searchsorted(law, rng.random(num_interactions - len(even)) * law[-1])
+  items = rng.permutation(np.concatenate([even, popular]))
+  order = rng.permutation(num_interactions)
+  return interactions.RawLog(
+    users=_ids('A', 12, len(lengths))[users[order]],
+    items=(item_ids := _ids('B', 9, num_items))[items],
+    times=1_400_000_000 + np.arange(num_interactions) * 5,
+    item_records={
+      item: {'title': f'Item {item} of brand {n % 997}'} for n, item in enumerate(item_ids)
+    },
+  )
+
+
+def _ids(letter: str, digits: int, number: int) -> np.ndarray:
+  """Ids whose order is not that of their numbers."""
+  scattered = np.arange(number, dtype=np.uint64) * np.uint64(0x9E3779B97) % np.uint64(16**9)
+  return np.array([f'{letter}{n:0{digits}X}' for n in scattered.tolist()])
+
+
+def measure_log(num_interactions: int, folder: str) -> dict[str, Any]:
+  """Prepares a synthetic log in `folder` up to the collaborative relations, as `--mode=prepare` does."""
+  meter, root = Meter(), epath.Path(folder)
+  config = config_lib.defaults(source='synthetic', name='bench')
+  config.mixture.near = config_lib.component('collaborative_neighbours')
+  config.relations.backfill = False
+  config = config_lib.from_config_dict(config)
+  with meter.part('the log itself'):
+    raw = [synthetic_log(num_interactions)]
+
+  def run(out: epath.Path) -> dict[str, Any]:
+    records = raw[0].item_records
+    with meter.part('5-core, sorted'):
+      log = interactions.clean(raw[0], 5)
+    raw.clear()
+    with meter.part('split'):
+      arrays = splits.split(log, 'leave_one_out', (), 0)
+    with meter.part('artifacts'):
+      return log_writer.write(log, arrays, records, out)
+
+  start = time.perf_counter()
+  stages.run_stage(root, stages.Stage('interactions', run))
+  written = time.perf_counter() - start
+  with meter.part('co-occurrence, top 10'):
+    stages.run_stage(root, relations.stage(config, root))
+  inside = sum(meter.parts[name]['seconds'] for name in ('5-core, sorted', 'split', 'artifacts'))
+  made = stages.read_manifest(root / 'interactions')['summary']
+  return {
+    'interactions': num_interactions,
+    'kept': {name: made[name] for name in ('interactions', 'users', 'items')},
+    'parts': meter.parts,
+    'hashes_seconds': written - inside,
+    'seconds': written + meter.parts['co-occurrence, top 10']['seconds'],
+    'peak_gib': max(part['peak_gib'] for part in meter.parts.values()),
+  }
+
+
+def measure_sports(raw_dir: str) -> dict[str, Any]:
+  """Co-occurrence of the training part of Sports, counted by us and by a loop over dictionaries."""
+  data = config_lib.Data(source='amazon2014', name='sports', category='Sports_and_Outdoors')
+  log = interactions.clean(amazon.load(data, epath.Path(raw_dir)), 5)
+  arrays = splits.split(log, 'leave_one_out', (), 0)
+  train = Sequences(arrays['train_items'], arrays['train_offsets'])
+  users = [train[u].tolist() for u in range(len(train))]
+  num_items = len(log.item_ids)
+  ours, counts = _seconds(
+    lambda: cooccurrence.cooccurrence_counts(train, num_items, 5, 'none'), repeats=9
+  )
+  loop, looped = _seconds(lambda: loop_counts(users, 5), repeats=3)
+  lists, _ = _seconds(
+    lambda: relations.collaborative(train, num_items, config_lib.Relations()), repeats=3
+  )
+  if {(i, j): n for i, row in looped.items() for j, n in row.items()} != dict(counts.todok()):
+    raise AssertionError('the loop counts other pairs')
+  return {
+    'interactions': len(train.values),
+    'pairs': counts.nnz,
+    'seconds': ours,
+    'loop_seconds': loop,
+    'ratio': loop / ours,
+    'seconds_with_top_10': lists,
+  }
+
+
+def loop_counts(users: list[list[int]], window: int) -> dict[int, dict[int, int]]:
+  """Co-occurrence by a plain loop over dictionaries."""
+  counts = collections.defaultdict(lambda: collections.defaultdict(int))
+  for items in users:
+    for position, item in enumerate(items):
+      for other in items[position + 1 : position + 1 + window]:
+        if other != item:
+          counts[item][other] += 1
+          counts[other][item] += 1
+  return counts
+
+
+def _seconds(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+  """The time of the fastest of some runs, and what the last one returned."""
+  seconds = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    result = run()
+    seconds.append(time.perf_counter() - start)
+  return min(seconds), result
+
+
+def measure_semantic(num_items: int, width: int) -> dict[str, Any]:
+  """The ten nearest of random vectors."""
+  vectors_ID = np.random.default_rng(0).normal(size=(num_items, width)).astype(np.float32)
+  meter = Meter()
+  with meter.part('semantic'):
+    semantic_neighbours.semantic(vectors_ID, 10)
+  return {'items': num_items, 'width': width, **meter.parts['semantic']}
+
+
+def _in_a_child(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+  """Runs in a process of its own, so that its memory is its own."""
+  with futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+    return pool.submit(function, *args).result()
+
+
+def _print_logs(logs: list[dict[str, Any]]) -> None:
+  print(f'{"":<24}' + ''.join(f'{log["interactions"]:>22,}' for log in logs))
+  for name in logs[0]['parts']:
+    parts = [log['parts'][name] for log in logs]
+    print(
+      f'{name:<24}' + ''.join(f'{p["seconds"]:>11.2f} s {p["peak_gib"]:5.2f} GiB' for p in parts)
+    )
+  print(f'{"hashes":<24}' + ''.join(f'{log["hashes_seconds"]:>11.2f} s {"":9}' for log in logs))
+  print(
+    f'{"all but the log itself":<24}'
+    + ''.join(f'{log["seconds"]:>11.2f} s {log["peak_gib"]:5.2f} GiB' for log in logs)
+  )
+  per_million = [1e6 * log['seconds'] / log['interactions'] for log in logs]
+  print(f'{"seconds per million":<24}' + ''.join(f'{s:>11.2f} s {"":9}' for s in per_million))
+
+
+def main(_) -> None:
+  result: dict[str, Any] = {}
+  if 'sports' in _PARTS.value:
+    if _RAW_DIR.value is None:
+      raise app.UsageError('--raw_dir must name the folder of the raw files of Sports')
+    sports = result['sports'] = _in_a_child(measure_sports, _RAW_DIR.value)
+    for name, value in sports.items():
+      print(f'{name:<24}{value:>11,.3f}')
+  if 'logs' in _PARTS.value:
+    logs = result['logs'] = []
+    for millions in _MILLIONS.value:
+      with tempfile.TemporaryDirectory(dir=_SCRATCH.value) as folder:
+        logs.append(_in_a_child(measure_log, round(1e6 * float(millions)), folder))
+    _print_logs(logs)
+  if 'semantic' in _PARTS.value:
+    near = result['semantic'] = _in_a_child(measure_semantic, *map(int, _VECTORS.value))
+    print(
+      f'the 10 nearest of {near["items"]:,} × {near["width"]}: {near["seconds"]:.1f} s '
+      f'({near["cpu_seconds"]:.1f} s of cores), '
+      f'{near["peak_gib"]:.2f} GiB'
+    )
+  if _OUT.value:
+    pathlib.Path(_OUT.value).write_text(json.dumps(result, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,145 @@
+"""Semantic IDs side by side: each quantizer on texts, on company, on both; and a published table.
+
+For each the seconds of its stage (with the quality report), collisions, codes used, perplexity, the
+variance left, the neighbours kept in its own vectors and in those of both, and the purity of its first
+codes. With --train also the recall@10 of identical short trainings on a fixed sample of users.
+What is finished in --scratch is not done again.
+
+Command:  python -m bench.sids --config=configs/beauty.py:cpu --config.data.raw_dir=FOLDER --scratch=FOLDER
+          [--letter=FOLDER/letter_sids.json] [--train --config.num_train_steps=300 --config.optim.warmup_steps=50]
+"""
+
+from collections.abc import Mapping
+import json
+import shutil
+import time
+from typing import Any
+
+from absl import app, flags
+from etils import epath
+from ml_collections import config_flags
+import numpy as np
+
+from data_prep import files, prepare
+from recjax import config as config_lib
+from recjax import sharding
+from recjax.data.dataset import Dataset
+from recjax.evaluate import evaluate, sample_rows
+from recjax.recommend import Recommender
+from recjax.sids import quality
+from recjax.train import train
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+_SCRATCH = flags.DEFINE_string('scratch', None, 'A folder for everything made.', required=True)
+_LETTER = flags.DEFINE_string('letter', None, "LETTER's table of the catalogue, JSON.")
+_TRAIN = flags.DEFINE_boolean('train', False, 'Train on each, alike.')
+_USERS = flags.DEFINE_integer('users', 4000, 'Test users of the sample.')
+_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
+
+QUANTIZERS = ('residual_kmeans', 'rqvae')
+SOURCES = ('text', 'cooccurrence', 'both')
+
+
+def _variants() -> dict[str, dict[str, Any]]:
+  """By name the fields of `sids` that make a variant."""
+  variants = {
+    f'{quantizer}-{source}': {'quantizer': quantizer, 'source': source}
+    for quantizer in QUANTIZERS
+    for source in SOURCES
+  }
+  if _LETTER.value:
+    variants['letter'] = {
+      'quantizer': 'import',
+      'table': _LETTER.value,
+      'codes': (256,) * 4,
+      'collisions': 'keep',
+    }
+  return variants
+
+
+def _config(folder: epath.Path, sids: Mapping[str, Any]) -> config_lib.Config:
+  fields = _CONFIG.value.copy_and_resolve_references()
+  fields.data.prepared_dir = str(folder)
+  fields.sids.update(sids)
+  return config_lib.from_config_dict(fields)
+
+
+def _measure(name: str, sids: Mapping[str, Any], base: epath.Path) -> dict[str, Any]:
+  """Prepares a variant on top of what all share, and reads its quality."""
+  folder = base.parent / name
+  if not folder.exists():
+    shutil.copytree(base, folder)
+  start = time.perf_counter()
+  prepare.prepare(_config(folder, sids))
+  seconds = time.perf_counter() - start
+  found = json.loads((folder / 'sids' / quality.FILE).read_text())
+  sid_table = Dataset.load(folder).sids
+  names = (files.TEXT_VECTORS, files.COOCCURRENCE_VECTORS)
+  both_ID = np.concatenate([files.load(base / name) for name in names], axis=1)
+  codes_IQ = sid_table.codes_IL[:, : sid_table.quantized_levels]
+  own = found['neighbours_kept']
+  return {
+    'seconds': round(seconds, 1),
+    'colliding': found['colliding_items'],
+    'used': [level['used'] for level in found['levels'][: sid_table.quantized_levels]],
+    'perplexity': [
+      round(level['perplexity']) for level in found['levels'][: sid_table.quantized_levels]
+    ],
+    'variance_left': found['reconstruction_error'] and found['reconstruction_error'][-1],
+    'neighbours': own and own['recall'],
+    'neighbours_both': quality.neighbours_kept(codes_IQ, both_ID)['recall'],
+    'purity': found['purity'] and found['purity']['purity'],
+  }
+
+
+def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[str, Any]:
+  """Trains on a variant and evaluates its best checkpoint on a sample of test users."""
+  config = _config(scratch / name, sids)
+  dataset = Dataset.load(config.prepared_folder)
+  mesh = sharding.make_mesh(config.mesh)
+  recommender = Recommender(config, dataset, mesh)
+  start = time.perf_counter()
+  params, _ = train(config, scratch / 'runs' / name, dataset, recommender, mesh)
+  rows = sample_rows(dataset.num_rows('test'), _USERS.value, config.seed)
+  metrics = evaluate(recommender, params, dataset, 'test', config.eval.ks, rows)
+  return {
+    'recall@10': round(metrics['recall@10'], 4),
+    'stderr': round(metrics['recall@10_stderr'], 4),
+    'train_seconds': round(time.perf_counter() - start, 1),
+  }
+
+
+def _once(path: epath.Path, make) -> dict[str, Any]:
+  """What `make` returned when it was called for this file, now or earlier."""
+  if not path.exists():
+    path.write_text(json.dumps(make()))
+  return json.loads(path.read_text())
+
+
+def _cell(value: Any) -> str:
+  if value is None:
+    return '–'
+  return '/'.join(map(str, value)) if isinstance(value, list) else f'{value}'
+
+
+def main(_) -> None:
+  scratch = epath.Path(_SCRATCH.value)
+  scratch.mkdir(parents=True, exist_ok=True)
+  base = prepare.prepare(_config(scratch / 'base', {'source': 'both'}))
+  results = {}
+  for name, sids in _variants().items():
+    results[name] = _once(scratch / f'{name}.json', lambda n=name, s=sids: _measure(n, s, base))
+    if _TRAIN.value:
+      path = scratch / f'{name}-train.json'
+      results[name] |= _once(path, lambda n=name, s=sids: _trained(n, s, scratch))
+  columns = list(next(iter(results.values())))
+  rows = [['', *columns], *([name, *map(_cell, row.values())] for name, row in results.items())]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  for row in rows:
+    print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+  if _OUT.value:
+    epath.Path(_OUT.value).write_text(json.dumps(results, indent=2))
+
+
+if __name__ == '__main__':
+  app.run(main)

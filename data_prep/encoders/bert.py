@@ -1,0 +1,220 @@
+"""all-MiniLM-L6-v2, or another BERT sentence encoder in its folder layout, in JAX."""
+
+import collections
+from collections.abc import Sequence
+import functools
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import numpy as safetensors
+import tokenizers
+
+from data_prep.encoders import batching, layout
+from recjax import sharding
+
+REQUIRED_FILES = ('config.json', 'model.safetensors', 'tokenizer.json')
+
+# Parameter → (tensor in the file, its shape there in fields of config.json). Matrices are stored as
+# [out, in] and used as [in, out].
+_EMBEDDING_TENSORS = {
+  'word': ('embeddings.word_embeddings.weight', ('vocab_size', 'hidden_size')),
+  'position': (
+    'embeddings.position_embeddings.weight',
+    ('max_position_embeddings', 'hidden_size'),
+  ),
+  'type': ('embeddings.token_type_embeddings.weight', ('type_vocab_size', 'hidden_size')),
+  'norm_scale': ('embeddings.LayerNorm.weight', ('hidden_size',)),
+  'norm_bias': ('embeddings.LayerNorm.bias', ('hidden_size',)),
+}
+_LAYER_TENSORS = {
+  'query': ('attention.self.query.weight', ('hidden_size', 'hidden_size')),
+  'query_bias': ('attention.self.query.bias', ('hidden_size',)),
+  'key': ('attention.self.key.weight', ('hidden_size', 'hidden_size')),
+  'key_bias': ('attention.self.key.bias', ('hidden_size',)),
+  'value': ('attention.self.value.weight', ('hidden_size', 'hidden_size')),
+  'value_bias': ('attention.self.value.bias', ('hidden_size',)),
+  'out': ('attention.output.dense.weight', ('hidden_size', 'hidden_size')),
+  'out_bias': ('attention.output.dense.bias', ('hidden_size',)),
+  'attention_norm_scale': ('attention.output.LayerNorm.weight', ('hidden_size',)),
+  'attention_norm_bias': ('attention.output.LayerNorm.bias', ('hidden_size',)),
+  'up': ('intermediate.dense.weight', ('intermediate_size', 'hidden_size')),
+  'up_bias': ('intermediate.dense.bias', ('intermediate_size',)),
+  'down': ('output.dense.weight', ('hidden_size', 'intermediate_size')),
+  'down_bias': ('output.dense.bias', ('hidden_size',)),
+  'ff_norm_scale': ('output.LayerNorm.weight', ('hidden_size',)),
+  'ff_norm_bias': ('output.LayerNorm.bias', ('hidden_size',)),
+}
+
+
+def model_files(folder: epath.Path) -> dict[str, epath.Path]:
+  """The files that decide what `encode` returns, by their place in the folder.
+
+  Raises:
+    ValueError: one is missing; the folder holds another kind of model.
+  """
+  missing = [name for name in REQUIRED_FILES if not (folder / name).exists()]
+  if missing:
+    raise ValueError(f'{folder} lacks {", ".join(missing)}. Set --config.sids.encoder')
+  _check_architecture(folder)
+  layout.check_mean_pooling(folder)
+  optional = [name for name in layout.OPTIONAL_FILES if (folder / name).exists()]
+  return {name: folder / name for name in (*REQUIRED_FILES, *optional)}
+
+
+def encode(
+  texts: Sequence[str],
+  folder: epath.Path,
+  max_tokens: int,
+  dtype: str,
+  mesh: jax.sharding.Mesh,
+  parts: epath.Path | None,
+) -> np.ndarray:
+  """Encodes texts as sentence-transformers does: mean of the last layer over the tokens, length one.
+
+  The model is that of Devlin et al., "BERT" (NAACL 2019), the pooling that of Reimers and Gurevych,
+  "Sentence-BERT" (EMNLP 2019, section 3).
+
+  Args:
+    texts: one text an item; empty ones are allowed.
+    folder: one that `model_files` accepts.
+    max_tokens: where texts are cut, special tokens included; 0: as the folder says, else 256.
+    dtype: of matrix products and what lies between them; norms and the mean are float32.
+    mesh: rows of a batch are spread over it; the weights are on every device.
+    parts: see `batching.encode`.
+
+  Returns:
+    float32 `[I, D]`, rows of length one.
+
+  Raises:
+    ValueError: tensors are missing or misshaped.
+  """
+  bert = layout.read_json(folder / 'config.json')
+  tokenizer = tokenizers.Tokenizer.from_str((folder / 'tokenizer.json').read_text())
+  tokenizer.no_padding()
+  tokenizer.enable_truncation(
+    layout.max_tokens(folder, max_tokens, bert['max_position_embeddings'])
+  )
+  lowers = layout.lowers(folder)
+
+  def ids(chunk: list[str]) -> list[list[int]]:
+    chunk = [text.lower() for text in chunk] if lowers else chunk
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(chunk)]
+
+  parameters = _load_parameters(folder / 'model.safetensors', bert, dtype)
+  parameters = jax.device_put(parameters, sharding.replicated(mesh))
+  heads, epsilon = bert['num_attention_heads'], bert.get('layer_norm_eps', 1e-12)
+  forward = jax.jit(functools.partial(_forward, heads=heads, epsilon=epsilon))
+  return batching.encode(
+    batching.tokenized(texts, ids),
+    functools.partial(forward, parameters),
+    bert['hidden_size'],
+    mesh,
+    parts,
+  )
+
+
+def _check_architecture(folder: epath.Path) -> None:
+  bert = layout.read_json(folder / 'config.json')
+  required = {'model_type': 'bert', 'hidden_act': 'gelu', 'position_embedding_type': 'absolute'}
+  for name, must in required.items():
+    if bert.get(name, must) != must:
+      raise ValueError(
+        f'{folder / "config.json"}: {name} must be {must!r}; got {bert[name]!r}. '
+        'Set --config.sids.encoder'
+      )
+
+
+def _load_parameters(path: epath.Path, bert: dict, dtype: str) -> dict[str, dict[str, np.ndarray]]:
+  """`embeddings`, and `layers` with the layers stacked along a first axis.
+
+  Tables and matrices are of `dtype`, with query, key and value side by side; the rest is float32.
+  """
+  tensors = safetensors.load(path.read_bytes())
+  prefix = 'bert.' if 'bert.embeddings.word_embeddings.weight' in tensors else ''
+  problems = []
+
+  def take(name: str, fields: tuple[str, ...]) -> np.ndarray:
+    shape = tuple(bert[field] for field in fields)
+    tensor = tensors.get(prefix + name)
+    if tensor is None or tensor.shape != shape:
+      got = 'missing' if tensor is None else f'of shape {list(tensor.shape)}'
+      problems.append(f'{prefix + name} must have shape {list(shape)} but is {got}')
+      return np.zeros(shape, np.float32)
+    tensor = tensor.astype(jnp.dtype(dtype) if len(shape) == 2 else np.float32)
+    is_matrix = len(shape) == 2 and not name.startswith('embeddings')
+    return tensor.T if is_matrix else tensor
+
+  embeddings = {key: take(name, fields) for key, (name, fields) in _EMBEDDING_TENSORS.items()}
+  layers = collections.defaultdict(list)
+  for layer in range(bert['num_hidden_layers']):
+    for key, (name, fields) in _LAYER_TENSORS.items():
+      layers[key].append(take(f'encoder.layer.{layer}.{name}', fields))
+  if problems:
+    raise ValueError(f'{path} does not fit its config.json: ' + '; '.join(problems))
+  stacked = {key: np.stack(values) for key, values in layers.items()}
+  for end in ('', '_bias'):
+    parts = [stacked.pop(name + end) for name in ('query', 'key', 'value')]
+    stacked['qkv' + end] = np.concatenate(parts, axis=-1)
+  return {'embeddings': embeddings, 'layers': stacked}
+
+
+def _forward(
+  parameters: dict, tokens_BT: jax.Array, lengths_B: jax.Array, *, heads: int, epsilon: float
+) -> jax.Array:
+  """Unit vectors `[B, D]` of the first `lengths_B` tokens of every row."""
+  embeddings = parameters['embeddings']
+  B, T = tokens_BT.shape
+  dtype = embeddings['word'].dtype
+  # On accelerators a float32 product is one of bfloat16 or TF32 unless it is asked for.
+  precision = 'highest' if dtype == jnp.float32 else 'default'
+  is_token_BT = jnp.arange(T)[None, :] < lengths_B[:, None]
+  bias_BNTS = jnp.where(is_token_BT, 0.0, -1e30)[:, None, None, :]
+  x_BTD = embeddings['word'][tokens_BT].astype(jnp.float32)
+  x_BTD += (embeddings['position'][None, :T] + embeddings['type'][:1, None]).astype(jnp.float32)
+  # Rows below are (b, t): XLA:CPU is fastest at plain matrix products.
+  x_RD = x_BTD.reshape(B * T, -1)
+  x_RD = _layer_norm(x_RD, embeddings['norm_scale'], embeddings['norm_bias'], epsilon)
+
+  def layer(x_RD: jax.Array, p: dict) -> tuple[jax.Array, None]:
+    qkv_RE = _dense(x_RD.astype(dtype), p['qkv'], p['qkv_bias'])
+    q, k, v = (
+      x.reshape(B, T, heads, -1).transpose(0, 2, 1, 3) for x in jnp.split(qkv_RE, 3, axis=-1)
+    )
+    mixed_BNTH = _attention(q, k, v, bias_BNTS)
+    mixed_RD = mixed_BNTH.transpose(0, 2, 1, 3).reshape(B * T, -1)
+    x_RD += _dense(mixed_RD, p['out'], p['out_bias'])
+    x_RD = _layer_norm(x_RD, p['attention_norm_scale'], p['attention_norm_bias'], epsilon)
+    h_RF = _dense(x_RD.astype(dtype), p['up'], p['up_bias'])
+    h_RF = jax.nn.gelu(h_RF, approximate=False)
+    x_RD += _dense(h_RF, p['down'], p['down_bias'])
+    return _layer_norm(x_RD, p['ff_norm_scale'], p['ff_norm_bias'], epsilon), None
+
+  with jax.default_matmul_precision(precision):
+    x_RD, _ = jax.lax.scan(layer, x_RD, parameters['layers'])
+  mean_BD = jnp.where(is_token_BT[..., None], x_RD.reshape(B, T, -1), 0).sum(1)
+  mean_BD /= lengths_B[:, None]
+  return mean_BD / jnp.linalg.norm(mean_BD, axis=1, keepdims=True)
+
+
+def _attention(q: jax.Array, k: jax.Array, v: jax.Array, bias_BNTS: jax.Array) -> jax.Array:
+  """`[B, N, T, H]` from queries, keys and values of that shape."""
+  scores_BNTS = jnp.einsum('BNTH,BNSH->BNTS', q, k, preferred_element_type=jnp.float32)
+  scores_BNTS = scores_BNTS * q.shape[-1] ** -0.5 + bias_BNTS
+  weights_BNTS = jnp.exp(scores_BNTS - scores_BNTS.max(axis=-1, keepdims=True))
+  mixed_BNTH = jnp.einsum('BNTS,BNSH->BNTH', weights_BNTS.astype(v.dtype), v)
+  # Dividing what is mixed is H divisions a query, dividing the weights were T.
+  return (mixed_BNTH / weights_BNTS.sum(-1, keepdims=True)).astype(v.dtype)
+
+
+def _dense(x_RD: jax.Array, weight_DF: jax.Array, bias_F: jax.Array) -> jax.Array:
+  return x_RD @ weight_DF + bias_F[None].astype(x_RD.dtype)
+
+
+def _layer_norm(
+  x_RD: jax.Array, scale_D: jax.Array, bias_D: jax.Array, epsilon: float
+) -> jax.Array:
+  centred = x_RD - x_RD.mean(-1, keepdims=True)
+  variance = jnp.square(centred).mean(-1, keepdims=True)
+  return centred * jax.lax.rsqrt(variance + epsilon) * scale_D[None] + bias_D[None]

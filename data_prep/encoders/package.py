@@ -1,0 +1,89 @@
+"""Any model of the package sentence-transformers, where it is installed: slower, but it knows them all."""
+
+from collections.abc import Sequence
+import importlib.util
+import pathlib
+
+from etils import epath
+import numpy as np
+
+from data_prep.encoders import resumable
+
+PREFIX = 'sentence_transformers:'
+_TEXTS_A_BATCH = 1024  # the package cuts them further
+
+
+def model_files(name: str) -> dict[str, epath.Path]:
+  """The files of a model's folder, by their place in it; hidden ones are left out.
+
+  Args:
+    name: a folder, or a model of the hub that was fetched before: nothing is downloaded here.
+
+  Raises:
+    ValueError: the package is not installed, or there is no such model on this machine.
+  """
+  folder = _folder(name)
+  paths = [path for path in sorted(folder.rglob('*')) if path.is_file()]
+  named = {path.relative_to(folder).as_posix(): epath.Path(path) for path in paths}
+  return {
+    place: path for place, path in named.items() if not any(p[0] == '.' for p in place.split('/'))
+  }
+
+
+def _folder(name: str) -> pathlib.Path:
+  must = f'sids.encoder={PREFIX}{name} must'
+  if importlib.util.find_spec('sentence_transformers') is None:
+    raise ValueError(
+      f'{must} find the package sentence-transformers, which is not installed. Install it (pip install '
+      'sentence-transformers), or set --config.sids.encoder to another encoder'
+    )
+  if pathlib.Path(name).is_dir():
+    return pathlib.Path(name)
+  import huggingface_hub  # comes with sentence-transformers
+
+  repository = name if '/' in name else f'sentence-transformers/{name}'
+  try:
+    return pathlib.Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f'{must} name a folder, or a model of the hub that this machine has fetched: neither is there. '
+      f'Fetch it once (hf download {repository}), or set --config.sids.encoder to another encoder'
+    ) from error
+
+
+def encode(
+  texts: Sequence[str], name: str, max_tokens: int, dtype: str, parts: epath.Path | None
+) -> np.ndarray:
+  """What `SentenceTransformer(name).encode` gives, of length one.
+
+  Args:
+    texts: one text an item.
+    name: see `model_files`.
+    max_tokens: where texts are cut; 0: as the model says.
+    dtype: of the model's weights, and so of what it computes.
+    parts: see `resumable.run`.
+
+  Returns:
+    float32 `[I, D]`.
+
+  Raises:
+    ValueError: see `model_files`.
+  """
+  folder = _folder(name)
+  import sentence_transformers  # not there everywhere, and slow to import
+  import torch
+
+  model = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True)
+  model = model.to(getattr(torch, dtype)).eval()
+  if max_tokens:
+    model.max_seq_length = max_tokens
+
+  def vectors(rows: np.ndarray | list[int]) -> np.ndarray:
+    return model.encode(
+      [texts[row] for row in rows], normalize_embeddings=True, show_progress_bar=False
+    )
+
+  order = np.argsort([-len(text) for text in texts], kind='stable')
+  batches = np.split(order, range(_TEXTS_A_BATCH, len(order), _TEXTS_A_BATCH))
+  width = vectors([0]).shape[1]
+  return resumable.run(batches, lambda n: vectors(batches[n]), len(texts), width, parts)

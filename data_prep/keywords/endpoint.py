@@ -1,0 +1,209 @@
+"""One OpenAI-compatible endpoint over HTTP: at a given pace, asked again where that may help."""
+
+from collections.abc import Callable
+import datetime
+import email.utils
+import http.client
+import json
+import random
+import ssl
+import threading
+import time
+from typing import Any, TypeVar
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from recjax import config as config_lib
+
+_TEMPERATURE_AGAIN = 0.5  # after nonsense: at temperature 0 a model would repeat itself
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 2.0, 60.0
+_MAX_RETRY_AFTER_S = 900.0  # an endpoint that wants a longer pause has no quota left today
+_MAX_BODY = 1 << 24  # bytes
+_TRANSIENT = (
+  http.client.HTTPException,
+  OSError,
+)  # URLError, timeouts and cut connections among them
+_AGAIN = (408, 425, 429)  # and 500 to 599
+_ADVICE = {
+  401: 'Set the environment variable that --config.keywords.api_key_variable names to a valid key',
+  403: 'The key may not use this model: see --config.keywords.model and the endpoint',
+  404: 'Check --config.keywords.url (up to and without /chat/completions) and --config.keywords.model',
+}
+
+T = TypeVar('T')
+
+
+class GaveUpError(Exception):
+  """A question was not answered in all its attempts; the message says what the last one gave."""
+
+
+class StoppedError(Exception):
+  """Another question failed, and this one was not asked to its end."""
+
+
+class _Again(Exception):
+  """An attempt failed in a way that another may not; perhaps the endpoint said when."""
+
+  def __init__(self, problem: str, after: float | None = None, nonsense: bool = False):
+    super().__init__(problem)
+    self.after, self.nonsense = after, nonsense
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+  """A redirect would carry the key to another server, and turn the question into a GET."""
+
+  def redirect_request(self, *args: Any) -> None:
+    return None
+
+
+class Endpoint:
+  """Asks chat completions of a model. Threads may share it: the pace is that of all together.
+
+  Args:
+    section: `url`, `model`, `requests_per_minute`, `max_retries`, `timeout`.
+    key: sent as a bearer token; empty: none is sent. It is in no message.
+    first_pause: seconds before the second attempt; each further pause is twice as long, all of them
+      times a random number in [0.5, 1.5].
+
+  Attributes:
+    stop: once set, no more is asked.
+  """
+
+  def __init__(
+    self, section: config_lib.Keywords, key: str = '', first_pause: float = _FIRST_PAUSE_S
+  ):
+    self._section, self._key, self._first_pause = section, key, first_pause
+    self._url = section.url.rstrip('/') + '/chat/completions'
+    self._gap = 60.0 / section.requests_per_minute
+    self._next_turn, self._turns = 0.0, threading.Lock()
+    self._sends_temperature = True
+    self.stop = threading.Event()
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+    if urllib.parse.urlsplit(section.url).hostname in ('localhost', '127.0.0.1', '::1'):
+      handlers.append(urllib.request.ProxyHandler({}))  # a proxy would look on its own machine
+    self._opener = urllib.request.build_opener(*handlers)
+
+  def ask(
+    self, messages: list[dict[str, str]], parse: Callable[[str], T]
+  ) -> tuple[T, dict[str, Any]]:
+    """Asks until there is an answer that `parse` takes.
+
+    Args:
+      messages: the chat so far.
+      parse: raises ValueError where the model's text is no answer.
+
+    Returns:
+      What `parse` made of the text, and the `usage` that the endpoint counted (perhaps empty).
+
+    Raises:
+      ValueError: the endpoint refuses the request in a way that asking again would not change.
+      GaveUpError: every attempt failed.
+      StoppedError: `stop` was set.
+    """
+    temperature = 0.0
+    for attempt in range(self._section.max_retries + 1):
+      self._wait_for_turn()
+      try:
+        return self._attempt(messages, parse, temperature)
+      except _Again as again:
+        problem = str(again)
+        if again.nonsense:
+          temperature = _TEMPERATURE_AGAIN
+        if (again.after or 0) > _MAX_RETRY_AFTER_S:
+          problem += f', and asks for a pause of {again.after:,.0f} s'
+          break
+        if attempt < self._section.max_retries:
+          self._pause(attempt, again.after)
+    raise GaveUpError(f'{problem} ({attempt + 1} attempts)')
+
+  def _wait_for_turn(self) -> None:
+    with self._turns:
+      now = time.monotonic()
+      turn = max(now, self._next_turn)
+      self._next_turn = turn + self._gap
+    if self.stop.wait(turn - now):
+      raise StoppedError
+
+  def _pause(self, attempt: int, after: float | None) -> None:
+    if after is not None:
+      with self._turns:  # for every thread
+        self._next_turn = max(self._next_turn, time.monotonic() + after)
+      return
+    pause = min(self._first_pause * 2**attempt, _MAX_PAUSE_S) * random.uniform(0.5, 1.5)
+    if self.stop.wait(pause):
+      raise StoppedError
+
+  def _attempt(
+    self, messages: list[dict[str, str]], parse: Callable[[str], T], temperature: float
+  ) -> tuple[T, dict[str, Any]]:
+    body = self._post(messages, temperature)
+    try:
+      answer = json.loads(body)
+      content = answer['choices'][0]['message']['content']
+    except (ValueError, KeyError, IndexError, TypeError):
+      content = None
+    if not isinstance(content, str):
+      said = self._hide(body[:200].decode(errors='replace'))
+      raise _Again(f'the body is no chat completion: {said!r}')
+    try:
+      parsed = parse(content)
+    except ValueError as error:
+      raise _Again(self._hide(str(error)), nonsense=True) from None
+    usage = answer.get('usage')
+    return parsed, usage if isinstance(usage, dict) else {}
+
+  def _post(self, messages: list[dict[str, str]], temperature: float) -> bytes:
+    fields = {'model': self._section.model, 'messages': messages}
+    with_temperature = self._sends_temperature
+    if with_temperature:
+      fields['temperature'] = temperature
+    headers = {'Content-Type': 'application/json', 'Accept': 'application/json'}
+    if self._key:
+      headers['Authorization'] = f'Bearer {self._key}'
+    request = urllib.request.Request(self._url, json.dumps(fields).encode(), headers)
+    try:
+      with self._opener.open(request, timeout=self._section.timeout) as response:
+        body = response.read(_MAX_BODY)
+        if response.length:  # of what was announced and did not come
+          raise http.client.IncompleteRead(body, response.length)
+        return body
+    except urllib.error.HTTPError as error:
+      with error:
+        self._refused(error, with_temperature)
+    except _TRANSIENT as error:
+      reason = getattr(error, 'reason', error)
+      if isinstance(reason, ssl.SSLCertVerificationError):
+        raise ValueError(f'{self._url} has no valid certificate: {reason.verify_message}') from None
+      raise _Again(self._hide(f'{type(reason).__name__}: {reason}')) from None
+
+  def _refused(self, error: urllib.error.HTTPError, with_temperature: bool) -> None:
+    """Raises what an HTTP status means."""
+    try:
+      body = error.read(_MAX_BODY).decode(errors='replace')
+    except _TRANSIENT:
+      body = ''
+    said = self._hide(' '.join(f'HTTP {error.code} {error.reason} {body}'.split())[:300])
+    if error.code in _AGAIN or 500 <= error.code <= 599:
+      raise _Again(said, _retry_after(error.headers.get('Retry-After')))
+    if error.code == 400 and 'temperature' in body and with_temperature:
+      self._sends_temperature = False  # some models have only one
+      raise _Again(said, after=0.0)
+    advice = _ADVICE.get(error.code, 'Check --config.keywords.url and --config.keywords.model')
+    raise ValueError(f'{self._url} refuses the request: {said}. {advice}')
+
+  def _hide(self, text: str) -> str:
+    return text.replace(self._key, '***') if self._key else text
+
+
+def _retry_after(value: str | None) -> float | None:
+  """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
+  try:
+    return max(float(value), 0.0)
+  except (TypeError, ValueError):
+    pass
+  try:
+    date = email.utils.parsedate_to_datetime(value)
+    return max((date - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
+  except (TypeError, ValueError):  # of a date without a zone too
+    return None

@@ -1,0 +1,49 @@
+"""Keywords that somebody published for a SID table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from data_prep.keywords.groups import Group
+from recjax.sids import keywords
+
+_FIELD = 'keywords.file'
+_SHOWN = 5  # tokens that a message names
+
+
+def entries(
+  path: epath.Path, groups: Sequence[Group], items: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+  """The entries of a file in TS-Rec's format, in the order of the groups; their words as they are.
+
+  Entries of tokens that no item has are left out.
+
+  Args:
+    path: the file.
+    groups: of every used token.
+    items: not looked at.
+
+  Raises:
+    ValueError: the file is not of that format, lacks used tokens, or says nothing of one.
+  """
+  by_token = {entry['token']: entry for entry in keywords.read(path, _FIELD)}
+  missing = [group.token for group in groups if group.token not in by_token]
+  if missing:
+    more = len(by_token) - (len(groups) - len(missing))
+    raise ValueError(
+      f'{path} must have an entry for each of the {len(groups)} SID tokens that items have; '
+      f'{len(missing)} are missing: {_names(missing)}. It has {more} of other tokens, so it may belong '
+      'to another SID table. Set --config.keywords.file, or --config.keywords.teacher=ctfidf'
+    )
+  found = [by_token[group.token] for group in groups]
+  if silent := [e['token'] for e in found if not e['keywords'] or not e['description'].strip()]:
+    raise ValueError(
+      f'every entry of {path} must have keywords and a description; {len(silent)} have not: '
+      f'{_names(silent)}. Set --config.{_FIELD}'
+    )
+  return found
+
+
+def _names(tokens: list[str]) -> str:
+  return ', '.join(tokens[:_SHOWN]) + (', …' if len(tokens) > _SHOWN else '')

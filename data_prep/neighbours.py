@@ -1,0 +1,113 @@
+"""Lists of neighbours, one an item, as flat arrays."""
+
+from collections.abc import Iterator
+import dataclasses
+
+from etils import epath
+import numpy as np
+
+from data_prep import files
+from recjax.data.sequences import Sequences
+
+_ENTRIES_AT_ONCE = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+  """For every item a list of others with the strength of each.
+
+  Attributes:
+    items: the lists, `[I]` of them.
+    strengths: float32, one for each of `items.values`.
+  """
+
+  items: Sequences
+  strengths: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.items)
+
+  def save(self, folder: epath.Path, name: str, strengths: str) -> None:
+    """Writes `<name>_items.npy`, `<name>_offsets.npy` and `<name>_<strengths>.npy`."""
+    files.save(folder / f'{name}_items.npy', self.items.values.astype(np.int32))
+    files.save(folder / f'{name}_offsets.npy', self.items.offsets.astype(np.int64))
+    files.save(folder / f'{name}_{strengths}.npy', self.strengths.astype(np.float32))
+
+  def take(self, rows: np.ndarray) -> 'Neighbours':
+    """The lists `rows`, in that order."""
+    places = Sequences(np.arange(len(self.strengths)), self.items.offsets).take(rows)
+    return Neighbours(
+      Sequences(self.items.values[places.values], places.offsets), self.strengths[places.values]
+    )
+
+  def keep(self, mask: np.ndarray) -> 'Neighbours':
+    """Only the entries of the mask, `[sum of lengths]`."""
+    offsets = np.concatenate([[0], np.cumsum(mask)])[self.items.offsets]
+    return Neighbours(Sequences(self.items.values[mask], offsets), self.strengths[mask])
+
+  def first(self, k: int) -> 'Neighbours':
+    """Every list cut after k entries."""
+    starts = np.repeat(self.items.offsets[:-1], self.items.lengths)
+    return self.keep(np.arange(len(self.strengths)) - starts < k)
+
+  def strongest(self, k: int, ranks_I: np.ndarray) -> 'Neighbours':
+    """The k strongest of every list, in order; of equally strong ones the lower rank comes first.
+
+    Args:
+      k: lists may be shorter.
+      ranks_I: a permutation of 0 … I - 1.
+    """
+    by_rank_I = np.argsort(ranks_I)
+    rank_bits = np.uint64((len(ranks_I) - 1).bit_length())
+    # One sort of 64 bits: row in the block | strength | rank.
+    most_rows = 1 << (32 - int(rank_bits))
+    kept = []
+    for rows in row_blocks(self.items.offsets, _ENTRIES_AT_ONCE, most_rows):
+      offsets = self.items.offsets[rows.start : rows.stop + 1]
+      entries, lengths = slice(offsets[0], offsets[-1]), np.diff(offsets)
+      keys = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths) << np.uint64(32)
+      keys = (keys | _descending(self.strengths[entries])) << rank_bits
+      keys |= ranks_I[self.items.values[entries]].astype(np.uint64)
+      keys.sort()
+      ranks = keys & ((np.uint64(1) << rank_bits) - np.uint64(1))
+      block = Neighbours(
+        Sequences(by_rank_I[ranks.astype(np.int64)].astype(np.int32), offsets - offsets[0]),
+        _from_descending((keys >> rank_bits).astype(np.uint32)),
+      )
+      kept.append(block.first(k))
+    return concatenate(kept)
+
+
+def concatenate(parts: list[Neighbours]) -> Neighbours:
+  """The lists of all parts, one after the other."""
+  lengths = np.concatenate([np.zeros(1, np.int64), *(part.items.lengths for part in parts)])
+  return Neighbours(
+    Sequences(
+      np.concatenate([np.zeros(0, np.int32), *(part.items.values for part in parts)]),
+      np.cumsum(lengths),
+    ),
+    np.concatenate([np.zeros(0, np.float32), *(part.strengths for part in parts)]),
+  )
+
+
+def row_blocks(offsets: np.ndarray, most_entries: int, most_rows: int) -> Iterator[slice]:
+  """Cuts rows of `offsets[i + 1] - offsets[i]` entries into blocks of at least one row each."""
+  first, rows = 0, len(offsets) - 1
+  while first < rows:
+    fits = int(np.searchsorted(offsets, offsets[first] + most_entries, side='right')) - 1
+    stop = max(first + 1, min(fits, first + most_rows, rows))
+    yield slice(first, stop)
+    first = stop
+
+
+def _descending(values: np.ndarray) -> np.ndarray:
+  """Finite float32 as 32 bits in the opposite order (in uint64), both zeros as one."""
+  bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)
+  # The bits of positive floats grow with them; those of negative ones shrink.
+  ascending = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+  return (~ascending).astype(np.uint64)
+
+
+def _from_descending(bits: np.ndarray) -> np.ndarray:
+  ascending = ~bits
+  return np.where(ascending >> 31, ascending & np.uint32(0x7FFFFFFF), ~ascending).view(np.float32)

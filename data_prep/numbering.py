@@ -1,0 +1,63 @@
+"""Raw ids as numbers: in the order of the sorted ids, so that held-out interactions renumber nothing."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def factorise(*columns: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
+  """The different strings of some columns, sorted by code points, and each column as int32 indices.
+
+  Raises:
+    ValueError: a column holds something else than valid text.
+  """
+  texts = [chunk for column in columns for chunk in _texts(column).chunks]
+  encoded = pa.chunked_array(texts, pa.large_string()).dictionary_encode().combine_chunks()
+  order = pc.sort_indices(encoded.dictionary).to_numpy()  # UTF-8 sorts as code points do
+  place = np.empty(len(order), np.int32)
+  place[order] = np.arange(len(order), dtype=np.int32)
+  ends = np.cumsum([len(column) for column in columns])
+  codes = np.split(place[encoded.indices.to_numpy()], ends[:-1])
+  return encoded.dictionary.take(pa.array(order)).to_pylist(), codes
+
+
+def _texts(column: np.ndarray) -> pa.ChunkedArray:
+  try:
+    array = pa.array(np.asarray(column))
+  except (pa.ArrowException, UnicodeError) as error:
+    raise ValueError(f'ids and kinds of events must be valid text; {error}') from error
+  is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+  if array.null_count or not (is_text or len(array) == 0):
+    raise ValueError(f'ids and kinds of events must be text; got an array of {array.type}')
+  array = array.cast(pa.large_string())
+  return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+
+
+def renumber(
+  ids: list[str], columns: Sequence[np.ndarray], more: Iterable[str] = ()
+) -> tuple[list[str], list[np.ndarray]]:
+  """Drops the ids that no column uses, adds those of `more`, and numbers what is left in its order.
+
+  Args:
+    ids: sorted.
+    columns: int32 indices of `ids`.
+    more: further ids, known or not.
+
+  Returns:
+    The ids left, sorted, and the columns as int32 indices of them.
+  """
+  more = set(more)
+  is_used = np.zeros(len(ids), bool)
+  for column in columns:
+    is_used[column] = True
+  used = [ids[i] for i in np.flatnonzero(is_used)]
+  left = sorted(more.union(used)) if more else used
+  place = np.full(len(ids), -1, np.int32)
+  if more:
+    index = {name: i for i, name in enumerate(left)}
+    place[is_used] = [index[name] for name in used]
+  else:
+    place[is_used] = np.arange(len(left))
+  return left, [place[column] for column in columns]

@@ -1,0 +1,95 @@
+"""`C.item.json` of LC-Rec and MiniOneRec: item index → title, description, brand, categories.
+
+Descriptions may be a Python list spelled as text; categories are one path, parts separated by commas.
+"""
+
+import json
+from typing import Any
+
+from etils import epath
+
+from data_prep.sources import raw_files, records
+
+
+def read_object(path: epath.Path) -> dict[str, Any]:
+  """A file that holds one JSON object.
+
+  Raises:
+    ValueError: it does not, or a key occurs twice; the message names the file, and the line if known.
+  """
+  with raw_files.opened(path) as stream:
+    content = stream.read()
+  try:
+    value = json.loads(content.decode('utf-8-sig'), object_pairs_hook=_unique)
+  except json.JSONDecodeError as error:
+    raise ValueError(f'{path}:{error.lineno}: must be JSON, whole; {error.msg}') from None
+  except UnicodeDecodeError as error:
+    line = content.count(b'\n', 0, error.start) + 1
+    raise ValueError(f'{path}:{line}: must be text in UTF-8; {error.reason}') from None
+  except (RecursionError, _TwiceError) as error:
+    raise ValueError(f'{path}: must be JSON; {error}') from None
+  if not isinstance(value, dict):
+    raise ValueError(f'{path}: must hold one JSON object; got {records.short(value)}')
+  return value
+
+
+class _TwiceError(Exception):
+  """A key occurs twice in an object; Python would keep the last one without a word."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  result = dict(pairs)
+  if len(result) < len(pairs):
+    seen = set()
+    twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+    raise _TwiceError(f'the key {twice!r} occurs twice in one object')
+  return result
+
+
+def item_records(path: epath.Path) -> dict[str, dict[str, Any]]:
+  """The records of all items, by index as text.
+
+  Raises:
+    ValueError: the file is no JSON object of objects, or a field is of a wrong kind; the message names
+      file and item.
+  """
+  rows = read_object(path)
+  if not rows:
+    raise ValueError(f'{path}: must hold items; it holds none')
+  for item, row in rows.items():
+    if not isinstance(row, dict):
+      raise ValueError(f'{path}: item {item}: must be a JSON object; got {records.short(row)}')
+  items = list(rows)
+  return records.catalogue(rows.items(), _FIELDS, lambda row: f'{path}: item {items[row]}')
+
+
+def index(value: Any) -> str:
+  """An item's index as the text that names it.
+
+  Raises:
+    ValueError: it is neither an integer nor text.
+  """
+  if isinstance(value, bool) or not isinstance(value, int | str):
+    raise ValueError(f'an item must be an index; got {records.short(value)}')
+  return str(value)
+
+
+def _description(value: Any) -> str:
+  if isinstance(value, str) and value.startswith('['):
+    try:
+      value = records.literal_list(value)
+    except ValueError:
+      return value  # a text that begins so
+  return records.texts(value)
+
+
+def _categories(value: Any) -> list[list[str]] | None:
+  return records.path([part.strip() for part in records.text(value).split(',')])
+
+
+_FIELDS = {
+  'title': ('title', records.text),
+  'brand': ('brand', records.text),
+  'description': ('description', _description),
+  'categories': ('categories', _categories),
+}

@@ -1,0 +1,245 @@
+"""Reads the text of an optimised HLO module: its instructions, and how often each of them runs."""
+
+from collections.abc import Callable, Iterator
+import itertools
+import math
+import operator
+import re
+from typing import Any, NamedTuple
+
+_BITS = {'pred': 8, 'bf16': 16, 'c64': 64, 'c128': 128, 'token': 0, 'opaque': 0}
+_MOST_TRIPS = 1 << 16  # of a loop whose count must be found by running its counter
+_INTEGERS: dict[str, Callable[[int, int], int]] = {
+  'add': operator.add,
+  'subtract': operator.sub,
+  'multiply': operator.mul,
+  'minimum': min,
+  'maximum': max,
+  'LT': operator.lt,
+  'LE': operator.le,
+  'GT': operator.gt,
+  'GE': operator.ge,
+  'NE': operator.ne,
+}
+
+
+class Shape(NamedTuple):
+  dtype: str
+  sizes: tuple[int, ...]
+
+  @property
+  def bytes(self) -> int:
+    bits = _BITS.get(self.dtype)
+    if bits is None:  # f32, s8, u4, f8e4m3fn
+      bits = int(re.match(r'[a-z]+(\d+)', self.dtype)[1])
+    return -(-math.prod(self.sizes) * bits // 8)
+
+
+class Instruction(NamedTuple):
+  """One line.
+
+  Attributes:
+    type: of the result, with its layout.
+    operands: names of instructions of the same computation.
+    inside: what stands in the parentheses after the opcode.
+    attributes: what follows them.
+  """
+
+  name: str
+  type: str
+  opcode: str
+  operands: tuple[str, ...]
+  inside: str
+  attributes: str
+
+  @property
+  def shapes(self) -> list[Shape]:
+    """Of the result; several of a tuple."""
+    return [
+      Shape(dtype, tuple(int(n) for n in sizes.split(',') if n))
+      for dtype, sizes in re.findall(r'([a-z]\w*)\[([\d,]*)\]', self.type)
+    ]
+
+  def attribute(self, pattern: str) -> str | None:
+    """The first group of a regular expression that is searched in the attributes."""
+    found = re.search(pattern, self.attributes)
+    return found and found[1]
+
+
+class Computation(NamedTuple):
+  name: str
+  instructions: dict[str, Instruction]
+  root: str
+
+  def operands(self, instruction: Instruction) -> list[Instruction]:
+    return [self.instructions[name] for name in instruction.operands]
+
+
+class Program(NamedTuple):
+  """A module; `devices` is how many run it."""
+
+  computations: dict[str, Computation]
+  entry: str
+  devices: int
+
+
+def _closing(text: str, start: int) -> int:
+  """The place behind the parenthesis that closes the one at `start`."""
+  depth = 0
+  for i in range(start, len(text)):
+    depth += (text[i] == '(') - (text[i] == ')')
+    if not depth:
+      return i + 1
+  raise ValueError(f'parentheses in a line of HLO must match; got {text[:120]}')
+
+
+def _instruction(line: str) -> Instruction:
+  name, rest = line.split(' = ', 1)
+  name = name.strip().removeprefix('ROOT ').lstrip('%')
+  end = _closing(rest, 0) if rest[0] == '(' else rest.index(' ')
+  opening = rest.index('(', end)
+  closing = _closing(rest, opening)
+  inside = rest[opening + 1 : closing - 1]
+  operands = tuple(re.findall(r'%([\w.-]+)', inside))
+  return Instruction(name, rest[:end], rest[end:opening].strip(), operands, inside, rest[closing:])
+
+
+def _computation(name: str, lines: list[str]) -> Computation:
+  instructions = {instruction.name: instruction for instruction in map(_instruction, lines)}
+  root = next(n for n, line in enumerate(lines) if line.lstrip().startswith('ROOT '))
+  return Computation(name, instructions, list(instructions)[root])
+
+
+def parse(hlo_text: str) -> Program:
+  """Reads what `jax.stages.Compiled.as_text` returns.
+
+  Raises:
+    ValueError: the text is no HLO module.
+  """
+  if not hlo_text.startswith('HloModule'):
+    raise ValueError(f'the text must be an optimised HLO module; got {hlo_text[:80]!r}')
+  counts = re.findall(r'(?:num_partitions|replica_count)=(\d+)', hlo_text[: hlo_text.find('\n')])
+  computations, entry, name, lines = {}, '', None, []
+  for line in hlo_text.splitlines()[1:]:
+    if name is None:
+      found = re.match(r'(ENTRY )?%?([\w.-]+) .*\{$', line)
+      if found:
+        name, lines = found[2], []
+        entry = name if found[1] else entry
+    elif re.match(r'\}(,|$)', line):
+      computations[name] = _computation(name, lines)
+      name = None
+    elif re.match(r'\s+(ROOT )?%?[\w.-]+ = ', line):
+      lines.append(line)
+    else:  # attributes of a kernel may go over several lines
+      lines[-1] += line
+  return Program(computations, entry, math.prod(map(int, counts)))
+
+
+def _evaluate(program: Program, computation: Computation, name: str, parameter) -> Any:
+  """The integer of an instruction; of a tuple a function of the index; None where it is not known.
+
+  Args:
+    parameter: a function from the number of a parameter of the computation to its value.
+  """
+  instruction = computation.instructions[name]
+
+  def operand(n: int) -> Any:
+    return _evaluate(program, computation, instruction.operands[n], parameter)
+
+  opcode = instruction.opcode
+  if opcode == 'parameter':
+    return parameter(int(instruction.inside))
+  if opcode == 'constant':
+    return int(instruction.inside) if re.fullmatch(r'-?\d+', instruction.inside) else None
+  if opcode == 'tuple':
+    return operand
+  if opcode == 'get-tuple-element':
+    whole = operand(0)
+    return whole(int(instruction.attribute(r'index=(\d+)'))) if callable(whole) else None
+  if opcode in ('copy', 'convert', 'bitcast', 'reshape'):
+    return operand(0)
+  if opcode in ('fusion', 'call'):
+    called = program.computations[instruction.attribute(r'(?:calls|to_apply)=%?([\w.-]+)')]
+    return _evaluate(program, called, called.root, operand)
+  operation = _INTEGERS.get(instruction.attribute(r'direction=(\w+)') or opcode)
+  if operation is None:
+    return None
+  left, right = operand(0), operand(1)
+  return operation(left, right) if isinstance(left, int) and isinstance(right, int) else None
+
+
+def trips(program: Program, computation: Computation, loop: Instruction) -> int | None:
+  """How often a loop runs: what the compiler wrote down, or else by running its counter.
+
+  Returns:
+    None where it depends on data, or exceeds 65,536.
+  """
+  known = loop.attribute(r'known_trip_count"?:\{"?n"?:"(\d+)"')
+  if known is not None:
+    return int(known)
+  condition, body = (
+    program.computations[loop.attribute(rf'{name}=%?([\w.-]+)')] for name in ('condition', 'body')
+  )
+
+  def evaluate(part: Computation, values: Callable[[int], Any]) -> Any:
+    return _evaluate(program, part, part.root, lambda _: values)
+
+  start = _evaluate(program, computation, loop.operands[0], lambda _: None)
+  if not callable(start):
+    return None
+  read = set()  # the elements of the loop's tuple that decide: the counter, perhaps its bound
+  evaluate(condition, lambda index: read.add(index) or start(index))
+  values = {index: start(index) for index in read}
+  for count in range(_MOST_TRIPS):
+    goes_on = evaluate(condition, values.get)
+    if not goes_on:
+      return None if goes_on is None else count
+    after = evaluate(body, values.get)
+    values = {index: after(index) for index in read}
+  return None
+
+
+def executed(
+  program: Program, is_counted: Callable[[Instruction], bool]
+) -> Iterator[tuple[Instruction, Computation, int]]:
+  """The counted instructions that the entry reaches, where they stand, and how often each runs.
+
+  Every branch of a conditional counts. What reductions, sorts and scatters apply to their elements is not
+  followed.
+
+  Raises:
+    ValueError: a loop with such an instruction in it has no trip count that can be known.
+  """
+
+  def reached(name: str) -> Iterator[tuple[Instruction, Computation, int]]:
+    computation = program.computations[name]
+    for instruction in computation.instructions.values():
+      if is_counted(instruction):
+        yield instruction, computation, 1
+      for called in _called(instruction):
+        times, inner = 1, list(reached(called))
+        if instruction.opcode == 'while' and inner:
+          times = trips(program, computation, instruction)
+          if times is None:
+            raise ValueError(
+              f'the trip count of the loop {instruction.name} in {name} must be known: its body '
+              f'holds {inner[0][0].opcode} {inner[0][0].name}'
+            )
+        yield from ((found, where, count * times) for found, where, count in inner)
+
+  yield from reached(program.entry)
+
+
+def _called(instruction: Instruction) -> list[str]:
+  """The computations that an instruction runs."""
+  if instruction.opcode == 'while':
+    return [instruction.attribute(r'body=%?([\w.-]+)')]
+  if instruction.opcode not in ('fusion', 'call', 'async-start', 'custom-call', 'conditional'):
+    return []
+  called = re.findall(
+    r'(?:calls|to_apply|true_computation|false_computation)=(%?[\w.-]+)'
+    r'|(?:branch_computations|called_computations)=\{([^}]*)\}',
+    instruction.attributes,
+  )
+  return re.findall(r'[\w.-]+', ' '.join(itertools.chain(*called)))

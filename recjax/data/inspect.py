@@ -1,0 +1,145 @@
+"""Look before you train: examples as text and ids, or the very arrays that a host would train on.
+
+python -m recjax.data.inspect --config=configs/beauty.py:cpu --examples=20 [--task=mim] [--examples_seen=N]
+python -m recjax.data.inspect --config=configs/beauty.py:cpu --batches=5 --examples_seen=N --hosts=4 --host=1 --out=F.npz
+"""
+
+from collections.abc import Iterator
+import sys
+
+from absl import app, flags
+from etils import epath
+from ml_collections import config_flags
+import numpy as np
+
+from recjax import config as config_lib
+from recjax.data import loader, mixture, packing
+from recjax.data.dataset import Dataset
+from recjax.data.tasks.base import Example
+from recjax.data.vocabulary import Vocabulary
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+_EXAMPLES = flags.DEFINE_integer('examples', 20, 'Examples to print.')
+_TASK = flags.DEFINE_string('task', None, 'Print only examples of this component or task.')
+_SEEN = flags.DEFINE_integer('examples_seen', 0, 'Where in the stream to begin.')
+_BATCHES = flags.DEFINE_integer('batches', 0, 'Write so many batches instead of printing.')
+_HOSTS = flags.DEFINE_integer('hosts', 1, 'Hosts that share a batch.')
+_HOST = flags.DEFINE_integer('host', 0, 'The host whose part is written.')
+_OUT = flags.DEFINE_string('out', None, 'The .npz that --batches writes.')
+
+
+def make_stream(config: config_lib.Config) -> loader.Stream:
+  """The stream of the first stage of a run.
+
+  Raises:
+    ValueError: the data are not prepared, or the mixture does not fit them.
+  """
+  folder = config.prepared_folder
+  config_lib.check(
+    (folder / 'sids').exists(),
+    f'{folder} must hold prepared data; run recjax.main with --mode=prepare first',
+    str(folder),
+    'data.prepared_dir',
+  )
+  mix = mixture.build(config, Dataset.load(folder))
+  plan = packing.make_plan(mix, config.packing, config.model.is_encoder_decoder)
+  return loader.Stream(mix, plan, config.batch_size // plan.rows)
+
+
+def batches(
+  stream: loader.Stream, examples_seen: int, count: int, host: int, hosts: int
+) -> dict[str, np.ndarray]:
+  """What one host trains on in the batches that follow `examples_seen`.
+
+  Returns:
+    The arrays of `recjax.data.packing.pack`, each with the batches as a new first axis.
+
+  Raises:
+    ValueError: `examples_seen` is no border of a batch, or the hosts do not divide one.
+  """
+  W = stream.examples_per_batch
+  if examples_seen % W:
+    raise ValueError(f'--examples_seen must be a multiple of a batch ({W}); got {examples_seen}')
+  if not 0 <= host < hosts:
+    raise ValueError(f'--host must be in [0, --hosts={hosts}); got {host}')
+  loader.check_hosts(stream.groups, hosts, stream.plan.rows)
+  parts = [stream.host_batch(examples_seen + step * W, host, hosts) for step in range(count)]
+  return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def describe(
+  stream: loader.Stream, examples_seen: int, count: int, task: str | None = None
+) -> Iterator[str]:
+  """Examples as they are packed: where they lie, their text, and their ids with the learnt ones in brackets.
+
+  Args:
+    stream: of a run.
+    examples_seen: where to begin; a group is shown from its start.
+    count: how many.
+    task: a component's or a task's name, to show no other.
+
+  Raises:
+    ValueError: the mixture has no such component.
+  """
+  names = {part.name for part in stream.mixture.parts}
+  names |= {part.component.task for part in stream.mixture.parts}
+  if task is not None and task not in names:
+    raise ValueError(f'--task must be one of {", ".join(sorted(names))}; got {task!r}')
+  vocabulary = stream.mixture.corpus.dataset.vocabulary
+  W, group, shown = stream.plan.examples, examples_seen // stream.plan.examples, 0
+  while shown < count:
+    members = [stream.mixture[n] for n in range(group * W, (group + 1) * W)]
+    examples, row_of, _ = packing.fit([example for _, example in members], stream.plan)
+    segments_R = np.zeros(stream.plan.rows, np.int64)
+    for i, ((part, whole), example, row) in enumerate(zip(members, examples, row_of, strict=True)):
+      segments_R[row] += 1
+      if task in (None, part.name, part.component.task) and shown < count:
+        shown += 1
+        cut = len(whole.inputs) - len(example.inputs)
+        left_out = f', {cut} tokens left out' if cut else ''
+        yield (
+          f'--- example {group * W + i}  {part.name}  group {group}, row {row}, '
+          f'segment {segments_R[row]}{left_out}\n{_text(example, vocabulary)}\n{_ids(example)}'
+        )
+    group += 1
+
+
+def _text(example: Example, vocabulary: Vocabulary) -> str:
+  return (
+    f'inputs   {vocabulary.decode(example.inputs)}\ntargets  {vocabulary.decode(example.targets)}'
+  )
+
+
+def _ids(example: Example) -> str:
+  learnt = (
+    np.ones(len(example.targets), bool) if example.learnt is None else np.asarray(example.learnt)
+  )
+  marked = [f'[{t}]' if on else str(t) for t, on in zip(example.targets, learnt, strict=True)]
+  return f'ids      {" ".join(map(str, example.inputs))} -> {" ".join(marked)}'
+
+
+def main(_) -> None:
+  try:
+    stream = make_stream(config_lib.from_config_dict(_CONFIG.value))
+    if _BATCHES.value:
+      if not _OUT.value:
+        raise ValueError('--batches must be told --out=F.npz')
+      arrays = batches(stream, _SEEN.value, _BATCHES.value, _HOST.value, _HOSTS.value)
+      out = epath.Path(_OUT.value)
+      partial = out.with_name(f'.{out.name}.partial')
+      with partial.open('wb') as f:
+        np.savez(f, **arrays)
+      partial.replace(out)
+      print(f'{_BATCHES.value} batches of host {_HOST.value} of {_HOSTS.value} -> {out}')
+      return
+    print(mixture.format_table(stream.mixture.table()))
+    print(f'{stream.plan.examples} examples become {stream.plan.rows} rows\n')
+    for text in describe(stream, _SEEN.value, _EXAMPLES.value, _TASK.value):
+      print(text)
+  except ValueError as error:
+    sys.exit(f'ValueError: {error}')
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('config')
+  app.run(main)

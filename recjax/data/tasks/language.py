@@ -1,0 +1,187 @@
+"""Semantic IDs and language: titles of items, and what the items of one SID token share."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from recjax.data.corpus import Corpus
+from recjax.data.tasks.base import Component, Draw, Example, HistoryComponent
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TitleToSid(Component):
+  """An item's title → its semantic ID. The unit is an item that has a title (or another text).
+
+  Example: inputs  The item called Argan oil shampoo is    targets  <a_7> <b_2> <c_0>
+
+  Published: as the alignment stage of IIRG (arXiv 2606.17276; its repository trains new rows alone on it) and as a
+  task of LC-Rec, MiniOneRec and TS-Rec. Ours: the wordings.
+  """
+
+  task: str = 'title_to_sid'
+  title_tokens: int = 64  # titles are cut here
+
+  requires: ClassVar = frozenset({'titles'})
+  wordings: ClassVar = (
+    'The item called {title} is',
+    'Which item has the title {title}?',
+    'Identify: {title}',
+  )
+  places: ClassVar = ('title',)
+
+  def num_units(self, corpus: Corpus) -> int:
+    return len(corpus.titled_items)
+
+  def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
+    item = corpus.titled_items[unit]
+    title = corpus.titles(self.title_tokens)[item]
+    inputs, starts = corpus.prompter.fill(self.prompt(draw), {'title': title})
+    text = (starts['title'], starts['title'] + len(title))
+    return Example(inputs, corpus.sid_tokens_IL[item], text=text)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SidToTitle(Component):
+  """A semantic ID → its item's title. The unit is an item that has a title (or another text).
+
+  Example: inputs  The title of <a_7> <b_2> <c_0> is    targets  Argan oil shampoo <eos>
+
+  Published: a task of LC-Rec, MiniOneRec and TS-Rec. Ours: the wordings.
+  """
+
+  task: str = 'sid_to_title'
+  title_tokens: int = 64  # titles are cut here
+
+  requires: ClassVar = frozenset({'titles'})
+  wordings: ClassVar = (
+    'The title of {item} is',
+    'What is {item} called?',
+    'Name this item: {item}',
+  )
+  places: ClassVar = ('item',)
+
+  @property
+  def text_targets(self) -> bool:
+    return True
+
+  def num_units(self, corpus: Corpus) -> int:
+    return len(corpus.titled_items)
+
+  def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
+    item = corpus.titled_items[unit]
+    inputs, _ = corpus.prompter.fill(self.prompt(draw), {'item': corpus.sid_tokens_IL[item]})
+    title = corpus.titles(self.title_tokens)[item]
+    return Example(inputs, np.concatenate([title, corpus.prompter.end]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HistoryToTitle(HistoryComponent):
+  """History → the title of the next item. The unit is a (user, position) pair of the training part.
+
+  Example: inputs  After <a_7> <b_2> <c_0> comes the item titled    targets  Hair brush <eos>
+
+  Published: a task of MiniOneRec and TS-Rec, from a history of SIDs. Ours: the wordings. An item without a
+  title is answered with the end alone.
+  """
+
+  task: str = 'history_to_title'
+  answer_tokens: int = 64  # the title asked for is cut here
+
+  requires: ClassVar = frozenset({'titles'})
+  wordings: ClassVar = (
+    'A customer bought {history}. The title of the next item is',
+    'Purchases: {history}. What is the next one called?',
+    'After {history} comes the item titled',
+  )
+  places: ClassVar = ('history',)
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.check_field(self.answer_tokens > 0, 'must be positive', 'answer_tokens')
+
+  @property
+  def text_targets(self) -> bool:
+    return True
+
+  def num_units(self, corpus: Corpus) -> int:
+    return len(corpus.positions)
+
+  def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
+    first, position, _ = corpus.positions[unit]
+    values = corpus.train.values
+    history = values[max(position - self.max_items + 1, first) : position]
+    tokens, lengths = corpus.items(history, self.show, self.title_tokens)
+    inputs, starts = corpus.prompter.fill(self.prompt(draw), {'history': tokens})
+    title = corpus.titles(self.answer_tokens)[values[position]]
+    targets = np.concatenate([title, corpus.prompter.end])
+    return Example(inputs, targets, None, starts['history'], lengths)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenToDescription(Component):
+  """One SID token → what its items share. The unit is a SID token that has a description.
+
+  Example: inputs  Items with <b_9> are    targets  Styling tools with heat control. <eos>
+
+  Published: TS-Align of TS-Rec (arXiv 2602.22632), on the description of the teacher. Ours: the wordings.
+  """
+
+  task: str = 'token_to_description'
+  description_tokens: int = 128  # descriptions are cut here
+
+  requires: ClassVar = frozenset({'keywords'})
+  wordings: ClassVar = (
+    'What do items with {token} have in common?',
+    'Describe the items of {token}:',
+    'Items with {token} are',
+  )
+  places: ClassVar = ('token',)
+
+  @property
+  def text_targets(self) -> bool:
+    return True
+
+  def num_units(self, corpus: Corpus) -> int:
+    return len(corpus.descriptions[0])
+
+  def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
+    tokens, descriptions = corpus.descriptions
+    inputs, _ = corpus.prompter.fill(self.prompt(draw), {'token': tokens[unit : unit + 1]})
+    description = descriptions[unit][: self.description_tokens]
+    return Example(inputs, np.concatenate([description, corpus.prompter.end]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DescriptionToToken(Component):
+  """What items share → their SID token. The unit is a SID token that has a description.
+
+  Example: inputs  Which token stands for: Styling tools with heat control.    targets  <b_9>
+
+  Published: TS-Align of TS-Rec (arXiv 2602.22632). Ours: the wordings. After the token come unlearnt ends up to the
+  length of a semantic ID: so a row holds no more targets of one level than whole items would give.
+  """
+
+  task: str = 'description_to_token'
+  description_tokens: int = 128  # descriptions are cut here
+
+  requires: ClassVar = frozenset({'keywords'})
+  wordings: ClassVar = (
+    'Which token stands for these items: {description}',
+    'Find the token of this description: {description}',
+    '{description} The token of such items is',
+  )
+  places: ClassVar = ('description',)
+
+  def num_units(self, corpus: Corpus) -> int:
+    return len(corpus.descriptions[0])
+
+  def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
+    tokens, descriptions = corpus.descriptions
+    description = descriptions[unit][: self.description_tokens]
+    inputs, starts = corpus.prompter.fill(self.prompt(draw), {'description': description})
+    L = corpus.sid_tokens_IL.shape[1]
+    targets = np.full(L, corpus.prompter.end[0], np.int32)
+    targets[0] = tokens[unit]
+    text = (starts['description'], starts['description'] + len(description))
+    return Example(inputs, targets, np.arange(L) == 0, text=text)

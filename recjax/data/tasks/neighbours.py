@@ -1,0 +1,108 @@
+"""Relations between items as tasks: an item → its nearest ones, in order."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from recjax.data.corpus import Corpus
+from recjax.data.sequences import Sequences
+from recjax.data.tasks.base import Component, Draw, Example
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Neighbours(Component):
+  """An item → its k first neighbours; the unit is an item that has any."""
+
+  k: int = 5
+  show: str = 'sid'  # sid | title | both: what the item is shown as
+  title_tokens: int = 32
+
+  places: ClassVar = ('item',)
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.check_field(self.k > 0, 'must be positive', 'k')
+    self.check_field(self.title_tokens > 0, 'must be positive', 'title_tokens')
+    self.check_choice('show', ('sid', 'title', 'both'))
+
+  @property
+  def needs(self) -> frozenset[str]:
+    return self.requires | ({'titles'} if self.show != 'sid' else frozenset())
+
+  def relation(self, corpus: Corpus) -> Sequences:
+    raise NotImplementedError
+
+  def check_corpus(self, corpus: Corpus) -> None:
+    field = f'mixture.<{self.task}>.k'
+    corpus.check_room(self.k + 1, field, self.k)
+    longest = int(self.relation(corpus).lengths.max(initial=0))
+    self.check_field(
+      self.k <= longest,
+      f'must be at most the longest prepared list ({longest}; relations.top_k)',
+      'k',
+    )
+
+  def num_units(self, corpus: Corpus) -> int:
+    return len(corpus.related_items(self.task.removesuffix('_neighbours')))
+
+  def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
+    item = corpus.related_items(self.task.removesuffix('_neighbours'))[unit]
+    shown, lengths = corpus.items(np.array([item]), self.show, self.title_tokens)
+    inputs, starts = corpus.prompter.fill(self.prompt(draw), {'item': shown})
+    targets = corpus.sid_tokens_IL[self.relation(corpus)[item][: self.k]].ravel()
+    end = starts['item'] + lengths[0]
+    text = (end, end)
+    if self.show != 'sid':  # the title without its separator
+      text = (end - 1 - len(corpus.titles(self.title_tokens)[item]), end - 1)
+    return Example(inputs, targets, text=text)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CollaborativeNeighbours(_Neighbours):
+  """An item → its k strongest co-occurring items, in order.
+
+  The unit is an item that has such neighbours (see the `relations` section of the config).
+
+  Example, k = 2: inputs  Bought together with <a_7> <b_2> <c_0>:    targets  <a_3> <b_9> <c_0> <a_7> <b_1> <c_1>
+
+  Published: the task, its order and k = 5 (IIRG, arXiv 2606.17276), with the loss weight λ1, whose value is not known;
+  here `loss_weight`. Ours: the wordings.
+  """
+
+  task: str = 'collaborative_neighbours'
+
+  requires: ClassVar = frozenset({'collaborative'})
+  wordings: ClassVar = (
+    'Items often bought together with {item}, most often first:',
+    'Which items do customers of {item} buy as well?',
+    'Strongest companions of {item}:',
+  )
+
+  def relation(self, corpus: Corpus) -> Sequences:
+    return corpus.dataset.collaborative
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SemanticNeighbours(_Neighbours):
+  """An item → its k nearest items by text, in order.
+
+  The unit is an item that has such neighbours.
+
+  Example, k = 2: inputs  Similar to <a_7> <b_2> <c_0>:    targets  <a_7> <b_2> <c_1> <a_7> <b_5> <c_0>
+
+  Published: the task, its order and k = 5 (IIRG, arXiv 2606.17276), with the loss weight λ2, whose value is not known;
+  here `loss_weight`. Ours: the wordings.
+  """
+
+  task: str = 'semantic_neighbours'
+
+  requires: ClassVar = frozenset({'semantic'})
+  wordings: ClassVar = (
+    'Items most similar to {item}, nearest first:',
+    'Which items resemble {item}?',
+    'Close alternatives of {item}:',
+  )
+
+  def relation(self, corpus: Corpus) -> Sequences:
+    return corpus.dataset.semantic

@@ -1,0 +1,68 @@
+"""SIGTERM means that the machine is taken away: save, and end with a status that launchers restart on.
+
+Several processes learn of it through JAX's preemption service, which tells all of them the same step. A
+single process has a signal handler of its own.
+"""
+
+import signal
+import threading
+
+import jax
+from jax.experimental import multihost_utils
+
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
+
+
+class Preempted(SystemExit):
+  """Ends the process with EXIT_PREEMPTED; everything that a restart needs is saved."""
+
+  def __init__(self):
+    super().__init__(EXIT_PREEMPTED)
+
+
+def exit_on_sigterm() -> None:
+  """Makes SIGTERM end this process with EXIT_PREEMPTED, for the time outside of a `Watch`.
+
+  Call it before `jax.distributed` is initialised: several processes then hear SIGTERM through JAX alone.
+  """
+  signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(*_) -> None:
+  raise Preempted
+
+
+class Watch:
+  """Asks after each step whether to save and leave; a context manager around the steps."""
+
+  _calls = 0  # of all watches of the process: JAX's service wants a number that never falls
+
+  def __init__(self):
+    self._is_alone = jax.process_count() == 1
+    self._is_requested = False
+    self._previous = None
+
+  def reached(self) -> bool:
+    """Whether to save now; True after the same step in every process.
+
+    Every process must call it once after each step. With several processes the answer comes up to a few
+    seconds after the signal, which any one of them may have received.
+    """
+    if self._is_alone:
+      return self._is_requested
+    Watch._calls += 1
+    return multihost_utils.reached_preemption_sync_point(Watch._calls)
+
+  def __enter__(self) -> 'Watch':
+    if self._is_alone and threading.current_thread() is threading.main_thread():
+      self._previous = signal.signal(signal.SIGTERM, self._request)
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    if self._previous is not None:
+      signal.signal(signal.SIGTERM, self._previous)
+    if self._is_requested and kind is None:  # it came after the last step was asked about
+      signal.raise_signal(signal.SIGTERM)
+
+  def _request(self, *_) -> None:
+    self._is_requested = True

@@ -1,0 +1,58 @@
+"""What the items of a SID token share: keywords and a description a token, in TS-Rec's file format."""
+
+from collections.abc import Sequence
+import json
+from typing import Any
+
+from etils import epath
+
+FILE = 'keywords/keywords.json'  # of a prepared folder
+
+
+def read(path: epath.PathLike, field: str) -> list[dict[str, Any]]:
+  """Reads a JSON list of `{token, description, keywords}`, one entry a token.
+
+  Args:
+    path: the file.
+    field: the config field that names it, for messages.
+
+  Returns:
+    The entries in file order: `token` and `description` are texts (an absent description is empty),
+    `keywords` a list of texts.
+
+  Raises:
+    ValueError: the file is not such a list, or a token occurs twice; the message names file and entry.
+  """
+  path = epath.Path(path)
+  try:
+    entries = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:  # of JSON or of UTF-8
+    raise ValueError(f'{path} must be JSON: {error}. Set --config.{field}') from error
+  if not isinstance(entries, list):
+    raise ValueError(f'{path} must hold a list of entries. Set --config.{field}')
+  seen: set[str] = set()
+  return [_entry(entry, f'{path}, entry {n}', field, seen) for n, entry in enumerate(entries)]
+
+
+def _entry(entry: Any, place: str, field: str, seen: set[str]) -> dict[str, Any]:
+  fields = entry if isinstance(entry, dict) else {}
+  token, words = fields.get('token'), fields.get('keywords')
+  description = fields.get('description', '')
+  texts = [token, description, *(words if isinstance(words, list) else [None])]
+  if not all(isinstance(text, str) for text in texts):
+    raise ValueError(
+      f'{place}, must be an object with a token, a list of keywords and a description, all of them '
+      f'texts; got {json.dumps(entry)[:80]}. Set --config.{field}'
+    )
+  if token in seen:
+    raise ValueError(
+      f'{place}, must be the only one of its token; {token} has an earlier one. '
+      f'Set --config.{field}'
+    )
+  seen.add(token)
+  return {'token': token, 'description': description, 'keywords': words}
+
+
+def write(path: epath.PathLike, entries: Sequence[dict[str, Any]]) -> None:
+  """Writes what `read` reads."""
+  epath.Path(path).write_text(json.dumps(entries, indent=2) + '\n')

@@ -1,0 +1,121 @@
+"""Published SID tables: one JSON object of raw item ids and their tokens, read and written.
+
+The format is that of LETTER's tables (raw id → tokens) and of the index.json of LC-Rec and MiniOneRec (whose
+raw ids are numbers spelled as strings): `{"B004756YJA": ["<a_183>", "<b_70>", "<c_232>"], …}`. Plain
+integers in the place of tokens are read too.
+"""
+
+from collections.abc import Sequence
+import json
+import re
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from recjax.sids.token_space import sid_name
+
+FILE = 'table.json'
+_TOKEN = re.compile('<([a-z])_([0-9]+)>')
+_NAMED = 3  # of the items that are missing, so many stand in the message
+
+
+def read(path: epath.PathLike, item_ids: Sequence[str], codes: tuple[int, ...]) -> np.ndarray:
+  """The codes of a catalogue's items; items of the file that the catalogue lacks are ignored.
+
+  Args:
+    path: the JSON file.
+    item_ids: raw ids in item order.
+    codes: the number of codes of each level.
+
+  Returns:
+    int32 `[I, L]`.
+
+  Raises:
+    ValueError: the file is no such object or names an item twice, an item is missing, or a SID has
+      another number of tokens than `codes`, a token of another level, or a code beyond its level.
+  """
+  table = _parsed(epath.Path(path))
+  rows = {item: _codes(path, item, tokens, codes) for item, tokens in table.items()}
+  missing = [item for item in item_ids if item not in rows]
+  if missing:
+    names = ', '.join(map(repr, missing[:_NAMED])) + (', …' if len(missing) > _NAMED else '')
+    raise ValueError(
+      f'{path} must hold every item of the catalogue; of {len(item_ids)} items it lacks '
+      f'{len(missing)}: {names}. Complete the file that --config.sids.table names, or leave these '
+      'items out of the log'
+    )
+  return np.array([rows[item] for item in item_ids], np.int32).reshape(-1, len(codes))
+
+
+def write(path: epath.PathLike, item_ids: Sequence[str], codes_IL: np.ndarray) -> None:
+  """Writes a table that `read` reads, one item a line; it appears whole or not at all."""
+  rows = (
+    f'{json.dumps(item)}: {json.dumps([sid_name(level, code) for level, code in enumerate(row)])}'
+    for item, row in zip(item_ids, codes_IL.tolist(), strict=True)
+  )
+  path = epath.Path(path)
+  partial = path.with_name(f'.{path.name}.partial')
+  partial.write_text('{\n' + ',\n'.join(rows) + '\n}\n')
+  partial.replace(path)
+
+
+def _parsed(path: epath.Path) -> dict[str, Any]:
+  repeated = []
+
+  def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    known = dict(pairs)
+    if len(known) < len(pairs):
+      seen = set()
+      repeated.extend(name for name, _ in pairs if name in seen or seen.add(name))
+    return known
+
+  try:
+    table = json.loads(path.read_bytes(), object_pairs_hook=without_repeats)
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise ValueError(f'{path} must be JSON: {error}. Set --config.sids.table') from error
+  if repeated:
+    raise ValueError(
+      f'{path} must hold every item once; {repeated[0]!r} is there more than once. '
+      'Mend the file that --config.sids.table names'
+    )
+  if not isinstance(table, dict):
+    raise ValueError(
+      f'{path} must hold one object of raw item ids and tokens; it holds a '
+      f'{type(table).__name__}. Set --config.sids.table'
+    )
+  return table
+
+
+def _codes(path: epath.PathLike, item: str, tokens: Any, codes: tuple[int, ...]) -> list[int]:
+  if not isinstance(tokens, list) or len(tokens) != len(codes):
+    got = f'{len(tokens)} tokens' if isinstance(tokens, list) else json.dumps(tokens)[:40]
+    raise ValueError(
+      f'{path}, item {item!r}: a SID must be a list of one token for each of the {len(codes)} '
+      f'levels of sids.codes; got {got}. Set --config.sids.codes, or mend the file'
+    )
+  row = []
+  for level, (token, size) in enumerate(zip(tokens, codes, strict=True)):
+    code = _code(token, level)
+    if code is None:
+      raise ValueError(
+        f'{path}, item {item!r}: token {level + 1} must be such as {sid_name(level, 12)!r} or a '
+        f'number; got {json.dumps(token)[:40]}. Mend the file that --config.sids.table names'
+      )
+    if not 0 <= code < size:
+      raise ValueError(
+        f'{path}, item {item!r}: the code of token {level + 1} must be in [0, {size}), the size of '
+        f'its level; got {code}. Set --config.sids.codes'
+      )
+    row.append(code)
+  return row
+
+
+def _code(token: Any, level: int) -> int | None:
+  """The code that a token of that level spells; None where it spells none."""
+  if type(token) is int:
+    return token
+  match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+  if match is None or ord(match[1]) - ord('a') != level:
+    return None
+  return int(match[2])

@@ -1,0 +1,201 @@
+"""How good semantic IDs are before anything is trained on them."""
+
+from collections.abc import Mapping, Sequence
+import json
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from recjax.sids.quantizers.saved import Quantizer
+from recjax.sids.table import SidTable
+
+FILE = 'quality.json'
+NEIGHBOURS = 10
+_MAX_PAIRS = 1_000_000_000  # similarities to compute; more items than that allows are sampled
+_BLOCK_VALUES = 1 << 25  # similarities in memory at a time
+
+
+def assess(
+  table: SidTable,
+  vectors_ID: np.ndarray | None,
+  quantizer: Quantizer | None,
+  categories: Sequence[Sequence[str] | None],
+) -> dict[str, Any]:
+  """The quality report of a SID table; the level of de-duplication does not count.
+
+  Args:
+    table: the SIDs.
+    vectors_ID: floats `[I, D]`, what the SIDs are to be judged by; None: nothing is said of them.
+    quantizer: what made the codes; None for imported ones.
+    categories: of each item the path of its category, from the widest; None where it has none.
+
+  Returns:
+    The fields of `SidTable.statistics`, and those of `reconstruction_error` (a list),
+    `neighbours_kept` and `purity` under these names, None where they cannot be told.
+  """
+  codes_IQ = table.codes_IL[:, : table.quantized_levels]
+  has_vectors = vectors_ID is not None
+  return {
+    **table.statistics(),
+    'reconstruction_error': (
+      reconstruction_error(quantizer, vectors_ID, codes_IQ)
+      if has_vectors and quantizer is not None
+      else None
+    ),
+    'neighbours_kept': neighbours_kept(codes_IQ, vectors_ID) if has_vectors else None,
+    'purity': purity(codes_IQ[:, 0], categories),
+  }
+
+
+def write(folder: epath.PathLike, quality: Mapping[str, Any]) -> None:
+  """Writes quality.json, whole or not at all."""
+  partial = epath.Path(folder) / f'.{FILE}.partial'
+  partial.write_text(json.dumps(quality, indent=2, allow_nan=False) + '\n')
+  partial.replace(epath.Path(folder) / FILE)
+
+
+def reconstruction_error(
+  quantizer: Quantizer, vectors_ID: np.ndarray, codes_IL: np.ndarray
+) -> list[float]:
+  """The share of the vectors' variance that is left after 1, 2, …, L levels.
+
+  That is |x - decode(codes)|² over |x - mean|², summed over items. Beyond 1, the codes say less than
+  the mean vector does.
+  """
+  variance = float(((vectors_ID - vectors_ID.mean(axis=0)[None, :]) ** 2).sum(dtype=np.float64))
+  errors = []
+  for levels in range(1, codes_IL.shape[1] + 1):
+    decoded_ID = quantizer.decode(quantizer.quantized(codes_IL[:, :levels]))
+    left = float(((vectors_ID - decoded_ID) ** 2).sum(dtype=np.float64))
+    errors.append(round(left / variance, 4) if variance else 0.0)
+  return errors
+
+
+def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, Any]:
+  """How many of an item's nearest neighbours its SID finds again.
+
+  The neighbours are the 10 other items with the greatest cosine. `recall` is the mean share of them
+  among the first 10 when the others are ranked by the length of their common prefix with the item,
+  items of one length in random order (in expectation, so nothing is drawn). `chance` is the same for
+  codes that say nothing, 10 / (I - 1). `share_prefix` is the share of neighbours with the same first
+  1, 2, …, L codes, `share_prefix_chance` that of any two items.
+
+  Args:
+    codes_IL: int `[I, L]`, quantized codes.
+    vectors_ID: floats `[I, D]`.
+
+  Returns:
+    k; items: how many were asked for, evenly spaced in the catalogue where it has more than 31,622;
+    and the figures above. k is less than 10 in catalogues of fewer than 11 items.
+  """
+  num_items, levels = codes_IL.shape
+  k = min(NEIGHBOURS, num_items - 1)
+  if k < 1:
+    return {
+      'k': 0,
+      'items': 0,
+      'recall': 0.0,
+      'chance': 0.0,
+      'share_prefix': [0.0] * levels,
+      'share_prefix_chance': [0.0] * levels,
+    }
+  asked = min(num_items, max(1, _MAX_PAIRS // num_items))
+  queries_Q = np.linspace(0, num_items - 1, asked).astype(np.int64)
+  neighbours_QK = _nearest(vectors_ID, queries_Q, k)
+  # Of each query and level: how many items, and how many neighbours, share that prefix.
+  items_QL = np.empty((asked, levels + 1), np.int64)
+  found_QL = np.empty((asked, levels + 1), np.int64)
+  items_QL[:, 0], found_QL[:, 0] = num_items - 1, k
+  for level in range(1, levels + 1):
+    prefix_I, sizes = np.unique(
+      codes_IL[:, :level], axis=0, return_inverse=True, return_counts=True
+    )[1:]
+    prefix_I = prefix_I.ravel()
+    items_QL[:, level] = sizes[prefix_I[queries_Q]] - 1
+    same_QK = prefix_I[neighbours_QK] == prefix_I[queries_Q][:, None]
+    found_QL[:, level] = same_QK.sum(axis=1)
+  return {
+    'k': k,
+    'items': asked,
+    'recall': round(float(_expected_hits(items_QL, found_QL, k).mean() / k), 4),
+    'chance': round(k / (num_items - 1), 4),
+    'share_prefix': _rounded(found_QL[:, 1:].mean(axis=0) / k),
+    'share_prefix_chance': _rounded(items_QL[:, 1:].mean(axis=0) / (num_items - 1)),
+  }
+
+
+def _expected_hits(items_QL: np.ndarray, found_QL: np.ndarray, k: int) -> np.ndarray:
+  """Neighbours among the first k items, the longest common prefix first: `[Q]`."""
+  hits_Q, places_Q = np.zeros(len(items_QL)), np.full(len(items_QL), k)
+  deeper_items_Q = deeper_found_Q = np.zeros(len(items_QL), np.int64)
+  for level in range(items_QL.shape[1] - 1, -1, -1):
+    items_Q = items_QL[:, level] - deeper_items_Q  # whose common prefix has exactly this length
+    found_Q = found_QL[:, level] - deeper_found_Q
+    shown_Q = np.minimum(items_Q, places_Q)
+    hits_Q += found_Q * shown_Q / np.maximum(items_Q, 1)
+    places_Q = places_Q - shown_Q
+    deeper_items_Q, deeper_found_Q = items_QL[:, level], found_QL[:, level]
+  return hits_Q
+
+
+def _nearest(vectors_ID: np.ndarray, queries_Q: np.ndarray, k: int) -> np.ndarray:
+  """The k other items with the greatest cosine, in any order: int `[Q, k]`."""
+  lengths = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
+  unit_ID = (vectors_ID / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+  nearest_QK = np.empty((len(queries_Q), k), np.int64)
+  block = max(1, _BLOCK_VALUES // len(vectors_ID))
+  for begin in range(0, len(queries_Q), block):
+    rows_B = queries_Q[begin : begin + block]
+    cosine_BI = unit_ID[rows_B] @ unit_ID.T
+    cosine_BI[np.arange(len(rows_B)), rows_B] = -np.inf
+    nearest_QK[begin : begin + block] = np.argpartition(cosine_BI, -k, axis=1)[:, -k:]
+  return nearest_QK
+
+
+def purity(
+  codes_I: np.ndarray, categories: Sequence[Sequence[str] | None]
+) -> dict[str, Any] | None:
+  """How far items with one first code are of one category.
+
+  The purity of a clustering (Manning, Raghavan and Schütze, "Introduction to Information
+  Retrieval", 2008, section 16.3): the share of items that are of the most frequent category of their
+  code. The categories are those of the first level of the paths at which items differ (in Amazon's
+  Beauty the second, as all paths begin with Beauty).
+
+  Args:
+    codes_I: int `[I]`.
+    categories: of each item a path, from the widest category; None or empty where it has none.
+
+  Returns:
+    category_level (from 1), categories (how many), items (with a category of that level), purity, and
+    chance: the same with the codes dealt to these items at random. None where paths never differ.
+  """
+  for level in range(max((len(path or ()) for path in categories), default=0)):
+    named = [(i, path[level]) for i, path in enumerate(categories) if path and len(path) > level]
+    names = sorted({name for _, name in named})
+    if len(names) > 1:
+      break
+  else:
+    return None
+  index = {name: n for n, name in enumerate(names)}
+  items = np.array([i for i, _ in named])
+  labels = np.array([index[name] for _, name in named])
+  codes = codes_I[items]
+  return {
+    'category_level': level + 1,
+    'categories': len(names),
+    'items': len(items),
+    'purity': _purity(codes, labels),
+    'chance': _purity(np.random.default_rng(0).permutation(codes), labels),
+  }
+
+
+def _purity(codes: np.ndarray, labels: np.ndarray) -> float:
+  counts = np.zeros((codes.max() + 1, labels.max() + 1), np.int64)
+  np.add.at(counts, (codes, labels), 1)
+  return round(float(counts.max(axis=1).sum() / len(codes)), 4)
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+  return [round(float(value), 4) for value in values]

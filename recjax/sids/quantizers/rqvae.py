@@ -1,0 +1,262 @@
+"""RQ-VAE: an autoencoder whose latent is quantized residually, trained with its codebooks."""
+
+from collections.abc import Mapping
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+
+from recjax.data_config import Rqvae
+from recjax.sids.quantizers import residual_kmeans
+from recjax.sids.quantizers.saved import Quantizer
+
+Params = dict[str, Any]  # encoder, decoder: lists of (kernel, bias); books: list of [C, Z]
+_FINAL_SHARE = 0.1  # of the epochs: no code is restarted, so that none is new at the end
+
+
+def fit(
+  vectors_ID: np.ndarray,
+  codes: tuple[int, ...],
+  options: Rqvae,
+  seed: int,
+  pairs_P2: np.ndarray | None = None,
+) -> Quantizer:
+  """Trains the RQ-VAE of TIGER (Rajput et al., NeurIPS 2023, section 3.1).
+
+  Loss: mean squared error of the decoded vectors + the sum over levels of mean((sg[r] - e)²) +
+  β mean((r - sg[e])²), for the residual r of a level, its nearest row e, and the stopped gradient
+  sg; the decoder's gradient goes straight through to the encoder. Means run over dimensions, so that
+  neither D nor Z changes the weights. In this order:
+
+  1. The vectors are centred and divided by one number, so that a dimension's mean variance is 1.
+  2. `autoencoder_epochs` without codebooks: a start on random latents wastes codes.
+  3. Codebooks start as those of residual k-means on the latents.
+  4. `epochs` with AdamW, a rate that falls as a cosine; a code that no item of an epoch used
+     restarts at a random item's residual, but not in the last tenth of the epochs.
+
+  With `contrastive_weight`, IIRG's term (arXiv 2606.17276) is added: symmetric InfoNCE between the
+  normalised encoder outputs of half a batch of random pairs.
+
+  Args:
+    vectors_ID: floats `[I, D]`, one vector an item.
+    codes: the size of each level's codebook.
+    options: widths, rates and weights.
+    seed: equal arguments give equal arrays on one machine.
+    pairs_P2: int `[P, 2]`, items that belong together; read where the contrastive weight is positive.
+
+  Returns:
+    The quantizer; what it assigns to `vectors_ID` are the items' codes.
+
+  Raises:
+    ValueError: fewer items than codes, a vector that is not finite, no pairs where they are needed,
+      or a training that diverged.
+  """
+  residual_kmeans.check_vectors(vectors_ID, codes)
+  if options.contrastive_weight and (pairs_P2 is None or not len(pairs_P2)):
+    raise ValueError(
+      'the contrastive term needs pairs of related items; got none. '
+      'Set --config.sids.rqvae.contrastive_weight=0'
+    )
+  mean_D = vectors_ID.mean(axis=0, dtype=np.float64).astype(np.float32)
+  scale = float(np.sqrt(np.mean((vectors_ID - mean_D) ** 2, dtype=np.float64))) or 1.0
+  x_ID = jnp.asarray((vectors_ID - mean_D) / scale, jnp.float32)
+  pairs = pairs_P2 if options.contrastive_weight else None
+  rng = np.random.default_rng(seed)
+  widths = (x_ID.shape[1], *options.hidden, options.latent)
+  params = {'encoder': _init(rng, widths), 'decoder': _init(rng, widths[::-1]), 'books': []}
+  run = functools.partial(_train, x_ID=x_ID, pairs=pairs, options=options, rng=rng)
+  if options.autoencoder_epochs:
+    params = run(params, epochs=options.autoencoder_epochs)
+  latents_IZ = np.asarray(jax.jit(_mlp)(params['encoder'], x_ID))
+  books = residual_kmeans.codebooks(latents_IZ, codes, seed)
+  params = params | {'books': [jnp.asarray(book_CZ) for book_CZ in books]}
+  params = run(params, epochs=options.epochs)
+  return _frozen(jax.tree.map(np.asarray, params), mean_D, scale)
+
+
+def _init(rng: np.random.Generator, widths: tuple[int, ...]) -> list[tuple[jax.Array, jax.Array]]:
+  layers = []
+  for n, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
+    gain = 2.0 if n < len(widths) - 2 else 1.0  # He et al. (ICCV 2015) before a ReLU
+    kernel = rng.normal(scale=np.sqrt(gain / width_in), size=(width_in, width_out))
+    layers.append((jnp.asarray(kernel, jnp.float32), jnp.zeros(width_out)))
+  return layers
+
+
+def _mlp(layers: list[tuple[jax.Array, jax.Array]], x_BD: jax.Array) -> jax.Array:
+  for kernel, bias in layers[:-1]:
+    x_BD = jax.nn.relu(x_BD @ kernel + bias[None, :])
+  kernel, bias = layers[-1]
+  return x_BD @ kernel + bias[None, :]
+
+
+def _quantize(
+  books: list[jax.Array], latents_BZ: jax.Array, commitment: float
+) -> tuple[jax.Array, jax.Array, list[jax.Array], list[jax.Array]]:
+  """Quantized latents `[B, Z]`, the codebook and commitment loss, each level's codes and residuals."""
+  residual_BZ, quantized_BZ, loss = latents_BZ, jnp.zeros_like(latents_BZ), jnp.float32(0)
+  codes, residuals = [], []
+  for book_CZ in books:
+    target_BZ = jax.lax.stop_gradient(residual_BZ)
+    products_BC = jnp.matmul(target_BZ, jax.lax.stop_gradient(book_CZ).T, precision='highest')
+    chosen_B = jnp.argmin((book_CZ**2).sum(axis=1)[None, :] - 2 * products_BC, axis=1)
+    row_BZ = book_CZ[chosen_B]
+    loss += jnp.mean((target_BZ - row_BZ) ** 2)
+    loss += commitment * jnp.mean((residual_BZ - jax.lax.stop_gradient(row_BZ)) ** 2)
+    codes.append(chosen_B)
+    residuals.append(target_BZ)
+    quantized_BZ += row_BZ
+    residual_BZ -= jax.lax.stop_gradient(row_BZ)
+  return quantized_BZ, loss, codes, residuals
+
+
+def _info_nce(left_NZ: jax.Array, right_NZ: jax.Array, temperature: float) -> jax.Array:
+  """Symmetric InfoNCE (van den Oord et al., arXiv 1807.03748): row n of both sides is a pair."""
+  left_NZ, right_NZ = (
+    z / jnp.maximum(jnp.linalg.norm(z, axis=1, keepdims=True), 1e-6) for z in (left_NZ, right_NZ)
+  )
+  logits_NN = left_NZ @ right_NZ.T / temperature
+  right, left = (jnp.diag(jax.nn.log_softmax(logits_NN, axis=axis)) for axis in (1, 0))
+  return -(right.mean() + left.mean()) / 2
+
+
+def _weights(options: Rqvae) -> dict[str, float]:
+  return {
+    'commitment': options.commitment,
+    'contrastive': options.contrastive_weight,
+    'temperature': options.contrastive_temperature,
+    'decay': options.weight_decay,
+  }
+
+
+def _loss(
+  params: Params,
+  x_BD: jax.Array,
+  pair_x: tuple[jax.Array, jax.Array] | None,
+  weights: Mapping[str, jax.Array],
+) -> tuple[jax.Array, Any]:
+  """The loss, and of each level the codes `[B]` and residuals `[B, Z]`."""
+  latents_BZ = _mlp(params['encoder'], x_BD)
+  decoder_in_BZ, loss, codes, residuals = latents_BZ, jnp.float32(0), [], []
+  if params['books']:
+    quantized_BZ, loss, codes, residuals = _quantize(
+      params['books'], latents_BZ, weights['commitment']
+    )
+    decoder_in_BZ += jax.lax.stop_gradient(quantized_BZ - latents_BZ)  # straight through
+  loss += jnp.mean((_mlp(params['decoder'], decoder_in_BZ) - x_BD) ** 2)
+  if pair_x is not None:
+    left_NZ, right_NZ = (_mlp(params['encoder'], x) for x in pair_x)
+    loss += weights['contrastive'] * _info_nce(left_NZ, right_NZ, weights['temperature'])
+  return loss, (codes, residuals)
+
+
+def _train(
+  params: Params,
+  *,
+  x_ID: jax.Array,
+  pairs: np.ndarray | None,
+  options: Rqvae,
+  epochs: int,
+  rng: np.random.Generator,
+) -> Params:
+  num_items = x_ID.shape[0]
+  batch = min(options.batch_size, num_items)
+  steps = num_items // batch
+  warmup = min(100, epochs * steps // 10)
+  rate = optax.warmup_cosine_decay_schedule(0, options.learning_rate, warmup, epochs * steps)
+  rates = np.asarray(rate(np.arange(epochs * steps))).reshape(epochs, steps)
+  state = optax.scale_by_adam().init(params)
+  name = 'RQ-VAE' if params['books'] else 'autoencoder'
+  with tqdm.trange(epochs, desc=name, unit='epoch') as progress:
+    for epoch in progress:
+      draws = {
+        'rates': rates[epoch],
+        'items': rng.permutation(num_items)[: steps * batch].reshape(steps, batch),
+        'restarts': [rng.integers(0, batch, len(book_CZ)) for book_CZ in params['books']],
+      }
+      if pairs is not None:
+        draws['pairs'] = pairs[rng.integers(0, len(pairs), (steps, max(batch // 2, 1)))]
+      may_restart = epoch < epochs * (1 - _FINAL_SHARE)
+      params, state, loss = _run_epoch(params, state, draws, x_ID, _weights(options), may_restart)
+      if not np.isfinite(loss):
+        raise ValueError(
+          f'the loss of the {name} must be finite; got {float(loss)} in epoch {epoch}. Set '
+          '--config.sids.rqvae.learning_rate to less'
+        )
+      progress.set_postfix(loss=f'{float(loss):.4f}')
+  return params
+
+
+# All but shapes are arguments, so that one compilation serves every setting.
+@functools.partial(jax.jit, donate_argnames=('params', 'state'))
+def _run_epoch(
+  params: Params,
+  state: optax.OptState,
+  draws: Mapping[str, Any],
+  x_ID: jax.Array,
+  weights: Mapping[str, jax.Array],
+  may_restart: jax.Array,
+) -> tuple[Params, optax.OptState, jax.Array]:
+  """S steps of AdamW, then the restart of the codes that none of their batches used.
+
+  Args:
+    params, state: before the epoch; donated.
+    draws: `rates` `[S]`, `items` of the batches `[S, B]`, `pairs` of items `[S, P, 2]` if the
+      contrastive term counts, `restarts` of each level `[C]`: for each code a row of the last batch.
+    x_ID: the standardised vectors.
+    weights: as of `_weights`.
+    may_restart: whether codes restart at all.
+
+  Returns:
+    params, state and the mean loss.
+  """
+  adam = optax.scale_by_adam()
+
+  def step(carry, draw):
+    params, state, used, _ = carry
+    pair_x = None
+    if 'pairs' in draw:
+      pair_x = (x_ID[draw['pairs'][:, 0]], x_ID[draw['pairs'][:, 1]])
+    (loss, (codes, residuals)), gradients = jax.value_and_grad(_loss, has_aux=True)(
+      params, x_ID[draw['items']], pair_x, weights
+    )
+    updates, state = adam.update(gradients, state)
+    params = jax.tree.map(
+      lambda p, u: p - draw['rates'] * (u + weights['decay'] * p), params, updates
+    )
+    used = [seen_C.at[codes_B].set(True) for seen_C, codes_B in zip(used, codes, strict=True)]
+    return (params, state, used, residuals), loss
+
+  used = [jnp.zeros(len(book_CZ), bool) for book_CZ in params['books']]
+  batch = draws['items'].shape[1]
+  residuals = [jnp.zeros((batch, book_CZ.shape[1])) for book_CZ in params['books']]
+  (params, state, used, residuals), losses = jax.lax.scan(
+    step,
+    (params, state, used, residuals),
+    {name: draw for name, draw in draws.items() if name != 'restarts'},
+  )
+  books = [
+    jnp.where((may_restart & ~used_C)[:, None], residual_BZ[rows_C], book_CZ)
+    for book_CZ, used_C, residual_BZ, rows_C in zip(
+      params['books'], used, residuals, draws['restarts'], strict=True
+    )
+  ]
+  return params | {'books': books}, state, losses.mean()
+
+
+def _frozen(params: Params, mean_D: np.ndarray, scale: float) -> Quantizer:
+  """The trained arrays as a quantizer of raw vectors: standardisation goes into the outer layers."""
+  (kernel, bias), *encoder = params['encoder']
+  *decoder, (last_kernel, last_bias) = params['decoder']
+  first = (kernel / scale, bias - mean_D @ kernel / scale)
+  last = (last_kernel * scale, last_bias * scale + mean_D)
+  return Quantizer(
+    encoder=(first, *(tuple(layer) for layer in encoder)),
+    codebooks=tuple(params['books']),
+    decoder=(*(tuple(layer) for layer in decoder), last),
+  )

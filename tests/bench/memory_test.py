@@ -1,0 +1,47 @@
+"""Bytes by hand, for one size."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+# google/gemma-3-270m as published, and the padded rows of 1,024 SID codes.
+PARAMETERS = 268_098_176 + 1024 * 640
+
+
+@pytest.fixture(scope='module')
+def kept(tmp_path_factory):
+  """What the command writes: a process of its own, whose flags are those of every other command."""
+  out = tmp_path_factory.mktemp('memory') / 'memory.json'
+  done = subprocess.run(
+    [sys.executable, '-m', 'bench.memory', '--sizes=gemma3_270m', '--rank=4', f'--out={out}'],
+    cwd=pathlib.Path(__file__).parents[2],
+    env={name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert f'| gemma3_270m | {PARAMETERS:,} | 4.3 | 1.1 | 1.1 |' in done.stdout
+  return json.loads(out.read_text())['gemma3_270m']
+
+
+def test_a_full_run_keeps_four_numbers_a_parameter(kept):
+  full = kept['full']
+  assert full['parameters'] == full['gradients'] == 4 * PARAMETERS
+  assert 0 <= full['optimizer'] - 8 * PARAMETERS < 100  # two moments, and counts of steps
+
+
+def test_sid_rows_and_adapters_have_the_only_gradients_and_moments(kept):
+  rows = kept['sid_rows']
+  assert (rows['parameters'], rows['gradients']) == (4 * PARAMETERS, 4 * 1024 * 640)
+  assert 0 <= rows['optimizer'] - 8 * 1024 * 640 < 100
+  # Inputs and outputs of q, out, k, v, gate, up and down, in each of 18 layers.
+  sides = (640 + 1024) * 2 + (640 + 256) * 2 + (640 + 2048) * 3
+  lora = kept['lora']
+  assert lora['gradients'] == 4 * 4 * 18 * sides
+  assert lora['parameters'] == 4 * PARAMETERS + lora['gradients']
+  assert 0 <= lora['optimizer'] - 2 * lora['gradients'] < 100

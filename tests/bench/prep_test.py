@@ -1,0 +1,83 @@
+"""The benchmark of the preparation on small inputs, and what its figures stand for."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bench import prep
+from data_prep import cooccurrence, interactions
+from recjax.data.sequences import Sequences
+from tests.shared_data import SHARED, needs_shared
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+def test_the_synthetic_log_keeps_most_of_itself():
+  log = prep.synthetic_log(40_000)
+  assert len(log.users) == len(log.items) == len(log.times) == 40_000
+  assert len(np.unique(log.items)) == len(log.item_records) == 4_000
+  assert len(np.unique(log.users)) == pytest.approx(5_000, rel=0.02)
+  clean = interactions.clean(log, 5)
+  assert 0.75 * 40_000 < len(clean.items) < 40_000
+  assert 0.8 * 4_000 < len(clean.item_ids) < 4_000
+  counts = np.sort(np.bincount(clean.items))[::-1]
+  assert counts[0] > 50 * np.median(counts)
+
+
+def test_the_loop_counts_the_same():
+  rng = np.random.default_rng(0)
+  users = [rng.integers(0, 20, rng.integers(0, 12)).tolist() for _ in range(50)]
+  counts = cooccurrence.cooccurrence_counts(Sequences.from_lists(users), 20, 5, 'none')
+  looped = prep.loop_counts(users, 5)
+  assert {(i, j): n for i, row in looped.items() for j, n in row.items()} == dict(counts.todok())
+
+
+def test_a_log_is_measured_part_by_part(tmp_path):
+  made = prep.measure_log(20_000, str(tmp_path))
+  assert made['interactions'] == 20_000 > made['kept']['interactions'] > 15_000
+  measured = sum(part['seconds'] for part in made['parts'].values()) + made['hashes_seconds']
+  assert measured == pytest.approx(made['seconds'] + made['parts']['the log itself']['seconds'])
+  assert all(0.05 < part['peak_gib'] < 8 for part in made['parts'].values())
+  train = np.load(tmp_path / 'interactions' / 'train_items.npy')
+  assert len(train) == made['kept']['interactions'] - 2 * made['kept']['users']
+  items = np.load(tmp_path / 'relations' / 'collaborative_items.npy')
+  offsets = np.load(tmp_path / 'relations' / 'collaborative_offsets.npy')
+  assert len(offsets) == made['kept']['items'] + 1 and offsets[-1] == len(items)
+
+
+def test_the_peak_is_that_of_the_part():
+  meter = prep.Meter()
+  for name, mib in (('large', 300), ('small', 1)):
+    with meter.part(name):
+      np.ones(mib << 17)  # 8 bytes each
+  assert meter.parts['large']['peak_gib'] - meter.parts['small']['peak_gib'] > 0.2
+
+
+def test_semantic_neighbours_are_measured():
+  made = prep.measure_semantic(300, 16)
+  assert (made['items'], made['width']) == (300, 16)
+  assert made['seconds'] > 0 and made['peak_gib'] > 0.05
+
+
+@needs_shared('amazon2014/sports')
+@pytest.mark.soak
+def test_the_command_prints_and_writes(tmp_path):
+  command = [sys.executable, '-m', 'bench.prep', f'--raw_dir={SHARED / "amazon2014" / "sports"}']
+  command += ['--millions=0.01,0.02', '--vectors=300,16', f'--out={tmp_path / "prep.json"}']
+  made = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+  result = json.loads((tmp_path / 'prep.json').read_text())
+  assert result['sports']['pairs'] == 1_160_790
+  assert result['sports']['ratio'] > 5  # 20 and more on a quiet machine
+  assert [log['interactions'] for log in result['logs']] == [10_000, 20_000]
+  assert result['semantic']['items'] == 300
+  for line in (
+    'ratio',
+    'co-occurrence, top 10',
+    'seconds per million',
+    'the 10 nearest of 300 × 16',
+  ):
+    assert line in made.stdout

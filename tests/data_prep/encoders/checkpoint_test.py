@@ -1,0 +1,167 @@
+"""T5 and decoder checkpoints as text encoders, beside `transformers` on the tiny checkpoints."""
+
+import functools
+import json
+import shutil
+
+from etils import epath
+import jax
+import numpy as np
+import pytest
+import tokenizers
+
+from data_prep import encoders
+from data_prep.encoders import batching, checkpoint
+from recjax import config, sharding
+from tests.goldens import make_encoders
+from tests.live import needs_transformers
+
+KINDS = make_encoders.KINDS
+
+
+@functools.cache
+def golden():
+  with np.load(make_encoders.FILE) as loaded:
+    return dict(loaded)
+
+
+def words(ids):
+  return ' '.join(f'w{i}' for i in ids)
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+  """kind → a copy of its checkpoint with a tokenizer: the word w7 is id 7."""
+
+  def make(kind):
+    folder = tmp_path / kind
+    shutil.copytree(make_encoders.GOLDENS / kind, folder)
+    vocabulary = {f'w{i}': i for i in range(53)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token='w3'))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    # What the file says of lengths and special tokens must not count twice.
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+      single='w2 $A w1', special_tokens=[('w2', 2), ('w1', 1)]
+    )
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=40)
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    return folder
+
+  return make
+
+
+def one_device():
+  auto = (jax.sharding.AxisType.Auto,) * 3
+  return jax.make_mesh((1, 1, 1), sharding.AXES, auto, devices=jax.devices()[:1])
+
+
+def encode(folder, texts, mesh=None, **fields):
+  mesh = mesh or sharding.make_mesh(config.Mesh())
+  return encoders.encode(texts, config.Sids(encoder=str(folder), **fields), mesh)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_vectors_are_those_of_transformers(kind, folder_of):
+  got = encode(folder_of(kind), [words(ids) for ids in make_encoders.texts()])
+  assert got.dtype == np.float32
+  np.testing.assert_allclose(got, golden()[kind], atol=2e-5)
+
+
+@needs_transformers
+@pytest.mark.parametrize('kind', KINDS)
+def test_goldens_are_what_transformers_computes_today(kind):
+  today = make_encoders.vectors(kind, make_encoders.GOLDENS / kind)
+  np.testing.assert_allclose(today, golden()[kind], atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['t5_v1_1', 'gemma3', 'qwen3'])
+def test_any_mesh_gives_the_same_vectors(kind, folder_of, monkeypatch):
+  monkeypatch.setattr(batching, '_TOKENS', {'cpu': 64})
+  monkeypatch.setattr(batching, '_MAX_SHAPES', 2)
+  folder = folder_of(kind)
+  rng = np.random.default_rng(1)
+  texts = [words(rng.integers(3, 53, n)) for n in rng.integers(1, 40, 60)]
+  one = one_device()
+  expected = encode(folder, texts, one)
+  for sizes in ({'data': 8}, {'data': 2, 'fsdp': 2, 'tensor': 2}):
+    got = encode(folder, texts, sharding.make_mesh(config.Mesh(**sizes)))
+    np.testing.assert_allclose(got, expected, atol=2e-6)
+  assert encode(folder, texts, one).tobytes() == expected.tobytes()
+
+
+def test_half_precision_is_near(folder_of):
+  texts = [words(ids) for ids in make_encoders.texts()]
+  for kind in ('t5_v1_1', 'gemma2'):
+    got = encode(folder_of(kind), texts, encoder_dtype='bfloat16')
+    assert got.dtype == np.float32
+    cosines = (got * golden()[kind]).sum(axis=1)
+    assert cosines.min() > 0.98 and cosines.max() < 1 - 1e-7
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
+
+
+def test_texts_are_cut_with_their_special_tokens(folder_of):
+  ids = make_encoders.texts()[5]
+  t5, gemma = folder_of('t5_v1_0'), folder_of('gemma1')
+  for folder in (t5, gemma):
+    cut = encode(folder, [words(ids), words(ids[:9])], encoder_max_tokens=10)
+    np.testing.assert_allclose(cut[0], cut[1], atol=1e-6)
+    assert np.abs(cut[0] - encode(folder, [words(ids)])[0]).max() > 1e-3
+
+
+def test_an_empty_text_is_its_special_token_or_nothing(folder_of):
+  for kind, is_zero in (('t5_v1_0', False), ('gemma1', False), ('qwen2', True)):
+    got = encode(folder_of(kind), ['', 'w5 w6'])
+    assert np.isfinite(got).all()
+    assert got.any(axis=1).tolist() == [not is_zero, True]
+
+
+def test_a_sentencepiece_model_serves_too(folder_of):
+  from data_prep import texts as texts_lib
+
+  folder = folder_of('t5_v1_1')
+  (folder / 'tokenizer.json').unlink()
+  with pytest.raises(ValueError, match=r'lacks tokenizer\.json, spiece\.model, tokenizer\.model'):
+    encoders.input_files(str(folder))
+  content = texts_lib.train_model(['red soap', 'blue soap', 'a b c d'], 300)
+  (folder / 'spiece.model').write_bytes(content)
+  found = checkpoint.pretrained.read_config(folder)
+  ids = checkpoint._encoder_of_ids(epath.Path(folder), found, 20)
+  import sentencepiece
+
+  pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
+  assert ids(['red soap', '']) == [[*pieces.encode('red soap'), 1], [1]]
+
+
+def test_input_files_are_what_is_read(folder_of):
+  folder = folder_of('gemma3')
+  (folder / 'README.md').write_text('of no matter')
+  assert sorted(encoders.input_files(str(folder))) == [
+    'config.json',
+    'model.safetensors',
+    'tokenizer.json',
+  ]
+  (folder / 'model.safetensors').unlink()
+  with pytest.raises(ValueError, match=r'must hold model\.safetensors.*--config\.sids\.encoder'):
+    encoders.input_files(str(folder))
+
+
+def test_other_models_and_poolings_are_refused(folder_of):
+  folder = folder_of('qwen3')
+  modules = [{'type': f'sentence_transformers.models.{k}'} for k in ('Transformer', 'Dense')]
+  (folder / 'modules.json').write_text(json.dumps(modules))
+  with pytest.raises(ValueError, match=r'got Transformer, Dense.*or to sentence_transformers:'):
+    encode(folder, ['w5'])
+  (folder / 'modules.json').unlink()
+  hf = json.loads((folder / 'config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps(hf | {'model_type': 'mixtral'}))
+  with pytest.raises(
+    ValueError, match=r'model_type must be one of bert, .*gemma2.*t5.*; got .mixtral'
+  ):
+    encoders.input_files(str(folder))
+  rope = {'rope_parameters': {'rope_type': 'yarn'}}
+  (folder / 'config.json').write_text(json.dumps(hf | rope))
+  with pytest.raises(
+    ValueError, match=r'cannot be the encoder: rotary .* Set --config\.sids\.encoder'
+  ):
+    encode(folder, ['w5'])

@@ -1,0 +1,92 @@
+"""Parts outlive a run that ends early; what is not whole is computed again."""
+
+from etils import epath
+import numpy as np
+import pytest
+
+from data_prep.encoders import resumable
+
+ROWS = [np.array([4, 1]), np.array([0, 7, 3]), np.array([6]), np.array([2, 5])]
+EXPECTED = np.stack([np.arange(9) * 10, np.arange(9) * 10 + 1], axis=1).astype(np.float32)
+EXPECTED[8] = 0  # in no batch
+
+
+class Encoder:
+  """Counts what it is asked for, and fails at one batch."""
+
+  def __init__(self, fails_at=None):
+    self.asked, self.fails_at = [], fails_at
+
+  def __call__(self, n):
+    self.asked.append(n)
+    if n == self.fails_at:
+      raise KeyboardInterrupt
+    rows = np.append(ROWS[n], 99)  # a row that pads the batch
+    return np.stack([rows * 10, rows * 10 + 1], axis=1).astype(np.float32)
+
+
+def run(encoder, parts, width=2):
+  return resumable.run(ROWS, encoder, 9, width, parts)
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+  monkeypatch.setattr(resumable, 'SECONDS', 0)
+  return epath.Path(tmp_path / 'parts' / 'x')
+
+
+def test_batches_fill_their_rows(parts):
+  np.testing.assert_array_equal(run(Encoder(), None), EXPECTED)
+  np.testing.assert_array_equal(run(Encoder(), parts), EXPECTED)
+  assert [p.name[-16:-4] for p in sorted(parts.iterdir())] == [f'{n:012}' for n in (2, 5, 6, 8)]
+
+
+def test_a_run_goes_on_behind_the_parts_of_the_one_before(parts):
+  with pytest.raises(KeyboardInterrupt):
+    run(Encoder(fails_at=2), parts)
+  later = Encoder()
+  np.testing.assert_array_equal(run(later, parts), EXPECTED)
+  assert later.asked == [1, 2, 3]  # batch 1 was under way
+  again = Encoder()
+  np.testing.assert_array_equal(run(again, parts), EXPECTED)
+  assert again.asked == []
+
+
+@pytest.mark.parametrize('damage', ['cut', 'lost', 'partial'])
+def test_a_part_that_is_not_whole_is_computed_again(parts, damage):
+  run(Encoder(), parts)
+  second = sorted(parts.iterdir())[1]
+  if damage == 'cut':
+    second.write_bytes(second.read_bytes()[:-3])
+  else:
+    second.unlink()
+  if damage == 'partial':
+    (parts / 'partial').write_bytes(b'half')
+  later = Encoder()
+  np.testing.assert_array_equal(run(later, parts), EXPECTED)
+  assert later.asked == [1, 2, 3]
+  assert sum(p.stat().length for p in parts.glob('*.f32')) >= 8 * 2 * 4
+
+
+def test_parts_of_other_batches_are_used_up_to_a_border(parts):
+  """As on another number of devices: the same order, cut otherwise."""
+  run(Encoder(), parts)
+  for part in sorted(parts.iterdir())[2:]:
+    part.unlink()
+  whole = np.concatenate(ROWS)
+  later = []
+
+  def start(n):
+    later.append(n)
+    rows = [whole[:4], whole[4:]][n]
+    return np.stack([rows * 10, rows * 10 + 1], axis=1).astype(np.float32)
+
+  got = resumable.run([whole[:4], whole[4:]], start, 9, 2, parts)
+  np.testing.assert_array_equal(got, EXPECTED)
+  assert later == [1]
+
+
+def test_a_minute_passes_before_a_part_is_written(tmp_path):
+  parts = epath.Path(tmp_path / 'parts')
+  np.testing.assert_array_equal(run(Encoder(), parts), EXPECTED)
+  assert not parts.exists()

@@ -1,0 +1,114 @@
+"""A chat endpoint on this machine that fails in the ways that real ones do."""
+
+import contextlib
+import dataclasses
+import http.server
+import json
+import re
+import threading
+
+
+@dataclasses.dataclass
+class Failure:
+  """One bad answer: an HTTP status, a body that is cut off, a text, or no answer at all.
+
+  Attributes:
+    status: of the response; 0: the connection is closed without one.
+    body: what is sent.
+    announced: bytes of the body by its header, None: as many as it has.
+    headers: further ones.
+  """
+
+  status: int = 200
+  body: str = ''
+  announced: int | None = None
+  headers: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def said(content):
+  """A whole response in which the model says a text."""
+  usage = {'prompt_tokens': 100, 'completion_tokens': 10}
+  return json.dumps({'choices': [{'message': {'content': content}}], 'usage': usage})
+
+
+def titles(question):
+  """The titles that a question shows."""
+  return re.findall(r'^- (.*?)(?: \(.*\))?$', question, re.MULTILINE)
+
+
+def answer(question):
+  """What the server says about a question: the titles that it saw."""
+  seen = titles(question)
+  return {'keywords': seen, 'description': f'Items such as {seen[0]}.'}
+
+
+@dataclasses.dataclass
+class Server:
+  """What arrived, in order; the failures are used up first, one a request.
+
+  Attributes:
+    url: of the endpoint.
+    requests: bodies.
+    headers: of each.
+    paths: of each.
+    failures: still to come.
+    hold: holds back every answer after the first `answers_before_hold`, until it is set.
+  """
+
+  url: str = ''
+  requests: list[dict] = dataclasses.field(default_factory=list)
+  headers: list[dict] = dataclasses.field(default_factory=list)
+  paths: list[str] = dataclasses.field(default_factory=list)
+  failures: list[Failure] = dataclasses.field(default_factory=list)
+  answers_before_hold: int | None = None
+  hold: threading.Event = dataclasses.field(default_factory=threading.Event)
+  lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+  @property
+  def questions(self):
+    return [request['messages'][-1]['content'] for request in self.requests]
+
+
+@contextlib.contextmanager
+def serve(*failures):
+  state = Server(failures=list(failures))
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+      request = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+      with state.lock:
+        state.requests.append(request)
+        state.headers.append(dict(self.headers))
+        state.paths.append(self.path)
+        failure = state.failures.pop(0) if state.failures else None
+        held = state.answers_before_hold is not None
+        held = held and len(state.requests) > state.answers_before_hold
+      if held:
+        state.hold.wait(30)
+        return
+      question = request['messages'][-1]['content']
+      failure = failure or Failure(body=said(json.dumps(answer(question))))
+      if not failure.status:
+        return
+      body = failure.body.encode()
+      self.send_response(failure.status)
+      for name, value in failure.headers.items():
+        self.send_header(name, value)
+      length = len(body) if failure.announced is None else failure.announced
+      self.send_header('Content-Length', str(length))
+      self.end_headers()
+      self.wfile.write(body)
+
+    def log_message(self, *args):
+      """Says nothing."""
+
+  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
+    state.url = f'http://127.0.0.1:{server.server_port}/v1'
+    thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})
+    thread.start()
+    try:
+      yield state
+    finally:
+      state.hold.set()
+      server.shutdown()
+      thread.join()

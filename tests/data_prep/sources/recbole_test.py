@@ -1,0 +1,100 @@
+"""RecBole's atomic files, hand-made in the official format."""
+
+from etils import epath
+import pytest
+
+from data_prep import sources
+from recjax import config
+
+DATA = config.Data(source='recbole', name='x', category='X')
+INTER = 'user_id:token\titem_id:token\trating:float\ttimestamp:float\n'
+
+
+def load(folder):
+  return sources.get('recbole').load(DATA, epath.Path(folder))
+
+
+def write(folder, inter, item='item_id:token\na\nb\n'):
+  (folder / 'X.inter').write_bytes(inter if isinstance(inter, bytes) else inter.encode())
+  (folder / 'X.item').write_text(item)
+
+
+def test_reads_movies(tmp_path):
+  write(
+    tmp_path,
+    INTER + '196\t242\t3\t881250949\n186\t302\t3.5\t891717742.0\n',
+    'item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n'
+    '242\t"Kolya" Story\t1996\tComedy Drama\n302\tL.A. Confidential\t1997\t\n',
+  )
+  log = load(tmp_path)
+  assert log.users.tolist() == ['196', '186']
+  assert log.items.tolist() == ['242', '302']
+  assert log.times.tolist() == [881250949, 891717742]
+  assert log.ratings.tolist() == [3, 3.5]
+  assert log.item_records == {
+    '242': {'title': '"Kolya" Story', 'categories': [['Comedy'], ['Drama']]},
+    '302': {'title': 'L.A. Confidential'},
+  }
+
+
+def test_reads_products_without_ratings(tmp_path):
+  write(
+    tmp_path,
+    'timestamp:float\titem_id:token\tuser_id:token\n5\ta\tu\n4\tb\tv\n',
+    'item_id:token\ttitle:token\tprice:float\tbrand:token\tcategories:token_seq\tsales_rank:float\n'
+    "a\tSoap\t2.50\tAcme\t'Home & Garden', 'Bath'\t7\nb\tOil\t\t\tTools Lamps\t\n",
+  )
+  log = load(tmp_path)
+  assert log.users.tolist() == ['u', 'v']
+  assert log.ratings is None
+  assert log.item_records == {
+    'a': {
+      'title': 'Soap',
+      'brand': 'Acme',
+      'price': 2.5,
+      'categories': [['Home & Garden', 'Bath']],
+    },
+    'b': {'title': 'Oil', 'categories': [['Tools', 'Lamps']]},
+  }
+
+
+@pytest.mark.parametrize(
+  ('inter', 'message'),
+  [
+    ('', r'X\.inter:1: the first line must name the columns'),
+    (INTER, r'X\.inter must hold interactions; it holds none'),
+    ('user_id\titem_id\ttimestamp\n', ":1: a column must be name:type .*; got 'user_id'"),
+    ('user_id:str\titem_id:token\n', ":1: a column must be name:type .*; got 'user_id:str'"),
+    ('user_id:token\titem_id:token\nu\ta\n', ':1: must have the columns .*without timestamp'),
+    (INTER + 'u\ta\t1\t5\nu\ta\t1\n', ':3: must have 4 columns, as the first line; got 3'),
+    (INTER + 'u\ta\t1\t5\nu\tc\t1\t6\n', r":3: an item must be in X\.item; got 'c'"),
+    (INTER + 'u\ta\t1\tx\n', ":2: timestamp must be an integer.*got 'x'"),
+    (INTER + 'u\ta\tinf\t1\n', ':2: rating must be a finite number'),
+    (INTER.encode() + b'\xff\ta\t1\t1\n', ':2: must be text in UTF-8'),
+  ],
+)
+def test_broken_interactions_are_named(tmp_path, inter, message):
+  write(tmp_path, inter)
+  with pytest.raises(ValueError, match=message) as error:
+    load(tmp_path)
+  assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+  ('item', 'message'),
+  [
+    ('title:token\nx\n', r'X\.item:1: must have the columns item_id'),
+    ('item_id:token\na\nb\na\n', r"X\.item:4: an item must be listed once; 'a' is here again"),
+    ('item_id:token\tprice:float\na\tcheap\n', r"X\.item:2: price must be a number; got 'cheap'"),
+    ('item_id:token\tprice:float\na\tnan\n', r'X\.item:2: price must be a number'),
+  ],
+)
+def test_broken_items_are_named(tmp_path, item, message):
+  write(tmp_path, INTER + 'u\ta\t1\t5\n', item)
+  with pytest.raises(ValueError, match=message):
+    load(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'^X\.inter and X\.item must be in.*data\.raw_dir'):
+    load(tmp_path)

@@ -1,0 +1,212 @@
+"""A log of one's own as CSV and as Parquet, with columns by name, and every broken row."""
+
+import dataclasses
+import datetime
+import gzip
+
+from etils import epath
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from data_prep import sources
+from recjax import config
+
+DATA = config.Data(source='table', name='x')
+LOG = {
+  'user': ['u1', 'u2', 'u1'],
+  'item': ['7', '8', '7'],
+  'time': [30, 10, 20],
+  'rating': [1.0, 2.5, 5.0],
+  'event': ['view', 'buy', 'view'],
+}
+ITEMS = {
+  'item': ['7', '8'],
+  'title': ['Soap, wet', ''],
+  'price': ['2.50', ''],
+  'colour': ['red', 'blue'],
+}
+
+
+def load(folder, data=DATA):
+  return sources.get('table').load(data, epath.Path(folder))
+
+
+def write_csv(folder, name, table):
+  rows = [list(table), *zip(*table.values(), strict=True)]
+  text = ''.join(
+    ','.join(f'"{cell}"' if ',' in str(cell) else str(cell) for cell in row) + '\n' for row in rows
+  )
+  content = text.encode()
+  (folder / name).write_bytes(gzip.compress(content) if name.endswith('.gz') else content)
+
+
+def write_parquet(folder, name, table):
+  pyarrow.parquet.write_table(pa.table(table), folder / name)
+
+
+@pytest.mark.parametrize('items', ['items.csv', 'items.csv.gz', 'items.parquet'])
+@pytest.mark.parametrize('log', ['interactions.csv', 'interactions.csv.gz', 'interactions.parquet'])
+def test_reads_every_kind_of_table(tmp_path, log, items):
+  for name, table in ((log, LOG), (items, ITEMS)):
+    (write_parquet if name.endswith('parquet') else write_csv)(tmp_path, name, table)
+  raw = load(tmp_path)
+  assert raw.users.tolist() == LOG['user']
+  assert raw.items.tolist() == LOG['item']
+  assert raw.times.tolist() == LOG['time']
+  assert raw.ratings.tolist() == LOG['rating']
+  assert raw.ratings.dtype == np.float32
+  assert raw.events.tolist() == LOG['event']
+  assert raw.item_records == {'7': {'title': 'Soap, wet', 'price': 2.5}, '8': {}}
+
+
+def test_columns_go_by_the_names_of_the_config(tmp_path):
+  data = dataclasses.replace(
+    DATA, user_column='visitor', item_column='sku', time_column='at', event_column='what'
+  )
+  log = dict(zip(('visitor', 'sku', 'at', 'stars', 'what'), LOG.values(), strict=True))
+  write_csv(tmp_path, 'interactions.csv', log)
+  write_csv(tmp_path, 'items.csv', {'sku': ['7', '8'], 'item': ['x', 'y']})
+  raw = load(tmp_path, data)
+  assert raw.users.tolist() == LOG['user']
+  assert raw.ratings is None
+  assert raw.events.tolist() == LOG['event']
+  assert raw.item_records == {'7': {}, '8': {}}
+  for field in ('user', 'item', 'time', 'rating', 'event'):
+    with pytest.raises(ValueError, match=rf"csv:1: must have a column 'no'.*data\.{field}_column"):
+      load(tmp_path, dataclasses.replace(data, **{f'{field}_column': 'no'}))
+
+
+def test_columns_must_differ(tmp_path):
+  write_csv(tmp_path, 'interactions.csv', LOG)
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  with pytest.raises(ValueError, match=r"must be different ones; got \['user', 'user', .*--config"):
+    load(tmp_path, dataclasses.replace(DATA, item_column='user'))
+
+
+def test_a_folder_of_parts_is_refused(tmp_path):
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  (tmp_path / 'interactions.parquet').mkdir()
+  with pytest.raises(ValueError, match=r'a table must be one file; got .*interactions\.parquet'):
+    load(tmp_path)
+
+
+def test_typed_columns_of_parquet(tmp_path):
+  moments = [datetime.datetime(2024, 1, day) for day in (3, 1, 2)]
+  write_parquet(
+    tmp_path,
+    'interactions.parquet',
+    {
+      'user': [5, 6, 5],
+      'item': pa.array(['7', '8', '7']).dictionary_encode(),
+      'time': moments,
+      'rating': pa.array([1, 2, 5], pa.int8()),
+    },
+  )
+  write_parquet(
+    tmp_path,
+    'items.parquet',
+    {
+      'item': [7, 8],
+      'title': ['Soap', None],
+      'brand': ['Acme', None],
+      'description': [None, 'Oily'],
+      'categories': [['Home', 'Bath'], None],
+      'price': [2.5, None],
+    },
+  )
+  raw = load(tmp_path)
+  assert raw.users.tolist() == ['5', '6', '5']
+  assert raw.items.tolist() == ['7', '8', '7']
+  assert np.argsort(raw.times).tolist() == [1, 2, 0]
+  assert raw.item_records == {
+    '7': {'title': 'Soap', 'brand': 'Acme', 'categories': [['Home', 'Bath']], 'price': 2.5},
+    '8': {'description': 'Oily'},
+  }
+
+
+def test_categories_in_every_spelling(tmp_path):
+  write_csv(tmp_path, 'interactions.csv', LOG)
+  spelled = ['Toys > Puzzles | Gifts', '']
+  expected = {'7': {'categories': [['Toys', 'Puzzles'], ['Gifts']]}, '8': {}}
+  write_csv(tmp_path, 'items.csv', {'item': ['7', '8'], 'categories': spelled})
+  assert load(tmp_path).item_records == expected
+  (tmp_path / 'items.csv').unlink()
+  for values in (spelled, [[['Toys', 'Puzzles'], ['Gifts']], None]):
+    write_parquet(tmp_path, 'items.parquet', {'item': ['7', '8'], 'categories': values})
+    assert load(tmp_path).item_records == expected
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (
+      {'user': ['u1', '', 'u1']},
+      "interactions.csv:3: user must be a string that is not empty; got ''",
+    ),
+    ({'item': ['7', '8', '']}, 'interactions.csv:4: item must be a string that is not empty'),
+    ({'item': ['7', '9', '9']}, r"interactions.csv:3: an item must be in items\.csv; got '9'"),
+    ({'time': [1, 2, '']}, "interactions.csv:4: time must be an integer.*; got ''"),
+    (
+      {'time': [1, 'yesterday', 2]},
+      "interactions.csv:3: time must be an integer.*; got 'yesterday'",
+    ),
+    ({'rating': [1, 'nan', 2]}, 'interactions.csv:3: rating must be a finite number'),
+    ({'rating': [1, '', 2]}, "interactions.csv:3: rating must be a finite number.*got ''"),
+    (
+      {'event': ['view', 'buy', '']},
+      'interactions.csv:4: event must be a string that is not empty',
+    ),
+  ],
+)
+def test_a_broken_interaction_is_named_by_file_and_line(tmp_path, change, message):
+  write_csv(tmp_path, 'interactions.csv', LOG | change)
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  with pytest.raises(ValueError, match=message):
+    load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'item': ['7', '7']}, "items.csv:3: an item must be listed once; '7' is here again"),
+    ({'item': ['7', '']}, 'items.csv:3: item must be a string that is not empty'),
+    ({'price': ['1', 'cheap']}, "items.csv:3: price must be a number; got 'cheap'"),
+    ({'title': ['a', 'x' * 20_000]}, 'items.csv:3: a title must have at most 10,000'),
+  ],
+)
+def test_a_broken_item_is_named_by_file_and_line(tmp_path, change, message):
+  write_csv(tmp_path, 'interactions.csv', LOG)
+  write_csv(tmp_path, 'items.csv', ITEMS | change)
+  with pytest.raises(ValueError, match=message):
+    load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'title': [1, 2]}, r'items\.parquet: row 1: title must be a string; got 1'),
+    ({'categories': [1, 2]}, r'row 1: categories must be a list of lists of strings; got 1'),
+    ({'price': [1.0, float('inf')]}, r'items\.parquet: row 2: price must be a number; got inf'),
+  ],
+)
+def test_a_broken_item_of_parquet_is_named_by_file_and_row(tmp_path, change, message):
+  write_csv(tmp_path, 'interactions.csv', LOG)
+  write_parquet(tmp_path, 'items.parquet', ITEMS | change)
+  with pytest.raises(ValueError, match=message):
+    load(tmp_path)
+
+
+def test_empty_doubled_and_missing_tables_are_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'^interactions and items must be in .*parquet'):
+    load(tmp_path)
+  write_csv(tmp_path, 'interactions.csv', {name: [] for name in LOG})
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  with pytest.raises(ValueError, match=r'interactions\.csv must hold interactions; it holds none'):
+    load(tmp_path)
+  write_parquet(tmp_path, 'interactions.parquet', LOG)
+  with pytest.raises(
+    ValueError, match=r'one of interactions\.csv and interactions\.parquet, not both'
+  ):
+    load(tmp_path)

@@ -1,0 +1,55 @@
+"""What `transformers` gives for texts through the tiny checkpoints beside this script: pooled states.
+
+Run after make_t5 and make_decoders where torch and transformers are installed:
+`python -m tests.goldens.make_encoders`. encoders.npz was made with torch 2.13.0 and transformers 5.23.0.
+"""
+
+import pathlib
+
+import numpy as np
+
+from tests.goldens import make_decoders, make_t5
+
+GOLDENS = pathlib.Path(__file__).parent
+FILE = GOLDENS / 'encoders.npz'
+T5_KINDS, DECODER_KINDS = tuple(make_t5.KINDS), tuple(make_decoders.KINDS)
+KINDS = (*T5_KINDS, *DECODER_KINDS)
+LENGTHS = (1, 3, 4, 9, 17, 30, 2)
+
+
+def texts() -> list[list[int]]:
+  """Token ids of every text, without BOS and EOS; the tokenizers of all kinds know them."""
+  rng = np.random.default_rng(0)
+  highest = min(make_t5.TOKENIZER_SIZE, make_decoders.TOKENIZER_SIZE)
+  return [rng.integers(3, highest, length).tolist() for length in LENGTHS]
+
+
+def framed(kind: str, ids: list[int]) -> list[int]:
+  """What the model reads: T5 an EOS behind the text, Gemma a BOS before it, Qwen the text."""
+  if kind in T5_KINDS:
+    return [*ids, 1]
+  return [2, *ids] if kind.startswith('gemma') else ids
+
+
+def vectors(kind: str, folder: pathlib.Path) -> np.ndarray:
+  """float64 `[texts, D]`: the mean of the last states, each text alone, of length one."""
+  import torch
+  import transformers
+
+  auto = transformers.AutoModelForTextEncoding if kind in T5_KINDS else transformers.AutoModel
+  model = auto.from_pretrained(folder, attn_implementation='eager', dtype=torch.float32).eval()
+  rows = []
+  for ids in texts():
+    with torch.no_grad():
+      states = model(input_ids=torch.tensor([framed(kind, ids)])).last_hidden_state[0]
+    mean = states.double().mean(dim=0).numpy()
+    rows.append(mean / np.linalg.norm(mean))
+  return np.stack(rows)
+
+
+def main():
+  np.savez_compressed(FILE, **{kind: vectors(kind, GOLDENS / kind) for kind in KINDS})
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,125 @@
+"""What a data set says of held-out rows, against the log that it was written from."""
+
+from etils import epath
+import numpy as np
+import pytest
+
+from data_prep import interactions, log_writer, splits
+from recjax.data.dataset import COLUMNS, SPLITS, Dataset
+from recjax.data.sequences import Sequences
+
+
+def make(folder, kind, with_notes=True, max_history=0):
+  """A data set without semantic IDs, and the clean log that it holds."""
+  rng = np.random.default_rng(0)
+  log = interactions.RawLog(
+    np.repeat([f'u{n:02}' for n in range(30)], 6),
+    np.array([f'i{n:02}' for n in rng.integers(0, 20, 180)]),
+    rng.permutation(180),
+    {},
+    rng.integers(1, 6, 180).astype(np.float32) if with_notes else None,
+    np.array(['buy', 'view'])[rng.integers(0, 2, 180)] if with_notes else None,
+  )
+  if kind == 'source':
+    rows = interactions.HeldOutRows(
+      np.array(['u00', 'new']), [['i01', 'i02', 'i03'], ['i04']], np.array(['i05', 'i06'])
+    )
+    held_out = {'validation': rows, 'test': rows}
+    log = interactions.RawLog(
+      log.users, log.items, log.times, {}, log.ratings, log.events, held_out
+    )
+  cleaned = interactions.clean(log, 0)
+  arrays = splits.split(cleaned, kind, (0.8, 0.1, 0.1), max_history)
+  stage = epath.Path(folder) / 'interactions'
+  stage.mkdir()
+  log_writer.write(cleaned, arrays, {}, stage)
+  dataset = Dataset(
+    folder=epath.Path(folder),
+    train=Sequences(arrays['train_items'], arrays['train_offsets']),
+    validation_items=arrays['validation_items'],
+    test_items=arrays['test_items'],
+    sids=None,
+  )
+  return dataset, cleaned
+
+
+def test_leave_one_out(tmp_path):
+  dataset, log = make(tmp_path, 'leave_one_out')
+  assert dataset.is_leave_one_out
+  columns = {'times': log.times, 'ratings': log.ratings, 'events': log.events}
+  for place, split in enumerate(SPLITS):
+    histories, targets = dataset.histories_and_targets(split)
+    assert len(histories) == dataset.num_rows(split) == 30
+    assert dataset.counted_before(split).values.tolist() == histories.values.tolist()
+    for u in range(30):
+      rows = slice(log.offsets[u], log.offsets[u + 1])
+      end = 4 + place
+      assert histories[u].tolist() == log.items[rows][:end].tolist()
+      assert targets[u] == log.items[rows][end]
+      for name, column in columns.items():
+        flat = dataset.of_histories(split, name)
+        assert flat.dtype == column.dtype
+        found = flat[histories.offsets[u] : histories.offsets[u + 1]]
+        assert found.tolist() == column[rows][:end].tolist()
+        assert dataset.of_targets(split, name)[u] == column[rows][end]
+  assert dataset.train_ratings.tolist() == dataset.of_histories('validation', 'ratings').tolist()
+  assert dataset.train_times.tolist() == dataset.of_histories('validation', 'times').tolist()
+  assert dataset.train_events.tolist() == dataset.of_histories('validation', 'events').tolist()
+  assert dataset.event_names == ['buy', 'view']
+
+
+@pytest.mark.parametrize('max_history', [0, 2])
+def test_global_time(tmp_path, max_history):
+  dataset, log = make(tmp_path, 'global_time', max_history=max_history)
+  assert not dataset.is_leave_one_out
+  assert [dataset.num_rows(split) for split in SPLITS] == [15, 15]
+  ratings = dict(zip(log.times.tolist(), log.ratings.tolist(), strict=True))  # no time is twice
+  places = dict(zip(log.times.tolist(), range(180), strict=True))
+  for split in SPLITS:
+    histories, targets = dataset.histories_and_targets(split)
+    assert dataset.counted_before(split) is dataset.train
+    for n, time in enumerate(dataset.of_targets(split, 'times').tolist()):
+      at = places[time]
+      first = log.offsets[np.searchsorted(log.offsets, at, side='right') - 1]
+      start = max(first, at - max_history) if max_history else first
+      assert targets[n] == log.items[at]
+      assert histories[n].tolist() == log.items[start:at].tolist()
+      flat = slice(*histories.offsets[n : n + 2])
+      shown = [ratings[t] for t in dataset.of_histories(split, 'times')[flat].tolist()]
+      assert dataset.of_histories(split, 'ratings')[flat].tolist() == shown
+      assert dataset.of_targets(split, 'ratings')[n] == ratings[time]
+
+
+def test_the_rows_of_a_source_know_items_alone(tmp_path):
+  dataset, log = make(tmp_path, 'source')
+  assert log.user_ids[-1] == 'u29'
+  assert log.user_ids[0] == 'new'
+  assert dataset.train.lengths.tolist() == [0, *[6] * 30]
+  histories, targets = dataset.histories_and_targets('test')
+  assert [[log.item_ids[i] for i in row] for row in histories] == [['i01', 'i02', 'i03'], ['i04']]
+  assert [log.item_ids[i] for i in targets] == ['i05', 'i06']
+  for name in COLUMNS:
+    assert dataset.of_histories('test', name) is None
+    assert dataset.of_targets('test', name) is None
+  assert dataset.train_ratings.shape == dataset.train.values.shape
+
+
+def test_what_a_log_does_not_have_is_none(tmp_path):
+  dataset, _ = make(tmp_path, 'leave_one_out', with_notes=False)
+  assert dataset.train_ratings is None
+  assert dataset.train_events is None
+  assert dataset.event_names == []
+  assert dataset.of_histories('test', 'ratings') is None
+  assert dataset.of_targets('test', 'ratings') is None
+
+
+def test_names_are_checked(tmp_path):
+  dataset, _ = make(tmp_path, 'leave_one_out')
+  with pytest.raises(ValueError, match="split must be one of validation, test; got 'train'"):
+    dataset.histories_and_targets('train')
+  with pytest.raises(ValueError, match="split must be one of validation, test; got 'train'"):
+    dataset.of_targets('train', 'times')
+  with pytest.raises(
+    ValueError, match="column must be one of times, ratings, events; got 'rating'"
+  ):
+    dataset.of_histories('test', 'rating')

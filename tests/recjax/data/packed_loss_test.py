@@ -1,0 +1,48 @@
+"""The loss of a packed group of all tasks equals the sum of its examples' losses, each alone in its row."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+
+from recjax import loss, models
+from recjax.data import mixture, packing
+
+
+@pytest.mark.parametrize('sid_softmax', ['level', 'full'])
+@pytest.mark.parametrize('family', ['gemma', 't5'])
+def test_packing_changes_no_loss(rated, family, sid_softmax):
+  config, dataset = rated
+  model = dataclasses.replace(
+    config.model, family=family, depth=2, width=32, ff_width=64, heads=2, kv_heads=2, head_width=16
+  )
+  sizes = dataclasses.replace(config.packing, rows=16)
+  config = dataclasses.replace(config, model=model, packing=sizes)
+  mix = mixture.build(config, dataset)
+  plan = packing.make_plan(mix, config.packing, model.is_encoder_decoder)
+  group = [mix[n] for n in range(plan.examples)]
+  assert {part.name for part, _ in group} == set(config.mixture)
+  examples, _, _ = packing.fit([example for _, example in group], plan)
+  one = dataclasses.replace(plan, examples=1, rows=1)
+  alone = [
+    packing.pack([(part, example)], one) for (part, _), example in zip(group, examples, strict=True)
+  ]
+  apart = {name: np.concatenate([rows[name] for rows in alone]) for name in alone[0]}
+  graph, params = nnx.split(models.build(config.model, dataset.vocabulary.space, 0))
+
+  @jax.jit
+  def sums(params, batch):
+    model = nnx.merge(graph, params)
+    x_BTD = model.hidden(batch, None)
+    return loss.loss_sums(model.tables, x_BTD, batch, sid_softmax, mix.text_targets)
+
+  packed = sums(params, packing.pack(group, plan))
+  expected = sums(params, apart)
+  assert set(packed) == set(expected)
+  for name in packed:
+    np.testing.assert_allclose(packed[name], expected[name], rtol=1e-5, err_msg=name)
+  assert packed['weight'] == sum(
+    len(e.targets) if e.learnt is None else e.learnt.sum() for e in examples
+  )

@@ -1,0 +1,90 @@
+"""Masked items and masked words: what is hidden and what is left make the whole again."""
+
+import re
+
+import numpy as np
+import pytest
+
+from recjax.data.tasks import Mim, Mlm
+from tests.recjax.data.tasks.reading import example, read, sid
+
+
+def test_masked_items_fill_their_places(decoder_corpus):
+  corpus = decoder_corpus
+  component = Mim(max_items=8, mask_share=0.4)
+  for unit in range(component.num_units(corpus)):
+    start, size, _ = corpus.windows(8)[unit]
+    items = corpus.train.values[start : start + size]
+    got = example(component, corpus, unit, unit)
+    inputs, targets = read(corpus, got.inputs), read(corpus, got.targets)
+    hidden = re.findall(r'<a_\d+> <b_\d+> <c_\d+>', targets)
+    assert len(hidden) == inputs.count('<mask>') == max(round(0.4 * size), 1)
+    whole = inputs
+    for text in hidden:
+      whole = whole.replace('<mask>', text, 1)
+    assert sid(corpus, *items) in whole
+    # What overflow may forget lies before the first mask.
+    end = got.history_start + sum(got.history)
+    mask = corpus.dataset.vocabulary.special_id('<mask>')
+    assert mask not in got.inputs[:end]
+    assert len(got.history) < size
+
+
+def test_hidden_words_fill_their_places(decoder_corpus):
+  corpus = decoder_corpus
+  component = Mlm(max_items=8, corruption_rate=0.3, span_length=2.0)
+  sentinels = {int(t): n for n, t in enumerate(corpus.sentinels)}
+  shares, spans = [], []
+  for unit in range(component.num_units(corpus)):
+    start, size, _ = corpus.windows(8)[unit]
+    text, _ = corpus.items(corpus.train.values[start : start + size], 'title', 16)
+    got = example(component, corpus, unit, unit)
+    hidden, current = {}, None
+    assert got.targets[-1] == corpus.dataset.vocabulary.eos_id
+    for token in got.targets[:-1].tolist():
+      if token in sentinels:
+        current = hidden.setdefault(sentinels[token], [])
+      else:
+        current.append(token)
+    assert list(hidden) == list(range(len(hidden)))
+    assert all(hidden.values())
+    whole = []
+    for token in got.inputs.tolist():
+      whole += hidden[sentinels[token]] if token in sentinels else [token]
+    assert whole[-len(text) :] == text.tolist()
+    # Sentinels never touch: something is left between two spans.
+    at = np.flatnonzero([t in sentinels for t in got.inputs.tolist()])
+    assert (np.diff(at) > 1).all()
+    shares.append(sum(map(len, hidden.values())) / len(text))
+    spans += map(len, hidden.values())
+  assert np.mean(shares) == pytest.approx(0.3, abs=0.02)
+  assert np.mean(spans) == pytest.approx(2.0, abs=0.2)
+
+
+def test_every_length_can_be_corrupted():
+  component = Mlm(corruption_rate=0.5, span_length=1.0)
+  rng = np.random.default_rng(0)
+  for length in [*range(2, 40), 500]:
+    starts, lengths = component._spans(length, rng)
+    assert 1 <= len(starts) <= 32
+    assert lengths.min() >= 1
+    assert starts[0] >= 0
+    assert starts[-1] + lengths[-1] < length
+    assert (starts[1:] > starts[:-1] + lengths[:-1]).all()
+
+
+def test_a_draw_decides_alone(decoder_corpus):
+  component = Mim()
+  one, again = (example(component, decoder_corpus, 3, 5) for _ in range(2))
+  np.testing.assert_array_equal(one.inputs, again.inputs)
+  others = {tuple(example(component, decoder_corpus, 3, 3 * k).inputs.tolist()) for k in range(20)}
+  assert len(others) > 3
+
+
+def test_fields_are_checked():
+  with pytest.raises(ValueError, match='mask_share must be between 0 and 1; got 1'):
+    Mim(mask_share=1.0)
+  with pytest.raises(ValueError, match=r'span_length must be at least 1; got 0\.5'):
+    Mlm(span_length=0.5)
+  with pytest.raises(ValueError, match="show must be 'title'; got 'sid'"):
+    Mlm(show='sid')

@@ -1,0 +1,149 @@
+"""Ranking, preference and ratings, against the log itself."""
+
+import collections
+import re
+
+import numpy as np
+import pytest
+
+from recjax.data.corpus import Corpus
+from recjax.data.tasks import Bpr, Ranking, Rating
+from tests.recjax.data.tasks.reading import example, pairs, read, sequence, sid
+
+
+def items_of(corpus, text):
+  """The items that a text shows, in order."""
+  rows = {sid(corpus, i): i for i in range(corpus.dataset.num_items)}
+  return [rows[found] for found in re.findall(r'<a_\d+> <b_\d+> <c_\d+>', text)]
+
+
+@pytest.mark.parametrize('negatives', ['popularity', 'uniform'])
+def test_candidates_are_the_next_item_and_others_that_the_user_does_not_have(
+  decoder_corpus, negatives
+):
+  corpus = decoder_corpus
+  component = Ranking(candidates=5, max_items=4, negatives=negatives)
+  places = collections.Counter()
+  for unit, (u, p) in enumerate(pairs(corpus)):
+    got = example(component, corpus, unit, unit)
+    items, history = sequence(corpus, u), sequence(corpus, u)[max(0, p - 3) : p]
+    text = read(corpus, got.inputs)
+    assert text.startswith(f'<bos> {component.wordings[unit % 3].split("{")[0].strip()}')
+    shown = items_of(corpus, text)
+    assert shown[: len(history)] == history
+    candidates = shown[len(history) :]
+    assert len(set(candidates)) == 5
+    assert set(candidates) & set(items) == {items[p]}
+    assert read(corpus, got.targets) == sid(corpus, items[p])
+    places[candidates.index(items[p])] += 1
+  assert set(places) == set(range(5))
+  assert max(places.values()) < 2 * len(pairs(corpus)) / 5
+
+
+def test_all_in_order_is_the_true_one_and_then_the_popular_ones(decoder_corpus):
+  corpus = decoder_corpus
+  counts = collections.Counter(corpus.train.values.tolist())
+  for unit, (u, p) in list(enumerate(pairs(corpus)))[:30]:
+    got = example(Ranking(candidates=6, answer='order'), corpus, unit)
+    first, *others = items_of(corpus, read(corpus, got.targets))
+    assert first == sequence(corpus, u)[p]
+    assert others == sorted(others, key=lambda i: (-counts[i], i))
+    assert len(others) == 5
+
+
+def test_popular_negatives_are_drawn_in_proportion(decoder_corpus):
+  corpus = decoder_corpus
+  rng = np.random.default_rng(0)
+  drawn = collections.Counter()
+  for _ in range(4000):
+    drawn.update(corpus.negatives(rng, np.array([3]), 1, 'popularity').tolist())
+  counts = np.bincount(corpus.train.values, minlength=24).astype(float)
+  counts[3] = 0
+  expected = 4000 * counts / counts.sum()
+  got = np.array([drawn[i] for i in range(24)])
+  assert (np.abs(got - expected) < 5 * np.sqrt(expected + 1)).all()
+  # Nearly everything excluded: what is left is still found.
+  assert corpus.negatives(rng, np.arange(22), 2, 'popularity').tolist() in ([22, 23], [23, 22])
+
+
+def test_the_liked_item_has_the_higher_rating(decoder_corpus):
+  corpus = decoder_corpus
+  ratings = corpus.dataset.train_ratings
+  swapped = 0
+  for unit, (u, p) in enumerate(pairs(corpus)):
+    got = example(Bpr(max_items=20), corpus, unit, unit)
+    shown = items_of(corpus, read(corpus, got.inputs))
+    (liked,) = items_of(corpus, read(corpus, got.targets))
+    pair, history = shown[-2:], shown[:-2]
+    items = sequence(corpus, u)
+    of_user = np.asarray(ratings[corpus.train.offsets[u] : corpus.train.offsets[u + 1]])
+    assert liked in pair
+    other = pair[1 - pair.index(liked)]
+    assert items[p] in pair
+    assert history == [i for i in items[:p] if i not in pair]
+    if other in items:
+      rated = {i: [r for j, r in zip(items, of_user, strict=True) if j == i] for i in pair}
+      assert max(rated[liked]) > min(rated[other])
+      swapped += liked != items[p]
+    else:
+      assert liked == items[p]
+      assert (
+        len({r for i, r in zip(items, of_user, strict=True) if i != items[p]} | {of_user[p]}) == 1
+      )
+  assert swapped
+
+
+class WithoutRatings:
+  """The data set of a corpus as if nobody had rated."""
+
+  def __init__(self, dataset):
+    self._dataset = dataset
+    self.train_ratings = None
+
+  def __getattr__(self, name):
+    return getattr(self._dataset, name)
+
+
+def test_without_ratings_seen_is_set_against_unseen_in_random_order(decoder_corpus):
+  corpus = Corpus(WithoutRatings(decoder_corpus.dataset), is_encoder_decoder=False)
+  first = 0
+  for unit, (u, p) in enumerate(pairs(corpus)):
+    got = example(Bpr(), corpus, unit, unit)
+    pair = items_of(corpus, read(corpus, got.inputs))[-2:]
+    (liked,) = items_of(corpus, read(corpus, got.targets))
+    items = sequence(corpus, u)
+    assert liked == items[p]
+    assert pair[1 - pair.index(liked)] not in items
+    first += pair[0] == liked
+  assert 0.35 < first / len(pairs(corpus)) < 0.65
+  assert corpus.lacks(Rating().needs) == ['ratings']
+
+
+def test_ratings_are_said_as_numbers(encoder_decoder_corpus):
+  corpus = encoder_decoder_corpus
+  ratings, offsets = corpus.dataset.train_ratings, corpus.train.offsets
+  component = Rating(max_items=3)
+  for unit, (u, p) in list(enumerate(pairs(corpus)))[:40]:
+    items = sequence(corpus, u)
+    rated = [
+      f'{sid(corpus, items[k])} {ratings[offsets[u] + k]:g}' for k in range(max(0, p - 2), p)
+    ]
+    got = example(component, corpus, unit)
+    words = component.wordings[0].format(history=' '.join(rated), item=sid(corpus, items[p]))
+    assert read(corpus, got.inputs).replace(' .', '.') == f'{words} <eos>'
+    assert read(corpus, got.targets) == f'{ratings[offsets[u] + p]:g} <eos>'
+    start = got.history_start
+    shown = read(corpus, got.inputs[start : start + sum(got.history)])
+    assert shown == ' '.join(rated)
+    assert len(got.history) == len(rated)
+
+
+def test_fields_are_checked():
+  with pytest.raises(ValueError, match='candidates must be at least 2; got 1'):
+    Ranking(candidates=1)
+  with pytest.raises(ValueError, match='negatives must be one of popularity, uniform'):
+    Bpr(negatives='hard')
+  with pytest.raises(ValueError, match='weight must not be negative; got -1'):
+    Rating(weight=-1.0)
+  with pytest.raises(ValueError, match='schedule must be pairs'):
+    Rating(schedule=((5.0, 1.0), (3.0, 1.0)))

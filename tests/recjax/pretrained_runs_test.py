@@ -1,0 +1,212 @@
+"""Runs that begin with a checkpoint's folder and end in an export: what moved, and what did not by a bit."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from etils import epath
+from flax import nnx, traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+import tokenizers
+
+from configs import demo
+from data_prep import prepare
+from recjax import config as config_lib
+from recjax import lora, optim, sharding, stages, state
+from recjax.checkpoint import Checkpoints
+from recjax.config import group, ordered, stage
+from recjax.data import vocabulary
+from recjax.data.dataset import Dataset
+from recjax.models import pretrained
+from recjax.recommend import Recommender
+from tests.goldens.make_decoders import GOLDENS, TOKENIZER_SIZE
+from tests.live import needs_transformers
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = """
+from tests.recjax import pretrained_runs_test
+
+def get_config():
+  return pretrained_runs_test.two_stages({source!r}, {data!r})
+"""
+
+
+def checkpoint(folder: pathlib.Path, kind: str) -> pathlib.Path:
+  """A tiny checkpoint with a tokenizer of words that is smaller than its table."""
+  shutil.copytree(GOLDENS / kind, folder / kind)
+  size = TOKENIZER_SIZE if kind == 'gemma3' else 80
+  words = ['<pad>', '<eos>', '<bos>', *(f'w{i}' for i in range(size - 3))]
+  vocab = {word: i for i, word in enumerate(words)}
+  tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token='<pad>'))
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+  tokenizer.save(str(folder / kind / 'tokenizer.json'))
+  return folder / kind
+
+
+def tiny(source, data):
+  config = demo.get_config('tiny')
+  config.data.prepared_dir = str(data)
+  config.model.pretrained = str(source)
+  config.model.family = 't5' if 't5' in str(source) else 'gemma'
+  config.packing.row_length = 64
+  config.optim.warmup_steps = 1
+  return config
+
+
+def sid_rows(steps):
+  groups = ordered(sid=group('tables/sid'), rest=group('', frozen=True))
+  return stage(steps, groups=groups)
+
+
+def two_stages(source, data):
+  """SID rows alone, then adapters and SID rows."""
+  config = tiny(source, data)
+  config.model.lora_rank = 2
+  adapters = stage(3, groups=ordered(sid=group('tables/sid')))
+  config.stages = ordered(sid_rows=sid_rows(2), adapters=adapters)
+  return config
+
+
+def newest_params(folder, config, space):
+  """What the newest checkpoint of a workdir holds, by path."""
+  mesh = sharding.make_mesh(config.mesh)
+  tx = optim.optimizer(dataclasses.replace(config.optim, groups={}), 1)
+  abstract = state.abstract_state(config, space, tx, mesh)
+  with Checkpoints(folder, read_only=True) as checkpoints:
+    return checkpoints.restore_params(checkpoints.latest_step(), abstract.params)
+
+
+def changed(before, after):
+  """The paths of the arrays that are not the same to the last bit."""
+  before, after = (traverse_util.flatten_dict(tree, sep='/') for tree in (before, after))
+  assert before.keys() == after.keys()
+  return {
+    path
+    for path in before
+    if np.asarray(before[path]).tobytes() != np.asarray(after[path]).tobytes()
+  }
+
+
+def abstract_params(config, space):
+  tx = optim.optimizer(config.optim, 1)
+  return state.abstract_state(config, space, tx, sharding.make_mesh(config.mesh)).params
+
+
+@pytest.mark.parametrize('kind', ['gemma3', 't5_v1_1'])
+def test_after_a_stage_of_sid_rows_nothing_else_moved_by_a_bit(tmp_path, kind):
+  source = checkpoint(tmp_path, kind)
+  config_dict = tiny(source, tmp_path / 'data')
+  config_dict.stages = ordered(sid_rows=sid_rows(2))
+  config = config_lib.from_config_dict(config_dict)
+  prepare.prepare(config)
+  dataset = Dataset.load(tmp_path / 'data')
+  mesh, space = sharding.make_mesh(config.mesh), dataset.vocabulary.space
+  recommender = Recommender(config, dataset, mesh)
+  workdir = epath.Path(tmp_path / 'run')
+  params, step = stages.train_stages(config, workdir, dataset, recommender, mesh)
+  assert step == 2
+  loaded = pretrained.load(source, abstract_params(config, space), space)
+  tables = (
+    {'tables/sid'} if kind == 'gemma3' else {'tables/sid', 'tables/sid_out'}
+  )  # T5's is untied
+  assert changed(loaded, params) == tables
+
+  pretrained.export(tmp_path / 'out', params, space, source, vocabulary.SPECIALS)
+  before, after = (load_file(f / 'model.safetensors') for f in (source, tmp_path / 'out'))
+  known, sids = dataset.vocabulary.num_pieces, space.sid_size
+  for name, new in after.items():
+    old = before[name]
+    if old.shape[:1] == (before['lm_head.weight' if kind == 't5_v1_1' else name].shape[0],) and (
+      'embed' in name or 'shared' in name or 'lm_head' in name
+    ):
+      assert len(new) == space.size
+      np.testing.assert_array_equal(new[:known], old[:known])
+      mean = np.tile(old[:known].mean(axis=0), (sids, 1))
+      assert np.abs(new[known : known + sids] - mean).max() > 1e-4
+    else:
+      assert new.tobytes() == old.tobytes(), name
+
+
+@pytest.fixture(scope='module')
+def adapted_run(tmp_path_factory):
+  """A run of two stages by the command line, and its export by another."""
+  folder = tmp_path_factory.mktemp('adapted')
+  source = checkpoint(folder, 'gemma3')
+  file = folder / 'two_stages.py'
+  file.write_text(CONFIG.format(source=str(source), data=str(folder / 'data')))
+  env = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+  for more in ([], ['--mode=export', f'--out={folder / "out"}']):
+    command = [
+      sys.executable,
+      '-m',
+      'recjax.main',
+      f'--config={file}',
+      f'--workdir={folder / "run"}',
+    ]
+    done = subprocess.run(
+      [*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+  config = config_lib.from_config_dict(two_stages(source, folder / 'data'))
+  space = Dataset.load(folder / 'data').vocabulary.space
+  return folder, config, space, newest_params(folder / 'run', config, space)
+
+
+def logits_of(model, tokens):
+  positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+  tokens = jnp.asarray(tokens, jnp.int32)
+  batch = {'tokens': tokens, 'segments': jnp.ones_like(tokens), 'positions': positions}
+  return np.asarray(model.tables.all_logits(model.hidden(batch)))
+
+
+def test_each_stage_changes_what_its_groups_name(adapted_run):
+  folder, config, space, last = adapted_run
+  shapes = lora.base(abstract_params(config, space))
+  loaded = pretrained.load(folder / 'gemma3', shapes, space)
+  first = newest_params(folder / 'run' / 'stages' / 'sid_rows', config, space)
+  assert changed(loaded, lora.base(first)) == {'tables/sid'}
+  assert not any(np.asarray(b).any() for b in jax.tree.leaves(first['lora']) if b.shape[1] == 2)
+  moved = changed(first, last)
+  assert {path for path in moved if not path.startswith('lora/')} == {'tables/sid'}
+  assert moved - {'tables/sid'} == {
+    path for path in traverse_util.flatten_dict(last, sep='/') if path.startswith('lora/')
+  }
+
+
+def test_a_merged_export_is_the_adapted_model(adapted_run):
+  folder, config, space, last = adapted_run
+  graph = state.graph(config, space)
+  tokens = np.random.default_rng(0).integers(3, space.size, (2, 12))
+  ours = logits_of(lora.adapted(graph, last, config.model.lora_alpha), tokens)
+  exported = pretrained.load(folder / 'out', lora.base(abstract_params(config, space)), space)
+  merged = logits_of(nnx.merge(graph, exported), tokens)
+  base = logits_of(nnx.merge(graph, lora.base(last)), tokens)
+  largest = np.abs(ours).max()
+  assert np.abs(merged - ours).max() <= 1e-4 * largest
+  assert np.abs(base - ours).max() > 1e-3 * largest  # the adapters do something
+
+
+@needs_transformers
+def test_transformers_loads_the_merged_export(adapted_run):
+  import torch
+  import transformers
+
+  folder, config, space, last = adapted_run
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    folder / 'out', attn_implementation='eager'
+  )
+  ids = pretrained.IdMap(space, TOKENIZER_SIZE).exported()
+  tokens = np.random.default_rng(1).integers(3, space.size, (2, 12))
+  with torch.no_grad():
+    theirs = model.eval()(input_ids=torch.from_numpy(ids[tokens])).logits.numpy()[..., ids]
+  ours = logits_of(lora.adapted(state.graph(config, space), last, config.model.lora_alpha), tokens)
+  assert np.abs(theirs - ours).max() <= 1e-4 * np.abs(ours).max()
+  tokenizer = transformers.AutoTokenizer.from_pretrained(folder / 'out')
+  assert len(tokenizer) == space.size
