@@ -57,7 +57,7 @@ def circumstances() -> dict[str, Any]:
     'versions': _versions(),
     'backend': jax.default_backend(),
     'device': jax.devices()[0].device_kind,
-    'cores': len(os.sched_getaffinity(0)),
+    'cores': len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count(),
     'malloc': os.environ.get('GLIBC_TUNABLES', ''),
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
   }

@@ -8,14 +8,16 @@ Command:  python -m bench.encode --items=data/beauty/interactions/items.jsonl   
           `pip install -r requirements-bench.txt`; items.jsonl is what --mode=prepare leaves)
 """
 
-import json
+import importlib.metadata
 import sys
 import time
 
 from absl import app, flags
 import numpy as np
 import sentence_transformers
+import torch
 
+from bench.circumstances import circumstances, show, write
 from data_prep import encoders, texts
 from recjax import config as config_lib
 from recjax import sharding
@@ -24,7 +26,11 @@ _ITEMS = flags.DEFINE_string('items', None, 'items.jsonl of a prepared folder.')
 _ENCODER = flags.DEFINE_string('encoder', 'minilm', 'minilm or a folder, as --config.sids.encoder.')
 _EVERY = flags.DEFINE_integer('every', 1, 'Every so many texts alone.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'How often each encodes all texts.')
-_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
+_TORCH_THREADS = flags.DEFINE_integer(
+  'torch_threads',
+  0,
+  "The package's threads; 0: as torch chooses. More wait for one another on a busy machine.",
+)
 _COSINE = 0.9999
 
 
@@ -40,9 +46,13 @@ def main(_) -> None:
   sids = config_lib.Sids(encoder=_ENCODER.value)
   mesh = sharding.make_mesh(config_lib.Mesh())
   folder = encoders.input_files(sids.encoder)['config.json'].parent
+  if _TORCH_THREADS.value:
+    torch.set_num_threads(_TORCH_THREADS.value)
   model = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True)
   model.encode(item_texts[:32])
-  result = {'texts': len(item_texts), 'rounds': _ROUNDS.value}
+  version = importlib.metadata.version('sentence-transformers')
+  result = circumstances() | {'sentence_transformers': version}
+  result |= {'torch_threads': torch.get_num_threads(), 'texts': len(item_texts)}
   seconds = []
   for n in range(_ROUNDS.value):
     ours_ID, *ours = _timed(lambda: encoders.encode(item_texts, sids, mesh))
@@ -61,11 +71,8 @@ def main(_) -> None:
   result['texts_per_sec'] = len(item_texts) / median[0]
   result['time_ratio'] = median[0] / median[2]  # below 1: ours is faster
   result['cpu_time_ratio'] = median[1] / median[3]
-  for name, value in result.items():
-    print(f'{name:<20} {value:,.7g}')
-  if _OUT.value:
-    with open(_OUT.value, 'w') as f:
-      json.dump(result, f, indent=2)
+  show(result)
+  write(result)
   if result['least_cosine'] < _COSINE:
     sys.exit(f"every vector must be the package's: cosine {_COSINE} or more")
 

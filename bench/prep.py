@@ -31,13 +31,6 @@ from data_prep.sources import amazon
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
 
-_PARTS = flags.DEFINE_list('parts', ['sports', 'logs', 'semantic'], 'What to measure.')
-_RAW_DIR = flags.DEFINE_string('raw_dir', None, 'sports: the folder of its raw files.')
-_MILLIONS = flags.DEFINE_list('millions', ['1', '3', '10'], 'logs: interactions of each log.')
-_SCRATCH = flags.DEFINE_string('scratch', None, 'logs: where to write; None: a temporary folder.')
-_VECTORS = flags.DEFINE_list('vectors', ['100000', '384'], 'semantic: items and width.')
-_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
-
 GIB = 2**30
 
 
@@ -212,30 +205,40 @@ def _print_logs(logs: list[dict[str, Any]]) -> None:
   print(f'{"seconds per million":<24}' + ''.join(f'{s:>11.2f} s {"":9}' for s in per_million))
 
 
+def _define_flags() -> None:
+  flags.DEFINE_list('parts', ['sports', 'logs', 'semantic'], 'What to measure.')
+  flags.DEFINE_string('raw_dir', None, 'sports: the folder of its raw files.')
+  flags.DEFINE_list('millions', ['1', '3', '10'], 'logs: interactions of each log.')
+  flags.DEFINE_string('scratch', None, 'logs: where to write; None: a temporary folder.')
+  flags.DEFINE_list('vectors', ['100000', '384'], 'semantic: items and width.')
+  flags.DEFINE_string('out', None, 'Where to write the JSON.')
+
+
 def main(_) -> None:
   result: dict[str, Any] = {}
-  if 'sports' in _PARTS.value:
-    if _RAW_DIR.value is None:
+  if 'sports' in flags.FLAGS.parts:
+    if flags.FLAGS.raw_dir is None:
       raise app.UsageError('--raw_dir must name the folder of the raw files of Sports')
-    sports = result['sports'] = _in_a_child(measure_sports, _RAW_DIR.value)
+    sports = result['sports'] = _in_a_child(measure_sports, flags.FLAGS.raw_dir)
     for name, value in sports.items():
       print(f'{name:<24}{value:>11,.3f}')
-  if 'logs' in _PARTS.value:
+  if 'logs' in flags.FLAGS.parts:
     logs = result['logs'] = []
-    for millions in _MILLIONS.value:
-      with tempfile.TemporaryDirectory(dir=_SCRATCH.value) as folder:
+    for millions in flags.FLAGS.millions:
+      with tempfile.TemporaryDirectory(dir=flags.FLAGS.scratch) as folder:
         logs.append(_in_a_child(measure_log, round(1e6 * float(millions)), folder))
     _print_logs(logs)
-  if 'semantic' in _PARTS.value:
-    near = result['semantic'] = _in_a_child(measure_semantic, *map(int, _VECTORS.value))
+  if 'semantic' in flags.FLAGS.parts:
+    near = result['semantic'] = _in_a_child(measure_semantic, *map(int, flags.FLAGS.vectors))
     print(
       f'the 10 nearest of {near["items"]:,} × {near["width"]}: {near["seconds"]:.1f} s '
       f'({near["cpu_seconds"]:.1f} s of cores), '
       f'{near["peak_gib"]:.2f} GiB'
     )
-  if _OUT.value:
-    pathlib.Path(_OUT.value).write_text(json.dumps(result, indent=2) + '\n')
+  if flags.FLAGS.out:
+    pathlib.Path(flags.FLAGS.out).write_text(json.dumps(result, indent=2) + '\n')
 
 
 if __name__ == '__main__':
+  _define_flags()
   app.run(main)

@@ -68,7 +68,7 @@ def _measure(name: str, sids: Mapping[str, Any], base: epath.Path) -> dict[str, 
   """Prepares a variant on top of what all share, and reads its quality."""
   folder = base.parent / name
   if not folder.exists():
-    shutil.copytree(base, folder)
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns('sids'))
   start = time.perf_counter()
   prepare.prepare(_config(folder, sids))
   seconds = time.perf_counter() - start

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import scipy.sparse
-from sklearn.utils import extmath
 
 from recjax.data import sequences
 
@@ -120,6 +119,8 @@ def vectors(
     columns beyond the number of items are zero. And the basis float32 `[I, width]`, D^-1/2 V / √S:
     what `fold_in` needs to place other items in the same space.
   """
+  from sklearn.utils import extmath  # takes a second, which a start with prepared data saves
+
   counts = cooccurrence_counts(train, num_items, window)
   degrees = np.asarray(counts.sum(axis=1)).ravel()
   seen = degrees > 0

@@ -4,6 +4,7 @@
 
 runs `python -m recjax.main --config=configs/demo.py --workdir=W` twice, as processes 0 and 1 of one
 run. Everything that is not an option of the launcher goes to the program, and everything after `--`.
+With --restarts=N a run that was preempted or hung is started again, up to N times.
 """
 
 import argparse
@@ -20,6 +21,9 @@ import sys
 import threading
 import time
 
+from launch.options import not_negative, parse, positive
+from recjax import exit_status
+
 _DEVICE_COUNT_FLAG = '--xla_force_host_platform_device_count'
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 
@@ -28,44 +32,50 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Returns the exit status: 0, or that of the process that failed first (128 + n for signal n)."""
   options, program = _parse(sys.argv[1:] if argv is None else argv)
   command = [sys.executable, '-m', options.module, *program]
-  port = _free_port()
-  places = [_place(i, options, port) for i in range(options.num_processes)]
   if options.dry_run:
-    for place in places:
+    for place in _places(options):
       print(shlex.join(['env', *(f'{k}={v}' for k, v in place.items()), *command]))
     return 0
-  return _Group(command, places).wait(options.grace)
+  for restarts in range(options.restarts + 1):
+    group = _Group(command, _places(options))
+    status = group.wait(options.grace)
+    is_over = group.was_told_to_end or restarts == options.restarts
+    if is_over or status not in exit_status.RESTART_ON:
+      break
+    print(
+      f'launch.local: restart {restarts + 1} of {options.restarts}', file=sys.stderr, flush=True
+    )
+  return status
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser = argparse.ArgumentParser(
     'python -m launch.local', description=__doc__.split('\n')[0], allow_abbrev=False
   )
-  parser.add_argument('-n', '--num_processes', type=_positive, required=True)
+  parser.add_argument('-n', '--num_processes', type=positive, required=True)
   parser.add_argument(
-    '--devices_per_process', type=_positive, help='run on so many fake CPU devices a process'
+    '--devices_per_process', type=positive, help='run on so many fake CPU devices a process'
   )
   parser.add_argument('--module', default='recjax.main', help='what `python -m` runs')
   parser.add_argument(
     '--grace', type=float, default=10, help='seconds from SIGTERM to SIGKILL once one has failed'
   )
+  parser.add_argument(
+    '--restarts', type=not_negative, default=0, help='of a run that was preempted or hung'
+  )
   parser.add_argument('--dry_run', action='store_true', help='print the commands, run nothing')
-  argv = list(argv)
-  cut = argv.index('--') if '--' in argv else len(argv)
-  options, program = parser.parse_known_args(argv[:cut])
-  return options, program + argv[cut + 1 :]
-
-
-def _positive(text: str) -> int:
-  if not text.isdecimal() or not int(text):
-    raise argparse.ArgumentTypeError(f'must be a positive number; got {text!r}')
-  return int(text)
+  return parse(parser, argv)
 
 
 def _free_port() -> int:
   with socket.socket() as s:
     s.bind(('localhost', 0))
     return s.getsockname()[1]
+
+
+def _places(options: argparse.Namespace) -> list[dict[str, str]]:
+  port = _free_port()
+  return [_place(i, options, port) for i in range(options.num_processes)]
 
 
 def _place(process_id: int, options: argparse.Namespace, port: int) -> dict[str, str]:
@@ -87,9 +97,10 @@ class _Group:
 
   def __init__(self, command: list[str], places: list[dict[str, str]]):
     self._processes: list[subprocess.Popen] = []
+    self.was_told_to_end = False
     # Before the first process starts: a signal that came between would leave it alone.
     for number in (signal.SIGTERM, signal.SIGINT):
-      signal.signal(number, lambda received, _: self._send(received))
+      signal.signal(number, self._pass_on)
     for place in places:
       process = subprocess.Popen(
         command,
@@ -133,6 +144,10 @@ class _Group:
         print(f'launch.local: process {i} {what}', file=sys.stderr, flush=True)
         return code if code > 0 else 128 - code
     return 0
+
+  def _pass_on(self, number: int, _) -> None:
+    self.was_told_to_end = True
+    self._send(number)
 
   def _send(self, number: int) -> None:
     for process in self._processes:

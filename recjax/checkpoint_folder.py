@@ -24,6 +24,9 @@ INDEX = 'index.json'
 
 _PARTIAL = '.orbax-checkpoint-tmp'
 _NAMED = 3  # damaged files in a message
+_TIMEOUT = (
+  1200  # seconds that the shares of the files may take longer in one process than in another
+)
 
 
 class CheckpointFolder:
@@ -39,8 +42,7 @@ class CheckpointFolder:
     self.path = path
     self._max_to_keep = max_to_keep
     found = self._open(read_only) if distributed.is_host0() else None
-    found = json.loads(distributed.exchange('checkpoints', json.dumps(found))[0])
-    self._scores: dict[int, float | None] = dict(found)
+    self._scores: dict[int, float | None] = dict(distributed.from_host0('checkpoints', found))
     self._whole: set[int] = set()
     self._damaged: dict[int, str] = {}
 
@@ -81,9 +83,9 @@ class CheckpointFolder:
     """
     folder = self.path / str(step)
     names = checksums.files_below(folder) if distributed.is_host0() else None
-    names = json.loads(distributed.exchange('files to sum', json.dumps(names))[0])
+    names = distributed.from_host0('files of a checkpoint', names)
     part = checksums.checksums(folder, _share(names))
-    parts = distributed.exchange('checksums', json.dumps(part))
+    parts = distributed.exchange('checksums of a checkpoint', json.dumps(part), _TIMEOUT)
     self._scores[step] = score
     self._damaged.pop(step, None)
     self._scores = self._kept()
@@ -140,11 +142,12 @@ class CheckpointFolder:
     """What is wrong with a checkpoint, or nothing; the processes share the reading of its files."""
     folder = self.path / str(step)
     expected = _read(folder) if distributed.is_host0() else None
-    expected = json.loads(distributed.exchange('files to check', json.dumps(expected))[0])
+    expected = distributed.from_host0('checksums that were written', expected)
     if isinstance(expected, str):
       return expected
     files = {name: expected['files'][name] for name in _share(sorted(expected['files']))}
-    lines = distributed.exchange('damage', json.dumps(checksums.damage(folder, files)))
+    lines = json.dumps(checksums.damage(folder, files))
+    lines = distributed.exchange('damage of a checkpoint', lines, _TIMEOUT)
     lines = [line for part in lines for line in json.loads(part)]
     more = f' and {len(lines) - _NAMED} more files' if len(lines) > _NAMED else ''
     return ', '.join(lines[:_NAMED]) + more

@@ -167,6 +167,24 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+  """Which steps the profiler traces; reading a trace is described in docs/goodput.md."""
+
+  steps: tuple[int, ...] = ()  # the first and the last one, such as (100, 104); empty: none
+  hosts: str = 'first'  # first | all: whose devices
+  folder: str | None = None  # None: profile in the workdir
+
+  def __post_init__(self):
+    check(
+      not self.steps or (len(self.steps) == 2 and 0 < self.steps[0] <= self.steps[1]),
+      'profile.steps must be empty or the first and the last step, both counted from 1',
+      self.steps,
+      'profile.steps',
+    )
+    check_choice(self.hosts, ('first', 'all'), 'profile.hosts')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
   """Devices along each axis; one of them may be -1: what is left."""
 
@@ -199,6 +217,24 @@ class Loader:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Hosts:
+  """How many seconds the processes of a run wait before they end with a message."""
+
+  start_timeout: float = 300.0  # for all to find each other
+  heartbeat_timeout: float = 100.0  # for a word from another process
+  barrier_timeout: float = 900.0  # for all to come to the same named point
+  step_timeout: float = 900.0  # for a step of training; 0: no limit
+  phase_timeout: float = 3600.0  # for what may compile or read (the first steps, a batch of a
+  # search, a restore) and for saving; 0: no limit
+
+  def __post_init__(self):
+    check_positive(self, 'hosts.', 'start_timeout', 'heartbeat_timeout', 'barrier_timeout')
+    for name in ('step_timeout', 'phase_timeout'):
+      value = getattr(self, name)
+      check(value >= 0, f'hosts.{name} must not be negative', value, f'hosts.{name}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
   """A run. `batch_size` counts packed rows over all hosts and micro-batches."""
 
@@ -223,6 +259,11 @@ class Config:
   checkpoint: Checkpoint
   mesh: Mesh
   loader: Loader
+  hosts: Hosts
+  profile: Profile
+  # A folder for compiled programs, so that a restart does not compile again. None: compilation_cache in the
+  # workdir, but none on CPU, where compiling is quick; empty: none. $JAX_COMPILATION_CACHE_DIR comes first.
+  compilation_cache: str | None = None
   stages: dict[str, Stage] = dataclasses.field(default_factory=dict)  # in order; empty: one, this
 
   def __post_init__(self):

@@ -79,7 +79,7 @@ class Rqvae:
   batch_size: int = 256
   autoencoder_epochs: int = 20  # without codebooks, before they start
   epochs: int = 200
-  contrastive_weight: float = 0.0  # IIRG's term on co-occurring pairs; 0: none
+  contrastive_weight: float = 0.0  # of IIRG's term on co-occurring pairs (0.1 there); 0: none
   contrastive_temperature: float = 0.5
 
   def __post_init__(self):

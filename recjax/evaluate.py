@@ -12,7 +12,7 @@ from etils import epath
 import numpy as np
 
 from recjax import config as config_lib
-from recjax import distributed
+from recjax import distributed, goodput
 from recjax.baselines import BASELINES
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
@@ -31,6 +31,7 @@ def sample_rows(num_rows: int, size: int, seed: int) -> np.ndarray:
   return np.sort(np.random.default_rng(seed).choice(num_rows, size, replace=False))
 
 
+@goodput.phase('evaluation')
 def evaluate(
   recommender: Recommender,
   params,
@@ -87,6 +88,7 @@ def baselines(config: config_lib.Config, dataset: Dataset) -> dict[str, dict]:
   return results
 
 
+@goodput.phase('evaluation')
 def evaluate_best(
   config: config_lib.Config,
   workdir: epath.Path,

@@ -113,15 +113,13 @@ def _gathered_forward(rows_VD, batch_axes, width_is_cut):
 
 
 def _gathered_backward(batch_axes, width_is_cut, _, gradient_VD):
-  if width_is_cut and batch_axes == ('fsdp',):
-    return (jax.lax.psum_scatter(gradient_VD, 'fsdp', scatter_dimension=1, tiled=True),)
-  # One reduction over all axes, not one over each: a single collective of this size a step.
-  gradient_VD = jax.lax.psum(gradient_VD, batch_axes) if batch_axes else gradient_VD
   if width_is_cut:
-    width = gradient_VD.shape[1] // jax.lax.axis_size('fsdp')
-    start = jax.lax.axis_index('fsdp') * width
-    gradient_VD = jax.lax.dynamic_slice_in_dim(gradient_VD, start, width, axis=1)
-  return (gradient_VD,)
+    # The axis that is scattered comes first: along the last one the TPU reduces all of it to every device.
+    V, n = gradient_VD.shape[0], jax.lax.axis_size('fsdp')
+    parts_nVD = gradient_VD.reshape(V, n, -1).swapaxes(0, 1)
+    gradient_VD = jax.lax.psum_scatter(parts_nVD, 'fsdp', scatter_dimension=0)
+    batch_axes = tuple(axis for axis in batch_axes if axis != 'fsdp')
+  return (jax.lax.psum(gradient_VD, batch_axes) if batch_axes else gradient_VD,)
 
 
 _gathered.defvjp(_gathered_forward, _gathered_backward)

@@ -12,8 +12,18 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from recjax import checkpoint as checkpoint_lib
+from recjax import (
+  compilation_cache,
+  distributed,
+  goodput,
+  lora,
+  models,
+  optim,
+  preemption,
+  sharding,
+  watchdog,
+)
 from recjax import config as config_lib
-from recjax import distributed, lora, optim, preemption, sharding
 from recjax import state as state_lib
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
@@ -58,14 +68,22 @@ class _AboveProgressBars(logging.Handler):
     tqdm.write(self.format(record), file=sys.stderr)
 
 
-def set_up_logging() -> None:
-  """Our own lines at INFO on standard error; those of the libraries from WARNING on."""
+def _is_news(record: logging.LogRecord) -> bool:
+  """Not the traceback that Orbax logs of a disk that is full: the run ends with a message of its own."""
+  error = record.exc_info[1] if record.exc_info else None
+  return 'os_error_code' not in str(error)
+
+
+def set_up_logging(process: int = 0) -> None:
+  """Our own lines on standard error: of process 0 from INFO on, of others warnings with their number."""
   absl_logging.set_verbosity(absl_logging.WARNING)
+  absl_logging.get_absl_logger().addFilter(_is_news)
   handler = _AboveProgressBars()
-  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+  mark = f'process {process}: ' if process else ''
+  handler.setFormatter(logging.Formatter(f'%(asctime)s {mark}%(message)s', '%H:%M:%S'))
   for name in ('recjax', 'data_prep'):
     logger = logging.getLogger(name)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if process else logging.INFO)
     logger.handlers = [handler]
     logger.propagate = False
 
@@ -124,7 +142,12 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
   )
   if mode == 'train':
     check_workdir(config, workdir)
-  dataset = _prepared(config)
+  if mode != 'prepare':
+    compilation_cache.keep(config, workdir)
+  models.check_model(config.model)  # before the data are prepared
+  with goodput.phase('preparation'):
+    dataset = _prepared(config)
+    distributed.barrier('data prepared')
   if mode == 'prepare':
     return
   if mode == 'export':
@@ -146,7 +169,9 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
     else:
       evaluate_best(config, workdir, dataset, recommender, params, step)
   if mode != 'recommend' and distributed.is_host0():
-    report_run(config, workdir, dataset, state_lib.num_params(config, dataset.vocabulary.space))
+    goodput.write()
+    with goodput.phase('report'):
+      report_run(config, workdir, dataset, state_lib.num_params(config, dataset.vocabulary.space))
   distributed.barrier('done')
   log.info('done')
 
@@ -176,13 +201,23 @@ def main(argv: list[str]) -> None:
   preemption.exit_on_sigterm()
   try:
     config = config_lib.from_config_dict(_CONFIG.value)
-    distributed.initialize()
+    distributed.initialize(config.hosts)
+    set_up_logging(jax.process_index())
     workdir = epath.Path(_WORKDIR.value or _default_workdir(flags.FLAGS['config'].config_filename))
-    run(config, _MODE.value, workdir)
-  except (ValueError, OSError, FloatingPointError) as error:
-    if not _is_ours(error):
+    started_as = {'mode': _MODE.value, 'workdir': str(workdir)}
+    distributed.check_same('config', config.to_dict() | started_as)
+    is_recorded = _MODE.value == 'train' and distributed.is_host0()
+    with goodput.recorded(workdir, is_recorded):
+      run(config, _MODE.value, workdir)
+  except (Exception, KeyboardInterrupt) as error:
+    is_message = isinstance(error, (ValueError, OSError, FloatingPointError)) and _is_ours(error)
+    text = f'{type(error).__name__}: {error}'.rstrip(': ')
+    watchdog.fail(text, '' if is_message else f'\n{traceback.format_exc()}')
+    if not is_message:
       raise
-    sys.exit(f'{type(error).__name__}: {error}')
+    sys.exit(text)
+  finally:
+    watchdog.stop()
 
 
 if __name__ == '__main__':

@@ -10,18 +10,18 @@ import threading
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
+from recjax import exit_status
 
 
 class Preempted(SystemExit):
-  """Ends the process with EXIT_PREEMPTED; everything that a restart needs is saved."""
+  """Ends the process with exit_status.PREEMPTED; everything that a restart needs is saved."""
 
   def __init__(self):
-    super().__init__(EXIT_PREEMPTED)
+    super().__init__(exit_status.PREEMPTED)
 
 
 def exit_on_sigterm() -> None:
-  """Makes SIGTERM end this process with EXIT_PREEMPTED, for the time outside of a `Watch`.
+  """Makes SIGTERM end this process with exit_status.PREEMPTED, for the time outside of a `Watch`.
 
   Call it before `jax.distributed` is initialised: several processes then hear SIGTERM through JAX alone.
   """

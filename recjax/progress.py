@@ -1,15 +1,13 @@
 """What a run says of its steps: metrics one step late, speed, and the stop at a loss that is not finite."""
 
-from collections.abc import Iterator
-import contextlib
 import logging
 import math
-import time
 from typing import Any
 
 import jax
 
 from recjax import config as config_lib
+from recjax import goodput, memory
 from recjax.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -23,20 +21,10 @@ class Progress:
     self._writer = writer
     self._examples = examples_per_step
     self._pending: tuple[int, int, dict[str, Any]] | None = None
-    self._window_start, self._window_steps, self._window_tokens = time.monotonic(), 0, 0.0
-    self._waited = 0.0
+    self._begin_window()
 
-  @contextlib.contextmanager
-  def waiting(self) -> Iterator[None]:
-    """Counts the time inside as waiting for input."""
-    start = time.monotonic()
-    yield
-    self._waited += time.monotonic() - start
-
-  def restart_clock(self) -> None:
-    """Begins a new window of speed: what came before was not training."""
-    self._window_start, self._window_steps, self._window_tokens = time.monotonic(), 0, 0.0
-    self._waited = 0.0
+  def _begin_window(self) -> None:
+    self._window_start, self._window_steps, self._window_tokens = goodput.seconds(), 0, 0.0
 
   def step(self, step: int, examples_seen: int, metrics: dict[str, jax.Array]) -> None:
     """Takes the metrics of a step that was just dispatched, and writes those of the one before."""
@@ -63,12 +51,18 @@ class Progress:
     self._window_steps += 1
     self._window_tokens += values['tokens']
     if step % self._config.log_every_steps == 0 or step == self._config.num_train_steps:
-      seconds = max(time.monotonic() - self._window_start, 1e-9)
+      now = goodput.seconds()
+      # Compiling, saving and evaluating are told apart: speed is that of training.
+      waited = now['input_wait'] - self._window_start['input_wait']
+      seconds = max(now['steps'] - self._window_start['steps'] + waited, 1e-9)
       speed = self._window_steps / seconds
       values |= {
         'steps_per_sec': speed,
         'tokens_per_sec': self._window_tokens / seconds,
-        'input_wait_share': self._waited / seconds,
+        'input_wait_share': waited / seconds,
+        'goodput': now['steps'] / sum(now.values()),
+        'compile_seconds': now['compile'],
+        **memory.peaks(),
       }
       left = (self._config.num_train_steps - step) / speed
       log.info(
@@ -82,5 +76,6 @@ class Progress:
         left % 3600 // 60,
         left % 60,
       )
-      self.restart_clock()
+      self._begin_window()
     self._writer.write(step, values | {'examples_seen': examples_seen + self._examples})
+    goodput.done(step)

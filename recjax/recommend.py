@@ -12,12 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from recjax import config as config_lib
-from recjax import lora, sharding
+from recjax import lora, sharding, watchdog
 from recjax import state as state_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode.beam import beam_search
+from recjax.sids.token_space import TokenSpace
 from recjax.sids.trie import Trie
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,19 @@ def _power_of_two(n: int, least: int = 16) -> int:
   return max(least, 1 << (max(n, 1) - 1).bit_length())
 
 
+def make_search(config: config_lib.Config, space: TokenSpace):
+  """The pure search: (params, trie, prompts, excluded_BE) -> (items_BM, scores_BM); see `beam_search`."""
+  graph = state_lib.graph(config, space)
+
+  def search(params, trie, prompts, excluded_BE):
+    model = nnx.merge(graph, lora.merge(params, config.model.lora_alpha))
+    return beam_search(
+      model, trie, prompts, excluded_BE, config.eval.beams, config.model.sid_softmax
+    )
+
+  return search
+
+
 class Recommender:
   """Ranks the catalogue for histories with the model of a run."""
 
@@ -41,19 +55,14 @@ class Recommender:
     self._batch_size = _round_up(config.eval.batch_size, shards)
     self._mesh = mesh
     self._exclude_seen = config.eval.exclude_seen
+    self._seconds = config.hosts.phase_timeout  # a batch of another length is compiled first
     self._task = next_item_component(config)
     self._corpus = Corpus(dataset, config.model.is_encoder_decoder)
-    graph = state_lib.graph(config, dataset.vocabulary.space)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
 
-    def search(params, trie, prompts, excluded_BE):
-      model = nnx.merge(graph, lora.merge(params, config.model.lora_alpha))
-      return beam_search(
-        model, trie, prompts, excluded_BE, config.eval.beams, config.model.sid_softmax
-      )
-
     self._trie = jax.device_put(trie, sharding.replicated(mesh))
+    search = make_search(config, dataset.vocabulary.space)
     self._search = jax.jit(search, out_shardings=sharding.replicated(mesh))
 
   @property
@@ -83,12 +92,14 @@ class Recommender:
     U, B = len(histories), self._batch_size
     order = np.argsort([-len(history) for history in histories], kind='stable')
     items_UM = scores_UM = None
-    bar = tqdm(total=U, desc=progress, unit=' users', disable=progress is None, leave=False)
+    is_shown = progress is not None and jax.process_index() == 0
+    bar = tqdm(total=U, desc=progress, unit=' users', disable=not is_shown, leave=False)
     with bar, jax.set_mesh(self._mesh):
       for start in range(0, U, B):
         users = order[start : start + B]
         prompts = [self._prompt(histories[u], known[u] if known else {}) for u in users]
-        items_BM, scores_BM = self._rank_batch(params, [histories[u] for u in users], prompts)
+        with watchdog.expect(f'ranking users {start} to {start + B} of {U}', self._seconds):
+          items_BM, scores_BM = self._rank_batch(params, [histories[u] for u in users], prompts)
         if items_UM is None:
           items_UM = np.full((U, items_BM.shape[1]), -1, np.int32)
           scores_UM = np.full((U, items_BM.shape[1]), -np.inf, np.float32)
@@ -116,10 +127,8 @@ class Recommender:
       lengths_B[b] = len(prompt)
       if self._exclude_seen:
         excluded_BE[b, : len(history)] = history
-    mine = self._batch_size // jax.process_count()
-    rows = slice(jax.process_index() * mine, (jax.process_index() + 1) * mine)
-    batch = {'tokens': tokens_BS[rows], 'lengths': lengths_B[rows], 'excluded': excluded_BE[rows]}
-    batch = sharding.host_rows(batch, self._mesh)
+    batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
+    batch = sharding.whole_rows(batch, self._mesh)
     excluded = batch.pop('excluded')
     return jax.device_get(self._search(params, self._trie, batch, excluded))
 

@@ -12,9 +12,10 @@ from typing import Any
 from etils import epath
 import jax
 import jinja2
+import markupsafe
 
 from recjax import config as config_lib
-from recjax import evaluate, report_charts
+from recjax import evaluate, goodput, memory, report_charts, stages
 from recjax.data import mixture
 from recjax.data.dataset import Dataset
 from recjax.sids import quality
@@ -38,6 +39,9 @@ def build_report(
   baselines: Mapping[str, Mapping[str, Any]],
   rows: Sequence[Mapping[str, float | None]],
   mixture_rows: Sequence[Mapping[str, Any]] = (),
+  stage: str = '',
+  earlier: Sequence[Mapping[str, Any]] = (),
+  processes: Sequence[Mapping[str, Any]] = (),
   optimum: Mapping[str, Any] | None = None,
   run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -53,13 +57,16 @@ def build_report(
     metrics: `validation` and `test`, each with recall@10, recall@10_stderr, ….
     baselines: by name: the test metrics, and under `validation` the validation ones.
     rows: metrics.jsonl.
-    mixture_rows: name, share and units of each part of the mixture.
+    mixture_rows: `Mixture.table()`.
+    stage: the name of the stage that these are of, where the run has several: the last one.
+    earlier: the other stages in order, each with `name`, `rows` and `mixture_rows`.
+    processes: of the run so far, as goodput.json holds them.
     optimum: the best expected test metrics where the law of the data is known.
     run: other facts: best_step, parameters, devices, ….
 
   Returns:
     A JSON-able dict; `curves` holds at most `report_charts.MAX_POINTS` points of the loss and every
-    evaluation; `optimum_share` is the test metrics divided by the optimum.
+    evaluation, and so in each of `earlier_stages`; `memory` holds the peaks; `optimum_share` is the test metrics divided by the optimum.
 
   Raises:
     ValueError: the metrics of a split are missing.
@@ -67,12 +74,6 @@ def build_report(
   for split in ('validation', 'test'):
     if 'recall@10' not in metrics.get(split, {}):
       raise ValueError(f'a report needs recall@10 of the {split} split; got {sorted(metrics)}')
-  losses = [(row['step'], row['loss']) for row in rows if row.get('loss') is not None]
-  evaluations = [
-    (row['step'], row[CURVE], row.get(f'{CURVE}_stderr') or 0.0)
-    for row in rows
-    if row.get(CURVE) is not None
-  ]
   throughput = {
     name: statistics.median(speeds)
     for name in ('steps_per_sec', 'tokens_per_sec', 'input_wait_share')
@@ -85,15 +86,23 @@ def build_report(
     'config': dict(config),
     'data': {'item_text': config['data']['item_text'], **data},
     'sids': dict(sids),
+    'stage': stage,
+    'earlier_stages': [
+      {
+        'name': training['name'],
+        'mixture': [dict(row) for row in training['mixture_rows']],
+        'curves': _curves(training['rows']),
+      }
+      for training in earlier
+    ],
     'mixture': [dict(row) for row in mixture_rows],
+    'goodput': goodput.summary(processes) | {'processes': list(processes)} if processes else None,
+    'memory': _peaks([*rows, *(row for training in earlier for row in training['rows'])]),
     'run': dict(run or {}),
     'throughput': throughput,
     'metrics': {split: dict(values) for split, values in metrics.items()},
     'baselines': {name: dict(values) for name, values in baselines.items()},
-    'curves': {
-      'loss': [list(point) for point in report_charts.thin(losses)],
-      CURVE: [list(point) for point in evaluations],
-    },
+    'curves': _curves(rows),
   }
   if optimum:
     report['optimum'] = dict(optimum)
@@ -103,6 +112,42 @@ def build_report(
       if isinstance(best, float) and best > 0 and name in metrics['test']
     }
   return report
+
+
+def _peaks(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+  return {
+    name: max(values)
+    for name in memory.NAMES
+    if (values := [row[name] for row in rows if row.get(name) is not None])
+  }
+
+
+def _curves(rows: Iterable[Mapping[str, float | None]]) -> dict[str, list[list[float]]]:
+  losses = [(row['step'], row['loss']) for row in rows if row.get('loss') is not None]
+  return {
+    'loss': [list(point) for point in report_charts.thin(losses)],
+    CURVE: [
+      [row['step'], row[CURVE], row.get(f'{CURVE}_stderr') or 0.0]
+      for row in rows
+      if row.get(CURVE) is not None
+    ],
+  }
+
+
+def _charts(
+  curves: Mapping[str, Sequence], references: Mapping[str, float]
+) -> list[tuple[str, markupsafe.Markup]]:
+  """Titles and drawings of a training's curves."""
+  evaluations = report_charts.line_chart(
+    [(step, value) for step, value, _ in curves[CURVE]],
+    'ndcg@10',
+    errors=[error for _, _, error in curves[CURVE]],
+    references=references,
+  )
+  return [
+    ('Training loss', report_charts.line_chart(curves['loss'], 'loss')),
+    ('ndcg@10 on the validation sample', evaluations),
+  ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = '') -> Iterable[tuple[str, str]]:
@@ -133,7 +178,6 @@ def render(report: Mapping[str, Any]) -> str:
   )
   baselines = report['baselines']
   best = max(baselines, key=lambda name: baselines[name]['recall@10'], default=None)
-  evaluations = report['curves'][CURVE]
   references = {
     name: values['validation']['ndcg@10']
     for name, values in baselines.items()
@@ -141,6 +185,9 @@ def render(report: Mapping[str, Any]) -> str:
   }
   sids = report['sids']
   statistics_rows = {k: v for k, v in sids.get('statistics', {}).items() if k != 'levels'}
+  statistics_rows |= {
+    k: v for k, v in (sids.get('quality') or {}).items() if k.startswith('reassigned')
+  }
   shown_apart = ('statistics', 'quality', 'examples', 'keywords')
   other = {k: v for k, v in sids.items() if k not in shown_apart}
   return template.render(
@@ -152,21 +199,18 @@ def render(report: Mapping[str, Any]) -> str:
     names=_sorted_names(report['metrics']['test']),
     best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
     figures=lambda value: f'{value:,}',
-    charts=[
-      ('Training loss', report_charts.line_chart(report['curves']['loss'], 'loss')),
-      (
-        'ndcg@10 on the validation sample',
-        report_charts.line_chart(
-          [(step, value) for step, value, _ in evaluations],
-          'ndcg@10',
-          errors=[error for _, _, error in evaluations],
-          references=references,
-        ),
-      ),
+    trainings=[
+      (training, _charts(training['curves'], references))
+      for training in (*report['earlier_stages'], report | {'name': report['stage']})
     ],
+    number=report_charts.number,
     data_rows=list(_flat(report['data'])),
     sid_rows=list(_flat(other | statistics_rows)),
-    run_rows=list(_flat(report['run'])) + list(_flat(report['throughput'])),
+    run_rows=[
+      *_flat(report['run']),
+      *_flat(report['throughput']),
+      *((name.replace('bytes', 'GB'), f'{x / 1e9:.2f}') for name, x in report['memory'].items()),
+    ],
     config_rows=list(_flat(report['config'])),
     version_rows=[('commit', report['commit'] or 'unknown'), *report['versions'].items()],
   )
@@ -257,6 +301,14 @@ def report_run(
     sids['quality'] = json.loads(quality_file.read_text())
   if config.needs('keywords') and (entries := dataset.keywords):
     sids['keywords'] = entries[:: max(1, len(entries) // EXAMPLES)][:EXAMPLES]
+  trainings = [
+    {
+      'name': name,
+      'rows': read_metrics(folder),
+      'mixture_rows': mixture.build(stage_config, dataset).table(),
+    }
+    for name, stage_config, folder in stages.plan(config, workdir)
+  ]
   report = build_report(
     config=config.to_dict(),
     commit=code_commit(),
@@ -265,8 +317,11 @@ def report_run(
     sids=sids,
     metrics=results['metrics'],
     baselines=results['baselines'],
-    rows=read_metrics(workdir),
-    mixture_rows=mixture.build(config, dataset).table(),
+    rows=trainings[-1]['rows'],
+    mixture_rows=trainings[-1]['mixture_rows'],
+    stage=trainings[-1]['name'],
+    earlier=trainings[:-1],
+    processes=goodput.read(workdir),
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
     run={
       'best_step': results['step'],

@@ -73,9 +73,12 @@ def train_stages(
     ValueError: before any stage is trained, where a group of one of them names no parameter.
   """
   stages = plan(config, workdir)
-  for _, stage_config, _ in stages:
+  for name, stage_config, _ in stages:
     tx = optim.optimizer(stage_config.optim, stage_config.num_train_steps)
-    state_lib.abstract_state(stage_config, dataset.vocabulary.space, tx, mesh)
+    try:
+      state_lib.abstract_state(stage_config, dataset.vocabulary.space, tx, mesh)
+    except ValueError as error:
+      raise ValueError(f'stage {name}: {error}' if name else str(error)) from error
   for name, stage_config, folder in stages[:-1]:
     log.info('stage %s, %d steps', name, stage_config.num_train_steps)
     train(stage_config, folder, dataset, recommender, mesh)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from recjax import lora, models, sharding
+from recjax import lora, models, parameter_table, sharding
 from recjax.config import Config
 from recjax.sids.token_space import TokenSpace
 
@@ -47,10 +47,10 @@ def abstract_state(
   """ShapeDtypeStructs with today's shardings: what a checkpoint is restored to.
 
   Raises:
-    ValueError: the mesh leaves too many of the parameters whole; see `sharding.check_replication`.
+    ValueError: the mesh leaves too many of the parameters whole; see `parameter_table.check_replication`.
   """
   shapes = jax.eval_shape(_init(config, space, tx))
-  sharding.check_replication(shapes.params, mesh)
+  parameter_table.check_replication(shapes.params, mesh)
   shardings = sharding.tree_shardings(shapes, mesh, shapes.params)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings

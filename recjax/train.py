@@ -12,12 +12,23 @@ import numpy as np
 
 from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
-from recjax import distributed, lora, optim, preemption, sharding, warm_start
+from recjax import (
+  distributed,
+  goodput,
+  lora,
+  optim,
+  parameter_table,
+  preemption,
+  sharding,
+  warm_start,
+  watchdog,
+)
 from recjax import state as state_lib
 from recjax.checkpoint import Checkpoints, Meta
 from recjax.data import loader, mixture, packing
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, sample_rows
+from recjax.profile import Profiler
 from recjax.progress import Progress
 from recjax.recommend import Recommender
 from recjax.train_step import make_train_step
@@ -79,7 +90,7 @@ def train(
   Returns:
     The parameters of the best checkpoint, on the mesh, and its step.
   """
-  hosts, host = jax.process_count(), jax.process_index()
+  (host, hosts), limits = sharding.host_part(mesh), config.hosts
 
   # --- the stream
   mix = mixture.build(config, dataset)
@@ -105,7 +116,8 @@ def train(
   space = dataset.vocabulary.space
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config, space, tx, mesh)
-  log.info('parameters\n%s', sharding.parameter_table(abstract.params, mesh))
+  table = parameter_table.describe(abstract.params, mesh, abstract.opt_state)
+  log.info('parameters\n%s', table)
   log.info('%s', optim.describe(abstract.params, config.optim))
   _claim_workdir(config, workdir)  # nothing was written before, so bad input leaves no workdir
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
@@ -120,7 +132,8 @@ def train(
       )
       examples_seen = meta.examples_seen if same else 0
       evaluations = [tuple(evaluation) for evaluation in meta.evaluations]
-      state = checkpoints.restore(start, abstract)
+      with watchdog.expect('restoring the checkpoint', limits.phase_timeout):
+        state = checkpoints.restore(start, abstract)
       log.info('continuing from step %d, %d examples seen', start, examples_seen)
     else:
       state = state_lib.init_state(config, space, tx, mesh)
@@ -131,6 +144,9 @@ def train(
       elif config.model.pretrained is not None:
         params = warm_start.pretrained_params(config, lora.base(state.params), dataset)
         state = state._replace(params=state.params | params)
+
+    here = {'step': start, 'examples_seen': examples_seen, 'evaluations': evaluations}
+    distributed.check_same('place in the training', here | {'stream': fingerprint})
 
     # --- the loop
     train_step = jax.jit(
@@ -148,19 +164,24 @@ def train(
     with (
       preemption.Watch() as watch,
       Writer(workdir, start, enabled=distributed.is_host0()) as writer,
+      Profiler(config.profile, workdir) as profiler,
+      goodput.phase('steps'),
     ):
+      goodput.training(workdir, start)
       progress = Progress(config, writer, stream.examples_per_batch)
-      for step in range(start + 1, config.num_train_steps + 1):
+      numbers = range(start + 1, config.num_train_steps + 1)
+      for step in watchdog.watched(numbers, limits.phase_timeout, limits.step_timeout):
         if _patience_is_out(evaluations, config.eval.patience):
           log.info(
             'stopping: no better %s for %d evaluations', checkpoint_lib.METRIC, config.eval.patience
           )
           break
-        with progress.waiting():
-          batch = next(batches)
-        with jax.set_mesh(mesh):
-          state, metrics = train_step(state, batch)
-        progress.step(step, examples_seen, metrics)
+        with profiler.step(step, progress.flush):
+          with goodput.phase('input_wait'):
+            batch = next(batches)
+          with jax.set_mesh(mesh):
+            state, metrics = train_step(state, batch)
+          progress.step(step, examples_seen, metrics)
         examples_seen += stream.examples_per_batch
         checkpoints.check()
         is_preempted = watch.reached()
@@ -172,6 +193,7 @@ def train(
           if is_evaluated:
             params = optim.averaged_params(state)
             results = evaluate(recommender, params, dataset, 'validation', config.eval.ks, sample)
+            results = distributed.from_host0('validation', results)
             log.info('step %d  validation %s', step, _headline(results))
             evaluations = [*evaluations, (step, results)]
             writer.write_evaluation(step, results)
@@ -179,15 +201,23 @@ def train(
           meta = Meta(
             examples_seen, fingerprint, dataset.sids.code_space_hash, evaluations, config.to_dict()
           )
-          checkpoints.save(step, state, meta, results)
-          progress.restart_clock()
+          saving = watchdog.expect(f'saving step {step}', limits.phase_timeout)
+          with saving, goodput.phase('checkpoint'):
+            checkpoints.save(step, state, meta, results)
+          goodput.write()
         if is_preempted:
-          checkpoints.wait()
+          saving = watchdog.expect(f'saving step {step}', limits.phase_timeout)
+          with saving, goodput.phase('checkpoint'):
+            checkpoints.wait()
           log.info('preempted: step %d is saved, and the same command continues there', step)
           raise preemption.Preempted
-      checkpoints.wait()
+      saving = watchdog.expect('saving the last checkpoint', limits.phase_timeout)
+      with saving, goodput.phase('checkpoint'):
+        checkpoints.wait()
     best_step = checkpoints.best_step()
-    params = checkpoints.restore_params(best_step, abstract.params)
+    restoring = watchdog.expect('restoring the best checkpoint', limits.phase_timeout)
+    with restoring, goodput.phase('checkpoint'):
+      params = checkpoints.restore_params(best_step, abstract.params)
     return params, best_step
 
 

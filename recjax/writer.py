@@ -1,12 +1,15 @@
 """Metrics of a run: metrics.jsonl, one line a step, and TensorBoard event files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import json
 import math
 import os
+import time
 
 from etils import epath
-import tensorboardX
+from tensorboardX import event_file_writer
+from tensorboardX.proto import event_pb2, summary_pb2
 
 FILE = 'metrics.jsonl'
 FOLDER = 'tensorboard'
@@ -72,13 +75,18 @@ class Writer:
     self._lines = [json.dumps(row) + '\n' for row in kept]  # before the last; grows on a store only
     self._size = sum(len(line.encode()) for line in self._lines)  # where the last line begins
     self._replace(self._lines)
+    self._folder = workdir / FOLDER
+    self._folder.mkdir(exist_ok=True)
+    # tensorboardX's SummaryWriter writes in a thread, and waits for ever once that failed at a full disk.
     # The name holds a second and the host; two starts within a second must not share a file.
-    self._events = tensorboardX.SummaryWriter(
-      os.fspath(workdir / FOLDER),
-      purge_step=start_step + 1,
-      flush_secs=20,
-      filename_suffix=f'.{start_step}.{os.getpid()}.{os.urandom(3).hex()}',
-    )
+    with _naming(self._folder):
+      self._events = event_file_writer.EventsWriter(
+        os.fspath(self._folder / 'events'), f'.{start_step}.{os.getpid()}.{os.urandom(3).hex()}'
+      )
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._put_event(
+      step=start_step + 1, session_log=start
+    )  # hides what came after in earlier files
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Writes the metrics of a step.
@@ -121,14 +129,18 @@ class Writer:
       return
     if not self._is_local:
       self._replace([*self._lines, *([_line(self._row)] if self._row else [])])
-    self._events.flush()
+    with _naming(self._folder):
+      self._events.flush()
 
   def close(self) -> None:
     """Flushes and closes the event file."""
     if self._enabled:
-      self.flush()
-      self._events.close()
-      self._enabled = False
+      try:
+        self.flush()
+      finally:
+        self._enabled = False
+        with _naming(self._folder):
+          self._events.close()
 
   def __enter__(self) -> 'Writer':
     return self
@@ -146,10 +158,11 @@ class Writer:
 
   def _put_row(self) -> None:
     """Writes the last line, over its earlier form if it has one."""
-    if self._is_local:
-      with open(self._path, 'r+b') as f:  # epath knows no such mode
-        f.seek(self._size)
-        f.write(_line(self._row).encode())  # only ever longer: nothing of the old line stays
+    if not self._is_local:
+      return
+    with _naming(self._path), open(self._path, 'r+b') as f:  # epath knows no such mode
+      f.seek(self._size)
+      f.write(_line(self._row).encode())  # only ever longer: nothing of the old line stays
 
   def _replace(self, lines: list[str]) -> None:
     partial = self._path.with_name(f'.{FILE}.partial')
@@ -157,6 +170,25 @@ class Writer:
     partial.replace(self._path)
 
   def _add_events(self, step: int, values: Mapping[str, float]) -> None:
-    for name, value in values.items():
-      # TensorBoard allows no @ in names: recall@10 appears as recall_10.
-      self._events.add_scalar(name.replace('@', '_'), value, step)
+    # TensorBoard allows no @ in names: recall@10 appears as recall_10.
+    scalars = [
+      summary_pb2.Summary.Value(tag=name.replace('@', '_'), simple_value=value)
+      for name, value in values.items()
+    ]
+    self._put_event(step=step, summary=summary_pb2.Summary(value=scalars))
+
+  def _put_event(self, **fields) -> None:
+    with _naming(self._folder):
+      self._events.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+
+
+@contextlib.contextmanager
+def _naming(path: epath.Path) -> Iterator[None]:
+  """An error of the disk says what could not be written, and what to do."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(
+      f'{path} could not be written: {error}. Checkpoints are not touched; make room there or mend it, '
+      'then start the same command again'
+    ) from error

@@ -17,9 +17,7 @@ from recjax import sharding
 log = logging.getLogger(__name__)
 
 NAME = files.TEXT_VECTORS.partition('/')[0]
-PARTS = (
-  f'.{NAME}.parts'  # in the prepared folder: what outlives a kill, until everything is prepared
-)
+PARTS = f'.{NAME}.parts'  # in the prepared folder, until all is prepared: what outlives a kill
 _VERSION = 2
 
 
@@ -50,9 +48,8 @@ def stage(config: config_lib.Config, root: epath.Path) -> stages.Stage:
   """
   sids = config.sids
   kind = encoders.kind(sids.encoder)
-  own_inputs = stages.outputs(root, files.ITEMS) | _encoder_files(sids.encoder, root)
+  inputs = stages.outputs(root, files.ITEMS) | _encoder_files(sids.encoder, root)
   params = _params(kind, sids)
-  inputs = dict(own_inputs)
   if sids.extend is not None:
     params = refresh.params(sids, NAME, params)
     inputs |= refresh.inputs(sids, *_earlier_files(kind))

@@ -9,8 +9,6 @@ import json
 
 from etils import epath
 import numpy as np
-from sklearn.feature_extraction import text as text_features
-from sklearn.utils import extmath
 
 FILES = ('tfidf.json', 'tfidf.npz')  # the terms; the arrays
 _MAX_TERMS = 100_000  # the most frequent words and word pairs; bounds memory on large catalogues
@@ -73,6 +71,8 @@ def fit(texts: Sequence[str], width: int, seed: int) -> tuple[Fit, np.ndarray]:
   Raises:
     ValueError: no text holds a word.
   """
+  from sklearn.utils import extmath  # takes a second, which a start with prepared data saves
+
   vectorizer = _vectorizer(max_features=_MAX_TERMS)
   if not any(map(vectorizer.build_analyzer(), texts)):
     raise ValueError(
@@ -99,7 +99,9 @@ def transform(folder: epath.PathLike, texts: Sequence[str]) -> np.ndarray:
   return Fit.load(folder).encode(texts)
 
 
-def _vectorizer(**fields) -> text_features.TfidfVectorizer:
+def _vectorizer(**fields):
+  from sklearn.feature_extraction import text as text_features
+
   return text_features.TfidfVectorizer(
     sublinear_tf=True, ngram_range=(1, 2), token_pattern=r'(?u)\b\w+\b', **fields
   )

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-from sklearn.feature_extraction import text as text_features
 
 from data_prep.keywords.groups import Group
 
@@ -25,6 +24,9 @@ def terms(text: str) -> Iterator[str]:
   English stop words (scikit-learn's list), words without a letter and single letters are none, and
   divide pairs like punctuation does.
   """
+  # Takes a second, which a start with prepared data saves.
+  from sklearn.feature_extraction import text as text_features
+
   for phrase in _PHRASE_END.split(text.lower()):
     previous = ''
     for word in _WORD.findall(phrase):
@@ -74,6 +76,8 @@ def entries(
 
 def _count(texts: Sequence[str]) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
   """Counts of terms `[I, V]`, and the terms in alphabetical order."""
+  from sklearn.feature_extraction import text as text_features
+
   if not any(itertools.chain.from_iterable(map(terms, texts))):  # scikit-learn refuses that
     return scipy.sparse.csr_matrix((len(texts), 0), dtype=np.int32), np.array([], object)
   vectorizer = text_features.CountVectorizer(analyzer=terms, dtype=np.int32)

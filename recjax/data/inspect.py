@@ -18,15 +18,6 @@ from recjax.data.dataset import Dataset
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import Vocabulary
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
-_EXAMPLES = flags.DEFINE_integer('examples', 20, 'Examples to print.')
-_TASK = flags.DEFINE_string('task', None, 'Print only examples of this component or task.')
-_SEEN = flags.DEFINE_integer('examples_seen', 0, 'Where in the stream to begin.')
-_BATCHES = flags.DEFINE_integer('batches', 0, 'Write so many batches instead of printing.')
-_HOSTS = flags.DEFINE_integer('hosts', 1, 'Hosts that share a batch.')
-_HOST = flags.DEFINE_integer('host', 0, 'The host whose part is written.')
-_OUT = flags.DEFINE_string('out', None, 'The .npz that --batches writes.')
-
 
 def make_stream(config: config_lib.Config) -> loader.Stream:
   """The stream of the first stage of a run.
@@ -118,28 +109,41 @@ def _ids(example: Example) -> str:
   return f'ids      {" ".join(map(str, example.inputs))} -> {" ".join(marked)}'
 
 
+def define_flags() -> None:
+  config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+  flags.DEFINE_integer('examples', 20, 'Examples to print.')
+  flags.DEFINE_string('task', None, 'Print only examples of this component or task.')
+  flags.DEFINE_integer('examples_seen', 0, 'Where in the stream to begin.')
+  flags.DEFINE_integer('batches', 0, 'Write so many batches instead of printing.')
+  flags.DEFINE_integer('hosts', 1, 'Hosts that share a batch.')
+  flags.DEFINE_integer('host', 0, 'The host whose part is written.')
+  flags.DEFINE_string('out', None, 'The .npz that --batches writes.')
+  flags.mark_flag_as_required('config')
+
+
 def main(_) -> None:
+  given = flags.FLAGS
   try:
-    stream = make_stream(config_lib.from_config_dict(_CONFIG.value))
-    if _BATCHES.value:
-      if not _OUT.value:
+    stream = make_stream(config_lib.from_config_dict(given.config))
+    if given.batches:
+      if not given.out:
         raise ValueError('--batches must be told --out=F.npz')
-      arrays = batches(stream, _SEEN.value, _BATCHES.value, _HOST.value, _HOSTS.value)
-      out = epath.Path(_OUT.value)
+      arrays = batches(stream, given.examples_seen, given.batches, given.host, given.hosts)
+      out = epath.Path(given.out)
       partial = out.with_name(f'.{out.name}.partial')
       with partial.open('wb') as f:
         np.savez(f, **arrays)
       partial.replace(out)
-      print(f'{_BATCHES.value} batches of host {_HOST.value} of {_HOSTS.value} -> {out}')
+      print(f'{given.batches} batches of host {given.host} of {given.hosts} -> {out}')
       return
     print(mixture.format_table(stream.mixture.table()))
     print(f'{stream.plan.examples} examples become {stream.plan.rows} rows\n')
-    for text in describe(stream, _SEEN.value, _EXAMPLES.value, _TASK.value):
+    for text in describe(stream, given.examples_seen, given.examples, given.task):
       print(text)
   except ValueError as error:
     sys.exit(f'ValueError: {error}')
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('config')
+  define_flags()
   app.run(main)

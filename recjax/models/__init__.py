@@ -8,9 +8,9 @@ import dataclasses
 from flax import nnx
 
 from recjax import config as config_lib
+from recjax.models import pretrained
 from recjax.models.gemma import DecoderConfig, Gemma
 from recjax.models.layers import Computation
-from recjax.models.pretrained import read_config
 from recjax.models.sizes import SIZES as DECODER_SIZES
 from recjax.models.t5 import SIZES as T5_SIZES
 from recjax.models.t5 import T5, T5Config
@@ -48,7 +48,7 @@ def shape_of(model: config_lib.Model) -> DecoderConfig | T5Config:
   """
   config_lib.check_choice(model.family, FAMILIES, 'model.family')
   if model.pretrained is not None:
-    shape = read_config(model.pretrained).config
+    shape = pretrained.read_config(model.pretrained).config
   elif model.size:
     config_lib.check_choice(model.size, (*DECODER_SIZES, *T5_SIZES), 'model.size')
     shape = T5_SIZES.get(model.size) or DecoderConfig(**DECODER_SIZES[model.size])
@@ -63,6 +63,17 @@ def shape_of(model: config_lib.Model) -> DecoderConfig | T5Config:
   )
   names = [field.name for field in dataclasses.fields(Computation)]
   return dataclasses.replace(shape, **{name: getattr(model, name) for name in names})
+
+
+def check_model(model: config_lib.Model) -> None:
+  """Looks at the shape, and at the folder where there is one, before a run spends time.
+
+  Raises:
+    FileNotFoundError, ValueError: see `shape_of` and `pretrained.check_folder`.
+  """
+  shape_of(model)
+  if model.pretrained is not None:
+    pretrained.check_folder(model.pretrained)
 
 
 def build(model: config_lib.Model, space: TokenSpace, seed: int) -> Gemma | T5:

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 import numpy as np
+import threadpoolctl
 
 from recjax.sids.quantizers.saved import Quantizer
 from recjax.sids.table import SidTable
@@ -13,6 +14,7 @@ from recjax.sids.table import SidTable
 FILE = 'quality.json'
 NEIGHBOURS = 10
 _MAX_PAIRS = 1_000_000_000  # similarities to compute; more items than that allows are sampled
+_BLOCK_ROWS = 16_384  # vectors at a time
 _BLOCK_VALUES = 1 << 25  # similarities in memory at a time
 
 
@@ -63,16 +65,19 @@ def reconstruction_error(
   That is |x - decode(codes)|² over |x - mean|², summed over items. Beyond 1, the codes say less than
   the mean vector does.
   """
-  variance = float(((vectors_ID - vectors_ID.mean(axis=0)[None, :]) ** 2).sum(dtype=np.float64))
-  errors = []
-  for levels in range(1, codes_IL.shape[1] + 1):
-    decoded_ID = quantizer.decode(quantizer.quantized(codes_IL[:, :levels]))
-    left = float(((vectors_ID - decoded_ID) ** 2).sum(dtype=np.float64))
-    errors.append(round(left / variance, 4) if variance else 0.0)
-  return errors
+  mean_D = vectors_ID.mean(axis=0, dtype=np.float64)
+  variance, left_L = 0.0, np.zeros(codes_IL.shape[1])
+  for begin in range(0, len(vectors_ID), _BLOCK_ROWS):
+    block_BD = vectors_ID[begin : begin + _BLOCK_ROWS]
+    variance += float(((block_BD - mean_D[None, :]) ** 2).sum())
+    for level in range(len(left_L)):
+      codes_BL = codes_IL[begin : begin + _BLOCK_ROWS, : level + 1]
+      decoded_BD = quantizer.decode(quantizer.quantized(codes_BL))
+      left_L[level] += ((block_BD - decoded_BD) ** 2).sum(dtype=np.float64)
+  return _rounded(left_L / variance if variance else left_L)
 
 
-def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, Any]:
+def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, Any] | None:
   """How many of an item's nearest neighbours its SID finds again.
 
   The neighbours are the 10 other items with the greatest cosine. `recall` is the mean share of them
@@ -87,19 +92,13 @@ def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, A
 
   Returns:
     k; items: how many were asked for, evenly spaced in the catalogue where it has more than 31,622;
-    and the figures above. k is less than 10 in catalogues of fewer than 11 items.
+    and the figures above. k is less than 10 in catalogues of fewer than 11 items. None for a single
+    item.
   """
   num_items, levels = codes_IL.shape
   k = min(NEIGHBOURS, num_items - 1)
   if k < 1:
-    return {
-      'k': 0,
-      'items': 0,
-      'recall': 0.0,
-      'chance': 0.0,
-      'share_prefix': [0.0] * levels,
-      'share_prefix_chance': [0.0] * levels,
-    }
+    return None
   asked = min(num_items, max(1, _MAX_PAIRS // num_items))
   queries_Q = np.linspace(0, num_items - 1, asked).astype(np.int64)
   neighbours_QK = _nearest(vectors_ID, queries_Q, k)
@@ -147,7 +146,8 @@ def _nearest(vectors_ID: np.ndarray, queries_Q: np.ndarray, k: int) -> np.ndarra
   block = max(1, _BLOCK_VALUES // len(vectors_ID))
   for begin in range(0, len(queries_Q), block):
     rows_B = queries_Q[begin : begin + block]
-    cosine_BI = unit_ID[rows_B] @ unit_ID.T
+    with threadpoolctl.threadpool_limits(1):  # the same bytes on machines with more cores or fewer
+      cosine_BI = unit_ID[rows_B] @ unit_ID.T
     cosine_BI[np.arange(len(rows_B)), rows_B] = -np.inf
     nearest_QK[begin : begin + block] = np.argpartition(cosine_BI, -k, axis=1)[:, -k:]
   return nearest_QK

@@ -6,10 +6,11 @@ from etils import epath
 import numpy as np
 import pytest
 
-from data_prep import files, sid_stage
+from data_prep import files, prepare, sid_stage
 from recjax import config as config_lib
 from recjax.sids.quantizers.saved import Quantizer
 from recjax.sids.table import SidTable
+from tests.shared_data import SHARED, needs_shared
 
 ITEMS = 60
 RQVAE = {'hidden': (8,), 'latent': 4, 'autoencoder_epochs': 2, 'epochs': 3, 'batch_size': 16}
@@ -109,3 +110,19 @@ def test_the_contrastive_term_reads_five_neighbours_an_item(root):
 def test_a_prefix_with_more_items_than_codes_is_refused(root):
   with pytest.raises(ValueError, match=r'last level has codes \(4\).*--config\.sids\.codes'):
     _run(_config(codes=(4, 4), collisions='sinkhorn'), root)
+
+
+@pytest.mark.soak
+@needs_shared('amazon2014/beauty')
+@pytest.mark.parametrize('source', ['text', 'cooccurrence', 'both'])
+def test_an_rqvae_of_beauty_uses_its_codes_and_collides_less(tmp_path, source):
+  raw = str(SHARED / 'amazon2014' / 'beauty')
+  found = {}
+  for quantizer in ('residual_kmeans', 'rqvae'):
+    config = config_lib.defaults(source='amazon2014', name='beauty')
+    config.data.update(category='Beauty', raw_dir=raw, prepared_dir=str(tmp_path))
+    config.sids.update(encoder='tfidf', source=source, quantizer=quantizer)
+    prepare.prepare(config_lib.from_config_dict(config))
+    found[quantizer] = SidTable.load(tmp_path / 'sids').statistics()
+  assert all(level['used'] >= 0.95 * 256 for level in found['rqvae']['levels'][:3])
+  assert found['rqvae']['colliding_items'] < found['residual_kmeans']['colliding_items']

@@ -31,9 +31,9 @@ def _run(*args):
   return process.returncode, out, err
 
 
-def _start_processes(folder, *modes, grace=10):
-  module = '--module=tests.launch.process_program'
-  return _start('-n', len(modes), module, f'--grace={grace}', folder, *modes)
+def _start_processes(folder, *modes, grace=10, restarts=0):
+  options = ('--module=tests.launch.process_program', f'--grace={grace}', f'--restarts={restarts}')
+  return _start('-n', len(modes), *options, folder, *modes)
 
 
 def _pids(folder, count):
@@ -96,6 +96,28 @@ def test_sigterm_is_forwarded(tmp_path, mode, status):
     launcher.communicate(timeout=30)
   assert launcher.returncode == status
   assert _wait_until_gone(pids)
+
+
+@pytest.mark.parametrize(('restarts', 'status', 'starts'), [(0, 75, 1), (1, 75, 2), (5, 0, 3)])
+def test_a_preempted_run_is_started_again(tmp_path, restarts, status, starts):
+  with _start_processes(tmp_path, 'preempted', restarts=restarts) as launcher:
+    _, err = launcher.communicate(timeout=60)
+  assert launcher.returncode == status
+  places = (tmp_path / 'starts').read_text().splitlines()
+  assert len(places) == len(set(places)) == starts  # the port of the last run may still be taken
+  assert err.count('launch.local: restart') == starts - 1
+
+
+def test_neither_a_failure_nor_a_run_that_was_told_to_end_is_started_again(tmp_path):
+  with _start_processes(tmp_path, 'fail', restarts=3) as launcher:
+    _, err = launcher.communicate(timeout=60)
+  assert (launcher.returncode, 'restart' in err) == (7, False)
+  (tmp_path / 'told').mkdir()
+  with _start_processes(tmp_path / 'told', 'preempted_by_signal', restarts=3) as launcher:
+    _pids(tmp_path / 'told', 1)
+    launcher.terminate()
+    _, err = launcher.communicate(timeout=60)
+  assert (launcher.returncode, 'restart' in err) == (75, False)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='uses the parent-death signal of Linux')

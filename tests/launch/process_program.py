@@ -1,4 +1,4 @@
-"""A process without JAX for local_test.py: fails, waits for a signal, or ignores signals."""
+"""A process without JAX for local_test.py: fails, waits for a signal, ignores signals, or is preempted."""
 
 import os
 import pathlib
@@ -10,6 +10,8 @@ folder, *modes = sys.argv[1:]
 mode = modes[int(os.environ['RECJAX_PROCESS_ID'])]
 if mode == 'stubborn':
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif mode == 'preempted_by_signal':
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 elif mode == 'polite':
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 pathlib.Path(folder, f'{os.environ["RECJAX_PROCESS_ID"]}.pid').write_text(str(os.getpid()))
@@ -18,4 +20,9 @@ if mode == 'fail':
     time.sleep(0.01)
   print('failing')
   sys.exit(7)
+if mode == 'preempted':  # except the third time
+  with pathlib.Path(folder, 'starts').open('a') as file:
+    file.write(f'{os.environ["RECJAX_COORDINATOR"]}\n')
+  starts = pathlib.Path(folder, 'starts').read_text().splitlines()
+  sys.exit(0 if len(starts) == 3 else 75)
 time.sleep(60)

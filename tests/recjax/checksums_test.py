@@ -78,7 +78,7 @@ def test_json_notices_every_bit_and_every_cut(tmp_path):
     damaged.append(bytes(flipped))
   for bad in damaged:
     path.write_bytes(bad)
-    with pytest.raises(ValueError, match='value.json does not have the content that was written'):
+    with pytest.raises(ValueError, match=r'value.json does not have the content that was written'):
       checksums.read_json(path)
   path.unlink()
   with pytest.raises(FileNotFoundError):

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 
 from recjax.checkpoint import Checkpoints
+from recjax.main import set_up_logging
 from tests.recjax.checkpoint_test import META, state
 
+set_up_logging()
 workdir, limit = sys.argv[1], int(sys.argv[2])
 if limit:
   resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

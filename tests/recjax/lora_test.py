@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
-from recjax import lora, models, optim, sharding, state
+from recjax import lora, models, optim, parameter_table, sharding, state
 from recjax.models.layers import Linear
 from recjax.sids.token_space import TokenSpace
 from recjax.train_step import make_train_step
@@ -42,8 +42,8 @@ def test_fresh_adapters_change_nothing_and_have_every_kernel_of_their_targets(fa
   adapters = lora.init(jax.random.key(0), params, 2, TARGETS)
   merged = lora.merge(params | {lora.NAME: adapters}, 16.0)
   jax.tree.map(np.testing.assert_array_equal, merged, params)
-  names = {name for name in sharding.parameter_table(params, mesh()).split() if 'kernel' in name}
-  pairs = sharding.parameter_table({lora.NAME: adapters}, mesh()).split()
+  names = {name for name in parameter_table.describe(params, mesh()).split() if 'kernel' in name}
+  pairs = parameter_table.describe({lora.NAME: adapters}, mesh()).split()
   assert {f'lora/{name}/{x}' for name in names for x in 'ab'} == {n for n in pairs if 'lora' in n}
   assert lora.merge(params, 16.0) is params
 

@@ -1,3 +1,4 @@
+import dataclasses
 import html
 import html.parser
 import json
@@ -48,7 +49,23 @@ def _metrics(recall: float) -> dict[str, float]:
   }
 
 
-def _report(item_text: str = 'original', optimum=None, name: str = 'beauty', rows=None) -> dict:
+def mixture_row(name: str, **changes) -> dict:
+  return {
+    'name': name,
+    'task': 'next_item',
+    'from_example': 0,
+    'examples': 10_000,
+    'units': 7,
+    'share': 1.0,
+    'token_share': 1.0,
+    'target_share': 1.0,
+    'loss_weight': 1.0,
+  } | changes
+
+
+def _report(
+  item_text: str = 'original', optimum=None, name: str = 'beauty', rows=None, **more
+) -> dict:
   baselines = {
     'popularity': _metrics(0.0135) | {'validation': _metrics(0.014)},
     'transitions': _metrics(0.0707) | {'validation': _metrics(0.08)},
@@ -84,9 +101,10 @@ def _report(item_text: str = 'original', optimum=None, name: str = 'beauty', row
     metrics={'validation': _metrics(0.09), 'test': _metrics(0.0812)},
     baselines=baselines,
     rows=rows,
-    mixture_rows=[{'name': NASTY, 'share': 0.75, 'units': 54321}],
+    mixture_rows=[mixture_row(NASTY, share=0.75, units=54321)],
     optimum=optimum,
     run={'best_step': 400, 'parameters': 1_234_567},
+    **more,
   )
 
 
@@ -157,7 +175,9 @@ def test_quality_of_sids_is_shown_where_it_is_known():
     assert figure in text
   assert 'category' not in text
   report['sids']['quality'] = QUALITY | {'reconstruction_error': None, 'neighbours_kept': None}
+  report['sids']['quality']['reassigned_items'] = 4567
   text = ' '.join(_checked(report_lib.render(report)).texts)
+  assert 'reassigned_items 4,567' in ' '.join(text.split())
   assert '75.4 % of the items' in text and 'the 6 categories of level 2' in text
   assert 'variance left' not in text
 
@@ -215,6 +235,59 @@ def test_optimum_and_generated_texts():
 def test_run_without_curves():
   page = report_lib.render(_report(rows=[]))
   assert 'loss was not recorded' in ' '.join(_checked(page).texts)
+
+
+def test_every_stage_has_its_curves_and_its_mixture():
+  rows = [{'step': s, 'loss': 7.125 / s, 'host_peak_bytes': 3_210_000_000} for s in (1, 2)]
+  earlier = {
+    'name': NASTY,
+    'rows': rows,
+    'mixture_rows': [mixture_row('rows', token_share=0.123, loss_weight=0.25, from_example=50_000)],
+  }
+  page = report_lib.render(_report(stage='all', earlier=[earlier]))
+  text = ' '.join(' '.join(_checked(page).texts).split())
+  assert f'Training: stage {" ".join(NASTY.split())} 1 of 2' in text
+  assert 'Training: stage all 2 of 2' in text
+  for figure in ('step 1: loss 7.125', '12.30 %', '0.25', '50,000', 'host_peak_GB 3.21'):
+    assert figure in text
+  assert page.count('<svg') == 2 + 1  # the first stage was not evaluated
+  assert 'stage' not in _one_stage_heading(report_lib.render(_report()))
+
+
+def _one_stage_heading(page: str) -> str:
+  return re.search(r'<h2>Training.*?</h2>', page).group()
+
+
+def goodput_process(trainings: dict, ended=None) -> dict:
+  """Six tenths of its time are steps, three compile, one start-up."""
+  total = sum(seconds for *_, seconds in trainings.values()) / 6
+  return {
+    'began': '2030-01-02T03:04:05+00:00',
+    'ended': ended,
+    'first_step_after': 12.5,
+    'seconds': {'steps': 6 * total, 'compile': 3 * total, 'start_up': total},
+    'trainings': {
+      name: {'from': first, 'to': last, 'seconds': seconds}
+      for name, (first, last, seconds) in trainings.items()
+    },
+  }
+
+
+def test_wall_time_is_shown_as_a_table_and_a_bar():
+  assert 'goodput' not in report_lib.render(_report())
+  process = goodput_process({'.': (0, 300, 60.0)})
+  last = goodput_process({'.': (200, 500, 60.0)}, ended='done')
+  report = _report(processes=[process, last])
+  assert report['goodput']['goodput'] == pytest.approx(0.5)  # 60 - 20 + 60 of 200
+  page = report_lib.render(report)
+  text = ' '.join(' '.join(_checked(page).texts).split())
+  for figure in ('goodput 50.0 %', 'compile 60.0 s 30.0 %', 'lost 20.0 s 10.0 %', '200 to 500'):
+    assert figure in text
+  assert 'killed' in text and 'running' not in text
+  widths = re.findall(r'<span class="(\w+)" style="width: ([\d.]+)%"', page)
+  assert dict(widths) == {
+    'steps': '50.000', 'compile': '30.000', 'start_up': '10.000', 'lost': '10.000'
+  }  # fmt: skip
 
 
 def test_missing_split_and_nan(tmp_path):
@@ -288,7 +361,7 @@ def test_report_of_a_run(tmp_path, monkeypatch):
   )
   by_split = {'validation': _metrics(0.3), 'test': _metrics(0.4)}
   baselines = {'popularity': _metrics(0.1) | {'validation': _metrics(0.2)}}
-  mix = types.SimpleNamespace(table=lambda: [{'name': 'next_item', 'share': 1.0, 'units': 7}])
+  mix = types.SimpleNamespace(table=lambda: [mixture_row('next_item')])
   results = {'step': 12, 'metrics': by_split, 'baselines': baselines, 'rows_per_sec': 31.5}
   monkeypatch.setattr(report_lib.mixture, 'build', lambda *args: mix)
   config = config_lib.from_config_dict(config_lib.defaults(source='synthetic', name='tiny'))
@@ -308,6 +381,20 @@ def test_report_of_a_run(tmp_path, monkeypatch):
   assert report['sids']['quality'] == QUALITY
   assert report['sids']['examples'][1] == {'title': 'text of 2', 'sid': [4, 5]}
   assert report['config'] == json.loads(json.dumps(config.to_dict()))
+  assert report['earlier_stages'] == [] and report['goodput'] is None
+  stages = {name: config_lib.Stage(num_train_steps=2, warmup_steps=0) for name in ('first', 'last')}
+  for folder, loss in ((workdir / 'stages' / 'first', 8.0), (workdir, 4.0)):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'metrics.jsonl').write_text(json.dumps({'step': 1, 'loss': loss}) + '\n')
+  process = goodput_process({'stages/first': (0, 1, 2.5), '.': (0, 1, 1.5)})
+  (workdir / 'goodput.json').write_text(json.dumps({'processes': [process]}))
+  report_lib.report_run(dataclasses.replace(config, stages=stages), workdir, dataset, 17)
+  report = json.loads((workdir / 'report.json').read_text())
+  assert (report['stage'], report['curves']['loss']) == ('last', [[1, 4.0]])
+  (earlier,) = report['earlier_stages']
+  assert (earlier['name'], earlier['curves']['loss']) == ('first', [[1, 8.0]])
+  assert earlier['mixture'] == report['mixture'] == [mixture_row('next_item')]
+  assert (report['goodput']['steps'], report['goodput']['goodput']) == (2, 0.6)
 
 
 def test_commit_and_versions():

@@ -106,7 +106,9 @@ def test_a_later_stage_with_a_wrong_group_stops_the_run_before_the_first(tiny_wo
   config, dataset = staged(tiny_world)
   wrong = Stage(num_train_steps=3, groups={'codes': Group(pattern='tables/codes')})
   config = dataclasses.replace(config, stages=config.stages | {'all': wrong})
-  with pytest.raises(ValueError, match=r"got 'tables/codes'. Set --config.optim.groups.codes"):
+  with pytest.raises(
+    ValueError, match=r"stage all: .*got 'tables/codes'. Set --config.optim.groups.codes"
+  ):
     run(config, dataset, tmp_path, None)
   assert not list(tmp_path.iterdir())
 

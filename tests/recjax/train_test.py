@@ -15,6 +15,7 @@ from recjax.data import loader
 from recjax.recommend import Recommender
 from recjax.train import check_workdir, train
 from recjax.writer import read_metrics
+from tests import saved
 
 
 def run(config, dataset, workdir, mesh=None):
@@ -67,6 +68,8 @@ def test_six_steps_equal_three_steps_a_restart_and_three_steps(
   assert [row['step'] for row in again] == [1, 2, 3, 4, 5, 6]
   assert [row['loss'] for row in again] == [row['loss'] for row in rows]
   assert rows[-1]['validation/recall@10'] == again[-1]['validation/recall@10']
+  # Evaluated before it was saved: the checkpoint has its score.
+  assert saved.scores(tmp_path / 'stopped') == {3: None, 6: rows[-1]['validation/ndcg@10']}
   assert rows[-1]['loss'] < rows[0]['loss']
   other = with_(config, optim=with_(config.optim, ema_decay=0.25))
   with pytest.raises(ValueError, match=r'a resume must keep optim.ema_decay.*got 0.25. Set --conf'):

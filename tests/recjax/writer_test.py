@@ -1,6 +1,8 @@
+import errno
 import json
 import math
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -134,3 +136,25 @@ def test_bad_order_and_bad_files(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('[1]\n{"step": 3}\n')
   with pytest.raises(ValueError, match='an object with a step'):
     writer.Writer(tmp_path, 0)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with writer.Writer(tmp_path, 0) as out:
+    try:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+      with pytest.raises(
+        OSError, match=r'metrics\.jsonl could not be written: .*File too large.*room'
+      ):
+        out.write(1, {'x' * (1 << 20): 1.0})
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    def full(_):
+      raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(out._events, 'write_event', full)
+    with pytest.raises(
+      OSError, match=r'tensorboard could not be written: .*No space left on device'
+    ):
+      out.write(2, {'loss': 1.0})

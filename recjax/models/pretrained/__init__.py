@@ -4,6 +4,7 @@ from recjax.models.pretrained.ids import IdMap as IdMap
 from recjax.models.pretrained.ids import id_map as id_map
 from recjax.models.pretrained.reading import Pretrained as Pretrained
 from recjax.models.pretrained.reading import abstract as abstract
+from recjax.models.pretrained.reading import check_folder as check_folder
 from recjax.models.pretrained.reading import load as load
 from recjax.models.pretrained.reading import read_config as read_config
 from recjax.models.pretrained.tokenizer_files import tokenizer_size as tokenizer_size

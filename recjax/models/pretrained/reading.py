@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from recjax.models.gemma import DecoderConfig, Gemma
-from recjax.models.pretrained import gemma, qwen, t5
+from recjax.models.pretrained import gemma, qwen, t5, tokenizer_files
 from recjax.models.pretrained.ids import NEW, id_map
 from recjax.models.pretrained.mapping import Mapping, Weight
 from recjax.models.pretrained.tensors import Tensors
@@ -55,6 +55,8 @@ def _text_config(folder: epath.Path) -> dict[str, Any]:
     hf = json.loads(file.read_text())
   except ValueError as error:
     raise ValueError(f'{file} must be JSON: {error}') from error
+  if not isinstance(hf, dict):
+    raise ValueError(f'{file} must hold a JSON object; got {type(hf).__name__}')
   if hf.get('model_type') == 'gemma3':  # multimodal
     whole = {
       name: hf[name]
@@ -141,6 +143,21 @@ def match(
       + '\n  '.join(problems)
     )
   return found
+
+
+def check_folder(folder: epath.PathLike) -> None:
+  """Looks at everything but the values of the tensors, in seconds.
+
+  Raises:
+    FileNotFoundError, ValueError: what `load` would raise, but for what depends on the run's token space.
+  """
+  folder = epath.Path(folder)
+  found = read_config(folder)
+  module, _, auto = FAMILIES[found.family]
+  space = TokenSpace(found.vocab_rows, ())
+  shapes = traverse_util.flatten_dict(abstract(found, space)[1], sep='/')
+  match(module.mapping(found.config), Tensors(folder, auto), shapes, found.vocab_rows)
+  tokenizer_files.tokenizer_size(folder, found.vocab_rows)
 
 
 class _Shards:

@@ -1,6 +1,6 @@
 """The tokenizer files of a folder: how many tokens they know, and adding tokens to them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import json
 from typing import Any
 
@@ -28,8 +28,17 @@ def _json(file: epath.Path) -> dict[str, Any]:
   return json.loads(file.read_text()) if file.exists() else {}
 
 
+def _read(file: epath.Path, parse: Callable[[], Any]) -> Any:
+  """What a library makes of a file, whose complaints are of no type of their own."""
+  try:
+    return parse()
+  except Exception as error:
+    raise ValueError(f'{file} must be a whole tokenizer: {error}. Fetch it again') from error
+
+
 def _fast_sizes(folder: epath.Path) -> tuple[int, int]:
-  fast = tokenizers.Tokenizer.from_str((folder / _FAST).read_text())
+  file = folder / _FAST
+  fast = _read(file, lambda: tokenizers.Tokenizer.from_str(file.read_text()))
   added = fast.get_added_tokens_decoder()
   plain = max(
     max(
@@ -42,7 +51,8 @@ def _fast_sizes(folder: epath.Path) -> tuple[int, int]:
 
 
 def _piece_sizes(folder: epath.Path, file: epath.Path) -> tuple[int, int]:
-  pieces = sentencepiece.SentencePieceProcessor(model_proto=file.read_bytes()).get_piece_size()
+  make = sentencepiece.SentencePieceProcessor
+  pieces = _read(file, lambda: make(model_proto=file.read_bytes())).get_piece_size()
   config = _json(folder / _CONFIG)
   is_t5 = _json(folder / 'config.json').get('model_type') == 't5'
   added = {int(i) for i in config.get('added_tokens_decoder', {})}

@@ -92,6 +92,7 @@ def logits_of(graph, params, tokens):
 @pytest.mark.parametrize('kind', FOLDERS)
 def test_a_round_trip_is_bit_identical(tmp_path, kind):
   source, out = GOLDENS / kind, tmp_path / 'out'
+  pretrained.check_folder(source)
   space = TokenSpace(pretrained.read_config(source).vocab_rows, ())
   pretrained.export(out, load(source, space)[1], space, source)
   before, after = (load_file(folder / 'model.safetensors') for folder in (source, out))
@@ -239,6 +240,8 @@ def test_tensors_that_do_not_agree_are_reported_together(checkpoint):
   tensors['model.layers.0.self_attn.rotary_emb.inv_freq'] = np.ones(2, np.float32)
   save_file(tensors, folder / 'model.safetensors')
   with pytest.raises(ValueError) as error:
+    pretrained.check_folder(folder)
+  with pytest.raises(ValueError, match='3 do not agree'):
     load(folder, SPACE)
   assert str(error.value).splitlines()[0].endswith('; 3 do not agree:')
   assert {line.strip() for line in str(error.value).splitlines()[1:]} == {
@@ -267,6 +270,11 @@ def _cut(folder, size):
   [
     (lambda f: (f / 'config.json').unlink(), FileNotFoundError, 'it holds no config.json'),
     (lambda f: (f / 'config.json').write_text('{'), ValueError, 'config.json must be JSON'),
+    (
+      lambda f: (f / 'config.json').write_text('[]'),
+      ValueError,
+      'must hold a JSON object; got list',
+    ),
     (lambda f: _edit_config(f, model_type='llama'), ValueError, "gemma3; got 'llama'"),
     (lambda f: _edit_config(f, hidden_act='relu6'), ValueError, "got 'relu6'"),
     (lambda f: _edit_config(f, hidden_size=None), ValueError, 'hidden_size is missing'),
@@ -291,8 +299,9 @@ def test_a_damaged_folder_is_refused(checkpoint, damage, kind, message):
 
 def test_tokenizer_and_space_must_agree(checkpoint, tmp_path):
   folder = checkpoint('gemma1', words=ROWS)
-  with pytest.raises(ValueError, match=r'more tokens than the table has rows \(64, .* has 67'):
-    load(folder, SPACE)
+  for refuses in (pretrained.check_folder, lambda folder: load(folder, SPACE)):
+    with pytest.raises(ValueError, match=r'more tokens than the table has rows \(64, .* has 67'):
+      refuses(folder)
   write_tokenizer(folder, [f'w{i}' for i in range(KNOWN)])
   with pytest.raises(ValueError, match='every one of the 56 tokens'):
     load(folder, SPACE)
@@ -309,6 +318,15 @@ def test_tokenizer_and_space_must_agree(checkpoint, tmp_path):
     ValueError, match=r'SID levels of \(4, 3\) codes; this run has 55 and \(4, 4\)'
   ):
     load(tmp_path / 'out', TokenSpace(SPACE.text_size, (4, 4)))
+
+
+@pytest.mark.parametrize('name', ['tokenizer.json', 'spiece.model'])
+def test_a_damaged_tokenizer_is_refused(checkpoint, name):
+  folder = checkpoint('gemma1')
+  (folder / 'tokenizer.json').unlink()
+  (folder / name).write_bytes(b'{"version"')
+  with pytest.raises(ValueError, match=f'{name} must be a whole tokenizer: .*Fetch it again'):
+    pretrained.tokenizer_size(folder, ROWS)
 
 
 def test_special_tokens_may_lie_beyond_the_table(checkpoint):

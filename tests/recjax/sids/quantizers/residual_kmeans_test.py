@@ -66,3 +66,16 @@ def test_refuses_fewer_items_than_codes_and_nan():
     residual_kmeans.fit(np.ones((8, 2), np.float32), (8, 9), seed=0)
   with pytest.raises(ValueError, match='finite'):
     residual_kmeans.fit(np.full((8, 2), np.nan, np.float32), (4, 4), seed=0)
+
+
+def test_codebooks_of_large_catalogues_are_fitted_to_a_sample(monkeypatch):
+  vectors = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
+  whole = residual_kmeans.fit(vectors, (6, 4), seed=0)
+  monkeypatch.setattr(residual_kmeans, '_ITEMS_A_CODE', 10)  # half of the items at the first level
+  sampled, again = (residual_kmeans.fit(vectors, (6, 4), seed=0) for _ in range(2))
+  assert sampled.fingerprint == again.fingerprint != whole.fingerprint
+  errors = [
+    ((vectors - quantizer.decode(quantizer.quantized(quantizer.assign(vectors)))) ** 2).sum()
+    for quantizer in (whole, sampled)
+  ]
+  assert errors[0] < errors[1] < 2 * errors[0]

@@ -1,0 +1,214 @@
+"""Runs a program on a GKE cluster: a JobSet of TPU slices, or of nodes with GPUs.
+
+  python -m launch.gke --name=sports --image=IMAGE --tpu=tpu-v5-lite-podslice --topology=4x4 \\
+    --config=configs/sports.py --workdir=gs://B/sports --config.data.prepared_dir=gs://B/data
+  python -m launch.gke --name=sports --image=IMAGE --gpu=nvidia-h100-80gb --gpus_per_node=8 --nodes=4 …
+
+writes the manifest to NAME.yaml and applies it with kubectl; --dry_run prints it. Everything that is not an
+option of the launcher goes to the program. docs/gke.md says more.
+"""
+
+import argparse
+from collections.abc import Sequence
+import math
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import yaml
+
+from launch.options import not_negative, parse, positive, require_bucket
+from recjax import exit_status
+
+_JOB = 'workers'  # the JobSet's only group of jobs
+_CONTAINER = 'recjax'
+_PORT = 8476
+_MAX_NAME = (
+  40  # the longest pod name, NAME-workers-SLICE-POD-SUFFIX, must stay within 63 characters
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Returns kubectl's exit status."""
+  options, program = _parse(sys.argv[1:] if argv is None else argv)
+  text = yaml.safe_dump(manifest(options, program), sort_keys=False, width=1000)
+  command = ['kubectl', 'apply', '-f', options.out or f'{options.name}.yaml']
+  if options.dry_run:
+    print(f'# {shlex.join(command)}, with\n{text}', end='')
+    return 0
+  pathlib.Path(command[-1]).write_text(text)
+  return subprocess.run(command, check=False).returncode
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  parser = argparse.ArgumentParser(
+    'python -m launch.gke', description=__doc__.split('\n')[0], allow_abbrev=False
+  )
+  parser.add_argument('--name', required=True, help='of the JobSet')
+  parser.add_argument('--image', required=True, help='an image that holds the program; docs/gke.md')
+  parser.add_argument('--namespace', default='default')
+  parser.add_argument(
+    '--tpu', help="the node pool's gke-tpu-accelerator, e.g. tpu-v5-lite-podslice"
+  )
+  parser.add_argument('--topology', help='of a slice, such as 4x4 or 2x2x4')
+  parser.add_argument('--chips_per_host', type=positive, default=4)
+  parser.add_argument('--slices', type=positive, default=1)
+  parser.add_argument('--gpu', help="the node pool's gke-accelerator, such as nvidia-h100-80gb")
+  parser.add_argument('--gpus_per_node', type=positive, default=8)
+  parser.add_argument('--nodes', type=positive, default=1)
+  parser.add_argument('--spot', action='store_true', help='run on spot nodes')
+  parser.add_argument('--service_account', help='of Kubernetes, with access to the bucket')
+  parser.add_argument(
+    '--restarts', type=not_negative, default=10, help='after failures; preemptions are not counted'
+  )
+  parser.add_argument('--grace', type=positive, default=120, help='seconds to save after SIGTERM')
+  parser.add_argument('--out', help='where to write the manifest; default: NAME.yaml')
+  parser.add_argument('--dry_run', action='store_true', help='print the manifest, apply nothing')
+  options, program = parse(parser, argv)
+  if not re.fullmatch(rf'[a-z]([a-z0-9-]{{0,{_MAX_NAME - 2}}}[a-z0-9])?', options.name):
+    parser.error(
+      f'--name must be at most {_MAX_NAME} lower-case letters, digits and hyphens; got {options.name!r}'
+    )
+  if (options.tpu is None) == (options.gpu is None):
+    parser.error('one of --tpu and --gpu must be given')
+  if options.tpu is not None:
+    _check_topology(parser, options)
+  require_bucket(parser, program)
+  return options, program
+
+
+def _check_topology(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+  if not re.fullmatch(r'\d+x\d+(x\d+)?', options.topology or ''):
+    parser.error(f'--topology must be chips along each axis, such as 4x4; got {options.topology!r}')
+  chips = _chips(options)
+  if chips % options.chips_per_host:
+    parser.error(
+      f'--topology {options.topology} has {chips} chips, which must be a multiple of --chips_per_host; '
+      f'got {options.chips_per_host}'
+    )
+
+
+def _chips(options: argparse.Namespace) -> int:
+  return math.prod(map(int, options.topology.split('x')))
+
+
+def manifest(options: argparse.Namespace, program: Sequence[str]) -> dict[str, Any]:
+  """The JobSet (jobset.x-k8s.io/v1alpha2).
+
+  A job is a slice, or all nodes with GPUs; one pod that fails fails its job, and with it the JobSet starts
+  anew: without counting it where the pods were preempted, else up to --restarts times.
+  """
+  is_tpu = options.tpu is not None
+  pods = _chips(options) // options.chips_per_host if is_tpu else options.nodes
+  annotations = {'alpha.jobset.sigs.k8s.io/exclusive-topology': 'cloud.google.com/gke-nodepool'}
+  job = {
+    'parallelism': pods,
+    'completions': pods,
+    'completionMode': 'Indexed',
+    'backoffLimit': 0,
+    'podFailurePolicy': {
+      'rules': [
+        {
+          'action': 'FailJob',
+          'onExitCodes': {
+            'containerName': _CONTAINER,
+            'operator': 'In',
+            'values': [exit_status.PREEMPTED],
+          },
+        },
+        {
+          'action': 'FailJob',
+          'onPodConditions': [{'type': 'DisruptionTarget', 'status': 'True'}],
+        },
+      ]
+    },
+    'template': {'spec': _pod(options, program, pods)},
+  }
+  return {
+    'apiVersion': 'jobset.x-k8s.io/v1alpha2',
+    'kind': 'JobSet',
+    'metadata': {
+      'name': options.name,
+      'namespace': options.namespace,
+      **({'annotations': annotations} if is_tpu and pods > 1 else {}),
+    },
+    'spec': {
+      'failurePolicy': {
+        'maxRestarts': options.restarts,
+        'rules': [
+          {
+            'name': 'preempted',
+            'action': 'RestartJobSetAndIgnoreMaxRestarts',
+            'onJobFailureReasons': ['PodFailurePolicy'],
+          }
+        ],
+      },
+      'replicatedJobs': [
+        {'name': _JOB, 'replicas': options.slices if is_tpu else 1, 'template': {'spec': job}}
+      ],
+    },
+  }
+
+
+def _pod(options: argparse.Namespace, program: Sequence[str], pods: int) -> dict[str, Any]:
+  if options.tpu is not None:
+    selector = {
+      'cloud.google.com/gke-tpu-accelerator': options.tpu,
+      'cloud.google.com/gke-tpu-topology': options.topology,
+    }
+    limits = {'google.com/tpu': options.chips_per_host}
+  else:
+    selector = {'cloud.google.com/gke-accelerator': options.gpu}
+    limits = {'nvidia.com/gpu': options.gpus_per_node}
+  container = {
+    'name': _CONTAINER,
+    'image': options.image,
+    'command': ['python', '-m', 'recjax.main', *(_literal(argument) for argument in program)],
+    'env': [{'name': 'PYTHONUNBUFFERED', 'value': '1'}, *_place(options, pods)],
+    'resources': {'limits': limits},
+  }
+  pod = {
+    'restartPolicy': 'Never',
+    'terminationGracePeriodSeconds': options.grace,
+    'nodeSelector': selector,
+    'containers': [container],
+  }
+  if options.spot:
+    selector['cloud.google.com/gke-spot'] = 'true'
+  if options.service_account is not None:
+    pod['serviceAccountName'] = options.service_account
+  if options.gpu is not None:  # NCCL talks through shared memory; a container has 64 MiB of it
+    container['volumeMounts'] = [{'name': 'shm', 'mountPath': '/dev/shm'}]
+    pod['volumes'] = [{'name': 'shm', 'emptyDir': {'medium': 'Memory'}}]
+  return pod
+
+
+def _place(options: argparse.Namespace, pods: int) -> list[dict[str, Any]]:
+  """What recjax.distributed reads; of TPUs JAX finds the place itself, of GPUs it is the pod's index."""
+  if options.tpu is not None:
+    count = pods * options.slices
+    return [_env('RECJAX_MULTIHOST', 1), _env('RECJAX_NUM_PROCESSES', count)] if count > 1 else []
+  if pods == 1:
+    return []
+  index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+  return [
+    _env('RECJAX_COORDINATOR', f'{options.name}-{_JOB}-0-0.{options.name}:{_PORT}'),
+    _env('RECJAX_NUM_PROCESSES', pods),
+    {'name': 'RECJAX_PROCESS_ID', 'valueFrom': {'fieldRef': {'fieldPath': index}}},
+  ]
+
+
+def _literal(argument: str) -> str:
+  """Kubernetes would put a variable's value in the place of $(NAME)."""
+  return argument.replace('$(', '$$(')
+
+
+def _env(name: str, value: Any) -> dict[str, str]:
+  return {'name': name, 'value': str(value)}
+
+
+if __name__ == '__main__':
+  sys.exit(main())

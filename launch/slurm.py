@@ -1,0 +1,114 @@
+"""Runs a program on the GPUs of a Slurm cluster, one process a GPU, and requeues it when it is preempted.
+
+  python -m launch.slurm --nodes=4 --gpus_per_node=8 --time=24:00:00 --config=configs/sports.py --workdir=W
+
+writes a batch script and submits it with sbatch; --dry_run prints the script. Everything that is not an
+option of the launcher goes to the program. docs/slurm.md says more.
+"""
+
+import argparse
+from collections.abc import Sequence
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+
+from launch.options import flag, not_negative, parse, positive
+from recjax import exit_status
+
+_NOTICE = 120  # seconds before the time limit at which the processes hear SIGTERM
+_ROOT = pathlib.Path(__file__).parents[1]
+
+# The shell ignores nothing and waits: without a trap SIGTERM would end it before srun has ended. With
+# --kill-on-bad-exit the first process that has saved would have the others killed, so the watchdog and
+# --wait end what remains.
+_SCRIPT = """\
+#!/bin/bash
+{directives}
+
+set -uo pipefail
+trap : TERM
+cd {root} || exit 1
+echo "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, restart ${{SLURM_RESTART_COUNT:-0}}"
+
+srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait=300 {command}
+status=$?
+
+case $status in
+  {restart_on})
+    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
+      echo "status $status: the job is queued again and continues"
+      scontrol requeue "$SLURM_JOB_ID"
+    fi
+    ;;
+esac
+exit "$status"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Returns sbatch's exit status."""
+  options, program = _parse(sys.argv[1:] if argv is None else argv)
+  script = batch_script(options, program)
+  if options.dry_run:
+    print(script, end='')
+    return 0
+  pathlib.Path(options.logs).mkdir(parents=True, exist_ok=True)
+  return subprocess.run(['sbatch'], input=script, text=True, check=False).returncode
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  parser = argparse.ArgumentParser(
+    'python -m launch.slurm', description=__doc__.split('\n')[0], allow_abbrev=False
+  )
+  parser.add_argument('--nodes', type=positive, default=1)
+  parser.add_argument('--gpus_per_node', type=positive, required=True)
+  parser.add_argument('--cpus_per_gpu', type=positive, default=8)
+  parser.add_argument('--time', required=True, help='of one job, such as 24:00:00')
+  parser.add_argument('--name', default='recjax')
+  parser.add_argument('--partition')
+  parser.add_argument('--account')
+  parser.add_argument(
+    '--sbatch', action='append', default=[], help='one more directive, such as --sbatch=--mem=0'
+  )
+  parser.add_argument('--restarts', type=not_negative, default=100)
+  parser.add_argument('--logs', default='runs/slurm', help='the folder of the logs, a file a job')
+  parser.add_argument('--python', default=sys.executable, help='on the nodes')
+  parser.add_argument('--dry_run', action='store_true', help='print the script, submit nothing')
+  options, program = parse(parser, argv)
+  if flag(program, 'workdir') is None:
+    parser.error('--workdir must be a folder that all nodes share; it is missing')
+  return options, program
+
+
+def batch_script(options: argparse.Namespace, program: list[str]) -> str:
+  """The text that sbatch reads."""
+  directives = {
+    'job-name': options.name,
+    'nodes': options.nodes,
+    'ntasks-per-node': options.gpus_per_node,
+    'gpus-per-node': options.gpus_per_node,
+    'cpus-per-task': options.cpus_per_gpu,
+    'time': options.time,
+    'partition': options.partition,
+    'account': options.account,
+    'output': os.path.abspath(f'{options.logs}/%x-%j.log'),
+    'open-mode': 'append',
+    'signal': f'TERM@{_NOTICE}',
+  }
+  given = {name: shlex.quote(str(value)) for name, value in directives.items() if value is not None}
+  lines = [f'--{name}={value}' for name, value in given.items()]
+  command = [options.python, '-m', 'recjax.main', *program]
+  return _SCRIPT.format(
+    directives='\n'.join(f'#SBATCH {line}' for line in [*lines, '--requeue', *options.sbatch]),
+    root=shlex.quote(str(_ROOT)),
+    cpus=options.cpus_per_gpu,
+    command=shlex.join(command),
+    restart_on=' | '.join(map(str, exit_status.RESTART_ON)),
+    restarts=options.restarts,
+  )
+
+
+if __name__ == '__main__':
+  sys.exit(main())

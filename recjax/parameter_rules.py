@@ -1,0 +1,75 @@
+"""One ordered table of rules that says how the mesh cuts every parameter, by its path."""
+
+from collections.abc import Mapping
+import math
+import re
+from typing import Any
+
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+# The first pattern found in a path wins, and of its specs the first whose axes divide their dimensions: a few
+# heads that `tensor` does not divide are cut along D instead. Paths are joined with '/'; stacked layers have
+# their depth as the first dimension.
+PARAMETER_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
+  (r'tables/(text|sid)(_out)?$', (P('tensor', 'fsdp'),)),  # V, D
+  # depth, inputs, rank and depth, rank, outputs: cut as the kernel
+  (r'lora/.*(out|down)/kernel/a$', (P(None, 'tensor', None),)),
+  (r'lora/.*(out|down)/kernel/b$', (P(None, None, 'fsdp'),)),
+  (r'lora/.*/a$', (P(None, 'fsdp', None),)),
+  (r'lora/.*/b$', (P(None, None, 'tensor'),)),
+  (
+    r'layers/.*attention/[qkv]/kernel$',  # depth, D, heads, H
+    (P(None, 'fsdp', 'tensor', None), P(None, ('fsdp', 'tensor'), None, None)),
+  ),
+  (
+    r'layers/.*attention/out/kernel$',  # depth, N, H, D
+    (P(None, 'tensor', None, 'fsdp'), P(None, None, None, ('fsdp', 'tensor'))),
+  ),
+  (r'layers/.*ff/(gate|up)/kernel$', (P(None, 'fsdp', 'tensor'),)),  # depth, D, F
+  (r'layers/.*ff/down/kernel$', (P(None, 'tensor', 'fsdp'),)),  # depth, F, D
+  # Whole on every device, on purpose: norms, biases, T5's relative position buckets.
+  (r'(norm/scale|/bias|relative_bias/table)$', (P(),)),
+)
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+  """A path of `jax.tree_util` as words joined with '/'."""
+  return '/'.join(str(getattr(p, 'key', getattr(p, 'name', getattr(p, 'idx', p)))) for p in path)
+
+
+def product(axes: str | tuple[str, ...] | None, sizes: Mapping[str, int]) -> int:
+  """Over how many devices an entry of a spec cuts its dimension."""
+  return math.prod(sizes[axis] for axis in (() if axes is None else np.atleast_1d(axes)))
+
+
+def fitted(spec: P, shape: tuple[int, ...], sizes: Mapping[str, int]) -> P:
+  """The spec without the axes that do not divide their dimensions."""
+  fits = (n % product(axes, sizes) == 0 for axes, n in zip(spec, shape, strict=False))
+  return P(*(axes if fit else None for axes, fit in zip(spec, fits, strict=True)))
+
+
+def rule_of(path: str) -> tuple[P, ...]:
+  """The specs of the first rule that matches; none where no rule knows the parameter."""
+  return next((specs for pattern, specs in PARAMETER_RULES if re.search(pattern, path)), ())
+
+
+def spec_of(path: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> P:
+  """By the first rule that matches; where none of its specs fits, the first without what does not divide."""
+  rule = rule_of(path)
+  if not rule or len(rule[0]) > len(shape):  # an optimizer's counts and placeholders
+    return P()
+  fits = (spec for spec in rule if fitted(spec, shape, sizes) == spec)
+  return next(fits, fitted(rule[0], shape, sizes))
+
+
+def factored_spec(path: str, shape: tuple[int, ...], of: tuple[int, ...], spec: P) -> P:
+  """Of a factored moment (Adafactor): its parameter's, without the dimension that was averaged over.
+
+  Where two dimensions are of one size, rows lack the later one and columns the earlier one, as in optax.
+  """
+  lacks = [i for i in range(len(of)) if of[:i] + of[i + 1 :] == shape]
+  if not lacks or not spec:
+    return P()
+  i = lacks[-1] if '/v_row/' in path else lacks[0]
+  return P(*spec[:i], *spec[i + 1 :])

@@ -1,0 +1,54 @@
+"""Writes parameter_tables/: where every parameter of a family lives on eight devices, as a run prints it at start.
+
+  python -m tests.goldens.make_parameter_tables
+
+A difference here moves bytes between devices, and checkpoints with them: read it before you accept it.
+"""
+
+import os
+import pathlib
+
+if __name__ == '__main__':
+  os.environ |= {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+  }
+
+from recjax import config as config_lib
+from recjax import optim, parameter_table, sharding, state
+from recjax.sids.token_space import TokenSpace
+
+FOLDER = pathlib.Path(__file__).with_name('parameter_tables')
+MESHES = ((1, 8, 1), (2, 2, 2), (1, 2, 4))  # data, fsdp, tensor
+SIZES = {  # family and text rows of a published size
+  'gemma3_270m': ('gemma', 262_144),
+  't5_v1_1_small': ('t5', 32_128),
+  't5_small': ('t5', 32_128),
+}
+
+
+def tables(size: str) -> str:
+  """The tables of a size with AdamW, one a mesh."""
+  family, text_rows = SIZES[size]
+  config_dict = config_lib.defaults(source='synthetic', name='tables')
+  config_dict.model.update({'family': family, 'size': size})
+  config = config_lib.from_config_dict(config_dict)
+  space = TokenSpace(text_size=text_rows, level_sizes=(256,) * 4)
+  tx = optim.optimizer(config.optim, config.num_train_steps)
+  texts = []
+  for sizes in MESHES:
+    mesh = sharding.make_mesh(config_lib.Mesh(**dict(zip(sharding.AXES, sizes, strict=True))))
+    abstract = state.abstract_state(config, space, tx, mesh)
+    name = ' x '.join(f'{axis} {n}' for axis, n in zip(sharding.AXES, sizes, strict=True))
+    texts += [name, parameter_table.describe(abstract.params, mesh, abstract.opt_state), '']
+  return '\n'.join(texts)
+
+
+def main() -> None:
+  FOLDER.mkdir(exist_ok=True)
+  for size in SIZES:
+    (FOLDER / f'{size}.txt').write_text(tables(size))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,144 @@
+"""The GKE launcher: the manifest against a schema of the fields used, and what kubectl is asked."""
+
+import json
+import pathlib
+import sys
+
+import jsonschema
+import pytest
+import yaml
+
+from launch import gke
+from tests.launch.fakes import Fakes
+
+SCHEMA = json.loads(pathlib.Path(__file__).with_name('jobset_schema.json').read_text())
+PROGRAM = (
+  '--config=configs/demo.py',
+  '--workdir=gs://b/w',
+  '--config.data.prepared_dir=gs://b/data',
+)
+TPU = ('--name=run', '--image=r/i:1', '--tpu=tpu-v5-lite-podslice', '--topology=4x4')
+GPU = ('--name=run', '--image=r/i:1', '--gpu=nvidia-h100-80gb', '--nodes=4')
+
+
+def manifest(*options):
+  made = gke.manifest(*gke._parse([*options, *PROGRAM]))
+  read = yaml.safe_load(yaml.safe_dump(made, sort_keys=False))
+  jsonschema.validate(read, SCHEMA)
+  return read
+
+
+def job(made):
+  [group] = made['spec']['replicatedJobs']
+  return group['replicas'], group['template']['spec']
+
+
+def pod(made):
+  return job(made)[1]['template']['spec']
+
+
+def environment(made):
+  return {
+    row['name']: row.get('value', row.get('valueFrom')) for row in pod(made)['containers'][0]['env']
+  }
+
+
+def test_a_slice_is_a_job_with_a_pod_a_host():
+  made = manifest(*TPU, '--slices=2', '--spot')
+  replicas, spec = job(made)
+  assert replicas == 2
+  assert spec['parallelism'] == spec['completions'] == 4  # 16 chips, 4 a host
+  assert pod(made)['nodeSelector'] == {
+    'cloud.google.com/gke-tpu-accelerator': 'tpu-v5-lite-podslice',
+    'cloud.google.com/gke-tpu-topology': '4x4',
+    'cloud.google.com/gke-spot': 'true',
+  }
+  assert pod(made)['containers'][0]['resources']['limits'] == {'google.com/tpu': 4}
+  assert environment(made) == {
+    'PYTHONUNBUFFERED': '1',
+    'RECJAX_MULTIHOST': '1',
+    'RECJAX_NUM_PROCESSES': '8',
+  }
+  assert made['metadata']['annotations'] == {
+    'alpha.jobset.sigs.k8s.io/exclusive-topology': 'cloud.google.com/gke-nodepool'
+  }
+
+
+def test_a_slice_of_one_host_needs_no_company():
+  made = manifest(*TPU[:3], '--topology=2x4', '--chips_per_host=8')
+  assert job(made)[1]['parallelism'] == 1
+  assert environment(made) == {'PYTHONUNBUFFERED': '1'}
+  assert 'annotations' not in made['metadata']
+
+
+def test_nodes_with_gpus_find_process_0_by_its_name():
+  made = manifest(*GPU, '--service_account=s')
+  replicas, spec = job(made)
+  assert (replicas, spec['parallelism']) == (1, 4)
+  assert pod(made)['containers'][0]['resources']['limits'] == {'nvidia.com/gpu': 8}
+  assert pod(made)['nodeSelector'] == {'cloud.google.com/gke-accelerator': 'nvidia-h100-80gb'}
+  assert pod(made)['serviceAccountName'] == 's'
+  env = environment(made)
+  assert env['RECJAX_COORDINATOR'] == 'run-workers-0-0.run:8476'
+  assert env['RECJAX_NUM_PROCESSES'] == '4'
+  index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+  assert env['RECJAX_PROCESS_ID'] == {'fieldRef': {'fieldPath': index}}
+
+
+def test_preemptions_restart_without_being_counted_and_failures_up_to_a_limit():
+  made = manifest(*TPU, '--restarts=3')
+  _, spec = job(made)
+  assert spec['backoffLimit'] == 0
+  assert pod(made)['restartPolicy'] == 'Never'  # without it there is no podFailurePolicy
+  by_status, by_condition = spec['podFailurePolicy']['rules']
+  assert by_status['onExitCodes']['values'] == [75]
+  assert by_status['onExitCodes']['containerName'] == pod(made)['containers'][0]['name']
+  assert by_condition['onPodConditions'] == [{'type': 'DisruptionTarget', 'status': 'True'}]
+  assert made['spec']['failurePolicy']['maxRestarts'] == 3
+  [rule] = made['spec']['failurePolicy']['rules']
+  assert rule['action'] == 'RestartJobSetAndIgnoreMaxRestarts'
+  assert rule['onJobFailureReasons'] == ['PodFailurePolicy']
+
+
+def test_the_program_gets_its_arguments_as_they_are():
+  made = gke.manifest(*gke._parse([*TPU, *PROGRAM, '--', '--restarts=$(HOME)']))
+  command = pod(made)['containers'][0]['command']
+  assert command == ['python', '-m', 'recjax.main', *PROGRAM, '--restarts=$$(HOME)']
+
+
+@pytest.mark.parametrize('key', ['podFailurePolic', 'backoffLimits'])
+def test_the_schema_notices_a_field_that_there_is_not(key):
+  made = manifest(*TPU)
+  job(made)[1][key] = 1
+  with pytest.raises(jsonschema.ValidationError, match=key):
+    jsonschema.validate(made, SCHEMA)
+
+
+def test_kubectl_applies_what_was_written(tmp_path):
+  fakes = Fakes(tmp_path, 'kubectl', plan={'kubectl apply': [{'status': 4}]})
+  out = tmp_path / 'x.yaml'
+  command = [sys.executable, '-m', 'launch.gke', *TPU, f'--out={out}', *PROGRAM]
+  dry = fakes.run(*command, '--dry_run')
+  assert dry.returncode == 0, dry.stderr
+  assert fakes.calls() == []
+  assert not out.exists()
+  assert fakes.run(*command).returncode == 4
+  assert fakes.calls() == [['kubectl', 'apply', '-f', str(out), '']]
+  assert yaml.safe_load(out.read_text()) == yaml.safe_load(dry.stdout) == manifest(*TPU)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ((*TPU, *GPU[2:], *PROGRAM), 'one of --tpu and --gpu'),
+    ((*TPU[:2], *PROGRAM), 'one of --tpu and --gpu'),
+    ((*TPU[:3], *PROGRAM), '--topology must be chips along each axis'),
+    ((*TPU[:3], '--topology=2x3', *PROGRAM), 'has 6 chips, which must be a multiple'),
+    ((*TPU, '--name=Run', *PROGRAM), '--name must be at most 40 lower-case'),
+    ((*TPU, *PROGRAM[:1]), '--workdir must be a gs:// path'),
+  ],
+)
+def test_what_cannot_work_is_refused(arguments, message, capsys):
+  with pytest.raises(SystemExit):
+    gke.main([*arguments, '--dry_run'])
+  assert message in capsys.readouterr().err

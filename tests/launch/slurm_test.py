@@ -1,0 +1,81 @@
+"""The Slurm launcher: what sbatch is given, and what the script does when bash runs it."""
+
+import re
+import sys
+
+import pytest
+
+from launch import slurm
+from tests.launch.fakes import ROOT, Fakes, shellcheck
+
+OPTIONS = ('--nodes=2', '--gpus_per_node=4', '--time=1:00:00')
+PROGRAM = ('--config=configs/demo.py', '--workdir=runs/it is', '--', '--name=for the program')
+
+
+def script(*options):
+  return slurm.batch_script(*slurm._parse([*OPTIONS, *options, *PROGRAM]))
+
+
+def test_sbatch_is_given_the_script(tmp_path):
+  logs = f'--logs={tmp_path / "logs"}'
+  fakes = Fakes(tmp_path, 'sbatch', plan={'sbatch': [{'out': 'Submitted batch job 7'}]})
+  command = [
+    sys.executable,
+    '-m',
+    'launch.slurm',
+    *OPTIONS,
+    logs,
+    *PROGRAM,
+  ]
+  done = fakes.run(*command)
+  assert done.returncode == 0, done.stderr
+  assert 'Submitted batch job 7' in done.stdout
+  [call] = fakes.calls()
+  assert call == ['sbatch', script(logs)]
+  assert (tmp_path / 'logs').is_dir()  # Slurm starts no job whose log has no folder
+
+
+def test_dry_run_prints_the_script_and_submits_nothing(tmp_path):
+  fakes = Fakes(tmp_path, 'sbatch', plan={})
+  done = fakes.run(sys.executable, '-m', 'launch.slurm', '--dry_run', *OPTIONS, *PROGRAM)
+  assert done.returncode == 0, done.stderr
+  assert fakes.calls() == []
+  assert done.stdout == script()
+
+
+def test_one_process_a_gpu_that_hears_of_the_end_two_minutes_before(tmp_path):
+  text = script('--partition=gpu', '--account=a', '--sbatch=--mem=0', '--name=my run')
+  directives = re.findall('^#SBATCH (.*)$', text, re.M)
+  assert {
+    '--nodes=2', '--ntasks-per-node=4', '--gpus-per-node=4', '--signal=TERM@120', '--requeue',
+    '--open-mode=append', '--partition=gpu', '--account=a', '--mem=0', "--job-name='my run'",
+  } <= set(directives)  # fmt: skip
+  shellcheck(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('status', 'restarts', 'is_queued'),
+  [(0, 0, False), (1, 0, False), (75, 0, True), (124, 3, True), (75, 5, False)],
+)
+def test_the_job_is_queued_again_when_it_was_preempted_or_hung(
+  tmp_path, status, restarts, is_queued
+):
+  fakes = Fakes(tmp_path, 'srun', 'scontrol', plan={'srun': [{'status': status}], 'scontrol': [{}]})
+  env = {'SLURM_JOB_ID': '42', 'SLURM_JOB_NODELIST': 'n[1-2]', 'SLURM_RESTART_COUNT': str(restarts)}
+  done = fakes.run('bash', '-c', script('--restarts=5'), **env)
+  assert done.returncode == status, done.stderr
+  srun, *others = fakes.calls()
+  program = ['-m', 'recjax.main', *(word for word in PROGRAM if word != '--'), '']
+  assert srun[srun.index('-m') :] == program
+  assert srun[srun.index('-m') - 1] == sys.executable
+  assert others == ([['scontrol', 'requeue', '42', '']] if is_queued else [])
+
+
+def test_a_missing_workdir_is_refused(capsys):
+  with pytest.raises(SystemExit):
+    slurm.main([*OPTIONS, '--config=configs/demo.py', '--dry_run'])
+  assert '--workdir must be a folder that all nodes share' in capsys.readouterr().err
+
+
+def test_the_program_runs_in_this_tree():
+  assert f'\ncd {ROOT} || exit 1\n' in script()

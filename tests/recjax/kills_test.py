@@ -1,0 +1,237 @@
+"""Real processes that are killed, preempted and continued, on the same devices and on others."""
+
+import functools
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from recjax import checksums, exit_status
+from recjax.writer import read_metrics
+from tests import saved
+
+ROOT = pathlib.Path(__file__).parents[2]
+PROGRAM = 'tests.recjax.train_program'
+QUICK_TO_COMPILE = (
+  '--xla_backend_optimization_level=0',
+  '--xla_llvm_disable_expensive_passes=true',
+)
+
+
+class Run:
+  """A run of train_program in the background; its output goes to a file."""
+
+  def __init__(self, workdir, tiny_world, *args, processes=1, devices=1):
+    flags = [flag for flag in os.environ.get('XLA_FLAGS', '').split() if 'device_count' not in flag]
+    flags += [f'--xla_force_host_platform_device_count={devices}', *QUICK_TO_COMPILE]
+    module = ['-m', PROGRAM]
+    if processes > 1:
+      module = [
+        '-m',
+        'launch.local',
+        '-n',
+        str(processes),
+        '--grace=1',
+        f'--module={PROGRAM}',
+        '--',
+      ]
+    prepared = tiny_world[0].data.prepared_dir
+    self.log = workdir.with_suffix('.log')
+    with self.log.open('w') as log:
+      self.process = subprocess.Popen(
+        [sys.executable, *module, str(workdir), prepared, *map(str, args)],
+        cwd=ROOT, env=os.environ | {'XLA_FLAGS': ' '.join(flags)}, stdout=log, stderr=log,
+      )  # fmt: skip
+
+  def wait_for(self, condition, pause=0.001):
+    deadline = time.monotonic() + 300
+    while not condition():
+      assert self.process.poll() is None, self.log.read_text()[-3000:]
+      assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+      time.sleep(pause)
+
+  def end(self):
+    """The exit status."""
+    return self.process.wait(timeout=300)
+
+  def kill(self):
+    self.process.kill()
+    assert self.end() == -signal.SIGKILL
+
+  def check(self):
+    assert self.end() == 0, self.log.read_text()[-3000:]
+
+  def children(self):
+    """The ids of the processes that a launcher started."""
+    return sorted(
+      int(pid)
+      for task in pathlib.Path(f'/proc/{self.process.pid}/task').iterdir()
+      for pid in (task / 'children').read_text().split()
+    )
+
+  def has_trained(self):
+    """Whether its log has a step."""
+    return re.search(r'step \d+/', self.log.read_text()) is not None
+
+  def continued_from(self):
+    """The step in its log, of the last stage that it came to; 0 for one that began at the beginning."""
+    found = re.findall(r'continuing from step (\d+)', self.log.read_text())
+    return int(found[-1]) if found else 0
+
+
+def last_step(workdir):
+  """The last step that was written to metrics.jsonl; it may be in the middle of a line."""
+  path = workdir / 'metrics.jsonl'
+  found = re.findall(r'^\{"step": (\d+),', path.read_text(), re.M) if path.exists() else []
+  return int(found[-1]) if found else 0
+
+
+def is_saving(workdir):
+  folder = workdir / 'checkpoints'
+  return folder.exists() and any(
+    not (path / checksums.FILE).exists() for path in folder.iterdir() if path.is_dir()
+  )
+
+
+def column(workdir, name):
+  return [row[name] for row in read_metrics(workdir)]
+
+
+# --- one process, two stages
+
+
+def kill_at(run, stage, step, generator):
+  """Kills a run a moment after it wrote a step of a stage."""
+  run.wait_for(lambda: last_step(stage) >= step)
+  time.sleep(generator.uniform(0, 0.03))
+  run.kill()
+
+
+def kill_when(run, condition):
+  """Kills a run while something holds: it is stopped first, so that the condition cannot pass."""
+  while True:
+    run.wait_for(condition)
+    run.process.send_signal(signal.SIGSTOP)
+    if condition():
+      run.kill()
+      return
+    run.process.send_signal(signal.SIGCONT)
+
+
+def kill(run, workdir, stage, moment, steps, generator):
+  """Kills a run of two stages: while it saves, between the stages, by SIGTERM, or after a step."""
+  first = workdir / 'stages' / 'first'
+  if moment == 'save':
+    run.wait_for(run.has_trained)  # what a kill before left unfinished is no save of this run
+    kill_when(run, lambda: is_saving(first) and saved.steps(first))
+    assert is_saving(first)
+  elif moment == 'border':
+    kill_when(run, lambda: steps in saved.steps(first) and not last_step(workdir))
+    assert last_step(first) == steps
+  elif moment == 'sigterm':
+    seen = last_step(workdir)
+    run.wait_for(lambda: last_step(workdir) not in (0, seen))
+    run.process.terminate()
+    assert run.end() == exit_status.PREEMPTED
+    assert saved.steps(workdir)[-1] == last_step(workdir)  # nothing is lost at all
+  else:
+    kill_at(run, (first, workdir)[stage], moment, generator)
+
+
+def check_kills(tiny_world, folder, kills, steps):
+  """Kills a run so often: each time it continues at the last checkpoint; it ends as one left alone."""
+  straight, killed = folder / 'straight', folder / 'killed'
+  Run(straight, tiny_world, steps, 'staged').check()
+  generator = random.Random(0)
+  # In the order in which a run comes by; the last steps are left out so that it cannot end before.
+  moments = [(generator.randrange(2), generator.randrange(1, steps - 20)) for _ in range(kills - 3)]
+  moments = [*sorted(moments), (0, 'save'), (0, 'border'), (1, 'sigterm')]
+  before = None
+  for stage, moment in [*sorted(moments, key=lambda moment: moment[0]), (1, None)]:
+    run = Run(killed, tiny_world, steps, 'staged')
+    if moment is None:
+      run.check()
+    else:
+      kill(run, killed, stage, moment, steps, generator)
+    if before is not None and not isinstance(moment, int):  # those may come before the restore
+      assert run.continued_from() == before
+    before = max(saved.steps(killed) or saved.steps(killed / 'stages' / 'first'), default=0)
+  for stage in ('stages/first', ''):
+    assert column(killed / stage, 'step') == list(range(1, steps + 1))
+    for name in ('loss', 'examples_seen'):
+      assert column(killed / stage, name) == column(straight / stage, name)
+    assert saved.steps(killed / stage)[-1] == steps
+    saved.assert_params(np.testing.assert_array_equal, killed / stage, straight / stage)
+
+
+def test_three_kills_lose_nothing(tiny_world, tmp_path):
+  check_kills(tiny_world, tmp_path, kills=3, steps=40)
+
+
+@pytest.mark.soak
+def test_twenty_kills_lose_nothing(tiny_world, tmp_path):
+  check_kills(tiny_world, tmp_path, kills=20, steps=300)
+
+
+# --- two processes of four devices, one of eight, one of one
+
+
+def test_a_run_is_killed_and_moves_between_topologies(tiny_world, tmp_path):
+  steps, two = 48, {'processes': 2, 'devices': 4}
+  straight, moved = tmp_path / 'straight', tmp_path / 'moved'
+  Run(straight, tiny_world, steps, **two).check()
+
+  # SIGTERM to one of two processes: both save the same step.
+  run = Run(moved, tiny_world, steps, 'slow', **two)
+  run.wait_for(lambda: last_step(moved) >= 2)
+  os.kill(run.children()[1], signal.SIGTERM)
+  assert run.end() == exit_status.PREEMPTED
+  preempted = last_step(moved)
+  assert preempted < steps
+  assert saved.steps(moved)[-1] == preempted
+
+  # SIGKILL to one of them: the run ends, and continues at the last checkpoint.
+  run = Run(moved, tiny_world, steps, 'slow', **two)
+  run.wait_for(lambda: saved.steps(moved)[-1] > preempted)
+  os.kill(run.children()[1], signal.SIGKILL)
+  assert run.end() == 128 + signal.SIGKILL
+  assert run.continued_from() == preempted
+  *_, older, newest = saved.steps(moved)
+  assert newest < steps
+
+  # From there on one process of eight devices, on one device, and, after one bit was flipped in what
+  # process 1 wrote, on the same devices from the checkpoint before.
+  for name in ('eight', 'one'):
+    shutil.copytree(moved, tmp_path / name)
+  damaged = max((moved / f'checkpoints/{newest}/train/ocdbt.process_1/d').iterdir())
+  content = bytearray(damaged.read_bytes())
+  content[len(content) // 2] ^= 1
+  damaged.write_bytes(content)
+  runs = {
+    'moved': lambda workdir: Run(workdir, tiny_world, steps, **two),
+    'eight': lambda workdir: Run(workdir, tiny_world, steps, 'sharded', devices=8),
+    'one': lambda workdir: Run(workdir, tiny_world, steps),
+  }
+  for name, start in runs.items():
+    run = start(tmp_path / name)
+    run.check()
+    assert run.continued_from() == (older if name == 'moved' else newest)
+    for exact in ('step', 'examples_seen', 'tokens'):
+      assert column(tmp_path / name, exact) == column(straight, exact)
+  log = (tmp_path / 'moved.log').read_text()
+  assert f'checkpoint {newest} in {moved}/checkpoints is damaged and not used' in log
+  assert f'train/ocdbt.process_1/d/{damaged.name} does not have the content that was written' in log
+  assert column(moved, 'loss') == column(straight, 'loss')
+  saved.assert_params(np.testing.assert_array_equal, moved, straight)
+  for name in ('eight', 'one'):
+    np.testing.assert_allclose(column(tmp_path / name, 'loss'), column(straight, 'loss'), rtol=2e-6)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-5)
+    saved.assert_params(close, tmp_path / name, straight)

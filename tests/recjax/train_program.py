@@ -1,0 +1,55 @@
+"""Trains on the tiny world without evaluating, which would be most of so short a run; for kills_test.py.
+
+  python -m tests.recjax.train_program WORKDIR PREPARED_DIR STEPS [staged | slow | sharded]
+
+staged: two stages of so many steps each. slow: a fifth of a second a step, or more. sharded: eight devices
+are a mesh of 2 x 2 x 2.
+"""
+
+import sys
+import time
+
+from etils import epath
+
+from configs import demo
+from recjax import config as config_lib
+from recjax import distributed, preemption, sharding, stages, train
+from recjax.data.dataset import Dataset
+from recjax.main import set_up_logging
+
+
+def config(prepared_dir, num_train_steps, how):
+  """Without dropout, whose masks depend on the topology."""
+  tiny = demo.get_config('tiny')
+  tiny.data.prepared_dir = prepared_dir
+  tiny.model.dropout = 0.0
+  tiny.num_train_steps = num_train_steps
+  tiny.checkpoint_every_steps = 8
+  tiny.eval_every_steps = 10_000
+  if how == 'sharded':
+    tiny.mesh.fsdp = tiny.mesh.tensor = 2
+  if how == 'staged':
+    tiny.stages = config_lib.ordered(
+      first=config_lib.stage(num_train_steps), second=config_lib.stage(num_train_steps)
+    )
+  return config_lib.from_config_dict(tiny)
+
+
+def main(workdir, prepared_dir, steps, how=''):
+  preemption.exit_on_sigterm()
+  distributed.initialize()
+  set_up_logging()
+  settings = config(prepared_dir, int(steps), how)
+  mesh = sharding.make_mesh(settings.mesh)
+  names = [f'{metric}@{k}' for metric in ('recall', 'ndcg') for k in (5, 10)]
+  results = {name + suffix: 0.0 for name in names for suffix in ('', '_stderr')}
+  train.evaluate = lambda *_: results
+  if how == 'slow':
+    reached = preemption.Watch.reached
+    preemption.Watch.reached = lambda watch: time.sleep(0.2) or reached(watch)
+  dataset = Dataset.load(prepared_dir)
+  stages.train_stages(settings, epath.Path(workdir), dataset, None, mesh)
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

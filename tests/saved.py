@@ -1,0 +1,39 @@
+"""What the checkpoints of a run hold, read without the program's own code for it."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+
+def scores(workdir: pathlib.Path) -> dict[int, float | None]:
+  """The steps that are kept with their scores, from the first line of the index."""
+  index = workdir / 'checkpoints' / 'index.json'
+  return dict(json.loads(index.read_text().splitlines()[0])) if index.exists() else {}
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+  """The steps that are kept."""
+  return sorted(scores(workdir))
+
+
+def params(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+  """The parameters of the newest checkpoint, by path."""
+  # The mesh that it was saved on may not exist here.
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  args = ocp.args.Composite(params=ocp.args.StandardRestore(fallback_sharding=here))
+  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    folder = workdir / 'checkpoints' / str(max(steps(workdir)))
+    tree = checkpointer.restore(folder, args=args).params
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_params(check, a: pathlib.Path, b: pathlib.Path) -> None:
+  """Checks the newest parameters of two runs with a function of numpy.testing."""
+  a, b = params(a), params(b)
+  assert a.keys() == b.keys()
+  for name in a:
+    check(a[name], b[name], err_msg=name)
