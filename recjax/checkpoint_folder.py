@@ -9,6 +9,7 @@ A checkpoint counts once its `checksums.json` is there. The index tells a folder
 whose save was cut off. Both files notice their own damage.
 """
 
+from collections.abc import Container
 import json
 import logging
 from typing import Any
@@ -24,9 +25,7 @@ INDEX = 'index.json'
 
 _PARTIAL = '.orbax-checkpoint-tmp'
 _NAMED = 3  # damaged files in a message
-_TIMEOUT = (
-  1200  # seconds that the shares of the files may take longer in one process than in another
-)
+_TIMEOUT = 1200  # seconds by which one process may take longer to read its share of the files
 
 
 class CheckpointFolder:
@@ -52,6 +51,7 @@ class CheckpointFolder:
     Raises:
       ValueError: there were checkpoints, and none is whole.
     """
+    self._whole.clear()  # what was whole at the start of a run may no longer be at its end
     step = self._first_whole(sorted(self._scores, reverse=True))
     if step is None and self._damaged:
       what = '; '.join(f'{step}: {problem}' for step, problem in sorted(self._damaged.items()))
@@ -67,12 +67,16 @@ class CheckpointFolder:
     Raises:
       ValueError: there were checkpoints, and none is whole.
     """
+    self._whole.clear()
     scored = [(score, step) for step, score in self._scores.items() if score is not None]
     step = self._first_whole([step for _, step in sorted(scored, reverse=True)])
     return self.newest() if step is None else step
 
   def check_whole(self, step: int) -> None:
-    """Raises a ValueError where a checkpoint is not there or not whole; each is read once."""
+    """Raises a ValueError where a checkpoint is not there or not whole.
+
+    It is not read again where `newest` or `best` just named it.
+    """
     if step not in self._whole and self._first_whole([step]) is None:
       raise ValueError(f'checkpoint {step} in {self.path} is damaged: {self._damaged[step]}')
 
@@ -86,14 +90,14 @@ class CheckpointFolder:
     names = distributed.from_host0('files of a checkpoint', names)
     part = checksums.checksums(folder, _share(names))
     parts = distributed.exchange('checksums of a checkpoint', json.dumps(part), _TIMEOUT)
-    self._scores[step] = score
-    self._damaged.pop(step, None)
-    self._scores = self._kept()
+    kept = _kept(self._scores | {step: score}, self._max_to_keep)
     if distributed.is_host0():
       files = {name: file for part in parts for name, file in json.loads(part).items()}
       checksums.write_json(folder / checksums.FILE, {'score': score, 'files': files})
-      checksums.write_json(self.path / INDEX, sorted(self._scores.items()))
-      self._remove_others()
+      checksums.write_json(self.path / INDEX, sorted(kept.items()))
+      self._remove_all_but(kept)
+    self._scores = kept
+    self._damaged.pop(step, None)
 
   def _open(self, read_only: bool) -> list[tuple[int, float | None]]:
     """Step and score of everything that is or was a checkpoint; removes what kills left unfinished."""
@@ -111,7 +115,7 @@ class CheckpointFolder:
         scores[int(path.name)] = checksums.read_json(path / checksums.FILE)['score']
       except FileNotFoundError:
         log.warning('checkpoint %s in %s is not used: its save was cut off', path.name, self.path)
-      except ValueError:
+      except (ValueError, OSError):
         scores[int(path.name)] = None  # damaged: it is named when its turn comes
     return sorted(scores.items())
 
@@ -120,7 +124,7 @@ class CheckpointFolder:
       return dict(checksums.read_json(self.path / INDEX))
     except FileNotFoundError:
       return {}
-    except ValueError as error:
+    except (ValueError, OSError) as error:
       log.warning('%s: %s; the next checkpoint writes it again', self.path, error)
       return {}
 
@@ -152,19 +156,20 @@ class CheckpointFolder:
     more = f' and {len(lines) - _NAMED} more files' if len(lines) > _NAMED else ''
     return ', '.join(lines[:_NAMED]) + more
 
-  def _kept(self) -> dict[int, float | None]:
-    """The newest checkpoints and the best one."""
-    keep = sorted(self._scores)[-self._max_to_keep :]
-    scored = [(score, step) for step, score in self._scores.items() if score is not None]
-    keep += [step for _, step in sorted(scored)[-1:]]
-    return {step: self._scores[step] for step in sorted(set(keep))}
-
-  def _remove_others(self) -> None:
+  def _remove_all_but(self, kept: Container[int]) -> None:
     for path in self.path.iterdir():
-      if path.name.isdecimal() and int(path.name) not in self._scores:
+      if path.name.isdecimal() and int(path.name) not in kept:
         # First this file: a folder whose removal is cut off must not look like a checkpoint.
         (path / checksums.FILE).unlink(missing_ok=True)
         path.rmtree()
+
+
+def _kept(scores: dict[int, float | None], newest: int) -> dict[int, float | None]:
+  """So many of the newest checkpoints, and the best one."""
+  keep = sorted(scores)[-newest:]
+  scored = [(score, step) for step, score in scores.items() if score is not None]
+  keep += [step for _, step in sorted(scored)[-1:]]
+  return {step: scores[step] for step in sorted(set(keep))}
 
 
 def _read(folder: epath.Path) -> dict[str, Any] | str:

@@ -145,6 +145,15 @@ def test_a_damaged_checkpoint_is_not_restored_and_the_next_best_is_used(saved, t
     assert checkpoints.latest_step() == 4
 
 
+def test_a_checkpoint_that_was_whole_is_looked_at_again(saved, tmp_path):
+  shutil.copytree(saved, tmp_path / 'w')
+  with Checkpoints(tmp_path / 'w', read_only=True) as checkpoints:
+    assert (checkpoints.latest_step(), checkpoints.best_step()) == (4, 2)
+    for step in (2, 4):
+      (tmp_path / f'w/checkpoints/{step}/train/_METADATA').unlink()
+    assert (checkpoints.latest_step(), checkpoints.best_step()) == (3, 3)
+
+
 def test_without_a_whole_checkpoint_nothing_starts_from_scratch(saved, tmp_path):
   for path in ('checksums.json', 'params/_METADATA'):
     workdir = tmp_path / pathlib.Path(path).name
