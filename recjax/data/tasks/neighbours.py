@@ -31,7 +31,12 @@ class _Neighbours(Component):
     return self.requires | ({'titles'} if self.show != 'sid' else frozenset())
 
   def relation(self, corpus: Corpus) -> Sequences:
-    raise NotImplementedError
+    """The neighbours of every item."""
+    return getattr(corpus.dataset, self._name)
+
+  @property
+  def _name(self) -> str:
+    return self.task.removesuffix('_neighbours')
 
   def check_corpus(self, corpus: Corpus) -> None:
     field = f'mixture.<{self.task}>.k'
@@ -44,10 +49,10 @@ class _Neighbours(Component):
     )
 
   def num_units(self, corpus: Corpus) -> int:
-    return len(corpus.related_items(self.task.removesuffix('_neighbours')))
+    return len(corpus.related_items(self._name))
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
-    item = corpus.related_items(self.task.removesuffix('_neighbours'))[unit]
+    item = corpus.related_items(self._name)[unit]
     shown, lengths = corpus.items(np.array([item]), self.show, self.title_tokens)
     inputs, starts = corpus.prompter.fill(self.prompt(draw), {'item': shown})
     targets = corpus.sid_tokens_IL[self.relation(corpus)[item][: self.k]].ravel()
@@ -79,9 +84,6 @@ class CollaborativeNeighbours(_Neighbours):
     'Strongest companions of {item}:',
   )
 
-  def relation(self, corpus: Corpus) -> Sequences:
-    return corpus.dataset.collaborative
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SemanticNeighbours(_Neighbours):
@@ -103,6 +105,3 @@ class SemanticNeighbours(_Neighbours):
     'Which items resemble {item}?',
     'Close alternatives of {item}:',
   )
-
-  def relation(self, corpus: Corpus) -> Sequences:
-    return corpus.dataset.semantic
