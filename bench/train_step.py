@@ -33,7 +33,7 @@ from recjax.models.sizes import SIZES, VOCAB_ROWS
 from recjax.models.t5 import SIZES as T5_SIZES
 from recjax.models.t5 import T5Config
 from recjax.sids.token_space import TokenSpace
-from recjax.train_step import make_train_step
+from recjax.train_step import jit_train_step
 
 SIDS = (256,) * 4  # codes of each level
 SMALL = 'decoder_128'  # 4 layers of width 128: the default shape of a config
@@ -128,12 +128,10 @@ class Ours:
     self.mesh = sharding.make_mesh(config.mesh)
     self.batch = sharding.host_rows(_batch(lengths, space.size), self.mesh)
     tx = optim.optimizer(config.optim, config.num_train_steps)
-    step = jax.jit(
-      make_train_step(config, state_lib.graph(config, space), tx, text_targets=True),
-      donate_argnums=0,
-    )
+    abstract = state_lib.abstract_state(config, space, tx, self.mesh)
+    step = jit_train_step(config, space, tx, True, abstract, self.mesh)
     with jax.set_mesh(self.mesh):
-      lowered = step.lower(state_lib.abstract_state(config, space, tx, self.mesh), self.batch)
+      lowered = step.lower(abstract, self.batch)
       start = time.perf_counter()
       self.step = lowered.compile()
       self.compile_seconds = time.perf_counter() - start

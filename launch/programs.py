@@ -27,7 +27,7 @@ from recjax.sids.quantizers.collisions import deduplicate
 from recjax.sids.table import SidTable
 from recjax.sids.token_space import TokenSpace
 from recjax.sids.trie import Trie
-from recjax.train_step import make_train_step
+from recjax.train_step import jit_train_step
 
 T5_PIECES, MT5_PIECES = 32_100, 250_100  # of the published tokenizers, sentinels included
 DEDUPLICATION = 16  # codes, at least, of the level that tells items of one SID apart
@@ -176,14 +176,8 @@ class Programs:
     self._config, self._sizes, self._mesh = config, sizes, mesh
     self._tx = optim.optimizer(config.optim, config.num_train_steps)
     hosts = sharding.host_part(mesh)[1]
-    loader.check_hosts(config.batch_size // config.packing.rows, hosts, config.packing.rows)
-    shards = sharding.batch_shards(mesh) * config.grad_accumulation
-    config_lib.check(
-      config.batch_size % shards == 0,
-      f'batch_size must be a multiple of the batch shards x grad_accumulation ({shards})',
-      config.batch_size,
-      'batch_size',
-    )
+    pieces = sharding.batch_shards(mesh) * config.grad_accumulation
+    loader.check_batch(config.batch_size, config.packing.rows, hosts, pieces)
     models.shape_of(config.model)
     self.text_targets = any(c.text_targets for c in config.active_mixture.values())
     self.state = state_lib.abstract_state(config, sizes.space, self._tx, mesh)
@@ -209,14 +203,8 @@ class Programs:
 
   def train_step(self) -> Compiled:
     """As `recjax.train.train` compiles it."""
-    config, space = self._config, self._sizes.space
-    step = jax.jit(
-      make_train_step(config, state_lib.graph(config, space), self._tx, self.text_targets),
-      donate_argnums=0,
-      out_shardings=(
-        jax.tree.map(lambda x: x.sharding, self.state),
-        sharding.replicated(self._mesh),
-      ),
+    step = jit_train_step(
+      *(self._config, self._sizes.space, self._tx, self.text_targets, self.state, self._mesh)
     )
     return _compile(step, self._mesh, self.state, self.batch)
 

@@ -2,6 +2,8 @@
 
 import collections
 from collections.abc import Iterator
+import contextlib
+import dataclasses
 import json
 import logging
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from etils import epath
 import jax
 import numpy as np
+import optax
 
 from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
@@ -25,13 +28,14 @@ from recjax import (
 )
 from recjax import state as state_lib
 from recjax.checkpoint import Checkpoints, Meta
-from recjax.data import loader, mixture, packing
+from recjax.data import loader, mixture
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, sample_rows
 from recjax.profile import Profiler
 from recjax.progress import Progress
 from recjax.recommend import Recommender
-from recjax.train_step import make_train_step
+from recjax.state import TrainState
+from recjax.train_step import jit_train_step
 from recjax.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -40,7 +44,7 @@ log = logging.getLogger(__name__)
 # checked against the checkpoints, by fingerprint.)
 IDENTITY = ('data', 'sids', 'model')
 LOCATIONS = ('raw_dir', 'prepared_dir', 'download', 'download_url', 'table', 'extend')
-HOW_TO_COMPUTE = ('compute_dtype', 'remat', 'scan_unroll')
+HOW_TO_COMPUTE = ('compute_dtype', 'remat', 'scan_unroll', 'attention')
 
 
 def check_workdir(config: config_lib.Config, workdir: epath.Path) -> None:
@@ -75,7 +79,27 @@ def _claim_workdir(config: config_lib.Config, workdir: epath.Path) -> None:
 def _patience_is_out(evaluations: list, patience: int) -> bool:
   """Whether the last `patience` evaluations are all no better than the best one before them."""
   scores = [metrics[checkpoint_lib.METRIC] for _, metrics in evaluations]
-  return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
+  is_out = 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
+  if is_out:
+    log.info('stopping: no better %s for %d evaluations', checkpoint_lib.METRIC, patience)
+  return is_out
+
+
+@dataclasses.dataclass
+class _Place:
+  """Where a training stands: what a checkpoint holds of it.
+
+  Attributes:
+    step: steps that are done.
+    state: after them.
+    examples_seen: the position in the stream.
+    evaluations: step and metrics of every evaluation so far.
+  """
+
+  step: int
+  state: TrainState
+  examples_seen: int = 0
+  evaluations: list[tuple[int, dict[str, float]]] = dataclasses.field(default_factory=list)
 
 
 def train(
@@ -90,135 +114,141 @@ def train(
   Returns:
     The parameters of the best checkpoint, on the mesh, and its step.
   """
-  (host, hosts), limits = sharding.host_part(mesh), config.hosts
-
-  # --- the stream
-  mix = mixture.build(config, dataset)
-  plan = packing.make_plan(mix, config.packing, config.model.is_encoder_decoder)
-  groups = config.batch_size // plan.rows
-  loader.check_hosts(groups, hosts, plan.rows)
-  shards = sharding.batch_shards(mesh) * config.grad_accumulation
-  config_lib.check(
-    config.batch_size % shards == 0,
-    f'batch_size must be a multiple of the batch shards x grad_accumulation ({shards})',
-    config.batch_size,
-    'batch_size',
-  )
-  stream = loader.Stream(mix, plan, groups)
+  limits, (host, hosts) = config.hosts, sharding.host_part(mesh)
+  stream = _stream(config, dataset, mesh)
   fingerprint = loader.fingerprint(config, dataset, stream)
-  log.info('mixture\n%s', mixture.format_table(mix.table()))
-  log.info(
-    'packing: %d examples become %d rows of %d tokens; %d examples a step',
-    *(plan.examples, plan.rows, plan.row_length, stream.examples_per_batch),
-  )
-
-  # --- the state: own checkpoint, then init_from, then pretrained weights, then scratch
-  space = dataset.vocabulary.space
-  tx = optim.optimizer(config.optim, config.num_train_steps)
+  space, tx = dataset.vocabulary.space, optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config, space, tx, mesh)
-  table = parameter_table.describe(abstract.params, mesh, abstract.opt_state)
-  log.info('parameters\n%s', table)
+  log.info('parameters\n%s', parameter_table.describe(abstract.params, mesh, abstract.opt_state))
   log.info('%s', optim.describe(abstract.params, config.optim))
   _claim_workdir(config, workdir)  # nothing was written before, so bad input leaves no workdir
+
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
-    examples_seen, evaluations = 0, []
-    start = checkpoints.latest_step() or 0
-    if start:
-      meta = checkpoints.meta(start)
-      checkpoint_lib.check_tokens(meta, dataset, checkpoints.folder)
-      checkpoint_lib.check_optimizer(meta, config.optim, checkpoints.folder)
-      same = checkpoint_lib.check_stream(
-        meta, fingerprint, checkpoints.folder, config.checkpoint.allow_new_stream
-      )
-      examples_seen = meta.examples_seen if same else 0
-      evaluations = [tuple(evaluation) for evaluation in meta.evaluations]
-      with watchdog.expect('restoring the checkpoint', limits.phase_timeout):
-        state = checkpoints.restore(start, abstract)
-      log.info('continuing from step %d, %d examples seen', start, examples_seen)
+    latest = checkpoints.latest_step()
+    if latest is None:
+      place = _Place(0, _initial_state(config, dataset, tx, mesh, abstract))
     else:
-      state = state_lib.init_state(config, space, tx, mesh)
-      params = checkpoint_lib.initial_params(config, abstract.params, dataset)
-      if params is not None:
-        state = state._replace(params=state.params | params)  # fresh adapters, where it had none
-        log.info('starting from the parameters of %s', config.checkpoint.init_from)
-      elif config.model.pretrained is not None:
-        params = warm_start.pretrained_params(config, lora.base(state.params), dataset)
-        state = state._replace(params=state.params | params)
+      place = _restored(config, dataset, checkpoints, latest, abstract, fingerprint)
+    here = {'step': place.step, 'examples_seen': place.examples_seen, 'stream': fingerprint}
+    distributed.check_same('place in the training', here | {'evaluations': place.evaluations})
 
-    here = {'step': start, 'examples_seen': examples_seen, 'evaluations': evaluations}
-    distributed.check_same('place in the training', here | {'stream': fingerprint})
-
-    # --- the loop
-    train_step = jax.jit(
-      make_train_step(config, state_lib.graph(config, space), tx, mix.text_targets),
-      donate_argnums=0,
-      out_shardings=(jax.tree.map(lambda x: x.sharding, abstract), sharding.replicated(mesh)),
-    )
+    steps = range(place.step + 1, config.num_train_steps + 1)
+    parts = stream.batches(place.examples_seen, len(steps), host, hosts, config.loader)
+    batches = _on_devices(parts, config.loader.device_buffer, mesh)
+    train_step = jit_train_step(config, space, tx, stream.mixture.text_targets, abstract, mesh)
     sample = sample_rows(dataset.num_rows('validation'), config.eval.eval_users, config.seed)
-    steps = config.num_train_steps - start
-    batches = _on_devices(
-      stream.batches(examples_seen, steps, host, hosts, config.loader),
-      config.loader.device_buffer,
-      mesh,
-    )
     with (
       preemption.Watch() as watch,
-      Writer(workdir, start, enabled=distributed.is_host0()) as writer,
+      Writer(workdir, place.step, enabled=distributed.is_host0()) as writer,
       Profiler(config.profile, workdir) as profiler,
       goodput.phase('steps'),
     ):
-      goodput.training(workdir, start)
+      goodput.training(workdir, place.step)
       progress = Progress(config, writer, stream.examples_per_batch)
-      numbers = range(start + 1, config.num_train_steps + 1)
-      for step in watchdog.watched(numbers, limits.phase_timeout, limits.step_timeout):
-        if _patience_is_out(evaluations, config.eval.patience):
-          log.info(
-            'stopping: no better %s for %d evaluations', checkpoint_lib.METRIC, config.eval.patience
-          )
+      for step in watchdog.watched(steps, limits.phase_timeout, limits.step_timeout):
+        if _patience_is_out(place.evaluations, config.eval.patience):
           break
         with profiler.step(step, progress.flush):
           with goodput.phase('input_wait'):
             batch = next(batches)
           with jax.set_mesh(mesh):
-            state, metrics = train_step(state, batch)
-          progress.step(step, examples_seen, metrics)
-        examples_seen += stream.examples_per_batch
+            place.state, metrics = train_step(place.state, batch)
+          progress.step(step, place.examples_seen, metrics)
+        place.step, place.examples_seen = step, place.examples_seen + stream.examples_per_batch
         checkpoints.check()
         is_preempted = watch.reached()
-        last = step == config.num_train_steps
-        is_evaluated = last or step % config.eval_every_steps == 0
+        is_evaluated = step == config.num_train_steps or step % config.eval_every_steps == 0
         if is_evaluated or is_preempted or step % config.checkpoint_every_steps == 0:
           progress.flush()  # a checkpoint never holds parameters whose loss was not looked at
           results = None
           if is_evaluated:
-            params = optim.averaged_params(state)
+            params = optim.averaged_params(place.state)
             results = evaluate(recommender, params, dataset, 'validation', config.eval.ks, sample)
             results = distributed.from_host0('validation', results)
             log.info('step %d  validation %s', step, _headline(results))
-            evaluations = [*evaluations, (step, results)]
+            place.evaluations = [*place.evaluations, (step, results)]
             writer.write_evaluation(step, results)
-          writer.flush()
-          meta = Meta(
-            examples_seen, fingerprint, dataset.sids.code_space_hash, evaluations, config.to_dict()
-          )
-          saving = watchdog.expect(f'saving step {step}', limits.phase_timeout)
-          with saving, goodput.phase('checkpoint'):
-            checkpoints.save(step, state, meta, results)
+          writer.flush()  # so that no checkpoint is newer than the metrics
+          code_space, seen = dataset.sids.code_space_hash, place.examples_seen
+          meta = Meta(seen, fingerprint, code_space, place.evaluations, config.to_dict())
+          with _checkpointing(f'saving step {step}', limits):
+            checkpoints.save(step, place.state, meta, results)
           goodput.write()
         if is_preempted:
-          saving = watchdog.expect(f'saving step {step}', limits.phase_timeout)
-          with saving, goodput.phase('checkpoint'):
+          with _checkpointing(f'saving step {step}', limits):
             checkpoints.wait()
           log.info('preempted: step %d is saved, and the same command continues there', step)
           raise preemption.Preempted
-      saving = watchdog.expect('saving the last checkpoint', limits.phase_timeout)
-      with saving, goodput.phase('checkpoint'):
+      with _checkpointing('saving the last checkpoint', limits):
         checkpoints.wait()
-    best_step = checkpoints.best_step()
-    restoring = watchdog.expect('restoring the best checkpoint', limits.phase_timeout)
-    with restoring, goodput.phase('checkpoint'):
-      params = checkpoints.restore_params(best_step, abstract.params)
-    return params, best_step
+    with _checkpointing('restoring the best checkpoint', limits):
+      best_step = checkpoints.best_step()
+      return checkpoints.restore_params(best_step, abstract.params), best_step
+
+
+def _stream(config: config_lib.Config, dataset: Dataset, mesh: jax.sharding.Mesh) -> loader.Stream:
+  """The stream of examples, once it is clear that its batches can be cut for the mesh."""
+  parts = sharding.host_part(mesh)[1]
+  pieces = sharding.batch_shards(mesh) * config.grad_accumulation
+  loader.check_batch(config.batch_size, config.packing.rows, parts, pieces)
+  stream = loader.make_stream(config, dataset)
+  log.info('mixture\n%s', mixture.format_table(stream.mixture.table()))
+  log.info(
+    'packing: %d examples become %d rows of %d tokens; %d examples a step',
+    *(stream.plan.examples, stream.plan.rows, stream.plan.row_length, stream.examples_per_batch),
+  )
+  return stream
+
+
+def _restored(
+  config: config_lib.Config,
+  dataset: Dataset,
+  checkpoints: Checkpoints,
+  step: int,
+  abstract: TrainState,
+  fingerprint: dict[str, str],
+) -> _Place:
+  """The place that a checkpoint of this workdir holds.
+
+  Raises:
+    ValueError: it belongs to other tokens, another optimizer or another stream.
+  """
+  meta = checkpoints.meta(step)
+  checkpoint_lib.check_tokens(meta, dataset, checkpoints.folder)
+  checkpoint_lib.check_optimizer(meta, config.optim, checkpoints.folder)
+  allow_new = config.checkpoint.allow_new_stream
+  same = checkpoint_lib.check_stream(meta, fingerprint, checkpoints.folder, allow_new)
+  with watchdog.expect('restoring the checkpoint', config.hosts.phase_timeout):
+    state = checkpoints.restore(step, abstract)
+  examples_seen = meta.examples_seen if same else 0
+  log.info('continuing from step %d, %d examples seen', step, examples_seen)
+  return _Place(step, state, examples_seen, [tuple(e) for e in meta.evaluations])
+
+
+def _initial_state(
+  config: config_lib.Config,
+  dataset: Dataset,
+  tx: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+  abstract: TrainState,
+) -> TrainState:
+  """The state of step 0: with the parameters of `init_from`, else the pretrained ones, else fresh ones."""
+  state = state_lib.init_state(config, dataset.vocabulary.space, tx, mesh)
+  params = checkpoint_lib.initial_params(config, abstract.params, dataset)
+  if params is not None:
+    log.info('starting from the parameters of %s', config.checkpoint.init_from)
+  elif config.model.pretrained is not None:
+    params = warm_start.pretrained_params(config, lora.base(state.params), dataset)
+  else:
+    return state
+  return state._replace(params=state.params | params)  # fresh adapters, where it had none
+
+
+@contextlib.contextmanager
+def _checkpointing(what: str, limits: config_lib.Hosts) -> Iterator[None]:
+  """Time that goes into a checkpoint, and must end."""
+  with watchdog.expect(what, limits.phase_timeout), goodput.phase('checkpoint'):
+    yield
 
 
 def _on_devices(

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import optax
 
 from recjax import config as config_lib
-from recjax import lora, loss, optim
+from recjax import lora, loss, optim, sharding
+from recjax import state as state_lib
+from recjax.sids.token_space import TokenSpace
 from recjax.state import TrainState
 
 
@@ -74,3 +76,29 @@ def make_train_step(
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return train_step
+
+
+def jit_train_step(
+  config: config_lib.Config,
+  space: TokenSpace,
+  tx: optax.GradientTransformation,
+  text_targets: bool,
+  abstract: TrainState,
+  mesh: jax.sharding.Mesh,
+):
+  """The step as it is run: the state is donated and stays in its shards.
+
+  Args:
+    config: of the run.
+    space: the token ids.
+    tx: the optimizer.
+    text_targets: whether some targets are text.
+    abstract: ShapeDtypeStructs of the state, with their shardings.
+    mesh: that of the shardings; it must be set (`jax.set_mesh`) around calls.
+  """
+  shardings = jax.tree.map(lambda x: x.sharding, abstract)
+  return jax.jit(
+    make_train_step(config, state_lib.graph(config, space), tx, text_targets),
+    donate_argnums=0,
+    out_shardings=(shardings, sharding.replicated(mesh)),
+  )

@@ -32,9 +32,7 @@ def make_stream(config: config_lib.Config) -> loader.Stream:
     str(folder),
     'data.prepared_dir',
   )
-  mix = mixture.build(config, Dataset.load(folder))
-  plan = packing.make_plan(mix, config.packing, config.model.is_encoder_decoder)
-  return loader.Stream(mix, plan, config.batch_size // plan.rows)
+  return loader.make_stream(config, Dataset.load(folder))
 
 
 def batches(
@@ -53,7 +51,7 @@ def batches(
     raise ValueError(f'--examples_seen must be a multiple of a batch ({W}); got {examples_seen}')
   if not 0 <= host < hosts:
     raise ValueError(f'--host must be in [0, --hosts={hosts}); got {host}')
-  loader.check_hosts(stream.groups, hosts, stream.plan.rows)
+  loader.check_batch(stream.groups * stream.plan.rows, stream.plan.rows, hosts)
   parts = [stream.host_batch(examples_seen + step * W, host, hosts) for step in range(count)]
   return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 

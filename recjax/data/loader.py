@@ -7,9 +7,10 @@ import grain
 import numpy as np
 
 from recjax import config as config_lib
+from recjax.data import mixture as mixture_lib
 from recjax.data.dataset import Dataset
 from recjax.data.mixture import Mixture
-from recjax.data.packing import Plan, pack
+from recjax.data.packing import Plan, make_plan, pack
 from recjax.hashing import digest
 
 
@@ -59,13 +60,37 @@ class Stream:
     return iter(dataset)
 
 
-def check_hosts(groups: int, hosts: int, rows: int) -> None:
-  """Raises a ValueError where hosts cannot be split at the borders of packing groups."""
+def make_stream(config: config_lib.Config, dataset: Dataset) -> Stream:
+  """The stream of a run (of its first stage, where it has several).
+
+  Raises:
+    ValueError: the mixture does not fit the data, or the rows do not fit its examples.
+  """
+  mixture = mixture_lib.build(config, dataset)
+  plan = make_plan(mixture, config.packing, config.model.is_encoder_decoder)
+  return Stream(mixture, plan, config.batch_size // plan.rows)
+
+
+def check_batch(batch_size: int, rows: int, hosts: int, pieces: int = 1) -> None:
+  """Raises a ValueError where a batch cannot be cut evenly.
+
+  Args:
+    batch_size: rows of a global batch.
+    rows: of a packing group.
+    hosts: how many read a part each.
+    pieces: batch shards x grad_accumulation.
+  """
   config_lib.check(
-    groups % hosts == 0,
+    batch_size // rows % hosts == 0,
     f'batch_size must be a multiple of packing.rows x hosts ({rows} x {hosts}): hosts are split at '
     'the borders of packing groups',
-    groups * rows,
+    batch_size,
+    'batch_size',
+  )
+  config_lib.check(
+    batch_size % pieces == 0,
+    f'batch_size must be a multiple of the batch shards x grad_accumulation ({pieces})',
+    batch_size,
     'batch_size',
   )
 

@@ -14,10 +14,10 @@ import pytest
 from launch import hlo, programs
 from recjax import config as config_lib
 from recjax import optim, sharding, state
-from recjax.data import loader, mixture, packing
+from recjax.data import loader
 from recjax.recommend import Recommender
 from recjax.sids.token_space import TokenSpace
-from recjax.train_step import make_train_step
+from recjax.train_step import jit_train_step
 from tests.recjax.data import rated_world
 
 STEPS = 20
@@ -80,10 +80,8 @@ def world(tmp_path_factory):
       eval=dataclasses.replace(config.eval, beams=20, batch_size=24),
       optim=dataclasses.replace(config.optim, warmup_steps=5),
     )
-    mix = mixture.build(config, dataset)
-    assert mix.text_targets
-    plan = packing.make_plan(mix, config.packing, config.model.is_encoder_decoder)
-    stream = loader.Stream(mix, plan, ROWS // plan.rows)
+    stream = loader.make_stream(config, dataset)
+    assert stream.mixture.text_targets
     batches = [stream.host_batch(n * stream.examples_per_batch, 0, 1) for n in range(STEPS)]
     space = dataset.vocabulary.space
     start = state.init_state(config, space, optimizer(config), mesh_of((1, 1, 1)))
@@ -99,13 +97,9 @@ def outcome(world):
     config, dataset, batches, start = world(family)
     config = dataclasses.replace(config, grad_accumulation=accumulation)
     space, mesh, tx = dataset.vocabulary.space, mesh_of(sizes), optimizer(config)
-    shardings = jax.tree.map(lambda x: x.sharding, state.abstract_state(config, space, tx, mesh))
-    step = jax.jit(
-      make_train_step(config, state.graph(config, space), tx, text_targets=True),
-      donate_argnums=0,
-      out_shardings=(shardings, sharding.replicated(mesh)),
-    )
-    now = jax.device_put(start, shardings)
+    abstract = state.abstract_state(config, space, tx, mesh)
+    step = jit_train_step(config, space, tx, True, abstract, mesh)
+    now = jax.device_put(start, jax.tree.map(lambda x: x.sharding, abstract))
     losses = []
     with jax.set_mesh(mesh):
       for batch in batches:

@@ -11,9 +11,7 @@ from recjax.data import loader, mixture, packing
 
 def stream(world, batch_size=32):
   config, dataset = world
-  mix = mixture.build(config, dataset)
-  plan = packing.make_plan(mix, config.packing)
-  return loader.Stream(mix, plan, batch_size // plan.rows)
+  return loader.make_stream(dataclasses.replace(config, batch_size=batch_size), dataset)
 
 
 @pytest.mark.parametrize('hosts', [1, 2, 8])
@@ -54,11 +52,13 @@ def test_a_host_assembles_only_its_own_part(tiny_world, monkeypatch):
 
 
 def test_hosts_that_cannot_be_split_at_group_borders_are_refused():
-  loader.check_hosts(groups=8, hosts=4, rows=4)
+  loader.check_batch(32, rows=4, hosts=4, pieces=16)
   with pytest.raises(
     ValueError, match=r'packing.rows x hosts \(4 x 3\).*got 32. Set --config.batch'
   ):
-    loader.check_hosts(groups=8, hosts=3, rows=4)
+    loader.check_batch(32, rows=4, hosts=3)
+  with pytest.raises(ValueError, match=r'shards x grad_accumulation \(24\).*got 32. Set --config'):
+    loader.check_batch(32, rows=4, hosts=4, pieces=24)
 
 
 def test_the_fingerprint_names_what_changed(tiny_world):

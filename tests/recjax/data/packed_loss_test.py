@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recjax import loss, models
-from recjax.data import mixture, packing
+from recjax.data import loader, packing
 
 
 @pytest.mark.parametrize('sid_softmax', ['level', 'full'])
@@ -20,8 +20,8 @@ def test_packing_changes_no_loss(rated, family, sid_softmax):
   )
   sizes = dataclasses.replace(config.packing, rows=16)
   config = dataclasses.replace(config, model=model, packing=sizes)
-  mix = mixture.build(config, dataset)
-  plan = packing.make_plan(mix, config.packing, model.is_encoder_decoder)
+  stream = loader.make_stream(config, dataset)
+  mix, plan = stream.mixture, stream.plan
   group = [mix[n] for n in range(plan.examples)]
   assert {part.name for part, _ in group} == set(config.mixture)
   examples, _, _ = packing.fit([example for _, example in group], plan)

@@ -9,16 +9,14 @@ import pytest
 
 from data_prep import prepare
 from recjax.config import Loader
-from recjax.data import loader, mixture, packing
+from recjax.data import loader, mixture
 from recjax.data.dataset import Dataset
 from tests.recjax.data import rated_world
 
 
 def make_stream(config, dataset, family='gemma'):
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, family=family))
-  mix = mixture.build(config, dataset)
-  plan = packing.make_plan(mix, config.packing, config.model.is_encoder_decoder)
-  return loader.Stream(mix, plan, config.batch_size // plan.rows)
+  return loader.make_stream(config, dataset)
 
 
 @pytest.fixture(scope='module', params=['gemma', 't5'])
