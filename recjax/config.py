@@ -23,12 +23,8 @@ class Model:
   """The backbone: a family, a size, and how it computes."""
 
   family: str = 'gemma'  # a name of recjax.models.FAMILIES
-  size: str = (
-    ''  # a published size by name, such as gemma3_270m or flan_t5_base; empty: the fields below
-  )
-  pretrained: str | None = (
-    None  # a checkpoint's folder, which gives the size too; None: from scratch
-  )
+  size: str = ''  # a published one, such as gemma3_270m or flan_t5_base; empty: the fields below
+  pretrained: str | None = None  # a checkpoint's folder, which gives the size too
   sid_rows: str = 'mean'  # mean | random | sa_init: how SID rows begin in a pretrained table
   sid_keywords: str | None = (
     None  # sa_init: JSON of keywords a SID token; None: those of the preparation

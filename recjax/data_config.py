@@ -17,9 +17,7 @@ class Data:
   download: bool = False  # fetch the official files when they are absent
   download_url: str | None = None  # None: the source's official address
   k_core: int = 5  # every user and every item has at least this many interactions; 0: keep all
-  split: str = (
-    'leave_one_out'  # leave_one_out | global_time | source: the source's own held-out rows
-  )
+  split: str = 'leave_one_out'  # | global_time | source: the source's own held-out rows
   split_shares: tuple[float, ...] = (0.8, 0.1, 0.1)  # global_time: training, validation, test
   max_history: int = 0  # global_time, source: held-out histories keep so many items; 0: all
   catalogue: str = 'interacted'  # interacted | all: also items of the table that nobody chose
@@ -30,9 +28,7 @@ class Data:
   rating_column: str = 'rating'  # read where the table has it
   event_column: str = 'event'  # read where the table has it
   item_text: str = 'original'  # what the report says of the item texts: 'original' or 'generated'
-  prompt_format: str = (
-    'auto'  # plain | chat: the checkpoint's template | auto: chat where it has one
-  )
+  prompt_format: str = 'auto'  # chat where the checkpoint has a template | chat | plain
   sentencepiece: str | None = None  # a SentencePiece model; None: train one on the item texts
   text_pieces: int = 4096  # the size of a trained SentencePiece model
   max_text_tokens: int = 128  # an item's text is cut here
@@ -101,16 +97,12 @@ class Sids:
   """What semantic IDs are made of."""
 
   source: str = 'both'  # text | cooccurrence | both
-  encoder: str = (
-    'minilm'  # see data_prep.encoders: tfidf, minilm, a folder, a file, a package's model
-  )
+  encoder: str = 'minilm'  # or tfidf, a folder, a file, a package's model: see data_prep.encoders
   encoder_max_tokens: int = 0  # models cut a text here; 0: as the model's folder says, else at 256
   encoder_dtype: str = 'float32'  # float32 | bfloat16: what models compute in
   quantizer: str = 'residual_kmeans'  # residual_kmeans | rqvae | import
   codes: tuple[int, ...] = (256, 256, 256)  # codes of each quantizer level
-  collisions: str = (
-    'deduplicate'  # deduplicate (a level more) | sinkhorn | keep: several items a SID
-  )
+  collisions: str = 'deduplicate'  # by a level more | sinkhorn | keep: several items a SID
   table: str | None = None  # import: a published table, JSON of item -> tokens
   extend: str | None = None  # a prepared folder whose items keep their SIDs; new items join them
   tfidf_width: int = 128  # width of the TF-IDF + SVD embedding
