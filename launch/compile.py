@@ -1,7 +1,7 @@
 """Compiles a run for a slice of TPUs before it is paid for: memory, FLOPs, collectives, the least step time.
 
-  python -m launch.compile --config=configs/sports.py:flan_t5_xl --topology=v5e:16x16 --config.mesh.data=1 \
-    --config.mesh.fsdp=256 --config.batch_size=1024 --config.packing.rows=16
+  python -m launch.compile --config=configs/sports.py:flan_t5_xl --topology=v5e:16x16 --config.mesh.data=2 \
+    --config.mesh.fsdp=128 --config.batch_size=1024 --config.packing.rows=16
   python -m launch.compile --table     the table of docs/compile.md
 
 Needs neither TPU nor data, but the compiler: pip install -r requirements-tpu.txt. Exits with 1 where the training
