@@ -228,7 +228,8 @@ def test_the_cells_are_configs_that_a_run_takes():
     given = dict(a.removeprefix('--config.').split('=') for a in cell.arguments[2:])
     config = config_of(cell.size, **{name: int(value) for name, value in given.items()})
     hosts = cell.chips // 4
-    assert config.mesh.fsdp == cell.chips and config.batch_size == cell.chips * cell.rows
+    assert config.mesh.data * config.mesh.fsdp == cell.chips
+    assert config.batch_size == cell.chips * cell.rows
     assert config.batch_size % (config.packing.rows * hosts) == 0
 
 
