@@ -53,6 +53,8 @@ def prepare(config: config_lib.Config) -> epath.Path:
   sid_stage.check_ready(config, root, raw_dir(config))
   keywords.check_ready(config, root, raw_dir(config))
   encoder_stage.check_ready(config, root)
+  if config.model.pretrained is not None:
+    texts.pretrained_files(config.model.pretrained)
   # Before the raw files are hashed; the files of a finished preparation may be gone.
   if not stages.is_current(root, _interactions(config)):
     source.fetch(config.data, raw_dir(config))

@@ -140,9 +140,16 @@ def main(*arguments):
   return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
-def test_a_folder_that_cannot_be_loaded_is_told_before_the_data_are_prepared(tmp_path):
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('config.json', 'FileNotFoundError: {} must be a checkpoint folder of transformers'),
+    ('tokenizer.json', 'ValueError: {} must hold one of tokenizer.json'),
+  ],
+)
+def test_a_folder_that_lacks_a_file_is_told_before_the_data_are_prepared(tmp_path, name, message):
   source = checkpoint(tmp_path, 'gemma3')
-  (source / 'config.json').unlink()
+  (source / name).unlink()
   done = main(
     '--config=configs/demo.py:tiny',
     f'--config.data.prepared_dir={tmp_path / "data"}',
@@ -150,8 +157,7 @@ def test_a_folder_that_cannot_be_loaded_is_told_before_the_data_are_prepared(tmp
     f'--workdir={tmp_path / "run"}',
   )
   assert done.returncode == 1
-  last = done.stderr.strip().splitlines()[-1]
-  assert last.startswith(f'FileNotFoundError: {source} must be a checkpoint folder of transformers')
+  assert done.stderr.strip().splitlines()[-1].startswith(message.format(source))
   assert 'Traceback' not in done.stderr
   assert {path.name for path in tmp_path.iterdir()} == {'gemma3'}
 
