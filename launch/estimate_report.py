@@ -9,6 +9,7 @@ from etils import epath
 from launch import flops, programs
 from launch.chips import GIB
 from launch.estimate import AGREEMENT, Estimate, Memory, estimate, memory_of
+from recjax import stages
 from recjax.config import Config
 
 
@@ -140,6 +141,8 @@ def estimates(
 ) -> tuple[str, dict[str, Estimate]]:
   """Compiles, prints each program's report as soon as it is there, and returns the estimates by name.
 
+  Every stage of a run has a training step of its own.
+
   Args:
     config: of the run.
     topology: such as 'v5e:16x16'.
@@ -155,29 +158,25 @@ def estimates(
   """
   chip, mesh = programs.mesh_for(topology, config.mesh)
   sizes = programs.sizes(config, items)
-  made = programs.Programs(config, sizes, mesh)
   shape = ' x '.join(f'{axis} {n}' for axis, n in mesh.shape.items())
   print(
     f'{mesh.size} chips of {chip.name}, mesh {shape}\nassumed: {"; ".join(sizes.assumed)}',
     flush=True,
   )
-  state = programs.bytes_a_device(made.state)
-  closed = functools.partial(
-    flops.train_step, config, sizes.space, made.text_targets, mesh=mesh.shape
-  )
-  users = made.search_arguments()[2].shape[0]
-  jobs = {
-    'training step': (
-      made.train_step,
-      closed,
-      'row tokens',
-      config.batch_size * config.packing.row_length,
+  jobs = {}
+  for stage, stage_config, _ in stages.plan(config, epath.Path()):
+    made = programs.Programs(stage_config, sizes, mesh)
+    closed = functools.partial(
+      flops.train_step, stage_config, sizes.space, made.text_targets, mesh=mesh.shape
     )
-  }
+    tokens = config.batch_size * config.packing.row_length
+    name = f'training step of stage {stage}' if stage else 'training step'
+    jobs[name] = (made, made.train_step, closed, 'row tokens', tokens)
   if with_search:
-    jobs['search'] = (made.search, lambda with_kernels: None, 'users', users)
+    users = made.search_arguments()[2].shape[0]
+    jobs['search'] = (made, made.search, lambda with_kernels: None, 'users', users)
   found = {}
-  for name, (compile_, closed_form, units, count) in jobs.items():
+  for name, (made, compile_, closed_form, units, count) in jobs.items():
     compiled = compile_()
     if hlo_folder is not None:
       folder = epath.Path(hlo_folder)
@@ -187,6 +186,7 @@ def estimates(
     found[name] = estimate(compiled, memory, chip, mesh.size, closed_form)
     print(describe(name, found[name], units, count), flush=True)
     if not found[name].fits:
+      state = programs.bytes_a_device(made.state)
       ways = advice(config, found[name], mesh.shape, state, is_search=name == 'search')
       print('  to make it fit, set one or several of:')
       print('\n'.join(f'    {way}' for way in ways), flush=True)

@@ -3,6 +3,8 @@
 Only shapes are needed: no data, no weights, no chips. What shapes depend on beside the config is assumed, and said.
 """
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import os
 import time
@@ -11,6 +13,7 @@ from typing import Any
 
 from etils import epath
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import numpy as np
 
 from launch.chips import Chip, chip_of
@@ -140,9 +143,25 @@ class Compiled:
   seconds: float
 
 
+@contextlib.contextmanager
+def _cache_for(mesh: jax.sharding.Mesh) -> Iterator[None]:
+  """No cache of compiled programs for TPUs: those for chips that are not there cannot be read back."""
+  enabled = jax.config.jax_enable_compilation_cache
+  if mesh.devices.flat[0].platform != 'tpu' or not enabled:
+    yield
+    return
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', True)
+    compilation_cache.reset_cache()
+
+
 def _compile(jitted, mesh: jax.sharding.Mesh, *arguments: Any) -> Compiled:
   start = time.monotonic()
-  with jax.set_mesh(mesh):
+  with jax.set_mesh(mesh), _cache_for(mesh):
     lowered = jitted.lower(*arguments)
     try:
       compiled = lowered.compile()

@@ -21,6 +21,7 @@ from launch.estimate_report import advice, as_json, describe, estimates
 from launch.flops import Work
 from recjax import config as config_lib
 from recjax import sharding
+from recjax.config import group, ordered, stage
 
 ROOT = pathlib.Path(__file__).parents[2]
 V5E = CHIPS['v5e']
@@ -265,8 +266,13 @@ def test_a_small_slice_is_compiled_for(family, width, capsys):
   config.packing.update(row_length=128, decoder_row_length=32, rows=8)
   config.mesh.update(data=1, fsdp=4)
   config.batch_size = 16
+  only_sids = ordered(sid=group('tables/sid'), rest=group('', frozen=True))
+  config.stages = ordered(sids=stage(500, groups=only_sids), all=stage(1000))
   _, found = estimates(config_lib.from_config_dict(config), 'v5e:2x2', 1000, with_search=True)
-  step, search = found['training step'], found['search']
+  first, step = found['training step of stage sids'], found['training step of stage all']
+  search = found['search']
+  assert first.fits and first.memory.optimizer < step.memory.optimizer / 4
+  assert first.flops < step.flops
   assert step.fits and search.fits
   assert step.agrees and abs(step.difference) < estimate_lib.AGREEMENT
   assert (step.work.kernels > 0) == (family == 'gemma')
