@@ -5,7 +5,8 @@ Hardware:  2 cores, or one accelerator without :cpu
 
 FOLDER holds interactions.csv or .parquet (user, item, time; perhaps rating, event) and items.csv or
 .parquet (item; perhaps title, brand, description, categories, price); NAME names the prepared folder. Columns
-of other names go by `--config.data.user_column` and so on. `--config.data.split=leave_one_out` holds the
+of other names go by `--config.data.user_column` and so on. Users and items of fewer than five interactions are left
+out and counted (`--config.data.k_core=0` keeps them). `--config.data.split=leave_one_out` holds the
 last two interactions of every user out instead.
 """
 

@@ -89,6 +89,7 @@ class CleanLog:
     event_names: the kinds of interactions, sorted; empty where there are no events.
     held_out: a source's own validation and test rows, or None.
     duplicates: how many rows were dropped because they repeat another one.
+    below_k_core: how many users, items and interactions the k-core left out.
     ticks_per_second: of the times; 0: they are an order and nothing else.
   """
 
@@ -103,6 +104,7 @@ class CleanLog:
   event_names: tuple[str, ...] = ()
   held_out: dict[str, HeldOut] | None = None
   duplicates: int = 0
+  below_k_core: tuple[int, int, int] = (0, 0, 0)
   ticks_per_second: int = 1
 
 
@@ -151,6 +153,9 @@ def clean(
       f'no interaction is left: of {len(log.users)}, the {k}-core keeps none. '
       'Set --config.data.k_core to a smaller number'
     )
+  below = tuple(
+    len(np.unique(column[order])) - len(np.unique(column[rows])) for column in (users, items)
+  )
   records = log.item_records if catalogue == 'all' else ()
   user_ids, (users, *users_of) = renumber(user_ids, (users[rows], *users_of))
   item_ids, (items, *items_of) = renumber(item_ids, (items[rows], *items_of), records)
@@ -169,6 +174,7 @@ def clean(
     tuple(event_names),
     _held_out(log, users_of, items_of),
     int(repeated.sum()),
+    (*below, len(order) - len(rows)),
     log.ticks_per_second,
   )
 

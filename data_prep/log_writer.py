@@ -78,6 +78,9 @@ def _statistics(
   # What only some logs can have is told where it is there.
   if log.duplicates:
     statistics['duplicates_dropped'] = log.duplicates
+  if any(log.below_k_core):
+    of = ('users', 'items', 'interactions')
+    statistics |= {f'{name}_below_k_core': n for name, n in zip(of, log.below_k_core, strict=True)}
   held_out = [arrays[name] for name in arrays if name.endswith('_items')]
   seen = np.zeros(num_items, bool)
   for items in (log.items, *held_out):

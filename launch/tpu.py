@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(f'{options.name} is there already ({state}); give another --name, or delete it:')
     _say(shlex.join(tpu.delete_command))
     return 1
-  signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that it is deleted
+  for number in (signal.SIGTERM, signal.SIGHUP):  # so that it is deleted
+    signal.signal(number, lambda number, _: sys.exit(128 + number))
   try:
     return _run(tpu, program, options.restarts)
   finally:
@@ -171,15 +172,18 @@ class _Slice:
     """Deletes the slice where it was created."""
     if self._is_created:
       _say(shlex.join(self.delete_command))
-      subprocess.run(self.delete_command, check=False)
-      self._is_created = False
+      status = subprocess.run(self.delete_command, check=False).returncode
+      self._is_created = status != 0
+      if status:
+        _say('the slice may still be there, and paid for; see the command above')
 
   def create(self) -> bool:
     """Asks for the slice and waits until it is there; False: it was refused or taken away."""
     _say(shlex.join(self._create_command))
+    self._is_created = True  # from now on, or an interruption would leave it behind
     if subprocess.run(self._create_command, check=False).returncode:
+      self._is_created = self._state() != (True, '')
       sys.exit('launch.tpu: gcloud refused the request')
-    self._is_created = True
     last = None
     while (state := self.state()) != 'ACTIVE':
       if state != last:
@@ -197,11 +201,15 @@ class _Slice:
       with tarfile.open(archive, 'w:gz') as tar:
         for path in [*map(_ROOT.joinpath, _SOURCES), *_ROOT.glob('requirements*.txt')]:
           tar.add(path, path.name, filter=_without_caches)
-      status = subprocess.run(self._copy_command, cwd=folder, check=False).returncode
-    status = status or self._ssh(_INSTALL.format(folder=_FOLDER))
-    if status and not self.is_taken_away():
-      sys.exit(f'launch.tpu: the installation failed with status {status}')
-    return status == 0
+      for attempt in range(_ATTEMPTS):
+        status = subprocess.run(self._copy_command, cwd=folder, check=False).returncode
+        status = status or self._ssh(_INSTALL.format(folder=_FOLDER))
+        if not status:
+          return True
+        _say(f'the installation failed with status {status}, {attempt + 1} of {_ATTEMPTS} times')
+        if self.is_taken_away():
+          return False
+    sys.exit(f'launch.tpu: the installation failed with status {status}')
 
   def run(self, program: Sequence[str]) -> int:
     """Runs the program on every worker; returns its exit status, or that of one that was preempted."""
@@ -218,18 +226,26 @@ class _Slice:
     return self._is_gone()
 
   def _is_gone(self) -> bool:
-    state = self.state()
-    return state is None or state in _GONE
+    """False also where nobody knows: a run goes on when the launcher's own network is down."""
+    is_known, answer = self._state()
+    return is_known and (not answer or answer in _GONE)
+
+  def _state(self) -> tuple[bool, str]:
+    """Whether gcloud knows the state of the queued resource, and the state ('': none), or what it said."""
+    done = subprocess.run(self._state_command, capture_output=True, text=True, check=False)
+    if done.returncode == 0 or 'NOT_FOUND' in done.stderr:
+      return True, done.stdout.strip()
+    return False, done.stderr.strip()
 
   def state(self) -> str | None:
     """The state of the queued resource; None where there is none."""
     for attempt in range(_ATTEMPTS):
-      done = subprocess.run(self._state_command, capture_output=True, text=True, check=False)
-      if done.returncode == 0 or 'NOT_FOUND' in done.stderr:
-        return done.stdout.strip() or None
+      is_known, answer = self._state()
+      if is_known:
+        return answer or None
       if attempt + 1 < _ATTEMPTS:
         time.sleep(self._options.poll)
-    sys.exit(f'launch.tpu: {shlex.join(self._state_command)}: {done.stderr.strip()}')
+    sys.exit(f'launch.tpu: {shlex.join(self._state_command)}: {answer}')
 
   def _ssh(self, script: str) -> int:
     """Runs a script on every worker; returns its exit status, or that of one that was preempted."""

@@ -1,6 +1,6 @@
 """Checkpoints: parameters, optimizer, and where the run stands, saved asynchronously by Orbax."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from recjax import config as config_lib
-from recjax import lora, optim, sharding
+from recjax import distributed, lora, optim, sharding
 from recjax.checkpoint_folder import CheckpointFolder
 from recjax.data.dataset import Dataset
 from recjax.state import TrainState
@@ -57,6 +57,11 @@ class Checkpoints:
     self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
     self._saving: tuple[int, futures.Future] | None = None
 
+  @property
+  def steps(self) -> list[int]:
+    """Those that are kept; whether they are whole is not looked at."""
+    return self._folder.steps
+
   def latest_step(self) -> int | None:
     """The newest step that is whole; None where nothing was ever saved.
 
@@ -90,9 +95,20 @@ class Checkpoints:
       meta=ocp.args.JsonSave(dataclasses.asdict(meta)),
     )
     with self._naming_the_folder(step):
+      if distributed.is_host0():
+        self.folder.mkdir(parents=True, exist_ok=True)
       self._orbax.save(self.folder / str(step), args=items, force=True)
     score = None if metrics is None else metrics[METRIC]
     self._saving = step, self._thread.submit(self._commit, step, score)
+
+  def score(self, step: int, metrics: dict[str, float]) -> None:
+    """Gives its score to a checkpoint that was saved without one."""
+    self.wait()
+    self._folder.score(step, metrics[METRIC])
+
+  def was_removed(self, step: int) -> bool:
+    """Whether the run, which trains on, has removed a checkpoint that was to be read here."""
+    return self._folder.was_removed(step)
 
   def meta(self, step: int) -> Meta:
     return Meta(**self._restore(step, meta=ocp.args.JsonRestore()).meta)
@@ -154,11 +170,29 @@ class Checkpoints:
   def _naming_the_folder(self, step: int) -> Iterator[None]:
     try:
       yield
+    except TimeoutError:  # the others did not come; it says who
+      raise
     except Exception as error:
       raise OSError(
         f'checkpoint {step} could not be written in {self.folder}: {error}. Those before it are untouched; '
         'make room there or mend it, then start the same command again'
       ) from error
+
+
+def read_run(
+  workdir: epath.PathLike,
+  choose: Callable[[Checkpoints], int],
+  read: Callable[[Checkpoints, int], Any],
+) -> Any:
+  """What `read` makes of the chosen step of a run, which may be training: one that it removes is chosen anew."""
+  with Checkpoints(workdir, read_only=True) as checkpoints:
+    while True:
+      step = choose(checkpoints)
+      try:
+        return read(checkpoints, step)
+      except (OSError, ValueError):
+        if not checkpoints.was_removed(step):
+          raise
 
 
 def check_tokens(meta: Meta, dataset: Dataset, folder: epath.Path) -> None:
@@ -248,7 +282,8 @@ def initial_params(
       f'checkpoint.init_from must be the workdir of a run; {folder} does not exist. '
       'Set --config.checkpoint.init_from'
     )
-  with Checkpoints(source, read_only=True) as checkpoints:
+
+  def choose(checkpoints: Checkpoints) -> int:
     last = config.checkpoint.init_from_last
     step = checkpoints.latest_step() if last else checkpoints.best_step()
     if step is None:
@@ -256,6 +291,9 @@ def initial_params(
         f'checkpoint.init_from must hold a checkpoint; {folder} has none. '
         'Set --config.checkpoint.init_from'
       )
+    return step
+
+  def read(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     meta = checkpoints.meta(step)
     check_tokens(meta, dataset, folder)
     model = meta.config['model']
@@ -265,3 +303,5 @@ def initial_params(
       shardings = jax.tree.map(lambda x: x.sharding, lora.base(abstract_params))
       params = jax.jit(lora.merge, out_shardings=shardings)(params, model['lora_alpha'])
     return jax.block_until_ready(params)
+
+  return read_run(source, choose, read)

@@ -9,7 +9,7 @@ A checkpoint counts once its `checksums.json` is there. The index tells a folder
 whose save was cut off. Both files notice their own damage.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 import json
 import logging
 from typing import Any
@@ -25,7 +25,8 @@ INDEX = 'index.json'
 
 _PARTIAL = '.orbax-checkpoint-tmp'
 _NAMED = 3  # damaged files in a message
-_TIMEOUT = 1200  # seconds by which one process may take longer to read its share of the files
+# Seconds by which one process may take longer to read its share of the files.
+_LIMIT = (1200, 'the limit of reading a checkpoint')
 
 
 class CheckpointFolder:
@@ -40,10 +41,16 @@ class CheckpointFolder:
   def __init__(self, path: epath.Path, max_to_keep: int = 1, read_only: bool = False):
     self.path = path
     self._max_to_keep = max_to_keep
-    found = self._open(read_only) if distributed.is_host0() else None
-    self._scores: dict[int, float | None] = dict(distributed.from_host0('checkpoints', found))
+    self._is_read_only = read_only
+    self._scores: dict[int, float | None] = {}
     self._whole: set[int] = set()
     self._damaged: dict[int, str] = {}
+    self._look()
+
+  @property
+  def steps(self) -> list[int]:
+    """Those that are kept; whether they are whole is not looked at."""
+    return sorted(self._scores)
 
   def newest(self) -> int | None:
     """The newest step that is whole; None where nothing was ever saved.
@@ -51,8 +58,7 @@ class CheckpointFolder:
     Raises:
       ValueError: there were checkpoints, and none is whole.
     """
-    self._whole.clear()  # what was whole at the start of a run may no longer be at its end
-    step = self._first_whole(sorted(self._scores, reverse=True))
+    step = self._first_of(lambda: sorted(self._scores, reverse=True))
     if step is None and self._damaged:
       what = '; '.join(f'{step}: {problem}' for step, problem in sorted(self._damaged.items()))
       raise ValueError(
@@ -67,9 +73,12 @@ class CheckpointFolder:
     Raises:
       ValueError: there were checkpoints, and none is whole.
     """
-    self._whole.clear()
-    scored = [(score, step) for step, score in self._scores.items() if score is not None]
-    step = self._first_whole([step for _, step in sorted(scored, reverse=True)])
+
+    def scored() -> list[int]:
+      found = [(score, step) for step, score in self._scores.items() if score is not None]
+      return [step for _, step in sorted(found, reverse=True)]
+
+    step = self._first_of(scored)
     return self.newest() if step is None else step
 
   def check_whole(self, step: int) -> None:
@@ -89,7 +98,7 @@ class CheckpointFolder:
     names = checksums.files_below(folder) if distributed.is_host0() else None
     names = distributed.from_host0('files of a checkpoint', names)
     part = checksums.checksums(folder, _share(names))
-    parts = distributed.exchange('checksums of a checkpoint', json.dumps(part), _TIMEOUT)
+    parts = distributed.exchange('checksums of a checkpoint', json.dumps(part), *_LIMIT)
     kept = _kept(self._scores | {step: score}, self._max_to_keep)
     if distributed.is_host0():
       files = {name: file for part in parts for name, file in json.loads(part).items()}
@@ -99,22 +108,62 @@ class CheckpointFolder:
     self._scores = kept
     self._damaged.pop(step, None)
 
-  def _open(self, read_only: bool) -> list[tuple[int, float | None]]:
+  def score(self, step: int, score: float) -> None:
+    """Gives its score to a checkpoint that was saved without one."""
+    self._scores[step] = score
+    if distributed.is_host0():
+      file = self.path / str(step) / checksums.FILE
+      checksums.write_json(file, checksums.read_json(file) | {'score': score})
+      checksums.write_json(self.path / INDEX, sorted(self._scores.items()))
+
+  def was_removed(self, step: int) -> bool:
+    """Whether the run, which trains on, has removed a checkpoint that was read here; looks again."""
+    before = set(self._scores)
+    self._look()
+    return self._is_read_only and step in before - set(self._scores)
+
+  def _look(self) -> None:
+    """Reads what there is; what was whole at the start of a run may no longer be at its end."""
+    found = self._open() if distributed.is_host0() else None
+    self._scores = dict(distributed.from_host0('checkpoints', found))
+    self._whole.clear()
+    self._damaged.clear()
+
+  def _first_of(self, order: Callable[[], list[int]]) -> int | None:
+    """The first step of an order that is whole; for readers, in what a run that trains on has left."""
+    self._whole.clear()
+    while True:
+      step = self._first_whole(order())
+      gone = sorted(self._damaged)
+      if not (self._is_read_only and gone and self._has_moved_on(gone)):
+        return step
+
+  def _has_moved_on(self, gone: list[int]) -> bool:
+    """Whether steps that could not be read are no longer kept; then what there is was read again."""
+    damaged = dict(self._damaged)
+    self._look()
+    if any(step not in self._scores for step in gone):
+      return True
+    self._damaged = damaged
+    for step in gone:
+      self._scores.pop(step)
+    return False
+
+  def _open(self) -> list[tuple[int, float | None]]:
     """Step and score of everything that is or was a checkpoint; removes what kills left unfinished."""
-    if not read_only:
-      self.path.mkdir(parents=True, exist_ok=True)
     if not self.path.exists():
       return []
     scores = self._indexed()
     for path in self.path.iterdir():
-      if _PARTIAL in path.name and not read_only:
+      if _PARTIAL in path.name and not self._is_read_only:
         path.rmtree()
       if not path.name.isdecimal() or int(path.name) in scores:
         continue
       try:
         scores[int(path.name)] = checksums.read_json(path / checksums.FILE)['score']
       except FileNotFoundError:
-        log.warning('checkpoint %s in %s is not used: its save was cut off', path.name, self.path)
+        if not self._is_read_only:  # else it may be under way
+          log.warning('checkpoint %s in %s is not used: its save was cut off', path.name, self.path)
       except (ValueError, OSError):
         scores[int(path.name)] = None  # damaged: it is named when its turn comes
     return sorted(scores.items())
@@ -151,7 +200,7 @@ class CheckpointFolder:
       return expected
     files = {name: expected['files'][name] for name in _share(sorted(expected['files']))}
     lines = json.dumps(checksums.damage(folder, files))
-    lines = distributed.exchange('damage of a checkpoint', lines, _TIMEOUT)
+    lines = distributed.exchange('damage of a checkpoint', lines, *_LIMIT)
     lines = [line for part in lines for line in json.loads(part)]
     more = f' and {len(lines) - _NAMED} more files' if len(lines) > _NAMED else ''
     return ', '.join(lines[:_NAMED]) + more

@@ -339,7 +339,12 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   Raises:
     ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
   """
-  return _convert(Config, config.to_dict(), '')
+  return from_dict(config.to_dict())
+
+
+def from_dict(fields: dict[str, Any]) -> Config:
+  """The same of nested dicts, such as `Config.to_dict` gives, also after JSON."""
+  return _convert(Config, fields, '')
 
 
 def _convert(kind: type, values: dict[str, Any], prefix: str) -> Any:

@@ -79,7 +79,7 @@ def initialize(hosts: config_lib.Hosts | None = None) -> None:
   place = (state.client, state.process_id, state.num_processes)
   watchdog.start(*place, silence, shortest=min([silence, *limits]))
   _check_count(expected)
-  exchange('start', '', hosts.start_timeout)
+  exchange('start', '', hosts.start_timeout, '--config.hosts.start_timeout')
 
 
 def _number(name: str) -> int | None:
@@ -178,7 +178,12 @@ def is_host0() -> bool:
   return jax.process_index() == 0
 
 
-def exchange(topic: str, text: str, timeout_seconds: float | None = None) -> list[str]:
+def exchange(
+  topic: str,
+  text: str,
+  timeout_seconds: float | None = None,
+  limit: str = '--config.hosts.barrier_timeout',
+) -> list[str]:
   """The texts of all processes in their order; each gives its own.
 
   It touches no device, so a thread beside the training may call it. All processes must exchange on a topic
@@ -188,6 +193,7 @@ def exchange(topic: str, text: str, timeout_seconds: float | None = None) -> lis
     topic: the name of the point in the program.
     text: what this process gives.
     timeout_seconds: how long to wait for the others; None: `hosts.barrier_timeout`.
+    limit: what sets that time, for the message.
 
   Raises:
     TimeoutError: a process gave nothing in time; the message names it.
@@ -207,7 +213,7 @@ def exchange(topic: str, text: str, timeout_seconds: float | None = None) -> lis
     where = [f'\n  {watchdog.describe(process)}' for process in missing]
     raise TimeoutError(
       f'process {", ".join(map(str, missing)) or "?"} did not come to {topic!r} within {seconds:.0f} s '
-      f'(--config.hosts.barrier_timeout); {jax.process_count() - len(missing)} of '
+      f'({limit}); {jax.process_count() - len(missing)} of '
       f'{jax.process_count()} are there{"".join(where)}'
     ) from error
   # Whoever came to this exchange has read all of the one before.

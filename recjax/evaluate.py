@@ -4,6 +4,8 @@ Seen items are removed unless `eval.exclude_seen` is off. Under leave-one-out th
 see `data_prep.splits` for other splits.
 """
 
+from collections.abc import Mapping
+import dataclasses
 import json
 import logging
 import time
@@ -66,7 +68,17 @@ def evaluate(
     label,
     [{name: values[place] for name, values in columns.items()} for place in places],
   )
+  # A catalogue may have fewer items than the largest cut-off: what is absent must not count as found.
+  missing = max(max(ks) - ranked_UM.shape[1], 0)
+  ranked_UM = np.pad(ranked_UM, ((0, 0), (0, missing)), constant_values=-1)
   return ranking.ranking_metrics(ranking.target_ranks(ranked_UM, targets[rows]), ks)
+
+
+def headline(metrics: Mapping[str, float]) -> str:
+  """A line's worth of metrics; `eval.ks` may lack 5, but not 10."""
+  recalls = [f'{name} {metrics[name]:.4f}' for name in ('recall@5', 'recall@10') if name in metrics]
+  error, ndcg = metrics['recall@10_stderr'], metrics['ndcg@10']
+  return f'{"  ".join(recalls)} ± {error:.4f}  ndcg@10 {ndcg:.4f}'
 
 
 def baselines(config: config_lib.Config, dataset: Dataset) -> dict[str, dict]:
@@ -115,6 +127,7 @@ def evaluate_best(
   results = {
     'step': step,
     'metrics': metrics,
+    'eval': dataclasses.asdict(config.eval) | {'ks': list(config.eval.ks)},
     'baselines': baselines(config, dataset),
     'rows_per_sec': sum(map(dataset.num_rows, SPLITS)) / seconds,
     'items_sharing_a_sid': dataset.sids.sharing_items,
@@ -126,8 +139,8 @@ def evaluate_best(
   test, rivals = metrics['test'], results['baselines']
   for name, row in [('model', test), *rivals.items()]:
     log.info(
-      'test %-12s recall@5 %.4f  recall@10 %.4f ± %.4f  ndcg@10 %.4f',
-      *(name, row['recall@5'], row['recall@10'], row['recall@10_stderr'], row['ndcg@10']),
+      'test %-12s %s',
+      *(name, headline(row)),
     )
   if sharing := results['items_sharing_a_sid']:
     log.info(

@@ -114,6 +114,7 @@ class Record:
     self._pause = 30.0 if '://' in os.fspath(self._workdir) else 2.0  # seconds between two writes
     self._enabled = enabled
     self._written = float('-inf')
+    self._has_failed = False
     self._before: list[dict[str, Any]] = []
     self._training: dict[str, Any] | None = None
     began = time.time() - sum(clock.seconds().values())
@@ -157,10 +158,15 @@ class Record:
     self._process['seconds'] = self._clock.seconds()
     processes = [*self._before, self._process]
     text = json.dumps({'summary': summary(processes), 'processes': processes}, indent=2) + '\n'
-    partial = self._workdir / f'.{FILE}.partial'
-    partial.write_text(text)
-    partial.replace(self._workdir / FILE)
     self._written = time.monotonic()
+    partial = self._workdir / f'.{FILE}.partial'
+    try:
+      partial.write_text(text)
+      partial.replace(self._workdir / FILE)
+    except Exception as error:  # noqa: BLE001 - whatever the store says, training does not need it
+      if not self._has_failed:
+        log.warning('%s is not up to date: %s; training goes on', self._workdir / FILE, error)
+      self._has_failed = True
 
   def close(self, ended: str) -> None:
     """Writes the file for the last time and logs the summary of all processes."""
@@ -299,11 +305,7 @@ def recorded(workdir: epath.PathLike, enabled: bool = True) -> Iterator[None]:
   try:
     yield
   except BaseException as error:
-    ended = 'preempted' if isinstance(error, preemption.Preempted) else type(error).__name__
-    try:
-      _record.close(ended)
-    except OSError as second:  # such as a full disk; the first error says more
-      log.warning('%s could not be written: %s', FILE, second)
+    _record.close('preempted' if isinstance(error, preemption.Preempted) else type(error).__name__)
     raise
   else:
     _record.close('done')

@@ -15,6 +15,7 @@ from recjax import checkpoint as checkpoint_lib
 from recjax import (
   compilation_cache,
   distributed,
+  exit_status,
   goodput,
   lora,
   models,
@@ -25,6 +26,7 @@ from recjax import (
 )
 from recjax import config as config_lib
 from recjax import state as state_lib
+from recjax import workdir as workdir_lib
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate_best
@@ -32,7 +34,6 @@ from recjax.models import pretrained
 from recjax.recommend import Recommender, recommend_file
 from recjax.report import report_run
 from recjax.stages import train_stages
-from recjax.train import check_workdir
 
 log = logging.getLogger('recjax')
 
@@ -116,13 +117,18 @@ def _best_params(config: config_lib.Config, workdir: epath.Path, dataset: Datase
     raise ValueError(f'{workdir} must hold the checkpoints of a run; it has none. Set --workdir')
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config, dataset.vocabulary.space, tx, mesh)
-  with checkpoint_lib.Checkpoints(workdir, read_only=True) as checkpoints:
+
+  def choose(checkpoints: checkpoint_lib.Checkpoints) -> int:
     step = checkpoints.best_step()
     if step is None:
       raise ValueError(f'{checkpoints.folder} must hold a whole checkpoint; it has none')
-    meta = checkpoints.meta(step)
-    checkpoint_lib.check_tokens(meta, dataset, checkpoints.folder)
-    return checkpoints.restore_params(step, abstract.params), step
+    return step
+
+  def read(checkpoints: checkpoint_lib.Checkpoints, step: int):
+    checkpoint_lib.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
+    return jax.block_until_ready(checkpoints.restore_params(step, abstract.params)), step
+
+  return checkpoint_lib.read_run(workdir, choose, read)
 
 
 def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
@@ -134,6 +140,13 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
       '--mode=export must be told --out=FOLDER and --config.model.pretrained, the folder that training '
       'began with: its config.json and tokenizer files are copied'
     )
+  if mode == 'recommend':
+    config_lib.check(
+      1 <= _K.value <= config.eval.beams,
+      f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams',
+      _K.value,
+      'eval.beams',
+    )
   mesh = sharding.make_mesh(config.mesh)
   log.info(
     'process %d of %d, %d devices (%s), mesh %s, workdir %s',
@@ -141,11 +154,13 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
     *(jax.devices()[0].device_kind, dict(mesh.shape), workdir),
   )
   if mode == 'train':
-    check_workdir(config, workdir)
+    workdir_lib.check_run(config, workdir)
+  elif mode != 'prepare':
+    workdir_lib.check_use(config, workdir)
   if mode != 'prepare':
     compilation_cache.keep(config, workdir)
   models.check_model(config.model)  # before the data are prepared
-  with goodput.phase('preparation'):
+  with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = _prepared(config)
     distributed.barrier('data prepared')
   if mode == 'prepare':
@@ -167,11 +182,14 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
       paths = (_HISTORIES.value, _OUT.value)
       recommend_file(recommender, params, dataset, *paths, _K.value, _SKIP.value)
     else:
-      evaluate_best(config, workdir, dataset, recommender, params, step)
+      with watchdog.expect('the full evaluation', 0):
+        evaluate_best(config, workdir, dataset, recommender, params, step)
   if mode != 'recommend' and distributed.is_host0():
     goodput.write()
-    with goodput.phase('report'):
-      report_run(config, workdir, dataset, state_lib.num_params(config, dataset.vocabulary.space))
+    with goodput.phase('report'), watchdog.expect('the report', 0):
+      trained = workdir_lib.config_of(workdir) or config
+      num_params = state_lib.num_params(trained, dataset.vocabulary.space)
+      report_run(trained, workdir, dataset, num_params)
   distributed.barrier('done')
   log.info('done')
 
@@ -202,6 +220,8 @@ def main(argv: list[str]) -> None:
   try:
     config = config_lib.from_config_dict(_CONFIG.value)
     distributed.initialize(config.hosts)
+    if jax.process_count() == 1:
+      preemption.exit_on_sigterm()  # anew: JAX may have put its own in place, which tells nobody
     set_up_logging(jax.process_index())
     workdir = epath.Path(_WORKDIR.value or _default_workdir(flags.FLAGS['config'].config_filename))
     started_as = {'mode': _MODE.value, 'workdir': str(workdir)}
@@ -212,7 +232,8 @@ def main(argv: list[str]) -> None:
   except (Exception, KeyboardInterrupt) as error:
     is_message = isinstance(error, (ValueError, OSError, FloatingPointError)) and _is_ours(error)
     text = f'{type(error).__name__}: {error}'.rstrip(': ')
-    watchdog.fail(text, '' if is_message else f'\n{traceback.format_exc()}')
+    status = exit_status.HUNG if isinstance(error, TimeoutError) and is_message else 1
+    watchdog.fail(text, '' if is_message else f'\n{traceback.format_exc()}', status)
     if not is_message:
       raise
     sys.exit(text)

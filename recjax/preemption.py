@@ -32,10 +32,31 @@ def _exit(*_) -> None:
   raise Preempted
 
 
+_calls = 0  # of `_agreed`: JAX's service wants a number that never falls
+_watch: 'Watch | None' = None  # the one around the steps that run now
+
+
+def _agreed() -> bool:
+  """Whether it is time to leave; True at the same call of every one of several processes."""
+  global _calls
+  _calls += 1
+  return multihost_utils.reached_preemption_sync_point(_calls)
+
+
+def check() -> None:
+  """Ends work that is repeated by a restart, such as an evaluation, where the machine is taken away.
+
+  Several processes must call it equally often. A single one that is in no `Watch` ends by itself.
+
+  Raises:
+    Preempted: SIGTERM came.
+  """
+  if _agreed() if jax.process_count() > 1 else _watch is not None and _watch.reached():
+    raise Preempted
+
+
 class Watch:
   """Asks after each step whether to save and leave; a context manager around the steps."""
-
-  _calls = 0  # of all watches of the process: JAX's service wants a number that never falls
 
   def __init__(self):
     self._is_alone = jax.process_count() == 1
@@ -48,17 +69,18 @@ class Watch:
     Every process must call it once after each step. With several processes the answer comes up to a few
     seconds after the signal, which any one of them may have received.
     """
-    if self._is_alone:
-      return self._is_requested
-    Watch._calls += 1
-    return multihost_utils.reached_preemption_sync_point(Watch._calls)
+    return self._is_requested if self._is_alone else _agreed()
 
   def __enter__(self) -> 'Watch':
+    global _watch
+    _watch = self
     if self._is_alone and threading.current_thread() is threading.main_thread():
       self._previous = signal.signal(signal.SIGTERM, self._request)
     return self
 
   def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    global _watch
+    _watch = None
     if self._previous is not None:
       signal.signal(signal.SIGTERM, self._previous)
     if self._is_requested and kind is None:  # it came after the last step was asked about

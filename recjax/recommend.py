@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 import json
 import logging
+import math
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -12,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recjax import config as config_lib
-from recjax import lora, sharding, watchdog
+from recjax import lora, preemption, sharding, watchdog
 from recjax import state as state_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
@@ -96,6 +97,7 @@ class Recommender:
     bar = tqdm(total=U, desc=progress, unit=' users', disable=not is_shown, leave=False)
     with bar, jax.set_mesh(self._mesh):
       for start in range(0, U, B):
+        preemption.check()
         users = order[start : start + B]
         prompts = [self._prompt(histories[u], known[u] if known else {}) for u in users]
         with watchdog.expect(f'ranking users {start} to {start + B} of {U}', self._seconds):
@@ -165,6 +167,8 @@ def read_histories(
 ) -> list[Row]:
   """Lines of JSON, each an object with `history`: raw item ids, oldest first; other keys are kept.
 
+  An id that the log has as a number may be a number here.
+
   Args:
     path: the file.
     dataset: for its catalogue.
@@ -179,17 +183,19 @@ def read_histories(
   events = {name: i for i, name in enumerate(dataset.event_names)}
   index = {item['id']: i for i, item in enumerate(dataset.items)}
   rows = []
-  for n, line in enumerate(epath.Path(path).read_text().splitlines(), 1):
+  # Not splitlines: JSON's strings may hold characters that it takes for ends of lines.
+  for n, line in enumerate(epath.Path(path).read_bytes().split(b'\n'), 1):
     if not line.strip():
       continue
     try:
-      row = json.loads(line)
-    except json.JSONDecodeError as e:
+      row = json.loads(line.decode('utf-8-sig'))
+    except ValueError as e:
       raise ValueError(f'{path}:{n}: a line must be a JSON object; {e}') from e
     if not isinstance(row, dict) or not isinstance(row.get('history'), list):
       raise ValueError(
-        f'{path}:{n}: a line must be an object with a list "history"; got {line[:80]}'
+        f'{path}:{n}: a line must be an object with a list "history"; got {line[:80]!r}'
       )
+    row['history'] = [str(i) if type(i) is int else i for i in row['history']]
     if skip_unknown:
       row = _without_unknown(row, index, columns)
     items = _indices(row['history'], index, 'item', 'in the catalogue', f'{path}:{n}')
@@ -200,7 +206,7 @@ def read_histories(
         raise ValueError(f'{path}:{n}: {name} must be a list of one value an item of the history')
       if name == 'events':
         known[name] = _indices(values, events, 'event', 'one of the log', f'{path}:{n}')
-      elif all(isinstance(value, int | float) for value in values):
+      elif all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         known[name] = np.array(values, np.int64)
       else:
         raise ValueError(f'{path}:{n}: times must be numbers of seconds; got {str(values)[:80]}')
@@ -247,6 +253,9 @@ def recommend_file(
   skip_unknown: bool = False,
 ) -> None:
   """Reads histories, ranks items for each, and writes lines of JSON with `recommendations`."""
+  target = epath.Path(out)
+  if jax.process_index() == 0:
+    target.parent.mkdir(parents=True, exist_ok=True)
   rows = read_histories(histories, dataset, recommender.columns, skip_unknown)
   unknown = [len(row.fields['unknown']) for row in rows if 'unknown' in row.fields]
   if unknown:
@@ -269,7 +278,6 @@ def recommend_file(
     ]
     lines.append(json.dumps(row.fields | {'recommendations': ranked}))
   if jax.process_index() == 0:
-    target = epath.Path(out)
     partial = target.with_name(target.name + '.partial')
     partial.write_text('\n'.join(lines) + '\n')
     partial.replace(target)

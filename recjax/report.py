@@ -310,7 +310,7 @@ def report_run(
     for name, stage_config, folder in stages.plan(config, workdir)
   ]
   report = build_report(
-    config=config.to_dict(),
+    config=config.to_dict() | {name: results[name] for name in ('eval',) if name in results},
     commit=code_commit(),
     versions=code_versions(),
     data=json.loads((dataset.folder / 'interactions' / 'statistics.json').read_text()),

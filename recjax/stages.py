@@ -16,6 +16,8 @@ import jax
 from recjax import config as config_lib
 from recjax import optim
 from recjax import state as state_lib
+from recjax import workdir as workdir_lib
+from recjax.checkpoint import Checkpoints
 from recjax.data.dataset import Dataset
 from recjax.recommend import Recommender
 from recjax.train import train
@@ -79,10 +81,19 @@ def train_stages(
       state_lib.abstract_state(stage_config, dataset.vocabulary.space, tx, mesh)
     except ValueError as error:
       raise ValueError(f'stage {name}: {error}' if name else str(error)) from error
-  for name, stage_config, folder in stages[:-1]:
-    log.info('stage %s, %d steps', name, stage_config.num_train_steps)
-    train(stage_config, folder, dataset, recommender, mesh)
-  name, stage_config, folder = stages[-1]
-  if name:
-    log.info('stage %s, %d steps', name, stage_config.num_train_steps)
-  return train(stage_config, folder, dataset, recommender, mesh)
+  workdir_lib.check_run(config, workdir)
+  for name, stage_config, folder in stages[_first_to_do(stages) :]:
+    if name:
+      log.info('stage %s, %d steps', name, stage_config.num_train_steps)
+    run = config if folder == workdir else None
+    best = train(stage_config, folder, dataset, recommender, mesh, run)
+  return best
+
+
+def _first_to_do(stages: list[tuple[str, config_lib.Config, epath.Path]]) -> int:
+  """The latest stage that has begun: what is before it is finished, and need not be there any more."""
+  for n in range(len(stages) - 1, 0, -1):
+    with Checkpoints(stages[n][2], read_only=True) as checkpoints:
+      if checkpoints.steps:
+        return n
+  return 0

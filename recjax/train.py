@@ -4,7 +4,6 @@ import collections
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import json
 import logging
 from typing import Any
 
@@ -27,10 +26,11 @@ from recjax import (
   watchdog,
 )
 from recjax import state as state_lib
+from recjax import workdir as workdir_lib
 from recjax.checkpoint import Checkpoints, Meta
 from recjax.data import loader, mixture
 from recjax.data.dataset import Dataset
-from recjax.evaluate import evaluate, sample_rows
+from recjax.evaluate import evaluate, headline, sample_rows
 from recjax.profile import Profiler
 from recjax.progress import Progress
 from recjax.recommend import Recommender
@@ -39,41 +39,6 @@ from recjax.train_step import jit_train_step
 from recjax.writer import Writer
 
 log = logging.getLogger(__name__)
-
-# What a workdir belongs to: a run with other values here is another run. (What the stream is made of is
-# checked against the checkpoints, by fingerprint.)
-IDENTITY = ('data', 'sids', 'model')
-LOCATIONS = ('raw_dir', 'prepared_dir', 'download', 'download_url', 'table', 'extend')
-HOW_TO_COMPUTE = ('compute_dtype', 'remat', 'scan_unroll', 'attention')
-
-
-def check_workdir(config: config_lib.Config, workdir: epath.Path) -> None:
-  """Raises a ValueError that names what differs, where a workdir belongs to another config."""
-  path = workdir / 'config.json'
-  if not path.exists():
-    return
-  old = json.loads(path.read_text())
-  different = [
-    f'{section}.{name} ({old.get(section, {}).get(name)!r} there, {value!r} here)'
-    for section in IDENTITY
-    for name, value in json.loads(json.dumps(config.to_dict()[section])).items()
-    if old.get(section, {}).get(name) != value and name not in LOCATIONS + HOW_TO_COMPUTE
-  ]
-  if different:
-    raise ValueError(
-      f'workdir {workdir} belongs to another config; different are {", ".join(different)}. '
-      'Give a new --workdir, or set the old values'
-    )
-
-
-def _claim_workdir(config: config_lib.Config, workdir: epath.Path) -> None:
-  """Writes the config into the workdir; from now on it belongs to this config."""
-  check_workdir(config, workdir)
-  if distributed.is_host0():
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = workdir / 'config.json.partial'
-    partial.write_text(json.dumps(config.to_dict(), indent=2))
-    partial.replace(workdir / 'config.json')
 
 
 def _patience_is_out(evaluations: list, patience: int) -> bool:
@@ -108,8 +73,17 @@ def train(
   dataset: Dataset,
   recommender: Recommender,
   mesh: jax.sharding.Mesh,
+  run: config_lib.Config | None = None,
 ) -> tuple[Any, int]:
   """Trains until `num_train_steps` or until patience is out; the same call continues a killed run.
+
+  Args:
+    config: of the training.
+    workdir: of the training.
+    dataset: the prepared data.
+    recommender: the search.
+    mesh: the devices.
+    run: what the workdir is claimed for: the whole run, where this is a stage of it; None: the config.
 
   Returns:
     The parameters of the best checkpoint, on the mesh, and its step.
@@ -121,7 +95,6 @@ def train(
   abstract = state_lib.abstract_state(config, space, tx, mesh)
   log.info('parameters\n%s', parameter_table.describe(abstract.params, mesh, abstract.opt_state))
   log.info('%s', optim.describe(abstract.params, config.optim))
-  _claim_workdir(config, workdir)  # nothing was written before, so bad input leaves no workdir
 
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
     latest = checkpoints.latest_step()
@@ -131,12 +104,13 @@ def train(
       place = _restored(config, dataset, checkpoints, latest, abstract, fingerprint)
     here = {'step': place.step, 'examples_seen': place.examples_seen, 'stream': fingerprint}
     distributed.check_same('place in the training', here | {'evaluations': place.evaluations})
+    # Nothing was written before, so bad input leaves no workdir.
+    workdir_lib.claim(run or config, workdir)
 
     steps = range(place.step + 1, config.num_train_steps + 1)
     parts = stream.batches(place.examples_seen, len(steps), host, hosts, config.loader)
     batches = _on_devices(parts, config.loader.device_buffer, mesh)
     train_step = jit_train_step(config, space, tx, stream.mixture.text_targets, abstract, mesh)
-    sample = sample_rows(dataset.num_rows('validation'), config.eval.eval_users, config.seed)
     with (
       preemption.Watch() as watch,
       Writer(workdir, place.step, enabled=distributed.is_host0()) as writer,
@@ -145,6 +119,11 @@ def train(
     ):
       goodput.training(workdir, place.step)
       progress = Progress(config, writer, stream.examples_per_batch)
+      if _is_to_evaluate(config, place):  # a preemption came before
+        results = _validate(config, dataset, recommender, place, writer)
+        if results is None:
+          raise preemption.Preempted
+        checkpoints.score(place.step, results)
       for step in watchdog.watched(steps, limits.phase_timeout, limits.step_timeout):
         if _patience_is_out(place.evaluations, config.eval.patience):
           break
@@ -156,21 +135,15 @@ def train(
           progress.step(step, place.examples_seen, metrics)
         place.step, place.examples_seen = step, place.examples_seen + stream.examples_per_batch
         checkpoints.check()
-        is_preempted = watch.reached()
-        is_evaluated = step == config.num_train_steps or step % config.eval_every_steps == 0
+        is_preempted, is_evaluated = watch.reached(), _is_to_evaluate(config, place)
         if is_evaluated or is_preempted or step % config.checkpoint_every_steps == 0:
           progress.flush()  # a checkpoint never holds parameters whose loss was not looked at
           results = None
-          if is_evaluated:
-            params = optim.averaged_params(place.state)
-            results = evaluate(recommender, params, dataset, 'validation', config.eval.ks, sample)
-            results = distributed.from_host0('validation', results)
-            log.info('step %d  validation %s', step, _headline(results))
-            place.evaluations = [*place.evaluations, (step, results)]
-            writer.write_evaluation(step, results)
+          if is_evaluated and not is_preempted:
+            results = _validate(config, dataset, recommender, place, writer)
+            is_preempted = results is None
           writer.flush()  # so that no checkpoint is newer than the metrics
-          code_space, seen = dataset.sids.code_space_hash, place.examples_seen
-          meta = Meta(seen, fingerprint, code_space, place.evaluations, config.to_dict())
+          meta = _meta(config, dataset, place, fingerprint)
           with _checkpointing(f'saving step {step}', limits):
             checkpoints.save(step, place.state, meta, results)
           goodput.write()
@@ -211,8 +184,15 @@ def _restored(
   """The place that a checkpoint of this workdir holds.
 
   Raises:
-    ValueError: it belongs to other tokens, another optimizer or another stream.
+    ValueError: it is of a later step than the last, or belongs to other tokens, another optimizer or another
+      stream.
   """
+  config_lib.check(
+    step <= config.num_train_steps,
+    f'num_train_steps must not be less than the {step} steps that {checkpoints.folder} holds',
+    config.num_train_steps,
+    'num_train_steps, or give a new --workdir',
+  )
   meta = checkpoints.meta(step)
   checkpoint_lib.check_tokens(meta, dataset, checkpoints.folder)
   checkpoint_lib.check_optimizer(meta, config.optim, checkpoints.folder)
@@ -244,6 +224,40 @@ def _initial_state(
   return state._replace(params=state.params | params)  # fresh adapters, where it had none
 
 
+def _is_to_evaluate(config: config_lib.Config, place: _Place) -> bool:
+  is_due = place.step == config.num_train_steps or place.step % config.eval_every_steps == 0
+  return place.step > 0 and is_due and all(step != place.step for step, _ in place.evaluations)
+
+
+def _validate(
+  config: config_lib.Config,
+  dataset: Dataset,
+  recommender: Recommender,
+  place: _Place,
+  writer: Writer,
+) -> dict[str, float] | None:
+  """Metrics of the sample of validation rows; None where the machine is taken away meanwhile."""
+  sample = sample_rows(dataset.num_rows('validation'), config.eval.eval_users, config.seed)
+  params = optim.averaged_params(place.state)
+  try:
+    results = evaluate(recommender, params, dataset, 'validation', config.eval.ks, sample)
+  except preemption.Preempted:
+    log.info('the evaluation of step %d is left to the restart', place.step)
+    return None
+  results = distributed.from_host0('validation', results)
+  log.info('step %d  validation %s', place.step, headline(results))
+  place.evaluations = [*place.evaluations, (place.step, results)]
+  writer.write_evaluation(place.step, results)
+  return results
+
+
+def _meta(
+  config: config_lib.Config, dataset: Dataset, place: _Place, fingerprint: dict[str, str]
+) -> Meta:
+  code_space = dataset.sids.code_space_hash
+  return Meta(place.examples_seen, fingerprint, code_space, place.evaluations, config.to_dict())
+
+
 @contextlib.contextmanager
 def _checkpointing(what: str, limits: config_lib.Hosts) -> Iterator[None]:
   """Time that goes into a checkpoint, and must end."""
@@ -261,10 +275,3 @@ def _on_devices(
     if len(queue) > ahead:
       yield queue.popleft()
   yield from queue
-
-
-def _headline(results: dict[str, float]) -> str:
-  return '  '.join(
-    f'{name} {results[name]:.4f} ± {results[name + "_stderr"]:.4f}'
-    for name in ('recall@5', 'recall@10', 'ndcg@10')
-  )

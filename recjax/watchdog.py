@@ -274,17 +274,18 @@ def describe(process: int) -> str:
   return f'process {process}' if _running is None else _running.describe(process)
 
 
-def fail(why: str, details: str = '') -> None:
-  """Ends this process, if it is one of several, and the others with it, at once and with status 1.
+def fail(why: str, details: str = '', status: int = 1) -> None:
+  """Ends this process, if it is one of several, and the others with it, at once.
 
   Python's own way out would wait for the others, which wait for this one.
 
   Args:
     why: what the others say, too.
     details: what this process alone adds.
+    status: of all of them.
   """
   if _running is not None and _running.is_shared:
-    _running.end(1, why, details)
+    _running.end(status, why, details)
 
 
 def stop() -> None:

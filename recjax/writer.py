@@ -72,9 +72,13 @@ class Writer:
     self._path = workdir / FILE
     self._is_local = '://' not in os.fspath(self._path)
     kept = [row for row in read_metrics(workdir) if row['step'] <= start_step]
-    self._lines = [json.dumps(row) + '\n' for row in kept]  # before the last; grows on a store only
-    self._size = sum(len(line.encode()) for line in self._lines)  # where the last line begins
-    self._replace(self._lines)
+    lines = [json.dumps(row) + '\n' for row in kept]
+    self._replace(lines)
+    if kept and kept[-1]['step'] == start_step:
+      self._row = kept[-1]
+      lines = lines[:-1]
+    self._lines = lines  # before the last; grows on a store only
+    self._size = sum(len(line.encode()) for line in lines)  # where the last line begins
     self._folder = workdir / FOLDER
     self._folder.mkdir(exist_ok=True)
     # tensorboardX's SummaryWriter writes in a thread, and waits for ever once that failed at a full disk.

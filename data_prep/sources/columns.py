@@ -242,8 +242,9 @@ def known(rows: Rows, items: Ids, catalogue: Collection[str], where: epath.Path)
 def times(rows: Rows, column: str) -> tuple[np.ndarray, int]:
   """A column of times as int64 `[N]` that grow with them, and how many of their units make a second.
 
-  Integers, and numbers if all are whole, are seconds; other numbers become millionths of a second. Dates and
-  timestamps count from 1970 in the unit that they are precise to.
+  Integers, and numbers if all are whole, are seconds; beyond 1e11, which seconds reach in the year 5138, they are
+  milliseconds, beyond 1e14 microseconds, beyond 1e17 nanoseconds. Other numbers become millionths of a second.
+  Dates and timestamps count from 1970 in the unit that they are precise to.
 
   Raises:
     ValueError: it holds neither integers, nor numbers, nor timestamps, nor dates of ISO 8601.
@@ -260,8 +261,18 @@ def times(rows: Rows, column: str) -> tuple[np.ndarray, int]:
     raise ValueError(f'{rows.path}: column {column} must hold times; got {values.type}')
   if values.type == pa.uint64():
     return _millionths(rows, column, values.cast(pa.float64(), safe=False))
-  unit = values.type.unit if pa.types.is_timestamp(values.type) else 's'
-  return values.cast(pa.int64()).to_numpy(), _TICKS[unit]
+  counts = values.cast(pa.int64()).to_numpy()
+  is_timestamp = pa.types.is_timestamp(values.type)
+  return counts, _TICKS[values.type.unit] if is_timestamp else _ticks_of(counts)
+
+
+def _ticks_of(counts: np.ndarray) -> int:
+  """The unit that whole numbers are too large for to be of any before it."""
+  largest = max(abs(int(counts.max())), abs(int(counts.min()))) if len(counts) else 0
+  for limit, unit in ((10**11, 's'), (10**14, 'ms'), (10**17, 'us')):
+    if largest < limit:
+      return _TICKS[unit]
+  return _TICKS['ns']
 
 
 def _millionths(rows: Rows, column: str, values: pa.ChunkedArray) -> tuple[np.ndarray, int]:
@@ -273,7 +284,8 @@ def _millionths(rows: Rows, column: str, values: pa.ChunkedArray) -> tuple[np.nd
   if not fits.all():
     row = int(np.argmin(fits))
     raise rows.refuse(row, f'{column} must be a time that 64 bits can hold', seconds[row])
-  return scaled.astype(np.int64), 1 if is_whole else _TICKS['us']
+  counts = scaled.astype(np.int64)
+  return counts, _ticks_of(counts) if is_whole else _TICKS['us']
 
 
 def numbers(rows: Rows, column: str) -> np.ndarray:

@@ -9,7 +9,8 @@ must be there. CSV is UTF-8 with commas and a header; cells in
 `"` may hold commas and line ends.
 
   ids         text or integers
-  time        integers, numbers, timestamps, or dates of ISO 8601, all rows alike
+  time        seconds (integers or numbers), milliseconds (integers beyond 1e11), timestamps, or dates of ISO 8601,
+              all rows alike
   rating      finite numbers; event: text or integers
   categories  text, 'Toys > Puzzles | Gifts' being two paths; in Parquet also a list of names (one path)
               or a list of such lists

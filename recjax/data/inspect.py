@@ -15,7 +15,7 @@ import numpy as np
 from recjax import config as config_lib
 from recjax.data import loader, mixture, packing
 from recjax.data.dataset import Dataset
-from recjax.data.tasks.base import Example
+from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
 
 
@@ -28,7 +28,7 @@ def make_stream(config: config_lib.Config) -> loader.Stream:
   folder = config.prepared_folder
   config_lib.check(
     (folder / 'sids').exists(),
-    f'{folder} must hold prepared data; run recjax.main with --mode=prepare first',
+    f'{folder} must hold prepared data; run recjax.main with this config and --mode=prepare first',
     str(folder),
     'data.prepared_dir',
   )
@@ -68,12 +68,14 @@ def describe(
     task: a component's or a task's name, to show no other.
 
   Raises:
-    ValueError: the mixture has no such component.
+    ValueError: the mixture has no such component, or draws none any more.
   """
-  names = {part.name for part in stream.mixture.parts}
-  names |= {part.component.task for part in stream.mixture.parts}
+  parts = [p for p in stream.mixture.parts if _is_drawn(p.component, examples_seen)]
+  names = {part.name for part in parts} | {part.component.task for part in parts}
   if task is not None and task not in names:
-    raise ValueError(f'--task must be one of {", ".join(sorted(names))}; got {task!r}')
+    raise ValueError(
+      f'--task must be drawn from example {examples_seen} on: {", ".join(sorted(names))}; got {task!r}'
+    )
   vocabulary = stream.mixture.corpus.dataset.vocabulary
   W, group, shown = stream.plan.examples, examples_seen // stream.plan.examples, 0
   while shown < count:
@@ -91,6 +93,11 @@ def describe(
           f'segment {segments_R[row]}{left_out}\n{_text(example, vocabulary)}\n{_ids(example)}'
         )
     group += 1
+
+
+def _is_drawn(component: Component, examples_seen: int) -> bool:
+  later = [weight for border, weight in component.schedule if border > examples_seen]
+  return max([component.weight_at(examples_seen), *later]) > 0
 
 
 def _text(example: Example, vocabulary: Vocabulary) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import dataclasses
+import signal
 
 import grain
 import numpy as np
@@ -56,8 +57,13 @@ class Stream:
     dataset = grain.MapDataset.range(steps).map(assemble).to_iter_dataset(options)
     if loader.workers:
       workers = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=loader.buffer)
-      dataset = dataset.mp_prefetch(workers)
+      dataset = dataset.mp_prefetch(workers, _leave_sigterm_to_the_parent)
     return iter(dataset)
+
+
+def _leave_sigterm_to_the_parent(*_) -> None:
+  """In a reading process: launchers signal whole groups, and the parent still needs batches to save at."""
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def make_stream(config: config_lib.Config, dataset: Dataset) -> Stream:

@@ -216,7 +216,7 @@ def build(config: config_lib.Config, dataset: Dataset) -> Mixture:
     check(
       not lacks,
       f'task {component.task!r} must have {", ".join(sorted(component.needs))}; the data in '
-      f'{dataset.folder} have no {", ".join(lacks)}',
+      f'{dataset.folder} have no {", ".join(lacks)}; where --mode=prepare with this config does not make them, drop the task',
       component.weight,
       f'mixture.{name}.weight',
     )

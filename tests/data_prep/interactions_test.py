@@ -66,6 +66,8 @@ def test_clean_equals_brute_force(seed):
     by_user[str(log.users[n])].append((int(log.times[n]), n, str(log.items[n])))
   cleaned = interactions.clean(log, 4, 'drop')
   assert cleaned.duplicates == len(triples) - len(first) > 0
+  lost = (len({triples[n][i] for n in first}) - len({triples[n][i] for n in kept}) for i in (0, 1))
+  assert cleaned.below_k_core == (*lost, len(first) - len(kept))
   assert cleaned.user_ids == sorted(by_user)
   assert cleaned.item_ids == sorted({str(log.items[n]) for n in kept})
   for u, user in enumerate(cleaned.user_ids):

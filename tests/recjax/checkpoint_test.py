@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from recjax import checkpoint_folder
-from recjax.checkpoint import METRIC, Checkpoints, Meta
+from recjax.checkpoint import METRIC, Checkpoints, Meta, read_run
 from recjax.state import TrainState
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -175,11 +175,12 @@ def test_a_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, caplog):
   (folder / '5/checksums.json').unlink()
   (folder / '6.orbax-checkpoint-tmp/params').mkdir(parents=True)  # one before Orbax was done
   assert latest(workdir) == 4
-  assert 'checkpoint 5 in' in caplog.text
-  assert 'its save was cut off' in caplog.text
+  assert not caplog.text  # to a reader it may be under way
   assert (folder / '6.orbax-checkpoint-tmp').exists()  # reading changes nothing
   with Checkpoints(workdir, 2) as checkpoints:
     assert checkpoints.latest_step() == 4
+    assert 'checkpoint 5 in' in caplog.text
+    assert 'its save was cut off' in caplog.text
     assert not (folder / '6.orbax-checkpoint-tmp').exists()
     checkpoints.save(5, state(5), META, None)
   assert latest(workdir) == 5
@@ -189,6 +190,50 @@ def test_a_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, caplog):
   shutil.copytree(folder / '4', first / '4')
   (first / '4/checksums.json').unlink()
   assert latest(tmp_path / 'first') is None
+
+
+def test_readers_follow_a_run_that_trains_on(tmp_path):
+  """What they chose is removed while they choose, and again while they read."""
+  save(tmp_path, [0.1], max_to_keep=1)
+  read = []
+
+  def choose(checkpoints):
+    if not read:
+      with Checkpoints(tmp_path, 1) as run:
+        run.save(2, state(2), META, {METRIC: 0.2})  # 1 goes
+    return checkpoints.best_step()
+
+  def restore(checkpoints, step):
+    read.append(step)
+    if len(read) == 1:
+      with Checkpoints(tmp_path, 1) as run:
+        run.save(3, state(3), META, {METRIC: 0.3})  # 2 goes
+    return checkpoints.restore_params(step, jax.eval_shape(lambda: state(0).params))
+
+  params = read_run(tmp_path, choose, restore)
+  assert read == [2, 3]
+  assert float(params['a'][0]) == 3.0
+
+
+def test_damage_is_no_progress(tmp_path):
+  save(tmp_path, [0.1, 0.2])
+  shutil.rmtree(tmp_path / 'checkpoints/2')
+  assert read_run(tmp_path, Checkpoints.latest_step, lambda _, step: step) == 1
+  shutil.rmtree(tmp_path / 'checkpoints/1')
+  with pytest.raises(ValueError, match=r'every one is damaged \(1: the folder is missing; 2:'):
+    read_run(tmp_path, Checkpoints.best_step, lambda _, step: step)
+
+
+def test_a_score_may_come_later(tmp_path):
+  save(tmp_path, [0.3, None])
+  with Checkpoints(tmp_path, 2) as checkpoints:
+    assert checkpoints.best_step() == 1
+    checkpoints.score(2, {METRIC: 0.4})
+  for file in ('index.json', None):  # also where the index is lost
+    with Checkpoints(tmp_path, 2) as checkpoints:
+      assert checkpoints.best_step() == 2
+    if file:
+      (tmp_path / 'checkpoints' / file).unlink()
 
 
 def test_a_kill_between_the_checksums_and_the_index_loses_nothing(tmp_path, caplog):

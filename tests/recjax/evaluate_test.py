@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 from flax import nnx
 import numpy as np
@@ -41,6 +42,18 @@ def test_batches_and_meshes_change_no_ranking(tiny_world):
   hits = [targets[u] in items[u, :10] for u in users]
   assert metrics['recall@10'] == pytest.approx(np.mean(hits))
   assert metrics['recall@10_stderr'] == pytest.approx(np.std(hits, ddof=1) / np.sqrt(45))
+
+
+def test_a_target_that_is_absent_is_found_at_no_cut_off(tiny_world):
+  _, dataset = tiny_world
+  _, targets = dataset.histories_and_targets('test')
+  search = types.SimpleNamespace(
+    columns=(), rank=lambda *_: (np.stack([targets[:4], -1 - targets[:4]], 1)[:, ::-1], None)
+  )
+  found = evaluate(search, None, dataset, 'test', (1, 2, 10), np.arange(4), False)
+  assert [found[f'recall@{k}'] for k in (1, 2, 10)] == [0.0, 1.0, 1.0]
+  search.rank = lambda *_: (np.full((4, 2), -1), None)
+  assert evaluate(search, None, dataset, 'test', (1, 10), np.arange(4), False)['recall@10'] == 0.0
 
 
 def test_the_sample_is_fixed_by_the_seed():

@@ -150,6 +150,17 @@ def test_a_killed_process_stays_in_the_file_and_the_next_one_is_added(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['goodput.json']
 
 
+def test_a_file_that_cannot_be_written_ends_no_run(tmp_path, caplog):
+  record = goodput.Record(tmp_path / 'gone', goodput.Clock())
+  record.training(tmp_path / 'gone', 0)
+  for step in (1, 2):
+    record.done(step)
+    record.write()
+  record.close('done')
+  [warning] = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+  assert 'goodput.json is not up to date' in warning and 'training goes on' in warning
+
+
 def test_a_damaged_file_is_put_aside_with_a_warning(tmp_path, caplog):
   (tmp_path / 'goodput.json').write_text('{"processes": [{"seconds"')
   with caplog.at_level(logging.WARNING):

@@ -159,13 +159,17 @@ def test_histories_become_ranked_items(folder, finished):
   [
     ('--config.modle.width=3', "unknown config field: 'modle'"),
     ('--config.batch_size=-4', 'batch_size must be positive; got -4. Set --config.batch_size'),
+    ('--mode=recommend --histories=h --out=o --k=41', 'from 1 to the 20 items'),
+    ('--mode=recommend --histories=h --out=o --k=-3', '--k must be from 1 to'),
     ('--mode=evaluate', 'must hold the checkpoints of a run; it has none. Set --workdir'),
   ],
 )
 def test_bad_flags_end_at_once_with_one_message(folder, finished, flag, message):
   del finished  # the data are prepared
   workdir = folder / 'refused'
-  code, output = run(f'--config.data.prepared_dir={folder / "data"}', f'--workdir={workdir}', flag)
+  code, output = run(
+    f'--config.data.prepared_dir={folder / "data"}', f'--workdir={workdir}', *flag.split()
+  )
   assert code == 1
   assert message in output
   assert 'Traceback' not in output

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import types
 
 from flax import nnx
 import numpy as np
@@ -123,6 +124,7 @@ def test_histories_of_a_file_with_times_and_events(noted, tmp_path):
     ({'history': [['i03']]}, r'every item must be in the catalogue'),
     ({'history': ['i03'], 'times': [1, 2]}, r'times must be a list of one value an item'),
     ({'history': ['i03'], 'times': ['noon']}, r'times must be numbers of seconds'),
+    ({'history': ['i03'], 'times': [float('nan')]}, r'h.jsonl:1: times must be numbers of seconds'),
     (
       {'history': ['i03'], 'events': ['look']},
       r"every event must be one of the log; 'look' is not",
@@ -133,6 +135,22 @@ def test_bad_histories_are_named(noted, tmp_path, row, message):
   dataset: Dataset = noted[1]
   with pytest.raises(ValueError, match=message):
     read_histories(write(tmp_path, **row), dataset, ('events', 'times'))
+
+
+def test_lines_end_where_json_lines_do(noted, tmp_path):
+  path = tmp_path / 'h.jsonl'
+  path.write_bytes('\ufeff{"history": ["i03"], "note": "a\u2028b"}\r\n\n{"history": []}'.encode())
+  first, second = read_histories(path, noted[1])
+  assert (first.items.tolist(), first.fields['note']) == ([3], 'a\u2028b')
+  assert not len(second.items)
+
+
+def test_ids_may_be_numbers(tmp_path):
+  dataset = types.SimpleNamespace(items=[{'id': str(n)} for n in range(20)], event_names=())
+  path = write(tmp_path, history=[7, '3', 1.0, 9999])
+  (row,) = read_histories(path, dataset, skip_unknown=True)
+  assert row.items.tolist() == [7, 3]
+  assert row.fields['unknown'] == [1.0, '9999']
 
 
 def test_items_that_are_gone_may_be_left_out(noted, tmp_path):

@@ -102,6 +102,14 @@ def test_a_stage_has_its_own_fields_and_else_those_of_the_run(tiny_world, tmp_pa
     dataclasses.replace(config, stages={'one': Stage(num_train_steps=1, mixture=('other',))})
 
 
+def test_a_workdir_without_stages_is_no_finished_run_of_stages(tiny_world, tmp_path):
+  config, dataset = staged(tiny_world)
+  recommender = Recommender(config, dataset, sharding.make_mesh(config.mesh))
+  run(dataclasses.replace(config, stages={}, num_train_steps=3), dataset, tmp_path, recommender)
+  with pytest.raises(ValueError, match=r"stages \(\[\] there, \['sid_rows', 'all'\] here"):
+    run(config, dataset, tmp_path, recommender)
+
+
 def test_a_later_stage_with_a_wrong_group_stops_the_run_before_the_first(tiny_world, tmp_path):
   config, dataset = staged(tiny_world)
   wrong = Stage(num_train_steps=3, groups={'codes': Group(pattern='tables/codes')})

@@ -1,8 +1,8 @@
 """Training: restarts, accumulation, meshes, and what stops a run."""
 
 import dataclasses
-import json
 import re
+import signal
 
 from etils import epath
 import jax
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
-from recjax import lora, sharding
+from recjax import lora, preemption, sharding
+from recjax import train as train_lib
 from recjax.data import loader
 from recjax.recommend import Recommender
-from recjax.train import check_workdir, train
+from recjax.train import train
 from recjax.writer import read_metrics
 from tests import saved
 
@@ -151,20 +152,53 @@ def test_adapters_start_at_a_run_without_and_are_merged_for_one_without(tiny_wor
   assert metrics[0]['validation/recall@10'] == metrics[1]['validation/recall@10']
 
 
-def test_a_workdir_belongs_to_its_config(tiny_world, tmp_path):
+def test_bad_input_leaves_no_workdir(tiny_world, tmp_path):
   config, dataset = tiny_world
   workdir = epath.Path(tmp_path)
   too_many_hosts = with_(config, batch_size=16, grad_accumulation=16)
   with pytest.raises(ValueError, match=r'multiple of the batch shards x grad_accumulation \(128\)'):
     run(too_many_hosts, dataset, workdir / 'new')
+  missing = with_(config.checkpoint, init_from=str(tmp_path / 'nothing'))
+  with pytest.raises(ValueError, match=r'checkpoint.init_from must be the workdir of a run'):
+    run(with_(config, checkpoint=missing), dataset, workdir / 'new')
   assert not (workdir / 'new').exists()  # bad input claims nothing
-  workdir.joinpath('config.json').write_text(json.dumps(config.to_dict()))
-  check_workdir(with_(config, batch_size=32, data=with_(config.data, raw_dir='/else')), workdir)
-  other = with_(config, model=with_(config.model, width=32))
+
+
+def test_an_evaluation_that_a_preemption_ends_is_made_up_for(tiny_world, tmp_path, monkeypatch):
+  config, dataset = tiny_world
+  config = with_(config, eval_every_steps=3, eval=with_(config.eval, eval_users=16))
+  straight = run(config, dataset, tmp_path / 'straight')
+  evaluate = train_lib.evaluate
+
+  def is_preempted(*_):
+    signal.raise_signal(signal.SIGTERM)
+    preemption.check()
+
+  for _ in range(2):  # at step 3, and again when it is made up for
+    monkeypatch.setattr(train_lib, 'evaluate', is_preempted)
+    with pytest.raises(preemption.Preempted):
+      run(config, dataset, tmp_path / 'preempted')
+    assert saved.scores(tmp_path / 'preempted') == {3: None}
+  monkeypatch.setattr(train_lib, 'evaluate', evaluate)
+  got = run(config, dataset, tmp_path / 'preempted')
+  assert_trees(np.testing.assert_array_equal, straight, got)
+  assert saved.scores(tmp_path / 'preempted') == saved.scores(tmp_path / 'straight')
+  rows = [read_metrics(tmp_path / name) for name in ('straight', 'preempted')]
+  names = ('step', 'loss', 'validation/recall@10')
+  one, other = ([{n: row.get(n) for n in names} for row in table] for table in rows)
+  assert one == other
+
+
+def test_fewer_steps_than_there_are_leave_the_workdir_as_it_is(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  config = with_(config, eval=with_(config.eval, eval_users=16, ks=(10,)))
+  run(with_(config, num_train_steps=4), dataset, tmp_path)
+  before = (tmp_path / 'config.json').read_text()
   with pytest.raises(
-    ValueError, match=r'belongs to another config.*model.width \(16 there, 32 here'
+    ValueError, match=r'not be less than the 4 steps that .*got 3.*num_train_steps'
   ):
-    check_workdir(other, workdir)
+    run(with_(config, num_train_steps=3), dataset, tmp_path)
+  assert (tmp_path / 'config.json').read_text() == before
 
 
 def test_patience_stops_a_run_that_gets_no_better(tiny_world, tmp_path, monkeypatch):

@@ -181,6 +181,24 @@ def test_times_in_every_spelling(tmp_path):
 
 
 @pytest.mark.parametrize(
+  ('cells', 'per_second'),
+  [
+    (('1514851200', '-5'), 1),
+    (('99999999999', '0'), 1),
+    (('1514851200000', '5'), 10**3),
+    (('1514851200000.0', '5'), 10**3),
+    (('1514851200000000', '5'), 10**6),
+    (('1514851200000000000', '5'), 10**9),
+  ],
+)
+def test_whole_numbers_too_large_for_seconds_are_of_a_smaller_unit(tmp_path, cells, per_second):
+  path = csv(tmp_path, 'user,time\n' + ''.join(f'u,{cell}\n' for cell in cells))
+  got, ticks = columns.times(columns.read(path, ('time',), {}), 'time')
+  assert ticks == per_second
+  assert got.tolist() == [int(float(cell)) for cell in cells]
+
+
+@pytest.mark.parametrize(
   ('cells', 'row', 'got'),
   [
     (('1', '2', 'x'), 4, "'x'"),

@@ -44,7 +44,7 @@ def test_examples_are_shown_where_they_are_packed(stream):
 def test_one_task_alone_and_an_unknown_one(stream):
   texts = list(inspect.describe(stream, 40, 3, 'mim'))
   assert all('  mim  ' in text and '<mask>' in text for text in texts)
-  with pytest.raises(ValueError, match=r"--task must be one of .*; got 'nothing'"):
+  with pytest.raises(ValueError, match=r"--task must be drawn from .*; got 'nothing'"):
     next(inspect.describe(stream, 0, 1, 'nothing'))
 
 
@@ -87,6 +87,7 @@ def test_two_real_processes_write_the_halves_of_one_stream(tmp_path):
 def test_unprepared_data_are_named(tmp_path):
   config = rated_world.make_config(tmp_path)
   with pytest.raises(
-    ValueError, match=r'must hold prepared data; run recjax.main with --mode=prepare'
+    ValueError,
+    match=r'must hold prepared data; run recjax.main with this config and --mode=prepare',
   ):
     inspect.make_stream(config)
