@@ -62,7 +62,7 @@ class Stream:
 
 
 def _leave_sigterm_to_the_parent(*_) -> None:
-  """In a reading process: launchers signal whole groups, and the parent still needs batches to save at."""
+  """In a reading process, once it runs: launchers signal whole groups, and the parent needs batches to save at."""
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 

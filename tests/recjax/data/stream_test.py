@@ -69,10 +69,12 @@ def test_a_restart_at_every_group_border_continues(stream):
 
 def test_reading_processes_give_the_same_batches(stream):
   flags.FLAGS.mark_as_parsed()  # as `app.run` has done in a run; grain asks for flags of its own
-  alone = list(stream.batches(0, 3, 0, 1, Loader()))
-  batches = stream.batches(0, 3, 0, 1, Loader(workers=2, buffer=2))
+  alone = list(stream.batches(0, 9, 0, 1, Loader()))
+  batches = stream.batches(0, 9, 0, 1, Loader(workers=2, buffer=1))
   for n, (expected, got) in enumerate(zip(alone, batches, strict=True)):
-    if n == 0:  # a launcher signals whole groups; what is to be saved needs further batches
+    if (
+      n == 1
+    ):  # both run. A launcher signals whole groups; what is to be saved needs further batches.
       readers = multiprocessing.active_children()
       assert len(readers) == 2
       for reader in readers:
