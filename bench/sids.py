@@ -20,6 +20,7 @@ from etils import epath
 from ml_collections import config_flags
 import numpy as np
 
+from bench.circumstances import circumstances, write
 from data_prep import files, prepare
 from recjax import config as config_lib
 from recjax import sharding
@@ -34,7 +35,6 @@ _SCRATCH = flags.DEFINE_string('scratch', None, 'A folder for everything made.',
 _LETTER = flags.DEFINE_string('letter', None, "LETTER's table of the catalogue, JSON.")
 _TRAIN = flags.DEFINE_boolean('train', False, 'Train on each, alike.')
 _USERS = flags.DEFINE_integer('users', 4000, 'Test users of the sample.')
-_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
 
 QUANTIZERS = ('residual_kmeans', 'rqvae')
 SOURCES = ('text', 'cooccurrence', 'both')
@@ -137,8 +137,7 @@ def main(_) -> None:
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:
     print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-  if _OUT.value:
-    epath.Path(_OUT.value).write_text(json.dumps(results, indent=2))
+  write({'circumstances': circumstances(), 'variants': results})
 
 
 if __name__ == '__main__':
