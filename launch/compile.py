@@ -20,7 +20,7 @@ from typing import Any
 # Before jax is loaded: the programs are made here, for chips that are not.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
-from absl import app, flags
+from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
@@ -93,6 +93,7 @@ def table(pattern: str) -> None:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'arguments must be flags; got {argv[1:]}')
+  logging.set_verbosity(logging.WARNING)
   if _TABLE.value:
     table(_CELLS.value)
     return
