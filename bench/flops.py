@@ -8,14 +8,18 @@ in the model FLOPs utilisation of PaLM (arXiv 2204.02311, appendix B). A packed 
 from recjax.models.gemma import DecoderConfig
 from recjax.models.t5 import T5Config
 
-# NVIDIA's data sheets (SXM parts, without sparsity) and Google Cloud's pages of its TPUs.
+# NVIDIA's data sheets (SXM where nothing is said, without sparsity) and Google Cloud's pages of its TPUs, by
+# what JAX calls them; the first name found counts.
 _PEAKS = {
+  'H200 NVL': 835e12,
+  'H100 NVL': 835e12,
+  'H100 PCIe': 756e12,
   'H200': 989e12,
   'H100': 989e12,
   'A100': 312e12,
   'TPU v4': 275e12,
   'TPU v5 lite': 197e12,
-  'TPU v5p': 459e12,
+  'TPU v5': 459e12,  # v5p
   'TPU v6 lite': 918e12,
 }
 

@@ -125,7 +125,9 @@ class Ours:
   """
 
   def __init__(self, config: config_lib.Config, space: TokenSpace, lengths: tuple[int, ...]):
-    self.mesh = sharding.make_mesh(config.mesh)
+    self.mesh = sharding.make_mesh(
+      config.mesh, jax.devices()[:1]
+    )  # as the peer, the ceiling, the peak
     self.batch = sharding.host_rows(_batch(lengths, space.size), self.mesh)
     tx = optim.optimizer(config.optim, config.num_train_steps)
     abstract = state_lib.abstract_state(config, space, tx, self.mesh)

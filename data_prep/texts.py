@@ -12,7 +12,7 @@ import tqdm
 from data_prep import chat
 from recjax import config as config_lib
 from recjax.data import vocabulary
-from recjax.models.pretrained import read_config, tokenizer_size
+from recjax.models.pretrained import read_config, text_pieces
 
 MODEL = 'spiece.model'
 FAST = 'tokenizer.json'
@@ -117,7 +117,7 @@ def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) ->
   name, file = next(iter(pretrained_files(pretrained).items()))
   source = epath.Path(pretrained)
   hf = read_config(source).hf
-  size = tokenizer_size(source, hf['vocab_size'])
+  size = text_pieces(source, hf['vocab_size'])
   eos_id = hf['eos_token_id']
   eos_id = eos_id[0] if isinstance(eos_id, list) else eos_id
   bos_id = hf.get('bos_token_id')

@@ -24,7 +24,7 @@ from recjax import state as state_lib
 from recjax.data import loader, packing
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
-from recjax.models.pretrained import read_config, tokenizer_size
+from recjax.models.pretrained import read_config, text_pieces
 from recjax.models.sizes import VOCAB_ROWS
 from recjax.sids.quantizers.collisions import deduplicate
 from recjax.sids.table import SidTable
@@ -85,7 +85,7 @@ def _pieces(config: config_lib.Config) -> tuple[int, str]:
   if model.pretrained is not None:
     folder = epath.Path(model.pretrained)
     rows = read_config(folder).vocab_rows
-    size = tokenizer_size(folder, rows)
+    size = text_pieces(folder, rows)
     return size or rows, f'the {"tokenizer" if size else "table"} of {model.pretrained}'
   if model.size in VOCAB_ROWS:
     return VOCAB_ROWS[model.size], f'the table of {model.size} as published'

@@ -40,7 +40,7 @@ class Model:
   lora_alpha: float = 16.0  # adapters count alpha / rank times
   lora_targets: str = 'attention|ff'  # a regular expression: the kernels that get an adapter
   sid_softmax: str = 'level'  # level | full: what the scores at a SID position are normalised over
-  compute_dtype: str = 'float32'  # float32 | bfloat16; parameters and reductions stay float32
+  compute_dtype: str = 'float32'  # float32 | bfloat16: of products, those of gradients too
   remat: str = 'none'  # none | full: recompute each layer in the backward pass
   scan_unroll: int = 1  # layers per step of the scan over layers
   attention: str = 'auto'  # auto | plain | xla | cudnn | splash: what computes it, where it applies

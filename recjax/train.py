@@ -18,6 +18,7 @@ from recjax import (
   distributed,
   goodput,
   lora,
+  models,
   optim,
   parameter_table,
   preemption,
@@ -164,7 +165,7 @@ def _stream(config: config_lib.Config, dataset: Dataset, mesh: jax.sharding.Mesh
   parts = sharding.host_part(mesh)[1]
   pieces = sharding.batch_shards(mesh) * config.grad_accumulation
   loader.check_batch(config.batch_size, config.packing.rows, parts, pieces)
-  stream = loader.make_stream(config, dataset)
+  stream = loader.make_stream(config, dataset, models.start_id(config.model))
   log.info('mixture\n%s', mixture.format_table(stream.mixture.table()))
   log.info(
     'packing: %d examples become %d rows of %d tokens; %d examples a step',

@@ -64,11 +64,12 @@ def make_train_step(
     gradients = jax.tree.map(lambda g: g / total_weight, gradients)
     updates, opt_state = tx.update(gradients, state.opt_state, trained)
     params = optim.join(optax.apply_updates(trained, updates), frozen)
+    read = [batch[name] for name in ('segments', 'encoder_segments') if name in batch]
     metrics = {
       'loss': nll / total_weight,
       'learning_rate': rate(state.step),
       'grad_norm': optax.tree.norm(gradients),
-      'tokens': jnp.sum(batch['segments'] > 0),
+      'tokens': sum(jnp.sum(segments > 0) for segments in read),
       'tokens_dropped': jnp.sum(batch['dropped']),
     }
     for name in [name for name in sums if name.startswith('loss_')]:

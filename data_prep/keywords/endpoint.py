@@ -1,6 +1,7 @@
 """One OpenAI-compatible endpoint over HTTP: at a given pace, asked again where that may help."""
 
 from collections.abc import Callable
+import contextlib
 import datetime
 import email.utils
 import http.client
@@ -198,12 +199,9 @@ class Endpoint:
 
 def _retry_after(value: str | None) -> float | None:
   """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
-  try:
+  with contextlib.suppress(TypeError, ValueError):
     return max(float(value), 0.0)
-  except (TypeError, ValueError):
-    pass
-  try:
+  with contextlib.suppress(TypeError, ValueError):  # of a date without a zone too
     date = email.utils.parsedate_to_datetime(value)
     return max((date - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
-  except (TypeError, ValueError):  # of a date without a zone too
-    return None
+  return None

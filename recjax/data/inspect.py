@@ -13,6 +13,7 @@ from ml_collections import config_flags
 import numpy as np
 
 from recjax import config as config_lib
+from recjax import models
 from recjax.data import loader, mixture, packing
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.base import Component, Example
@@ -32,7 +33,7 @@ def make_stream(config: config_lib.Config) -> loader.Stream:
     str(folder),
     'data.prepared_dir',
   )
-  return loader.make_stream(config, Dataset.load(folder))
+  return loader.make_stream(config, Dataset.load(folder), models.start_id(config.model))
 
 
 def batches(

@@ -66,14 +66,19 @@ def _leave_sigterm_to_the_parent(*_) -> None:
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def make_stream(config: config_lib.Config, dataset: Dataset) -> Stream:
+def make_stream(config: config_lib.Config, dataset: Dataset, start_id: int = 0) -> Stream:
   """The stream of a run (of its first stage, where it has several).
+
+  Args:
+    config: of the run.
+    dataset: the prepared data.
+    start_id: `recjax.models.start_id`.
 
   Raises:
     ValueError: the mixture does not fit the data, or the rows do not fit its examples.
   """
   mixture = mixture_lib.build(config, dataset)
-  plan = make_plan(mixture, config.packing, config.model.is_encoder_decoder)
+  plan = make_plan(mixture, config.packing, config.model.is_encoder_decoder, start_id)
   return Stream(mixture, plan, config.batch_size // plan.rows)
 
 
@@ -115,7 +120,10 @@ def fingerprint(config: config_lib.Config, dataset: Dataset, stream: Stream) -> 
     'texts': files('texts'),
     'mixture': digest([[part.name, part.component.identity()] for part in parts]),
     'mixing': digest(dataclasses.asdict(config.mixing)),
-    'packing': digest(dataclasses.asdict(stream.plan)),
+    # Without the start that nearly every model has, as in earlier checkpoints.
+    'packing': digest(
+      {k: v for k, v in dataclasses.asdict(stream.plan).items() if k != 'start_id' or v}
+    ),
     'seed': digest(config.seed),
   }
   if needs & {'collaborative', 'semantic'}:

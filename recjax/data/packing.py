@@ -27,12 +27,14 @@ class Plan:
     rows: R.
     row_length: T.
     decoder_row_length: of an encoder–decoder's target side; 0: one sequence.
+    start_id: the token that an encoder–decoder's target side begins with.
   """
 
   examples: int
   rows: int
   row_length: int
   decoder_row_length: int = 0
+  start_id: int = 0
 
   @property
   def capacity(self) -> tuple[int, ...]:
@@ -77,14 +79,16 @@ def first_fit_decreasing(
   return row_of
 
 
-def make_plan(mixture: Mixture, packing: Packing, is_encoder_decoder: bool = False) -> Plan:
+def make_plan(
+  mixture: Mixture, packing: Packing, is_encoder_decoder: bool = False, start_id: int = 0
+) -> Plan:
   """Fixes W: as configured, or the largest that fits the lengths in every piece of the stream.
 
   Raises:
     ValueError: a row is too short for one example, or a group for W of them.
   """
   decoder_row_length = packing.decoder_row_length if is_encoder_decoder else 0
-  plan = Plan(packing.examples or 1, packing.rows, packing.row_length, decoder_row_length)
+  plan = Plan(packing.examples or 1, packing.rows, packing.row_length, decoder_row_length, start_id)
   pieces = [_Lengths.of([example for _, example in piece], plan) for piece in mixture.survey]
   longest = np.max([piece.bare.max(axis=0) for piece in pieces], axis=0)
   fields = ('row_length', 'decoder_row_length')
@@ -202,13 +206,12 @@ def _alone(example: Example, plan: Plan) -> Example:
   return example
 
 
-def pack(group: list[tuple[Part, Example]], plan: Plan, start_id: int = 0) -> dict[str, np.ndarray]:
+def pack(group: list[tuple[Part, Example]], plan: Plan) -> dict[str, np.ndarray]:
   """The rows of one group.
 
   Args:
     group: W examples with the part of the mixture that each is of.
     plan: the sizes.
-    start_id: the token that an encoder–decoder's target side begins with.
 
   Returns:
     int32 `tokens`, `targets` (of the position before: next-token prediction), `segments` (from 1; 0 is
@@ -232,7 +235,7 @@ def pack(group: list[tuple[Part, Example]], plan: Plan, start_id: int = 0) -> di
   for (part, _), example, row in zip(group, examples, row_of, strict=True):
     segments_R[row] += 1
     if plan.decoder_row_length:
-      read = {'encoder_': example.inputs, '': np.append(start_id, example.targets[:-1])}
+      read = {'encoder_': example.inputs, '': np.append(plan.start_id, example.targets[:-1])}
       learnt = example.targets
     else:
       whole = np.concatenate([example.inputs, example.targets])

@@ -19,7 +19,7 @@ def _log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
   logits = model.tables.level_logits(x, level)
   if sid_softmax == 'level':
     return jax.nn.log_softmax(logits, axis=-1)
-  return logits - jax.nn.logsumexp(model.tables.all_logits(x), axis=-1, keepdims=True)
+  return logits - model.tables.log_denominator(x)
 
 
 def _count(values: jax.Array, row_BE: jax.Array, dtype) -> jax.Array:

@@ -65,6 +65,11 @@ def shape_of(model: config_lib.Model) -> DecoderConfig | T5Config:
   return dataclasses.replace(shape, **{name: getattr(model, name) for name in names})
 
 
+def start_id(model: config_lib.Model) -> int:
+  """The token that the target side of an encoder–decoder begins with; 0 where there is none."""
+  return getattr(shape_of(model), 'start_id', 0)
+
+
 def check_model(model: config_lib.Model) -> None:
   """Looks at the shape, and at the folder where there is one, before a run spends time.
 

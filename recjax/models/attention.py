@@ -103,6 +103,8 @@ def _lacks(path: str, platform: str, q_BTNH, k_BSKH, softcap, bias, packed) -> s
     return f'the head width {H} is not a multiple of 8 up to {_widest_cudnn_head()}'
   if T % 2 or S % 2:
     return f'the row lengths {T} and {S} are not both even'
+  if K % jax.sharding.get_abstract_mesh().shape.get('tensor', 1):
+    return f'mesh.tensor does not divide the {K} key heads, which it wants cut like the queries'
   return ''
 
 
@@ -187,12 +189,16 @@ def attend(
   )
 
 
+# Logits are not rounded to the type of queries and keys before the softmax, as in the kernels.
+_float32_einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
 def _plain(q_BTNH, k_BSKH, v_BSKH, mask_BTS, softcap, bias):
   """Two matrix products and a softmax, for every case."""
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
   q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-  logits_BKGTS = jnp.einsum('BTKGH,BSKH->BKGTS', q_BTKGH, k_BSKH)
+  logits_BKGTS = _float32_einsum('BTKGH,BSKH->BKGTS', q_BTKGH, k_BSKH)
   p_BKGTS = _softmax(logits_BKGTS, mask_BTS[:, None, None], softcap, bias).astype(q_BTNH.dtype)
   return jnp.einsum('BKGTS,BSKH->BTKGH', p_BKGTS, v_BSKH).reshape(B, T, N, H)
 
@@ -226,8 +232,8 @@ def attend_from_beams(
   q_BMKGH = q_BMNH.reshape(B, M, K, N // K, H)
   logits = jnp.concatenate(
     [
-      jnp.einsum('BMKGH,BSKH->BKGMS', q_BMKGH, k_BSKH),
-      jnp.einsum('BMKGH,BMLKH->BKGML', q_BMKGH, k_BMLKH),
+      _float32_einsum('BMKGH,BSKH->BKGMS', q_BMKGH, k_BSKH),
+      _float32_einsum('BMKGH,BMLKH->BKGML', q_BMKGH, k_BMLKH),
     ],
     axis=-1,
   )

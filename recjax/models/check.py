@@ -90,7 +90,9 @@ def our_logits(
   @jax.jit
   def logits(params, batch):
     model = nnx.merge(graph, params)
-    return model.tables.text_logits(model.hidden(batch).astype(jnp.float32))
+    # On accelerators a float32 product is one of bfloat16 or TF32 unless it is asked for.
+    with jax.default_matmul_precision('highest'):
+      return model.tables.text_logits(model.hidden(batch).astype(jnp.float32))
 
   batch = _batch(tokens_BT, pad_id, decoder_tokens)
   rows = [

@@ -143,7 +143,15 @@ class TokenTables(nnx.Module):
     """float32 logits `[..., text_size]`."""
     return self.logits(x, self.output_tables()[0][: self.space.text_size])
 
+  def sid_logits(self, x: jax.Array) -> jax.Array:
+    """float32 logits `[..., sid_size]`."""
+    return self.logits(x, self.output_tables()[1][: self.space.sid_size])
+
   def all_logits(self, x: jax.Array) -> jax.Array:
     """float32 logits `[..., V]` over every token id there is, in the order of the ids."""
-    sid = self.logits(x, self.output_tables()[1][: self.space.sid_size])
-    return jnp.concatenate([self.text_logits(x), sid], axis=-1)
+    return jnp.concatenate([self.text_logits(x), self.sid_logits(x)], axis=-1)
+
+  def log_denominator(self, x: jax.Array) -> jax.Array:
+    """float32 `[..., 1]`: the logsumexp of `all_logits`, which are not put together for it."""
+    parts = (self.text_logits(x), self.sid_logits(x))
+    return jnp.logaddexp(*(jax.nn.logsumexp(part, axis=-1, keepdims=True) for part in parts))

@@ -42,9 +42,11 @@ class Computation:
     def layer(x, inputs):
       return body(nnx.merge(graph, inputs[0]), x, *inputs[1:])
 
+    unroll = self.scan_unroll
     if self.remat == 'full':
       layer = jax.checkpoint(layer, prevent_cse=False)
-    return jax.lax.scan(layer, x, (weights, *scanned), unroll=self.scan_unroll)
+      unroll = 1  # without the loop XLA computes again right away, and nothing is saved
+    return jax.lax.scan(layer, x, (weights, *scanned), unroll=unroll)
 
 
 class Linear(nnx.Module):

@@ -63,7 +63,7 @@ def test_chips_are_found_by_topology():
 
 @pytest.mark.parametrize(
   'name, kind',
-  [('v4', 'TPU v4'), ('v5e', 'TPU v5 lite'), ('v5p', 'TPU v5p'), ('v6e', 'TPU v6 lite')],
+  [('v4', 'TPU v4'), ('v5e', 'TPU v5 lite'), ('v5p', 'TPU v5'), ('v6e', 'TPU v6 lite')],
 )
 def test_peaks_are_those_of_the_benchmarks(name, kind):
   from bench import flops

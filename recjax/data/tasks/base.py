@@ -1,5 +1,6 @@
 """What all tasks share: the example, the random draw, and the fields of a component of the mixture."""
 
+import abc
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -68,7 +69,7 @@ class Draw:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Component:
+class Component(abc.ABC):
   """A component of the mixture: a task, its share of the examples, and its wordings.
 
   A subclass is a task. Its docstring states its unit, what goes in and out, and what is published of it.
@@ -142,16 +143,16 @@ class Component:
     prompts = self.prompts or self.wordings
     return prompts[draw.index % len(prompts)]
 
-  def check_corpus(self, corpus: Corpus) -> None:
+  def check_corpus(self, corpus: Corpus) -> None:  # noqa: B027 - most tasks have nothing to check
     """Raises a ValueError where the task cannot be done on this data set."""
 
+  @abc.abstractmethod
   def num_units(self, corpus: Corpus) -> int:
     """The units of one epoch."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     """The example of a unit."""
-    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

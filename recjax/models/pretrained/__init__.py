@@ -2,6 +2,7 @@
 
 from recjax.models.pretrained.ids import IdMap as IdMap
 from recjax.models.pretrained.ids import id_map as id_map
+from recjax.models.pretrained.ids import text_pieces as text_pieces
 from recjax.models.pretrained.reading import Pretrained as Pretrained
 from recjax.models.pretrained.reading import abstract as abstract
 from recjax.models.pretrained.reading import check_folder as check_folder

@@ -78,6 +78,24 @@ class IdMap:
     (folder / FILE).write_text(json.dumps(fields, indent=2) + '\n')
 
 
+def text_pieces(folder: epath.Path, table_rows: int) -> int | None:
+  """How many tokens of a folder's tokenizer are not of ours: in an export all before its SID tokens.
+
+  Args:
+    folder: a checkpoint.
+    table_rows: of its table.
+
+  Returns:
+    None where it has no tokenizer.
+
+  Raises:
+    ValueError: see `tokenizer_files.tokenizer_size`.
+  """
+  if (folder / FILE).exists():
+    return json.loads((folder / FILE).read_text())['tokenizer_size']
+  return tokenizer_files.tokenizer_size(folder, table_rows)
+
+
 def id_map(
   folder: epath.Path, space: TokenSpace, tokenizer_size: int | None, table_rows: int
 ) -> tuple[IdMap, bool]:

@@ -160,7 +160,7 @@ def test_a_row_shorter_than_an_example_is_refused():
 
 def test_both_sides_of_an_encoder_decoder_share_row_and_segment():
   group = [(PART, example(2, 3, 100)), (PART, example(1, 3, 300)), (PART, example(4, 3, 500))]
-  arrays = pack(group, Plan(3, 2, 12, 6), start_id=7)
+  arrays = pack(group, Plan(3, 2, 12, 6, start_id=7))
   for _, ours in group:
     row, at = np.argwhere(arrays['encoder_tokens'] == ours.inputs[1])[0]
     segment = arrays['encoder_segments'][row, at]

@@ -113,6 +113,16 @@ def test_the_tpu_kernel_agrees_on_a_mesh():
   np.testing.assert_allclose(real * got, real * expected, atol=2e-5)
 
 
+@pytest.mark.parametrize('softcap', [0.0, 20.0])
+def test_half_precision_rounds_no_logits(softcap):
+  q, k, v, segments, mask, _ = case(T=64, H=64, dtype=jnp.bfloat16)
+  q = q * 4  # logits of a spread at which their rounding would be most of the error
+  got = attention.attend(q, k, v, mask, softcap=softcap, implementation='plain')
+  expected = naive(q, k, v, mask, softcap)
+  error = (np.asarray(got, np.float64) - expected)[np.asarray(segments) > 0]
+  assert np.sqrt(np.mean(error**2) / np.mean(expected**2)) < 0.004
+
+
 def chosen(monkeypatch, platform, implementation='auto', softcap=0.0, bias=None, packed=True, **kw):
   monkeypatch.setattr(attention, '_platform', lambda: platform)
   monkeypatch.setattr(attention, '_widest_cudnn_head', lambda: 256)
@@ -133,6 +143,9 @@ def test_auto_takes_the_first_path_that_applies(monkeypatch):
   assert choose('gpu', dtype=jnp.float32) == 'xla'
   assert choose('gpu', bias=bias) == 'xla'
   assert choose('gpu', softcap=50.0) == 'plain'
+  with jax.set_mesh(sharding.make_mesh(config_lib.Mesh(data=4, tensor=2))):
+    assert choose('gpu', B=4) == 'cudnn'
+    assert choose('gpu', B=4, K=1) == 'xla'  # queries cut, keys whole
   assert choose('tpu') == 'splash'
   assert choose('tpu', softcap=50.0) == 'splash'
   assert choose('tpu', packed=False) == 'xla'

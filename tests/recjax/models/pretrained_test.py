@@ -131,6 +131,8 @@ def test_sid_rows_are_appended_at_the_size_of_the_tokenizer(checkpoint, tmp_path
   ids = pretrained.IdMap(SPACE, KNOWN).exported()
   np.testing.assert_array_equal(ids, [*range(53), 60, 61, *range(53, 60)])
 
+  # What a run makes its token space of, so that it may begin at the export.
+  assert pretrained.text_pieces(out, SPACE.size) == pretrained.text_pieces(source, ROWS) == KNOWN
   restored = load(out, SPACE)[1]
   assert_same(restored, params)
   pretrained.export(again, restored, SPACE, out)
