@@ -102,6 +102,7 @@ class Watchdog:
     """
     self._board, self._me, self._processes = board, process, processes
     self._silence, self._period, self._say, self._leave = silence, period, say, leave
+    self._late = 3 * period  # seconds without a word from which on a process is suspicious
     self._host = socket.gethostname()
     self._task = _Task('start-up', 0)
     self._heard: dict[int, Word] = {}
@@ -160,7 +161,7 @@ class Watchdog:
     if word.why:
       return where + word.why
     doing = f'in {word.what} for {word.taken:.0f} s'
-    if silent > 3 * self._period:
+    if silent > self._late:
       return where + f'silent for {silent:.0f} s, before that {doing}'
     return where + doing + (' (this one)' if process == self._me else '')
 
@@ -224,10 +225,12 @@ class Watchdog:
     """The details list the silent processes first, then those that do what few others do."""
     doing = {process: word.what for process, word in self._heard.items()}
     common = collections.Counter(doing.values())
-    order = sorted(
-      range(self._processes),
-      key=lambda process: (-self._silent[process] // self._period, common[doing.get(process)]),
-    )
+
+    def suspicion(process: int) -> tuple[float, int]:
+      is_silent = self._silent[process] > self._late
+      return -self._silent[process] if is_silent else 0.0, common[doing.get(process)]
+
+    order = sorted(range(self._processes), key=suspicion)
     lines = ['', *map(self.describe, order[:_LISTED])]
     if len(order) > _LISTED:
       lines.append(f'and {len(order) - _LISTED} more')
