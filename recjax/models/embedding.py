@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from recjax.sharding import table_cut
 from recjax.sids.token_space import TokenSpace
 
+LOGITS_AT_ONCE = 2**27  # of all users and all tokens in a search under the full softmax: half a GiB
+
 
 def _take(tables, starts, ids, dtype, axis: str | None = None) -> jax.Array:
   """`take_rows` on one device; `axis` names the mesh axis over which the tables' rows are cut."""
@@ -151,7 +153,15 @@ class TokenTables(nnx.Module):
     """float32 logits `[..., V]` over every token id there is, in the order of the ids."""
     return jnp.concatenate([self.text_logits(x), self.sid_logits(x)], axis=-1)
 
-  def log_denominator(self, x: jax.Array) -> jax.Array:
-    """float32 `[..., 1]`: the logsumexp of `all_logits`, which are not put together for it."""
-    parts = (self.text_logits(x), self.sid_logits(x))
-    return jnp.logaddexp(*(jax.nn.logsumexp(part, axis=-1, keepdims=True) for part in parts))
+  def log_denominator(self, x_BMD: jax.Array) -> jax.Array:
+    """float32 `[B, M, 1]`: the logsumexp of `all_logits`, of so few beams at a time that they fit."""
+
+    def of(x: jax.Array) -> jax.Array:
+      parts = (self.text_logits(x), self.sid_logits(x))
+      return jnp.logaddexp(*(jax.nn.logsumexp(part, axis=-1, keepdims=True) for part in parts))
+
+    B, M = x_BMD.shape[:2]
+    beams = max(LOGITS_AT_ONCE // (B * self.space.size), 1)
+    if beams >= M:
+      return of(x_BMD)
+    return jax.lax.map(of, x_BMD.swapaxes(0, 1), batch_size=beams).swapaxes(0, 1)
