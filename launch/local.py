@@ -164,7 +164,9 @@ def _die_with_parent() -> None:
 
 def _copy_lines(process_id: int, lines) -> None:
   for line in lines:
-    sys.stdout.write(f'[{process_id}] {line.rstrip()}\n')  # print would write the line end by itself
+    sys.stdout.write(
+      f'[{process_id}] {line.rstrip()}\n'
+    )  # print would write the line end by itself
     sys.stdout.flush()
 
 
