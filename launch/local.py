@@ -164,9 +164,8 @@ def _die_with_parent() -> None:
 
 def _copy_lines(process_id: int, lines) -> None:
   for line in lines:
-    sys.stdout.write(
-      f'[{process_id}] {line.rstrip()}\n'
-    )  # print would write the line end by itself
+    # In one piece: print writes the line end by itself, and lines of two processes would mix.
+    sys.stdout.write(f'[{process_id}] {line.rstrip()}\n')
     sys.stdout.flush()
 
 
