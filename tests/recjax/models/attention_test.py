@@ -113,14 +113,14 @@ def test_the_tpu_kernel_agrees_on_a_mesh():
   np.testing.assert_allclose(real * got, real * expected, atol=2e-5)
 
 
-@pytest.mark.parametrize('softcap', [0.0, 20.0])
+@pytest.mark.parametrize('softcap', [0.0, 50.0])
 def test_half_precision_rounds_no_logits(softcap):
   q, k, v, segments, mask, _ = case(T=64, H=64, dtype=jnp.bfloat16)
   q = q * 4  # logits of a spread at which their rounding would be most of the error
   got = attention.attend(q, k, v, mask, softcap=softcap, implementation='plain')
   expected = naive(q, k, v, mask, softcap)
   error = (np.asarray(got, np.float64) - expected)[np.asarray(segments) > 0]
-  assert np.sqrt(np.mean(error**2) / np.mean(expected**2)) < 0.004
+  assert np.sqrt(np.mean(error**2) / np.mean(expected**2)) < 0.003
 
 
 def chosen(monkeypatch, platform, implementation='auto', softcap=0.0, bias=None, packed=True, **kw):
