@@ -33,7 +33,9 @@ def start_with_huge_pages() -> None:
 def _commit() -> str | None:
   if _COMMIT.value is not None:
     return _COMMIT.value
-  from recjax.report import code_commit  # which imports what a bare machine for benchmarks lacks
+  from recjax.report.build import (
+    code_commit,  # which imports what a bare machine for benchmarks lacks
+  )
 
   return code_commit()
 

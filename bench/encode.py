@@ -18,9 +18,10 @@ import sentence_transformers
 import torch
 
 from bench.circumstances import circumstances, show, write
-from data_prep import encoders, texts
+from data_prep import encoders
+from data_prep.texts import tokenizer
 from recjax import config as config_lib
-from recjax import sharding
+from recjax.sharding import mesh as mesh_lib
 
 _ITEMS = flags.DEFINE_string('items', None, 'items.jsonl of a prepared folder.')
 _ENCODER = flags.DEFINE_string('encoder', 'minilm', 'minilm or a folder, as --config.sids.encoder.')
@@ -42,9 +43,9 @@ def _timed(encode) -> tuple[np.ndarray, float, float]:
 
 
 def main(_) -> None:
-  item_texts = [item['text'] for item in texts.read_items(_ITEMS.value)][:: _EVERY.value]
+  item_texts = [item['text'] for item in tokenizer.read_items(_ITEMS.value)][:: _EVERY.value]
   sids = config_lib.Sids(encoder=_ENCODER.value)
-  mesh = sharding.make_mesh(config_lib.Mesh())
+  mesh = mesh_lib.make_mesh(config_lib.Mesh())
   folder = encoders.input_files(sids.encoder)['config.json'].parent
   if _TORCH_THREADS.value:
     torch.set_num_threads(_TORCH_THREADS.value)

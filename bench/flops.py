@@ -5,7 +5,7 @@ arXiv 2001.08361, section 2.1). What is computed again, under rematerialisation 
 in the model FLOPs utilisation of PaLM (arXiv 2204.02311, appendix B). A packed row holds segments of one length.
 """
 
-from recjax.models.gemma import DecoderConfig
+from recjax.models.decoder import DecoderConfig
 from recjax.models.t5 import T5Config
 
 # NVIDIA's data sheets (SXM where nothing is said, without sparsity) and Google Cloud's pages of its TPUs, by

@@ -30,10 +30,10 @@ from bench.circumstances import circumstances, show, start_with_huge_pages, writ
 from bench.train_step import SIDS, SMALL, make_config, text_rows
 from recjax import models
 from recjax.decode.beam import beam_search
+from recjax.decode.trie import Trie
 from recjax.models import attention
 from recjax.sids.table import SidTable
 from recjax.sids.token_space import TokenSpace
-from recjax.sids.trie import Trie
 
 _PARTS = flags.DEFINE_list('parts', ['attention', 'search', 't5_base', 'gemma2_2b'], 'In order.')
 _TINY = flags.DEFINE_bool('tiny', False, 'Small shapes: whether everything runs.')

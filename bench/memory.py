@@ -15,10 +15,11 @@ import jax
 from bench.circumstances import write
 from bench.train_step import SIDS, text_rows
 from recjax import config as config_lib
-from recjax import optim, sharding
-from recjax import state as state_lib
 from recjax.models.t5 import SIZES as T5_SIZES
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
+from recjax.training import optim
+from recjax.training import state as state_lib
 
 WAYS = ('full', 'lora', 'sid_rows')
 
@@ -52,7 +53,7 @@ def kept(size: str, way: str, rank: int = 16) -> dict[str, int]:
     )
   config = config_lib.from_config_dict(config_dict)
   tx = optim.optimizer(config.optim, config.num_train_steps)
-  space, mesh = TokenSpace(text_rows(size), SIDS), sharding.make_mesh(config.mesh)
+  space, mesh = TokenSpace(text_rows(size), SIDS), mesh_lib.make_mesh(config.mesh)
   state = state_lib.abstract_state(config, space, tx, mesh)
   return {
     'parameters': _bytes(state.params),

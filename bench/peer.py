@@ -2,7 +2,7 @@
 
 import gc
 
-from recjax.models.gemma import DecoderConfig
+from recjax.models.decoder import DecoderConfig
 from recjax.models.t5 import T5Config
 
 

@@ -18,15 +18,10 @@ from absl import app, flags
 from etils import epath
 import numpy as np
 
-from data_prep import (
-  cooccurrence,
-  interactions,
-  log_writer,
-  relations,
-  semantic_neighbours,
-  splits,
-  stages,
-)
+from data_prep import stage as stage_lib
+from data_prep.log import interactions, log_writer, splits
+from data_prep.relations import cooccurrence, semantic_neighbours
+from data_prep.relations import stage as relation_stage
 from data_prep.sources import amazon
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
@@ -109,12 +104,12 @@ def measure_log(num_interactions: int, folder: str) -> dict[str, Any]:
       return log_writer.write(log, arrays, records, out)
 
   start = time.perf_counter()
-  stages.run_stage(root, stages.Stage('interactions', run))
+  stage_lib.run_stage(root, stage_lib.Stage('interactions', run))
   written = time.perf_counter() - start
   with meter.part('co-occurrence, top 10'):
-    stages.run_stage(root, relations.stage(config, root))
+    stage_lib.run_stage(root, relation_stage.stage(config, root))
   inside = sum(meter.parts[name]['seconds'] for name in ('5-core, sorted', 'split', 'artifacts'))
-  made = stages.read_manifest(root / 'interactions')['summary']
+  made = stage_lib.read_manifest(root / 'interactions')['summary']
   return {
     'interactions': num_interactions,
     'kept': {name: made[name] for name in ('interactions', 'users', 'items')},
@@ -138,7 +133,7 @@ def measure_sports(raw_dir: str) -> dict[str, Any]:
   )
   loop, looped = _seconds(lambda: loop_counts(users, 5), repeats=3)
   lists, _ = _seconds(
-    lambda: relations.collaborative(train, num_items, config_lib.Relations()), repeats=3
+    lambda: relation_stage.collaborative(train, num_items, config_lib.Relations()), repeats=3
   )
   if {(i, j): n for i, row in looped.items() for j, n in row.items()} != dict(counts.todok()):
     raise AssertionError('the loop counts other pairs')

@@ -21,7 +21,7 @@ from typing import Any
 from absl import app, flags
 
 from bench import circumstances
-from recjax import exit_status, goodput
+from recjax.runtime import exit_status, goodput
 
 SHOWN = ('start_up', 'preparation', 'compile', 'input_wait', 'steps')
 

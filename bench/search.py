@@ -16,10 +16,11 @@ from ml_collections import config_flags
 import numpy as np
 
 from recjax import config as config_lib
-from recjax import models, sharding
+from recjax import models
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.recommend import Recommender, next_item_component
+from recjax.sharding import mesh as mesh_lib
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
 _USERS = flags.DEFINE_integer('users', 1024, 'Users to search for.')
@@ -50,7 +51,7 @@ def main(_) -> None:
   dataset = Dataset.load(config.prepared_folder)
   model = models.build(config.model, dataset.vocabulary.space, config.seed)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Recommender(config, dataset, sharding.make_mesh(config.mesh))
+  recommender = Recommender(config, dataset, mesh_lib.make_mesh(config.mesh))
   histories, _ = dataset.histories_and_targets('test')
   rows = [histories[u] for u in range(min(_USERS.value, len(histories)))]
   recommender.rank(params, rows)

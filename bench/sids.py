@@ -23,10 +23,10 @@ import numpy as np
 from bench.circumstances import circumstances, write
 from data_prep import files, prepare
 from recjax import config as config_lib
-from recjax import sharding
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, sample_rows
 from recjax.recommend import Recommender
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids import quality
 from recjax.train import train
 
@@ -96,7 +96,7 @@ def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[st
   """Trains on a variant and evaluates its best checkpoint on a sample of test users."""
   config = _config(scratch / name, sids)
   dataset = Dataset.load(config.prepared_folder)
-  mesh = sharding.make_mesh(config.mesh)
+  mesh = mesh_lib.make_mesh(config.mesh)
   recommender = Recommender(config, dataset, mesh)
   start = time.perf_counter()
   params, _ = train(config, scratch / 'runs' / name, dataset, recommender, mesh)

@@ -27,13 +27,15 @@ import numpy as np
 from bench import flops, peer
 from bench.circumstances import circumstances, show, start_with_huge_pages, write
 from recjax import config as config_lib
-from recjax import models, optim, sharding
-from recjax import state as state_lib
+from recjax import models
 from recjax.models.sizes import SIZES, VOCAB_ROWS
 from recjax.models.t5 import SIZES as T5_SIZES
 from recjax.models.t5 import T5Config
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
-from recjax.train_step import jit_train_step
+from recjax.training import optim
+from recjax.training import state as state_lib
+from recjax.training.step import jit_train_step
 
 SIDS = (256,) * 4  # codes of each level
 SMALL = 'decoder_128'  # 4 layers of width 128: the default shape of a config
@@ -125,10 +127,10 @@ class Ours:
   """
 
   def __init__(self, config: config_lib.Config, space: TokenSpace, lengths: tuple[int, ...]):
-    self.mesh = sharding.make_mesh(
+    self.mesh = mesh_lib.make_mesh(
       config.mesh, jax.devices()[:1]
     )  # as the peer, the ceiling, the peak
-    self.batch = sharding.host_rows(_batch(lengths, space.size), self.mesh)
+    self.batch = mesh_lib.host_rows(_batch(lengths, space.size), self.mesh)
     tx = optim.optimizer(config.optim, config.num_train_steps)
     abstract = state_lib.abstract_state(config, space, tx, self.mesh)
     step = jit_train_step(config, space, tx, True, abstract, self.mesh)

@@ -9,21 +9,15 @@ from typing import Any
 
 from etils import epath
 
-from data_prep import (
-  cooccurrence,
-  files,
-  interactions,
-  keywords,
-  log_writer,
-  refresh,
-  relations,
-  sid_stage,
-  sources,
-  splits,
-  stages,
-  texts,
-)
+from data_prep import files, keywords, sources
+from data_prep import stage as stage_lib
 from data_prep.encoders import stage as encoder_stage
+from data_prep.log import interactions, log_writer, splits
+from data_prep.relations import cooccurrence
+from data_prep.relations import stage as relation_stage
+from data_prep.sids import refresh
+from data_prep.sids import stage as sid_stage
+from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.dataset import SPLITS
 from recjax.data.sequences import Sequences
@@ -54,12 +48,12 @@ def prepare(config: config_lib.Config) -> epath.Path:
   keywords.check_ready(config, root, raw_dir(config))
   encoder_stage.check_ready(config, root)
   if config.model.pretrained is not None:
-    texts.pretrained_files(config.model.pretrained)
+    tokenizer.pretrained_files(config.model.pretrained)
   # Before the raw files are hashed; the files of a finished preparation may be gone.
-  if not stages.is_current(root, _interactions(config)):
+  if not stage_lib.is_current(root, _interactions(config)):
     source.fetch(config.data, raw_dir(config))
   for stage in _stages(config, root):
-    stages.run_stage(root, stage)
+    stage_lib.run_stage(root, stage)
   encoder_stage.forget_parts(root)
   return root
 
@@ -67,16 +61,16 @@ def prepare(config: config_lib.Config) -> epath.Path:
 def is_prepared(config: config_lib.Config) -> bool:
   """Whether `prepare` would have nothing to do; runs nothing."""
   root = config.prepared_folder
-  return all(stages.is_current(root, stage) for stage in _stages(config, root))
+  return all(stage_lib.is_current(root, stage) for stage in _stages(config, root))
 
 
-def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stages.Stage]:
+def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stage_lib.Stage]:
   """The stages in order; one that a config does not need is left out.
 
   A later one may read what an earlier one wrote, and so it must be current before it is asked for.
   """
   yield _interactions(config)
-  relations.check_room(config, root)
+  relation_stage.check_room(config, root)
   yield _tokenizer(config, root)
   yield _texts(config.data, root)
   is_quantized = config.sids.quantizer != 'import'
@@ -85,7 +79,7 @@ def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stages.Stag
   if is_quantized and config.sids.source != 'text':
     yield _cooccurrence_vectors(config.sids, root)
   if config.needs('collaborative') or config.needs('semantic'):
-    yield relations.stage(config, root)
+    yield relation_stage.stage(config, root)
   yield sid_stage.stage(config, root, raw_dir(config))
   if config.needs('keywords'):
     yield keywords.stage(config, root, raw_dir(config))
@@ -94,7 +88,7 @@ def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stages.Stag
     yield _optimum(config, root)
 
 
-def _interactions(config: config_lib.Config) -> stages.Stage:
+def _interactions(config: config_lib.Config) -> stage_lib.Stage:
   data, folder = config.data, raw_dir(config)
   source = sources.get(data.source)
 
@@ -111,42 +105,42 @@ def _interactions(config: config_lib.Config) -> stages.Stage:
   if data.split == 'global_time':
     cut['split_shares'] = data.split_shares
   inputs = source.input_files(data, folder)
-  return stages.Stage('interactions', run, inputs, source.params(data) | cut)
+  return stage_lib.Stage('interactions', run, inputs, source.params(data) | cut)
 
 
-def _tokenizer(config: config_lib.Config, root: epath.Path) -> stages.Stage:
+def _tokenizer(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
   data, pretrained = config.data, config.model.pretrained
-  run = functools.partial(texts.write_tokenizer, root / files.ITEMS, data, pretrained)
+  run = functools.partial(tokenizer.write_tokenizer, root / files.ITEMS, data, pretrained)
   if pretrained is not None:
-    inputs, params = texts.pretrained_files(pretrained), {'prompt_format': data.prompt_format}
+    inputs, params = tokenizer.pretrained_files(pretrained), {'prompt_format': data.prompt_format}
   elif data.sentencepiece is not None:
-    inputs, params = {texts.MODEL: epath.Path(data.sentencepiece)}, {}
+    inputs, params = {tokenizer.MODEL: epath.Path(data.sentencepiece)}, {}
   else:
-    inputs, params = stages.outputs(root, files.ITEMS), {'text_pieces': data.text_pieces}
+    inputs, params = stage_lib.outputs(root, files.ITEMS), {'text_pieces': data.text_pieces}
     if config.sids.extend is not None:  # the model knows the earlier pieces
       inputs = refresh.tokenizer_files(config.sids, root)
       params = refresh.params(config.sids, 'tokenizer', params)
       run = functools.partial(refresh.copy_tokenizer, config.sids)
-  return stages.Stage('tokenizer', run, inputs, params, version=2)
+  return stage_lib.Stage('tokenizer', run, inputs, params, version=2)
 
 
-def _texts(data: config_lib.Data, root: epath.Path) -> stages.Stage:
-  made = stages.read_manifest(root / 'tokenizer')['files']
-  inputs = stages.outputs(root, files.ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
+def _texts(data: config_lib.Data, root: epath.Path) -> stage_lib.Stage:
+  made = stage_lib.read_manifest(root / 'tokenizer')['files']
+  inputs = stage_lib.outputs(root, files.ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
   run = functools.partial(
-    texts.write_titles, root / files.ITEMS, root / 'tokenizer', data.max_text_tokens
+    tokenizer.write_titles, root / files.ITEMS, root / 'tokenizer', data.max_text_tokens
   )
-  return stages.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
+  return stage_lib.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
 
 
-def _cooccurrence_vectors(sids: config_lib.Sids, root: epath.Path) -> stages.Stage:
+def _cooccurrence_vectors(sids: config_lib.Sids, root: epath.Path) -> stage_lib.Stage:
   width, window = sids.cooccurrence_width, sids.cooccurrence_window
   # A number and not the file of items: their texts do not matter here.
-  num_items = stages.read_manifest(root / 'interactions')['summary']['items']
-  inputs = stages.outputs(root, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
+  num_items = stage_lib.read_manifest(root / 'interactions')['summary']['items']
+  inputs = stage_lib.outputs(root, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
   params = {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed}
   if sids.extend is not None:
-    inputs |= stages.outputs(root, files.ITEMS) | refresh.cooccurrence_inputs(sids)
+    inputs |= stage_lib.outputs(root, files.ITEMS) | refresh.cooccurrence_inputs(sids)
     params = refresh.params(sids, 'cooccurrence_vectors', params)
 
   def run(out: epath.Path) -> dict[str, Any]:
@@ -158,17 +152,17 @@ def _cooccurrence_vectors(sids: config_lib.Sids, root: epath.Path) -> stages.Sta
     files.save(out / files.BASIS, basis_ID)
     return files.save_vectors(vectors_ID, out)
 
-  return stages.Stage('cooccurrence_vectors', run, inputs, params, version=2)
+  return stage_lib.Stage('cooccurrence_vectors', run, inputs, params, version=2)
 
 
-def _optimum(config: config_lib.Config, root: epath.Path) -> stages.Stage:
+def _optimum(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
   """What the best possible recommender reaches on the held-out items, where the law is known."""
   source, ks = sources.get(config.data.source), config.eval.ks
   names = [files.TRAIN_ITEMS, files.TRAIN_OFFSETS, files.VALIDATION_ITEMS]
   if config.data.split != 'leave_one_out':
     parts = itertools.product(SPLITS, ('items', 'offsets'))
     names = [f'interactions/{split}_history_{part}.npy' for split, part in parts]
-  inputs = stages.outputs(root, *names)
+  inputs = stage_lib.outputs(root, *names)
 
   def run(out: epath.Path) -> dict[str, Any]:
     arrays = [files.load(path) for path in inputs.values()]
@@ -181,4 +175,4 @@ def _optimum(config: config_lib.Config, root: epath.Path) -> stages.Stage:
     (out / 'optimum.json').write_text(json.dumps(best, indent=2))
     return {name: round(best['test'][name], 4) for name in ('recall@10', 'ndcg@10')}
 
-  return stages.Stage('optimum', run, inputs, source.params(config.data) | {'ks': list(ks)})
+  return stage_lib.Stage('optimum', run, inputs, source.params(config.data) | {'ks': list(ks)})

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from launch.options import not_negative, parse, positive, require_bucket
-from recjax import exit_status
+from recjax.runtime import exit_status
 
 _JOB = 'workers'  # the JobSet's only group of jobs
 _CONTAINER = 'recjax'
@@ -187,7 +187,7 @@ def _pod(options: argparse.Namespace, program: Sequence[str], pods: int) -> dict
 
 
 def _place(options: argparse.Namespace, pods: int) -> list[dict[str, Any]]:
-  """What recjax.distributed reads; of TPUs JAX finds the place itself, of GPUs it is the pod's index."""
+  """What recjax.runtime.distributed reads; of TPUs JAX finds the place itself, of GPUs it is the pod's index."""
   if options.tpu is not None:
     count = pods * options.slices
     return [_env('RECJAX_MULTIHOST', 1), _env('RECJAX_NUM_PROCESSES', count)] if count > 1 else []

@@ -22,7 +22,7 @@ import threading
 import time
 
 from launch.options import not_negative, parse, positive
-from recjax import exit_status
+from recjax.runtime import exit_status
 
 _DEVICE_COUNT_FLAG = '--xla_force_host_platform_device_count'
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -79,7 +79,7 @@ def _places(options: argparse.Namespace) -> list[dict[str, str]]:
 
 
 def _place(process_id: int, options: argparse.Namespace, port: int) -> dict[str, str]:
-  """What recjax.distributed reads, and the devices of one process."""
+  """What recjax.runtime.distributed reads, and the devices of one process."""
   place = {
     'RECJAX_COORDINATOR': f'localhost:{port}',
     'RECJAX_NUM_PROCESSES': str(options.num_processes),

@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 from launch.options import flag, not_negative, parse, positive
-from recjax import exit_status
+from recjax.runtime import exit_status
 
 _NOTICE = 120  # seconds before the time limit at which the processes hear SIGTERM
 _ROOT = pathlib.Path(__file__).parents[1]

@@ -21,7 +21,7 @@ import tempfile
 import time
 
 from launch.options import not_negative, parse, positive, require_bucket
-from recjax import exit_status
+from recjax.runtime import exit_status
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _SOURCES = ('configs', 'data_prep', 'launch', 'recjax')

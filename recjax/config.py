@@ -12,10 +12,10 @@ from typing import Any
 from etils import epath
 import ml_collections
 
-from recjax.checks import check, check_choice, check_pattern, check_positive
 from recjax.data.tasks import TASKS, Component
-from recjax.data_config import Data, Keywords, Relations, Sids
-from recjax.optim_config import Group, Optim, Stage
+from recjax.schema.checks import check, check_choice, check_pattern, check_positive
+from recjax.schema.data import Data, Keywords, Relations, Sids
+from recjax.schema.optim import Group, Optim, Stage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Exact metrics: every held-out row once, full ranking over the catalogue.
 
 Seen items are removed unless `eval.exclude_seen` is off. Under leave-one-out the rows are the users;
-see `data_prep.splits` for other splits.
+see `data_prep.log.splits` for other splits.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from etils import epath
 import numpy as np
 
 from recjax import config as config_lib
-from recjax import distributed, goodput
 from recjax.baselines import BASELINES
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
 from recjax.metrics import ranking
 from recjax.recommend import Recommender
+from recjax.runtime import distributed, goodput
 
 FILE = 'evaluation.json'
 

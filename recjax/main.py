@@ -11,29 +11,28 @@ import jax
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from recjax import checkpoint as checkpoint_lib
-from recjax import (
-  compilation_cache,
-  distributed,
-  exit_status,
-  goodput,
-  lora,
-  models,
-  optim,
-  preemption,
-  sharding,
-  watchdog,
-)
 from recjax import config as config_lib
-from recjax import state as state_lib
-from recjax import workdir as workdir_lib
+from recjax import models
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate_best
-from recjax.models import pretrained
+from recjax.models import lora, pretrained
 from recjax.recommend import Recommender, recommend_file
-from recjax.report import report_run
-from recjax.stages import train_stages
+from recjax.report.build import report_run
+from recjax.runtime import (
+  device,
+  distributed,
+  exit_status,
+  goodput,
+  preemption,
+  watchdog,
+)
+from recjax.sharding import mesh as mesh_lib
+from recjax.training import optim
+from recjax.training import state as state_lib
+from recjax.training.plan import train_stages
+from recjax.workdir import checkpoints as checkpoints_lib
+from recjax.workdir import identity
 
 log = logging.getLogger('recjax')
 
@@ -118,17 +117,17 @@ def _best_params(config: config_lib.Config, workdir: epath.Path, dataset: Datase
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config, dataset.vocabulary.space, tx, mesh)
 
-  def choose(checkpoints: checkpoint_lib.Checkpoints) -> int:
+  def choose(checkpoints: checkpoints_lib.Checkpoints) -> int:
     step = checkpoints.best_step()
     if step is None:
       raise ValueError(f'{checkpoints.folder} must hold a whole checkpoint; it has none')
     return step
 
-  def read(checkpoints: checkpoint_lib.Checkpoints, step: int):
-    checkpoint_lib.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
+  def read(checkpoints: checkpoints_lib.Checkpoints, step: int):
+    checkpoints_lib.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
     return jax.block_until_ready(checkpoints.restore_params(step, abstract.params)), step
 
-  return checkpoint_lib.read_run(workdir, choose, read)
+  return checkpoints_lib.read_run(workdir, choose, read)
 
 
 def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
@@ -147,18 +146,18 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
       _K.value,
       'eval.beams',
     )
-  mesh = sharding.make_mesh(config.mesh)
+  mesh = mesh_lib.make_mesh(config.mesh)
   log.info(
     'process %d of %d, %d devices (%s), mesh %s, workdir %s',
     *(jax.process_index(), jax.process_count(), jax.device_count()),
     *(jax.devices()[0].device_kind, dict(mesh.shape), workdir),
   )
   if mode == 'train':
-    workdir_lib.check_run(config, workdir)
+    identity.check_run(config, workdir)
   elif mode != 'prepare':
-    workdir_lib.check_use(config, workdir)
+    identity.check_use(config, workdir)
   if mode != 'prepare':
-    compilation_cache.keep(config, workdir)
+    device.keep_programs(config.compilation_cache, workdir)
   models.check_model(config.model)  # before the data are prepared
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = _prepared(config)
@@ -187,7 +186,7 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
   if mode != 'recommend' and distributed.is_host0():
     goodput.write()
     with goodput.phase('report'), watchdog.expect('the report', 0):
-      trained = workdir_lib.config_of(workdir) or config
+      trained = identity.config_of(workdir) or config
       num_params = state_lib.num_params(trained, dataset.vocabulary.space)
       report_run(trained, workdir, dataset, num_params)
   distributed.barrier('done')

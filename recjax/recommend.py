@@ -13,14 +13,16 @@ import numpy as np
 from tqdm import tqdm
 
 from recjax import config as config_lib
-from recjax import lora, preemption, sharding, watchdog
-from recjax import state as state_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode.beam import beam_search
+from recjax.decode.trie import Trie
+from recjax.models import lora
+from recjax.runtime import preemption, watchdog
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
-from recjax.sids.trie import Trie
+from recjax.training import state as state_lib
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class Recommender:
   """Ranks the catalogue for histories with the model of a run."""
 
   def __init__(self, config: config_lib.Config, dataset: Dataset, mesh: jax.sharding.Mesh):
-    shards = sharding.batch_shards(mesh)
+    shards = mesh_lib.batch_shards(mesh)
     self._batch_size = _round_up(config.eval.batch_size, shards)
     self._mesh = mesh
     self._exclude_seen = config.eval.exclude_seen
@@ -62,9 +64,9 @@ class Recommender:
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
 
-    self._trie = jax.device_put(trie, sharding.replicated(mesh))
+    self._trie = jax.device_put(trie, mesh_lib.replicated(mesh))
     search = make_search(config, dataset.vocabulary.space)
-    self._search = jax.jit(search, out_shardings=sharding.replicated(mesh))
+    self._search = jax.jit(search, out_shardings=mesh_lib.replicated(mesh))
 
   @property
   def columns(self) -> tuple[str, ...]:
@@ -130,7 +132,7 @@ class Recommender:
       if self._exclude_seen:
         excluded_BE[b, : len(history)] = history
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    batch = sharding.whole_rows(batch, self._mesh)
+    batch = mesh_lib.whole_rows(batch, self._mesh)
     excluded = batch.pop('excluded')
     return jax.device_get(self._search(params, self._trie, batch, excluded))
 

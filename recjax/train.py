@@ -12,42 +12,36 @@ import jax
 import numpy as np
 import optax
 
-from recjax import checkpoint as checkpoint_lib
 from recjax import config as config_lib
-from recjax import (
-  distributed,
-  goodput,
-  lora,
-  models,
-  optim,
-  parameter_table,
-  preemption,
-  sharding,
-  warm_start,
-  watchdog,
-)
-from recjax import state as state_lib
-from recjax import workdir as workdir_lib
-from recjax.checkpoint import Checkpoints, Meta
+from recjax import models
 from recjax.data import loader, mixture
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, headline, sample_rows
-from recjax.profile import Profiler
-from recjax.progress import Progress
+from recjax.models import lora
 from recjax.recommend import Recommender
-from recjax.state import TrainState
-from recjax.train_step import jit_train_step
-from recjax.writer import Writer
+from recjax.runtime import distributed, goodput, preemption, watchdog
+from recjax.runtime.profile import Profiler
+from recjax.sharding import mesh as mesh_lib
+from recjax.sharding import table as parameter_table
+from recjax.training import optim, start
+from recjax.training import state as state_lib
+from recjax.training.progress import Progress
+from recjax.training.state import TrainState
+from recjax.training.step import jit_train_step
+from recjax.workdir import checkpoints as checkpoints_lib
+from recjax.workdir import identity
+from recjax.workdir.checkpoints import Checkpoints, Meta
+from recjax.workdir.metrics_file import Writer
 
 log = logging.getLogger(__name__)
 
 
 def _patience_is_out(evaluations: list, patience: int) -> bool:
   """Whether the last `patience` evaluations are all no better than the best one before them."""
-  scores = [metrics[checkpoint_lib.METRIC] for _, metrics in evaluations]
+  scores = [metrics[checkpoints_lib.METRIC] for _, metrics in evaluations]
   is_out = 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
   if is_out:
-    log.info('stopping: no better %s for %d evaluations', checkpoint_lib.METRIC, patience)
+    log.info('stopping: no better %s for %d evaluations', checkpoints_lib.METRIC, patience)
   return is_out
 
 
@@ -89,7 +83,7 @@ def train(
   Returns:
     The parameters of the best checkpoint, on the mesh, and its step.
   """
-  limits, (host, hosts) = config.hosts, sharding.host_part(mesh)
+  limits, (host, hosts) = config.hosts, mesh_lib.host_part(mesh)
   stream = _stream(config, dataset, mesh)
   fingerprint = loader.fingerprint(config, dataset, stream)
   space, tx = dataset.vocabulary.space, optim.optimizer(config.optim, config.num_train_steps)
@@ -106,7 +100,7 @@ def train(
     here = {'step': place.step, 'examples_seen': place.examples_seen, 'stream': fingerprint}
     distributed.check_same('place in the training', here | {'evaluations': place.evaluations})
     # Nothing was written before, so bad input leaves no workdir.
-    workdir_lib.claim(run or config, workdir)
+    identity.claim(run or config, workdir)
 
     steps = range(place.step + 1, config.num_train_steps + 1)
     parts = stream.batches(place.examples_seen, len(steps), host, hosts, config.loader)
@@ -162,8 +156,8 @@ def train(
 
 def _stream(config: config_lib.Config, dataset: Dataset, mesh: jax.sharding.Mesh) -> loader.Stream:
   """The stream of examples, once it is clear that its batches can be cut for the mesh."""
-  parts = sharding.host_part(mesh)[1]
-  pieces = sharding.batch_shards(mesh) * config.grad_accumulation
+  parts = mesh_lib.host_part(mesh)[1]
+  pieces = mesh_lib.batch_shards(mesh) * config.grad_accumulation
   loader.check_batch(config.batch_size, config.packing.rows, parts, pieces)
   stream = loader.make_stream(config, dataset, models.start_id(config.model))
   log.info('mixture\n%s', mixture.format_table(stream.mixture.table()))
@@ -195,10 +189,10 @@ def _restored(
     'num_train_steps, or give a new --workdir',
   )
   meta = checkpoints.meta(step)
-  checkpoint_lib.check_tokens(meta, dataset, checkpoints.folder)
-  checkpoint_lib.check_optimizer(meta, config.optim, checkpoints.folder)
+  checkpoints_lib.check_tokens(meta, dataset, checkpoints.folder)
+  checkpoints_lib.check_optimizer(meta, config.optim, checkpoints.folder)
   allow_new = config.checkpoint.allow_new_stream
-  same = checkpoint_lib.check_stream(meta, fingerprint, checkpoints.folder, allow_new)
+  same = checkpoints_lib.check_stream(meta, fingerprint, checkpoints.folder, allow_new)
   with watchdog.expect('restoring the checkpoint', config.hosts.phase_timeout):
     state = checkpoints.restore(step, abstract)
   examples_seen = meta.examples_seen if same else 0
@@ -215,11 +209,11 @@ def _initial_state(
 ) -> TrainState:
   """The state of step 0: with the parameters of `init_from`, else the pretrained ones, else fresh ones."""
   state = state_lib.init_state(config, dataset.vocabulary.space, tx, mesh)
-  params = checkpoint_lib.initial_params(config, abstract.params, dataset)
+  params = checkpoints_lib.initial_params(config, abstract.params, dataset)
   if params is not None:
     log.info('starting from the parameters of %s', config.checkpoint.init_from)
   elif config.model.pretrained is not None:
-    params = warm_start.pretrained_params(config, lora.base(state.params), dataset)
+    params = start.pretrained_params(config, lora.base(state.params), dataset)
   else:
     return state
   return state._replace(params=state.params | params)  # fresh adapters, where it had none
@@ -272,7 +266,7 @@ def _on_devices(
   """Global batches on the mesh; so many are on their way before they are asked for."""
   queue = collections.deque()
   for batch in batches:
-    queue.append(sharding.host_rows(batch, mesh))
+    queue.append(mesh_lib.host_rows(batch, mesh))
     if len(queue) > ahead:
       yield queue.popleft()
   yield from queue

@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+ROOT = pathlib.Path(__file__).parents[1]  # of the repository
+
 
 def contents(folder: os.PathLike) -> dict[str, bytes]:
   """Every file below a folder, by relative name."""

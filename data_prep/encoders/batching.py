@@ -9,8 +9,8 @@ import numpy as np
 import tqdm
 
 from data_prep.encoders import resumable
-from recjax import sharding
 from recjax.data.sequences import Sequences
+from recjax.sharding import mesh as mesh_lib
 
 _MAX_SHAPES = 16
 _BATCHES_A_SHAPE = 1.5  # compiling one takes about as long (MiniLM on a CPU)
@@ -125,7 +125,7 @@ def encode(
   Returns:
     float32 `[I, D]`; zero rows for texts without a token.
   """
-  shards = sharding.batch_shards(mesh)
+  shards = mesh_lib.batch_shards(mesh)
   tokens = _TOKENS.get(mesh.devices.flat[0].platform, _TOKENS_OF_ACCELERATORS)
   batches = plan(texts.lengths, tokens * shards, shards)
 
@@ -136,7 +136,7 @@ def encode(
     lengths_B[: len(rows)] = taken.lengths
     tokens_BT = np.zeros((size, length), np.int32)
     tokens_BT[: len(rows)][np.arange(length) < taken.lengths[:, None]] = taken.values
-    batch = sharding.host_rows({'tokens': tokens_BT, 'lengths': lengths_B}, mesh)
+    batch = mesh_lib.host_rows({'tokens': tokens_BT, 'lengths': lengths_B}, mesh)
     return forward(batch['tokens'], batch['lengths'])
 
   with jax.set_mesh(mesh):

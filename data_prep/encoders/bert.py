@@ -12,7 +12,7 @@ from safetensors import numpy as safetensors
 import tokenizers
 
 from data_prep.encoders import batching, layout
-from recjax import sharding
+from recjax.sharding import mesh as mesh_lib
 
 REQUIRED_FILES = ('config.json', 'model.safetensors', 'tokenizer.json')
 
@@ -103,7 +103,7 @@ def encode(
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(chunk)]
 
   parameters = _load_parameters(folder / 'model.safetensors', bert, dtype)
-  parameters = jax.device_put(parameters, sharding.replicated(mesh))
+  parameters = jax.device_put(parameters, mesh_lib.replicated(mesh))
   heads, epsilon = bert['num_attention_heads'], bert.get('layer_norm_eps', 1e-12)
   forward = jax.jit(functools.partial(_forward, heads=heads, epsilon=epsilon))
   return batching.encode(

@@ -14,11 +14,11 @@ import sentencepiece
 import tokenizers
 
 from data_prep.encoders import batching, layout
-from recjax import sharding
 from recjax.models import attention, pretrained
 from recjax.models.pretrained.reading import FAMILIES
 from recjax.models.pretrained.tensors import Tensors
 from recjax.models.t5 import T5
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
 _OF_FAMILIES = [kind for module, *_ in FAMILIES.values() for kind in module.MODEL_TYPES]
@@ -130,7 +130,7 @@ def _forward(
   found = found._replace(config=dataclasses.replace(found.config, compute_dtype=dtype))
   space = TokenSpace(found.vocab_rows, ())
   graph, shapes = pretrained.abstract(found, space)
-  shardings = traverse_util.flatten_dict(sharding.tree_shardings(shapes, mesh), sep='/')
+  shardings = traverse_util.flatten_dict(mesh_lib.tree_shardings(shapes, mesh), sep='/')
   flat_shapes = {
     path: jax.ShapeDtypeStruct(x.shape, _stored_dtype(path, dtype), sharding=shardings[path])
     for path, x in traverse_util.flatten_dict(shapes, sep='/').items()
@@ -170,7 +170,7 @@ def _encoder_states(model: T5, tokens_BT: jax.Array, real_BT: jax.Array) -> jax.
   x_BTD = model.tables.lookup(tokens_BT, jnp.dtype(model.config.compute_dtype))
   segments_BT = real_BT.astype(jnp.int32)
   mask_BTT = attention.segment_mask(segments_BT, segments_BT)
-  return model.encoder(sharding.constrain(x_BTD, 'residual'), mask_BTT, None)[0]
+  return model.encoder(mesh_lib.constrain(x_BTD, 'residual'), mask_BTT, None)[0]
 
 
 def _decoder_states(model: nnx.Module, tokens_BT: jax.Array, real_BT: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from recjax.checks import check
+from recjax.schema.checks import check
 
 OPTIONAL_FILES = (
   'modules.json',

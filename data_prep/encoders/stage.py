@@ -9,10 +9,13 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from data_prep import encoders, files, refresh, stages, texts
+from data_prep import encoders, files
+from data_prep import stage as stage_lib
 from data_prep.encoders import tfidf, vectors_file
+from data_prep.sids import refresh
+from data_prep.texts import tokenizer
 from recjax import config as config_lib
-from recjax import sharding
+from recjax.sharding import mesh as mesh_lib
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ def check_ready(config: config_lib.Config, root: epath.Path) -> None:
     encoders.input_files(config.sids.encoder)
 
 
-def stage(config: config_lib.Config, root: epath.Path) -> stages.Stage:
+def stage(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
   """Reads items.jsonl and writes embeddings.npy, and for tfidf also its fit.
 
   With `sids.extend` vectors lie in the earlier folder's space: tfidf takes over the fit, and a model
@@ -48,14 +51,14 @@ def stage(config: config_lib.Config, root: epath.Path) -> stages.Stage:
   """
   sids = config.sids
   kind = encoders.kind(sids.encoder)
-  inputs = stages.outputs(root, files.ITEMS) | _encoder_files(sids.encoder, root)
+  inputs = stage_lib.outputs(root, files.ITEMS) | _encoder_files(sids.encoder, root)
   params = _params(kind, sids)
   if sids.extend is not None:
     params = refresh.params(sids, NAME, params)
     inputs |= refresh.inputs(sids, *_earlier_files(kind))
 
   def run(out: epath.Path) -> dict[str, Any]:
-    items = texts.read_items(root / files.ITEMS)
+    items = tokenizer.read_items(root / files.ITEMS)
     item_texts = [item['text'] for item in items]
     if kind == 'tfidf':
       vectors_ID = _tfidf(item_texts, sids, out)
@@ -65,7 +68,7 @@ def stage(config: config_lib.Config, root: epath.Path) -> stages.Stage:
       vectors_ID = _model(item_texts, config, root, inputs, params)
     return files.save_vectors(vectors_ID, out)
 
-  return stages.Stage(NAME, run, inputs, params, _VERSION)
+  return stage_lib.Stage(NAME, run, inputs, params, _VERSION)
 
 
 def forget_parts(root: epath.Path) -> None:
@@ -87,7 +90,7 @@ def _encoder_files(encoder: str, root: epath.Path) -> dict[str, epath.Path]:
     found = encoders.input_files(encoder)
   except ValueError:
     # A machine that only trains need not have the encoder: what it made is there and is named.
-    manifest = stages.read_manifest(root / NAME)
+    manifest = stage_lib.read_manifest(root / NAME)
     names = [name for name in (manifest or {}).get('inputs', {}) if name.startswith('encoder/')]
     if not names:
       raise
@@ -127,7 +130,7 @@ def _model(
   hashes = {name: _sha256(path) for name, path in inputs.items()}
   identity = json.dumps([_VERSION, hashes, params], sort_keys=True)
   parts = root / PARTS / hashlib.sha256(identity.encode()).hexdigest()[:16]
-  mesh = sharding.make_mesh(config.mesh)
+  mesh = mesh_lib.make_mesh(config.mesh)
   if config.sids.extend is None:
     vectors_ID = encoders.encode(item_texts, config.sids, mesh, parts)
   else:
@@ -139,7 +142,7 @@ def _model(
 def _extended(item_texts, sids: config_lib.Sids, mesh, parts: epath.Path) -> np.ndarray:
   """Vectors of which the earlier folder gives those of its texts, and the model the others."""
   earlier = epath.Path(sids.extend)
-  known = {item['text']: i for i, item in enumerate(texts.read_items(earlier / files.ITEMS))}
+  known = {item['text']: i for i, item in enumerate(tokenizer.read_items(earlier / files.ITEMS))}
   rows_I = np.array([known.get(text, -1) for text in item_texts], np.int64)
   vectors_ID = refresh.carried(rows_I, files.load(earlier / files.TEXT_VECTORS))
   new = np.flatnonzero(rows_I < 0)
@@ -149,7 +152,7 @@ def _extended(item_texts, sids: config_lib.Sids, mesh, parts: epath.Path) -> np.
 
 
 def _check_same_encoder(sids: config_lib.Sids, hashes: Mapping[str, str]) -> None:
-  recorded = stages.read_manifest(epath.Path(sids.extend) / NAME)['inputs']
+  recorded = stage_lib.read_manifest(epath.Path(sids.extend) / NAME)['inputs']
   different = [
     name.removeprefix('encoder/')
     for name in sorted({*recorded, *hashes})

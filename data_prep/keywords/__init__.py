@@ -9,9 +9,11 @@ from typing import Any
 
 from etils import epath
 
-from data_prep import files, stages, texts
+from data_prep import files
+from data_prep import stage as stage_lib
 from data_prep.keywords import ctfidf, http_teacher, published
 from data_prep.keywords.groups import Group, groups
+from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.sids import keywords as keywords_lib
 from recjax.sids.table import SidTable
@@ -44,7 +46,7 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
     http_teacher.api_key(section)
 
 
-def stage(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> stages.Stage:
+def stage(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> stage_lib.Stage:
   """Reads items and SIDs and writes keywords.json: one entry for every used token.
 
   Tokens are those of quantized levels; the codes of a de-duplication level mean nothing.
@@ -55,7 +57,7 @@ def stage(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> s
     raw_dir: where a relative `keywords.file` is looked for if it is not there.
   """
   section = config.keywords
-  inputs = stages.outputs(root, files.ITEMS, 'sids/codes.npy', 'sids/sids.json')
+  inputs = stage_lib.outputs(root, files.ITEMS, 'sids/codes.npy', 'sids/sids.json')
   params: dict[str, Any] = {'teacher': section.teacher}
   if section.teacher == 'import':
     file = files.found(section.file, raw_dir)
@@ -71,7 +73,7 @@ def stage(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> s
 
   def run(out: epath.Path) -> dict[str, Any]:
     sid_table = SidTable.load(root / 'sids')
-    entries = teach(groups(sid_table), texts.read_items(root / files.ITEMS))
+    entries = teach(groups(sid_table), tokenizer.read_items(root / files.ITEMS))
     keywords_lib.write(out / FILE, entries)
     counts = [len(entry['keywords']) for entry in entries]
     return {
@@ -80,7 +82,7 @@ def stage(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> s
       'tokens_without_keywords': counts.count(0),
     }
 
-  return stages.Stage(NAME, run, inputs, params)
+  return stage_lib.Stage(NAME, run, inputs, params)
 
 
 def _ask(

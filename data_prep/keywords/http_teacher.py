@@ -15,7 +15,7 @@ from data_prep.keywords.endpoint import Endpoint, GaveUpError, StoppedError
 from data_prep.keywords.groups import Group
 from data_prep.keywords.journal import Journal
 from recjax import config as config_lib
-from recjax import hashing
+from recjax.runtime import files as hashing
 
 _THREADS = 4  # an answer takes seconds; the pace is kept over all of them
 _CHARACTERS_A_TOKEN = 4  # of English, for the estimate

@@ -5,7 +5,7 @@ import hashlib
 import json
 from typing import Any
 
-from data_prep.item_text import tidy
+from data_prep.log.item_text import tidy
 
 _SYSTEM = (
   'You are a cataloguer. You are shown some items of a group and name what they have in common. '

@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from data_prep import interactions
+from data_prep.log import interactions
 from recjax import config
 from recjax.data.sequences import Sequences
 

@@ -31,8 +31,8 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from data_prep import download, interactions
-from data_prep.sources import columns, raw_files, records
+from data_prep.log import interactions
+from data_prep.sources import columns, download, raw_files, records
 from recjax import config
 
 

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Sequence
 from etils import epath
 import numpy as np
 
-from data_prep import interactions
+from data_prep.log import interactions
 from data_prep.sources import columns, items_json, raw_files, records
 from recjax import config
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import interactions
+from data_prep.log import interactions
 
 MAX_ID = 256  # characters; arrays of ids are as wide as the longest one
 MAX_LITERAL = 1_000_000  # characters of a Python list in a text field

@@ -12,7 +12,7 @@ C.item.json is the catalogue: an item that it lacks is refused.
 from etils import epath
 import numpy as np
 
-from data_prep import interactions
+from data_prep.log import interactions
 from data_prep.sources import items_json, raw_files, records
 from recjax import config
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from etils import epath
 import numpy as np
 
-from data_prep.interactions import RawLog
+from data_prep.log.interactions import RawLog
 from recjax import config
 from recjax.data.sequences import Sequences
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from etils import epath
 
-from data_prep import interactions
+from data_prep.log import interactions
 from data_prep.sources import columns, raw_files, records
 from recjax import config
 

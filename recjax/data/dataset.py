@@ -10,7 +10,7 @@ import numpy as np
 
 from recjax.data.sequences import Sequences
 from recjax.data.vocabulary import Vocabulary
-from recjax.hashing import digest
+from recjax.runtime.files import digest
 from recjax.sids import keywords as keywords_lib
 from recjax.sids.table import SidTable
 

@@ -12,7 +12,7 @@ from recjax.data import mixture as mixture_lib
 from recjax.data.dataset import Dataset
 from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan, make_plan, pack
-from recjax.hashing import digest
+from recjax.runtime.files import digest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,12 +11,12 @@ from grain.experimental import index_shuffle
 import numpy as np
 
 from recjax import config as config_lib
-from recjax.checks import check
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks import Component
 from recjax.data.tasks.base import Draw, Example
-from recjax.hashing import digest
+from recjax.runtime.files import digest
+from recjax.schema.checks import check
 
 BLOCK = (
   10_000  # proportions are integers of this sum, and exact over every block of so many examples

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
-from recjax.checks import check
 from recjax.data.vocabulary import Vocabulary
+from recjax.schema.checks import check
 
 _PLACE = re.compile(r'\{(\w+)\}')
 

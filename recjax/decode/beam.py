@@ -11,7 +11,7 @@ what that takes is compiled.
 import jax
 import jax.numpy as jnp
 
-from recjax.sids.trie import Trie
+from recjax.decode.trie import Trie
 
 
 def _log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:

@@ -9,7 +9,7 @@ from flax import nnx
 
 from recjax import config as config_lib
 from recjax.models import pretrained
-from recjax.models.gemma import DecoderConfig, Gemma
+from recjax.models.decoder import DecoderConfig, Gemma
 from recjax.models.layers import Computation
 from recjax.models.sizes import SIZES as DECODER_SIZES
 from recjax.models.t5 import SIZES as T5_SIZES

@@ -59,7 +59,7 @@ class PackedCausal(NamedTuple):
 
   Attributes:
     segments_BT: int32; 0 is padding.
-    window: int32 scalar; see `recjax.models.gemma.DecoderConfig.windows`.
+    window: int32 scalar; see `recjax.models.decoder.DecoderConfig.windows`.
     windows: the values that it can take, known when tracing.
   """
 

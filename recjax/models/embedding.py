@@ -6,7 +6,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from recjax.sharding import table_cut
+from recjax.sharding.mesh import table_cut
 from recjax.sids.token_space import TokenSpace
 
 LOGITS_AT_ONCE = 2**27  # of all users and all tokens in a search under the full softmax: half a GiB

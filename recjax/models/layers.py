@@ -53,7 +53,7 @@ class Linear(nnx.Module):
   """An einsum with a float32 kernel, computed in the type of its input.
 
   Attributes:
-    adapter: what `recjax.lora.adapted` puts beside the kernel, as matrices `[inputs, r]` and `[r, outputs]`;
+    adapter: what `recjax.models.lora.adapted` puts beside the kernel, as matrices `[inputs, r]` and `[r, outputs]`;
       None for none.
 
   Args:

@@ -9,7 +9,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from recjax.sharding import BATCH
+from recjax.sharding.mesh import BATCH
 
 LANES = 128  # rows are cut into blocks of a multiple of it
 BLOCKS = (512, 256, 128)  # rows of a block, the best first

@@ -18,7 +18,7 @@ from recjax.models.embedding import TokenTables
 from recjax.models.layers import ACTIVATIONS, FeedForward, Linear, RMSNorm, dropout
 from recjax.models.t5_config import SIZES as SIZES
 from recjax.models.t5_config import T5Config
-from recjax.sharding import constrain
+from recjax.sharding.mesh import constrain
 from recjax.sids.token_space import TokenSpace
 
 

@@ -6,8 +6,8 @@ import json
 from etils import epath
 import numpy as np
 
-from recjax.checks import check_choice
-from recjax.hashing import digest
+from recjax.runtime.files import digest
+from recjax.schema.checks import check_choice
 
 COLLISIONS = ('deduplicate', 'sinkhorn', 'keep')
 

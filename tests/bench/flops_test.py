@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench import flops
-from recjax.models.gemma import DecoderConfig, Gemma
+from recjax.models.decoder import DecoderConfig, Gemma
 from recjax.models.t5 import SIZES, T5, T5Config
 from recjax.sids.token_space import TokenSpace
 

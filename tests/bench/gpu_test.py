@@ -2,9 +2,10 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
+
+from tests.folders import ROOT
 
 
 def test_every_part_runs_in_small(tmp_path):
@@ -12,7 +13,7 @@ def test_every_part_runs_in_small(tmp_path):
   command = ['-m', 'bench.gpu', '--tiny', '--parts=attention,search,gemma2_2b', '--commit=none']
   done = subprocess.run(
     [sys.executable, *command, f'--out={out}'],
-    cwd=pathlib.Path(__file__).parents[2],
+    cwd=ROOT,
     env={name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'},
     capture_output=True,
     text=True,

@@ -2,11 +2,12 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from tests.folders import ROOT
 
 # google/gemma-3-270m as published, and the padded rows of 1,024 SID codes.
 PARAMETERS = 268_098_176 + 1024 * 640
@@ -18,7 +19,7 @@ def kept(tmp_path_factory):
   out = tmp_path_factory.mktemp('memory') / 'memory.json'
   done = subprocess.run(
     [sys.executable, '-m', 'bench.memory', '--sizes=gemma3_270m', '--rank=4', f'--out={out}'],
-    cwd=pathlib.Path(__file__).parents[2],
+    cwd=ROOT,
     env={name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'},
     capture_output=True,
     text=True,

@@ -1,7 +1,6 @@
 """The benchmark of the preparation on small inputs, and what its figures stand for."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -9,11 +8,11 @@ import numpy as np
 import pytest
 
 from bench import prep
-from data_prep import cooccurrence, interactions
+from data_prep.log import interactions
+from data_prep.relations import cooccurrence
 from recjax.data.sequences import Sequences
+from tests.folders import ROOT
 from tests.shared_data import SHARED, needs_shared
-
-REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 def test_the_synthetic_log_keeps_most_of_itself():
@@ -68,7 +67,7 @@ def test_semantic_neighbours_are_measured():
 def test_the_command_prints_and_writes(tmp_path):
   command = [sys.executable, '-m', 'bench.prep', f'--raw_dir={SHARED / "amazon2014" / "sports"}']
   command += ['--millions=0.01,0.02', '--vectors=300,16', f'--out={tmp_path / "prep.json"}']
-  made = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+  made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
   result = json.loads((tmp_path / 'prep.json').read_text())
   assert result['sports']['pairs'] == 1_160_790
   assert result['sports']['ratio'] > 5  # 20 and more on a quiet machine

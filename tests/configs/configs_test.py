@@ -1,7 +1,6 @@
 """Every experiment in configs/, with every variant, converts and is consistent."""
 
 import importlib
-import pathlib
 import re
 
 import pytest
@@ -9,12 +8,11 @@ import pytest
 from data_prep import prepare, sources
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
+from tests.folders import ROOT
 from tests.shared_data import SHARED, needs_shared
 
 FILES = sorted(
-  path.stem
-  for path in (pathlib.Path(__file__).parents[2] / 'configs').glob('*.py')
-  if path.stem not in ('__init__', 'common')
+  path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common')
 )
 
 

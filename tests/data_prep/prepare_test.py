@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -16,9 +15,8 @@ from data_prep import prepare
 from recjax import config as config_lib
 from recjax.data import dataset, loader, mixture, packing
 from recjax.sids.quantizers.saved import Quantizer
-from tests.folders import contents
+from tests.folders import ROOT, contents
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
 USERS, ITEMS, LENGTH = 60, 50, 8
 STAGES = ['interactions', 'tokenizer', 'texts', 'text_embeddings', 'cooccurrence_vectors', 'sids']
 NEIGHBOURS = ('collaborative_neighbours', 'semantic_neighbours')
@@ -250,7 +248,7 @@ prepare.prepare(prepare_test.make_config(pathlib.Path(sys.argv[1])))
 
 def test_sigkill_and_again_gives_the_same_bytes(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
-  killed = subprocess.run([sys.executable, '-c', KILLED, tmp_path], cwd=REPOSITORY, check=False)
+  killed = subprocess.run([sys.executable, '-c', KILLED, tmp_path], cwd=ROOT, check=False)
   assert killed.returncode == -signal.SIGKILL
   assert '.sids.partial' in os.listdir(tmp_path / 'out')
   prepare.prepare(make_config(tmp_path))

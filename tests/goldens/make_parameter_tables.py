@@ -15,8 +15,10 @@ if __name__ == '__main__':
   }
 
 from recjax import config as config_lib
-from recjax import optim, parameter_table, sharding, state
+from recjax.sharding import mesh as mesh_lib
+from recjax.sharding import table as parameter_table
 from recjax.sids.token_space import TokenSpace
+from recjax.training import optim, state
 
 FOLDER = pathlib.Path(__file__).with_name('parameter_tables')
 MESHES = ((1, 8, 1), (2, 2, 2), (1, 2, 4))  # data, fsdp, tensor
@@ -37,9 +39,9 @@ def tables(size: str) -> str:
   tx = optim.optimizer(config.optim, config.num_train_steps)
   texts = []
   for sizes in MESHES:
-    mesh = sharding.make_mesh(config_lib.Mesh(**dict(zip(sharding.AXES, sizes, strict=True))))
+    mesh = mesh_lib.make_mesh(config_lib.Mesh(**dict(zip(mesh_lib.AXES, sizes, strict=True))))
     abstract = state.abstract_state(config, space, tx, mesh)
-    name = ' x '.join(f'{axis} {n}' for axis, n in zip(sharding.AXES, sizes, strict=True))
+    name = ' x '.join(f'{axis} {n}' for axis, n in zip(mesh_lib.AXES, sizes, strict=True))
     texts += [name, parameter_table.describe(abstract.params, mesh, abstract.opt_state), '']
   return '\n'.join(texts)
 

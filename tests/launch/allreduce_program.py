@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax import distributed
+from recjax.runtime import distributed
 
 distributed.initialize()
 mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))

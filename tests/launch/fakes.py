@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.folders import ROOT
 
 # Each call takes the next answer of the first entry whose words are all among the arguments; the last
 # answer of an entry is given again and again. `then` of an answer changes the plan from now on.

@@ -10,8 +10,7 @@ import time
 import pytest
 
 from launch import local
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.folders import ROOT
 
 
 def _start(*args, **kwargs):

@@ -2,18 +2,16 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from data_prep import texts
+from data_prep.texts import tokenizer
 from recjax.data.dataset import Dataset
 from tests.data_prep import refresh_test
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.folders import ROOT
 
 
 def run(folder, day, workdir, *args, expect=0):
@@ -110,7 +108,7 @@ def test_the_old_model_is_evaluated_and_continued_on_the_new_log(shop):
   ],
 )
 def test_data_that_were_built_anew_are_refused(shop, flag, message):
-  (shop / 'other.model').write_bytes(texts.train_model(['other words'] * 9, 280))
+  (shop / 'other.model').write_bytes(tokenizer.train_model(['other words'] * 9, 280))
   flag = flag.replace('other.model', str(shop / 'other.model'))
   folder = f'--config.data.prepared_dir={shop / message}'
   output = run(shop, 1, 'monday', '--mode=evaluate', folder, f'--config.{flag}', expect=1)

@@ -11,11 +11,12 @@ import pytest
 from configs import demo
 from data_prep import prepare
 from recjax import config as config_lib
-from recjax import models, sharding
+from recjax import models
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.evaluate import baselines, evaluate, evaluate_best, sample_rows
 from recjax.metrics import ranking
 from recjax.recommend import Recommender
+from recjax.sharding import mesh as mesh_lib
 
 
 def ranked(world, mesh, batch_size, users):
@@ -23,7 +24,7 @@ def ranked(world, mesh, batch_size, users):
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, batch_size=batch_size))
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Recommender(config, dataset, sharding.make_mesh(mesh))
+  recommender = Recommender(config, dataset, mesh_lib.make_mesh(mesh))
   histories, _ = dataset.histories_and_targets('test')
   items, scores = recommender.rank(params, [histories[u] for u in users])
   return items, scores, evaluate(recommender, params, dataset, 'test', (1, 10), users, False)
@@ -94,7 +95,7 @@ def test_several_rows_a_user_count_once_each(world_in_time, tmp_path):
   assert len(np.unique(users)) < len(users)
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Recommender(config, dataset, sharding.make_mesh(config.mesh))
+  recommender = Recommender(config, dataset, mesh_lib.make_mesh(config.mesh))
   results = evaluate_best(config, tmp_path, dataset, recommender, params, 7)
   assert results == json.loads((tmp_path / 'evaluation.json').read_text())
   assert results['rows_per_sec'] > 0

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from recjax import exit_status
-from recjax.writer import read_metrics
+from recjax.runtime import exit_status
+from recjax.workdir.metrics_file import read_metrics
+from tests.folders import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 5
 
 

@@ -14,11 +14,12 @@ import time
 import numpy as np
 import pytest
 
-from recjax import checksums, exit_status
-from recjax.writer import read_metrics
+from recjax.runtime import exit_status
+from recjax.workdir import checksums
+from recjax.workdir.metrics_file import read_metrics
 from tests import saved
+from tests.folders import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = 'tests.recjax.train_program'
 QUICK_TO_COMPILE = (
   '--xla_backend_optimization_level=0',

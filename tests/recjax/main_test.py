@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import random
 import signal
 import subprocess
@@ -12,10 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from recjax.writer import read_metrics
+from recjax.workdir.metrics_file import read_metrics
 from tests import saved
+from tests.folders import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 300
 
 

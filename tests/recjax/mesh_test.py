@@ -11,13 +11,14 @@ import numpy as np
 import optax
 import pytest
 
-from launch import hlo, programs
+from launch.compile import hlo, programs
 from recjax import config as config_lib
-from recjax import optim, sharding, state
 from recjax.data import loader
 from recjax.recommend import Recommender
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
-from recjax.train_step import jit_train_step
+from recjax.training import optim, state
+from recjax.training.step import jit_train_step
 from tests.recjax.data import rated_world
 
 STEPS = 20
@@ -52,8 +53,8 @@ def optimizer(config: config_lib.Config) -> optax.GradientTransformation:
 
 
 def mesh_of(sizes: tuple[int, int, int]) -> jax.sharding.Mesh:
-  names = dict(zip(sharding.AXES, sizes, strict=True))
-  return sharding.make_mesh(config_lib.Mesh(**names), jax.devices()[: int(np.prod(sizes))])
+  names = dict(zip(mesh_lib.AXES, sizes, strict=True))
+  return mesh_lib.make_mesh(config_lib.Mesh(**names), jax.devices()[: int(np.prod(sizes))])
 
 
 class Outcome(NamedTuple):
@@ -103,7 +104,7 @@ def outcome(world):
     losses = []
     with jax.set_mesh(mesh):
       for batch in batches:
-        now, metrics = step(now, sharding.host_rows(batch, mesh))
+        now, metrics = step(now, mesh_lib.host_rows(batch, mesh))
         losses.append(float(metrics['loss']))
     histories = [dataset.train[u] for u in range(dataset.num_users)]
     items, scores = Recommender(config, dataset, mesh).rank(now.params, histories)

@@ -19,17 +19,19 @@ import tokenizers
 from configs import demo
 from data_prep import prepare
 from recjax import config as config_lib
-from recjax import lora, optim, sharding, stages, state
-from recjax.checkpoint import Checkpoints
 from recjax.config import group, ordered, stage
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
-from recjax.models import pretrained
+from recjax.models import lora, pretrained
 from recjax.recommend import Recommender
+from recjax.sharding import mesh as mesh_lib
+from recjax.training import optim, state
+from recjax.training import plan as plan_lib
+from recjax.workdir.checkpoints import Checkpoints
+from tests.folders import ROOT
 from tests.goldens.make_decoders import GOLDENS, TOKENIZER_SIZE
 from tests.live import needs_transformers
 
-ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """
 from tests.recjax import pretrained_runs_test
 
@@ -77,7 +79,7 @@ def two_stages(source, data):
 
 def newest_params(folder, config, space):
   """What the newest checkpoint of a workdir holds, by path."""
-  mesh = sharding.make_mesh(config.mesh)
+  mesh = mesh_lib.make_mesh(config.mesh)
   tx = optim.optimizer(dataclasses.replace(config.optim, groups={}), 1)
   abstract = state.abstract_state(config, space, tx, mesh)
   with Checkpoints(folder, read_only=True) as checkpoints:
@@ -97,7 +99,7 @@ def changed(before, after):
 
 def abstract_params(config, space):
   tx = optim.optimizer(config.optim, 1)
-  return state.abstract_state(config, space, tx, sharding.make_mesh(config.mesh)).params
+  return state.abstract_state(config, space, tx, mesh_lib.make_mesh(config.mesh)).params
 
 
 @pytest.mark.parametrize('kind', ['gemma3', 't5_v1_1'])
@@ -108,10 +110,10 @@ def test_after_a_stage_of_sid_rows_nothing_else_moved_by_a_bit(tmp_path, kind):
   config = config_lib.from_config_dict(config_dict)
   prepare.prepare(config)
   dataset = Dataset.load(tmp_path / 'data')
-  mesh, space = sharding.make_mesh(config.mesh), dataset.vocabulary.space
+  mesh, space = mesh_lib.make_mesh(config.mesh), dataset.vocabulary.space
   recommender = Recommender(config, dataset, mesh)
   workdir = epath.Path(tmp_path / 'run')
-  params, step = stages.train_stages(config, workdir, dataset, recommender, mesh)
+  params, step = plan_lib.train_stages(config, workdir, dataset, recommender, mesh)
   assert step == 2
   loaded = pretrained.load(source, abstract_params(config, space), space)
   tables = (

@@ -9,10 +9,11 @@ from flax import nnx
 import numpy as np
 import pytest
 
-from recjax import models, sharding
+from recjax import models
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate
 from recjax.recommend import Recommender, read_histories
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids.table import SidTable
 from tests.recjax.data import rated_world
 
@@ -26,7 +27,7 @@ def test_items_that_share_a_sid_follow_each_other_by_their_popularity_in_trainin
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, beams=120))
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Recommender(config, dataset, sharding.make_mesh(config.mesh))
+  recommender = Recommender(config, dataset, mesh_lib.make_mesh(config.mesh))
   histories = [np.asarray(dataset.train[u]) for u in range(5)]
   items_UM, scores_UM = recommender.rank(params, histories)
   counts = np.zeros(dataset.num_items, int)
@@ -62,7 +63,7 @@ def noted(tmp_path_factory):
 
 
 def recommender_of(config, dataset):
-  return Recommender(config, dataset, sharding.make_mesh(config.mesh))
+  return Recommender(config, dataset, mesh_lib.make_mesh(config.mesh))
 
 
 def test_evaluation_shows_what_training_shows(noted):

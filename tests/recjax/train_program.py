@@ -13,9 +13,12 @@ from etils import epath
 
 from configs import demo
 from recjax import config as config_lib
-from recjax import distributed, preemption, sharding, stages, train
+from recjax import train
 from recjax.data.dataset import Dataset
 from recjax.main import set_up_logging
+from recjax.runtime import distributed, preemption
+from recjax.sharding import mesh as mesh_lib
+from recjax.training import plan as plan_lib
 
 
 def config(prepared_dir, num_train_steps, how):
@@ -40,7 +43,7 @@ def main(workdir, prepared_dir, steps, how=''):
   distributed.initialize()
   set_up_logging()
   settings = config(prepared_dir, int(steps), how)
-  mesh = sharding.make_mesh(settings.mesh)
+  mesh = mesh_lib.make_mesh(settings.mesh)
   names = [f'{metric}@{k}' for metric in ('recall', 'ndcg') for k in (5, 10)]
   results = {name + suffix: 0.0 for name in names for suffix in ('', '_stderr')}
   train.evaluate = lambda *_: results
@@ -48,7 +51,7 @@ def main(workdir, prepared_dir, steps, how=''):
     reached = preemption.Watch.reached
     preemption.Watch.reached = lambda watch: time.sleep(0.2) or reached(watch)
   dataset = Dataset.load(prepared_dir)
-  stages.train_stages(settings, epath.Path(workdir), dataset, None, mesh)
+  plan_lib.train_stages(settings, epath.Path(workdir), dataset, None, mesh)
 
 
 if __name__ == '__main__':

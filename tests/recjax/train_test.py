@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
-from recjax import lora, preemption, sharding
 from recjax import train as train_lib
 from recjax.data import loader
+from recjax.models import lora
 from recjax.recommend import Recommender
+from recjax.runtime import preemption
+from recjax.sharding import mesh as mesh_lib
 from recjax.train import train
-from recjax.writer import read_metrics
+from recjax.workdir.metrics_file import read_metrics
 from tests import saved
 
 
 def run(config, dataset, workdir, mesh=None):
-  mesh = sharding.make_mesh(mesh or config.mesh)
+  mesh = mesh_lib.make_mesh(mesh or config.mesh)
   workdir = epath.Path(workdir)
   return train(config, workdir, dataset, Recommender(config, dataset, mesh), mesh)
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from recjax.checks import check, check_choice
 from recjax.data.corpus import SHOWN, Corpus
 from recjax.data.prompts import check_prompt
+from recjax.schema.checks import check, check_choice
 
 
 class Example(NamedTuple):

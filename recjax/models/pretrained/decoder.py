@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recjax.models.gemma import DecoderConfig
+from recjax.models.decoder import DecoderConfig
 from recjax.models.pretrained.mapping import Mapping, Weight, heads_in, heads_out, linear
 
 ANOTHER = 'Set --config.model.pretrained to another folder'

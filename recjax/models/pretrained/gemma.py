@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from recjax.models.gemma import DecoderConfig
+from recjax.models.decoder import DecoderConfig
 from recjax.models.pretrained import decoder
 from recjax.models.pretrained.decoder import mapping as mapping
 

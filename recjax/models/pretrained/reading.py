@@ -10,7 +10,7 @@ from flax import nnx, traverse_util
 import jax
 import numpy as np
 
-from recjax.models.gemma import DecoderConfig, Gemma
+from recjax.models.decoder import DecoderConfig, Gemma
 from recjax.models.pretrained import gemma, qwen, t5, tokenizer_files
 from recjax.models.pretrained.ids import NEW, id_map
 from recjax.models.pretrained.mapping import Mapping, Weight

@@ -12,7 +12,8 @@ import tokenizers
 
 from data_prep import encoders
 from data_prep.encoders import batching
-from recjax import config, sharding
+from recjax import config
+from recjax.sharding import mesh as mesh_lib
 
 WIDTH, FF, HEADS, LAYERS, POSITIONS = 12, 20, 3, 2, 128
 WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *(f'w{i}' for i in range(40))]
@@ -82,7 +83,7 @@ def folder(tmp_path):
 
 
 def _encode(texts, folder, mesh=None, **fields):
-  mesh = mesh or sharding.make_mesh(config.Mesh())
+  mesh = mesh or mesh_lib.make_mesh(config.Mesh())
   return encoders.encode(texts, config.Sids(encoder=str(folder), **fields), mesh)
 
 
@@ -154,10 +155,10 @@ def test_any_mesh_gives_the_same_vectors(folder, monkeypatch):
   monkeypatch.setattr(batching, '_MAX_SHAPES', 2)
   texts = [' '.join(f'w{(i + j) % 40}' for j in range(i % 17)) for i in range(90)]
   auto = (jax.sharding.AxisType.Auto,) * 3
-  one = jax.make_mesh((1, 1, 1), sharding.AXES, auto, devices=jax.devices()[:1])
+  one = jax.make_mesh((1, 1, 1), mesh_lib.AXES, auto, devices=jax.devices()[:1])
   expected = _encode(texts, folder, one)
   for sizes in ({'data': 8}, {'data': 2, 'fsdp': 2, 'tensor': 2}):
-    got = _encode(texts, folder, sharding.make_mesh(config.Mesh(**sizes)))
+    got = _encode(texts, folder, mesh_lib.make_mesh(config.Mesh(**sizes)))
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
@@ -275,6 +276,6 @@ def test_minilm_without_its_package_names_the_choices(monkeypatch):
 )
 def test_minilm_knows_what_is_alike():
   texts = ['lipstick in deep red', 'a crimson lip colour', 'shampoo for dry hair']
-  got = encoders.encode(texts, config.Sids(encoder='minilm'), sharding.make_mesh(config.Mesh()))
+  got = encoders.encode(texts, config.Sids(encoder='minilm'), mesh_lib.make_mesh(config.Mesh()))
   assert got.shape == (3, 384)
   assert got[0] @ got[1] > got[0] @ got[2] + 0.2

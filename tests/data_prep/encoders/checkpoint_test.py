@@ -12,7 +12,8 @@ import tokenizers
 
 from data_prep import encoders
 from data_prep.encoders import batching, checkpoint
-from recjax import config, sharding
+from recjax import config
+from recjax.sharding import mesh as mesh_lib
 from tests.goldens import make_encoders
 from tests.live import needs_transformers
 
@@ -53,11 +54,11 @@ def folder_of(tmp_path):
 
 def one_device():
   auto = (jax.sharding.AxisType.Auto,) * 3
-  return jax.make_mesh((1, 1, 1), sharding.AXES, auto, devices=jax.devices()[:1])
+  return jax.make_mesh((1, 1, 1), mesh_lib.AXES, auto, devices=jax.devices()[:1])
 
 
 def encode(folder, texts, mesh=None, **fields):
-  mesh = mesh or sharding.make_mesh(config.Mesh())
+  mesh = mesh or mesh_lib.make_mesh(config.Mesh())
   return encoders.encode(texts, config.Sids(encoder=str(folder), **fields), mesh)
 
 
@@ -85,7 +86,7 @@ def test_any_mesh_gives_the_same_vectors(kind, folder_of, monkeypatch):
   one = one_device()
   expected = encode(folder, texts, one)
   for sizes in ({'data': 8}, {'data': 2, 'fsdp': 2, 'tensor': 2}):
-    got = encode(folder, texts, sharding.make_mesh(config.Mesh(**sizes)))
+    got = encode(folder, texts, mesh_lib.make_mesh(config.Mesh(**sizes)))
     np.testing.assert_allclose(got, expected, atol=2e-6)
   assert encode(folder, texts, one).tobytes() == expected.tobytes()
 
@@ -117,13 +118,13 @@ def test_an_empty_text_is_its_special_token_or_nothing(folder_of):
 
 
 def test_a_sentencepiece_model_serves_too(folder_of):
-  from data_prep import texts as texts_lib
+  from data_prep.texts import tokenizer as tokenizer_lib
 
   folder = folder_of('t5_v1_1')
   (folder / 'tokenizer.json').unlink()
   with pytest.raises(ValueError, match=r'lacks tokenizer\.json, spiece\.model, tokenizer\.model'):
     encoders.input_files(str(folder))
-  content = texts_lib.train_model(['red soap', 'blue soap', 'a b c d'], 300)
+  content = tokenizer_lib.train_model(['red soap', 'blue soap', 'a b c d'], 300)
   (folder / 'spiece.model').write_bytes(content)
   found = checkpoint.pretrained.read_config(folder)
   ids = checkpoint._encoder_of_ids(epath.Path(folder), found, 20)

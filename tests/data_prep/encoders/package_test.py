@@ -9,7 +9,8 @@ import tokenizers
 
 from data_prep import encoders
 from data_prep.encoders import package
-from recjax import config, sharding
+from recjax import config
+from recjax.sharding import mesh as mesh_lib
 
 needs_package = pytest.mark.skipif(
   importlib.util.find_spec('sentence_transformers') is None, reason='needs sentence-transformers'
@@ -60,7 +61,7 @@ def folder(tmp_path):
 
 def encode(folder, **fields):
   sids = config.Sids(encoder=f'{package.PREFIX}{folder}', **fields)
-  return encoders.encode(TEXTS, sids, sharding.make_mesh(config.Mesh()))
+  return encoders.encode(TEXTS, sids, mesh_lib.make_mesh(config.Mesh()))
 
 
 @needs_package

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from configs import demo
-from data_prep import prepare, stages
+from data_prep import prepare
+from data_prep import stage as stage_lib
 from data_prep.encoders import batching, resumable, tfidf
 from data_prep.encoders import stage as encoder_stage
 from recjax import config as config_lib
-from tests.folders import contents
+from tests.folders import ROOT, contents
 from tests.goldens import make_encoders
 
-REPOSITORY = pathlib.Path(__file__).parents[3]
 WORDS = [f'w{i}' for i in range(53)]
 
 
@@ -59,12 +59,12 @@ def make_config(encoder, **sids):
 
 def run(root, encoder, **sids):
   root = epath.Path(root)
-  return stages.run_stage(root, encoder_stage.stage(make_config(encoder, **sids), root))
+  return stage_lib.run_stage(root, encoder_stage.stage(make_config(encoder, **sids), root))
 
 
 def is_current(root, encoder, **sids):
   root = epath.Path(root)
-  return stages.is_current(root, encoder_stage.stage(make_config(encoder, **sids), root))
+  return stage_lib.is_current(root, encoder_stage.stage(make_config(encoder, **sids), root))
 
 
 def vectors(folder):
@@ -234,7 +234,7 @@ stage_test.run(sys.argv[1], sys.argv[2])
 
 def run_killed(root, encoder, where):
   return subprocess.run(
-    [sys.executable, '-c', KILLED, str(root), str(encoder), where], cwd=REPOSITORY, check=False
+    [sys.executable, '-c', KILLED, str(root), str(encoder), where], cwd=ROOT, check=False
   ).returncode
 
 

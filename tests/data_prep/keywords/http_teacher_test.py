@@ -1,7 +1,6 @@
 """A language model as the teacher, against a server that answers 429, 500, half a body and nonsense."""
 
 import json
-import pathlib
 import signal
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from data_prep.keywords.groups import groups
 from recjax import config as config_lib
 from recjax.sids.table import SidTable
 from tests.data_prep.keywords.chat_server import Failure, answer, said, serve
+from tests.folders import ROOT
 
-REPOSITORY = pathlib.Path(__file__).parents[3]
 KEY = 'sk-secret-1234'
 NUM_ITEMS = 24
 
@@ -299,7 +298,7 @@ def test_sigkill_keeps_what_was_paid(tmp_path, capsys):
   with serve() as server:
     server.answers_before_hold = 4
     process = subprocess.Popen(
-      [sys.executable, '-c', ASKING, server.url, journal], cwd=REPOSITORY, stderr=subprocess.DEVNULL
+      [sys.executable, '-c', ASKING, server.url, journal], cwd=ROOT, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
     # Four answers are in the journal and the other two questions are with the server.

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from data_prep import keywords, prepare, stages
+from data_prep import keywords, prepare
+from data_prep import stage as stage_lib
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
 from tests.data_prep.keywords.chat_server import serve
@@ -178,7 +179,7 @@ def test_a_remote_folder_cannot_keep_paid_answers(tmp_path, monkeypatch):
 def test_the_stage_reads_items_and_sids_alone(tmp_path):
   write_raw(tmp_path / 'raw', random_rows())
   root = prepare.prepare(make_config(tmp_path))
-  manifest = stages.read_manifest(root / 'keywords')
+  manifest = stage_lib.read_manifest(root / 'keywords')
   assert sorted(manifest['inputs']) == [
     'interactions/items.jsonl',
     'sids/codes.npy',

@@ -9,7 +9,8 @@ from etils import epath
 import numpy as np
 import pytest
 
-from data_prep import interactions, sources
+from data_prep import sources
+from data_prep.log import interactions
 from data_prep.sources import records
 from recjax import config
 from tests.shared_data import SHARED, needs_shared

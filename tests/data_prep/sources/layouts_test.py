@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from data_prep import interactions, sources
+from data_prep import sources
+from data_prep.log import interactions
 from recjax import config
 
 USERS, ITEMS, LENGTH = 12, 9, 7

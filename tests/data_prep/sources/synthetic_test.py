@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from data_prep import interactions, item_text
 from data_prep.encoders import tfidf
+from data_prep.log import interactions, item_text
 from data_prep.sources import synthetic
 from recjax import config
 from recjax.baselines import popularity, transitions

@@ -4,7 +4,7 @@ from etils import epath
 import numpy as np
 import pytest
 
-from data_prep import interactions, log_writer, splits
+from data_prep.log import interactions, log_writer, splits
 from recjax.data.dataset import COLUMNS, SPLITS, Dataset
 from recjax.data.sequences import Sequences
 

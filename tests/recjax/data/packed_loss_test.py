@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from recjax import loss, models
+from recjax import models
 from recjax.data import loader, packing
+from recjax.training import loss
 
 
 @pytest.mark.parametrize('sid_softmax', ['level', 'full'])

@@ -10,11 +10,11 @@ import pytest
 import scipy.special
 
 from recjax.decode.beam import beam_search
+from recjax.decode.trie import Trie
 from recjax.models import embedding
-from recjax.models.gemma import DecoderConfig, Gemma
+from recjax.models.decoder import DecoderConfig, Gemma
 from recjax.sids.table import SidTable
 from recjax.sids.token_space import TokenSpace
-from recjax.sids.trie import Trie
 
 SPACE = TokenSpace(text_size=12, level_sizes=(6, 6, 3))
 CONFIG = DecoderConfig(

@@ -9,8 +9,8 @@ import pytest
 import scipy.special
 
 from recjax import config as config_lib
-from recjax import sharding
 from recjax.models import attention, splash
+from recjax.sharding import mesh as mesh_lib
 
 
 def case(seed=0, B=2, T=12, N=4, K=2, H=8, dtype=jnp.float32):
@@ -106,7 +106,7 @@ def test_the_tpu_kernel_agrees_on_a_mesh():
   q, k, v, segments, mask, _ = case(B=4, T=128, N=2, K=2, H=64)
   real = jnp.asarray(segments > 0, jnp.float32)[:, :, None, None]
   expected = attention.attend(q, k, v, mask)
-  with jax.set_mesh(sharding.make_mesh(config_lib.Mesh(data=2, fsdp=2, tensor=2))):
+  with jax.set_mesh(mesh_lib.make_mesh(config_lib.Mesh(data=2, fsdp=2, tensor=2))):
     got = jax.jit(lambda *a: splash.attend(*a, segments, jnp.int32(0), (0,), interpret=True))(
       q, k, v
     )
@@ -143,7 +143,7 @@ def test_auto_takes_the_first_path_that_applies(monkeypatch):
   assert choose('gpu', dtype=jnp.float32) == 'xla'
   assert choose('gpu', bias=bias) == 'xla'
   assert choose('gpu', softcap=50.0) == 'plain'
-  with jax.set_mesh(sharding.make_mesh(config_lib.Mesh(data=4, tensor=2))):
+  with jax.set_mesh(mesh_lib.make_mesh(config_lib.Mesh(data=4, tensor=2))):
     assert choose('gpu', B=4) == 'cudnn'
     assert choose('gpu', B=4, K=1) == 'xla'  # queries cut, keys whole
   assert choose('tpu') == 'splash'

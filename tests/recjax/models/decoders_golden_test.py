@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from recjax.models import pretrained
-from recjax.models.gemma import DecoderConfig, Gemma
+from recjax.models.decoder import DecoderConfig, Gemma
 from recjax.models.sizes import SIZES, VOCAB_ROWS
 from recjax.sids.token_space import TokenSpace
 from tests.goldens import make_decoders

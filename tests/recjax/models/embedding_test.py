@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
-from recjax import optim, sharding, state
 from recjax.models import embedding
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
-from recjax.train_step import make_train_step
+from recjax.training import optim, state
+from recjax.training.step import make_train_step
 
 MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2), (1, 2, 4)]
 START = 50  # of the second table's ids; the first one's rows from 50 on are padding
@@ -40,10 +41,10 @@ def by_hand(tables, ids, weights):
 
 def compiled(shape, dtype=jnp.float32, batch=16):
   """The lookup and its gradient on a mesh, and the arguments in their shards."""
-  mesh = sharding.make_mesh(config_lib.Mesh(**dict(zip(sharding.AXES, shape, strict=True))))
+  mesh = mesh_lib.make_mesh(config_lib.Mesh(**dict(zip(mesh_lib.AXES, shape, strict=True))))
   tables, ids, weights = tables_and_ids(batch)
-  divides = batch % sharding.batch_shards(mesh) == 0
-  rows = sharding.batch_sharding(mesh) if divides else sharding.replicated(mesh)
+  divides = batch % mesh_lib.batch_shards(mesh) == 0
+  rows = mesh_lib.batch_sharding(mesh) if divides else mesh_lib.replicated(mesh)
 
   def look_up(tables, ids, weights):
     x = embedding.take_rows(tables, (0, START), ids, dtype)
@@ -109,9 +110,9 @@ def test_a_training_step_gathers_no_batch(family):
   config_dict.model.update(family=family, depth=1, width=32, ff_width=64, head_width=8)
   config_dict.mesh.update(data=2, fsdp=2, tensor=2)
   config = config_lib.from_config_dict(config_dict)
-  space, mesh = TokenSpace(100, (16, 16)), sharding.make_mesh(config.mesh)
+  space, mesh = TokenSpace(100, (16, 16)), mesh_lib.make_mesh(config.mesh)
   B, T = 16, 12
-  rows = sharding.batch_sharding(mesh)
+  rows = mesh_lib.batch_sharding(mesh)
   names = ('tokens', 'segments', 'positions', 'targets', 'encoder_tokens', 'encoder_segments')
   batch = {name: jax.ShapeDtypeStruct((B, T), jnp.int32, sharding=rows) for name in names}
   batch['weights'] = jax.ShapeDtypeStruct((B, T), jnp.float32, sharding=rows)

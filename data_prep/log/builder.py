@@ -1,0 +1,225 @@
+"""The clean log as TFDS data sets in ArrayRecord files, for readers outside this project.
+
+  sequences   one example a user, in index order: what is trained on, and under leave-one-out what is held out
+  held_out    of other splits: one example a held-out row, in the TFDS splits `validation` and `test`
+  items       one example an item, in index order
+
+Read them with `tfds.builder_from_directory(folder / 'sequences' / VERSION).as_data_source()['train']`.
+
+The records are the `tf.train.Example`s that TFDS would write, but encoded here: its writer visits every
+feature of every example several times in Python, which takes four times as long, and it orders the
+features by a hash table that differs from process to process.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+import os
+from typing import Any, NamedTuple
+
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import dataset_info, naming
+from tensorflow_datasets.proto import tf_example_pb2
+import tqdm
+
+from recjax.data.dataset import SPLITS
+
+VERSION = '1.0.0'
+SHARD_EXAMPLES = 1 << 18
+_BLOCK = 1 << 14  # examples whose values are Python objects at the same time
+_KINDS = {'items': np.int32, 'times': np.int64, 'ratings': np.float32, 'events': str}
+
+
+class _Column(NamedTuple):
+  """A feature of all examples.
+
+  Attributes:
+    kind: a numpy type, or str.
+    values: one an example, or flat; int indices of `names` where these are given.
+    offsets: example n has `values[offsets[n]:offsets[n + 1]]`; None: one value each.
+    names: texts that the values stand for.
+  """
+
+  kind: type
+  values: Sequence[str] | np.ndarray
+  offsets: np.ndarray | None = None
+  names: Sequence[str] = ()
+
+  @property
+  def feature(self) -> Any:
+    feature = tfds.features.Text() if self.kind is str else self.kind
+    return feature if self.offsets is None else tfds.features.Sequence(feature)
+
+  def block(self, start: int, end: int) -> list[list[Any]]:
+    """The values of examples start to end, each as a list."""
+    if self.offsets is None:
+      return [[value] for value in self._plain(start, end)]
+    offsets = self.offsets[start : end + 1]
+    flat = self._plain(offsets[0], offsets[-1])
+    places = (offsets - offsets[0]).tolist()
+    return [flat[a:b] for a, b in itertools.pairwise(places)]
+
+  def _plain(self, start: int, end: int) -> list[Any]:
+    values = self.values[start:end]
+    if len(self.names):
+      values = [self.names[value] for value in values.tolist()]
+    return [value.encode() for value in values] if self.kind is str else values.tolist()
+
+
+def write_sequences(
+  folder: epath.PathLike,
+  user_ids: Sequence[str],
+  arrays: Mapping[str, np.ndarray],
+  event_names: Sequence[str] = (),
+) -> None:
+  """Writes `folder/sequences/VERSION`, and where held-out rows are not users `folder/held_out/VERSION`.
+
+  Args:
+    folder: created; must not hold these data sets yet.
+    user_ids: U raw ids.
+    arrays: a split, as `data_prep.log.splits` describes it.
+    event_names: the kinds of interactions, by index.
+  """
+  by_row = 'test_users' in arrays
+
+  def column(name: str, ending: str, offsets: np.ndarray | None = None) -> _Column:
+    names = event_names if ending == 'events' else ()
+    return _Column(_KINDS[ending], arrays[name], offsets, names)
+
+  known = [ending for ending in _KINDS if f'train_{ending}' in arrays]
+  sequences = {'user': _Column(str, user_ids)}
+  for ending in known:
+    sequences[ending] = column(f'train_{ending}', ending, arrays['train_offsets'])
+    if not by_row:
+      for split in SPLITS:
+        sequences[f'{split}_{ending[:-1]}'] = column(f'{split}_{ending}', ending)
+  description = (
+    "Users' interactions, oldest first: what is trained on."
+    if by_row
+    else "Users' interactions, oldest first; the last is for test, the one before validation."
+  )
+  _write(folder, 'sequences', description, {'train': sequences})
+  if not by_row:
+    return
+  held_out = {}
+  for split in SPLITS:
+    users, offsets = arrays[f'{split}_users'], arrays[f'{split}_history_offsets']
+    held_out[split] = {'user': _Column(str, [user_ids[u] for u in users.tolist()])}
+    for ending in known:
+      if f'{split}_{ending}' in arrays:
+        history = f'history_{ending}'
+        held_out[split][history] = column(f'{split}_{history}', ending, offsets)
+        held_out[split][ending[:-1]] = column(f'{split}_{ending}', ending)
+  _write(folder, 'held_out', 'What to predict, and what came before it, oldest first.', held_out)
+
+
+def _write(
+  folder: epath.PathLike,
+  name: str,
+  description: str,
+  splits: Mapping[str, Mapping[str, _Column]],
+) -> None:
+  columns = next(iter(splits.values()))
+  features = {feature: column.feature for feature, column in columns.items()}
+  data_set = _DataSet(folder, name, description, features)
+  for split, columns in splits.items():
+    count = len(columns['user'].values)
+    blocks = (
+      zip(*(column.block(start, start + _BLOCK) for column in columns.values()), strict=True)
+      for start in range(0, count, _BLOCK)
+    )
+    data_set.add(split, itertools.chain.from_iterable(blocks), count)
+  data_set.finish()
+
+
+def write_items(folder: epath.PathLike, rows: Iterable[Mapping[str, Any]], count: int) -> None:
+  """Writes `folder/items/VERSION`.
+
+  Args:
+    folder: created; must not hold this data set yet.
+    rows: objects with id and text, and title where known, in item order; gone through once.
+    count: I.
+  """
+  features = {'id': tfds.features.Text(), 'index': np.int32}
+  features |= {'title': tfds.features.Text(), 'text': tfds.features.Text()}
+  data_set = _DataSet(folder, 'items', 'The catalogue: raw ids and texts by item index.', features)
+  values = (
+    ([row['id'].encode()], [i], [row.get('title', '').encode()], [row['text'].encode()])
+    for i, row in enumerate(rows)
+  )
+  data_set.add('train', values, count)
+  data_set.finish()
+
+
+class _DataSet:
+  """A TFDS data set that is written example by example, in the order given."""
+
+  def __init__(self, folder: epath.PathLike, name: str, description: str, features: dict[str, Any]):
+    self._folder = epath.Path(folder) / name / VERSION
+    self._folder.mkdir(parents=True)
+    identity = dataset_info.DatasetIdentity(
+      name, tfds.core.Version(VERSION), os.fspath(self._folder), __name__
+    )
+    self._info = tfds.core.DatasetInfo(
+      builder=identity,
+      description=description,
+      features=tfds.features.FeaturesDict(features),
+      disable_shuffling=True,  # example n is user, row or item n
+    )
+    self._info.set_file_format('array_record')
+    self._lists = [(feature, _list_of(self._info.features[feature])) for feature in features]
+    self._splits: list[tfds.core.SplitInfo] = []
+
+  def add(self, split: str, examples: Iterator[Sequence[list[Any]]], count: int) -> None:
+    """Writes a split.
+
+    Args:
+      split: its name.
+      examples: of each the values of every feature in turn, as lists; texts as bytes.
+      count: how many there are.
+    """
+    template = naming.ShardedFileTemplate(
+      data_dir=self._folder,
+      dataset_name=self._info.name,
+      split=split,
+      filetype_suffix='array_record',
+    )
+    label = self._info.name if split == 'train' else split
+    starts = range(0, count, SHARD_EXAMPLES)
+    lengths = [min(SHARD_EXAMPLES, count - start) for start in starts]
+    num_bytes = 0
+    with tqdm.tqdm(examples, label, count, unit=' examples') as bar:
+      stream = iter(bar)
+      for shard, length in enumerate(lengths):
+        path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
+        writer = ArrayRecordWriter(os.fspath(path), 'group_size:1')
+        for values in itertools.islice(stream, length):
+          record = self._encode(values)
+          num_bytes += len(record)
+          writer.write(record)
+        writer.close()
+      next(stream, None)  # ends the bar
+    self._splits.append(tfds.core.SplitInfo(split, lengths, num_bytes))
+
+  def _encode(self, values: Sequence[list[Any]]) -> bytes:
+    example = tf_example_pb2.Example()
+    features = example.features.feature
+    for (name, kind), value in zip(self._lists, values, strict=True):
+      getattr(features[name], kind).value.extend(value)
+    # Otherwise a protobuf map is written in the order of a hash table.
+    return example.SerializeToString(deterministic=True)
+
+  def finish(self) -> None:
+    """Writes what makes the records a data set."""
+    self._info.set_splits(tfds.core.splits.SplitDict(self._splits))
+    self._info.write_to_directory(self._folder)
+
+
+def _list_of(feature: Any) -> str:
+  """The field of a `tf.train.Feature` that holds the values of a TFDS feature."""
+  kind = getattr(feature, 'feature', feature).np_dtype
+  if np.issubdtype(kind, np.integer):
+    return 'int64_list'
+  return 'float_list' if np.issubdtype(kind, np.floating) else 'bytes_list'

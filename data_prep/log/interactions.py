@@ -1,0 +1,295 @@
+"""From any source's raw log to the clean one: ids as numbers, duplicates, k-core, order in time."""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from data_prep.log.numbering import factorise, renumber
+from recjax.schema.checks import check
+
+MAX_TITLE = (
+  10_000  # characters; a longer title is a broken file, sources refuse it by file and line
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutRows:
+  """The rows of a source's own validation or test part.
+
+  Attributes:
+    users: str `[n]`, raw ids.
+    histories: what is known before each target: raw item ids, oldest first.
+    targets: str `[n]`, raw item ids.
+  """
+
+  users: np.ndarray
+  histories: list[list[str]]
+  targets: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class RawLog:
+  """What a source reads: one row an interaction, in file order.
+
+  Attributes:
+    users: str `[N]`, raw ids.
+    items: str `[N]`, raw ids.
+    times: int64 `[N]`; any number that grows with time.
+    item_records: what is known of an item, by raw id: any of title, brand, categories (a list of
+      paths), price, description. Items that nobody interacted with are ignored unless
+      `data.catalogue` is 'all'; an item may lack a record.
+    ratings: float32 `[N]`, None where the source has none.
+    events: str `[N]`, what kind of interaction a row is; None where the source has none.
+    ticks_per_second: of the times; 0: they are an order and nothing else.
+    held_out: a source's own split: `validation` and `test`; the rows above are then its training part.
+  """
+
+  users: np.ndarray
+  items: np.ndarray
+  times: np.ndarray
+  item_records: dict[str, dict[str, Any]]
+  ratings: np.ndarray | None = None
+  events: np.ndarray | None = None
+  held_out: dict[str, HeldOutRows] | None = None
+  ticks_per_second: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """`HeldOutRows` with indices for ids.
+
+  Attributes:
+    users: int32 `[n]`.
+    history_items: int32, flat.
+    history_offsets: int64 `[n + 1]`.
+    targets: int32 `[n]`, item indices.
+  """
+
+  users: np.ndarray
+  history_items: np.ndarray
+  history_offsets: np.ndarray
+  targets: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanLog:
+  """Sequences of a log, users and items in the order of their sorted raw ids.
+
+  Attributes:
+    user_ids: U raw ids.
+    item_ids: I raw ids.
+    items: int32 `[N]`, item indices; user u's, oldest first, are `items[offsets[u]:offsets[u + 1]]`.
+    times: int64 `[N]`.
+    rows: int64 `[N]`, the place of each interaction in the raw log: what is earlier at equal times.
+    offsets: int64 `[U + 1]`; users of a source's held-out rows alone have nothing.
+    ratings: float32 `[N]` or None.
+    events: int32 `[N]`, indices of `event_names`, or None.
+    event_names: the kinds of interactions, sorted; empty where there are no events.
+    held_out: a source's own validation and test rows, or None.
+    duplicates: how many rows were dropped because they repeat another one.
+    below_k_core: how many users, items and interactions the k-core left out.
+    ticks_per_second: of the times; 0: they are an order and nothing else.
+  """
+
+  user_ids: list[str]
+  item_ids: list[str]
+  items: np.ndarray
+  times: np.ndarray
+  rows: np.ndarray
+  offsets: np.ndarray
+  ratings: np.ndarray | None = None
+  events: np.ndarray | None = None
+  event_names: tuple[str, ...] = ()
+  held_out: dict[str, HeldOut] | None = None
+  duplicates: int = 0
+  below_k_core: tuple[int, int, int] = (0, 0, 0)
+  ticks_per_second: int = 1
+
+
+def clean(
+  log: RawLog, k: int, duplicates: str = 'refuse', catalogue: str = 'interacted'
+) -> CleanLog:
+  """Filters a raw log to its k-core and sorts each user's rows by time.
+
+  The sort is stable: rows of one user with one time stay in file order. Duplicates are dropped before
+  anything is counted.
+
+  Args:
+    log: of a source.
+    k: as in `k_core`.
+    duplicates: what to do with rows that repeat an earlier one in user, item and time: 'refuse' or
+      'drop'.
+    catalogue: which items there are: 'interacted', those of the interactions that are left and of
+      held-out rows; 'all', also every other item that has a record, whether nobody ever chose it or
+      the k-core took its interactions away.
+
+  Raises:
+    ValueError: the columns differ in length; an id is no valid text; a time is not a whole number or a
+      rating not finite; there are duplicates and they are refused; nothing is left; or held-out rows
+      of the source's own would be filtered.
+  """
+  _check_columns(log)
+  check(
+    log.held_out is None or k == 0,
+    'data.k_core must be 0 where the source brings its own split, whose rows stay as they are',
+    k,
+    'data.k_core=0',
+  )
+  times = _whole(log)
+  users_of, items_of = _held_out_columns(log)
+  user_ids, (users, *users_of) = factorise(log.users, *users_of)
+  item_ids, (items, *items_of) = factorise(log.items, *items_of)
+  order = np.lexsort((times, users))
+  repeated = _repeated(users[order], items[order], times[order])
+  if repeated.any():
+    if duplicates == 'refuse':
+      raise _refusal(log, times, order[repeated])
+    order = order[~repeated]
+  rows = order[k_core(users[order], items[order], k)]
+  if not len(rows):
+    raise ValueError(
+      f'no interaction is left: of {len(log.users)}, the {k}-core keeps none. '
+      'Set --config.data.k_core to a smaller number'
+    )
+  below = tuple(
+    len(np.unique(column[order])) - len(np.unique(column[rows])) for column in (users, items)
+  )
+  records = log.item_records if catalogue == 'all' else ()
+  user_ids, (users, *users_of) = renumber(user_ids, (users[rows], *users_of))
+  item_ids, (items, *items_of) = renumber(item_ids, (items[rows], *items_of), records)
+  events, event_names = None, []
+  if log.events is not None:
+    event_names, (events,) = factorise(log.events[rows])
+  return CleanLog(
+    user_ids,
+    item_ids,
+    items,
+    times[rows],
+    rows,
+    _offsets(np.bincount(users, minlength=len(user_ids))),
+    None if log.ratings is None else np.asarray(log.ratings, np.float32)[rows],
+    events,
+    tuple(event_names),
+    _held_out(log, users_of, items_of),
+    int(repeated.sum()),
+    (*below, len(order) - len(rows)),
+    log.ticks_per_second,
+  )
+
+
+def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
+  """The largest part of a log in which every user and every item has at least k rows.
+
+  The k-core of the bipartite multigraph of users and items (Seidman, "Network structure and minimum
+  degree", 1983): repeated interactions of a pair count as often as they occur.
+
+  Args:
+    users: int `[N]`, user indices from 0.
+    items: int `[N]`, item indices from 0.
+    k: 0 keeps all.
+
+  Returns:
+    bool `[N]`: the rows that stay.
+  """
+  keep = np.zeros(len(users), bool)
+  rows = np.arange(len(users))
+  while True:
+    stays = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
+    if stays.all():
+      keep[rows] = True
+      return keep
+    users, items, rows = users[stays], items[stays], rows[stays]
+
+
+def _held_out_columns(log: RawLog) -> tuple[list[np.ndarray], list[np.ndarray]]:
+  """The raw ids of users, and of histories and targets, of every part of a source's own split."""
+  parts = (log.held_out or {}).values()
+  histories = [np.array([item for row in part.histories for item in row], str) for part in parts]
+  pairs = zip(histories, (part.targets for part in parts), strict=True)
+  return [part.users for part in parts], [column for pair in pairs for column in pair]
+
+
+def _held_out(
+  log: RawLog, users: list[np.ndarray], items: list[np.ndarray]
+) -> dict[str, HeldOut] | None:
+  """The inverse of `_held_out_columns`, of indices."""
+  if log.held_out is None:
+    return None
+  held_out = {}
+  for n, (name, part) in enumerate(log.held_out.items()):
+    if not len(part.users) == len(part.histories) == len(part.targets):
+      raise ValueError(
+        f'held-out rows must have as many users as histories and targets; the {name} rows have '
+        f'{len(part.users)}, {len(part.histories)} and {len(part.targets)}'
+      )
+    lengths = [len(history) for history in part.histories]
+    held_out[name] = HeldOut(users[n], items[2 * n], _offsets(lengths), items[2 * n + 1])
+  return held_out
+
+
+def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+  return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _check_columns(log: RawLog) -> None:
+  if not len(log.users) == len(log.items) == len(log.times):
+    raise ValueError(
+      'a raw log must have as many users as items and times; '
+      f'got {len(log.users)}, {len(log.items)} and {len(log.times)}'
+    )
+  for name, column in (('ratings', log.ratings), ('events', log.events)):
+    if column is not None and len(column) != len(log.users):
+      raise ValueError(
+        f'a raw log must have as many {name} as users; got {len(column)} and {len(log.users)}'
+      )
+  if log.ratings is not None:
+    fits = np.isfinite(log.ratings)
+    if not fits.all():
+      row = int(np.argmin(fits))
+      raise ValueError(
+        f'ratings must be finite numbers; got {log.ratings[row]} from user {str(log.users[row])!r} '
+        f'for item {str(log.items[row])!r}. Set --config.data.rating_column to a column of numbers'
+      )
+
+
+def _whole(log: RawLog) -> np.ndarray:
+  """The times as int64 `[N]`."""
+  times = np.asarray(log.times)
+  if times.dtype.kind in 'iu':
+    return times.astype(np.int64, copy=False)
+  if times.dtype.kind != 'f':
+    raise ValueError(f'times must be whole numbers; got an array of {times.dtype}')
+  fits = (np.abs(times) < 2.0**63) & (np.trunc(times) == times)  # False for NaN
+  if not fits.all():
+    row = int(np.argmin(fits))
+    raise ValueError(
+      f'times must be whole numbers; got {times[row]} of user {str(log.users[row])!r} and item '
+      f'{str(log.items[row])!r}. Set --config.data.time_column to a column of such numbers'
+    )
+  return times.astype(np.int64)
+
+
+def _repeated(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+  """Which rows of a log that is sorted by user and time repeat an earlier one in item too."""
+  repeated = np.zeros(len(users), bool)
+  as_before = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+  run = np.concatenate([[0], np.cumsum(~as_before)])
+  # Few rows share user and time with a neighbour: only they are sorted by item.
+  near = np.flatnonzero(np.append(as_before, False) | np.append(False, as_before))
+  near = near[np.lexsort((items[near], run[near]))]
+  first, second = near[:-1], near[1:]
+  repeated[second] = (run[first] == run[second]) & (items[first] == items[second])
+  return repeated
+
+
+def _refusal(log: RawLog, times: np.ndarray, repeats: np.ndarray) -> ValueError:
+  """The error about duplicates, given the rows of the raw log that repeat an earlier one."""
+  row = int(repeats.min())
+  return ValueError(
+    'no two interactions may be equal in user, item and time; '
+    f'got {len(repeats):,} that repeat an earlier one, the first of user {str(log.users[row])!r}, '
+    f'item {str(log.items[row])!r}, time {times[row]} (interaction {row + 1:,} of the log). '
+    "Set --config.data.duplicates='drop' to keep the first of each"
+  )

@@ -1,0 +1,97 @@
+"""Writes the `interactions` stage: arrays, catalogue, users, statistics and the TFDS data sets."""
+
+from collections.abc import Iterator, Mapping
+import json
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from data_prep import files
+from data_prep.log import builder
+from data_prep.log.interactions import CleanLog
+from data_prep.log.item_text import item_row
+from recjax.data.dataset import EVENT_NAMES, TIMES
+
+
+def write(
+  log: CleanLog,
+  arrays: Mapping[str, np.ndarray],
+  records: dict[str, dict[str, Any]],
+  folder: epath.Path,
+) -> dict[str, Any]:
+  """Writes everything of the stage into a folder.
+
+  Args:
+    log: the clean log.
+    arrays: its split, as `splits.split` gives it.
+    records: what is known of items, by raw id.
+    folder: exists and is empty.
+
+  Returns:
+    The statistics, as in statistics.json.
+  """
+  for name, array in arrays.items():
+    files.save(folder / f'{name}.npy', array)
+  (folder / 'users.json').write_text(json.dumps(log.user_ids) + '\n')
+  (folder / TIMES).write_text(json.dumps({'ticks_per_second': log.ticks_per_second}) + '\n')
+  if log.events is not None:
+    (folder / EVENT_NAMES).write_text(json.dumps(log.event_names) + '\n')
+  builder.write_sequences(folder / 'tfds', log.user_ids, arrays, log.event_names)
+  lacks = dict.fromkeys(('record', 'title', 'text'), 0)
+  # One item at a time: the rows of a large catalogue do not fit into memory beside its records.
+  with (folder / 'items.jsonl').open('w') as f:
+    builder.write_items(folder / 'tfds', _rows(log, records, lacks, f), len(log.item_ids))
+  statistics = _statistics(log, arrays, lacks)
+  (folder / 'statistics.json').write_text(json.dumps(statistics, indent=2) + '\n')
+  return statistics
+
+
+def _rows(
+  log: CleanLog, records: dict[str, dict[str, Any]], lacks: dict[str, int], lines: Any
+) -> Iterator[dict[str, Any]]:
+  """The rows of the catalogue, each written as a line, with what they lack counted in `lacks`."""
+  for item_id in log.item_ids:
+    row = item_row(item_id, records.get(item_id, {}))
+    lines.write(json.dumps(row) + '\n')
+    lacks['record'] += item_id not in records
+    lacks['title'] += 'title' not in row
+    lacks['text'] += not row['text']
+    yield row
+
+
+def _statistics(
+  log: CleanLog, arrays: Mapping[str, np.ndarray], lacks: Mapping[str, int]
+) -> dict[str, Any]:
+  num_users, num_items, num_rows = len(log.user_ids), len(log.item_ids), len(log.items)
+  lengths = np.diff(log.offsets)
+  pairs = np.repeat(np.arange(num_users), lengths) * num_items + log.items
+  pairs.sort()
+  statistics = {
+    'users': num_users,
+    'items': num_items,
+    'interactions': num_rows,
+    'mean_length': round(num_rows / num_users, 3),
+    'max_length': int(lengths.max()),
+    'repeated_interactions': int((pairs[1:] == pairs[:-1]).sum()),
+    **{f'items_without_{name}': count for name, count in lacks.items()},
+  }
+  # What only some logs can have is told where it is there.
+  if log.duplicates:
+    statistics['duplicates_dropped'] = log.duplicates
+  if any(log.below_k_core):
+    of = ('users', 'items', 'interactions')
+    statistics |= {f'{name}_below_k_core': n for name, n in zip(of, log.below_k_core, strict=True)}
+  held_out = [arrays[name] for name in arrays if name.endswith('_items')]
+  seen = np.zeros(num_items, bool)
+  for items in (log.items, *held_out):
+    seen[items] = True
+  if not seen.all():
+    statistics['items_without_interaction'] = int((~seen).sum())
+  if 'test_users' in arrays:
+    statistics |= {
+      'training_interactions': len(arrays['train_items']),
+      'validation_rows': len(arrays['validation_items']),
+      'test_rows': len(arrays['test_items']),
+    }
+  return statistics

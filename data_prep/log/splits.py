@@ -1,0 +1,166 @@
+"""Splits of a clean log: which interactions are trained on, which are predicted, and after what.
+
+Three kinds, each a dict of arrays by the names of their files in the `interactions` stage:
+
+  leave_one_out   the last interaction of a user is for test, the one before for validation
+  global_time     shares of all (history → target) pairs in the order of time
+  source          the source's own validation and test rows
+
+All have train_items (flat), train_offsets `[U + 1]` and train_times, and for validation and test
+`<split>_items`, the targets. Ratings and events come with the times where the log has them. Leave-one-out
+has one target a user, in the order of users, after all that the user did before. The other kinds say for
+every target row whose it is and after what: `<split>_users` and the flat `<split>_history_items` with
+`<split>_history_offsets`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_prep.log.interactions import CleanLog
+from recjax.data.dataset import SPLITS
+from recjax.schema.checks import check, check_choice
+
+MIN_LENGTH = 3  # leave-one-out: something to train on, one validation and one test interaction
+MAX_HISTORY_ITEMS = 1 << 27  # of all rows of a split together: they pass through memory
+
+
+def split(
+  log: CleanLog, kind: str, shares: Sequence[float], max_history: int
+) -> dict[str, np.ndarray]:
+  """The arrays of a split.
+
+  Args:
+    log: the clean log.
+    kind: leave_one_out, global_time or source.
+    shares: global_time: of the pairs for training, validation and test.
+    max_history: global_time, source: histories keep so many of the last items; 0: all.
+
+  Raises:
+    ValueError: a part would be empty; a user is too short for leave-one-out; or the kind is not one
+      for this log: exactly a source that brings its own split is split by 'source'.
+  """
+  check_choice(kind, ('leave_one_out', 'global_time', 'source'), 'data.split')
+  check(
+    log.held_out is None or kind == 'source',
+    "data.split must be 'source' for a source that brings its own validation and test rows",
+    kind,
+    "data.split='source'",
+  )
+  if kind == 'leave_one_out':
+    return _leave_one_out(log)
+  if kind == 'global_time':
+    return _global_time(log, shares, max_history)
+  check(
+    log.held_out is not None,
+    "data.split may be 'source' only for a source that brings its own validation and test rows",
+    kind,
+    "data.split='leave_one_out' or 'global_time'",
+  )
+  return _own(log, max_history)
+
+
+def columns(log: CleanLog) -> dict[str, np.ndarray]:
+  """What is known of every interaction, by the ending of the names of files."""
+  known = {'items': log.items, 'times': log.times, 'ratings': log.ratings, 'events': log.events}
+  return {name: column for name, column in known.items() if column is not None}
+
+
+def _leave_one_out(log: CleanLog) -> dict[str, np.ndarray]:
+  lengths = np.diff(log.offsets)
+  if lengths.min() < MIN_LENGTH:
+    short = int(np.argmax(lengths < MIN_LENGTH))
+    raise ValueError(
+      f'every user must have at least {MIN_LENGTH} interactions, to be split into training, '
+      f'validation and test; user {log.user_ids[short]!r} has {lengths[short]}. '
+      f"Set --config.data.k_core to {MIN_LENGTH} or more, or --config.data.split='global_time'"
+    )
+  last = log.offsets[1:] - 1
+  in_train = np.ones(len(log.items), bool)
+  in_train[last] = in_train[last - 1] = False
+  arrays = _train(log, in_train)
+  for name, column in columns(log).items():
+    arrays[f'validation_{name}'] = column[last - 1]
+    arrays[f'test_{name}'] = column[last]
+  return arrays
+
+
+def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> dict[str, np.ndarray]:
+  """Every interaction of a user but the first is a target; the order is that of time, then of the file.
+
+  What comes before the first validation target is for training, so that a user's training part is a
+  prefix of the sequence. What comes later is a target or, as some user's first one, only history.
+  """
+  order = np.lexsort((log.rows, log.times))
+  is_target = np.ones(len(log.items), bool)
+  is_target[log.offsets[:-1]] = False
+  ranks = np.flatnonzero(is_target[order])  # of the targets, in `order`
+  # The sums of shares are not exact: 0.7 + 0.2 < 0.9.
+  borders = np.floor(np.cumsum(shares)[:2] * len(ranks) + 1e-6).astype(np.int64)
+  counts = np.diff([0, *borders, len(ranks)])
+  check(
+    counts.min() > 0,
+    'data.split_shares must give training, validation and test at least one (history, target) pair '
+    f'each; of {len(ranks):,} they would get {", ".join(map(str, counts))}',
+    tuple(shares),
+    'data.split_shares',
+  )
+  in_train = np.zeros(len(log.items), bool)
+  in_train[order[: ranks[borders[0]]]] = True
+  arrays = _train(log, in_train)
+  owners = np.repeat(np.arange(len(log.user_ids)), np.diff(log.offsets))
+  for split_name, part in zip(SPLITS, np.split(order[ranks], borders)[1:], strict=True):
+    rows = np.sort(part)
+    first = log.offsets[owners[rows]]
+    start = np.maximum(first, rows - max_history) if max_history else first
+    _check_histories(split_name, int((rows - start).sum()))
+    arrays[f'{split_name}_users'] = owners[rows].astype(np.int32)
+    places, offsets = _ranges(start, rows)
+    arrays[f'{split_name}_history_offsets'] = offsets
+    for name, column in columns(log).items():
+      arrays[f'{split_name}_{name}'] = column[rows]
+      arrays[f'{split_name}_history_{name}'] = column[places]
+  return arrays
+
+
+def _own(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
+  arrays = _train(log, np.ones(len(log.items), bool))
+  for split_name in SPLITS:
+    part = log.held_out.get(split_name)
+    if part is None or not len(part.targets):
+      raise ValueError(
+        f"the source's own split must hold {split_name} rows; it holds none. Set --config.data.raw_dir "
+        'to whole files'
+      )
+    end = part.history_offsets[1:]
+    start = part.history_offsets[:-1]
+    start = np.maximum(start, end - max_history) if max_history else start
+    places, offsets = _ranges(start, end)
+    arrays[f'{split_name}_users'] = part.users
+    arrays[f'{split_name}_items'] = part.targets
+    arrays[f'{split_name}_history_items'] = part.history_items[places]
+    arrays[f'{split_name}_history_offsets'] = offsets
+  return arrays
+
+
+def _train(log: CleanLog, in_train: np.ndarray) -> dict[str, np.ndarray]:
+  before = np.concatenate([[0], np.cumsum(in_train)])  # training interactions before each place
+  arrays = {f'train_{name}': column[in_train] for name, column in columns(log).items()}
+  return arrays | {'train_offsets': before[log.offsets].astype(np.int64)}
+
+
+def _ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The numbers of every range [start, end), one range after another, and the offsets of the ranges."""
+  lengths = end - start
+  offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+  return np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths), offsets
+
+
+def _check_histories(split_name: str, total: int) -> None:
+  check(
+    total < MAX_HISTORY_ITEMS,
+    f'the histories of the {split_name} rows must hold less than {MAX_HISTORY_ITEMS:,} items in all; '
+    f'they hold {total:,}',
+    0,
+    'data.max_history to the items that a history needs',
+  )

@@ -1,0 +1,170 @@
+"""The stage of semantic IDs: vectors to codes, collisions resolved, and how good they are."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from data_prep import files
+from data_prep import stage as stage_lib
+from data_prep.sids import refresh
+from data_prep.texts import tokenizer
+from recjax import config as config_lib
+from recjax.data.sequences import Sequences
+from recjax.sids import published, quality
+from recjax.sids.quantizers import collisions, residual_kmeans, rqvae, sinkhorn
+from recjax.sids.quantizers.saved import Quantizer
+from recjax.sids.table import SidTable
+
+_VECTORS = {
+  'text': (files.TEXT_VECTORS,),
+  'cooccurrence': (files.COOCCURRENCE_VECTORS,),
+  'both': (files.TEXT_VECTORS, files.COOCCURRENCE_VECTORS),
+}
+_PAIRS_AN_ITEM = 5  # IIRG draws an item's partner from its five nearest collaborative neighbours
+
+
+def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> None:
+  """Ends a preparation before it begins if its SIDs cannot be made at its end.
+
+  Raises:
+    FileNotFoundError: the table to import is missing; once the SIDs are there it need not be.
+    ValueError: as `refresh.check`, or the table is none.
+  """
+  sids = config.sids
+  refresh.check(config, root)
+  if sids.table is None or (root / 'sids').exists():
+    return
+  table_file = files.found(sids.table, raw_dir)
+  if not table_file.exists():
+    raise FileNotFoundError(f'{sids.table} is missing, also in {raw_dir}. Set --config.sids.table')
+  published.read(table_file, (), sids.codes)
+
+
+def stage(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> stage_lib.Stage:
+  """Reads the item vectors and writes the SID table (`recjax.sids.table`) and the quantizer.
+
+  Imported SIDs come from a file instead, found where it is named or in `raw_dir`, and have no
+  quantizer. Either way table.json holds the SIDs as `recjax.sids.published` reads them, and
+  quality.json what `recjax.sids.quality` says of them.
+  """
+  sids = config.sids
+  vectors = stage_lib.outputs(root, *(_VECTORS[sids.source] if sids.quantizer != 'import' else ()))
+  table_file = None if sids.table is None else files.found(sids.table, raw_dir)
+  inputs = stage_lib.outputs(root, files.ITEMS) | vectors
+  params = _params(sids)
+  if table_file is not None:
+    inputs['table'] = table_file
+  if sids.extend is not None:
+    inputs |= refresh.sid_inputs(sids)
+    params = refresh.params(sids, 'sids', params)
+  relations = stage_lib.outputs(root, *(files.COLLABORATIVE if _needs_pairs(sids) else ()))
+  inputs |= relations
+
+  def run(out: epath.Path) -> dict[str, Any]:
+    items, resolved = tokenizer.read_items(root / files.ITEMS), {}
+    item_ids = [item['id'] for item in items]
+    # Side by side, each of length one: text and company count alike in every distance.
+    vectors_ID = (
+      np.concatenate([files.load(path) for path in vectors.values()], 1) if vectors else None
+    )
+    if sids.extend is not None:
+      sid_table, quantizer = refresh.sid_table(sids, item_ids, vectors_ID, table_file)
+    elif table_file is not None:
+      sid_table, quantizer = imported(sids, table_file, item_ids), None
+    else:
+      quantizer = fit(sids, vectors_ID, _pairs(relations) if relations else None)
+      sid_table, resolved = resolve(sids, quantizer, vectors_ID)
+    sid_table.save(out)
+    published.write(out / published.FILE, item_ids, sid_table.codes_IL)
+    if quantizer is not None:
+      quantizer.save(out)
+    paths = [item.get('categories') for item in items]
+    categories = [path[0] if path else None for path in paths]
+    found = quality.assess(sid_table, vectors_ID, quantizer, categories)
+    quality.write(out, found | resolved)
+    return sid_table.statistics() | resolved | _headline(found)
+
+  return stage_lib.Stage('sids', run, inputs, params, version=2)
+
+
+def _params(sids: config_lib.Sids) -> dict[str, Any]:
+  shared = {name: getattr(sids, name) for name in ('quantizer', 'codes', 'collisions')}
+  if sids.quantizer == 'import':
+    return shared
+  fitted = {'source': sids.source, 'seed': sids.seed}
+  if sids.quantizer == 'rqvae':
+    fitted['rqvae'] = dataclasses.asdict(sids.rqvae)
+  return shared | fitted
+
+
+def imported(sids: config_lib.Sids, table_file: epath.Path, item_ids: Sequence[str]) -> SidTable:
+  """The SID table of a published file, collisions resolved by a level more or kept."""
+  codes_IL, sizes = published.read(table_file, item_ids, sids.codes), sids.codes
+  if sids.collisions == 'deduplicate':
+    codes_IL, size = collisions.deduplicate(codes_IL)
+    sizes = (*sizes, size)
+  return SidTable(codes_IL, sizes, sids.quantizer, sids.collisions)
+
+
+def fit(
+  sids: config_lib.Sids, vectors_ID: np.ndarray, pairs_P2: np.ndarray | None = None
+) -> Quantizer:
+  """The quantizer that `sids.quantizer` names, fitted to item vectors `[I, D]`.
+
+  Args:
+    sids: the quantizer and its options.
+    vectors_ID: floats, one vector an item.
+    pairs_P2: int32, related items, for the contrastive term of an RQ-VAE.
+  """
+  if sids.quantizer == 'rqvae':
+    return rqvae.fit(vectors_ID, sids.codes, sids.rqvae, sids.seed, pairs_P2)
+  return residual_kmeans.fit(vectors_ID, sids.codes, sids.seed)
+
+
+def resolve(
+  sids: config_lib.Sids, quantizer: Quantizer, vectors_ID: np.ndarray
+) -> tuple[SidTable, dict[str, int]]:
+  """The SID table of item vectors `[I, D]`, collisions resolved as `sids.collisions` says.
+
+  Returns:
+    The table, and with 'sinkhorn' how many items were re-assigned.
+
+  Raises:
+    ValueError: as `sinkhorn.reassign`.
+  """
+  codes_IL, sizes, found = quantizer.assign(vectors_ID), sids.codes, {}
+  if sids.collisions == 'deduplicate':
+    codes_IL, size = collisions.deduplicate(codes_IL)
+    sizes = (*sizes, size)
+  elif sids.collisions == 'sinkhorn':
+    codes_IL, found = sinkhorn.reassign(quantizer, vectors_ID, codes_IL)
+  fingerprint = quantizer.fingerprint
+  return SidTable(codes_IL, sizes, sids.quantizer, sids.collisions, fingerprint), found
+
+
+def _needs_pairs(sids: config_lib.Sids) -> bool:
+  return sids.quantizer == 'rqvae' and sids.rqvae.contrastive_weight > 0 and sids.extend is None
+
+
+def _pairs(relations: Mapping[str, epath.Path]) -> np.ndarray:
+  """Int32 `[P, 2]`: each item with each of its first five collaborative neighbours."""
+  lists = Sequences(*(files.load(path) for path in relations.values()))
+  items = np.repeat(np.arange(len(lists), dtype=np.int32), lists.lengths)
+  place = np.arange(len(items)) - np.repeat(lists.offsets[:-1], lists.lengths)
+  near = place < _PAIRS_AN_ITEM
+  return np.stack([items[near], lists.values[near].astype(np.int32)], axis=1)
+
+
+def _headline(found: Mapping[str, Any]) -> dict[str, float]:
+  """The figures of a quality report for the line that a preparation prints."""
+  line = {}
+  if found['reconstruction_error']:
+    line['variance_left'] = found['reconstruction_error'][-1]
+  if found['neighbours_kept']:
+    line['neighbours_kept'] = found['neighbours_kept']['recall']
+  if found['purity']:
+    line['purity'] = found['purity']['purity']
+  return line

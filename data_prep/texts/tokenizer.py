@@ -1,0 +1,183 @@
+"""The text side of the vocabulary: a tokenizer, and item titles as its ids."""
+
+import io
+import json
+from typing import Any
+
+from etils import epath
+import numpy as np
+import sentencepiece
+import tqdm
+
+from data_prep.texts import chat
+from recjax import config as config_lib
+from recjax.data import vocabulary
+from recjax.models.pretrained import read_config, text_pieces
+
+MODEL = 'spiece.model'
+FAST = 'tokenizer.json'
+_PRETRAINED = (FAST, MODEL, 'tokenizer.model')  # of a checkpoint's folder, the first that is there
+_MAX_TRAINING_CHARACTERS = 2_000  # of one text; longer ones would be skipped whole
+
+
+def read_items(path: epath.PathLike) -> list[dict[str, Any]]:
+  """The objects of an items.jsonl, in item order."""
+  return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]
+
+
+def train_model(texts: list[str], num_pieces: int) -> bytes:
+  """Trains a unigram model (Kudo, "Subword regularization", ACL 2018) with fallback to bytes.
+
+  Args:
+    texts: a sentence each; empty ones are skipped.
+    num_pieces: at most so many pieces, 256 byte pieces included; a small catalogue gives fewer.
+
+  Returns:
+    A serialised model with pad 0, eos 1, unk 2, bos 3. Equal arguments give equal bytes.
+
+  Raises:
+    ValueError: the pieces asked for do not even hold the bytes and the letters of the texts.
+  """
+  sentences = [text[:_MAX_TRAINING_CHARACTERS] for text in texts if text]
+  model = io.BytesIO()
+  try:
+    sentencepiece.SentencePieceTrainer.train(
+      # Any sentence will do where there are no texts: the byte pieces can spell everything.
+      sentence_iterator=iter(tqdm.tqdm(sentences or ['item'], 'pieces', unit=' texts')),
+      model_writer=model,
+      vocab_size=num_pieces,
+      hard_vocab_limit=False,
+      max_sentence_length=8 * _MAX_TRAINING_CHARACTERS,  # in bytes
+      byte_fallback=True,
+      pad_id=0,
+      eos_id=1,
+      unk_id=2,
+      bos_id=3,
+      num_threads=1,  # is written into the model
+      minloglevel=2,
+    )
+  except RuntimeError as error:
+    raise ValueError(
+      f'no SentencePiece model of {num_pieces} pieces can be trained on these texts: {error}. '
+      'Set --config.data.text_pieces'
+    ) from error
+  return model.getvalue()
+
+
+def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
+  """The files of a checkpoint's folder that its vocabulary and its prompts come from, by name.
+
+  Raises:
+    ValueError: the folder holds no tokenizer.
+  """
+  folder = epath.Path(folder)
+  found = [name for name in _PRETRAINED if (folder / name).exists()]
+  if not found:
+    raise ValueError(
+      f'{folder} must hold one of {", ".join(_PRETRAINED)}; it has none. Set --config.model.pretrained'
+    )
+  return {name: folder / name for name in (found[0], 'config.json')} | chat.template_files(folder)
+
+
+def write_tokenizer(
+  items: epath.Path, data: config_lib.Data, pretrained: str | None, folder: epath.Path
+) -> dict[str, Any]:
+  """Writes a tokenizer's file and `vocabulary.json` (see `recjax.data.vocabulary.Pieces`).
+
+  Args:
+    items: items.jsonl.
+    data: `sentencepiece` names a model; without one, `text_pieces` are trained on the item texts.
+    pretrained: a checkpoint's folder, whose tokenizer is taken instead.
+    folder: where to write.
+
+  Raises:
+    ValueError: no tokenizer can be read or trained.
+  """
+  if pretrained is not None:
+    return _copy_pretrained(pretrained, data.prompt_format, folder)
+  if data.sentencepiece is None:
+    content = train_model([item['text'] for item in read_items(items)], data.text_pieces)
+  else:
+    content = epath.Path(data.sentencepiece).read_bytes()
+  try:
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
+  except RuntimeError as error:
+    raise ValueError(
+      f'{data.sentencepiece} must be a SentencePiece model: {error}. Set --config.data.sentencepiece'
+    ) from error
+  (folder / MODEL).write_bytes(content)
+  # Models without a BOS (T5's) begin a decoder's prompt with the piece of padding, as T5 does.
+  bos_id = pieces.bos_id() if pieces.bos_id() >= 0 else max(pieces.pad_id(), 0)
+  _write_vocabulary(folder, MODEL, pieces.get_piece_size(), bos_id, pieces.eos_id())
+  made = 'trained' if data.sentencepiece is None else 'copied'
+  return {'pieces': pieces.get_piece_size(), 'made': made}
+
+
+def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) -> dict[str, Any]:
+  name, file = next(iter(pretrained_files(pretrained).items()))
+  source = epath.Path(pretrained)
+  hf = read_config(source).hf
+  size = text_pieces(source, hf['vocab_size'])
+  eos_id = hf['eos_token_id']
+  eos_id = eos_id[0] if isinstance(eos_id, list) else eos_id
+  bos_id = hf.get('bos_token_id')
+  (folder / name).write_bytes(file.read_bytes())
+  _write_vocabulary(folder, name, size, eos_id if bos_id is None else bos_id, eos_id)
+  summary = {'pieces': size, 'made': f'of a checkpoint ({source.name})', 'prompts': 'plain'}
+  around = chat.around(source) if prompt_format != 'plain' else None
+  if around is None and prompt_format == 'chat':
+    raise ValueError(
+      f"data.prompt_format='chat' must find a chat template in {source}; it has none. "
+      'Set --config.data.prompt_format=plain'
+    )
+  if around is None:
+    return summary
+  pieces = vocabulary.Pieces(folder)
+  bos = chat.read_template(source)[1]['bos_token']
+
+  def ids(text: str) -> list[int]:
+    if bos and text.startswith(bos):  # a SentencePiece model does not know its name
+      return [pieces.bos_id, *pieces.encode(text.removeprefix(bos))]
+    return pieces.encode(text)
+
+  chat_ids = {name: ids(text) for name, text in around.items()}
+  _write_vocabulary(folder, name, size, pieces.bos_id, eos_id, chat_ids)
+  return summary | {'prompts': 'chat'}
+
+
+def _write_vocabulary(
+  folder: epath.Path,
+  file: str,
+  size: int,
+  bos_id: int,
+  eos_id: int,
+  chat_ids: dict[str, list[int]] | None = None,
+) -> None:
+  fields = {'file': file, 'size': size, 'bos_id': bos_id, 'eos_id': eos_id}
+  if chat_ids is not None:
+    fields['chat'] = chat_ids
+  (folder / vocabulary.FILE).write_text(json.dumps(fields, indent=2))
+
+
+def write_titles(
+  items: epath.Path, tokenizer: epath.Path, max_tokens: int, folder: epath.Path
+) -> dict[str, Any]:
+  """Writes the ids of item titles as flat arrays, an untitled item's text in its title's place.
+
+  `item_tokens.npy` is int32 flat, `item_token_offsets.npy` int64 `[I + 1]`; each title is cut at
+  `max_tokens` ids and has neither BOS nor EOS.
+  """
+  pieces = vocabulary.Pieces(tokenizer)
+  titles = [item.get('title', item['text']) for item in read_items(items)]
+  whole = [pieces.encode(title) for title in tqdm.tqdm(titles, 'titles', unit=' items')]
+  rows = [row[:max_tokens] for row in whole]
+  offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+  tokens = np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1]))
+  for name, array in (('item_tokens', tokens), ('item_token_offsets', offsets)):
+    with (folder / f'{name}.npy').open('wb') as f:
+      np.save(f, array)
+  return {
+    'tokens': len(tokens),
+    'mean_tokens': round(len(tokens) / len(rows), 3),
+    'cut_titles': sum(len(row) > max_tokens for row in whole),
+  }

@@ -1,0 +1,271 @@
+"""The real training step and the real search, compiled for a slice of TPUs that is not there.
+
+Only shapes are needed: no data, no weights, no chips. What shapes depend on beside the config is assumed, and said.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import os
+import time
+import types
+from typing import Any
+
+from etils import epath
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+import numpy as np
+
+from launch.compile.chips import Chip, chip_of
+from recjax import config as config_lib
+from recjax import models
+from recjax import recommend as recommend_lib
+from recjax.data import loader, packing
+from recjax.data.tasks.base import Example
+from recjax.data.vocabulary import SPECIALS
+from recjax.decode.trie import Trie
+from recjax.models.pretrained import read_config, text_pieces
+from recjax.models.sizes import VOCAB_ROWS
+from recjax.sharding import mesh as mesh_lib
+from recjax.sids.quantizers.collisions import deduplicate
+from recjax.sids.table import SidTable
+from recjax.sids.token_space import TokenSpace
+from recjax.training import optim
+from recjax.training import state as state_lib
+from recjax.training.step import jit_train_step
+
+T5_PIECES, MT5_PIECES = 32_100, 250_100  # of the published tokenizers, sentinels included
+DEDUPLICATION = 16  # codes, at least, of the level that tells items of one SID apart
+ITEMS = 50_000
+PROMPT_WORDS = 24  # tokens of a prompt beside its history
+# For libtpu: no chip is opened, so several of these may run at once, and what machine this is does not matter.
+ENVIRONMENT = {
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'TPU_STDERR_LOG_LEVEL': '3',
+  'TPU_MIN_LOG_LEVEL': '3',
+}
+HISTORY = 64  # items of the longest history, all of which are excluded from the ranking
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """What shapes depend on beside the config.
+
+  Attributes:
+    space: the token ids.
+    sids: of a catalogue of random codes.
+    assumed: what had to be assumed, in words.
+  """
+
+  space: TokenSpace
+  sids: SidTable
+  assumed: tuple[str, ...]
+
+
+def sizes(config: config_lib.Config, items: int = ITEMS) -> Sizes:
+  """The sizes of a run without its data."""
+  pieces, source = _pieces(config)
+  levels = config.sids.codes
+  codes_IL = np.random.default_rng(0).integers(0, levels, (items, len(levels)), dtype=np.int32)
+  assumed = [f'{pieces:,} text pieces ({source})', f'{items:,} items with random codes']
+  collisions = 'keep'
+  if config.sids.collisions == 'deduplicate' and config.sids.quantizer != 'import':
+    collisions = 'deduplicate'
+    codes_IL, needed = deduplicate(codes_IL)
+    levels = (*levels, max(DEDUPLICATION, needed))
+    assumed.append(f'a de-duplication level of {levels[-1]} codes')
+  assumed.append(f'prompts of {PROMPT_WORDS} tokens beside the history, {HISTORY} items excluded')
+  table = SidTable(codes_IL, levels, 'random', collisions)
+  return Sizes(TokenSpace(pieces + len(SPECIALS), levels), table, tuple(assumed))
+
+
+def _pieces(config: config_lib.Config) -> tuple[int, str]:
+  model = config.model
+  if model.pretrained is not None:
+    folder = epath.Path(model.pretrained)
+    rows = read_config(folder).vocab_rows
+    size = text_pieces(folder, rows)
+    return size or rows, f'the {"tokenizer" if size else "table"} of {model.pretrained}'
+  if model.size in VOCAB_ROWS:
+    return VOCAB_ROWS[model.size], f'the table of {model.size} as published'
+  if model.size:
+    pieces = MT5_PIECES if model.size.startswith('mt5') else T5_PIECES
+    return pieces, f'the tokenizer of {model.size} as published'
+  return config.data.text_pieces, 'data.text_pieces'
+
+
+def topology_devices(topology: str) -> tuple[Chip, list[Any]]:
+  """The chip of a topology and its devices, which can be compiled for.
+
+  Raises:
+    ValueError: there is no such topology, or no libtpu.
+  """
+  chip = chip_of(topology)
+  for name, value in ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+  try:
+    import libtpu  # noqa: F401
+  except ImportError as error:
+    raise ValueError(
+      'compiling for a TPU must find the compiler in the package libtpu, which is not installed. Run: pip '
+      'install -r requirements-tpu.txt (no TPU is needed)'
+    ) from error
+  from jax.experimental import topologies
+
+  options = {'chip_config_name': 'megacore'} if chip.name == 'v4' else {}
+  if topology.endswith(':1x1'):
+    options['chips_per_host_bounds'] = (1, 1, 1)
+  try:
+    found = topologies.get_topology_desc(platform='tpu', topology_name=topology, **options)
+  except jax.errors.JaxRuntimeError as error:
+    raise ValueError(
+      f'the topology must be a slice that there is; {topology!r} is none for the compiler '
+      f'({error}). Set --topology'
+    ) from error
+  return chip, found.devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+  """A program for a slice.
+
+  Attributes:
+    hlo: its optimised text, of one chip; empty where the compiler found no room.
+    memory: `jax.stages.Compiled.memory_analysis`, or None where the compiler found no room.
+    refusal: what the compiler said then.
+    seconds: that compiling took.
+  """
+
+  hlo: str
+  memory: Any
+  refusal: str
+  seconds: float
+
+
+@contextlib.contextmanager
+def _cache_for(mesh: jax.sharding.Mesh) -> Iterator[None]:
+  """No cache of compiled programs for TPUs: those for chips that are not there cannot be read back."""
+  enabled = jax.config.jax_enable_compilation_cache
+  if mesh.devices.flat[0].platform != 'tpu' or not enabled:
+    yield
+    return
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', True)
+    compilation_cache.reset_cache()
+
+
+def _compile(jitted, mesh: jax.sharding.Mesh, *arguments: Any) -> Compiled:
+  start = time.monotonic()
+  with jax.set_mesh(mesh), _cache_for(mesh):
+    lowered = jitted.lower(*arguments)
+    try:
+      compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+      if not str(error).startswith('RESOURCE_EXHAUSTED'):
+        raise
+      return Compiled('', None, str(error), time.monotonic() - start)
+  return Compiled(compiled.as_text(), compiled.memory_analysis(), '', time.monotonic() - start)
+
+
+def bytes_a_device(tree: Any) -> int:
+  """Of the arrays or ShapeDtypeStructs of a tree, each with its sharding."""
+  return sum(
+    int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+  )
+
+
+class Programs:
+  """The programs of a config on a mesh.
+
+  Attributes:
+    state: ShapeDtypeStructs of the training state, with their shardings.
+    batch: of the training step's batch.
+    text_targets: whether the mixture holds text to be learnt.
+
+  Raises:
+    ValueError: the config does not fit the mesh.
+  """
+
+  def __init__(self, config: config_lib.Config, sizes: Sizes, mesh: jax.sharding.Mesh):
+    self._config, self._sizes, self._mesh = config, sizes, mesh
+    self._tx = optim.optimizer(config.optim, config.num_train_steps)
+    hosts = mesh_lib.host_part(mesh)[1]
+    pieces = mesh_lib.batch_shards(mesh) * config.grad_accumulation
+    loader.check_batch(config.batch_size, config.packing.rows, hosts, pieces)
+    models.shape_of(config.model)
+    self.text_targets = any(c.text_targets for c in config.active_mixture.values())
+    self.state = state_lib.abstract_state(config, sizes.space, self._tx, mesh)
+    self.batch = self._on_mesh(self._rows())
+
+  def _on_mesh(self, shapes: Any) -> Any:
+    rows = mesh_lib.batch_sharding(self._mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), shapes)
+
+  def _rows(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the loader gives a step: the shapes of a packed row, as often as the batch has rows."""
+    config = self._config
+    decoder = config.packing.decoder_row_length if config.model.is_encoder_decoder else 0
+    plan = packing.Plan(1, 1, config.packing.row_length, decoder)
+    example = Example(np.zeros(1, np.int32), np.zeros(1, np.int32))
+    component = next(iter(config.active_mixture.values()))
+    part = types.SimpleNamespace(component=component)  # what packing reads of a part of the mixture
+    row = packing.pack([(part, example)], plan)
+    return {
+      name: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
+      for name, x in row.items()
+    }
+
+  def train_step(self) -> Compiled:
+    """As `recjax.train.train` compiles it."""
+    step = jit_train_step(
+      *(self._config, self._sizes.space, self._tx, self.text_targets, self.state, self._mesh)
+    )
+    return _compile(step, self._mesh, self.state, self.batch)
+
+  def search(self) -> Compiled:
+    """As `recjax.recommend.Recommender` compiles it, for its longest prompts."""
+    trie, prompts, excluded = self.search_arguments()
+    search = jax.jit(
+      recommend_lib.make_search(self._config, self._sizes.space),
+      out_shardings=mesh_lib.replicated(self._mesh),
+    )
+    return _compile(search, self._mesh, self.state.params, trie, prompts, excluded)
+
+  def search_arguments(self) -> tuple[Any, dict[str, Any], Any]:
+    """ShapeDtypeStructs of the trie, the prompts and the excluded items."""
+    config = self._config
+    task = recommend_lib.next_item_component(config)
+    shown = {'sid': 0, 'title': -self._sizes.space.num_levels, 'both': 0}[task.show]
+    shown += self._sizes.space.num_levels + (task.title_tokens if task.show != 'sid' else 0)
+    multiple = recommend_lib.PROMPT_MULTIPLE
+    S = -(-(PROMPT_WORDS + (task.max_items - 1) * shown) // multiple) * multiple
+    shards = mesh_lib.batch_shards(self._mesh)
+    B = -(-config.eval.batch_size // shards) * shards
+    prompts = {
+      'tokens': jax.ShapeDtypeStruct((B, S), np.int32),
+      'lengths': jax.ShapeDtypeStruct((B,), np.int32),
+    }
+    excluded = jax.ShapeDtypeStruct((B, HISTORY), np.int32)
+    whole = mesh_lib.replicated(self._mesh)
+    trie = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+      Trie.from_table(self._sizes.sids),
+    )
+    return trie, self._on_mesh(prompts), self._on_mesh(excluded)
+
+
+def mesh_for(topology: str, mesh: config_lib.Mesh) -> tuple[Chip, jax.sharding.Mesh]:
+  """The chip of a topology and the mesh over its devices.
+
+  Raises:
+    ValueError: no such topology, or axes that do not multiply to its chips.
+  """
+  chip, devices = topology_devices(topology)
+  return chip, mesh_lib.make_mesh(mesh, devices)

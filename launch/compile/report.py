@@ -1,0 +1,193 @@
+"""How an estimate is told: the printed report, the advice where something does not fit, plain values for a file."""
+
+from collections.abc import Mapping
+import functools
+from typing import Any
+
+from etils import epath
+
+from launch.compile import flops, programs
+from launch.compile.chips import GIB
+from launch.compile.estimate import AGREEMENT, Estimate, Memory, estimate, memory_of
+from recjax.config import Config
+from recjax.training import plan as plan_lib
+
+
+def advice(
+  config: Config, found: Estimate, mesh: Mapping[str, int], state: int, is_search: bool
+) -> list[str]:
+  """What to set, the most promising first, where a program does not fit.
+
+  Args:
+    config: of the run.
+    found: the estimate.
+    mesh: the sizes of its axes.
+    state: bytes of parameters and optimizer on a chip.
+    is_search: the program is the search, not the step.
+  """
+  shards = mesh['data'] * mesh['fsdp']
+  of_state, of_rest = _state_advice(config, found, mesh), []
+  model, accumulation = config.model, config.grad_accumulation
+  if model.compute_dtype == 'float32':
+    of_rest.append('--config.model.compute_dtype=bfloat16')
+  if is_search:
+    if config.eval.batch_size > shards:
+      of_rest.append(f'--config.eval.batch_size={max(config.eval.batch_size // 2, shards)}')
+    if config.eval.beams > max(config.eval.ks):
+      of_rest.append(f'--config.eval.beams={max(config.eval.beams // 2, *config.eval.ks)}')
+    of_rest.append('--config.mixture.next_item.max_items lower (shorter prompts)')
+  else:
+    if model.remat == 'none':
+      of_rest.insert(0, "--config.model.remat=full (keeps each layer's input alone)")
+    if config.batch_size % (2 * accumulation * shards) == 0:
+      more = f'--config.grad_accumulation={2 * accumulation}'
+      of_rest.append(f'{more} (half the rows at once, the same step)')
+    if config.batch_size // 2 >= shards:
+      less = f'--config.batch_size={config.batch_size // 2}'
+      of_rest.append(f'{less} (a multiple of packing.rows x hosts)')
+    of_rest.append(f'--config.packing.row_length={config.packing.row_length // 2}')
+  of_rest.append(f'--config.mesh.tensor={2 * mesh["tensor"]} (cuts the layers themselves as well)')
+  return of_state + of_rest if state > found.chip.hbm / 2 else of_rest + of_state
+
+
+def _state_advice(config: Config, found: Estimate, mesh: Mapping[str, int]) -> list[str]:
+  ways = []
+  if mesh['data'] > 1:
+    fsdp = mesh['data'] * mesh['fsdp']
+    ways.append(f'--config.mesh.fsdp={fsdp} --config.mesh.data=1 (cuts parameters and optimizer)')
+  if config.optim.optimizer == 'adamw':
+    ways.append('--config.optim.optimizer=adafactor (factored second moments)')
+  return [*ways, f'--topology of more than {found.chips} chips']
+
+
+def _gib(size: float) -> str:
+  return f'{size / GIB:10.3f}'
+
+
+def describe(name: str, found: Estimate, units: str, count: int) -> str:
+  """The report of one program.
+
+  Args:
+    name: of the program.
+    found: its estimate.
+    units, count: what a step does, such as tokens, and how many of them.
+  """
+  chip, lines = found.chip, [f'{name} (compiled in {found.seconds:.0f} s)']
+  if found.memory is None:
+    lines.append(f'  the compiler found no room: {found.refusal.splitlines()[0][:300]}')
+  else:
+    lines.append('  HBM a chip, GiB')
+    lines += [f'    {part:<12}{_gib(size)}' for part, size in found.memory._asdict().items()]
+    total = found.memory.total
+    verdict = 'fits' if found.fits else 'DOES NOT FIT'
+    lines.append(
+      f'    {"total":<12}{_gib(total)} of {chip.hbm / GIB:.2f} ({total / chip.hbm:.0%}): {verdict}'
+    )
+    lines += _work_lines(found)
+    sent = ', '.join(f'{kind} {size / GIB:.3f}' for kind, size in found.collectives.items())
+    lines.append(f'  collectives, GiB that a chip sends: {sent or "none"}')
+    line = found.roofline
+    lines.append(
+      f'  at least {line.seconds:.4f} s: FLOPs {line.flops:.4f}, HBM {line.hbm:.4f}, ICI {line.ici:.4f}; bound by '
+      f'{line.bound}; at most {count / line.seconds:,.0f} {units}/s'
+    )
+  return '\n'.join(lines)
+
+
+def _work_lines(found: Estimate) -> list[str]:
+  work = found.work
+  if work is None:
+    return [f'  FLOPs {found.counted:.4g} counted in the program, those of kernels left out']
+  lines = [
+    f'  FLOPs {work.total:.4g} in closed form, of which {work.kernels / work.total:.1%} in attention kernels and '
+    f'{work.again / work.total:.1%} computed again'
+  ]
+  agrees = 'agrees' if found.agrees else f'DIFFERS by more than {AGREEMENT:.0%}'
+  lines.append(
+    f'  products counted in the program {found.counted:.4g}, closed form {work.products:.4g} '
+    f'({found.difference:+.2%}): {agrees}'
+  )
+  return lines
+
+
+def as_json(found: Estimate) -> dict[str, Any]:
+  """Plain values for a file; bytes a chip, FLOPs over all chips, seconds."""
+  return {
+    'fits': found.fits,
+    'hbm_available': found.chip.hbm,
+    'hbm_needed': found.needed,
+    'hbm': found.memory and found.memory._asdict(),
+    'refusal': found.refusal[:600],
+    'flops': found.flops,
+    'flops_counted': found.counted,
+    'flops_closed_form': found.work and found.work._asdict(),
+    'flops_difference': found.difference,
+    'collective_bytes': dict(found.collectives),
+    'roofline': found.roofline and found.roofline._asdict(),
+    'compile_seconds': round(found.seconds, 1),
+  }
+
+
+def _memory(compiled: programs.Compiled, state: Any, is_resident: bool) -> Memory | None:
+  if compiled.memory is None:
+    return None
+  parameters = programs.bytes_a_device(state.params)
+  optimizer = programs.bytes_a_device((state.step, state.opt_state))
+  return memory_of(compiled.memory, parameters, optimizer, is_resident)
+
+
+def estimates(
+  config: Config, topology: str, items: int, with_search: bool, hlo_folder: str | None = None
+) -> tuple[str, dict[str, Estimate]]:
+  """Compiles, prints each program's report as soon as it is there, and returns the estimates by name.
+
+  Every stage of a run has a training step of its own.
+
+  Args:
+    config: of the run.
+    topology: such as 'v5e:16x16'.
+    items: of the catalogue.
+    with_search: compile the search too.
+    hlo_folder: where to keep the optimised programs as text; None: nowhere.
+
+  Returns:
+    What was assumed, and the estimates.
+
+  Raises:
+    ValueError: the config does not fit the topology, or there is no compiler.
+  """
+  chip, mesh = programs.mesh_for(topology, config.mesh)
+  sizes = programs.sizes(config, items)
+  shape = ' x '.join(f'{axis} {n}' for axis, n in mesh.shape.items())
+  print(
+    f'{mesh.size} chips of {chip.name}, mesh {shape}\nassumed: {"; ".join(sizes.assumed)}',
+    flush=True,
+  )
+  jobs = {}
+  for stage, stage_config, _ in plan_lib.plan(config, epath.Path()):
+    made = programs.Programs(stage_config, sizes, mesh)
+    closed = functools.partial(
+      flops.train_step, stage_config, sizes.space, made.text_targets, mesh=mesh.shape
+    )
+    tokens = config.batch_size * config.packing.row_length
+    name = f'training step of stage {stage}' if stage else 'training step'
+    jobs[name] = (made, made.train_step, closed, 'row tokens', tokens)
+  if with_search:
+    users = made.search_arguments()[2].shape[0]
+    jobs['search'] = (made, made.search, lambda with_kernels: None, 'users', users)
+  found = {}
+  for name, (made, compile_, closed_form, units, count) in jobs.items():
+    compiled = compile_()
+    if hlo_folder is not None:
+      folder = epath.Path(hlo_folder)
+      folder.mkdir(parents=True, exist_ok=True)
+      (folder / f'{name.replace(" ", "_")}.txt').write_text(compiled.hlo)
+    memory = _memory(compiled, made.state, is_resident=name == 'search')
+    found[name] = estimate(compiled, memory, chip, mesh.size, closed_form)
+    print(describe(name, found[name], units, count), flush=True)
+    if not found[name].fits:
+      state = programs.bytes_a_device(made.state)
+      ways = advice(config, found[name], mesh.shape, state, is_search=name == 'search')
+      print('  to make it fit, set one or several of:')
+      print('\n'.join(f'    {way}' for way in ways), flush=True)
+  return '; '.join(sizes.assumed), found

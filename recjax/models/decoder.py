@@ -1,0 +1,291 @@
+"""One decoder for Gemma and Qwen: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
+
+Layers are stacked on a leading axis and scanned; what differs by layer (window, RoPE base and factor) is
+a scanned array. Sources: Gemma (arXiv 2403.08295), Gemma 2 (2408.00118: soft-caps, post-norms, local
+layers), Gemma 3 (2503.19786: QK-norm, two RoPE bases, stretched positions), Qwen 2.5 (2412.15115: SiLU,
+biases), Qwen 3 (2505.09388: QK-norm without biases).
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.models import attention
+from recjax.models.embedding import TokenTables
+from recjax.models.layers import (
+  ACTIVATIONS,
+  Computation,
+  FeedForward,
+  Linear,
+  RMSNorm,
+  dropout,
+  rotate,
+)
+from recjax.sharding.mesh import constrain
+from recjax.sids.token_space import TokenSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig(Computation):
+  """The shape of a decoder; the defaults are Gemma 1's choices.
+
+  Attributes:
+    windows: one value a layer: a key is seen where its distance is below the window; 0: global.
+    rope_bases: one value a layer.
+    rope_factors: one value a layer: positions are divided by it (linear RoPE scaling); empty: all 1.
+    post_norms: norm the branches' outputs too.
+    qk_norm: norm queries and keys over the head width.
+    qkv_bias, out_bias: biases of the attention's projections.
+    norm_plus_one: norms store their scale as its distance from one.
+    embedding_scale: multiply embeddings by sqrt(width), rounded to the compute type.
+    tied: the output reads the input's tables.
+    query_scale: of the attention's logits; None: head_width ** -0.5.
+
+  Raises:
+    ValueError: a per-layer field has another length than the depth, or the heads do not divide.
+  """
+
+  depth: int
+  width: int
+  ff_width: int
+  heads: int
+  kv_heads: int
+  head_width: int
+  windows: tuple[int, ...]
+  rope_bases: tuple[float, ...]
+  rope_factors: tuple[float, ...] = ()
+  post_norms: bool = False
+  qk_norm: bool = False
+  qkv_bias: bool = False
+  out_bias: bool = False
+  norm_plus_one: bool = True
+  norm_eps: float = 1e-6
+  activation: str = 'gelu_tanh'  # a name of recjax.models.layers.ACTIVATIONS
+  embedding_scale: bool = True
+  tied: bool = True
+  attention_softcap: float = 0.0
+  logit_softcap: float = 0.0
+  query_scale: float | None = None
+
+  def __post_init__(self):
+    for name in ('windows', 'rope_bases', 'rope_factors'):
+      length = len(getattr(self, name))
+      if length != self.depth and not (name == 'rope_factors' and length == 0):
+        raise ValueError(
+          f'{name} must hold one value for each of the {self.depth} layers; got {length}'
+        )
+    if self.heads % self.kv_heads:
+      raise ValueError(
+        f'the heads ({self.heads}) must be a multiple of the key/value heads ({self.kv_heads})'
+      )
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(
+        f'the activation must be one of {", ".join(ACTIVATIONS)}; got {self.activation!r}'
+      )
+
+  def norm(self, width: int) -> RMSNorm:
+    return RMSNorm(width, self.norm_plus_one, self.norm_eps)
+
+
+class PerLayer(NamedTuple):
+  """What differs by layer beside the weights; arrays `[depth]`, and scalars inside the scan."""
+
+  window: jax.Array
+  rope_base: jax.Array
+  rope_factor: jax.Array
+
+  def sees(self, distance: jax.Array) -> jax.Array:
+    """Whether a key at that distance lies in the window."""
+    return (self.window == 0) | (distance < self.window)
+
+
+class Cache(NamedTuple):
+  """Keys and values of a prompt, shared by all beams, and of each beam's own suffix.
+
+  Attributes:
+    prompt: keys and values `[depth, B, S, K, H]`.
+    suffix: keys and values `[depth, B, M, L, K, H]`.
+    lengths_B: int32, the tokens of each prompt.
+  """
+
+  prompt: tuple[jax.Array, jax.Array]
+  suffix: tuple[jax.Array, jax.Array]
+  lengths_B: jax.Array
+
+  def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
+    """The suffixes of the beams `parents_BM`, in that order."""
+    index = parents_BM[None, :, :, None, None, None]
+    suffix = tuple(jnp.take_along_axis(x, index, axis=2) for x in self.suffix)
+    return self._replace(suffix=suffix)
+
+
+class Attention(nnx.Module):
+  """Grouped-query attention of one layer."""
+
+  def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+    D, N, K, H = config.width, config.heads, config.kv_heads, config.head_width
+    self.config = config
+    q_bias, kv_bias = ((N, H), (K, H)) if config.qkv_bias else (None, None)
+    self.q = Linear('...D,DNH->...NH', (D, N, H), D, rngs, q_bias)
+    self.k = Linear('...D,DKH->...KH', (D, K, H), D, rngs, kv_bias)
+    self.v = Linear('...D,DKH->...KH', (D, K, H), D, rngs, kv_bias)
+    out_bias = (D,) if config.out_bias else None
+    self.out = Linear('...NH,NHD->...D', (N, H, D), N * H, rngs, out_bias)
+    if config.qk_norm:
+      self.q_norm, self.k_norm = config.norm(H), config.norm(H)
+
+  def qkv(self, x, positions, this: PerLayer):
+    """Scaled and rotated queries, rotated keys, values: `[..., T, heads, H]` of x `[..., T, D]`."""
+    q, k, v = self.q(x), self.k(x), self.v(x)
+    if self.config.qk_norm:
+      q, k = self.q_norm(q), self.k_norm(k)
+    scale = self.config.query_scale or self.config.head_width**-0.5
+    rotated = functools.partial(rotate, positions=positions, base=this.rope_base)
+    return rotated(q, factor=this.rope_factor) * scale, rotated(k, factor=this.rope_factor), v
+
+
+class Block(nnx.Module):
+  """One layer: attention and feed-forward, each normed and added to the residual stream."""
+
+  def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+    self.config = config
+    self.attention_norm = config.norm(config.width)
+    self.attention = Attention(config, rngs)
+    self.ff_norm = config.norm(config.width)
+    activation = ACTIVATIONS[config.activation]
+    self.ff = FeedForward(config.width, config.ff_width, activation, rngs)
+    if config.post_norms:
+      self.attention_post_norm = config.norm(config.width)
+      self.ff_post_norm = config.norm(config.width)
+
+  def _add(self, x, branch, post_norm: str, key):
+    if self.config.post_norms:
+      branch = getattr(self, post_norm)(branch)
+    return x + dropout(branch, key, self.config.dropout)
+
+  def _finish(self, x, attended, keys):
+    """From the attention's output on: the rest of the layer."""
+    x = self._add(x, self.attention.out(attended), 'attention_post_norm', keys[0])
+    return self._add(x, self.ff(self.ff_norm(x)), 'ff_post_norm', keys[1])
+
+  def __call__(self, x_BTD, segments_BT, positions_BT, mask_BTS, distance_BTS, this: PerLayer, key):
+    """x_BTD after this layer, and its keys and values `[B, S, K, H]`."""
+    q, k, v = self.attention.qkv(self.attention_norm(x_BTD), positions_BT, this)
+    q = constrain(q, 'heads')
+    mask_BTS = mask_BTS & this.sees(distance_BTS)
+    packed = attention.PackedCausal(segments_BT, this.window, self.config.windows)
+    attended = attention.attend(
+      *(q, k, v, mask_BTS, self.config.attention_softcap),
+      packed=packed,
+      implementation=self.config.attention,
+    )
+    keys = (None, None) if key is None else jax.random.split(key)
+    return constrain(self._finish(x_BTD, attended, keys), 'residual'), (k, v)
+
+  def beam_step(self, x_BMD, positions_BM, step, prompt_kv, suffix_kv, lengths_B, this: PerLayer):
+    """One token a beam. Returns x_BMD and the layer's suffix with this token written at `step`."""
+    q, k, v = self.attention.qkv(self.attention_norm(x_BMD), positions_BM, this)
+    suffix_kv = tuple(
+      old.at[:, :, step].set(new) for old, new in zip(suffix_kv, (k, v), strict=True)
+    )
+    prompt_B1 = lengths_B[:, None]
+    at_S = jnp.arange(prompt_kv[0].shape[1])[None]
+    distance_BS = prompt_B1 + step - at_S
+    prompt_mask = (at_S < prompt_B1) & this.sees(distance_BS)
+    at_L = jnp.arange(suffix_kv[0].shape[2])
+    suffix_mask = (at_L <= step) & this.sees(step - at_L)
+    attended = attention.attend_from_beams(
+      q, prompt_kv, suffix_kv, prompt_mask, suffix_mask, self.config.attention_softcap
+    )
+    return self._finish(x_BMD, attended, (None, None)), suffix_kv
+
+
+class Gemma(nnx.Module):
+  """The decoder. Token ids are those of `space`."""
+
+  def __init__(self, config: DecoderConfig, space: TokenSpace, rngs: nnx.Rngs):
+    self.config = config
+    self.tables = TokenTables(
+      space, config.width, rngs, tied=config.tied, logit_softcap=config.logit_softcap
+    )
+    keys = jax.random.split(rngs.params(), config.depth)
+    self.layers = nnx.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
+    self.final_norm = config.norm(config.width)
+
+  def _embed(self, ids):
+    dtype = jnp.dtype(self.config.compute_dtype)
+    x = self.tables.lookup(ids, dtype)
+    if self.config.embedding_scale:
+      x = x * np.asarray(self.config.width**0.5, dtype)
+    return constrain(x, 'residual')
+
+  def _scan(self, body, x, *scanned):
+    """Runs `body(block, x, PerLayer, *scanned layer)` over the layers."""
+    per_layer = PerLayer(
+      jnp.asarray(self.config.windows, jnp.int32),
+      jnp.asarray(self.config.rope_bases, jnp.float32),
+      jnp.asarray(self.config.rope_factors or (1.0,) * self.config.depth, jnp.float32),
+    )
+    return self.config.scan(self.layers, body, x, per_layer, *scanned)
+
+  def hidden(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
+    """Normed states x_BTD from which each position's target is predicted.
+
+    Args:
+      batch: int32 `tokens`, `segments` (0: padding) and `positions`, each `[B, T]`.
+      key: of the dropout masks; None for no dropout.
+    """
+    return self._forward(batch['tokens'], batch['segments'], batch['positions'], key)[0]
+
+  def _forward(self, tokens_BT, segments_BT, positions_BT, key):
+    mask, distance = attention.attention_mask(segments_BT, segments_BT, positions_BT, positions_BT)
+    x_BTD = self._embed(tokens_BT)
+    layer_keys = ()
+    if key is not None:
+      key, embedding_key = jax.random.split(key)
+      x_BTD = dropout(x_BTD, embedding_key, self.config.dropout)
+      layer_keys = (jax.random.split(key, self.config.depth),)
+
+    def body(block, x, this, layer_key=None):
+      return block(x, segments_BT, positions_BT, mask, distance, this, layer_key)
+
+    x_BTD, kv = self._scan(body, x_BTD, *layer_keys)
+    return self.final_norm(x_BTD), kv
+
+  def start(
+    self, prompts: dict[str, jax.Array], beams: int, suffix_length: int
+  ) -> tuple[jax.Array, Cache]:
+    """Prefills the prompts once for all beams.
+
+    Args:
+      prompts: int32 `tokens_BS`, padded on the right, and `lengths_B`, at least 1.
+      beams: M.
+      suffix_length: the tokens that a beam may append.
+
+    Returns:
+      x_BD from which each prompt's first new token is predicted, and the cache.
+    """
+    tokens_BS, lengths_B = prompts['tokens'], prompts['lengths']
+    B, S = tokens_BS.shape
+    at_S = jnp.arange(S)[None]
+    segments = (at_S < lengths_B[:, None]).astype(jnp.int32)
+    x_BSD, kv = self._forward(tokens_BS, segments, jnp.broadcast_to(at_S, (B, S)), None)
+    x_BD = jnp.take_along_axis(x_BSD, lengths_B[:, None, None] - 1, axis=1)[:, 0]
+    shape = (self.config.depth, B, beams, suffix_length, *kv[0].shape[3:])
+    suffix = (jnp.zeros(shape, kv[0].dtype), jnp.zeros(shape, kv[1].dtype))
+    return x_BD, Cache(kv, suffix, lengths_B)
+
+  def step(self, tokens_BM: jax.Array, step: int, cache: Cache) -> tuple[jax.Array, Cache]:
+    """Appends one token to each beam, at suffix position `step`; x_BMD predicts the next one."""
+    positions_BM = jnp.broadcast_to(cache.lengths_B[:, None] + step, tokens_BM.shape)
+
+    def body(block, x, this, prompt_kv, suffix_kv):
+      return block.beam_step(x, positions_BM, step, prompt_kv, suffix_kv, cache.lengths_B, this)
+
+    x_BMD, suffix = self._scan(body, self._embed(tokens_BM), cache.prompt, cache.suffix)
+    return self.final_norm(x_BMD), cache._replace(suffix=suffix)

@@ -1,0 +1,107 @@
+"""One training step: a pure function of the state and a batch."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import optax
+
+from recjax import config as config_lib
+from recjax.models import lora
+from recjax.sharding import mesh as mesh_lib
+from recjax.sids.token_space import TokenSpace
+from recjax.training import loss, optim
+from recjax.training import state as state_lib
+from recjax.training.state import TrainState
+
+
+def make_train_step(
+  config: config_lib.Config,
+  graph: nnx.GraphDef,
+  tx: optax.GradientTransformation,
+  text_targets: bool,
+):
+  """The pure step: (state, batch) -> (state, metrics).
+
+  The batch `[B, T]` is cut into `grad_accumulation` micro-batches whose gradients are summed; the loss is
+  a sum divided by the weights of the whole batch, so the cut changes nothing but the dropout masks, whose
+  keys fold (seed, step, micro-batch, layer). Frozen parameters leave as they came.
+  """
+  rate = optim.schedule(config.optim, config.num_train_steps)
+  micro_batches = config.grad_accumulation
+
+  def micro_sums(trained, frozen, batch, key):
+    model = lora.adapted(graph, optim.join(trained, frozen), config.model.lora_alpha)
+    x_BTD = model.hidden(batch, key if config.model.dropout > 0 else None)
+    sums = loss.loss_sums(
+      model.tables, x_BTD, batch, config.model.sid_softmax, text_targets, config.loss
+    )
+    return sums.pop('loss'), sums
+
+  def train_step(state: TrainState, batch: dict[str, jax.Array]):
+    # Threefry masks are a visible share of a small model's step; XLA's own generator is not.
+    key = jax.random.fold_in(jax.random.key(config.seed, impl='rbg'), state.step)
+    total_weight = jnp.maximum(jnp.sum(batch['weights']), 1e-6)
+    trained, frozen = optim.split(state.params, config.optim)
+
+    def body(carry, inputs):
+      micro, index = inputs
+      (nll, sums), gradients = jax.value_and_grad(micro_sums, has_aux=True)(
+        trained, frozen, micro, jax.random.fold_in(key, index)
+      )
+      return jax.tree.map(jnp.add, carry, (nll, sums, gradients)), None
+
+    # Row b goes to micro-batch b mod A, so that every device keeps its own rows.
+    micros = jax.tree.map(
+      lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+    if micro_batches == 1:
+      (nll, sums), gradients = jax.value_and_grad(micro_sums, has_aux=True)(
+        trained, frozen, jax.tree.map(lambda x: x[0], micros), jax.random.fold_in(key, 0)
+      )
+    else:
+      first = jax.tree.map(lambda x: x[0], micros)
+      (shape_nll, shape_sums) = jax.eval_shape(micro_sums, trained, frozen, first, key)
+      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shape_nll, shape_sums, trained))
+      (nll, sums, gradients), _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
+    gradients = jax.tree.map(lambda g: g / total_weight, gradients)
+    updates, opt_state = tx.update(gradients, state.opt_state, trained)
+    params = optim.join(optax.apply_updates(trained, updates), frozen)
+    read = [batch[name] for name in ('segments', 'encoder_segments') if name in batch]
+    metrics = {
+      'loss': nll / total_weight,
+      'learning_rate': rate(state.step),
+      'grad_norm': optax.tree.norm(gradients),
+      'tokens': sum(jnp.sum(segments > 0) for segments in read),
+      'tokens_dropped': jnp.sum(batch['dropped']),
+    }
+    for name in [name for name in sums if name.startswith('loss_')]:
+      metrics[name] = sums[name] / jnp.maximum(sums[name.replace('loss_', 'weight_')], 1e-6)
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  return train_step
+
+
+def jit_train_step(
+  config: config_lib.Config,
+  space: TokenSpace,
+  tx: optax.GradientTransformation,
+  text_targets: bool,
+  abstract: TrainState,
+  mesh: jax.sharding.Mesh,
+):
+  """The step as it is run: the state is donated and stays in its shards.
+
+  Args:
+    config: of the run.
+    space: the token ids.
+    tx: the optimizer.
+    text_targets: whether some targets are text.
+    abstract: ShapeDtypeStructs of the state, with their shardings.
+    mesh: that of the shardings; it must be set (`jax.set_mesh`) around calls.
+  """
+  shardings = jax.tree.map(lambda x: x.sharding, abstract)
+  return jax.jit(
+    make_train_step(config, state_lib.graph(config, space), tx, text_targets),
+    donate_argnums=0,
+    out_shardings=(shardings, mesh_lib.replicated(mesh)),
+  )

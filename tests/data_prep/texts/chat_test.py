@@ -1,0 +1,133 @@
+"""Chat templates: what stands around a prompt and its answer, in ids counted by hand."""
+
+import json
+
+from etils import epath
+import pytest
+import tokenizers
+from tokenizers import models, pre_tokenizers
+
+from data_prep.texts import chat
+from data_prep.texts import tokenizer as tokenizer_lib
+from recjax.data.prompts import Format
+from recjax.data.vocabulary import Vocabulary
+from recjax.schema import data as data_config
+from tests.folders import ROOT
+
+# In the manner of Gemma: roles user and model, BOS first.
+TURNS = (
+  "{{ bos_token }}{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+  '{{ m.content }}<end>\n{% endfor %}{% if add_generation_prompt %}<turn>model\n{% endif %}'
+)
+# In the manner of Qwen: a system turn of its own, no BOS, thinking that can be switched off.
+SYSTEM = (
+  '<turn>system\nhelp<end>\n{% for m in messages %}<turn>{{ m.role }}\n{{ m.content }}<end>\n'
+  '{% endfor %}{% if add_generation_prompt %}<turn>assistant\n'
+  '{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}'
+  '{% endif %}'
+)
+WORDS = ['<pad>', '<bos>', '<eos>', '<turn>', '<end>', '<think>', '</think>', '\n', 'user', 'model']
+WORDS += ['system', 'assistant', 'help', 'buy', '<unk>']
+
+
+def checkpoint(folder, template=None, as_file=False):
+  """A folder with a tokenizer whose ids are the places in WORDS, and a config of a tiny Gemma."""
+  tokenizer = tokenizers.Tokenizer(
+    models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token='<unk>')
+  )
+  tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r'\n| '), 'isolated')
+  tokenizer.add_special_tokens([word for word in WORDS if word.startswith('<')])
+  folder.mkdir()
+  tokenizer.save(str(folder / 'tokenizer.json'))
+  settings = {'bos_token': '<bos>', 'eos_token': {'content': '<eos>'}}
+  if template is not None and as_file:
+    (folder / 'chat_template.jinja').write_text(template)
+  elif template is not None:
+    settings['chat_template'] = template
+  (folder / 'tokenizer_config.json').write_text(json.dumps(settings))
+  golden = ROOT / 'tests/goldens/gemma2'
+  fields = json.loads((golden / 'config.json').read_text())
+  fields |= {'bos_token_id': 1, 'eos_token_id': [2, 4]}
+  (golden / 'model.safetensors').copy(folder / 'model.safetensors')
+  (folder / 'config.json').write_text(json.dumps(fields))
+  return epath.Path(folder)
+
+
+def ids(text):
+  """Ids by the places in WORDS, words separated by blanks, \\n spelled as it is."""
+  return tuple(WORDS.index('\n' if word == r'\n' else word) for word in text.split())
+
+
+def test_a_template_of_turns(tmp_path):
+  around = chat.around(checkpoint(tmp_path / 'gemma', TURNS))
+  assert around == {
+    'before': '<bos><turn>user\n',
+    'between': '<end>\n<turn>model\n',
+    'end': '<end>',
+  }
+
+
+@pytest.mark.parametrize('as_file', [False, True])
+def test_a_template_with_a_system_turn_and_thinking(tmp_path, as_file):
+  around = chat.around(checkpoint(tmp_path / 'qwen', SYSTEM, as_file))
+  assert around == {
+    'before': '<turn>system\nhelp<end>\n<turn>user\n',
+    'between': '<end>\n<turn>assistant\n<think>\n\n</think>\n\n',
+    'end': '<end>',
+  }
+
+
+def write(folder, source, prompt_format='auto'):
+  data = data_config.Data(source='x', name='x', prompt_format=prompt_format)
+  folder.mkdir()
+  summary = tokenizer_lib.write_tokenizer(folder, data, str(source), epath.Path(folder))
+  return summary, Vocabulary(folder, (4, 4))
+
+
+def test_ids_of_every_family_format(tmp_path):
+  gemma = checkpoint(tmp_path / 'gemma', TURNS)
+  summary, vocabulary = write(tmp_path / 'a', gemma)
+  assert summary['prompts'] == 'chat'
+  form = Format.of(vocabulary, is_encoder_decoder=False)
+  assert form.before == ids(r'<bos> <turn> user \n')
+  assert form.between == ids(r'<end> \n <turn> model \n')
+  assert form.end == ids('<end>')
+  # An encoder–decoder reads the prompt and EOS, whatever the folder holds.
+  assert Format.of(vocabulary, is_encoder_decoder=True) == Format((), (2,), (2,), True)
+
+  _, vocabulary = write(tmp_path / 'b', checkpoint(tmp_path / 'qwen', SYSTEM))
+  form = Format.of(vocabulary, is_encoder_decoder=False)
+  assert form.before == ids(r'<turn> system \n help <end> \n <turn> user \n')
+  assert form.between == ids(r'<end> \n <turn> assistant \n <think> \n \n </think> \n \n')
+
+  summary, vocabulary = write(tmp_path / 'c', gemma, 'plain')
+  assert summary['prompts'] == 'plain'
+  assert Format.of(vocabulary, is_encoder_decoder=False) == Format((1,), (), (2,), False)
+
+
+def test_no_template_is_plain_unless_chat_is_asked_for(tmp_path):
+  base = checkpoint(tmp_path / 'base')
+  summary, vocabulary = write(tmp_path / 'a', base)
+  assert summary['prompts'] == 'plain' and vocabulary.chat is None
+  with pytest.raises(ValueError, match=r"'chat' must find a chat template in .*base; it has none"):
+    write(tmp_path / 'b', base, 'chat')
+
+
+def test_templates_that_fail_are_named(tmp_path):
+  for name, template in (
+    ('syntax', '{% for %}'),
+    ('raises', "{{ raise_exception('roles must alternate') }}"),
+    ('twice', '{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}'),
+    ('escape', '{{ messages.__class__.__mro__[1].__subclasses__() }}'),
+  ):
+    with pytest.raises(ValueError, match=r'chat template of .*prompt_format=plain'):
+      chat.around(checkpoint(tmp_path / name, template))
+
+
+def test_the_template_is_an_input_of_the_stage(tmp_path):
+  folder = checkpoint(tmp_path / 'gemma', TURNS)
+  assert set(tokenizer_lib.pretrained_files(folder)) == {
+    'tokenizer.json',
+    'config.json',
+    'tokenizer_config.json',
+  }

@@ -1,0 +1,114 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recjax.decode import trie as trie_lib
+from recjax.sids import table as table_lib
+from recjax.sids.quantizers import collisions
+
+SIZES = (4, 3, 5)
+
+
+def _table(seed, items=40):
+  codes = np.random.default_rng(seed).integers(0, SIZES, (items, len(SIZES))).astype(np.int32)
+  codes, size = collisions.deduplicate(codes)
+  return table_lib.SidTable(codes, (*SIZES, size), 'q')
+
+
+def _items_of(trie, sid):
+  """Walks the arrays in plain Python; an empty list where the trie ends."""
+  node = 0
+  for level, code in enumerate(sid):
+    begin, end = trie.first_child[level][node : node + 2].tolist()
+    codes = trie.child_code[level][begin:end].tolist()
+    assert codes == sorted(set(codes))
+    if code not in codes:
+      return []
+    node = begin + codes.index(code)
+  return trie.leaf_items[trie.leaf_offsets[node] : trie.leaf_offsets[node + 1]].tolist()
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_accepts_the_items_and_nothing_else(seed):
+  table = _table(seed)
+  trie = trie_lib.Trie.from_table(table)
+  items = {tuple(row): i for i, row in enumerate(table.codes_IL.tolist())}
+  for sid in itertools.product(*map(range, table.codes_per_level)):
+    assert _items_of(trie, sid) == ([items[sid]] if sid in items else [])
+
+
+def test_nodes_are_the_prefixes_in_order():
+  table = _table(0)
+  trie = trie_lib.Trie.from_table(table)
+  rows = table.codes_IL.tolist()
+  for level in range(table.levels):
+    prefixes = sorted({tuple(row[:level]) for row in rows})
+    longer = sorted({tuple(row[: level + 1]) for row in rows})
+    assert trie.num_nodes[level] == len(prefixes)
+    assert trie.child_code[level].tolist() == [prefix[-1] for prefix in longer]
+    branches = [sum(p[:-1] == prefix for p in longer) for prefix in prefixes]
+    assert np.diff(trie.first_child[level]).tolist() == branches
+    assert trie.max_branch[level] == max(branches)
+    assert trie.first_child[level].dtype == trie.child_code[level].dtype == np.int32
+  assert [rows[i] for i in trie.leaf_items] == sorted(rows)
+
+
+def test_kept_collisions_share_a_leaf_in_item_order():
+  codes = np.array([[1, 0], [0, 2], [1, 0], [0, 2], [0, 1], [1, 0]], np.int32)
+  table = table_lib.SidTable(codes, (2, 3), 'q', collisions='keep')
+  trie = trie_lib.Trie.from_table(table)
+  assert trie.max_leaf_items == 3
+  assert _items_of(trie, (1, 0)) == [0, 2, 5]
+  assert _items_of(trie, (0, 2)) == [1, 3]
+  assert _items_of(trie, (0, 0)) == []
+
+
+def test_items_of_a_leaf_come_by_popularity_and_then_by_index():
+  codes = np.array([[1, 0], [0, 2], [1, 0], [0, 2], [0, 1], [1, 0]], np.int32)
+  table = table_lib.SidTable(codes, (2, 3), 'q', collisions='keep')
+  trie = trie_lib.Trie.from_table(table, popularity_I=np.array([4, 1, 9, 2, 50, 4]))
+  assert _items_of(trie, (1, 0)) == [2, 0, 5]
+  assert _items_of(trie, (0, 2)) == [3, 1]
+  for leaf in range(trie.num_nodes[-1]):
+    begin, end = trie.leaf_offsets[leaf : leaf + 2]
+    assert set(trie.item_leaves[trie.leaf_items[begin:end]].tolist()) == {leaf}
+  leaves = jnp.array([[2, 0], [1, 2]], jnp.int32)
+  items, exists = map(np.asarray, jax.jit(lambda trie, s: trie.items(s))(trie, leaves))
+  assert items.shape == exists.shape == (2, 2, 3)
+  for where in np.ndindex(2, 2):
+    begin, end = trie.leaf_offsets[int(leaves[where]) :][:2].tolist()
+    assert items[where][exists[where]].tolist() == trie.leaf_items[begin:end].tolist()
+
+
+def test_children_under_jit_equal_the_arrays():
+  trie = trie_lib.Trie.from_table(_table(1))
+  children = jax.jit(lambda trie, level, nodes: trie.children(level, nodes), static_argnums=1)
+  for level in range(trie.levels):
+    nodes = jnp.arange(trie.num_nodes[level], dtype=jnp.int32)
+    for shaped in (nodes, jnp.stack([nodes, nodes[::-1]])):
+      child_nodes, codes, is_child = map(np.asarray, children(trie, level, shaped))
+      assert codes.shape == (*shaped.shape, trie.max_branch[level])
+      for where in np.ndindex(*shaped.shape):
+        begin, end = trie.first_child[level][int(shaped[where]) :][:2].tolist()
+        assert child_nodes[where][is_child[where]].tolist() == list(range(begin, end))
+        expected = trie.child_code[level][begin:end].tolist()
+        assert codes[where][is_child[where]].tolist() == expected
+
+
+def test_is_a_pytree_with_static_sizes():
+  trie = trie_lib.Trie.from_table(_table(2))
+  doubled = jax.tree.map(lambda x: x, trie)
+  assert doubled.max_branch == trie.max_branch
+  assert len(jax.tree.leaves(trie)) == 2 * trie.levels + 3
+  other = trie_lib.Trie.from_table(_table(3))
+  assert jax.tree.structure(trie) != jax.tree.structure(other)
+
+
+def test_one_item_and_none():
+  one = trie_lib.Trie.from_table(table_lib.SidTable(np.array([[3, 0]], np.int32), (4, 2), 'q'))
+  assert one.num_nodes == (1, 1, 1) and one.leaf_items.tolist() == [0]
+  with pytest.raises(ValueError, match='at least one item'):
+    trie_lib.Trie.from_table(table_lib.SidTable(np.zeros((0, 2), np.int32), (4, 2), 'q'))

@@ -1,0 +1,143 @@
+"""Runs of several stages: what each trains, and a kill between two of them."""
+
+import dataclasses
+
+from etils import epath
+import jax
+import numpy as np
+import pytest
+
+from recjax import config as config_lib
+from recjax.config import Group, Stage
+from recjax.recommend import Recommender
+from recjax.sharding import mesh as mesh_lib
+from recjax.training import optim, state
+from recjax.training import plan as plan_lib
+from recjax.workdir.checkpoints import Checkpoints
+from recjax.workdir.metrics_file import read_metrics
+
+
+def staged(tiny_world):
+  """SID rows alone for two steps, then everything for three."""
+  config, dataset = tiny_world
+  rows = Stage(
+    num_train_steps=2,
+    learning_rate=1e-2,
+    schedule='constant',
+    warmup_steps=0,
+    groups={'sid': Group(pattern='tables/sid'), 'rest': Group(pattern='', frozen=True)},
+  )
+  everything = Stage(num_train_steps=3, mixture=('next_item',))
+  evaluation = dataclasses.replace(config.eval, eval_users=16)
+  config = dataclasses.replace(
+    config,
+    stages={'sid_rows': rows, 'all': everything},
+    eval=evaluation,
+    eval_every_steps=10,
+    checkpoint_every_steps=10,
+  )
+  return config, dataset
+
+
+def run(config, dataset, workdir, recommender):
+  mesh = mesh_lib.make_mesh(config.mesh)
+  return plan_lib.train_stages(config, epath.Path(workdir), dataset, recommender, mesh)
+
+
+def params_of(folder, config, dataset):
+  mesh = mesh_lib.make_mesh(config.mesh)
+  tx = optim.optimizer(config.optim, 1)
+  abstract = state.abstract_state(config, dataset.vocabulary.space, tx, mesh)
+  with Checkpoints(folder, read_only=True) as checkpoints:
+    return checkpoints.restore_params(checkpoints.latest_step(), abstract.params)
+
+
+def test_a_kill_between_two_stages_loses_nothing(tiny_world, tmp_path, monkeypatch):
+  config, dataset = staged(tiny_world)
+  mesh = mesh_lib.make_mesh(config.mesh)
+  recommender = Recommender(config, dataset, mesh)
+  straight, step = run(config, dataset, tmp_path / 'straight', recommender)
+  assert step == 3
+  tx = optim.optimizer(config.optim, 1)
+  fresh = state.init_state(config, dataset.vocabulary.space, tx, mesh).params
+  rows = params_of(tmp_path / 'straight' / 'stages' / 'sid_rows', config, dataset)
+  frozen = [dict(p, tables={'text': p['tables']['text']}) for p in (fresh, rows)]
+  jax.tree.map(np.testing.assert_array_equal, *frozen)
+  assert not np.array_equal(fresh['tables']['sid'], rows['tables']['sid'])
+  train, trained = plan_lib.train, []
+
+  def killed_after_one(config, *rest):
+    if trained:
+      raise KeyboardInterrupt
+    trained.append(config.num_train_steps)
+    return train(config, *rest)
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(plan_lib, 'train', killed_after_one)
+    run(config, dataset, tmp_path / 'killed', recommender)
+  assert trained == [2]
+  resumed, _ = run(config, dataset, tmp_path / 'killed', recommender)
+  jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+  for folder, steps in ((tmp_path / 'killed' / 'stages' / 'sid_rows', 2), (tmp_path / 'killed', 3)):
+    assert [row['step'] for row in read_metrics(folder)] == list(range(1, steps + 1))
+    with Checkpoints(folder, read_only=True) as checkpoints:
+      examples = checkpoints.meta(steps).examples_seen
+    assert examples % steps == 0
+    assert examples > 0
+
+
+def test_a_stage_has_its_own_fields_and_else_those_of_the_run(tiny_world, tmp_path):
+  config, _ = staged(tiny_world)
+  named = {'norms': Group(pattern='norm', weight_decay=0.0)}
+  config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, groups=named))
+  workdir = epath.Path(tmp_path)
+  (_, first, folder), (name, second, last) = plan_lib.plan(config, workdir)
+  assert (folder, name, last) == (workdir / 'stages' / 'sid_rows', 'all', workdir)
+  assert (first.optim.learning_rate, first.optim.schedule) == (1e-2, 'constant')
+  assert list(first.optim.groups) == ['sid', 'rest', 'norms']
+  assert (second.optim, second.num_train_steps) == (config.optim, 3)
+  assert second.checkpoint.init_from == str(folder)
+  assert second.checkpoint.init_from_last
+  with pytest.raises(
+    ValueError, match=r'must be one of next_item; got .other.. Set --config.stages'
+  ):
+    dataclasses.replace(config, stages={'one': Stage(num_train_steps=1, mixture=('other',))})
+
+
+def test_a_workdir_without_stages_is_no_finished_run_of_stages(tiny_world, tmp_path):
+  config, dataset = staged(tiny_world)
+  recommender = Recommender(config, dataset, mesh_lib.make_mesh(config.mesh))
+  run(dataclasses.replace(config, stages={}, num_train_steps=3), dataset, tmp_path, recommender)
+  with pytest.raises(ValueError, match=r"stages \(\[\] there, \['sid_rows', 'all'\] here"):
+    run(config, dataset, tmp_path, recommender)
+
+
+def test_a_later_stage_with_a_wrong_group_stops_the_run_before_the_first(tiny_world, tmp_path):
+  config, dataset = staged(tiny_world)
+  wrong = Stage(num_train_steps=3, groups={'codes': Group(pattern='tables/codes')})
+  config = dataclasses.replace(config, stages=config.stages | {'all': wrong})
+  with pytest.raises(
+    ValueError, match=r"stage all: .*got 'tables/codes'. Set --config.optim.groups.codes"
+  ):
+    run(config, dataset, tmp_path, None)
+  assert not list(tmp_path.iterdir())
+
+
+def test_groups_and_stages_of_a_config_file_keep_their_order():
+  d = config_lib.defaults(source='synthetic', name='world')
+  d.optim.groups = config_lib.ordered(
+    z=config_lib.group('tables/sid', learning_rate=2.0), a=config_lib.group('', frozen=True)
+  )
+  d.stages = config_lib.ordered(
+    second=config_lib.stage(5, groups=config_lib.ordered(z=config_lib.group('x'))),
+    first=config_lib.stage(4),
+  )
+  d.lock()
+  d.stages.second.learning_rate = 0.5  # as the command line would
+  d.optim.groups.z.learning_rate = 3.0
+  config = config_lib.from_config_dict(d)
+  assert list(config.optim.groups) == ['z', 'a']
+  assert config.optim.groups['z'] == Group(pattern='tables/sid', learning_rate=3.0)
+  assert list(config.stages) == ['second', 'first']
+  assert config.stages['second'].learning_rate == 0.5
+  assert config.stages['second'].groups == {'z': Group(pattern='x')}

@@ -1,0 +1,76 @@
+"""What a workdir belongs to, for those who train in it and those who use its model."""
+
+import dataclasses
+
+from etils import epath
+import pytest
+
+from configs import demo
+from recjax import config as config_lib
+from recjax.workdir import identity
+
+
+@pytest.fixture
+def config():
+  return config_lib.from_config_dict(demo.get_config('tiny'))
+
+
+def with_(config, **changes):
+  """Changes of fields named section_field."""
+  for name, value in changes.items():
+    section, _, field = name.partition('_')
+    changed = dataclasses.replace(getattr(config, section), **{field: value})
+    config = dataclasses.replace(config, **{section: changed})
+  return config
+
+
+def with_prompt(config, **fields):
+  component = dataclasses.replace(config.mixture['next_item'], **fields)
+  return dataclasses.replace(config, mixture=config.mixture | {'next_item': component})
+
+
+def test_a_config_comes_back_as_it_went(config, tmp_path):
+  workdir = epath.Path(tmp_path)
+  assert identity.config_of(workdir) is None
+  config = with_prompt(config, schedule=((5.0, 0.5),), prompts=('Then: {history}',))
+  identity.claim(config, workdir)
+  assert identity.config_of(workdir) == config
+  (workdir / 'config.json').write_text('{"sizes": 3}')
+  with pytest.raises(ValueError, match=r'must be a config of this version: unknown config field'):
+    identity.config_of(workdir)
+
+
+def test_a_run_belongs_to_its_data_sids_and_model(config, tmp_path):
+  workdir = epath.Path(tmp_path)
+  identity.check_run(config, workdir)  # nothing there yet
+  identity.claim(config, workdir)
+  other = dataclasses.replace(config, batch_size=32)
+  identity.check_run(with_(other, data_raw_dir='/else', model_attention='xla'), workdir)
+  with pytest.raises(
+    ValueError, match=r'belongs to another config.*model.width \(16 there, 32 here'
+  ):
+    identity.claim(with_(config, model_width=32), workdir)
+
+
+def test_folders_may_move_but_not_come_or_go(config, tmp_path):
+  workdir = epath.Path(tmp_path)
+  identity.claim(with_(config, model_pretrained='/a'), workdir)
+  identity.check_run(with_(config, model_pretrained='/b'), workdir)
+  with pytest.raises(ValueError, match=r"model.pretrained \('/a' there, None here"):
+    identity.check_run(config, workdir)
+
+
+def test_a_model_is_used_as_it_was_trained(config, tmp_path):
+  workdir = epath.Path(tmp_path)
+  identity.check_use(config, workdir)
+  identity.claim(config, workdir)
+  same = with_(config, eval_beams=30, mesh_fsdp=2, optim_learning_rate=1.0)
+  identity.check_use(with_prompt(same, max_items=3, weight=0.1), workdir)
+  with pytest.raises(ValueError, match=r"sid_softmax \('level' there, 'full' here"):
+    identity.check_use(with_(config, model_sid_softmax='full'), workdir)
+  with pytest.raises(ValueError, match=r"next_item component.show \('sid' there, 'both' here"):
+    identity.check_use(with_prompt(config, show='both'), workdir)
+  with pytest.raises(ValueError, match=r'data.k_core .*--workdir'):
+    identity.check_use(with_(config, data_k_core=3), workdir)
+  # The data of another day lie in another folder; whether they fit, their hashes say.
+  identity.check_use(with_(config, data_k_core=3, data_prepared_dir='tuesday'), workdir)
