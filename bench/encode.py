@@ -20,7 +20,8 @@ import torch
 from bench.circumstances import circumstances, show, write
 from data_prep import encoders
 from data_prep.texts import tokenizer
-from recjax import config as config_lib
+from recjax.schema.data import Sids
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 
 _ITEMS = flags.DEFINE_string('items', None, 'items.jsonl of a prepared folder.')
@@ -44,8 +45,8 @@ def _timed(encode) -> tuple[np.ndarray, float, float]:
 
 def main(_) -> None:
   item_texts = [item['text'] for item in tokenizer.read_items(_ITEMS.value)][:: _EVERY.value]
-  sids = config_lib.Sids(encoder=_ENCODER.value)
-  mesh = mesh_lib.make_mesh(config_lib.Mesh())
+  sids = Sids(encoder=_ENCODER.value)
+  mesh = mesh_lib.make_mesh(Mesh())
   folder = encoders.input_files(sids.encoder)['config.json'].parent
   if _TORCH_THREADS.value:
     torch.set_num_threads(_TORCH_THREADS.value)

@@ -21,7 +21,7 @@ import numpy as np
 
 from bench import input_peer
 from recjax import config as config_lib
-from recjax.data import loader
+from recjax import train
 from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences
 
@@ -39,7 +39,7 @@ def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
   """Speed, fill and time to the first batch of a mixture, on this thread."""
   start = time.perf_counter()
   dataset = Dataset.load(config.prepared_folder)
-  stream = loader.make_stream(config, dataset)
+  stream = train.make_stream(config, dataset)
   plan = stream.plan
   at = FAR // plan.examples
   stream.group(at)
@@ -89,7 +89,7 @@ def memory(config: config_lib.Config, users: int) -> dict[str, float]:
         np.load(os.path.join(folder, 'items.npy'), mmap_mode='r'),
         np.load(os.path.join(folder, 'offsets.npy'), mmap_mode='r'),
       )
-      stream = loader.make_stream(config, dataclasses.replace(dataset, train=mapped))
+      stream = train.make_stream(config, dataclasses.replace(dataset, train=mapped))
       for group in range(20):
         stream.group(group)
       peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from recjax import config as config_lib
-from recjax.data import mixture
+from recjax import train
 from recjax.data.dataset import Dataset
 from recjax.data.tasks import base
 
@@ -18,7 +18,7 @@ class Texts:
   """Example n of the stream as two lists of ids, through text; for torch's DataLoader."""
 
   def __init__(self, config: config_lib.Config, dataset: Dataset):
-    self._mixture = mixture.build(config, dataset)
+    self._mixture = train.make_mixture(config, dataset)
     self._corpus = self._mixture.corpus
     self._dataset = dataset
     self._items = dataset.items

@@ -54,7 +54,7 @@ def kept(size: str, way: str, rank: int = 16) -> dict[str, int]:
   config = config_lib.from_config_dict(config_dict)
   tx = optim.optimizer(config.optim, config.num_train_steps)
   space, mesh = TokenSpace(text_rows(size), SIDS), mesh_lib.make_mesh(config.mesh)
-  state = state_lib.abstract_state(config, space, tx, mesh)
+  state = state_lib.abstract_state(config.model, space, tx, mesh)
   return {
     'parameters': _bytes(state.params),
     'gradients': _bytes(optim.split(state.params, config.optim)[0]),

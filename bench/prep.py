@@ -25,6 +25,7 @@ from data_prep.relations import stage as relation_stage
 from data_prep.sources import amazon
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
+from recjax.schema.data import Data, Relations
 
 GIB = 2**30
 
@@ -122,7 +123,7 @@ def measure_log(num_interactions: int, folder: str) -> dict[str, Any]:
 
 def measure_sports(raw_dir: str) -> dict[str, Any]:
   """Co-occurrence of the training part of Sports, counted by us and by a loop over dictionaries."""
-  data = config_lib.Data(source='amazon2014', name='sports', category='Sports_and_Outdoors')
+  data = Data(source='amazon2014', name='sports', category='Sports_and_Outdoors')
   log = interactions.clean(amazon.load(data, epath.Path(raw_dir)), 5)
   arrays = splits.split(log, 'leave_one_out', (), 0)
   train = Sequences(arrays['train_items'], arrays['train_offsets'])
@@ -133,7 +134,7 @@ def measure_sports(raw_dir: str) -> dict[str, Any]:
   )
   loop, looped = _seconds(lambda: loop_counts(users, 5), repeats=3)
   lists, _ = _seconds(
-    lambda: relation_stage.collaborative(train, num_items, config_lib.Relations()), repeats=3
+    lambda: relation_stage.collaborative(train, num_items, Relations()), repeats=3
   )
   if {(i, j): n for i, row in looped.items() for j, n in row.items()} != dict(counts.todok()):
     raise AssertionError('the loop counts other pairs')

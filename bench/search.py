@@ -17,9 +17,10 @@ import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
+from recjax.config import next_item_component
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
-from recjax.recommend import Recommender, next_item_component
+from recjax.recommend import Recommender
 from recjax.sharding import mesh as mesh_lib
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)

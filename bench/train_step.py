@@ -132,7 +132,7 @@ class Ours:
     )  # as the peer, the ceiling, the peak
     self.batch = mesh_lib.host_rows(_batch(lengths, space.size), self.mesh)
     tx = optim.optimizer(config.optim, config.num_train_steps)
-    abstract = state_lib.abstract_state(config, space, tx, self.mesh)
+    abstract = state_lib.abstract_state(config.model, space, tx, self.mesh)
     step = jit_train_step(config, space, tx, True, abstract, self.mesh)
     with jax.set_mesh(self.mesh):
       lowered = step.lower(abstract, self.batch)
@@ -140,7 +140,7 @@ class Ours:
       self.step = lowered.compile()
       self.compile_seconds = time.perf_counter() - start
       self.temporary_bytes = self.step.memory_analysis().temp_size_in_bytes
-      self.state = state_lib.init_state(config, space, tx, self.mesh)
+      self.state = state_lib.init_state(config.model, space, tx, self.mesh, config.seed)
 
   def __call__(self) -> float:
     """The loss."""
@@ -216,7 +216,7 @@ def measure(name: str) -> dict[str, Any]:
   )  # last: JAX keeps a GPU's memory, once it has it
   result = {
     'model': config.model.size or name,
-    'parameters': state_lib.num_params(config, space),
+    'parameters': state_lib.num_params(config.model, space),
     'vocabulary': space.size,
     'rows': _ROWS.value,
     'lengths': lengths,

@@ -21,6 +21,7 @@ from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.dataset import SPLITS
 from recjax.data.sequences import Sequences
+from recjax.schema.data import Data, Sids
 
 
 def raw_dir(config: config_lib.Config) -> epath.Path:
@@ -124,7 +125,7 @@ def _tokenizer(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
   return stage_lib.Stage('tokenizer', run, inputs, params, version=2)
 
 
-def _texts(data: config_lib.Data, root: epath.Path) -> stage_lib.Stage:
+def _texts(data: Data, root: epath.Path) -> stage_lib.Stage:
   made = stage_lib.read_manifest(root / 'tokenizer')['files']
   inputs = stage_lib.outputs(root, files.ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
   run = functools.partial(
@@ -133,7 +134,7 @@ def _texts(data: config_lib.Data, root: epath.Path) -> stage_lib.Stage:
   return stage_lib.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
 
 
-def _cooccurrence_vectors(sids: config_lib.Sids, root: epath.Path) -> stage_lib.Stage:
+def _cooccurrence_vectors(sids: Sids, root: epath.Path) -> stage_lib.Stage:
   width, window = sids.cooccurrence_width, sids.cooccurrence_window
   # A number and not the file of items: their texts do not matter here.
   num_items = stage_lib.read_manifest(root / 'interactions')['summary']['items']

@@ -13,11 +13,12 @@ from ml_collections import config_flags
 import numpy as np
 
 from recjax import config as config_lib
-from recjax import models
+from recjax import train
 from recjax.data import loader, mixture, packing
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
+from recjax.schema.checks import check
 
 
 def make_stream(config: config_lib.Config) -> loader.Stream:
@@ -27,13 +28,13 @@ def make_stream(config: config_lib.Config) -> loader.Stream:
     ValueError: the data are not prepared, or the mixture does not fit them.
   """
   folder = config.prepared_folder
-  config_lib.check(
+  check(
     (folder / 'sids').exists(),
     f'{folder} must hold prepared data; run recjax.main with this config and --mode=prepare first',
     str(folder),
     'data.prepared_dir',
   )
-  return loader.make_stream(config, Dataset.load(folder), models.start_id(config.model))
+  return train.make_stream(config, Dataset.load(folder))
 
 
 def batches(

@@ -27,10 +27,10 @@ from recjax.runtime import (
   preemption,
   watchdog,
 )
+from recjax.schema.checks import check
 from recjax.sharding import mesh as mesh_lib
-from recjax.training import optim
+from recjax.train import train_stages
 from recjax.training import state as state_lib
-from recjax.training.plan import train_stages
 from recjax.workdir import checkpoints as checkpoints_lib
 from recjax.workdir import identity
 
@@ -114,8 +114,7 @@ def _best_params(config: config_lib.Config, workdir: epath.Path, dataset: Datase
   """The parameters of the workdir's best checkpoint, on today's mesh, and its step."""
   if not (workdir / 'checkpoints').exists():
     raise ValueError(f'{workdir} must hold the checkpoints of a run; it has none. Set --workdir')
-  tx = optim.optimizer(config.optim, config.num_train_steps)
-  abstract = state_lib.abstract_state(config, dataset.vocabulary.space, tx, mesh)
+  abstract = state_lib.abstract_params(config.model, dataset.vocabulary.space, mesh)
 
   def choose(checkpoints: checkpoints_lib.Checkpoints) -> int:
     step = checkpoints.best_step()
@@ -124,8 +123,8 @@ def _best_params(config: config_lib.Config, workdir: epath.Path, dataset: Datase
     return step
 
   def read(checkpoints: checkpoints_lib.Checkpoints, step: int):
-    checkpoints_lib.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
-    return jax.block_until_ready(checkpoints.restore_params(step, abstract.params)), step
+    identity.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
+    return jax.block_until_ready(checkpoints.restore_params(step, abstract)), step
 
   return checkpoints_lib.read_run(workdir, choose, read)
 
@@ -140,7 +139,7 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
       'began with: its config.json and tokenizer files are copied'
     )
   if mode == 'recommend':
-    config_lib.check(
+    check(
       1 <= _K.value <= config.eval.beams,
       f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams',
       _K.value,
@@ -187,7 +186,7 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
     goodput.write()
     with goodput.phase('report'), watchdog.expect('the report', 0):
       trained = identity.config_of(workdir) or config
-      num_params = state_lib.num_params(trained, dataset.vocabulary.space)
+      num_params = state_lib.num_params(trained.model, dataset.vocabulary.space)
       report_run(trained, workdir, dataset, num_params)
   distributed.barrier('done')
   log.info('done')

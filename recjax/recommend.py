@@ -15,7 +15,6 @@ from tqdm import tqdm
 from recjax import config as config_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
-from recjax.data.tasks.next_item import NextItem
 from recjax.decode.beam import beam_search
 from recjax.decode.trie import Trie
 from recjax.models import lora
@@ -39,7 +38,7 @@ def _power_of_two(n: int, least: int = 16) -> int:
 
 def make_search(config: config_lib.Config, space: TokenSpace):
   """The pure search: (params, trie, prompts, excluded_BE) -> (items_BM, scores_BM); see `beam_search`."""
-  graph = state_lib.graph(config, space)
+  graph = state_lib.graph(config.model, space)
 
   def search(params, trie, prompts, excluded_BE):
     model = nnx.merge(graph, lora.merge(params, config.model.lora_alpha))
@@ -59,7 +58,7 @@ class Recommender:
     self._mesh = mesh
     self._exclude_seen = config.eval.exclude_seen
     self._seconds = config.hosts.phase_timeout  # a batch of another length is compiled first
-    self._task = next_item_component(config)
+    self._task = config_lib.next_item_component(config)
     self._corpus = Corpus(dataset, config.model.is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
@@ -135,22 +134,6 @@ class Recommender:
     batch = mesh_lib.whole_rows(batch, self._mesh)
     excluded = batch.pop('excluded')
     return jax.device_get(self._search(params, self._trie, batch, excluded))
-
-
-def next_item_component(config: config_lib.Config) -> NextItem:
-  """The component whose prompt the search continues: the mixture's next_item component.
-
-  Raises:
-    ValueError: the mixture has none.
-  """
-  components = [c for c in config.mixture.values() if c.task == 'next_item']
-  config_lib.check(
-    bool(components),
-    'the mixture must hold a next_item component: its prompt is what recommendations continue',
-    sorted(config.mixture),
-    'mixture.<name>.task',
-  )
-  return components[0]
 
 
 class Row(NamedTuple):

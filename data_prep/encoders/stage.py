@@ -15,6 +15,7 @@ from data_prep.encoders import tfidf, vectors_file
 from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
+from recjax.schema.data import Sids
 from recjax.sharding import mesh as mesh_lib
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def forget_parts(root: epath.Path) -> None:
   (root / PARTS).rmtree(missing_ok=True)
 
 
-def _params(kind: str, sids: config_lib.Sids) -> dict[str, Any]:
+def _params(kind: str, sids: Sids) -> dict[str, Any]:
   if kind == 'file':
     return {'kind': kind}
   if kind == 'tfidf':
@@ -110,7 +111,7 @@ def _earlier_files(kind: str) -> tuple[str, ...]:
   return (files.ITEMS, files.TEXT_VECTORS)
 
 
-def _tfidf(item_texts: list[str], sids: config_lib.Sids, out: epath.Path) -> np.ndarray:
+def _tfidf(item_texts: list[str], sids: Sids, out: epath.Path) -> np.ndarray:
   if sids.extend is None:
     fit, vectors_ID = tfidf.fit(item_texts, sids.tfidf_width, sids.seed)
   else:
@@ -139,7 +140,7 @@ def _model(
   return _checked(vectors_ID, config.sids)
 
 
-def _extended(item_texts, sids: config_lib.Sids, mesh, parts: epath.Path) -> np.ndarray:
+def _extended(item_texts, sids: Sids, mesh, parts: epath.Path) -> np.ndarray:
   """Vectors of which the earlier folder gives those of its texts, and the model the others."""
   earlier = epath.Path(sids.extend)
   known = {item['text']: i for i, item in enumerate(tokenizer.read_items(earlier / files.ITEMS))}
@@ -151,7 +152,7 @@ def _extended(item_texts, sids: config_lib.Sids, mesh, parts: epath.Path) -> np.
   return vectors_ID
 
 
-def _check_same_encoder(sids: config_lib.Sids, hashes: Mapping[str, str]) -> None:
+def _check_same_encoder(sids: Sids, hashes: Mapping[str, str]) -> None:
   recorded = stage_lib.read_manifest(epath.Path(sids.extend) / NAME)['inputs']
   different = [
     name.removeprefix('encoder/')
@@ -165,7 +166,7 @@ def _check_same_encoder(sids: config_lib.Sids, hashes: Mapping[str, str]) -> Non
     )
 
 
-def _checked(vectors_ID: np.ndarray, sids: config_lib.Sids) -> np.ndarray:
+def _checked(vectors_ID: np.ndarray, sids: Sids) -> np.ndarray:
   bad = np.flatnonzero(~np.isfinite(vectors_ID).all(axis=1))
   if len(bad):
     raise ValueError(

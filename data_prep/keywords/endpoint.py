@@ -15,7 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from recjax import config as config_lib
+from recjax.schema.data import Keywords
 
 _TEMPERATURE_AGAIN = 0.5  # after nonsense: at temperature 0 a model would repeat itself
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 2.0, 60.0
@@ -71,9 +71,7 @@ class Endpoint:
     stop: once set, no more is asked.
   """
 
-  def __init__(
-    self, section: config_lib.Keywords, key: str = '', first_pause: float = _FIRST_PAUSE_S
-  ):
+  def __init__(self, section: Keywords, key: str = '', first_pause: float = _FIRST_PAUSE_S):
     self._section, self._key, self._first_pause = section, key, first_pause
     self._url = section.url.rstrip('/') + '/chat/completions'
     self._gap = 60.0 / section.requests_per_minute

@@ -14,15 +14,15 @@ from data_prep.keywords import prompts
 from data_prep.keywords.endpoint import Endpoint, GaveUpError, StoppedError
 from data_prep.keywords.groups import Group
 from data_prep.keywords.journal import Journal
-from recjax import config as config_lib
 from recjax.runtime import files as hashing
+from recjax.schema.data import Keywords
 
 _THREADS = 4  # an answer takes seconds; the pace is kept over all of them
 _CHARACTERS_A_TOKEN = 4  # of English, for the estimate
 _DESCRIPTION_TOKENS, _KEYWORD_TOKENS = 130, 5  # of an answer, likewise
 
 
-def api_key(section: config_lib.Keywords) -> str:
+def api_key(section: Keywords) -> str:
   """The key of the endpoint, from the environment; empty for a server that wants none.
 
   Raises:
@@ -44,7 +44,7 @@ def api_key(section: config_lib.Keywords) -> str:
 def entries(
   groups: Sequence[Group],
   items: Sequence[dict[str, Any]],
-  section: config_lib.Keywords,
+  section: Keywords,
   journal: pathlib.Path,
   first_pause: float = 2.0,
 ) -> list[dict[str, Any]]:
@@ -90,9 +90,7 @@ def entries(
   ]
 
 
-def _chat(
-  group: Group, items: Sequence[dict[str, Any]], section: config_lib.Keywords
-) -> list[dict[str, str]]:
+def _chat(group: Group, items: Sequence[dict[str, Any]], section: Keywords) -> list[dict[str, str]]:
   of_group = [items[i] for i in group.items]
   places = prompts.shown([item['id'] for item in of_group], section.items)
   return prompts.messages([of_group[place] for place in places], section.keywords)
@@ -101,7 +99,7 @@ def _chat(
 def _ask_all(
   todo: dict[str, tuple[str, list[dict[str, str]]]],
   endpoint: Endpoint,
-  section: config_lib.Keywords,
+  section: Keywords,
   kept: Journal,
 ) -> None:
   """Asks on several threads; each keeps its answer itself, so none is lost when another fails."""
@@ -138,9 +136,7 @@ def _ask_all(
     raise first
 
 
-def _estimate(
-  chats: Sequence[list[dict[str, str]]], num_groups: int, section: config_lib.Keywords
-) -> str:
+def _estimate(chats: Sequence[list[dict[str, str]]], num_groups: int, section: Keywords) -> str:
   """What the open questions will cost, in words."""
   characters = sum(len(json.dumps(chat, ensure_ascii=False)) for chat in chats)
   tokens_in = characters // _CHARACTERS_A_TOKEN
@@ -153,7 +149,7 @@ def _estimate(
   )
 
 
-def _bill(answers: Sequence[dict[str, Any]], section: config_lib.Keywords) -> str:
+def _bill(answers: Sequence[dict[str, Any]], section: Keywords) -> str:
   """What the endpoint counted, in words."""
   used = [
     sum(_tokens(answer['usage'].get(name)) for answer in answers)
@@ -168,7 +164,7 @@ def _tokens(value: Any) -> int:
   return value if isinstance(value, int) else 0
 
 
-def _cost(tokens_in: int, tokens_out: int, section: config_lib.Keywords) -> str:
+def _cost(tokens_in: int, tokens_out: int, section: Keywords) -> str:
   if not section.price_input and not section.price_output:
     return 'cost unknown (keywords.price_input and price_output are not set)'
   cost = (tokens_in * section.price_input + tokens_out * section.price_output) / 1e6

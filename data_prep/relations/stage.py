@@ -19,6 +19,7 @@ from data_prep.relations.neighbours import Neighbours
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check
+from recjax.schema.data import Relations
 
 HOP_DECAY = 0.5  # what a hop more is worth
 _ENTRIES_AT_ONCE = 1 << 24  # of the strengths of more hops
@@ -77,7 +78,7 @@ def _num_items(root: epath.Path) -> int:
   return stage_lib.read_manifest(root / 'interactions')['summary']['items']
 
 
-def collaborative(train: Sequences, num_items: int, relations: config_lib.Relations) -> Neighbours:
+def collaborative(train: Sequences, num_items: int, relations: Relations) -> Neighbours:
   """The `top_k` items of the largest strength for each item, the strongest first.
 
   With one hop the strength is the co-occurrence A (`cooccurrence.cooccurrence_counts`, without pairs

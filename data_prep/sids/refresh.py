@@ -17,6 +17,7 @@ from data_prep.relations import cooccurrence
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
+from recjax.schema.data import Sids
 from recjax.sids import extension, published
 from recjax.sids.quantizers.saved import FILE as QUANTIZER
 from recjax.sids.quantizers.saved import Quantizer
@@ -57,12 +58,12 @@ def check(config: config_lib.Config, root: epath.Path) -> None:
     )
 
 
-def inputs(sids: config_lib.Sids, *names: str) -> dict[str, epath.Path]:
+def inputs(sids: Sids, *names: str) -> dict[str, epath.Path]:
   """Files of the earlier preparation (`stage/file`) as the inputs of a stage."""
   return {f'extend/{name}': epath.Path(sids.extend) / name for name in names}
 
 
-def params(sids: config_lib.Sids, stage: str, today: Mapping[str, Any]) -> dict[str, Any]:
+def params(sids: Sids, stage: str, today: Mapping[str, Any]) -> dict[str, Any]:
   """The params of a stage that extends the earlier one of the same name.
 
   Args:
@@ -97,7 +98,7 @@ def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
-def item_rows(sids: config_lib.Sids, today: Sequence[str]) -> np.ndarray:
+def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
   """int64 `[I]`: the number that each of today's items had in the earlier folder; -1 for new items."""
   earlier = {item: i for i, item in enumerate(item_ids(epath.Path(sids.extend)))}
   return np.array([earlier.get(item, -1) for item in today], np.int64)
@@ -113,13 +114,13 @@ def carried(rows_I: np.ndarray, earlier_ID: np.ndarray) -> np.ndarray:
   return np.where((rows_I >= 0)[:, None], earlier_ID[rows_I], 0)
 
 
-def cooccurrence_inputs(sids: config_lib.Sids) -> dict[str, epath.Path]:
+def cooccurrence_inputs(sids: Sids) -> dict[str, epath.Path]:
   """What `cooccurrence_vectors` reads of the earlier preparation."""
   return inputs(sids, files.ITEMS, files.COOCCURRENCE_VECTORS, files.COOCCURRENCE_BASIS)
 
 
 def cooccurrence_vectors(
-  sids: config_lib.Sids, today: Sequence[str], train: Sequences
+  sids: Sids, today: Sequence[str], train: Sequences
 ) -> tuple[np.ndarray, np.ndarray]:
   """Vectors and basis `[I, D]` of today's items in the earlier space.
 
@@ -134,7 +135,7 @@ def cooccurrence_vectors(
   return vectors_ID, basis_ID
 
 
-def tokenizer_files(sids: config_lib.Sids, root: epath.Path) -> dict[str, epath.Path]:
+def tokenizer_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
   """The files of the earlier tokenizer, as the inputs of today's."""
   earlier = stage_lib.read_manifest(epath.Path(sids.extend) / 'tokenizer')
   if earlier is not None:
@@ -144,7 +145,7 @@ def tokenizer_files(sids: config_lib.Sids, root: epath.Path) -> dict[str, epath.
   return inputs(sids, *(name.removeprefix('extend/') for name in names))
 
 
-def copy_tokenizer(sids: config_lib.Sids, out: epath.Path) -> dict[str, Any]:
+def copy_tokenizer(sids: Sids, out: epath.Path) -> dict[str, Any]:
   """Copies the earlier tokenizer: the model knows its pieces."""
   manifest = stage_lib.read_manifest(epath.Path(sids.extend) / 'tokenizer')
   for name in manifest['files']:
@@ -152,14 +153,14 @@ def copy_tokenizer(sids: config_lib.Sids, out: epath.Path) -> dict[str, Any]:
   return {**manifest['summary'], 'made': 'as before'}
 
 
-def sid_inputs(sids: config_lib.Sids) -> dict[str, epath.Path]:
+def sid_inputs(sids: Sids) -> dict[str, epath.Path]:
   """What `sid_table` reads of the earlier preparation."""
   quantizer = () if sids.quantizer == 'import' else (f'sids/{QUANTIZER}',)
   return inputs(sids, files.ITEMS, *_TABLE, *quantizer)
 
 
 def sid_table(
-  sids: config_lib.Sids,
+  sids: Sids,
   today: Sequence[str],
   vectors_ID: np.ndarray | None,
   table_file: epath.Path | None,

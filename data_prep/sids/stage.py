@@ -13,6 +13,7 @@ from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
+from recjax.schema.data import Sids
 from recjax.sids import published, quality
 from recjax.sids.quantizers import collisions, residual_kmeans, rqvae, sinkhorn
 from recjax.sids.quantizers.saved import Quantizer
@@ -90,7 +91,7 @@ def stage(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> s
   return stage_lib.Stage('sids', run, inputs, params, version=2)
 
 
-def _params(sids: config_lib.Sids) -> dict[str, Any]:
+def _params(sids: Sids) -> dict[str, Any]:
   shared = {name: getattr(sids, name) for name in ('quantizer', 'codes', 'collisions')}
   if sids.quantizer == 'import':
     return shared
@@ -100,7 +101,7 @@ def _params(sids: config_lib.Sids) -> dict[str, Any]:
   return shared | fitted
 
 
-def imported(sids: config_lib.Sids, table_file: epath.Path, item_ids: Sequence[str]) -> SidTable:
+def imported(sids: Sids, table_file: epath.Path, item_ids: Sequence[str]) -> SidTable:
   """The SID table of a published file, collisions resolved by a level more or kept."""
   codes_IL, sizes = published.read(table_file, item_ids, sids.codes), sids.codes
   if sids.collisions == 'deduplicate':
@@ -109,9 +110,7 @@ def imported(sids: config_lib.Sids, table_file: epath.Path, item_ids: Sequence[s
   return SidTable(codes_IL, sizes, sids.quantizer, sids.collisions)
 
 
-def fit(
-  sids: config_lib.Sids, vectors_ID: np.ndarray, pairs_P2: np.ndarray | None = None
-) -> Quantizer:
+def fit(sids: Sids, vectors_ID: np.ndarray, pairs_P2: np.ndarray | None = None) -> Quantizer:
   """The quantizer that `sids.quantizer` names, fitted to item vectors `[I, D]`.
 
   Args:
@@ -125,7 +124,7 @@ def fit(
 
 
 def resolve(
-  sids: config_lib.Sids, quantizer: Quantizer, vectors_ID: np.ndarray
+  sids: Sids, quantizer: Quantizer, vectors_ID: np.ndarray
 ) -> tuple[SidTable, dict[str, int]]:
   """The SID table of item vectors `[I, D]`, collisions resolved as `sids.collisions` says.
 
@@ -145,7 +144,7 @@ def resolve(
   return SidTable(codes_IL, sizes, sids.quantizer, sids.collisions, fingerprint), found
 
 
-def _needs_pairs(sids: config_lib.Sids) -> bool:
+def _needs_pairs(sids: Sids) -> bool:
   return sids.quantizer == 'rqvae' and sids.rqvae.contrastive_weight > 0 and sids.extend is None
 
 

@@ -10,9 +10,9 @@ import sentencepiece
 import tqdm
 
 from data_prep.texts import chat
-from recjax import config as config_lib
 from recjax.data import vocabulary
 from recjax.models.pretrained import read_config, text_pieces
+from recjax.schema.data import Data
 
 MODEL = 'spiece.model'
 FAST = 'tokenizer.json'
@@ -80,7 +80,7 @@ def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
 
 
 def write_tokenizer(
-  items: epath.Path, data: config_lib.Data, pretrained: str | None, folder: epath.Path
+  items: epath.Path, data: Data, pretrained: str | None, folder: epath.Path
 ) -> dict[str, Any]:
   """Writes a tokenizer's file and `vocabulary.json` (see `recjax.data.vocabulary.Pieces`).
 

@@ -26,6 +26,7 @@ from recjax.data.vocabulary import SPECIALS
 from recjax.decode.trie import Trie
 from recjax.models.pretrained import read_config, text_pieces
 from recjax.models.sizes import VOCAB_ROWS
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.quantizers.collisions import deduplicate
 from recjax.sids.table import SidTable
@@ -201,7 +202,7 @@ class Programs:
     loader.check_batch(config.batch_size, config.packing.rows, hosts, pieces)
     models.shape_of(config.model)
     self.text_targets = any(c.text_targets for c in config.active_mixture.values())
-    self.state = state_lib.abstract_state(config, sizes.space, self._tx, mesh)
+    self.state = state_lib.abstract_state(config.model, sizes.space, self._tx, mesh)
     self.batch = self._on_mesh(self._rows())
 
   def _on_mesh(self, shapes: Any) -> Any:
@@ -241,7 +242,7 @@ class Programs:
   def search_arguments(self) -> tuple[Any, dict[str, Any], Any]:
     """ShapeDtypeStructs of the trie, the prompts and the excluded items."""
     config = self._config
-    task = recommend_lib.next_item_component(config)
+    task = config_lib.next_item_component(config)
     shown = {'sid': 0, 'title': -self._sizes.space.num_levels, 'both': 0}[task.show]
     shown += self._sizes.space.num_levels + (task.title_tokens if task.show != 'sid' else 0)
     multiple = recommend_lib.PROMPT_MULTIPLE
@@ -261,7 +262,7 @@ class Programs:
     return trie, self._on_mesh(prompts), self._on_mesh(excluded)
 
 
-def mesh_for(topology: str, mesh: config_lib.Mesh) -> tuple[Chip, jax.sharding.Mesh]:
+def mesh_for(topology: str, mesh: Mesh) -> tuple[Chip, jax.sharding.Mesh]:
   """The chip of a topology and the mesh over its devices.
 
   Raises:

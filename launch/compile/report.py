@@ -10,7 +10,7 @@ from launch.compile import flops, programs
 from launch.compile.chips import GIB
 from launch.compile.estimate import AGREEMENT, Estimate, Memory, estimate, memory_of
 from recjax.config import Config
-from recjax.training import plan as plan_lib
+from recjax.workdir import stages as stages_lib
 
 
 def advice(
@@ -164,7 +164,7 @@ def estimates(
     flush=True,
   )
   jobs = {}
-  for stage, stage_config, _ in plan_lib.plan(config, epath.Path()):
+  for stage, stage_config, _ in stages_lib.plan(config, epath.Path()):
     made = programs.Programs(stage_config, sizes, mesh)
     closed = functools.partial(
       flops.train_step, stage_config, sizes.space, made.text_targets, mesh=mesh.shape

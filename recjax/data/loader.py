@@ -7,12 +7,11 @@ import signal
 import grain
 import numpy as np
 
-from recjax import config as config_lib
-from recjax.data import mixture as mixture_lib
-from recjax.data.dataset import Dataset
 from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan, make_plan, pack
 from recjax.runtime.files import digest
+from recjax.schema.checks import check
+from recjax.schema.run import Loader, Mixing, Packing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Stream:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
   def batches(
-    self, examples_seen: int, steps: int, host: int, hosts: int, loader: config_lib.Loader
+    self, examples_seen: int, steps: int, host: int, hosts: int, loader: Loader
   ) -> Iterator[dict[str, np.ndarray]]:
     """This host's parts of the next `steps` batches, prefetched by threads or processes."""
 
@@ -66,20 +65,20 @@ def _leave_sigterm_to_the_parent(*_) -> None:
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def make_stream(config: config_lib.Config, dataset: Dataset, start_id: int = 0) -> Stream:
-  """The stream of a run (of its first stage, where it has several).
+def make_stream(mixture: Mixture, packing: Packing, batch_size: int, start_id: int = 0) -> Stream:
+  """The stream of batches of a mixture.
 
   Args:
-    config: of the run.
-    dataset: the prepared data.
+    mixture: index → example.
+    packing: the sizes of a group.
+    batch_size: rows of a global batch.
     start_id: `recjax.models.start_id`.
 
   Raises:
-    ValueError: the mixture does not fit the data, or the rows do not fit its examples.
+    ValueError: the rows do not fit the examples.
   """
-  mixture = mixture_lib.build(config, dataset)
-  plan = make_plan(mixture, config.packing, config.model.is_encoder_decoder, start_id)
-  return Stream(mixture, plan, config.batch_size // plan.rows)
+  plan = make_plan(mixture, packing, mixture.corpus.is_encoder_decoder, start_id)
+  return Stream(mixture, plan, batch_size // plan.rows)
 
 
 def check_batch(batch_size: int, rows: int, hosts: int, pieces: int = 1) -> None:
@@ -91,14 +90,14 @@ def check_batch(batch_size: int, rows: int, hosts: int, pieces: int = 1) -> None
     hosts: how many read a part each.
     pieces: batch shards x grad_accumulation.
   """
-  config_lib.check(
+  check(
     batch_size // rows % hosts == 0,
     f'batch_size must be a multiple of packing.rows x hosts ({rows} x {hosts}): hosts are split at '
     'the borders of packing groups',
     batch_size,
     'batch_size',
   )
-  config_lib.check(
+  check(
     batch_size % pieces == 0,
     f'batch_size must be a multiple of the batch shards x grad_accumulation ({pieces})',
     batch_size,
@@ -106,9 +105,9 @@ def check_batch(batch_size: int, rows: int, hosts: int, pieces: int = 1) -> None
   )
 
 
-def fingerprint(config: config_lib.Config, dataset: Dataset, stream: Stream) -> dict[str, str]:
+def fingerprint(stream: Stream, mixing: Mixing) -> dict[str, str]:
   """What the stream is made of, part by part, so that a refusal can name what changed."""
-  files = dataset.files_digest
+  files = stream.mixture.corpus.dataset.files_digest
   parts = stream.mixture.parts
   needs = frozenset().union(*(part.component.needs for part in parts))
   log = [f'train_{name}.npy' for name in ('ratings', 'times', 'events') if name in needs]
@@ -119,12 +118,12 @@ def fingerprint(config: config_lib.Config, dataset: Dataset, stream: Stream) -> 
     'tokenizer': files('tokenizer'),
     'texts': files('texts'),
     'mixture': digest([[part.name, part.component.identity()] for part in parts]),
-    'mixing': digest(dataclasses.asdict(config.mixing)),
+    'mixing': digest(dataclasses.asdict(mixing)),
     # Without the start that nearly every model has, as in earlier checkpoints.
     'packing': digest(
       {k: v for k, v in dataclasses.asdict(stream.plan).items() if k != 'start_id' or v}
     ),
-    'seed': digest(config.seed),
+    'seed': digest(stream.mixture.seed),
   }
   if needs & {'collaborative', 'semantic'}:
     prints['relations'] = files('relations')

@@ -10,13 +10,12 @@ from typing import Any
 from grain.experimental import index_shuffle
 import numpy as np
 
-from recjax import config as config_lib
 from recjax.data.corpus import Corpus
-from recjax.data.dataset import Dataset
 from recjax.data.tasks import Component
 from recjax.data.tasks.base import Draw, Example
 from recjax.runtime.files import digest
 from recjax.schema.checks import check
+from recjax.schema.run import Mixing
 
 BLOCK = (
   10_000  # proportions are integers of this sum, and exact over every block of so many examples
@@ -110,7 +109,7 @@ class Mixture:
     self.parts = parts
     self.pieces = list(pieces)
     self.corpus = corpus
-    self._seed = seed
+    self.seed = seed
     self._starts = [piece.start for piece in pieces]
     before = [np.zeros(len(parts), np.int64)]
     for piece, after in itertools.pairwise(pieces):
@@ -119,7 +118,7 @@ class Mixture:
     self._draw_seeds = [int(digest([seed, part.name])[:15], 16) for part in parts]
 
   def __reduce__(self):  # without what was computed: a reading process computes it again
-    return Mixture, (self.parts, self.pieces, self.corpus, self._seed)
+    return Mixture, (self.parts, self.pieces, self.corpus, self.seed)
 
   def locate(self, n: int) -> tuple[int, int, int]:
     """Which part example n is of, how many of that part came before, and the unit it shows."""
@@ -138,7 +137,7 @@ class Mixture:
 
   @functools.lru_cache(maxsize=1024)  # noqa: B019 - a mixture lives as long as its run
   def _epoch_seed(self, p: int, epoch: int) -> int:
-    return int(digest([self._seed, self.parts[p].name, epoch])[:8], 16)
+    return int(digest([self.seed, self.parts[p].name, epoch])[:8], 16)
 
   @functools.lru_cache(maxsize=64)  # noqa: B019
   def _permutation(self, p: int, epoch: int) -> np.ndarray:
@@ -203,15 +202,17 @@ def format_table(rows: list[dict[str, Any]]) -> str:
   return '\n'.join(lines)
 
 
-def build(config: config_lib.Config, dataset: Dataset) -> Mixture:
-  """The mixture that the config names over a data set.
+def build(
+  components: Mapping[str, Component], mixing: Mixing, corpus: Corpus, seed: int
+) -> Mixture:
+  """The mixture of named components over a data set.
 
   Raises:
     ValueError: a task that the data set cannot give, or one without a unit.
   """
-  corpus = Corpus(dataset, config.model.is_encoder_decoder)
+  dataset = corpus.dataset
   parts = []
-  for name, component in config.active_mixture.items():
+  for name, component in components.items():
     lacks = corpus.lacks(component.needs)
     check(
       not lacks,
@@ -230,10 +231,10 @@ def build(config: config_lib.Config, dataset: Dataset) -> Mixture:
       f'mixture.{name}.weight',
     )
     parts.append(Part(name, component, units))
-  return Mixture(parts, _pieces(parts, config.mixing), corpus, config.seed)
+  return Mixture(parts, _pieces(parts, mixing), corpus, seed)
 
 
-def _pieces(parts: list[Part], mixing: config_lib.Mixing) -> list[Piece]:
+def _pieces(parts: list[Part], mixing: Mixing) -> list[Piece]:
   """Stretches of the stream between the borders of all schedules."""
   starts = sorted({0, *(int(border) for p in parts for border, _ in p.component.schedule)})
   pieces = []

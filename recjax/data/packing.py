@@ -9,10 +9,10 @@ import dataclasses
 
 import numpy as np
 
-from recjax import config as config_lib
-from recjax.config import Packing
 from recjax.data.mixture import Mixture, Part
 from recjax.data.tasks.base import Example
+from recjax.schema.checks import check
+from recjax.schema.run import Packing
 
 SAMPLE_GROUPS = 64  # groups whose lengths decide W
 OVERFLOW_SHARE = 0.05  # W is the largest that overflows in at most this share of the sampled groups
@@ -99,7 +99,7 @@ def make_plan(
         f'packing.{field}={size}. Set --config.packing.{field}, or shorter items in the mixture'
       )
   if packing.examples is not None:
-    config_lib.check(
+    check(
       all(_targets_fit(piece.bare, plan.examples, plan) for piece in pieces),
       f'packing.examples must fit in {plan.rows} rows of {plan.capacity} tokens, histories and texts left out',
       packing.examples,

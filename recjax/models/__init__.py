@@ -7,19 +7,20 @@ import dataclasses
 
 from flax import nnx
 
-from recjax import config as config_lib
 from recjax.models import pretrained
 from recjax.models.decoder import DecoderConfig, Gemma
 from recjax.models.layers import Computation
 from recjax.models.sizes import SIZES as DECODER_SIZES
 from recjax.models.t5 import SIZES as T5_SIZES
 from recjax.models.t5 import T5, T5Config
+from recjax.schema.checks import check, check_choice
+from recjax.schema.model import Model
 from recjax.sids.token_space import TokenSpace
 
 FAMILIES = ('gemma', 't5')  # Qwen's sizes are of the first: one decoder serves both
 
 
-def _own_shape(model: config_lib.Model) -> DecoderConfig | T5Config:
+def _own_shape(model: Model) -> DecoderConfig | T5Config:
   """The shape that the fields of the config spell out."""
   common = {name: getattr(model, name) for name in ('width', 'ff_width', 'heads', 'head_width')}
   if not model.is_encoder_decoder:
@@ -30,7 +31,7 @@ def _own_shape(model: config_lib.Model) -> DecoderConfig | T5Config:
       rope_bases=(10_000.0,) * model.depth,
       **common,
     )
-  config_lib.check(
+  check(
     model.kv_heads == model.heads,
     f'a T5 has as many key and value heads as query heads ({model.heads})',
     model.kv_heads,
@@ -40,22 +41,22 @@ def _own_shape(model: config_lib.Model) -> DecoderConfig | T5Config:
   return T5Config(depth=model.depth, decoder_depth=model.depth, **common)
 
 
-def shape_of(model: config_lib.Model) -> DecoderConfig | T5Config:
+def shape_of(model: Model) -> DecoderConfig | T5Config:
   """The shape of the backbone: of the folder `pretrained`, of the published `size`, or of the fields.
 
   Raises:
     ValueError: an unknown family or size, or one of the other family.
   """
-  config_lib.check_choice(model.family, FAMILIES, 'model.family')
+  check_choice(model.family, FAMILIES, 'model.family')
   if model.pretrained is not None:
     shape = pretrained.read_config(model.pretrained).config
   elif model.size:
-    config_lib.check_choice(model.size, (*DECODER_SIZES, *T5_SIZES), 'model.size')
+    check_choice(model.size, (*DECODER_SIZES, *T5_SIZES), 'model.size')
     shape = T5_SIZES.get(model.size) or DecoderConfig(**DECODER_SIZES[model.size])
   else:
     shape = _own_shape(model)
   family = 't5' if isinstance(shape, T5Config) else 'gemma'
-  config_lib.check(
+  check(
     model.family == family,
     f'{model.pretrained or model.size} is a model of family {family}, and model.family must say so',
     model.family,
@@ -65,12 +66,12 @@ def shape_of(model: config_lib.Model) -> DecoderConfig | T5Config:
   return dataclasses.replace(shape, **{name: getattr(model, name) for name in names})
 
 
-def start_id(model: config_lib.Model) -> int:
+def start_id(model: Model) -> int:
   """The token that the target side of an encoder–decoder begins with; 0 where there is none."""
   return getattr(shape_of(model), 'start_id', 0)
 
 
-def check_model(model: config_lib.Model) -> None:
+def check_model(model: Model) -> None:
   """Looks at the shape, and at the folder where there is one, before a run spends time.
 
   Raises:
@@ -81,7 +82,7 @@ def check_model(model: config_lib.Model) -> None:
     pretrained.check_folder(model.pretrained)
 
 
-def build(model: config_lib.Model, space: TokenSpace, seed: int) -> Gemma | T5:
+def build(model: Model, space: TokenSpace, seed: int) -> Gemma | T5:
   """The backbone that the config names, with initial values drawn from the seed.
 
   Raises:

@@ -16,12 +16,12 @@ import markupsafe
 
 from recjax import config as config_lib
 from recjax import evaluate
-from recjax.data import mixture
 from recjax.data.dataset import Dataset
 from recjax.report import charts as report_charts
 from recjax.runtime import device, goodput
 from recjax.sids import quality
-from recjax.training import plan as plan_lib
+from recjax.train import make_mixture
+from recjax.workdir import stages as stages_lib
 from recjax.workdir.metrics_file import EVALUATION, read_metrics
 
 log = logging.getLogger(__name__)
@@ -308,9 +308,9 @@ def report_run(
     {
       'name': name,
       'rows': read_metrics(folder),
-      'mixture_rows': mixture.build(stage_config, dataset).table(),
+      'mixture_rows': make_mixture(stage_config, dataset).table(),
     }
-    for name, stage_config, folder in plan_lib.plan(config, workdir)
+    for name, stage_config, folder in stages_lib.plan(config, workdir)
   ]
   report = build_report(
     config=config.to_dict() | {name: results[name] for name in ('eval',) if name in results},

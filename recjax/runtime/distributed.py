@@ -24,8 +24,8 @@ from typing import Any
 import jax
 from jax._src import distributed as jax_distributed  # its client has no public name
 
-from recjax import config as config_lib
 from recjax.runtime import watchdog
+from recjax.schema.run import Hosts
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ _COUNTS = {
   'WORLD_SIZE': ('torchrun', False),
 }
 
-_barrier_timeout = config_lib.Hosts.barrier_timeout
+_barrier_timeout = Hosts.barrier_timeout
 _exchanges = collections.Counter()  # how often this process took part in each topic
 
 
-def initialize(hosts: config_lib.Hosts | None = None) -> None:
+def initialize(hosts: Hosts | None = None) -> None:
   """Joins the run that the environment describes; where it says nothing, the run has one process.
 
   Call it once, before anything else touches a JAX device. It starts the watchdog, too.
@@ -56,7 +56,7 @@ def initialize(hosts: config_lib.Hosts | None = None) -> None:
       with a message and status 1 instead.
   """
   global _barrier_timeout
-  hosts = hosts or config_lib.Hosts()
+  hosts = hosts or Hosts()
   _barrier_timeout = hosts.barrier_timeout
   expected = _number('RECJAX_NUM_PROCESSES')
   if os.environ.get('RECJAX_MULTIHOST') == '1':
@@ -112,7 +112,7 @@ def _launched() -> int | None:
   return count if count > 1 else None
 
 
-def _join(hosts: config_lib.Hosts, *place: Any, **how: Any) -> None:
+def _join(hosts: Hosts, *place: Any, **how: Any) -> None:
   """jax.distributed with our limits and messages."""
   timer = threading.Timer(hosts.start_timeout, _give_up, [hosts.start_timeout])
   timer.daemon = True

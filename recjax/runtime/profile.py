@@ -8,7 +8,7 @@ import os
 from etils import epath
 import jax
 
-from recjax import config as config_lib
+from recjax.schema.run import Profile
 
 FOLDER = 'profile'
 
@@ -25,7 +25,7 @@ class Profiler:
     workdir: of the training; the folder's default lies in it.
   """
 
-  def __init__(self, config: config_lib.Profile, workdir: epath.PathLike):
+  def __init__(self, config: Profile, workdir: epath.PathLike):
     is_here = config.hosts == 'all' or jax.process_index() == 0
     self._steps = range(config.steps[0], config.steps[1] + 1) if config.steps and is_here else ()
     self._folder = config.folder or os.path.join(os.fspath(workdir), FOLDER)

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from recjax import config as config_lib
+from recjax.schema.run import Mesh
 from recjax.sharding import rules
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -24,9 +24,7 @@ ACTIVATION_RULES: dict[str, P] = {
 }
 
 
-def make_mesh(
-  mesh: config_lib.Mesh, devices: Sequence[jax.Device] | None = None
-) -> jax.sharding.Mesh:
+def make_mesh(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
   """The device mesh over all hosts.
 
   Args:

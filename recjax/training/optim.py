@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from recjax import config as config_lib
-from recjax.config import Group, Optim
 from recjax.models import lora
+from recjax.schema.checks import check
+from recjax.schema.optim import Group, Optim
 
 _REST = Group(pattern='')
 _FROZEN = Group(pattern='', frozen=True)
@@ -72,14 +72,14 @@ def _check_groups(params: Any, optim: Optim) -> None:
   paths = list(traverse_util.flatten_dict(params))
   named = [_group(path, optim) for path in paths]
   for name, group in optim.groups.items():
-    config_lib.check(
+    check(
       any(group is other for other in named),
       f'optim.groups.{name}.pattern must be found in a parameter that no group before it names; there '
       f'are {", ".join("/".join(map(str, path)) for path in paths[:6])}, …',
       group.pattern,
       f'optim.groups.{name}.pattern',
     )
-  config_lib.check(
+  check(
     bool(jax.tree.leaves(split(params, optim)[0])),
     'optim.groups must leave a parameter to train',
     {name: group.pattern for name, group in optim.groups.items() if group.frozen},

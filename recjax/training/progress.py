@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-from recjax import config as config_lib
 from recjax.runtime import device, goodput
+from recjax.schema.run import Training
 from recjax.workdir.metrics_file import Writer
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class Progress:
   """What a run prints and writes about its steps; metrics arrive one step late."""
 
-  def __init__(self, config: config_lib.Config, writer: Writer, examples_per_step: int):
+  def __init__(self, config: Training, writer: Writer, examples_per_step: int):
     self._config = config
     self._writer = writer
     self._examples = examples_per_step

@@ -4,22 +4,29 @@ import functools
 import logging
 from typing import Any
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 
-from recjax import config as config_lib
 from recjax.data.dataset import Dataset
-from recjax.models import pretrained
+from recjax.models import lora, pretrained
+from recjax.schema.model import Model
+from recjax.schema.run import Checkpoint
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids import keywords, rows
+from recjax.workdir import identity
+from recjax.workdir.checkpoints import Checkpoints, read_run
 
 log = logging.getLogger(__name__)
 
+_ADAPTERS = ('lora_rank', 'lora_alpha', 'lora_targets')
 
-def pretrained_params(config: config_lib.Config, fresh: Any, dataset: Dataset) -> Any:
+
+def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
   """The weights of `model.pretrained` in the shards of `fresh`, SID rows as `model.sid_rows` says.
 
   Args:
-    config: of the run.
+    model: of the run.
     fresh: the initial parameters, nested dicts of arrays on the mesh; `random` keeps their SID rows.
     dataset: for its vocabulary and its keywords.
 
@@ -30,13 +37,13 @@ def pretrained_params(config: config_lib.Config, fresh: Any, dataset: Dataset) -
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh
   )
-  params = pretrained.load(config.model.pretrained, shapes, space)
+  params = pretrained.load(model.pretrained, shapes, space)
   tables = dict(params['tables'])
-  if config.model.sid_rows == 'random':
+  if model.sid_rows == 'random':
     tables |= {name: fresh['tables'][name] for name in tables if name.startswith('sid')}
-  elif config.model.sid_rows == 'sa_init':
-    tables |= _semantic_tables(tables, config.model.sid_keywords, dataset)
-  log.info('pretrained weights of %s, SID rows %s', config.model.pretrained, config.model.sid_rows)
+  elif model.sid_rows == 'sa_init':
+    tables |= _semantic_tables(tables, model.sid_keywords, dataset)
+  log.info('pretrained weights of %s, SID rows %s', model.pretrained, model.sid_rows)
   return params | {'tables': tables}
 
 
@@ -54,7 +61,7 @@ def _semantic_tables(
   elif (entries := dataset.keywords) is None:
     raise ValueError(
       f'{dataset.folder / keywords.FILE} must exist for model.sid_rows=sa_init; it does not. Run '
-      '--mode=prepare with this config, or set --config.model.sid_keywords'
+      '--mode=prepare with this config, or set --model.sid_keywords'
     )
   space, num_pieces = vocabulary.space, vocabulary.num_pieces
   by_token = {entry['token']: entry['keywords'] for entry in entries}
@@ -71,3 +78,65 @@ def _semantic_tables(
     for name, table in tables.items()
     if name.startswith('sid')
   }
+
+
+def _of_source(abstract_params: Any, source: dict[str, Any]) -> Any:
+  """What the checkpoint of a run with the model config `source` holds, in today's shards."""
+  abstract = lora.base(abstract_params)
+  rank = source.get('lora_rank', 0)
+  if rank == 0:
+    return abstract
+  shapes = jax.eval_shape(
+    lambda params: {lora.NAME: lora.init(jax.random.key(0), params, rank, source['lora_targets'])},
+    abstract,
+  )
+  shardings = mesh_lib.tree_shardings(shapes, jax.tree.leaves(abstract)[0].sharding.mesh)
+  adapters = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+  )
+  return abstract | adapters
+
+
+def initial_params(
+  checkpoint: Checkpoint, model: Model, abstract_params: Any, dataset: Dataset
+) -> dict[str, Any] | None:
+  """The best parameters of the workdir `checkpoint.init_from`, or None where it is not set.
+
+  Adapters of the same rank, alpha and targets are continued; any others are merged into the model, and the
+  result has none.
+
+  Raises:
+    ValueError: no checkpoint there, or one of another code space or tokenizer.
+  """
+  source = checkpoint.init_from
+  if source is None:
+    return None
+  folder = epath.Path(source) / 'checkpoints'
+  if not folder.exists():
+    raise ValueError(
+      f'checkpoint.init_from must be the workdir of a run; {folder} does not exist. '
+      'Set --config.checkpoint.init_from'
+    )
+
+  def choose(checkpoints: Checkpoints) -> int:
+    last = checkpoint.init_from_last
+    step = checkpoints.latest_step() if last else checkpoints.best_step()
+    if step is None:
+      raise ValueError(
+        f'checkpoint.init_from must hold a checkpoint; {folder} has none. '
+        'Set --config.checkpoint.init_from'
+      )
+    return step
+
+  def read(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    meta = checkpoints.meta(step)
+    identity.check_tokens(meta, dataset, folder)
+    source_model = meta.config['model']
+    params = checkpoints.restore_params(step, _of_source(abstract_params, source_model))
+    same = all(source_model.get(name) == getattr(model, name) for name in _ADAPTERS)
+    if lora.NAME in params and not same:
+      shardings = jax.tree.map(lambda x: x.sharding, lora.base(abstract_params))
+      params = jax.jit(lora.merge, out_shardings=shardings)(params, source_model['lora_alpha'])
+    return jax.block_until_ready(params)
+
+  return read_run(source, choose, read)

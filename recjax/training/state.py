@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from recjax import models
-from recjax.config import Config
 from recjax.models import lora
+from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import table as parameter_table
 from recjax.sids.token_space import TokenSpace
+from recjax.training import optim
 
 
 class TrainState(NamedTuple):
@@ -26,33 +27,67 @@ class TrainState(NamedTuple):
   params: Any
   opt_state: Any
 
+  def to_saved(self) -> dict[str, Any]:
+    """The items of a checkpoint: `params` is what is evaluated and exported, `train` the rest.
 
-def graph(config: Config, space: TokenSpace) -> nnx.GraphDef:
+    With averaged parameters, `params` is the average and the optimizer state holds the raw ones.
+    """
+    params, opt_state = optim.swap_average(self.params, self.opt_state)
+    return {'params': params, 'train': {'step': self.step, 'opt_state': opt_state}}
+
+  @classmethod
+  def from_saved(cls, items: dict[str, Any]) -> 'TrainState':
+    """The inverse of `to_saved`."""
+    train = items['train']
+    params, opt_state = optim.swap_average(items['params'], train['opt_state'])
+    return cls(train['step'], params, opt_state)
+
+
+def graph(model: Model, space: TokenSpace) -> nnx.GraphDef:
   """The structure of the model without its arrays; `nnx.merge(graph, params)` is the model."""
-  model = nnx.eval_shape(lambda: models.build(config.model, space, config.seed))
-  return nnx.split(model)[0]
+  built = nnx.eval_shape(lambda: models.build(model, space, seed=0))
+  return nnx.split(built)[0]
 
 
-def _init(config: Config, space: TokenSpace, tx: optax.GradientTransformation):
+def _init_params(model: Model, space: TokenSpace, seed: int) -> Any:
+  params = nnx.to_pure_dict(nnx.split(models.build(model, space, seed))[1])
+  if model.lora_rank > 0:
+    key = jax.random.key(seed)
+    params[lora.NAME] = lora.init(key, params, model.lora_rank, model.lora_targets)
+  return params
+
+
+def _init(model: Model, space: TokenSpace, tx: optax.GradientTransformation, seed: int):
   def init() -> TrainState:
-    params = nnx.to_pure_dict(nnx.split(models.build(config.model, space, config.seed))[1])
-    if config.model.lora_rank > 0:
-      key = jax.random.key(config.seed)
-      params[lora.NAME] = lora.init(key, params, config.model.lora_rank, config.model.lora_targets)
+    params = _init_params(model, space, seed)
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
   return init
 
 
+def abstract_params(model: Model, space: TokenSpace, mesh: jax.sharding.Mesh) -> Any:
+  """ShapeDtypeStructs of the parameters with today's shardings; needs no optimizer.
+
+  Raises:
+    ValueError: the mesh leaves too much replicated; see `parameter_table.check_replication`.
+  """
+  shapes = jax.eval_shape(lambda: _init_params(model, space, seed=0))
+  parameter_table.check_replication(shapes, mesh)
+  shardings = mesh_lib.tree_shardings(shapes, mesh, shapes)
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+  )
+
+
 def abstract_state(
-  config: Config, space: TokenSpace, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
+  model: Model, space: TokenSpace, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
 ) -> TrainState:
   """ShapeDtypeStructs with today's shardings: what a checkpoint is restored to.
 
   Raises:
     ValueError: the mesh leaves too many of the parameters whole; see `parameter_table.check_replication`.
   """
-  shapes = jax.eval_shape(_init(config, space, tx))
+  shapes = jax.eval_shape(_init(model, space, tx, seed=0))
   parameter_table.check_replication(shapes.params, mesh)
   shardings = mesh_lib.tree_shardings(shapes, mesh, shapes.params)
   return jax.tree.map(
@@ -61,14 +96,18 @@ def abstract_state(
 
 
 def init_state(
-  config: Config, space: TokenSpace, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
+  model: Model,
+  space: TokenSpace,
+  tx: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+  seed: int,
 ) -> TrainState:
   """A fresh state; every array is created in its shards."""
-  shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, space, tx, mesh))
-  return jax.jit(_init(config, space, tx), out_shardings=shardings)()
+  shardings = jax.tree.map(lambda x: x.sharding, abstract_state(model, space, tx, mesh))
+  return jax.jit(_init(model, space, tx, seed), out_shardings=shardings)()
 
 
-def num_params(config: Config, space: TokenSpace) -> int:
+def num_params(model: Model, space: TokenSpace) -> int:
   """How many parameters the model has."""
-  model = nnx.eval_shape(lambda: models.build(config.model, space, config.seed))
-  return sum(math.prod(x.shape) for x in jax.tree.leaves(nnx.split(model)[1]))
+  built = nnx.eval_shape(lambda: models.build(model, space, seed=0))
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(nnx.split(built)[1]))

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from recjax import config as config_lib
 from recjax.models import lora
+from recjax.schema.run import Training
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import loss, optim
@@ -15,7 +15,7 @@ from recjax.training.state import TrainState
 
 
 def make_train_step(
-  config: config_lib.Config,
+  config: Training,
   graph: nnx.GraphDef,
   tx: optax.GradientTransformation,
   text_targets: bool,
@@ -82,7 +82,7 @@ def make_train_step(
 
 
 def jit_train_step(
-  config: config_lib.Config,
+  config: Training,
   space: TokenSpace,
   tx: optax.GradientTransformation,
   text_targets: bool,
@@ -101,7 +101,7 @@ def jit_train_step(
   """
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   return jax.jit(
-    make_train_step(config, state_lib.graph(config, space), tx, text_targets),
+    make_train_step(config, state_lib.graph(config.model, space), tx, text_targets),
     donate_argnums=0,
     out_shardings=(shardings, mesh_lib.replicated(mesh)),
   )

@@ -8,21 +8,12 @@ import os
 from typing import Any
 
 from etils import epath
-import jax
 import orbax.checkpoint as ocp
 
-from recjax import config as config_lib
-from recjax.data.dataset import Dataset
-from recjax.models import lora
 from recjax.runtime import distributed
-from recjax.sharding import mesh as mesh_lib
-from recjax.training import optim
-from recjax.training.state import TrainState
 from recjax.workdir.checkpoint_folder import CheckpointFolder
 
 METRIC = 'ndcg@10'  # of the validation sample; chooses the best checkpoint
-
-_ADAPTERS = ('lora_rank', 'lora_alpha', 'lora_targets')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,27 +71,26 @@ class Checkpoints:
     return self._folder.best()
 
   def save(
-    self, step: int, state: TrainState, meta: Meta, metrics: dict[str, float] | None
+    self, step: int, items: dict[str, Any], meta: Meta, metrics: dict[str, float] | None
   ) -> None:
-    """Starts an asynchronous save; what was being written before is waited for.
+    """Starts an asynchronous save, after the save before it has finished.
 
-    The item `params` is what is evaluated and exported. Where parameters are averaged that is the average,
-    and the optimizer's state holds the raw ones in its place.
+    Args:
+      step: names the checkpoint.
+      items: trees of arrays by name; `params` is the one that `restore_params` reads.
+      meta: written beside them.
+      metrics: of the evaluation of this step, where there was one.
 
     Raises:
       OSError: this checkpoint or the one before could not be written.
     """
     self.wait()
-    params, opt_state = optim.swap_average(state.params, state.opt_state)
-    items = ocp.args.Composite(
-      params=ocp.args.StandardSave(params),
-      train=ocp.args.StandardSave({'step': state.step, 'opt_state': opt_state}),
-      meta=ocp.args.JsonSave(dataclasses.asdict(meta)),
-    )
+    saved = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    args = ocp.args.Composite(**saved, meta=ocp.args.JsonSave(dataclasses.asdict(meta)))
     with self._naming_the_folder(step):
       if distributed.is_host0():
         self.folder.mkdir(parents=True, exist_ok=True)
-      self._orbax.save(self.folder / str(step), args=items, force=True)
+      self._orbax.save(self.folder / str(step), args=args, force=True)
     score = None if metrics is None else metrics[METRIC]
     self._saving = step, self._thread.submit(self._commit, step, score)
 
@@ -116,16 +106,11 @@ class Checkpoints:
   def meta(self, step: int) -> Meta:
     return Meta(**self._restore(step, meta=ocp.args.JsonRestore()).meta)
 
-  def restore(self, step: int, abstract: TrainState) -> TrainState:
-    """The whole state, onto the shardings of an abstract target."""
-    target = {'step': abstract.step, 'opt_state': abstract.opt_state}
-    restored = self._restore(
-      step,
-      params=ocp.args.StandardRestore(abstract.params),
-      train=ocp.args.StandardRestore(target),
-    )
-    params, opt_state = optim.swap_average(restored.params, restored.train['opt_state'])
-    return TrainState(restored.train['step'], params, opt_state)
+  def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    """The items that were saved, onto the shardings of abstract trees by the same names."""
+    wanted = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+    restored = self._restore(step, **wanted)
+    return {name: restored[name] for name in abstract}
 
   def restore_params(self, step: int, abstract_params: Any) -> Any:
     """The parameters alone: for evaluation, recommending and `init_from`."""
@@ -196,115 +181,3 @@ def read_run(
       except (OSError, ValueError):
         if not checkpoints.was_removed(step):
           raise
-
-
-def check_tokens(meta: Meta, dataset: Dataset, folder: epath.Path) -> None:
-  """Raises a ValueError where a checkpoint's model speaks other codes or pieces than the data set."""
-  where = (
-    'Set --config.data.prepared_dir to the data that it was trained on, or to data that were prepared '
-    'with --config.sids.extend=<that folder>'
-  )
-  code_space = dataset.sids.code_space_hash
-  if meta.code_space != code_space:
-    raise ValueError(
-      f'the model in {folder} must be used with SIDs of its own code space {meta.code_space}; the '
-      f'prepared data in {dataset.folder} have {code_space}. {where}'
-    )
-  if meta.stream['tokenizer'] != dataset.files_digest('tokenizer'):
-    raise ValueError(
-      f'the model in {folder} must be used with its own tokenizer; the prepared data in '
-      f'{dataset.folder} have another. {where}'
-    )
-
-
-def check_stream(
-  meta: Meta, stream: dict[str, str], folder: epath.Path, allow_new_stream: bool
-) -> bool:
-  """Whether a resume continues the same stream; False: it was told to begin a new one.
-
-  Raises:
-    ValueError: the stream changed and `checkpoint.allow_new_stream` is not set.
-  """
-  changed = sorted(part for part in stream if stream[part] != meta.stream.get(part))
-  if changed and not allow_new_stream:
-    raise ValueError(
-      f'a resume must continue the stream of examples that the checkpoints in {folder} were trained '
-      f'on; changed since: {", ".join(changed)}. Undo the change, give a new --workdir (with '
-      '--config.checkpoint.init_from to keep the parameters), or set '
-      '--config.checkpoint.allow_new_stream=True to begin a new stream deliberately'
-    )
-  return not changed
-
-
-def check_optimizer(meta: Meta, optim: config_lib.Optim, folder: epath.Path) -> None:
-  """Raises a ValueError where the state of a checkpoint's optimizer would not fit today's."""
-  now = dataclasses.asdict(optim)
-  for name in ('optimizer', 'ema_decay', 'groups'):
-    old = meta.config['optim'].get(name)
-    if old != now[name]:
-      raise ValueError(
-        f'a resume must keep optim.{name} of the checkpoints in {folder}: {old!r}; got {now[name]!r}. '
-        f'Set --config.optim.{name}, or give a new --workdir with --config.checkpoint.init_from'
-      )
-
-
-def _of_source(abstract_params: Any, source: dict[str, Any]) -> Any:
-  """What the checkpoint of a run with the model config `source` holds, in today's shards."""
-  abstract = lora.base(abstract_params)
-  rank = source.get('lora_rank', 0)
-  if rank == 0:
-    return abstract
-  shapes = jax.eval_shape(
-    lambda params: {lora.NAME: lora.init(jax.random.key(0), params, rank, source['lora_targets'])},
-    abstract,
-  )
-  shardings = mesh_lib.tree_shardings(shapes, jax.tree.leaves(abstract)[0].sharding.mesh)
-  adapters = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-  )
-  return abstract | adapters
-
-
-def initial_params(
-  config: config_lib.Config, abstract_params: Any, dataset: Dataset
-) -> dict[str, Any] | None:
-  """The best parameters of the workdir `checkpoint.init_from`, or None where it is not set.
-
-  Adapters of the same rank, alpha and targets are continued; any others are merged into the model, and the
-  result has none.
-
-  Raises:
-    ValueError: no checkpoint there, or one of another code space or tokenizer.
-  """
-  source = config.checkpoint.init_from
-  if source is None:
-    return None
-  folder = epath.Path(source) / 'checkpoints'
-  if not folder.exists():
-    raise ValueError(
-      f'checkpoint.init_from must be the workdir of a run; {folder} does not exist. '
-      'Set --config.checkpoint.init_from'
-    )
-
-  def choose(checkpoints: Checkpoints) -> int:
-    last = config.checkpoint.init_from_last
-    step = checkpoints.latest_step() if last else checkpoints.best_step()
-    if step is None:
-      raise ValueError(
-        f'checkpoint.init_from must hold a checkpoint; {folder} has none. '
-        'Set --config.checkpoint.init_from'
-      )
-    return step
-
-  def read(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    meta = checkpoints.meta(step)
-    check_tokens(meta, dataset, folder)
-    model = meta.config['model']
-    params = checkpoints.restore_params(step, _of_source(abstract_params, model))
-    same = all(model.get(name) == getattr(config.model, name) for name in _ADAPTERS)
-    if lora.NAME in params and not same:
-      shardings = jax.tree.map(lambda x: x.sharding, lora.base(abstract_params))
-      params = jax.jit(lora.merge, out_shardings=shardings)(params, model['lora_alpha'])
-    return jax.block_until_ready(params)
-
-  return read_run(source, choose, read)

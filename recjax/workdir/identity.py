@@ -1,14 +1,17 @@
 """What a workdir belongs to: the config of its run, in config.json."""
 
 from collections.abc import Iterable
+import dataclasses
 import json
 from typing import Any
 
 from etils import epath
 
 from recjax import config as config_lib
-from recjax.recommend import next_item_component
+from recjax.data.dataset import Dataset
 from recjax.runtime import distributed
+from recjax.schema.optim import Optim
+from recjax.workdir.checkpoints import Meta
 
 FILE = 'config.json'
 
@@ -88,7 +91,7 @@ def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   trained = config_of(workdir)
   same_folder = trained.prepared_folder == config.prepared_folder
   different = _of_sections(old, config, _IDENTITY if same_folder else ('model',))
-  was, now = next_item_component(trained), next_item_component(config)
+  was, now = config_lib.next_item_component(trained), config_lib.next_item_component(config)
   here = {name: getattr(now, name) for name in _PROMPT}
   different += _differences('the next_item component', vars(was), here, _PROMPT)
   if different:
@@ -106,3 +109,53 @@ def claim(config: config_lib.Config, workdir: epath.Path) -> None:
     partial = workdir / f'{FILE}.partial'
     partial.write_text(json.dumps(config.to_dict(), indent=2))
     partial.replace(workdir / FILE)
+
+
+def check_tokens(meta: Meta, dataset: Dataset, folder: epath.Path) -> None:
+  """Raises a ValueError where a checkpoint's model speaks other codes or pieces than the data set."""
+  where = (
+    'Set --config.data.prepared_dir to the data that it was trained on, or to data that were prepared '
+    'with --config.sids.extend=<that folder>'
+  )
+  code_space = dataset.sids.code_space_hash
+  if meta.code_space != code_space:
+    raise ValueError(
+      f'the model in {folder} must be used with SIDs of its own code space {meta.code_space}; the '
+      f'prepared data in {dataset.folder} have {code_space}. {where}'
+    )
+  if meta.stream['tokenizer'] != dataset.files_digest('tokenizer'):
+    raise ValueError(
+      f'the model in {folder} must be used with its own tokenizer; the prepared data in '
+      f'{dataset.folder} have another. {where}'
+    )
+
+
+def check_stream(
+  meta: Meta, stream: dict[str, str], folder: epath.Path, allow_new_stream: bool
+) -> bool:
+  """Whether a resume continues the same stream; False: it was told to begin a new one.
+
+  Raises:
+    ValueError: the stream changed and `checkpoint.allow_new_stream` is not set.
+  """
+  changed = sorted(part for part in stream if stream[part] != meta.stream.get(part))
+  if changed and not allow_new_stream:
+    raise ValueError(
+      f'a resume must continue the stream of examples that the checkpoints in {folder} were trained '
+      f'on; changed since: {", ".join(changed)}. Undo the change, give a new --workdir (with '
+      '--config.checkpoint.init_from to keep the parameters), or set '
+      '--config.checkpoint.allow_new_stream=True to begin a new stream deliberately'
+    )
+  return not changed
+
+
+def check_optimizer(meta: Meta, optim: Optim, folder: epath.Path) -> None:
+  """Raises a ValueError where the state of a checkpoint's optimizer would not fit today's."""
+  now = dataclasses.asdict(optim)
+  for name in ('optimizer', 'ema_decay', 'groups'):
+    old = meta.config['optim'].get(name)
+    if old != now[name]:
+      raise ValueError(
+        f'a resume must keep optim.{name} of the checkpoints in {folder}: {old!r}; got {now[name]!r}. '
+        f'Set --config.optim.{name}, or give a new --workdir with --config.checkpoint.init_from'
+      )

@@ -13,7 +13,9 @@ import pytest
 
 from data_prep import prepare
 from recjax import config as config_lib
-from recjax.data import dataset, loader, mixture, packing
+from recjax import train
+from recjax.data import dataset, loader, packing
+from recjax.schema.run import Packing
 from recjax.sids.quantizers.saved import Quantizer
 from tests.folders import ROOT, contents
 
@@ -153,12 +155,12 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
   streams = []
   for folder in ('out', 'swapped'):
     data = dataset.Dataset.load(tmp_path / folder)
-    mix = mixture.build(config, data)
-    plan = packing.make_plan(mix, config_lib.Packing(row_length=128, rows=4))
+    mix = train.make_mixture(config, data)
+    plan = packing.make_plan(mix, Packing(row_length=128, rows=4))
     stream = loader.Stream(mix, plan, groups=2)
     rows = stream.host_batch(0, 0, 1)
     streams.append(
-      (loader.fingerprint(config, data, stream), {k: v.tobytes() for k, v in rows.items()})
+      (loader.fingerprint(stream, config.mixing), {k: v.tobytes() for k, v in rows.items()})
     )
   assert streams[0] == streams[1]
 

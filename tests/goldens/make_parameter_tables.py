@@ -15,6 +15,7 @@ if __name__ == '__main__':
   }
 
 from recjax import config as config_lib
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import table as parameter_table
 from recjax.sids.token_space import TokenSpace
@@ -39,8 +40,8 @@ def tables(size: str) -> str:
   tx = optim.optimizer(config.optim, config.num_train_steps)
   texts = []
   for sizes in MESHES:
-    mesh = mesh_lib.make_mesh(config_lib.Mesh(**dict(zip(mesh_lib.AXES, sizes, strict=True))))
-    abstract = state.abstract_state(config, space, tx, mesh)
+    mesh = mesh_lib.make_mesh(Mesh(**dict(zip(mesh_lib.AXES, sizes, strict=True))))
+    abstract = state.abstract_state(config.model, space, tx, mesh)
     name = ' x '.join(f'{axis} {n}' for axis, n in zip(mesh_lib.AXES, sizes, strict=True))
     texts += [name, parameter_table.describe(abstract.params, mesh, abstract.opt_state), '']
   return '\n'.join(texts)

@@ -9,6 +9,7 @@ import json
 import pathlib
 import tempfile
 
+from recjax import train
 from recjax.data import mixture
 from tests.recjax.data import rated_world
 
@@ -40,7 +41,7 @@ def main() -> None:
   for family in FAMILIES:
     with tempfile.TemporaryDirectory() as folder:
       config, dataset = rated_world.prepared(pathlib.Path(folder), family)
-      goldens[family] = examples(mixture.build(config, dataset))
+      goldens[family] = examples(train.make_mixture(config, dataset))
   FILE.write_text(json.dumps(goldens, indent=1) + '\n')
 
 

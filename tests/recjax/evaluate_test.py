@@ -16,6 +16,7 @@ from recjax.data.dataset import SPLITS, Dataset
 from recjax.evaluate import baselines, evaluate, evaluate_best, sample_rows
 from recjax.metrics import ranking
 from recjax.recommend import Recommender
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 
 
@@ -32,8 +33,8 @@ def ranked(world, mesh, batch_size, users):
 
 def test_batches_and_meshes_change_no_ranking(tiny_world):
   users = np.arange(45)
-  items, scores, metrics = ranked(tiny_world, config_lib.Mesh(data=8), 8, users)
-  others = ranked(tiny_world, config_lib.Mesh(data=2, fsdp=2, tensor=2), 64, users)
+  items, scores, metrics = ranked(tiny_world, Mesh(data=8), 8, users)
+  others = ranked(tiny_world, Mesh(data=2, fsdp=2, tensor=2), 64, users)
   np.testing.assert_array_equal(items, others[0])
   np.testing.assert_allclose(scores, others[1], atol=1e-5)
   assert metrics == others[2]

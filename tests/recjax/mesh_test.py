@@ -13,8 +13,9 @@ import pytest
 
 from launch.compile import hlo, programs
 from recjax import config as config_lib
-from recjax.data import loader
+from recjax import train
 from recjax.recommend import Recommender
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import optim, state
@@ -54,7 +55,7 @@ def optimizer(config: config_lib.Config) -> optax.GradientTransformation:
 
 def mesh_of(sizes: tuple[int, int, int]) -> jax.sharding.Mesh:
   names = dict(zip(mesh_lib.AXES, sizes, strict=True))
-  return mesh_lib.make_mesh(config_lib.Mesh(**names), jax.devices()[: int(np.prod(sizes))])
+  return mesh_lib.make_mesh(Mesh(**names), jax.devices()[: int(np.prod(sizes))])
 
 
 class Outcome(NamedTuple):
@@ -81,11 +82,13 @@ def world(tmp_path_factory):
       eval=dataclasses.replace(config.eval, beams=20, batch_size=24),
       optim=dataclasses.replace(config.optim, warmup_steps=5),
     )
-    stream = loader.make_stream(config, dataset)
+    stream = train.make_stream(config, dataset)
     assert stream.mixture.text_targets
     batches = [stream.host_batch(n * stream.examples_per_batch, 0, 1) for n in range(STEPS)]
     space = dataset.vocabulary.space
-    start = state.init_state(config, space, optimizer(config), mesh_of((1, 1, 1)))
+    start = state.init_state(
+      config.model, space, optimizer(config), mesh_of((1, 1, 1)), config.seed
+    )
     return config, dataset, batches, jax.device_get(start)
 
   return of
@@ -98,7 +101,7 @@ def outcome(world):
     config, dataset, batches, start = world(family)
     config = dataclasses.replace(config, grad_accumulation=accumulation)
     space, mesh, tx = dataset.vocabulary.space, mesh_of(sizes), optimizer(config)
-    abstract = state.abstract_state(config, space, tx, mesh)
+    abstract = state.abstract_state(config.model, space, tx, mesh)
     step = jit_train_step(config, space, tx, True, abstract, mesh)
     now = jax.device_put(start, jax.tree.map(lambda x: x.sharding, abstract))
     losses = []
@@ -204,7 +207,7 @@ def test_fsdp_moves_the_parameters_three_times_a_micro_step(family, accumulation
   [('gemma', 2), pytest.param('t5', 4, marks=pytest.mark.soak)],
 )
 def test_fsdp_on_a_slice_of_tpus_moves_no_more_either(family, accumulation):
-  mesh = programs.mesh_for('v5e:2x4', config_lib.Mesh(data=1, fsdp=8))[1]
+  mesh = programs.mesh_for('v5e:2x4', Mesh(data=1, fsdp=8))[1]
   program = sharded_program(family, accumulation, mesh)
   # Kernels are gathered in bfloat16, in which the TPU multiplies: half of two thirds of the bound.
   assert 0.5 < moved_of_bound(program, accumulation, reduced=1.0) <= 1.1 * 2 / 3

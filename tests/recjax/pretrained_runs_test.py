@@ -19,6 +19,7 @@ import tokenizers
 from configs import demo
 from data_prep import prepare
 from recjax import config as config_lib
+from recjax import train as train_lib
 from recjax.config import group, ordered, stage
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
@@ -26,7 +27,6 @@ from recjax.models import lora, pretrained
 from recjax.recommend import Recommender
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import optim, state
-from recjax.training import plan as plan_lib
 from recjax.workdir.checkpoints import Checkpoints
 from tests.folders import ROOT
 from tests.goldens.make_decoders import GOLDENS, TOKENIZER_SIZE
@@ -81,7 +81,7 @@ def newest_params(folder, config, space):
   """What the newest checkpoint of a workdir holds, by path."""
   mesh = mesh_lib.make_mesh(config.mesh)
   tx = optim.optimizer(dataclasses.replace(config.optim, groups={}), 1)
-  abstract = state.abstract_state(config, space, tx, mesh)
+  abstract = state.abstract_state(config.model, space, tx, mesh)
   with Checkpoints(folder, read_only=True) as checkpoints:
     return checkpoints.restore_params(checkpoints.latest_step(), abstract.params)
 
@@ -99,7 +99,7 @@ def changed(before, after):
 
 def abstract_params(config, space):
   tx = optim.optimizer(config.optim, 1)
-  return state.abstract_state(config, space, tx, mesh_lib.make_mesh(config.mesh)).params
+  return state.abstract_state(config.model, space, tx, mesh_lib.make_mesh(config.mesh)).params
 
 
 @pytest.mark.parametrize('kind', ['gemma3', 't5_v1_1'])
@@ -113,7 +113,7 @@ def test_after_a_stage_of_sid_rows_nothing_else_moved_by_a_bit(tmp_path, kind):
   mesh, space = mesh_lib.make_mesh(config.mesh), dataset.vocabulary.space
   recommender = Recommender(config, dataset, mesh)
   workdir = epath.Path(tmp_path / 'run')
-  params, step = plan_lib.train_stages(config, workdir, dataset, recommender, mesh)
+  params, step = train_lib.train_stages(config, workdir, dataset, recommender, mesh)
   assert step == 2
   loaded = pretrained.load(source, abstract_params(config, space), space)
   tables = (
@@ -212,7 +212,7 @@ def test_each_stage_changes_what_its_groups_name(adapted_run):
 
 def test_a_merged_export_is_the_adapted_model(adapted_run):
   folder, config, space, last = adapted_run
-  graph = state.graph(config, space)
+  graph = state.graph(config.model, space)
   tokens = np.random.default_rng(0).integers(3, space.size, (2, 12))
   ours = logits_of(lora.adapted(graph, last, config.model.lora_alpha), tokens)
   exported = pretrained.load(folder / 'out', lora.base(abstract_params(config, space)), space)
@@ -236,5 +236,7 @@ def test_transformers_loads_the_merged_export(adapted_run):
   tokens = np.random.default_rng(1).integers(3, space.size, (2, 12))
   with torch.no_grad():
     theirs = model.eval()(input_ids=torch.from_numpy(ids[tokens])).logits.numpy()[..., ids]
-  ours = logits_of(lora.adapted(state.graph(config, space), last, config.model.lora_alpha), tokens)
+  ours = logits_of(
+    lora.adapted(state.graph(config.model, space), last, config.model.lora_alpha), tokens
+  )
   assert np.abs(theirs - ours).max() <= 1e-4 * np.abs(ours).max()

@@ -14,11 +14,11 @@ from etils import epath
 from configs import demo
 from recjax import config as config_lib
 from recjax import train
+from recjax import train as train_lib
 from recjax.data.dataset import Dataset
 from recjax.main import set_up_logging
 from recjax.runtime import distributed, preemption
 from recjax.sharding import mesh as mesh_lib
-from recjax.training import plan as plan_lib
 
 
 def config(prepared_dir, num_train_steps, how):
@@ -51,7 +51,7 @@ def main(workdir, prepared_dir, steps, how=''):
     reached = preemption.Watch.reached
     preemption.Watch.reached = lambda watch: time.sleep(0.2) or reached(watch)
   dataset = Dataset.load(prepared_dir)
-  plan_lib.train_stages(settings, epath.Path(workdir), dataset, None, mesh)
+  train_lib.train_stages(settings, epath.Path(workdir), dataset, None, mesh)
 
 
 if __name__ == '__main__':

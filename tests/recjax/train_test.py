@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from recjax import config as config_lib
 from recjax import train as train_lib
 from recjax.data import loader
 from recjax.models import lora
 from recjax.recommend import Recommender
 from recjax.runtime import preemption
+from recjax.schema.optim import Group
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import train
 from recjax.workdir.metrics_file import read_metrics
@@ -39,8 +40,8 @@ AVERAGED_GROUPS = {
   'optimizer': 'adafactor',
   'ema_decay': 0.5,
   'groups': {
-    'sid': config_lib.Group(pattern='tables/sid', learning_rate=3.0),
-    'text': config_lib.Group(pattern='tables/text', frozen=True),
+    'sid': Group(pattern='tables/sid', learning_rate=3.0),
+    'text': Group(pattern='tables/text', frozen=True),
   },
 }
 
@@ -87,7 +88,7 @@ def test_accumulation_and_mesh_change_nothing_but_rounding(tiny_world, tmp_path)
   )
   config = with_(config, eval=with_(config.eval, eval_users=16))
   first = run(config, dataset, tmp_path / 'data')
-  fsdp = config_lib.Mesh(data=2, fsdp=2, tensor=2)
+  fsdp = Mesh(data=2, fsdp=2, tensor=2)
   second = run(with_(config, grad_accumulation=4), dataset, tmp_path / 'fsdp', fsdp)
   losses = [[row['loss'] for row in read_metrics(tmp_path / name)] for name in ('data', 'fsdp')]
   np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from recjax import config as config_lib
 from recjax.models import pretrained
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
@@ -79,7 +79,7 @@ def our_logits(
     )
   space = TokenSpace(found.vocab_rows, ())
   graph, shapes = pretrained.abstract(found, space)
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(data=1, fsdp=-1, tensor=1))
+  mesh = mesh_lib.make_mesh(Mesh(data=1, fsdp=-1, tensor=1))
   shapes = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,

@@ -11,7 +11,7 @@ import pytest
 
 from data_prep.keywords import endpoint, http_teacher
 from data_prep.keywords.groups import groups
-from recjax import config as config_lib
+from recjax.schema.data import Keywords
 from recjax.sids.table import SidTable
 from tests.data_prep.keywords.chat_server import Failure, answer, said, serve
 from tests.folders import ROOT
@@ -31,7 +31,7 @@ def catalogue():
 
 def section(url, **fields):
   fields = {'requests_per_minute': 1e6, 'timeout': 5.0, 'items': 3, **fields}
-  return config_lib.Keywords(teacher='http', url=url, model='teacher-1', **fields)
+  return Keywords(teacher='http', url=url, model='teacher-1', **fields)
 
 
 def teach(url, journal, **fields):

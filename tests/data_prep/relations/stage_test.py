@@ -12,8 +12,8 @@ from data_prep.encoders import tfidf
 from data_prep.relations import neighbours
 from data_prep.relations import stage as relation_stage
 from data_prep.relations.semantic_neighbours import semantic
-from recjax import config as config_lib
 from recjax.data import sequences
+from recjax.schema.data import Relations
 from tests.data_prep import beauty
 from tests.shared_data import needs_shared
 
@@ -91,7 +91,7 @@ def _random_users(seed=0, users=80, items=40):
 def test_collaborative_equals_dictionaries(monkeypatch, hops, weight, fields):
   monkeypatch.setattr(relation_stage, '_ENTRIES_AT_ONCE', 300)
   users = _random_users()
-  config = config_lib.Relations(distance_weight=weight, hops=hops, **fields)
+  config = Relations(distance_weight=weight, hops=hops, **fields)
   got = relation_stage.collaborative(sequences.Sequences.from_lists(users), 43, config)
   assert len(got) == 43
   expected = _collaborative(users, weighted=weight == 'inverse', hops=hops, **fields)
@@ -101,7 +101,7 @@ def test_collaborative_equals_dictionaries(monkeypatch, hops, weight, fields):
 def test_hops_by_hand():
   # 0-1 twice, 1-2 once: from 0, one more hop gives 2 · 1/3 / 2 to item 2; from 2, 1 · 2/3 / 2 to 0.
   train = sequences.Sequences.from_lists([[0, 1], [1, 0], [1, 2]])
-  config = config_lib.Relations(hops=2)
+  config = Relations(hops=2)
   assert _as_dict(relation_stage.collaborative(train, 4, config)) == {
     0: [(1, 2.0), (2, float(np.float32(1 / 3)))],
     1: [(0, 2.0), (2, 1.0)],
@@ -111,7 +111,7 @@ def test_hops_by_hand():
 
 def test_equal_counts_go_to_the_more_bought_and_then_to_the_lower_index():
   train = sequences.Sequences.from_lists([[4, 0], [4, 1], [4, 2], [4, 3], [2], [2], [3], [3], [0]])
-  got = relation_stage.collaborative(train, 5, config_lib.Relations())
+  got = relation_stage.collaborative(train, 5, Relations())
   assert got.items[4].tolist() == [2, 3, 0, 1]
 
 
@@ -119,7 +119,7 @@ def test_equal_counts_go_to_the_more_bought_and_then_to_the_lower_index():
 @pytest.mark.parametrize('hops', [1, 2, 3])
 def test_a_log_without_pairs_gives_empty_lists(users, hops):
   train = sequences.Sequences.from_lists(users)
-  got = relation_stage.collaborative(train, 3, config_lib.Relations(hops=hops))
+  got = relation_stage.collaborative(train, 3, Relations(hops=hops))
   assert got.items.lengths.tolist() == [0, 0, 0]
 
 
@@ -146,7 +146,7 @@ def _check_filled(got, direct, expected):
 def test_back_fill_equals_dictionaries():
   users = _random_users(users=30)
   train = sequences.Sequences.from_lists(users)
-  direct = relation_stage.collaborative(train, 45, config_lib.Relations())
+  direct = relation_stage.collaborative(train, 45, Relations())
   rng = np.random.default_rng(0)
   near = {i: rng.permutation(45)[: rng.integers(0, 4)].tolist() for i in range(45)}
   got = relation_stage.back_fill(direct, sequences.Sequences.from_lists(list(near.values())), 10)
@@ -182,7 +182,7 @@ def test_beauty_equals_dictionaries(weight):
   users, num_items = beauty.train_lists()
   assert (len(users), num_items, sum(map(len, users))) == (22363, 12101, 198502 - 2 * 22363)
   train = sequences.Sequences.from_lists(users)
-  config = config_lib.Relations(distance_weight=weight)
+  config = Relations(distance_weight=weight)
   got = relation_stage.collaborative(train, num_items, config)
   assert _as_dict(got) == _nonempty(_collaborative(users, weighted=weight == 'inverse'))
 
@@ -192,7 +192,7 @@ def test_back_fill_on_beauty_equals_dictionaries():
   users, num_items = beauty.train_lists()
   near = semantic(tfidf.encode(beauty.titles()[:num_items], 32, 0), 10).items
   direct = relation_stage.collaborative(
-    sequences.Sequences.from_lists(users), num_items, config_lib.Relations()
+    sequences.Sequences.from_lists(users), num_items, Relations()
   )
   got = relation_stage.back_fill(direct, near, 10)
   lists = {i: direct.items[i].tolist() for i in range(num_items)}

@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from recjax.config import Loader
-from recjax.data import loader, mixture, packing
+from recjax import train
+from recjax.data import loader, packing
+from recjax.schema.run import Loader
 
 
 def stream(world, batch_size=32):
   config, dataset = world
-  return loader.make_stream(dataclasses.replace(config, batch_size=batch_size), dataset)
+  return train.make_stream(dataclasses.replace(config, batch_size=batch_size), dataset)
 
 
 @pytest.mark.parametrize('hosts', [1, 2, 8])
@@ -65,7 +66,9 @@ def test_the_fingerprint_names_what_changed(tiny_world):
   config, dataset = tiny_world
 
   def fingerprint(other, plan=packing.Plan(20, 4, 32)):  # noqa: B008
-    return loader.fingerprint(other, dataset, loader.Stream(mixture.build(other, dataset), plan, 1))
+    return loader.fingerprint(
+      loader.Stream(train.make_mixture(other, dataset), plan, 1), other.mixing
+    )
 
   before = fingerprint(config)
   assert before == fingerprint(config)

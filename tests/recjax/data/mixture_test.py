@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
+from recjax import train
 from recjax.data import mixture as mixture_lib
 from recjax.data.mixture import BLOCK, proportions
 from recjax.data.tasks.base import Example
+from recjax.schema.run import Mixing
 from tests.recjax.data.fakes import Fake, fake_mixture
 
 
@@ -123,11 +125,11 @@ def test_the_table_counts_what_is_in_the_stream():
 
 
 def test_weights_in_proportion_to_the_units_with_a_temperature():
-  assert config_lib.Mixing().size_factor(100) == 1.0
-  assert config_lib.Mixing(by='size').size_factor(100) == 100
-  assert config_lib.Mixing(by='size', temperature=2.0).size_factor(100) == 10
+  assert Mixing().size_factor(100) == 1.0
+  assert Mixing(by='size').size_factor(100) == 100
+  assert Mixing(by='size', temperature=2.0).size_factor(100) == 10
   with pytest.raises(ValueError, match=r'mixing.by must be one of weight, size; got'):
-    config_lib.Mixing(by='units')
+    Mixing(by='units')
 
 
 def test_sizes_become_shares_of_a_real_mixture(tiny_world):
@@ -136,8 +138,8 @@ def test_sizes_become_shares_of_a_real_mixture(tiny_world):
     'next_item': config.mixture['next_item'],
     'titles': mixture_lib_component('title_to_sid'),
   }
-  config = dataclasses.replace(config, mixture=two, mixing=config_lib.Mixing(by='size'))
-  mix = mixture_lib.build(config, dataset)
+  config = dataclasses.replace(config, mixture=two, mixing=Mixing(by='size'))
+  mix = train.make_mixture(config, dataset)
   units = [part.units for part in mix.parts]
   expected = [BLOCK * n / sum(units) for n in units]
   np.testing.assert_allclose(mix.pieces[0].counts, expected, atol=1)
@@ -152,7 +154,7 @@ def test_what_a_data_set_cannot_give_is_refused(tiny_world):
   config, dataset = tiny_world
 
   def build(**components):
-    mixture_lib.build(dataclasses.replace(config, mixture=components), dataset)
+    train.make_mixture(dataclasses.replace(config, mixture=components), dataset)
 
   with pytest.raises(ValueError, match=r"task 'rating' must have ratings.*have no ratings"):
     build(rating=mixture_lib_component('rating'))

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from recjax import models
-from recjax.data import loader, packing
+from recjax import models, train
+from recjax.data import packing
 from recjax.training import loss
 
 
@@ -21,7 +21,7 @@ def test_packing_changes_no_loss(rated, family, sid_softmax):
   )
   sizes = dataclasses.replace(config.packing, rows=16)
   config = dataclasses.replace(config, model=model, packing=sizes)
-  stream = loader.make_stream(config, dataset)
+  stream = train.make_stream(config, dataset)
   mix, plan = stream.mixture, stream.plan
   group = [mix[n] for n in range(plan.examples)]
   assert {part.name for part, _ in group} == set(config.mixture)

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from recjax.config import Packing
 from recjax.data.mixture import Part
 from recjax.data.packing import Plan, first_fit_decreasing, fit, make_plan, pack
 from recjax.data.tasks.base import Example
+from recjax.schema.run import Packing
 from tests.recjax.data.fakes import Fake, fake_mixture
 
 PART = Part('a', Fake(make=None, loss_weight=0.5), 1000)

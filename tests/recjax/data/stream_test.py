@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from data_prep import prepare
-from recjax.config import Loader
+from recjax import train
 from recjax.data import loader, mixture
 from recjax.data.dataset import Dataset
+from recjax.schema.run import Loader
 from tests.recjax.data import rated_world
 
 
 def make_stream(config, dataset, family='gemma'):
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, family=family))
-  return loader.make_stream(config, dataset)
+  return train.make_stream(config, dataset)
 
 
 @pytest.fixture(scope='module', params=['gemma', 't5'])
@@ -102,7 +103,7 @@ def test_held_out_interactions_leak_into_no_task(tmp_path):
   (one, config, dataset), (two, other_config, other) = streams
   assert (dataset.test_items != other.test_items).any()
   assert (dataset.validation_items != other.validation_items).any()
-  assert loader.fingerprint(config, dataset, one) == loader.fingerprint(other_config, other, two)
+  assert loader.fingerprint(one, config.mixing) == loader.fingerprint(two, other_config.mixing)
   for n in range(2000):
     (part, example), (other_part, other_example) = one.mixture[n], two.mixture[n]
     assert part == other_part
@@ -112,7 +113,7 @@ def test_held_out_interactions_leak_into_no_task(tmp_path):
 
 def test_the_fingerprint_names_relations_and_keywords(rated, tmp_path):
   config, dataset = rated
-  before = loader.fingerprint(config, dataset, make_stream(config, dataset))
+  before = loader.fingerprint(make_stream(config, dataset), config.mixing)
   assert {'relations', 'keywords', 'texts', 'sequences'} <= set(before)
   raw = tmp_path / 'raw'
   rated_world.write_raw(raw, rated_world.rows())
@@ -121,5 +122,5 @@ def test_the_fingerprint_names_relations_and_keywords(rated, tmp_path):
   changed = dataclasses.replace(changed, relations=relations)
   prepare.prepare(changed)
   other = Dataset.load(changed.prepared_folder)
-  after = loader.fingerprint(changed, other, make_stream(changed, other))
+  after = loader.fingerprint(make_stream(changed, other), changed.mixing)
   assert [name for name in before if before[name] != after[name]] == ['relations']

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.special
 
-from recjax import config as config_lib
 from recjax.models import attention, splash
+from recjax.schema.model import Model
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 
 
@@ -106,7 +107,7 @@ def test_the_tpu_kernel_agrees_on_a_mesh():
   q, k, v, segments, mask, _ = case(B=4, T=128, N=2, K=2, H=64)
   real = jnp.asarray(segments > 0, jnp.float32)[:, :, None, None]
   expected = attention.attend(q, k, v, mask)
-  with jax.set_mesh(mesh_lib.make_mesh(config_lib.Mesh(data=2, fsdp=2, tensor=2))):
+  with jax.set_mesh(mesh_lib.make_mesh(Mesh(data=2, fsdp=2, tensor=2))):
     got = jax.jit(lambda *a: splash.attend(*a, segments, jnp.int32(0), (0,), interpret=True))(
       q, k, v
     )
@@ -143,7 +144,7 @@ def test_auto_takes_the_first_path_that_applies(monkeypatch):
   assert choose('gpu', dtype=jnp.float32) == 'xla'
   assert choose('gpu', bias=bias) == 'xla'
   assert choose('gpu', softcap=50.0) == 'plain'
-  with jax.set_mesh(mesh_lib.make_mesh(config_lib.Mesh(data=4, tensor=2))):
+  with jax.set_mesh(mesh_lib.make_mesh(Mesh(data=4, tensor=2))):
     assert choose('gpu', B=4) == 'cudnn'
     assert choose('gpu', B=4, K=1) == 'xla'  # queries cut, keys whole
   assert choose('tpu') == 'splash'
@@ -171,4 +172,4 @@ def test_the_plain_path_on_an_accelerator_is_logged_once(monkeypatch, caplog):
 
 def test_an_unknown_path_is_refused():
   with pytest.raises(ValueError, match=r'auto, plain, xla, cudnn, splash; got .flash'):
-    config_lib.Model(attention='flash')
+    Model(attention='flash')

@@ -11,6 +11,7 @@ import pytest
 
 from recjax import config as config_lib
 from recjax.models import embedding
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import optim, state
@@ -41,7 +42,7 @@ def by_hand(tables, ids, weights):
 
 def compiled(shape, dtype=jnp.float32, batch=16):
   """The lookup and its gradient on a mesh, and the arguments in their shards."""
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(**dict(zip(mesh_lib.AXES, shape, strict=True))))
+  mesh = mesh_lib.make_mesh(Mesh(**dict(zip(mesh_lib.AXES, shape, strict=True))))
   tables, ids, weights = tables_and_ids(batch)
   divides = batch % mesh_lib.batch_shards(mesh) == 0
   rows = mesh_lib.batch_sharding(mesh) if divides else mesh_lib.replicated(mesh)
@@ -118,9 +119,9 @@ def test_a_training_step_gathers_no_batch(family):
   batch['weights'] = jax.ShapeDtypeStruct((B, T), jnp.float32, sharding=rows)
   batch['dropped'] = jax.ShapeDtypeStruct((B,), jnp.int32, sharding=rows)
   tx = optim.optimizer(config.optim, 10)
-  step = make_train_step(config, state.graph(config, space), tx, text_targets=True)
+  step = make_train_step(config, state.graph(config.model, space), tx, text_targets=True)
   with jax.set_mesh(mesh):
-    lowered = jax.jit(step).lower(state.abstract_state(config, space, tx, mesh), batch)
+    lowered = jax.jit(step).lower(state.abstract_state(config.model, space, tx, mesh), batch)
   gathered = re.findall(r'= \w+\[([\d,]+)\]\S* all-gather\(', lowered.compile().as_text())
   assert gathered  # the weights, under fsdp
   assert not [dims for dims in gathered if dims.startswith(f'{B},{T}')]

@@ -14,6 +14,9 @@ from recjax import config as config_lib
 from recjax import models
 from recjax.models import lora
 from recjax.models.layers import Linear
+from recjax.schema.model import Model
+from recjax.schema.optim import Group, Optim
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import table as parameter_table
 from recjax.sids.token_space import TokenSpace
@@ -26,7 +29,7 @@ TARGETS = 'attention|ff'
 
 def model_config(family='gemma', **fields):
   heads = {'heads': 4, 'kv_heads': 4 if family == 't5' else 2, 'head_width': 8}
-  return config_lib.Model(family=family, depth=2, width=16, ff_width=24, **heads, **fields)
+  return Model(family=family, depth=2, width=16, ff_width=24, **heads, **fields)
 
 
 @functools.cache
@@ -53,7 +56,7 @@ def test_fresh_adapters_change_nothing_and_have_every_kernel_of_their_targets(fa
 
 
 def mesh():
-  return mesh_lib.make_mesh(config_lib.Mesh(data=2, fsdp=2, tensor=2))
+  return mesh_lib.make_mesh(Mesh(data=2, fsdp=2, tensor=2))
 
 
 def test_merged_kernels_do_what_adapters_beside_them_would():
@@ -133,12 +136,12 @@ def run_config(**fields):
 
 
 def test_training_changes_adapters_and_named_groups_and_not_a_bit_else():
-  groups = {'sid': config_lib.Group(pattern='tables/sid')}
-  settings = config_lib.Optim(learning_rate=0.01, warmup_steps=0, weight_decay=0.5, groups=groups)
+  groups = {'sid': Group(pattern='tables/sid')}
+  settings = Optim(learning_rate=0.01, warmup_steps=0, weight_decay=0.5, groups=groups)
   config = run_config(optim=settings, grad_accumulation=2)
   tx = optim.optimizer(config.optim, config.num_train_steps)
   one_device = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), mesh_lib.AXES)
-  before = state.init_state(config, SPACE, tx, one_device)
+  before = state.init_state(config.model, SPACE, tx, one_device, config.seed)
   held = sum(x.size for x in jax.tree.leaves(before.opt_state))
   trained = sum(x.size for x in jax.tree.leaves(optim.split(before.params, config.optim)[0]))
   assert held < 2 * trained + 4  # two moments and counts
@@ -152,7 +155,7 @@ def test_training_changes_adapters_and_named_groups_and_not_a_bit_else():
   }
   batch = {name: jnp.asarray(x, jnp.int32) for name, x in batch.items()}
   batch |= {'weights': jnp.ones(shape), 'dropped': jnp.zeros(4, jnp.int32)}
-  step = jax.jit(make_train_step(config, state.graph(config, SPACE), tx, False))
+  step = jax.jit(make_train_step(config, state.graph(config.model, SPACE), tx, False))
   after, losses = before, []
   for _ in range(3):
     after, metrics = step(after, batch)
@@ -175,11 +178,13 @@ def test_a_step_holds_no_second_copy_of_the_kernels():
   config = dataclasses.replace(config, model=wide)
   tx = optim.optimizer(config.optim, config.num_train_steps)
   mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), mesh_lib.AXES)
-  abstract = state.abstract_state(config, SPACE, tx, mesh)
+  abstract = state.abstract_state(config.model, SPACE, tx, mesh)
   batch = {name: jnp.ones((1, 4), jnp.int32) for name in ('tokens', 'targets', 'segments')}
   batch |= {'positions': batch['tokens'], 'dropped': jnp.zeros(1, jnp.int32)}
   batch['weights'] = jnp.ones((1, 4))
-  step = jax.jit(make_train_step(config, state.graph(config, SPACE), tx, False), donate_argnums=0)
+  step = jax.jit(
+    make_train_step(config, state.graph(config.model, SPACE), tx, False), donate_argnums=0
+  )
   taken = step.lower(abstract, batch).compile().memory_analysis().temp_size_in_bytes
   kernels = [
     x.size * 4
@@ -193,7 +198,7 @@ def test_a_step_holds_no_second_copy_of_the_kernels():
 def test_adapters_are_sharded_as_the_sides_of_their_kernels():
   config = run_config()
   tx = optim.optimizer(config.optim, 10)
-  adapters = state.abstract_state(config, SPACE, tx, mesh()).params[lora.NAME]['layers']
+  adapters = state.abstract_state(config.model, SPACE, tx, mesh()).params[lora.NAME]['layers']
   specs = {
     name: jax.tree.map(lambda x: x.sharding.spec, adapters['ff'][name]['kernel'])
     for name in ('up', 'down')

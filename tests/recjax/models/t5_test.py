@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from recjax import config as config_lib
 from recjax import models
 from recjax.models import pretrained
 from recjax.models.pretrained import t5 as pretrained_t5
 from recjax.models.t5 import SIZES, T5, relative_buckets
+from recjax.schema.model import Model
 from recjax.sids.token_space import TokenSpace
 from tests.goldens import make_t5
 
@@ -289,7 +289,7 @@ def test_a_config_that_we_cannot_compute_is_refused():
 
 
 def test_the_family_is_built_from_the_config():
-  model = config_lib.Model(family='t5', depth=2, width=16, ff_width=8, dropout=0.1)
+  model = Model(family='t5', depth=2, width=16, ff_width=8, dropout=0.1)
   config = nnx.eval_shape(lambda: models.build(model, SPACE, seed=0)).config
   assert (config.depth, config.decoder_depth, config.gated, config.tied) == (2, 2, True, False)
   assert config.dropout == 0.1

@@ -13,6 +13,7 @@ from data_prep.log import item_text
 from recjax import config as config_lib
 from recjax.report import build
 from recjax.report import charts as report_charts
+from recjax.schema.optim import Stage
 
 NASTY = '</title><script>alert("x")</script> & <b>5" \'bolts\''
 VOID = {'meta', 'link', 'br', 'img', 'hr', 'input'}
@@ -382,7 +383,7 @@ def test_report_of_a_run(tmp_path, monkeypatch):
   assert report['sids']['examples'][1] == {'title': 'text of 2', 'sid': [4, 5]}
   assert report['config'] == json.loads(json.dumps(config.to_dict()))
   assert report['earlier_stages'] == [] and report['goodput'] is None
-  stages = {name: config_lib.Stage(num_train_steps=2, warmup_steps=0) for name in ('first', 'last')}
+  stages = {name: Stage(num_train_steps=2, warmup_steps=0) for name in ('first', 'last')}
   for folder, loss in ((workdir / 'stages' / 'first', 8.0), (workdir, 4.0)):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'metrics.jsonl').write_text(json.dumps({'step': 1, 'loss': loss}) + '\n')

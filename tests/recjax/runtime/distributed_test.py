@@ -9,8 +9,8 @@ import sys
 import jax
 import pytest
 
-from recjax import config as config_lib
 from recjax.runtime import distributed, watchdog
+from recjax.schema.run import Hosts
 from tests.folders import ROOT
 
 PLACE = {'RECJAX_COORDINATOR': 'here:1', 'RECJAX_NUM_PROCESSES': '2', 'RECJAX_PROCESS_ID': '1'}
@@ -54,7 +54,7 @@ def test_passes_its_place_and_its_limits_on(joined, monkeypatch):
   answers(monkeypatch, 2)
   for name, value in PLACE.items():
     monkeypatch.setenv(name, value)
-  distributed.initialize(config_lib.Hosts(start_timeout=7, heartbeat_timeout=50))
+  distributed.initialize(Hosts(start_timeout=7, heartbeat_timeout=50))
   [(args, limits)] = joined
   assert args == ('here:1', 2, 1)
   # JAX's own limits come after ours, whose messages say more.
@@ -148,7 +148,7 @@ def test_the_page_on_hangs_knows_every_point_and_limit():
   points = {point for source in sources for point in calls.findall(source)}
   assert {'data prepared', 'done', 'config'} <= points
   assert [point for point in sorted(points) if f'`{point}`' not in page] == []
-  for field in dataclasses.fields(config_lib.Hosts):
+  for field in dataclasses.fields(Hosts):
     assert f'| `{field.name}` | {field.default:,.0f} |' in page
 
 

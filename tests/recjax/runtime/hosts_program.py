@@ -4,13 +4,11 @@ import sys
 import threading
 import time
 
-from recjax import config as config_lib
 from recjax.runtime import distributed, watchdog
+from recjax.schema.run import Hosts
 
 mode = sys.argv[1]
-hosts = config_lib.Hosts(
-  start_timeout=3 if mode == 'late' else 60, barrier_timeout=60, heartbeat_timeout=60
-)
+hosts = Hosts(start_timeout=3 if mode == 'late' else 60, barrier_timeout=60, heartbeat_timeout=60)
 me = int(distributed.os.environ['RECJAX_PROCESS_ID'])
 if mode == 'late' and me == 1:
   time.sleep(60)

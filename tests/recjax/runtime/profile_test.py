@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from recjax import config as config_lib
 from recjax.runtime import profile
+from recjax.schema.run import Profile
 
 
 def steps_with(config, workdir, steps):
@@ -39,7 +39,7 @@ def traced(folder):
 
 
 def test_a_trace_appears_for_the_chosen_steps_alone(tmp_path):
-  config = config_lib.Profile(steps=(3, 4))
+  config = Profile(steps=(3, 4))
   assert steps_with(config, tmp_path, range(1, 7)) == 2
   assert traced(tmp_path) == [{3, 4}]
   assert [path.name for path in tmp_path.iterdir()] == ['profile']
@@ -48,7 +48,7 @@ def test_a_trace_appears_for_the_chosen_steps_alone(tmp_path):
 
 
 def test_a_run_that_ends_or_begins_within_the_steps_keeps_what_there_was(tmp_path):
-  config = config_lib.Profile(steps=(2, 9), folder=str(tmp_path / 'here'))
+  config = Profile(steps=(2, 9), folder=str(tmp_path / 'here'))
   steps_with(config, tmp_path / 'workdir', [8, 9, 10])
   assert traced(tmp_path / 'here') == [{8, 9}]
   profiler = profile.Profiler(config, tmp_path)
@@ -60,9 +60,9 @@ def test_a_run_that_ends_or_begins_within_the_steps_keeps_what_there_was(tmp_pat
 def test_hosts_other_than_the_first_trace_only_if_told(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  steps_with(config_lib.Profile(steps=(1, 1)), tmp_path, [1])
+  steps_with(Profile(steps=(1, 1)), tmp_path, [1])
   assert not list(tmp_path.iterdir())
-  steps_with(config_lib.Profile(steps=(1, 1), hosts='all'), tmp_path, [1])
+  steps_with(Profile(steps=(1, 1), hosts='all'), tmp_path, [1])
   assert traced(tmp_path / 'profile' / 'process_1') == traced(tmp_path) == [{1}]
 
 
@@ -74,7 +74,7 @@ def test_an_error_of_the_profiler_is_a_warning(tmp_path, monkeypatch, caplog, na
   with monkeypatch.context() as patch:
     patch.setattr(jax.profiler, name, fails)
     with caplog.at_level(logging.WARNING):
-      steps_with(config_lib.Profile(steps=(1, 2)), tmp_path, range(1, 5))
+      steps_with(Profile(steps=(1, 2)), tmp_path, range(1, 5))
   if name == 'stop_trace':
     jax.profiler.stop_trace()
   assert len(caplog.records) == 1
@@ -84,4 +84,4 @@ def test_an_error_of_the_profiler_is_a_warning(tmp_path, monkeypatch, caplog, na
 @pytest.mark.parametrize('steps', [(1,), (0, 2), (3, 2), (1, 2, 3)])
 def test_steps_must_be_the_first_and_the_last(steps):
   with pytest.raises(ValueError, match=r'the first and the last step.*Set --config.profile.steps'):
-    config_lib.Profile(steps=steps)
+    Profile(steps=steps)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import table as parameter_table
 from recjax.sids.token_space import TokenSpace
@@ -21,7 +22,7 @@ SPACE = TokenSpace(text_size=500, level_sizes=(8, 8))
 
 
 def mesh_of(data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
-  sizes = config_lib.Mesh(data=data, fsdp=fsdp, tensor=tensor)
+  sizes = Mesh(data=data, fsdp=fsdp, tensor=tensor)
   return mesh_lib.make_mesh(sizes, jax.devices()[: data * fsdp * tensor])
 
 
@@ -33,25 +34,25 @@ def make_config(optimizer: str = 'adamw', **model) -> config_lib.Config:
 
 
 def abstract(config: config_lib.Config, mesh: jax.sharding.Mesh) -> state.TrainState:
-  return state.abstract_state(config, SPACE, optim.optimizer(config.optim, 10), mesh)
+  return state.abstract_state(config.model, SPACE, optim.optimizer(config.optim, 10), mesh)
 
 
 def test_the_mesh_is_what_the_machine_has():
-  assert dict(mesh_lib.make_mesh(config_lib.Mesh()).shape) == {'data': 8, 'fsdp': 1, 'tensor': 1}
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(data=2, fsdp=-1, tensor=2))
+  assert dict(mesh_lib.make_mesh(Mesh()).shape) == {'data': 8, 'fsdp': 1, 'tensor': 1}
+  mesh = mesh_lib.make_mesh(Mesh(data=2, fsdp=-1, tensor=2))
   assert dict(mesh.shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
   assert mesh_lib.batch_shards(mesh) == 4
   with pytest.raises(
     ValueError, match=r'must multiply to the 8 devices.*mesh.\{data,fsdp,tensor\}'
   ):
-    mesh_lib.make_mesh(config_lib.Mesh(data=3, fsdp=-1))
+    mesh_lib.make_mesh(Mesh(data=3, fsdp=-1))
 
 
 def test_parameters_and_moments_are_sharded_alike(tiny_world):
   config, dataset = tiny_world
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(data=2, fsdp=2, tensor=2))
+  mesh = mesh_lib.make_mesh(Mesh(data=2, fsdp=2, tensor=2))
   tx = optim.optimizer(config.optim, 10)
-  fresh = state.init_state(config, dataset.vocabulary.space, tx, mesh)
+  fresh = state.init_state(config.model, dataset.vocabulary.space, tx, mesh, config.seed)
   specs = {
     jax.tree_util.keystr(path): x.sharding.spec
     for path, x in jax.tree_util.tree_leaves_with_path(fresh)
@@ -66,12 +67,12 @@ def test_parameters_and_moments_are_sharded_alike(tiny_world):
 
 def test_the_table_counts_parameters_and_bytes(tiny_world):
   config, dataset = tiny_world
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(data=4, fsdp=2))
+  mesh = mesh_lib.make_mesh(Mesh(data=4, fsdp=2))
   abstract = state.abstract_state(
-    config, dataset.vocabulary.space, optim.optimizer(config.optim, 10), mesh
+    config.model, dataset.vocabulary.space, optim.optimizer(config.optim, 10), mesh
   )
   table = parameter_table.describe(abstract.params, mesh)
-  count = state.num_params(config, dataset.vocabulary.space)
+  count = state.num_params(config.model, dataset.vocabulary.space)
   assert f'{count:,} parameters' in table
   assert (
     "tables/sid                                   (512, 16)              P('tensor', 'fsdp')"
@@ -145,7 +146,7 @@ def test_initial_values_are_the_same_on_every_mesh():
   config = make_config(kv_heads=2)
   tx = optim.optimizer(config.optim, 10)
   one, other = (
-    jax.device_get(state.init_state(config, SPACE, tx, mesh_of(*sizes)))
+    jax.device_get(state.init_state(config.model, SPACE, tx, mesh_of(*sizes), config.seed))
     for sizes in ((1, 1, 1), (1, 2, 4))
   )
   assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
@@ -179,7 +180,7 @@ def test_activations_keep_what_divides():
 
 
 def test_host_rows_arrive_in_order():
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(data=4, fsdp=2))
+  mesh = mesh_lib.make_mesh(Mesh(data=4, fsdp=2))
   rows = np.arange(32).reshape(16, 2)
   array = mesh_lib.host_rows({'x': rows}, mesh)['x']
   assert array.sharding.spec == P(('data', 'fsdp'))

@@ -8,9 +8,8 @@ import pytest
 import scipy.special
 
 from launch.compile import hlo
-from recjax import config as config_lib
-from recjax.config import Loss
 from recjax.models.embedding import TokenTables
+from recjax.schema.run import Loss, Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import wide_softmax
@@ -177,7 +176,7 @@ def test_a_mesh_changes_nothing(sid_softmax, axes, monkeypatch):
   gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
   params = {'tables': nnx.to_pure_dict(params)}
   expected = jax.jit(lambda p, x, b: gradient(p['tables'], x, b))(params, jnp.asarray(x), batch)
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(data=axes[0], fsdp=axes[1], tensor=axes[2]))
+  mesh = mesh_lib.make_mesh(Mesh(data=axes[0], fsdp=axes[1], tensor=axes[2]))
   params = jax.device_put(params, mesh_lib.tree_shardings(params, mesh))
   rows = mesh_lib.batch_sharding(mesh)
   with jax.set_mesh(mesh):
@@ -204,7 +203,7 @@ def test_a_sharded_table_is_gathered_once_and_its_gradient_reduced_once(
   space = TokenSpace(text_size=8192, level_sizes=(64, 64))
   tables = nnx.eval_shape(lambda: TokenTables(space, 16, nnx.Rngs(params=0)))
   graph, params = nnx.split(tables)
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(data=axes[0], fsdp=axes[1], tensor=axes[2]))
+  mesh = mesh_lib.make_mesh(Mesh(data=axes[0], fsdp=axes[1], tensor=axes[2]))
   params = {'tables': nnx.to_pure_dict(params)}
   shaped = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),

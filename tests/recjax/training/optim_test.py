@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from recjax import config as config_lib
-from recjax.config import Group, Optim
+from recjax.schema.model import Model
+from recjax.schema.optim import Group, Optim
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import optim
 from recjax.training.state import TrainState
@@ -193,7 +194,7 @@ def test_a_pattern_must_be_a_regular_expression():
   with pytest.raises(ValueError, match=r"regular expression.*got '\('. Set --config.optim.groups"):
     Group(pattern='(')
   with pytest.raises(ValueError, match=r'Set --config.model.lora_targets'):
-    config_lib.Model(lora_targets='[')
+    Model(lora_targets='[')
 
 
 def test_the_average_by_hand():
@@ -251,7 +252,7 @@ def test_moments_and_averages_are_sharded_as_their_parameters(name, moments):
   config = constant(
     optimizer=name, ema_decay=0.9, groups={'text': Group(pattern='text', frozen=True)}
   )
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(data=2, fsdp=2, tensor=2))
+  mesh = mesh_lib.make_mesh(Mesh(data=2, fsdp=2, tensor=2))
   params = {
     'layers': {'ff': {'up': {'kernel': jnp.ones((2, 8, 16))}}},
     'tables': {'text': jnp.ones((16, 8)), 'sid': jnp.ones((16, 8))},

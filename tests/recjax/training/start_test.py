@@ -52,7 +52,11 @@ def world(folder, tmp_path, kind, fsdp=1, **model):
   dataset = Dataset.load(tmp_path / 'data')
   mesh = mesh_lib.make_mesh(config.mesh)
   tx = optim.optimizer(config.optim, 2)
-  return config, dataset, state.init_state(config, dataset.vocabulary.space, tx, mesh).params
+  return (
+    config,
+    dataset,
+    state.init_state(config.model, dataset.vocabulary.space, tx, mesh, config.seed).params,
+  )
 
 
 def test_the_tokenizer_and_prompts_are_the_checkpoints(folder, tmp_path):
@@ -67,7 +71,7 @@ def test_the_tokenizer_and_prompts_are_the_checkpoints(folder, tmp_path):
 @pytest.mark.parametrize('kind', ['gemma3', 't5_v1_1'])
 def test_weights_are_loaded_and_train_on(folder, tmp_path, kind):
   config, dataset, fresh = world(folder, tmp_path, kind)
-  params = start.pretrained_params(config, fresh, dataset)
+  params = start.pretrained_params(config.model, fresh, dataset)
   tensors = load_file(folder / kind / 'model.safetensors')
   name = 'model.embed_tokens.weight' if kind == 'gemma3' else 'shared.weight'
   size = dataset.vocabulary.num_pieces
@@ -83,7 +87,7 @@ def test_weights_are_loaded_and_train_on(folder, tmp_path, kind):
 
 def test_rows_can_be_random_or_of_keywords(folder, tmp_path):
   config, dataset, fresh = world(folder, tmp_path, 'gemma3', sid_rows='random')
-  params = start.pretrained_params(config, fresh, dataset)
+  params = start.pretrained_params(config.model, fresh, dataset)
   np.testing.assert_array_equal(params['tables']['sid'], fresh['tables']['sid'])
   names = dataset.vocabulary.space.sid_names
   entries = [{'token': names[1], 'keywords': ['rustic', 'copper kettle'], 'description': ''}]
@@ -91,7 +95,7 @@ def test_rows_can_be_random_or_of_keywords(folder, tmp_path):
   model = dataclasses.replace(
     config.model, sid_rows='sa_init', sid_keywords=str(tmp_path / 'keywords.json')
   )
-  params = start.pretrained_params(dataclasses.replace(config, model=model), fresh, dataset)
+  params = start.pretrained_params(model, fresh, dataset)
   text = load_file(folder / 'gemma3' / 'model.safetensors')['model.embed_tokens.weight']
   text = text[:TOKENIZER_SIZE].astype(np.float64)
   expected = (text[3] + text[5] + text[4]) / 3
@@ -102,10 +106,10 @@ def test_rows_can_be_random_or_of_keywords(folder, tmp_path):
   with pytest.raises(
     ValueError, match=r"SID tokens such as '<a_0>'; the file has <z_1>.*sid_keywords"
   ):
-    start.pretrained_params(dataclasses.replace(config, model=model), fresh, dataset)
+    start.pretrained_params(model, fresh, dataset)
   (tmp_path / 'keywords.json').write_text('[{"token": "<a_1>", "keywords": "soap"}]')
   with pytest.raises(ValueError, match=r'keywords.json, entry 0, must be an object with a token'):
-    start.pretrained_params(dataclasses.replace(config, model=model), fresh, dataset)
+    start.pretrained_params(model, fresh, dataset)
 
 
 @pytest.mark.parametrize(('kind', 'fsdp'), [('gemma3', 1), ('gemma3', 4), ('t5_v1_1', 1)])
@@ -120,7 +124,7 @@ def test_prepared_keywords_begin_the_rows_of_every_table(folder, tmp_path, kind,
     {'token': token, 'keywords': keywords, 'description': ''}
     for token, keywords in by_token.items()
   ]
-  params = start.pretrained_params(config, fresh, dataset)
+  params = start.pretrained_params(config.model, fresh, dataset)
   tensors = load_file(folder / kind / 'model.safetensors')
   sources = {'sid': 'model.embed_tokens.weight' if kind == 'gemma3' else 'shared.weight'}
   if kind == 't5_v1_1':
@@ -145,7 +149,7 @@ def test_keywords_that_were_not_prepared_are_named(folder, tmp_path):
   config, dataset, fresh = world(folder, tmp_path, 'gemma3')
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, sid_rows='sa_init'))
   with pytest.raises(ValueError, match=r'keywords/keywords\.json must exist.*--mode=prepare'):
-    start.pretrained_params(config, fresh, dataset)
+    start.pretrained_params(config.model, fresh, dataset)
 
 
 def test_a_folder_of_the_other_family_is_refused(folder, tmp_path):
@@ -161,8 +165,8 @@ def test_published_sizes_are_built_by_name():
   config = config_lib.from_config_dict(d)
   from recjax.sids.token_space import TokenSpace
 
-  count = state.num_params(config, TokenSpace(262_144, ()))
+  count = state.num_params(config.model, TokenSpace(262_144, ()))
   assert count == 268_098_176  # of google/gemma-3-270m
   d.model.size = 'gemma9'
   with pytest.raises(ValueError, match=r'model.size must be one of gemma1_2b'):
-    state.num_params(config_lib.from_config_dict(d), TokenSpace(512, ()))
+    state.num_params(config_lib.from_config_dict(d).model, TokenSpace(512, ()))

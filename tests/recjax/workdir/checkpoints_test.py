@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.training.state import TrainState
 from recjax.workdir import checkpoint_folder
 from recjax.workdir.checkpoints import METRIC, Checkpoints, Meta, read_run
 from tests.folders import ROOT
@@ -23,7 +22,8 @@ META = Meta(10, {'part': 'x'}, 'c', [], {})
 
 def state(step):
   params = {'a': jnp.full((64,), step, jnp.float32), 'b': {'c': jnp.arange(12.0).reshape(3, 4)}}
-  return TrainState(jnp.int32(step), params, (jnp.full((64,), -step, jnp.float32),))
+  opt_state = (jnp.full((64,), -step, jnp.float32),)
+  return {'params': params, 'train': {'step': jnp.int32(step), 'opt_state': opt_state}}
 
 
 def save(workdir, scores, max_to_keep=2):
@@ -77,8 +77,8 @@ def test_what_was_saved_comes_back(saved):
     assert checkpoints.meta(4) == dataclasses.replace(META, examples_seen=40)
     target = jax.eval_shape(lambda: state(0))
     jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(4, target), state(4))
-    params = checkpoints.restore_params(2, target.params)
-    jax.tree.map(np.testing.assert_array_equal, params, state(2).params)
+    params = checkpoints.restore_params(2, target['params'])
+    jax.tree.map(np.testing.assert_array_equal, params, state(2)['params'])
 
 
 def test_the_newest_and_the_best_are_kept(saved, tmp_path):
@@ -208,7 +208,7 @@ def test_readers_follow_a_run_that_trains_on(tmp_path):
     if len(read) == 1:
       with Checkpoints(tmp_path, 1) as run:
         run.save(3, state(3), META, {METRIC: 0.3})  # 2 goes
-    return checkpoints.restore_params(step, jax.eval_shape(lambda: state(0).params))
+    return checkpoints.restore_params(step, jax.eval_shape(lambda: state(0)['params']))
 
   params = read_run(tmp_path, choose, restore)
   assert read == [2, 3]

@@ -17,7 +17,7 @@ if limit:
 checkpoints = Checkpoints(workdir, max_to_keep=2)
 checkpoints.save(1, state(1), META, None)
 noise = jax.random.normal(jax.random.key(0), (4_000_000,))  # 16 MB that no compression makes small
-checkpoints.save(2, state(2)._replace(params={'noise': noise}), META, None)
+checkpoints.save(2, state(2) | {'params': {'noise': noise}}, META, None)
 try:
   checkpoints.wait()
 except OSError as error:

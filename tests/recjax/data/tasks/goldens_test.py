@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from recjax.data import mixture
+from recjax import train
 from recjax.data.tasks import TASKS
 from tests.goldens import make_tasks
 
@@ -16,4 +16,4 @@ def test_examples_are_the_golden_ones(rated, family):
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, family=family))
   golden = json.loads(make_tasks.FILE.read_text())[family]
   assert set(golden) == set(TASKS)
-  assert make_tasks.examples(mixture.build(config, dataset)) == golden
+  assert make_tasks.examples(train.make_mixture(config, dataset)) == golden

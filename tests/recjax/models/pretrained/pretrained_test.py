@@ -15,9 +15,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 import tokenizers
 
-from recjax import config as config_lib
 from recjax.models import pretrained
 from recjax.models.pretrained import reading, writing
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from tests.folders import ROOT
@@ -148,7 +148,7 @@ def test_parameters_are_the_same_in_any_shards(checkpoint):
   source = checkpoint('qwen3')
   shapes = pretrained.abstract(pretrained.read_config(source), SPACE)[1]
   whole = pretrained.load(source, shapes, SPACE)
-  mesh = mesh_lib.make_mesh(config_lib.Mesh(data=2, fsdp=2, tensor=2))
+  mesh = mesh_lib.make_mesh(Mesh(data=2, fsdp=2, tensor=2))
   shardings = mesh_lib.tree_shardings(shapes, mesh)
   shapes = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
-from recjax.config import Group, Stage
+from recjax import train as train_lib
 from recjax.recommend import Recommender
+from recjax.schema.optim import Group, Stage
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import optim, state
-from recjax.training import plan as plan_lib
+from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints
 from recjax.workdir.metrics_file import read_metrics
 
@@ -41,13 +42,13 @@ def staged(tiny_world):
 
 def run(config, dataset, workdir, recommender):
   mesh = mesh_lib.make_mesh(config.mesh)
-  return plan_lib.train_stages(config, epath.Path(workdir), dataset, recommender, mesh)
+  return train_lib.train_stages(config, epath.Path(workdir), dataset, recommender, mesh)
 
 
 def params_of(folder, config, dataset):
   mesh = mesh_lib.make_mesh(config.mesh)
   tx = optim.optimizer(config.optim, 1)
-  abstract = state.abstract_state(config, dataset.vocabulary.space, tx, mesh)
+  abstract = state.abstract_state(config.model, dataset.vocabulary.space, tx, mesh)
   with Checkpoints(folder, read_only=True) as checkpoints:
     return checkpoints.restore_params(checkpoints.latest_step(), abstract.params)
 
@@ -59,12 +60,12 @@ def test_a_kill_between_two_stages_loses_nothing(tiny_world, tmp_path, monkeypat
   straight, step = run(config, dataset, tmp_path / 'straight', recommender)
   assert step == 3
   tx = optim.optimizer(config.optim, 1)
-  fresh = state.init_state(config, dataset.vocabulary.space, tx, mesh).params
+  fresh = state.init_state(config.model, dataset.vocabulary.space, tx, mesh, config.seed).params
   rows = params_of(tmp_path / 'straight' / 'stages' / 'sid_rows', config, dataset)
   frozen = [dict(p, tables={'text': p['tables']['text']}) for p in (fresh, rows)]
   jax.tree.map(np.testing.assert_array_equal, *frozen)
   assert not np.array_equal(fresh['tables']['sid'], rows['tables']['sid'])
-  train, trained = plan_lib.train, []
+  train, trained = train_lib.train, []
 
   def killed_after_one(config, *rest):
     if trained:
@@ -73,7 +74,7 @@ def test_a_kill_between_two_stages_loses_nothing(tiny_world, tmp_path, monkeypat
     return train(config, *rest)
 
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-    patch.setattr(plan_lib, 'train', killed_after_one)
+    patch.setattr(train_lib, 'train', killed_after_one)
     run(config, dataset, tmp_path / 'killed', recommender)
   assert trained == [2]
   resumed, _ = run(config, dataset, tmp_path / 'killed', recommender)
@@ -91,7 +92,7 @@ def test_a_stage_has_its_own_fields_and_else_those_of_the_run(tiny_world, tmp_pa
   named = {'norms': Group(pattern='norm', weight_decay=0.0)}
   config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, groups=named))
   workdir = epath.Path(tmp_path)
-  (_, first, folder), (name, second, last) = plan_lib.plan(config, workdir)
+  (_, first, folder), (name, second, last) = stages_lib.plan(config, workdir)
   assert (folder, name, last) == (workdir / 'stages' / 'sid_rows', 'all', workdir)
   assert (first.optim.learning_rate, first.optim.schedule) == (1e-2, 'constant')
   assert list(first.optim.groups) == ['sid', 'rest', 'norms']
