@@ -1,6 +1,44 @@
-from recjax.runtime.files import digest
+import hashlib
+
+from etils import epath
+import pytest
+
+from recjax.runtime import files
 
 
-def test_digests_do_not_depend_on_the_order_of_keys():
-  assert digest({'a': 1, 'b': [2]}) == digest({'b': [2], 'a': 1})
-  assert digest({'a': 1}) != digest({'a': 2})
+def test_equal_values_have_equal_digests():
+  assert files.digest({'a': 1, 'b': [2]}) == files.digest({'b': [2], 'a': 1})
+  assert files.digest({'a': 1}) != files.digest({'a': 2})
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+  (tmp_path / 'f').write_bytes(b'abc' * 100_000)
+  assert files.sha256(tmp_path / 'f') == hashlib.sha256(b'abc' * 100_000).hexdigest()
+
+
+@pytest.mark.parametrize('content', ['text ü\n', b'\x00\xff'])
+def test_a_file_is_replaced_whole(tmp_path, content):
+  path = epath.Path(tmp_path / 'f')
+  path.write_text('before')
+  files.write_whole(path, content)
+  assert (path.read_bytes() if isinstance(content, bytes) else path.read_text('utf-8')) == content
+  assert [p.name for p in tmp_path.iterdir()] == ['f']
+
+
+def test_an_error_leaves_the_file_as_it_was(tmp_path):
+  path = epath.Path(tmp_path / 'f')
+  path.write_text('before')
+  with pytest.raises(RuntimeError, match='in the middle'), files.replacing(path) as f:
+    f.write('half')
+    raise RuntimeError('in the middle')
+  assert path.read_text() == 'before'
+  assert [p.name for p in tmp_path.iterdir()] == ['f']
+
+
+def test_partial_names_are_fresh():
+  assert files.partial_name('a/b') != files.partial_name('a/b')
+  assert files.partial_name('a/b').parent == epath.Path('a')
+
+
+def test_buckets_are_not_local():
+  assert files.is_local('a/b') and not files.is_local('gs://a/b')
