@@ -114,6 +114,7 @@ def _batch(lengths: tuple[int, ...], vocab: int):
   batch = row(lengths[-1])
   batch['targets'] = rng.integers(1, vocab, batch['tokens'].shape, dtype=np.int32)
   batch['weights'] = np.ones(batch['tokens'].shape, np.float32)
+  batch['learnt'] = np.full(_ROWS.value, batch['tokens'].shape[1], np.int32)
   batch['dropped'] = np.zeros(_ROWS.value, np.int32)
   return batch | (row(lengths[0], 'encoder_') if len(lengths) == 2 else {})
 

@@ -94,20 +94,43 @@ class Config(Training):
     return asked or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
 
 
+# The fields of a next_item component that its prompt depends on.
+PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events', 'max_items')
+
+
 def next_item_component(config: Config) -> NextItem:
-  """The component whose prompt the search continues: the mixture's next_item component.
+  """Returns the component whose prompt the search continues.
+
+  It is the active next_item component with the largest final weight. In a run of stages only components of the
+  last stage count. Components with the same weight must have the same prompt.
 
   Raises:
-    ValueError: the mixture has none.
+    ValueError: there is no active next_item component, or the rule leaves different prompts.
   """
-  components = [c for c in config.mixture.values() if c.task == 'next_item']
+  mixture = config.mixture
+  if config.stages:
+    last = list(config.stages.values())[-1]
+    mixture = {name: mixture[name] for name in last.mixture or mixture}
+  candidates = {n: c for n, c in mixture.items() if isinstance(c, NextItem) and c.is_active}
   check(
-    bool(components),
-    'the mixture must hold a next_item component: its prompt is what recommendations continue',
-    sorted(config.mixture),
-    'mixture.<name>.task',
+    bool(candidates),
+    'the mixture (of the last stage) must hold a next_item component with a positive weight: the search '
+    'continues its prompt',
+    {name: c.weight for name, c in mixture.items()},
+    'mixture.<name>.weight',
   )
-  return components[0]
+  largest = max(c.final_weight for c in candidates.values())
+  first, *others = [name for name, c in candidates.items() if c.final_weight == largest]
+  for other in others:
+    a, b = candidates[first], candidates[other]
+    differing = [field for field in PROMPT_FIELDS if getattr(a, field) != getattr(b, field)]
+    if differing:
+      raise ValueError(
+        f'the search continues the prompt of the next_item component with the largest weight, which must be '
+        f'unique; mixture.{first} and mixture.{other} both have weight {largest:g} and differ in '
+        f'{", ".join(differing)}. Set --config.mixture.{first}.weight or --config.mixture.{other}.weight to more'
+      )
+  return candidates[first]
 
 
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:

@@ -15,7 +15,6 @@ from recjax.models.decoder import DecoderConfig
 from recjax.models.splash import BLOCKS
 from recjax.models.t5 import T5Config
 from recjax.sids.token_space import TokenSpace
-from recjax.training.loss import row_capacity
 from recjax.training.wide_softmax import block_rows
 
 
@@ -147,7 +146,7 @@ def train_step(
   if config.model.sid_softmax == 'full':
     tables = [space.text_rows, space.sid_rows]  # under one wide softmax
   else:
-    logits = 2 * shape.width * row_capacity(targets, space.num_levels) * space.sid_size
+    logits = 2 * shape.width * space.row_capacity(targets) * space.sid_size
     forward, products = forward + logits, products + 3 * logits * mesh['tensor']
     tables = [space.text_rows] if text_targets else []
   positions = (

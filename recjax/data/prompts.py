@@ -77,15 +77,12 @@ class Prompter:
         parts.append(('', self.text(part)))
     return tuple(parts)
 
-  def fill(
-    self, prompt: str, pieces: dict[str, np.ndarray], answer_follows: bool = True
-  ) -> tuple[np.ndarray, dict[str, int]]:
+  def fill(self, prompt: str, tokens: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
     """The inputs of an example.
 
     Args:
       prompt: a wording.
-      pieces: the token ids of its places.
-      answer_follows: whether the prompt ends here, so that what stands between it and the answer comes.
+      tokens: the token ids of its places.
 
     Returns:
       int32 token ids, and where each place begins in them.
@@ -93,10 +90,9 @@ class Prompter:
     arrays, starts, at = [self.before], {}, len(self.before)
     for place, ids in self._parts(prompt):
       if ids is None:
-        ids = pieces[place]
+        ids = tokens[place]
         starts[place] = at
       arrays.append(ids)
       at += len(ids)
-    if answer_follows:
-      arrays.append(self.between)
+    arrays.append(self.between)
     return np.concatenate(arrays), starts

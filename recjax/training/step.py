@@ -23,7 +23,7 @@ def make_train_step(
   """The pure step: (state, batch) -> (state, metrics).
 
   The batch `[B, T]` is cut into `grad_accumulation` micro-batches whose gradients are summed; the loss is
-  a sum divided by the weights of the whole batch, so the cut changes nothing but the dropout masks, whose
+  a weighted sum divided by the number of learnt targets of the whole batch, so the cut changes nothing but the dropout masks, whose
   keys fold (seed, step, micro-batch, layer). Frozen parameters leave as they came.
   """
   rate = optim.schedule(config.optim, config.num_train_steps)
@@ -40,7 +40,8 @@ def make_train_step(
   def train_step(state: TrainState, batch: dict[str, jax.Array]):
     # Threefry masks are a visible share of a small model's step; XLA's own generator is not.
     key = jax.random.fold_in(jax.random.key(config.seed, impl='rbg'), state.step)
-    total_weight = jnp.maximum(jnp.sum(batch['weights']), 1e-6)
+    # The number of learnt targets: a component's loss_weight scales its own loss alone.
+    num_targets = jnp.maximum(jnp.sum(batch['learnt']), 1).astype(jnp.float32)
     trained, frozen = optim.split(state.params, config.optim)
 
     def body(carry, inputs):
@@ -63,12 +64,12 @@ def make_train_step(
       (shape_nll, shape_sums) = jax.eval_shape(micro_sums, trained, frozen, first, key)
       zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shape_nll, shape_sums, trained))
       (nll, sums, gradients), _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
-    gradients = jax.tree.map(lambda g: g / total_weight, gradients)
+    gradients = jax.tree.map(lambda g: g / num_targets, gradients)
     updates, opt_state = tx.update(gradients, state.opt_state, trained)
     params = optim.join(optax.apply_updates(trained, updates), frozen)
     read = [batch[name] for name in ('segments', 'encoder_segments') if name in batch]
     metrics = {
-      'loss': nll / total_weight,
+      'loss': nll / num_targets,
       'learning_rate': rate(state.step),
       'grad_norm': optax.tree.norm(gradients),
       'tokens': sum(jnp.sum(segments > 0) for segments in read),

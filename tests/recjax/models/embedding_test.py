@@ -117,7 +117,8 @@ def test_a_training_step_gathers_no_batch(family):
   names = ('tokens', 'segments', 'positions', 'targets', 'encoder_tokens', 'encoder_segments')
   batch = {name: jax.ShapeDtypeStruct((B, T), jnp.int32, sharding=rows) for name in names}
   batch['weights'] = jax.ShapeDtypeStruct((B, T), jnp.float32, sharding=rows)
-  batch['dropped'] = jax.ShapeDtypeStruct((B,), jnp.int32, sharding=rows)
+  counts = jax.ShapeDtypeStruct((B,), jnp.int32, sharding=rows)
+  batch |= {'learnt': counts, 'dropped': counts}
   tx = optim.optimizer(config.optim, 10)
   step = make_train_step(config, state.graph(config.model, space), tx, text_targets=True)
   with jax.set_mesh(mesh):

@@ -155,6 +155,7 @@ def test_training_changes_adapters_and_named_groups_and_not_a_bit_else():
   }
   batch = {name: jnp.asarray(x, jnp.int32) for name, x in batch.items()}
   batch |= {'weights': jnp.ones(shape), 'dropped': jnp.zeros(4, jnp.int32)}
+  batch['learnt'] = jnp.full(4, shape[1], jnp.int32)
   step = jax.jit(make_train_step(config, state.graph(config.model, SPACE), tx, False))
   after, losses = before, []
   for _ in range(3):
@@ -181,6 +182,7 @@ def test_a_step_holds_no_second_copy_of_the_kernels():
   abstract = state.abstract_state(config.model, SPACE, tx, mesh)
   batch = {name: jnp.ones((1, 4), jnp.int32) for name in ('tokens', 'targets', 'segments')}
   batch |= {'positions': batch['tokens'], 'dropped': jnp.zeros(1, jnp.int32)}
+  batch['learnt'] = jnp.full(1, 4, jnp.int32)
   batch['weights'] = jnp.ones((1, 4))
   step = jax.jit(
     make_train_step(config, state.graph(config.model, SPACE), tx, False), donate_argnums=0

@@ -25,7 +25,7 @@ def lines_of_program(family: str, depth: int) -> int:
   rows = jax.ShapeDtypeStruct((8, 16), 'int32', sharding=mesh_lib.batch_sharding(mesh))
   names = ('tokens', 'segments', 'positions', 'targets', 'encoder_tokens', 'encoder_segments')
   batch = dict.fromkeys(names, rows) | {'weights': jax.ShapeDtypeStruct((8, 16), 'float32')}
-  batch['dropped'] = jax.ShapeDtypeStruct((8,), 'int32')
+  batch |= dict.fromkeys(('learnt', 'dropped'), jax.ShapeDtypeStruct((8,), 'int32'))
   step = make_train_step(config, state.graph(config.model, SPACE), tx, text_targets=True)
   with jax.set_mesh(mesh):
     lowered = jax.jit(step).lower(state.abstract_state(config.model, SPACE, tx, mesh), batch)
