@@ -12,7 +12,7 @@ from recjax.data.packing import Plan, pack
 from recjax.data.plan import make_plan
 from recjax.runtime.files import digest
 from recjax.schema.checks import check
-from recjax.schema.run import Loader, Mixing, Packing
+from recjax.schema.stream import Loader, Mixing, Packing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from recjax.data.tasks import Component
 from recjax.data.tasks.base import Draw, Example
 from recjax.runtime.files import digest
 from recjax.schema.checks import check
-from recjax.schema.run import Mixing
+from recjax.schema.stream import Mixing
 
 # Proportions are integers with this sum. They are exact over every block of this many examples.
 BLOCK = 10_000

@@ -8,7 +8,7 @@ from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan, first_fit_decreasing
 from recjax.data.tasks.base import Example
 from recjax.schema.checks import check
-from recjax.schema.run import Packing
+from recjax.schema.stream import Packing
 from recjax.sids.token_space import TokenSpace
 
 SAMPLE_GROUPS = 64  # sampled groups that decide W
