@@ -14,7 +14,7 @@ import pytest
 from data_prep import prepare
 from recjax import config as config_lib
 from recjax import train
-from recjax.data import dataset, loader, packing
+from recjax.data import dataset, loader, plan
 from recjax.schema.stream import Packing
 from recjax.sids.quantizers.saved import Quantizer
 from tests.folders import ROOT, contents
@@ -156,8 +156,8 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
   for folder in ('out', 'swapped'):
     data = dataset.Dataset.load(tmp_path / folder)
     mix = train.make_mixture(config, data)
-    plan = packing.make_plan(mix, Packing(row_length=128, rows=4))
-    stream = loader.Stream(mix, plan, groups=2)
+    sizes = plan.make_plan(mix, Packing(row_length=128, rows=4))
+    stream = loader.Stream(mix, sizes, groups=2)
     rows = stream.host_batch(0, 0, 1)
     streams.append(
       (loader.fingerprint(stream, config.mixing), {k: v.tobytes() for k, v in rows.items()})
