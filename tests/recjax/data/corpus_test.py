@@ -18,7 +18,7 @@ def test_items_are_shown_as_their_parts(decoder_corpus, show):
     sid = corpus.sid_tokens_IL[item].tolist()
     title = [*dataset.titles[item][:3].tolist(), dataset.vocabulary.special_id('<separator>')]
     expected.append({'sid': sid, 'title': title, 'both': sid + title}[show])
-  assert tokens.tolist() == sum(expected, [])
+  assert tokens.tolist() == [token for row in expected for token in row]
   assert lengths == tuple(map(len, expected))
 
 

@@ -163,6 +163,6 @@ def test_the_limit_of_a_level_moves_no_whole_items():
       (PART, Example(np.array([1], np.int32), SPACE.tokens(rng.integers(0, 8, (n, 3))).ravel()))
       for n in rng.integers(1, 7, 12)
     ]
-    arrays, free = pack(group, Plan(12, 8, 20, space=SPACE)), pack(group, Plan(12, 8, 20))
+    arrays, free = pack(group, Plan(12, 12, 20, space=SPACE)), pack(group, Plan(12, 12, 20))
     for name in arrays:
       np.testing.assert_array_equal(arrays[name], free[name])

@@ -86,5 +86,5 @@ def test_fields_are_checked():
     Mim(mask_share=1.0)
   with pytest.raises(ValueError, match=r'span_length must be at least 1; got 0\.5'):
     Mlm(span_length=0.5)
-  with pytest.raises(ValueError, match="show must be 'title'; got 'sid'"):
+  with pytest.raises(ValueError, match="show must be one of title; got 'sid'"):
     Mlm(show='sid')
