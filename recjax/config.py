@@ -117,7 +117,7 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   Raises:
     ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
   """
-  return convert(Config, config.to_dict(), choose_task)
+  return convert(Config, config.to_dict(), choose)
 
 
 def from_dict(fields: Mapping[str, Any]) -> Config:
@@ -126,7 +126,7 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
   Raises:
     ValueError: as `from_config_dict`.
   """
-  return convert(Config, upgraded(fields), choose_task)
+  return convert(Config, upgraded(fields), choose)
 
 
 def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,12 +134,12 @@ def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
   return dict(fields)
 
 
-def choose_task(kind: type, values: Mapping[str, Any], path: str) -> type:
-  """Chooses the section of a mixture component by its task."""
+def choose(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
+  """Chooses the type of a section: a component of the mixture is the section of its task."""
   if kind is not Component:
-    return kind
+    return kind, values
   check_choice(values.get('task'), tuple(TASKS), f'{path}.task')
-  return TASKS[values['task']]
+  return TASKS[values['task']], values
 
 
 def defaults(source: str, name: str) -> ml_collections.ConfigDict:
