@@ -1,7 +1,6 @@
 """Runs that begin with a checkpoint's folder and end in an export: what moved, and what did not by a bit."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -78,35 +77,6 @@ def two_stages(source, data):
   return config
 
 
-def frozen_base(source, data):
-  """One stage of SID rows; the groups of the run itself freeze every parameter."""
-  config = tiny(source, data)
-  config.optim.groups = ordered(everything=group('', frozen=True))
-  config.stages = ordered(sid_rows=stage(2, groups=ordered(sid=group('tables/sid'))))
-  return config
-
-
-ALL_MODES = """
-import json, sys
-from etils import epath
-from recjax import config as config_lib, main
-from recjax.workdir.request import Request
-from tests.recjax import pretrained_runs_test
-
-source, folder = sys.argv[1:]
-folder = epath.Path(folder)
-config = config_lib.from_config_dict(pretrained_runs_test.frozen_base(source, folder / 'data'))
-(folder / 'histories.jsonl').write_text('{"history": []}')
-for mode, out in (('train', ''), ('evaluate', ''), ('recommend', 'ranked.jsonl'), ('export', 'out')):
-  request = Request(
-    config=config, mode=mode, workdir=folder / 'run', k=5,
-    histories=str(folder / 'histories.jsonl'), out=str(folder / out),
-  )
-  request.check()
-  main.run(request)
-"""
-
-
 def newest_params(folder, config, space):
   """What the newest checkpoint of a workdir holds, by path."""
   mesh = mesh_lib.make_mesh(config.mesh)
@@ -163,17 +133,6 @@ def test_after_a_stage_of_sid_rows_nothing_else_moved_by_a_bit(tmp_path, kind):
     assert len(new) == space.size
     np.testing.assert_array_equal(new[:known], old)
     assert np.abs(new[known : known + sids] - old.mean(axis=0, keepdims=True)).max() > 1e-4
-
-
-def test_a_run_whose_own_groups_freeze_everything_serves_every_mode(tmp_path):
-  source = checkpoint(tmp_path, 'gemma3')
-  env = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
-  command = [sys.executable, '-c', ALL_MODES, str(source), str(tmp_path)]
-  done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-  assert done.returncode == 0, done.stderr[-3000:]
-  assert (tmp_path / 'run/evaluation.json').exists()
-  assert (tmp_path / 'out/model.safetensors').exists()
-  assert len(json.loads((tmp_path / 'ranked.jsonl').read_text())['recommendations']) == 5
 
 
 def main(*arguments):
