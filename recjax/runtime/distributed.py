@@ -24,7 +24,7 @@ from typing import Any
 import jax
 from jax._src import distributed as jax_distributed  # its client has no public name
 
-from recjax.runtime import watchdog
+from recjax.runtime import files, watchdog
 from recjax.schema.run import Hosts
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ def check_same(topic: str, values: dict[str, Any]) -> None:
   Raises:
     ValueError: a process differs from process 0; the message names the keys and both values.
   """
-  texts = exchange(topic, json.dumps(_flat(values, ''), sort_keys=True))
+  texts = exchange(topic, json.dumps(files.flat(values), sort_keys=True))
   for process, text in enumerate(texts):
     if text != texts[0]:
       here, there = json.loads(text), json.loads(texts[0])
@@ -266,11 +266,3 @@ def check_same(topic: str, values: dict[str, Any]) -> None:
         f'all processes must have the same {topic}; process {process} differs from process 0 in '
         f'{", ".join(f"{k} ({here.get(k)!r}, there {there.get(k)!r})" for k in different)}'
       )
-
-
-def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-  flat = {}
-  for name, value in values.items():
-    is_section = isinstance(value, dict)
-    flat |= _flat(value, f'{prefix}{name}.') if is_section else {prefix + name: value}
-  return flat
