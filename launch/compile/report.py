@@ -167,7 +167,7 @@ def estimates(
   for stage, stage_config, _ in stages_lib.plan(config, epath.Path()):
     made = programs.Programs(stage_config, sizes, mesh)
     closed = functools.partial(
-      flops.train_step, stage_config, sizes.space, made.text_targets, mesh=mesh.shape
+      flops.compiled_step, stage_config, sizes.space, made.text_targets, mesh=mesh.shape
     )
     tokens = config.batch_size * config.packing.row_length
     name = f'training step of stage {stage}' if stage else 'training step'
