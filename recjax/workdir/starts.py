@@ -19,8 +19,7 @@ from typing import Any
 from etils import epath
 
 from recjax.config import Config
-from recjax.runtime.files import write_whole
-from recjax.schema.fields import flat
+from recjax.runtime.files import flat, write_whole
 from recjax.workdir import identity
 
 FILE = 'starts.jsonl'
