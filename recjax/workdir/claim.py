@@ -15,8 +15,8 @@ _GLOB = '*?[\\'
 
 
 def check_path(workdir: epath.Path) -> None:
-  """Raises a ValueError where Orbax would take the path of a workdir for a glob pattern."""
-  path = os.path.abspath(workdir) if is_local(workdir) else os.fspath(workdir)
+  """Raises a ValueError if Orbax would take the path of a workdir for a glob pattern."""
+  path = os.fspath(workdir.absolute() if is_local(workdir) else workdir)
   found = [character for character in _GLOB if character in path]
   if found:
     raise ValueError(
