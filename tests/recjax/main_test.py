@@ -1,4 +1,4 @@
-"""The command line, as real processes: kills, several hosts, recommendations, and what is refused."""
+"""The command line, as real processes: kills, several hosts, recommendations, and refusals."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from recjax.runtime import lock
 from recjax.workdir.metrics_file import read_metrics
 from tests import saved
 from tests.folders import ROOT
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def finished(folder):
-  """A workdir of a whole run, from nothing to the report."""
+  """The workdir of a whole run, with its report."""
   checked(*flags(folder), f'--workdir={folder / "finished"}')
   return folder / 'finished'
 
@@ -66,7 +67,7 @@ def flags(folder, steps=STEPS):
 
 
 def kill_at_random(folder, workdir, seed):
-  """Starts the run and kills it at a random moment after its first step; whether it was still running."""
+  """Kills a run at a random moment after its first step; returns whether it was still running."""
   generator = random.Random(seed)
   metrics = workdir / 'metrics.jsonl'
   seen = len(metrics.read_text().splitlines()) if metrics.exists() else 0
@@ -122,7 +123,7 @@ def test_two_processes_make_the_run_of_one(folder, finished):
   checked(*flags(folder, steps=40), f'--workdir={workdir}', launcher=launcher)
   one, two = read_metrics(finished)[:40], read_metrics(workdir)
   assert [row['step'] for row in two] == list(range(1, 41))
-  # Dropout masks depend on the devices; the first step's stream does not.
+  # Dropout masks depend on the devices; the stream does not.
   assert [row['examples_seen'] for row in one] == [row['examples_seen'] for row in two]
   assert [row['tokens'] for row in one] == [row['tokens'] for row in two]
   reports = [json.loads((w / 'report.json').read_text()) for w in (finished, workdir)]
@@ -151,6 +152,17 @@ def test_histories_become_ranked_items(folder, finished):
   assert code == 1
   assert "bad.jsonl:1: every item must be in the catalogue; 'nobody' is not" in output
   assert 'Traceback' not in output
+
+
+def test_a_workdir_in_use_is_refused_to_training_but_not_to_readers(folder, finished):
+  with lock.hold(finished, 'training', wait=False, field='--workdir'):
+    for launcher in ((), ('-n', '2', '--devices_per_process=4')):
+      code, output = run(*flags(folder), f'--workdir={finished}', launcher=launcher)
+      assert code == 1, output[-3000:]
+      message = f'{finished} must be used by one process at a time; process {os.getpid()} on '
+      assert message in output
+      assert 'Traceback' not in output
+    checked(*flags(folder), f'--workdir={finished}', '--mode=report')
 
 
 @pytest.mark.parametrize(
