@@ -15,7 +15,7 @@ import ml_collections
 from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
 from recjax.schema.checks import check, check_choice
-from recjax.schema.data import Data, Keywords, Relations, Sids
+from recjax.schema.data import SOURCES, Data, Keywords, Relations, Sids, data_section
 from recjax.schema.optim import Group, Stage
 from recjax.schema.run import (
   Checkpoint,
@@ -151,6 +151,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
       check_choice(value.get('task'), tuple(TASKS), f'{path}.task')
       with TASKS[value['task']].called(path):
         return _convert(TASKS[value['task']], value, path + '.')
+    if hint is Data:
+      hint, value = data_section(value)
     return _convert(hint, value, path + '.')
   if typing.get_origin(hint) is dict:  # named sub-configs
     check(isinstance(value, dict), f'{path} must be a section of named fields', value, path)
@@ -174,7 +176,7 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
   Optional fields are placeholders, so that the command line can set them.
   """
   config = _defaults(Config)
-  config.data = _defaults(Data)
+  config.data = _defaults(SOURCES.get(source, Data))
   config.data.source, config.data.name = source, name
   config.mixture = ml_collections.ConfigDict({'next_item': component('next_item')})
   return config

@@ -1,6 +1,8 @@
 """The config sections of the data: the log, semantic IDs, relations between items, keywords."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 from recjax.schema.checks import check, check_choice, check_positive
 
@@ -22,19 +24,11 @@ class Data:
   max_history: int = 0  # global_time, source: held-out histories keep so many items; 0: all
   catalogue: str = 'interacted'  # interacted | all: also items of the table that nobody chose
   duplicates: str = 'refuse'  # refuse | drop rows equal in user, item and time
-  user_column: str = 'user'  # the names of a table's columns
-  item_column: str = 'item'
-  time_column: str = 'time'
-  rating_column: str = 'rating'  # read where the table has it
-  event_column: str = 'event'  # read where the table has it
   item_text: str = 'original'  # what the report says of the item texts: 'original' or 'generated'
   prompt_format: str = 'auto'  # chat where the checkpoint has a template | chat | plain
   sentencepiece: str | None = None  # a SentencePiece model; None: train one on the item texts
   text_pieces: int = 4096  # the size of a trained SentencePiece model
   max_text_tokens: int = 128  # an item's text is cut here
-  synthetic_users: int = 10_000  # the synthetic world alone
-  synthetic_items: int = 2_000
-  synthetic_seed: int = 0
 
   def __post_init__(self):
     for name in ('k_core', 'max_history'):
@@ -58,9 +52,32 @@ class Data:
       shares,
       'data.split_shares',
     )
-    check_positive(
-      self, 'data.', 'text_pieces', 'max_text_tokens', 'synthetic_users', 'synthetic_items'
-    )
+    check_positive(self, 'data.', 'text_pieces', 'max_text_tokens')
+
+
+# Source → its data section: `Data` with the source's options. `data_prep.sources` registers them.
+SOURCES: dict[str, type[Data]] = {}
+
+
+def data_section(fields: Mapping[str, Any]) -> tuple[type[Data], dict[str, Any]]:
+  """Returns the class of a data section and its fields, without the options of other sources.
+
+  A config.json of an earlier version holds the options of all sources. A process that has not imported
+  `data_prep.sources` reads no log: it drops every option.
+
+  Raises:
+    ValueError: the source is unknown.
+  """
+  if not SOURCES:
+    known = {field.name for field in dataclasses.fields(Data)}
+    return Data, {name: value for name, value in fields.items() if name in known}
+  check_choice(fields.get('source'), tuple(SOURCES), 'data.source')
+  kind = SOURCES[fields['source']]
+  mine = {field.name for field in dataclasses.fields(kind)}
+  options = {field.name for other in SOURCES.values() for field in dataclasses.fields(other)}
+  return kind, {
+    name: value for name, value in fields.items() if name in mine or name not in options
+  }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,69 @@
+"""Numbers as catalogues spell them: prices with currencies, thousands separators and decimal commas."""
+
+import decimal
+import math
+import re
+from typing import Any
+
+_LARGEST = 1e15
+_NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', re.IGNORECASE)
+_CURRENCY = r'(?:[A-Z]{0,3}\s?[$€£¥₹₩₽฿]|[A-Z]{3}\b|Rs\.?|R\$|kr\.?|zł)'
+# An amount, perhaps with a currency before or behind it; of a range, the lower end.
+_AMOUNT = re.compile(
+  rf'(?:from\s+)?{_CURRENCY}?\s*(\d[\d.,\' \u00a0\u202f]*?)\s*{_CURRENCY}?(?:\s*[-–—]\s*\S.*)?',
+  re.IGNORECASE,
+)
+_GROUPS = re.compile(r"\d{1,3}([.,' ])\d{3}(?:\1\d{3})*")
+
+
+def number(value: Any) -> float:
+  """Returns a number of any type, such as a decimal, as int or float.
+
+  Raises:
+    ValueError: it is not a finite number below 1e15.
+  """
+  if isinstance(value, decimal.Decimal):
+    value = float(value)
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not is_number or not abs(value) < _LARGEST:
+    raise ValueError('a number')
+  return value
+
+
+def price(value: Any) -> float:
+  """Returns a price: a number, or the amount in a text; of a range, its lower end.
+
+  Texts are read as '12.99', '$1,299.00', '12,99 €', '1.299,00', 'from 3.99' and '$5.99 - $12.99'.
+  A comma before three digits separates thousands; before one or two digits it is a decimal comma.
+
+  Raises:
+    ValueError: it is neither, such as '—', 'NaN', 'call us' or a scrap of a web page.
+  """
+  if not isinstance(value, str):
+    return number(value)
+  text = value.strip()
+  if len(text) > 100:
+    raise ValueError('a price')
+  if _NUMBER.fullmatch(text):
+    return number(float(text))
+  amount = _AMOUNT.fullmatch(text)
+  return number(_amount(amount[1].strip()) if amount else math.nan)
+
+
+def _amount(digits: str) -> float:
+  """Returns an amount with separators as a number; NaN if they cannot be understood."""
+  digits = re.sub('[\u00a0\u202f]', ' ', digits).rstrip('.,')
+  marks = [mark for mark in digits if mark in '.,']
+  point = ''
+  if '.' in marks and ',' in marks:  # the last one is the decimal point
+    point = marks[-1]
+  elif marks and marks.count(marks[0]) == 1:
+    behind = len(digits) - digits.index(marks[0]) - 1
+    point = marks[0] if marks[0] == '.' or behind in (1, 2) else ''
+  whole, _, fraction = digits.rpartition(point) if point else (digits, '', '')
+  if not whole.isdigit() and not _GROUPS.fullmatch(whole):
+    return math.nan
+  if fraction and not fraction.isdigit():
+    return math.nan
+  whole = re.sub("[.,' ]", '', whole)
+  return float(f'{whole}.{fraction or 0}')
