@@ -21,7 +21,8 @@ from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.dataset import SPLITS
 from recjax.data.sequences import Sequences
-from recjax.schema.data import Data, Sids
+from recjax.schema.data import Data
+from recjax.schema.sids import Sids
 
 
 def raw_dir(config: config_lib.Config) -> epath.Path:

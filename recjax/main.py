@@ -11,6 +11,7 @@ import jax
 from ml_collections import config_flags
 from tqdm import tqdm
 
+import data_prep.sources  # noqa: F401  registers the options of every source, for the flags
 from recjax import config as config_lib
 from recjax import models
 from recjax.data import vocabulary

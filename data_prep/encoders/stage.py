@@ -15,7 +15,7 @@ from data_prep.encoders import tfidf, vectors_file
 from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
-from recjax.schema.data import Sids
+from recjax.schema.sids import Sids
 from recjax.sharding import mesh as mesh_lib
 
 log = logging.getLogger(__name__)

@@ -79,6 +79,8 @@ def _statistics(
   # What only some logs can have is told where it is there.
   if log.duplicates:
     statistics['duplicates_dropped'] = log.duplicates
+  if log.unreadable_ratings:
+    statistics['unreadable_ratings'] = log.unreadable_ratings
   if any(log.below_k_core):
     of = ('users', 'items', 'interactions')
     statistics |= {f'{name}_below_k_core': n for name, n in zip(of, log.below_k_core, strict=True)}

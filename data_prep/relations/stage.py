@@ -19,7 +19,7 @@ from data_prep.relations.neighbours import Neighbours
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check
-from recjax.schema.data import Relations
+from recjax.schema.items import Relations
 
 HOP_DECAY = 0.5  # what a hop more is worth
 _ENTRIES_AT_ONCE = 1 << 24  # of the strengths of more hops

@@ -13,7 +13,7 @@ from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
-from recjax.schema.data import Sids
+from recjax.schema.sids import Sids
 from recjax.sids import published, quality
 from recjax.sids.quantizers import collisions, residual_kmeans, rqvae, sinkhorn
 from recjax.sids.quantizers.saved import Quantizer

@@ -66,7 +66,25 @@ class Source(Data, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tabular(Source):
+class Named(Source):
+  """A source with options `<name>_column`; a name's own default stands for the usual column."""
+
+  def usual_columns(self) -> Mapping[str, str]:
+    """Returns the columns of the published files: name → column, where the two differ."""
+    return {}
+
+  def column(self, name: str) -> str:
+    """Returns the column of the interactions that holds 'user', 'item', 'time' and so on."""
+    given = getattr(self, f'{name}_column')
+    return given if self.is_named(name) else self.usual_columns().get(name, name)
+
+  def is_named(self, name: str) -> bool:
+    """Whether the config names this column itself; then it must be there."""
+    return getattr(self, f'{name}_column') not in (name, None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tabular(Named):
   """A source whose files name their columns or fields: every name can be changed."""
 
   user_column: str = setting('user', 'Column of the user id.')
@@ -90,21 +108,6 @@ class Tabular(Source):
     None, "Separator of cells in text files: one character, or 'tab'. None: found in the header."
   )
 
-  def usual_columns(self) -> Mapping[str, str]:
-    """Returns the names in the source's published files, by 'user', 'item', 'time', 'rating', 'event'."""
-    return {}
-
-  def column(self, name: str) -> str:
-    """Returns the column of the interactions that holds 'user', 'item', 'time', 'rating' or 'event'."""
-    return getattr(self, f'{name}_column') if self.is_named(name) else self._usual(name)
-
-  def is_named(self, name: str) -> bool:
-    """Whether the config names this column itself; then it must be there."""
-    return getattr(self, f'{name}_column') != name
-
-  def _usual(self, name: str) -> str:
-    return self.usual_columns().get(name, name)
-
   def item_columns(self) -> dict[str, tuple[str, str]]:
     """Returns the columns of the item table that the config names: field of a record → (column, config field)."""
     fields = {'categories': 'category_column'} | {
@@ -124,5 +127,7 @@ class Tabular(Source):
     for field in dataclasses.fields(Tabular):
       if field.name.endswith('_column'):
         value = getattr(self, field.name)
-        must = f'data.{field.name} must be {field.default!r} for {layout}, whose files name no columns'
+        must = (
+          f'data.{field.name} must be {field.default!r} for {layout}, whose files name no columns'
+        )
         check(value == field.default, must, value, f'data.{field.name}')

@@ -147,7 +147,9 @@ def texts(rows: Rows, column: str) -> list[Any]:
     found = values.to_pylist()
   except (UnicodeDecodeError, ValueError, OverflowError):  # one value spoils the column
     found = [_object(value) for value in values]
-  return [value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in found]
+  return [
+    value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in found
+  ]
 
 
 def _object(value: pa.Scalar) -> Any:

@@ -113,7 +113,9 @@ def _inside(folder: epath.Path) -> list[epath.Path]:
       f'{folder} must be plain Parquet; it is a Delta table, whose files include deleted rows. Export it first'
     )
   if '_temporary' in names:
-    raise ValueError(f'{folder} must be complete; it holds _temporary, the output of an unfinished job')
+    raise ValueError(
+      f'{folder} must be complete; it holds _temporary, the output of an unfinished job'
+    )
   return list(_walk(folder))
 
 

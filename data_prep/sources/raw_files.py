@@ -161,7 +161,9 @@ def lines(path: epath.Path) -> Iterator[tuple[int, bytes]]:
 
 def _broken(path: epath.Path, where: str, error: Exception) -> ValueError:
   kind = 'gzip' if path.suffix == '.gz' else 'zstd'
-  return ValueError(f'{where}: the {kind} file must be whole; {error}. Remove it and fetch it again')
+  return ValueError(
+    f'{where}: the {kind} file must be whole; {error}. Remove it and fetch it again'
+  )
 
 
 def text_lines(path: epath.Path) -> list[str]:

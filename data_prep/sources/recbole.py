@@ -24,7 +24,7 @@ from typing import Any
 from etils import epath
 
 from data_prep.log import interactions
-from data_prep.sources import base, delimited, prices, raw_files, records, tables
+from data_prep.sources import base, delimited, raw_files, records, tables
 from data_prep.sources.rows import Rows
 
 _TYPES = ('token', 'token_seq', 'float', 'float_seq')
@@ -87,7 +87,7 @@ class RecBole(base.Tabular):
     rows = delimited.read(path, present.values(), mark, quoted=False, loose=loose)
     return Rows(path, {name: rows.columns[field] for name, field in present.items()}, rows.place)
 
-  def _catalogue(self, path: epath.Path) -> tables.Catalogue:
+  def _catalogue(self, path: epath.Path) -> dict[str, dict[str, Any]]:
     item, option = self.item_id(self.column('item'))
     given = self.item_columns()
     required = {item: option} | dict(given.values())
@@ -95,8 +95,9 @@ class RecBole(base.Tabular):
     rows = self._read(path, dict.fromkeys((*required, *usual)), required, strict=(item,))
     fields = {}
     for field, kinds in _FIELDS.items():
-      names = given[field][:1] if field in given else [n for n in kinds if n in rows.columns][:1]
-      fields |= {field: (name, kinds.get(name, next(iter(kinds.values())))) for name in names}
+      present = [name for name in kinds if name in rows.columns]
+      if name := given[field][0] if field in given else next(iter(present), None):
+        fields[field] = (name, kinds.get(name, next(iter(kinds.values()))))
     return tables.catalogue(rows, item, fields)
 
 
@@ -104,19 +105,19 @@ def _parts(value: str) -> list[str]:
   return [part.strip(' \'"[]') for part in value.split(',' if ',' in value else ' ')]
 
 
-def _path(value: str) -> list[list[str]] | None:
-  return records.paths(_parts(value))
+def _path(value: str) -> list[list[str]]:
+  return [[part for part in _parts(value) if part]]
 
 
-def _tags(value: str) -> list[list[str]] | None:
+def _tags(value: str) -> list[list[str]]:
   return records.tags(_parts(value))
 
 
 # A record's field → the columns that may hold it and their kinds; the first existing column counts.
 _FIELDS: dict[str, dict[str, records.Kind]] = {
-  'title': dict.fromkeys(('title', 'movie_title', 'name'), records.text),
-  'brand': {'brand': records.text},
-  'description': {'description': records.text},
+  'title': dict.fromkeys(('title', 'movie_title', 'name'), records.as_it_is),
+  'brand': {'brand': records.as_it_is},
+  'description': {'description': records.as_it_is},
   'categories': {
     'categories': _path,
     'category': _path,
@@ -124,5 +125,5 @@ _FIELDS: dict[str, dict[str, records.Kind]] = {
     'genre': _tags,
     'genres': _tags,
   },
-  'price': {'price': prices.price},
+  'price': {'price': records.as_it_is},
 }

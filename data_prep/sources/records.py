@@ -1,29 +1,24 @@
-"""Fields of raw rows: strict ids, times and ratings; descriptive fields of items, read as far as possible.
+"""Fields of raw rows: strict ids and times; descriptive fields of items as they are.
 
-A check raises a ValueError without a place; the caller puts file and line before it. A descriptive value that
-cannot be read is dropped and counted: it ends no run. Texts are tidied later, by `data_prep.log.item_text`.
+A check raises a ValueError without a place; the caller puts file and line before it. A descriptive field ends no
+run: sources only split it into its parts, and `data_prep.log.item_text` reads, tidies or drops it.
 """
 
 import ast
-import collections
 from collections.abc import Callable, Iterable, Mapping
-import decimal
+import math
 import re
 from typing import Any
 
 import numpy as np
-
-from data_prep.sources import prices
 
 MAX_ID = 256  # characters; arrays of ids are as wide as the longest id
 MAX_LITERAL = 1_000_000  # characters of a Python list in a text field
 _INT64 = np.iinfo(np.int64)
 # Control characters and lone surrogates: JSON can spell them, files and terminals cannot.
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
-_MARKUP = re.compile('</?[a-z]', re.IGNORECASE)
 
-# A raw value → the record's value, or None if it says nothing; ValueError if it cannot be read.
-Kind = Callable[[Any], Any]
+Kind = Callable[[Any], Any]  # a raw value of any type → the value of a record, read or not
 
 
 def short(value: Any) -> str:
@@ -60,108 +55,61 @@ def integer(value: Any, name: str, unit: str) -> int:
   return value
 
 
-class Reader:
-  """Reads the descriptive fields of items, and counts the values that cannot be read.
+def rating(value: Any) -> float:
+  """Returns a number that float32 can hold; NaN for anything else, also for a missing rating."""
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  return float(value) if is_number and abs(value) < 1e38 else math.nan
 
-  Attributes:
-    unreadable: field of a record → number of dropped values.
+
+def record(row: Mapping[str, Any], fields: Mapping[str, tuple[str, Kind]]) -> dict[str, Any]:
+  """Returns the record of an item, as `RawLog.item_records` holds it.
+
+  Args:
+    row: the raw row; null, '' and [] count as absent.
+    fields: field of a record → its name in the row, and its kind.
   """
-
-  def __init__(self, fields: Mapping[str, tuple[str, Kind]]):
-    """Takes the record's field → its name in the raw row, and its kind."""
-    self._fields = fields
-    self.unreadable: collections.Counter[str] = collections.Counter()
-
-  def record(self, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the record of an item, as `RawLog.item_records` holds it.
-
-    Null, '' and [] count as absent.
-    """
-    result = {}
-    for field, (name, kind) in self._fields.items():
-      value = row.get(name)
-      if value is None or value == '' or value == []:
-        continue
-      try:
-        value = kind(value)
-      except ValueError:
-        self.unreadable[field] += 1
-        continue
-      if value is not None:
-        result[field] = value
-    return result
-
-  def catalogue(
-    self, rows: Iterable[tuple[Any, Mapping[str, Any]]], place: Callable[[int], str]
-  ) -> dict[str, dict[str, Any]]:
-    """Returns the records of a table that lists every item once.
-
-    Args:
-      rows: id and raw row of each item.
-      place: row number from 0 → file and line, for a message.
-
-    Raises:
-      ValueError: an id is invalid or occurs twice.
-    """
-    result = {}
-    for number, (item, row) in enumerate(rows):
-      try:
-        if identifier(item, "an item's id") in result:
-          raise ValueError(f'an item must be listed once; {item!r} is here again')
-      except ValueError as error:
-        raise ValueError(f'{place(number)}: {error}') from None
-      result[item] = self.record(row)
-    return result
+  values = {field: (row.get(name), kind) for field, (name, kind) in fields.items()}
+  return {
+    field: kind(value)
+    for field, (value, kind) in values.items()
+    if value is not None and value != '' and value != []
+  }
 
 
-def text(value: Any) -> str | None:
-  """Returns a text, such as a title; a number is spelled out and a list of texts is joined."""
-  if isinstance(value, list):
-    parts = [part for part in map(_scalar, value) if part]
-    return ' '.join(parts) or None
-  return _scalar(value)
+def catalogue(
+  rows: Iterable[tuple[Any, Mapping[str, Any]]],
+  fields: Mapping[str, tuple[str, Kind]],
+  place: Callable[[int], str],
+) -> dict[str, dict[str, Any]]:
+  """Returns the records of a table that lists every item once.
 
-
-def _scalar(value: Any) -> str | None:
-  """Returns one text; None if it says nothing.
+  Args:
+    rows: id and raw row of each item.
+    fields: as of `record`.
+    place: row number from 0 → file and line, for a message.
 
   Raises:
-    ValueError: the value is neither text nor a number.
+    ValueError: an id is invalid or occurs twice.
   """
-  if value is None:
-    return None
-  if isinstance(value, str):
-    return value
-  if isinstance(value, bytes):
-    return value.decode('utf-8', 'replace')
-  if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
-    raise ValueError('a text')
-  number = prices.number(value)
-  return str(int(number)) if number == int(number) else str(value)
+  result = {}
+  for number, (item, row) in enumerate(rows):
+    try:
+      if identifier(item, "an item's id") in result:
+        raise ValueError(f'an item must be listed once; {item!r} is here again')
+    except ValueError as error:
+      raise ValueError(f'{place(number)}: {error}') from None
+    result[item] = record(row, fields)
+  return result
 
 
-def paths(value: Any) -> list[list[str]] | None:
-  """Returns a list of paths of categories. A list of texts is one path.
-
-  A path ends before its first part with markup: the crawls of 2018 hold scraps of the page behind it.
-  """
-  if isinstance(value, str):
-    value = [value]
-  if not isinstance(value, list):
-    raise ValueError('a list of texts, or a list of such lists')
-  lists = value if any(isinstance(part, list) for part in value) else [value]
-  found = []
-  for path in lists:
-    parts = [_scalar(part) or '' for part in (path if isinstance(path, list) else [path])]
-    end = next((n for n, part in enumerate(parts) if _MARKUP.search(part)), len(parts))
-    if parts := [part for part in parts[:end] if part.strip()]:
-      found.append(parts)
-  return found or None
+def as_it_is(value: Any) -> Any:
+  """The kind of a field that needs no change before it is tidied."""
+  return value
 
 
-def tags(value: list[str]) -> list[list[str]] | None:
+def tags(value: list[str]) -> list[list[str]]:
   """Returns unordered labels, such as genres: each is a path of its own."""
-  return [[tag] for tag in value if tag.strip()] or None
+  return [[tag] for tag in value if tag.strip()]
 
 
 def literal_list(value: str) -> list[Any]:

@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 from etils import epath
 
 from data_prep.log import interactions
-from data_prep.sources import base, parts, prices, raw_files, records, tables
+from data_prep.sources import base, parts, raw_files, records, tables
 from recjax.schema.checks import check, setting
 
 _LOG = ('user', 'item', 'time', 'rating', 'event')
@@ -39,7 +39,8 @@ class Table(base.Tabular):
   """A table of interactions and a table of items."""
 
   interactions_files: str | None = setting(
-    None, "File, folder or glob of the interactions, in raw_dir. None: 'interactions' with any ending."
+    None,
+    "File, folder or glob of the interactions, in raw_dir. None: 'interactions' with any ending.",
   )
   items_files: str | None = setting(
     None, "File, folder or glob of the item table, in raw_dir. None: 'items' with any ending."
@@ -97,7 +98,7 @@ class Table(base.Tabular):
     files = self._files(raw_dir, 'items')
     return tables.raw_log(self, rows, self._catalogue(files), files[0])
 
-  def _catalogue(self, files: list[epath.Path]) -> tables.Catalogue:
+  def _catalogue(self, files: list[epath.Path]) -> dict[str, dict[str, Any]]:
     item, option = self.item_id(self.item_column)
     given = self.item_columns()
     fields = {name: (given.get(name, (name,))[0], kind) for name, kind in _KINDS.items()}
@@ -107,19 +108,19 @@ class Table(base.Tabular):
     return tables.catalogue(rows, item, fields)
 
 
-def _categories(value: Any) -> list[list[str]] | None:
+def _categories(value: Any) -> Any:
   if not isinstance(value, str):
-    return records.paths(value)
+    return value
   if value.startswith('[') and value.endswith(']'):
     with contextlib.suppress(ValueError):  # a plain text may begin so
-      return records.paths(records.literal_list(value))
-  return records.paths([[part.strip() for part in path.split(' > ')] for path in value.split(' | ')])
+      return records.literal_list(value)
+  return [[part.strip() for part in path.split(' > ')] for path in value.split(' | ')]
 
 
 _KINDS: dict[str, records.Kind] = {
-  'title': records.text,
-  'brand': records.text,
-  'description': records.text,
+  'title': records.as_it_is,
+  'brand': records.as_it_is,
+  'description': records.as_it_is,
   'categories': _categories,
-  'price': prices.price,
+  'price': records.as_it_is,
 }

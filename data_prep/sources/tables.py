@@ -1,7 +1,6 @@
 """Tables, delimited or Parquet, in one file or several parts, as a raw log and its catalogue."""
 
 from collections.abc import Collection, Mapping, Sequence
-import dataclasses
 from typing import Any
 
 from etils import epath
@@ -58,23 +57,10 @@ def _part(
   return delimited.read(path, present, mark, loose=[name for name in present if name in loose])
 
 
-@dataclasses.dataclass(frozen=True)
-class Catalogue:
-  """The items of a source.
-
-  Attributes:
-    records: raw id → what is known of the item, as `RawLog.item_records` holds it.
-    unreadable: field → number of values that were dropped because they cannot be read.
-  """
-
-  records: dict[str, dict[str, Any]]
-  unreadable: Mapping[str, int]
-
-
 def catalogue(
   rows: Rows, item_column: str, fields: Mapping[str, tuple[str, records.Kind]]
-) -> Catalogue:
-  """Returns the records of an item table.
+) -> dict[str, dict[str, Any]]:
+  """Returns the records of an item table, by raw id.
 
   Args:
     rows: the table.
@@ -85,19 +71,18 @@ def catalogue(
     ValueError: an id is invalid or occurs twice.
   """
   ids = columns.ids(rows, item_column)
-  reader = records.Reader({f: pair for f, pair in fields.items() if pair[0] in rows.columns})
-  names = sorted({name for name, _ in fields.values()} & set(rows.columns))
+  fields = {field: pair for field, pair in fields.items() if pair[0] in rows.columns}
+  names = sorted({name for name, _ in fields.values()})
   values = zip(*(columns.texts(rows, name) for name in names), strict=True)
   raw = (dict(zip(names, row, strict=True)) for row in values) if names else ({} for _ in ids.codes)
   items = (ids.names[code] for code in ids.codes)
-  found = reader.catalogue(zip(items, raw, strict=True), rows.place)
-  return Catalogue(found, reader.unreadable)
+  return records.catalogue(zip(items, raw, strict=True), fields, rows.place)
 
 
 def raw_log(
   data: base.Tabular,
   rows: Rows,
-  items: Catalogue | None,
+  item_records: dict[str, dict[str, Any]] | None,
   where: epath.Path | None = None,
   what: str = 'interactions',
 ) -> interactions.RawLog:
@@ -106,7 +91,7 @@ def raw_log(
   Args:
     data: names the columns.
     rows: the table.
-    items: its catalogue; None: there is none yet, and any item is accepted.
+    item_records: its catalogue; None: any item is accepted.
     where: file of the catalogue, for a message.
     what: the rows are, for a message.
 
@@ -117,52 +102,49 @@ def raw_log(
   item_ids = columns.ids(rows, data.column('item'))
   if not len(item_ids.codes):
     raise ValueError(f'{rows.path} must hold {what}; it holds none')
-  if items is not None:
-    columns.known(rows, item_ids, items.records, where)
+  if item_records is not None:
+    columns.known(rows, item_ids, item_records, where)
   counts, ticks_per_second = times.read(rows, data.column('time'))
-  unreadable = dict(items.unreadable) if items is not None else {}
   rating, event = data.column('rating'), data.column('event')
-  ratings = None
+  ratings, unreadable = None, 0
   if rating in rows.columns:
-    ratings = usable_ratings(data, columns.numbers(rows, rating), rows, unreadable)
+    ratings, unreadable = usable_ratings(data, columns.numbers(rows, rating), rows)
   return interactions.RawLog(
     columns.ids(rows, data.column('user')).strings(),
     item_ids.strings(),
     counts,
-    items.records if items is not None else {},
+    item_records or {},
     ratings=ratings,
     ticks_per_second=ticks_per_second,
     events=columns.ids(rows, event).strings() if event in rows.columns else None,
-    unreadable=unreadable,
+    unreadable_ratings=unreadable,
   )
 
 
 def usable_ratings(
-  data: base.Tabular, ratings_N: np.ndarray, rows: Rows, unreadable: dict[str, int]
-) -> np.ndarray | None:
-  """Returns the ratings; None if one cannot be read, unless the config names their column.
+  data: base.Tabular, ratings_N: np.ndarray, rows: Rows
+) -> tuple[np.ndarray | None, int]:
+  """Returns the ratings, or None if one cannot be read; and the number of those.
 
   Args:
     data: names the column.
     ratings_N: float32; NaN for a rating that cannot be read.
-    rows: the places of the ratings; their column, if it is there, for a message.
-    unreadable: receives the number of ratings that cannot be read.
+    rows: the places of the ratings and, for a message, their column.
 
   Raises:
-    ValueError: the config names the column, and a rating cannot be read.
+    ValueError: a rating cannot be read although the config names their column.
   """
   broken = np.isnan(ratings_N)
   if not broken.any():
-    return ratings_N
+    return ratings_N, 0
   name, row = data.column('rating'), int(np.argmax(broken))
   got = rows.columns[name][row].as_py() if name in rows.columns else None
   if data.is_named('rating'):
     raise rows.refuse(row, f'{name} must be a finite number', got)
-  unreadable['rating'] = int(broken.sum())
+  count = int(broken.sum())
   print(
-    f'{rows.place(row)}: {name} cannot be read: {records.short(got)}. {broken.sum():,} of {len(broken):,} '
-    f'ratings cannot be read, so the log has no ratings. With --config.data.rating_column set to another '
-    'name than the default, such a rating is an error',
+    f'{rows.place(row)}: {name} is not a finite number; got {records.short(got)}. {count:,} of '
+    f'{len(broken):,} ratings cannot be read: the log has no ratings',
     flush=True,
   )
-  return None
+  return None, count

@@ -84,6 +84,13 @@ class Section:
   def __post_init__(self):
     check_settings(self)
 
+  @classmethod
+  @contextlib.contextmanager
+  def called(cls, path: str) -> Iterator[None]:
+    """Inside, errors name the section's fields by `path`, its place in the config without a dot at the end."""
+    with called(cls.prefix.removesuffix('.') or path, path):
+      yield
+
 
 def check_settings(section: Any) -> None:
   """Checks every field of a section by the rules in its metadata.
@@ -110,8 +117,8 @@ def called(generic: str, path: str) -> Iterator[None]:
   """Replaces a section's generic path in the text of a ValueError by its path in this config.
 
   Args:
-    generic: the section's `prefix`, such as 'optim.groups.<name>.'.
-    path: its place, such as 'optim.groups.sids.'.
+    generic: the generic path, such as 'optim.groups.<name>'.
+    path: the path in this config, such as 'optim.groups.sids'.
   """
   try:
     yield
@@ -125,21 +132,6 @@ def check(condition: bool, must: str, got: Any, field: str) -> None:
     raise ValueError(f'{must}; got {got!r}. Set --config.{field}')
 
 
-def check_positive(section: Any, prefix: str, *names: str) -> None:
-  for name in names:
-    value = getattr(section, name)
-    check(value > 0, f'{prefix}{name} must be positive', value, prefix + name)
-
-
 def check_choice(value: str, choices: tuple[str, ...], field: str) -> None:
   """Raises the ValueError of a value that is not among the choices."""
   check(value in choices, f'{field} must be one of {", ".join(choices)}', value, field)
-
-
-def check_pattern(pattern: str, field: str) -> None:
-  try:
-    re.compile(pattern)
-  except re.error as error:
-    raise ValueError(
-      f'{field} must be a regular expression ({error}); got {pattern!r}. Set --config.{field}'
-    ) from error

@@ -15,7 +15,7 @@ from data_prep import prepare
 from recjax import config as config_lib
 from recjax import train
 from recjax.data import dataset, loader, packing
-from recjax.schema.run import Packing
+from recjax.schema.stream import Packing
 from recjax.sids.quantizers.saved import Quantizer
 from tests.folders import ROOT, contents
 

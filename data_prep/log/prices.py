@@ -16,38 +16,30 @@ _AMOUNT = re.compile(
 _GROUPS = re.compile(r"\d{1,3}([.,' ])\d{3}(?:\1\d{3})*")
 
 
-def number(value: Any) -> float:
-  """Returns a number of any type, such as a decimal, as int or float.
-
-  Raises:
-    ValueError: it is not a finite number below 1e15.
-  """
-  if isinstance(value, decimal.Decimal):
-    value = float(value)
-  is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  if not is_number or not abs(value) < _LARGEST:
-    raise ValueError('a number')
-  return value
-
-
-def price(value: Any) -> float:
-  """Returns a price: a number, or the amount in a text; of a range, its lower end.
+def price(value: Any) -> float | None:
+  """Returns a price: a number of any type, or the amount in a text; of a range, its lower end.
 
   Texts are read as '12.99', '$1,299.00', '12,99 €', '1.299,00', 'from 3.99' and '$5.99 - $12.99'.
   A comma before three digits separates thousands; before one or two digits it is a decimal comma.
 
-  Raises:
-    ValueError: it is neither, such as '—', 'NaN', 'call us' or a scrap of a web page.
+  Returns None for anything else, such as '—', 'NaN', 'call us' or a scrap of a web page.
   """
-  if not isinstance(value, str):
-    return number(value)
-  text = value.strip()
+  if isinstance(value, str):
+    value = _spelled(value.strip())
+  elif isinstance(value, decimal.Decimal):
+    value = float(value)
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  return value if is_number and abs(value) < _LARGEST else None  # False for NaN
+
+
+def _spelled(text: str) -> float:
+  """The amount in a text; NaN if there is none."""
   if len(text) > 100:
-    raise ValueError('a price')
+    return math.nan
   if _NUMBER.fullmatch(text):
-    return number(float(text))
+    return float(text)
   amount = _AMOUNT.fullmatch(text)
-  return number(_amount(amount[1].strip()) if amount else math.nan)
+  return _amount(amount[1].strip()) if amount else math.nan
 
 
 def _amount(digits: str) -> float:
