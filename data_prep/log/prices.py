@@ -7,11 +7,12 @@ from typing import Any
 
 _LARGEST = 1e15
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', re.IGNORECASE)
-_CURRENCY = r'(?:[A-Z]{0,3}\s?[$€£¥₹₩₽฿]|[A-Z]{3}\b|Rs\.?|R\$|kr\.?|zł)'
+_CURRENCY = r'(?:[A-Z]{0,3}\s?[$€£¥₹₩₽฿]|[A-Z]{3}\b|[Rr]s\.?|[Kk]r\.?|zł)'
+_DIGITS = r'\d[\d.,\' \u00a0\u202f]*?|\.\d+'
 # An amount, perhaps with a currency before or behind it; of a range, the lower end.
 _AMOUNT = re.compile(
-  rf'(?:from\s+)?{_CURRENCY}?\s*(\d[\d.,\' \u00a0\u202f]*?)\s*{_CURRENCY}?(?:\s*[-–—]\s*\S.*)?',
-  re.IGNORECASE,
+  rf'(?:[Ff]rom\s+)?{_CURRENCY}?\s*({_DIGITS})\s*{_CURRENCY}?'
+  rf'(?:\s*[-–—]\s*{_CURRENCY}?\s*(?:{_DIGITS})\s*{_CURRENCY}?)?'
 )
 _GROUPS = re.compile(r"\d{1,3}([.,' ])\d{3}(?:\1\d{3})*")
 
@@ -53,9 +54,9 @@ def _amount(digits: str) -> float:
     behind = len(digits) - digits.index(marks[0]) - 1
     point = marks[0] if marks[0] == '.' or behind in (1, 2) else ''
   whole, _, fraction = digits.rpartition(point) if point else (digits, '', '')
-  if not whole.isdigit() and not _GROUPS.fullmatch(whole):
+  if whole and not whole.isdigit() and not _GROUPS.fullmatch(whole):
     return math.nan
   if fraction and not fraction.isdigit():
     return math.nan
   whole = re.sub("[.,' ]", '', whole)
-  return float(f'{whole}.{fraction or 0}')
+  return float(f'{whole or 0}.{fraction or 0}')
