@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 import ml_collections
 
+from recjax.data.prepared import Prepared, recorded
 from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
 from recjax.schema.checks import check, check_choice, setting
@@ -23,6 +24,8 @@ from recjax.schema.optim import Group, Stage
 from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
 from recjax.schema.sids import Sids
 from recjax.schema.stream import Loader, Mixing
+
+_PREPARED_SECTIONS = ('sids', 'relations', 'keywords')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,30 @@ class Config(Training):
     pretrained = self.model.pretrained
     suffix = f'-{epath.Path(pretrained).name}' if pretrained is not None else ''
     return epath.Path(f'data/{self.data.name}{suffix}')
+
+  @property
+  def preparation(self) -> dict[str, Any]:
+    """The settings that the prepared data depend on; paths of raw files are left out."""
+    data = dataclasses.asdict(self.data)
+    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url'):
+      del data[name]
+    needs = [what for what in ('collaborative', 'semantic', 'keywords') if self.needs(what)]
+    sections = {name: dataclasses.asdict(getattr(self, name)) for name in _PREPARED_SECTIONS}
+    return sections | {
+      'data': data,
+      'needs': needs,
+      'pretrained': self.model.pretrained,
+      'ks': self.eval.ks,
+    }
+
+  @property
+  def prepared(self) -> Prepared:
+    """The stage folders that the last preparation with these settings used.
+
+    Raises:
+      ValueError: nothing is prepared with these settings.
+    """
+    return recorded(self.prepared_folder, self.preparation)
 
   @property
   def active_mixture(self) -> dict[str, Component]:

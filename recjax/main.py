@@ -100,15 +100,14 @@ def _prepared(config: config_lib.Config) -> Dataset:
   # Imported here: preparation is the one thing below main that recjax uses of data_prep.
   from data_prep import prepare
 
-  if jax.process_count() == 1:
-    prepare.prepare(config)
-  elif not prepare.is_prepared(config):
+  prepared = prepare.prepare(config) if jax.process_count() == 1 else prepare.find(config)
+  if prepared is None:
     raise ValueError(
       f'several processes must find the data prepared in {config.prepared_folder}; they are missing or '
       f'out of date. Run once: python -m recjax.main --config={flags.FLAGS["config"].config_filename} '
       '--mode=prepare'
     )
-  return Dataset.load(config.prepared_folder)
+  return Dataset.load(prepared)
 
 
 def _best_params(config: config_lib.Config, workdir: epath.Path, dataset: Dataset, mesh):
