@@ -18,7 +18,7 @@ from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
 from recjax.schema.checks import check, check_choice, setting
 from recjax.schema.conversion import convert, hints, item_type
-from recjax.schema.data import SOURCES, Data, data_section, own_options
+from recjax.schema.data import SOURCES, Data, data_section
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
 from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
@@ -144,7 +144,7 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   Raises:
     ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
   """
-  return _convert(config.to_dict())
+  return convert(Config, config.to_dict(), choose)
 
 
 def from_dict(fields: Mapping[str, Any]) -> Config:
@@ -153,7 +153,7 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
   Raises:
     ValueError: as `from_config_dict`.
   """
-  return _convert(upgraded(fields))
+  return convert(Config, upgraded(fields), choose)
 
 
 def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,21 +161,14 @@ def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
   return dict(fields)
 
 
-def _convert(fields: Mapping[str, Any]) -> Config:
-  data = fields.get('data')
-  if isinstance(data, Mapping):
-    fields = {**fields, 'data': own_options(data)}
-  return convert(Config, fields, choose_section)
-
-
-def choose_section(kind: type, values: Mapping[str, Any], path: str) -> type:
-  """Chooses the section of a mixture component by its task, and the data section by its source."""
+def choose(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
+  """Chooses the type of a section: of a component by its task, of the data by their source."""
   if kind is Data:
-    return data_section(values.get('source'))
+    return data_section(values)
   if kind is not Component:
-    return kind
+    return kind, values
   check_choice(values.get('task'), tuple(TASKS), f'{path}.task')
-  return TASKS[values['task']]
+  return TASKS[values['task']], values
 
 
 def defaults(source: str, name: str) -> ml_collections.ConfigDict:

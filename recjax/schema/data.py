@@ -95,26 +95,21 @@ class Data(Section):
 SOURCES: dict[str, type[Data]] = {}
 
 
-def data_section(source: Any) -> type[Data]:
-  """Returns the class of the data section of a source.
+def data_section(fields: Mapping[str, Any]) -> tuple[type[Data], dict[str, Any]]:
+  """Returns the class of the data section, and its fields without the options of other sources.
+
+  A config.json of an earlier version holds the options of all sources. A process that has not imported
+  `data_prep.sources` reads no raw files: it keeps the common fields alone.
 
   Raises:
     ValueError: the source is unknown.
   """
-  if not SOURCES:  # the process reads no raw files and has not imported `data_prep.sources`
-    return Data
+  if not SOURCES:
+    known = {field.name for field in dataclasses.fields(Data)}
+    return Data, {name: value for name, value in fields.items() if name in known}
+  source = fields.get('source')
   check_choice(source, tuple(SOURCES), 'data.source')
-  return SOURCES[source]
-
-
-def own_options(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the fields of a data section without the options of other sources.
-
-  A config.json of an earlier version holds the options of all sources. Without registered sources, only the
-  common fields are kept.
-  """
-  names = {kind: {field.name for field in dataclasses.fields(kind)} for kind in SOURCES.values()}
-  mine = {field.name for field in dataclasses.fields(Data)}
-  mine |= names.get(SOURCES.get(fields.get('source')), set())
-  others = set().union(*names.values()) if names else set(fields)
-  return {name: value for name, value in fields.items() if name in mine or name not in others}
+  names = [{field.name for field in dataclasses.fields(kind)} for kind in SOURCES.values()]
+  mine = {field.name for field in dataclasses.fields(SOURCES[source])}
+  foreign = set().union(*names) - mine
+  return SOURCES[source], {name: value for name, value in fields.items() if name not in foreign}
