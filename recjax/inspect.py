@@ -21,7 +21,6 @@ from recjax.data.dataset import Dataset
 from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import replacing
-from recjax.schema.checks import check
 from recjax.workdir import stages as stages_lib
 
 
@@ -42,20 +41,13 @@ def stage_config(config: config_lib.Config, stage: str | None = None) -> config_
   return next(iter(configs.values())) if stage is None else configs[stage]
 
 
-def make_stream(config: config_lib.Config) -> loader.Stream:
-  """Builds the stream of one training (`stage_config`).
+def make_stream(config: config_lib.Config, stage: str | None = None) -> loader.Stream:
+  """Builds the stream of one stage of a run (see `stage_config`).
 
   Raises:
     ValueError: the data are not prepared, or the mixture does not fit them.
   """
-  folder = config.prepared_folder
-  check(
-    (folder / 'sids').exists(),
-    f'{folder} must hold prepared data; run python -m recjax.main --mode=prepare with this --config first',
-    str(folder),
-    'data.prepared_dir',
-  )
-  return train.make_stream(config, Dataset.load(folder))
+  return train.make_stream(stage_config(config, stage), Dataset.load(config.prepared))
 
 
 def batches(
@@ -155,8 +147,7 @@ def main(_) -> None:
   try:
     if given.batches and not given.out:
       raise ValueError('--batches needs a file to write; set --out=F.npz')
-    config = stage_config(config_lib.from_config_dict(given.config), given.stage)
-    stream = make_stream(config)
+    stream = make_stream(config_lib.from_config_dict(given.config), given.stage)
     if given.batches:
       arrays = batches(stream, given.examples_seen, given.batches, given.host, given.hosts)
       with replacing(given.out, 'wb') as f:

@@ -102,7 +102,7 @@ def test_a_run_of_stages_shows_the_stage_asked_for(rated):
   staged = dataclasses.replace(config, stages=stages)
 
   def parts(*stage):
-    stream = inspect.make_stream(inspect.stage_config(staged, *stage))
+    stream = inspect.make_stream(staged, *stage)
     return [part.name for part in stream.mixture.parts]
 
   assert parts() == parts('titles') == ['title_to_sid', 'sid_to_title']
