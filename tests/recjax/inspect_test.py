@@ -88,7 +88,7 @@ def test_unprepared_data_are_named(tmp_path):
   config = rated_world.make_config(tmp_path)
   with pytest.raises(
     ValueError,
-    match=r'must hold prepared data; run python -m recjax.main --mode=prepare with this --config',
+    match=r'must hold data that were prepared with this config; run recjax.main with this config',
   ):
     inspect.make_stream(config)
 
@@ -96,8 +96,8 @@ def test_unprepared_data_are_named(tmp_path):
 def test_a_run_of_stages_shows_the_stage_asked_for(rated):
   config, _ = rated
   stages = {
-    'titles': Stage(num_train_steps=10, mixture=('title_to_sid', 'sid_to_title')),
-    'items': Stage(num_train_steps=10, mixture=('next_item',)),
+    'titles': Stage(num_train_steps=10, warmup_steps=0, mixture=('title_to_sid', 'sid_to_title')),
+    'items': Stage(num_train_steps=10, warmup_steps=0, mixture=('next_item',)),
   }
   staged = dataclasses.replace(config, stages=stages)
 
