@@ -189,9 +189,9 @@ def _prepared(config: config_lib.Config, prune: bool) -> Dataset:
       f'date. Run once: python -m recjax.main --config={flags.FLAGS["config"].config_filename} '
       '--mode=prepare'
     )
-  if prune:
-    for folder in prepare.prune(config):
-      log.info('removed %s', folder)
+  if prune and distributed.is_host0():
+    for name, size in prepare.prune(config).items():
+      log.info('removed %s (%.1f MB)', config.prepared_folder / name, size / 1e6)
   return Dataset.load(prepared)
 
 
