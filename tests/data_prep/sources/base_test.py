@@ -74,7 +74,9 @@ def test_options_are_checked_and_unknown_ones_refused(toy):
   fields = config_lib.defaults(source='toy', name='x').to_dict()
   assert fields['data']['toy_items'] == 7
   fields['data']['toy_items'] = 2
-  with pytest.raises(ValueError, match=r'data\.toy_items must be at least 3; got 2.*--config\.data'):
+  with pytest.raises(
+    ValueError, match=r'data\.toy_items must be at least 3; got 2.*--config\.data'
+  ):
     config_lib.from_dict(fields)
   del fields['data']['toy_items']
   fields['data']['toy_itmes'] = 9
