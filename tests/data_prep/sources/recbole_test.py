@@ -4,6 +4,7 @@ from etils import epath
 import pytest
 
 from data_prep import sources
+from tests.data_prep.sources.reading import tidied
 
 DATA = sources.get('recbole')(source='recbole', name='x', category='X')
 INTER = 'user_id:token\titem_id:token\trating:float\ttimestamp:float\n'
@@ -46,7 +47,7 @@ def test_reads_products_without_ratings(tmp_path):
   log = load(tmp_path)
   assert log.users.tolist() == ['u', 'v']
   assert log.ratings is None
-  assert log.item_records == {
+  assert tidied(log.item_records) == {
     'a': {
       'title': 'Soap',
       'brand': 'Acme',
@@ -64,11 +65,13 @@ def test_reads_products_without_ratings(tmp_path):
     (INTER, r'X\.inter must hold interactions; it holds none'),
     ('user_id\titem_id\ttimestamp\n', ":1: a column must be name:type .*; got 'user_id'"),
     ('user_id:str\titem_id:token\n', ":1: a column must be name:type .*; got 'user_id:str'"),
-    ('user_id:token\titem_id:token\nu\ta\n', ':1: must have the columns .*without timestamp'),
+    (
+      'user_id:token\titem_id:token\nu\ta\n',
+      ":1: must have a column 'timestamp'; it has 'user_id', 'item_id'.*time_column",
+    ),
     (INTER + 'u\ta\t1\t5\nu\ta\t1\n', ':3: must have 4 columns, as the first line; got 3'),
     (INTER + 'u\ta\t1\t5\nu\tc\t1\t6\n', r":3: an item must be in X\.item; got 'c'"),
     (INTER + 'u\ta\t1\tx\n', ":2: timestamp must be an integer.*got 'x'"),
-    (INTER + 'u\ta\tinf\t1\n', ':2: rating must be a finite number'),
     (INTER.encode() + b'\xff\ta\t1\t1\n', ':2: must be text in UTF-8'),
   ],
 )
@@ -82,10 +85,11 @@ def test_broken_interactions_are_named(tmp_path, inter, message):
 @pytest.mark.parametrize(
   ('item', 'message'),
   [
-    ('title:token\nx\n', r'X\.item:1: must have the columns item_id'),
+    (
+      'title:token\nx\n',
+      r"X\.item:1: must have a column 'item_id'; it has 'title'.*data\.item_column",
+    ),
     ('item_id:token\na\nb\na\n', r"X\.item:4: an item must be listed once; 'a' is here again"),
-    ('item_id:token\tprice:float\na\tcheap\n', r"X\.item:2: price must be a number; got 'cheap'"),
-    ('item_id:token\tprice:float\na\tnan\n', r'X\.item:2: price must be a number'),
   ],
 )
 def test_broken_items_are_named(tmp_path, item, message):
