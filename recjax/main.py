@@ -11,6 +11,7 @@ from absl import app, flags
 from etils import epath
 import jax
 
+from data_prep import sources  # also registers the sources' options, for the flags
 from recjax import config as config_lib
 from recjax import models
 from recjax.data import vocabulary
@@ -174,8 +175,6 @@ def _default_workdir(config_flag: str) -> str:
 
 def _choices() -> dict[str, tuple[str, ...]]:
   """Returns the allowed values of the fields that name an entry of a registry."""
-  from data_prep import sources
-
   return {'data.source': tuple(sources.SOURCES), 'model.family': tuple(models.FAMILIES)}
 
 
@@ -183,9 +182,8 @@ def _prepared(config: config_lib.Config, prune: bool) -> Dataset:
   """Returns the prepared data; a single process prepares them if they are missing."""
   from data_prep import prepare  # here: only this module uses data_prep, and only to prepare
 
-  if jax.process_count() == 1:
-    prepare.prepare(config)
-  elif not prepare.is_prepared(config):
+  prepared = prepare.prepare(config) if jax.process_count() == 1 else prepare.find(config)
+  if prepared is None:
     raise ValueError(
       f'several processes need the data prepared in {config.prepared_folder}; they are missing or out of '
       f'date. Run once: python -m recjax.main --config={flags.FLAGS["config"].config_filename} '
@@ -194,7 +192,7 @@ def _prepared(config: config_lib.Config, prune: bool) -> Dataset:
   if prune:
     for folder in prepare.prune(config):
       log.info('removed %s', folder)
-  return Dataset.load(config.prepared_folder)
+  return Dataset.load(prepared)
 
 
 def _best_params(

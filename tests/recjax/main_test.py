@@ -168,10 +168,11 @@ def test_a_workdir_in_use_is_refused_to_training_but_not_to_readers(folder, fini
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [
-    ('--config.modle.width=3', "unknown config field: 'modle'"),
+    ('--config.modle.width=3', 'unknown config field modle.width; did you mean model.width'),
     ('--config.batch_size=-4', 'batch_size must be positive; got -4. Set --config.batch_size'),
     ('--mode=recommend --histories=h --out=o --k=41', 'from 1 to the 20 items'),
-    ('--mode=recommend --histories=h --out=o --k=-3', '--k must be from 1 to'),
+    ('--mode=recommend --histories=h --out=o', '--histories must be a file; h does not exist'),
+    ('--prune', '--prune needs --mode=prepare; got --mode=train'),
     ('--mode=evaluate', 'must hold the checkpoints of a run; it has none. Set --workdir'),
   ],
 )
@@ -185,3 +186,20 @@ def test_bad_flags_end_at_once_with_one_message(folder, finished, flag, message)
   assert message in output
   assert 'Traceback' not in output
   assert not workdir.exists()
+
+
+def test_mode_config_prints_every_field_and_touches_nothing(tmp_path):
+  before = os.listdir(ROOT)
+  done = subprocess.run(
+    command('--mode=config', f'--workdir={tmp_path / "run"}', '--config.model.depth=3'),
+    cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=True,
+  )  # fmt: skip
+  lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line}
+  assert lines['model.depth'][:4] == ['3', 'int,', 'positive', 'Layers;']
+  assert 'table' in lines['data.source']  # every source is named
+  assert lines['mixture.next_item.max_items'][0] == '8'
+  assert 'pattern' not in lines
+  assert 'stages.<name>.num_train_steps' in lines
+  assert done.stderr == ''
+  assert os.listdir(ROOT) == before
+  assert not any(tmp_path.iterdir())
