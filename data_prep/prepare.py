@@ -21,7 +21,7 @@ from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.dataset import SPLITS
 from recjax.data.sequences import Sequences
-from recjax.schema.data import Data, Sids
+from recjax.schema.data import Sids
 
 
 def raw_dir(config: config_lib.Config) -> epath.Path:
@@ -73,7 +73,7 @@ def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stage_lib.S
   yield _interactions(config)
   relation_stage.check_room(config, root)
   yield _tokenizer(config, root)
-  yield _texts(config.data, root)
+  yield _texts(config, root)
   is_quantized = config.sids.quantizer != 'import'
   if encoder_stage.is_needed(config):
     yield encoder_stage.stage(config, root)
@@ -113,7 +113,8 @@ def _tokenizer(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
   data, pretrained = config.data, config.model.pretrained
   run = functools.partial(tokenizer.write_tokenizer, root / files.ITEMS, data, pretrained)
   if pretrained is not None:
-    inputs, params = tokenizer.pretrained_files(pretrained), {'prompt_format': data.prompt_format}
+    inputs = tokenizer.pretrained_files(pretrained)
+    params = {'prompt_format': data.prompt_format} | tokenizer.pretrained_params(pretrained)
   elif data.sentencepiece is not None:
     inputs, params = {tokenizer.MODEL: epath.Path(data.sentencepiece)}, {}
   else:
@@ -125,13 +126,17 @@ def _tokenizer(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
   return stage_lib.Stage('tokenizer', run, inputs, params, version=2)
 
 
-def _texts(data: Data, root: epath.Path) -> stage_lib.Stage:
+def _texts(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
+  data = config.data
   made = stage_lib.read_manifest(root / 'tokenizer')['files']
   inputs = stage_lib.outputs(root, files.ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
   run = functools.partial(
     tokenizer.write_titles, root / files.ITEMS, root / 'tokenizer', data.max_text_tokens
   )
-  return stage_lib.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
+  params: dict[str, Any] = {'max_text_tokens': data.max_text_tokens}
+  if config.model.pretrained is not None:
+    params['control_tokens'] = 'plain text'  # earlier versions encoded their names as these tokens
+  return stage_lib.Stage('texts', run, inputs, params)
 
 
 def _cooccurrence_vectors(sids: Sids, root: epath.Path) -> stage_lib.Stage:

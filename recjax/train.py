@@ -93,7 +93,9 @@ def train(
   fingerprint = loader.fingerprint(stream, config.mixing)
   space, tx = dataset.vocabulary.space, optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config.model, space, tx, mesh)
-  log.info('parameters\n%s', parameter_table.describe(abstract.params, mesh, abstract.opt_state))
+  rules = models.family(config.model).parameter_rules
+  table = parameter_table.describe(abstract.params, mesh, abstract.opt_state, rules)
+  log.info('parameters\n%s', table)
   log.info('%s', optim.describe(abstract.params, config.optim))
 
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
@@ -205,7 +207,7 @@ def make_mixture(config: config_lib.Config, dataset: Dataset) -> mixture_lib.Mix
   Raises:
     ValueError: the mixture does not fit the data.
   """
-  corpus = Corpus(dataset, config.model.is_encoder_decoder)
+  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
   return mixture_lib.build(config.active_mixture, config.mixing, corpus, config.seed)
 
 

@@ -9,7 +9,7 @@ from recjax.schema.checks import check, check_choice, check_pattern, check_posit
 class Model:
   """The backbone: a family, a size, and how it computes."""
 
-  family: str = 'gemma'  # a name of recjax.models.FAMILIES
+  family: str = 'gemma'  # a name of recjax.models.FAMILIES: gemma, qwen or t5
   size: str = ''  # a published one, such as gemma3_270m or flan_t5_base; empty: the fields below
   pretrained: str | None = None  # a checkpoint's folder, which gives the size too
   sid_rows: str = 'mean'  # mean | random | sa_init: how SID rows begin in a pretrained table
@@ -54,8 +54,3 @@ class Model:
     attentions = ('auto', 'plain', 'xla', 'cudnn', 'splash')
     check_choice(self.attention, attentions, 'model.attention')
     check_choice(self.sid_rows, ('mean', 'random', 'sa_init'), 'model.sid_rows')
-
-  @property
-  def is_encoder_decoder(self) -> bool:
-    """Whether inputs and targets go to different stacks; else they are one sequence."""
-    return self.family == 't5'

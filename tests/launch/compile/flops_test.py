@@ -9,7 +9,9 @@ import pytest
 from configs import demo
 from launch.compile import flops, hlo, programs
 from recjax import config as config_lib
-from recjax.models.sizes import SIZES
+from recjax.models.decoder import DecoderConfig
+from recjax.models.family import Size
+from recjax.models.gemma import SIZES
 from recjax.models.splash import BLOCKS
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import wide_softmax
@@ -62,7 +64,7 @@ def counted(config: config_lib.Config, text_targets: bool) -> float:
   ],
 )
 def test_the_closed_form_is_what_is_compiled(family, fields, text_targets, monkeypatch):
-  monkeypatch.setitem(SIZES, 'post_norms', POST_NORMS)
+  monkeypatch.setitem(SIZES, 'post_norms', Size(DecoderConfig(**POST_NORMS), 1024))
   if 'model.remat' in fields:  # several blocks
     monkeypatch.setattr(wide_softmax, 'BLOCK_BYTES', 1 << 18)
   config = config_of(family, **({'mesh.data': 1} | fields))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.models.decoder import DecoderConfig, Gemma
+from recjax.models.decoder import Decoder, DecoderConfig
 from recjax.sids.token_space import TokenSpace
 
 SPACE = TokenSpace(text_size=20, level_sizes=(8, 8, 4))
@@ -35,7 +35,7 @@ FULL = dataclasses.replace(
 
 @functools.cache
 def model_of(config):
-  return Gemma(config, SPACE, nnx.Rngs(params=0))
+  return Decoder(config, SPACE, nnx.Rngs(params=0))
 
 
 def one_row(tokens):

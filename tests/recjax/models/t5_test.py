@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from recjax import models
 from recjax.models import pretrained
-from recjax.models.pretrained import t5 as pretrained_t5
+from recjax.models.mappings import t5 as mapping
 from recjax.models.t5 import SIZES, T5, relative_buckets
 from recjax.schema.model import Model
 from recjax.sids.token_space import TokenSpace
@@ -240,7 +240,7 @@ def test_bfloat16_stays_close_to_float32():
   ],
 )
 def test_the_named_sizes_have_the_parameters_of_the_published_checkpoints(name, rows, parameters):
-  config = SIZES[name]
+  config = SIZES[name].shape
   model = nnx.eval_shape(lambda: T5(config, SPACE, nnx.Rngs(params=0)))
   params = nnx.to_pure_dict(nnx.split(model)[1])
   del params['tables']
@@ -253,7 +253,7 @@ def test_the_mapping_names_every_parameter_once_and_goes_both_ways(kind):
   folder = make_t5.GOLDENS / kind
   tensors = load_file(folder / 'model.safetensors')
   described = pretrained.read_config(folder)
-  weights = pretrained_t5.mapping(described.config).weights
+  weights = mapping.mapping(described.config).weights
   params = traverse_util.flatten_dict(pretrained.abstract(described, SPACE)[1], sep='/')
   assert sorted(weight.path for weight in weights) == sorted(p for p in params if '/sid' not in p)
   names = [w.names(i)[0] for w in weights for i in (range(w.layers) if w.layers else (None,))]
@@ -268,7 +268,7 @@ def test_a_folder_says_whether_its_output_is_tied_and_scaled():
   both, one = {'shared.weight', 'lm_head.weight'}, {'shared.weight'}
 
   def outcome(names, **fields):
-    config = pretrained_t5.config_of(hf | fields, names)
+    config = mapping.config_of(hf | fields, names)
     return config.tied, config.scaled
 
   assert outcome(one) == (True, True)  # as t5-small was published
@@ -282,10 +282,10 @@ def test_a_folder_says_whether_its_output_is_tied_and_scaled():
 def test_a_config_that_we_cannot_compute_is_refused():
   hf = json.loads((make_t5.GOLDENS / 't5_v1_0' / 'config.json').read_text())
   with pytest.raises(ValueError, match=r"feed_forward_proj .* got 'gated-tanh'"):
-    pretrained_t5.config_of(hf | {'feed_forward_proj': 'gated-tanh'}, ())
+    mapping.config_of(hf | {'feed_forward_proj': 'gated-tanh'}, ())
   del hf['d_kv']
   with pytest.raises(ValueError, match='d_kv is missing'):
-    pretrained_t5.config_of(hf, ())
+    mapping.config_of(hf, ())
 
 
 def test_the_family_is_built_from_the_config():

@@ -21,7 +21,7 @@ for name, order in orders.items():
     part, parts = mesh_lib.host_part(mesh)
     mine = {'x': rows.reshape(parts, -1, 2)[part]}
     read = mesh_lib.host_rows(mine, mesh)['x']
-    whole = mesh_lib.whole_rows({'x': rows}, mesh)['x']
+    whole = mesh_lib.global_rows({'x': rows}, mesh)['x']
     assert read.shape == whole.shape == rows.shape
     got = multihost_utils.process_allgather(read, tiled=True)
     assert sorted(got.tolist()) == rows.tolist(), (name, sizes)  # each row once
