@@ -1,4 +1,4 @@
-"""Chat templates: what stands around a prompt and its answer, in ids counted by hand."""
+"""Chat templates: the ids around a prompt and its answer, counted by hand."""
 
 import json
 import shutil
@@ -15,12 +15,12 @@ from recjax.data.vocabulary import Vocabulary
 from recjax.schema import data as data_config
 from tests.folders import ROOT
 
-# In the manner of Gemma: roles user and model, BOS first.
+# Like Gemma: BOS, then roles user and model.
 TURNS = (
   "{{ bos_token }}{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
   '{{ m.content }}<end>\n{% endfor %}{% if add_generation_prompt %}<turn>model\n{% endif %}'
 )
-# In the manner of Qwen: a system turn of its own, no BOS, thinking that can be switched off.
+# Like Qwen: a default system turn, no BOS, thinking that can be switched off.
 SYSTEM = (
   '<turn>system\nhelp<end>\n{% for m in messages %}<turn>{{ m.role }}\n{{ m.content }}<end>\n'
   '{% endfor %}{% if add_generation_prompt %}<turn>assistant\n'
@@ -32,7 +32,7 @@ WORDS += ['system', 'assistant', 'help', 'buy', '<unk>']
 
 
 def checkpoint(folder, template=None, as_file=False):
-  """A folder with a tokenizer whose ids are the places in WORDS, and a config of a tiny Gemma."""
+  """Makes a tiny Gemma whose tokenizer's ids are the positions in WORDS."""
   tokenizer = tokenizers.Tokenizer(
     models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token='<unk>')
   )
@@ -55,7 +55,7 @@ def checkpoint(folder, template=None, as_file=False):
 
 
 def ids(text):
-  """Ids by the places in WORDS, words separated by blanks, \\n spelled as it is."""
+  """Returns the positions in WORDS; words are separated by spaces, a newline is written as \\n."""
   return tuple(WORDS.index('\n' if word == r'\n' else word) for word in text.split())
 
 
@@ -93,7 +93,7 @@ def test_ids_of_every_family_format(tmp_path):
   assert form.before == ids(r'<bos> <turn> user \n')
   assert form.between == ids(r'<end> \n <turn> model \n')
   assert form.end == ids('<end>')
-  # An encoder–decoder reads the prompt and EOS, whatever the folder holds.
+  # An encoder–decoder reads the prompt and EOS even if the folder has a template.
   assert Format.of(vocabulary, is_encoder_decoder=True) == Format((), (2,), (2,), True)
 
   _, vocabulary = write(tmp_path / 'b', checkpoint(tmp_path / 'qwen', SYSTEM))

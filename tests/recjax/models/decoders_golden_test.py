@@ -112,14 +112,14 @@ def test_token_by_token_through_the_cache(kind):
     ('qwen3', {'tie_word_embeddings': True, 'attention_bias': True, 'num_key_value_heads': 4}),
   ],
 )
-def test_other_configurations_live(tmp_path, kind, fields):
+def test_other_configurations_against_transformers_run_live(tmp_path, kind, fields):
   make_decoders.make_checkpoint(kind, tmp_path, 11, **fields)
   example = make_decoders.make_example(tmp_path, 12)
   real = example['attention_mask'] > 0
   assert_agrees(padded_logits(model_of(tmp_path), example)[real], example['logits'][real])
 
 
-# Of the published checkpoints, embedding included and once where tied; Gemma 3 from 4B on without vision.
+# Parameters of the published checkpoints; tied tables count once, Gemma 3 from 4B on without its vision part.
 PARAMETERS = {
   'gemma1_2b': 2_506_172_416,
   'gemma1_7b': 8_537_680_896,

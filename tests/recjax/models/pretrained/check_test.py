@@ -1,4 +1,4 @@
-"""The logit checker: its numbers, its file, and what it says."""
+"""The logit checker: its numbers, its file and its messages."""
 
 import os
 import subprocess

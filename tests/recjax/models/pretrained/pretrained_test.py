@@ -1,4 +1,4 @@
-"""Checkpoint folders: round trips, SID rows, tokenizers, shards, and what is refused."""
+"""Checkpoint folders: round trips, SID rows, tokenizers, shards, exports, and refused folders."""
 
 import json
 import pathlib
@@ -65,7 +65,7 @@ def load(folder, space, **kwargs):
 
 
 def with_random_sids(params, seed=0):
-  """As after training: every SID row and special of ours is its own."""
+  """Sets SID rows and our specials to random values, as after training."""
   rng = np.random.default_rng(seed)
   tables = dict(params['tables'])
   for name in tables:
@@ -132,7 +132,7 @@ def test_sid_rows_are_appended_at_the_size_of_the_tokenizer(checkpoint, tmp_path
   ids = pretrained.IdMap(SPACE, KNOWN).exported()
   np.testing.assert_array_equal(ids, [*range(53), 60, 61, *range(53, 60)])
 
-  # What a run makes its token space of, so that it may begin at the export.
+  # A run that begins with the export makes its token space from this number.
   assert pretrained.text_pieces(out, SPACE.size) == pretrained.text_pieces(source, ROWS) == KNOWN
   restored = load(out, SPACE)[1]
   assert_same(restored, params)
@@ -181,7 +181,7 @@ def test_the_dtype_of_the_source_is_kept_where_it_loses_nothing(checkpoint, tmp_
   assert_same(load(tmp_path / 'more', space, tokenizer_size=ROWS)[1], params)
 
 
-def test_many_files_and_pieces_of_tables(checkpoint, tmp_path, monkeypatch):
+def test_many_files_and_chunks_of_tables(checkpoint, tmp_path, monkeypatch):
   monkeypatch.setattr(writing, 'FILE_BYTES', 10_000)
   monkeypatch.setattr(writing, '_CHUNK_ROWS', 7)
   monkeypatch.setattr(reading, '_CHUNK_BYTES', 1_000)
@@ -230,7 +230,7 @@ def test_configs_may_leave_out_what_transformers_fills_in(checkpoint):
     del hf[name]
   hf |= {'rope_theta': 5000.0, 'rope_local_base_freq': 100.0, 'sliding_window_pattern': 6}
   hf['rope_scaling'] = {'rope_type': 'linear', 'factor': 8.0}
-  file.write_text(json.dumps(hf))  # as versions of `transformers` before 5 wrote it
+  file.write_text(json.dumps(hf))  # the format before `transformers` 5
   assert pretrained.read_config(folder).config == new
 
 
