@@ -165,7 +165,7 @@ def test_the_plain_path_on_an_accelerator_is_logged_once(monkeypatch, caplog):
   first, second = caplog.messages
   assert first == (
     'attention takes the plain path on gpu (cudnn: it has no soft-cap for logits; xla: it has no '
-    'soft-cap of the logits)'
+    'soft-cap for logits)'
   )
   assert second == 'attention takes the plain path on cpu (cudnn: it is a GPU kernel)'
 
