@@ -12,4 +12,5 @@ from recjax.models.pretrained.reading import check_folder as check_folder
 from recjax.models.pretrained.reading import load as load
 from recjax.models.pretrained.tokenizer_files import tokenizer_size as tokenizer_size
 from recjax.models.pretrained.writing import check_export as check_export
+from recjax.models.pretrained.writing import check_out as check_out
 from recjax.models.pretrained.writing import export as export

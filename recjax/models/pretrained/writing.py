@@ -150,14 +150,16 @@ def check_export(
     ValueError: `source` cannot be read, or its tokenizer already has one of the tokens to add.
   """
   out, source = epath.Path(out), epath.Path(source)
-  _check_out(out)
+  check_out(out)
   found = read_config(source)
   tokenizer_files.tokenizer_size(source, found.vocab_rows)
   if space is not None:
     _new_tokens(source, found.vocab_rows, space, specials, None)
 
 
-def _check_out(out: epath.Path) -> None:
+def check_out(out: epath.PathLike) -> None:
+  """Raises an OSError unless `out` is a new or an empty folder that can be written."""
+  out = epath.Path(out)
   if out.exists() and not (out.is_dir() and not any(out.iterdir())):
     raise FileExistsError(f'--out must be a new or an empty folder; {out} exists and is not empty')
   if not is_local(out):
@@ -210,7 +212,7 @@ def _writing(folder: epath.Path, primary: bool) -> Iterator[epath.Path]:
     with lock.hold(partial, f'writing {folder}', wait=False, field='--out'):
       yield partial
     if folder.exists():
-      folder.rmdir()  # empty; see `_check_out`
+      folder.rmdir()  # empty; see `check_out`
     partial.rename(folder)
   except BaseException:
     if partial.exists():
@@ -257,7 +259,7 @@ def export(
   folder, source = epath.Path(folder), epath.Path(source)
   primary = jax.process_index() == 0
   if primary:
-    _check_out(folder)
+    check_out(folder)
   pretrained = read_config(source)
   tensors = Tensors(source)
   ids, tokens = _new_tokens(source, pretrained.vocab_rows, space, specials, tokenizer_size)

@@ -208,7 +208,9 @@ def test_which_process_reads_which_part(processes, parts):
 def test_rows_of_processes_must_not_overlap_partly(processes):
   width = max(map(len, processes))
   square = np.array([row * (width // len(row)) for row in processes])
-  with pytest.raises(ValueError, match=r'the same rows or none in common.*Set --config.mesh.tensor'):
+  with pytest.raises(
+    ValueError, match=r'the same rows or none in common.*Set --config.mesh.tensor'
+  ):
     mesh_lib.part_of(square, 0)
 
 
