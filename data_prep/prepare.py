@@ -103,7 +103,7 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   yield log_stage.stage(config.data, raw)
   relation_stage.check_room(config, prepared)
   yield text_stage.tokenizer_stage(config, prepared)
-  yield text_stage.titles_stage(config.data, prepared)
+  yield text_stage.titles_stage(config, prepared)
   if encoder_stage.is_needed(config):
     yield encoder_stage.stage(config, prepared)
   if config.sids.quantizer != 'import' and config.sids.source != 'text':

@@ -5,6 +5,7 @@ import dataclasses
 from etils import epath
 
 from recjax import config as config_lib
+from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
 from recjax.workdir import stages
@@ -74,10 +75,8 @@ class Request:
         files.check_writable(folder, setting)
     if mode == 'recommend' and epath.Path(self.out).is_dir():
       raise IsADirectoryError(f'--out must be a file; {self.out} is a folder')
-    if mode == 'export' and epath.Path(self.out).exists():
-      raise FileExistsError(
-        f'--out must not exist, because an export never overwrites; {self.out} does'
-      )
+    if mode == 'export':
+      pretrained.check_out(self.out)
 
   def _check_inputs(self) -> None:
     model, init_from = self.config.model, self.config.checkpoint.init_from

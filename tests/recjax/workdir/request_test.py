@@ -23,6 +23,8 @@ def request(folder, mode, fields=None, **flags):
 def folder(tmp_path):
   (tmp_path / 'file').write_text('{}')
   (tmp_path / 'here').mkdir()
+  (tmp_path / 'full').mkdir()
+  (tmp_path / 'full/config.json').write_text('{}')
   return tmp_path
 
 
@@ -33,7 +35,7 @@ def test_paths_that_are_there_pass(folder):
   request(folder, 'export', here, out=folder / 'out').check()
   fields = here | {'model.sid_rows': 'sa_init', 'model.sid_keywords': folder / 'file'}
   request(folder, 'train', fields | {'checkpoint.init_from': folder / 'here'}).check()
-  assert sorted(os.listdir(folder)) == ['file', 'here']
+  assert sorted(os.listdir(folder)) == ['file', 'full', 'here']
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_paths_that_are_there_pass(folder):
     ('recommend', {}, {'histories': 'file', 'out': 'file/x/y'}, r'--out must be a folder; .*file is a file'),
     ('recommend', {}, {'histories': 'file', 'out': 'out', 'k': 41}, r'--k must be from 1 to the 40 items'),
     ('export', {}, {'out': 'out'}, '--mode=export needs --out=FOLDER and --config.model.pretrained'),
-    ('export', {'model.pretrained': 'here'}, {'out': 'here'}, r'--out must not exist'),
+    ('export', {'model.pretrained': 'here'}, {'out': 'full'}, r'--out must be a new or an empty folder'),
     ('train', {}, {'prune': True}, '--prune needs --mode=prepare; got --mode=train'),
     ('train', {}, {'workdir': 'file/run'}, r'--workdir must be a folder; .*file is a file'),
     ('prepare', {'data.prepared_dir': 'file/p'}, {}, r'--config.data.prepared_dir must be a folder; .*file is a'),
