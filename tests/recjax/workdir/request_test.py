@@ -24,6 +24,7 @@ def folder(tmp_path):
   (tmp_path / 'file').write_text('{}')
   (tmp_path / 'here').mkdir()
   (tmp_path / 'full').mkdir()
+  (tmp_path / 'lr=[1]').mkdir()
   (tmp_path / 'full/config.json').write_text('{}')
   return tmp_path
 
@@ -35,7 +36,7 @@ def test_paths_that_are_there_pass(folder):
   request(folder, 'export', here, out=folder / 'out').check()
   fields = here | {'model.sid_rows': 'sa_init', 'model.sid_keywords': folder / 'file'}
   request(folder, 'train', fields | {'checkpoint.init_from': folder / 'here'}).check()
-  assert sorted(os.listdir(folder)) == ['file', 'full', 'here']
+  assert sorted(os.listdir(folder)) == ['file', 'full', 'here', 'lr=[1]']
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,8 @@ def test_paths_that_are_there_pass(folder):
     ('train', {'compilation_cache': 'file'}, {}, r'--config.compilation_cache must be a folder'),
     ('evaluate', {'model.pretrained': 'none'}, {}, r'--config.model.pretrained must be a folder; .*none does not'),
     ('train', {'model.sid_rows': 'sa_init', 'model.sid_keywords': 'none'}, {}, r'--config.model.sid_keywords must'),
+    ('evaluate', {}, {'workdir': 'run[1]'}, r'must not contain any of .* Set --workdir to a path'),
+    ('train', {'checkpoint.init_from': 'lr=[1]'}, {}, r'Set --config.checkpoint.init_from to a path without'),
     ('train', {'checkpoint.init_from': 'none'}, {}, r'--config.checkpoint.init_from must be a folder'),
   ],
 )  # fmt: skip
