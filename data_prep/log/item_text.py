@@ -35,7 +35,7 @@ _CODE = re.compile(
 _NUMBER = re.compile(
   r'\d{1,3}(?P<group>[,.\'\s])\d{3}(?:(?P=group)\d{3})*(?:[.,]\d{1,2})?|\d+(?:[.,]\d+)?'
 )
-_CURRENCY = re.compile(r'(?:[A-Z]{2,3}|[A-Z]{0,2}[^\w\s.,-])?\s*(.*?)\s*(?:[A-Z]{2,3}|[^\w\s.,-])?')
+_CURRENCY = re.compile(r'(?:[A-Z]{0,2}[^\w\s.,-]|[A-Z]{2,3})?\s*(.*?)\s*(?:[A-Z]{2,3}|[^\w\s.,-])?')
 
 Counts = Counter[str]  # '<field>_<dropped|cut|cleaned>' → number of items
 
