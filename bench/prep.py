@@ -25,7 +25,8 @@ from data_prep.relations import stage as relation_stage
 from data_prep.sources import amazon
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
-from recjax.schema.data import Data, Relations
+from recjax.schema.data import Data
+from recjax.schema.items import Relations
 
 GIB = 2**30
 

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from data_prep.encoders import bert, checkpoint, layout, package
-from recjax.schema.data import Sids
+from recjax.schema.sids import Sids
 
 CHOICES = (
   '--config.sids.encoder must be `tfidf`; or `minilm`, which `make encoder` installs; or a folder with '

@@ -15,7 +15,7 @@ from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime.files import digest, sha256
-from recjax.schema.data import Sids
+from recjax.schema.sids import Sids
 from recjax.sharding import mesh as mesh_lib
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime.files import is_local, write_whole
-from recjax.schema.data import Keywords
+from recjax.schema.items import Keywords
 from recjax.sids import keywords as keywords_lib
 from recjax.sids.table import SidTable
 

@@ -20,7 +20,7 @@ from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check
-from recjax.schema.data import Relations
+from recjax.schema.items import Relations
 
 HOP_DECAY = 0.5  # weight of each further hop
 _ENTRIES_AT_ONCE = 1 << 24  # bounds the memory of strengths over several hops

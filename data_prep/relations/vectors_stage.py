@@ -9,7 +9,7 @@ from data_prep import stage as stage_lib
 from data_prep.relations import cooccurrence
 from data_prep.sids import refresh
 from recjax.data.prepared import Prepared
-from recjax.schema.data import Sids
+from recjax.schema.sids import Sids
 
 
 def stage(sids: Sids, prepared: Prepared) -> stage_lib.Stage:

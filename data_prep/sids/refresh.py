@@ -19,7 +19,7 @@ from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
-from recjax.schema.data import Sids
+from recjax.schema.sids import Sids
 from recjax.sids import extension, published
 from recjax.sids.quantizers.saved import FILE as QUANTIZER
 from recjax.sids.quantizers.saved import Quantizer
