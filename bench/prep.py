@@ -22,10 +22,9 @@ from data_prep import stage as stage_lib
 from data_prep.log import interactions, log_writer, splits
 from data_prep.relations import cooccurrence, semantic_neighbours
 from data_prep.relations import stage as relation_stage
-from data_prep.sources import amazon
+from data_prep.sources.amazon import Amazon
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
-from recjax.schema.data import Data
 from recjax.schema.items import Relations
 
 GIB = 2**30
@@ -124,8 +123,8 @@ def measure_log(num_interactions: int, place: str) -> dict[str, Any]:
 
 def measure_sports(raw_dir: str) -> dict[str, Any]:
   """Co-occurrence of the training part of Sports, counted by us and by a loop over dictionaries."""
-  data = Data(source='amazon2014', name='sports', category='Sports_and_Outdoors')
-  log = interactions.clean(amazon.load(data, epath.Path(raw_dir)), 5)
+  data = Amazon(source='amazon2014', name='sports', category='Sports_and_Outdoors')
+  log = interactions.clean(data.load(epath.Path(raw_dir)), 5)
   arrays = splits.split(log, 'leave_one_out', (), 0)
   train = Sequences(arrays['train_items'], arrays['train_offsets'])
   users = [train[u].tolist() for u in range(len(train))]

@@ -18,7 +18,7 @@ from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
 from recjax.schema.checks import check, check_choice, setting
 from recjax.schema.conversion import convert, hints, item_type
-from recjax.schema.data import Data
+from recjax.schema.data import SOURCES, Data, data_section
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
 from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
@@ -162,7 +162,9 @@ def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choose(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
-  """Chooses the type of a section: a component of the mixture is the section of its task."""
+  """Chooses the type of a section: of a component by its task, of the data by their source."""
+  if kind is Data:
+    return data_section(values)
   if kind is not Component:
     return kind, values
   check_choice(values.get('task'), tuple(TASKS), f'{path}.task')
@@ -175,6 +177,7 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
   Optional fields are placeholders, so that the command line can set them.
   """
   config = _defaults(Config)
+  config.data = _defaults(SOURCES.get(source, Data))
   config.data.source, config.data.name = source, name
   config.mixture = ml_collections.ConfigDict({'next_item': component('next_item')})
   return config

@@ -1,5 +1,6 @@
 """The command line: `python -m recjax.main --config=configs/sports.py [--mode=…] [--workdir=…]`."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ from absl import app, flags
 from etils import epath
 import jax
 
+from data_prep import sources  # also registers the sources' options, for the flags
 from recjax import config as config_lib
 from recjax import models
 from recjax.data import vocabulary
@@ -33,7 +35,7 @@ from recjax.sharding import mesh as mesh_lib
 from recjax.train import train_stages
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoints as checkpoints_lib
-from recjax.workdir import identity
+from recjax.workdir import claim, identity, resume
 from recjax.workdir.request import Request
 
 log = logging.getLogger('recjax')
@@ -90,7 +92,9 @@ def main(argv: list[str]) -> None:
     started_as = {'mode': request.mode, 'workdir': str(request.workdir)}
     distributed.check_same('config', config.to_dict() | started_as)
     request.check()
-    with goodput.recorded(request.workdir, request.mode == 'train' and distributed.is_host0()):
+    is_training = request.mode == 'train'
+    claimed = claim.claimed(request.workdir) if is_training else contextlib.nullcontext()
+    with claimed, goodput.recorded(request.workdir, is_training and distributed.is_host0()):
       run(request)
   except (Exception, KeyboardInterrupt) as error:
     is_message = isinstance(error, (ValueError, OSError, FloatingPointError)) and _is_ours(error)
@@ -171,8 +175,6 @@ def _default_workdir(config_flag: str) -> str:
 
 def _choices() -> dict[str, tuple[str, ...]]:
   """Returns the allowed values of the fields that name an entry of a registry."""
-  from data_prep import sources
-
   return {'data.source': tuple(sources.SOURCES), 'model.family': tuple(models.FAMILIES)}
 
 
@@ -220,7 +222,7 @@ def _best_params(
     return step
 
   def read(checkpoints: checkpoints_lib.Checkpoints, step: int):
-    identity.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
+    resume.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
     return jax.block_until_ready(checkpoints.restore_params(step, abstract)), step
 
   return checkpoints_lib.read_run(workdir, choose, read)

@@ -9,10 +9,6 @@ import numpy as np
 from data_prep.log.numbering import factorise, renumber
 from recjax.schema.checks import check
 
-MAX_TITLE = (
-  10_000  # characters; a longer title is a broken file, sources refuse it by file and line
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutRows:
@@ -45,6 +41,7 @@ class RawLog:
     ticks_per_second: unit of the times; 0: they give only an order.
     held_out: the rows of a source's own `validation` and `test` parts; the columns above are then its
       training part.
+    unreadable_ratings: number of ratings that cannot be read; if there are any, `ratings` is None.
   """
 
   users: np.ndarray
@@ -55,6 +52,7 @@ class RawLog:
   events: np.ndarray | None = None
   held_out: dict[str, HeldOutRows] | None = None
   ticks_per_second: int = 1
+  unreadable_ratings: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +90,7 @@ class CleanLog:
     duplicates: number of dropped rows that repeat another one.
     below_k_core: numbers of users, items and interactions outside the k-core.
     ticks_per_second: unit of the times; 0: they give only an order.
+    unreadable_ratings: see `RawLog`.
   """
 
   user_ids: list[str]
@@ -107,6 +106,7 @@ class CleanLog:
   duplicates: int = 0
   below_k_core: tuple[int, int, int] = (0, 0, 0)
   ticks_per_second: int = 1
+  unreadable_ratings: int = 0
 
 
 def clean(
@@ -175,6 +175,7 @@ def clean(
     int(repeated.sum()),
     (*below, len(order) - len(rows)),
     log.ticks_per_second,
+    log.unreadable_ratings,
   )
 
 

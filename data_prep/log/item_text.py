@@ -9,9 +9,10 @@ import html
 import re
 from typing import Any
 
+from data_prep.log import prices
+
 MAX_TITLE = 10_000  # characters; longer titles, brands and category names are cut
 MAX_DESCRIPTION = 2_000  # characters of a description that encoders read
-MAX_PRICE = 1e15
 # Includes halves of surrogate pairs: JSON can spell them, UTF-8 cannot.
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _MISSING = frozenset(('', '-', '–', '—', '?', '.', 'nan', 'none', 'null', 'n/a', '#n/a', '<na>'))
@@ -27,15 +28,12 @@ _TAG = re.compile(
   r'(?:\s[^<>]*|\s*/)?>',
   re.IGNORECASE,
 )
+_MARKUP = re.compile('</?[a-z]|<!--', re.IGNORECASE)  # also of a tag that was cut off
 # Scripts and style sheets that a crawl took for text.
 _CODE = re.compile(
   r'\bvar\s+\w+\s*=|\bfunction\s*\w*\s*\([^)]*\)\s*\{|\bdocument\.(?:getElement|write|query)|'
   r'(?:^|[\s}])[.#]?[\w-]+(?:[\s,>.#]+[\w-]+)*\s*\{\s*[\w-]+\s*:[^}]*[;}]'
 )
-_NUMBER = re.compile(
-  r'\d{1,3}(?P<group>[,.\'\s])\d{3}(?:(?P=group)\d{3})*(?:[.,]\d{1,2})?|\d+(?:[.,]\d+)?'
-)
-_CURRENCY = re.compile(r'(?:[A-Z]{0,2}[^\w\s.,-]|[A-Z]{2,3})?\s*(.*?)\s*(?:[A-Z]{2,3}|[^\w\s.,-])?')
 
 Counts = Counter[str]  # '<field>_<dropped|cut|cleaned>' → number of items
 
@@ -65,7 +63,7 @@ def tidy(record: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
     tidied['categories'] = paths
   price = record.get('price')
   if price is not None and price != '':
-    number = as_number(price)
+    number = prices.price(price)
     if number is None:
       counts['price_dropped'] += 1
     else:
@@ -121,38 +119,18 @@ def _paths(value: Any, counts: Counts) -> list[list[str]]:
   for path in paths:
     names: list[str] = []
     for part in path if isinstance(path, list | tuple) else (path,):
-      text, is_cleaned = _readable(part) if isinstance(part, str) else ('', True)
-      if is_cleaned or (not text and _is_code(str(part))):
+      text = _readable(part)[0] if isinstance(part, str) else ''
+      if not isinstance(part, str) or _MARKUP.search(part) or (not text and _is_code(part)):
         is_changed = True
         break
       if text:
         names.append(text[:MAX_TITLE])
       else:
-        is_changed |= not isinstance(part, str) or bool(plain(part))
+        is_changed |= bool(plain(part))
     if names:
       found.append(names)
   counts['categories_cleaned' if found else 'categories_dropped'] += is_changed
   return found
-
-
-def as_number(value: Any) -> float | None:
-  """Returns a price as a number; None if it cannot be read.
-
-  Text may hold a currency, separators of thousands, and a decimal point or comma: '$1,299.00', '12,99 €'.
-  """
-  if isinstance(value, bool):
-    return None
-  if isinstance(value, int | float):
-    return value if abs(value) < MAX_PRICE else None  # False for NaN
-  amount = _CURRENCY.fullmatch(value.strip()) if isinstance(value, str) else None
-  match = amount and _NUMBER.fullmatch(amount[1])
-  if not match:
-    return None
-  digits, group = amount[1], match['group']
-  if group and (group != '.' or digits.count('.') > 1 or ',' in digits):  # not of '1.299'
-    digits = digits.replace(group, '')
-  number = float(digits.replace(',', '.'))
-  return number if number < MAX_PRICE else None
 
 
 def encoder_text(record: Mapping[str, Any]) -> str:

@@ -90,6 +90,8 @@ def _statistics(
   # Counts that only some logs have are left out where they are zero.
   if log.duplicates:
     statistics['duplicates_dropped'] = log.duplicates
+  if log.unreadable_ratings:
+    statistics['unreadable_ratings'] = log.unreadable_ratings
   if any(log.below_k_core):
     of = ('users', 'items', 'interactions')
     statistics |= {f'{name}_below_k_core': n for name, n in zip(of, log.below_k_core, strict=True)}
