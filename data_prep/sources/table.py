@@ -41,6 +41,7 @@ class Table(base.Tabular):
   interactions_files: str | None = setting(
     None,
     "File, folder or glob of the interactions, in raw_dir. None: 'interactions' with any ending.",
+    path=True,
   )
   items_files: str | None = setting(
     None,
