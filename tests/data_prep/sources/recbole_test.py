@@ -1,5 +1,7 @@
 """RecBole's atomic files, hand-made in the official format."""
 
+import dataclasses
+
 from etils import epath
 import pytest
 
@@ -101,3 +103,28 @@ def test_broken_items_are_named(tmp_path, item, message):
 def test_missing_files_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'^X\.inter and X\.item must be in.*data\.raw_dir'):
     load(tmp_path)
+
+
+def test_columns_go_by_the_names_of_the_config(tmp_path):
+  """As in RecBole's Steam."""
+  write(
+    tmp_path,
+    'who:token\tproduct_id:token\twhen:float\tkind:token\nu\ta\t5\tview\n',
+    'product_id:token\tapp_name:token\tcost:token\nx\tX\t1\na\tGame\t$4.99\n',
+  )
+  names = {'user_column': 'who', 'item_column': 'product_id', 'time_column': 'when'}
+  data = dataclasses.replace(
+    DATA, **names, event_column='kind', title_column='app_name', price_column='cost'
+  )
+  log = data.load(epath.Path(tmp_path))
+  assert (log.users.tolist(), log.items.tolist(), log.events.tolist()) == (['u'], ['a'], ['view'])
+  assert tidied(log.item_records)['a'] == {'title': 'Game', 'price': 4.99}
+  for field in ('user', 'item', 'time', 'rating', 'event', 'title', 'price'):
+    wrong = dataclasses.replace(data, **{f'{field}_column': 'no'})
+    with pytest.raises(ValueError, match=rf":1: must have a column 'no'.*data\.{field}_column"):
+      wrong.load(epath.Path(tmp_path))
+
+
+def test_plain_names_stand_for_the_usual_ones(tmp_path):
+  write(tmp_path, 'user:token\titem:token\ttime:float\nu\ta\t5\n', 'item:token\na\n')
+  assert load(tmp_path).users.tolist() == ['u']
