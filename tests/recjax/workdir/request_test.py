@@ -46,7 +46,7 @@ def test_paths_that_are_there_pass(folder):
     ('recommend', {}, {'histories': 'file', 'out': 'file/x/y'}, r'--out must be a folder; .*file is a file'),
     ('recommend', {}, {'histories': 'file', 'out': 'out', 'k': 41}, r'--k must be from 1 to the 40 items'),
     ('export', {}, {'out': 'out'}, '--mode=export needs --out=FOLDER and --config.model.pretrained'),
-    ('export', {'model.pretrained': 'here'}, {'out': 'here'}, r'--out must be a new or an empty folder'),
+    ('export', {'model.pretrained': 'here'}, {'out': 'file'}, r'--out must be a new or an empty folder'),
     ('train', {}, {'prune': True}, '--prune needs --mode=prepare; got --mode=train'),
     ('train', {}, {'workdir': 'file/run'}, r'--workdir must be a folder; .*file is a file'),
     ('prepare', {'data.prepared_dir': 'file/p'}, {}, r'--config.data.prepared_dir must be a folder; .*file is a'),
