@@ -17,7 +17,6 @@ from data_prep.relations import stage as relation_stage
 from data_prep.relations import vectors_stage
 from data_prep.sids import stage as sid_stage
 from data_prep.texts import stage as text_stage
-from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data import prepared as prepared_lib
 from recjax.data.prepared import Prepared
@@ -92,8 +91,7 @@ def _check_ready(config: config_lib.Config, root: epath.Path) -> None:
   sid_stage.check_ready(config, root, raw_dir(config))
   keyword_stage.check_ready(config, root, raw_dir(config))
   encoder_stage.check_ready(config, root)
-  if config.model.pretrained is not None:
-    tokenizer.pretrained_files(config.model.pretrained)
+  text_stage.check_ready(config, root)
 
 
 def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib.Stage]:

@@ -1,4 +1,4 @@
-"""The encoder of a T5 checkpoint, or a decoder's hidden states, as a text encoder: our own backbones."""
+"""Text encoders from our backbones: the encoder of a T5 checkpoint, or the hidden states of a decoder."""
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -20,15 +20,15 @@ from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
 MODEL_TYPES = tuple(families.model_types())
-_TOKENIZERS = ('tokenizer.json', 'spiece.model', 'tokenizer.model')  # the first that is there
+_TOKENIZERS = ('tokenizer.json', 'spiece.model', 'tokenizer.model')  # the first one found is used
 _INDEX = 'model.safetensors.index.json'
 
 
 def model_files(folder: epath.Path) -> dict[str, epath.Path]:
-  """The files that decide what `encode` returns, by their place in the folder.
+  """Returns the files that the vectors depend on, by their place in the folder.
 
   Raises:
-    ValueError: one is missing; the folder holds what we do not compute.
+    ValueError: a file is missing, or the model is not supported.
   """
   layout.check_mean_pooling(folder)
   with _as_encoder(folder):
@@ -41,7 +41,7 @@ def model_files(folder: epath.Path) -> dict[str, epath.Path]:
 
 @contextlib.contextmanager
 def _as_encoder(folder: epath.Path) -> Iterator[None]:
-  """Names the field that the folder comes from; the messages inside know it as another one."""
+  """Adds the field `sids.encoder` to messages of code that knows the folder as another field."""
   try:
     yield
   except (ValueError, FileNotFoundError) as error:
@@ -65,24 +65,24 @@ def encode(
   mesh: jax.sharding.Mesh,
   parts: epath.Path | None,
 ) -> np.ndarray:
-  """The mean of the last normed states over a text's tokens, length one.
+  """Returns the normalised mean of the last hidden states over a text's tokens.
 
-  Of a T5 the encoder's states, over the text and EOS (as Sentence-T5, arXiv 2108.08877, section 3, takes
-  the mean); of a decoder the states before the output table, for Gemma over BOS and the text.
+  For T5 these are the encoder's states over the text and EOS, as in Sentence-T5 (arXiv 2108.08877, section 3);
+  for a decoder the states before the output table, for Gemma over BOS and the text.
 
   Args:
-    texts: one text an item; empty ones are allowed.
+    texts: one text per item; may be empty.
     folder: a checkpoint of `transformers` that `model_files` accepts.
-    max_tokens: where texts are cut, BOS or EOS included; 0: as the folder says, else 256.
-    dtype: of the weights' matrices and of activations.
-    mesh: the weights lie in its shards, rows of a batch are spread over its batch axes.
+    max_tokens: length at which texts are cut, BOS or EOS included; 0: the folder's own, else 256.
+    dtype: of weight matrices and activations.
+    mesh: the weights and the rows of a batch are sharded over it.
     parts: see `batching.encode`.
 
   Returns:
-    float32 `[I, D]`, rows of length one; a zero row only for an empty text without BOS or EOS.
+    float32 `[I, D]`, unit rows; a zero row for an empty text without BOS or EOS.
 
   Raises:
-    ValueError: tensors are missing or misshaped.
+    ValueError: a tensor is missing or has another shape.
   """
   found = pretrained.read_config(folder)
   ids = _encoder_of_ids(folder, found, layout.max_tokens(folder, max_tokens))
@@ -93,7 +93,7 @@ def encode(
 def _encoder_of_ids(
   folder: epath.Path, found: pretrained.Pretrained, max_tokens: int
 ) -> Callable[[list[str]], list[list[int]]]:
-  """Texts → ids: what the family was trained to read, cut at `max_tokens`."""
+  """Returns a function from texts to ids in the format of the family's training, cut at `max_tokens`."""
   path = folder / _tokenizer_file(folder)
   pieces = TextTokenizer(path).encode_batch
   with _as_encoder(folder):
@@ -110,7 +110,7 @@ def _encoder_of_ids(
 def _forward(
   folder: epath.Path, found: pretrained.Pretrained, dtype: str, mesh: jax.sharding.Mesh
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Loads the weights; tokens `[B, T]` and lengths `[B]` → unit vectors `[B, D]`."""
+  """Loads the weights. Returns a function from tokens `[B, T]` and lengths `[B]` to unit vectors `[B, D]`."""
   found = found._replace(config=dataclasses.replace(found.config, compute_dtype=dtype))
   space = TokenSpace(found.vocab_rows, ())
   graph, shapes = pretrained.abstract(found, space)
@@ -127,17 +127,17 @@ def _forward(
   params = {
     path: x
     for path, x in traverse_util.flatten_dict(loaded, sep='/').items()
-    if not path.startswith('decoder/') and not path.endswith('_out')  # no states come from these
+    if not path.startswith('decoder/') and not path.endswith('_out')  # not used by the states
   }
   del loaded
   states = _encoder_states if found.family.is_encoder_decoder else _decoder_states
 
   @jax.jit
   def forward(params: dict[str, jax.Array], tokens_BT: jax.Array, lengths_B: jax.Array):
-    # Shapes stand in for what was dropped: nothing reads it.
+    # Dropped parameters are replaced by their shapes; nothing reads them.
     model = nnx.merge(graph, traverse_util.unflatten_dict(flat_shapes | params, sep='/'))
     real_BT = jnp.arange(tokens_BT.shape[1])[None] < lengths_B[:, None]
-    # On accelerators a float32 product is one of bfloat16 or TF32 unless it is asked for.
+    # Accelerators compute float32 products in bfloat16 or TF32 by default.
     with jax.default_matmul_precision('highest' if dtype == 'float32' else 'default'):
       x_BTD = states(model, tokens_BT, real_BT).astype(jnp.float32)
     mean_BD = jnp.where(real_BT[..., None], x_BTD, 0).sum(1) / lengths_B[:, None]
@@ -147,7 +147,7 @@ def _forward(
 
 
 def _stored_dtype(path: str, dtype: str) -> jnp.dtype:
-  """Matrices are kept in what they are computed in; norms and biases stay float32."""
+  """Matrices are stored in the compute dtype; norms and biases stay float32."""
   is_matrix = path.endswith('/kernel') or path.startswith('tables/')
   return jnp.dtype(dtype if is_matrix else 'float32')
 

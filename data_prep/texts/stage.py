@@ -11,6 +11,22 @@ from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
+from recjax.runtime.files import existing
+
+
+def check_ready(config: config_lib.Config, root: epath.Path) -> None:
+  """Checks before the preparation that the tokenizer can be made.
+
+  Raises:
+    FileNotFoundError: data.sentencepiece is missing, and no tokenizer was made with such a file.
+    ValueError: model.pretrained has no tokenizer.
+  """
+  if config.model.pretrained is not None:
+    tokenizer.pretrained_files(config.model.pretrained)
+  elif config.data.sentencepiece is not None:
+    made = stage_lib.variants(root, 'tokenizer').values()
+    if not any(list(manifest['inputs']) == [tokenizer.MODEL] for manifest in made):
+      existing(config.data.sentencepiece, '--config.data.sentencepiece', 'file')
 
 
 def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:

@@ -8,7 +8,7 @@ from recjax import config as config_lib
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
-from recjax.workdir import stages
+from recjax.workdir import claim, stages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,8 @@ class Request:
 
   def _check_inputs(self) -> None:
     model, init_from = self.config.model, self.config.checkpoint.init_from
+    if self.mode in ('train', 'evaluate', 'recommend', 'export'):
+      claim.check_path(self.workdir)
     if self.mode == 'recommend':
       files.existing(self.histories, '--histories', 'file')
     if model.pretrained is not None:
@@ -89,7 +91,8 @@ class Request:
     if model.sid_rows == 'sa_init' and model.sid_keywords is not None:
       files.existing(model.sid_keywords, '--config.model.sid_keywords', 'file')
     if init_from is not None:
-      files.existing(init_from, '--config.checkpoint.init_from', 'folder')
+      folder = files.existing(init_from, '--config.checkpoint.init_from', 'folder')
+      claim.check_path(folder, '--config.checkpoint.init_from')
 
   def _has_begun(self) -> bool:
     plan = stages.plan(self.config, self.workdir)
