@@ -1,6 +1,7 @@
 """The stages `tokenizer` and `texts`: the text side of the vocabulary, and item titles as its ids."""
 
 import functools
+from typing import Any
 
 from etils import epath
 
@@ -11,6 +12,7 @@ from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.schema.data import Data
+from recjax.schema.sids import Sids
 
 
 def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
@@ -24,9 +26,9 @@ def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.
   else:
     inputs, params = stage_lib.outputs(prepared, files.ITEMS), {'text_pieces': data.text_pieces}
     if config.sids.extend is not None:  # the trained model knows the earlier pieces
-      inputs = refresh.tokenizer_files(config.sids, prepared.root)
+      inputs = _earlier_files(config.sids, prepared.root)
       params = refresh.params(config.sids, 'tokenizer', params)
-      run = functools.partial(refresh.copy_tokenizer, config.sids)
+      run = functools.partial(_copy_earlier, config.sids)
   return stage_lib.Stage('tokenizer', run, inputs, params, version=2)
 
 
@@ -41,3 +43,29 @@ def titles_stage(data: Data, prepared: Prepared) -> stage_lib.Stage:
     data.max_text_tokens,
   )
   return stage_lib.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
+
+
+def _earlier_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
+  """The files of the earlier tokenizer as the inputs of today's.
+
+  Args:
+    sids: `extend` names the earlier preparation.
+    root: today's prepared folder; its manifests name the files if the earlier folder was removed.
+  """
+  manifest = stage_lib.read_manifest(refresh.earlier(sids) / 'tokenizer')
+  if manifest is not None:
+    return refresh.inputs(sids, *(f'tokenizer/{name}' for name in sorted(manifest['files'])))
+  for made in stage_lib.variants(root, 'tokenizer').values():
+    names = [name.removeprefix('extend/') for name in made['inputs'] if name.startswith('extend/')]
+    if names:
+      return refresh.inputs(sids, *names)
+  return {}
+
+
+def _copy_earlier(sids: Sids, out: epath.Path) -> dict[str, Any]:
+  """Copies the earlier tokenizer, whose pieces the trained model knows."""
+  folder = refresh.earlier(sids) / 'tokenizer'
+  manifest = stage_lib.read_manifest(folder)
+  for name in manifest['files']:
+    (out / name).write_bytes((folder / name).read_bytes())
+  return {**manifest['summary'], 'made': 'as before'}

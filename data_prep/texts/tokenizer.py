@@ -9,6 +9,7 @@ import numpy as np
 import sentencepiece
 import tqdm
 
+from data_prep import files
 from data_prep.texts import chat
 from recjax.data import vocabulary
 from recjax.models.pretrained import read_config, text_pieces
@@ -18,11 +19,6 @@ MODEL = 'spiece.model'
 FAST = 'tokenizer.json'
 _PRETRAINED = (FAST, MODEL, 'tokenizer.model')  # of a checkpoint's folder, the first that is there
 _MAX_TRAINING_CHARACTERS = 2_000  # of one text; longer ones would be skipped whole
-
-
-def read_items(path: epath.PathLike) -> list[dict[str, Any]]:
-  """The objects of an items.jsonl, in item order."""
-  return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]
 
 
 def train_model(texts: list[str], num_pieces: int) -> bytes:
@@ -96,7 +92,7 @@ def write_tokenizer(
   if pretrained is not None:
     return _copy_pretrained(pretrained, data.prompt_format, folder)
   if data.sentencepiece is None:
-    content = train_model([item['text'] for item in read_items(items)], data.text_pieces)
+    content = train_model([item['text'] for item in files.read_items(items)], data.text_pieces)
   else:
     content = epath.Path(data.sentencepiece).read_bytes()
   try:
@@ -168,7 +164,7 @@ def write_titles(
   `max_tokens` ids and has neither BOS nor EOS.
   """
   pieces = vocabulary.Pieces(tokenizer)
-  titles = [item.get('title', item['text']) for item in read_items(items)]
+  titles = [item.get('title', item['text']) for item in files.read_items(items)]
   whole = [pieces.encode(title) for title in tqdm.tqdm(titles, 'titles', unit=' items')]
   rows = [row[:max_tokens] for row in whole]
   offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
