@@ -1,5 +1,6 @@
 """All stages on a small random log: skips, kills, dependencies, and no leak of held-out items."""
 
+import concurrent.futures
 import contextlib
 import gzip
 import json
@@ -308,25 +309,17 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   assert prepare.find(missing)
 
 
-def test_the_second_of_two_preparations_waits_and_finds_all_done(tmp_path):
+def test_the_second_of_two_preparations_waits_and_finds_all_done(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
-  program = (
-    'import pathlib, sys\n'
-    'from data_prep import prepare\n'
-    'from tests.data_prep import prepare_test\n'
-    'prepare.prepare(prepare_test.make_config(pathlib.Path(sys.argv[1])))\n'
-  )
-  command = [sys.executable, '-c', program, tmp_path]
-  both = [
-    subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(2)
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    both = [pool.submit(prepare.prepare, make_config(tmp_path)) for _ in range(2)]
+    assert both[0].result() == both[1].result()
+  lines = [
+    line.split(' in ')[0].split(', unch')[0] for line in capsys.readouterr().out.splitlines()
   ]
-  ended = [process.communicate() for process in both]
-  assert [process.returncode for process in both] == [0, 0], ended
-  done = [
-    sorted(line.split(':')[0] for line in out.splitlines() if ': done' in line) for out, _ in ended
-  ]
-  assert sorted(done) == [[], sorted(STAGES)]
+  for stage in STAGES:
+    found = sorted(line for line in lines if line.startswith(f'{stage}:'))
+    assert found == [f'{stage}: done', f'{stage}: skipped']
   assert sorted(os.listdir(tmp_path / 'out')) == sorted(STAGES)
   prepare.prepare(make_config(tmp_path, out='alone'))
   assert contents(tmp_path / 'out') == contents(tmp_path / 'alone')
