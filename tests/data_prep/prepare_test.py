@@ -48,7 +48,7 @@ def write_raw(folder, rows):
   meta = [{'asin': f'i{n:03}', 'title': ' '.join(rng.choice(WORDS, 4))} for n in range(ITEMS)]
   for name, objects in (('reviews_X_5', rows), ('meta_X', meta[1:])):
     lines = ''.join(json.dumps(row) + '\n' for row in objects)
-    # Gzip files hold the time at which they were written, unless it is given.
+    # mtime=0: gzip files otherwise hold the time of writing.
     (folder / f'{name}.json.gz').write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
@@ -67,7 +67,7 @@ def make_config(tmp_path, data=None, sids=None, out='out', tasks=(), relations=N
 
 
 def outcomes(capsys):
-  """Which stages ran and which were skipped, from the lines printed."""
+  """Returns done or skipped for every stage, from the printed lines."""
   lines = [line.split(': ') for line in capsys.readouterr().out.splitlines()]
   return {name: rest[0].split()[0].rstrip(',') for name, *rest in lines}
 
@@ -152,7 +152,7 @@ def test_only_stages_that_depend_on_a_change_run_again_beside_the_first(
 def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
   rows = random_rows()
   write_raw(tmp_path / 'raw', rows)
-  # Everything that can be made of a log.
+  # With every stage.
   config = make_config(tmp_path, tasks=NEIGHBOURS)
   prepare.prepare(config)
   before = contents(tmp_path / 'out')
@@ -175,7 +175,7 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     'interactions/manifest.json',
     'interactions/tfds/sequences/1.0.0/sequences-train.array_record-00000-of-00001',
   }
-  # What is trained on: the fingerprint and the rows themselves.
+  # The training data: the fingerprint and the rows.
   streams = []
   for prepared in (tmp_path / 'out', after, from_scratch):
     data = dataset.Dataset.load(prepared)
@@ -245,7 +245,7 @@ def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
   assert prepare.find(config)
 
 
-def test_bad_input_leaves_nothing(tmp_path):
+def test_bad_input_leaves_no_folder(tmp_path):
   rows = random_rows()
   del rows[7]['asin']
   write_raw(tmp_path / 'raw', rows)
@@ -300,7 +300,7 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   missing = make_config(tmp_path, sids={'encoder': str(tmp_path / 'nowhere')})
   with pytest.raises(ValueError, match=r'--config\.sids\.encoder'):
     prepare.prepare(missing)
-  # As if that folder had made the vectors.
+  # Pretends that the encoder in that folder made the vectors.
   path = tmp_path / 'out' / 'text_embeddings' / 'manifest.json'
   manifest = json.loads(path.read_text())
   manifest['inputs']['encoder/config.json'] = '0' * 64
