@@ -61,7 +61,7 @@ _HISTORIES = flags.DEFINE_string(
   'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
 )
 _OUT = flags.DEFINE_string(
-  'out', None, 'recommend: file to write, JSON lines. export: folder to write; it must not exist.'
+  'out', None, 'recommend: file to write, JSON lines. export: folder to write, new or empty.'
 )
 _SKIP = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
@@ -130,6 +130,8 @@ def run(request: Request) -> None:
   if mode == 'prepare':
     return
   if mode == 'export':
+    space, source = dataset.vocabulary.space, config.model.pretrained
+    pretrained.check_export(request.out, source, space, vocabulary.SPECIALS)
     params, _ = _best_params(config, workdir, dataset, mesh)
     _export(request, dataset, params)
     return

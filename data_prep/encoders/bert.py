@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import numpy as safetensors
-import tokenizers
 
 from data_prep.encoders import batching, layout
+from recjax.data import text_tokenizer
 from recjax.sharding import mesh as mesh_lib
 
 REQUIRED_FILES = ('config.json', 'model.safetensors', 'tokenizer.json')
@@ -91,8 +91,7 @@ def encode(
     ValueError: a tensor is missing or has another shape.
   """
   bert = layout.read_json(folder / 'config.json')
-  tokenizer = tokenizers.Tokenizer.from_str((folder / 'tokenizer.json').read_text())
-  tokenizer.no_padding()
+  tokenizer = text_tokenizer.fast_tokenizer(folder / 'tokenizer.json')
   tokenizer.enable_truncation(
     layout.max_tokens(folder, max_tokens, bert['max_position_embeddings'])
   )

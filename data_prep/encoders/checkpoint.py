@@ -10,19 +10,16 @@ from flax import nnx, traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import sentencepiece
-import tokenizers
 
 from data_prep.encoders import batching, layout
-from recjax.models import attention, pretrained
-from recjax.models.pretrained.reading import FAMILIES
+from recjax.data.text_tokenizer import TextTokenizer
+from recjax.models import attention, families, pretrained
+from recjax.models.pretrained import special_ids
 from recjax.models.pretrained.tensors import Tensors
-from recjax.models.t5 import T5
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
-_OF_FAMILIES = [kind for module, *_ in FAMILIES.values() for kind in module.MODEL_TYPES]
-MODEL_TYPES = (*_OF_FAMILIES, 'gemma3')  # gemma3 folders hold more than a text model
+MODEL_TYPES = tuple(families.model_types())
 _TOKENIZERS = ('tokenizer.json', 'spiece.model', 'tokenizer.model')  # the first one found is used
 _INDEX = 'model.safetensors.index.json'
 
@@ -98,29 +95,16 @@ def _encoder_of_ids(
 ) -> Callable[[list[str]], list[list[int]]]:
   """Returns a function from texts to ids in the format of the family's training, cut at `max_tokens`."""
   path = folder / _tokenizer_file(folder)
-  if path.suffix == '.json':
-    fast = tokenizers.Tokenizer.from_str(path.read_text())
-    fast.no_padding()
-    fast.no_truncation()
-
-    def pieces(chunk: list[str]) -> list[list[int]]:
-      return [e.ids for e in fast.encode_batch_fast(chunk, add_special_tokens=False)]
-  else:
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes()).encode
+  pieces = TextTokenizer(path).encode_batch
+  with _as_encoder(folder):
+    special = special_ids.read(folder, found.family, found.vocab_rows)
   before, after = [], []
-  if found.family == 't5':
-    after = [_special(found, 'eos_token_id', 1)]
-  elif found.family == 'gemma':
-    before = [_special(found, 'bos_token_id', 2)]
+  if found.family.is_encoder_decoder:
+    after = [special.eos]
+  elif found.family.bos is not None:
+    before = [special.bos]
   room = max(max_tokens - len(before) - len(after), 0)
   return lambda chunk: [[*before, *row[:room], *after] for row in pieces(chunk)]
-
-
-def _special(found: pretrained.Pretrained, field: str, default: int) -> int:
-  """An id of config.json; the default is that of every published checkpoint of the family."""
-  value = found.hf.get(field)
-  value = value[0] if isinstance(value, list) else value
-  return default if value is None else value
 
 
 def _forward(
@@ -130,7 +114,9 @@ def _forward(
   found = found._replace(config=dataclasses.replace(found.config, compute_dtype=dtype))
   space = TokenSpace(found.vocab_rows, ())
   graph, shapes = pretrained.abstract(found, space)
-  shardings = traverse_util.flatten_dict(mesh_lib.tree_shardings(shapes, mesh), sep='/')
+  shardings = traverse_util.flatten_dict(
+    mesh_lib.tree_shardings(shapes, mesh, rules=found.family.parameter_rules), sep='/'
+  )
   flat_shapes = {
     path: jax.ShapeDtypeStruct(x.shape, _stored_dtype(path, dtype), sharding=shardings[path])
     for path, x in traverse_util.flatten_dict(shapes, sep='/').items()
@@ -144,7 +130,7 @@ def _forward(
     if not path.startswith('decoder/') and not path.endswith('_out')  # not used by the states
   }
   del loaded
-  states = _encoder_states if found.family == 't5' else _decoder_states
+  states = _encoder_states if found.family.is_encoder_decoder else _decoder_states
 
   @jax.jit
   def forward(params: dict[str, jax.Array], tokens_BT: jax.Array, lengths_B: jax.Array):
@@ -166,7 +152,7 @@ def _stored_dtype(path: str, dtype: str) -> jnp.dtype:
   return jnp.dtype(dtype if is_matrix else 'float32')
 
 
-def _encoder_states(model: T5, tokens_BT: jax.Array, real_BT: jax.Array) -> jax.Array:
+def _encoder_states(model: nnx.Module, tokens_BT: jax.Array, real_BT: jax.Array) -> jax.Array:
   x_BTD = model.tables.lookup(tokens_BT, jnp.dtype(model.config.compute_dtype))
   segments_BT = real_BT.astype(jnp.int32)
   mask_BTT = attention.segment_mask(segments_BT, segments_BT)

@@ -96,7 +96,7 @@ def _readable(value: str) -> tuple[str, bool]:
   without = _TAG.sub(' ', _NOT_TEXT.sub(' ', value)) if '<' in value else value
   text = plain(without)
   if text.lower() in _MISSING or _is_code(text):
-    return '', False
+    return '', without != value
   return text, without != value
 
 
