@@ -18,8 +18,7 @@ import sentence_transformers
 import torch
 
 from bench.circumstances import circumstances, show, write
-from data_prep import encoders
-from data_prep.texts import tokenizer
+from data_prep import encoders, files
 from recjax.schema.run import Mesh
 from recjax.schema.sids import Sids
 from recjax.sharding import mesh as mesh_lib
@@ -44,7 +43,7 @@ def _timed(encode) -> tuple[np.ndarray, float, float]:
 
 
 def main(_) -> None:
-  item_texts = [item['text'] for item in tokenizer.read_items(_ITEMS.value)][:: _EVERY.value]
+  item_texts = [item['text'] for item in files.read_items(_ITEMS.value)][:: _EVERY.value]
   sids = Sids(encoder=_ENCODER.value)
   mesh = mesh_lib.make_mesh(Mesh())
   folder = encoders.input_files(sids.encoder)['config.json'].parent

@@ -77,6 +77,16 @@ def variants(root: epath.PathLike, name: str) -> dict[epath.Path, dict[str, Any]
   return {folder: manifest for folder, manifest in manifests.items() if manifest is not None}
 
 
+def is_variant(name: str) -> bool:
+  """Whether a stage folder is not the ordinary one."""
+  return '-' in name
+
+
+def finished(root: epath.Path) -> list[str]:
+  """Returns the names of all finished stage folders, of any config."""
+  return sorted(path.name for path in root.iterdir() if (path / MANIFEST).exists())
+
+
 def has_params(manifest: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
   """Whether a manifest's params are these."""
   return manifest['params'] == _as_json(params)

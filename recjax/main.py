@@ -189,6 +189,7 @@ def _prepared(config: config_lib.Config, is_only: bool, prune: bool) -> Dataset:
     prune: whether to remove these.
   """
   from data_prep import prepare  # here: only this module uses data_prep, and only to prepare
+  from data_prep import prune as prune_lib
 
   prepared = prepare.prepare(config) if jax.process_count() == 1 else prepare.find(config)
   if prepared is None:
@@ -197,10 +198,10 @@ def _prepared(config: config_lib.Config, is_only: bool, prune: bool) -> Dataset:
       f'date. Run once: python -m recjax.main --config={flags.FLAGS["config"].config_filename} '
       '--mode=prepare'
     )
-  if prune:
-    for folder, size in prepare.prune(config).items():
+  if prune and distributed.is_host0():
+    for folder, size in prune_lib.prune(config, prepared).items():
       log.info('removed %s (%.1f MB)', folder, size / 1e6)
-  elif is_only and (line := prepare.describe_unused(prepared)):
+  elif is_only and (line := prune_lib.describe_unused(prepared)):
     log.info('%s', line)
   return Dataset.load(prepared)
 

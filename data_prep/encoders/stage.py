@@ -11,7 +11,6 @@ from data_prep import encoders, files
 from data_prep import stage as stage_lib
 from data_prep.encoders import tfidf, vectors_file
 from data_prep.sids import refresh
-from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime.files import digest, sha256
@@ -67,7 +66,7 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
     inputs |= refresh.inputs(sids, *_earlier_files(kind))
 
   def run(out: epath.Path) -> dict[str, Any]:
-    items = tokenizer.read_items(prepared / files.ITEMS)
+    items = files.read_items(prepared / files.ITEMS)
     item_texts = [item['text'] for item in items]
     if kind == 'tfidf':
       vectors_ID = _tfidf(item_texts, sids, out)
@@ -162,7 +161,7 @@ def _model(
 def _extended(item_texts, sids: Sids, mesh, parts: epath.Path) -> np.ndarray:
   """Takes the vectors of known texts from the earlier preparation and encodes the others."""
   earlier = refresh.earlier(sids)
-  known = {item['text']: i for i, item in enumerate(tokenizer.read_items(earlier / files.ITEMS))}
+  known = {item['text']: i for i, item in enumerate(files.read_items(earlier / files.ITEMS))}
   rows_I = np.array([known.get(text, -1) for text in item_texts], np.int64)
   vectors_ID = refresh.carried(rows_I, files.load(earlier / files.TEXT_VECTORS))
   new = np.flatnonzero(rows_I < 0)

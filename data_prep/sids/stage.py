@@ -10,7 +10,6 @@ import numpy as np
 from data_prep import files
 from data_prep import stage as stage_lib
 from data_prep.sids import refresh
-from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
@@ -69,7 +68,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
   inputs |= relations
 
   def run(out: epath.Path) -> dict[str, Any]:
-    items, resolved = tokenizer.read_items(prepared / files.ITEMS), {}
+    items, resolved = files.read_items(prepared / files.ITEMS), {}
     item_ids = [item['id'] for item in items]
     # Concatenated unit vectors: text and co-occurrence have equal weight in every distance.
     vectors_ID = (

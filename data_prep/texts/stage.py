@@ -12,6 +12,7 @@ from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime.files import existing
+from recjax.schema.sids import Sids
 
 
 def check_ready(config: config_lib.Config, root: epath.Path) -> None:
@@ -41,9 +42,9 @@ def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.
   else:
     inputs, params = stage_lib.outputs(prepared, files.ITEMS), {'text_pieces': data.text_pieces}
     if config.sids.extend is not None:  # the trained model knows the earlier pieces
-      inputs = refresh.tokenizer_files(config.sids, prepared.root)
+      inputs = _earlier_files(config.sids, prepared.root)
       params = refresh.params(config.sids, 'tokenizer', params)
-      run = functools.partial(refresh.copy_tokenizer, config.sids)
+      run = functools.partial(_copy_earlier, config.sids)
   return stage_lib.Stage('tokenizer', run, inputs, params, version=2)
 
 
@@ -61,3 +62,29 @@ def titles_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Sta
   if config.model.pretrained is not None:
     params['control_tokens'] = 'plain text'  # earlier versions encoded their names as these tokens
   return stage_lib.Stage('texts', run, inputs, params)
+
+
+def _earlier_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
+  """The files of the earlier tokenizer as the inputs of today's.
+
+  Args:
+    sids: `extend` names the earlier preparation.
+    root: today's prepared folder; its manifests name the files if the earlier folder was removed.
+  """
+  manifest = stage_lib.read_manifest(refresh.earlier(sids) / 'tokenizer')
+  if manifest is not None:
+    return refresh.inputs(sids, *(f'tokenizer/{name}' for name in sorted(manifest['files'])))
+  for made in stage_lib.variants(root, 'tokenizer').values():
+    names = [name.removeprefix('extend/') for name in made['inputs'] if name.startswith('extend/')]
+    if names:
+      return refresh.inputs(sids, *names)
+  return {}
+
+
+def _copy_earlier(sids: Sids, out: epath.Path) -> dict[str, Any]:
+  """Copies the earlier tokenizer, whose pieces the trained model knows."""
+  folder = refresh.earlier(sids) / 'tokenizer'
+  manifest = stage_lib.read_manifest(folder)
+  for name in manifest['files']:
+    (out / name).write_bytes((folder / name).read_bytes())
+  return {**manifest['summary'], 'made': 'as before'}

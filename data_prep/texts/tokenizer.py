@@ -10,6 +10,7 @@ import numpy as np
 import sentencepiece
 import tqdm
 
+from data_prep import files
 from data_prep.texts import chat
 from recjax.data import vocabulary
 from recjax.models.pretrained import read_config, special_ids, text_pieces, tokenizer_files
@@ -25,11 +26,6 @@ _PRETRAINED = (
   'tokenizer.model',
 )  # of a checkpoint folder; the first one found is used
 _MAX_TRAINING_CHARACTERS = 2_000  # of one text; the trainer would skip longer ones
-
-
-def read_items(path: epath.PathLike) -> list[dict[str, Any]]:
-  """Returns the objects of an items.jsonl, in item order."""
-  return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]
 
 
 def train_model(texts: list[str], num_pieces: int) -> bytes:
@@ -119,7 +115,7 @@ def write_tokenizer(
   if pretrained is not None:
     return _copy_pretrained(pretrained, data.prompt_format, folder)
   if data.sentencepiece is None:
-    content = train_model([item['text'] for item in read_items(items)], data.text_pieces)
+    content = train_model([item['text'] for item in files.read_items(items)], data.text_pieces)
   else:
     content = epath.Path(data.sentencepiece).read_bytes()
   try:
@@ -188,7 +184,7 @@ def write_titles(
   and have neither BOS nor EOS.
   """
   pieces = vocabulary.Pieces(tokenizer)
-  titles = [item.get('title', item['text']) for item in read_items(items)]
+  titles = [item.get('title', item['text']) for item in files.read_items(items)]
   uncut = [pieces.encode(title) for title in tqdm.tqdm(titles, 'titles', unit=' items')]
   rows = [row[:max_tokens] for row in uncut]
   offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)

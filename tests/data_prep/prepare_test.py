@@ -1,5 +1,6 @@
 """All stages on a small random log: skips, kills, dependencies, and no leak of held-out items."""
 
+import concurrent.futures
 import contextlib
 import gzip
 import json
@@ -47,7 +48,7 @@ def write_raw(folder, rows):
   meta = [{'asin': f'i{n:03}', 'title': ' '.join(rng.choice(WORDS, 4))} for n in range(ITEMS)]
   for name, objects in (('reviews_X_5', rows), ('meta_X', meta[1:])):
     lines = ''.join(json.dumps(row) + '\n' for row in objects)
-    # Gzip files hold the time at which they were written, unless it is given.
+    # mtime=0: gzip files otherwise hold the time of writing.
     (folder / f'{name}.json.gz').write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
@@ -66,7 +67,7 @@ def make_config(tmp_path, data=None, sids=None, out='out', tasks=(), relations=N
 
 
 def outcomes(capsys):
-  """Which stages ran and which were skipped, from the lines printed."""
+  """Returns done or skipped for every stage, from the printed lines."""
   lines = [line.split(': ') for line in capsys.readouterr().out.splitlines()]
   return {name: rest[0].split()[0].rstrip(',') for name, *rest in lines}
 
@@ -151,7 +152,7 @@ def test_only_stages_that_depend_on_a_change_run_again_beside_the_first(
 def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
   rows = random_rows()
   write_raw(tmp_path / 'raw', rows)
-  # Everything that can be made of a log.
+  # With every stage.
   config = make_config(tmp_path, tasks=NEIGHBOURS)
   prepare.prepare(config)
   before = contents(tmp_path / 'out')
@@ -174,7 +175,7 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     'interactions/manifest.json',
     'interactions/tfds/sequences/1.0.0/sequences-train.array_record-00000-of-00001',
   }
-  # What is trained on: the fingerprint and the rows themselves.
+  # The training data: the fingerprint and the rows.
   streams = []
   for prepared in (tmp_path / 'out', after, from_scratch):
     data = dataset.Dataset.load(prepared)
@@ -244,7 +245,7 @@ def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
   assert prepare.find(config)
 
 
-def test_bad_input_leaves_nothing(tmp_path):
+def test_bad_input_leaves_no_folder(tmp_path):
   rows = random_rows()
   del rows[7]['asin']
   write_raw(tmp_path / 'raw', rows)
@@ -299,7 +300,7 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   missing = make_config(tmp_path, sids={'encoder': str(tmp_path / 'nowhere')})
   with pytest.raises(ValueError, match=r'--config\.sids\.encoder'):
     prepare.prepare(missing)
-  # As if that folder had made the vectors.
+  # Pretends that the encoder in that folder made the vectors.
   path = tmp_path / 'out' / 'text_embeddings' / 'manifest.json'
   manifest = json.loads(path.read_text())
   manifest['inputs']['encoder/config.json'] = '0' * 64
@@ -308,25 +309,17 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   assert prepare.find(missing)
 
 
-def test_the_second_of_two_preparations_waits_and_finds_all_done(tmp_path):
+def test_the_second_of_two_preparations_waits_and_finds_all_done(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
-  program = (
-    'import pathlib, sys\n'
-    'from data_prep import prepare\n'
-    'from tests.data_prep import prepare_test\n'
-    'prepare.prepare(prepare_test.make_config(pathlib.Path(sys.argv[1])))\n'
-  )
-  command = [sys.executable, '-c', program, tmp_path]
-  both = [
-    subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(2)
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    both = [pool.submit(prepare.prepare, make_config(tmp_path)) for _ in range(2)]
+    assert both[0].result() == both[1].result()
+  lines = [
+    line.split(' in ')[0].split(', unch')[0] for line in capsys.readouterr().out.splitlines()
   ]
-  ended = [process.communicate() for process in both]
-  assert [process.returncode for process in both] == [0, 0], ended
-  done = [
-    sorted(line.split(':')[0] for line in out.splitlines() if ': done' in line) for out, _ in ended
-  ]
-  assert sorted(done) == [[], sorted(STAGES)]
+  for stage in STAGES:
+    found = sorted(line for line in lines if line.startswith(f'{stage}:'))
+    assert found == [f'{stage}: done', f'{stage}: skipped']
   assert sorted(os.listdir(tmp_path / 'out')) == sorted(STAGES)
   prepare.prepare(make_config(tmp_path, out='alone'))
   assert contents(tmp_path / 'out') == contents(tmp_path / 'alone')
@@ -352,36 +345,6 @@ def test_a_complete_folder_is_read_while_another_process_holds_it(tmp_path, monk
   monkeypatch.setattr(os, 'access', lambda *args: False)
   monkeypatch.setattr(lock, 'hold', None)
   assert prepare.prepare(first) == root
-
-
-def test_prune_removes_everything_that_the_config_does_not_use(tmp_path, capsys):
-  write_raw(tmp_path / 'raw', random_rows())
-  first = make_config(tmp_path)
-  other = make_config(tmp_path, {'text_pieces': 280}, {'codes': (4, 4)}, tasks=NEIGHBOURS)
-  root = prepare.prepare(first)
-  assert prepare.unused(root) == {} and not prepare.describe_unused(root)
-  alone = contents(root)
-  kept = prepare.prepare(other)
-  (tmp_path / 'out' / '.keywords.answers.jsonl').write_text('')
-  (tmp_path / 'out' / '.sids.0123abcd.partial').mkdir()
-  unused = {kept.folders[name] for name in ('relations', 'sids', 'texts', 'tokenizer')}
-  assert set(prepare.unused(root)) == unused
-  line = prepare.describe_unused(root)
-  assert '4 folders of 0.' in line and ', '.join(sorted(unused)) in line and '--prune' in line
-  removed = prepare.prune(first)
-  assert set(removed) == unused | {'.sids.0123abcd.partial'}
-  assert removed[kept.folders['sids']] > 1000
-  assert contents(root) == alone | {'.keywords.answers.jsonl': b''}
-  # The ordinary folders go, too, where the config uses variants.
-  kept = prepare.prepare(other)
-  prepare.prune(other)
-  assert not (root / 'sids').exists()
-  assert prepare.find(other) == other.prepared == kept
-  assert prepare.find(first) is None
-  capsys.readouterr()
-  assert prepare.prepare(first) == root
-  ran = {name for name, outcome in outcomes(capsys).items() if outcome == 'done'}
-  assert ran == {'sids', 'texts', 'tokenizer'}
 
 
 @pytest.mark.parametrize('place', ['file', 'file/prepared'])

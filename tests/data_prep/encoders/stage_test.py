@@ -40,7 +40,7 @@ def checkpoint(tmp_path):
 
 
 def write_items(root, numbers, seed=0):
-  """Items of these numbers; the text of an item is always the same."""
+  """Writes items with these numbers; equal numbers have equal texts."""
   lines = []
   for n in numbers:
     rng = np.random.default_rng([seed, n])
@@ -167,7 +167,7 @@ def test_tfidf_keeps_the_space_of_the_day_before_day_after_day(tmp_path):
   fits = [contents(tmp_path / f'day{day}/text_embeddings') for day in range(3)]
   for name in tfidf.FILES:
     assert fits[0][name] == fits[1][name] == fits[2][name]
-  # A space of its own would be another one.
+  # A fit of its own would give another space.
   alone = vectors(run(tmp_path / 'day1', 'tfidf'))
   assert np.abs(alone[:28] - first[2:]).max() > 0.01
   # The earlier folder may go.
@@ -192,7 +192,7 @@ def test_a_model_encodes_only_the_texts_of_the_day(tmp_path, checkpoint, monkeyp
   np.testing.assert_array_equal(second[:28], first[2:])
   write_items(tmp_path / 'whole', DAY_2)
   np.testing.assert_allclose(second, vectors(run(tmp_path / 'whole', checkpoint)), atol=1e-6)
-  # Nothing is new: the model is not even loaded.
+  # No text is new, so the model is not loaded.
   asked.clear()
   write_items(tmp_path / 'day3', DAY_2[5:])
   run(tmp_path / 'day3', checkpoint, extend=tmp_path / 'day2')
@@ -303,7 +303,7 @@ def test_fields_are_checked(fields, message):
     make_config('minilm', **fields)
 
 
-def test_a_preparation_leaves_no_parts(tmp_path, checkpoint, monkeypatch):
+def test_parts_are_removed_after_the_preparation(tmp_path, checkpoint, monkeypatch):
   monkeypatch.setattr(resumable, 'SECONDS', 0)
   written = []
   write = resumable._write

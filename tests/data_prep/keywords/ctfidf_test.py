@@ -1,4 +1,4 @@
-"""Class-based TF-IDF beside dictionaries, and the sentences made of it."""
+"""Class-based TF-IDF compared with dictionaries, and the descriptions."""
 
 from collections import Counter
 import json
@@ -25,7 +25,7 @@ def random_world(num_items=60, seed=0):
 
 
 def brute_force(items, sid_table, top):
-  """The definition, term by term."""
+  """Class-based TF-IDF by its definition, term by term."""
   texts = [list(ctfidf.terms(item['text'])) for item in items]
   in_items = Counter(term for terms in texts for term in set(terms))
   found = {}

@@ -1,4 +1,4 @@
-"""Keywords of others: TS-Rec's file and files that do not fit."""
+"""Imported keywords: a file of TS-Rec, and files that do not fit."""
 
 import json
 

@@ -135,6 +135,8 @@ def test_prices(raw, number):
     ([['A', '']], [['A']], None),
     ([['A', '—', 'B']], [['A', 'B']], 'categories_cleaned'),
     ([['A', '<span class="x">B', 'C'], ['D']], [['A'], ['D']], 'categories_cleaned'),
+    ([['A', '<span class="cut off', 'C']], [['A']], 'categories_cleaned'),
+    ([['A <3 B']], [['A <3 B']], None),
     ([['A', STYLE, 'C']], [['A']], 'categories_cleaned'),
     ([['A', None, 3]], [['A']], 'categories_cleaned'),
     ([[float('nan')]], [], 'categories_dropped'),
