@@ -51,6 +51,7 @@ MODES = {
 }
 
 _CONFIG = config_flag.define()
+flags.declare_key_flag('config')  # for --help
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run. Default: runs/NAME, or runs/NAME-VARIANT.'
 )
