@@ -20,8 +20,8 @@ import torch
 from bench.circumstances import circumstances, show, write
 from data_prep import encoders
 from data_prep.texts import tokenizer
-from recjax.schema.data import Sids
 from recjax.schema.run import Mesh
+from recjax.schema.sids import Sids
 from recjax.sharding import mesh as mesh_lib
 
 _ITEMS = flags.DEFINE_string('items', None, 'items.jsonl of a prepared folder.')

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from recjax.schema.data import Keywords
+from recjax.schema.items import Keywords
 
 _TEMPERATURE_AGAIN = 0.5  # after nonsense: at temperature 0 a model would repeat itself
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 2.0, 60.0

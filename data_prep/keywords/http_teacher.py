@@ -15,7 +15,7 @@ from data_prep.keywords.endpoint import Endpoint, GaveUpError, StoppedError
 from data_prep.keywords.groups import Group
 from data_prep.keywords.journal import Journal
 from recjax.runtime import files as hashing
-from recjax.schema.data import Keywords
+from recjax.schema.items import Keywords
 
 _THREADS = 4  # an answer takes seconds; the pace is kept over all of them
 _CHARACTERS_A_TOKEN = 4  # of English, for the estimate

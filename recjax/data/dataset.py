@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import digest
@@ -34,7 +35,7 @@ class Dataset:
   """Interactions, catalogue and semantic IDs of one prepared folder.
 
   Attributes:
-    folder: the prepared folder.
+    folder: the prepared folder, and the folder of each stage in it.
     train: each user's items that are trained on, as item indices; under leave-one-out all but the last
       two, otherwise perhaps none.
     validation_items: int32, the target of every validation row: under leave-one-out `[U]`, each user's
@@ -43,16 +44,16 @@ class Dataset:
     sids: the semantic IDs of the items.
   """
 
-  folder: epath.Path
+  folder: Prepared
   train: Sequences
   validation_items: np.ndarray
   test_items: np.ndarray
   sids: SidTable
 
   @classmethod
-  def load(cls, folder: epath.PathLike) -> 'Dataset':
-    """Maps the arrays of a prepared folder; nothing large is read."""
-    folder = epath.Path(folder)
+  def load(cls, folder: epath.PathLike | Prepared) -> 'Dataset':
+    """Maps the arrays of a prepared folder; a plain path stands for one without variants of stages."""
+    folder = Prepared.of(folder)
     log = folder / 'interactions'
     return cls(
       folder=folder,
@@ -64,7 +65,7 @@ class Dataset:
 
   def __reduce__(self):
     # A reading process maps the files itself; copies of the arrays would travel otherwise.
-    return Dataset.load, (str(self.folder),)
+    return Dataset.load, (self.folder,)
 
   @property
   def num_users(self) -> int:

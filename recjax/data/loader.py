@@ -11,7 +11,7 @@ from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan, make_plan, pack
 from recjax.runtime.files import digest
 from recjax.schema.checks import check
-from recjax.schema.run import Loader, Mixing, Packing
+from recjax.schema.stream import Loader, Mixing, Packing
 
 
 @dataclasses.dataclass(frozen=True)

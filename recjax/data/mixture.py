@@ -15,7 +15,7 @@ from recjax.data.tasks import Component
 from recjax.data.tasks.base import Draw, Example
 from recjax.runtime.files import digest
 from recjax.schema.checks import check
-from recjax.schema.run import Mixing
+from recjax.schema.stream import Mixing
 
 BLOCK = (
   10_000  # proportions are integers of this sum, and exact over every block of so many examples

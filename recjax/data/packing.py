@@ -12,7 +12,7 @@ import numpy as np
 from recjax.data.mixture import Mixture, Part
 from recjax.data.tasks.base import Example
 from recjax.schema.checks import check
-from recjax.schema.run import Packing
+from recjax.schema.stream import Packing
 
 SAMPLE_GROUPS = 64  # groups whose lengths decide W
 OVERFLOW_SHARE = 0.05  # W is the largest that overflows in at most this share of the sampled groups

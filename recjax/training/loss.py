@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from recjax.schema.run import Loss
+from recjax.schema.optim import Loss
 from recjax.sharding.mesh import table_cut
 from recjax.training.wide_softmax import Wide, wide_loss
 

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import tqdm
 
-from recjax.schema.data import Rqvae
+from recjax.schema.sids import Rqvae
 from recjax.sids.quantizers import residual_kmeans
 from recjax.sids.quantizers.saved import Quantizer
 

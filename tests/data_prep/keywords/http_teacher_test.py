@@ -11,7 +11,7 @@ import pytest
 
 from data_prep.keywords import endpoint, http_teacher
 from data_prep.keywords.groups import groups
-from recjax.schema.data import Keywords
+from recjax.schema.items import Keywords
 from recjax.sids.table import SidTable
 from tests.data_prep.keywords.chat_server import Failure, answer, said, serve
 from tests.folders import ROOT

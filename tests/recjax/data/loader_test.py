@@ -7,7 +7,7 @@ import pytest
 
 from recjax import train
 from recjax.data import loader, packing
-from recjax.schema.run import Loader
+from recjax.schema.stream import Loader
 
 
 def stream(world, batch_size=32):

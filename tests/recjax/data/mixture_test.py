@@ -11,7 +11,7 @@ from recjax import train
 from recjax.data import mixture as mixture_lib
 from recjax.data.mixture import BLOCK, proportions
 from recjax.data.tasks.base import Example
-from recjax.schema.run import Mixing
+from recjax.schema.stream import Mixing
 from tests.recjax.data.fakes import Fake, fake_mixture
 
 

@@ -8,7 +8,7 @@ import pytest
 from recjax.data.mixture import Part
 from recjax.data.packing import Plan, first_fit_decreasing, fit, make_plan, pack
 from recjax.data.tasks.base import Example
-from recjax.schema.run import Packing
+from recjax.schema.stream import Packing
 from tests.recjax.data.fakes import Fake, fake_mixture
 
 PART = Part('a', Fake(make=None, loss_weight=0.5), 1000)

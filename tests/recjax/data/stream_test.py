@@ -14,7 +14,7 @@ from data_prep import prepare
 from recjax import train
 from recjax.data import loader, mixture
 from recjax.data.dataset import Dataset
-from recjax.schema.run import Loader
+from recjax.schema.stream import Loader
 from tests.recjax.data import rated_world
 
 

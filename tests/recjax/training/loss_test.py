@@ -9,7 +9,8 @@ import scipy.special
 
 from launch.compile import hlo
 from recjax.models.embedding import TokenTables
-from recjax.schema.run import Loss, Mesh
+from recjax.schema.optim import Loss
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import wide_softmax
