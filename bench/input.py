@@ -21,7 +21,7 @@ import numpy as np
 from bench import input_peer
 from bench.circumstances import circumstances, write
 from recjax import config as config_lib
-from recjax import train
+from recjax import models, train
 from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences
 
@@ -47,7 +47,7 @@ def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
   while time.perf_counter() - start < seconds:
     groups.append(stream.group(at + 1 + len(groups)))
   elapsed = time.perf_counter() - start
-  main = 'encoder_segments' if config.model.is_encoder_decoder else 'segments'
+  main = 'encoder_segments' if models.family(config.model).is_encoder_decoder else 'segments'
   filled = np.array([group[main] > 0 for group in groups])
   return {
     'examples_per_sec': len(groups) * plan.examples / elapsed,

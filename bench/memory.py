@@ -15,7 +15,7 @@ import jax
 from bench.circumstances import circumstances, write
 from bench.train_step import SIDS, text_rows
 from recjax import config as config_lib
-from recjax.models.t5 import SIZES as T5_SIZES
+from recjax.models import families
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import optim
@@ -45,7 +45,7 @@ def kept(size: str, way: str, rank: int = 16) -> dict[str, int]:
     rank: of the adapters.
   """
   config_dict = config_lib.defaults(source='synthetic', name='memory')
-  config_dict.model.update(size=size, family='t5' if size in T5_SIZES else 'gemma')
+  config_dict.model.update(size=size, family=families.of_size(size).name)
   if way == 'lora':
     config_dict.model.lora_rank = rank
   if way == 'sid_rows':

@@ -30,8 +30,7 @@ from launch.compile import flops
 from launch.compile.chips import peak_flops
 from recjax import config as config_lib
 from recjax import models
-from recjax.models.sizes import SIZES, VOCAB_ROWS
-from recjax.models.t5 import SIZES as T5_SIZES
+from recjax.models import families
 from recjax.models.t5 import T5Config
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
@@ -72,12 +71,14 @@ _COMPILE = flags.DEFINE_bool(
 def cut_to(name: str, layers: int) -> str:
   """Registers a published size with fewer layers, and returns its name."""
   cut = f'{name} with {layers} layers'
-  if name in T5_SIZES:
-    T5_SIZES[cut] = dataclasses.replace(T5_SIZES[name], depth=layers, decoder_depth=layers)
+  sizes = families.of_size(name).sizes
+  shape, changed = sizes[name].shape, {'depth': layers}
+  if isinstance(shape, T5Config):
+    changed['decoder_depth'] = layers
   else:
     per_layer = ('windows', 'rope_bases', 'rope_factors')
-    SIZES[cut] = SIZES[name] | {'depth': layers}
-    SIZES[cut] |= {field: SIZES[name].get(field, ())[:layers] for field in per_layer}
+    changed |= {field: getattr(shape, field)[:layers] for field in per_layer}
+  sizes[cut] = sizes[name]._replace(shape=dataclasses.replace(shape, **changed))
   return cut
 
 
@@ -85,7 +86,7 @@ def make_config(name: str, dtype: str) -> config_lib.Config:
   """Returns the config of a published size or of the small decoder, with the settings of the flags."""
   config = config_lib.defaults(source='synthetic', name='bench')
   config.model.size = '' if name == SMALL else name
-  config.model.family = 't5' if name in T5_SIZES else 'gemma'
+  config.model.family = 'gemma' if name == SMALL else families.of_size(name).name
   config.model.compute_dtype = dtype
   config.model.remat = _REMAT.value
   config.model.attention = _ATTENTION.value
@@ -97,9 +98,7 @@ def make_config(name: str, dtype: str) -> config_lib.Config:
 
 def text_rows(name: str) -> int:
   """Returns the rows of the published text table."""
-  if name in T5_SIZES:
-    return 250_112 if name.startswith('mt5') else 32_128
-  return 1024 if name == SMALL else VOCAB_ROWS[name]
+  return 1024 if name == SMALL else families.sizes()[name].vocab_rows
 
 
 def _batch(lengths: tuple[int, ...], vocab: int):

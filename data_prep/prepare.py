@@ -17,7 +17,6 @@ from data_prep.relations import stage as relation_stage
 from data_prep.relations import vectors_stage
 from data_prep.sids import stage as sid_stage
 from data_prep.texts import stage as text_stage
-from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data import prepared as prepared_lib
 from recjax.data.prepared import Prepared
@@ -92,8 +91,7 @@ def _check_ready(config: config_lib.Config, root: epath.Path) -> None:
   sid_stage.check_ready(config, root, raw_dir(config))
   keyword_stage.check_ready(config, root, raw_dir(config))
   encoder_stage.check_ready(config, root)
-  if config.model.pretrained is not None:
-    tokenizer.pretrained_files(config.model.pretrained)
+  text_stage.check_ready(config, root)
 
 
 def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib.Stage]:
@@ -105,7 +103,7 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   yield log_stage.stage(config.data, raw)
   relation_stage.check_room(config, prepared)
   yield text_stage.tokenizer_stage(config, prepared)
-  yield text_stage.titles_stage(config.data, prepared)
+  yield text_stage.titles_stage(config, prepared)
   if encoder_stage.is_needed(config):
     yield encoder_stage.stage(config, prepared)
   if config.sids.quantizer != 'import' and config.sids.source != 'text':

@@ -110,16 +110,15 @@ def _encoder_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
     found = encoders.input_files(encoder)
   except ValueError:
     # A machine that only trains need not have the encoder if its vectors are there.
-    used = [
-      name.removeprefix('encoder/')
-      for manifest in _made(sids, root)[:1]
-      for name in manifest['inputs']
-      if name.startswith('encoder/')
-    ]
-    if not used:
+    used = {
+      tuple(sorted(item for item in manifest['inputs'].items() if item[0].startswith('encoder/')))
+      for manifest in _made(sids, root)
+    }
+    if len(used) != 1 or used == {()}:  # none, or several that only the files tell apart
       raise
     log.info('sids.encoder=%s is not here; the vectors in %s are taken for its own', encoder, root)
-    found = {name: epath.Path(encoder) / name for name in used}
+    names = [name.removeprefix('encoder/') for name, _ in next(iter(used))]
+    found = {name: epath.Path(encoder) / name for name in names}
   return {f'encoder/{name}': path for name, path in found.items()}
 
 

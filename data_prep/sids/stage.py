@@ -37,7 +37,8 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
   """
   sids = config.sids
   refresh.check(config, root)
-  if sids.table is None or stage_lib.variants(root, 'sids'):
+  made = stage_lib.variants(root, 'sids').values()
+  if sids.table is None or any('table' in manifest['inputs'] for manifest in made):
     return
   table_file = files.found(sids.table, raw_dir)
   if not table_file.exists():

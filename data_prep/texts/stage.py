@@ -1,6 +1,7 @@
-"""The stages `tokenizer` and `texts`: the text side of the vocabulary, and item titles as its ids."""
+"""The stages `tokenizer` and `texts`: the text side of the vocabulary, and item titles as token ids."""
 
 import functools
+from typing import Any
 
 from etils import epath
 
@@ -10,7 +11,22 @@ from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
-from recjax.schema.data import Data
+from recjax.runtime.files import existing
+
+
+def check_ready(config: config_lib.Config, root: epath.Path) -> None:
+  """Checks before the preparation that the tokenizer can be made.
+
+  Raises:
+    FileNotFoundError: data.sentencepiece is missing, and no tokenizer was made with such a file.
+    ValueError: model.pretrained has no tokenizer.
+  """
+  if config.model.pretrained is not None:
+    tokenizer.pretrained_files(config.model.pretrained)
+  elif config.data.sentencepiece is not None:
+    made = stage_lib.variants(root, 'tokenizer').values()
+    if not any(list(manifest['inputs']) == [tokenizer.MODEL] for manifest in made):
+      existing(config.data.sentencepiece, '--config.data.sentencepiece', 'file')
 
 
 def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
@@ -18,7 +34,8 @@ def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.
   data, pretrained = config.data, config.model.pretrained
   run = functools.partial(tokenizer.write_tokenizer, prepared / files.ITEMS, data, pretrained)
   if pretrained is not None:
-    inputs, params = tokenizer.pretrained_files(pretrained), {'prompt_format': data.prompt_format}
+    inputs = tokenizer.pretrained_files(pretrained)
+    params = {'prompt_format': data.prompt_format} | tokenizer.pretrained_params(pretrained)
   elif data.sentencepiece is not None:
     inputs, params = {tokenizer.MODEL: epath.Path(data.sentencepiece)}, {}
   else:
@@ -30,7 +47,7 @@ def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.
   return stage_lib.Stage('tokenizer', run, inputs, params, version=2)
 
 
-def titles_stage(data: Data, prepared: Prepared) -> stage_lib.Stage:
+def titles_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
   """Writes the token ids of item titles."""
   made = stage_lib.read_manifest(prepared / 'tokenizer')['files']
   inputs = stage_lib.outputs(prepared, files.ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
@@ -38,6 +55,9 @@ def titles_stage(data: Data, prepared: Prepared) -> stage_lib.Stage:
     tokenizer.write_titles,
     prepared / files.ITEMS,
     prepared / 'tokenizer',
-    data.max_text_tokens,
+    config.data.max_text_tokens,
   )
-  return stage_lib.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
+  params: dict[str, Any] = {'max_text_tokens': config.data.max_text_tokens}
+  if config.model.pretrained is not None:
+    params['control_tokens'] = 'plain text'  # earlier versions encoded their names as these tokens
+  return stage_lib.Stage('texts', run, inputs, params)

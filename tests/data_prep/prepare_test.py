@@ -1,5 +1,6 @@
 """All stages on a small random log: skips, kills, dependencies, and no leak of held-out items."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -16,6 +17,8 @@ from data_prep import prepare
 from recjax import config as config_lib
 from recjax import train
 from recjax.data import dataset, loader, packing
+from recjax.data import prepared as prepared_lib
+from recjax.runtime import lock
 from recjax.schema.stream import Packing
 from recjax.sids.quantizers.saved import Quantizer
 from tests.folders import ROOT, contents
@@ -303,3 +306,88 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   manifest['params'] = {'kind': 'folder', 'max_tokens': 0, 'dtype': 'float32'}
   path.write_text(json.dumps(manifest))
   assert prepare.find(missing)
+
+
+def test_the_second_of_two_preparations_waits_and_finds_all_done(tmp_path):
+  write_raw(tmp_path / 'raw', random_rows())
+  program = (
+    'import pathlib, sys\n'
+    'from data_prep import prepare\n'
+    'from tests.data_prep import prepare_test\n'
+    'prepare.prepare(prepare_test.make_config(pathlib.Path(sys.argv[1])))\n'
+  )
+  command = [sys.executable, '-c', program, tmp_path]
+  both = [
+    subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(2)
+  ]
+  ended = [process.communicate() for process in both]
+  assert [process.returncode for process in both] == [0, 0], ended
+  done = [
+    sorted(line.split(':')[0] for line in out.splitlines() if ': done' in line) for out, _ in ended
+  ]
+  assert sorted(done) == [[], sorted(STAGES)]
+  assert sorted(os.listdir(tmp_path / 'out')) == sorted(STAGES)
+  prepare.prepare(make_config(tmp_path, out='alone'))
+  assert contents(tmp_path / 'out') == contents(tmp_path / 'alone')
+
+
+def test_a_complete_folder_is_read_while_another_process_holds_it(tmp_path, monkeypatch):
+  write_raw(tmp_path / 'raw', random_rows())
+  first, other = make_config(tmp_path), make_config(tmp_path, sids={'codes': (4, 4)})
+  root = prepare.prepare(first)
+  prepare.prepare(other)
+  prepared_lib.write_record(root.root, {'another': {}})
+
+  @contextlib.contextmanager
+  def held(folder, purpose, wait, field):
+    assert not wait
+    raise lock.Held('held')
+    yield
+
+  monkeypatch.setattr(lock, 'hold', held)
+  assert prepare.prepare(first) == root
+  # The record is left as it is, also in a folder that cannot be written to.
+  assert prepared_lib.read_record(root.root) == {'another': {}}
+  monkeypatch.setattr(os, 'access', lambda *args: False)
+  monkeypatch.setattr(lock, 'hold', None)
+  assert prepare.prepare(first) == root
+
+
+def test_prune_removes_everything_that_the_config_does_not_use(tmp_path, capsys):
+  write_raw(tmp_path / 'raw', random_rows())
+  first = make_config(tmp_path)
+  other = make_config(tmp_path, {'text_pieces': 280}, {'codes': (4, 4)}, tasks=NEIGHBOURS)
+  root = prepare.prepare(first)
+  assert prepare.unused(root) == {} and not prepare.describe_unused(root)
+  alone = contents(root)
+  kept = prepare.prepare(other)
+  (tmp_path / 'out' / '.keywords.answers.jsonl').write_text('')
+  (tmp_path / 'out' / '.sids.0123abcd.partial').mkdir()
+  unused = {kept.folders[name] for name in ('relations', 'sids', 'texts', 'tokenizer')}
+  assert set(prepare.unused(root)) == unused
+  line = prepare.describe_unused(root)
+  assert '4 folders of 0.' in line and ', '.join(sorted(unused)) in line and '--prune' in line
+  removed = prepare.prune(first)
+  assert set(removed) == unused | {'.sids.0123abcd.partial'}
+  assert removed[kept.folders['sids']] > 1000
+  assert contents(root) == alone | {'.keywords.answers.jsonl': b''}
+  # The ordinary folders go, too, where the config uses variants.
+  kept = prepare.prepare(other)
+  prepare.prune(other)
+  assert not (root / 'sids').exists()
+  assert prepare.find(other) == other.prepared == kept
+  assert prepare.find(first) is None
+  capsys.readouterr()
+  assert prepare.prepare(first) == root
+  ran = {name for name, outcome in outcomes(capsys).items() if outcome == 'done'}
+  assert ran == {'sids', 'texts', 'tokenizer'}
+
+
+@pytest.mark.parametrize('place', ['file', 'file/prepared'])
+def test_a_place_that_is_no_folder_is_refused_in_one_line(tmp_path, place):
+  write_raw(tmp_path / 'raw', random_rows())
+  (tmp_path / 'file').write_text('')
+  message = r'file is not a folder; got .* Set --config\.data\.prepared_dir$'
+  with pytest.raises(ValueError, match=message):
+    prepare.prepare(make_config(tmp_path, out=place))

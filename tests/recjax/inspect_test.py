@@ -86,6 +86,6 @@ def test_unprepared_data_are_named(tmp_path):
   config = rated_world.make_config(tmp_path)
   with pytest.raises(
     ValueError,
-    match=r'must hold prepared data; run recjax.main with this config and --mode=prepare',
+    match=r'must hold data that were prepared with this config; run recjax.main with this config and --mode=prepare',
   ):
     inspect.make_stream(config)

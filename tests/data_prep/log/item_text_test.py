@@ -105,7 +105,7 @@ def test_titles(raw, readable, count):
     ('1.299', 1.299),
     ('1 299,5', 1299.5),
     ("CHF 1'299'000.-", None),
-    ('$5.99 - $12.99', None),
+    ('$5.99 - $12.99', 5.99),
     ('—', None),
     ('NaN', None),
     (float('nan'), None),
