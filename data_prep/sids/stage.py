@@ -7,9 +7,9 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from data_prep import files
+from data_prep import files, refresh
 from data_prep import stage as stage_lib
-from data_prep.sids import refresh
+from data_prep.sids import extended
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
@@ -62,7 +62,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
   if table_file is not None:
     inputs['table'] = table_file
   if sids.extend is not None:
-    inputs |= refresh.sid_inputs(sids)
+    inputs |= extended.inputs(sids)
     params = refresh.params(sids, 'sids', params)
   relations = stage_lib.outputs(prepared, *(files.COLLABORATIVE if _needs_pairs(sids) else ()))
   inputs |= relations
@@ -75,7 +75,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
       np.concatenate([files.load(path) for path in vectors.values()], 1) if vectors else None
     )
     if sids.extend is not None:
-      sid_table, quantizer = refresh.sid_table(sids, item_ids, vectors_ID, table_file)
+      sid_table, quantizer = extended.table(sids, item_ids, vectors_ID, table_file)
     elif table_file is not None:
       sid_table, quantizer = imported(sids, table_file, item_ids), None
     else:

@@ -5,9 +5,8 @@ from typing import Any
 
 from etils import epath
 
-from data_prep import files
+from data_prep import files, refresh
 from data_prep import stage as stage_lib
-from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
