@@ -23,7 +23,7 @@ from bench.circumstances import circumstances, write
 from recjax import config as config_lib
 from recjax import models, train
 from recjax.data.dataset import Dataset
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds of each measurement.')
@@ -72,7 +72,7 @@ def memory(config: config_lib.Config, users: int) -> dict[str, float]:
   rng = np.random.default_rng(0)
   with tempfile.TemporaryDirectory() as folder:
     lengths = np.minimum(3 + rng.geometric(0.2, users), 50)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     values = np.lib.format.open_memmap(
       os.path.join(folder, 'items.npy'), 'w+', np.int32, (int(offsets[-1]),)
     )

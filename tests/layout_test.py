@@ -3,6 +3,7 @@
 import ast
 import functools
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -109,6 +110,12 @@ def test_rooms_form_no_circle(package):
 
   for place in sorted(edges):
     visit(place)
+
+
+def test_one_module_opens_tokenizers():
+  opener = re.compile(r'SentencePieceProcessor\(|\bTokenizer\.from_')
+  found = {module for module, path in sources().items() if opener.search(path.read_text())}
+  assert found == {'recjax.data.text_tokenizer'}
 
 
 def test_the_root_of_recjax_is_small():

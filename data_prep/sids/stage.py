@@ -155,8 +155,7 @@ def _pairs(relations: Mapping[str, epath.Path]) -> np.ndarray:
   """Pairs of each item with its first five collaborative neighbours, int32 `[P, 2]`."""
   lists = Sequences(*(files.load(path) for path in relations.values()))
   items = np.repeat(np.arange(len(lists), dtype=np.int32), lists.lengths)
-  place = np.arange(len(items)) - np.repeat(lists.offsets[:-1], lists.lengths)
-  near = place < _PAIRS_AN_ITEM
+  near = lists.places < _PAIRS_AN_ITEM
   return np.stack([items[near], lists.values[near].astype(np.int32)], axis=1)
 
 

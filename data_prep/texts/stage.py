@@ -10,7 +10,6 @@ from data_prep import stage as stage_lib
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
-from recjax.runtime.files import existing
 from recjax.schema.sids import Sids
 
 
@@ -19,14 +18,14 @@ def check_ready(config: config_lib.Config, root: epath.Path) -> None:
 
   Raises:
     FileNotFoundError: data.sentencepiece is missing, and no tokenizer was made with such a file.
-    ValueError: model.pretrained has no tokenizer.
+    ValueError: data.sentencepiece is no SentencePiece model, or model.pretrained has no tokenizer.
   """
   if config.model.pretrained is not None:
     tokenizer.pretrained_files(config.model.pretrained)
   elif config.data.sentencepiece is not None:
     made = stage_lib.variants(root, 'tokenizer').values()
     if not any(list(manifest['inputs']) == [tokenizer.MODEL] for manifest in made):
-      existing(config.data.sentencepiece, '--config.data.sentencepiece', 'file')
+      tokenizer.check_model(config.data.sentencepiece)
 
 
 def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from recjax.baselines.popularity import check_items
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
 
 BLOCK_ENTRIES = 1 << 22  # successors looked at together: bounds the memory
 
@@ -58,7 +58,7 @@ def count_successors(train: Sequences, num_items: int) -> Successors:
   )
   order = np.lexsort((first, pairs // num_items))
   lengths = np.bincount(pairs // num_items, minlength=num_items)
-  offsets = np.concatenate([[0], np.cumsum(lengths)])
+  offsets = offsets_of(lengths)
   items = Sequences((pairs[order] % num_items).astype(np.int32), offsets)
   return Successors(items, counts[order].astype(np.float64))
 
@@ -128,7 +128,7 @@ def recommend(
   del counted
   successors = count_successors(train, num_items)
   check_items(histories, num_items)
-  entries = np.concatenate([[0], np.cumsum(successors.items.lengths[histories.values])])
+  entries = offsets_of(successors.items.lengths[histories.values])
   entries_U = entries[histories.offsets]  # of all users before each one
   ranked_UK = np.full((len(histories), k), -1, np.int32)
   start = 0

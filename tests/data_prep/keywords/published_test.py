@@ -34,7 +34,7 @@ def test_entries_are_taken_as_they_are_in_the_order_of_tokens(tmp_path):
   [
     ('[', r'keywords\.json must be JSON.*--config\.keywords\.file'),
     ('{}', r'must hold a list'),
-    ([*ENTRIES, ENTRIES[0]], r'entry 3, must be the only one of its token; <b_2>'),
+    ([*ENTRIES, ENTRIES[0]], r'entry 3, must be the only entry of its token; <b_2>'),
     ([*ENTRIES[:2], {'token': '<a_0>'}], r'entry 2, must be an object with a token'),
     ([*ENTRIES[:2], {**ENTRIES[2], 'keywords': [1]}], r'entry 2, must be an object'),
     ([*ENTRIES[:2], {**ENTRIES[2], 'description': None}], r'entry 2, must be an object'),
