@@ -15,7 +15,6 @@ import tempfile
 import time
 
 from absl import app, flags
-from ml_collections import config_flags
 import numpy as np
 
 from bench import input_peer
@@ -24,8 +23,9 @@ from recjax import config as config_lib
 from recjax import models, train
 from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences, offsets_of
+from recjax.schema import flag as config_flag
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+_CONFIG = config_flag.define()
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds of each measurement.')
 _USERS = flags.DEFINE_integer(
   'users', 0, 'Users of the random log whose memory is measured; 0: none.'
@@ -126,4 +126,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=config_flag.parse_flags)

@@ -118,6 +118,14 @@ def test_one_module_opens_tokenizers():
   assert found == {'recjax.data.text_tokenizer'}
 
 
+def test_programs_with_a_config_report_its_errors_alike():
+  texts = {module: path.read_text() for module, path in sources().items()}
+  assert {m for m, text in texts.items() if 'DEFINE_config_file' in text} == {'recjax.schema.flag'}
+  programs = {module for module, text in texts.items() if 'config_flag.define()' in text}
+  assert len(programs) == 6
+  assert programs == {m for m, text in texts.items() if 'flags_parser=config_flag.parse' in text}
+
+
 def test_the_root_of_recjax_is_small():
   entries = [path for path in (ROOT / 'recjax').iterdir() if not path.name.startswith(('__', '.'))]
   files = [path.name for path in entries if path.is_file()]
