@@ -123,8 +123,8 @@ class Config(Training):
     return asked or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
 
 
-# The fields of a next_item component that its prompt depends on.
-PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events', 'max_items')
+# The fields of a next_item component that decide the form of its prompt. `max_items` decides its length.
+PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events')
 
 
 def next_item_component(config: Config) -> NextItem:
@@ -152,7 +152,7 @@ def next_item_component(config: Config) -> NextItem:
   first, *others = [name for name, c in candidates.items() if c.final_weight == largest]
   for other in others:
     a, b = candidates[first], candidates[other]
-    differing = [field for field in PROMPT_FIELDS if getattr(a, field) != getattr(b, field)]
+    differing = [f for f in (*PROMPT_FIELDS, 'max_items') if getattr(a, f) != getattr(b, f)]
     if differing:
       raise ValueError(
         f'the search continues the prompt of the next_item component with the largest weight, which must be '

@@ -252,17 +252,26 @@ def check_same(topic: str, values: dict[str, Any]) -> None:
 
   Args:
     topic: what the values are, for the message: 'config'.
-    values: by name; nested dictionaries are compared key by key.
+    values: by name; nested dictionaries are compared key by key, and so is their order: it decides which
+      optimizer group matches and which stage comes first.
 
   Raises:
     ValueError: a process differs from process 0; the message names the keys and both values.
   """
-  texts = exchange(topic, json.dumps(files.flat(values), sort_keys=True))
+  texts = exchange(topic, json.dumps(files.flat(values)))
   for process, text in enumerate(texts):
     if text != texts[0]:
-      here, there = json.loads(text), json.loads(texts[0])
-      different = sorted(k for k in here.keys() | there.keys() if here.get(k) != there.get(k))
       raise ValueError(
         f'all processes must have the same {topic}; process {process} differs from process 0 in '
-        f'{", ".join(f"{k} ({here.get(k)!r}, there {there.get(k)!r})" for k in different)}'
+        f'{_difference(json.loads(text), json.loads(texts[0]))}'
       )
+
+
+def _difference(here: dict[str, Any], there: dict[str, Any]) -> str:
+  """Describes how two different flat dictionaries differ: in values, or else in the order of keys."""
+  different = sorted(k for k in here.keys() | there.keys() if here.get(k) != there.get(k))
+  if different:
+    return ', '.join(f'{k} ({here.get(k)!r}, there {there.get(k)!r})' for k in different)
+  pair = next(pair for pair in zip(here, there, strict=True) if pair[0] != pair[1])
+  place = os.path.commonpath([name.replace('.', '/') for name in pair]).replace('/', '.')
+  return f'the order of {place} ({pair[0]} comes first, there {pair[1]})'

@@ -121,11 +121,11 @@ def check_writable(folder: epath.PathLike, setting: str) -> None:
   """
   if not is_local(folder):
     return
-  folder = epath.Path(folder)
+  folder = epath.Path(folder).expanduser()
   nearest = next((path for path in (folder, *folder.parents) if path.exists()), epath.Path('.'))
   if not nearest.is_dir():
     raise NotADirectoryError(f'{setting} must be a folder; {nearest} is a file')
-  if not os.access(nearest, os.W_OK):
+  if not os.access(nearest, os.W_OK | os.X_OK):
     raise PermissionError(f'{setting} must be a folder that can be written; {nearest} cannot')
 
 
