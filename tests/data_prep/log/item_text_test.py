@@ -51,6 +51,7 @@ def test_rows_hold_the_known_fields_and_the_text():
 
 
 SCRIPT = 'var aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();'
+PROSE = 'A soap that is kind to the hands and to the river.'
 STYLE = '.a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{background:#eee}'
 
 
@@ -68,6 +69,16 @@ STYLE = '.a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{backgro
     ('Love <3, 5 < 7 > 2, <unk> & {curly} a=b', 'Love <3, 5 < 7 > 2, <unk> & {curly} a=b', None),
     ('Shampoo (function: shine) {2 pack}', 'Shampoo (function: shine) {2 pack}', None),
     ('Nano', 'Nano', None),
+    ('Pack{size: 2}of x', 'Pack{size: 2}of x', None),
+    ('Pack {size: 2} 3.5 {note: (a = b)}', 'Pack {size: 2} 3.5 {note: (a = b)}', None),
+    # A few rules of a style sheet, or a script, inside much text
+    (
+      f'{PROSE} .caption {{font: bold;}}ul.a, p {{list: b;c: d}}i{{a:b}}{PROSE}',
+      f'{PROSE} {PROSE}',
+      'title_cleaned',
+    ),
+    (f'{PROSE} var a = 1; b();', PROSE, 'title_cleaned'),
+    (f'{PROSE} function (a) {{', PROSE, 'title_cleaned'),
     ('', None, None),
     (' \t', None, None),
     (None, None, None),
