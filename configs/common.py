@@ -1,46 +1,68 @@
-"""What the experiments on real data share."""
+"""The common parts of the experiments on real data: their start, their variants, the check of a variant's name."""
+
+import difflib
 
 import ml_collections
 
+from data_prep import sources
 from recjax.config import component, defaults
 from recjax.data.tasks import TASKS
-from recjax.models.sizes import SIZES as DECODER_SIZES
-from recjax.models.t5_config import SIZES as T5_SIZES
+from recjax.models import families
 
-VARIANTS = ('', 'cpu', 'tasks', *DECODER_SIZES, *T5_SIZES)
+SMALL = ('cpu', 'tasks')  # variants for two cores
+VARIANTS = ('', *SMALL, *families.sizes())
 
 
 def experiment(
-  source: str, name: str, variant: str, category: str = ''
+  source: str, name: str, variant: str = '', category: str = ''
 ) -> ml_collections.ConfigDict:
-  """A data set with a decoder of width 128 and 4 layers from scratch.
+  """Returns the config of a small decoder, trained from scratch on a data set of your own.
 
   Args:
     source: a name of `data_prep.sources.SOURCES`.
-    name: of the folders.
-    variant: '' for one accelerator; 'cpu' for two cores; 'tasks' for two cores and a mixture of all
-      tasks that such data allow; or a published size of `recjax.models`
-      (gemma3_270m, flan_t5_base, …), from scratch or from `--config.model.pretrained=FOLDER`.
-    category: as in the source's file names.
+    name: the name of the data set and of its folders.
+    variant: see `vary`.
+    category: the part of the source's file names that tells its data sets apart.
   """
-  check_variant(variant, VARIANTS)
-  config = defaults(source=source, name=name)
-  config.data.category = category
+  small = variant in SMALL
+  config = start(source, name, category)
+  config.model.depth = 4
+  config.model.width = 128
   config.model.dropout = 0.2
-  config.mixture.next_item.prompts = ('{history}',)  # one task needs no words
-  config.packing.row_length = 128
   config.packing.rows = 64
-  config.batch_size = 256
-  config.num_train_steps = 3000
+  config.batch_size = 64 if small else 256
+  config.num_train_steps = 2000 if small else 3000
   config.optim.learning_rate = 2e-3
   config.optim.warmup_steps = 200
+  return vary(config, variant)
+
+
+def start(source: str, name: str, category: str = '') -> ml_collections.ConfigDict:
+  """Returns the defaults of a data set with the prompt and the intervals that all experiments share."""
+  sources.get(source)  # with the sources imported, the config has the source's options
+  config = defaults(source=source, name=name)
+  config.data.category = category
+  config.mixture.next_item.prompts = ('{history}',)  # a single task needs no words
   config.eval_every_steps = 500
   config.checkpoint_every_steps = 250
-  if variant in ('cpu', 'tasks'):
-    # Sizes for two cores: a batch is one packing group.
-    config.batch_size = 64
-    config.num_train_steps = 2000
-    config.model.scan_unroll = config.model.depth  # XLA:CPU is a fifth faster without the loop
+  return config
+
+
+def vary(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
+  """Returns the config, changed to a variant.
+
+  Args:
+    config: the config of the experiment.
+    variant: '': one accelerator. 'cpu': two cores. 'tasks': two cores and a mixture of all tasks without
+      ratings. A published size of `recjax.models` (gemma3_270m, flan_t5_base, …): that model, from scratch
+      or from `--config.model.pretrained=FOLDER`.
+
+  Raises:
+    ValueError: the variant is unknown.
+  """
+  check_variant(variant, VARIANTS)
+  if variant in SMALL:
+    config.model.scan_unroll = config.model.depth  # XLA:CPU is 20 % faster without the loop
   elif variant:
     _published(config, variant)
   if variant == 'tasks':
@@ -49,7 +71,7 @@ def experiment(
 
 
 def add_tasks(config: ml_collections.ConfigDict, share: float = 0.5) -> None:
-  """Adds every task that needs no ratings; together they are `share` of the examples."""
+  """Adds every task that needs no ratings; together they have this share of the examples."""
   tasks = [
     task for task, kind in TASKS.items() if task != 'next_item' and 'ratings' not in kind.requires
   ]
@@ -63,8 +85,9 @@ def add_tasks(config: ml_collections.ConfigDict, share: float = 0.5) -> None:
 
 
 def _published(config: ml_collections.ConfigDict, size: str) -> None:
+  family = families.of_size(size)
   config.model.size = size
-  config.model.family = 't5' if size in T5_SIZES else 'gemma'
+  config.model.family = family.name
   config.model.dropout = 0.1
   config.model.compute_dtype = 'bfloat16'
   config.model.remat = 'full'
@@ -73,11 +96,19 @@ def _published(config: ml_collections.ConfigDict, size: str) -> None:
   config.packing.decoder_row_length = 128
   config.packing.rows = 32
   config.batch_size = 128
-  config.optim.learning_rate = 1e-3 if size in T5_SIZES else 1e-4
+  config.optim.learning_rate = 1e-3 if family.is_encoder_decoder else 1e-4
 
 
 def check_variant(variant: str, known: tuple[str, ...]) -> None:
-  """Raises a ValueError for a variant (`--config=file.py:variant`) that the file does not know."""
+  """Checks the variant of `--config=FILE.py:VARIANT`.
+
+  Raises:
+    ValueError: the file does not know it; the message names the nearest ones and all.
+  """
   if variant not in known:
-    names = ', '.join(repr(name) for name in known)
-    raise ValueError(f'the variant of this config must be one of {names}; got {variant!r}')
+    near = difflib.get_close_matches(variant, known, cutoff=0.5)
+    question = f'. Did you mean {" or ".join(map(repr, near))}?' if near else ''
+    names = ', '.join(map(repr, known))
+    raise ValueError(
+      f'the variant of this config must be one of {names}; got {variant!r}{question}'
+    )

@@ -1,17 +1,32 @@
 """Amazon Video Games (2023, the 5-core benchmark), leave-one-out.
 
 Command:   python -m recjax.main --config=configs/games.py:cpu --config.data.raw_dir=FOLDER
-Hardware:  one accelerator; :cpu has the sizes for 2 cores
-Figure:    none yet; the raw files were not at hand.
+Hardware:  one accelerator; 2 cores with :cpu
+Figure:    none; the raw files were not available.
 
-FOLDER may hold all reviews (Video_Games.jsonl.gz) instead of the benchmark; what they repeat is read once.
-Any other category goes by `--config.data.category` and `--config.data.name`.
+FOLDER may hold all reviews (Video_Games.jsonl.gz) instead of the benchmark; repeated lines are read once. For another
+category set `--config.data.category` and `--config.data.name`.
 """
 
 from configs import common
 
 
 def get_config(variant: str = ''):
-  config = common.experiment('amazon2023', 'games', variant, category='Video_Games')
+  small = variant in common.SMALL  # for two cores
+  config = common.start('amazon2023', 'games', category='Video_Games')
+  config.data.k_core = 5
   config.data.duplicates = 'drop'
-  return config
+  config.sids.encoder = 'minilm'
+  config.sids.codes = (256, 256, 256)
+  config.model.depth = 4
+  config.model.width = 128
+  config.model.ff_width = 512
+  config.model.heads = 4
+  config.model.dropout = 0.2
+  config.packing.row_length = 128
+  config.packing.rows = 64
+  config.batch_size = 64 if small else 256
+  config.num_train_steps = 2000 if small else 3000
+  config.optim.learning_rate = 2e-3
+  config.optim.warmup_steps = 200
+  return common.vary(config, variant)

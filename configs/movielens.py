@@ -2,12 +2,12 @@
 
 Command:   python -m recjax.main --config=configs/movielens.py:cpu --config.data.raw_dir=FOLDER
            python -m recjax.main --config=configs/movielens.py:1m-cpu --config.data.raw_dir=FOLDER
-Hardware:  2 cores, or one accelerator without cpu
-Figure:    none yet.
+Hardware:  one accelerator; 2 cores with cpu
+Figure:    none.
 
 The variant is a data set (100k, 1m, 20m, 25m, 32m), a size (cpu or a published one), or both, as in 1m-cpu;
-without a data set it is 100k. `--config.data.download=True` fetches it from GroupLens, whose README in the
-archive holds the terms of use.
+without a data set it is 100k. `--config.data.download=True` downloads it from GroupLens; the README in the archive
+holds the terms of use.
 """
 
 from configs import common
@@ -21,6 +21,20 @@ def get_config(variant: str = ''):
   name, _, size = variant.partition('-')
   if name not in SETS:
     name, size = SETS[0], variant
-  config = common.experiment('movielens', f'ml-{name}', size, category=f'ml-{name}')
+  small = size in common.SMALL  # for two cores
+  config = common.start('movielens', f'ml-{name}', category=f'ml-{name}')
   config.data.k_core = 0
-  return config
+  config.sids.encoder = 'minilm'
+  config.sids.codes = (256, 256, 256)
+  config.model.depth = 4
+  config.model.width = 128
+  config.model.ff_width = 512
+  config.model.heads = 4
+  config.model.dropout = 0.2
+  config.packing.row_length = 128
+  config.packing.rows = 64
+  config.batch_size = 64 if small else 256
+  config.num_train_steps = 2000 if small else 3000
+  config.optim.learning_rate = 2e-3
+  config.optim.warmup_steps = 200
+  return common.vary(config, size)

@@ -1,8 +1,8 @@
-"""Any data set of RecBole's atomic files, leave-one-out; ml-100k unless it is told otherwise.
+"""A data set of RecBole's atomic files, leave-one-out; the default is ml-100k.
 
 Command:   python -m recjax.main --config=configs/recbole.py:cpu --config.data.raw_dir=FOLDER --config.data.category=C --config.data.name=NAME
-Hardware:  2 cores, or one accelerator without :cpu
-Figure:    none yet.
+Hardware:  one accelerator; 2 cores with :cpu
+Figure:    none.
 
 FOLDER holds C.inter and C.item; NAME names the prepared folder.
 """
@@ -11,4 +11,20 @@ from configs import common
 
 
 def get_config(variant: str = ''):
-  return common.experiment('recbole', 'recbole', variant, category='ml-100k')
+  small = variant in common.SMALL  # for two cores
+  config = common.start('recbole', 'recbole', category='ml-100k')
+  config.data.k_core = 5
+  config.sids.encoder = 'minilm'
+  config.sids.codes = (256, 256, 256)
+  config.model.depth = 4
+  config.model.width = 128
+  config.model.ff_width = 512
+  config.model.heads = 4
+  config.model.dropout = 0.2
+  config.packing.row_length = 128
+  config.packing.rows = 64
+  config.batch_size = 64 if small else 256
+  config.num_train_steps = 2000 if small else 3000
+  config.optim.learning_rate = 2e-3
+  config.optim.warmup_steps = 200
+  return common.vary(config, variant)

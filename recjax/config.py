@@ -1,9 +1,10 @@
-"""The typed configuration: a ConfigDict becomes frozen dataclasses that were checked once, at start-up.
+"""The typed config of a run, and the builders of the ConfigDicts in `configs/*.py`.
 
-`configs/*.py` hold ConfigDicts because the command line can override them; the program reads only the
-dataclasses below. Every error says what must hold, what was got and which field to set.
+The command line can override a ConfigDict; the program reads only the frozen dataclasses made of it, which
+are checked once at start-up. `--mode=config` prints every field with its meaning.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import types
 import typing
@@ -12,32 +13,31 @@ from typing import Any
 from etils import epath
 import ml_collections
 
+from recjax import models
+from recjax.data.prepared import Prepared, recorded
 from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
-from recjax.schema.checks import check, check_choice
-from recjax.schema.data import Data, Keywords, Relations, Sids
+from recjax.schema.checks import check, check_choice, setting
+from recjax.schema.conversion import convert, hints, item_type
+from recjax.schema.data import SOURCES, Data, data_section
+from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
-from recjax.schema.run import (
-  Checkpoint,
-  Eval,
-  Hosts,
-  Loader,
-  Mesh,
-  Mixing,
-  Profile,
-  Training,
-)
+from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
+from recjax.schema.sids import Sids
+from recjax.schema.stream import Loader, Mixing
+
+_PREPARED_SECTIONS = ('sids', 'relations', 'keywords')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Training):
-  """A run: its training and its data."""
+  """Training, data and everything around them."""
 
   data: Data
   sids: Sids
   relations: Relations
   keywords: Keywords
-  mixture: dict[str, Component]
+  mixture: dict[str, Component] = setting(meaning='Components of the training data, by name.')
   mixing: Mixing
   eval: Eval
   checkpoint: Checkpoint
@@ -45,10 +45,15 @@ class Config(Training):
   loader: Loader
   hosts: Hosts
   profile: Profile
-  # A folder for compiled programs, so that a restart does not compile again. None: compilation_cache in the
-  # workdir, but none on CPU, where compiling is quick; empty: none. $JAX_COMPILATION_CACHE_DIR comes first.
-  compilation_cache: str | None = None
-  stages: dict[str, Stage] = dataclasses.field(default_factory=dict)  # in order; empty: one, this
+  compilation_cache: str | None = setting(
+    None,
+    'Folder of compiled programs, so that a restart need not compile. None: compilation_cache in the '
+    'workdir, but none on CPU; empty: none. $JAX_COMPILATION_CACHE_DIR has precedence.',
+    path=True,
+  )
+  stages: dict[str, Stage] = setting(
+    meaning='Stages of the run by name, in order; empty: one stage.', factory=dict
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -60,15 +65,15 @@ class Config(Training):
     )
     for name, stage in self.stages.items():
       for component in stage.mixture:
-        field = f'stages.{name}.mixture'
-        check_choice(component, tuple(self.mixture), field)
+        check_choice(component, tuple(self.mixture), f'stages.{name}.mixture')
 
   def to_dict(self) -> dict[str, Any]:
+    """Returns nested dicts that `from_dict` reads, also after JSON."""
     return dataclasses.asdict(self)
 
   @property
   def prepared_folder(self) -> epath.Path:
-    """Where the prepared data lie: `data.prepared_dir`, or data/<name>.
+    """The folder of the prepared data: `data.prepared_dir`, or data/<name>.
 
     A pretrained model brings its tokenizer, so its data have a folder of their own: data/<name>-<model>.
     """
@@ -79,35 +84,82 @@ class Config(Training):
     return epath.Path(f'data/{self.data.name}{suffix}')
 
   @property
+  def preparation(self) -> dict[str, Any]:
+    """The settings that the prepared data depend on; paths of raw files are left out."""
+    data = dataclasses.asdict(self.data)
+    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url'):
+      del data[name]
+    needs = [what for what in ('collaborative', 'semantic', 'keywords') if self.needs(what)]
+    sections = {name: dataclasses.asdict(getattr(self, name)) for name in _PREPARED_SECTIONS}
+    return sections | {
+      'data': data,
+      'needs': needs,
+      'pretrained': self.model.pretrained,
+      'ks': self.eval.ks,
+    }
+
+  @property
+  def prepared(self) -> Prepared:
+    """The stage folders that the last preparation with these settings used.
+
+    Raises:
+      ValueError: nothing is prepared with these settings.
+    """
+    return recorded(self.prepared_folder, self.preparation)
+
+  @property
   def active_mixture(self) -> dict[str, Component]:
-    """The components that are ever drawn."""
+    """The components that are drawn at some step."""
     return {name: component for name, component in self.mixture.items() if component.is_active}
 
-  def needs(self, what: str) -> bool:
-    """Whether the preparation must make `collaborative` or `semantic` relations, or `keywords`."""
-    asked = any(what in component.needs for component in self.active_mixture.values())
-    if what == 'collaborative':
+  def needs(self, product: str) -> bool:
+    """Returns whether the preparation must make a product: 'collaborative', 'semantic' or 'keywords'."""
+    asked = any(product in component.needs for component in self.active_mixture.values())
+    if product == 'collaborative':
       is_fitted = self.sids.quantizer == 'rqvae' and self.sids.extend is None
       return asked or (is_fitted and self.sids.rqvae.contrastive_weight > 0)
-    if what == 'semantic':
+    if product == 'semantic':
       return asked or (self.relations.backfill and self.needs('collaborative'))
     return asked or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
 
 
+# The fields of a next_item component that its prompt depends on.
+PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events', 'max_items')
+
+
 def next_item_component(config: Config) -> NextItem:
-  """The component whose prompt the search continues: the mixture's next_item component.
+  """Returns the component whose prompt the search continues.
+
+  It is the active next_item component with the largest final weight. In a run of stages only components of the
+  last stage count. Components with the same weight must have the same prompt.
 
   Raises:
-    ValueError: the mixture has none.
+    ValueError: there is no active next_item component, or the rule leaves different prompts.
   """
-  components = [c for c in config.mixture.values() if c.task == 'next_item']
+  mixture = config.mixture
+  if config.stages:
+    last = list(config.stages.values())[-1]
+    mixture = {name: mixture[name] for name in last.mixture or mixture}
+  candidates = {n: c for n, c in mixture.items() if isinstance(c, NextItem) and c.is_active}
   check(
-    bool(components),
-    'the mixture must hold a next_item component: its prompt is what recommendations continue',
-    sorted(config.mixture),
-    'mixture.<name>.task',
+    bool(candidates),
+    'the mixture (of the last stage) must hold a next_item component with a positive weight: the search '
+    'continues its prompt',
+    {name: c.weight for name, c in mixture.items()},
+    'mixture.<name>.weight',
   )
-  return components[0]
+  largest = max(c.final_weight for c in candidates.values())
+  first, *others = [name for name, c in candidates.items() if c.final_weight == largest]
+  for other in others:
+    a, b = candidates[first], candidates[other]
+    differing = [field for field in PROMPT_FIELDS if getattr(a, field) != getattr(b, field)]
+    if differing:
+      raise ValueError(
+        f'the search continues the prompt of the next_item component with the largest weight, which must be '
+        f'unique; mixture.{first} and mixture.{other} both have weight {largest:g} and differ in '
+        f'{", ".join(differing)}. Set --config.mixture.{first}.weight or --config.mixture.{other}.weight to more'
+      )
+  return candidates[first]
 
 
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:
@@ -116,79 +168,61 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   Raises:
     ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
   """
-  return from_dict(config.to_dict())
+  return convert(Config, config.to_dict(), choose)
 
 
-def from_dict(fields: dict[str, Any]) -> Config:
-  """The same of nested dicts, such as `Config.to_dict` gives, also after JSON."""
-  return _convert(Config, fields, '')
+def from_dict(fields: Mapping[str, Any]) -> Config:
+  """Converts and checks the nested dicts of `Config.to_dict`, also after JSON and of an older version.
+
+  Raises:
+    ValueError: as `from_config_dict`.
+  """
+  return convert(Config, upgraded(fields), choose)
 
 
-def _convert(kind: type, values: dict[str, Any], prefix: str) -> Any:
-  types_of = typing.get_type_hints(kind)
-  hints = {field.name: types_of[field.name] for field in dataclasses.fields(kind)}
-  unknown = sorted(set(values) - set(hints))
-  if unknown:
-    raise ValueError(
-      f'unknown config field {prefix}{unknown[0]}; the fields of {prefix or "the config"} are '
-      f'{", ".join(sorted(hints))}'
-    )
-  required = {
-    f.name
-    for f in dataclasses.fields(kind)
-    if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-  }
-  missing = sorted(required - set(values))
-  if missing:
-    raise ValueError(f'the config must set {prefix}{missing[0]}; it is missing')
-  return kind(**{name: _value(hints[name], value, prefix + name) for name, value in values.items()})
+def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the fields of an older config.json under their present names and with their present values.
+
+  Options of other sources, which an older data section holds, are dropped by `choose`.
+  """
+  fields = dict(fields)
+  if isinstance(fields.get('model'), Mapping):
+    fields['model'] = models.upgraded(fields['model'])  # names of model families
+  return fields
 
 
-def _value(hint: Any, value: Any, path: str) -> Any:
-  if dataclasses.is_dataclass(hint):
-    check(isinstance(value, dict), f'{path} must be a section of fields', value, path)
-    if hint is Component:
-      check_choice(value.get('task'), tuple(TASKS), f'{path}.task')
-      with TASKS[value['task']].called(path):
-        return _convert(TASKS[value['task']], value, path + '.')
-    return _convert(hint, value, path + '.')
-  if typing.get_origin(hint) is dict:  # named sub-configs
-    check(isinstance(value, dict), f'{path} must be a section of named fields', value, path)
-    kind = typing.get_args(hint)[1]
-    return {name: _value(kind, item, f'{path}.{name}') for name, item in value.items()}
-  if typing.get_origin(hint) is tuple:
-    check(isinstance(value, (tuple, list)), f'{path} must be a tuple', value, path)
-    kind = typing.get_args(hint)[0]
-    return tuple(_value(kind, item, path) for item in value)
-  kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-  if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-    value = float(value)
-  right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-  check(right, f'{path} must be of type {" or ".join(k.__name__ for k in kinds)}', value, path)
-  return value
+def choose(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
+  """Chooses the type of a section: of a component by its task, of the data by their source."""
+  if kind is Data:
+    return data_section(values)
+  if kind is not Component:
+    return kind, values
+  check_choice(values.get('task'), tuple(TASKS), f'{path}.task')
+  return TASKS[values['task']], values
 
 
 def defaults(source: str, name: str) -> ml_collections.ConfigDict:
-  """A ConfigDict of every field at its default, for `configs/*.py` to start from.
+  """Returns a ConfigDict of every field at its default, for `configs/*.py` to start from.
 
   Optional fields are placeholders, so that the command line can set them.
   """
   config = _defaults(Config)
-  config.data = _defaults(Data)
+  config.data = _defaults(SOURCES.get(source, Data))
   config.data.source, config.data.name = source, name
   config.mixture = ml_collections.ConfigDict({'next_item': component('next_item')})
   return config
 
 
 def component(task: str, **fields: Any) -> ml_collections.ConfigDict:
-  """A component for `config.mixture`, with every field of the task (`recjax.data.tasks`)."""
+  """Returns a component for `config.mixture`, with every field of the task (`recjax.data.tasks`)."""
+  check_choice(task, tuple(TASKS), 'mixture.<name>.task')
   config = _defaults(TASKS[task])
   config.update(fields)
   return config
 
 
 def group(pattern: str, **fields: Any) -> ml_collections.ConfigDict:
-  """A parameter group for `config.optim.groups`, with every field of `Group`."""
+  """Returns a parameter group for `config.optim.groups`, with every field of `Group`."""
   config = _defaults(Group)
   config.pattern = pattern
   config.update(fields)
@@ -196,7 +230,7 @@ def group(pattern: str, **fields: Any) -> ml_collections.ConfigDict:
 
 
 def stage(num_train_steps: int, **fields: Any) -> ml_collections.ConfigDict:
-  """A stage for `config.stages`, with every field of `Stage`."""
+  """Returns a stage for `config.stages`, with every field of `Stage`."""
   config = _defaults(Stage)
   config.num_train_steps = num_train_steps
   config.update(fields)
@@ -204,7 +238,7 @@ def stage(num_train_steps: int, **fields: Any) -> ml_collections.ConfigDict:
 
 
 def ordered(**sections: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Named groups or stages in the order given; a plain dict in a ConfigDict would be sorted by name."""
+  """Returns named groups or stages in the order given; a plain dict in a ConfigDict is sorted by name."""
   config = ml_collections.ConfigDict(sort_keys=False)
   for name, section in sections.items():
     config[name] = section
@@ -213,15 +247,15 @@ def ordered(**sections: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def _defaults(kind: type) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
-  hints = typing.get_type_hints(kind)
+  of_fields = hints(kind)
   for field in dataclasses.fields(kind):
-    hint = hints[field.name]
+    hint = of_fields[field.name]
     if isinstance(hint, types.UnionType):
       config[field.name] = ml_collections.config_dict.placeholder(typing.get_args(hint)[0])
-    elif typing.get_origin(hint) is dict:
+    elif item_type(hint) is not None:
       config[field.name] = ordered()
+    elif dataclasses.is_dataclass(hint):
+      config[field.name] = _defaults(hint)
     elif field.default is not dataclasses.MISSING:
       config[field.name] = field.default
-    elif dataclasses.is_dataclass(hint) and hint is not Data:
-      config[field.name] = _defaults(hint)
   return config

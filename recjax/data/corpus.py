@@ -1,36 +1,38 @@
-"""The tokenised data set that tasks draw from: items as tokens, units of sequences, negatives, relations."""
+"""The tokenised data set that tasks draw from: items as tokens, units of sequences, negatives."""
 
-from collections.abc import Sequence
 import functools
 
 import numpy as np
 
 from recjax.data.dataset import Dataset
 from recjax.data.prompts import Format, Prompter
-from recjax.data.sequences import Sequences
-from recjax.data.units import Positions, Windows
+from recjax.data.sequences import Sequences, offsets_of
+from recjax.data.units import Likes, Positions, Windows
 from recjax.data.vocabulary import SENTINELS
 
-SHOWN = ('sid', 'title', 'both')  # what an item can be shown as
-NEGATIVES = ('popularity', 'uniform')
-ROUNDS = 20  # of drawing negatives anew where they hit what the user has
+SHOWN = ('sid', 'title', 'both')  # how an item is shown
+NEGATIVES = ('popularity', 'uniform')  # how negatives are drawn
+ROUNDS = 20  # redraws of negatives that the user has, before all other items are listed
 
 
 class Corpus:
   """A data set as tokens, for one kind of backbone.
 
+  Arrays over the catalogue or the log are computed at their first use and kept: one for every distinct
+  setting of the mixture. `shown` takes 4 bytes a token and 8 bytes an item, `titles` the same.
+
   Attributes:
     dataset: the prepared data.
     train: the training sequences, as item indices.
-    prompter: wordings to tokens, in the format of the backbone.
+    prompter: turns wordings into tokens, in the format of the backbone.
     sid_tokens_IL: int32, each item's semantic ID as tokens.
-    mask: int32 `[1]`, the token that stands for a masked item.
-    sentinels: int32, the tokens that stand for hidden spans of text.
+    mask: int32 `[1]`, the token that replaces a masked item.
+    sentinels: int32, the tokens that replace hidden spans of text.
   """
 
   def __init__(self, dataset: Dataset, is_encoder_decoder: bool):
     self.dataset = dataset
-    # Plain views of the mapped files: slices of `np.memmap` itself cost more than what is read.
+    # Plain views of the mapped files: slicing `np.memmap` itself costs more than the read.
     self.train = Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets))
     self.prompter = Prompter(dataset.vocabulary, Format.of(dataset.vocabulary, is_encoder_decoder))
     self.sid_tokens_IL = dataset.vocabulary.space.tokens(dataset.sids.codes_IL)
@@ -39,16 +41,23 @@ class Corpus:
     self.sentinels = np.array(
       [dataset.vocabulary.special_id(f'<sentinel_{n}>') for n in range(SENTINELS)], np.int32
     )
+    # Caches of this object, without a limit: an evicted array would be computed again at every example.
+    self.windows = functools.cache(self._windows)
+    self.likes = functools.cache(self._likes)
+    self.related_items = functools.cache(self._related_items)
+    self.shown = functools.cache(self._shown)
+    self.titles = functools.cache(self._titles)
 
   def __reduce__(self):
     return Corpus, (self.dataset, self.is_encoder_decoder)
 
   @property
   def is_encoder_decoder(self) -> bool:
+    """Whether inputs and targets go to different stacks."""
     return self.prompter.form.is_encoder_decoder
 
   def lacks(self, needs: frozenset[str]) -> list[str]:
-    """What of ratings, times, events, titles, relations and keywords the data set does not have."""
+    """Returns which of ratings, times, events, titles, relations and keywords the data set lacks."""
     has = {
       'ratings': lambda: self.dataset.train_ratings is not None,
       'times': lambda: self.dataset.ticks_per_second > 0,
@@ -62,8 +71,7 @@ class Corpus:
 
   # --- units
 
-  @functools.lru_cache(maxsize=64)  # noqa: B019 - a corpus lives as long as its run
-  def windows(self, max_items: int) -> Windows:
+  def _windows(self, max_items: int) -> Windows:
     """Overlapping windows of every user; see `Windows`."""
     return Windows(self.train, max_items)
 
@@ -72,55 +80,49 @@ class Corpus:
     """Every (user, position) after the first; see `Positions`."""
     return Positions(self.train)
 
+  def _likes(self, liked_from: float) -> Likes:
+    """Liked items of users who also rated another item lower than `liked_from`; see `Likes`."""
+    return Likes(self.train, np.asarray(self.dataset.train_ratings), liked_from)
+
   @functools.cached_property
   def titled_items(self) -> np.ndarray:
     """int64: the items that have a title or another text."""
     return np.flatnonzero(self.dataset.titles.lengths)
 
-  @functools.lru_cache(maxsize=2)  # noqa: B019
-  def related_items(self, relation: str) -> np.ndarray:
+  def _related_items(self, relation: str) -> np.ndarray:
     """int64: the items that have neighbours; `relation` is 'collaborative' or 'semantic'."""
     return np.flatnonzero(getattr(self.dataset, relation).lengths)
 
   # --- items as tokens
 
-  @functools.lru_cache(maxsize=8)  # noqa: B019
-  def shown(self, show: str, title_tokens: int) -> Sequences:
-    """What each item is shown as: its semantic ID, its title and a separator, or both.
+  def _shown(self, show: str, title_tokens: int) -> Sequences:
+    """Every item as a prompt shows it: its semantic ID, its title and a separator, or both.
 
     Args:
       show: 'sid', 'title' or 'both' (the semantic ID first).
-      title_tokens: titles are cut here.
+      title_tokens: tokens at which titles are cut.
     """
     I, L = self.sid_tokens_IL.shape  # noqa: E741
     if show == 'sid':
-      return Sequences(self.sid_tokens_IL.ravel(), np.arange(I + 1, dtype=np.int64) * L)
+      return Sequences(self.sid_tokens_IL.ravel(), offsets_of(np.full(I, L)))
     titles = self.titles(title_tokens)
-    blocks = [self.sid_tokens_IL] if show == 'both' else []
-    head = sum(block.shape[1] for block in blocks)
-    lengths = head + titles.lengths + 1
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    head = L if show == 'both' else 0
+    offsets = offsets_of(head + titles.lengths + 1)
     values = np.empty(offsets[-1], np.int32)
     values[offsets[1:] - 1] = self._separator
-    if blocks:
+    if head:
       values[offsets[:-1, None] + np.arange(L)] = self.sid_tokens_IL
-    at = np.arange(len(titles.values)) - np.repeat(titles.offsets[:-1], titles.lengths)
-    values[np.repeat(offsets[:-1] + head, titles.lengths) + at] = titles.values
+    values[np.repeat(offsets[:-1] + head, titles.lengths) + titles.places] = titles.values
     return Sequences(values, offsets)
 
-  @functools.lru_cache(maxsize=8)  # noqa: B019
-  def titles(self, tokens: int) -> Sequences:
-    """The pieces of every item's title, cut at `tokens`."""
-    titles = self.dataset.titles
-    lengths = np.minimum(titles.lengths, tokens)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    at = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    return Sequences(titles.values[np.repeat(titles.offsets[:-1], lengths) + at], offsets)
+  def _titles(self, tokens: int) -> Sequences:
+    """The tokens of every item's title, cut at `tokens`."""
+    return self.dataset.titles.cut(tokens)
 
   def items(
     self, items: np.ndarray, show: str, title_tokens: int
   ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The tokens of items, one after the other, and how many each takes."""
+    """Returns the tokens of items, one item after the other, and how many tokens each takes."""
     if show == 'sid':
       L = self.sid_tokens_IL.shape[1]
       return self.sid_tokens_IL[items].ravel(), (L,) * len(items)
@@ -136,23 +138,23 @@ class Corpus:
 
   @functools.cached_property
   def _popularity(self) -> np.ndarray:
-    """Cumulative shares of the training interactions, float64 `[I]`; every item counts at least once."""
+    """Cumulative shares of the training interactions, float64 `[I]`; an item counts at least once."""
     cumulative = np.cumsum(np.maximum(self._counts, 1), dtype=np.float64)
     return cumulative / cumulative[-1]
 
   def by_popularity(self, items: np.ndarray) -> np.ndarray:
-    """The items, those with more training interactions first; ties by index."""
+    """Returns the items sorted by falling number of training interactions, then by index."""
     return items[np.lexsort((items, -self._counts[items]))]
 
   def negatives(
     self, rng: np.random.Generator, excluded: np.ndarray, count: int, weighting: str
   ) -> np.ndarray:
-    """Different items outside `excluded`.
+    """Draws different items outside `excluded`.
 
     Args:
-      rng: where they are drawn from.
-      excluded: item indices, such as all that the user has in training.
-      count: how many; at most so many as there are others.
+      rng: the source of randomness.
+      excluded: item indices, such as all items that the user has in training.
+      count: how many to draw. If fewer items are left, all of them are returned.
       weighting: 'popularity' (in proportion to training interactions) or 'uniform'.
 
     Returns:
@@ -172,15 +174,23 @@ class Corpus:
           chosen.append(item)
           if len(chosen) == count:
             return np.array(chosen, np.int64)
-    # A user who has nearly everything: the rest in a random order.
+    # The user has nearly every item: take the rest in a random order.
     rest = np.setdiff1d(np.arange(self.dataset.num_items), np.fromiter(taken, np.int64, len(taken)))
     return np.array([*chosen, *rng.permutation(rest)[: count - len(chosen)]], np.int64)
 
-  # --- SID tokens and what they mean
+  def check_room(self, needed: int, field: str, got: int) -> None:
+    """Raises a ValueError if the catalogue has fewer than `needed` items."""
+    if needed > self.dataset.num_items:
+      raise ValueError(
+        f'{field} must leave room in the catalogue of {self.dataset.num_items} items; got {got}. '
+        f'Set --config.{field}'
+      )
+
+  # --- SID tokens and their descriptions
 
   @functools.cached_property
   def descriptions(self) -> tuple[np.ndarray, Sequences]:
-    """SID tokens that have a description, int32, and the pieces of each."""
+    """The SID tokens that have a description, int32, and each description's tokens."""
     ids, texts = [], []
     names = self.dataset.vocabulary.space.sid_names
     index = {name: self.dataset.vocabulary.space.sid_start + n for n, name in enumerate(names)}
@@ -189,11 +199,3 @@ class Corpus:
         ids.append(index[entry['token']])
         texts.append(self.prompter.text(entry['description']))
     return np.array(ids, np.int32), Sequences.from_lists(texts)
-
-  def check_room(self, needed: int, field: str, got: int, what: Sequence[str] = ()) -> None:
-    """Raises a ValueError where the catalogue is smaller than what a task asks for."""
-    if needed > self.dataset.num_items:
-      raise ValueError(
-        f'{field} must leave room in the catalogue of {self.dataset.num_items} items'
-        f'{" ".join(what)}; got {got}. Set --config.{field}'
-      )

@@ -1,4 +1,4 @@
-"""A prepared data set: the flat arrays of `data/<name>/`, memory-mapped."""
+"""A prepared data set: the flat arrays of a prepared folder, memory-mapped."""
 
 import dataclasses
 import functools
@@ -8,63 +8,140 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import digest
 from recjax.sids import keywords as keywords_lib
-from recjax.sids.table import SidTable
+from recjax.sids import quality as quality_lib
+from recjax.sids.table import DESCRIPTION, SidTable
 
 SPLITS = ('validation', 'test')
-COLUMNS = ('times', 'ratings', 'events')  # what may be known of an interaction beside its item
+COLUMNS = ('times', 'ratings', 'events')  # columns of the log beside user and item
 EVENT_NAMES = 'events.json'
 TIMES = 'times.json'
+STAGES = ('interactions', 'sids', 'tokenizer', 'texts', 'relations', 'keywords')  # what it reads
 
 
 def _load(path: epath.Path) -> np.ndarray:
   return np.load(path, mmap_mode='r')
 
 
-def _check_name(what: str, name: str, names: tuple[str, ...]) -> None:
+def _check_name(kind: str, name: str, names: tuple[str, ...]) -> None:
   if name not in names:
-    raise ValueError(f'{what} must be one of {", ".join(names)}; got {name!r}')
+    raise ValueError(f'{kind} must be one of {", ".join(names)}; got {name!r}')
+
+
+def _json(path: epath.Path) -> Any:
+  """Returns what a JSON file holds, or None if there is no file."""
+  return json.loads(path.read_text()) if path.exists() else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   """Interactions, catalogue and semantic IDs of one prepared folder.
 
+  `load` maps the arrays and reads the small files. Arrays of optional columns and the catalogue are read at
+  their first use; a stage that was prepared again in the meantime is refused.
+
   Attributes:
-    folder: the prepared folder.
-    train: each user's items that are trained on, as item indices; under leave-one-out all but the last
-      two, otherwise perhaps none.
-    validation_items: int32, the target of every validation row: under leave-one-out `[U]`, each user's
+    folder: the prepared folder, which knows the folder of each stage.
+    train: each user's training items, as item indices. Under leave-one-out these are all but the last
+      two; under other splits a user may have none.
+    validation_items: int32, the target of every validation row. Under leave-one-out `[U]`: each user's
       item before the last.
-    test_items: int32, the target of every test row: under leave-one-out `[U]`, each user's last item.
+    test_items: int32, the target of every test row. Under leave-one-out `[U]`: each user's last item.
     sids: the semantic IDs of the items.
   """
 
-  folder: epath.Path
+  folder: Prepared
   train: Sequences
   validation_items: np.ndarray
   test_items: np.ndarray
   sids: SidTable
 
   @classmethod
-  def load(cls, folder: epath.PathLike) -> 'Dataset':
-    """Maps the arrays of a prepared folder; nothing large is read."""
-    folder = epath.Path(folder)
+  def load(cls, folder: epath.PathLike | Prepared) -> 'Dataset':
+    """Maps the arrays of a prepared folder and reads its small files; no large file is read.
+
+    Args:
+      folder: a plain path stands for a folder whose stages have no variants.
+    """
+    folder = Prepared.of(folder)
     log = folder / 'interactions'
-    return cls(
+    dataset = cls(
       folder=folder,
       train=Sequences(_load(log / 'train_items.npy'), _load(log / 'train_offsets.npy')),
       validation_items=_load(log / 'validation_items.npy'),
       test_items=_load(log / 'test_items.npy'),
       sids=SidTable.load(folder / 'sids'),
     )
+    for name in (
+      '_manifests',
+      'statistics',
+      'sid_description',
+      'sid_quality',
+      'keywords',
+      'optimum',
+    ):
+      getattr(dataset, name)  # read now: a report must describe the data that the run used
+    return dataset
 
   def __reduce__(self):
-    # A reading process maps the files itself; copies of the arrays would travel otherwise.
-    return Dataset.load, (str(self.folder),)
+    # A reader process maps the files itself. Pickling would copy the arrays.
+    return Dataset.load, (self.folder,)
+
+  # --- facts of the preparation
+
+  @functools.cached_property
+  def _manifests(self) -> dict[str, Any]:
+    return {stage: _json(self.folder / stage / 'manifest.json') for stage in STAGES}
+
+  def manifest(self, stage: str) -> dict[str, Any]:
+    """Returns the parameters, file hashes and summary that the preparation recorded for a stage."""
+    return self._manifests[stage]
+
+  def files_digest(self, stage: str, *names: str) -> str:
+    """Returns a hash of a stage's files, or of the named ones. Equal files have equal hashes."""
+    held = self.manifest(stage)['files']
+    return digest({name: held[name]['sha256'] for name in names or held})
+
+  @functools.cached_property
+  def statistics(self) -> dict[str, Any] | None:
+    """Users, items, interactions and other statistics of the log."""
+    return _json(self.folder / 'interactions' / 'statistics.json')
+
+  @functools.cached_property
+  def sid_description(self) -> dict[str, Any] | None:
+    """The description of the SID table with its statistics; see `SidTable.save`."""
+    return _json(self.folder / 'sids' / DESCRIPTION)
+
+  @functools.cached_property
+  def sid_quality(self) -> dict[str, Any] | None:
+    """The quality report of the SIDs (`recjax.sids.quality`). None if the preparation wrote none."""
+    return _json(self.folder / 'sids' / quality_lib.FILE)
+
+  @functools.cached_property
+  def keywords(self) -> list[dict[str, Any]] | None:
+    """Token, description and keywords of every used SID token. None if they were not prepared."""
+    path = self.folder / keywords_lib.FILE
+    return keywords_lib.read(path, 'keywords') if path.exists() else None
+
+  @functools.cached_property
+  def optimum(self) -> dict[str, Any] | None:
+    """The best expected metrics of each split. None if the law of the data is not known."""
+    return _json(self.folder / 'optimum' / 'optimum.json')
+
+  def _check_unchanged(self, stage: str) -> None:
+    """Raises a ValueError if a stage was prepared again after this data set was loaded."""
+    loaded = self._manifests[stage]
+    if loaded is not None and loaded != _json(self.folder / stage / 'manifest.json'):
+      raise ValueError(
+        f'{self.folder / stage} must stay as it is while it is used; it was prepared again since this '
+        'process started. Start again, or give each experiment its own --config.data.prepared_dir'
+      )
+
+  # --- the log
 
   @property
   def num_users(self) -> int:
@@ -77,25 +154,31 @@ class Dataset:
 
   @functools.cached_property
   def ticks_per_second(self) -> int:
-    """Of all times; 0: they are an order and nothing else."""
+    """The unit of all times. 0: times only order the interactions."""
     fields = json.loads((self.folder / 'interactions' / TIMES).read_text())
     return fields['ticks_per_second']
 
   @functools.cached_property
   def train_ratings(self) -> np.ndarray | None:
-    """float32, aligned with `train.values`; None where the log has none."""
+    """float32, aligned with `train.values`. None if the log has no ratings."""
     return self._log('train_ratings')
 
   @functools.cached_property
   def train_events(self) -> np.ndarray | None:
-    """int32 indices of `event_names`, aligned with `train.values`; None where the log has none."""
+    """int32 indices of `event_names`, aligned with `train.values`. None if the log has no events."""
     return self._log('train_events')
 
   @functools.cached_property
   def event_names(self) -> list[str]:
-    """The kinds of interactions; empty where the log has none."""
-    path = self.folder / 'interactions' / EVENT_NAMES
-    return json.loads(path.read_text()) if path.exists() else []
+    """The kinds of interactions. Empty if the log has no events."""
+    return _json(self.folder / 'interactions' / EVENT_NAMES) or []
+
+  def _log(self, name: str) -> np.ndarray | None:
+    self._check_unchanged('interactions')
+    path = self.folder / 'interactions' / f'{name}.npy'
+    return _load(path) if path.exists() else None
+
+  # --- the catalogue
 
   @property
   def num_items(self) -> int:
@@ -103,61 +186,57 @@ class Dataset:
 
   @functools.cached_property
   def items(self) -> list[dict[str, Any]]:
-    """The catalogue in index order: `id`, `text` and whatever the source knows."""
+    """The catalogue in index order: `id`, `text` and the fields of the source."""
+    self._check_unchanged('interactions')
     lines = (self.folder / 'interactions' / 'items.jsonl').read_text().splitlines()
     return [json.loads(line) for line in lines]
 
   @functools.cached_property
   def vocabulary(self) -> Vocabulary:
+    self._check_unchanged('tokenizer')
     return Vocabulary(self.folder / 'tokenizer', self.sids.codes_per_level)
 
   @functools.cached_property
   def titles(self) -> Sequences:
-    """The pieces of every item's title (of another text where it has none), without BOS or EOS."""
+    """The text pieces of every item's title (of another text if it has none), without BOS or EOS."""
+    self._check_unchanged('texts')
     texts = self.folder / 'texts'
     return Sequences(_load(texts / 'item_tokens.npy'), _load(texts / 'item_token_offsets.npy'))
 
   @functools.cached_property
-  def keywords(self) -> list[dict[str, Any]] | None:
-    """Token, description and keywords of every used SID token; None where they were not prepared."""
-    path = self.folder / keywords_lib.FILE
-    return keywords_lib.read(path, 'keywords') if path.exists() else None
-
-  @functools.cached_property
   def collaborative(self) -> Sequences | None:
-    """The items that each item occurs with, the strongest first; None where they were not prepared."""
+    """Each item's co-occurring items, the strongest first. None if they were not prepared."""
     return self._relation('collaborative')
 
   @functools.cached_property
   def semantic(self) -> Sequences | None:
-    """The items nearest to each item by text, the nearest first; None where they were not prepared."""
+    """Each item's nearest items by text, the nearest first. None if they were not prepared."""
     return self._relation('semantic')
 
-  def files_digest(self, stage: str, *names: str) -> str:
-    """A hash of the files of a stage, or of some of them: equal where their bytes are."""
-    held = self.manifest(stage)['files']
-    return digest({name: held[name]['sha256'] for name in names or held})
+  def _relation(self, name: str) -> Sequences | None:
+    self._check_unchanged('relations')
+    items = self.folder / 'relations' / f'{name}_items.npy'
+    offsets = self.folder / 'relations' / f'{name}_offsets.npy'
+    return Sequences(_load(items), _load(offsets)) if items.exists() else None
 
-  def manifest(self, stage: str) -> dict[str, Any]:
-    """What the preparation wrote down of a stage: parameters, file hashes, summary."""
-    return json.loads((self.folder / stage / 'manifest.json').read_text())
+  # --- held-out rows
 
   @functools.cached_property
   def is_leave_one_out(self) -> bool:
-    """Whether every user has one validation and one test row, after all that the user did before."""
+    """Whether every user has one validation row and one test row, after all training items."""
     return self._log('test_history_offsets') is None
 
   def num_rows(self, split: str) -> int:
-    """How many targets a split has; under leave-one-out one a user."""
+    """Returns the number of targets of a split. Under leave-one-out every user has one."""
     return len(self.targets(split))
 
   def targets(self, split: str) -> np.ndarray:
-    """int32: the held-out item of every row of a split."""
+    """Returns the held-out item of every row of a split, int32."""
     _check_name('split', split, SPLITS)
     return self.validation_items if split == 'validation' else self.test_items
 
   def histories_and_targets(self, split: str) -> tuple[Sequences, np.ndarray]:
-    """What is known of every row of a split before its target, and the targets.
+    """Returns the items known before the target of every row of a split, and the targets.
 
     The rows of leave-one-out are the users; the history of a test user includes the validation item.
     """
@@ -170,14 +249,14 @@ class Dataset:
     return self.train.append(self.validation_items), targets
 
   def of_histories(self, split: str, column: str) -> np.ndarray | None:
-    """What else is known of the items of the histories of a split, one value an item.
+    """Returns a column of the log for the items of a split's histories.
 
     Args:
       split: validation or test.
       column: times, ratings or events.
 
     Returns:
-      Flat, aligned with the values of `histories_and_targets(split)[0]`; None where it is not known.
+      Flat, aligned with the values of `histories_and_targets(split)[0]`. None if it is not known.
     """
     _check_name('split', split, SPLITS)
     _check_name('column', column, COLUMNS)
@@ -188,25 +267,10 @@ class Dataset:
       return values
     return np.insert(values, self.train.offsets[1:], self._log(f'validation_{column}'))
 
-  def of_targets(self, split: str, column: str) -> np.ndarray | None:
-    """The times, ratings or events (`column`) of the targets of a split; None where not known."""
-    _check_name('split', split, SPLITS)
-    _check_name('column', column, COLUMNS)
-    return self._log(f'{split}_{column}')
-
   def counted_before(self, split: str) -> Sequences:
-    """Sequences that were over before a split's targets: what may be counted to predict them.
+    """Returns the sequences that baselines may count to predict a split's targets.
 
-    Under leave-one-out the histories; of other splits the training part alone, since the history of a
-    row may hold the target of another one.
+    Under leave-one-out these are the histories. Under other splits they are the training part alone,
+    since the history of one row may hold the target of another.
     """
     return self.histories_and_targets(split)[0] if self.is_leave_one_out else self.train
-
-  def _relation(self, name: str) -> Sequences | None:
-    items = self.folder / 'relations' / f'{name}_items.npy'
-    offsets = self.folder / 'relations' / f'{name}_offsets.npy'
-    return Sequences(_load(items), _load(offsets)) if items.exists() else None
-
-  def _log(self, name: str) -> np.ndarray | None:
-    path = self.folder / 'interactions' / f'{name}.npy'
-    return _load(path) if path.exists() else None

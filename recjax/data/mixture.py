@@ -15,17 +15,22 @@ from recjax.data.tasks import Component
 from recjax.data.tasks.base import Draw, Example
 from recjax.runtime.files import digest
 from recjax.schema.checks import check
-from recjax.schema.run import Mixing
+from recjax.schema.stream import Mixing
 
-BLOCK = (
-  10_000  # proportions are integers of this sum, and exact over every block of so many examples
-)
+# Proportions are integers with this sum. They are exact over every block of this many examples.
+BLOCK = 10_000
 
-SMALL_EPOCH = 1 << 14  # below it the index shuffle is slow, and a permutation costs little memory
+# Smaller epochs use a stored permutation: the index shuffle is slow for them.
+SMALL_EPOCH = 1 << 14
+
+
+# --- proportions
 
 
 def proportions(weights: Mapping[str, float]) -> dict[str, int]:
-  """Integers of sum BLOCK in proportion to the weights, by largest remainder (ties: the first name).
+  """Returns integers of sum BLOCK in proportion to the weights.
+
+  Remainders go to the largest fractions; among equal fractions to the first name.
 
   Raises:
     ValueError: a component with a positive weight would get no example.
@@ -51,9 +56,9 @@ class Part:
   """One component of the mixture over a data set.
 
   Attributes:
-    name: of the component.
+    name: the component's name in the config.
     component: its task.
-    units: of one epoch.
+    units: units of one epoch.
   """
 
   name: str
@@ -62,12 +67,12 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
-  """A stretch of the stream with constant proportions.
+class Interval:
+  """An interval of the stream with constant proportions.
 
   Attributes:
     start: its first example.
-    counts: of each part in every block of BLOCK examples; their sum is BLOCK.
+    counts: examples of each part in every block of BLOCK examples; their sum is BLOCK.
   """
 
   start: int
@@ -75,7 +80,7 @@ class Piece:
 
   @functools.cached_property
   def part_at(self) -> np.ndarray:
-    """The part of each slot of a block, int32 `[BLOCK]`: every part is spread evenly."""
+    """The part of each slot of a block, int32 `[BLOCK]`. Every part is spread evenly."""
     # The k-th example of a part with proportion p stands at (k + 1/2) / p of the block.
     at = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in self.counts])
     owner = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
@@ -83,51 +88,59 @@ class Piece:
 
   @functools.cached_property
   def rank_at(self) -> np.ndarray:
-    """How many of a slot's part stand before it in its block, int64 `[BLOCK]`."""
+    """For each slot, how many slots of its part come before it in the block, int64 `[BLOCK]`."""
     ranks = np.empty(BLOCK, np.int64)
     for p, count in enumerate(self.counts):
       ranks[self.part_at == p] = np.arange(count)
     return ranks
 
   def counts_before(self, examples: int) -> np.ndarray:
-    """How many of each part stand among so many examples from the start, int64."""
+    """Returns the examples of each part among the interval's first `examples`, int64."""
     blocks, rest = divmod(examples, BLOCK)
     partial = np.bincount(self.part_at[:rest], minlength=len(self.counts))
     return blocks * np.array(self.counts, np.int64) + partial
 
 
+# --- the stream of examples
+
+
 class Mixture:
   """`mixture[n]` is example n of the stream, for any n >= 0, without state.
 
-  Within every block of BLOCK examples of a piece each part appears exactly as often as its proportion says,
-  spread evenly; a block is cut where a new piece begins. A part runs through its units in a new pseudo-random
-  order each epoch (a permutation computed from the index by grain's index shuffle), so every unit appears
-  exactly once an epoch; a new piece continues the epoch.
+  Within every block of BLOCK examples of an interval each part appears exactly as often as its proportion
+  says, spread evenly. The last block of an interval is cut where the next interval begins.
+
+  A part goes through its units in a new pseudo-random order each epoch, so every unit appears exactly once
+  an epoch. The order is a permutation that grain's index shuffle computes from the index. A new interval
+  continues the epoch.
   """
 
-  def __init__(self, parts: list[Part], pieces: Sequence[Piece], corpus: Corpus, seed: int):
+  def __init__(self, parts: list[Part], intervals: Sequence[Interval], corpus: Corpus, seed: int):
     self.parts = parts
-    self.pieces = list(pieces)
+    self.intervals = list(intervals)
     self.corpus = corpus
     self.seed = seed
-    self._starts = [piece.start for piece in pieces]
+    self._starts = [interval.start for interval in intervals]
     before = [np.zeros(len(parts), np.int64)]
-    for piece, after in itertools.pairwise(pieces):
-      before.append(before[-1] + piece.counts_before(after.start - piece.start))
+    for interval, following in itertools.pairwise(intervals):
+      before.append(before[-1] + interval.counts_before(following.start - interval.start))
     self._drawn_before = before
     self._draw_seeds = [int(digest([seed, part.name])[:15], 16) for part in parts]
+    # Caches of this object. Readers work on at most two neighbouring epochs of a part at a time.
+    self._epoch_seed = functools.lru_cache(4 * len(parts))(self._make_epoch_seed)
+    self._permutation = functools.lru_cache(4 * len(parts))(self._make_permutation)
 
-  def __reduce__(self):  # without what was computed: a reading process computes it again
-    return Mixture, (self.parts, self.pieces, self.corpus, self.seed)
+  def __reduce__(self):  # a reader process computes the derived fields itself
+    return Mixture, (self.parts, self.intervals, self.corpus, self.seed)
 
   def locate(self, n: int) -> tuple[int, int, int]:
-    """Which part example n is of, how many of that part came before, and the unit it shows."""
+    """Returns example n's part, how many examples of that part come before it, and its unit."""
     number = bisect.bisect_right(self._starts, n) - 1
-    piece = self.pieces[number]
-    block, slot = divmod(n - piece.start, BLOCK)
-    p = int(piece.part_at[slot])
-    in_piece = block * piece.counts[p] + int(piece.rank_at[slot])
-    draw = int(self._drawn_before[number][p]) + in_piece
+    interval = self.intervals[number]
+    block, slot = divmod(n - interval.start, BLOCK)
+    p = int(interval.part_at[slot])
+    in_interval = block * interval.counts[p] + int(interval.rank_at[slot])
+    draw = int(self._drawn_before[number][p]) + in_interval
     units = self.parts[p].units
     epoch, place = divmod(draw, units)
     if units < SMALL_EPOCH:
@@ -135,12 +148,10 @@ class Mixture:
     seed = self._epoch_seed(p, epoch)
     return p, draw, index_shuffle(place, max_index=units - 1, seed=seed, rounds=4)
 
-  @functools.lru_cache(maxsize=1024)  # noqa: B019 - a mixture lives as long as its run
-  def _epoch_seed(self, p: int, epoch: int) -> int:
+  def _make_epoch_seed(self, p: int, epoch: int) -> int:
     return int(digest([self.seed, self.parts[p].name, epoch])[:8], 16)
 
-  @functools.lru_cache(maxsize=64)  # noqa: B019
-  def _permutation(self, p: int, epoch: int) -> np.ndarray:
+  def _make_permutation(self, p: int, epoch: int) -> np.ndarray:
     generator = np.random.Generator(np.random.Philox(self._epoch_seed(p, epoch)))
     return generator.permutation(self.parts[p].units)
 
@@ -151,26 +162,29 @@ class Mixture:
 
   @property
   def text_targets(self) -> bool:
+    """Whether some part has text to learn."""
     return any(part.component.text_targets for part in self.parts)
 
   @functools.cached_property
   def survey(self) -> list[list[tuple[Part, Example]]]:
-    """The first BLOCK examples of every piece: what shares and lengths are told from."""
-    return [[self[piece.start + n] for n in range(BLOCK)] for piece in self.pieces]
+    """The first BLOCK examples of every interval, a sample for shares and lengths."""
+    return [[self[interval.start + n] for n in range(BLOCK)] for interval in self.intervals]
+
+  # --- the table
 
   def table(self) -> list[dict[str, Any]]:
-    """What is really in the stream: one row a part and piece, over the first block of each piece.
+    """Counts what is in the stream: one row for each part and interval, over the interval's first block.
 
     Returns:
       `name`, `task`, `from_example`, `examples` (of BLOCK), `units` of an epoch, and the shares of the
       examples, of all tokens and of the learnt tokens.
     """
     rows = []
-    for piece, sample in zip(self.pieces, self.survey, strict=True):
+    for interval, sample in zip(self.intervals, self.survey, strict=True):
       sums = {part.name: np.zeros(3, np.int64) for part in self.parts}
-      for part, (inputs, targets, learnt, *_) in sample:
-        answer = len(targets) if learnt is None else int(learnt.sum())
-        sums[part.name] += (1, len(inputs) + len(targets), answer)
+      for part, example in sample:
+        tokens = len(example.inputs) + len(example.targets)
+        sums[part.name] += (1, tokens, example.num_learnt)
       totals = sum(sums.values())
       for part in self.parts:
         shares = sums[part.name] / np.maximum(totals, 1)
@@ -178,7 +192,7 @@ class Mixture:
           {
             'name': part.name,
             'task': part.component.task,
-            'from_example': piece.start,
+            'from_example': interval.start,
             'examples': int(sums[part.name][0]),
             'units': part.units,
             'share': float(shares[0]),
@@ -191,7 +205,7 @@ class Mixture:
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-  """The rows of `Mixture.table` as text."""
+  """Returns the rows of `Mixture.table` as text."""
   lines = [f'{"":24} examples  share   tokens  targets  λ      units an epoch']
   for row in rows:
     since = f' (from {row["from_example"]:,})' if row['from_example'] else ''
@@ -202,13 +216,16 @@ def format_table(rows: list[dict[str, Any]]) -> str:
   return '\n'.join(lines)
 
 
+# --- building it
+
+
 def build(
   components: Mapping[str, Component], mixing: Mixing, corpus: Corpus, seed: int
 ) -> Mixture:
-  """The mixture of named components over a data set.
+  """Builds the mixture of named components over a data set.
 
   Raises:
-    ValueError: a task that the data set cannot give, or one without a unit.
+    ValueError: the data set lacks what a task needs, or a task has no unit in it.
   """
   dataset = corpus.dataset
   parts = []
@@ -217,7 +234,8 @@ def build(
     check(
       not lacks,
       f'task {component.task!r} must have {", ".join(sorted(component.needs))}; the data in '
-      f'{dataset.folder} have no {", ".join(lacks)}; where --mode=prepare with this config does not make them, drop the task',
+      f'{dataset.folder} have no {", ".join(lacks)}. Run --mode=prepare with this config; if the source has '
+      'none, drop the task',
       component.weight,
       f'mixture.{name}.weight',
     )
@@ -231,13 +249,13 @@ def build(
       f'mixture.{name}.weight',
     )
     parts.append(Part(name, component, units))
-  return Mixture(parts, _pieces(parts, mixing), corpus, seed)
+  return Mixture(parts, _intervals(parts, mixing), corpus, seed)
 
 
-def _pieces(parts: list[Part], mixing: Mixing) -> list[Piece]:
-  """Stretches of the stream between the borders of all schedules."""
+def _intervals(parts: list[Part], mixing: Mixing) -> list[Interval]:
+  """Returns the intervals between the borders of all schedules."""
   starts = sorted({0, *(int(border) for p in parts for border, _ in p.component.schedule)})
-  pieces = []
+  intervals = []
   for start in starts:
     weights = {
       part.name: part.component.weight_at(start) * mixing.size_factor(part.units) for part in parts
@@ -249,5 +267,5 @@ def _pieces(parts: list[Part], mixing: Mixing) -> list[Piece]:
       'mixture.<name>.schedule',
     )
     counts = proportions(weights)
-    pieces.append(Piece(start, tuple(counts[part.name] for part in parts)))
-  return pieces
+    intervals.append(Interval(start, tuple(counts[part.name] for part in parts)))
+  return intervals

@@ -1,33 +1,38 @@
-"""Packing groups: W consecutive examples of the stream become exactly R rows.
+"""Packing: W consecutive examples of the stream (a group) become exactly R rows of a fixed length.
 
-A decoder reads inputs and targets as one sequence in rows of T positions. An encoder–decoder reads the
-inputs in rows of T and the targets in rows of its own length; both sides of an example lie in the same
-row under the same segment number.
+A decoder reads inputs and targets as one sequence, in rows of T positions. An encoder–decoder has two sides:
+it reads the inputs in rows of T positions, and the targets in rows of their own length. Both sides of an
+example lie in the same row, under the same segment number.
+
+A row holds at most `Plan.level_capacity` SID tokens of one level. Whole semantic IDs never come near that
+limit; examples of single SID tokens are spread over more rows.
 """
 
+from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from recjax.data.mixture import Mixture, Part
+from recjax.data.mixture import Part
+from recjax.data.sequences import offsets_of
 from recjax.data.tasks.base import Example
-from recjax.schema.checks import check
-from recjax.schema.run import Packing
+from recjax.sids.token_space import TokenSpace
 
-SAMPLE_GROUPS = 64  # groups whose lengths decide W
-OVERFLOW_SHARE = 0.05  # W is the largest that overflows in at most this share of the sampled groups
+# --- the plan
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """The fixed sizes of a group, part of the stream's fingerprint.
+  """The fixed sizes of a group; `recjax.data.plan.make_plan` chooses W.
 
   Attributes:
     examples: W.
     rows: R.
     row_length: T.
-    decoder_row_length: of an encoder–decoder's target side; 0: one sequence.
-    start_id: the token that an encoder–decoder's target side begins with.
+    decoder_row_length: positions of a row on an encoder–decoder's target side. 0: one sequence.
+    start_id: the first token of an encoder–decoder's target side.
+    space: the token ids. None: the stream holds no SID tokens.
   """
 
   examples: int
@@ -35,163 +40,143 @@ class Plan:
   row_length: int
   decoder_row_length: int = 0
   start_id: int = 0
+  space: TokenSpace | None = None
 
   @property
-  def capacity(self) -> tuple[int, ...]:
-    """Positions of a row, a number a side."""
+  def identity(self) -> dict[str, Any]:
+    """The fields that the stream's fingerprint covers, as JSON."""
+    # Without the space, which `sids` and `tokenizer` cover, and without the usual start token: so
+    # checkpoints that were written before these fields existed keep their fingerprint.
+    fields = {k: v for k, v in dataclasses.asdict(self).items() if k != 'space'}
+    return {k: v for k, v in fields.items() if k != 'start_id' or v}
+
+  @property
+  def sides(self) -> tuple[int, ...]:
+    """Positions of a row on each side: inputs and targets, or one sequence of both."""
     sides = (self.row_length, self.decoder_row_length)
     return sides if self.decoder_row_length else sides[:1]
 
-  def lengths(self, example: Example) -> tuple[int, ...]:
-    """Positions that an example takes on each side.
+  @property
+  def level_capacity(self) -> int:
+    """The largest number of SID tokens of one level in a row's targets."""
+    return self.space.row_capacity(self.sides[-1]) if self.space else self.sides[-1]
 
-    The last token of a sequence is predicted but never read; a decoder with a side of its own begins
-    with its start token instead.
+  def lengths(self, example: Example) -> tuple[int, ...]:
+    """Returns the positions that an example takes on each side.
+
+    The last token of a sequence is predicted and never read. A decoder with a side of its own reads its
+    start token first.
     """
     inputs, targets = len(example.inputs), len(example.targets)
     return (inputs, targets) if self.decoder_row_length else (inputs + targets - 1,)
 
+  def level_counts(self, examples: Sequence[Example]) -> np.ndarray:
+    """Returns how many SID tokens of each level the examples put into a row's targets.
+
+    Args:
+      examples: W examples.
+
+    Returns:
+      int64 `[W, L]`; `[W, 0]` without a token space.
+    """
+    if self.space is None:
+      return np.zeros((len(examples), 0), np.int64)
+    parts = [example.targets for example in examples]
+    if not self.decoder_row_length:
+      parts += [
+        example.inputs for example in examples
+      ]  # they are targets of the tokens before them
+    columns = self.space.num_levels + 1  # the first one counts text
+    first = np.tile(np.arange(len(examples)) * columns, len(parts) // len(examples))
+    bins = np.repeat(first, [len(part) for part in parts])
+    bins += np.take(self.space.level_of_token, np.concatenate(parts))
+    counts = np.bincount(bins, minlength=len(examples) * columns)
+    return counts.reshape(-1, columns)[:, 1:]
+
+
+# --- the rows of a group
+
 
 def first_fit_decreasing(
-  lengths: np.ndarray, rows: int, capacity: tuple[int, ...]
+  sizes: np.ndarray, rows: int, capacity: Sequence[int] | np.ndarray
 ) -> np.ndarray | None:
-  """The row of each example, or None where they do not fit (Johnson, 1973; sides packed together).
+  """Assigns examples to rows, the longest first, each to the first row with room (Johnson, 1973).
 
   Args:
-    lengths: int `[W, sides]`.
+    sizes: int `[W, sizes]`; the first column decides the order. Every column must fit.
     rows: R.
-    capacity: positions of a row, a number a side.
+    capacity: `[sizes]`, of a row.
 
   Returns:
-    int64 `[W]`.
+    The row of each example, int64 `[W]`. None if they do not fit.
   """
-  space = np.tile(np.asarray(capacity)[:, None], rows)  # sides, R
-  row_of = np.empty(len(lengths), np.int64)
-  for i in np.argsort(-lengths[:, 0], kind='stable'):
-    fits_R = space[0] >= lengths[i, 0]
-    if len(capacity) > 1:
-      fits_R &= space[1] >= lengths[i, 1]
+  space = np.tile(np.asarray(capacity)[:, None], rows)  # sizes, R
+  row_of = np.empty(len(sizes), np.int64)
+  for i in np.argsort(-sizes[:, 0], kind='stable'):
+    fits_R = space[0] >= sizes[i, 0]
+    for n in range(1, len(space)):
+      fits_R &= space[n] >= sizes[i, n]
     row = int(np.argmax(fits_R))
     if not fits_R[row]:
       return None
-    space[:, row] -= lengths[i]
+    space[:, row] -= sizes[i]
     row_of[i] = row
   return row_of
 
 
-def make_plan(
-  mixture: Mixture, packing: Packing, is_encoder_decoder: bool = False, start_id: int = 0
-) -> Plan:
-  """Fixes W: as configured, or the largest that fits the lengths in every piece of the stream.
-
-  Raises:
-    ValueError: a row is too short for one example, or a group for W of them.
-  """
-  decoder_row_length = packing.decoder_row_length if is_encoder_decoder else 0
-  plan = Plan(packing.examples or 1, packing.rows, packing.row_length, decoder_row_length, start_id)
-  pieces = [_Lengths.of([example for _, example in piece], plan) for piece in mixture.survey]
-  longest = np.max([piece.bare.max(axis=0) for piece in pieces], axis=0)
-  fields = ('row_length', 'decoder_row_length')
-  for needed, size, field in zip(longest, plan.capacity, fields, strict=False):
-    if needed > size:
-      raise ValueError(
-        f'a row must hold every example without its history and its text, up to {needed} tokens; got '
-        f'packing.{field}={size}. Set --config.packing.{field}, or shorter items in the mixture'
-      )
-  if packing.examples is not None:
-    check(
-      all(_targets_fit(piece.bare, plan.examples, plan) for piece in pieces),
-      f'packing.examples must fit in {plan.rows} rows of {plan.capacity} tokens, histories and texts left out',
-      packing.examples,
-      'packing.examples',
-    )
-    return plan
-  W = min(_largest_that_fits(piece, plan) for piece in pieces)
-  return dataclasses.replace(plan, examples=W)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Lengths:
-  """Positions that the examples of a stretch of the stream take, int `[n, sides]`: whole, and at least."""
-
-  whole: np.ndarray
-  bare: np.ndarray
-
-  @classmethod
-  def of(cls, examples: list[Example], plan: Plan) -> '_Lengths':
-    whole = np.array([plan.lengths(example) for example in examples])
-    bare = whole.copy()
-    bare[:, 0] -= [sum(example.spare) for example in examples]
-    return cls(np.minimum(whole, np.maximum(bare, plan.capacity)), bare)
-
-  def groups(self, lengths: np.ndarray, W: int, count: int) -> list[np.ndarray]:
-    """So many groups of W examples that follow each other, spread over the stretch (which is a circle)."""
-    starts = np.arange(count) * len(lengths) // count
-    return [lengths[(start + np.arange(W)) % len(lengths)] for start in starts]
-
-
-def _largest_that_fits(piece: _Lengths, plan: Plan) -> int:
-  guess = _guess(piece.whole, plan)
-  for W in range(guess, 0, -max(guess // 200, 1)):
-    groups = piece.groups(piece.whole, W, SAMPLE_GROUPS)
-    overflows = sum(first_fit_decreasing(g, plan.rows, plan.capacity) is None for g in groups)
-    if overflows <= OVERFLOW_SHARE * SAMPLE_GROUPS and _targets_fit(piece.bare, W, plan):
-      return W
-  raise ValueError(
-    f'a group of {plan.rows} rows of {plan.capacity} tokens must hold at least one example; got '
-    f'lengths up to {piece.whole.max(axis=0).tolist()}. Set --config.packing.row_length'
-  )
-
-
-def _targets_fit(bare: np.ndarray, W: int, plan: Plan) -> bool:
-  """Whether W examples without any history or text fit, in every group that the stream will ever hold.
-
-  As many as rows always do. More must leave room for six standard deviations of a group's tokens, which
-  is tried by packing as many more examples; half of the tries must fit.
-  """
-  if plan.rows * int(np.min(np.asarray(plan.capacity) // bare.max(axis=0))) >= W:
-    return True
-  spread = np.max(bare.std(axis=0) / bare.mean(axis=0))
-  size = W + int(np.ceil(6 * np.sqrt(W) * spread))
-  groups = [bare[(start + np.arange(size)) % len(bare)] for start in range(0, len(bare), size)]
-  fits = [first_fit_decreasing(g, plan.rows, plan.capacity) is not None for g in groups]
-  return np.mean(fits) >= 0.5
-
-
-def _guess(lengths: np.ndarray, plan: Plan) -> int:
-  """The examples of mean length that fill the rows on the side that is full first."""
-  return max(int(plan.rows * np.min(np.asarray(plan.capacity) / lengths.mean(axis=0))), 1)
-
-
 def fit(examples: list[Example], plan: Plan) -> tuple[list[Example], np.ndarray, int]:
-  """Leaves out what may be left out until the group fits.
+  """Assigns the examples of a group to rows, and shortens examples until the group fits.
 
-  First the oldest items of the longest history; where no history is left, the end of the longest text; never a
-  target.
+  First the oldest item of the longest history is removed. If no history is left, the end of the longest text
+  is removed. Targets are never removed.
 
   Returns:
-    The examples, the row of each, and how many items and text tokens were left out.
+    The examples, the row of each, and the number of removed tokens.
 
   Raises:
     ValueError: the targets alone do not fit.
   """
   before = sum(len(example.inputs) for example in examples)
-  examples = [_alone(example, plan) for example in examples]
+  examples = [_cut_to_row(example, plan) for example in examples]
+  row_of, examples = _fitted(examples, plan, count_levels=False)
+  counts = plan.level_counts(examples)
+  in_rows = np.zeros((plan.rows, counts.shape[1]), np.int64)
+  np.add.at(in_rows, row_of, counts)
+  if in_rows.max(initial=0) > plan.level_capacity:
+    row_of, examples = _fitted(examples, plan, count_levels=True)
+  return examples, row_of, before - sum(len(example.inputs) for example in examples)
+
+
+def _fitted(
+  examples: list[Example], plan: Plan, count_levels: bool
+) -> tuple[np.ndarray, list[Example]]:
+  """Returns the row of each example, and the examples, shortened where they must be.
+
+  Args:
+    examples: W examples.
+    plan: the sizes.
+    count_levels: whether the SID tokens of each level count as sizes, beside the positions.
+  """
+  examples, capacity = list(examples), np.array(plan.sides)
+  if count_levels:
+    capacity = np.append(capacity, [plan.level_capacity] * plan.space.num_levels)
   while True:
-    lengths = np.array([plan.lengths(example) for example in examples])
-    row_of = first_fit_decreasing(lengths, plan.rows, plan.capacity)
+    sizes = np.array([plan.lengths(example) for example in examples])
+    if count_levels:
+      sizes = np.hstack([sizes, plan.level_counts(examples)])
+    row_of = first_fit_decreasing(sizes, plan.rows, capacity)
     if row_of is not None:
-      return examples, row_of, before - sum(len(example.inputs) for example in examples)
-    # At least a token, and all that the sum of the lengths asks for, before packing again.
-    missing = max(int(lengths[:, 0].sum()) - plan.rows * plan.row_length, 1)
+      return row_of, examples
+    # Before packing again: at least a token less, and at least the excess of all lengths.
+    missing = max(int(sizes[:, 0].sum()) - plan.rows * plan.row_length, 1)
     while missing > 0:
       spare = np.array([example.spare for example in examples])
       kind = 0 if spare[:, 0].any() else 1
       longest = int(np.argmax(spare[:, kind]))
       if not spare[longest, kind]:
         raise ValueError(
-          f'the targets of {plan.examples} examples must fit in {plan.rows} rows of {plan.capacity} '
-          f'tokens, without any history or text; got {lengths.sum(axis=0).tolist()} tokens. Set '
+          f'the targets of {plan.examples} examples must fit in {plan.rows} rows of {plan.sides} '
+          f'tokens, without any history or text; got {sizes.sum(axis=0).tolist()} tokens. Set '
           '--config.packing.examples lower or --config.packing.rows higher'
         )
       shorter = examples[longest].shorter(missing)
@@ -199,58 +184,107 @@ def fit(examples: list[Example], plan: Plan) -> tuple[list[Example], np.ndarray,
       examples[longest] = shorter
 
 
-def _alone(example: Example, plan: Plan) -> Example:
-  """The example cut to the length of a row."""
+def _cut_to_row(example: Example, plan: Plan) -> Example:
   while (excess := plan.lengths(example)[0] - plan.row_length) > 0 and any(example.spare):
     example = example.shorter(excess)
   return example
 
 
+# --- the arrays of a group
+
+
 def pack(group: list[tuple[Part, Example]], plan: Plan) -> dict[str, np.ndarray]:
-  """The rows of one group.
+  """Writes one group into rows.
 
   Args:
-    group: W examples with the part of the mixture that each is of.
+    group: W examples, each with its part of the mixture.
     plan: the sizes.
 
   Returns:
-    int32 `tokens`, `targets` (of the position before: next-token prediction), `segments` (from 1; 0 is
-    padding) and `positions` (from 0 in each segment), float32 `weights`, each `[R, T]`; for an
-    encoder–decoder these are the target side, and `encoder_tokens`, `encoder_segments` and
-    `encoder_positions` the inputs. And int32 `[R]` `dropped`, whose sum is the tokens of histories and texts left out.
+    int32 `tokens`, `targets` (each position's next token), `segments` (from 1; 0 is padding) and `positions`
+    (from 0 in each segment), and float32 `weights`, each `[R, T]`. For an encoder–decoder these are the
+    target side; `encoder_tokens`, `encoder_segments` and `encoder_positions` are the inputs. int32 `[R]`:
+    `learnt`, the number of learnt targets in a row whatever their weight, and `dropped`, whose sum is the
+    number of removed tokens of histories and texts.
   """
   examples, row_of, dropped = fit([example for _, example in group], plan)
-  sides = {'': plan.capacity[-1]}
+  order = np.argsort(row_of, kind='stable')  # by row, in a row as in the group
+  examples, rows = [examples[i] for i in order], row_of[order]
+  factors = np.array([group[i][0].component.loss_weight for i in order])
+  arrays = {}
   if plan.decoder_row_length:
-    sides['encoder_'] = plan.row_length
-  arrays = {
-    side + name: np.zeros((plan.rows, length), np.int32)
-    for side, length in sides.items()
-    for name in ('tokens', 'segments', 'positions')
-  }
-  arrays['targets'] = np.zeros_like(arrays['tokens'])
-  arrays['weights'] = np.zeros(arrays['tokens'].shape, np.float32)
-  ends = {side: np.zeros(plan.rows, np.int64) for side in sides}
-  segments_R = np.zeros(plan.rows, np.int64)
-  for (part, _), example, row in zip(group, examples, row_of, strict=True):
-    segments_R[row] += 1
-    if plan.decoder_row_length:
-      read = {'encoder_': example.inputs, '': np.append(plan.start_id, example.targets[:-1])}
-      learnt = example.targets
-    else:
-      whole = np.concatenate([example.inputs, example.targets])
-      read, learnt = {'': whole[:-1]}, whole[1:]
-    for side, tokens in read.items():
-      at = slice(ends[side][row], ends[side][row] + len(tokens))
-      arrays[side + 'tokens'][row, at] = tokens
-      arrays[side + 'segments'][row, at] = segments_R[row]
-      arrays[side + 'positions'][row, at] = np.arange(len(tokens))
-      ends[side][row] = at.stop
-    end = ends[''][row]
-    arrays['targets'][row, end - len(learnt) : end] = learnt
-    weights = part.component.loss_weight
-    if example.learnt is not None:
-      weights = weights * example.learnt
-    arrays['weights'][row, end - len(example.targets) : end] = weights
-  # A number a row, so that it travels like the rest of the batch.
-  return arrays | {'dropped': np.array([dropped] + [0] * (plan.rows - 1), np.int32)}
+    inputs = _Layout.of([len(e.inputs) for e in examples], rows, plan.rows, plan.row_length)
+    read = inputs.arrays(np.concatenate([e.inputs for e in examples]))
+    arrays = {f'encoder_{name}': array for name, array in read.items()}
+    layout = _Layout.of([len(e.targets) for e in examples], rows, plan.rows, plan.sides[-1])
+    targets = np.concatenate([e.targets for e in examples])
+    tokens = np.append(plan.start_id, targets[:-1])
+    tokens[layout.places == 0] = plan.start_id
+  else:
+    lengths = [len(e.inputs) + len(e.targets) - 1 for e in examples]
+    layout = _Layout.of(lengths, rows, plan.rows, plan.row_length)
+    whole = np.concatenate([part for e in examples for part in (e.inputs, e.targets)])
+    is_last = np.zeros(len(whole), bool)
+    is_last[np.cumsum(layout.lengths + 1) - 1] = True
+    tokens, targets = whole[~is_last], whole[~np.roll(is_last, 1)]
+  learnt = layout.learnt(examples)
+  arrays |= layout.arrays(tokens)
+  arrays['targets'] = layout.scatter(targets, np.int32)
+  arrays['weights'] = layout.scatter(learnt * np.repeat(factors, layout.lengths), np.float32)
+  # Counts are arrays of one number a row, so they are sharded as the rest of the batch.
+  arrays['learnt'] = np.bincount(np.repeat(rows, layout.lengths)[learnt], minlength=plan.rows)
+  arrays['learnt'] = arrays['learnt'].astype(np.int32)
+  arrays['dropped'] = np.array([dropped] + [0] * (plan.rows - 1), np.int32)
+  return arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+  """Where the tokens of a group's examples lie in one side's rows; the examples are sorted by row.
+
+  Attributes:
+    shape: R and the positions of a row.
+    lengths: int64 `[W]`, the positions of each example.
+    segments: int64 `[W]`, each example's number in its row, from 1.
+    places: int64 `[tokens]`, each token's place in its example, from 0.
+    at: int64 `[tokens]`, each token's place in the flat rows.
+  """
+
+  shape: tuple[int, int]
+  lengths: np.ndarray
+  segments: np.ndarray
+  places: np.ndarray
+  at: np.ndarray
+
+  @classmethod
+  def of(cls, lengths: list[int], rows: np.ndarray, num_rows: int, row_length: int) -> '_Layout':
+    """Lays examples of these lengths, sorted by row, one after the other into their rows."""
+    lengths = np.array(lengths)
+    offsets = offsets_of(lengths)
+    first = np.searchsorted(rows, rows)  # each example's first neighbour in its row
+    places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    starts = rows * row_length + offsets[:-1] - offsets[first]
+    at = np.repeat(starts, lengths) + places
+    return cls((num_rows, row_length), lengths, np.arange(len(rows)) - first + 1, places, at)
+
+  def scatter(self, values: np.ndarray, dtype: type) -> np.ndarray:
+    """Returns one value a token as rows; padding is 0."""
+    rows = np.zeros(self.shape, dtype)
+    rows.ravel()[self.at] = values
+    return rows
+
+  def arrays(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns int32 `tokens`, `segments` and `positions` as rows."""
+    segments = np.repeat(self.segments, self.lengths)
+    values = {'tokens': tokens, 'segments': segments, 'positions': self.places}
+    return {name: self.scatter(array, np.int32) for name, array in values.items()}
+
+  def learnt(self, examples: list[Example]) -> np.ndarray:
+    """Returns whether the position of each token has a learnt target, bool `[tokens]`."""
+    num_targets = np.array([len(example.targets) for example in examples])
+    learnt = self.places >= np.repeat(self.lengths - num_targets, self.lengths)
+    ends = np.cumsum(self.lengths)
+    for example, end in zip(examples, ends.tolist(), strict=True):
+      if example.learnt is not None:
+        learnt[end - len(example.targets) : end] = example.learnt
+    return learnt

@@ -1,8 +1,16 @@
-"""Ragged int arrays: many sequences as one flat array and offsets, which can be memory-mapped."""
+"""Ragged integer arrays: many sequences as one flat array and offsets. Both can be memory-mapped."""
 
+from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
+
+
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+  """Returns where sequences of these lengths begin in a flat array, and its end: int64 `[n + 1]`."""
+  offsets = np.zeros(len(lengths) + 1, np.int64)
+  np.cumsum(np.asarray(lengths, np.int64), out=offsets[1:])
+  return offsets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +26,9 @@ class Sequences:
   offsets: np.ndarray
 
   @classmethod
-  def from_lists(cls, lists) -> 'Sequences':
-    lengths = np.fromiter((len(row) for row in lists), np.int64, len(lists))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+  def from_lists(cls, lists: Sequence[Sequence[int]]) -> 'Sequences':
+    """Copies lists of integers into one flat array."""
+    offsets = offsets_of([len(row) for row in lists])
     values = np.fromiter((v for row in lists for v in row), np.int32, int(offsets[-1]))
     return cls(values, offsets)
 
@@ -32,16 +40,30 @@ class Sequences:
 
   @property
   def lengths(self) -> np.ndarray:
+    """int64 `[U]`."""
     return np.diff(self.offsets)
 
+  @property
+  def places(self) -> np.ndarray:
+    """The place of every value in its own sequence, counted from 0: int64 `[sum of lengths]`."""
+    return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], self.lengths)
+
   def take(self, rows: np.ndarray) -> 'Sequences':
-    """The sequences `rows`, in that order."""
-    lengths = self.lengths[rows]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    return Sequences(self.values[np.repeat(self.offsets[rows], lengths) + within], offsets)
+    """Returns the sequences `rows`, in that order."""
+    starts = self.offsets[rows]
+    return self._slices(starts, self.offsets[np.asarray(rows) + 1] - starts)
+
+  def cut(self, length: int) -> 'Sequences':
+    """Returns every sequence without the values after its first `length`."""
+    return self._slices(self.offsets[:-1], np.minimum(self.lengths, length))
 
   def append(self, column_U: np.ndarray) -> 'Sequences':
-    """Every sequence with one more value at its end."""
+    """Returns every sequence with one more value at its end."""
     values = np.insert(self.values, self.offsets[1:], column_U)
     return Sequences(values.astype(np.int32), self.offsets + np.arange(len(self) + 1))
+
+  def _slices(self, starts: np.ndarray, lengths: np.ndarray) -> 'Sequences':
+    """Copies `values[starts[n]:starts[n] + lengths[n]]` of every n."""
+    offsets = offsets_of(lengths)
+    at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return Sequences(self.values[at], offsets)

@@ -6,7 +6,6 @@ import json
 import logging
 import platform
 import statistics
-import subprocess
 from typing import Any
 
 from etils import epath
@@ -19,6 +18,7 @@ from recjax import evaluate
 from recjax.data.dataset import Dataset
 from recjax.report import charts as report_charts
 from recjax.runtime import device, goodput
+from recjax.runtime.files import code_commit
 from recjax.sids import quality
 from recjax.train import make_mixture
 from recjax.workdir import stages as stages_lib
@@ -246,28 +246,6 @@ def code_versions() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
       versions[name] = 'not installed'  # recjax itself, run from its folder
   return versions
-
-
-def code_commit() -> str | None:
-  """The commit of the checkout that this code runs from, with -dirty where files differ from it."""
-  root = epath.resource_path('recjax').parent
-  if not (root / '.git').exists():
-    return None
-  command = [
-    'git',
-    '-C',
-    str(root),
-    'describe',
-    '--always',
-    '--dirty',
-    '--abbrev=40',
-    '--exclude=*',
-  ]
-  try:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-  except FileNotFoundError:
-    return None
-  return done.stdout.strip() if done.returncode == 0 else None
 
 
 def report_run(

@@ -1,7 +1,129 @@
-"""Broken rules of the config: every error says what must hold, what was got, which field to set."""
+"""Config fields with a meaning and rules. Every error names the rule, the value and the field to set."""
 
+from collections.abc import Iterator
+import contextlib
+import dataclasses
 import re
-from typing import Any
+from typing import Any, ClassVar
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+  """Limits on one field's value. Of a tuple, they hold for every item; None always passes."""
+
+  one_of: tuple[str, ...] = ()
+  above: float | None = None
+  at_least: float | None = None
+  at_most: float | None = None
+  below: float | None = None
+  pattern: bool = False  # a regular expression
+  filled: bool = False  # not empty
+  path: bool = False  # a file or folder of the user's; a leading ~ is expanded
+
+  def broken(self, value: Any) -> str | None:
+    """Returns what `value` must be, or None if it obeys the rules."""
+    if self.one_of and value not in self.one_of:
+      return f'be one of {", ".join(self.one_of)}'
+    in_range = (
+      (self.above is None or value > self.above)
+      and (self.at_least is None or value >= self.at_least)
+      and (self.at_most is None or value <= self.at_most)
+      and (self.below is None or value < self.below)
+    )
+    if not in_range:
+      return self.range
+    if self.pattern:
+      try:
+        re.compile(value)
+      except re.error as error:
+        return f'be a regular expression ({error})'
+    return None
+
+  @property
+  def range(self) -> str:
+    """The allowed range in words, for a sentence that begins with 'must'; empty if there is none."""
+    low, high = (self.above, self.at_least), (self.at_most, self.below)
+    if high != (None, None) and low != (None, None):
+      left = f'({self.above:g}' if self.at_least is None else f'[{self.at_least:g}'
+      right = f'{self.below:g})' if self.at_most is None else f'{self.at_most:g}]'
+      return f'be in {left}, {right}'
+    if self.above is not None:
+      return 'be positive' if self.above == 0 else f'be above {self.above:g}'
+    if self.at_least is not None:
+      return 'not be negative' if self.at_least == 0 else f'be at least {self.at_least:g}'
+    if self.at_most is not None:
+      return f'be at most {self.at_most:g}'
+    return f'be below {self.below:g}' if self.below is not None else ''
+
+
+def setting(
+  default: Any = dataclasses.MISSING,
+  meaning: str = '',
+  *,
+  factory: Any = dataclasses.MISSING,
+  **rules: Any,
+) -> Any:
+  """Returns a dataclass field that carries its meaning and its rules.
+
+  Args:
+    default: the field's default; without one (and without `factory`) the config must set the field.
+    meaning: one line in plain English, with the unit.
+    factory: makes the default, such as `dict`.
+    **rules: the fields of `Rules`: one_of, above, at_least, at_most, below, pattern, filled, path.
+  """
+  metadata = {'meaning': meaning, 'rules': Rules(**rules)}
+  return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
+
+
+class Section:
+  """A section of the config. Checks its fields' rules on construction."""
+
+  # Where its fields stand in the config: 'model.', say. <…> stands for a name that the user chooses.
+  prefix: ClassVar[str] = ''
+
+  def __post_init__(self):
+    check_settings(self)
+
+  @classmethod
+  @contextlib.contextmanager
+  def called(cls, path: str) -> Iterator[None]:
+    """Inside, errors name the section's fields by `path`, its place in the config without a dot at the end."""
+    with called(cls.prefix.removesuffix('.') or path, path):
+      yield
+
+
+def check_settings(section: Any) -> None:
+  """Checks every field of a section by the rules in its metadata.
+
+  Raises:
+    ValueError: a value breaks a rule.
+  """
+  for field in dataclasses.fields(section):
+    rules = field.metadata.get('rules')
+    value = getattr(section, field.name)
+    if rules is None or value is None:
+      continue
+    path = section.prefix + field.name
+    check(not rules.filled or len(value) > 0, f'{path} must not be empty', value, path)
+    is_tuple = isinstance(value, tuple)
+    for item in value if is_tuple else (value,):
+      must = rules.broken(item)
+      each = 'every value of ' if is_tuple else ''
+      check(must is None, f'{each}{path} must {must}', value, path)
+
+
+@contextlib.contextmanager
+def called(generic: str, path: str) -> Iterator[None]:
+  """Replaces a section's generic path in the text of a ValueError by its path in this config.
+
+  Args:
+    generic: the generic path, such as 'optim.groups.<name>'.
+    path: the path in this config, such as 'optim.groups.sids'.
+  """
+  try:
+    yield
+  except ValueError as error:
+    raise ValueError(str(error).replace(generic, path)) from None
 
 
 def check(condition: bool, must: str, got: Any, field: str) -> None:
@@ -10,20 +132,6 @@ def check(condition: bool, must: str, got: Any, field: str) -> None:
     raise ValueError(f'{must}; got {got!r}. Set --config.{field}')
 
 
-def check_positive(section: Any, prefix: str, *names: str) -> None:
-  for name in names:
-    value = getattr(section, name)
-    check(value > 0, f'{prefix}{name} must be positive', value, prefix + name)
-
-
 def check_choice(value: str, choices: tuple[str, ...], field: str) -> None:
+  """Raises the ValueError of a value that is not among the choices."""
   check(value in choices, f'{field} must be one of {", ".join(choices)}', value, field)
-
-
-def check_pattern(pattern: str, field: str) -> None:
-  try:
-    re.compile(pattern)
-  except re.error as error:
-    raise ValueError(
-      f'{field} must be a regular expression ({error}); got {pattern!r}. Set --config.{field}'
-    ) from error

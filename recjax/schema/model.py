@@ -1,61 +1,79 @@
 """The config section of the backbone."""
 
 import dataclasses
+from typing import ClassVar
 
-from recjax.schema.checks import check, check_choice, check_pattern, check_positive
+from recjax.schema.checks import Section, check, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Model:
-  """The backbone: a family, a size, and how it computes."""
+class Model(Section):
+  """The backbone: its family, its size, and how it computes."""
 
-  family: str = 'gemma'  # a name of recjax.models.FAMILIES
-  size: str = ''  # a published one, such as gemma3_270m or flan_t5_base; empty: the fields below
-  pretrained: str | None = None  # a checkpoint's folder, which gives the size too
-  sid_rows: str = 'mean'  # mean | random | sa_init: how SID rows begin in a pretrained table
-  sid_keywords: str | None = (
-    None  # sa_init: JSON of keywords a SID token; None: those of the preparation
+  prefix: ClassVar = 'model.'
+
+  family: str = setting('gemma', 'Model family, a name of recjax.models.FAMILIES.')
+  size: str = setting('', 'Published size, such as gemma3_270m; empty: the size fields below.')
+  pretrained: str | None = setting(
+    None,
+    'Folder of a transformers checkpoint to start from; it also sets the size. '
+    'None: random weights.',
+    path=True,
   )
-  depth: int = 4
-  width: int = 128  # D
-  ff_width: int = 512  # F
-  heads: int = 4  # N
-  kv_heads: int = 4  # K
-  head_width: int = 32  # H
-  dropout: float = 0.0  # on the residual branches and the embedding
-  lora_rank: int = 0  # of adapters (LoRA), trained instead of all that no group names; 0: none
-  lora_alpha: float = 16.0  # adapters count alpha / rank times
-  lora_targets: str = 'attention|ff'  # a regular expression: the kernels that get an adapter
-  sid_softmax: str = 'level'  # level | full: what the scores at a SID position are normalised over
-  compute_dtype: str = 'float32'  # float32 | bfloat16: of products, those of gradients too
-  remat: str = 'none'  # none | full: recompute each layer in the backward pass
-  scan_unroll: int = 1  # layers per step of the scan over layers
-  attention: str = 'auto'  # auto | plain | xla | cudnn | splash: what computes it, where it applies
+  sid_rows: str = setting(
+    'mean',
+    'Initial embedding rows of SID tokens in a pretrained model. '
+    'sa_init: from the keywords of each token.',
+    one_of=('mean', 'random', 'sa_init'),
+  )
+  sid_keywords: str | None = setting(
+    None,
+    'sa_init: JSON file with the keywords of each SID token. None: those of the preparation.',
+    path=True,
+  )
+  depth: int = setting(4, 'Layers; an encoder–decoder has as many in each stack.', above=0)
+  width: int = setting(128, 'Width of the residual stream (D).', above=0)
+  ff_width: int = setting(512, 'Hidden width of the feed-forward layer (F).', above=0)
+  heads: int = setting(4, 'Query heads (N).', above=0)
+  kv_heads: int = setting(4, 'Key and value heads (K); must divide model.heads.', above=0)
+  head_width: int = setting(32, 'Width of one head (H).', above=0)
+  dropout: float = setting(
+    0.0, 'Dropout rate on residual branches and on the embedding.', at_least=0, below=1
+  )
+  lora_rank: int = setting(
+    0,
+    'Rank of LoRA adapters. With adapters, other parameters are trained only if a parameter group '
+    'names them. 0: no adapters.',
+    at_least=0,
+  )
+  lora_alpha: float = setting(16.0, 'Adapters are scaled by lora_alpha / lora_rank.', above=0)
+  lora_targets: str = setting(
+    'attention|ff', 'Kernels that get an adapter, searched in parameter paths.', pattern=True
+  )
+  sid_softmax: str = setting(
+    'level',
+    'Normalisation of scores at a SID position: over the codes of its level, or over the full '
+    'vocabulary.',
+    one_of=('level', 'full'),
+  )
+  compute_dtype: str = setting(
+    'float32', 'Data type of matrix products, also in gradients.', one_of=('float32', 'bfloat16')
+  )
+  remat: str = setting(
+    'none', 'full: recompute each layer in the backward pass.', one_of=('none', 'full')
+  )
+  scan_unroll: int = setting(1, 'Layers per step of the scan over layers.', above=0)
+  attention: str = setting(
+    'auto',
+    'Attention implementation, where it applies.',
+    one_of=('auto', 'plain', 'xla', 'cudnn', 'splash'),
+  )
 
   def __post_init__(self):
-    check_positive(
-      self, 'model.', 'depth', 'width', 'ff_width', 'heads', 'kv_heads', 'head_width', 'scan_unroll'
-    )
-    check(0 <= self.dropout < 1, 'model.dropout must be in [0, 1)', self.dropout, 'model.dropout')
-    check(
-      self.lora_rank >= 0, 'model.lora_rank must not be negative', self.lora_rank, 'model.lora_rank'
-    )
-    check_positive(self, 'model.', 'lora_alpha')
-    check_pattern(self.lora_targets, 'model.lora_targets')
+    super().__post_init__()
     check(
       self.heads % self.kv_heads == 0,
       f'model.heads ({self.heads}) must be a multiple of model.kv_heads',
       self.kv_heads,
       'model.kv_heads',
     )
-    check_choice(self.sid_softmax, ('level', 'full'), 'model.sid_softmax')
-    check_choice(self.compute_dtype, ('float32', 'bfloat16'), 'model.compute_dtype')
-    check_choice(self.remat, ('none', 'full'), 'model.remat')
-    attentions = ('auto', 'plain', 'xla', 'cudnn', 'splash')
-    check_choice(self.attention, attentions, 'model.attention')
-    check_choice(self.sid_rows, ('mean', 'random', 'sa_init'), 'model.sid_rows')
-
-  @property
-  def is_encoder_decoder(self) -> bool:
-    """Whether inputs and targets go to different stacks; else they are one sequence."""
-    return self.family == 't5'

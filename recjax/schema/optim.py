@@ -1,79 +1,91 @@
-"""The sections of the config that say how parameters are trained; see `recjax.config`."""
+"""The config sections of optimization: parameter groups, the optimizer, the loss, the stages of a run."""
 
 import dataclasses
+from typing import ClassVar
 
-from recjax.schema.checks import check, check_choice, check_pattern, check_positive
+from recjax.schema.checks import Section, setting
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Group:
-  """Parameters that are trained differently; of several groups that match, the first one counts.
+class Group(Section):
+  """Parameters that are trained differently.
 
-  Beside adapters (`model.lora_rank`) only those parameters are trained that a group names: 'tables/sid',
-  most of all.
+  The first group whose pattern matches a parameter applies to it, so the order of groups matters. With
+  adapters (`model.lora_rank`), a parameter outside the adapters is trained only if a group names it.
   """
 
-  pattern: str  # a regular expression, searched in paths such as 'layers/attention/q/kernel'
-  learning_rate: float = 1.0  # a factor on the run's
-  weight_decay: float = 1.0  # a factor on the run's
-  frozen: bool = False  # no gradient, no update, no moments
+  prefix: ClassVar = 'optim.groups.<name>.'
 
-  def __post_init__(self):
-    field = 'optim.groups.<name>'
-    check_pattern(self.pattern, f'{field}.pattern')
-    check(
-      self.learning_rate > 0,
-      'a factor on the learning rate must be positive (frozen=True trains nothing)',
-      self.learning_rate,
-      f'{field}.learning_rate',
-    )
-    check(
-      self.weight_decay >= 0,
-      'a factor on the weight decay must not be negative',
-      self.weight_decay,
-      f'{field}.weight_decay',
-    )
+  pattern: str = setting(
+    meaning="Searched in parameter paths such as 'layers/attention/q/kernel'; the first matching "
+    'group applies.',
+    pattern=True,
+  )
+  learning_rate: float = setting(
+    1.0, 'Factor on optim.learning_rate; frozen=True trains nothing.', above=0
+  )
+  weight_decay: float = setting(1.0, 'Factor on optim.weight_decay.', at_least=0)
+  frozen: bool = setting(False, 'No gradient, no update, no optimizer state.')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Optim:
-  optimizer: str = 'adamw'  # adamw | adafactor
-  learning_rate: float = 1e-3
-  schedule: str = 'cosine'  # cosine | linear | constant | inverse_sqrt, after the warm-up
-  warmup_steps: int = 100
-  weight_decay: float = 0.1
-  b1: float = 0.9
-  b2: float = 0.98
-  eps: float = 1e-8
-  parameter_scale: bool = True  # adafactor: steps in proportion to a parameter's own size, as T5
-  clip_norm: float = 1.0  # of the gradient of all trained parameters; 0: no clipping
-  ema_decay: float = 0.0  # of the averaged parameters, which are evaluated and exported; 0: none
-  groups: dict[str, Group] = dataclasses.field(default_factory=dict)
+class Optim(Section):
+  """The optimizer and its learning rate schedule."""
 
-  def __post_init__(self):
-    check_positive(self, 'optim.', 'learning_rate', 'eps')
-    check_choice(self.optimizer, ('adamw', 'adafactor'), 'optim.optimizer')
-    check_choice(self.schedule, SCHEDULES, 'optim.schedule')
-    for name in ('warmup_steps', 'weight_decay', 'clip_norm'):
-      value = getattr(self, name)
-      check(value >= 0, f'optim.{name} must not be negative', value, f'optim.{name}')
-    for name in ('b1', 'b2', 'ema_decay'):
-      value = getattr(self, name)
-      check(0 <= value < 1, f'optim.{name} must be in [0, 1)', value, f'optim.{name}')
+  prefix: ClassVar = 'optim.'
+
+  optimizer: str = setting('adamw', 'The optimizer.', one_of=('adamw', 'adafactor'))
+  learning_rate: float = setting(1e-3, 'Peak learning rate.', above=0)
+  schedule: str = setting('cosine', 'Learning rate after the warm-up.', one_of=SCHEDULES)
+  warmup_steps: int = setting(100, 'Steps of linear warm-up.', at_least=0)
+  weight_decay: float = setting(0.1, 'Weight decay (decoupled).', at_least=0)
+  b1: float = setting(0.9, 'adamw: decay rate of the first moment.', at_least=0, below=1)
+  b2: float = setting(0.98, 'adamw: decay rate of the second moment.', at_least=0, below=1)
+  eps: float = setting(1e-8, 'adamw: added to the denominator.', above=0)
+  parameter_scale: bool = setting(
+    True, "adafactor: scale steps by each parameter's root mean square, as T5 does."
+  )
+  clip_norm: float = setting(
+    1.0, 'Limit on the norm of the gradient of all trained parameters; 0: no clipping.', at_least=0
+  )
+  ema_decay: float = setting(
+    0.0,
+    'Decay rate of averaged parameters, which are evaluated and exported; 0: no averaging.',
+    at_least=0,
+    below=1,
+  )
+  groups: dict[str, Group] = setting(
+    meaning='Parameter groups by name, in order: the first match applies.', factory=dict
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage:
-  """One stage of a run; what it does not set is the run's."""
+class Loss(Section):
+  """Terms beside the negative log-likelihood of the targets."""
 
-  num_train_steps: int
-  mixture: tuple[str, ...] = ()  # the components that are active; empty: all
-  learning_rate: float | None = None
-  schedule: str | None = None
-  warmup_steps: int | None = None
-  groups: dict[str, Group] = dataclasses.field(default_factory=dict)  # before those of optim.groups
+  prefix: ClassVar = 'loss.'
 
-  def __post_init__(self):
-    check_positive(self, 'stages.<name>.', 'num_train_steps')
+  z_loss: float = setting(
+    0.0, "Weight of the squared logarithm of the softmax's denominator.", at_least=0
+  )
+  label_smoothing: float = setting(
+    0.0, "Share of a target's probability that is spread over all classes.", at_least=0, below=1
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage(Section):
+  """One stage of a run. Unset fields keep the values of the run."""
+
+  prefix: ClassVar = 'stages.<name>.'
+
+  num_train_steps: int = setting(meaning='Steps of the stage.', above=0)
+  mixture: tuple[str, ...] = setting((), 'Names of the active components; empty: all.')
+  learning_rate: float | None = setting(None, 'Peak learning rate.', above=0)
+  schedule: str | None = setting(None, 'Learning rate after the warm-up.', one_of=SCHEDULES)
+  warmup_steps: int | None = setting(None, 'Steps of linear warm-up.', at_least=0)
+  groups: dict[str, Group] = setting(
+    meaning='Parameter groups of the stage; they come before those of optim.groups.', factory=dict
+  )

@@ -1,78 +1,46 @@
-"""The config sections of a run: mixing, packing, loss, evaluation, checkpoints, mesh, hosts."""
+"""The config sections of a run: training, evaluation, checkpoints, profiling, mesh, hosts."""
 
 import dataclasses
+from typing import ClassVar
 
-from recjax.schema.checks import check, check_choice, check_positive
+from recjax.schema.checks import Section, check, setting
 from recjax.schema.model import Model
-from recjax.schema.optim import Optim
+from recjax.schema.optim import Loss, Optim
+from recjax.schema.stream import Packing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mixing:
-  """How the weights of the mixture become shares of the examples."""
+class Eval(Section):
+  """Evaluation: beam search for the next item of held-out users."""
 
-  by: str = 'weight'  # weight: as they are | size: times the units of the task
-  temperature: float = 1.0  # size: units to the power of 1 / temperature (T5, section 3.5.2)
+  prefix: ClassVar = 'eval.'
+
+  beams: int = setting(
+    40,
+    'Beams of the search (M), and items that it ranks; at least the largest of eval.ks.',
+    above=0,
+  )
+  batch_size: int = setting(128, 'Users per batch, over all devices.', above=0)
+  eval_users: int = setting(
+    2000, 'Validation users evaluated during training, a fixed sample.', above=0
+  )
+  patience: int = setting(
+    0,
+    'Evaluations without a better ndcg@10 before training stops; 0: never stop early.',
+    at_least=0,
+  )
+  ks: tuple[int, ...] = setting(
+    (1, 5, 10, 20), 'Cut-offs of the metrics; 10 must be among them.', above=0
+  )
+  exclude_seen: bool = setting(
+    True, 'Never recommend an item of the history; baselines follow the same rule.'
+  )
 
   def __post_init__(self):
-    check_choice(self.by, ('weight', 'size'), 'mixing.by')
-    check_positive(self, 'mixing.', 'temperature')
-
-  def size_factor(self, units: int) -> float:
-    return units ** (1 / self.temperature) if self.by == 'size' else 1.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Packing:
-  """W consecutive examples become exactly R rows of `row_length` tokens."""
-
-  row_length: int = 128  # T; of an encoder–decoder: the encoder's
-  decoder_row_length: int = 32  # of an encoder–decoder alone
-  rows: int = 32  # R
-  examples: int | None = None  # W; None: estimated from the lengths of the stream, then fixed
-
-  def __post_init__(self):
-    check_positive(self, 'packing.', 'row_length', 'decoder_row_length', 'rows')
+    super().__post_init__()
     check(
-      self.examples is None or self.examples > 0,
-      'packing.examples must be positive',
-      self.examples,
-      'packing.examples',
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Loss:
-  """What is added to the negative log-likelihood of a target."""
-
-  z_loss: float = 0.0  # times the squared log of the softmax's denominator
-  label_smoothing: float = 0.0  # share of a target's probability that is spread over all classes
-
-  def __post_init__(self):
-    check(self.z_loss >= 0, 'loss.z_loss must not be negative', self.z_loss, 'loss.z_loss')
-    check(
-      0 <= self.label_smoothing < 1,
-      'loss.label_smoothing must be in [0, 1)',
-      self.label_smoothing,
-      'loss.label_smoothing',
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Eval:
-  beams: int = 40  # M
-  batch_size: int = 128  # users a step, over all devices
-  eval_users: int = 2000  # a fixed seeded sample of validation users during training
-  patience: int = 0  # evaluations without a better ndcg@10 before the run stops; 0: never
-  ks: tuple[int, ...] = (1, 5, 10, 20)
-  exclude_seen: bool = True  # items of the history are never recommended, by the baselines neither
-
-  def __post_init__(self):
-    check_positive(self, 'eval.', 'beams', 'batch_size', 'eval_users')
-    check(self.patience >= 0, 'eval.patience must not be negative', self.patience, 'eval.patience')
-    check(
-      bool(self.ks) and all(k > 0 for k in self.ks) and 10 in self.ks,
-      'eval.ks must be positive and hold 10, which chooses the best checkpoint',
+      10 in self.ks,
+      'eval.ks must hold 10, because ndcg@10 chooses the best checkpoint',
       self.ks,
       'eval.ks',
     )
@@ -85,43 +53,59 @@ class Eval:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-  max_to_keep: int = 2  # the newest ones, beside the best one
-  init_from: str | None = None  # start from the best checkpoint of that workdir
-  init_from_last: bool = False  # from its newest checkpoint instead
-  allow_new_stream: bool = False  # resume although the stream's fingerprint changed
+class Checkpoint(Section):
+  """Checkpoints: how many are kept, and which one a run starts from."""
 
-  def __post_init__(self):
-    check_positive(self, 'checkpoint.', 'max_to_keep')
+  prefix: ClassVar = 'checkpoint.'
+
+  max_to_keep: int = setting(2, 'Newest checkpoints that are kept beside the best one.', above=0)
+  init_from: str | None = setting(
+    None, 'Workdir whose best checkpoint gives the initial parameters.', path=True
+  )
+  init_from_last: bool = setting(
+    False, 'Take the newest checkpoint of checkpoint.init_from instead of the best one.'
+  )
+  allow_new_stream: bool = setting(
+    False, 'Resume although the stream of examples changed; the stream starts over.'
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Profile:
-  """Which steps the profiler traces; reading a trace is described in docs/goodput.md."""
+class Profile(Section):
+  """Steps that the profiler traces. docs/goodput.md describes how to read a trace."""
 
-  steps: tuple[int, ...] = ()  # the first and the last one, such as (100, 104); empty: none
-  hosts: str = 'first'  # first | all: whose devices
-  folder: str | None = None  # None: profile in the workdir
+  prefix: ClassVar = 'profile.'
+
+  steps: tuple[int, ...] = setting(
+    (), 'First and last step of the trace, such as (100, 104); empty: no trace.', above=0
+  )
+  hosts: str = setting('first', 'Hosts whose devices are traced.', one_of=('first', 'all'))
+  folder: str | None = setting(
+    None, 'Folder of the trace. None: profile in the workdir.', path=True
+  )
 
   def __post_init__(self):
+    super().__post_init__()
     check(
-      not self.steps or (len(self.steps) == 2 and 0 < self.steps[0] <= self.steps[1]),
+      not self.steps or (len(self.steps) == 2 and self.steps[0] <= self.steps[1]),
       'profile.steps must be empty or the first and the last step, both counted from 1',
       self.steps,
       'profile.steps',
     )
-    check_choice(self.hosts, ('first', 'all'), 'profile.hosts')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mesh:
-  """Devices along each axis; one of them may be -1: what is left."""
+class Mesh(Section):
+  """Devices along each axis of the mesh. One axis may be -1: it takes the remaining devices."""
 
-  data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
+  prefix: ClassVar = 'mesh.'
+
+  data: int = setting(-1, 'Devices that share the rows of a batch and replicate parameters.')
+  fsdp: int = setting(1, 'Devices that share the rows of a batch and shard parameters.')
+  tensor: int = setting(1, 'Devices that share heads, feed-forward units and vocabulary.')
 
   def __post_init__(self):
+    super().__post_init__()
     sizes = (self.data, self.fsdp, self.tensor)
     check(
       all(size > 0 or size == -1 for size in sizes) and sizes.count(-1) <= 1,
@@ -132,67 +116,51 @@ class Mesh:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Loader:
-  threads: int = 1  # reading threads a host; with workers: in each
-  workers: int = 0  # reading processes a host; 0: threads of this one
-  buffer: int = 4  # batches ready ahead of the step; with workers: of each
-  device_buffer: int = 1  # batches that are already on their way to the devices
+class Hosts(Section):
+  """Time limits after which a run of several processes ends with an error, in seconds."""
 
-  def __post_init__(self):
-    check_positive(self, 'loader.', 'threads', 'buffer')
-    for name in ('workers', 'device_buffer'):
-      value = getattr(self, name)
-      check(value >= 0, f'loader.{name} must not be negative', value, f'loader.{name}')
+  prefix: ClassVar = 'hosts.'
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Hosts:
-  """How many seconds the processes of a run wait before they end with a message."""
-
-  start_timeout: float = 300.0  # for all to find each other
-  heartbeat_timeout: float = 100.0  # for a word from another process
-  barrier_timeout: float = 900.0  # for all to come to the same named point
-  step_timeout: float = 900.0  # for a step of training; 0: no limit
-  phase_timeout: float = 3600.0  # for what may compile or read (the first steps, a batch of a
-  # search, a restore) and for saving; 0: no limit
-
-  def __post_init__(self):
-    check_positive(self, 'hosts.', 'start_timeout', 'heartbeat_timeout', 'barrier_timeout')
-    for name in ('step_timeout', 'phase_timeout'):
-      value = getattr(self, name)
-      check(value >= 0, f'hosts.{name} must not be negative', value, f'hosts.{name}')
+  start_timeout: float = setting(
+    300.0, 'Seconds until all processes have found each other.', above=0
+  )
+  heartbeat_timeout: float = setting(100.0, 'Seconds without a heartbeat of a process.', above=0)
+  barrier_timeout: float = setting(
+    900.0, 'Seconds until all processes have reached a barrier.', above=0
+  )
+  step_timeout: float = setting(900.0, 'Seconds of one training step; 0: no limit.', at_least=0)
+  phase_timeout: float = setting(
+    3600.0,
+    'Seconds of a phase that may compile, read or save: the first steps, a batch of a search, a '
+    'restore, a save; 0: no limit.',
+    at_least=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-  """The config of one training, without its data: scalars, and the sections that a train step reads.
+class Training(Section):
+  """The config of one training without its data: the sections that a train step reads."""
 
-  `batch_size` counts packed rows over all hosts and micro-batches.
-  """
-
-  seed: int = 0
-  batch_size: int = 64
-  num_train_steps: int = 1000
-  grad_accumulation: int = 1  # micro-batches a step
-  log_every_steps: int = 50  # the progress line; metrics.jsonl holds every step
-  eval_every_steps: int = 500
-  checkpoint_every_steps: int = 500
+  seed: int = setting(0, 'Seed of initial weights, dropout and the order of examples.')
+  batch_size: int = setting(
+    64,
+    'Packed rows per step, over all hosts and micro-batches; a multiple of packing.rows.',
+    above=0,
+  )
+  num_train_steps: int = setting(1000, 'Training steps.', above=0)
+  grad_accumulation: int = setting(1, 'Micro-batches per step; must divide batch_size.', above=0)
+  log_every_steps: int = setting(
+    50, 'Steps between progress lines; metrics.jsonl holds every step.', above=0
+  )
+  eval_every_steps: int = setting(500, 'Steps between evaluations.', above=0)
+  checkpoint_every_steps: int = setting(500, 'Steps between checkpoints.', above=0)
   model: Model
   packing: Packing
   optim: Optim
   loss: Loss
 
   def __post_init__(self):
-    check_positive(
-      self,
-      '',
-      'batch_size',
-      'num_train_steps',
-      'grad_accumulation',
-      'log_every_steps',
-      'eval_every_steps',
-      'checkpoint_every_steps',
-    )
+    super().__post_init__()
     check(
       self.batch_size % self.packing.rows == 0,
       f'batch_size counts rows and must be a multiple of packing.rows ({self.packing.rows})',

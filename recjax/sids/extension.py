@@ -1,4 +1,4 @@
-"""A table for a changed catalogue: known items keep their SIDs, new ones join them."""
+"""Extends a SID table to a changed catalogue: known items keep their SIDs, new items get free ones."""
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
@@ -17,22 +17,21 @@ def extend(
   others: Callable[[int], Iterator[Codes]] | None,
   item_ids: Sequence[str],
 ) -> SidTable:
-  """The table of today's items, in the code space of an earlier one.
+  """Returns the table of today's items in the code space of an earlier table.
 
-  A new item takes its quantized codes as they are where items may share a SID. Otherwise it takes the
-  first de-duplication code that is free there; where there is none, it goes to the nearest codes with
-  room. A SID of the earlier table is never given to another item, not even if its own is gone.
+  If items may share a SID, a new item keeps its quantized codes. Otherwise it takes the first free
+  de-duplication code of its quantized codes, or of the nearest codes with a free one. A new item never gets
+  a SID of the earlier table, even if that item is gone.
 
   Args:
     table: the earlier table.
-    rows_I: int `[I]`, the row that each of today's items has in it; -1 for new items.
+    rows_I: int `[I]`, the row of each of today's items in the earlier table; -1 for new items.
     codes_NQ: int32, the quantized codes of the new items, in item order.
-    others: gives of the n-th new item all quantized codes, nearest first; None where the codes are
-      given and cannot be changed.
+    others: yields all quantized codes for the n-th new item, nearest first. None: the codes are fixed.
     item_ids: raw ids of today's items.
 
   Returns:
-    The table: same levels, sizes, quantizer and codebooks, and so the same `code_space_hash`.
+    A table with the same levels, sizes, quantizer and codebooks, and so the same `code_space_hash`.
 
   Raises:
     ValueError: there is no room for an item.
@@ -64,14 +63,14 @@ def extend(
 
 
 def nearest_codes(latent_Z: np.ndarray, codebooks: Sequence[np.ndarray]) -> Iterator[Codes]:
-  """All codes of a residual quantizer for one latent vector, nearest first at every level.
+  """Yields all codes of a residual quantizer for one latent vector, nearest first at every level.
 
-  The first are those that the quantizer assigns; then the last level's next nearest code, and so on;
-  where the last level has no more, the next nearest code of the level before.
+  The first are the codes that the quantizer assigns. The last level changes fastest: after its last code
+  follows the next nearest code of the level before.
 
   Args:
     latent_Z: float32 `[Z]`.
-    codebooks: for each level `[C, Z]`.
+    codebooks: a `[C, Z]` array for each level.
   """
   distances_C = ((codebooks[0] - latent_Z[None, :]) ** 2).sum(axis=1)
   for code in np.argsort(distances_C, kind='stable').tolist():
@@ -83,15 +82,15 @@ def nearest_codes(latent_Z: np.ndarray, codebooks: Sequence[np.ndarray]) -> Iter
 
 
 class _Room:
-  """Which SIDs are free; what was taken stays taken."""
+  """The free SIDs."""
 
   def __init__(self, taken: set[Codes], group_size: int | None):
     self._taken = taken
-    self._group_size = group_size  # None: no level of de-duplication, a group holds one item
-    self._first = {}  # of a group: the de-duplication code before which all are taken
+    self._group_size = group_size  # None: no de-duplication level, one item for each group of codes
+    self._first = {}  # codes → the first de-duplication code that may be free
 
   def take(self, codes: Codes) -> Codes | None:
-    """Takes the first free SID with these quantized codes; None where there is none."""
+    """Takes and returns the first free SID with these quantized codes, or None if all are taken."""
     if self._group_size is None:
       if codes in self._taken:
         return None

@@ -1,4 +1,4 @@
-"""What the items of a SID token share: keywords and a description a token, in TS-Rec's file format."""
+"""Keywords and a description for each SID token, in TS-Rec's file format."""
 
 from collections.abc import Sequence
 import json
@@ -6,22 +6,24 @@ from typing import Any
 
 from etils import epath
 
-FILE = 'keywords/keywords.json'  # of a prepared folder
+from recjax.runtime.files import write_whole
+
+FILE = 'keywords/keywords.json'  # in a prepared folder
 
 
 def read(path: epath.PathLike, field: str) -> list[dict[str, Any]]:
-  """Reads a JSON list of `{token, description, keywords}`, one entry a token.
+  """Reads a JSON list of `{token, description, keywords}`, one entry for each token.
 
   Args:
     path: the file.
-    field: the config field that names it, for messages.
+    field: the config field that names the file, for messages.
 
   Returns:
-    The entries in file order: `token` and `description` are texts (an absent description is empty),
-    `keywords` a list of texts.
+    The entries in file order. `token` and `description` are strings (an absent description is empty),
+    `keywords` is a list of strings.
 
   Raises:
-    ValueError: the file is not such a list, or a token occurs twice; the message names file and entry.
+    ValueError: the file is not such a list, or a token occurs twice. The message names file and entry.
   """
   path = epath.Path(path)
   try:
@@ -41,12 +43,12 @@ def _entry(entry: Any, place: str, field: str, seen: set[str]) -> dict[str, Any]
   texts = [token, description, *(words if isinstance(words, list) else [None])]
   if not all(isinstance(text, str) for text in texts):
     raise ValueError(
-      f'{place}, must be an object with a token, a list of keywords and a description, all of them '
-      f'texts; got {json.dumps(entry)[:80]}. Set --config.{field}'
+      f'{place}, must be an object with a token, a list of keywords and a description, all strings; '
+      f'got {json.dumps(entry)[:80]}. Set --config.{field}'
     )
   if token in seen:
     raise ValueError(
-      f'{place}, must be the only one of its token; {token} has an earlier one. '
+      f'{place}, must be the only entry of its token; {token} has an earlier one. '
       f'Set --config.{field}'
     )
   seen.add(token)
@@ -54,5 +56,5 @@ def _entry(entry: Any, place: str, field: str, seen: set[str]) -> dict[str, Any]
 
 
 def write(path: epath.PathLike, entries: Sequence[dict[str, Any]]) -> None:
-  """Writes what `read` reads."""
-  epath.Path(path).write_text(json.dumps(entries, indent=2) + '\n')
+  """Writes entries in the format of `read`."""
+  write_whole(path, json.dumps(entries, indent=2) + '\n')

@@ -1,8 +1,7 @@
-"""Published SID tables: one JSON object of raw item ids and their tokens, read and written.
+"""Reads and writes published SID tables: one JSON object that maps raw item ids to tokens.
 
-The format is that of LETTER's tables (raw id → tokens) and of the index.json of LC-Rec and MiniOneRec (whose
-raw ids are numbers spelled as strings): `{"B004756YJA": ["<a_183>", "<b_70>", "<c_232>"], …}`. Plain
-integers in the place of tokens are read too.
+The format is that of LETTER's tables and of the index.json of LC-Rec and MiniOneRec, whose raw ids are numbers
+as strings: `{"B004756YJA": ["<a_183>", "<b_70>", "<c_232>"], …}`. Integers instead of tokens are read too.
 """
 
 from collections.abc import Sequence
@@ -13,27 +12,28 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from recjax.runtime.files import write_whole
 from recjax.sids.token_space import sid_name
 
 FILE = 'table.json'
 _TOKEN = re.compile('<([a-z])_([0-9]+)>')
-_NAMED = 3  # of the items that are missing, so many stand in the message
+_NAMED = 3  # missing items that a message lists
 
 
 def read(path: epath.PathLike, item_ids: Sequence[str], codes: tuple[int, ...]) -> np.ndarray:
-  """The codes of a catalogue's items; items of the file that the catalogue lacks are ignored.
+  """Returns the codes of a catalogue's items. Items of the file that are not in the catalogue are ignored.
 
   Args:
     path: the JSON file.
     item_ids: raw ids in item order.
-    codes: the number of codes of each level.
+    codes: number of codes of each level.
 
   Returns:
     int32 `[I, L]`.
 
   Raises:
-    ValueError: the file is no such object or names an item twice, an item is missing, or a SID has
-      another number of tokens than `codes`, a token of another level, or a code beyond its level.
+    ValueError: the file is not such an object or names an item twice; an item is missing; a SID has a
+      number of tokens other than that of `codes`, a token of another level, or a code out of range.
   """
   table = _parsed(epath.Path(path))
   rows = {item: _codes(path, item, tokens, codes) for item, tokens in table.items()}
@@ -49,15 +49,12 @@ def read(path: epath.PathLike, item_ids: Sequence[str], codes: tuple[int, ...]) 
 
 
 def write(path: epath.PathLike, item_ids: Sequence[str], codes_IL: np.ndarray) -> None:
-  """Writes a table that `read` reads, one item a line; it appears whole or not at all."""
+  """Writes a table in the format of `read`, one item on each line, whole or not at all."""
   rows = (
     f'{json.dumps(item)}: {json.dumps([sid_name(level, code) for level, code in enumerate(row)])}'
     for item, row in zip(item_ids, codes_IL.tolist(), strict=True)
   )
-  path = epath.Path(path)
-  partial = path.with_name(f'.{path.name}.partial')
-  partial.write_text('{\n' + ',\n'.join(rows) + '\n}\n')
-  partial.replace(path)
+  write_whole(path, '{\n' + ',\n'.join(rows) + '\n}\n')
 
 
 def _parsed(path: epath.Path) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def _parsed(path: epath.Path) -> dict[str, Any]:
   if repeated:
     raise ValueError(
       f'{path} must hold every item once; {repeated[0]!r} is there more than once. '
-      'Mend the file that --config.sids.table names'
+      'Correct the file that --config.sids.table names'
     )
   if not isinstance(table, dict):
     raise ValueError(
@@ -92,7 +89,7 @@ def _codes(path: epath.PathLike, item: str, tokens: Any, codes: tuple[int, ...])
     got = f'{len(tokens)} tokens' if isinstance(tokens, list) else json.dumps(tokens)[:40]
     raise ValueError(
       f'{path}, item {item!r}: a SID must be a list of one token for each of the {len(codes)} '
-      f'levels of sids.codes; got {got}. Set --config.sids.codes, or mend the file'
+      f'levels of sids.codes; got {got}. Set --config.sids.codes, or correct the file'
     )
   row = []
   for level, (token, size) in enumerate(zip(tokens, codes, strict=True)):
@@ -100,7 +97,7 @@ def _codes(path: epath.PathLike, item: str, tokens: Any, codes: tuple[int, ...])
     if code is None:
       raise ValueError(
         f'{path}, item {item!r}: token {level + 1} must be such as {sid_name(level, 12)!r} or a '
-        f'number; got {json.dumps(token)[:40]}. Mend the file that --config.sids.table names'
+        f'number; got {json.dumps(token)[:40]}. Correct the file that --config.sids.table names'
       )
     if not 0 <= code < size:
       raise ValueError(
@@ -112,7 +109,7 @@ def _codes(path: epath.PathLike, item: str, tokens: Any, codes: tuple[int, ...])
 
 
 def _code(token: Any, level: int) -> int | None:
-  """The code that a token of that level spells; None where it spells none."""
+  """Returns the code of a token of that level, or None if it is no such token."""
   if type(token) is int:
     return token
   match = _TOKEN.fullmatch(token) if isinstance(token, str) else None

@@ -1,4 +1,4 @@
-"""How good semantic IDs are before anything is trained on them."""
+"""Measures the quality of semantic IDs before a model is trained on them."""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -8,13 +8,14 @@ from etils import epath
 import numpy as np
 import threadpoolctl
 
+from recjax.runtime.files import write_whole
 from recjax.sids.quantizers.saved import Quantizer
 from recjax.sids.table import SidTable
 
 FILE = 'quality.json'
 NEIGHBOURS = 10
-_MAX_PAIRS = 1_000_000_000  # similarities to compute; more items than that allows are sampled
-_BLOCK_ROWS = 16_384  # vectors at a time
+_MAX_PAIRS = 1_000_000_000  # similarities to compute; larger catalogues are sampled
+_BLOCK_ROWS = 16_384  # vectors in memory at a time
 _BLOCK_VALUES = 1 << 25  # similarities in memory at a time
 
 
@@ -24,17 +25,17 @@ def assess(
   quantizer: Quantizer | None,
   categories: Sequence[Sequence[str] | None],
 ) -> dict[str, Any]:
-  """The quality report of a SID table; the level of de-duplication does not count.
+  """Returns the quality report of a SID table. A de-duplication level is left out.
 
   Args:
     table: the SIDs.
-    vectors_ID: floats `[I, D]`, what the SIDs are to be judged by; None: nothing is said of them.
-    quantizer: what made the codes; None for imported ones.
-    categories: of each item the path of its category, from the widest; None where it has none.
+    vectors_ID: floats `[I, D]`, the item vectors to judge the SIDs by. None: no figure of vectors.
+    quantizer: the quantizer of the codes. None for imported tables.
+    categories: each item's category path, from the widest category. None for items without one.
 
   Returns:
-    The fields of `SidTable.statistics`, and those of `reconstruction_error` (a list),
-    `neighbours_kept` and `purity` under these names, None where they cannot be told.
+    The fields of `SidTable.statistics`, and the results of `reconstruction_error`, `neighbours_kept` and
+    `purity` under these names; None for figures that cannot be computed.
   """
   codes_IQ = table.codes_IL[:, : table.quantized_levels]
   has_vectors = vectors_ID is not None
@@ -52,18 +53,16 @@ def assess(
 
 def write(folder: epath.PathLike, quality: Mapping[str, Any]) -> None:
   """Writes quality.json, whole or not at all."""
-  partial = epath.Path(folder) / f'.{FILE}.partial'
-  partial.write_text(json.dumps(quality, indent=2, allow_nan=False) + '\n')
-  partial.replace(epath.Path(folder) / FILE)
+  write_whole(epath.Path(folder) / FILE, json.dumps(quality, indent=2, allow_nan=False) + '\n')
 
 
 def reconstruction_error(
   quantizer: Quantizer, vectors_ID: np.ndarray, codes_IL: np.ndarray
 ) -> list[float]:
-  """The share of the vectors' variance that is left after 1, 2, …, L levels.
+  """Returns the share of the vectors' variance that 1, 2, …, L levels leave unexplained.
 
-  That is |x - decode(codes)|² over |x - mean|², summed over items. Beyond 1, the codes say less than
-  the mean vector does.
+  The share is |x - decode(codes)|² over |x - mean|², summed over items. Above 1, the codes are worse than
+  the mean vector.
   """
   mean_D = vectors_ID.mean(axis=0, dtype=np.float64)
   variance, left_L = 0.0, np.zeros(codes_IL.shape[1])
@@ -78,22 +77,21 @@ def reconstruction_error(
 
 
 def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, Any] | None:
-  """How many of an item's nearest neighbours its SID finds again.
+  """Measures how many of an item's nearest neighbours its SID recovers.
 
-  The neighbours are the 10 other items with the greatest cosine. `recall` is the mean share of them
-  among the first 10 when the others are ranked by the length of their common prefix with the item,
-  items of one length in random order (in expectation, so nothing is drawn). `chance` is the same for
-  codes that say nothing, 10 / (I - 1). `share_prefix` is the share of neighbours with the same first
-  1, 2, …, L codes, `share_prefix_chance` that of any two items.
+  The neighbours are the 10 other items with the greatest cosine. All other items are ranked by the length of
+  their common prefix with the item; ties are in random order, of which the expectation is computed. `recall`
+  is the mean share of the neighbours among the first 10. `chance` is the recall of uninformative codes,
+  10 / (I - 1). `share_prefix` is the share of neighbours with the same first 1, 2, …, L codes,
+  `share_prefix_chance` that of any two items.
 
   Args:
     codes_IL: int `[I, L]`, quantized codes.
     vectors_ID: floats `[I, D]`.
 
   Returns:
-    k; items: how many were asked for, evenly spaced in the catalogue where it has more than 31,622;
-    and the figures above. k is less than 10 in catalogues of fewer than 11 items. None for a single
-    item.
+    The figures above; `k`, which is less than 10 in catalogues of fewer than 11 items; and `items`, the
+    number of queries, evenly spaced in catalogues of more than 31,622 items. None for a single item.
   """
   num_items, levels = codes_IL.shape
   k = min(NEIGHBOURS, num_items - 1)
@@ -102,7 +100,7 @@ def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, A
   asked = min(num_items, max(1, _MAX_PAIRS // num_items))
   queries_Q = np.linspace(0, num_items - 1, asked).astype(np.int64)
   neighbours_QK = _nearest(vectors_ID, queries_Q, k)
-  # Of each query and level: how many items, and how many neighbours, share that prefix.
+  # The items and the neighbours that share each query's prefix of each length.
   items_QL = np.empty((asked, levels + 1), np.int64)
   found_QL = np.empty((asked, levels + 1), np.int64)
   items_QL[:, 0], found_QL[:, 0] = num_items - 1, k
@@ -125,7 +123,7 @@ def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, A
 
 
 def _expected_hits(items_QL: np.ndarray, found_QL: np.ndarray, k: int) -> np.ndarray:
-  """Neighbours among the first k items, the longest common prefix first: `[Q]`."""
+  """Returns the expected neighbours among the first k items, the longest common prefix first: `[Q]`."""
   hits_Q, places_Q = np.zeros(len(items_QL)), np.full(len(items_QL), k)
   deeper_items_Q = deeper_found_Q = np.zeros(len(items_QL), np.int64)
   for level in range(items_QL.shape[1] - 1, -1, -1):
@@ -139,14 +137,14 @@ def _expected_hits(items_QL: np.ndarray, found_QL: np.ndarray, k: int) -> np.nda
 
 
 def _nearest(vectors_ID: np.ndarray, queries_Q: np.ndarray, k: int) -> np.ndarray:
-  """The k other items with the greatest cosine, in any order: int `[Q, k]`."""
+  """Returns the k other items with the greatest cosine, in any order: int `[Q, k]`."""
   lengths = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
   unit_ID = (vectors_ID / np.where(lengths > 0, lengths, 1)).astype(np.float32)
   nearest_QK = np.empty((len(queries_Q), k), np.int64)
   block = max(1, _BLOCK_VALUES // len(vectors_ID))
   for begin in range(0, len(queries_Q), block):
     rows_B = queries_Q[begin : begin + block]
-    with threadpoolctl.threadpool_limits(1):  # the same bytes on machines with more cores or fewer
+    with threadpoolctl.threadpool_limits(1):  # the same bytes for every number of cores
       cosine_BI = unit_ID[rows_B] @ unit_ID.T
     cosine_BI[np.arange(len(rows_B)), rows_B] = -np.inf
     nearest_QK[begin : begin + block] = np.argpartition(cosine_BI, -k, axis=1)[:, -k:]
@@ -156,20 +154,20 @@ def _nearest(vectors_ID: np.ndarray, queries_Q: np.ndarray, k: int) -> np.ndarra
 def purity(
   codes_I: np.ndarray, categories: Sequence[Sequence[str] | None]
 ) -> dict[str, Any] | None:
-  """How far items with one first code are of one category.
+  """Measures how well first codes agree with categories.
 
-  The purity of a clustering (Manning, Raghavan and Schütze, "Introduction to Information
-  Retrieval", 2008, section 16.3): the share of items that are of the most frequent category of their
-  code. The categories are those of the first level of the paths at which items differ (in Amazon's
-  Beauty the second, as all paths begin with Beauty).
+  Purity of a clustering (Manning, Raghavan and Schütze, "Introduction to Information Retrieval", 2008,
+  section 16.3): the share of items in the most frequent category of their code. The categories are those
+  of the first path level at which items differ. In Amazon's Beauty that is the second level, since all
+  paths begin with Beauty.
 
   Args:
     codes_I: int `[I]`.
-    categories: of each item a path, from the widest category; None or empty where it has none.
+    categories: each item's path, from the widest category. None or empty for items without one.
 
   Returns:
-    category_level (from 1), categories (how many), items (with a category of that level), purity, and
-    chance: the same with the codes dealt to these items at random. None where paths never differ.
+    `category_level` (from 1), the numbers of `categories` and of `items` with a category of that level,
+    `purity`, and `chance`: the purity of randomly permuted codes. None if paths never differ.
   """
   for level in range(max((len(path or ()) for path in categories), default=0)):
     named = [(i, path[level]) for i, path in enumerate(categories) if path and len(path) > level]

@@ -1,4 +1,4 @@
-"""SA-Init: how the rows of SID codes begin in a pretrained table."""
+"""SA-Init: initial rows of SID tokens in a pretrained token table."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,18 +14,18 @@ def keyword_pieces(
   keywords: Mapping[str, Sequence[str]],
   encode: Callable[[str], list[int]],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The text pieces of every token's keywords, flat.
+  """Returns the text pieces of every token's keywords, flat.
 
   Args:
     names: the SID tokens in the order of their rows.
-    keywords: of each token; one may have none.
-    encode: a text to ids, without BOS or EOS.
+    keywords: each token's keywords. A token may have none.
+    encode: turns a text into ids, without BOS or EOS.
 
   Returns:
-    int32 `[n]` piece ids, and int32 `[n]` the row that each belongs to.
+    int32 `[n]` piece ids, and int32 `[n]` each piece's row.
 
   Raises:
-    ValueError: no token has keywords: the names are of another code space.
+    ValueError: no token has keywords, so the keywords belong to another code space.
   """
   if not any(keywords.get(name) for name in names):
     raise ValueError(
@@ -40,18 +40,18 @@ def keyword_pieces(
 def semantic_rows(
   text_VD: jax.Array, pieces_N: jax.Array, rows_N: jax.Array, num_rows: int
 ) -> jax.Array:
-  """SA-Init (TS-Rec, arXiv 2602.22632): a SID row is the mean of the rows of its keywords' pieces.
+  """SA-Init (TS-Rec, arXiv 2602.22632): computes SID rows as means of the rows of their keywords' pieces.
 
-  The mean runs over all pieces of all keywords, and is rescaled to the mean norm of the table's rows.
-  A row without pieces (of an unused code, or of a de-duplication level) becomes the mean row of the
-  table, rescaled alike.
+  The mean is over all pieces of all keywords. It is rescaled to the mean norm of the table's rows. A row
+  without pieces (an unused code, or a code of a de-duplication level) becomes the mean row of the table, with
+  the same norm.
 
   Args:
-    text_VD: float32, the pretrained rows of the text pieces (of the input or of an untied output),
-      padding left out.
-    pieces_N: int32, ids of `text_VD`.
-    rows_N: int32, the row that each piece belongs to, ascending.
-    num_rows: rows to make.
+    text_VD: float32, the pretrained rows of the text pieces without padding, from the input table or an
+      untied output table.
+    pieces_N: int32, rows of `text_VD`.
+    rows_N: int32, each piece's SID row, ascending.
+    num_rows: number of SID rows.
 
   Returns:
     float32 `[num_rows, D]`.

@@ -1,4 +1,4 @@
-"""The SID table: which semantic ID every item of the catalogue has."""
+"""The SID table: the semantic ID of every item of the catalogue."""
 
 import dataclasses
 import json
@@ -6,9 +6,10 @@ import json
 from etils import epath
 import numpy as np
 
-from recjax.runtime.files import digest
+from recjax.runtime.files import digest, replacing, write_whole
 from recjax.schema.checks import check_choice
 
+CODES, DESCRIPTION = 'codes.npy', 'sids.json'  # the files of a table
 COLLISIONS = ('deduplicate', 'sinkhorn', 'keep')
 
 
@@ -18,17 +19,16 @@ class SidTable:
 
   Attributes:
     codes_IL: int32 `[I, L]`; row i is the semantic ID of item i.
-    codes_per_level: how many codes each of the L levels has.
-    quantizer: the name of what made the codes.
-    collisions: what became of items with the same quantized codes. 'deduplicate': the last level
-      only tells them apart. 'sinkhorn': some got another code, there is no level more. Either way
-      every row is unique. 'keep': items may share a SID.
-    codebooks: a hash of the fitted codebooks that gave the codes their meaning; empty where there
-      are none, as for an imported table.
+    codes_per_level: number of codes of each of the L levels.
+    quantizer: the name of the quantizer that made the codes.
+    collisions: how items with the same quantized codes are handled. 'deduplicate': an additional last
+      level tells them apart. 'sinkhorn': some items got another code. In both cases every row is
+      unique. 'keep': items may share a SID.
+    codebooks: a hash of the fitted codebooks. Empty without codebooks, as for an imported table.
 
   Raises:
-    ValueError: the shapes disagree, a code is out of its level's range, or two rows are equal where
-      they must be unique.
+    ValueError: the shapes disagree, a code is out of its level's range, or rows repeat that must be
+      unique.
   """
 
   codes_IL: np.ndarray
@@ -62,10 +62,12 @@ class SidTable:
 
   @property
   def num_items(self) -> int:
+    """I."""
     return self.codes_IL.shape[0]
 
   @property
   def levels(self) -> int:
+    """L."""
     return self.codes_IL.shape[1]
 
   @property
@@ -75,33 +77,33 @@ class SidTable:
 
   @property
   def quantized_levels(self) -> int:
-    """Levels whose codes mean something: all but one for de-duplication."""
+    """Levels of the quantizer: all except a de-duplication level."""
     return self.levels - self.deduplicated
 
   @property
   def code_space_hash(self) -> str:
-    """Binds a model to its codes: equal for tables that the same model can serve.
+    """A hash of the levels, the codes per level, the quantizer and its codebooks.
 
-    That is: of the same levels, codes a level and quantizer, and where codebooks were fitted, of the
-    same ones. Other codebooks give every code another meaning, whatever their sizes.
+    A model can serve every table with the hash it was trained on. Other codebooks change the meaning of
+    every code, even if the sizes agree.
     """
     fitted = [self.codebooks] if self.codebooks else []
     return digest([self.levels, list(self.codes_per_level), self.quantizer, *fitted])
 
   @property
   def sharing_items(self) -> int:
-    """How many items share their whole SID with another; none unless collisions are kept."""
+    """Items that share their whole SID with another item. 0 unless collisions are kept."""
     return 0 if self.collisions != 'keep' else _in_groups(_group_sizes(self.codes_IL))
 
   def statistics(self) -> dict:
-    """What the report says of the table, as JSON.
+    """Computes the table's statistics for the report.
 
     Returns:
-      items; unique_sids; items_sharing_a_sid: those that not even the whole SID tells apart;
-      colliding_items, collision_groups and largest_group: items that share the quantizer's codes
-      (before de-duplication) with another, the groups that they form, and the size of the largest
-      (1 without a collision); levels: for each level the number of codes, how many are used, and the
-      perplexity of their use (the exponential of its entropy in nats).
+      JSON with `items`, `unique_sids` and `items_sharing_a_sid` (items whose whole SID is not unique).
+      `colliding_items`, `collision_groups` and `largest_group` count items that share their quantized
+      codes, before de-duplication; without a collision the largest group has one item. `levels` holds
+      each level's number of `codes`, of `used` codes, and the `perplexity` of their use (the
+      exponential of the entropy in nats).
     """
     sizes = _group_sizes(self.codes_IL[:, : self.quantized_levels])
     return {
@@ -117,13 +119,11 @@ class SidTable:
     }
 
   def save(self, folder: epath.PathLike) -> None:
-    """Writes codes.npy, then sids.json; each appears whole or not at all."""
+    """Writes codes.npy, then sids.json, each whole or not at all."""
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / '.codes.npy.partial'
-    with partial.open('wb') as f:
+    with replacing(folder / CODES, 'wb') as f:
       np.save(f, self.codes_IL)
-    partial.replace(folder / 'codes.npy')
     description = {
       'levels': self.levels,
       'codes_per_level': list(self.codes_per_level),
@@ -133,21 +133,19 @@ class SidTable:
       'code_space_hash': self.code_space_hash,
       'statistics': self.statistics(),
     }
-    partial = folder / '.sids.json.partial'
-    partial.write_text(json.dumps(description, indent=2) + '\n')
-    partial.replace(folder / 'sids.json')
+    write_whole(folder / DESCRIPTION, json.dumps(description, indent=2) + '\n')
 
   @classmethod
   def load(cls, folder: epath.PathLike) -> 'SidTable':
-    """Reads what `save` wrote.
+    """Reads the files of `save`.
 
     Raises:
       FileNotFoundError: a file is missing.
       ValueError: the two files do not belong together.
     """
     folder = epath.Path(folder)
-    description = json.loads((folder / 'sids.json').read_text())
-    with (folder / 'codes.npy').open('rb') as f:
+    description = json.loads((folder / DESCRIPTION).read_text())
+    with (folder / CODES).open('rb') as f:
       codes = np.load(f)
     try:
       table = cls(
@@ -161,14 +159,14 @@ class SidTable:
       raise ValueError(f'{folder} does not hold a SID table: {error}') from error
     if table.code_space_hash != description.get('code_space_hash'):
       raise ValueError(
-        f'{folder / "sids.json"} must hold the code_space_hash of its own fields, '
+        f'{folder / DESCRIPTION} must hold the code_space_hash of its own fields, '
         f'{table.code_space_hash}; got {description.get("code_space_hash")}'
       )
     return table
 
 
 def _group_sizes(codes_IL: np.ndarray) -> np.ndarray:
-  """How many items each distinct row has, the rows in lexicographic order."""
+  """Returns the number of items of each distinct row; the rows are in lexicographic order."""
   ordered = codes_IL[np.lexsort(codes_IL.T[::-1])]  # np.unique(axis=0) takes three times as long
   is_first = np.ones(len(ordered), bool)
   is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)

@@ -5,11 +5,11 @@ import functools
 
 import numpy as np
 
-TABLE_MULTIPLE = 512  # rows of a table are padded to this, never to the mesh: one shape everywhere
+TABLE_MULTIPLE = 512  # tables are padded to a multiple of this, so shapes do not depend on the mesh
 
 
 def sid_name(level: int, code: int) -> str:
-  """How a code is spelled: level 0's are <a_0>, <a_1>, …; exported tokenizers know these names."""
+  """Returns the token of a code: <a_0>, <a_1>, … for level 0. Exported tokenizers use these names."""
   return f'<{chr(ord("a") + level)}_{code}>'
 
 
@@ -19,7 +19,7 @@ def _padded(rows: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class TokenSpace:
-  """Which token ids exist; padding rows of the two tables have no id, so they can never be predicted.
+  """The token ids. Padding rows of the two tables have no id and are never predicted.
 
   Attributes:
     text_size: text pieces and specials.
@@ -31,16 +31,32 @@ class TokenSpace:
 
   @property
   def sid_start(self) -> int:
+    """The id of the first SID token."""
     return self.text_size
 
   @property
   def num_levels(self) -> int:
+    """L."""
     return len(self.level_sizes)
 
   @functools.cached_property
   def level_starts(self) -> tuple[int, ...]:
     """The first row of each level in the SID table."""
     return tuple(int(start) for start in np.cumsum((0, *self.level_sizes[:-1])))
+
+  def row_capacity(self, row_length: int) -> int:
+    """Returns the largest number of targets of one level in a row of `row_length` targets.
+
+    Items take L tokens each, one of every level. Packing keeps single SID tokens below this number too
+    (`recjax.data.packing`), so the loss computes no more logits of a level than this.
+    """
+    return -(-row_length // self.num_levels)
+
+  @functools.cached_property
+  def level_of_token(self) -> np.ndarray:
+    """The level of every token id, counted from 1, int8 `[size]`; 0 for text."""
+    levels = np.arange(self.num_levels + 1, dtype=np.int8)
+    return np.repeat(levels, (self.text_size, *self.level_sizes))
 
   @functools.cached_property
   def sid_names(self) -> tuple[str, ...]:
@@ -51,20 +67,24 @@ class TokenSpace:
 
   @property
   def sid_size(self) -> int:
+    """SID tokens of all levels."""
     return sum(self.level_sizes)
 
   @property
   def size(self) -> int:
+    """All token ids."""
     return self.text_size + self.sid_size
 
   @property
   def text_rows(self) -> int:
+    """Rows of the text table, padding included."""
     return _padded(self.text_size)
 
   @property
   def sid_rows(self) -> int:
+    """Rows of the SID table, padding included."""
     return _padded(self.sid_size)
 
   def tokens(self, codes_IL: np.ndarray) -> np.ndarray:
-    """Token ids int32 `[..., L]` of level-local codes `[..., L]`."""
+    """Returns token ids int32 `[..., L]` of level-local codes `[..., L]`."""
     return (codes_IL + np.asarray(self.level_starts) + self.sid_start).astype(np.int32)

@@ -1,9 +1,9 @@
-"""The loss under a softmax over a big vocabulary, a block of table rows at a time.
+"""The loss under a softmax over a large vocabulary, computed in blocks of table rows.
 
-Logits `[B, T, V]` never exist. The forward pass runs over blocks of rows and keeps, a position, the log of
-the denominator (an online log-sum-exp: Milakov and Gimelshein, arXiv 1805.02867) and the target's logit. The
-backward pass computes each block's logits again. Blocks are cut from V, not from T: a block's rows then get
-their whole gradient at once, so that the table's gradient is written once and never accumulated.
+Logits `[B, T, V]` are never in memory at once. The forward pass goes over blocks of rows and keeps, for each
+position, the log of the denominator (an online log-sum-exp: Milakov and Gimelshein, arXiv 1805.02867) and the
+target's logit. The backward pass recomputes each block's logits. Blocks divide V, not T: so a block's rows get
+their whole gradient at once, and the table's gradient is written once instead of accumulated.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-BLOCK_BYTES = 1 << 27  # of a block's float32 logits
-MASKED = -1e30  # finite: a block of padding alone stays finite
+BLOCK_BYTES = 1 << 27  # largest size of a block's float32 logits
+MASKED = -1e30  # finite, so that a block of only padding gives finite values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Wide:
   """A softmax over the rows of one or several tables, in this order.
 
   Attributes:
-    sizes: the rows of each table that are classes; the rest is padding.
+    sizes: the number of classes in each table. Rows after them are padding.
     scale: a factor on the logits.
-    softcap: c of logits = c tanh(logits / c), after the scale; 0 for none.
+    softcap: c of logits = c tanh(logits / c), applied after the scale. 0: no cap.
     z_loss, smoothing: see `recjax.training.loss.loss_sums`.
-    axis: inside `shard_map`, the mesh axis over which the rows of the tables are cut, if one is.
-    batch_axes: inside `shard_map`, the mesh axes over which the batch is cut.
+    axis: inside `shard_map`, the mesh axis that shards the rows of the tables, or None.
+    batch_axes: inside `shard_map`, the mesh axes that shard the batch.
   """
 
   sizes: tuple[int, ...]
@@ -39,34 +39,34 @@ class Wide:
   batch_axes: tuple[str, ...] = ()
 
   def zeros(self, shape: tuple[int, ...]) -> jax.Array:
-    """float32 zeros to start a scan with, whose sums differ from device to device."""
+    """Returns float32 zeros to start a scan with, marked as varying over the mesh axes."""
     zeros = jnp.zeros(shape, jnp.float32)
     axes = self.batch_axes if self.axis is None else (*self.batch_axes, self.axis)
     return jax.lax.pcast(zeros, axes, to='varying') if axes else zeros
 
   def logits(self, x_BTD: jax.Array, rows_CD: jax.Array) -> jax.Array:
-    """float32 logits `[B, T, C]`."""
+    """Returns float32 logits `[B, T, C]`."""
     rows_CD = rows_CD.astype(x_BTD.dtype)
     logits = jnp.einsum('BTD,CD->BTC', x_BTD, rows_CD, preferred_element_type=jnp.float32)
     logits = logits * self.scale if self.scale != 1.0 else logits
     return jnp.tanh(logits / self.softcap) * self.softcap if self.softcap else logits
 
   def slope(self, logits: jax.Array) -> jax.Array | float:
-    """The derivative of the logits by the products they come from."""
+    """Returns the derivative of the logits with respect to the unscaled products."""
     return self.scale * (1 - (logits / self.softcap) ** 2) if self.softcap else self.scale
 
 
 class _Seen(NamedTuple):
-  """Of each position, over the rows seen so far; float32 `[B, T]`."""
+  """Running values of each position over the rows seen so far, float32 `[B, T]`."""
 
   top: jax.Array  # the largest logit
   denominator: jax.Array  # sum of exp(logit - top)
-  picked: jax.Array  # the target's logit, once its row was seen
-  total: jax.Array  # sum of the logits; zero where nothing is smoothed
+  picked: jax.Array  # the target's logit; 0 before its row is seen
+  total: jax.Array  # sum of the logits; 0 without label smoothing
 
 
 def block_rows(rows: int, positions: int) -> int:
-  """The largest divisor of `rows` whose float32 logits fit; where possible a multiple of 64."""
+  """Returns the largest divisor of `rows` whose float32 logits fit, if possible a multiple of 64."""
   limit = max(BLOCK_BYTES // (4 * positions), 1)
   unit = 64 if rows % 64 == 0 and limit >= 64 else 1
   count = rows // unit
@@ -77,7 +77,7 @@ def _scan_rows(wide: Wide, part: int, rows_VD, labels_BT, body, carry):
   """Runs `body(carry, rows_CD, is_label_BTC, real_11C)` over the blocks of one table.
 
   Returns:
-    The last carry, and what the body gives a block, stacked as the rows were.
+    The last carry, and the body's outputs, in the order of the rows.
   """
   V, D = rows_VD.shape
   block = block_rows(V, labels_BT.size)
@@ -96,7 +96,7 @@ def _scan_rows(wide: Wide, part: int, rows_VD, labels_BT, body, carry):
 
 
 def _forward(wide: Wide, x_BTD, tables, labels_BT):
-  """The loss of each position and the log of its denominator, float32 `[B, T]`."""
+  """Returns the loss of each position and the log of its denominator, float32 `[B, T]`."""
   zero = wide.zeros(labels_BT.shape)
   seen = _Seen(zero + MASKED, zero, zero, zero)
 
@@ -134,13 +134,13 @@ def wide_loss(
   labels_BT: jax.Array,
   weights_BT: jax.Array,
 ) -> jax.Array:
-  """The weighted sum of the positions' losses in nats, a float32 scalar.
+  """Returns the weighted sum of the positions' losses in nats, a float32 scalar.
 
   Args:
-    wide: what the softmax is.
-    x_BTD: states; the products are computed in their type and summed in float32.
-    tables: float32 rows `[V, D]` of each part; inside `shard_map` and under `wide.axis` a device's own.
-    labels_BT: int32 classes, counted through the parts without their padding.
+    wide: the softmax.
+    x_BTD: states. Products are computed in their dtype and summed in float32.
+    tables: float32 rows `[V, D]` of each table; inside `shard_map` with `wide.axis` this device's rows.
+    labels_BT: int32 classes, numbered through all tables without their padding.
     weights_BT: float32.
   """
   return jnp.sum(_forward(wide, x_BTD, tables, labels_BT)[0] * weights_BT)
@@ -162,7 +162,7 @@ def _wide_backward(wide, saved, gradient):
     logits = wide.logits(x_BTD, rows_CD)
     d = pull_BT1 * jnp.exp(logits - lse_BT[..., None]) - jnp.where(is_label_BTC, 1 - share, 0.0)
     d = jnp.where(real_11C, d - share / sum(wide.sizes), 0.0) * factor_BT1 * wide.slope(logits)
-    d = d.astype(x_BTD.dtype)  # the products of the backward pass are of the forward pass's type
+    d = d.astype(x_BTD.dtype)  # backward products use the dtype of the forward products
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     dx_BTD = dx_BTD + product('BTC,CD->BTD', d, rows_CD.astype(d.dtype))
     return dx_BTD, product('BTC,BTD->CD', d, x_BTD)

@@ -1,6 +1,7 @@
 """Every experiment in configs/, with every variant, converts and is consistent."""
 
 import importlib
+import json
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from data_prep import prepare, sources
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
 from tests.folders import ROOT
+from tests.goldens import make_configs
 from tests.shared_data import SHARED, needs_shared
 
 FILES = sorted(
@@ -90,4 +92,14 @@ def test_real_data_are_prepared(tmp_path, name, folder, counts):
   config = config_lib.from_config_dict(config)
   data = Dataset.load(prepare.prepare(config))
   assert (data.num_users, data.num_items) == counts
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
+
+
+def test_values_are_those_of_the_golden_file():
+  golden = json.loads((ROOT / 'tests/goldens/configs.json').read_text())
+  found = {
+    f'{name}:{variant}': make_configs.digest(make_configs.values(name, variant), golden['fields'])
+    for name in FILES
+    for variant in variants(name)
+  }
+  assert found == golden['digests']

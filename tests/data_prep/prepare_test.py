@@ -1,8 +1,11 @@
 """All stages on a small random log: skips, kills, dependencies, and no leak of held-out items."""
 
+import concurrent.futures
+import contextlib
 import gzip
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,8 +17,10 @@ import pytest
 from data_prep import prepare
 from recjax import config as config_lib
 from recjax import train
-from recjax.data import dataset, loader, packing
-from recjax.schema.run import Packing
+from recjax.data import dataset, loader, plan
+from recjax.data import prepared as prepared_lib
+from recjax.runtime import lock
+from recjax.schema.stream import Packing
 from recjax.sids.quantizers.saved import Quantizer
 from tests.folders import ROOT, contents
 
@@ -43,7 +48,7 @@ def write_raw(folder, rows):
   meta = [{'asin': f'i{n:03}', 'title': ' '.join(rng.choice(WORDS, 4))} for n in range(ITEMS)]
   for name, objects in (('reviews_X_5', rows), ('meta_X', meta[1:])):
     lines = ''.join(json.dumps(row) + '\n' for row in objects)
-    # Gzip files hold the time at which they were written, unless it is given.
+    # mtime=0: gzip files otherwise hold the time of writing.
     (folder / f'{name}.json.gz').write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
@@ -62,7 +67,7 @@ def make_config(tmp_path, data=None, sids=None, out='out', tasks=(), relations=N
 
 
 def outcomes(capsys):
-  """Which stages ran and which were skipped, from the lines printed."""
+  """Returns done or skipped for every stage, from the printed lines."""
   lines = [line.split(': ') for line in capsys.readouterr().out.splitlines()]
   return {name: rest[0].split()[0].rstrip(',') for name, *rest in lines}
 
@@ -70,13 +75,13 @@ def outcomes(capsys):
 def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path)
-  assert not prepare.is_prepared(config)
+  assert not prepare.find(config)
   assert not (tmp_path / 'out').exists()
   root = prepare.prepare(config)
   out = capsys.readouterr().out
   assert '60 users / 50 items / 480 interactions' in out
   assert sorted(os.listdir(root)) == sorted(STAGES)
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
 
   loaded = dataset.Dataset.load(root)
   assert loaded.num_users == USERS
@@ -114,21 +119,40 @@ def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
     ({}, {'source': 'cooccurrence'}, {'sids'}),
   ],
 )
-def test_only_what_depends_on_a_change_runs_again(tmp_path, capsys, data, sids, again):
+def test_only_stages_that_depend_on_a_change_run_again_beside_the_first(
+  tmp_path, capsys, data, sids, again
+):
   write_raw(tmp_path / 'raw', random_rows())
-  prepare.prepare(make_config(tmp_path))
+  first, changed = make_config(tmp_path), make_config(tmp_path, data, sids)
+  root = prepare.prepare(first)
+  before = contents(root)
   capsys.readouterr()
-  changed = make_config(tmp_path, data, sids)
-  assert not prepare.is_prepared(changed)
-  prepare.prepare(changed)
+  assert prepare.find(changed) is None
+  other = prepare.prepare(changed)
   assert {name for name, outcome in outcomes(capsys).items() if outcome == 'done'} == again
-  assert prepare.is_prepared(changed)
+  assert prepare.find(changed) == other
+  assert {name for name in other.folders if other / name != root / name} == again
+  # The first experiment's files are untouched, and it finds them.
+  after = contents(root)
+  assert {name: after[name] for name in before} == before
+  assert prepare.find(first) == root
+  prepare.prepare(first)
+  assert 'done' not in capsys.readouterr().out
+  # Programs that prepare nothing find the folders of both.
+  assert (first.prepared, changed.prepared) == (root, other)
+  # The variant's files are those of a preparation on its own.
+  alone = prepare.prepare(make_config(tmp_path, data, sids, out='alone'))
+  for name in other.folders:
+    assert contents(other / name) == contents(alone / name)
+  held = dataset.Dataset.load(other)
+  assert held.sids.codes_per_level == dataset.Dataset.load(alone).sids.codes_per_level
+  assert pickle.loads(pickle.dumps(held)).folder == other
 
 
 def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
   rows = random_rows()
   write_raw(tmp_path / 'raw', rows)
-  # Everything that can be made of a log.
+  # With every stage.
   config = make_config(tmp_path, tasks=NEIGHBOURS)
   prepare.prepare(config)
   before = contents(tmp_path / 'out')
@@ -137,12 +161,12 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     row['asin'] = f'i{rng.integers(ITEMS):03}'
   write_raw(tmp_path / 'raw', rows)
   capsys.readouterr()
-  prepare.prepare(config)
-  # Not even rerun in place; and from scratch:
+  after = prepare.prepare(config)
+  # In the same folder nothing but the log runs again. From scratch all runs:
   assert outcomes(capsys) == dict.fromkeys([*STAGES, 'relations'], 'skipped') | {
     'interactions': 'done'
   }
-  prepare.prepare(make_config(tmp_path, out='swapped', tasks=NEIGHBOURS))
+  from_scratch = prepare.prepare(make_config(tmp_path, out='swapped', tasks=NEIGHBOURS))
   swapped = contents(tmp_path / 'swapped')
   assert swapped.keys() == before.keys()
   held_out = {f'interactions/{split}_items.npy' for split in ('validation', 'test')}
@@ -151,18 +175,18 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     'interactions/manifest.json',
     'interactions/tfds/sequences/1.0.0/sequences-train.array_record-00000-of-00001',
   }
-  # What is trained on: the fingerprint and the rows themselves.
+  # The training data: the fingerprint and the rows.
   streams = []
-  for folder in ('out', 'swapped'):
-    data = dataset.Dataset.load(tmp_path / folder)
+  for prepared in (tmp_path / 'out', after, from_scratch):
+    data = dataset.Dataset.load(prepared)
     mix = train.make_mixture(config, data)
-    plan = packing.make_plan(mix, Packing(row_length=128, rows=4))
-    stream = loader.Stream(mix, plan, groups=2)
+    sizes = plan.make_plan(mix, Packing(row_length=128, rows=4))
+    stream = loader.Stream(mix, sizes, groups=2)
     rows = stream.host_batch(0, 0, 1)
     streams.append(
       (loader.fingerprint(stream, config.mixing), {k: v.tobytes() for k, v in rows.items()})
     )
-  assert streams[0] == streams[1]
+  assert streams[0] == streams[1] == streams[2]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +202,7 @@ def test_relations_are_made_where_a_task_needs_them(tmp_path, tasks, relations, 
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path, sids={'source': 'cooccurrence'}, tasks=tasks, relations=relations)
   root = prepare.prepare(config)
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
   assert (root / 'text_embeddings').exists() == ('semantic' in lists)
   loaded = dataset.Dataset.load(root)
   for name in ('collaborative', 'semantic'):
@@ -192,7 +216,7 @@ def test_relations_are_made_where_a_task_needs_them(tmp_path, tasks, relations, 
     assert {name.split('/')[0] for name in loaded.manifest('relations')['inputs']} == stage
 
 
-def test_changed_relations_are_made_again_alone(tmp_path, capsys):
+def test_changed_relations_alone_are_made_again(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   prepare.prepare(make_config(tmp_path, tasks=NEIGHBOURS))
   for change in ({'window': 2}, {'top_k': 7}, {'hops': 2}, {'backfill': False}):
@@ -214,14 +238,14 @@ def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
   prepare.prepare(config)
   for path in (tmp_path / 'raw').iterdir():
     path.unlink()
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
   prepare.prepare(config)
   with pytest.raises(FileNotFoundError, match=r'reviews_X_5\.json\.gz.*--config\.data\.raw_dir'):
     prepare.prepare(make_config(tmp_path, {'k_core': 2}))
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
 
 
-def test_bad_input_leaves_nothing(tmp_path):
+def test_bad_input_leaves_no_folder(tmp_path):
   rows = random_rows()
   del rows[7]['asin']
   write_raw(tmp_path / 'raw', rows)
@@ -236,14 +260,14 @@ def test_bad_input_leaves_nothing(tmp_path):
 
 KILLED = """
 import os, pathlib, signal, sys
-from data_prep import prepare, stages
+from data_prep import prepare, stage
 from tests.data_prep import prepare_test
 
-replace = stages._replace
-def die_in_sids(root, name):
-  os.kill(os.getpid(), signal.SIGKILL) if name == 'sids' else replace(root, name)
+replace = stage._replace
+def die_in_sids(partial, folder):
+  os.kill(os.getpid(), signal.SIGKILL) if folder.name == 'sids' else replace(partial, folder)
 
-stages._replace = die_in_sids
+stage._replace = die_in_sids
 prepare.prepare(prepare_test.make_config(pathlib.Path(sys.argv[1])))
 """
 
@@ -252,7 +276,8 @@ def test_sigkill_and_again_gives_the_same_bytes(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   killed = subprocess.run([sys.executable, '-c', KILLED, tmp_path], cwd=ROOT, check=False)
   assert killed.returncode == -signal.SIGKILL
-  assert '.sids.partial' in os.listdir(tmp_path / 'out')
+  names = os.listdir(tmp_path / 'out')
+  assert any(name.startswith('.sids.') and name.endswith('.partial') for name in names)
   prepare.prepare(make_config(tmp_path))
   assert outcomes(capsys) == dict.fromkeys(STAGES, 'skipped') | {'sids': 'done'}
   prepare.prepare(make_config(tmp_path, out='whole'))
@@ -275,10 +300,57 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   missing = make_config(tmp_path, sids={'encoder': str(tmp_path / 'nowhere')})
   with pytest.raises(ValueError, match=r'--config\.sids\.encoder'):
     prepare.prepare(missing)
-  # As if that folder had made the vectors.
+  # Pretends that the encoder in that folder made the vectors.
   path = tmp_path / 'out' / 'text_embeddings' / 'manifest.json'
   manifest = json.loads(path.read_text())
   manifest['inputs']['encoder/config.json'] = '0' * 64
   manifest['params'] = {'kind': 'folder', 'max_tokens': 0, 'dtype': 'float32'}
   path.write_text(json.dumps(manifest))
-  assert prepare.is_prepared(missing)
+  assert prepare.find(missing)
+
+
+def test_the_second_of_two_preparations_waits_and_finds_all_done(tmp_path, capsys):
+  write_raw(tmp_path / 'raw', random_rows())
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    both = [pool.submit(prepare.prepare, make_config(tmp_path)) for _ in range(2)]
+    assert both[0].result() == both[1].result()
+  lines = [
+    line.split(' in ')[0].split(', unch')[0] for line in capsys.readouterr().out.splitlines()
+  ]
+  for stage in STAGES:
+    found = sorted(line for line in lines if line.startswith(f'{stage}:'))
+    assert found == [f'{stage}: done', f'{stage}: skipped']
+  assert sorted(os.listdir(tmp_path / 'out')) == sorted(STAGES)
+  prepare.prepare(make_config(tmp_path, out='alone'))
+  assert contents(tmp_path / 'out') == contents(tmp_path / 'alone')
+
+
+def test_a_complete_folder_is_read_while_another_process_holds_it(tmp_path, monkeypatch):
+  write_raw(tmp_path / 'raw', random_rows())
+  first, other = make_config(tmp_path), make_config(tmp_path, sids={'codes': (4, 4)})
+  root = prepare.prepare(first)
+  prepare.prepare(other)
+  prepared_lib.write_record(root.root, {'another': {}})
+
+  @contextlib.contextmanager
+  def held(folder, purpose, wait, field):
+    assert not wait
+    raise lock.Held('held')
+    yield
+
+  monkeypatch.setattr(lock, 'hold', held)
+  assert prepare.prepare(first) == root
+  # The record is left as it is, also in a folder that cannot be written to.
+  assert prepared_lib.read_record(root.root) == {'another': {}}
+  monkeypatch.setattr(os, 'access', lambda *args: False)
+  monkeypatch.setattr(lock, 'hold', None)
+  assert prepare.prepare(first) == root
+
+
+@pytest.mark.parametrize('place', ['file', 'file/prepared'])
+def test_a_place_that_is_no_folder_is_refused_in_one_line(tmp_path, place):
+  write_raw(tmp_path / 'raw', random_rows())
+  (tmp_path / 'file').write_text('')
+  message = r'file is not a folder; got .* Set --config\.data\.prepared_dir$'
+  with pytest.raises(ValueError, match=message):
+    prepare.prepare(make_config(tmp_path, out=place))

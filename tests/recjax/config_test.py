@@ -1,10 +1,13 @@
 """The typed config: what is accepted, and what each error names."""
 
 import dataclasses
+import json
 
 import pytest
 
 from recjax import config as config_lib
+from tests.folders import ROOT
+from tests.goldens import make_configs
 
 
 def config_dict():
@@ -40,7 +43,7 @@ def test_optional_fields_can_be_set_from_the_command_line():
     ('model', 'dropout', 1.5, r'model.dropout must be in \[0, 1\); got 1.5'),
     ('model', 'kv_heads', 3, r'model.heads \(4\) must be a multiple of model.kv_heads; got 3'),
     ('model', 'sid_softmax', 'none', r'must be one of level, full; got .none.'),
-    ('eval', 'ks', (1, 5), r'hold 10, which chooses the best checkpoint'),
+    ('eval', 'ks', (1, 5), r'hold 10, because ndcg@10 chooses the best checkpoint'),
     ('eval', 'beams', 5, r'eval.beams must be at least the largest of eval.ks \(20\); got 5'),
     ('optim', 'warmup_steps', 5000, r'must not exceed num_train_steps \(1000\); got 5000'),
     ('mesh', 'fsdp', -1, r'at most one of them -1; got \(-1, -1, 1\)'),
@@ -52,17 +55,18 @@ def test_a_broken_rule_names_the_field(section, name, value, message):
   values = config_dict().to_dict()
   (values[section] if section else values)[name] = value
   with pytest.raises(ValueError, match=message):
-    config_lib._convert(config_lib.Config, values, '')
+    config_lib.from_dict(values)
 
 
 def test_unknown_and_missing_fields_are_named():
   values = config_dict().to_dict()
   values['model']['widht'] = 3
-  with pytest.raises(ValueError, match=r'unknown config field model.widht; the fields of model'):
-    config_lib._convert(config_lib.Config, values, '')
+  message = r'^unknown config field model.widht; did you mean model.width\? --mode=config prints'
+  with pytest.raises(ValueError, match=message):
+    config_lib.from_dict(values)
   del values['model']
   with pytest.raises(ValueError, match=r'the config must set model; it is missing'):
-    config_lib._convert(config_lib.Config, values, '')
+    config_lib.from_dict(values)
 
 
 def test_a_mixture_of_nothing_is_refused():
@@ -73,3 +77,72 @@ def test_a_mixture_of_nothing_is_refused():
   d.mixture.next_item.weight = -1.0
   with pytest.raises(ValueError, match=r'mixture.next_item.weight must not be negative; got -1.0'):
     config_lib.from_config_dict(d)
+
+
+def test_a_config_of_an_older_version_is_read():
+  old = json.loads((ROOT / 'tests/goldens/old_config.json').read_text())
+  config = config_lib.from_dict(old)
+  assert list(config.optim.groups) == ['tables', 'rest']
+  assert list(config.stages) == ['second', 'first']
+  assert (config.mixture['bpr'].weight, config.mixture['mim'].weight) == (0.5, 0.0)
+  assert (old['model']['family'], config.model.family) == ('gemma', 'qwen')
+  saved = json.loads(json.dumps(config.to_dict()))
+  for path, value in make_configs.flat(old):
+    if make_configs.is_kept(path):
+      assert dict(make_configs.flat(saved))[path] == value, path
+
+
+def test_an_unknown_task_is_refused():
+  with pytest.raises(ValueError, match=r'mixture.<name>.task must be one of next_item, .*nxt_item'):
+    config_lib.component('nxt_item')
+  values = config_dict().to_dict()
+  values['mixture']['other'] = {'task': 'nxt_item'}
+  with pytest.raises(ValueError, match=r'mixture.other.task must be one of next_item'):
+    config_lib.from_dict(values)
+
+
+@pytest.mark.parametrize(
+  ('groups', 'stages', 'message'),
+  [
+    ({'sids': {'pattern': '('}}, {}, r'^optim.groups.sids.pattern must be a regular expression'),
+    ({'sids': {'pattern': '.', 'learning_rate': 0.0}}, {}, r'^optim.groups.sids.learning_rate must'),
+    ({}, {'one': {'num_train_steps': 0}}, r'^stages.one.num_train_steps must be positive; got 0'),
+    ({}, {'one': {'num_train_steps': 1, 'groups': {'g': {'pattern': '('}}}}, r'^stages.one.groups.g.pattern must'),
+    ({}, {'one': {'num_train_steps': 1, 'mixture': ['nobody']}}, r'^stages.one.mixture must be one of next_item'),
+  ],
+)  # fmt: skip
+def test_errors_in_named_sections_name_them(groups, stages, message):
+  values = config_dict().to_dict()
+  values['optim']['groups'], values['stages'] = groups, stages
+  with pytest.raises(ValueError, match=message):
+    config_lib.from_dict(values)
+
+
+def prompt_owner(*stages, **components):
+  """The `max_items` of the component whose prompt the search continues."""
+  config_dict = config_lib.defaults(source='synthetic', name='tiny')
+  del config_dict.mixture['next_item']
+  for name, fields in components.items():
+    config_dict.mixture[name] = config_lib.component('next_item', **fields)
+  config_dict.stages = config_lib.ordered(
+    **{
+      f's{n}': config_lib.stage(10, mixture=names, warmup_steps=0) for n, names in enumerate(stages)
+    }
+  )
+  return config_lib.next_item_component(config_lib.from_config_dict(config_dict)).max_items
+
+
+def test_the_search_continues_the_prompt_of_the_largest_active_component():
+  assert prompt_owner(a={'weight': 0.0, 'max_items': 5}, b={'max_items': 6}) == 6
+  assert prompt_owner(a={'weight': 1.0, 'max_items': 5}, b={'weight': 2.0, 'max_items': 6}) == 6
+  fading = {'weight': 3.0, 'schedule': ((100.0, 0.5),), 'max_items': 5}
+  assert prompt_owner(a=fading, b={'weight': 1.0, 'max_items': 6}) == 6
+  assert prompt_owner(a={'loss_weight': 0.5}, b={}) == 20
+  stages = ('a', 'b'), ('a',)
+  assert prompt_owner(*stages, a={'max_items': 5}, b={'weight': 2.0, 'max_items': 6}) == 5
+  with pytest.raises(
+    ValueError, match=r'mixture.a and mixture.b both have weight 1 and differ in max'
+  ):
+    prompt_owner(a={'max_items': 5}, b={'max_items': 6})
+  with pytest.raises(ValueError, match=r'next_item component with a positive weight'):
+    prompt_owner(('b',), ('c',), a={}, b={}, c={'weight': 0.0})

@@ -1,9 +1,8 @@
-"""Trains on the tiny world without evaluating, which would be most of so short a run; for kills_test.py.
+"""Trains on the tiny world for kills_test.py, without evaluations, which would take most of the time.
 
   python -m tests.recjax.train_program WORKDIR PREPARED_DIR STEPS [staged | slow | sharded]
 
-staged: two stages of so many steps each. slow: a fifth of a second a step, or more. sharded: eight devices
-are a mesh of 2 x 2 x 2.
+staged: two stages of STEPS steps each. slow: at least 0.2 s a step. sharded: a 2 x 2 x 2 mesh of eight devices.
 """
 
 import sys
@@ -16,13 +15,12 @@ from recjax import config as config_lib
 from recjax import train
 from recjax import train as train_lib
 from recjax.data.dataset import Dataset
-from recjax.main import set_up_logging
-from recjax.runtime import distributed, preemption
+from recjax.runtime import distributed, logs, preemption
 from recjax.sharding import mesh as mesh_lib
 
 
 def config(prepared_dir, num_train_steps, how):
-  """Without dropout, whose masks depend on the topology."""
+  """Returns a config without dropout, whose masks depend on the topology."""
   tiny = demo.get_config('tiny')
   tiny.data.prepared_dir = prepared_dir
   tiny.model.dropout = 0.0
@@ -41,7 +39,7 @@ def config(prepared_dir, num_train_steps, how):
 def main(workdir, prepared_dir, steps, how=''):
   preemption.exit_on_sigterm()
   distributed.initialize()
-  set_up_logging()
+  logs.set_up()
   settings = config(prepared_dir, int(steps), how)
   mesh = mesh_lib.make_mesh(settings.mesh)
   names = [f'{metric}@{k}' for metric in ('recall', 'ndcg') for k in (5, 10)]

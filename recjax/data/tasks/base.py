@@ -1,4 +1,4 @@
-"""What all tasks share: the example, the random draw, and the fields of a component of the mixture."""
+"""The parts that all tasks share: the example, the random draw, and a mixture component's fields."""
 
 import abc
 from collections.abc import Iterator
@@ -11,19 +11,19 @@ import numpy as np
 
 from recjax.data.corpus import SHOWN, Corpus
 from recjax.data.prompts import check_prompt
-from recjax.schema.checks import check, check_choice
+from recjax.schema.checks import Section, called, check, setting
 
 
 class Example(NamedTuple):
   """One training example before packing.
 
   Attributes:
-    inputs: int32 token ids that are read but not learnt.
-    targets: int32 token ids that follow the inputs; never cut.
-    learnt: bool, which of the targets are learnt; None: all.
+    inputs: int32 token ids that are read and not learnt.
+    targets: int32 token ids that follow the inputs. Packing never cuts them.
+    learnt: bool mask of the learnt targets. None: all are learnt.
     history_start: where the history begins in `inputs`.
-    history: tokens of each item of the history, oldest first; whole items may be forgotten from its start.
-    text: (start, end): `inputs[start:end]` is an item's text, which may be cut at its end.
+    history: tokens of each history item, oldest first. Packing may remove whole items, oldest first.
+    text: (start, end): `inputs[start:end]` is an item's text. Packing may cut its end.
   """
 
   inputs: np.ndarray
@@ -34,12 +34,17 @@ class Example(NamedTuple):
   text: tuple[int, int] = (0, 0)
 
   @property
+  def num_learnt(self) -> int:
+    """How many targets are learnt."""
+    return len(self.targets) if self.learnt is None else int(self.learnt.sum())
+
+  @property
   def spare(self) -> tuple[int, int]:
-    """Tokens of the history and of the text: what could be left out, in this order."""
+    """How many tokens of the history and of the text packing may remove."""
     return sum(self.history), self.text[1] - self.text[0]
 
   def shorter(self, tokens: int) -> 'Example':
-    """The same example without the oldest item of its history; without a history, up to `tokens` of its text."""
+    """Returns the example without its oldest history item; without a history, `tokens` of text less."""
     start, end = self.text
     if self.history:
       at, length = self.history_start, self.history[0]
@@ -50,9 +55,16 @@ class Example(NamedTuple):
     inputs = np.concatenate([self.inputs[: end - cut], self.inputs[end:]])
     return self._replace(inputs=inputs, text=(start, end - cut))
 
+  def without_spare(self) -> 'Example':
+    """Returns the shortest example that packing can make of this one."""
+    example = self
+    while any(example.spare):
+      example = example.shorter(example.spare[1])
+    return example
+
 
 class Draw:
-  """Which of a component's examples this is, and the random numbers that belong to it.
+  """The number of an example within its component, and its random numbers.
 
   Attributes:
     index: how many examples of the component came before.
@@ -64,55 +76,60 @@ class Draw:
 
   @functools.cached_property
   def rng(self) -> np.random.Generator:
-    """A generator of its own for every (component, index); made only where a task asks for it."""
+    """The generator of this (component, index). It is created when a task asks for it."""
     return np.random.Generator(np.random.Philox(key=[self._seed, self.index]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Component(abc.ABC):
+class Component(Section, abc.ABC):
   """A component of the mixture: a task, its share of the examples, and its wordings.
 
-  A subclass is a task. Its docstring states its unit, what goes in and out, and what is published of it.
+  A subclass is a task. Its docstring states the unit, inputs and targets, and what is published.
   """
 
-  task: str
-  weight: float = 1.0  # share of the examples; 0 drops the component
-  loss_weight: float = 1.0  # of each of its target tokens (λ of IIRG)
-  schedule: tuple[tuple[float, ...], ...] = ()  # (examples seen, weight from there on), …
-  prompts: tuple[str, ...] = ()  # wordings to use instead of the task's own
+  task: str = setting(meaning='A name of recjax.data.tasks.TASKS.')
+  weight: float = setting(1.0, 'Share of the examples; 0 turns the component off.', at_least=0)
+  loss_weight: float = setting(
+    1.0,
+    "Factor λ on the loss of the component's targets; the mean still counts them fully.",
+    at_least=0,
+  )
+  schedule: tuple[tuple[float, ...], ...] = setting(
+    (), 'Pairs (examples seen, weight from there on).'
+  )
+  prompts: tuple[str, ...] = setting((), "Wordings that replace the task's own.")
 
-  requires: ClassVar[frozenset[str]] = frozenset()
-  wordings: ClassVar[tuple[str, ...]]  # chosen by the index of the example
-  places: ClassVar[tuple[str, ...]]  # what a wording must name once
+  requires: ClassVar[frozenset[str]] = frozenset()  # see `needs`
+  wordings: ClassVar[tuple[str, ...]]  # chosen by the example's index
+  places: ClassVar[tuple[str, ...]]  # every wording names each of them once
+
+  @property
+  def prefix(self) -> str:
+    """The component's generic path in the config; `called` puts its name there."""
+    return f'mixture.<{self.task}>.'
 
   def __post_init__(self):
-    self.check_field(self.weight >= 0, 'must not be negative', 'weight')
-    self.check_field(self.loss_weight >= 0, 'must not be negative', 'loss_weight')
+    super().__post_init__()
     borders = [border for border, *_ in self.schedule]
     self.check_field(
-      all(len(piece) == 2 and min(piece) >= 0 for piece in self.schedule)
+      all(len(pair) == 2 and min(pair) >= 0 for pair in self.schedule)
       and borders == sorted(set(borders)),
       'must be pairs (examples seen, weight), none negative, in the order of the examples',
       'schedule',
     )
     for prompt in self.prompts or self.wordings:
-      check_prompt(prompt, self.places, f'mixture.<{self.task}>.prompts')
+      check_prompt(prompt, self.places, f'{self.prefix}prompts')
 
   @classmethod
   @contextlib.contextmanager
   def called(cls, path: str) -> Iterator[None]:
-    """Inside, errors name the fields of a component as the config does; `path` is `mixture.<its name>`."""
-    try:
+    """Makes errors inside name the component's fields by `path`, `mixture.<its name>`."""
+    with called(f'mixture.<{cls.task}>', path):
       yield
-    except ValueError as error:
-      raise ValueError(str(error).replace(f'mixture.<{cls.task}>', path)) from None
 
   def check_field(self, condition: bool, must: str, name: str) -> None:
-    field = f'mixture.<{self.task}>.{name}'
-    check(condition, f'{field} {must}', getattr(self, name), field)
-
-  def check_choice(self, name: str, choices: tuple[str, ...]) -> None:
-    check_choice(getattr(self, name), choices, f'mixture.<{self.task}>.{name}')
+    """Raises a ValueError that names a field of the component unless the condition holds."""
+    check(condition, f'{self.prefix}{name} {must}', getattr(self, name), self.prefix + name)
 
   @property
   def text_targets(self) -> bool:
@@ -121,17 +138,23 @@ class Component(abc.ABC):
 
   @property
   def needs(self) -> frozenset[str]:
-    """What the data set must have: ratings, times, titles, … (see `Corpus.lacks`)."""
+    """What the data set must have: ratings, times, titles, …; see `Corpus.lacks`."""
     return self.requires
 
-  def identity(self) -> dict[str, Any]:
-    """What the component's examples depend on, as JSON: its fields and its wordings."""
+  def identity(self, corpus: Corpus) -> dict[str, Any]:
+    """Everything in the config that the component's examples depend on, as JSON."""
+    del corpus  # a task whose fields matter for some data sets only looks at it
     return {**dataclasses.asdict(self), 'prompts': self.prompts or self.wordings}
 
   def weight_at(self, examples_seen: int) -> float:
-    """The weight from an example on: of the last border of the schedule that it has reached."""
+    """Returns the weight that the schedule gives after `examples_seen` examples."""
     weights = [weight for border, weight in self.schedule if border <= examples_seen]
     return weights[-1] if weights else self.weight
+
+  @property
+  def final_weight(self) -> float:
+    """The weight after the schedule's last border."""
+    return self.schedule[-1][1] if self.schedule else self.weight
 
   @property
   def is_active(self) -> bool:
@@ -139,35 +162,29 @@ class Component(abc.ABC):
     return self.weight > 0 or any(weight > 0 for _, weight in self.schedule)
 
   def prompt(self, draw: Draw) -> str:
-    """The wording of an example."""
+    """Returns the wording of an example."""
     prompts = self.prompts or self.wordings
     return prompts[draw.index % len(prompts)]
 
-  def check_corpus(self, corpus: Corpus) -> None:  # noqa: B027 - most tasks have nothing to check
-    """Raises a ValueError where the task cannot be done on this data set."""
+  def check_corpus(self, corpus: Corpus) -> None:
+    """Raises a ValueError if the data set cannot give the task's examples."""
 
   @abc.abstractmethod
   def num_units(self, corpus: Corpus) -> int:
-    """The units of one epoch."""
+    """Returns the units of one epoch."""
 
   @abc.abstractmethod
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
-    """The example of a unit."""
+    """Returns the example of a unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HistoryComponent(Component):
   """A task that shows a part of a user's training sequence."""
 
-  max_items: int = 20  # items of a window, or of a history and what is asked
-  show: str = 'sid'  # sid | title | both: what items of a history are shown as
-  title_tokens: int = 16  # a title in a history is cut here
-
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_field(self.max_items >= 2, 'must be at least 2', 'max_items')
-    self.check_field(self.title_tokens > 0, 'must be positive', 'title_tokens')
-    self.check_choice('show', SHOWN)
+  max_items: int = setting(20, 'Items of a window, or of a history and its answer.', at_least=2)
+  show: str = setting('sid', 'How items of a history are shown.', one_of=SHOWN)
+  title_tokens: int = setting(16, 'Tokens at which a title in a history is cut.', above=0)
 
   @property
   def needs(self) -> frozenset[str]:

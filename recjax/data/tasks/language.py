@@ -1,4 +1,4 @@
-"""Semantic IDs and language: titles of items, and what the items of one SID token share."""
+"""Semantic IDs and language: titles of items, and descriptions of SID tokens."""
 
 import dataclasses
 from typing import ClassVar
@@ -7,6 +7,7 @@ import numpy as np
 
 from recjax.data.corpus import Corpus
 from recjax.data.tasks.base import Component, Draw, Example, HistoryComponent
+from recjax.schema.checks import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,12 +16,12 @@ class TitleToSid(Component):
 
   Example: inputs  The item called Argan oil shampoo is    targets  <a_7> <b_2> <c_0>
 
-  Published: as the alignment stage of IIRG (arXiv 2606.17276; its repository trains new rows alone on it) and as a
-  task of LC-Rec, MiniOneRec and TS-Rec. Ours: the wordings.
+  Published: the alignment stage of IIRG (arXiv 2606.17276; its repository trains only new rows on it), and a task
+  of LC-Rec, MiniOneRec and TS-Rec. Ours: the wordings.
   """
 
   task: str = 'title_to_sid'
-  title_tokens: int = 64  # titles are cut here
+  title_tokens: int = setting(64, 'Tokens at which a title is cut.', above=0)
 
   requires: ClassVar = frozenset({'titles'})
   wordings: ClassVar = (
@@ -51,7 +52,7 @@ class SidToTitle(Component):
   """
 
   task: str = 'sid_to_title'
-  title_tokens: int = 64  # titles are cut here
+  title_tokens: int = setting(64, 'Tokens at which a title is cut.', above=0)
 
   requires: ClassVar = frozenset({'titles'})
   wordings: ClassVar = (
@@ -81,12 +82,13 @@ class HistoryToTitle(HistoryComponent):
 
   Example: inputs  After <a_7> <b_2> <c_0> comes the item titled    targets  Hair brush <eos>
 
-  Published: a task of MiniOneRec and TS-Rec, from a history of SIDs. Ours: the wordings. An item without a
-  title is answered with the end alone.
+  The answer of an item without a title is the end token alone.
+
+  Published: a task of MiniOneRec and TS-Rec, from a history of SIDs. Ours: the wordings.
   """
 
   task: str = 'history_to_title'
-  answer_tokens: int = 64  # the title asked for is cut here
+  answer_tokens: int = setting(64, 'Tokens at which the answer is cut.', above=0)
 
   requires: ClassVar = frozenset({'titles'})
   wordings: ClassVar = (
@@ -95,10 +97,6 @@ class HistoryToTitle(HistoryComponent):
     'After {history} comes the item titled',
   )
   places: ClassVar = ('history',)
-
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_field(self.answer_tokens > 0, 'must be positive', 'answer_tokens')
 
   @property
   def text_targets(self) -> bool:
@@ -120,15 +118,15 @@ class HistoryToTitle(HistoryComponent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenToDescription(Component):
-  """One SID token → what its items share. The unit is a SID token that has a description.
+  """One SID token → the description of its items. The unit is a SID token that has a description.
 
   Example: inputs  Items with <b_9> are    targets  Styling tools with heat control. <eos>
 
-  Published: TS-Align of TS-Rec (arXiv 2602.22632), on the description of the teacher. Ours: the wordings.
+  Published: TS-Align of TS-Rec (arXiv 2602.22632), on the teacher's descriptions. Ours: the wordings.
   """
 
   task: str = 'token_to_description'
-  description_tokens: int = 128  # descriptions are cut here
+  description_tokens: int = setting(128, 'Tokens at which a description is cut.', above=0)
 
   requires: ClassVar = frozenset({'keywords'})
   wordings: ClassVar = (
@@ -154,16 +152,18 @@ class TokenToDescription(Component):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DescriptionToToken(Component):
-  """What items share → their SID token. The unit is a SID token that has a description.
+  """A description of items → their SID token. The unit is a SID token that has a description.
 
   Example: inputs  Which token stands for: Styling tools with heat control.    targets  <b_9>
 
-  Published: TS-Align of TS-Rec (arXiv 2602.22632). Ours: the wordings. After the token come unlearnt ends up to the
-  length of a semantic ID: so a row holds no more targets of one level than whole items would give.
+  Unlearnt end tokens fill the targets up to the length of a semantic ID, so that examples pack as densely as
+  whole items do.
+
+  Published: TS-Align of TS-Rec (arXiv 2602.22632). Ours: the wordings.
   """
 
   task: str = 'description_to_token'
-  description_tokens: int = 128  # descriptions are cut here
+  description_tokens: int = setting(128, 'Tokens at which a description is cut.', above=0)
 
   requires: ClassVar = frozenset({'keywords'})
   wordings: ClassVar = (

@@ -6,25 +6,27 @@ from typing import ClassVar
 import numpy as np
 
 from recjax.data.corpus import Corpus
+from recjax.data.sequences import offsets_of
 from recjax.data.tasks.base import Draw, Example, HistoryComponent
 from recjax.data.vocabulary import SENTINELS
+from recjax.schema.checks import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mim(HistoryComponent):
   """History with some items masked → the masked items, in order.
 
-  The unit is a window of a user's training sequence (see `recjax.data.units.Windows`); a share `mask_share` of
-  its items, at least one, is replaced by `<mask>`.
+  The unit is a window of a user's training sequence (see `recjax.data.units.Windows`). `<mask>` replaces a share
+  `mask_share` of its items, at least one. Overflow removes only items before the first masked one.
 
   Example: inputs  Fill in: <a_7> <b_2> <c_0> <mask> <a_7> <b_1> <c_1>    targets  <a_3> <b_9> <c_0>
 
   Published: masked items of a purchase sequence as a task in natural language (Cao et al., arXiv 2404.00245); the
-  share is not known. Ours: the share, and that overflow forgets items before the first masked one only.
+  share is not known. Ours: the share.
   """
 
   task: str = 'mim'
-  mask_share: float = 0.3
+  mask_share: float = setting(0.3, 'Share of a window that is masked.', above=0, below=1)
 
   wordings: ClassVar = (
     'Fill in the missing purchases: {history}',
@@ -32,10 +34,6 @@ class Mim(HistoryComponent):
     'Which items were masked in {history}',
   )
   places: ClassVar = ('history',)
-
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_field(0 < self.mask_share < 1, 'must be between 0 and 1', 'mask_share')
 
   def num_units(self, corpus: Corpus) -> int:
     return len(corpus.windows(self.max_items))
@@ -61,22 +59,22 @@ class Mim(HistoryComponent):
 class Mlm(HistoryComponent):
   """Span corruption over the titles of a history.
 
-  The unit is a window of a user's training sequence. A share `corruption_rate` of the pieces, in spans of
-  `span_length` pieces on average, gives way to a sentinel a span; the answer is every sentinel followed by what
-  it hides. The sentinels are our own specials, for both kinds of backbone.
+  The unit is a window of a user's training sequence. A sentinel replaces each hidden span; the spans hold a share
+  `corruption_rate` of the text pieces and have `span_length` pieces on average. The answer is every sentinel
+  followed by its span. The sentinels are our own specials, for both kinds of backbone.
 
   Example: inputs  Restore: dry hair <sentinel_0> <separator> argan oil    targets  <sentinel_0> shampoo <eos>
 
   Published: T5's objective (Raffel et al., JMLR 2020, section 3.1.4: 15 %, spans of 3 on average) over the text of a
-  purchase sequence (Cao et al., arXiv 2404.00245, rate and length not known). Ours: T5's rate and length; spans
-  begin at random places that are at least one piece apart; at most as many as there are sentinels.
+  purchase sequence (Cao et al., arXiv 2404.00245, rate and length not known). Ours: T5's rate and length;
+  spans begin at random places at least one piece apart; there are at most as many spans as sentinels.
   """
 
   task: str = 'mlm'
-  max_items: int = 8
-  show: str = 'title'
-  corruption_rate: float = 0.15
-  span_length: float = 3.0
+  max_items: int = setting(8, 'Items of a window.', at_least=2)
+  show: str = setting('title', 'How items of a history are shown.', one_of=('title',))
+  corruption_rate: float = setting(0.15, 'Share of the tokens that is hidden.', above=0, below=1)
+  span_length: float = setting(3.0, 'Mean tokens of a hidden span.', at_least=1)
 
   requires: ClassVar = frozenset({'titles'})
   wordings: ClassVar = (
@@ -84,12 +82,6 @@ class Mlm(HistoryComponent):
     'Complete the missing words of these purchases: {history}',
   )
   places: ClassVar = ('history',)
-
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_field(0 < self.corruption_rate < 1, 'must be between 0 and 1', 'corruption_rate')
-    self.check_field(self.span_length >= 1, 'must be at least 1', 'span_length')
-    self.check_field(self.show == 'title', "must be 'title'", 'show')
 
   @property
   def text_targets(self) -> bool:
@@ -114,18 +106,18 @@ class Mlm(HistoryComponent):
     return Example(filled, np.concatenate([*targets, corpus.prompter.end]))
 
   def _spans(self, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Where the hidden spans begin and how long they are; the rest lies between them."""
+    """Returns the starts and the lengths of random hidden spans in a text of `length` tokens."""
     hidden = min(max(round(self.corruption_rate * length), 1), length - 1)
     count = max(round(hidden / self.span_length), 1)
     count = min(count, SENTINELS, hidden, length - hidden)
     lengths = _parts(hidden, count, rng)
     gaps = _parts(length - hidden + 1, count + 1, rng)  # the first gap may be empty
     gaps[0] -= 1
-    starts = np.cumsum(gaps[:-1]) + np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    starts = np.cumsum(gaps[:-1]) + offsets_of(lengths)[:-1]
     return starts, lengths
 
 
 def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
-  """A random composition of `total` into `count` positive parts."""
+  """Returns a random composition of `total` into `count` positive parts."""
   cuts = np.sort(rng.permutation(total - 1)[: count - 1]) + 1
   return np.diff(np.concatenate([[0], cuts, [total]]))

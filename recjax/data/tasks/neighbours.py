@@ -1,37 +1,32 @@
-"""Relations between items as tasks: an item → its nearest ones, in order."""
+"""Relations between items as tasks: an item → its neighbours, in order."""
 
 import dataclasses
 from typing import ClassVar
 
 import numpy as np
 
-from recjax.data.corpus import Corpus
+from recjax.data.corpus import SHOWN, Corpus
 from recjax.data.sequences import Sequences
 from recjax.data.tasks.base import Component, Draw, Example
+from recjax.schema.checks import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Neighbours(Component):
-  """An item → its k first neighbours; the unit is an item that has any."""
+  """An item → its first k neighbours. The unit is an item that has neighbours."""
 
-  k: int = 5
-  show: str = 'sid'  # sid | title | both: what the item is shown as
-  title_tokens: int = 32
+  k: int = setting(5, 'Neighbours in the answer.', above=0)
+  show: str = setting('sid', 'How the item is shown.', one_of=SHOWN)
+  title_tokens: int = setting(32, 'Tokens at which the title is cut.', above=0)
 
   places: ClassVar = ('item',)
-
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_field(self.k > 0, 'must be positive', 'k')
-    self.check_field(self.title_tokens > 0, 'must be positive', 'title_tokens')
-    self.check_choice('show', ('sid', 'title', 'both'))
 
   @property
   def needs(self) -> frozenset[str]:
     return self.requires | ({'titles'} if self.show != 'sid' else frozenset())
 
   def relation(self, corpus: Corpus) -> Sequences:
-    """The neighbours of every item."""
+    """Returns the neighbours of every item."""
     return getattr(corpus.dataset, self._name)
 
   @property
@@ -39,8 +34,7 @@ class _Neighbours(Component):
     return self.task.removesuffix('_neighbours')
 
   def check_corpus(self, corpus: Corpus) -> None:
-    field = f'mixture.<{self.task}>.k'
-    corpus.check_room(self.k + 1, field, self.k)
+    corpus.check_room(self.k + 1, f'{self.prefix}k', self.k)
     longest = int(self.relation(corpus).lengths.max(initial=0))
     self.check_field(
       self.k <= longest,
@@ -58,7 +52,7 @@ class _Neighbours(Component):
     targets = corpus.sid_tokens_IL[self.relation(corpus)[item][: self.k]].ravel()
     end = starts['item'] + lengths[0]
     text = (end, end)
-    if self.show != 'sid':  # the title without its separator
+    if self.show != 'sid':  # the separator after the title stays
       text = (end - 1 - len(corpus.titles(self.title_tokens)[item]), end - 1)
     return Example(inputs, targets, text=text)
 

@@ -7,9 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from recjax.data.corpus import Corpus
+from recjax.data.sequences import offsets_of
 from recjax.data.tasks.base import Draw, Example, HistoryComponent
+from recjax.schema.checks import setting
 
-# A gap is said in the words of the first limit that it does not exceed, in seconds.
+# Limits in seconds, and the words for a gap up to that limit.
 _GAPS = (
   (86_399, '(the same day)'),
   (2 * 86_400, '(after a day)'),
@@ -25,26 +27,28 @@ class NextItem(HistoryComponent):
   """Every position of a training sequence after its first item is a target exactly once an epoch.
 
   For a decoder the unit is a window of at most `max_items` items of one user, learnt at every position in
-  one row. A longer user becomes overlapping windows, half a window apart; the items before a window's
+  one row. A longer sequence becomes overlapping windows, half a window apart; the items before a window's
   first target are context. For an encoder–decoder the unit is a (user, position) pair: at most
-  `max_items - 1` items of history, one target; for a decoder too where items are shown as titles alone.
+  `max_items - 1` items of history, one target. A decoder uses pairs too if items are shown as titles alone.
 
   Example: a user of the items i1, i2, i3 with SIDs (7, 2, 0), (3, 9, 0), (7, 1, 1) gives a decoder
     inputs  <bos> The customer bought: <a_7> <b_2> <c_0>
     targets <a_3> <b_9> <c_0> <a_7> <b_1> <c_1>
-  and an encoder–decoder two examples, of which the second is
+  and an encoder–decoder two examples; the second is
     inputs  The customer bought: <a_7> <b_2> <c_0> <a_3> <b_9> <c_0> <eos>
     targets <a_7> <b_1> <c_1>
 
+  With `gaps` the time since the item before follows each item, with `events` the kind of interaction. Both
+  come after the item, so that a prompt tells nothing about the item to predict. Titles, gaps and events are
+  read, not learnt.
+
   Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their
-  titles (IIRG, MiniOneRec). Ours: the windows, the wordings, and what is said between items: with `gaps` the
-  time since the item before, with `events` the kind of interaction, each after its item, so that nothing
-  need be known of the item that is to be predicted. Titles, gaps and events are read, not learnt.
+  titles (IIRG, MiniOneRec). Ours: the windows, the wordings, `gaps` and `events`.
   """
 
   task: str = 'next_item'
-  gaps: bool = False  # say how long after the item before each item came
-  events: bool = False  # say the kind of each interaction
+  gaps: bool = setting(False, 'Show the time since the item before.')
+  events: bool = setting(False, 'Show the kind of each interaction.')
 
   wordings: ClassVar = (
     'The customer bought, in this order: {history}',
@@ -68,7 +72,7 @@ class NextItem(HistoryComponent):
     return len(corpus.positions if pairs else corpus.windows(self.max_items))
 
   def _in_pairs(self, corpus: Corpus) -> bool:
-    """Whether the unit is a pair; a decoder that reads titles alone must not see the answers before."""
+    """Whether the unit is a pair. A decoder that reads titles must not see earlier answers as SIDs."""
     return corpus.is_encoder_decoder or self.show == 'title'
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
@@ -94,13 +98,13 @@ class NextItem(HistoryComponent):
     times: np.ndarray | None = None,
     events: np.ndarray | None = None,
   ) -> np.ndarray:
-    """The tokens, int32, from which the item after a history is predicted, in the first wording.
+    """Returns the prompt for the item after a history, in the first wording, as int32 tokens.
 
     Args:
       corpus: the data set.
-      items: item indices, oldest first; the last `max_items - 1` are shown.
-      times: of the interactions, in seconds; they are not shown where they are not known.
-      events: the kinds of the interactions.
+      items: item indices, oldest first. The last `max_items - 1` are shown.
+      times: times of the interactions, in seconds. None: no gaps are shown.
+      events: indices of the interactions' kinds. None: no kinds are shown.
     """
     recent = slice(-(self.max_items - 1), None)
     items = np.asarray(items)[recent]
@@ -114,7 +118,7 @@ class NextItem(HistoryComponent):
     return self._inputs(corpus, (self.prompts or self.wordings)[0], history)[0]
 
   def max_prompt_length(self, corpus: Corpus) -> int:
-    """The longest inference prompt in tokens."""
+    """Returns the length of the longest inference prompt in tokens."""
     longest = int(corpus.shown(self.show, self.title_tokens).lengths.max())
     if self.gaps:
       longest += max(len(corpus.prompter.text(words)) for _, words in _GAPS)
@@ -125,7 +129,7 @@ class NextItem(HistoryComponent):
     return len(head) + (self.max_items - 1) * longest
 
   def _inputs(self, corpus: Corpus, prompt: str, history: np.ndarray) -> tuple[np.ndarray, int]:
-    """The inputs and where the history begins in them: a decoder's history is a part of its answer."""
+    """Returns the inputs and the history's start in them. A decoder's answer continues the history."""
     prompter = corpus.prompter
     if corpus.is_encoder_decoder:
       inputs, starts = prompter.fill(prompt, {'history': history})
@@ -139,7 +143,7 @@ class NextItem(HistoryComponent):
     tokens, lengths = corpus.items(items, self.show, self.title_tokens)
     if not notes:
       return tokens, lengths
-    parts = np.split(tokens, np.cumsum(lengths)[:-1]) if len(items) else []
+    parts = np.split(tokens, offsets_of(lengths)[1:-1]) if len(items) else []
     noted = [np.concatenate(pair) for pair in zip(parts, notes, strict=True)]
     return (
       np.concatenate([tokens[:0], *noted]),
@@ -149,7 +153,7 @@ class NextItem(HistoryComponent):
   def _targets(
     self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray]:
-    """The items as they are shown, of which the semantic IDs are learnt; nothing follows the last one's."""
+    """Returns the shown items and which tokens are learnt: the semantic IDs. The last SID ends them."""
     L = corpus.sid_tokens_IL.shape[1]
     parts, learnt = [], []
     for n, item in enumerate(items):
@@ -175,7 +179,7 @@ class NextItem(HistoryComponent):
   def _notes_of(
     self, corpus: Corpus, count: int, times: np.ndarray | None, events: np.ndarray | None
   ) -> list[np.ndarray]:
-    """The pieces that follow each item; an empty list where nothing is ever said."""
+    """Returns the tokens that follow each item; an empty list without gaps and events."""
     if not (self.gaps or self.events):
       return []
     text = corpus.prompter.text

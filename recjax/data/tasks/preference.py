@@ -1,33 +1,35 @@
-"""Choosing between items: ranking candidates, the liked one of two, and ratings."""
+"""Choosing between items: ranking candidates, the liked one of two items, and ratings."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from recjax.data.corpus import NEGATIVES, Corpus
 from recjax.data.tasks.base import Draw, Example, HistoryComponent
+from recjax.data.units import Likes, Positions
+from recjax.schema.checks import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ranking(HistoryComponent):
   """History and candidates → the best candidate, or all in order.
 
-  The unit is a (user, position) pair of the training part: the item there and `candidates - 1` others that
-  the user does not have in training, in random order.
+  The unit is a (user, position) pair of the training part. The candidates are the item at the position and
+  `candidates - 1` others that the user does not have in training, in random order. With `answer='order'` the
+  answer is the item at the position, then the others by falling popularity in training.
 
   Example, 3 candidates: inputs  A customer bought <a_7> <b_2> <c_0>. Which of <a_1> <b_1> <c_0> <a_3> <b_9>
   <c_0> <a_4> <b_0> <c_0> comes next?    targets  <a_3> <b_9> <c_0>
 
-  Published: that the task is trained (Cao et al., arXiv 2404.00245); the number of candidates and how they are
-  drawn are not known. Ours: both, and with `answer='order'` the true item first and then the others, the
-  more popular in training first.
+  Published: training on the task (Cao et al., arXiv 2404.00245); the number of candidates and how they are drawn
+  are not known. Ours: both, and the order.
   """
 
   task: str = 'ranking'
-  candidates: int = 10
-  negatives: str = 'popularity'  # popularity | uniform: how the others are drawn
-  answer: str = 'best'  # best | order
+  candidates: int = setting(10, 'Items to choose from.', at_least=2)
+  negatives: str = setting('popularity', 'How the other candidates are drawn.', one_of=NEGATIVES)
+  answer: str = setting('best', 'The best candidate, or all in order.', one_of=('best', 'order'))
 
   wordings: ClassVar = (
     'A customer bought {history}. Which of these comes next: {candidates}',
@@ -36,17 +38,9 @@ class Ranking(HistoryComponent):
   )
   places: ClassVar = ('history', 'candidates')
 
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_field(self.candidates >= 2, 'must be at least 2', 'candidates')
-    self.check_choice('negatives', NEGATIVES)
-    self.check_choice('answer', ('best', 'order'))
-
   def check_corpus(self, corpus: Corpus) -> None:
     longest = int(corpus.train.lengths.max(initial=0))
-    corpus.check_room(
-      self.candidates - 1 + longest, 'mixture.<ranking>.candidates', self.candidates
-    )
+    corpus.check_room(self.candidates - 1 + longest, f'{self.prefix}candidates', self.candidates)
 
   def num_units(self, corpus: Corpus) -> int:
     return len(corpus.positions)
@@ -66,22 +60,34 @@ class Ranking(HistoryComponent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bpr(HistoryComponent):
-  """History, a liked and a not-liked item in random order → the liked one.
+  """History, a liked and another item in random order → the liked one.
 
-  The unit is a (user, position) pair of the training part. Where there are ratings, the item there is set
-  against another item of the user with another rating, and the higher one is liked; both are left out of the
-  history. Otherwise, or where the user rated all alike, the item there is liked and one that the user does not have
-  in training is not.
+  With `pairs='unseen'` the unit is a (user, position) pair of the training part. The item at the position is
+  liked; the other item is one that the user does not have in training.
+
+  With `pairs='ratings'` the unit is a (user, position) pair whose item the user rated `liked_from` or higher.
+  The other item is one that the same user rated lower than `liked_from`. Users without both kinds of item have
+  no unit.
+
+  The history is the user's items before the position, without the pair.
 
   Example: inputs  Purchases <a_7> <b_2> <c_0>. Preferred: <a_4> <b_0> <c_0> or <a_3> <b_9> <c_0>
   targets  <a_3> <b_9> <c_0>
 
   Published: the natural-language form of the BPR objective (Rendle et al., UAI 2009) as a task (Cao et al., arXiv
-  2404.00245); how the not-liked item is drawn is not known. Ours: the rule above.
+  2404.00245); how the other item is drawn is not known. Ours: both ways of drawing it.
   """
 
   task: str = 'bpr'
-  negatives: str = 'uniform'  # uniform | popularity: how an unseen item is drawn
+  pairs: str = setting(
+    'unseen',
+    'The other item: one that the user does not have, or one that the user rated lower.',
+    one_of=('unseen', 'ratings'),
+  )
+  negatives: str = setting(
+    'uniform', "With pairs='unseen': how the other item is drawn.", one_of=NEGATIVES
+  )
+  liked_from: float = setting(4.0, "With pairs='ratings': the lowest rating of a liked item.")
 
   wordings: ClassVar = (
     'Purchases: {history}. Which one is preferred: {candidates}',
@@ -90,56 +96,60 @@ class Bpr(HistoryComponent):
   )
   places: ClassVar = ('history', 'candidates')
 
-  def __post_init__(self):
-    super().__post_init__()
-    self.check_choice('negatives', NEGATIVES)
+  @property
+  def needs(self) -> frozenset[str]:
+    return super().needs | ({'ratings'} if self.pairs == 'ratings' else frozenset())
+
+  def identity(self, corpus: Corpus) -> dict[str, Any]:
+    # Without ratings `pairs` could only be 'unseen', also before the field existed: so streams of logs
+    # without ratings keep their fingerprint.
+    fields = super().identity(corpus)
+    new = () if 'ratings' not in corpus.lacks(frozenset({'ratings'})) else ('pairs', 'liked_from')
+    return {name: value for name, value in fields.items() if name not in new}
 
   def check_corpus(self, corpus: Corpus) -> None:
-    corpus.check_room(1 + int(corpus.train.lengths.max(initial=0)), 'mixture.<bpr>.weight', 1)
+    if self.pairs == 'unseen':
+      corpus.check_room(1 + int(corpus.train.lengths.max(initial=0)), f'{self.prefix}weight', 1)
+      return
+    self.check_field(
+      len(corpus.likes(self.liked_from)) > 0,
+      'must leave a user who rated one item at least that high and another item lower',
+      'liked_from',
+    )
 
   def num_units(self, corpus: Corpus) -> int:
-    return len(corpus.positions)
+    return len(self._units(corpus))
+
+  def _units(self, corpus: Corpus) -> Positions | Likes:
+    return corpus.positions if self.pairs == 'unseen' else corpus.likes(self.liked_from)
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
-    first, position, end = corpus.positions[unit]
+    first, position, end = self._units(corpus)[unit]
     values = corpus.train.values
-    liked, other = position, self._rated_otherwise(corpus, first, position, end, draw)
-    if other is None:
-      unseen = corpus.negatives(draw.rng, values[first:end], 1, self.negatives)
-      pair = np.concatenate([values[position : position + 1], unseen])
+    liked = values[position : position + 1]
+    if self.pairs == 'unseen':
+      other = corpus.negatives(draw.rng, values[first:end], 1, self.negatives)
     else:
-      ratings = corpus.dataset.train_ratings
-      liked, other = sorted((position, other), key=lambda at: -ratings[at])
-      pair = values[[liked, other]]
+      ratings = corpus.dataset.train_ratings[first:end]
+      disliked = (ratings < self.liked_from) & (values[first:end] != liked)
+      other = draw.rng.choice(values[first:end][disliked], 1)
+    pair = np.concatenate([liked, other])
     before = values[first:position]
     history = before[~np.isin(before, pair)][-(self.max_items - 1) :]
     shown = pair[::-1] if draw.rng.random() < 0.5 else pair
-    return history_example(self, corpus, draw, history, pair[:1], candidates=shown)
-
-  @staticmethod
-  def _rated_otherwise(
-    corpus: Corpus, first: int, position: int, end: int, draw: Draw
-  ) -> int | None:
-    """Another place of the user with another item and another rating, None where there is none."""
-    if corpus.dataset.train_ratings is None:
-      return None
-    ratings = np.asarray(corpus.dataset.train_ratings[first:end])
-    items = np.asarray(corpus.train.values[first:end])
-    here = position - first
-    places = np.flatnonzero((ratings != ratings[here]) & (items != items[here]))
-    return first + int(draw.rng.choice(places)) if len(places) else None
+    return history_example(self, corpus, draw, history, liked, candidates=shown)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rating(HistoryComponent):
-  """History with ratings, and an item → the rating that the user gave it.
+  """History with ratings, and an item → the user's rating of it.
 
-  The unit is a (user, position) pair of the training part. Ratings are said as numbers: 4, 3.5.
+  The unit is a (user, position) pair of the training part. Ratings are written as numbers: 4, 3.5.
 
   Example: inputs  Ratings so far: <a_7> <b_2> <c_0> 5 <a_3> <b_9> <c_0> 2 . Rate <a_7> <b_1> <c_1>
   targets  4 <eos>
 
-  Published: that the task is trained (Cao et al., arXiv 2404.00245). Ours: the form.
+  Published: training on the task (Cao et al., arXiv 2404.00245). Ours: the form.
   """
 
   task: str = 'rating'
@@ -170,8 +180,8 @@ class Rating(HistoryComponent):
     item, _ = corpus.items(
       corpus.train.values[position : position + 1], self.show, self.title_tokens
     )
-    pieces = {'history': np.concatenate(parts), 'item': item}
-    inputs, starts = prompter.fill(self.prompt(draw), pieces)
+    shown = {'history': np.concatenate(parts), 'item': item}
+    inputs, starts = prompter.fill(self.prompt(draw), shown)
     targets = np.concatenate([prompter.text(f'{ratings[position]:g}'), prompter.end])
     return Example(inputs, targets, None, starts['history'], tuple(map(len, parts)))
 
@@ -184,19 +194,19 @@ def history_example(
   answer: np.ndarray,
   **places: np.ndarray,
 ) -> Example:
-  """An example of a history and other items in the prompt, and semantic IDs as the answer.
+  """Returns an example with a history and other items in the prompt, and semantic IDs as the answer.
 
   Args:
-    component: for its wordings and for what items are shown as.
+    component: gives the wordings and how items are shown.
     corpus: the data set.
     draw: chooses the wording.
-    history: item indices, which overflow may forget.
+    history: item indices. Overflow removes the oldest.
     answer: item indices.
     **places: item indices for the other places of the prompt.
   """
   show, title_tokens = component.show, component.title_tokens
   tokens, lengths = corpus.items(history, show, title_tokens)
-  pieces = {name: corpus.items(items, show, title_tokens)[0] for name, items in places.items()}
-  inputs, starts = corpus.prompter.fill(component.prompt(draw), {'history': tokens, **pieces})
+  shown = {name: corpus.items(items, show, title_tokens)[0] for name, items in places.items()}
+  inputs, starts = corpus.prompter.fill(component.prompt(draw), {'history': tokens, **shown})
   targets = corpus.sid_tokens_IL[answer].ravel()
   return Example(inputs, targets, None, starts['history'], lengths)

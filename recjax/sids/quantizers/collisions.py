@@ -1,20 +1,20 @@
-"""Items with the same quantized codes: a level more, or the nearest code that is free."""
+"""De-duplication: an additional level for items with the same quantized codes."""
 
 import numpy as np
 
 
 def deduplicate(codes_IL: np.ndarray) -> tuple[np.ndarray, int]:
-  """Adds a level that counts, in item order, the items that share all their codes.
+  """Adds a level that numbers the items with equal codes, in item order.
 
-  Rajput et al., "Recommender Systems with Generative Retrieval" (NeurIPS 2023, section 3.1), append
-  such a code to colliding items only; here every SID has it, so that all have one length.
+  Rajput et al., "Recommender Systems with Generative Retrieval" (NeurIPS 2023, section 3.1), append such a
+  code to colliding items only. Here every SID has it, so that all SIDs have the same length.
 
   Args:
     codes_IL: int32 `[I, L]`.
 
   Returns:
-    codes int32 `[I, L + 1]` with unique rows, and the size of the added level: twice the largest
-    group, so that items may join a group without a new code space.
+    Codes int32 `[I, L + 1]` with unique rows, and the size of the added level. It is twice the largest
+    group, so that new items can join a group within the same code space.
   """
   num_items = len(codes_IL)
   order = np.lexsort(codes_IL.T[::-1])  # stable: within a group, item order

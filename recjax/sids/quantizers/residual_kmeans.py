@@ -1,4 +1,4 @@
-"""Residual k-means: each level clusters what the levels before it left unexplained."""
+"""Residual k-means: each level clusters the residuals of the levels before it."""
 
 import warnings
 
@@ -8,35 +8,35 @@ import tqdm
 
 from recjax.sids.quantizers.saved import Quantizer, assign_latents
 
-# More dimensions explain more, but k-means then spends codes of the later levels on outliers. Beauty's
+# More dimensions explain more variance, but later levels then spend codes on outliers. Beauty's
 # text and co-occurrence vectors (448 wide), three levels of 256 codes, two seeds: at full width 1,368
-# and 1,598 colliding items with 35.5 and 36.0 % of the variance left; in 128 dimensions 1,149 and
+# and 1,598 colliding items with 35.5 and 36.0 % of the variance unexplained; in 128 dimensions 1,149 and
 # 1,258 with 38.5 and 38.8 %; in 64 dimensions 952 and 798 with 42.5 %.
 _MAX_WIDTH = 128
-_ITEMS_A_CODE = 1024  # a level is fitted to at most so many items a code, drawn at random
-_BLOCK = 16_384  # rows of vectors at a time
+_ITEMS_A_CODE = 1024  # a level is fitted to a random sample of at most this many items per code
+_BLOCK = 16_384  # vectors in memory at a time
 
 
 def fit(vectors_ID: np.ndarray, codes: tuple[int, ...], seed: int) -> Quantizer:
-  """Fits codebooks by Lloyd's algorithm, a level at a time.
+  """Fits codebooks by Lloyd's algorithm, one level after the other.
 
-  Residual quantization as in Lee et al., "Autoregressive Image Generation using Residual
-  Quantization" (CVPR 2022, section 3.1), with a codebook of its own for every level. The encoder is
-  the projection on the vectors' first 128 principal components, the decoder its inverse.
+  Residual quantization as in Lee et al., "Autoregressive Image Generation using Residual Quantization" (CVPR
+  2022, section 3.1), with a separate codebook for every level. The encoder projects vectors on their first
+  128 principal components; the decoder inverts it.
 
   Args:
-    vectors_ID: floats `[I, D]`, one vector an item.
+    vectors_ID: floats `[I, D]`, one vector for each item.
     codes: the size of each level's codebook.
-    seed: chooses the start; equal arguments give equal codebooks.
+    seed: chooses the start. Equal arguments give equal codebooks.
 
   Returns:
-    The quantizer; what it assigns to `vectors_ID` are the items' codes.
+    The quantizer. `assign(vectors_ID)` gives the items' codes.
 
   Raises:
-    ValueError: fewer items than codes, or a vector that is not finite.
+    ValueError: there are fewer items than codes, or a vector is not finite.
   """
   check_vectors(vectors_ID, codes)
-  # One thread: the sums of several threads are added in the order in which the threads finish.
+  # One thread: several threads would add their sums in a varying order.
   with threadpoolctl.threadpool_limits(1):
     mean_D, components_ZD = _principal(vectors_ID, _MAX_WIDTH)
   encoder = ((np.ascontiguousarray(components_ZD.T), -(components_ZD @ mean_D)),)
@@ -45,7 +45,7 @@ def fit(vectors_ID: np.ndarray, codes: tuple[int, ...], seed: int) -> Quantizer:
 
 
 def _principal(vectors_ID: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-  """Mean `[D]` and leading principal components `[Z, D]`, float32, the strongest first."""
+  """Returns the mean `[D]` and the leading principal components `[Z, D]`, float32, strongest first."""
   mean_D = vectors_ID.mean(axis=0, dtype=np.float64)
   covariance_DD = np.zeros((len(mean_D), len(mean_D)))
   for begin in range(0, len(vectors_ID), _BLOCK):
@@ -56,19 +56,19 @@ def _principal(vectors_ID: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarr
 
 
 def codebooks(latents_IZ: np.ndarray, codes: tuple[int, ...], seed: int) -> list[np.ndarray]:
-  """For each level float32 `[C, Z]`: k-means++ starts and Lloyd's algorithm on the residuals.
+  """Fits each level's codebook, float32 `[C, Z]`, to the residuals: k-means++ and Lloyd's algorithm.
 
   Args:
     latents_IZ: float32 `[I, Z]`, at least as many as the largest level has codes.
     codes: C of each level.
     seed: chooses the starts.
   """
-  from sklearn import cluster, exceptions  # takes a second, which a start with prepared data saves
+  from sklearn import cluster, exceptions  # slow to import; runs on prepared data do not need it
 
   residual_IZ = latents_IZ.copy()
   books = []
   with warnings.catch_warnings(), threadpoolctl.threadpool_limits(1):
-    # Fewer distinct residuals than codes leaves codes unused, which SidTable.statistics reports.
+    # With fewer distinct residuals than codes, codes stay unused; SidTable.statistics reports that.
     warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
     for level, size in enumerate(tqdm.tqdm(codes, 'residual k-means', unit='level')):
       fitted_to_SZ = _sample(residual_IZ, _ITEMS_A_CODE * size, seed + level)
@@ -85,7 +85,7 @@ def _sample(rows_IZ: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def check_vectors(vectors_ID: np.ndarray, codes: tuple[int, ...]) -> None:
-  """Raises a ValueError where vectors cannot be quantized with so many codes."""
+  """Raises a ValueError if the vectors cannot be quantized with these numbers of codes."""
   if len(vectors_ID) < max(codes):
     raise ValueError(
       f'the catalogue must have at least as many items as a level has codes ({max(codes)}); '

@@ -1,4 +1,4 @@
-"""RQ-VAE: an autoencoder whose latent is quantized residually, trained with its codebooks."""
+"""RQ-VAE: an autoencoder with residually quantized latents, trained together with its codebooks."""
 
 from collections.abc import Mapping
 import functools
@@ -11,12 +11,14 @@ import numpy as np
 import optax
 import tqdm
 
-from recjax.schema.data import Rqvae
+from recjax.schema.sids import Rqvae
 from recjax.sids.quantizers import residual_kmeans
 from recjax.sids.quantizers.saved import Quantizer
 
 Params = dict[str, Any]  # encoder, decoder: lists of (kernel, bias); books: list of [C, Z]
-_FINAL_SHARE = 0.1  # of the epochs: no code is restarted, so that none is new at the end
+_FINAL_SHARE = (
+  0.1  # last share of the epochs, without restarts, so that every code is trained at the end
+)
 
 
 def fit(
@@ -29,32 +31,32 @@ def fit(
   """Trains the RQ-VAE of TIGER (Rajput et al., NeurIPS 2023, section 3.1).
 
   Loss: mean squared error of the decoded vectors + the sum over levels of mean((sg[r] - e)²) +
-  β mean((r - sg[e])²), for the residual r of a level, its nearest row e, and the stopped gradient
-  sg; the decoder's gradient goes straight through to the encoder. Means run over dimensions, so that
-  neither D nor Z changes the weights. In this order:
+  β mean((r - sg[e])²), where r is a level's residual, e the nearest codebook row and sg stops the gradient.
+  The decoder's gradient goes straight through to the encoder. Means are over dimensions, so that D and Z do
+  not change the weights. The steps are:
 
-  1. The vectors are centred and divided by one number, so that a dimension's mean variance is 1.
-  2. `autoencoder_epochs` without codebooks: a start on random latents wastes codes.
-  3. Codebooks start as those of residual k-means on the latents.
-  4. `epochs` with AdamW, a rate that falls as a cosine; a code that no item of an epoch used
-     restarts at a random item's residual, but not in the last tenth of the epochs.
+  1. Centre the vectors and divide them by one number, so that the mean variance of a dimension is 1.
+  2. Train `autoencoder_epochs` without codebooks: codebooks fitted to random latents waste codes.
+  3. Initialise the codebooks with residual k-means on the latents.
+  4. Train `epochs` with AdamW and a cosine learning rate. After every epoch but the last tenth, a code
+     without items restarts at a random item's residual.
 
-  With `contrastive_weight`, IIRG's term (arXiv 2606.17276) is added: symmetric InfoNCE between the
-  normalised encoder outputs of half a batch of random pairs.
+  `contrastive_weight` adds IIRG's term (arXiv 2606.17276): symmetric InfoNCE between the normalised encoder
+  outputs of half a batch of random pairs.
 
   Args:
-    vectors_ID: floats `[I, D]`, one vector an item.
+    vectors_ID: floats `[I, D]`, one vector for each item.
     codes: the size of each level's codebook.
     options: widths, rates and weights.
     seed: equal arguments give equal arrays on one machine.
-    pairs_P2: int `[P, 2]`, items that belong together; read where the contrastive weight is positive.
+    pairs_P2: int `[P, 2]`, pairs of related items. Required if the contrastive weight is positive.
 
   Returns:
-    The quantizer; what it assigns to `vectors_ID` are the items' codes.
+    The quantizer. `assign(vectors_ID)` gives the items' codes.
 
   Raises:
-    ValueError: fewer items than codes, a vector that is not finite, no pairs where they are needed,
-      or a training that diverged.
+    ValueError: there are fewer items than codes, a vector is not finite, required pairs are missing, or the
+      training diverged.
   """
   residual_kmeans.check_vectors(vectors_ID, codes)
   if options.contrastive_weight and (pairs_P2 is None or not len(pairs_P2)):
@@ -98,7 +100,7 @@ def _mlp(layers: list[tuple[jax.Array, jax.Array]], x_BD: jax.Array) -> jax.Arra
 def _quantize(
   books: list[jax.Array], latents_BZ: jax.Array, commitment: float
 ) -> tuple[jax.Array, jax.Array, list[jax.Array], list[jax.Array]]:
-  """Quantized latents `[B, Z]`, the codebook and commitment loss, each level's codes and residuals."""
+  """Returns quantized latents `[B, Z]`, codebook and commitment loss, and each level's codes and residuals."""
   residual_BZ, quantized_BZ, loss = latents_BZ, jnp.zeros_like(latents_BZ), jnp.float32(0)
   codes, residuals = [], []
   for book_CZ in books:
@@ -116,7 +118,7 @@ def _quantize(
 
 
 def _info_nce(left_NZ: jax.Array, right_NZ: jax.Array, temperature: float) -> jax.Array:
-  """Symmetric InfoNCE (van den Oord et al., arXiv 1807.03748): row n of both sides is a pair."""
+  """Symmetric InfoNCE (van den Oord et al., arXiv 1807.03748); row n of both sides is a pair."""
   left_NZ, right_NZ = (
     z / jnp.maximum(jnp.linalg.norm(z, axis=1, keepdims=True), 1e-6) for z in (left_NZ, right_NZ)
   )
@@ -140,7 +142,7 @@ def _loss(
   pair_x: tuple[jax.Array, jax.Array] | None,
   weights: Mapping[str, jax.Array],
 ) -> tuple[jax.Array, Any]:
-  """The loss, and of each level the codes `[B]` and residuals `[B, Z]`."""
+  """Returns the loss, and each level's codes `[B]` and residuals `[B, Z]`."""
   latents_BZ = _mlp(params['encoder'], x_BD)
   decoder_in_BZ, loss, codes, residuals = latents_BZ, jnp.float32(0), [], []
   if params['books']:
@@ -192,7 +194,7 @@ def _train(
   return params
 
 
-# All but shapes are arguments, so that one compilation serves every setting.
+# Everything except shapes is an argument, so that one compilation serves every setting.
 @functools.partial(jax.jit, donate_argnames=('params', 'state'))
 def _run_epoch(
   params: Params,
@@ -202,15 +204,15 @@ def _run_epoch(
   weights: Mapping[str, jax.Array],
   may_restart: jax.Array,
 ) -> tuple[Params, optax.OptState, jax.Array]:
-  """S steps of AdamW, then the restart of the codes that none of their batches used.
+  """Takes S steps of AdamW, then restarts the codes that no batch used.
 
   Args:
     params, state: before the epoch; donated.
-    draws: `rates` `[S]`, `items` of the batches `[S, B]`, `pairs` of items `[S, P, 2]` if the
-      contrastive term counts, `restarts` of each level `[C]`: for each code a row of the last batch.
+    draws: `rates` `[S]`; `items` of the batches `[S, B]`; `pairs` of items `[S, P, 2]`, if the contrastive
+      term is on; `restarts`, for each level `[C]`: a row of the last batch for each code.
     x_ID: the standardised vectors.
-    weights: as of `_weights`.
-    may_restart: whether codes restart at all.
+    weights: see `_weights`.
+    may_restart: whether unused codes restart.
 
   Returns:
     params, state and the mean loss.
@@ -250,7 +252,7 @@ def _run_epoch(
 
 
 def _frozen(params: Params, mean_D: np.ndarray, scale: float) -> Quantizer:
-  """The trained arrays as a quantizer of raw vectors: standardisation goes into the outer layers."""
+  """Returns the quantizer of raw vectors: the outer layers absorb the standardisation."""
   (kernel, bias), *encoder = params['encoder']
   *decoder, (last_kernel, last_bias) = params['decoder']
   first = (kernel / scale, bias - mean_D @ kernel / scale)

@@ -1,4 +1,4 @@
-"""A fitted residual quantizer: what gives item vectors, today's and tomorrow's, their codes."""
+"""A fitted residual quantizer, which assigns codes to item vectors and can be saved."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -10,26 +10,28 @@ from etils import epath
 import numpy as np
 import threadpoolctl
 
+from recjax.runtime.files import write_whole
+
 FILE = 'quantizer.npz'
-_BLOCK = 16_384  # rows of vectors at a time
+_BLOCK = 16_384  # vectors in memory at a time
 _PARTS = ('encoder', 'codebook', 'decoder')
 
-Layers = tuple[tuple[np.ndarray, np.ndarray], ...]  # of each layer a kernel [D_in, D_out], a bias
+Layers = tuple[tuple[np.ndarray, np.ndarray], ...]  # each layer's kernel [D_in, D_out] and bias
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Quantizer:
-  """An encoder, one codebook a level, a decoder; frozen.
+  """An encoder, one codebook for each level, and a decoder.
 
-  Each level's code names the row of its codebook nearest to what the levels before it left of the
-  encoded vector (residual quantization: Lee et al., "Autoregressive Image Generation using Residual
-  Quantization", CVPR 2022, section 3.1). Residual k-means has one linear layer on either side,
-  RQ-VAE several with ReLU between them. All arrays are float32.
+  Each level's code is the codebook row nearest to the residual of the levels before it (residual
+  quantization: Lee et al., "Autoregressive Image Generation using Residual Quantization", CVPR 2022, section
+  3.1). Encoder and decoder are one linear layer each in residual k-means, and several layers with ReLU
+  between them in RQ-VAE. All arrays are float32.
 
   Attributes:
     encoder: layers from vectors `[D]` to latents `[Z]`.
-    codebooks: for each of L levels `[C, Z]`; C may differ.
-    decoder: layers from latents back to vectors.
+    codebooks: `[C, Z]` for each of L levels; C may differ.
+    decoder: layers from latents to vectors.
   """
 
   encoder: Layers
@@ -38,22 +40,22 @@ class Quantizer:
 
   @property
   def width(self) -> int:
-    """D of the vectors that this quantizer was fitted to."""
+    """D, the width of the vectors."""
     return self.encoder[0][0].shape[0]
 
   @property
   def fingerprint(self) -> str:
-    """A short hash of all arrays: equal for quantizers that give every vector the same codes."""
+    """A short hash of all arrays."""
     sha = hashlib.sha256()
     for name, array in self._arrays():
       sha.update(f'{name} {array.shape}'.encode() + array.tobytes())
     return sha.hexdigest()[:16]
 
   def encode(self, vectors_ID: np.ndarray) -> np.ndarray:
-    """Latents float32 `[I, Z]` of vectors `[I, D]`.
+    """Returns latents float32 `[I, Z]` of vectors `[I, D]`.
 
     Raises:
-      ValueError: another D, or a vector that is not finite.
+      ValueError: D differs from the fitted one, or a vector is not finite.
     """
     if vectors_ID.ndim != 2 or vectors_ID.shape[1] != self.width:
       raise ValueError(
@@ -65,36 +67,36 @@ class Quantizer:
     return _run(self.encoder, vectors_ID)
 
   def decode(self, latents_IZ: np.ndarray) -> np.ndarray:
-    """Vectors float32 `[I, D]` of latents `[I, Z]`."""
+    """Returns vectors float32 `[I, D]` of latents `[I, Z]`."""
     return _run(self.decoder, latents_IZ)
 
   def quantized(self, codes_IL: np.ndarray) -> np.ndarray:
-    """Latents float32 `[I, Z]` that codes `[I, l]` of the first l levels stand for."""
+    """Returns latents float32 `[I, Z]` of codes `[I, l]` of the first l levels."""
     latents_IZ = np.zeros((len(codes_IL), self.codebooks[0].shape[1]), np.float32)
     for level in range(codes_IL.shape[1]):
       latents_IZ += self.codebooks[level][codes_IL[:, level]]
     return latents_IZ
 
   def assign(self, vectors_ID: np.ndarray) -> np.ndarray:
-    """Codes int32 `[I, L]` of vectors `[I, D]`: at each level the nearest row, the first of equals.
+    """Returns codes int32 `[I, L]` of vectors `[I, D]`: at each level the nearest row; ties: the first.
 
     Raises:
-      ValueError: as `encode`.
+      ValueError: see `encode`.
     """
     return assign_latents(self.encode(vectors_ID), self.codebooks)
 
   def last_distances(self, vectors_ID: np.ndarray, codes_IL: np.ndarray) -> np.ndarray:
-    """How far each vector is from every code of the last level, given its codes before.
+    """Computes each vector's distances to the codes of the last level, given its codes before.
 
     Args:
       vectors_ID: floats `[I, D]`.
       codes_IL: int `[I, L]`; the last column is not read.
 
     Returns:
-      Squared distances in the latent space, float32 `[I, C]`, C of the last level.
+      Squared distances in the latent space, float32 `[I, C]`, for the C codes of the last level.
 
     Raises:
-      ValueError: as `encode`.
+      ValueError: see `encode`.
     """
     residual_IZ = self.encode(vectors_ID) - self.quantized(codes_IL[:, :-1])
     with threadpoolctl.threadpool_limits(1):
@@ -104,20 +106,17 @@ class Quantizer:
 
   def save(self, folder: epath.PathLike) -> None:
     """Writes quantizer.npz, whole or not at all."""
-    folder = epath.Path(folder)
-    buffer = io.BytesIO()  # np.savez seeks, which files in the cloud cannot
+    buffer = io.BytesIO()  # np.savez seeks; files in buckets cannot
     np.savez(buffer, **dict(self._arrays()))
-    partial = folder / f'.{FILE}.partial'
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(folder / FILE)
+    write_whole(epath.Path(folder) / FILE, buffer.getvalue())
 
   @classmethod
   def load(cls, folder: epath.PathLike) -> 'Quantizer':
-    """Reads what `save` wrote.
+    """Reads the file of `save`.
 
     Raises:
       FileNotFoundError: the folder holds no quantizer.
-      ValueError: the file is damaged or no quantizer.
+      ValueError: the file is damaged or not a quantizer.
     """
     path = epath.Path(folder) / FILE
     content = path.read_bytes()
@@ -147,9 +146,9 @@ class Quantizer:
 def assign_latents(
   latents_IZ: np.ndarray, codebooks: tuple[np.ndarray, ...] | list[np.ndarray]
 ) -> np.ndarray:
-  """Codes int32 `[I, L]` of latents float32 `[I, Z]`: greedily the nearest row, level after level."""
+  """Returns codes int32 `[I, L]` of latents float32 `[I, Z]`: the nearest row, level by level."""
   codes_IL = np.empty((len(latents_IZ), len(codebooks)), np.int32)
-  # One thread: then the same bytes on machines with more cores or fewer.
+  # One thread: the same bytes for every number of cores.
   with threadpoolctl.threadpool_limits(1):
     for begin in range(0, len(latents_IZ), _BLOCK):
       residual_BZ = latents_IZ[begin : begin + _BLOCK].astype(np.float32)
@@ -161,7 +160,7 @@ def assign_latents(
 
 
 def _distances(residual_BZ: np.ndarray, book_CZ: np.ndarray) -> np.ndarray:
-  """Squared distances less each residual's own square: `[B, C]`."""
+  """Returns squared distances without the residuals' squares, which do not change the order: `[B, C]`."""
   return (book_CZ**2).sum(axis=1)[None, :] - 2 * (residual_BZ @ book_CZ.T)
 
 

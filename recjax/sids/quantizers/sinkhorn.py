@@ -1,4 +1,4 @@
-"""Collisions resolved without a level more: colliding items take other codes of the last level."""
+"""Resolves collisions without an additional level: colliding items take other codes of the last level."""
 
 from collections.abc import Iterator
 
@@ -6,34 +6,34 @@ import numpy as np
 
 from recjax.sids.quantizers.saved import Quantizer
 
-EPSILON = 0.003  # of the entropy, for distances that span 2 (LC-Rec)
+EPSILON = 0.003  # weight of the entropy, for distances with a range of 2 (LC-Rec)
 MAX_ROUNDS = 20  # LC-Rec
-_STEPS = 40  # from an epsilon of 1
-_ITERATIONS = 5  # a step
+_STEPS = 40  # from an epsilon of 1 to EPSILON
+_ITERATIONS = 5  # of each step
 _BLOCK_VALUES = 1 << 22  # distances of groups that are solved together
 
 
 def reassign(
   quantizer: Quantizer, vectors_ID: np.ndarray, codes_IL: np.ndarray
 ) -> tuple[np.ndarray, dict[str, int]]:
-  """Gives colliding items other codes of the last level, near and not yet taken.
+  """Gives colliding items near, free codes of the last level.
 
-  LC-Rec (Zheng et al., ICDE 2024, arXiv 2311.09049) re-assigns items with one SID by Sinkhorn-Knopp
-  over their distances to the codes of the last level, in at most 20 rounds. Here the colliding items
-  of one prefix (all codes but the last) are solved together, over the codes that no other item of
-  the prefix holds, and a code takes at most one item, where LC-Rec asks for an even use of all
-  codes: evenness of a few items on 256 codes does not say which of a hundred codes is near. An item
-  that is alone on its best code stays there; the others go into the next round. What still collides
-  after the rounds, such as items with equal vectors, takes in item order the nearest free code.
+  LC-Rec (Zheng et al., ICDE 2024, arXiv 2311.09049) re-assigns items with equal SIDs by Sinkhorn-Knopp over
+  their distances to the codes of the last level, in at most 20 rounds. Here a prefix is all codes but the
+  last. The colliding items of one prefix are solved together, over the codes that no other item of the prefix
+  has. A code takes at most one item. LC-Rec asks for an even use of all codes instead, which says little
+  about a few items and 256 codes. An item alone on its best code keeps it; the others enter the next round.
+  Items that still collide after the rounds, such as items with equal vectors, take the nearest free code, in
+  item order.
 
   Args:
-    quantizer: what gave the codes.
+    quantizer: the quantizer of the codes.
     vectors_ID: floats `[I, D]`.
-    codes_IL: int32 `[I, L]`, what it assigned.
+    codes_IL: int32 `[I, L]`, the assigned codes.
 
   Returns:
-    Codes int32 `[I, L]` with unique rows; and of how many items the last code changed
-    (`reassigned_items`), and how many were left to the nearest free code (`reassigned_greedily`).
+    Codes int32 `[I, L]` with unique rows, and two counts: `reassigned_items`, items whose last code changed,
+    and `reassigned_greedily`, items that took the nearest free code after the rounds.
 
   Raises:
     ValueError: more items share a prefix than the last level has codes.
@@ -50,7 +50,7 @@ def reassign(
   before_I = codes_IL[:, -1].copy()
   open_N = np.flatnonzero(_repeats(prefix_I, before_I, size))
   group_N = np.unique(prefix_I[open_N], return_inverse=True)[1]
-  # Of each prefix with collisions, the codes that no item holds.
+  # For each prefix with collisions, the codes without an item.
   free_GC = np.ones((int(group_N.max(initial=-1)) + 1, size), bool)
   group_of_prefix = np.full(int(prefix_I.max(initial=-1)) + 1, -1)
   group_of_prefix[prefix_I[open_N]] = group_N
@@ -81,14 +81,14 @@ def reassign(
 
 
 def _repeats(groups_N: np.ndarray, codes_N: np.ndarray, size: int) -> np.ndarray:
-  """Which entries have group and code in common with another."""
+  """Returns which entries share group and code with another entry."""
   keys_N = groups_N.astype(np.int64) * size + codes_N
   _, inverse_N, counts = np.unique(keys_N, return_inverse=True, return_counts=True)
   return counts[inverse_N.ravel()] > 1
 
 
 def _batches(groups_N: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Groups of equal size, so many at a time as fit a block: places `[G, n]` and their groups `[G]`."""
+  """Yields blocks of groups of equal size: places `[G, n]` and their groups `[G]`."""
   order = np.argsort(groups_N, kind='stable')
   groups, starts, counts = np.unique(groups_N[order], return_index=True, return_counts=True)
   for count in np.unique(counts):
@@ -100,14 +100,14 @@ def _batches(groups_N: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.n
 
 
 def _assign(cost_GNC: np.ndarray) -> np.ndarray:
-  """The code of the greatest entry of every row of the plan, int `[G, n]`.
+  """Returns the column of the greatest entry in every row of the transport plan, int `[G, n]`.
 
-  The plan minimises cost and negative entropy such that each row sums to one and no column to more
-  than one: Sinkhorn-Knopp scaling (Cuturi, NeurIPS 2013) in logarithms, in which a column that is not
-  full is left alone. Epsilon falls to its value in steps, as the scaling converges slowly there.
+  The plan minimises cost minus epsilon times entropy. Each row sums to one, each column to at most one. It is
+  found by Sinkhorn-Knopp scaling (Cuturi, NeurIPS 2013) in logarithms; columns below one are not scaled.
+  Epsilon falls in steps, since the scaling converges slowly at its final value.
 
   Args:
-    cost_GNC: `[G, n, C]`, infinite where a code is taken; each group has at least n finite columns.
+    cost_GNC: `[G, n, C]`, infinite for taken codes; each group has at least n finite columns.
   """
   is_free = np.isfinite(cost_GNC)
   low = cost_GNC.min(axis=(1, 2), keepdims=True)
@@ -123,6 +123,6 @@ def _assign(cost_GNC: np.ndarray) -> np.ndarray:
 
 
 def _log_sum_exp(values: np.ndarray, axis: int) -> np.ndarray:
-  """As scipy's, at a third of the time; a very low number instead of -inf."""
+  """Computes log-sum-exp in a third of scipy's time; -inf becomes a very low number."""
   top = np.maximum(values.max(axis=axis, keepdims=True), np.finfo(np.float64).min)
   return top + np.log(np.maximum(np.exp(values - top).sum(axis=axis, keepdims=True), 1e-300))

@@ -1,4 +1,4 @@
-"""Relations beside dictionaries, on random logs and on Beauty."""
+"""Relations compared with dictionaries, on random logs and on Beauty."""
 
 import collections
 import fractions
@@ -13,7 +13,7 @@ from data_prep.relations import neighbours
 from data_prep.relations import stage as relation_stage
 from data_prep.relations.semantic_neighbours import semantic
 from recjax.data import sequences
-from recjax.schema.data import Relations
+from recjax.schema.items import Relations
 from tests.data_prep import beauty
 from tests.shared_data import needs_shared
 

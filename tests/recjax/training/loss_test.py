@@ -9,7 +9,8 @@ import scipy.special
 
 from launch.compile import hlo
 from recjax.models.embedding import TokenTables
-from recjax.schema.run import Loss, Mesh
+from recjax.schema.optim import Loss
+from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import wide_softmax
@@ -87,6 +88,17 @@ def test_a_full_row_of_items_counts_every_one():
   sums = loss_sums(tables, jnp.asarray(x), batch, 'level', text_targets=False)
   np.testing.assert_allclose(sums['loss'], naive(tables, x, targets, weights, 'level'), rtol=1e-5)
   assert [float(sums[f'weight_level_{level}']) for level in (1, 2, 3)] == [12, 12, 12]
+
+
+def test_a_row_with_more_targets_of_a_level_than_packing_allows_gives_nan():
+  tables, x, _, _ = example()
+  weights = np.ones((3, 12), np.float32)
+  for count in (SPACE.row_capacity(12), SPACE.row_capacity(12) + 1):
+    targets = np.zeros((3, 12), np.int32)
+    targets[1, :count] = SPACE.sid_start
+    batch = {'targets': jnp.asarray(targets), 'weights': jnp.asarray(weights)}
+    sums = loss_sums(tables, jnp.asarray(x), batch, 'level', text_targets=True)
+    assert np.isfinite(sums['loss']) == (count == 4)
 
 
 def test_padding_rows_get_no_gradient_and_text_rows_none_from_sids():

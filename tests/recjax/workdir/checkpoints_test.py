@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, and every damage is noticed."""
+"""Checkpoints: retention, and the detection of damage."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from recjax.workdir import checkpoint_folder
-from recjax.workdir.checkpoints import METRIC, Checkpoints, Meta, read_run
+from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta, read_run
 from tests.folders import ROOT
 
 META = Meta(10, {'part': 'x'}, 'c', [], {})
@@ -30,7 +30,7 @@ def save(workdir, scores, max_to_keep=2):
   """Saves steps 1, 2, … with these scores."""
   with Checkpoints(workdir, max_to_keep) as checkpoints:
     for step, score in enumerate(scores, start=1):
-      metrics = None if score is None else {METRIC: score}
+      metrics = None if score is None else {SELECTION_METRIC: score}
       checkpoints.save(
         step, state(step), dataclasses.replace(META, examples_seen=10 * step), metrics
       )
@@ -51,7 +51,7 @@ def files_of(folder):
 
 
 def damage(path, generator):
-  """Flips one bit, cuts, or deletes a file at random."""
+  """Flips one bit of a file, truncates or deletes it, at random."""
   content = bytearray(path.read_bytes())
   kind = generator.choice(('flip', 'truncate', 'delete'))
   if kind == 'flip' and content:
@@ -72,7 +72,7 @@ def saved(tmp_path_factory):
   return workdir
 
 
-def test_what_was_saved_comes_back(saved):
+def test_a_saved_state_is_restored(saved):
   with Checkpoints(saved, read_only=True) as checkpoints:
     assert checkpoints.meta(4) == dataclasses.replace(META, examples_seen=40)
     target = jax.eval_shape(lambda: state(0))
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_not_restored_and_the_next_best_is_used(saved, t
     assert checkpoints.latest_step() == 4
 
 
-def test_a_checkpoint_that_was_whole_is_looked_at_again(saved, tmp_path):
+def test_a_checkpoint_is_checked_again_on_each_question(saved, tmp_path):
   shutil.copytree(saved, tmp_path / 'w')
   with Checkpoints(tmp_path / 'w', read_only=True) as checkpoints:
     assert (checkpoints.latest_step(), checkpoints.best_step()) == (4, 2)
@@ -154,20 +154,22 @@ def test_a_checkpoint_that_was_whole_is_looked_at_again(saved, tmp_path):
     assert (checkpoints.latest_step(), checkpoints.best_step()) == (3, 3)
 
 
-def test_without_a_whole_checkpoint_nothing_starts_from_scratch(saved, tmp_path):
+def test_only_damaged_checkpoints_stop_a_run(saved, tmp_path):
   for path in ('checksums.json', 'params/_METADATA'):
     workdir = tmp_path / pathlib.Path(path).name
     shutil.copytree(saved, workdir)
     for step in (2, 3, 4):
       (workdir / 'checkpoints' / str(step) / path).unlink()
     with Checkpoints(workdir) as checkpoints:
-      message = rf'must hold a whole checkpoint.*2: {path} is missing.*4: .*give a new --workdir'
+      message = (
+        rf'must hold an undamaged checkpoint.*2: {path} is missing.*4: .*give a new --workdir'
+      )
       with pytest.raises(ValueError, match=message):
         checkpoints.latest_step()
-    assert steps_on_disk(workdir) == [2, 3, 4]  # what is left may still be of use to someone
+    assert steps_on_disk(workdir) == [2, 3, 4]  # the user may repair them
 
 
-def test_a_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, caplog):
+def test_an_interrupted_save_is_no_checkpoint(saved, tmp_path, caplog):
   workdir = tmp_path / 'w'
   shutil.copytree(saved, workdir)
   folder = workdir / 'checkpoints'
@@ -175,12 +177,12 @@ def test_a_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, caplog):
   (folder / '5/checksums.json').unlink()
   (folder / '6.orbax-checkpoint-tmp/params').mkdir(parents=True)  # one before Orbax was done
   assert latest(workdir) == 4
-  assert not caplog.text  # to a reader it may be under way
+  assert not caplog.text  # for a reader, the save may be running
   assert (folder / '6.orbax-checkpoint-tmp').exists()  # reading changes nothing
   with Checkpoints(workdir, 2) as checkpoints:
     assert checkpoints.latest_step() == 4
     assert 'checkpoint 5 in' in caplog.text
-    assert 'its save was cut off' in caplog.text
+    assert 'its save was interrupted' in caplog.text
     assert not (folder / '6.orbax-checkpoint-tmp').exists()
     checkpoints.save(5, state(5), META, None)
   assert latest(workdir) == 5
@@ -192,22 +194,22 @@ def test_a_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, caplog):
   assert latest(tmp_path / 'first') is None
 
 
-def test_readers_follow_a_run_that_trains_on(tmp_path):
-  """What they chose is removed while they choose, and again while they read."""
+def test_readers_follow_a_run_that_is_training(tmp_path):
+  """The run removes a checkpoint before it is read, and another one during the read."""
   save(tmp_path, [0.1], max_to_keep=1)
   read = []
 
   def choose(checkpoints):
     if not read:
       with Checkpoints(tmp_path, 1) as run:
-        run.save(2, state(2), META, {METRIC: 0.2})  # 1 goes
+        run.save(2, state(2), META, {SELECTION_METRIC: 0.2})  # 1 goes
     return checkpoints.best_step()
 
   def restore(checkpoints, step):
     read.append(step)
     if len(read) == 1:
       with Checkpoints(tmp_path, 1) as run:
-        run.save(3, state(3), META, {METRIC: 0.3})  # 2 goes
+        run.save(3, state(3), META, {SELECTION_METRIC: 0.3})  # 2 goes
     return checkpoints.restore_params(step, jax.eval_shape(lambda: state(0)['params']))
 
   params = read_run(tmp_path, choose, restore)
@@ -215,7 +217,7 @@ def test_readers_follow_a_run_that_trains_on(tmp_path):
   assert float(params['a'][0]) == 3.0
 
 
-def test_damage_is_no_progress(tmp_path):
+def test_a_reader_does_not_take_damage_for_removal(tmp_path):
   save(tmp_path, [0.1, 0.2])
   shutil.rmtree(tmp_path / 'checkpoints/2')
   assert read_run(tmp_path, Checkpoints.latest_step, lambda _, step: step) == 1
@@ -228,7 +230,7 @@ def test_a_score_may_come_later(tmp_path):
   save(tmp_path, [0.3, None])
   with Checkpoints(tmp_path, 2) as checkpoints:
     assert checkpoints.best_step() == 1
-    checkpoints.score(2, {METRIC: 0.4})
+    checkpoints.score(2, {SELECTION_METRIC: 0.4})
   for file in ('index.json', None):  # also where the index is lost
     with Checkpoints(tmp_path, 2) as checkpoints:
       assert checkpoints.best_step() == 2
@@ -241,7 +243,7 @@ def test_a_kill_between_the_checksums_and_the_index_loses_nothing(tmp_path, capl
   index = tmp_path / 'checkpoints' / checkpoint_folder.INDEX
   before = index.read_bytes()
   with Checkpoints(tmp_path, 2) as checkpoints:
-    checkpoints.save(3, state(3), META, {METRIC: 0.7})
+    checkpoints.save(3, state(3), META, {SELECTION_METRIC: 0.7})
   for content in (before, b'[[1, 0.5]]', None):
     index.unlink()
     if content is not None:
@@ -266,12 +268,12 @@ def test_a_damaged_checkpoint_is_replaced_and_the_number_stays_bounded(saved, tm
     (workdir / 'checkpoints/4/params/_METADATA').unlink()
   with Checkpoints(workdir, 2) as checkpoints:
     assert checkpoints.latest_step() == 3
-    checkpoints.save(5, state(5), META, {METRIC: 0.1})
+    checkpoints.save(5, state(5), META, {SELECTION_METRIC: 0.1})
   assert steps_on_disk(workdir) == [2, 3, 5]
 
 
 def _tmpfs(folder, megabytes):
-  """The start of a command that sees a small disk of its own there, or None where that is not possible."""
+  """Returns a command prefix that mounts a small disk at a folder, or None without the permission to."""
   if shutil.which('unshare') is None:
     return None
   mount = f'mount -t tmpfs -o size={megabytes}m none "$0" && exec "$@"'
@@ -279,7 +281,7 @@ def _tmpfs(folder, megabytes):
   return start if subprocess.run([*start, 'true'], check=False).returncode == 0 else None
 
 
-def test_a_full_disk_stops_with_a_message_and_leaves_what_was_whole(tmp_path):
+def test_a_full_disk_ends_with_a_message_and_leaves_earlier_checkpoints(tmp_path):
   start, limit, reason = _tmpfs(tmp_path, megabytes=8), 0, 'No space left on device'
   if start is None:
     start, limit, reason = [], 8 << 20, 'File too large'  # as much as a file may hold, then

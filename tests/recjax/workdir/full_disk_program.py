@@ -1,4 +1,4 @@
-"""Saves a small checkpoint and one that does not fit, then looks at what is left; run by checkpoint_test.py."""
+"""Saves a small checkpoint and one that does not fit, and checks the rest; run by checkpoints_test.py."""
 
 import resource
 import sys
@@ -6,17 +6,19 @@ import sys
 import jax
 import numpy as np
 
-from recjax.main import set_up_logging
+from recjax.runtime import logs
 from recjax.workdir.checkpoints import Checkpoints
 from tests.recjax.workdir.checkpoints_test import META, state
 
-set_up_logging()
+logs.set_up()
 workdir, limit = sys.argv[1], int(sys.argv[2])
 if limit:
   resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 checkpoints = Checkpoints(workdir, max_to_keep=2)
 checkpoints.save(1, state(1), META, None)
-noise = jax.random.normal(jax.random.key(0), (4_000_000,))  # 16 MB that no compression makes small
+noise = jax.random.normal(
+  jax.random.key(0), (4_000_000,)
+)  # 16 MB of noise, which does not compress
 checkpoints.save(2, state(2) | {'params': {'noise': noise}}, META, None)
 try:
   checkpoints.wait()

@@ -5,7 +5,7 @@ import optax
 import pytest
 import scipy.special
 
-from recjax.schema.data import Rqvae
+from recjax.schema.sids import Rqvae
 from recjax.sids.quantizers import rqvae
 
 SMALL = {'hidden': (16,), 'latent': 4, 'batch_size': 32, 'autoencoder_epochs': 15, 'epochs': 60}

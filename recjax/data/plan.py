@@ -1,0 +1,142 @@
+"""The plan of a stream: how many examples become a packing group."""
+
+import dataclasses
+
+import numpy as np
+
+from recjax.data.mixture import Mixture
+from recjax.data.packing import Plan, first_fit_decreasing
+from recjax.data.tasks.base import Example
+from recjax.schema.checks import check
+from recjax.schema.stream import Packing
+from recjax.sids.token_space import TokenSpace
+
+SAMPLE_GROUPS = 64  # sampled groups that decide W
+OVERFLOW_SHARE = 0.05  # W is the largest that overflows in at most this share of the sampled groups
+
+
+def make_plan(
+  mixture: Mixture,
+  packing: Packing,
+  is_encoder_decoder: bool = False,
+  start_id: int = 0,
+  space: TokenSpace | None = None,
+) -> Plan:
+  """Fixes W: the configured number, or the largest that fits every interval of the stream.
+
+  Raises:
+    ValueError: a row is too short for one example, or a group for W of them.
+  """
+  decoder_row_length = packing.decoder_row_length if is_encoder_decoder else 0
+  plan = Plan(
+    *(packing.examples or 1, packing.rows, packing.row_length, decoder_row_length, start_id, space)
+  )
+  samples = [_Sizes.of([example for _, example in sample], plan) for sample in mixture.survey]
+  _check_longest(samples, plan)
+  if packing.examples is not None:
+    check(
+      all(_targets_fit(sample, plan.examples, plan) for sample in samples),
+      f'packing.examples must fit in {plan.rows} rows of {plan.sides} tokens without histories and texts',
+      packing.examples,
+      'packing.examples',
+    )
+    return plan
+  W = min(_largest_that_fits(sample, plan) for sample in samples)
+  return dataclasses.replace(plan, examples=W)
+
+
+def _check_longest(samples: list['_Sizes'], plan: Plan) -> None:
+  """Raises a ValueError if an example does not fit in a row, even without its history and text."""
+  fields, sides = ['row_length', 'decoder_row_length'], len(plan.sides)
+  longest = np.max([sample.least[:, :sides].max(axis=0) for sample in samples], axis=0)
+  for needed, size, field in zip(longest, plan.sides, fields, strict=False):
+    if needed > size:
+      raise ValueError(
+        f'a row must hold every example without its history and its text, up to {needed} tokens; got '
+        f'packing.{field}={size}. Set --config.packing.{field}, or shorter items in the mixture'
+      )
+  most = max(int(sample.least[:, sides:].max(initial=0)) for sample in samples)
+  if most > plan.level_capacity:
+    field, L = fields[sides - 1], plan.space.num_levels
+    raise ValueError(
+      f'a row must hold the SID tokens of every example, up to {most} of one level; got '
+      f'packing.{field}={plan.sides[-1]}, which has room for {plan.level_capacity} of each of {L} '
+      f'levels. Set --config.packing.{field}={most * L}'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+  """The sizes of a sample of examples from one interval of the stream.
+
+  A size has one column a side, in positions. It has one more column a level if some examples hold more SID
+  tokens of one level than whole semantic IDs would.
+
+  Attributes:
+    whole: int `[n, sizes]`, of the examples as they are.
+    least: the same without histories and texts.
+    capacity: int `[sizes]`, of a row.
+  """
+
+  whole: np.ndarray
+  least: np.ndarray
+  capacity: np.ndarray
+
+  @classmethod
+  def of(cls, examples: list[Example], plan: Plan) -> '_Sizes':
+    """Measures the examples; a history longer than a row counts as a full row."""
+    lengths = np.array([plan.lengths(example) for example in examples])
+    least = lengths.copy()
+    least[:, 0] -= [sum(example.spare) for example in examples]
+    whole = np.minimum(lengths, np.maximum(least, plan.sides))
+    capacity = np.array(plan.sides)
+    counts = plan.level_counts(examples)
+    if (counts.max(axis=1, initial=0) * counts.shape[1] > lengths[:, -1]).any():
+      least_counts = plan.level_counts([example.without_spare() for example in examples])
+      counts = np.minimum(counts, np.maximum(least_counts, plan.level_capacity))
+      whole, least = np.hstack([whole, counts]), np.hstack([least, least_counts])
+      capacity = np.append(capacity, [plan.level_capacity] * counts.shape[1])
+    return cls(whole, least, capacity)
+
+
+def _groups(sizes: np.ndarray, W: int, count: int) -> list[np.ndarray]:
+  """Returns `count` groups of W consecutive examples, spread over the sample, which is a circle."""
+  starts = np.arange(count) * len(sizes) // count
+  return [sizes[(start + np.arange(W)) % len(sizes)] for start in starts]
+
+
+def _largest_that_fits(sample: _Sizes, plan: Plan) -> int:
+  guess = _guess(sample, plan)
+  for W in range(guess, 0, -max(guess // 200, 1)):
+    groups = _groups(sample.whole, W, SAMPLE_GROUPS)
+    overflows = sum(first_fit_decreasing(g, plan.rows, sample.capacity) is None for g in groups)
+    if overflows <= OVERFLOW_SHARE * SAMPLE_GROUPS and _targets_fit(sample, W, plan):
+      return W
+  raise ValueError(
+    f'a group of {plan.rows} rows of {plan.sides} tokens must hold at least one example; got '
+    f'lengths up to {sample.whole.max(axis=0).tolist()}. Set --config.packing.row_length'
+  )
+
+
+def _targets_fit(sample: _Sizes, W: int, plan: Plan) -> bool:
+  """Whether W examples without histories and texts fit in every group of the stream.
+
+  They always fit if every row holds its share of the longest examples. Otherwise six standard deviations of
+  a group's tokens must stay free: that is tried by packing correspondingly more examples, and half of the
+  tries must fit.
+  """
+  least = np.maximum(sample.least, 1)
+  if plan.rows * int(np.min(sample.capacity // least.max(axis=0))) >= W:
+    return True
+  spread = np.max(sample.least.std(axis=0) / least.mean(axis=0))
+  size = W + int(np.ceil(6 * np.sqrt(W) * spread))
+  starts = range(0, len(sample.least), size)
+  groups = [sample.least[(start + np.arange(size)) % len(sample.least)] for start in starts]
+  fits = [first_fit_decreasing(g, plan.rows, sample.capacity) is not None for g in groups]
+  return np.mean(fits) >= 0.5
+
+
+def _guess(sample: _Sizes, plan: Plan) -> int:
+  """The number of examples of mean size that fill the rows, by the size that is full first."""
+  means = np.maximum(sample.whole.mean(axis=0), 1e-9)
+  return max(int(plan.rows * np.min(sample.capacity / means)), 1)

@@ -1,0 +1,133 @@
+"""Nested dicts become checked sections; an error names the field by its path in the config."""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from typing import Any
+
+from recjax.schema.checks import check
+
+# (section type, its values, its path) -> the type to make, which may be a subclass, and its values.
+Choose = Callable[[type, Mapping[str, Any], str], tuple[type, Mapping[str, Any]]]
+
+
+def itself(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
+  """The default `Choose`: a section type stands for itself."""
+  del path
+  return kind, values
+
+
+def hints(kind: type) -> dict[str, Any]:
+  """Returns the type of every field of a section, by name."""
+  known = typing.get_type_hints(kind)
+  return {field.name: known[field.name] for field in dataclasses.fields(kind)}
+
+
+def item_type(hint: Any) -> type | None:
+  """Returns the section type of `dict[str, Section]`; None for any other type."""
+  return typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
+
+
+def convert(kind: type, values: Mapping[str, Any], choose: Choose = itself) -> Any:
+  """Makes a section of nested dicts, as `dataclasses.asdict` gives them, also after JSON.
+
+  Integers become floats and lists become tuples where the field says so. A leading ~ of a path is expanded.
+
+  Args:
+    kind: the section.
+    values: its fields.
+    choose: picks the type of a section by its values.
+
+  Raises:
+    ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
+  """
+  known = list(known_paths(kind, values, choose))
+  return _section(kind, values, '', choose, known)
+
+
+def known_paths(
+  kind: type, values: Mapping[str, Any], choose: Choose = itself, prefix: str = ''
+) -> Iterator[str]:
+  """Yields the paths of all sections and fields that the config has, for the names in `values`."""
+  for name, hint in hints(kind).items():
+    path, value = prefix + name, values.get(name, {})
+    parts = {path: (hint, value)}
+    yield path
+    if (item := item_type(hint)) is not None:
+      parts = {f'{path}.{key}': (item, part) for key, part in _dict(value).items()}
+      yield from parts
+    for place, (section, part) in parts.items():
+      if dataclasses.is_dataclass(section):
+        try:
+          section, part = choose(section, _dict(part), place)
+        except ValueError:  # reported by the conversion, with the path
+          continue
+        yield from known_paths(section, part, choose, f'{place}.')
+
+
+def unknown_field(path: str, known: list[str]) -> str:
+  """Returns the error message for an unknown field, with the nearest known paths."""
+
+  def likeness(other: str) -> float:
+    last = path.rpartition('.')[2], other.rpartition('.')[2]
+    of_paths, of_names = (
+      difflib.SequenceMatcher(None, *pair).ratio() for pair in ((path, other), last)
+    )
+    return max(of_paths, 0.7 * of_names + 0.3 * of_paths)
+
+  near = sorted(known, key=likeness, reverse=True)[:3]
+  near = [other for other in near if likeness(other) > max(0.6, likeness(near[0]) - 0.1)]
+  question = f'did you mean {" or ".join(near)}? ' if near else ''
+  return f'unknown config field {path}; {question}--mode=config prints all fields'
+
+
+def _dict(value: Any) -> Mapping[str, Any]:
+  return value if isinstance(value, Mapping) else {}
+
+
+def _section(
+  kind: type, values: Mapping[str, Any], prefix: str, choose: Choose, known: list[str]
+) -> Any:
+  types_of = hints(kind)
+  for name in values:
+    if name not in types_of:
+      raise ValueError(unknown_field(prefix + name, known))
+  for field in dataclasses.fields(kind):
+    required = field.default is field.default_factory is dataclasses.MISSING
+    if required and field.name not in values:
+      raise ValueError(f'the config must set {prefix}{field.name}; it is missing')
+  made = {}
+  for field in dataclasses.fields(kind):
+    if field.name in values:
+      value = _value(types_of[field.name], values[field.name], prefix + field.name, choose, known)
+      rules = field.metadata.get('rules')
+      if rules is not None and rules.path and value is not None:
+        value = os.path.expanduser(value)
+      made[field.name] = value
+  return kind(**made)
+
+
+def _value(hint: Any, value: Any, path: str, choose: Choose, known: list[str]) -> Any:
+  if dataclasses.is_dataclass(hint):
+    check(isinstance(value, Mapping), f'{path} must be a section of fields', value, path)
+    kind, value = choose(hint, value, path)
+    with kind.called(path):
+      return _section(kind, value, f'{path}.', choose, known)
+  if (item := item_type(hint)) is not None:
+    check(isinstance(value, Mapping), f'{path} must be a section of named fields', value, path)
+    return {
+      name: _value(item, part, f'{path}.{name}', choose, known) for name, part in value.items()
+    }
+  if typing.get_origin(hint) is tuple:
+    check(isinstance(value, tuple | list), f'{path} must be a tuple', value, path)
+    of_items = typing.get_args(hint)[0]
+    return tuple(_value(of_items, part, path, choose, known) for part in value)
+  kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+  if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+    value = float(value)
+  fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+  check(fits, f'{path} must be of type {" or ".join(k.__name__ for k in kinds)}', value, path)
+  return value

@@ -1,0 +1,86 @@
+"""A table of every field of a config: its value, what it may be, and its meaning (`--mode=config`)."""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import inspect
+import types
+import typing
+from typing import Any
+
+from recjax.schema.checks import Rules
+from recjax.schema.conversion import hints, item_type
+
+_WIDEST_VALUE = 28  # a longer value is printed whole, but not aligned
+
+Choices = Mapping[str, tuple[str, ...]]
+
+
+def describe(config: Any, choices: Choices | None = None) -> str:
+  """Returns the table, grouped by section.
+
+  Args:
+    config: the config, a section.
+    choices: path → allowed values, for fields whose allowed values no section knows.
+  """
+  return '\n\n'.join(
+    '\n'.join([title, *_aligned(rows)]) for title, rows in _sections(config, '', choices or {})
+  )
+
+
+def _sections(section: Any, path: str, choices: Choices) -> Iterator[tuple[str, list]]:
+  """Yields a title and the rows of a section's own fields, then those of the sections inside.
+
+  Args:
+    section: a section, or a section type, whose fields then have no values.
+    path: its place in the config.
+    choices: see `describe`.
+  """
+  kind = section if isinstance(section, type) else type(section)
+  rows, inside = [], []
+  for field in dataclasses.fields(kind):
+    hint, name = hints(kind)[field.name], f'{path}.{field.name}'.removeprefix('.')
+    value = getattr(section, field.name, None)
+    if (item := item_type(hint)) is not None:
+      named = value if isinstance(value, dict) else {}
+      inside += [(f'{name}.{key}', part) for key, part in named.items()]
+      if not named:
+        inside.append((f'{name}.<name>', item))
+    elif dataclasses.is_dataclass(hint):
+      inside.append((name, hint if isinstance(section, type) else value))
+    else:
+      shown = '' if isinstance(section, type) else repr(value)
+      allowed = _allowed(hint, field, choices.get(name, ()))
+      rows.append((name, shown, allowed, _sentence(field.metadata.get('meaning', ''))))
+  summary = inspect.cleandoc(kind.__doc__ or '').split('\n\n')[0].replace('\n', ' ')
+  none = ' (none is set)' if isinstance(section, type) and path.endswith('.<name>') else ''
+  yield f'{path or "the run"}{none}: {summary}', rows
+  for name, part in inside:
+    yield from _sections(part, name, choices)
+
+
+def _allowed(hint: Any, field: dataclasses.Field, choices: tuple[str, ...]) -> str:
+  """Returns what a field may be: its choices, or its type and range."""
+  rules = field.metadata.get('rules', Rules())
+  kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+  optional = ' | None' if type(None) in kinds else ''
+  if rules.one_of or choices:
+    return ' | '.join(rules.one_of or choices) + optional
+  kind, many = kinds[0], ''
+  while typing.get_origin(kind) is tuple:
+    kind, many = typing.get_args(kind)[0], f'tuple of {many}'
+  if kind is bool:
+    return 'True | False' + optional
+  special = 'path' if rules.path else 'regular expression' if rules.pattern else ''
+  limit = rules.range.replace('be ', '')
+  return f'{many}{special or kind.__name__}{f", {limit}" if limit else ""}{optional}'
+
+
+def _sentence(text: str) -> str:
+  return text and text[0].upper() + text[1:].removesuffix('.') + '.'
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+  """Returns lines whose columns begin at the same place."""
+  widths = [max((len(row[n]) for row in rows), default=0) for n in range(3)]
+  widths[1] = max((len(v) for _, v, *_ in rows if len(v) <= _WIDEST_VALUE), default=0)
+  return ['  ' + '  '.join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]

@@ -1,0 +1,129 @@
+"""The flag --config: loads an experiment's file and applies overrides; an error is one line."""
+
+from collections.abc import Iterator
+import importlib.util
+import os
+import re
+import sys
+import sysconfig
+import traceback
+import types
+from typing import Any
+
+from absl import app, flags
+import ml_collections
+from ml_collections import config_flags
+
+from recjax.schema.conversion import unknown_field
+
+_HELP = (
+  'The experiment: FILE.py or FILE.py:VARIANT. --config.FIELD=VALUE changes one field; --mode=config '
+  'prints all fields.'
+)
+_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ('stdlib', 'platlib', 'purelib'))
+
+
+class ConfigFileError(Exception):
+  """The experiment's file cannot be loaded; the message names the file and the line."""
+
+
+def define() -> flags.FlagHolder:
+  """Defines --config. Programs with this flag parse their arguments with `parse_flags`."""
+  holder = config_flags.DEFINE_config_file('config', None, _HELP, lock_config=True)
+  flags.FLAGS['config'].parser = _FileParser()
+  return holder
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags as absl does, for `app.run(flags_parser=…)`; ends with one line on a bad config file or field."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except ConfigFileError as error:
+    sys.exit(str(error))
+  except (KeyError, AttributeError) as error:
+    known = list(_paths(flags.FLAGS['config'].parser.config))
+    for path in _overrides(argv):
+      if path not in known:
+        raise SystemExit(unknown_field(path, known)) from error
+    raise
+
+
+class _FileParser(flags.ArgumentParser):
+  """Calls `get_config` of the experiment's file."""
+
+  config: ml_collections.ConfigDict | None = None  # before the overrides
+
+  def flag_type(self) -> str:
+    return 'config file'
+
+  def parse(self, path: str) -> ml_collections.ConfigDict:
+    """Returns the locked ConfigDict of FILE.py or FILE.py:VARIANT.
+
+    Raises:
+      ConfigFileError: the file does not exist or fails.
+    """
+    file, *variant = os.path.expanduser(path).split(':', 1)
+    if not os.path.isfile(file):
+      raise ConfigFileError(f'--config must name a file; got {file!r}, which does not exist')
+    try:
+      module = _load(file)
+      if not hasattr(module, 'get_config'):
+        raise ValueError('the file must define get_config(); it does not')
+      config = module.get_config(*variant)
+      if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(
+          f'get_config must return a ConfigDict; it returned {type(config).__name__}'
+        )
+    except Exception as error:
+      raise ConfigFileError(_message(error, file)) from error
+    self.config = config.lock()
+    return config
+
+
+def _load(file: str) -> types.ModuleType:
+  spec = importlib.util.spec_from_file_location('config_config', file)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # dataclasses in the file look their module up
+  spec.loader.exec_module(module)
+  return module
+
+
+def _message(error: Exception, file: str) -> str:
+  """Returns one line: the user's places in the traceback, then the error.
+
+  A ValueError is a message to the user, so its place in the experiment's file is enough.
+  """
+  if isinstance(error, SyntaxError):
+    return f'{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}'
+  frames = traceback.extract_tb(error.__traceback__)
+  own = [f for f in frames if os.path.realpath(f.filename) == os.path.realpath(file)]
+  if isinstance(error, ValueError):
+    return f'{file}{f":{own[-1].lineno}" if own else ""}: {error}'
+  if own:
+    frames = frames[frames.index(own[0]) :]
+    frames = [f for f in frames if not f.filename.startswith(_LIBRARIES)]
+  places = [f'{_short(f.filename)}:{f.lineno}' for f in frames] if own else [file]
+  line = f' ({frames[-1].line})' if own and frames[-1].line else ''
+  cause = error.args[0] if error.args and isinstance(error.args[0], KeyError) else error
+  is_sentence = bool(cause.args) and '\n' in str(cause.args[0])  # a ConfigDict's own error
+  text = cause.args[0] if is_sentence else str(error)
+  return f'{" -> ".join(places)}: {type(error).__name__}: {" ".join(text.split())}{line}'
+
+
+def _short(file: str) -> str:
+  """Returns the path from the current folder if the file is inside it."""
+  short = os.path.relpath(file)
+  return file if short.startswith('..') else short
+
+
+def _overrides(argv: list[str]) -> Iterator[str]:
+  for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
+    if match := re.match(r'--?(?:no)?config\.([^=]+)', argument):
+      yield match[1]
+
+
+def _paths(config: Any, prefix: str = '') -> Iterator[str]:
+  if isinstance(config, ml_collections.ConfigDict):
+    for name in config:
+      yield prefix + name
+      yield from _paths(config.get_ref(name).get(), f'{prefix}{name}.')

@@ -1,0 +1,149 @@
+"""Tables, delimited and Parquet, in one file and in parts: every broken row by its line."""
+
+import gzip
+import re
+
+from etils import epath
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from data_prep.sources import columns, delimited, tables
+
+REQUIRED = {'user': 'data.user_column'}
+
+
+def csv(folder, content, name='t.csv'):
+  path = epath.Path(folder) / name
+  content = content.encode() if isinstance(content, str) else content
+  path.write_bytes(gzip.compress(content) if name.endswith('.gz') else content)
+  return path
+
+
+def parquet(folder, **values):
+  path = epath.Path(folder) / 't.parquet'
+  pyarrow.parquet.write_table(pa.table(values), path)
+  return path
+
+
+def read(path, wanted, required):
+  return tables.read([path], wanted, required)
+
+
+@pytest.mark.parametrize('name', ['t.csv', 't.csv.gz'])
+def test_csv_cells_with_quotes_commas_line_ends_and_bom(tmp_path, name):
+  text = '\ufeffuser,item,extra\r\n"a, b",é,1\r\n\r\n"say ""hi""\nto me",x,2\r\n,y,3'
+  rows = read(csv(tmp_path, text, name), ('user', 'item'), REQUIRED)
+  assert {name: values.to_pylist() for name, values in rows.columns.items()} == {
+    'user': ['a, b', 'say "hi"\nto me', ''],
+    'item': ['é', 'x', 'y'],
+  }
+  assert [rows.place(row).rpartition(':')[2] for row in range(3)] == ['2', '4', '6']
+
+
+def test_tabs_without_quotes(tmp_path):
+  path = csv(tmp_path, 'user\titem\n"a\tb, c"\n')
+  rows = delimited.read(path, ('user', 'item'), '\t', quoted=False)
+  assert rows.columns['user'].to_pylist() == ['"a']
+  assert rows.columns['item'].to_pylist() == ['b, c"']
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    ('', ':1: the first line must name the columns'),
+    ('\n\n', ':1: the first line must name the columns'),
+    ('user,user\na,b\n', ':1: the first line must name the columns, each once'),
+    (
+      'item,time\na,b\n',
+      r":1: must have a column 'user'; it has 'item', 'time'.*data\.user_column",
+    ),
+    ('user,item\na,b\nc\n', r":3: must have 2 columns, as the first line; got 1: 'c'"),
+    ('user,item\na,b\n\nc,d,e\n', ':4: must have 2 columns, as the first line; got 3'),
+    ('user,item\n"a\nb",c\nd\n', ':4: must have 2 columns'),
+    (b'user,item\na,b\n\xe9,c\n', ':3: must be text in UTF-8'),
+    (
+      'user,item\na,b\n'.encode('utf-16'),
+      ':1: must have a column|:1: the first line|:1: must be text',
+    ),
+    ('user,item\n"a,b\n', ':2: must have 2 columns'),
+    ('user,item\na,b\rc\n', ':[23]: must '),
+  ],
+)
+def test_a_broken_csv_is_named_by_its_line(tmp_path, content, message):
+  path = csv(tmp_path, content)
+  with pytest.raises(ValueError, match=f'{re.escape(str(path))}{message}') as error:
+    read(path, ('user', 'item'), REQUIRED)
+  assert len(str(error.value)) < 500
+
+
+def test_a_broken_parquet_is_named(tmp_path):
+  path = parquet(tmp_path, user=['a'] * 1000)
+  whole = path.read_bytes()
+  for broken in (whole[:-10], whole[: len(whole) // 2], b'', b'user,item\na,b\n'):
+    path.write_bytes(broken)
+    with pytest.raises(ValueError, match=r't\.parquet: must be a whole Parquet file'):
+      read(path, ('user',), REQUIRED)
+  with pytest.raises(ValueError, match=r"t\.parquet: must have a column 'user'; it has 'item'"):
+    read(parquet(tmp_path, item=['a']), ('user',), REQUIRED)
+  doubled = pa.Table.from_arrays([pa.array(['a'])] * 2, ['user', 'user'])
+  pyarrow.parquet.write_table(doubled, path)
+  with pytest.raises(ValueError, match=r't\.parquet: must name each column once'):
+    read(path, ('user',), REQUIRED)
+
+
+def test_parts_are_one_table_in_order(tmp_path):
+  for name, rows in (
+    ('a', 'item,user\n1,x\n'),
+    ('b', 'user;item\n'),
+    ('c', 'user\titem\ny\t2\n\nz\t\n'),
+  ):
+    csv(tmp_path, rows, f'{name}.csv')
+  paths = [epath.Path(tmp_path) / f'{name}.csv' for name in 'abc']
+  rows = tables.read(paths, ('user', 'item'), REQUIRED)
+  assert rows.columns['user'].to_pylist() == ['x', 'y', 'z']
+  assert [rows.place(row) for row in range(3)] == [
+    f'{paths[0]}:2',
+    f'{paths[2]}:2',
+    f'{paths[2]}:4',
+  ]
+  with pytest.raises(
+    ValueError, match=r"c\.csv:4: item must be a string that is not empty; got ''"
+  ):
+    columns.ids(rows, 'item')
+
+
+@pytest.mark.parametrize(
+  ('kinds', 'expected'),
+  [
+    ((pa.int32(), pa.int64()), ['1', '2']),
+    ((pa.string(), pa.large_string()), ['1', '2']),
+    ((pa.string(), pa.string_view()), ['1', '2']),
+    ((pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int32(), pa.string())), ['1', '2']),
+  ],
+)
+def test_parts_of_related_types(tmp_path, kinds, expected):
+  paths = []
+  for n, kind in enumerate(kinds, 1):
+    value = n if pa.types.is_integer(kind) else str(n)
+    pyarrow.parquet.write_table(
+      pa.table({'user': pa.array([value], kind)}), tmp_path / f'{n}.parquet'
+    )
+    paths.append(epath.Path(tmp_path) / f'{n}.parquet')
+  rows = tables.read(paths, ('user',), REQUIRED)
+  assert columns.ids(rows, 'user').strings().tolist() == expected
+
+
+def test_parts_that_do_not_go_together_are_refused(tmp_path):
+  paths = [epath.Path(tmp_path) / f'{n}.parquet' for n in range(2)]
+  for path, values in zip(paths, ({'user': [1]}, {'user': ['x']}), strict=True):
+    pyarrow.parquet.write_table(pa.table(values), path)
+  with pytest.raises(
+    ValueError, match=r'1\.parquet: column user must be of the same type in all parts; it is string'
+  ):
+    tables.read(paths, ('user',), REQUIRED)
+  pyarrow.parquet.write_table(pa.table({'user': [2], 'rating': [1]}), paths[1])
+  with pytest.raises(
+    ValueError, match=r"1\.parquet: must have the columns of 0\.parquet, which are 'user'; it has"
+  ):
+    tables.read(paths, ('user', 'rating'), REQUIRED)
