@@ -1,5 +1,6 @@
 """The command line: `python -m recjax.main --config=configs/sports.py [--mode=…] [--workdir=…]`."""
 
+import contextlib
 import logging
 import sys
 import traceback
@@ -32,7 +33,7 @@ from recjax.sharding import mesh as mesh_lib
 from recjax.train import train_stages
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoints as checkpoints_lib
-from recjax.workdir import identity
+from recjax.workdir import claim, identity, resume
 
 log = logging.getLogger('recjax')
 
@@ -123,7 +124,7 @@ def _best_params(config: config_lib.Config, workdir: epath.Path, dataset: Datase
     return step
 
   def read(checkpoints: checkpoints_lib.Checkpoints, step: int):
-    identity.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
+    resume.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
     return jax.block_until_ready(checkpoints.restore_params(step, abstract)), step
 
   return checkpoints_lib.read_run(workdir, choose, read)
@@ -224,8 +225,9 @@ def main(argv: list[str]) -> None:
     workdir = epath.Path(_WORKDIR.value or _default_workdir(flags.FLAGS['config'].config_filename))
     started_as = {'mode': _MODE.value, 'workdir': str(workdir)}
     distributed.check_same('config', config.to_dict() | started_as)
-    is_recorded = _MODE.value == 'train' and distributed.is_host0()
-    with goodput.recorded(workdir, is_recorded):
+    is_training = _MODE.value == 'train'
+    claimed = claim.claimed(workdir) if is_training else contextlib.nullcontext()
+    with claimed, goodput.recorded(workdir, is_training and distributed.is_host0()):
       run(config, _MODE.value, workdir)
   except (Exception, KeyboardInterrupt) as error:
     is_message = isinstance(error, (ValueError, OSError, FloatingPointError)) and _is_ours(error)

@@ -1,4 +1,4 @@
-"""Training: the loop, readable from top to bottom."""
+"""Training: the stages of a run, the training of one stage, its loop, and its stream of batches."""
 
 import collections
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import optax
 
-from recjax import config as config_lib
 from recjax import models
+from recjax.config import Config
 from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
@@ -32,31 +32,90 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import checkpoints as checkpoints_lib
-from recjax.workdir import identity
+from recjax.workdir import identity, mixture_file, resume, starts
 from recjax.workdir import stages as stages_lib
-from recjax.workdir.checkpoints import Checkpoints, Meta
+from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer
 
 log = logging.getLogger(__name__)
 
 
-def _patience_is_out(evaluations: list, patience: int) -> bool:
-  """Whether the last `patience` evaluations are all no better than the best one before them."""
-  scores = [metrics[checkpoints_lib.METRIC] for _, metrics in evaluations]
-  is_out = 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
-  if is_out:
-    log.info('stopping: no better %s for %d evaluations', checkpoints_lib.METRIC, patience)
-  return is_out
+def train_stages(
+  config: Config,
+  workdir: epath.Path,
+  dataset: Dataset,
+  recommender: Recommender,
+  mesh: jax.sharding.Mesh,
+) -> tuple[Any, int]:
+  """Trains every unfinished stage of a run in order; see `train`.
+
+  Returns:
+    The parameters of the last stage's best checkpoint, on the mesh, and its step.
+
+  Raises:
+    ValueError: before any stage is trained, if a group of one of them matches no parameter.
+  """
+  stages = stages_lib.plan(config, workdir)
+  for stage in stages:
+    tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)
+    try:
+      state_lib.abstract_state(stage.config.model, dataset.vocabulary.space, tx, mesh)
+    except ValueError as error:
+      raise ValueError(f'stage {stage.name}: {error}' if stage.name else str(error)) from error
+  identity.check_run(config, workdir)
+  first = _first_unfinished(stages)
+  for stage in stages[:first]:
+    if (old := identity.config_of(stage.folder)) is not None:
+      resume.check_optimizer(old.optim, stage.config.optim, stage.folder)
+  for stage in stages[first:]:
+    if stage.name:
+      log.info('stage %s, %d steps', stage.name, stage.config.num_train_steps)
+    run = config if stage.folder == workdir else None
+    best = train(stage.config, stage.folder, dataset, recommender, mesh, run)
+  return best
+
+
+def _first_unfinished(stages: list[stages_lib.PlannedStage]) -> int:
+  """Returns the index of the latest stage that has a checkpoint; the folders before it may be gone."""
+  for n in range(len(stages) - 1, 0, -1):
+    with Checkpoints(stages[n].folder, read_only=True) as checkpoints:
+      if checkpoints.steps:
+        return n
+  return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+  """The fixed parts of one training.
+
+  Attributes:
+    config: of the training.
+    dataset: the prepared data.
+    recommender: the search, for evaluations.
+    mesh: the devices.
+    stream: the stream of batches.
+    fingerprint: of the stream; saved in every checkpoint.
+    tx: the optimizer.
+    abstract: ShapeDtypeStructs of the train state, with shardings.
+  """
+
+  config: Config
+  dataset: Dataset
+  recommender: Recommender
+  mesh: jax.sharding.Mesh
+  stream: loader.Stream
+  fingerprint: dict[str, str]
+  tx: optax.GradientTransformation
+  abstract: TrainState
 
 
 @dataclasses.dataclass
-class _Place:
-  """Where a training stands: what a checkpoint holds of it.
+class _LoopState:
+  """The changing parts of one training; every checkpoint holds them.
 
   Attributes:
     step: steps that are done.
-    state: after them.
+    state: the train state after them.
     examples_seen: the position in the stream.
     evaluations: step and metrics of every evaluation so far.
   """
@@ -68,139 +127,263 @@ class _Place:
 
 
 def train(
-  config: config_lib.Config,
+  config: Config,
   workdir: epath.Path,
   dataset: Dataset,
   recommender: Recommender,
   mesh: jax.sharding.Mesh,
-  run: config_lib.Config | None = None,
+  run: Config | None = None,
 ) -> tuple[Any, int]:
-  """Trains until `num_train_steps` or until patience is out; the same call continues a killed run.
+  """Trains until `num_train_steps` or until patience runs out; the same call resumes a killed training.
 
   Args:
     config: of the training.
     workdir: of the training.
     dataset: the prepared data.
-    recommender: the search.
+    recommender: the search, for evaluations.
     mesh: the devices.
-    run: what the workdir is claimed for: the whole run, where this is a stage of it; None: the config.
+    run: Config to record in the workdir. For the last stage: the parent run's. None: `config`.
 
   Returns:
     The parameters of the best checkpoint, on the mesh, and its step.
   """
-  limits, (host, hosts) = config.hosts, mesh_lib.host_part(mesh)
-  stream = _stream(config, dataset, mesh)
-  fingerprint = loader.fingerprint(stream, config.mixing)
-  space, tx = dataset.vocabulary.space, optim.optimizer(config.optim, config.num_train_steps)
-  abstract = state_lib.abstract_state(config.model, space, tx, mesh)
-  log.info('parameters\n%s', parameter_table.describe(abstract.params, mesh, abstract.opt_state))
-  log.info('%s', optim.describe(abstract.params, config.optim))
-
+  setup, limits = _set_up(config, dataset, recommender, mesh), config.hosts
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
     latest = checkpoints.latest_step()
     if latest is None:
-      place = _Place(0, _initial_state(config, dataset, tx, mesh, abstract))
+      loop, rates = _LoopState(0, _initial_state(setup)), None
     else:
-      place = _restored(config, dataset, checkpoints, latest, abstract, fingerprint)
-    here = {'step': place.step, 'examples_seen': place.examples_seen, 'stream': fingerprint}
-    distributed.check_same('place in the training', here | {'evaluations': place.evaluations})
-    # Nothing was written before, so bad input leaves no workdir.
-    identity.claim(run or config, workdir)
-
-    steps = range(place.step + 1, config.num_train_steps + 1)
-    parts = stream.batches(place.examples_seen, len(steps), host, hosts, config.loader)
-    batches = _on_devices(parts, config.loader.device_buffer, mesh)
-    train_step = jit_train_step(config, space, tx, stream.mixture.text_targets, abstract, mesh)
-    with (
-      preemption.Watch() as watch,
-      Writer(workdir, place.step, enabled=distributed.is_host0()) as writer,
-      Profiler(config.profile, workdir) as profiler,
-      goodput.phase('steps'),
-    ):
-      goodput.training(workdir, place.step)
-      progress = Progress(config, writer, stream.examples_per_batch)
-      if _is_to_evaluate(config, place):  # a preemption came before
-        results = _validate(config, dataset, recommender, place, writer)
-        if results is None:
-          raise preemption.Preempted
-        checkpoints.score(place.step, results)
-      for step in watchdog.watched(steps, limits.phase_timeout, limits.step_timeout):
-        if _patience_is_out(place.evaluations, config.eval.patience):
-          break
-        with profiler.step(step, progress.flush):
-          with goodput.phase('input_wait'):
-            batch = next(batches)
-          with jax.set_mesh(mesh):
-            place.state, metrics = train_step(place.state, batch)
-          progress.step(step, place.examples_seen, metrics)
-        place.step, place.examples_seen = step, place.examples_seen + stream.examples_per_batch
-        checkpoints.check()
-        is_preempted, is_evaluated = watch.reached(), _is_to_evaluate(config, place)
-        if is_evaluated or is_preempted or step % config.checkpoint_every_steps == 0:
-          progress.flush()  # a checkpoint never holds parameters whose loss was not looked at
-          results = None
-          if is_evaluated and not is_preempted:
-            results = _validate(config, dataset, recommender, place, writer)
-            is_preempted = results is None
-          writer.flush()  # so that no checkpoint is newer than the metrics
-          meta = _meta(config, dataset, place, fingerprint)
-          with _checkpointing(f'saving step {step}', limits):
-            checkpoints.save(step, place.state.to_saved(), meta, results)
-          goodput.write()
-        if is_preempted:
-          with _checkpointing(f'saving step {step}', limits):
-            checkpoints.wait()
-          log.info('preempted: step %d is saved, and the same command continues there', step)
-          raise preemption.Preempted
-      with _checkpointing('saving the last checkpoint', limits):
-        checkpoints.wait()
+      loop, rates = _resumed(setup, checkpoints, latest)
+    position = {'step': loop.step, 'examples_seen': loop.examples_seen}
+    position |= {'stream': setup.fingerprint, 'evaluations': loop.evaluations}
+    distributed.check_same('position in the training', position)
+    identity.check_run(run or config, workdir)
+    # Everything was checked: the workdir is written from here on, never before.
+    if distributed.is_host0():
+      starts.record(run or config, workdir, loop.step, rates)
+      mixture_file.write(workdir, setup.stream.mixture.table())
+    with Writer(workdir, loop.step, enabled=distributed.is_host0()) as writer:
+      _train_steps(setup, loop, workdir, checkpoints, writer)
     with _checkpointing('restoring the best checkpoint', limits):
       best_step = checkpoints.best_step()
-      return checkpoints.restore_params(best_step, abstract.params), best_step
+      return checkpoints.restore_params(best_step, setup.abstract.params), best_step
 
 
-def train_stages(
-  config: config_lib.Config,
-  workdir: epath.Path,
-  dataset: Dataset,
-  recommender: Recommender,
-  mesh: jax.sharding.Mesh,
-) -> tuple[Any, int]:
-  """Trains every stage that is not finished; see `train`.
+def _set_up(
+  config: Config, dataset: Dataset, recommender: Recommender, mesh: jax.sharding.Mesh
+) -> _Setup:
+  """Builds the fixed parts of a training, and logs its mixture and its parameters."""
+  hosts = mesh_lib.host_part(mesh)[1]
+  batch_shards = mesh_lib.batch_shards(mesh) * config.grad_accumulation
+  loader.check_batch(config.batch_size, config.packing.rows, hosts, batch_shards)
+  stream = make_stream(config, dataset)
+  log.info('mixture\n%s', mixture_lib.format_table(stream.mixture.table()))
+  log.info(
+    'packing: %d examples become %d rows of %d tokens; %d examples a step',
+    *(stream.plan.examples, stream.plan.rows, stream.plan.row_length, stream.examples_per_batch),
+  )
+  tx = optim.optimizer(config.optim, config.num_train_steps)
+  abstract = state_lib.abstract_state(config.model, dataset.vocabulary.space, tx, mesh)
+  log.info('parameters\n%s', parameter_table.describe(abstract.params, mesh, abstract.opt_state))
+  log.info('%s', optim.describe(abstract.params, config.optim))
+  fingerprint = loader.fingerprint(stream, config.mixing)
+  return _Setup(config, dataset, recommender, mesh, stream, fingerprint, tx, abstract)
+
+
+def _initial_state(setup: _Setup) -> TrainState:
+  """Returns the state of step 0; its parameters are those of `init_from`, pretrained or random."""
+  config, dataset = setup.config, setup.dataset
+  space = dataset.vocabulary.space
+  state = state_lib.init_state(config.model, space, setup.tx, setup.mesh, config.seed)
+  params = start.initial_params(config.checkpoint, config.model, setup.abstract.params, dataset)
+  if params is not None:
+    log.info('starting from the parameters of %s', config.checkpoint.init_from)
+  elif config.model.pretrained is not None:
+    params = start.pretrained_params(config.model, lora.base(state.params), dataset)
+  else:
+    return state
+  return state._replace(params=state.params | params)  # adapters that are missing stay fresh
+
+
+def _resumed(
+  setup: _Setup, checkpoints: Checkpoints, step: int
+) -> tuple[_LoopState, dict[str, float] | None]:
+  """Restores a checkpoint of this training.
 
   Returns:
-    The parameters of the last stage's best checkpoint, on the mesh, and its step.
+    The loop state, and the learning rates if the schedule changed; see `optim.rate_change`.
 
   Raises:
-    ValueError: before any stage is trained, where a group of one of them names no parameter.
+    ValueError: the checkpoint is later than `num_train_steps`, or does not fit the data, the optimizer or
+      the stream.
   """
-  stages = stages_lib.plan(config, workdir)
-  for name, stage_config, _ in stages:
-    tx = optim.optimizer(stage_config.optim, stage_config.num_train_steps)
-    try:
-      state_lib.abstract_state(stage_config.model, dataset.vocabulary.space, tx, mesh)
-    except ValueError as error:
-      raise ValueError(f'stage {name}: {error}' if name else str(error)) from error
-  identity.check_run(config, workdir)
-  for name, stage_config, folder in stages[_first_to_do(stages) :]:
-    if name:
-      log.info('stage %s, %d steps', name, stage_config.num_train_steps)
-    run = config if folder == workdir else None
-    best = train(stage_config, folder, dataset, recommender, mesh, run)
-  return best
+  config, folder = setup.config, checkpoints.folder
+  check(
+    step <= config.num_train_steps,
+    f'num_train_steps must not be less than the {step} steps that {folder} holds',
+    config.num_train_steps,
+    'num_train_steps, or give a new --workdir',
+  )
+  meta = checkpoints.meta(step)
+  old = identity.read_config(meta.config, f'the config in {folder / str(step)}')
+  resume.check_tokens(meta, setup.dataset, folder)
+  resume.check_optimizer(old.optim, config.optim, folder)
+  allow_new = config.checkpoint.allow_new_stream
+  is_same = resume.check_stream(meta, setup.fingerprint, folder, allow_new)
+  with watchdog.expect('restoring the checkpoint', config.hosts.phase_timeout):
+    state = TrainState.from_saved(checkpoints.restore(step, setup.abstract.to_saved()))
+  examples_seen = meta.examples_seen if is_same else 0
+  log.info('continuing from step %d, %d examples seen', step, examples_seen)
+  loop = _LoopState(step, state, examples_seen, [tuple(e) for e in meta.evaluations])
+  return loop, optim.rate_change(old, config, step)
 
 
-def _first_to_do(stages: list[tuple[str, config_lib.Config, epath.Path]]) -> int:
-  """The latest stage that has begun: what is before it is finished, and need not be there any more."""
-  for n in range(len(stages) - 1, 0, -1):
-    with Checkpoints(stages[n][2], read_only=True) as checkpoints:
-      if checkpoints.steps:
-        return n
-  return 0
+def _train_steps(
+  setup: _Setup,
+  loop: _LoopState,
+  workdir: epath.Path,
+  checkpoints: Checkpoints,
+  writer: Writer,
+) -> None:
+  """Runs the steps that are left; evaluates and saves when due.
+
+  Raises:
+    Preempted: after SIGTERM, when the last step is saved.
+    FloatingPointError: a loss is not finite.
+  """
+  config, stream = setup.config, setup.stream
+  limits, steps = config.hosts, range(loop.step + 1, config.num_train_steps + 1)
+  batches = _device_batches(setup, loop.examples_seen, len(steps))
+  train_step = _jitted_step(setup)
+  with (
+    preemption.Watch() as watch,
+    Profiler(config.profile, workdir) as profiler,
+    goodput.phase('steps'),
+  ):
+    goodput.training(workdir, loop.step)
+    progress = Progress(config, writer, stream.examples_per_batch)
+    if _is_evaluation_due(config, loop):  # a preemption interrupted it
+      results = _validate(setup, loop, writer)
+      if results is None:
+        raise preemption.Preempted
+      checkpoints.score(loop.step, results)
+    for step in watchdog.watched(steps, limits.phase_timeout, limits.step_timeout):
+      if _is_patience_out(loop.evaluations, config.eval.patience):
+        break
+      with profiler.step(step, progress.flush):
+        with goodput.phase('input_wait'):
+          batch = next(batches)
+        with jax.set_mesh(setup.mesh):
+          loop.state, metrics = train_step(loop.state, batch)
+        progress.step(step, loop.examples_seen, metrics)
+      loop.step, loop.examples_seen = step, loop.examples_seen + stream.examples_per_batch
+      checkpoints.check()
+      is_preempted = watch.reached()
+      if is_preempted or _is_evaluation_due(config, loop) or _is_save_due(config, step):
+        progress.flush()  # never save parameters whose loss was not checked
+        is_preempted |= _evaluate_and_save(setup, loop, checkpoints, writer, is_preempted)
+      if is_preempted:
+        with _checkpointing(f'saving step {step}', limits):
+          checkpoints.wait()
+        log.info('preempted: step %d is saved; the same command resumes there', step)
+        raise preemption.Preempted
+    with _checkpointing('saving the last checkpoint', limits):
+      checkpoints.wait()
 
 
-def make_mixture(config: config_lib.Config, dataset: Dataset) -> mixture_lib.Mixture:
-  """The mixture of one training over its data.
+def _is_save_due(config: Config, step: int) -> bool:
+  return step % config.checkpoint_every_steps == 0
+
+
+def _is_evaluation_due(config: Config, loop: _LoopState) -> bool:
+  is_due = loop.step == config.num_train_steps or loop.step % config.eval_every_steps == 0
+  return loop.step > 0 and is_due and all(step != loop.step for step, _ in loop.evaluations)
+
+
+def _is_patience_out(evaluations: list, patience: int) -> bool:
+  """Returns whether none of the last `patience` evaluations is better than the best one before."""
+  scores = [metrics[SELECTION_METRIC] for _, metrics in evaluations]
+  is_out = 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
+  if is_out:
+    log.info('stopping: %s did not improve in %d evaluations', SELECTION_METRIC, patience)
+  return is_out
+
+
+def _evaluate_and_save(
+  setup: _Setup, loop: _LoopState, checkpoints: Checkpoints, writer: Writer, is_preempted: bool
+) -> bool:
+  """Evaluates if that is due and no preemption is pending, then starts a save.
+
+  Returns:
+    Whether a preemption interrupted the evaluation.
+  """
+  results, is_interrupted = None, False
+  if _is_evaluation_due(setup.config, loop) and not is_preempted:
+    results = _validate(setup, loop, writer)
+    is_interrupted = results is None
+  writer.flush()  # no checkpoint is newer than the metrics
+  code_space, config = setup.dataset.sids.code_space_hash, setup.config
+  meta = Meta(
+    *(loop.examples_seen, setup.fingerprint, code_space, loop.evaluations, config.to_dict())
+  )
+  with _checkpointing(f'saving step {loop.step}', config.hosts):
+    checkpoints.save(loop.step, loop.state.to_saved(), meta, results)
+  goodput.write()
+  return is_interrupted
+
+
+def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, float] | None:
+  """Evaluates a sample of the validation rows; returns None if a preemption interrupts it."""
+  config, dataset = setup.config, setup.dataset
+  sample = sample_rows(dataset.num_rows('validation'), config.eval.eval_users, config.seed)
+  params = optim.averaged_params(loop.state)
+  try:
+    results = evaluate(setup.recommender, params, dataset, 'validation', config.eval.ks, sample)
+  except preemption.Preempted:
+    log.info('preempted: the restart evaluates step %d', loop.step)
+    return None
+  results = distributed.from_host0('validation', results)
+  log.info('step %d  validation %s', loop.step, headline(results))
+  loop.evaluations = [*loop.evaluations, (loop.step, results)]
+  writer.write_evaluation(loop.step, results)
+  return results
+
+
+@contextlib.contextmanager
+def _checkpointing(what: str, limits: Hosts) -> Iterator[None]:
+  """Counts the time as checkpointing and ends a run that hangs in it."""
+  with watchdog.expect(what, limits.phase_timeout), goodput.phase('checkpoint'):
+    yield
+
+
+def _jitted_step(setup: _Setup):
+  text_targets = setup.stream.mixture.text_targets
+  space = setup.dataset.vocabulary.space
+  return jit_train_step(setup.config, space, setup.tx, text_targets, setup.abstract, setup.mesh)
+
+
+def _device_batches(
+  setup: _Setup, examples_seen: int, steps: int
+) -> Iterator[dict[str, jax.Array]]:
+  """Yields global batches on the mesh; `loader.device_buffer` transfers run ahead."""
+  host, hosts = mesh_lib.host_part(setup.mesh)
+  batches = setup.stream.batches(examples_seen, steps, host, hosts, setup.config.loader)
+  return _transferred(batches, setup.config.loader.device_buffer, setup.mesh)
+
+
+def _transferred(
+  batches: Iterator[dict[str, np.ndarray]], ahead: int, mesh: jax.sharding.Mesh
+) -> Iterator[dict[str, jax.Array]]:
+  queue = collections.deque()
+  for batch in batches:
+    queue.append(mesh_lib.host_rows(batch, mesh))
+    if len(queue) > ahead:
+      yield queue.popleft()
+  yield from queue
+
+
+def make_mixture(config: Config, dataset: Dataset) -> mixture_lib.Mixture:
+  """Returns the mixture of one training over its data.
 
   Raises:
     ValueError: the mixture does not fit the data.
@@ -209,129 +392,11 @@ def make_mixture(config: config_lib.Config, dataset: Dataset) -> mixture_lib.Mix
   return mixture_lib.build(config.active_mixture, config.mixing, corpus, config.seed)
 
 
-def make_stream(config: config_lib.Config, dataset: Dataset) -> loader.Stream:
-  """The stream of batches of one training.
+def make_stream(config: Config, dataset: Dataset) -> loader.Stream:
+  """Returns the stream of batches of one training.
 
   Raises:
     ValueError: the mixture does not fit the data, or the rows do not fit its examples.
   """
   mixture, start_id = make_mixture(config, dataset), models.start_id(config.model)
   return loader.make_stream(mixture, config.packing, config.batch_size, start_id)
-
-
-def _stream(config: config_lib.Config, dataset: Dataset, mesh: jax.sharding.Mesh) -> loader.Stream:
-  """The stream of examples, once it is clear that its batches can be cut for the mesh."""
-  parts = mesh_lib.host_part(mesh)[1]
-  pieces = mesh_lib.batch_shards(mesh) * config.grad_accumulation
-  loader.check_batch(config.batch_size, config.packing.rows, parts, pieces)
-  stream = make_stream(config, dataset)
-  log.info('mixture\n%s', mixture_lib.format_table(stream.mixture.table()))
-  log.info(
-    'packing: %d examples become %d rows of %d tokens; %d examples a step',
-    *(stream.plan.examples, stream.plan.rows, stream.plan.row_length, stream.examples_per_batch),
-  )
-  return stream
-
-
-def _restored(
-  config: config_lib.Config,
-  dataset: Dataset,
-  checkpoints: Checkpoints,
-  step: int,
-  abstract: TrainState,
-  fingerprint: dict[str, str],
-) -> _Place:
-  """The place that a checkpoint of this workdir holds.
-
-  Raises:
-    ValueError: it is of a later step than the last, or belongs to other tokens, another optimizer or another
-      stream.
-  """
-  check(
-    step <= config.num_train_steps,
-    f'num_train_steps must not be less than the {step} steps that {checkpoints.folder} holds',
-    config.num_train_steps,
-    'num_train_steps, or give a new --workdir',
-  )
-  meta = checkpoints.meta(step)
-  identity.check_tokens(meta, dataset, checkpoints.folder)
-  identity.check_optimizer(meta, config.optim, checkpoints.folder)
-  allow_new = config.checkpoint.allow_new_stream
-  same = identity.check_stream(meta, fingerprint, checkpoints.folder, allow_new)
-  with watchdog.expect('restoring the checkpoint', config.hosts.phase_timeout):
-    state = TrainState.from_saved(checkpoints.restore(step, abstract.to_saved()))
-  examples_seen = meta.examples_seen if same else 0
-  log.info('continuing from step %d, %d examples seen', step, examples_seen)
-  return _Place(step, state, examples_seen, [tuple(e) for e in meta.evaluations])
-
-
-def _initial_state(
-  config: config_lib.Config,
-  dataset: Dataset,
-  tx: optax.GradientTransformation,
-  mesh: jax.sharding.Mesh,
-  abstract: TrainState,
-) -> TrainState:
-  """The state of step 0: with the parameters of `init_from`, else the pretrained ones, else fresh ones."""
-  state = state_lib.init_state(config.model, dataset.vocabulary.space, tx, mesh, config.seed)
-  params = start.initial_params(config.checkpoint, config.model, abstract.params, dataset)
-  if params is not None:
-    log.info('starting from the parameters of %s', config.checkpoint.init_from)
-  elif config.model.pretrained is not None:
-    params = start.pretrained_params(config.model, lora.base(state.params), dataset)
-  else:
-    return state
-  return state._replace(params=state.params | params)  # fresh adapters, where it had none
-
-
-def _is_to_evaluate(config: config_lib.Config, place: _Place) -> bool:
-  is_due = place.step == config.num_train_steps or place.step % config.eval_every_steps == 0
-  return place.step > 0 and is_due and all(step != place.step for step, _ in place.evaluations)
-
-
-def _validate(
-  config: config_lib.Config,
-  dataset: Dataset,
-  recommender: Recommender,
-  place: _Place,
-  writer: Writer,
-) -> dict[str, float] | None:
-  """Metrics of the sample of validation rows; None where the machine is taken away meanwhile."""
-  sample = sample_rows(dataset.num_rows('validation'), config.eval.eval_users, config.seed)
-  params = optim.averaged_params(place.state)
-  try:
-    results = evaluate(recommender, params, dataset, 'validation', config.eval.ks, sample)
-  except preemption.Preempted:
-    log.info('the evaluation of step %d is left to the restart', place.step)
-    return None
-  results = distributed.from_host0('validation', results)
-  log.info('step %d  validation %s', place.step, headline(results))
-  place.evaluations = [*place.evaluations, (place.step, results)]
-  writer.write_evaluation(place.step, results)
-  return results
-
-
-def _meta(
-  config: config_lib.Config, dataset: Dataset, place: _Place, fingerprint: dict[str, str]
-) -> Meta:
-  code_space = dataset.sids.code_space_hash
-  return Meta(place.examples_seen, fingerprint, code_space, place.evaluations, config.to_dict())
-
-
-@contextlib.contextmanager
-def _checkpointing(what: str, limits: Hosts) -> Iterator[None]:
-  """Time that goes into a checkpoint, and must end."""
-  with watchdog.expect(what, limits.phase_timeout), goodput.phase('checkpoint'):
-    yield
-
-
-def _on_devices(
-  batches: Iterator[dict[str, np.ndarray]], ahead: int, mesh: jax.sharding.Mesh
-) -> Iterator[dict[str, jax.Array]]:
-  """Global batches on the mesh; so many are on their way before they are asked for."""
-  queue = collections.deque()
-  for batch in batches:
-    queue.append(mesh_lib.host_rows(batch, mesh))
-    if len(queue) > ahead:
-      yield queue.popleft()
-  yield from queue

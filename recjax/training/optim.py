@@ -1,7 +1,7 @@
 """The optimizer: schedules, parameter groups, clipping, AdamW or Adafactor, averaged parameters.
 
-Frozen parameters are no part of what is optimized: `split` takes them out of the tree, so they have neither
-gradients nor moments, and `join` puts them back as they were.
+`split` takes frozen parameters out of the tree before a step, so they have neither gradients nor moments;
+`join` puts them back unchanged.
 """
 
 from collections.abc import Iterable
@@ -17,16 +17,17 @@ import optax
 from recjax.models import lora
 from recjax.schema.checks import check
 from recjax.schema.optim import Group, Optim
+from recjax.schema.run import Training
 
 _REST = Group(pattern='')
 _FROZEN = Group(pattern='', frozen=True)
 
 
 def schedule(optim: Optim, num_train_steps: int) -> optax.Schedule:
-  """Learning rate by step: a linear warm-up from 0, then `optim.schedule`.
+  """Returns the learning rate by step: a linear warm-up from 0, then `optim.schedule`.
 
-  `cosine` and `linear` end at 0; `inverse_sqrt` is learning_rate · sqrt(warmup_steps / step), as T5 was
-  trained (arXiv 1910.10683, section 3.1.2).
+  `cosine` and `linear` end at 0. `inverse_sqrt` is learning_rate · sqrt(warmup_steps / step), the schedule of
+  T5 (arXiv 1910.10683, section 3.1.2).
   """
   decay_steps = max(num_train_steps - optim.warmup_steps, 1)
   begin = max(optim.warmup_steps, 1)
@@ -42,16 +43,33 @@ def schedule(optim: Optim, num_train_steps: int) -> optax.Schedule:
   return optax.join_schedules([warmup, tail], [optim.warmup_steps])
 
 
+def rate_change(old: Training, new: Training, step: int) -> dict[str, float] | None:
+  """Compares the learning rate of the next step under two configs of a training.
+
+  Args:
+    old: the config that trained so far.
+    new: today's.
+    step: steps that are done, at least 1.
+
+  Returns:
+    `previous` (of the last step, by the old config), `old` and `new` (of the next step); None if the next
+    step has the same rate under both, or if no step is left.
+  """
+  was, now = (schedule(config.optim, config.num_train_steps) for config in (old, new))
+  rates = {'previous': float(was(step - 1)), 'old': float(was(step)), 'new': float(now(step))}
+  return None if step >= new.num_train_steps or rates['old'] == rates['new'] else rates
+
+
 def _group(path: Iterable[Any], optim: Optim, rest: Group = _REST) -> Group:
-  """The first group whose pattern is found in the path."""
+  """Returns the first group whose pattern matches in the path."""
   name = '/'.join(map(str, path))
   return next((g for g in optim.groups.values() if re.search(g.pattern, name)), rest)
 
 
 def split(params: Any, optim: Optim) -> tuple[Any, Any]:
-  """(trained, frozen): two trees of nested dicts that together hold every leaf of `params`.
+  """Splits nested dicts of parameters into (trained, frozen).
 
-  With adapters (a subtree `lora`) everything else is frozen that no group names.
+  With adapters (a subtree `lora`), all other parameters are frozen unless a group matches them.
   """
   parts = ({}, {})
   for path, x in traverse_util.flatten_dict(params).items():
@@ -62,7 +80,7 @@ def split(params: Any, optim: Optim) -> tuple[Any, Any]:
 
 
 def join(trained: Any, frozen: Any) -> Any:
-  """The tree that was split."""
+  """Returns the tree that `split` took apart."""
   return traverse_util.unflatten_dict(
     traverse_util.flatten_dict(trained) | traverse_util.flatten_dict(frozen)
   )
@@ -74,7 +92,7 @@ def _check_groups(params: Any, optim: Optim) -> None:
   for name, group in optim.groups.items():
     check(
       any(group is other for other in named),
-      f'optim.groups.{name}.pattern must be found in a parameter that no group before it names; there '
+      f'optim.groups.{name}.pattern must match a parameter that no earlier group matches; the parameters '
       f'are {", ".join("/".join(map(str, path)) for path in paths[:6])}, …',
       group.pattern,
       f'optim.groups.{name}.pattern',
@@ -88,7 +106,7 @@ def _check_groups(params: Any, optim: Optim) -> None:
 
 
 def describe(params: Any, optim: Optim) -> str:
-  """How many of the parameters are trained."""
+  """Returns one line with the numbers of trained and of frozen parameters."""
   sizes = [sum(math.prod(x.shape) for x in jax.tree.leaves(t)) for t in split(params, optim)]
   return f'{sizes[0]:,} parameters are trained, {sizes[1]:,} are frozen'
 
@@ -98,7 +116,7 @@ def _keys(path: tuple[jax.tree_util.DictKey, ...]) -> tuple[Any, ...]:
 
 
 def _decayed_weights(optim: Optim) -> optax.GradientTransformation:
-  """Adds decay · parameter, where there is decay: to matrices and tables, not to norms and biases."""
+  """Adds decay · parameter to the updates of matrices and tables; norms and biases have no decay."""
 
   def decayed(path, update, x):
     keys = _keys(path)
@@ -111,7 +129,7 @@ def _decayed_weights(optim: Optim) -> optax.GradientTransformation:
 
 
 def _scaled_by_group(optim: Optim) -> optax.GradientTransformation:
-  """The groups' factors on the learning rate."""
+  """Multiplies updates by the learning-rate factors of their groups."""
 
   def scaled(path, update):
     factor = _group(_keys(path), optim).learning_rate
@@ -121,12 +139,14 @@ def _scaled_by_group(optim: Optim) -> optax.GradientTransformation:
 
 
 def _rms(path, x: jax.Array) -> jax.Array:
-  """Root mean square of a parameter, of each layer of a stack by itself; the axes are kept."""
+  """Returns the root mean square of a parameter, per layer if layers are stacked; axes are kept."""
   axes = tuple(range('layers' in _keys(path), x.ndim))
   return jnp.sqrt(jnp.mean(jnp.square(x), axis=axes, keepdims=True))
 
 
 def _clipped_by_rms() -> optax.GradientTransformation:
+  """Scales updates down to an RMS of at most 1."""
+
   def clipped(path, update):
     return update / jnp.maximum(1.0, _rms(path, update))
 
@@ -134,6 +154,8 @@ def _clipped_by_rms() -> optax.GradientTransformation:
 
 
 def _scaled_by_parameter() -> optax.GradientTransformation:
+  """Multiplies updates by the RMS of their parameters, at least 1e-3."""
+
   def scaled(path, update, x):
     return update * jnp.maximum(_rms(path, x), 1e-3)
 
@@ -145,7 +167,8 @@ def _scaled_by_parameter() -> optax.GradientTransformation:
 def _adafactor(optim: Optim) -> optax.GradientTransformation:
   """Shazeer & Stern (arXiv 1804.04235): factored second moments of matrices, updates of RMS at most 1.
 
-  Optax leaves sizes below 128 whole; with heads of 64 those would be two fifths of T5-XL.
+  Sizes from 64 are factored: below its default of 128, Optax would leave two fifths of T5-XL, whose heads are
+  64 wide, unfactored.
   """
   scaled = _scaled_by_parameter() if optim.parameter_scale else optax.identity()
   return optax.chain(
@@ -154,12 +177,12 @@ def _adafactor(optim: Optim) -> optax.GradientTransformation:
 
 
 class Averaged(NamedTuple):
-  """The optimizer's state where parameters are averaged.
+  """The optimizer state of a run with averaged parameters.
 
   Attributes:
-    count: int32, the steps averaged over.
+    count: int32, the number of steps averaged over.
     average: of the trained parameters.
-    inner: the state of the optimizer itself.
+    inner: the state of the optimizer that makes the updates.
   """
 
   count: jax.Array
@@ -168,10 +191,10 @@ class Averaged(NamedTuple):
 
 
 def _averaging(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
-  """Keeps an exponential moving average of what the updates make of the parameters.
+  """Keeps an exponential moving average of the updated parameters.
 
-  After t steps parameters p_s have weights in proportion to decay^(t - s), s from 1 to t: the values
-  before the first step have none.
+  After t steps, the parameters of step s (from 1 to t) have weights in proportion to decay^(t - s). The
+  initial parameters have no weight.
   """
 
   def init(params):
@@ -193,7 +216,7 @@ def _averaging(inner: optax.GradientTransformation, decay: float) -> optax.Gradi
 
 
 def swap_average(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState]:
-  """Exchanges the parameters and their average, where the optimizer keeps one; twice is not at all."""
+  """Swaps the parameters with their average, if the optimizer keeps one. Calling it twice restores the original."""
   if not isinstance(opt_state, Averaged):
     return params, opt_state
   flat = traverse_util.flatten_dict(params)
@@ -203,25 +226,25 @@ def swap_average(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.Opt
 
 
 def averaged_params(state) -> Any:
-  """The parameters of a `TrainState` to evaluate and export: their average, where one is kept."""
+  """Returns the parameters of a `TrainState` for evaluation and export: their average, if one is kept."""
   return swap_average(state.params, state.opt_state)[0]
 
 
 def optimizer(optim: Optim, num_train_steps: int) -> optax.GradientTransformation:
-  """Clipping by the global norm (where clip_norm > 0), then AdamW or Adafactor.
+  """Builds the optimizer: clipping by the global norm (if clip_norm > 0), then AdamW or Adafactor.
 
-  AdamW: Loshchilov & Hutter, 2019 (arXiv 1711.05101). Weight decay is multiplied by the learning rate,
-  under Adafactor too.
+  AdamW: Loshchilov & Hutter, 2019 (arXiv 1711.05101). Weight decay is multiplied by the learning rate, also
+  with Adafactor.
 
   Returns:
-    A transformation whose `init` takes the whole tree of parameters, and whose `update` takes and returns
-    the trained part (see `split`). `init` raises a ValueError where a group names no parameter.
+    A transformation. Its `init` takes the whole tree of parameters and raises a ValueError if a group matches
+    none. Its `update` takes and returns the trained part; see `split`.
   """
   if optim.optimizer == 'adafactor':
     direction = _adafactor(optim)
   else:
     direction = optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps)
-  # What is switched off keeps its place, so that the tree of the state stays the same.
+  # An identity stands for a part that is off, so that the tree of the state stays the same.
   inner = optax.chain(
     optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity(),
     direction,

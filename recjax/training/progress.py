@@ -1,4 +1,4 @@
-"""What a run says of its steps: metrics one step late, speed, and the stop at a loss that is not finite."""
+"""Progress of a training: its metrics, its speed, and the stop at a loss that is not finite."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-  """What a run prints and writes about its steps; metrics arrive one step late."""
+  """Logs and writes the metrics of each step after the next one was dispatched, so that no step waits."""
 
   def __init__(self, config: Training, writer: Writer, examples_per_step: int):
     self._config = config
@@ -23,11 +23,17 @@ class Progress:
     self._pending: tuple[int, int, dict[str, Any]] | None = None
     self._begin_window()
 
-  def _begin_window(self) -> None:
-    self._window_start, self._window_steps, self._window_tokens = goodput.seconds(), 0, 0.0
-
   def step(self, step: int, examples_seen: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics of a step that was just dispatched, and writes those of the one before."""
+    """Takes the metrics of a step that was just dispatched, and writes those of the step before.
+
+    Args:
+      step: the number of the step, from 1.
+      examples_seen: before the step.
+      metrics: scalars on the devices.
+
+    Raises:
+      FloatingPointError: the loss of the step before is not finite.
+    """
     self.flush()
     self._pending = (step, examples_seen, metrics)
 
@@ -42,40 +48,46 @@ class Progress:
     step, examples_seen, metrics = self._pending
     self._pending = None
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not math.isfinite(values['loss']) or not math.isfinite(values['grad_norm']):
-      raise FloatingPointError(
-        f'loss {values["loss"]} with gradient norm {values["grad_norm"]} at step {step}, batch of '
-        f'examples {examples_seen} to {examples_seen + self._examples}. The last checkpoint is whole; '
-        'look at that batch, or set a lower --config.optim.learning_rate'
-      )
+    self._check_finite(step, examples_seen, values)
     self._window_steps += 1
     self._window_tokens += values['tokens']
     if step % self._config.log_every_steps == 0 or step == self._config.num_train_steps:
-      now = goodput.seconds()
-      # Compiling, saving and evaluating are told apart: speed is that of training.
-      waited = now['input_wait'] - self._window_start['input_wait']
-      seconds = max(now['steps'] - self._window_start['steps'] + waited, 1e-9)
-      speed = self._window_steps / seconds
-      values |= {
-        'steps_per_sec': speed,
-        'tokens_per_sec': self._window_tokens / seconds,
-        'input_wait_share': waited / seconds,
-        'goodput': now['steps'] / sum(now.values()),
-        'compile_seconds': now['compile'],
-        **device.peaks(),
-      }
-      left = (self._config.num_train_steps - step) / speed
-      log.info(
-        'step %d/%d  loss %.4f  %.2f steps/s  %s tokens/s  ETA %d:%02d:%02d',
-        step,
-        self._config.num_train_steps,
-        values['loss'],
-        speed,
-        f'{values["tokens_per_sec"]:,.0f}',
-        left // 3600,
-        left % 3600 // 60,
-        left % 60,
-      )
+      values |= self._speeds()
+      self._log(step, values)
       self._begin_window()
     self._writer.write(step, values | {'examples_seen': examples_seen + self._examples})
     goodput.done(step)
+
+  def _check_finite(self, step: int, examples_seen: int, values: dict[str, float]) -> None:
+    if not math.isfinite(values['loss']) or not math.isfinite(values['grad_norm']):
+      raise FloatingPointError(
+        f'loss and gradient norm must be finite; got {values["loss"]} and {values["grad_norm"]} at step '
+        f'{step}, batch of examples {examples_seen} to {examples_seen + self._examples}. The last checkpoint '
+        'is undamaged; inspect that batch, or set a lower --config.optim.learning_rate'
+      )
+
+  def _begin_window(self) -> None:
+    self._window_start, self._window_steps, self._window_tokens = goodput.seconds(), 0, 0.0
+
+  def _speeds(self) -> dict[str, float]:
+    """Returns the speed since the last log line, without the time to compile, save and evaluate."""
+    now = goodput.seconds()
+    waited = now['input_wait'] - self._window_start['input_wait']
+    seconds = max(now['steps'] - self._window_start['steps'] + waited, 1e-9)
+    return {
+      'steps_per_sec': self._window_steps / seconds,
+      'tokens_per_sec': self._window_tokens / seconds,
+      'input_wait_share': waited / seconds,
+      'goodput': now['steps'] / sum(now.values()),
+      'compile_seconds': now['compile'],
+      **device.peaks(),
+    }
+
+  def _log(self, step: int, values: dict[str, float]) -> None:
+    total, speed = self._config.num_train_steps, values['steps_per_sec']
+    left = (total - step) / speed
+    log.info(
+      'step %d/%d  loss %.4f  %.2f steps/s  %s tokens/s  ETA %d:%02d:%02d',
+      *(step, total, values['loss'], speed, f'{values["tokens_per_sec"]:,.0f}'),
+      *(left // 3600, left % 3600 // 60, left % 60),
+    )

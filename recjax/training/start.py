@@ -1,4 +1,4 @@
-"""The parameters that a run begins with when it does not begin from scratch."""
+"""Initial parameters from a pretrained model or from another run."""
 
 import functools
 import logging
@@ -14,7 +14,7 @@ from recjax.schema.model import Model
 from recjax.schema.run import Checkpoint
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import keywords, rows
-from recjax.workdir import identity
+from recjax.workdir import resume
 from recjax.workdir.checkpoints import Checkpoints, read_run
 
 log = logging.getLogger(__name__)
@@ -23,15 +23,15 @@ _ADAPTERS = ('lora_rank', 'lora_alpha', 'lora_targets')
 
 
 def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
-  """The weights of `model.pretrained` in the shards of `fresh`, SID rows as `model.sid_rows` says.
+  """Loads the weights of `model.pretrained` in the shards of `fresh`; `model.sid_rows` sets the SID rows.
 
   Args:
     model: of the run.
-    fresh: the initial parameters, nested dicts of arrays on the mesh; `random` keeps their SID rows.
+    fresh: random parameters, nested dicts of arrays on the mesh; `sid_rows='random'` keeps their SID rows.
     dataset: for its vocabulary and its keywords.
 
   Raises:
-    ValueError: the folder or the keywords do not fit.
+    ValueError: the folder does not fit the model, or the keywords are missing or do not fit.
   """
   space = dataset.vocabulary.space
   shapes = jax.tree.map(
@@ -50,10 +50,10 @@ def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
 def _semantic_tables(
   tables: dict[str, jax.Array], file: str | None, dataset: Dataset
 ) -> dict[str, jax.Array]:
-  """The SID tables by SA-Init, each from the text table of its own side, in the shards that it has.
+  """Initializes the SID tables by SA-Init, each from the text table of its own side, in its own shards.
 
-  TS-Rec writes the input rows alone, which an output tied to them shares; here an untied output gets
-  rows of its own, from its own text rows.
+  TS-Rec sets only the input rows, which a tied output shares. Here an untied output table gets rows from its
+  own text rows.
   """
   vocabulary = dataset.vocabulary
   if file is not None:
@@ -81,7 +81,7 @@ def _semantic_tables(
 
 
 def _of_source(abstract_params: Any, source: dict[str, Any]) -> Any:
-  """What the checkpoint of a run with the model config `source` holds, in today's shards."""
+  """Returns the restore target for a checkpoint of a run with the model config `source`."""
   abstract = lora.base(abstract_params)
   rank = source.get('lora_rank', 0)
   if rank == 0:
@@ -100,13 +100,13 @@ def _of_source(abstract_params: Any, source: dict[str, Any]) -> Any:
 def initial_params(
   checkpoint: Checkpoint, model: Model, abstract_params: Any, dataset: Dataset
 ) -> dict[str, Any] | None:
-  """The best parameters of the workdir `checkpoint.init_from`, or None where it is not set.
+  """Returns the best parameters of the workdir `checkpoint.init_from`, or None if it is not set.
 
-  Adapters of the same rank, alpha and targets are continued; any others are merged into the model, and the
-  result has none.
+  Adapters with the same rank, alpha and targets are kept. Other adapters are merged into the model, so that
+  the result has none.
 
   Raises:
-    ValueError: no checkpoint there, or one of another code space or tokenizer.
+    ValueError: the workdir has no checkpoint, or one of another code space or tokenizer.
   """
   source = checkpoint.init_from
   if source is None:
@@ -130,7 +130,7 @@ def initial_params(
 
   def read(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     meta = checkpoints.meta(step)
-    identity.check_tokens(meta, dataset, folder)
+    resume.check_tokens(meta, dataset, folder)
     source_model = meta.config['model']
     params = checkpoints.restore_params(step, _of_source(abstract_params, source_model))
     same = all(source_model.get(name) == getattr(model, name) for name in _ADAPTERS)

@@ -1,4 +1,4 @@
-"""The state of a run: step, parameters and optimizer, initialised where it will live."""
+"""The train state: step, parameters and optimizer state, initialized in their shards."""
 
 import math
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ from recjax.training import optim
 
 
 class TrainState(NamedTuple):
-  """Plain pytrees; `step` is an int32 scalar, `params` nested dicts of float32 arrays.
+  """Plain pytrees: `step` is an int32 scalar, `params` nested dicts of float32 arrays.
 
-  With adapters (`model.lora_rank` > 0) `params` holds them under `lora`, beside the model's own.
+  With adapters (`model.lora_rank` > 0), `params` also holds them, under `lora`.
   """
 
   step: jax.Array
@@ -28,23 +28,23 @@ class TrainState(NamedTuple):
   opt_state: Any
 
   def to_saved(self) -> dict[str, Any]:
-    """The items of a checkpoint: `params` is what is evaluated and exported, `train` the rest.
+    """Returns the items of a checkpoint: `params` for evaluation and export, and `train` with the rest.
 
-    With averaged parameters, `params` is the average and the optimizer state holds the raw ones.
+    With averaged parameters, `params` is the average, and the optimizer state holds the raw parameters.
     """
     params, opt_state = optim.swap_average(self.params, self.opt_state)
     return {'params': params, 'train': {'step': self.step, 'opt_state': opt_state}}
 
   @classmethod
   def from_saved(cls, items: dict[str, Any]) -> 'TrainState':
-    """The inverse of `to_saved`."""
+    """Inverts `to_saved`."""
     train = items['train']
     params, opt_state = optim.swap_average(items['params'], train['opt_state'])
     return cls(train['step'], params, opt_state)
 
 
 def graph(model: Model, space: TokenSpace) -> nnx.GraphDef:
-  """The structure of the model without its arrays; `nnx.merge(graph, params)` is the model."""
+  """Returns the model without its arrays; `nnx.merge(graph, params)` gives the whole model."""
   built = nnx.eval_shape(lambda: models.build(model, space, seed=0))
   return nnx.split(built)[0]
 
@@ -66,7 +66,7 @@ def _init(model: Model, space: TokenSpace, tx: optax.GradientTransformation, see
 
 
 def abstract_params(model: Model, space: TokenSpace, mesh: jax.sharding.Mesh) -> Any:
-  """ShapeDtypeStructs of the parameters with today's shardings; needs no optimizer.
+  """Returns ShapeDtypeStructs of the parameters with their shardings on a mesh.
 
   Raises:
     ValueError: the mesh leaves too much replicated; see `parameter_table.check_replication`.
@@ -82,10 +82,10 @@ def abstract_params(model: Model, space: TokenSpace, mesh: jax.sharding.Mesh) ->
 def abstract_state(
   model: Model, space: TokenSpace, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
 ) -> TrainState:
-  """ShapeDtypeStructs with today's shardings: what a checkpoint is restored to.
+  """Returns ShapeDtypeStructs of the state with their shardings on a mesh, the target of a restore.
 
   Raises:
-    ValueError: the mesh leaves too many of the parameters whole; see `parameter_table.check_replication`.
+    ValueError: the mesh leaves too much replicated; see `parameter_table.check_replication`.
   """
   shapes = jax.eval_shape(_init(model, space, tx, seed=0))
   parameter_table.check_replication(shapes.params, mesh)
@@ -102,12 +102,12 @@ def init_state(
   mesh: jax.sharding.Mesh,
   seed: int,
 ) -> TrainState:
-  """A fresh state; every array is created in its shards."""
+  """Returns the state of step 0 with random parameters; every array is created in its shards."""
   shardings = jax.tree.map(lambda x: x.sharding, abstract_state(model, space, tx, mesh))
   return jax.jit(_init(model, space, tx, seed), out_shardings=shardings)()
 
 
 def num_params(model: Model, space: TokenSpace) -> int:
-  """How many parameters the model has."""
+  """Returns the number of parameters of the model, without adapters."""
   built = nnx.eval_shape(lambda: models.build(model, space, seed=0))
   return sum(math.prod(x.shape) for x in jax.tree.leaves(nnx.split(built)[1]))

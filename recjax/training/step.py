@@ -20,11 +20,17 @@ def make_train_step(
   tx: optax.GradientTransformation,
   text_targets: bool,
 ):
-  """The pure step: (state, batch) -> (state, metrics).
+  """Returns the pure step: (state, batch) -> (state, metrics).
 
-  The batch `[B, T]` is cut into `grad_accumulation` micro-batches whose gradients are summed; the loss is
-  a weighted sum divided by the number of learnt targets of the whole batch, so the cut changes nothing but the dropout masks, whose
-  keys fold (seed, step, micro-batch, layer). Frozen parameters leave as they came.
+  The batch `[B, T]` is split into `grad_accumulation` micro-batches whose gradients are summed. The loss is a
+  weighted sum divided by the number of learnt targets of the whole batch, so the split changes only the
+  dropout masks: their keys fold in (seed, step, micro-batch, layer). Frozen parameters stay unchanged.
+
+  Args:
+    config: of the training.
+    graph: `state.graph` of the model.
+    tx: the optimizer.
+    text_targets: whether some targets are text.
   """
   rate = optim.schedule(config.optim, config.num_train_steps)
   micro_batches = config.grad_accumulation
@@ -38,7 +44,7 @@ def make_train_step(
     return sums.pop('loss'), sums
 
   def train_step(state: TrainState, batch: dict[str, jax.Array]):
-    # Threefry masks are a visible share of a small model's step; XLA's own generator is not.
+    # Threefry masks take a visible share of a small model's step; those of XLA's generator do not.
     key = jax.random.fold_in(jax.random.key(config.seed, impl='rbg'), state.step)
     # The number of learnt targets: a component's loss_weight scales its own loss alone.
     num_targets = jnp.maximum(jnp.sum(batch['learnt']), 1).astype(jnp.float32)
@@ -51,7 +57,7 @@ def make_train_step(
       )
       return jax.tree.map(jnp.add, carry, (nll, sums, gradients)), None
 
-    # Row b goes to micro-batch b mod A, so that every device keeps its own rows.
+    # Row b goes to micro-batch b mod A, so that no row moves between devices.
     micros = jax.tree.map(
       lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch
     )
@@ -90,15 +96,15 @@ def jit_train_step(
   abstract: TrainState,
   mesh: jax.sharding.Mesh,
 ):
-  """The step as it is run: the state is donated and stays in its shards.
+  """Compiles the step: the state is donated and keeps its shardings.
 
   Args:
-    config: of the run.
+    config: of the training.
     space: the token ids.
     tx: the optimizer.
     text_targets: whether some targets are text.
     abstract: ShapeDtypeStructs of the state, with their shardings.
-    mesh: that of the shardings; it must be set (`jax.set_mesh`) around calls.
+    mesh: of the shardings; set it (`jax.set_mesh`) around calls.
   """
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   return jax.jit(

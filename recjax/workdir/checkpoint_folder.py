@@ -1,12 +1,12 @@
-"""The folder of a run's checkpoints: which are there, whether they are whole, and which are kept.
+"""The folder of a run's checkpoints: its steps and scores, their checksums, and the removal of old steps.
 
   checkpoints/
-    40/                 a folder a step, as Orbax wrote it
-      checksums.json    size and CRC-32C of every other file and the score; written last
+    40/                 one folder a step, written by Orbax
+      checksums.json    size and CRC-32C of every other file, and the score; written last
     index.json          the steps that are kept, with their scores
 
-A checkpoint counts once its `checksums.json` is there. The index tells a folder that lost it from one
-whose save was cut off. Both files notice their own damage.
+A folder is a checkpoint if it has `checksums.json`. A folder without it is damaged if the index holds its
+step; otherwise its save was interrupted. Both files hold their own checksum.
 """
 
 from collections.abc import Callable, Container
@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 
 INDEX = 'index.json'
 
-_PARTIAL = '.orbax-checkpoint-tmp'
+_UNFINISHED = ('.orbax-checkpoint-tmp', '.partial')  # names of interrupted writes
 _NAMED = 3  # damaged files in a message
-# Seconds by which one process may take longer to read its share of the files.
+# Seconds to wait for the slowest process to read its share of the files.
 _LIMIT = (1200, 'the limit of reading a checkpoint')
 
 
 class CheckpointFolder:
-  """The same view of the folder in every process; host 0 alone writes and removes.
+  """The same view of the folder in every process; only host 0 writes and removes.
 
-  Every process must make the same calls in the same order: reading is shared between them.
+  Every process must make the same calls in the same order, because they share the reading.
 
   Attributes:
     path: the folder.
@@ -46,33 +46,33 @@ class CheckpointFolder:
     self._scores: dict[int, float | None] = {}
     self._whole: set[int] = set()
     self._damaged: dict[int, str] = {}
-    self._look()
+    self._load()
 
   @property
   def steps(self) -> list[int]:
-    """Those that are kept; whether they are whole is not looked at."""
+    """The steps that are kept; they are not checked for damage."""
     return sorted(self._scores)
 
   def newest(self) -> int | None:
-    """The newest step that is whole; None where nothing was ever saved.
+    """Returns the newest undamaged step; None if nothing was ever saved.
 
     Raises:
-      ValueError: there were checkpoints, and none is whole.
+      ValueError: every checkpoint is damaged.
     """
     step = self._first_of(lambda: sorted(self._scores, reverse=True))
     if step is None and self._damaged:
-      what = '; '.join(f'{step}: {problem}' for step, problem in sorted(self._damaged.items()))
+      problems = '; '.join(f'{step}: {text}' for step, text in sorted(self._damaged.items()))
       raise ValueError(
-        f'{self.path} must hold a whole checkpoint; every one is damaged ({what}). Restore one from a '
-        'backup, or give a new --workdir to begin again'
+        f'{self.path} must hold an undamaged checkpoint; every one is damaged ({problems}). Restore one from '
+        'a backup, or give a new --workdir to start from step 0'
       )
     return step
 
   def best(self) -> int | None:
-    """The step with the highest score that is whole, or the newest where none has a score.
+    """Returns the undamaged step with the highest score, or the newest if none has a score.
 
     Raises:
-      ValueError: there were checkpoints, and none is whole.
+      ValueError: every checkpoint is damaged.
     """
 
     def scored() -> list[int]:
@@ -83,17 +83,17 @@ class CheckpointFolder:
     return self.newest() if step is None else step
 
   def check_whole(self, step: int) -> None:
-    """Raises a ValueError where a checkpoint is not there or not whole.
+    """Raises a ValueError if a checkpoint is missing or damaged.
 
-    It is not read again where `newest` or `best` just named it.
+    A step that `newest` or `best` just returned is not read again.
     """
     if step not in self._whole and self._first_whole([step]) is None:
       raise ValueError(f'checkpoint {step} in {self.path} is damaged: {self._damaged[step]}')
 
   def commit(self, step: int, score: float | None) -> None:
-    """Makes the step a checkpoint, once all its files are written, and removes what is not kept.
+    """Writes the checksums of a step, which makes it a checkpoint, and removes the steps beyond the limit.
 
-    Touches no device, so that a thread beside the training can call it.
+    Call it when all files of the step are written. It uses no device, so a background thread can call it.
     """
     folder = self.path / str(step)
     names = checksums.files_below(folder) if distributed.is_host0() else None
@@ -110,28 +110,39 @@ class CheckpointFolder:
     self._damaged.pop(step, None)
 
   def score(self, step: int, score: float) -> None:
-    """Gives its score to a checkpoint that was saved without one."""
+    """Adds the score to a checkpoint that was saved without one."""
     self._scores[step] = score
     if distributed.is_host0():
       file = self.path / str(step) / checksums.FILE
       checksums.write_json(file, checksums.read_json(file) | {'score': score})
       checksums.write_json(self.path / INDEX, sorted(self._scores.items()))
 
+  def discard(self, step: int) -> None:
+    """Makes a step that cannot be read back no checkpoint any more; its files stay."""
+    self._scores.pop(step, None)
+    self._whole.discard(step)
+    if distributed.is_host0():
+      (self.path / str(step) / checksums.FILE).unlink(missing_ok=True)
+      checksums.write_json(self.path / INDEX, sorted(self._scores.items()))
+
   def was_removed(self, step: int) -> bool:
-    """Whether the run, which trains on, has removed a checkpoint that was read here; looks again."""
+    """Reads the folder again and returns whether the run, which is still training, has removed a step."""
     before = set(self._scores)
-    self._look()
+    self._load()
     return self._is_read_only and step in before - set(self._scores)
 
-  def _look(self) -> None:
-    """Reads what there is; what was whole at the start of a run may no longer be at its end."""
+  def _load(self) -> None:
+    """Reads steps and scores; forgets which steps were undamaged, since that can change during a run."""
     found = self._open() if distributed.is_host0() else None
     self._scores = dict(distributed.from_host0('checkpoints', found))
     self._whole.clear()
     self._damaged.clear()
 
   def _first_of(self, order: Callable[[], list[int]]) -> int | None:
-    """The first step of an order that is whole; for readers, in what a run that trains on has left."""
+    """Returns the first undamaged step of an order.
+
+    A reader starts again if the run, which is still training, removed a step meanwhile.
+    """
     self._whole.clear()
     while True:
       step = self._first_whole(order())
@@ -140,9 +151,12 @@ class CheckpointFolder:
         return step
 
   def _has_moved_on(self, gone: list[int]) -> bool:
-    """Whether steps that could not be read are no longer kept; then what there is was read again."""
+    """Reads the folder again and returns whether the run has removed steps that could not be read.
+
+    If it has not, the steps are damaged and stay excluded.
+    """
     damaged = dict(self._damaged)
-    self._look()
+    self._load()
     if any(step not in self._scores for step in gone):
       return True
     self._damaged = damaged
@@ -151,22 +165,27 @@ class CheckpointFolder:
     return False
 
   def _open(self) -> list[tuple[int, float | None]]:
-    """Step and score of everything that is or was a checkpoint; removes what kills left unfinished."""
+    """Returns step and score of every checkpoint, damaged or not; removes the files of interrupted saves."""
     if not self.path.exists():
       return []
     scores = self._indexed()
     for path in self.path.iterdir():
-      if _PARTIAL in path.name and not self._is_read_only:
-        path.rmtree()
+      if not self._is_read_only and any(mark in path.name for mark in _UNFINISHED):
+        if path.is_dir():
+          path.rmtree()
+        else:
+          path.unlink()
       if not path.name.isdecimal() or int(path.name) in scores:
         continue
       try:
         scores[int(path.name)] = checksums.read_json(path / checksums.FILE)['score']
       except FileNotFoundError:
-        if not self._is_read_only:  # else it may be under way
-          log.warning('checkpoint %s in %s is not used: its save was cut off', path.name, self.path)
+        if not self._is_read_only:  # for a reader, the save may be running
+          log.warning(
+            'checkpoint %s in %s is not used: its save was interrupted', path.name, self.path
+          )
       except (ValueError, OSError):
-        scores[int(path.name)] = None  # damaged: it is named when its turn comes
+        scores[int(path.name)] = None  # damaged: `_first_whole` names it
     return sorted(scores.items())
 
   def _indexed(self) -> dict[int, float | None]:
@@ -175,11 +194,11 @@ class CheckpointFolder:
     except FileNotFoundError:
       return {}
     except (ValueError, OSError) as error:
-      log.warning('%s: %s; the next checkpoint writes it again', self.path, error)
+      log.warning('%s: %s; the next save rewrites the index', self.path, error)
       return {}
 
   def _first_whole(self, steps: list[int]) -> int | None:
-    """The first of some steps that is whole; those before are named and no longer used."""
+    """Returns the first undamaged step; logs and excludes the damaged ones before it."""
     for step in steps:
       if step in self._whole:
         return step
@@ -193,7 +212,7 @@ class CheckpointFolder:
     return None
 
   def _problem(self, step: int) -> str:
-    """What is wrong with a checkpoint, or nothing; the processes share the reading of its files."""
+    """Returns the damage of a checkpoint, or ''; the processes share the reading of its files."""
     folder = self.path / str(step)
     expected = _read(folder) if distributed.is_host0() else None
     expected = distributed.from_host0('checksums that were written', expected)
@@ -209,13 +228,13 @@ class CheckpointFolder:
   def _remove_all_but(self, kept: Container[int]) -> None:
     for path in self.path.iterdir():
       if path.name.isdecimal() and int(path.name) not in kept:
-        # First this file: a folder whose removal is cut off must not look like a checkpoint.
+        # This file goes first: after an interrupted removal the folder must not count as a checkpoint.
         (path / checksums.FILE).unlink(missing_ok=True)
         path.rmtree()
 
 
 def _kept(scores: dict[int, float | None], newest: int) -> dict[int, float | None]:
-  """So many of the newest checkpoints, and the best one."""
+  """Returns the `newest` newest checkpoints and the best one."""
   keep = sorted(scores)[-newest:]
   scored = [(score, step) for step, score in scores.items() if score is not None]
   keep += [step for _, step in sorted(scored)[-1:]]
@@ -223,7 +242,7 @@ def _kept(scores: dict[int, float | None], newest: int) -> dict[int, float | Non
 
 
 def _read(folder: epath.Path) -> dict[str, Any] | str:
-  """The content of checksums.json, or what is wrong with it."""
+  """Returns the content of checksums.json, or a description of its damage."""
   try:
     return checksums.read_json(folder / checksums.FILE)
   except FileNotFoundError:
@@ -233,5 +252,5 @@ def _read(folder: epath.Path) -> dict[str, Any] | str:
 
 
 def _share(names: list[str]) -> list[str]:
-  """The part of a list that this process works on."""
+  """Returns the part of a list that this process reads."""
   return names[jax.process_index() :: jax.process_count()]

@@ -1,31 +1,32 @@
-"""Checkpoints: parameters, optimizer, and where the run stands, saved asynchronously by Orbax."""
+"""Checkpoints of a workdir: parameters, optimizer state and position, saved asynchronously by Orbax."""
 
 from collections.abc import Callable, Iterator
 from concurrent import futures
 import contextlib
 import dataclasses
-import os
 from typing import Any
 
 from etils import epath
 import orbax.checkpoint as ocp
 
 from recjax.runtime import distributed
+from recjax.runtime.files import is_local
+from recjax.workdir import read_back
 from recjax.workdir.checkpoint_folder import CheckpointFolder
 
-METRIC = 'ndcg@10'  # of the validation sample; chooses the best checkpoint
+SELECTION_METRIC = 'ndcg@10'  # of the validation sample; chooses the best checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-  """What a checkpoint knows beside its arrays.
+  """The part of a checkpoint that is saved as JSON.
 
   Attributes:
     examples_seen: the position in the stream.
-    stream: the fingerprint of the stream, part by part; a resume is bound to it.
-    code_space: the hash of (levels, codes a level, quantizer); a model is bound to it.
+    stream: the fingerprint of the stream, part by part; a resume must match it.
+    code_space: the hash of (levels, codes a level, quantizer); the SIDs of the data must match it.
     evaluations: [step, metrics] of every evaluation so far.
-    config: the config of the run.
+    config: the config of the training.
   """
 
   examples_seen: int
@@ -38,101 +39,110 @@ class Meta:
 class Checkpoints:
   """The checkpoints of one workdir: the newest ones and the best one are kept.
 
-  Only whole ones are used: a damaged one is named in a log line, and the next in order takes its place.
+  Only undamaged ones are used: a damaged one is named in a log line, and the next in order takes its place.
+  The first checkpoint of a workdir is read back before `save` returns.
   """
 
   def __init__(self, workdir: epath.PathLike, max_to_keep: int = 1, read_only: bool = False):
     path = epath.Path(workdir) / 'checkpoints'
-    if '://' not in os.fspath(path):
-      path = path.absolute()  # Orbax takes no relative path
+    if is_local(path):
+      path = path.absolute()  # Orbax refuses relative paths
     self.folder = path
     self._folder = CheckpointFolder(path, max_to_keep, read_only)
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
     self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
     self._saving: tuple[int, futures.Future] | None = None
+    self._is_first = not self._folder.steps
 
   @property
   def steps(self) -> list[int]:
-    """Those that are kept; whether they are whole is not looked at."""
+    """The steps that are kept; they are not checked for damage."""
     return self._folder.steps
 
   def latest_step(self) -> int | None:
-    """The newest step that is whole; None where nothing was ever saved.
+    """Returns the newest undamaged step; None if nothing was ever saved.
 
     Raises:
-      ValueError: there were checkpoints, and none is whole.
+      ValueError: every checkpoint is damaged.
     """
     self.wait()
     return self._folder.newest()
 
   def best_step(self) -> int | None:
-    """The evaluated step with the best METRIC, or the newest where none was evaluated."""
+    """Returns the step with the best SELECTION_METRIC, or the newest if none was evaluated."""
     self.wait()
     return self._folder.best()
 
   def save(
     self, step: int, items: dict[str, Any], meta: Meta, metrics: dict[str, float] | None
   ) -> None:
-    """Starts an asynchronous save, after the save before it has finished.
+    """Starts an asynchronous save after the previous save has finished.
+
+    The first save of a workdir is synchronous and read back.
 
     Args:
       step: names the checkpoint.
-      items: trees of arrays by name; `params` is the one that `restore_params` reads.
-      meta: written beside them.
-      metrics: of the evaluation of this step, where there was one.
+      items: trees of arrays by name; `restore_params` reads `params`.
+      meta: saved beside them.
+      metrics: of the evaluation of this step; None if there was none.
 
     Raises:
-      OSError: this checkpoint or the one before could not be written.
+      OSError: this checkpoint or the previous one could not be written, or this one not read back.
     """
     self.wait()
     saved = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
     args = ocp.args.Composite(**saved, meta=ocp.args.JsonSave(dataclasses.asdict(meta)))
-    with self._naming_the_folder(step):
+    with self._named_errors(step):
       if distributed.is_host0():
         self.folder.mkdir(parents=True, exist_ok=True)
       self._orbax.save(self.folder / str(step), args=args, force=True)
-    score = None if metrics is None else metrics[METRIC]
+    score = None if metrics is None else metrics[SELECTION_METRIC]
     self._saving = step, self._thread.submit(self._commit, step, score)
+    if self._is_first:
+      self.wait()
+      self._read_back(step, items)
+      self._is_first = False
 
   def score(self, step: int, metrics: dict[str, float]) -> None:
-    """Gives its score to a checkpoint that was saved without one."""
+    """Adds the score to a checkpoint that was saved without one."""
     self.wait()
-    self._folder.score(step, metrics[METRIC])
+    self._folder.score(step, metrics[SELECTION_METRIC])
 
   def was_removed(self, step: int) -> bool:
-    """Whether the run, which trains on, has removed a checkpoint that was to be read here."""
+    """Returns whether the run, which is still training, has removed a checkpoint; see `read_run`."""
     return self._folder.was_removed(step)
 
   def meta(self, step: int) -> Meta:
     return Meta(**self._restore(step, meta=ocp.args.JsonRestore()).meta)
 
   def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-    """The items that were saved, onto the shardings of abstract trees by the same names."""
+    """Restores the saved items to the shardings of the abstract trees of the same names."""
     wanted = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
     restored = self._restore(step, **wanted)
     return {name: restored[name] for name in abstract}
 
   def restore_params(self, step: int, abstract_params: Any) -> Any:
-    """The parameters alone: for evaluation, recommending and `init_from`."""
+    """Restores the parameters alone: for evaluation, recommending and `init_from`."""
     return self._restore(step, params=ocp.args.StandardRestore(abstract_params)).params
 
   def check(self) -> None:
-    """Raises the OSError of a save that failed in the meantime; does not wait."""
+    """Raises the OSError of a save that has failed since; does not wait."""
     if self._saving is not None and self._saving[1].done():
       self.wait()
 
   def wait(self) -> None:
-    """Waits until nothing is being written.
+    """Waits for the end of a running save.
 
     Raises:
       OSError: the checkpoint could not be written.
     """
     if self._saving is not None:
       (step, saving), self._saving = self._saving, None
-      with self._naming_the_folder(step):
+      with self._named_errors(step):
         saving.result()
 
   def close(self) -> None:
+    """Waits for the end of a running save and ends the threads."""
     try:
       self.wait()
     finally:
@@ -149,21 +159,33 @@ class Checkpoints:
     self._orbax.wait_until_finished()
     self._folder.commit(step, score)
 
+  def _read_back(self, step: int, items: dict[str, Any]) -> None:
+    try:
+      read_back.read_back(self.folder / str(step), read_back.abstract(items))
+    except Exception as error:
+      self._folder.discard(step)
+      text = str(error).partition('[tensorstore_spec=')[0].strip()
+      raise OSError(
+        f'checkpoint {step} was written in {self.folder}, but cannot be read back: {text}. Repair the file '
+        'system, or set --workdir to a folder on another one'
+      ) from error
+
   def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
     self.wait()
     self._folder.check_whole(step)
     return self._orbax.restore(self.folder / str(step), args=ocp.args.Composite(**items))
 
   @contextlib.contextmanager
-  def _naming_the_folder(self, step: int) -> Iterator[None]:
+  def _named_errors(self, step: int) -> Iterator[None]:
+    """Adds the step, the folder and the remedy to an error of a save."""
     try:
       yield
-    except TimeoutError:  # the others did not come; it says who
+    except TimeoutError:  # it already names the process that is missing
       raise
     except Exception as error:
       raise OSError(
-        f'checkpoint {step} could not be written in {self.folder}: {error}. Those before it are untouched; '
-        'make room there or mend it, then start the same command again'
+        f'checkpoint {step} could not be written in {self.folder}: {error}. Earlier ones are untouched; '
+        'free or repair the disk, then start the same command again'
       ) from error
 
 
@@ -172,7 +194,16 @@ def read_run(
   choose: Callable[[Checkpoints], int],
   read: Callable[[Checkpoints, int], Any],
 ) -> Any:
-  """What `read` makes of the chosen step of a run, which may be training: one that it removes is chosen anew."""
+  """Reads a checkpoint of a run that may still be training.
+
+  Args:
+    workdir: of the run.
+    choose: returns the step to read; called again if the run removes that checkpoint meanwhile.
+    read: reads the chosen step.
+
+  Returns:
+    The result of `read`.
+  """
   with Checkpoints(workdir, read_only=True) as checkpoints:
     while True:
       step = choose(checkpoints)

@@ -1,4 +1,4 @@
-"""Sizes and CRC-32C checksums of the files of a folder, and JSON files that notice their own damage."""
+"""Sizes and CRC-32C checksums of the files of a folder, and JSON files that hold their own checksum."""
 
 from collections.abc import Iterable
 from concurrent import futures
@@ -9,6 +9,8 @@ from typing import Any
 from etils import epath
 import google_crc32c
 
+from recjax.runtime.files import is_local, write_whole
+
 FILE = 'checksums.json'
 
 _CHUNK = 1 << 22  # bytes
@@ -16,7 +18,7 @@ _THREADS = 8
 
 
 def files_below(folder: epath.Path) -> list[str]:
-  """Every file below a folder by its relative name, sorted, but the checksums themselves."""
+  """Returns the relative names of all files below a folder, sorted, without the checksum file."""
   names = []
   folders = ['']
   while folders:
@@ -31,7 +33,7 @@ def files_below(folder: epath.Path) -> list[str]:
 
 
 def checksums(folder: epath.Path, names: Iterable[str]) -> dict[str, tuple[int, str]]:
-  """Size in bytes and hexadecimal CRC-32C of each file, which is on the disk when this returns."""
+  """Syncs files to the disk and returns the size in bytes and the hexadecimal CRC-32C of each."""
   names = list(names)
   with futures.ThreadPoolExecutor(_THREADS) as threads:
     found = threads.map(lambda name: _checksum(folder / name, True), names)
@@ -39,29 +41,24 @@ def checksums(folder: epath.Path, names: Iterable[str]) -> dict[str, tuple[int, 
 
 
 def damage(folder: epath.Path, expected: dict[str, tuple[int, str]]) -> list[str]:
-  """What is wrong with files that should have these sizes and checksums: a line each, or nothing."""
+  """Returns one line for each file that does not have its expected size and checksum."""
   with futures.ThreadPoolExecutor(_THREADS) as threads:
     found = threads.map(lambda item: _damage(folder / item[0], *item), expected.items())
     return [line for line in found if line]
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-  """Writes a value and, on a second line, the checksum of the first; whole or not at all."""
+  """Writes a file whole: the JSON of a value and, on a second line, the checksum of the first line."""
   line = json.dumps(value)
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_text(f'{line}\n{_hex(google_crc32c.value(line.encode()))}\n')
-  if _is_local(partial):
-    with partial.open('rb') as f:
-      os.fsync(f.fileno())
-  partial.replace(path)
+  write_whole(path, f'{line}\n{_hex(google_crc32c.value(line.encode()))}\n')
 
 
 def read_json(path: epath.Path) -> Any:
-  """What `write_json` wrote.
+  """Returns the value that `write_json` wrote.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: the file is not as it was written.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file does not match its checksum.
   """
   content = path.read_bytes()
   line, _, rest = content.partition(b'\n')
@@ -92,14 +89,10 @@ def _checksum(path: epath.Path, sync: bool) -> tuple[int, str]:
     while chunk := f.read(_CHUNK):
       size += len(chunk)
       crc = google_crc32c.extend(crc, chunk)
-    if sync and _is_local(path):
-      os.fsync(f.fileno())  # also tells of a disk that became full after the write
+    if sync and is_local(path):
+      os.fsync(f.fileno())  # reports a disk that became full after the write
   return size, _hex(crc)
 
 
 def _hex(crc: int) -> str:
   return f'{crc:08x}'
-
-
-def _is_local(path: epath.Path) -> bool:
-  return '://' not in os.fspath(path)

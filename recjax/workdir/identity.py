@@ -1,6 +1,6 @@
-"""What a workdir belongs to: the config of its run, in config.json."""
+"""The config of a workdir: which run it belongs to, and how its model must be used."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import dataclasses
 import json
 from typing import Any
@@ -8,67 +8,94 @@ from typing import Any
 from etils import epath
 
 from recjax import config as config_lib
-from recjax.data.dataset import Dataset
-from recjax.runtime import distributed
-from recjax.schema.optim import Optim
-from recjax.workdir.checkpoints import Meta
+from recjax.runtime.files import write_whole
+from recjax.schema.fields import flat
 
 FILE = 'config.json'
 
-# A run with other values here is another run. (What the stream is made of is checked against the
-# checkpoints, by fingerprint.)
+# A run with other values in these sections is another run. The stream of examples has a fingerprint in
+# every checkpoint instead.
 _IDENTITY = ('data', 'sids', 'model')
 _LOCATIONS = ('raw_dir', 'prepared_dir', 'download', 'download_url', 'table', 'extend')
-_FOLDERS = ('pretrained', 'sid_keywords')  # may have moved, but are there or not
+_FOLDERS = ('pretrained', 'sid_keywords')  # may move, but must stay set or unset
 _HOW_TO_COMPUTE = ('compute_dtype', 'remat', 'scan_unroll', 'attention')
 _PROMPT = ('show', 'title_tokens', 'prompts', 'gaps', 'events')  # of the next_item component
 
 
-def config_of(workdir: epath.Path) -> config_lib.Config | None:
-  """The config that the run in a workdir was last started with; None where none was.
+def read_config(fields: dict[str, Any], source: str) -> config_lib.Config:
+  """Returns a config that this or an earlier version saved; fields added since have their defaults.
+
+  Args:
+    fields: the config as nested dicts.
+    source: the file or checkpoint that holds it, for the message.
 
   Raises:
-    ValueError: config.json is of another version of the program.
+    ValueError: this version cannot read it.
+  """
+  try:
+    return config_lib.from_dict(fields)
+  except ValueError as error:
+    raise ValueError(f'{source} must be a config of this version: {error}') from error
+
+
+def config_of(workdir: epath.Path) -> config_lib.Config | None:
+  """Returns the config of the latest start in a workdir; None if nothing was started there.
+
+  Raises:
+    ValueError: config.json is damaged or of another version of the program.
   """
   path = workdir / FILE
   if not path.exists():
     return None
   try:
-    return config_lib.from_dict(json.loads(path.read_text()))
+    fields = json.loads(path.read_text())
   except ValueError as error:
-    raise ValueError(f'{path} must be a config of this version: {error}') from error
+    raise ValueError(f'{path} must be a JSON object: {error}') from error
+  return read_config(fields, str(path))
 
 
-def _differences(
-  section: str, old: dict[str, Any], new: dict[str, Any], names: Iterable[str]
-) -> list[str]:
+def write_config(config: config_lib.Config, workdir: epath.Path) -> None:
+  """Writes config.json; from now on the workdir belongs to this config."""
+  write_whole(workdir / FILE, json.dumps(config.to_dict(), indent=2))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> list[str]:
   return [
-    f'{section}.{name} ({old.get(name)!r} there, {new[name]!r} here)'
-    for name in names
-    if old.get(name) != new[name]
-    and not (name in _FOLDERS and None not in (old.get(name), new[name]))
+    f'{prefix}{name} ({old.get(name)!r} there, {new.get(name)!r} here)'
+    for name in {**new, **old}
+    if old.get(name) != new.get(name)
+    and not (name in _FOLDERS and None not in (old.get(name), new.get(name)))
   ]
 
 
-def _of_sections(
-  old: dict[str, Any], config: config_lib.Config, sections: Iterable[str]
+def _section_differences(
+  old: config_lib.Config, new: config_lib.Config, sections: Iterable[str]
 ) -> list[str]:
-  new = json.loads(json.dumps(config.to_dict()))
   found = []
   for section in sections:
-    names = [n for n in new[section] if n not in _LOCATIONS + _HOW_TO_COMPUTE]
-    found += _differences(section, old.get(section, {}), new[section], names)
+    was, now = (
+      {
+        name: value
+        for name, value in flat(dataclasses.asdict(getattr(config, section))).items()
+        if name.rpartition('.')[2] not in _LOCATIONS + _HOW_TO_COMPUTE
+      }
+      for config in (old, new)
+    )
+    found += _differences(was, now, f'{section}.')
   return found
 
 
 def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
-  """Raises a ValueError that names what differs, where a workdir belongs to another run."""
-  path = workdir / FILE
-  if not path.exists():
+  """Checks that a workdir is new or belongs to this run.
+
+  Raises:
+    ValueError: it belongs to a run with other data, SIDs, model or stages; the message names the fields.
+  """
+  old = config_of(workdir)
+  if old is None:
     return
-  old = json.loads(path.read_text())
-  different = _of_sections(old, config, _IDENTITY)
-  was, now = list(old.get('stages', {})), list(config.stages)
+  different = _section_differences(old, config, _IDENTITY)
+  was, now = list(old.stages), list(config.stages)
   if was != now:
     different.append(f'stages ({was} there, {now} here)')
   if different:
@@ -79,83 +106,24 @@ def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
 
 
 def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
-  """Raises a ValueError where the model in a workdir would be used otherwise than it was trained.
+  """Checks that the model in a workdir is used as it was trained.
 
-  That is with another model section, another prompt, or, in the same prepared folder, with other data. Data
-  of another folder may be used with it: `recjax.workdir.checkpoints.check_tokens` says whether they fit.
+  The model section and the prompt must be the same, and the data too if they lie in the same prepared folder.
+  For data of another folder, see `recjax.workdir.resume.check_tokens`.
+
+  Raises:
+    ValueError: a field differs; the message names it.
   """
-  path = workdir / FILE
-  if not path.exists():
+  old = config_of(workdir)
+  if old is None:
     return
-  old = json.loads(path.read_text())
-  trained = config_of(workdir)
-  same_folder = trained.prepared_folder == config.prepared_folder
-  different = _of_sections(old, config, _IDENTITY if same_folder else ('model',))
-  was, now = config_lib.next_item_component(trained), config_lib.next_item_component(config)
-  here = {name: getattr(now, name) for name in _PROMPT}
-  different += _differences('the next_item component', vars(was), here, _PROMPT)
+  same_folder = old.prepared_folder == config.prepared_folder
+  different = _section_differences(old, config, _IDENTITY if same_folder else ('model',))
+  was, now = config_lib.next_item_component(old), config_lib.next_item_component(config)
+  was, now = ({name: getattr(component, name) for name in _PROMPT} for component in (was, now))
+  different += _differences(was, now, 'the next_item component.')
   if different:
     raise ValueError(
       f'the model in {workdir} must be used as it was trained; different are {", ".join(different)}. '
       'Set the old values, or give the --workdir of another run'
     )
-
-
-def claim(config: config_lib.Config, workdir: epath.Path) -> None:
-  """Writes the config into the workdir; from now on it belongs to this config."""
-  check_run(config, workdir)
-  if distributed.is_host0():
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = workdir / f'{FILE}.partial'
-    partial.write_text(json.dumps(config.to_dict(), indent=2))
-    partial.replace(workdir / FILE)
-
-
-def check_tokens(meta: Meta, dataset: Dataset, folder: epath.Path) -> None:
-  """Raises a ValueError where a checkpoint's model speaks other codes or pieces than the data set."""
-  where = (
-    'Set --config.data.prepared_dir to the data that it was trained on, or to data that were prepared '
-    'with --config.sids.extend=<that folder>'
-  )
-  code_space = dataset.sids.code_space_hash
-  if meta.code_space != code_space:
-    raise ValueError(
-      f'the model in {folder} must be used with SIDs of its own code space {meta.code_space}; the '
-      f'prepared data in {dataset.folder} have {code_space}. {where}'
-    )
-  if meta.stream['tokenizer'] != dataset.files_digest('tokenizer'):
-    raise ValueError(
-      f'the model in {folder} must be used with its own tokenizer; the prepared data in '
-      f'{dataset.folder} have another. {where}'
-    )
-
-
-def check_stream(
-  meta: Meta, stream: dict[str, str], folder: epath.Path, allow_new_stream: bool
-) -> bool:
-  """Whether a resume continues the same stream; False: it was told to begin a new one.
-
-  Raises:
-    ValueError: the stream changed and `checkpoint.allow_new_stream` is not set.
-  """
-  changed = sorted(part for part in stream if stream[part] != meta.stream.get(part))
-  if changed and not allow_new_stream:
-    raise ValueError(
-      f'a resume must continue the stream of examples that the checkpoints in {folder} were trained '
-      f'on; changed since: {", ".join(changed)}. Undo the change, give a new --workdir (with '
-      '--config.checkpoint.init_from to keep the parameters), or set '
-      '--config.checkpoint.allow_new_stream=True to begin a new stream deliberately'
-    )
-  return not changed
-
-
-def check_optimizer(meta: Meta, optim: Optim, folder: epath.Path) -> None:
-  """Raises a ValueError where the state of a checkpoint's optimizer would not fit today's."""
-  now = dataclasses.asdict(optim)
-  for name in ('optimizer', 'ema_decay', 'groups'):
-    old = meta.config['optim'].get(name)
-    if old != now[name]:
-      raise ValueError(
-        f'a resume must keep optim.{name} of the checkpoints in {folder}: {old!r}; got {now[name]!r}. '
-        f'Set --config.optim.{name}, or give a new --workdir with --config.checkpoint.init_from'
-      )

@@ -3,43 +3,68 @@
 from collections.abc import Iterator, Mapping
 import contextlib
 import json
+import logging
 import math
 import os
 import time
+from typing import Any
 
 from etils import epath
 from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2, summary_pb2
 
+from recjax.runtime.files import is_local, write_whole
+
 FILE = 'metrics.jsonl'
+DAMAGED = 'metrics.damaged'  # lines of metrics.jsonl that could not be read
 FOLDER = 'tensorboard'
 EVALUATION = 'validation/'  # prefix of the metrics of an evaluation during training
 
+_NAMED = 5  # line numbers in a message
 
-def read_metrics(workdir: epath.PathLike) -> list[dict]:
-  """The lines of metrics.jsonl in order: `step` and the metrics of that step.
+log = logging.getLogger(__name__)
 
-  A last line that was cut off by a kill is left out; a value that was not finite is None.
 
-  Raises:
-    ValueError: another line is not an object with a step; the message names file and line.
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
+  """Returns the lines of metrics.jsonl by rising step; a value that was not finite is None.
+
+  A line that is not a JSON object with a step is left out with a warning; without one if it is the last,
+  which a kill can cut off. If a step stands twice, the line with more values counts, then the later one.
   """
-  path = epath.Path(workdir) / FILE
+  rows, damaged = _read(epath.Path(workdir) / FILE)
+  _warn(epath.Path(workdir) / FILE, damaged, 'left out')
+  return rows
+
+
+def _read(path: epath.Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
+  """Returns the rows by rising step, and the damaged lines by their number."""
   if not path.exists():
-    return []
-  lines = path.read_text().splitlines()
-  rows = []
-  for number, line in enumerate(lines, start=1):
+    return [], {}
+  lines = path.read_bytes().split(b'\n')
+  torn = lines.pop()  # what follows the last line break
+  rows, damaged = {}, {}
+  for number, line in enumerate([*lines, torn] if torn else lines, start=1):
     try:
       row = json.loads(line)
-    except json.JSONDecodeError as error:
-      if number == len(lines):  # torn
-        break
-      raise ValueError(f'{path}, line {number}, must be a JSON object; {error}') from error
-    if not isinstance(row, dict) or not isinstance(row.get('step'), int):
-      raise ValueError(f'{path}, line {number}, must be an object with a step; got {line[:80]!r}')
-    rows.append(row)
-  return rows
+    except ValueError:  # also bytes that are not UTF-8
+      row = None
+    if isinstance(row, dict) and type(row.get('step')) is int:
+      if len(row) >= len(rows.get(row['step'], ())):
+        rows[row['step']] = row
+    elif number <= len(lines):
+      damaged[number] = line
+  return [rows[step] for step in sorted(rows)], damaged
+
+
+def _warn(path: epath.Path, damaged: Mapping[int, bytes], outcome: str) -> None:
+  if damaged:
+    numbers = ', '.join(map(str, list(damaged)[:_NAMED]))
+    more = f' and {len(damaged) - _NAMED} more' if len(damaged) > _NAMED else ''
+    first = next(iter(damaged.values()))[:60].decode(errors='replace')
+    log.warning(
+      '%s: damaged lines %s%s are %s; every line must be a JSON object with a step, got %r',
+      *(path, numbers, more, outcome, first),
+    )
 
 
 def _line(row: Mapping[str, float]) -> str:
@@ -49,19 +74,22 @@ def _line(row: Mapping[str, float]) -> str:
 
 
 class Writer:
-  """Writes each step exactly once, also where a run is killed and continued.
+  """Writes every step exactly once, also in a run that is killed and resumed.
 
-  Opening drops the lines after `start_step`, which the continued run computes again, and a torn last
-  line; TensorBoard is told to drop those events as well. On a local disk every line is written at
-  once. On an object store, where nothing can be appended, lines gather until `flush`.
-
-  Attributes:
-    workdir: the folder of the run; metrics.jsonl and tensorboard/ appear in it.
-    start_step: steps that are done; the first one written is later.
-    enabled: False makes every call a no-op, for hosts other than the first.
+  Opening drops the lines after `start_step`, which the resumed run computes again, and tells TensorBoard to
+  drop those events. Damaged lines are moved to metrics.damaged: the state of a run lies in its checkpoints,
+  so they do not block a resume. On a local disk every line is written at once. In a bucket, where nothing can
+  be appended, `flush` writes the lines.
   """
 
   def __init__(self, workdir: epath.PathLike, start_step: int, enabled: bool = True):
+    """Opens the files of a workdir, which is created if need be.
+
+    Args:
+      workdir: the folder of metrics.jsonl and tensorboard/.
+      start_step: steps that are done; the first step to be written is later.
+      enabled: False makes every call do nothing, for the processes other than host 0.
+    """
     self._enabled = enabled
     self._step = start_step
     self._row: dict[str, float] | None = None  # the last line, which an evaluation may extend
@@ -70,27 +98,26 @@ class Writer:
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / FILE
-    self._is_local = '://' not in os.fspath(self._path)
-    kept = [row for row in read_metrics(workdir) if row['step'] <= start_step]
+    self._is_local = is_local(self._path)
+    kept = [row for row in self._repaired_rows() if row['step'] <= start_step]
     lines = [json.dumps(row) + '\n' for row in kept]
-    self._replace(lines)
+    write_whole(self._path, ''.join(lines))
     if kept and kept[-1]['step'] == start_step:
       self._row = kept[-1]
       lines = lines[:-1]
-    self._lines = lines  # before the last; grows on a store only
-    self._size = sum(len(line.encode()) for line in lines)  # where the last line begins
+    self._lines = lines  # before the last line; grows in a bucket only
+    self._size = sum(len(line.encode()) for line in lines)  # offset of the last line
     self._folder = workdir / FOLDER
     self._folder.mkdir(exist_ok=True)
-    # tensorboardX's SummaryWriter writes in a thread, and waits for ever once that failed at a full disk.
-    # The name holds a second and the host; two starts within a second must not share a file.
-    with _naming(self._folder):
+    # tensorboardX's SummaryWriter writes in a thread, which hangs for ever after an error of a full disk.
+    # Its file names hold the second and the host: two starts within a second need more to differ.
+    with _named_errors(self._folder):
       self._events = event_file_writer.EventsWriter(
         os.fspath(self._folder / 'events'), f'.{start_step}.{os.getpid()}.{os.urandom(3).hex()}'
       )
+    # Hides the later steps of earlier files.
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    self._put_event(
-      step=start_step + 1, session_log=start
-    )  # hides what came after in earlier files
+    self._put_event(step=start_step + 1, session_log=start)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Writes the metrics of a step.
@@ -108,9 +135,9 @@ class Writer:
     self._add_events(step, values)
 
   def write_evaluation(self, step: int, values: Mapping[str, float]) -> None:
-    """Adds the metrics of an evaluation to the line of the step that was written last.
+    """Adds the metrics of an evaluation to the line of the last step, and flushes.
 
-    They appear as `validation/<name>`, on disk when this returns.
+    They appear as `validation/<name>`.
 
     Raises:
       ValueError: another step was written last.
@@ -128,12 +155,14 @@ class Writer:
     self.flush()
 
   def flush(self) -> None:
-    """Puts everything written so far where a kill cannot lose it; call it before a checkpoint."""
+    """Makes everything that was written survive a kill; call it before a checkpoint."""
     if not self._enabled:
       return
     if not self._is_local:
-      self._replace([*self._lines, *([_line(self._row)] if self._row else [])])
-    with _naming(self._folder):
+      lines = [*self._lines, *([_line(self._row)] if self._row else [])]
+      with _named_errors(self._path):
+        write_whole(self._path, ''.join(lines))
+    with _named_errors(self._folder):
       self._events.flush()
 
   def close(self) -> None:
@@ -143,7 +172,7 @@ class Writer:
         self.flush()
       finally:
         self._enabled = False
-        with _naming(self._folder):
+        with _named_errors(self._folder):
           self._events.close()
 
   def __enter__(self) -> 'Writer':
@@ -151,6 +180,16 @@ class Writer:
 
   def __exit__(self, *_) -> None:
     self.close()
+
+  def _repaired_rows(self) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.jsonl; its damaged lines are moved to metrics.damaged."""
+    rows, damaged = _read(self._path)
+    if damaged:
+      aside = self._path.with_name(DAMAGED)
+      before = aside.read_bytes() if aside.exists() else b''
+      write_whole(aside, before + b''.join(line + b'\n' for line in damaged.values()))
+      _warn(self._path, damaged, f'moved to {DAMAGED}')
+    return rows
 
   def _end_row(self) -> None:
     if self._row is None:
@@ -161,17 +200,12 @@ class Writer:
       self._lines.append(line)
 
   def _put_row(self) -> None:
-    """Writes the last line, over its earlier form if it has one."""
+    """Writes the last line over its earlier form, which was shorter if there was one."""
     if not self._is_local:
       return
-    with _naming(self._path), open(self._path, 'r+b') as f:  # epath knows no such mode
+    with _named_errors(self._path), open(self._path, 'r+b') as f:  # epath knows no such mode
       f.seek(self._size)
-      f.write(_line(self._row).encode())  # only ever longer: nothing of the old line stays
-
-  def _replace(self, lines: list[str]) -> None:
-    partial = self._path.with_name(f'.{FILE}.partial')
-    partial.write_text(''.join(lines))
-    partial.replace(self._path)
+      f.write(_line(self._row).encode())
 
   def _add_events(self, step: int, values: Mapping[str, float]) -> None:
     # TensorBoard allows no @ in names: recall@10 appears as recall_10.
@@ -182,17 +216,17 @@ class Writer:
     self._put_event(step=step, summary=summary_pb2.Summary(value=scalars))
 
   def _put_event(self, **fields) -> None:
-    with _naming(self._folder):
+    with _named_errors(self._folder):
       self._events.write_event(event_pb2.Event(wall_time=time.time(), **fields))
 
 
 @contextlib.contextmanager
-def _naming(path: epath.Path) -> Iterator[None]:
-  """An error of the disk says what could not be written, and what to do."""
+def _named_errors(path: epath.Path) -> Iterator[None]:
+  """Adds the path and the remedy to an error of the disk."""
   try:
     yield
   except OSError as error:
     raise OSError(
-      f'{path} could not be written: {error}. Checkpoints are not touched; make room there or mend it, '
-      'then start the same command again'
+      f'{path} could not be written: {error}. Checkpoints are untouched; free or repair the disk, then '
+      'start the same command again'
     ) from error

@@ -1,12 +1,12 @@
-"""A run of several stages, each with its own mixture, steps, schedule and parameter groups.
+"""The stages of a run, each with its own mixture, number of steps, schedule and parameter groups.
 
-Every stage is a training of its own that starts at the last parameters of the one before: the last stage in
-the workdir, the others in `stages/<name>` below it. So a stage's position in its stream, its checkpoints
-and its metrics are its own, and a run that was killed anywhere, also between two stages, finds what is
-finished and continues.
+Every stage is a training of its own that starts from the last parameters of the stage before. The last stage
+lies in the workdir, each other one in `stages/<name>` below it. So every stage has its own position in the
+stream, checkpoints and metrics, and a killed run resumes in the stage that was running.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 from etils import epath
 
@@ -15,12 +15,24 @@ from recjax import config as config_lib
 FOLDER = 'stages'
 
 
-def plan(
-  config: config_lib.Config, workdir: epath.Path
-) -> list[tuple[str, config_lib.Config, epath.Path]]:
-  """Name, config and folder of every stage, in order; a run without stages is one, without a name."""
+class PlannedStage(NamedTuple):
+  """One stage of a run.
+
+  Attributes:
+    name: of the stage; empty in a run without stages.
+    config: of the stage's training.
+    folder: of the stage's checkpoints and metrics.
+  """
+
+  name: str
+  config: config_lib.Config
+  folder: epath.Path
+
+
+def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
+  """Returns the stages of a run in order; a run without stages is one stage without a name."""
   if not config.stages:
-    return [('', config, workdir)]
+    return [PlannedStage('', config, workdir)]
   stages = []
   for name, stage in config.stages.items():
     changes = {
@@ -32,7 +44,7 @@ def plan(
     checkpoint = config.checkpoint
     if stages:
       checkpoint = dataclasses.replace(
-        checkpoint, init_from=str(stages[-1][2]), init_from_last=True
+        checkpoint, init_from=str(stages[-1].folder), init_from_last=True
       )
     stage_config = dataclasses.replace(
       config,
@@ -43,5 +55,6 @@ def plan(
       stages={},
     )
     is_last = len(stages) == len(config.stages) - 1
-    stages.append((name, stage_config, workdir if is_last else workdir / FOLDER / name))
+    folder = workdir if is_last else workdir / FOLDER / name
+    stages.append(PlannedStage(name, stage_config, folder))
   return stages

@@ -175,12 +175,12 @@ def test_the_norm_that_clips_is_of_trained_parameters_alone():
   [
     (
       {'sid': Group(pattern='tables/codes', frozen=True)},
-      r'pattern must be found in a parameter.*there are layers/ff/kernel.*tables/text.*'
+      r'pattern must match a parameter.*parameters are layers/ff/kernel.*tables/text.*'
       r"got 'tables/codes'. Set --config.optim.groups.sid.pattern",
     ),
     (
       {'all': Group(pattern='tables'), 'sid': Group(pattern='tables/sid')},
-      r'that no group before it names.*Set --config.optim.groups.sid.pattern',
+      r'that no earlier group matches.*Set --config.optim.groups.sid.pattern',
     ),
     ({'all': Group(pattern='', frozen=True)}, r'must leave a parameter to train.*frozen'),
   ],

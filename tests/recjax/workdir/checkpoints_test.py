@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from recjax.workdir import checkpoint_folder
-from recjax.workdir.checkpoints import METRIC, Checkpoints, Meta, read_run
+from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta, read_run
 from tests.folders import ROOT
 
 META = Meta(10, {'part': 'x'}, 'c', [], {})
@@ -30,7 +30,7 @@ def save(workdir, scores, max_to_keep=2):
   """Saves steps 1, 2, … with these scores."""
   with Checkpoints(workdir, max_to_keep) as checkpoints:
     for step, score in enumerate(scores, start=1):
-      metrics = None if score is None else {METRIC: score}
+      metrics = None if score is None else {SELECTION_METRIC: score}
       checkpoints.save(
         step, state(step), dataclasses.replace(META, examples_seen=10 * step), metrics
       )
@@ -161,7 +161,9 @@ def test_without_a_whole_checkpoint_nothing_starts_from_scratch(saved, tmp_path)
     for step in (2, 3, 4):
       (workdir / 'checkpoints' / str(step) / path).unlink()
     with Checkpoints(workdir) as checkpoints:
-      message = rf'must hold a whole checkpoint.*2: {path} is missing.*4: .*give a new --workdir'
+      message = (
+        rf'must hold an undamaged checkpoint.*2: {path} is missing.*4: .*give a new --workdir'
+      )
       with pytest.raises(ValueError, match=message):
         checkpoints.latest_step()
     assert steps_on_disk(workdir) == [2, 3, 4]  # what is left may still be of use to someone
@@ -180,7 +182,7 @@ def test_a_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, caplog):
   with Checkpoints(workdir, 2) as checkpoints:
     assert checkpoints.latest_step() == 4
     assert 'checkpoint 5 in' in caplog.text
-    assert 'its save was cut off' in caplog.text
+    assert 'its save was interrupted' in caplog.text
     assert not (folder / '6.orbax-checkpoint-tmp').exists()
     checkpoints.save(5, state(5), META, None)
   assert latest(workdir) == 5
@@ -200,14 +202,14 @@ def test_readers_follow_a_run_that_trains_on(tmp_path):
   def choose(checkpoints):
     if not read:
       with Checkpoints(tmp_path, 1) as run:
-        run.save(2, state(2), META, {METRIC: 0.2})  # 1 goes
+        run.save(2, state(2), META, {SELECTION_METRIC: 0.2})  # 1 goes
     return checkpoints.best_step()
 
   def restore(checkpoints, step):
     read.append(step)
     if len(read) == 1:
       with Checkpoints(tmp_path, 1) as run:
-        run.save(3, state(3), META, {METRIC: 0.3})  # 2 goes
+        run.save(3, state(3), META, {SELECTION_METRIC: 0.3})  # 2 goes
     return checkpoints.restore_params(step, jax.eval_shape(lambda: state(0)['params']))
 
   params = read_run(tmp_path, choose, restore)
@@ -228,7 +230,7 @@ def test_a_score_may_come_later(tmp_path):
   save(tmp_path, [0.3, None])
   with Checkpoints(tmp_path, 2) as checkpoints:
     assert checkpoints.best_step() == 1
-    checkpoints.score(2, {METRIC: 0.4})
+    checkpoints.score(2, {SELECTION_METRIC: 0.4})
   for file in ('index.json', None):  # also where the index is lost
     with Checkpoints(tmp_path, 2) as checkpoints:
       assert checkpoints.best_step() == 2
@@ -241,7 +243,7 @@ def test_a_kill_between_the_checksums_and_the_index_loses_nothing(tmp_path, capl
   index = tmp_path / 'checkpoints' / checkpoint_folder.INDEX
   before = index.read_bytes()
   with Checkpoints(tmp_path, 2) as checkpoints:
-    checkpoints.save(3, state(3), META, {METRIC: 0.7})
+    checkpoints.save(3, state(3), META, {SELECTION_METRIC: 0.7})
   for content in (before, b'[[1, 0.5]]', None):
     index.unlink()
     if content is not None:
@@ -266,7 +268,7 @@ def test_a_damaged_checkpoint_is_replaced_and_the_number_stays_bounded(saved, tm
     (workdir / 'checkpoints/4/params/_METADATA').unlink()
   with Checkpoints(workdir, 2) as checkpoints:
     assert checkpoints.latest_step() == 3
-    checkpoints.save(5, state(5), META, {METRIC: 0.1})
+    checkpoints.save(5, state(5), META, {SELECTION_METRIC: 0.1})
   assert steps_on_disk(workdir) == [2, 3, 5]
 
 

@@ -1,6 +1,7 @@
-"""What a workdir belongs to, for those who train in it and those who use its model."""
+"""Which run a workdir belongs to, and how its model may be used."""
 
 import dataclasses
+import json
 
 from etils import epath
 import pytest
@@ -33,28 +34,40 @@ def test_a_config_comes_back_as_it_went(config, tmp_path):
   workdir = epath.Path(tmp_path)
   assert identity.config_of(workdir) is None
   config = with_prompt(config, schedule=((5.0, 0.5),), prompts=('Then: {history}',))
-  identity.claim(config, workdir)
+  identity.write_config(config, workdir)
   assert identity.config_of(workdir) == config
   (workdir / 'config.json').write_text('{"sizes": 3}')
   with pytest.raises(ValueError, match=r'must be a config of this version: unknown config field'):
     identity.config_of(workdir)
+  (workdir / 'config.json').write_text('{"sizes"')
+  with pytest.raises(ValueError, match=r'config\.json must be a JSON object'):
+    identity.config_of(workdir)
+
+
+def test_a_field_that_was_added_since_has_its_default(config, tmp_path):
+  workdir = epath.Path(tmp_path)
+  fields = json.loads(json.dumps(config.to_dict()))
+  del fields['model']['remat'], fields['eval']['exclude_seen'], fields['optim']['clip_norm']
+  (workdir / 'config.json').write_text(json.dumps(fields))
+  assert identity.config_of(workdir) == config
+  identity.check_run(config, workdir)
 
 
 def test_a_run_belongs_to_its_data_sids_and_model(config, tmp_path):
   workdir = epath.Path(tmp_path)
   identity.check_run(config, workdir)  # nothing there yet
-  identity.claim(config, workdir)
+  identity.write_config(config, workdir)
   other = dataclasses.replace(config, batch_size=32)
   identity.check_run(with_(other, data_raw_dir='/else', model_attention='xla'), workdir)
   with pytest.raises(
     ValueError, match=r'belongs to another config.*model.width \(16 there, 32 here'
   ):
-    identity.claim(with_(config, model_width=32), workdir)
+    identity.check_run(with_(config, model_width=32), workdir)
 
 
 def test_folders_may_move_but_not_come_or_go(config, tmp_path):
   workdir = epath.Path(tmp_path)
-  identity.claim(with_(config, model_pretrained='/a'), workdir)
+  identity.write_config(with_(config, model_pretrained='/a'), workdir)
   identity.check_run(with_(config, model_pretrained='/b'), workdir)
   with pytest.raises(ValueError, match=r"model.pretrained \('/a' there, None here"):
     identity.check_run(config, workdir)
@@ -63,7 +76,7 @@ def test_folders_may_move_but_not_come_or_go(config, tmp_path):
 def test_a_model_is_used_as_it_was_trained(config, tmp_path):
   workdir = epath.Path(tmp_path)
   identity.check_use(config, workdir)
-  identity.claim(config, workdir)
+  identity.write_config(config, workdir)
   same = with_(config, eval_beams=30, mesh_fsdp=2, optim_learning_rate=1.0)
   identity.check_use(with_prompt(same, max_items=3, weight=0.1), workdir)
   with pytest.raises(ValueError, match=r"sid_softmax \('level' there, 'full' here"):
@@ -72,5 +85,5 @@ def test_a_model_is_used_as_it_was_trained(config, tmp_path):
     identity.check_use(with_prompt(config, show='both'), workdir)
   with pytest.raises(ValueError, match=r'data.k_core .*--workdir'):
     identity.check_use(with_(config, data_k_core=3), workdir)
-  # The data of another day lie in another folder; whether they fit, their hashes say.
+  # Data of another folder are checked by their hashes instead.
   identity.check_use(with_(config, data_k_core=3, data_prepared_dir='tuesday'), workdir)

@@ -82,7 +82,7 @@ def test_a_fresh_start_drops_everything(tmp_path):
 
 def test_lines_are_on_disk_before_a_kill(tmp_path):
   program = (
-    'import os, signal, sys; from recjax import writer\n'
+    'import os, signal, sys; from recjax.workdir import metrics_file as writer\n'
     'out = writer.Writer(sys.argv[1], 0)\n'
     'out.write(1, {"loss": 1.0}); out.write(2, {"loss": 2.0})\n'
     'os.kill(os.getpid(), signal.SIGKILL)'
@@ -130,12 +130,34 @@ def test_bad_order_and_bad_files(tmp_path):
     out.write(4, {'loss': 1.0})
     with pytest.raises(ValueError, match='follow the metrics of its step 5'):
       out.write_evaluation(5, {'ndcg@10': 0.1})
-  (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-  with pytest.raises(ValueError, match=r'metrics\.jsonl, line 2'):
-    writer.read_metrics(tmp_path)
-  (tmp_path / 'metrics.jsonl').write_text('[1]\n{"step": 3}\n')
-  with pytest.raises(ValueError, match='an object with a step'):
-    writer.Writer(tmp_path, 0)
+
+
+def test_damaged_lines_do_not_block_a_resume(tmp_path, caplog):
+  lines = [
+    b'{"step": 1, "loss": 1.0}',
+    b'{"st',  # torn by a kill, then continued
+    b'{"step": 2, "loss": 2.0, "validation/ndcg@10": 0.5}',
+    b'{"epoch": 3}',
+    b'[2]',
+    b'\xff\x00',
+    b'{"step": 2, "loss": 2.0}',  # by a second process
+    b'{"step": 4, "loss": 4.0}',
+    b'{"step": 3, "loss": 3.0}',
+    b'{"step": 5, "lo',
+  ]
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(b'\n'.join(lines))
+  rows = writer.read_metrics(tmp_path)
+  assert [row['step'] for row in rows] == [1, 2, 3, 4]
+  assert rows[1]['validation/ndcg@10'] == 0.5
+  assert 'metrics.jsonl: damaged lines 2, 4, 5, 6 are left out' in caplog.text
+  assert path.read_bytes() == b'\n'.join(lines)  # a reader changes nothing
+  caplog.clear()
+  with writer.Writer(tmp_path, 3) as out:
+    out.write(4, {'loss': 40.0})
+  assert 'damaged lines 2, 4, 5, 6 are moved to metrics.damaged' in caplog.text
+  assert [row['loss'] for row in writer.read_metrics(tmp_path)] == [1.0, 2.0, 3.0, 40.0]
+  assert (tmp_path / 'metrics.damaged').read_bytes().split(b'\n')[:-1] == lines[1:2] + lines[3:6]
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
@@ -144,7 +166,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     try:
       resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
       with pytest.raises(
-        OSError, match=r'metrics\.jsonl could not be written: .*File too large.*room'
+        OSError, match=r'metrics\.jsonl could not be written: .*File too large.*free or repair'
       ):
         out.write(1, {'x' * (1 << 20): 1.0})
     finally:

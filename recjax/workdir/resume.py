@@ -1,0 +1,87 @@
+"""Checks that a checkpoint fits the data, the optimizer and the stream that it is used with."""
+
+from collections.abc import Mapping
+import dataclasses
+
+from etils import epath
+
+from recjax.data.dataset import Dataset
+from recjax.schema.optim import Optim
+from recjax.workdir.checkpoints import Meta
+
+
+def check_tokens(meta: Meta, dataset: Dataset, folder: epath.Path) -> None:
+  """Checks that a checkpoint and a data set have the same code space and the same tokenizer.
+
+  Raises:
+    ValueError: they differ.
+  """
+  remedy = (
+    'Set --config.data.prepared_dir to the data that it was trained on, or to data that were prepared '
+    'with --config.sids.extend=<that folder>'
+  )
+  code_space = dataset.sids.code_space_hash
+  if meta.code_space != code_space:
+    raise ValueError(
+      f'the model in {folder} must be used with SIDs of its own code space {meta.code_space}; the '
+      f'prepared data in {dataset.folder} have {code_space}. {remedy}'
+    )
+  if meta.stream['tokenizer'] != dataset.files_digest('tokenizer'):
+    raise ValueError(
+      f'the model in {folder} must be used with its own tokenizer; the prepared data in '
+      f'{dataset.folder} have another. {remedy}'
+    )
+
+
+def check_stream(
+  meta: Meta, stream: Mapping[str, str], folder: epath.Path, allow_new_stream: bool
+) -> bool:
+  """Returns whether a resume continues the stream of the checkpoint.
+
+  Args:
+    meta: of the checkpoint.
+    stream: today's fingerprint, part by part.
+    folder: of the checkpoints.
+    allow_new_stream: `checkpoint.allow_new_stream`.
+
+  Raises:
+    ValueError: the stream changed and `allow_new_stream` is off.
+  """
+  changed = sorted(part for part in stream if stream[part] != meta.stream.get(part))
+  if changed and not allow_new_stream:
+    raise ValueError(
+      f'a resume must continue the stream of examples that the checkpoints in {folder} were trained '
+      f'on; changed since: {", ".join(changed)}. Undo the change, give a new --workdir (with '
+      '--config.checkpoint.init_from to keep the parameters), or set '
+      '--config.checkpoint.allow_new_stream=True to start a new stream'
+    )
+  return not changed
+
+
+def check_optimizer(old: Optim, new: Optim, folder: epath.Path) -> None:
+  """Checks that the optimizer state of a checkpoint fits today's optimizer.
+
+  Args:
+    old: the optimizer that wrote the checkpoint.
+    new: today's.
+    folder: of the training.
+
+  Raises:
+    ValueError: the optimizer, `ema_decay`, a group or the order of the groups differs.
+  """
+  for name in ('optimizer', 'ema_decay', 'groups'):
+    was, now = getattr(old, name), getattr(new, name)
+    what = f'optim.{name}'
+    if name == 'groups':
+      was, now = (_plain(groups) for groups in (was, now))
+      if was == now and list(was) != list(now):
+        what, was, now = 'the order of optim.groups, in which they match', list(was), list(now)
+    if was != now:
+      raise ValueError(
+        f'a resume must keep {what} of the training in {folder}: {was!r}; got {now!r}. '
+        f'Set --config.optim.{name}, or give a new --workdir with --config.checkpoint.init_from'
+      )
+
+
+def _plain(groups: Mapping) -> dict[str, dict]:
+  return {name: dataclasses.asdict(group) for name, group in groups.items()}

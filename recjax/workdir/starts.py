@@ -1,0 +1,83 @@
+"""starts.jsonl: one line for every start of a training, with the fields that changed since the start before.
+
+  {"time": "2026-01-31T12:00:00+00:00", "step": 0, "changed": {}, "config": {…}}
+  {"time": …, "step": 8, "changed": {"num_train_steps": [8, 80]},
+   "learning_rate": {"step": 9, "previous": 0.0007, "old": 0.0, "new": 0.0099}}
+
+`step` counts the steps that were done. `changed` holds the old and the new value by field; null stands for a
+field that is absent. The first line of a file holds the whole config. `learning_rate` is there where the
+change moves the schedule: the rate of the step before, and of the next step by the old and the new settings.
+config.json holds the config of the latest start.
+"""
+
+from collections.abc import Mapping
+import datetime
+import json
+import logging
+from typing import Any
+
+from etils import epath
+
+from recjax.config import Config
+from recjax.runtime.files import write_whole
+from recjax.schema.fields import flat
+from recjax.workdir import identity
+
+FILE = 'starts.jsonl'
+
+log = logging.getLogger(__name__)
+
+
+def read(folder: epath.PathLike) -> list[dict[str, Any]]:
+  """Returns the starts of a training in order, as described above; damaged lines are left out."""
+  path = epath.Path(folder) / FILE
+  starts = []
+  for line in path.read_bytes().split(b'\n') if path.exists() else ():
+    try:
+      start = json.loads(line)
+    except ValueError:  # also bytes that are not UTF-8
+      continue
+    if isinstance(start, dict) and {'time', 'step', 'changed'} <= start.keys():
+      starts.append(start)
+  return starts
+
+
+def record(
+  config: Config, folder: epath.Path, step: int, rates: Mapping[str, float] | None
+) -> None:
+  """Logs what changed since the last start, adds a line to starts.jsonl and writes config.json.
+
+  Args:
+    config: of this start.
+    folder: of the training; it is created.
+    step: steps that are done.
+    rates: `learning_rate` of the line; None where the schedule did not change.
+  """
+  last = identity.config_of(folder)
+  changed = {} if last is None else differences(last.to_dict(), config.to_dict())
+  if changed:
+    log.info('changed since the last start, which step %d was trained with:', step)
+    for field, (old, new) in changed.items():
+      log.info('  %s: %s → %s', field, json.dumps(old), json.dumps(new))
+  if rates is not None:
+    log.warning(
+      'the schedule changed: step %d has learning rate %.3g, with the old settings %.3g; step %d had %.3g',
+      *(step + 1, rates['new'], rates['old'], step, rates['previous']),
+    )
+  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+  start = {'time': now, 'step': step, 'changed': changed}
+  if rates is not None:
+    start['learning_rate'] = {'step': step + 1, **rates}
+  before = read(folder)
+  if not before:
+    start['config'] = config.to_dict()
+  folder.mkdir(parents=True, exist_ok=True)
+  write_whole(folder / FILE, ''.join(json.dumps(line) + '\n' for line in [*before, start]))
+  identity.write_config(config, folder)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
+  """Returns [old, new] by dotted field name for every field that differs; None: the field is absent."""
+  old, new = (flat(json.loads(json.dumps(config))) for config in (old, new))
+  names = [*new, *(name for name in old if name not in new)]
+  return {name: [old.get(name), new.get(name)] for name in names if old.get(name) != new.get(name)}
