@@ -28,7 +28,7 @@ def ranked(world, mesh, batch_size, users):
   recommender = Recommender(config, dataset, mesh_lib.make_mesh(mesh))
   histories, _ = dataset.histories_and_targets('test')
   items, scores = recommender.rank(params, [histories[u] for u in users])
-  return items, scores, evaluate(recommender, params, dataset, 'test', (1, 10), users, False)
+  return items, scores, evaluate(recommender, params, dataset, 'test', (1, 10), users)
 
 
 def test_batches_and_meshes_change_no_ranking(tiny_world):
@@ -52,10 +52,10 @@ def test_a_target_that_is_absent_is_found_at_no_cut_off(tiny_world):
   search = types.SimpleNamespace(
     columns=(), rank=lambda *_: (np.stack([targets[:4], -1 - targets[:4]], 1)[:, ::-1], None)
   )
-  found = evaluate(search, None, dataset, 'test', (1, 2, 10), np.arange(4), False)
+  found = evaluate(search, None, dataset, 'test', (1, 2, 10), np.arange(4))
   assert [found[f'recall@{k}'] for k in (1, 2, 10)] == [0.0, 1.0, 1.0]
   search.rank = lambda *_: (np.full((4, 2), -1), None)
-  assert evaluate(search, None, dataset, 'test', (1, 10), np.arange(4), False)['recall@10'] == 0.0
+  assert evaluate(search, None, dataset, 'test', (1, 10), np.arange(4))['recall@10'] == 0.0
 
 
 def test_the_sample_is_fixed_by_the_seed():
@@ -111,7 +111,7 @@ def test_several_rows_a_user_count_once_each(world_in_time, tmp_path):
   histories, targets = dataset.histories_and_targets('validation')
   ranked, _ = recommender.rank(params, [histories[row] for row in rows])
   ranks = ranking.target_ranks(ranked, targets[rows])
-  sampled = evaluate(recommender, params, dataset, 'validation', (5,), rows, False)
+  sampled = evaluate(recommender, params, dataset, 'validation', (5,), rows)
   assert sampled == ranking.ranking_metrics(ranks, (5,))
 
 
