@@ -11,6 +11,8 @@ from typing import Any
 from absl import flags
 import jax
 
+from recjax.runtime.files import code_commit
+
 # A setting of glibc's malloc, from which XLA:CPU takes its temporaries anew each step: without huge pages a
 # third of a small model's step are page faults.
 HUGE_PAGES = 'glibc.malloc.hugetlb=1'
@@ -33,10 +35,6 @@ def start_with_huge_pages() -> None:
 def _commit() -> str | None:
   if _COMMIT.value is not None:
     return _COMMIT.value
-  from recjax.report.build import (
-    code_commit,  # which imports what a bare machine for benchmarks lacks
-  )
-
   return code_commit()
 
 

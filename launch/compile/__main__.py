@@ -29,7 +29,7 @@ from launch.compile.chips import chip_of
 from launch.compile.report import as_json, estimates
 from launch.compile.table import CELLS, Cell, write_docs
 from recjax import config as config_lib
-from recjax.report.versions import code_commit
+from recjax.runtime.files import code_commit
 
 RESULTS, DOCS = 'results/compile.json', 'docs/compile.md'
 

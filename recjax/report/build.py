@@ -1,9 +1,11 @@
 """The report of a run: report.json for programs, report.html (one file, no external parts) for people."""
 
 from collections.abc import Iterable, Mapping, Sequence
+import importlib.metadata
 import json
 import logging
 import math
+import platform
 import statistics
 from typing import Any
 
@@ -12,15 +14,16 @@ import jax
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
-from recjax.report import charts, checks, facts, versions
+from recjax.report import charts, checks, facts
 from recjax.report.facts import Training
 from recjax.report.page import CURVE, render
 from recjax.runtime import device, goodput
-from recjax.runtime.files import write_whole
+from recjax.runtime.files import code_commit, write_whole
 from recjax.workdir import evaluation_file
 
 log = logging.getLogger(__name__)
 
+PACKAGES = ('recjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 JSON, HTML = 'report.json', 'report.html'
 
 
@@ -101,8 +104,8 @@ def build_report(
   last, metrics = trainings[-1], results['metrics']
   report = {
     'name': config['data']['name'],
-    'commit': versions.code_commit(),
-    'versions': versions.code_versions(),
+    'commit': code_commit(),
+    'versions': code_versions(),
     'warnings': list(warnings),
     'config': dict(config),
     'data': dict(data),
@@ -176,3 +179,14 @@ def write_report(workdir: epath.PathLike, report: Mapping[str, Any]) -> None:
   }
   for name, text in texts.items():
     write_whole(workdir / name, text)
+
+
+def code_versions() -> dict[str, str]:
+  """Returns the versions of Python and of the packages that results depend on."""
+  versions = {'python': platform.python_version()}
+  for name in PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      versions[name] = 'not installed'  # recjax itself, if it runs from its folder
+  return versions

@@ -1,10 +1,11 @@
-"""Files: hashes, and writing a file whole or not at all."""
+"""Files: hashes, the commit of the code, and writing a file whole or not at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import hashlib
 import json
 import os
+import subprocess
 from typing import IO, Any
 import uuid
 
@@ -12,14 +13,40 @@ from etils import epath
 
 
 def digest(value: Any) -> str:
-  """A short hash of a JSON value; key order does not matter."""
+  """Returns a hash of a JSON value, 16 hexadecimal digits; the order of keys does not matter."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Returns the leaves of nested mappings by dotted name: `{'a': {'b': 1}}` becomes `{'a.b': 1}`."""
+  leaves = {}
+  for name, value in values.items():
+    is_nested = isinstance(value, Mapping)
+    leaves |= flat(value, f'{prefix}{name}.') if is_nested else {prefix + name: value}
+  return leaves
+
+
 def sha256(path: epath.PathLike) -> str:
-  """The SHA-256 of a file, as hexadecimal digits."""
+  """Returns the SHA-256 of a file as hexadecimal digits."""
   with epath.Path(path).open('rb') as f:
     return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def code_commit() -> str | None:
+  """Returns the git commit of the checkout of this code, with -dirty if its files have changes.
+
+  None: the code does not run from a checkout, or git is not installed.
+  """
+  root = epath.resource_path('recjax').parent
+  if not (root / '.git').exists():
+    return None
+  options = ['--always', '--dirty', '--abbrev=40', '--exclude=*']
+  command = ['git', '-C', str(root), 'describe', *options]
+  try:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+  except FileNotFoundError:
+    return None
+  return done.stdout.strip() if done.returncode == 0 else None
 
 
 def is_local(path: epath.PathLike) -> bool:
@@ -28,18 +55,19 @@ def is_local(path: epath.PathLike) -> bool:
 
 
 def partial_name(path: epath.PathLike) -> epath.Path:
-  """A fresh name beside `path` for what is not complete yet: `.<name>.<random>.partial`."""
+  """Returns a fresh name beside `path` for an incomplete file or folder: `.<name>.<random>.partial`."""
   path = epath.Path(path)
   return path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.partial')
 
 
 @contextlib.contextmanager
-def replacing(path: epath.PathLike, mode: str = 'w') -> Iterator[IO]:
-  """Opens a file that takes the place of `path` on success; on an error nothing changes.
+def replacing(path: epath.PathLike, mode: str = 'w', is_durable: bool = True) -> Iterator[IO]:
+  """Opens a new file that replaces `path` on success; after an error `path` is unchanged.
 
   Args:
     path: the file; its folder must exist.
     mode: 'w' (UTF-8 text) or 'wb'.
+    is_durable: whether to wait until the file is on the disk (local files only).
   """
   partial = partial_name(path)
   encoding = None if 'b' in mode else 'utf-8'
@@ -47,7 +75,7 @@ def replacing(path: epath.PathLike, mode: str = 'w') -> Iterator[IO]:
     with partial.open(mode, encoding=encoding) as f:
       yield f
       f.flush()
-      if is_local(partial):
+      if is_durable and is_local(partial):
         os.fsync(f.fileno())
     partial.replace(path)
   except BaseException:
@@ -55,7 +83,16 @@ def replacing(path: epath.PathLike, mode: str = 'w') -> Iterator[IO]:
     raise
 
 
-def write_whole(path: epath.PathLike, content: str | bytes) -> None:
-  """Writes a file whole or not at all; text is UTF-8."""
-  with replacing(path, 'wb' if isinstance(content, bytes) else 'w') as f:
+def write_whole(path: epath.PathLike, content: str | bytes, is_durable: bool = True) -> None:
+  """Writes a file whole or not at all; text is UTF-8. See `replacing`."""
+  with replacing(path, 'wb' if isinstance(content, bytes) else 'w', is_durable) as f:
     f.write(content)
+
+
+def remove_partial_files(path: epath.PathLike) -> None:
+  """Removes the partial files of `path` that killed processes left; no process may be writing one."""
+  path = epath.Path(path)
+  if path.parent.exists():
+    for other in path.parent.iterdir():
+      if other.name.startswith(f'.{path.name}.') and other.name.endswith('.partial'):
+        other.unlink(missing_ok=True)
