@@ -30,7 +30,7 @@ from recjax.runtime import (
 )
 from recjax.schema.checks import check
 from recjax.sharding import mesh as mesh_lib
-from recjax.train import train_stages
+from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoints as checkpoints_lib
 from recjax.workdir import claim, identity, resume
@@ -188,6 +188,7 @@ def run(config: config_lib.Config, mode: str, workdir: epath.Path) -> None:
     with goodput.phase('report'), watchdog.expect('the report', 0):
       trained = identity.config_of(workdir) or config
       num_params = state_lib.num_params(trained.model, dataset.vocabulary.space)
+      record_mixtures(trained, workdir, dataset)
       report_run(trained, workdir, dataset, num_params)
   distributed.barrier('done')
   log.info('done')
