@@ -36,6 +36,7 @@ def check_evaluation(results: Mapping[str, Any], dataset: Dataset, path: epath.P
       raise ValueError(
         f'{path} must hold recall@10 of the {split} split; it has {sorted(metrics)}. Run --mode=evaluate'
       )
+  _check_data(results, dataset, path)
   for text, name, value, most in _figures(results):
     is_number = isinstance(value, int | float) and math.isfinite(value)
     is_bounded = name.endswith('_stderr') or name.split('@')[0] in _PROPORTIONS
@@ -44,7 +45,6 @@ def check_evaluation(results: Mapping[str, Any], dataset: Dataset, path: epath.P
       raise ValueError(
         f'{path}: {text} {name} must be a number{limits}; got {value}. Run --mode=evaluate again'
       )
-  _check_data(results, dataset, path)
 
 
 def ceilings(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
