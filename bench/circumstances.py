@@ -1,41 +1,39 @@
-"""What measured figures depend on, and how they are printed and written."""
+"""Records the circumstances of measured figures; prints and writes results."""
 
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import sys
 from typing import Any
 
 from absl import flags
 import jax
 
-from recjax.runtime.files import code_commit
+from launch.options import portable
+from recjax.runtime.files import code_commit, write_whole
 
-# A setting of glibc's malloc, from which XLA:CPU takes its temporaries anew each step: without huge pages a
-# third of a small model's step are page faults.
+# A setting of glibc's malloc, from which XLA:CPU allocates its temporaries anew in each step. Without huge
+# pages, page faults take a third of a small model's step.
 HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 
-_COMMIT = flags.DEFINE_string('commit', None, 'Of the code, where it runs without its checkout.')
-_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
+_COMMIT = flags.DEFINE_string(
+  'commit', None, 'Commit of the code, if it runs outside of a checkout.'
+)
+_OUT = flags.DEFINE_string('out', None, 'File to write the results to, as JSON.')
 
 
-def _module_and_arguments() -> list[str]:
-  return [sys.modules['__main__'].__spec__.name, *sys.argv[1:]]
+def _module() -> str:
+  return sys.modules['__main__'].__spec__.name
 
 
 def start_with_huge_pages() -> None:
-  """On Linux: starts this program again with malloc's huge pages, unless malloc was set already."""
+  """Restarts this program with huge pages in malloc on Linux, unless malloc is already configured."""
   if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
-    arguments = [sys.executable, '-m', *_module_and_arguments()]
+    arguments = [sys.executable, '-m', _module(), *sys.argv[1:]]
     os.execve(sys.executable, arguments, os.environ | {'GLIBC_TUNABLES': HUGE_PAGES})
-
-
-def _commit() -> str | None:
-  if _COMMIT.value is not None:
-    return _COMMIT.value
-  return code_commit()
 
 
 def _versions() -> dict[str, str]:
@@ -49,10 +47,13 @@ def _versions() -> dict[str, str]:
 
 
 def circumstances() -> dict[str, Any]:
-  """Command, commit, date, versions, device."""
+  """Returns command, commit, date, versions and device.
+
+  The command names no path of this machine: see `launch.options.portable`.
+  """
   return {
-    'command': ' '.join(['python', '-m', *_module_and_arguments()]),
-    'commit': _commit(),
+    'command': shlex.join(['python', '-m', _module(), *portable(sys.argv[1:])]),
+    'commit': _COMMIT.value or code_commit(),
     'date': datetime.date.today().isoformat(),
     'versions': _versions(),
     'backend': jax.default_backend(),
@@ -64,14 +65,13 @@ def circumstances() -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
+  """Prints one figure per line."""
   for name, value in result.items():
-    print(f'{name:<34} {f"{value:,.4g}" if isinstance(value, float) else value}')
+    print(f'{name:<40} {f"{value:,.4g}" if isinstance(value, float) else value}')
   print(flush=True)
 
 
 def write(results: Any) -> None:
-  """Writes the JSON to --out, where that is given."""
+  """Writes the results to --out as JSON, if it is given."""
   if _OUT.value:
-    with open(_OUT.value, 'w') as f:
-      json.dump(results, f, indent=2)
-      f.write('\n')
+    write_whole(_OUT.value, json.dumps(results, indent=2) + '\n')

@@ -38,7 +38,7 @@ FAR = 10**9  # an example that no run has reached
 def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
   """Speed, fill and time to the first batch of a mixture, on this thread."""
   start = time.perf_counter()
-  dataset = Dataset.load(config.prepared_folder)
+  dataset = Dataset.load(config.prepared)
   stream = train.make_stream(config, dataset)
   plan = stream.plan
   at = FAR // plan.examples
@@ -69,7 +69,7 @@ def with_rows(config: config_lib.Config, rows: int) -> config_lib.Config:
 
 def memory(config: config_lib.Config, users: int) -> dict[str, float]:
   """Peak memory of a process that reads a log of so many users, mapped from the disk."""
-  dataset = Dataset.load(config.prepared_folder)
+  dataset = Dataset.load(config.prepared)
   rng = np.random.default_rng(0)
   with tempfile.TemporaryDirectory() as folder:
     lengths = np.minimum(3 + rng.geometric(0.2, users), 50)

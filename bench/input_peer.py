@@ -114,7 +114,7 @@ def measure(config: config_lib.Config, seconds: float) -> dict[str, float] | Non
   except ImportError:
     print('torch is not installed (requirements-bench.txt): no peer')
     return None
-  texts = Texts(config, Dataset.load(config.prepared_folder))
+  texts = Texts(config, Dataset.load(config.prepared))
   batches = iter(data.DataLoader(texts, BATCH, shuffle=False, num_workers=0, collate_fn=collate))
   next(batches)
   start, count, used, cells = time.perf_counter(), 0, 0, 0

@@ -22,10 +22,9 @@ from data_prep import stage as stage_lib
 from data_prep.log import interactions, log_writer, splits
 from data_prep.relations import cooccurrence, semantic_neighbours
 from data_prep.relations import stage as relation_stage
-from data_prep.sources import amazon
+from data_prep.sources.amazon import Amazon
 from recjax import config as config_lib
 from recjax.data.sequences import Sequences
-from recjax.schema.data import Data
 from recjax.schema.items import Relations
 
 GIB = 2**30
@@ -85,9 +84,9 @@ def _ids(letter: str, digits: int, number: int) -> np.ndarray:
   return np.array([f'{letter}{n:0{digits}X}' for n in scattered.tolist()])
 
 
-def measure_log(num_interactions: int, folder: str) -> dict[str, Any]:
-  """Prepares a synthetic log in `folder` up to the collaborative relations, as `--mode=prepare` does."""
-  meter, root = Meter(), epath.Path(folder)
+def measure_log(num_interactions: int, place: str) -> dict[str, Any]:
+  """Prepares a synthetic log in `place` up to the collaborative relations, as `--mode=prepare` does."""
+  meter, folder = Meter(), stage_lib.Folder(place)
   config = config_lib.defaults(source='synthetic', name='bench')
   config.mixture.near = config_lib.component('collaborative_neighbours')
   config.relations.backfill = False
@@ -106,12 +105,12 @@ def measure_log(num_interactions: int, folder: str) -> dict[str, Any]:
       return log_writer.write(log, arrays, records, out)
 
   start = time.perf_counter()
-  stage_lib.run_stage(root, stage_lib.Stage('interactions', run))
+  folder.run(stage_lib.Stage('interactions', run))
   written = time.perf_counter() - start
   with meter.part('co-occurrence, top 10'):
-    stage_lib.run_stage(root, relation_stage.stage(config, root))
+    folder.run(relation_stage.stage(config, folder.prepared))
   inside = sum(meter.parts[name]['seconds'] for name in ('5-core, sorted', 'split', 'artifacts'))
-  made = stage_lib.read_manifest(root / 'interactions')['summary']
+  made = stage_lib.read_manifest(folder.prepared / 'interactions')['summary']
   return {
     'interactions': num_interactions,
     'kept': {name: made[name] for name in ('interactions', 'users', 'items')},
@@ -124,8 +123,8 @@ def measure_log(num_interactions: int, folder: str) -> dict[str, Any]:
 
 def measure_sports(raw_dir: str) -> dict[str, Any]:
   """Co-occurrence of the training part of Sports, counted by us and by a loop over dictionaries."""
-  data = Data(source='amazon2014', name='sports', category='Sports_and_Outdoors')
-  log = interactions.clean(amazon.load(data, epath.Path(raw_dir)), 5)
+  data = Amazon(source='amazon2014', name='sports', category='Sports_and_Outdoors')
+  log = interactions.clean(data.load(epath.Path(raw_dir)), 5)
   arrays = splits.split(log, 'leave_one_out', (), 0)
   train = Sequences(arrays['train_items'], arrays['train_offsets'])
   users = [train[u].tolist() for u in range(len(train))]

@@ -49,7 +49,7 @@ def _exhaustive_seconds(config, dataset, model, history) -> float:
 
 def main(_) -> None:
   config = config_lib.from_config_dict(_CONFIG.value)
-  dataset = Dataset.load(config.prepared_folder)
+  dataset = Dataset.load(config.prepared)
   model = models.build(config.model, dataset.vocabulary.space, config.seed)
   params = nnx.to_pure_dict(nnx.split(model)[1])
   recommender = Recommender(config, dataset, mesh_lib.make_mesh(config.mesh))

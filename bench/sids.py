@@ -24,6 +24,7 @@ from bench.circumstances import circumstances, write
 from data_prep import files, prepare
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
+from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate, sample_rows
 from recjax.recommend import Recommender
 from recjax.sharding import mesh as mesh_lib
@@ -64,16 +65,16 @@ def _config(folder: epath.Path, sids: Mapping[str, Any]) -> config_lib.Config:
   return config_lib.from_config_dict(fields)
 
 
-def _measure(name: str, sids: Mapping[str, Any], base: epath.Path) -> dict[str, Any]:
+def _measure(name: str, sids: Mapping[str, Any], base: Prepared) -> dict[str, Any]:
   """Prepares a variant on top of what all share, and reads its quality."""
-  folder = base.parent / name
+  folder = base.root.parent / name
   if not folder.exists():
     shutil.copytree(base, folder, ignore=shutil.ignore_patterns('sids'))
   start = time.perf_counter()
-  prepare.prepare(_config(folder, sids))
+  prepared = prepare.prepare(_config(folder, sids))
   seconds = time.perf_counter() - start
-  found = json.loads((folder / 'sids' / quality.FILE).read_text())
-  sid_table = Dataset.load(folder).sids
+  found = json.loads((prepared / 'sids' / quality.FILE).read_text())
+  sid_table = Dataset.load(prepared).sids
   names = (files.TEXT_VECTORS, files.COOCCURRENCE_VECTORS)
   both_ID = np.concatenate([files.load(base / name) for name in names], axis=1)
   codes_IQ = sid_table.codes_IL[:, : sid_table.quantized_levels]
@@ -95,7 +96,7 @@ def _measure(name: str, sids: Mapping[str, Any], base: epath.Path) -> dict[str, 
 def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[str, Any]:
   """Trains on a variant and evaluates its best checkpoint on a sample of test users."""
   config = _config(scratch / name, sids)
-  dataset = Dataset.load(config.prepared_folder)
+  dataset = Dataset.load(config.prepared)
   mesh = mesh_lib.make_mesh(config.mesh)
   recommender = Recommender(config, dataset, mesh)
   start = time.perf_counter()

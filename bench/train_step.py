@@ -24,8 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench import flops, peer
+from bench import peer
 from bench.circumstances import circumstances, show, start_with_huge_pages, write
+from launch.compile import flops
+from launch.compile.chips import peak_flops
 from recjax import config as config_lib
 from recjax import models
 from recjax.models.sizes import SIZES, VOCAB_ROWS
@@ -224,7 +226,7 @@ def measure(name: str) -> dict[str, Any]:
     'segments': _SEGMENTS.value,
     'dtype': _DTYPE.value,
     'remat': _REMAT.value,
-    'flops_per_step': flops.train_step(shape, _ROWS.value, lengths, space.size, _SEGMENTS.value),
+    'flops_per_step': flops.model_step(shape, _ROWS.value, lengths, space.size, _SEGMENTS.value),
   }
   seconds = {}
   for names in [list(make)] if on_cpu else [[side] for side in make]:
@@ -262,7 +264,7 @@ def main(_) -> None:
     for name in _MODELS.value:
       result = measure(name)
       result['matmul_ceiling_flops_per_sec'] = matmul_ceiling(_DTYPE.value)
-      peak = flops.peak(jax.devices()[0].device_kind) if _DTYPE.value == 'bfloat16' else None
+      peak = peak_flops(jax.devices()[0].device_kind) if _DTYPE.value == 'bfloat16' else None
       suffix = '_tokens_per_sec'
       for side in [n.removesuffix(suffix) for n in result if n.endswith(suffix)]:
         speed = result['flops_per_step'] / result[f'{side}_seconds']

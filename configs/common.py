@@ -4,6 +4,7 @@ import difflib
 
 import ml_collections
 
+from data_prep import sources
 from recjax.config import component, defaults
 from recjax.data.tasks import TASKS
 from recjax.models.sizes import SIZES as DECODER_SIZES
@@ -39,6 +40,7 @@ def experiment(
 
 def start(source: str, name: str, category: str = '') -> ml_collections.ConfigDict:
   """Returns the defaults of a data set with the prompt and the intervals that all experiments share."""
+  sources.get(source)  # with the sources imported, the config has the source's options
   config = defaults(source=source, name=name)
   config.data.category = category
   config.mixture.next_item.prompts = ('{history}',)  # a single task needs no words

@@ -1,10 +1,11 @@
-"""The files that stages read of one another, by their place in the prepared folder."""
+"""Files that stages exchange, by their place in the prepared folder (`stage/file`)."""
 
 from typing import Any
 
 from etils import epath
 import numpy as np
 
+from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 
 ITEMS = 'interactions/items.jsonl'
@@ -20,25 +21,26 @@ COLLABORATIVE = ('relations/collaborative_items.npy', 'relations/collaborative_o
 
 
 def found(name: str, raw_dir: epath.Path) -> epath.Path:
-  """A file as it is named, else that of the raw folder if there is one."""
+  """Returns a file at the path given; if there is none, the file at that path in the raw folder."""
   inside = raw_dir / name
   return inside if not epath.Path(name).exists() and inside.exists() else epath.Path(name)
 
 
 def load(path: epath.Path) -> np.ndarray:
-  """An array that a stage wrote."""
+  """Reads an array that a stage wrote."""
   with path.open('rb') as f:
     return np.load(f)
 
 
 def save(path: epath.Path, array: np.ndarray) -> None:
+  """Writes an array."""
   with path.open('wb') as f:
     np.save(f, array)
 
 
-def train_sequences(root: epath.Path) -> Sequences:
-  """The training part of every user; nothing held out."""
-  return Sequences(load(root / TRAIN_ITEMS), load(root / TRAIN_OFFSETS))
+def train_sequences(prepared: Prepared) -> Sequences:
+  """Reads the training part of every user's sequence."""
+  return Sequences(load(prepared / TRAIN_ITEMS), load(prepared / TRAIN_OFFSETS))
 
 
 def save_vectors(vectors_ID: np.ndarray, out: epath.Path) -> dict[str, Any]:

@@ -1,180 +1,211 @@
-"""Preparation, from raw files to semantic IDs: which stages there are and what each depends on."""
+"""Preparation, from raw files to semantic IDs: the list of stages, and the lock on the prepared folder."""
 
-from collections.abc import Iterator
-import functools
-import itertools
-import json
+from collections.abc import Iterator, Mapping
+import contextlib
+import logging
 import os
-from typing import Any
 
 from etils import epath
 
-from data_prep import files, keywords, sources
+from data_prep import sources
 from data_prep import stage as stage_lib
 from data_prep.encoders import stage as encoder_stage
-from data_prep.log import interactions, log_writer, splits
-from data_prep.relations import cooccurrence
+from data_prep.keywords import stage as keyword_stage
+from data_prep.log import optimum, unreachable
+from data_prep.log import stage as log_stage
 from data_prep.relations import stage as relation_stage
-from data_prep.sids import refresh
+from data_prep.relations import vectors_stage
 from data_prep.sids import stage as sid_stage
+from data_prep.texts import stage as text_stage
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
-from recjax.data.dataset import SPLITS
-from recjax.data.sequences import Sequences
-from recjax.schema.data import Data
-from recjax.schema.sids import Sids
+from recjax.data import prepared as prepared_lib
+from recjax.data.prepared import Prepared
+from recjax.runtime import files as files_lib
+from recjax.runtime import lock
+from recjax.schema.checks import check
+
+FIELD = '--config.data.prepared_dir'
+
+log = logging.getLogger(__name__)
 
 
 def raw_dir(config: config_lib.Config) -> epath.Path:
-  """Where raw files lie: `data.raw_dir`, else $RECJAX_DATA/<name>, else data/raw/<name>."""
+  """Returns the folder of raw files: `data.raw_dir`, else $RECJAX_DATA/<name>, else data/raw/<name>."""
   if config.data.raw_dir is not None:
     return epath.Path(config.data.raw_dir)
   return epath.Path(os.environ.get('RECJAX_DATA') or 'data/raw') / config.data.name
 
 
-def prepare(config: config_lib.Config) -> epath.Path:
+def prepare(config: config_lib.Config) -> Prepared:
   """Brings every stage up to date, in order, and prints one line for each.
 
-  Killed anywhere and started again, it gives the same bytes.
+  A complete folder is only read. Otherwise this process takes the folder's lock, or waits for the process
+  that holds it. A preparation that was killed and started again gives the same bytes.
 
   Returns:
-    The prepared folder.
+    The folders of the config's stages.
 
   Raises:
     FileNotFoundError: raw files are missing and `data.download` is off.
-    ValueError: the raw files or the config do not allow a stage.
+    ValueError: the raw files, the config or the prepared folder do not allow a stage.
   """
-  root = config.prepared_folder
-  source = sources.get(config.data.source)
+  folder = stage_lib.Folder(config.prepared_folder)
+  _check_ready(config, folder.root)
+  stages = _find_all(config, folder)
+  if stages is None:
+    _check_writable(folder.root)
+    with lock.hold(folder.root, 'preparing', wait=True, field=FIELD):
+      folder.recover()
+      # Before the raw files are hashed. A finished preparation does not need them.
+      if not folder.find(log_stage.stage(config.data, raw_dir(config))):
+        sources.get(config.data.source).fetch(config.data, raw_dir(config))
+      for stage in _stages(config, folder.prepared):
+        folder.run(stage)
+      encoder_stage.forget_parts(folder.prepared)
+      _record(config, folder.prepared)
+  else:
+    for stage in stages:
+      folder.print_found(stage)
+    _record_if_free(config, folder.prepared)
+  unreachable.warn(config, folder.prepared)
+  return folder.prepared
+
+
+def find(config: config_lib.Config) -> Prepared | None:
+  """Returns the folders of the config's stages; None if `prepare` would run a stage. Changes nothing."""
+  folder = stage_lib.Folder(config.prepared_folder)
+  return None if _find_all(config, folder) is None else folder.prepared
+
+
+def _find_all(config: config_lib.Config, folder: stage_lib.Folder) -> list[stage_lib.Stage] | None:
+  stages = []
+  for stage in _stages(config, folder.prepared):
+    if not folder.find(stage):
+      return None
+    stages.append(stage)
+  return stages
+
+
+def _check_ready(config: config_lib.Config, root: epath.Path) -> None:
+  """Raises the errors that the last stages would raise hours later."""
   sid_stage.check_ready(config, root, raw_dir(config))
-  keywords.check_ready(config, root, raw_dir(config))
+  keyword_stage.check_ready(config, root, raw_dir(config))
   encoder_stage.check_ready(config, root)
   if config.model.pretrained is not None:
     tokenizer.pretrained_files(config.model.pretrained)
-  # Before the raw files are hashed; the files of a finished preparation may be gone.
-  if not stage_lib.is_current(root, _interactions(config)):
-    source.fetch(config.data, raw_dir(config))
-  for stage in _stages(config, root):
-    stage_lib.run_stage(root, stage)
-  encoder_stage.forget_parts(root)
-  return root
 
 
-def is_prepared(config: config_lib.Config) -> bool:
-  """Whether `prepare` would have nothing to do; runs nothing."""
-  root = config.prepared_folder
-  return all(stage_lib.is_current(root, stage) for stage in _stages(config, root))
+def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib.Stage]:
+  """Yields the stages that the config needs, in order.
 
-
-def _stages(config: config_lib.Config, root: epath.Path) -> Iterator[stage_lib.Stage]:
-  """The stages in order; one that a config does not need is left out.
-
-  A later one may read what an earlier one wrote, and so it must be current before it is asked for.
+  A stage may read the outputs of earlier ones, so each must be in `prepared` before the next is asked for.
   """
-  yield _interactions(config)
-  relation_stage.check_room(config, root)
-  yield _tokenizer(config, root)
-  yield _texts(config.data, root)
-  is_quantized = config.sids.quantizer != 'import'
+  raw = raw_dir(config)
+  yield log_stage.stage(config.data, raw)
+  relation_stage.check_room(config, prepared)
+  yield text_stage.tokenizer_stage(config, prepared)
+  yield text_stage.titles_stage(config.data, prepared)
   if encoder_stage.is_needed(config):
-    yield encoder_stage.stage(config, root)
-  if is_quantized and config.sids.source != 'text':
-    yield _cooccurrence_vectors(config.sids, root)
+    yield encoder_stage.stage(config, prepared)
+  if config.sids.quantizer != 'import' and config.sids.source != 'text':
+    yield vectors_stage.stage(config.sids, prepared)
   if config.needs('collaborative') or config.needs('semantic'):
-    yield relation_stage.stage(config, root)
-  yield sid_stage.stage(config, root, raw_dir(config))
+    yield relation_stage.stage(config, prepared)
+  yield sid_stage.stage(config, prepared, raw)
   if config.needs('keywords'):
-    yield keywords.stage(config, root, raw_dir(config))
-  # Which items a user has had is part of the law, so a history that is cut hides it.
+    yield keyword_stage.stage(config, prepared, raw)
+  # The optimum depends on whole histories.
   if sources.get(config.data.source).has_optimum and not config.data.max_history:
-    yield _optimum(config, root)
+    yield optimum.stage(config, prepared)
 
 
-def _interactions(config: config_lib.Config) -> stage_lib.Stage:
-  data, folder = config.data, raw_dir(config)
-  source = sources.get(data.source)
-
-  def run(out: epath.Path) -> dict[str, Any]:
-    raw = source.load(data, folder)
-    records = raw.item_records
-    log = interactions.clean(raw, data.k_core, data.duplicates, data.catalogue)
-    del raw  # its ids are most of what the stage holds in memory
-    arrays = splits.split(log, data.split, data.split_shares, data.max_history)
-    return log_writer.write(log, arrays, records, out)
-
-  cut = {'k_core': data.k_core, 'duplicates': data.duplicates, 'catalogue': data.catalogue}
-  cut |= {'split': data.split, 'max_history': data.max_history}
-  if data.split == 'global_time':
-    cut['split_shares'] = data.split_shares
-  inputs = source.input_files(data, folder)
-  return stage_lib.Stage('interactions', run, inputs, source.params(data) | cut)
-
-
-def _tokenizer(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
-  data, pretrained = config.data, config.model.pretrained
-  run = functools.partial(tokenizer.write_tokenizer, root / files.ITEMS, data, pretrained)
-  if pretrained is not None:
-    inputs, params = tokenizer.pretrained_files(pretrained), {'prompt_format': data.prompt_format}
-  elif data.sentencepiece is not None:
-    inputs, params = {tokenizer.MODEL: epath.Path(data.sentencepiece)}, {}
-  else:
-    inputs, params = stage_lib.outputs(root, files.ITEMS), {'text_pieces': data.text_pieces}
-    if config.sids.extend is not None:  # the model knows the earlier pieces
-      inputs = refresh.tokenizer_files(config.sids, root)
-      params = refresh.params(config.sids, 'tokenizer', params)
-      run = functools.partial(refresh.copy_tokenizer, config.sids)
-  return stage_lib.Stage('tokenizer', run, inputs, params, version=2)
-
-
-def _texts(data: Data, root: epath.Path) -> stage_lib.Stage:
-  made = stage_lib.read_manifest(root / 'tokenizer')['files']
-  inputs = stage_lib.outputs(root, files.ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
-  run = functools.partial(
-    tokenizer.write_titles, root / files.ITEMS, root / 'tokenizer', data.max_text_tokens
+def _check_writable(root: epath.Path) -> None:
+  if not files_lib.is_local(root):
+    return
+  path = root.expanduser()
+  there = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
+  problem = 'is not a folder' if not there.is_dir() else 'cannot be written to'
+  check(
+    there.is_dir() and os.access(there, os.W_OK | os.X_OK),
+    f'data.prepared_dir must be a folder that can be created and written to; {there} {problem}',
+    str(root),
+    'data.prepared_dir',
   )
-  return stage_lib.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
 
 
-def _cooccurrence_vectors(sids: Sids, root: epath.Path) -> stage_lib.Stage:
-  width, window = sids.cooccurrence_width, sids.cooccurrence_window
-  # A number and not the file of items: their texts do not matter here.
-  num_items = stage_lib.read_manifest(root / 'interactions')['summary']['items']
-  inputs = stage_lib.outputs(root, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
-  params = {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed}
-  if sids.extend is not None:
-    inputs |= stage_lib.outputs(root, files.ITEMS) | refresh.cooccurrence_inputs(sids)
-    params = refresh.params(sids, 'cooccurrence_vectors', params)
-
-  def run(out: epath.Path) -> dict[str, Any]:
-    train = files.train_sequences(root)
-    if sids.extend is None:
-      vectors_ID, basis_ID = cooccurrence.vectors(train, num_items, width, window, sids.seed)
-    else:
-      vectors_ID, basis_ID = refresh.cooccurrence_vectors(sids, refresh.item_ids(root), train)
-    files.save(out / files.BASIS, basis_ID)
-    return files.save_vectors(vectors_ID, out)
-
-  return stage_lib.Stage('cooccurrence_vectors', run, inputs, params, version=2)
+def _record(config: config_lib.Config, prepared: Prepared) -> None:
+  """Records the config's stage folders once the prepared folder holds variants."""
+  record = prepared_lib.read_record(prepared.root)
+  if record or any(_is_variant(name) for name in _stage_folders(prepared.root)):
+    key = files_lib.digest(config.preparation)
+    if record.get(key) != prepared.folders:
+      prepared_lib.write_record(prepared.root, {**record, key: prepared.folders})
 
 
-def _optimum(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
-  """What the best possible recommender reaches on the held-out items, where the law is known."""
-  source, ks = sources.get(config.data.source), config.eval.ks
-  names = [files.TRAIN_ITEMS, files.TRAIN_OFFSETS, files.VALIDATION_ITEMS]
-  if config.data.split != 'leave_one_out':
-    parts = itertools.product(SPLITS, ('items', 'offsets'))
-    names = [f'interactions/{split}_history_{part}.npy' for split, part in parts]
-  inputs = stage_lib.outputs(root, *names)
+def _record_if_free(config: config_lib.Config, prepared: Prepared) -> None:
+  """Records the config's stage folders unless the folder is read-only or another process prepares it."""
+  record = prepared_lib.read_record(prepared.root)
+  known = record.get(files_lib.digest(config.preparation))
+  is_writable = not files_lib.is_local(prepared.root) or os.access(prepared.root, os.W_OK)
+  if record and known != prepared.folders and is_writable:
+    with (
+      contextlib.suppress(lock.Held),
+      lock.hold(prepared.root, 'preparing', wait=False, field=FIELD),
+    ):
+      _record(config, prepared)
 
-  def run(out: epath.Path) -> dict[str, Any]:
-    arrays = [files.load(path) for path in inputs.values()]
-    known = Sequences(*arrays[:2])
-    later = Sequences(*arrays[2:]) if len(arrays) == 4 else known.append(arrays[2])
-    best = {
-      split: source.optimum(config.data, histories, ks)
-      for split, histories in zip(SPLITS, (known, later), strict=True)
-    }
-    (out / 'optimum.json').write_text(json.dumps(best, indent=2))
-    return {name: round(best['test'][name], 4) for name in ('recall@10', 'ndcg@10')}
 
-  return stage_lib.Stage('optimum', run, inputs, source.params(config.data) | {'ks': list(ks)})
+def _is_variant(name: str) -> bool:
+  return '-' in name
+
+
+def _stage_folders(root: epath.Path) -> list[str]:
+  """The names of all finished stage folders, of any config."""
+  return sorted(path.name for path in root.iterdir() if (path / prepared_lib.MANIFEST).exists())
+
+
+def unused(prepared: Prepared) -> dict[str, int]:
+  """Returns the stage folders that this config does not use, and their sizes in bytes."""
+  used = set(prepared.folders.values())
+  names = [name for name in _stage_folders(prepared.root) if name not in used]
+  return {name: stage_lib.num_bytes(prepared.root / name) for name in names}
+
+
+def describe_unused(prepared: Prepared) -> str:
+  """Returns one line about the folders of `unused`; empty if there are none."""
+  sizes = unused(prepared)
+  return sizes and (
+    f'{prepared.root}: {_amount(sizes)} not used by this config: {", ".join(sizes)}. '
+    'Remove them with --mode=prepare --prune'
+  )
+
+
+def _amount(sizes: Mapping[str, int]) -> str:
+  return f'{len(sizes)} folders of {sum(sizes.values()) / 1e6:,.1f} MB'
+
+
+def prune(config: config_lib.Config) -> dict[str, int]:
+  """Prepares the config and removes everything else that preparations left in its folder.
+
+  Removed are the stage folders that this config does not use, partial folders, and parts of encodings. The
+  answers of a paid endpoint are kept.
+
+  Returns:
+    The names of what was removed, and their sizes in bytes.
+
+  Raises:
+    As `prepare`.
+  """
+  prepared = prepare(config)
+  root = prepared.root
+  with lock.hold(root, 'pruning', wait=True, field=FIELD):
+    sizes = unused(prepared)
+    left = [path for path in root.iterdir() if path.name.startswith('.') and path.is_dir()]
+    sizes |= {path.name: stage_lib.num_bytes(path) for path in left}
+    for name in sizes:
+      (root / name).rmtree()
+    key = files_lib.digest(config.preparation)
+    has_variants = any(map(_is_variant, prepared.folders.values()))
+    prepared_lib.write_record(root, {key: prepared.folders} if has_variants else {})
+  return sizes

@@ -1,22 +1,28 @@
-"""Stages: each writes one folder, whole or not at all, and is skipped while nothing that it read changed.
+"""Stages: each writes one folder, whole or not at all, and is skipped while its inputs are unchanged.
 
-`manifest.json` in a stage's folder says what made it (stage, version, params, and the SHA-256 of every
-input) and what it holds (bytes and SHA-256 of every file, and a summary). A stage runs in
-`.<name>.partial` beside its folder, which is renamed when it is complete.
+`manifest.json` in a stage's folder records its identity (stage, version, params, SHA-256 of every input) and
+its content (bytes and SHA-256 of every file, and a summary). A stage lies in `<stage>/`. Where that folder
+holds the result of another identity, it lies in a variant `<stage>-<8 hex digits of the identity's hash>/`, so
+experiments on one data set do not overwrite each other. A stage runs in a partial folder with a unique name,
+which is renamed when it is complete.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
+import re
 import time
 from typing import Any
 
 from etils import epath
 
-MANIFEST = 'manifest.json'
+from recjax.data.prepared import MANIFEST, Prepared
+from recjax.runtime import files as files_lib
+
+_PARTIAL = re.compile(r'\.(.+)\.partial')
+_REPLACED = re.compile(r'\.(.+)\.old')  # written by earlier versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +31,11 @@ class Stage:
 
   Attributes:
     name: the stage's folder under the prepared folder.
-    run: writes the files into the fresh folder given and returns a JSON summary. Equal inputs and
-      params must give equal bytes, so a summary holds no times and no paths.
-    inputs: the files whose bytes matter, under names that do not depend on where they lie.
-    params: JSON values that matter.
-    version: to be raised when the code changes what it writes.
+    run: writes the files into an empty folder and returns a JSON summary. Equal inputs and params must give
+      equal bytes, so a summary holds no times and no paths.
+    inputs: files that the result depends on, by names that do not depend on their location.
+    params: JSON values that the result depends on.
+    version: raise it when the code changes the result.
   """
 
   name: str
@@ -39,16 +45,16 @@ class Stage:
   version: int = 1
 
 
-def outputs(root: epath.PathLike, *names: str) -> dict[str, epath.Path]:
-  """Files of other stages (`stage/file`) as the inputs of a stage."""
-  return {name: epath.Path(root) / name for name in names}
+def outputs(prepared: Prepared, *names: str) -> dict[str, epath.Path]:
+  """Returns files of other stages (`stage/file`) as the inputs of a stage."""
+  return {name: prepared / name for name in names}
 
 
 def read_manifest(folder: epath.PathLike) -> dict[str, Any] | None:
-  """The manifest of a finished stage, None where there is none.
+  """Returns the manifest of a finished stage; None if there is none.
 
   Raises:
-    ValueError: it is no JSON object; the message names the file.
+    ValueError: the file is not a JSON object; the message names it.
   """
   path = epath.Path(folder) / MANIFEST
   if not path.exists():
@@ -62,153 +68,197 @@ def read_manifest(folder: epath.PathLike) -> dict[str, Any] | None:
   return manifest
 
 
-def is_current(root: epath.PathLike, stage: Stage) -> bool:
-  """Whether the stage is finished and would give the same bytes if it ran again.
-
-  An input that lies outside `root` and is absent today counts as unchanged, so that a prepared folder
-  serves on machines that do not have the raw files.
-  """
+def variants(root: epath.PathLike, name: str) -> dict[epath.Path, dict[str, Any]]:
+  """Returns the finished folders of a stage and their manifests, the ordinary folder first."""
   root = epath.Path(root)
-  manifest = read_manifest(root / stage.name)
-  if manifest is None:
-    return False
-  recorded = manifest.get('inputs', {})
-  for name, path in stage.inputs.items():
-    if path.exists():
-      if recorded.get(name) != _input_hash(root, path):
-        return False
-    elif name not in recorded or _is_inside(path, root):
+  is_variant = re.compile(re.escape(name) + r'(-[0-9a-f]{8})?').fullmatch
+  names = sorted(path.name for path in root.iterdir()) if root.is_dir() else ()
+  manifests = {root / found: read_manifest(root / found) for found in names if is_variant(found)}
+  return {folder: manifest for folder, manifest in manifests.items() if manifest is not None}
+
+
+def has_params(manifest: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
+  """Whether a manifest's params are these."""
+  return manifest['params'] == _as_json(params)
+
+
+class Folder:
+  """A prepared folder in which the stages of one config are found, or run, one after another.
+
+  A later stage reads the outputs of earlier ones, so stages are found or run in their order.
+
+  Attributes:
+    root: the prepared folder.
+    prepared: the stage folders found or made up to now.
+  """
+
+  def __init__(self, root: epath.PathLike):
+    self.root = epath.Path(root)
+    self.prepared = Prepared(self.root, {})
+    self._hashes: dict[str, str] = {}  # of files outside the root: raw logs are large
+
+  def find(self, stage: Stage) -> bool:
+    """Looks for a finished folder of the stage and adds it to `prepared`; changes no file.
+
+    An input outside `root` that is absent counts as unchanged, so a prepared folder serves on machines that
+    do not have the raw files.
+
+    Raises:
+      ValueError: several folders match, and the inputs that would tell them apart are absent.
+    """
+    hashes = self._input_hashes(stage)
+    found = [
+      folder
+      for folder, manifest in variants(self.root, stage.name).items()
+      if self._matches(stage, hashes, manifest) and _is_whole(folder, manifest)
+    ]
+    if len(found) > 1 and None in hashes.values():
+      absent = [os.fspath(stage.inputs[name]) for name, value in hashes.items() if value is None]
+      raise ValueError(
+        f'{", ".join(map(os.fspath, found))} were made of different files, and {absent[0]} is missing, which '
+        'tells them apart. Bring that file back, or prune the folder where it is: --mode=prepare --prune'
+      )
+    if found:
+      self.prepared.folders[stage.name] = found[0].name
+    return bool(found)
+
+  def run(self, stage: Stage) -> None:
+    """Finds the stage or runs it, prints one line about it, and adds its folder to `prepared`.
+
+    The caller holds the lock of the prepared folder.
+
+    Raises:
+      FileNotFoundError: an input is missing.
+      Exception: any error of `stage.run`; the prepared folder is then as before.
+    """
+    started = time.monotonic()
+    if self.find(stage):
+      self.print_found(stage)
+      return
+    hashes = self._input_hashes(stage)
+    for name, value in hashes.items():
+      if value is None:
+        path = stage.inputs[name]
+        raise FileNotFoundError(f'stage {stage.name} reads {name}, which is missing: {path}')
+    identity = {**_identity(stage), 'inputs': hashes}
+    folder = self._free_folder(stage, identity)
+    partial = files_lib.partial_name(folder)
+    with contextlib.ExitStack() as cleanup:
+      cleanup.callback(partial.rmtree, missing_ok=True)
+      partial.mkdir(parents=True)
+      summary = stage.run(partial)
+      manifest = {**identity, 'files': _content(partial), 'summary': summary}
+      (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+      _sync(partial)
+      _replace(partial, folder)
+    self.prepared.folders[stage.name] = folder.name
+    _print_line(stage.name, f'done in {time.monotonic() - started:.1f} s', summary)
+
+  def print_found(self, stage: Stage) -> None:
+    """Prints the line of a stage that `find` found."""
+    summary = read_manifest(self.prepared / stage.name)['summary']
+    _print_line(stage.name, 'skipped, unchanged', summary)
+
+  def recover(self) -> None:
+    """Removes partial folders of processes that were killed. The caller holds the lock."""
+    for path in list(self.root.iterdir()):
+      if _PARTIAL.fullmatch(path.name):
+        path.rmtree() if path.is_dir() else path.unlink()
+      elif (replaced := _REPLACED.fullmatch(path.name)) and path.is_dir():
+        folder = self.root / replaced[1]
+        path.rmtree() if folder.exists() else path.rename(folder)
+
+  def _input_hashes(self, stage: Stage) -> dict[str, str | None]:
+    """The SHA-256 of every input; None for an absent one."""
+    return {
+      name: self._hash(path) if path.exists() else None for name, path in stage.inputs.items()
+    }
+
+  def _hash(self, path: epath.Path) -> str:
+    """Takes the hash of a stage's output from its manifest, and computes that of other files once."""
+    if self.root in path.parents:
+      stage_folder, *rest = path.relative_to(self.root).parts
+      manifest = read_manifest(self.root / stage_folder)
+      file = (manifest or {}).get('files', {}).get('/'.join(rest))
+      return files_lib.sha256(path) if file is None else file['sha256']
+    name = os.fspath(path)
+    if name not in self._hashes:
+      self._hashes[name] = files_lib.sha256(path)
+    return self._hashes[name]
+
+  def _matches(
+    self, stage: Stage, hashes: Mapping[str, str | None], manifest: Mapping[str, Any]
+  ) -> bool:
+    recorded = manifest.get('inputs', {})
+    if recorded.keys() != hashes.keys():
       return False
-  identity = {**_identity(stage), 'inputs': {name: recorded[name] for name in stage.inputs}}
-  return all(manifest.get(key) == value for key, value in identity.items()) and all(
-    (path := root / stage.name / name).exists() and path.stat().length == file['bytes']
+    is_inside = {name: self.root in path.parents for name, path in stage.inputs.items()}
+    return all(manifest.get(key) == value for key, value in _identity(stage).items()) and all(
+      not is_inside[name] if value is None else recorded[name] == value
+      for name, value in hashes.items()
+    )
+
+  def _free_folder(self, stage: Stage, identity: Mapping[str, Any]) -> epath.Path:
+    """The ordinary folder, unless it holds the finished result of another identity; else a variant."""
+    folder = self.root / stage.name
+    manifest = read_manifest(folder)
+    if manifest is None or all(manifest.get(key) == value for key, value in identity.items()):
+      return folder
+    return self.root / f'{stage.name}-{files_lib.digest(identity)[:8]}'
+
+
+def _as_json(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Params as a manifest holds them: tuples become lists."""
+  return json.loads(json.dumps(dict(params)))
+
+
+def _identity(stage: Stage) -> dict[str, Any]:
+  return {'stage': stage.name, 'version': stage.version, 'params': _as_json(stage.params)}
+
+
+def _is_whole(folder: epath.Path, manifest: Mapping[str, Any]) -> bool:
+  return all(
+    (path := folder / name).exists() and path.stat().length == file['bytes']
     for name, file in manifest['files'].items()
   )
 
 
-def run_stage(root: epath.PathLike, stage: Stage) -> epath.Path:
-  """Brings the stage's folder up to date and prints one line about it.
-
-  Args:
-    root: the prepared folder; created if need be.
-    stage: what to run, unless `is_current`.
-
-  Returns:
-    The stage's folder.
-
-  Raises:
-    FileNotFoundError: an input is missing.
-    Whatever `stage.run` raises; then nothing of this run is left, and an older folder stays.
-  """
-  root = epath.Path(root)
-  folder = root / stage.name
-  started = time.monotonic()
-  _recover(root, stage.name)
-  if is_current(root, stage):
-    _print_line(stage.name, 'skipped, unchanged', read_manifest(folder)['summary'])
-    return folder
-  for name, path in stage.inputs.items():
-    if not path.exists():
-      raise FileNotFoundError(f'stage {stage.name} reads {name}, which is missing: {path}')
-  inputs = {name: _input_hash(root, path) for name, path in stage.inputs.items()}
-  partial = _partial(root, stage.name)
-  with contextlib.ExitStack() as cleanup:
-    cleanup.callback(_remove_partial, root, stage.name)
-    partial.mkdir(parents=True)
-    summary = stage.run(partial)
-    manifest = {
-      **_identity(stage),
-      'inputs': inputs,
-      'files': {
-        path.relative_to(partial).as_posix(): {'bytes': path.stat().length, 'sha256': _sha256(path)}
-        for path in _walk(partial)
-        if not path.is_dir()
-      },
-      'summary': summary,
+def _content(folder: epath.Path) -> dict[str, dict[str, Any]]:
+  return {
+    path.relative_to(folder).as_posix(): {
+      'bytes': path.stat().length,
+      'sha256': files_lib.sha256(path),
     }
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-    _sync(partial)
-    _replace(root, stage.name)
-  _print_line(stage.name, f'done in {time.monotonic() - started:.1f} s', summary)
-  return folder
+    for path in _walk(folder)
+    if not path.is_dir()
+  }
 
 
-def _identity(stage: Stage) -> dict[str, Any]:
-  # Through JSON, because that is what a manifest gives back: tuples are lists there.
-  params = json.loads(json.dumps(dict(stage.params)))
-  return {'stage': stage.name, 'version': stage.version, 'params': params}
-
-
-def _partial(root: epath.Path, name: str) -> epath.Path:
-  return root / f'.{name}.partial'
-
-
-def _old(root: epath.Path, name: str) -> epath.Path:
-  return root / f'.{name}.old'
-
-
-def _replace(root: epath.Path, name: str) -> None:
-  """Puts the partial folder in the place of the folder; `_recover` mends a kill between the steps."""
-  folder, old = root / name, _old(root, name)
+def _replace(partial: epath.Path, folder: epath.Path) -> None:
+  """Renames a partial folder; an incomplete folder of that name is removed first."""
   if folder.exists():
-    folder.rename(old)
-  _partial(root, name).rename(folder)
-  if _is_local(root):
-    _fsync(root)
-  old.rmtree(missing_ok=True)
-
-
-def _recover(root: epath.Path, name: str) -> None:
-  folder, old = root / name, _old(root, name)
-  if old.exists():
-    if folder.exists():
-      old.rmtree()
-    else:
-      old.rename(folder)
-  _partial(root, name).rmtree(missing_ok=True)
-
-
-def _remove_partial(root: epath.Path, name: str) -> None:
-  _partial(root, name).rmtree(missing_ok=True)
-  if root.exists() and not any(root.iterdir()):
-    root.rmdir()
-
-
-def _input_hash(root: epath.Path, path: epath.Path) -> str:
-  """The SHA-256 of a file, read from the manifest of the stage that wrote it if one did."""
-  if _is_inside(path, root):
-    stage_name, *rest = path.relative_to(root).parts
-    manifest = read_manifest(root / stage_name)
-    file = (manifest or {}).get('files', {}).get('/'.join(rest))
-    if file is not None:
-      return file['sha256']
-  return _sha256(path)
-
-
-def _sha256(path: epath.Path) -> str:
-  with path.open('rb') as f:
-    return hashlib.file_digest(f, 'sha256').hexdigest()
+    folder.rmtree()
+  partial.rename(folder)
+  if files_lib.is_local(folder):
+    _fsync(folder.parent)
 
 
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
-  """Everything below a folder, what a folder holds before the folder; epath has no `**`."""
+  """Yields everything below a folder, the content of a subfolder before it; epath has no `**`."""
   for path in sorted(folder.iterdir()):
     if path.is_dir():
       yield from _walk(path)
     yield path
 
 
-def _is_inside(path: epath.Path, root: epath.Path) -> bool:
-  return root in path.parents
-
-
-def _is_local(path: epath.Path) -> bool:
-  return '://' not in os.fspath(path)
+def num_bytes(folder: epath.Path) -> int:
+  """Returns the total size of the files below a folder."""
+  return sum(path.stat().length for path in _walk(folder) if not path.is_dir())
 
 
 def _sync(folder: epath.Path) -> None:
-  """Forces a folder to the disk, so that the rename cannot outlive what it names."""
-  if _is_local(folder):
+  """Forces a folder to the disk before it is renamed."""
+  if files_lib.is_local(folder):
     for path in (*_walk(folder), folder):
       _fsync(path)
 

@@ -1,13 +1,17 @@
-"""What the launchers' command lines have in common: their own options, and the program's arguments."""
+"""Command lines of the launchers: their own options and the program's arguments; commands to record."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import os
+import pathlib
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def parse(
   parser: argparse.ArgumentParser, argv: Sequence[str]
 ) -> tuple[argparse.Namespace, list[str]]:
-  """The launcher's options, and everything else, which is for the program; all after `--` is, too."""
+  """Returns the launcher's options and the program's arguments: unknown ones, and all after `--`."""
   argv = list(argv)
   cut = argv.index('--') if '--' in argv else len(argv)
   options, program = parser.parse_known_args(argv[:cut])
@@ -29,7 +33,7 @@ def not_negative(text: str) -> int:
 
 
 def flag(program: Sequence[str], name: str) -> str | None:
-  """The value of a flag of the program, given as --name=value or --name value."""
+  """Returns the value of one of the program's flags, given as --name=value or --name value."""
   for i, argument in enumerate(program):
     if argument.startswith(f'--{name}='):
       return argument.partition('=')[2]
@@ -39,10 +43,39 @@ def flag(program: Sequence[str], name: str) -> str | None:
 
 
 def require_bucket(parser: argparse.ArgumentParser, program: Sequence[str]) -> None:
-  """Ends with a message where the program would write onto machines that are taken away with their disks."""
+  """Exits with a message if the program would write to local disks, which are deleted with their machines."""
   for name in ('workdir', 'config.data.prepared_dir'):
     value = flag(program, name)
     if value is None or not value.startswith('gs://'):
       parser.error(
         f'--{name} must be a gs:// path, which all machines share and which outlives them; got {value!r}'
       )
+
+
+def portable(arguments: Sequence[str]) -> list[str]:
+  """Returns arguments that can be published and used on another machine.
+
+  Paths in this checkout become relative to it. Other paths become the upper-case name of their flag:
+  `--config.data.raw_dir=/data/raw` becomes `--config.data.raw_dir=RAW_DIR`.
+  """
+  return list(_portable(arguments))
+
+
+def _portable(arguments: Sequence[str]) -> Iterator[str]:
+  name = 'PATH'
+  for argument in arguments:
+    prefix, value = '', argument
+    if argument.startswith('-'):
+      option, is_assigned, value = argument.partition('=')
+      prefix, name = option + is_assigned, option.rpartition('.')[2].lstrip('-').upper() or 'PATH'
+    if not _is_path(value):
+      yield argument
+      continue
+    path = pathlib.Path(os.path.abspath(os.path.expanduser(value)))
+    is_inside = '://' not in value and path.is_relative_to(_ROOT)
+    yield prefix + (str(path.relative_to(_ROOT)) if is_inside else name)
+
+
+def _is_path(value: str) -> bool:
+  """Whether the text names a place on this machine or in a bucket, other than below the current folder."""
+  return '://' in value or value.startswith(('~', '..')) or os.path.isabs(value)

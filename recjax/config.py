@@ -13,16 +13,19 @@ from typing import Any
 from etils import epath
 import ml_collections
 
+from recjax.data.prepared import Prepared, recorded
 from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
 from recjax.schema.checks import check, check_choice, setting
 from recjax.schema.conversion import convert, hints, item_type
-from recjax.schema.data import Data
+from recjax.schema.data import SOURCES, Data, data_section
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
 from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
 from recjax.schema.sids import Sids
 from recjax.schema.stream import Loader, Mixing
+
+_PREPARED_SECTIONS = ('sids', 'relations', 'keywords')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,30 @@ class Config(Training):
     pretrained = self.model.pretrained
     suffix = f'-{epath.Path(pretrained).name}' if pretrained is not None else ''
     return epath.Path(f'data/{self.data.name}{suffix}')
+
+  @property
+  def preparation(self) -> dict[str, Any]:
+    """The settings that the prepared data depend on; paths of raw files are left out."""
+    data = dataclasses.asdict(self.data)
+    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url'):
+      del data[name]
+    needs = [what for what in ('collaborative', 'semantic', 'keywords') if self.needs(what)]
+    sections = {name: dataclasses.asdict(getattr(self, name)) for name in _PREPARED_SECTIONS}
+    return sections | {
+      'data': data,
+      'needs': needs,
+      'pretrained': self.model.pretrained,
+      'ks': self.eval.ks,
+    }
+
+  @property
+  def prepared(self) -> Prepared:
+    """The stage folders that the last preparation with these settings used.
+
+    Raises:
+      ValueError: nothing is prepared with these settings.
+    """
+    return recorded(self.prepared_folder, self.preparation)
 
   @property
   def active_mixture(self) -> dict[str, Component]:
@@ -140,7 +167,7 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   Raises:
     ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
   """
-  return convert(Config, config.to_dict(), choose_task)
+  return convert(Config, config.to_dict(), choose)
 
 
 def from_dict(fields: Mapping[str, Any]) -> Config:
@@ -149,7 +176,7 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
   Raises:
     ValueError: as `from_config_dict`.
   """
-  return convert(Config, upgraded(fields), choose_task)
+  return convert(Config, upgraded(fields), choose)
 
 
 def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,12 +184,14 @@ def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
   return dict(fields)
 
 
-def choose_task(kind: type, values: Mapping[str, Any], path: str) -> type:
-  """Chooses the section of a mixture component by its task."""
+def choose(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
+  """Chooses the type of a section: of a component by its task, of the data by their source."""
+  if kind is Data:
+    return data_section(values)
   if kind is not Component:
-    return kind
+    return kind, values
   check_choice(values.get('task'), tuple(TASKS), f'{path}.task')
-  return TASKS[values['task']]
+  return TASKS[values['task']], values
 
 
 def defaults(source: str, name: str) -> ml_collections.ConfigDict:
@@ -171,6 +200,7 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
   Optional fields are placeholders, so that the command line can set them.
   """
   config = _defaults(Config)
+  config.data = _defaults(SOURCES.get(source, Data))
   config.data.source, config.data.name = source, name
   config.mixture = ml_collections.ConfigDict({'next_item': component('next_item')})
   return config

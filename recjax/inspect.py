@@ -18,7 +18,6 @@ from recjax.data import loader, mixture, packing
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
-from recjax.schema.checks import check
 
 
 def make_stream(config: config_lib.Config) -> loader.Stream:
@@ -27,14 +26,7 @@ def make_stream(config: config_lib.Config) -> loader.Stream:
   Raises:
     ValueError: the data are not prepared, or the mixture does not fit them.
   """
-  folder = config.prepared_folder
-  check(
-    (folder / 'sids').exists(),
-    f'{folder} must hold prepared data; run recjax.main with this config and --mode=prepare first',
-    str(folder),
-    'data.prepared_dir',
-  )
-  return train.make_stream(config, Dataset.load(folder))
+  return train.make_stream(config, Dataset.load(config.prepared))
 
 
 def batches(

@@ -1,8 +1,6 @@
-"""The stage of text embeddings: item texts to unit vectors, by the encoder that `sids.encoder` names."""
+"""The `text_embeddings` stage: item texts to unit vectors, by the encoder that `sids.encoder` names."""
 
 from collections.abc import Mapping
-import hashlib
-import json
 import logging
 from typing import Any
 
@@ -15,66 +13,86 @@ from data_prep.encoders import tfidf, vectors_file
 from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
+from recjax.data.prepared import Prepared
+from recjax.runtime.files import digest, sha256
 from recjax.schema.sids import Sids
 from recjax.sharding import mesh as mesh_lib
 
 log = logging.getLogger(__name__)
 
 NAME = files.TEXT_VECTORS.partition('/')[0]
-PARTS = f'.{NAME}.parts'  # in the prepared folder, until all is prepared: what outlives a kill
+PARTS = f'.{NAME}.parts'  # in the prepared folder: finished parts, which outlive a kill
 _VERSION = 2
 
 
 def is_needed(config: config_lib.Config) -> bool:
-  """Whether anything reads the vectors: the quantizer, or lists of semantic neighbours."""
+  """Whether the vectors are read: by the quantizer, or for semantic neighbours."""
   is_quantized = config.sids.quantizer != 'import' and config.sids.source != 'cooccurrence'
   return is_quantized or config.needs('semantic')
 
 
 def check_ready(config: config_lib.Config, root: epath.Path) -> None:
-  """Ends a first preparation before it begins if there is no encoder at its end.
+  """Checks before the preparation that the encoder is there.
 
   Raises:
-    ValueError: the encoder is not there, or is none; once there are vectors it need not be.
+    ValueError: the encoder is missing or is not one, and no vectors of such an encoder are there.
   """
-  if is_needed(config) and not (root / NAME).exists():
+  if is_needed(config) and not _made(config.sids, root):
     encoders.input_files(config.sids.encoder)
 
 
-def stage(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
+def _made(sids: Sids, root: epath.Path) -> list[dict[str, Any]]:
+  """The manifests of vectors that an encoder with these settings made."""
+  wanted = _params(encoders.kind(sids.encoder), sids)
+  wanted |= {'extend': True} if sids.extend is not None else {}
+  made = stage_lib.variants(root, NAME).values()
+  return [manifest for manifest in made if stage_lib.has_params(manifest, wanted)]
+
+
+def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
   """Reads items.jsonl and writes embeddings.npy, and for tfidf also its fit.
 
-  With `sids.extend` vectors lie in the earlier folder's space: tfidf takes over the fit, and a model
-  encodes the texts that it has not encoded there.
+  With `sids.extend` the vectors lie in the space of the earlier preparation: tfidf takes over the fit, and a
+  model encodes only texts that it has not encoded there.
 
   Raises:
-    ValueError: the encoder is not there and has not been used; the earlier folder's is another one.
+    ValueError: the encoder is missing and has not been used; or the earlier preparation used another one.
   """
   sids = config.sids
   kind = encoders.kind(sids.encoder)
-  inputs = stage_lib.outputs(root, files.ITEMS) | _encoder_files(sids.encoder, root)
+  inputs = stage_lib.outputs(prepared, files.ITEMS) | _encoder_files(sids, prepared.root)
   params = _params(kind, sids)
   if sids.extend is not None:
     params = refresh.params(sids, NAME, params)
     inputs |= refresh.inputs(sids, *_earlier_files(kind))
 
   def run(out: epath.Path) -> dict[str, Any]:
-    items = tokenizer.read_items(root / files.ITEMS)
+    items = tokenizer.read_items(prepared / files.ITEMS)
     item_texts = [item['text'] for item in items]
     if kind == 'tfidf':
       vectors_ID = _tfidf(item_texts, sids, out)
     elif kind == 'file':
       vectors_ID = vectors_file.read(epath.Path(sids.encoder), [item['id'] for item in items])
     else:
-      vectors_ID = _model(item_texts, config, root, inputs, params)
+      vectors_ID = _model(item_texts, config, prepared.root, inputs, params)
     return files.save_vectors(vectors_ID, out)
 
   return stage_lib.Stage(NAME, run, inputs, params, _VERSION)
 
 
-def forget_parts(root: epath.Path) -> None:
-  """Removes what was kept for a run after a kill, once the stage is finished."""
-  (root / PARTS).rmtree(missing_ok=True)
+def forget_parts(prepared: Prepared) -> None:
+  """Removes the parts of the vectors that are finished; parts of other encodings stay."""
+  manifest = stage_lib.read_manifest(prepared / NAME)
+  if manifest is None or not (prepared.root / PARTS).exists():
+    return
+  _parts(prepared.root, manifest['inputs'], manifest['params']).rmtree(missing_ok=True)
+  if not any((prepared.root / PARTS).iterdir()):
+    (prepared.root / PARTS).rmtree()
+
+
+def _parts(root: epath.Path, hashes: Mapping[str, str], params: Mapping[str, Any]) -> epath.Path:
+  """The folder of the finished parts of one encoding."""
+  return root / PARTS / digest([_VERSION, dict(hashes), dict(params)])
 
 
 def _params(kind: str, sids: Sids) -> dict[str, Any]:
@@ -85,25 +103,28 @@ def _params(kind: str, sids: Sids) -> dict[str, Any]:
   return {'kind': kind, 'max_tokens': sids.encoder_max_tokens, 'dtype': sids.encoder_dtype}
 
 
-def _encoder_files(encoder: str, root: epath.Path) -> dict[str, epath.Path]:
-  """The encoder's files by their place in its folder, so that it may be moved."""
+def _encoder_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
+  """The encoder's files by their place in its folder, so the folder may move."""
+  encoder = sids.encoder
   try:
     found = encoders.input_files(encoder)
   except ValueError:
-    # A machine that only trains need not have the encoder: what it made is there and is named.
-    manifest = stage_lib.read_manifest(root / NAME)
-    names = [name for name in (manifest or {}).get('inputs', {}) if name.startswith('encoder/')]
-    if not names:
+    # A machine that only trains need not have the encoder if its vectors are there.
+    used = [
+      name.removeprefix('encoder/')
+      for manifest in _made(sids, root)[:1]
+      for name in manifest['inputs']
+      if name.startswith('encoder/')
+    ]
+    if not used:
       raise
-    log.info(
-      'sids.encoder=%s is not here; it is taken for the one that %s names', encoder, root / NAME
-    )
-    found = {name: epath.Path(encoder) / name for name in (n[len('encoder/') :] for n in names)}
+    log.info('sids.encoder=%s is not here; the vectors in %s are taken for its own', encoder, root)
+    found = {name: epath.Path(encoder) / name for name in used}
   return {f'encoder/{name}': path for name, path in found.items()}
 
 
 def _earlier_files(kind: str) -> tuple[str, ...]:
-  """What is read of the folder that `sids.extend` names."""
+  """The files of the earlier preparation that the stage reads."""
   if kind == 'file':
     return ()
   if kind == 'tfidf':
@@ -115,9 +136,9 @@ def _tfidf(item_texts: list[str], sids: Sids, out: epath.Path) -> np.ndarray:
   if sids.extend is None:
     fit, vectors_ID = tfidf.fit(item_texts, sids.tfidf_width, sids.seed)
   else:
-    fit = tfidf.Fit.load(epath.Path(sids.extend) / NAME)
+    fit = tfidf.Fit.load(refresh.earlier(sids) / NAME)
     vectors_ID = fit.encode(item_texts)
-  fit.save(out)  # for the day after
+  fit.save(out)  # for a later refresh
   return vectors_ID
 
 
@@ -128,9 +149,8 @@ def _model(
   inputs: Mapping[str, epath.Path],
   params: Mapping[str, Any],
 ) -> np.ndarray:
-  hashes = {name: _sha256(path) for name, path in inputs.items()}
-  identity = json.dumps([_VERSION, hashes, params], sort_keys=True)
-  parts = root / PARTS / hashlib.sha256(identity.encode()).hexdigest()[:16]
+  hashes = {name: sha256(path) for name, path in inputs.items()}
+  parts = _parts(root, hashes, params)
   mesh = mesh_lib.make_mesh(config.mesh)
   if config.sids.extend is None:
     vectors_ID = encoders.encode(item_texts, config.sids, mesh, parts)
@@ -141,8 +161,8 @@ def _model(
 
 
 def _extended(item_texts, sids: Sids, mesh, parts: epath.Path) -> np.ndarray:
-  """Vectors of which the earlier folder gives those of its texts, and the model the others."""
-  earlier = epath.Path(sids.extend)
+  """Takes the vectors of known texts from the earlier preparation and encodes the others."""
+  earlier = refresh.earlier(sids)
   known = {item['text']: i for i, item in enumerate(tokenizer.read_items(earlier / files.ITEMS))}
   rows_I = np.array([known.get(text, -1) for text in item_texts], np.int64)
   vectors_ID = refresh.carried(rows_I, files.load(earlier / files.TEXT_VECTORS))
@@ -153,7 +173,7 @@ def _extended(item_texts, sids: Sids, mesh, parts: epath.Path) -> np.ndarray:
 
 
 def _check_same_encoder(sids: Sids, hashes: Mapping[str, str]) -> None:
-  recorded = stage_lib.read_manifest(epath.Path(sids.extend) / NAME)['inputs']
+  recorded = stage_lib.read_manifest(refresh.earlier(sids) / NAME)['inputs']
   different = [
     name.removeprefix('encoder/')
     for name in sorted({*recorded, *hashes})
@@ -175,8 +195,3 @@ def _checked(vectors_ID: np.ndarray, sids: Sids) -> np.ndarray:
       '--config.sids.encoder'
     )
   return vectors_ID
-
-
-def _sha256(path: epath.Path) -> str:
-  with path.open('rb') as f:
-    return hashlib.file_digest(f, 'sha256').hexdigest()

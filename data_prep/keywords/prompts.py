@@ -5,7 +5,7 @@ import hashlib
 import json
 from typing import Any
 
-from data_prep.log.item_text import tidy
+from data_prep.log.item_text import plain
 
 _SYSTEM = (
   'You are a cataloguer. You are shown some items of a group and name what they have in common. '
@@ -64,9 +64,9 @@ def parse(content: str, keywords: int) -> dict[str, Any]:
   words, description = fields.get('keywords'), fields.get('description')
   if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
     raise ValueError(f'keywords must be a list of texts; got {json.dumps(words)[:80]}')
-  if not isinstance(description, str) or not 0 < len(tidy(description)) <= _MAX_DESCRIPTION:
+  if not isinstance(description, str) or not 0 < len(plain(description)) <= _MAX_DESCRIPTION:
     raise ValueError(f'description must be a paragraph; got {json.dumps(description)[:80]}')
-  words = list(dict.fromkeys(filter(None, map(tidy, words))))[:keywords]
+  words = list(dict.fromkeys(filter(None, map(plain, words))))[:keywords]
   if not words or max(map(len, words)) > _MAX_KEYWORD:
     raise ValueError(f'keywords must be short texts, at least one; got {json.dumps(words)[:80]}')
-  return {'keywords': words, 'description': tidy(description)}
+  return {'keywords': words, 'description': plain(description)}

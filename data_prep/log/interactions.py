@@ -44,6 +44,7 @@ class RawLog:
     events: str `[N]`, what kind of interaction a row is; None where the source has none.
     ticks_per_second: of the times; 0: they are an order and nothing else.
     held_out: a source's own split: `validation` and `test`; the rows above are then its training part.
+    unreadable_ratings: number of ratings that cannot be read; if there are any, `ratings` is None.
   """
 
   users: np.ndarray
@@ -54,6 +55,7 @@ class RawLog:
   events: np.ndarray | None = None
   held_out: dict[str, HeldOutRows] | None = None
   ticks_per_second: int = 1
+  unreadable_ratings: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,7 @@ class CleanLog:
     duplicates: how many rows were dropped because they repeat another one.
     below_k_core: how many users, items and interactions the k-core left out.
     ticks_per_second: of the times; 0: they are an order and nothing else.
+    unreadable_ratings: as of `RawLog`.
   """
 
   user_ids: list[str]
@@ -106,6 +109,7 @@ class CleanLog:
   duplicates: int = 0
   below_k_core: tuple[int, int, int] = (0, 0, 0)
   ticks_per_second: int = 1
+  unreadable_ratings: int = 0
 
 
 def clean(
@@ -176,6 +180,7 @@ def clean(
     int(repeated.sum()),
     (*below, len(order) - len(rows)),
     log.ticks_per_second,
+    log.unreadable_ratings,
   )
 
 

@@ -1,32 +1,142 @@
-"""What a catalogue says of an item, tidied, and the text that encoders read of it."""
+"""Tidies catalogue records, the same way for every source, and joins the text that encoders read.
 
+Descriptive fields are cleaned, cut or dropped, and counted; they never end a preparation.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
 import html
 import re
 from typing import Any
 
-MAX_DESCRIPTION = 2_000  # characters of a description that encoders get to read
-# Surrogates too: JSON can spell half of a character, and UTF-8 cannot.
+from data_prep.log import prices
+
+MAX_TITLE = 10_000  # characters; longer titles, brands and category names are cut
+MAX_DESCRIPTION = 2_000  # characters of a description that encoders read
+# Includes halves of surrogate pairs: JSON can spell them, UTF-8 cannot.
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+_MISSING = frozenset(('', '-', '–', '—', '?', '.', 'nan', 'none', 'null', 'n/a', '#n/a', '<na>'))
+# Elements whose content is not text, an unclosed one to its end; then comments, then single tags.
+_NOT_TEXT = re.compile(
+  r'<(script|style|noscript|template)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)',
+  re.IGNORECASE | re.DOTALL,
+)
+_TAG = re.compile(
+  r'</?(?:a|abbr|article|b|big|blockquote|body|br|button|center|code|dd|div|dl|dt|em|figure|font|footer|form|'
+  r'h[1-6]|head|header|hr|html|i|iframe|img|input|label|li|link|meta|nav|object|ol|option|p|pre|s|section|select|'
+  r'small|span|strong|sub|sup|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|video)\b'
+  r'(?:\s[^<>]*|\s*/)?>',
+  re.IGNORECASE,
+)
+# Scripts and style sheets that a crawl took for text.
+_CODE = re.compile(
+  r'\bvar\s+\w+\s*=|\bfunction\s*\w*\s*\([^)]*\)\s*\{|\bdocument\.(?:getElement|write|query)|'
+  r'(?:^|[\s}])[.#]?[\w-]+(?:[\s,>.#]+[\w-]+)*\s*\{\s*[\w-]+\s*:[^}]*[;}]'
+)
+
+Counts = Counter[str]  # '<field>_<dropped|cut|cleaned>' → number of items
 
 
-def item_row(item_id: str, record: dict[str, Any]) -> dict[str, Any]:
-  """One line of items.jsonl: the known fields with entities and white space tidied, and the text."""
-  row: dict[str, Any] = {'id': item_id}
-  for field in ('title', 'brand', 'description'):
-    if value := tidy(record.get(field) or ''):
-      row[field] = value
-  if paths := [[tidy(part) for part in path] for path in record.get('categories') or [] if path]:
-    row['categories'] = paths
-  if record.get('price') is not None:
-    row['price'] = record['price']
+def item_row(
+  item_id: str, record: Mapping[str, Any], counts: Counts | None = None
+) -> dict[str, Any]:
+  """Returns one line of items.jsonl: the id, the tidied fields, and the text for encoders."""
+  row = {'id': item_id, **tidy(record, Counter() if counts is None else counts)}
   return {**row, 'text': encoder_text(row)}
 
 
-def encoder_text(record: dict[str, Any]) -> str:
-  """What encoders read of an item: title, brand and category paths, in this order.
+def tidy(record: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
+  """Returns the readable fields of a catalogue record.
 
-  A description, cut at `MAX_DESCRIPTION` characters, stands in where there is no category. An item of
-  which nothing is known has the empty text.
+  Args:
+    record: any of title, brand, description (text, a list of texts, or a number), categories (a list of
+      paths, one path, or one name) and price (a number or text). Other types and fields are dropped.
+    counts: for every changed field, `<field>_dropped` (not readable), `<field>_cut` (too long) or
+      `<field>_cleaned` (markup removed) is raised by one. Entities and white space are not counted.
+  """
+  tidied: dict[str, Any] = {}
+  for field in ('title', 'brand', 'description'):
+    if value := _text_field(field, record.get(field), counts):
+      tidied[field] = value
+  if paths := _paths(record.get('categories'), counts):
+    tidied['categories'] = paths
+  price = record.get('price')
+  if price is not None and price != '':
+    number = prices.price(price)
+    if number is None:
+      counts['price_dropped'] += 1
+    else:
+      tidied['price'] = number
+  return tidied
+
+
+def _text_field(field: str, value: Any, counts: Counts) -> str:
+  """The readable text of a field; empty if there is none."""
+  if value is None or value == '' or value == []:
+    return ''
+  if isinstance(value, list | tuple):
+    value = ' '.join(part for part in value if isinstance(part, str) and part) or None
+  elif isinstance(value, int | float) and not isinstance(value, bool):
+    value = str(value)
+  text, is_cleaned = _readable(value) if isinstance(value, str) else ('', False)
+  if not text:
+    is_blank = isinstance(value, str) and not plain(value)
+    counts[f'{field}_dropped'] += not is_blank
+    return ''
+  if field != 'description' and len(text) > MAX_TITLE:
+    counts[f'{field}_cut'] += 1
+    return text[:MAX_TITLE].rstrip()
+  counts[f'{field}_cleaned'] += is_cleaned
+  return text
+
+
+def _readable(value: str) -> tuple[str, bool]:
+  """Plain text without markup, empty if it is not readable; and whether markup was removed."""
+  without = _TAG.sub(' ', _NOT_TEXT.sub(' ', value)) if '<' in value else value
+  text = plain(without)
+  if text.lower() in _MISSING or _is_code(text):
+    return '', False
+  return text, without != value
+
+
+def _is_code(text: str) -> bool:
+  has_signs = '{' in text or '=' in text or '(' in text  # the pattern alone is slow
+  return has_signs and _CODE.search(text) is not None
+
+
+def _paths(value: Any, counts: Counts) -> list[list[str]]:
+  """Category paths of readable names. A path ends before the first name that has markup or code."""
+  if value is None or value == '' or value == []:
+    return []
+  paths = [value] if isinstance(value, str) else value
+  if not isinstance(paths, list | tuple):
+    counts['categories_dropped'] += 1
+    return []
+  if all(isinstance(part, str) for part in paths):
+    paths = [paths]
+  found, is_changed = [], False
+  for path in paths:
+    names: list[str] = []
+    for part in path if isinstance(path, list | tuple) else (path,):
+      text, is_cleaned = _readable(part) if isinstance(part, str) else ('', True)
+      if is_cleaned or (not text and _is_code(str(part))):
+        is_changed = True
+        break
+      if text:
+        names.append(text[:MAX_TITLE])
+      else:
+        is_changed |= not isinstance(part, str) or bool(plain(part))
+    if names:
+      found.append(names)
+  counts['categories_cleaned' if found else 'categories_dropped'] += is_changed
+  return found
+
+
+def encoder_text(record: Mapping[str, Any]) -> str:
+  """Returns the text that encoders read of an item: title, brand and category paths, in this order.
+
+  Without categories a description, cut at `MAX_DESCRIPTION` characters, takes their place. An item without
+  any of these has the empty text.
   """
   parts = [record.get('title', ''), record.get('brand', '')]
   if record.get('categories'):
@@ -36,9 +146,9 @@ def encoder_text(record: dict[str, Any]) -> str:
   return '. '.join(part for part in parts if part)
 
 
-def tidy(text: str) -> str:
-  """Plain text from a catalogue's: entities resolved, control characters and white space made one space.
+def plain(text: str) -> str:
+  """Returns text with entities resolved, and control characters and white space turned into one space.
 
-  It may hold what looks like HTML: '&lt;b&gt;' becomes '<b>'. Whoever shows it in a page escapes it.
+  The result may look like HTML: '&lt;b&gt;' becomes '<b>'. Escape it before it is shown in a page.
   """
   return ' '.join(_CONTROL.sub(' ', html.unescape(text)).split())

@@ -1,17 +1,21 @@
 """Writes the `interactions` stage: arrays, catalogue, users, statistics and the TFDS data sets."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 import json
-from typing import Any
+import logging
+from typing import IO, Any
 
 from etils import epath
 import numpy as np
 
 from data_prep import files
-from data_prep.log import builder
+from data_prep.log import builder, unreachable
 from data_prep.log.interactions import CleanLog
-from data_prep.log.item_text import item_row
+from data_prep.log.item_text import Counts, item_row
 from recjax.data.dataset import EVENT_NAMES, TIMES
+
+_log = logging.getLogger(__name__)
 
 
 def write(
@@ -24,8 +28,8 @@ def write(
 
   Args:
     log: the clean log.
-    arrays: its split, as `splits.split` gives it.
-    records: what is known of items, by raw id.
+    arrays: its split, from `splits.split`.
+    records: catalogue records by raw id.
     folder: exists and is empty.
 
   Returns:
@@ -38,21 +42,28 @@ def write(
   if log.events is not None:
     (folder / EVENT_NAMES).write_text(json.dumps(log.event_names) + '\n')
   builder.write_sequences(folder / 'tfds', log.user_ids, arrays, log.event_names)
-  lacks = dict.fromkeys(('record', 'title', 'text'), 0)
-  # One item at a time: the rows of a large catalogue do not fit into memory beside its records.
+  lacks, tidied = dict.fromkeys(('record', 'title', 'text'), 0), Counter()
+  # One item at a time: rows and records of a large catalogue together do not fit into memory.
   with (folder / 'items.jsonl').open('w') as f:
-    builder.write_items(folder / 'tfds', _rows(log, records, lacks, f), len(log.item_ids))
+    builder.write_items(folder / 'tfds', _rows(log, records, lacks, tidied, f), len(log.item_ids))
   statistics = _statistics(log, arrays, lacks)
+  if changes := {name: count for name, count in sorted(tidied.items()) if count}:
+    statistics['tidied_fields'] = changes
+    _log.info('items with fields that could not be taken as they are: %s', changes)
   (folder / 'statistics.json').write_text(json.dumps(statistics, indent=2) + '\n')
   return statistics
 
 
 def _rows(
-  log: CleanLog, records: dict[str, dict[str, Any]], lacks: dict[str, int], lines: Any
+  log: CleanLog,
+  records: dict[str, dict[str, Any]],
+  lacks: dict[str, int],
+  tidied: Counts,
+  lines: IO[str],
 ) -> Iterator[dict[str, Any]]:
-  """The rows of the catalogue, each written as a line, with what they lack counted in `lacks`."""
+  """Yields the rows of the catalogue and writes each as a line; counts missing and tidied fields."""
   for item_id in log.item_ids:
-    row = item_row(item_id, records.get(item_id, {}))
+    row = item_row(item_id, records.get(item_id, {}), tidied)
     lines.write(json.dumps(row) + '\n')
     lacks['record'] += item_id not in records
     lacks['title'] += 'title' not in row
@@ -76,12 +87,15 @@ def _statistics(
     'repeated_interactions': int((pairs[1:] == pairs[:-1]).sum()),
     **{f'items_without_{name}': count for name, count in lacks.items()},
   }
-  # What only some logs can have is told where it is there.
+  # Counts that only some logs have are left out where they are zero.
   if log.duplicates:
     statistics['duplicates_dropped'] = log.duplicates
+  if log.unreadable_ratings:
+    statistics['unreadable_ratings'] = log.unreadable_ratings
   if any(log.below_k_core):
     of = ('users', 'items', 'interactions')
     statistics |= {f'{name}_below_k_core': n for name, n in zip(of, log.below_k_core, strict=True)}
+  statistics[unreachable.NAME] = unreachable.count(arrays, num_items)
   held_out = [arrays[name] for name in arrays if name.endswith('_items')]
   seen = np.zeros(num_items, bool)
   for items in (log.items, *held_out):

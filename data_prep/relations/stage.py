@@ -1,6 +1,6 @@
-"""Relations between items: which occur together in the training part of the log, which have like texts.
+"""The `relations` stage: items that occur together in the training log, and items with similar texts.
 
-`relations/` holds, for whichever the config needs, lists of neighbours in order as flat arrays:
+`relations/` holds the lists that the config needs as flat arrays, the nearest neighbour first:
 `collaborative_{items,offsets,counts}.npy` and `semantic_{items,offsets,scores}.npy`.
 """
 
@@ -17,21 +17,22 @@ from data_prep import stage as stage_lib
 from data_prep.relations import cooccurrence, neighbours, semantic_neighbours
 from data_prep.relations.neighbours import Neighbours
 from recjax import config as config_lib
+from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check
 from recjax.schema.items import Relations
 
-HOP_DECAY = 0.5  # what a hop more is worth
-_ENTRIES_AT_ONCE = 1 << 24  # of the strengths of more hops
+HOP_DECAY = 0.5  # weight of each further hop
+_ENTRIES_AT_ONCE = 1 << 24  # bounds the memory of strengths over several hops
 
 
-def check_room(config: config_lib.Config, root: epath.Path) -> None:
-  """Ends a preparation as soon as the items are known if they are fewer than the lists are to hold.
+def check_room(config: config_lib.Config, prepared: Prepared) -> None:
+  """Checks `relations.top_k` as soon as the number of items is known.
 
   Raises:
     ValueError: relations are needed, and `relations.top_k` is not below the number of items.
   """
-  num_items, top_k = _num_items(root), config.relations.top_k
+  num_items, top_k = _num_items(prepared), config.relations.top_k
   check(
     top_k < num_items or not (config.needs('collaborative') or config.needs('semantic')),
     f'relations.top_k must be smaller than the number of items, {num_items}',
@@ -40,29 +41,29 @@ def check_room(config: config_lib.Config, root: epath.Path) -> None:
   )
 
 
-def stage(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
-  """Collaborative relations from the train arrays alone, semantic ones from the text embeddings."""
+def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
+  """Makes collaborative relations from the train arrays alone, semantic ones from the text embeddings."""
   relations = config.relations
   with_collaborative, with_semantic = config.needs('collaborative'), config.needs('semantic')
-  num_items = _num_items(root)
+  num_items = _num_items(prepared)
   inputs, params = {}, {'items': num_items, 'top_k': relations.top_k}
   if with_semantic:
-    inputs |= stage_lib.outputs(root, files.TEXT_VECTORS)
+    inputs |= stage_lib.outputs(prepared, files.TEXT_VECTORS)
     params |= {'semantic': True}
   if with_collaborative:
-    inputs |= stage_lib.outputs(root, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
+    inputs |= stage_lib.outputs(prepared, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
     params |= {'collaborative': dataclasses.asdict(relations)}
 
   def run(out: epath.Path) -> dict[str, Any]:
     summary, semantic = {}, None
     if with_semantic:
       semantic = semantic_neighbours.semantic(
-        files.load(root / files.TEXT_VECTORS), relations.top_k
+        files.load(prepared / files.TEXT_VECTORS), relations.top_k
       )
       semantic.save(out, 'semantic', 'scores')
       summary |= {'semantic_relations': len(semantic.strengths)}
     if with_collaborative:
-      lists = collaborative(files.train_sequences(root), num_items, relations)
+      lists = collaborative(files.train_sequences(prepared), num_items, relations)
       summary |= {'collaborative_relations': len(lists.strengths)}
       if relations.backfill:
         lists = back_fill(lists, semantic.items, relations.top_k)
@@ -74,30 +75,29 @@ def stage(config: config_lib.Config, root: epath.Path) -> stage_lib.Stage:
   return stage_lib.Stage('relations', run, inputs, params)
 
 
-def _num_items(root: epath.Path) -> int:
-  return stage_lib.read_manifest(root / 'interactions')['summary']['items']
+def _num_items(prepared: Prepared) -> int:
+  return stage_lib.read_manifest(prepared / 'interactions')['summary']['items']
 
 
 def collaborative(train: Sequences, num_items: int, relations: Relations) -> Neighbours:
-  """The `top_k` items of the largest strength for each item, the strongest first.
+  """Returns the `top_k` items of the largest strength for each item, the strongest first.
 
-  With one hop the strength is the co-occurrence A (`cooccurrence.cooccurrence_counts`, without pairs
-  below `min_count`). With h hops it is A + A P/2 + … + A (P/2)^(h - 1), where P is A with rows of sum
-  one: what an item's partners occur with counts too, each hop at half the weight and each partner
-  according to its share. IIRG (arXiv 2606.17276) ranks by the count within a window alone; weights by
-  distance, the minimum and further hops are ours. The time of a further hop grows with the sum of
-  the squares of the numbers of partners: seconds for ten thousand items, not for a million.
+  With one hop the strength is the co-occurrence A (`cooccurrence.cooccurrence_counts`) without pairs below
+  `min_count`. With h hops it is A + A P/2 + … + A (P/2)^(h - 1), where P is A with rows normalised to sum
+  one: a random walk whose every further step has half the weight. IIRG (arXiv 2606.17276) ranks by the count
+  within a window; weights by distance, the minimum and further hops are ours. A further hop takes time in
+  proportion to the sum of squared numbers of partners: seconds for ten thousand items, too long for a million.
 
-  Strengths are compared as float32. Of equal ones the item that occurs more often in `train` comes
-  first, then the lower index, as in IIRG's code.
+  Strengths are compared as float32. Ties go to the item that occurs more often in `train`, then to the lower
+  index, as in IIRG's code.
 
   Args:
-    train: item indices of every user's training part; nothing else is read.
+    train: item indices of every user's training part.
     num_items: I.
     relations: window, distance_weight, min_count, hops and top_k are used.
 
   Returns:
-    I lists with positive strengths; shorter where fewer items are related.
+    I lists with positive strengths; a list is shorter if fewer items are related.
   """
   counts = cooccurrence.cooccurrence_counts(
     train, num_items, relations.window, relations.distance_weight
@@ -112,7 +112,7 @@ def collaborative(train: Sequences, num_items: int, relations: Relations) -> Nei
 
 
 def _strengths(counts: scipy.sparse.csr_matrix, hops: int) -> Iterator[Neighbours]:
-  """All related items of each item, unordered, a block of items at a time."""
+  """Yields all related items of each item, unordered, for one block of items at a time."""
   num_items = counts.shape[0]
   if hops > 1:
     sums_I = np.asarray(counts.sum(axis=1)).ravel()
@@ -127,11 +127,11 @@ def _strengths(counts: scipy.sparse.csr_matrix, hops: int) -> Iterator[Neighbour
       Sequences(total.indices, total.indptr.astype(np.int64)), total.data.astype(np.float32)
     )
     owners = np.repeat(np.arange(rows.start, rows.stop), block.items.lengths)
-    yield block.keep(total.indices != owners)  # walks return
+    yield block.keep(total.indices != owners)  # a walk can return to its start
 
 
 def _most_entries(counts: scipy.sparse.csr_matrix, hops: int) -> np.ndarray:
-  """int64 `[I]`: how many items can be related to each over so many hops."""
+  """Upper bounds on the number of items within `hops` of each item, int64 `[I]`."""
   num_items, direct_I = counts.shape[0], np.diff(counts.indptr).astype(np.int64)
   if hops == 1:
     return direct_I
@@ -144,20 +144,20 @@ def _most_entries(counts: scipy.sparse.csr_matrix, hops: int) -> np.ndarray:
 
 
 def back_fill(lists: Neighbours, semantic: Sequences, k: int) -> Neighbours:
-  """Fills lists of fewer than k from the lists of semantic neighbours, as IIRG's code does.
+  """Fills lists shorter than k from the lists of semantic neighbours, as IIRG's code does.
 
-  Item by item in ascending order and in place: for each semantic neighbour, the nearest first, the
-  members of its list that are neither the item nor in its list yet are appended until there are k. So
-  an item reads filled lists of items before it and unfilled ones of items after it.
+  Items are filled in ascending order and in place. For each semantic neighbour, the nearest first, the new
+  members of its list are appended until there are k. So an item reads the filled lists of earlier items and
+  the unfilled lists of later ones.
 
   Args:
     lists: collaborative lists.
-    semantic: the semantic neighbours of every item, in order. IIRG walks through 500 of them, and
-      here there are as many as the relations keep.
+    semantic: the semantic neighbours of every item, in order. IIRG reads 500 of them; here there are
+      `relations.top_k`.
     k: the length to fill up to.
 
   Returns:
-    The longer lists; what was appended has strength 0.
+    The filled lists; appended items have strength 0.
   """
   filled: dict[int, list[int]] = {}
   for i in np.flatnonzero(lists.items.lengths < k).tolist():

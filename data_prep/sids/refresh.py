@@ -1,11 +1,12 @@
-"""The daily refresh: what a preparation takes over of the earlier one that `sids.extend` names.
+"""The daily refresh: what a preparation takes over from the earlier one that `sids.extend` names.
 
-Items are known by their raw ids. Old items keep their SIDs; the codebooks, the space of the vectors and a
-trained tokenizer are the earlier ones, and every folder holds all that the next day needs.
+Items are matched by their raw ids. Old items keep their SIDs. The codebooks, the vector space and a trained
+tokenizer are those of the earlier preparation. Every prepared folder holds all that the next refresh needs.
 """
 
 from collections.abc import Mapping, Sequence
 import json
+import os
 from typing import Any
 
 from etils import epath
@@ -16,6 +17,7 @@ from data_prep import stage as stage_lib
 from data_prep.relations import cooccurrence
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
+from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.schema.sids import Sids
 from recjax.sids import extension, published
@@ -25,58 +27,114 @@ from recjax.sids.table import SidTable
 
 _TABLE = ('sids/codes.npy', 'sids/sids.json')
 _NEEDED = ('interactions', 'tokenizer', 'sids')
+_VECTORS = ('text_embeddings', 'cooccurrence_vectors')
 _OF_THE_DAY = ('extend', 'items')  # params that may differ from one day to the next
 
 
 def check(config: config_lib.Config, root: epath.Path) -> None:
-  """Ends a preparation before it begins where `sids.extend` cannot be what is meant.
+  """Raises errors about `sids.extend` before anything is prepared.
 
   Raises:
-    ValueError: the folder extends itself or one that is not prepared; or its SIDs extend others, and
-      without `sids.extend` they would be built anew, under every model that knows them.
+    ValueError: the folder extends itself or one that is not prepared or not unique; or all SIDs in `root`
+      extend earlier ones and `sids.extend` is not set, so a model that knows them would get other SIDs.
   """
-  made = stage_lib.read_manifest(root / 'sids')
+  made = [bool(m['params'].get('extend')) for m in stage_lib.variants(root, 'sids').values()]
   if config.sids.extend is None:
-    if made is not None and made['params'].get('extend'):
+    if made and all(made):
       raise ValueError(
-        f'the SIDs in {root} extend those of an earlier folder and would be lost if they were built '
-        'anew. Set --config.sids.extend to that folder, or --config.data.prepared_dir to a new one'
+        f'the SIDs in {root} extend those of an earlier folder; without sids.extend items would get other '
+        'SIDs. Set --config.sids.extend to that folder, or --config.data.prepared_dir to a new one'
       )
     return
-  folder = epath.Path(config.sids.extend)
+  folder = root_of(config.sids)
   if folder.expanduser().resolve() == root.expanduser().resolve():
     raise ValueError(
       f'sids.extend must be another folder than the prepared one; both are {root}. '
       'Set --config.data.prepared_dir'
     )
-  missing = [name for name in _NEEDED if stage_lib.read_manifest(folder / name) is None]
-  # Once extended, the earlier folder need not be there any more.
-  if missing and (made is None or folder.exists()):
+  missing = [name for name in _NEEDED if not stage_lib.variants(folder, name)]
+  # Once extended, the earlier folder may be removed.
+  if missing and (not any(made) or folder.exists()):
     raise ValueError(
       f'sids.extend must be a prepared folder; {folder} lacks {", ".join(missing)}. '
       'Set --config.sids.extend'
     )
+  earlier(config.sids)
+
+
+def root_of(sids: Sids) -> epath.Path:
+  """Returns the prepared folder that `sids.extend` names, itself or by one of its SID folders."""
+  folder = epath.Path(sids.extend)
+  manifest = stage_lib.read_manifest(folder)
+  return folder if manifest is None else folder.parent
+
+
+def earlier(sids: Sids) -> Prepared:
+  """Returns the stage folders of the earlier preparation: those that its SIDs were made of.
+
+  `sids.extend` names the prepared folder, or, where that holds several SID tables, the folder of one of them.
+
+  Raises:
+    ValueError: several folders of a stage fit; the message lists them.
+  """
+  root, named = root_of(sids), epath.Path(sids.extend)
+  tables = stage_lib.variants(root, 'sids')
+  if named != root:
+    tables = {folder: manifest for folder, manifest in tables.items() if folder.name == named.name}
+  if not tables:  # the earlier folder was removed
+    return Prepared(root)
+  table = _only(root, tables)
+  inputs = tables[table]['inputs']
+  items_hash = inputs.get(files.ITEMS)
+  folders = {'sids': table.name}
+  interactions = {
+    folder: manifest
+    for folder, manifest in stage_lib.variants(root, 'interactions').items()
+    if manifest['files']['items.jsonl']['sha256'] == items_hash
+  }
+  if interactions:  # all hold the same catalogue, and nothing else of them is read
+    folders['interactions'] = next(iter(interactions)).name
+  for name in ('tokenizer', *_VECTORS):
+    fitting = stage_lib.variants(root, name)
+    if (vectors := inputs.get(f'{name}/{files.VECTORS}')) is not None:
+      fitting = {f: m for f, m in fitting.items() if m['files'][files.VECTORS]['sha256'] == vectors}
+    elif len(fitting) > 1:
+      fitting = {f: m for f, m in fitting.items() if m['inputs'].get(files.ITEMS) == items_hash}
+    if fitting:
+      folders[name] = _only(root, fitting).name
+  return Prepared(root, folders)
+
+
+def _only(root: epath.Path, found: Mapping[epath.Path, Any]) -> epath.Path:
+  if len(found) > 1:
+    raise ValueError(
+      f'sids.extend must name one preparation; {root} holds several results of a stage: '
+      f'{", ".join(map(os.fspath, found))}. Set --config.sids.extend to a folder of SIDs among them, or keep '
+      'one by running --mode=prepare --prune with the config of the earlier preparation'
+    )
+  return next(iter(found))
 
 
 def inputs(sids: Sids, *names: str) -> dict[str, epath.Path]:
-  """Files of the earlier preparation (`stage/file`) as the inputs of a stage."""
-  return {f'extend/{name}': epath.Path(sids.extend) / name for name in names}
+  """Returns files of the earlier preparation (`stage/file`) as the inputs of a stage."""
+  before = earlier(sids)
+  return {f'extend/{name}': before / name for name in names}
 
 
 def params(sids: Sids, stage: str, today: Mapping[str, Any]) -> dict[str, Any]:
-  """The params of a stage that extends the earlier one of the same name.
+  """Returns the params of a stage that extends the earlier one of the same name.
 
   Args:
-    sids: `extend` names the earlier folder.
+    sids: `extend` names the earlier preparation.
     stage: its name.
     today: the params that the stage would have without `extend`.
 
   Raises:
     ValueError: they differ from the earlier ones; the message names them.
   """
-  manifest = stage_lib.read_manifest(epath.Path(sids.extend) / stage)
+  manifest = stage_lib.read_manifest(earlier(sids) / stage)
   there = {} if manifest is None else _flat(manifest['params'])
-  here = _flat(json.loads(json.dumps(today)))  # as in a manifest: tuples are lists there
+  here = _flat(json.loads(json.dumps(today)))  # as in a manifest: tuples become lists
   different = [
     f'{name} ({there.get(name)!r} there, {here.get(name)!r} here)'
     for name in sorted({*there, *here} - {*_OF_THE_DAY})
@@ -99,62 +157,70 @@ def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
-  """int64 `[I]`: the number that each of today's items had in the earlier folder; -1 for new items."""
-  earlier = {item: i for i, item in enumerate(item_ids(epath.Path(sids.extend)))}
-  return np.array([earlier.get(item, -1) for item in today], np.int64)
+  """Returns int64 `[I]`: the earlier index of each of today's items; -1 for new items."""
+  before = {item: i for i, item in enumerate(item_ids(earlier(sids)))}
+  return np.array([before.get(item, -1) for item in today], np.int64)
 
 
-def item_ids(root: epath.Path) -> list[str]:
-  """The raw ids of a prepared folder, in item order."""
-  return [row['id'] for row in tokenizer.read_items(root / files.ITEMS)]
+def item_ids(prepared: Prepared) -> list[str]:
+  """Returns the raw ids of a prepared folder, in item order."""
+  return [row['id'] for row in tokenizer.read_items(prepared / files.ITEMS)]
 
 
 def carried(rows_I: np.ndarray, earlier_ID: np.ndarray) -> np.ndarray:
-  """The earlier rows of today's items `[I, D]`; zero for new ones."""
+  """Returns the earlier rows of today's items, `[I, D]`; zero rows for new items."""
   return np.where((rows_I >= 0)[:, None], earlier_ID[rows_I], 0)
 
 
 def cooccurrence_inputs(sids: Sids) -> dict[str, epath.Path]:
-  """What `cooccurrence_vectors` reads of the earlier preparation."""
+  """Returns the files of the earlier preparation that `cooccurrence_vectors` reads."""
   return inputs(sids, files.ITEMS, files.COOCCURRENCE_VECTORS, files.COOCCURRENCE_BASIS)
 
 
 def cooccurrence_vectors(
   sids: Sids, today: Sequence[str], train: Sequences
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Vectors and basis `[I, D]` of today's items in the earlier space.
+  """Returns vectors and basis, both `[I, D]`, of today's items in the earlier space.
 
-  Old items keep both. New ones are folded in by today's company among the old ones, and have no part
-  in the basis.
+  Old items keep both. New items are folded in by their co-occurrence with old ones today; their rows of the
+  basis are zero.
   """
-  rows_I, earlier = item_rows(sids, today), epath.Path(sids.extend)
-  vectors_ID = carried(rows_I, files.load(earlier / files.COOCCURRENCE_VECTORS))
-  basis_ID = carried(rows_I, files.load(earlier / files.COOCCURRENCE_BASIS))
+  rows_I, before = item_rows(sids, today), earlier(sids)
+  vectors_ID = carried(rows_I, files.load(before / files.COOCCURRENCE_VECTORS))
+  basis_ID = carried(rows_I, files.load(before / files.COOCCURRENCE_BASIS))
   new = np.flatnonzero(rows_I < 0)
   vectors_ID[new] = cooccurrence.fold_in(train, new, sids.cooccurrence_window, basis_ID)
   return vectors_ID, basis_ID
 
 
 def tokenizer_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
-  """The files of the earlier tokenizer, as the inputs of today's."""
-  earlier = stage_lib.read_manifest(epath.Path(sids.extend) / 'tokenizer')
-  if earlier is not None:
-    return inputs(sids, *(f'tokenizer/{name}' for name in sorted(earlier['files'])))
-  made = stage_lib.read_manifest(root / 'tokenizer') or {}  # the earlier folder is gone
-  names = [name for name in made.get('inputs', {}) if name.startswith('extend/')]
-  return inputs(sids, *(name.removeprefix('extend/') for name in names))
+  """Returns the files of the earlier tokenizer as the inputs of today's.
+
+  Args:
+    sids: `extend` names the earlier preparation.
+    root: today's prepared folder; its manifests name the files if the earlier folder was removed.
+  """
+  manifest = stage_lib.read_manifest(earlier(sids) / 'tokenizer')
+  if manifest is not None:
+    return inputs(sids, *(f'tokenizer/{name}' for name in sorted(manifest['files'])))
+  for made in stage_lib.variants(root, 'tokenizer').values():
+    names = [name.removeprefix('extend/') for name in made['inputs'] if name.startswith('extend/')]
+    if names:
+      return inputs(sids, *names)
+  return {}
 
 
 def copy_tokenizer(sids: Sids, out: epath.Path) -> dict[str, Any]:
-  """Copies the earlier tokenizer: the model knows its pieces."""
-  manifest = stage_lib.read_manifest(epath.Path(sids.extend) / 'tokenizer')
+  """Copies the earlier tokenizer, whose pieces the trained model knows."""
+  folder = earlier(sids) / 'tokenizer'
+  manifest = stage_lib.read_manifest(folder)
   for name in manifest['files']:
-    (out / name).write_bytes((epath.Path(sids.extend) / 'tokenizer' / name).read_bytes())
+    (out / name).write_bytes((folder / name).read_bytes())
   return {**manifest['summary'], 'made': 'as before'}
 
 
 def sid_inputs(sids: Sids) -> dict[str, epath.Path]:
-  """What `sid_table` reads of the earlier preparation."""
+  """Returns the files of the earlier preparation that `sid_table` reads."""
   quantizer = () if sids.quantizer == 'import' else (f'sids/{QUANTIZER}',)
   return inputs(sids, files.ITEMS, *_TABLE, *quantizer)
 
@@ -165,30 +231,30 @@ def sid_table(
   vectors_ID: np.ndarray | None,
   table_file: epath.Path | None,
 ) -> tuple[SidTable, Quantizer | None]:
-  """Today's table in the earlier code space, and the frozen quantizer where there is one.
+  """Returns today's table in the earlier code space, and the frozen quantizer; None for imported SIDs.
 
   Args:
-    sids: `extend` names the earlier folder.
+    sids: `extend` names the earlier preparation.
     today: raw ids of today's items.
     vectors_ID: floats of today's items in the space that the quantizer was fitted to.
-    table_file: the published table that the codes come from instead, or None.
+    table_file: a published table to take the codes from instead, or None.
 
   Raises:
-    ValueError: there is no room for an item; the earlier files do not belong together; or the
-      published table lacks an item or gives an old one other codes.
+    ValueError: there is no room for an item; the earlier files do not belong together; or the published
+      table lacks an item or gives an old item other codes.
   """
-  folder = epath.Path(sids.extend) / 'sids'
-  earlier = SidTable.load(folder)
+  folder = earlier(sids) / 'sids'
+  before = SidTable.load(folder)
   rows_I = item_rows(sids, today)
   new = np.flatnonzero(rows_I < 0)
   if table_file is not None:
     codes_IQ = published.read(table_file, today, sids.codes)
-    _check_unchanged(codes_IQ, earlier, rows_I, today, table_file)
-    return extension.extend(earlier, rows_I, codes_IQ[new], None, today), None
+    _check_unchanged(codes_IQ, before, rows_I, today, table_file)
+    return extension.extend(before, rows_I, codes_IQ[new], None, today), None
   quantizer = Quantizer.load(folder)
-  if quantizer.fingerprint != earlier.codebooks:
+  if quantizer.fingerprint != before.codebooks:
     raise ValueError(
-      f'{folder} must hold the quantizer that its SIDs were made with, {earlier.codebooks}; it holds '
+      f'{folder} must hold the quantizer that its SIDs were made with, {before.codebooks}; it holds '
       f'{quantizer.fingerprint}. Prepare that folder again'
     )
   vectors_ND = vectors_ID[new]
@@ -197,24 +263,24 @@ def sid_table(
   def others(n: int):
     return extension.nearest_codes(latents_NZ[n], quantizer.codebooks)
 
-  return extension.extend(earlier, rows_I, quantizer.assign(vectors_ND), others, today), quantizer
+  return extension.extend(before, rows_I, quantizer.assign(vectors_ND), others, today), quantizer
 
 
 def _check_unchanged(
   codes_IQ: np.ndarray,
-  earlier: SidTable,
+  before: SidTable,
   rows_I: np.ndarray,
   today: Sequence[str],
   file: epath.Path,
 ) -> None:
   old = np.flatnonzero(rows_I >= 0)
-  before_OQ = earlier.codes_IL[rows_I[old], : earlier.quantized_levels]
+  before_OQ = before.codes_IL[rows_I[old], : before.quantized_levels]
   changed = old[(codes_IQ[old] != before_OQ).any(axis=1)]
   if len(changed):
     item = changed[0]
     raise ValueError(
       f'{file} must give the items of sids.extend the codes that they have there; {len(changed)} differ, '
       f'such as {today[item]!r}: {codes_IQ[item].tolist()} here, '
-      f'{earlier.codes_IL[rows_I[item]].tolist()} there. Mend the file, or build SIDs anew without '
+      f'{before.codes_IL[rows_I[item]].tolist()} there. Correct the file, or build SIDs anew without '
       '--config.sids.extend'
     )

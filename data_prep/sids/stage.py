@@ -1,4 +1,4 @@
-"""The stage of semantic IDs: vectors to codes, collisions resolved, and how good they are."""
+"""The `sids` stage: item vectors to codes, collisions resolved, and a report on their quality."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -12,6 +12,7 @@ from data_prep import stage as stage_lib
 from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
+from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.schema.sids import Sids
 from recjax.sids import published, quality
@@ -24,19 +25,19 @@ _VECTORS = {
   'cooccurrence': (files.COOCCURRENCE_VECTORS,),
   'both': (files.TEXT_VECTORS, files.COOCCURRENCE_VECTORS),
 }
-_PAIRS_AN_ITEM = 5  # IIRG draws an item's partner from its five nearest collaborative neighbours
+_PAIRS_AN_ITEM = 5  # IIRG pairs an item with its five nearest collaborative neighbours
 
 
 def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> None:
-  """Ends a preparation before it begins if its SIDs cannot be made at its end.
+  """Raises errors about the settings of SIDs before anything is prepared.
 
   Raises:
-    FileNotFoundError: the table to import is missing; once the SIDs are there it need not be.
-    ValueError: as `refresh.check`, or the table is none.
+    FileNotFoundError: the table to import is missing, and no SIDs were made with it.
+    ValueError: as `refresh.check`; or the file is not a SID table.
   """
   sids = config.sids
   refresh.check(config, root)
-  if sids.table is None or (root / 'sids').exists():
+  if sids.table is None or stage_lib.variants(root, 'sids'):
     return
   table_file = files.found(sids.table, raw_dir)
   if not table_file.exists():
@@ -44,30 +45,32 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
   published.read(table_file, (), sids.codes)
 
 
-def stage(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> stage_lib.Stage:
+def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) -> stage_lib.Stage:
   """Reads the item vectors and writes the SID table (`recjax.sids.table`) and the quantizer.
 
-  Imported SIDs come from a file instead, found where it is named or in `raw_dir`, and have no
-  quantizer. Either way table.json holds the SIDs as `recjax.sids.published` reads them, and
-  quality.json what `recjax.sids.quality` says of them.
+  Imported SIDs have no quantizer: they come from a file at the path given, or at that path in `raw_dir`. In
+  both cases table.json holds the SIDs in the format of `recjax.sids.published`, and quality.json the report of
+  `recjax.sids.quality`.
   """
   sids = config.sids
-  vectors = stage_lib.outputs(root, *(_VECTORS[sids.source] if sids.quantizer != 'import' else ()))
+  vectors = stage_lib.outputs(
+    prepared, *(_VECTORS[sids.source] if sids.quantizer != 'import' else ())
+  )
   table_file = None if sids.table is None else files.found(sids.table, raw_dir)
-  inputs = stage_lib.outputs(root, files.ITEMS) | vectors
+  inputs = stage_lib.outputs(prepared, files.ITEMS) | vectors
   params = _params(sids)
   if table_file is not None:
     inputs['table'] = table_file
   if sids.extend is not None:
     inputs |= refresh.sid_inputs(sids)
     params = refresh.params(sids, 'sids', params)
-  relations = stage_lib.outputs(root, *(files.COLLABORATIVE if _needs_pairs(sids) else ()))
+  relations = stage_lib.outputs(prepared, *(files.COLLABORATIVE if _needs_pairs(sids) else ()))
   inputs |= relations
 
   def run(out: epath.Path) -> dict[str, Any]:
-    items, resolved = tokenizer.read_items(root / files.ITEMS), {}
+    items, resolved = tokenizer.read_items(prepared / files.ITEMS), {}
     item_ids = [item['id'] for item in items]
-    # Side by side, each of length one: text and company count alike in every distance.
+    # Concatenated unit vectors: text and co-occurrence have equal weight in every distance.
     vectors_ID = (
       np.concatenate([files.load(path) for path in vectors.values()], 1) if vectors else None
     )
@@ -102,7 +105,7 @@ def _params(sids: Sids) -> dict[str, Any]:
 
 
 def imported(sids: Sids, table_file: epath.Path, item_ids: Sequence[str]) -> SidTable:
-  """The SID table of a published file, collisions resolved by a level more or kept."""
+  """Returns the SID table of a published file; collisions are kept or resolved by one more level."""
   codes_IL, sizes = published.read(table_file, item_ids, sids.codes), sids.codes
   if sids.collisions == 'deduplicate':
     codes_IL, size = collisions.deduplicate(codes_IL)
@@ -111,12 +114,12 @@ def imported(sids: Sids, table_file: epath.Path, item_ids: Sequence[str]) -> Sid
 
 
 def fit(sids: Sids, vectors_ID: np.ndarray, pairs_P2: np.ndarray | None = None) -> Quantizer:
-  """The quantizer that `sids.quantizer` names, fitted to item vectors `[I, D]`.
+  """Returns the quantizer that `sids.quantizer` names, fitted to item vectors `[I, D]`.
 
   Args:
     sids: the quantizer and its options.
     vectors_ID: floats, one vector an item.
-    pairs_P2: int32, related items, for the contrastive term of an RQ-VAE.
+    pairs_P2: int32 pairs of related items for the contrastive loss of an RQ-VAE.
   """
   if sids.quantizer == 'rqvae':
     return rqvae.fit(vectors_ID, sids.codes, sids.rqvae, sids.seed, pairs_P2)
@@ -126,10 +129,10 @@ def fit(sids: Sids, vectors_ID: np.ndarray, pairs_P2: np.ndarray | None = None) 
 def resolve(
   sids: Sids, quantizer: Quantizer, vectors_ID: np.ndarray
 ) -> tuple[SidTable, dict[str, int]]:
-  """The SID table of item vectors `[I, D]`, collisions resolved as `sids.collisions` says.
+  """Quantizes item vectors `[I, D]` and resolves collisions as `sids.collisions` says.
 
   Returns:
-    The table, and with 'sinkhorn' how many items were re-assigned.
+    The SID table, and with 'sinkhorn' the number of items that were re-assigned.
 
   Raises:
     ValueError: as `sinkhorn.reassign`.
@@ -149,7 +152,7 @@ def _needs_pairs(sids: Sids) -> bool:
 
 
 def _pairs(relations: Mapping[str, epath.Path]) -> np.ndarray:
-  """Int32 `[P, 2]`: each item with each of its first five collaborative neighbours."""
+  """Pairs of each item with its first five collaborative neighbours, int32 `[P, 2]`."""
   lists = Sequences(*(files.load(path) for path in relations.values()))
   items = np.repeat(np.arange(len(lists), dtype=np.int32), lists.lengths)
   place = np.arange(len(items)) - np.repeat(lists.offsets[:-1], lists.lengths)
@@ -158,7 +161,7 @@ def _pairs(relations: Mapping[str, epath.Path]) -> np.ndarray:
 
 
 def _headline(found: Mapping[str, Any]) -> dict[str, float]:
-  """The figures of a quality report for the line that a preparation prints."""
+  """Figures of the quality report for the line that a preparation prints."""
   line = {}
   if found['reconstruction_error']:
     line['variance_left'] = found['reconstruction_error'][-1]

@@ -1,84 +1,40 @@
-"""Sources: each reads raw files of one kind into a `RawLog`, imported only when it is asked for."""
+"""Sources: each reads raw files of one kind into a `RawLog`. Importing this package registers them all.
 
-import dataclasses
-import importlib
-from typing import Any
+To add a source, write a module with a subclass of `data_prep.sources.base.Source` (its fields are its options,
+its methods read the files) and add it to `SOURCES`. Code outside this package may do the same.
+"""
 
-from etils import epath
+from data_prep.sources.amazon import Amazon
+from data_prep.sources.base import Source
+from data_prep.sources.minionerec import MiniOneRec
+from data_prep.sources.movielens import MovieLens
+from data_prep.sources.recbole import RecBole
+from data_prep.sources.sequences_json import SequencesJson
+from data_prep.sources.synthetic import Synthetic
+from data_prep.sources.table import Table
+from recjax.schema.checks import check_choice
+from recjax.schema.data import SOURCES
 
-from data_prep.log import interactions
-from recjax import config
-from recjax.data.sequences import Sequences
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """A way to read a log.
-
-  Attributes:
-    module: holds `load(data, raw_dir) -> RawLog` and, if `reads_files`, `input_files(data, raw_dir)`
-      (name → path of what `load` reads, whether there or not) and `fetch(data, raw_dir)` (downloads
-      what is missing if `data.download` says so, and raises FileNotFoundError if files are missing).
-    fields: the fields of the data section that change what `load` gives.
-    reads_files: whether there are raw files.
-    has_optimum: whether its module also holds `optimum(data, histories, ks)`: the law is known.
-  """
-
-  module: str
-  fields: tuple[str, ...]
-  reads_files: bool
-  has_optimum: bool = False
-
-  def load(self, data: config.Data, raw_dir: epath.Path) -> interactions.RawLog:
-    """Reads the log; raises ValueError for bad input, naming the file and the line."""
-    return self._import().load(data, raw_dir)
-
-  def params(self, data: config.Data) -> dict[str, Any]:
-    return {'source': data.source} | {name: getattr(data, name) for name in self.fields}
-
-  def input_files(self, data: config.Data, raw_dir: epath.Path) -> dict[str, epath.Path]:
-    return self._import().input_files(data, raw_dir) if self.reads_files else {}
-
-  def fetch(self, data: config.Data, raw_dir: epath.Path) -> None:
-    if self.reads_files:
-      self._import().fetch(data, raw_dir)
-
-  def optimum(
-    self, data: config.Data, histories: Sequences, ks: tuple[int, ...]
-  ) -> dict[str, float]:
-    """The best possible expected metrics of the next item after the histories."""
-    return self._import().optimum(data, histories, ks)
-
-  def _import(self) -> Any:
-    return importlib.import_module(self.module)
-
-
-_AMAZON = Source('data_prep.sources.amazon', ('category', 'catalogue'), reads_files=True)
-_COLUMNS = tuple(f'{name}_column' for name in ('user', 'item', 'time', 'rating', 'event'))
-
-SOURCES = {
-  'amazon2014': _AMAZON,
-  'amazon2018': _AMAZON,
-  'amazon2023': _AMAZON,
-  'minionerec': Source('data_prep.sources.minionerec', ('category',), reads_files=True),
-  'movielens': Source('data_prep.sources.movielens', ('category',), reads_files=True),
-  'recbole': Source('data_prep.sources.recbole', ('category',), reads_files=True),
-  'sequences_json': Source('data_prep.sources.sequences_json', ('category',), reads_files=True),
-  'synthetic': Source(
-    'data_prep.sources.synthetic',
-    ('synthetic_users', 'synthetic_items', 'synthetic_seed'),
-    reads_files=False,
-    has_optimum=True,
-  ),
-  'table': Source('data_prep.sources.table', _COLUMNS, reads_files=True),
+SOURCES |= {
+  'amazon2014': Amazon,
+  'amazon2018': Amazon,
+  'amazon2023': Amazon,
+  'minionerec': MiniOneRec,
+  'movielens': MovieLens,
+  'recbole': RecBole,
+  'sequences_json': SequencesJson,
+  'synthetic': Synthetic,
+  'table': Table,
 }
 
 
-def get(name: str) -> Source:
-  """The source of that name.
+def get(name: str) -> type[Source]:
+  """Returns the data section of a source.
+
+  Its methods take the section first: `get('table').load(data, raw_dir)` is `data.load(raw_dir)`.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no such source.
   """
-  config.check_choice(name, tuple(SOURCES), 'data.source')
+  check_choice(name, tuple(SOURCES), 'data.source')
   return SOURCES[name]

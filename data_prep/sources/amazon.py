@@ -4,7 +4,7 @@ McAuley et al., "Image-based recommendations on styles and substitutes" (SIGIR 2
 McAuley, "Justifying recommendations using distantly-labeled reviews and fine-grained aspects" (EMNLP
 2019); Hou et al., "Bridging language and items for retrieval and recommendation" (2024).
 
-What a folder holds, gzipped or plain, C being `data.category`:
+Files of a folder, compressed or plain, C being `data.category`:
 
   source      reviews                                         metadata
   amazon2014  reviews_C_5.json: reviewerID, asin,             meta_C.json: asin, title, brand, price,
@@ -16,230 +16,187 @@ What a folder holds, gzipped or plain, C being `data.category`:
               parent_asin, rating, timestamp (ms);            price, categories (a path),
               or C.jsonl, all reviews, of the same fields     description (a list)
 
-The rating is optional, on all lines or on none; so is everything of an item but its id. Other fields
-are ignored. The metadata of 2014 were published as Python literals, copies of them are often JSON: both
-are read. Of an item that the metadata list several times, as those of 2018 do, the last line counts; a
-review of an item that they lack is kept.
+The rating is optional, and so are all fields of an item but its id. Other fields are ignored. Other names are
+options, `data.user_column` and so on (`data_prep.sources.base.Tabular`). The metadata of 2014 were published as
+Python literals, copies of them are often JSON: both are read. If the metadata list an item several times, as those
+of 2018 do, the last line counts. A review of an item that they lack is kept.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import dataclasses
+import itertools
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from etils import epath
 import numpy as np
 
 from data_prep.log import interactions
-from data_prep.sources import columns, download, raw_files, records
-from recjax import config
+from data_prep.sources import base, download, raw_files, records, tables, times
+from data_prep.sources.rows import Rows
 
 
 @dataclasses.dataclass(frozen=True)
 class _Edition:
-  """Where and how the reviews of a year are published.
+  """The published files of a year.
 
   Attributes:
     url: the official address; all paths are below it.
-    reviews: paths, of which one must be there; the first is what a download gets.
+    reviews: paths, of which one must exist; a download fetches the first.
     meta: path of the metadata.
-    user, item, time, rating: names of fields.
-    unit: of the time.
-    ticks_per_second: of the same.
-    record: field of a record → its name in the metadata and its kind.
+    usual: names of fields of the reviews, as of `Tabular.usual_columns`.
+    fields: field of a record → its name in the metadata.
   """
 
   url: str
   reviews: tuple[str, ...]
   meta: str
-  user: str
-  item: str
-  time: str
-  rating: str
-  unit: str
-  ticks_per_second: int
-  record: dict[str, tuple[str, records.Kind]]
+  usual: Mapping[str, str]
+  fields: Mapping[str, str]
 
 
 _MCAULEY = 'https://mcauleylab.ucsd.edu/public_datasets/data/'
+_2014 = {'user': 'reviewerID', 'item': 'asin', 'time': 'unixReviewTime', 'rating': 'overall'}
+_FIELDS = {name: name for name in ('title', 'brand', 'description', 'price', 'categories')}
 _EDITIONS = {
   'amazon2014': _Edition(
     url='http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/',
     reviews=('reviews_{}_5.json.gz',),
     meta='meta_{}.json.gz',
-    user='reviewerID',
-    item='asin',
-    time='unixReviewTime',
-    rating='overall',
-    unit='seconds since 1970',
-    ticks_per_second=1,
-    record={
-      'title': ('title', records.text),
-      'brand': ('brand', records.text),
-      'description': ('description', records.text),
-      'price': ('price', records.number),
-      'categories': ('categories', records.paths),
-    },
+    usual=_2014,
+    fields=_FIELDS,
   ),
   'amazon2018': _Edition(
     url=f'{_MCAULEY}amazon_v2/',
     reviews=('categoryFilesSmall/{}_5.json.gz',),
     meta='metaFiles2/meta_{}.json.gz',
-    user='reviewerID',
-    item='asin',
-    time='unixReviewTime',
-    rating='overall',
-    unit='seconds since 1970',
-    ticks_per_second=1,
-    record={
-      'title': ('title', records.text),
-      'brand': ('brand', records.text),
-      'description': ('description', records.texts),
-      'price': ('price', records.price_on_a_page),
-      'categories': ('category', records.path),
-    },
+    usual=_2014,
+    fields=_FIELDS | {'categories': 'category'},
   ),
   'amazon2023': _Edition(
     url=f'{_MCAULEY}amazon_2023/',
     reviews=('benchmark/5core/rating_only/{}.csv.gz', 'raw/review_categories/{}.jsonl.gz'),
     meta='raw/meta_categories/meta_{}.jsonl.gz',
-    user='user_id',
-    item='parent_asin',
-    time='timestamp',
-    rating='rating',
-    unit='milliseconds since 1970',
-    ticks_per_second=1000,
-    record={
-      'title': ('title', records.text),
-      'brand': ('store', records.text),
-      'description': ('description', records.texts),
-      'price': ('price', records.price_on_a_page),
-      'categories': ('categories', records.path),
-    },
+    usual={'user': 'user_id', 'item': 'parent_asin', 'time': 'timestamp'},
+    fields=_FIELDS | {'brand': 'store'},
   ),
 }
 
 
-def _published(data: config.Data) -> tuple[tuple[str, ...], str]:
-  """The paths below the official address: those of the reviews, and that of the metadata."""
-  edition = _EDITIONS[data.source]
-  category = raw_files.category(data, 'Beauty')
-  return tuple(path.format(category) for path in edition.reviews), edition.meta.format(category)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Amazon(base.Tabular):
+  """Amazon reviews of the year that `source` names."""
+
+  identity: ClassVar[tuple[str, ...]] = ('category', 'catalogue')
+
+  @property
+  def _edition(self) -> _Edition:
+    return _EDITIONS[self.source]
+
+  def usual_columns(self) -> Mapping[str, str]:
+    return self._edition.usual
+
+  def _published(self) -> tuple[tuple[str, ...], str]:
+    """The paths below the official address: of the reviews, and of the metadata."""
+    category = raw_files.category(self, 'Beauty')
+    return tuple(
+      path.format(category) for path in self._edition.reviews
+    ), self._edition.meta.format(category)
+
+  def input_files(self, raw_dir: epath.Path) -> dict[str, epath.Path]:
+    reviews, meta = self._published()
+    names = [path.rpartition('/')[2] for path in reviews]
+    meta_name = meta.rpartition('/')[2]
+    return {
+      names[0]: raw_files.one_of(raw_dir, *names),
+      meta_name: raw_files.one_of(raw_dir, meta_name),
+    }
+
+  def fetch(self, raw_dir: epath.Path) -> None:
+    files = self.input_files(raw_dir)
+    (reviews, *others), meta = self._published()
+    url = (self.download_url or self._edition.url).rstrip('/')
+    if self.download:
+      for name, path in zip(files, (reviews, meta), strict=True):
+        if not files[name].exists():
+          download.fetch(f'{url}/{path}', raw_files.local(raw_dir) / name)
+    instead = ''.join(f', {path.rpartition("/")[2]} instead of the reviews' for path in others)
+    raw_files.require(
+      self.input_files(raw_dir),
+      raw_dir,
+      f'Files that are not gzipped are read too{instead}. They are published at {url}; '
+      '--config.data.download=True fetches them.',
+    )
+
+  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+    """Reads the interactions, and the metadata of their items; of all items if `catalogue` is 'all'."""
+    self.fetch(raw_dir)
+    reviews, meta = self.input_files(raw_dir).values()
+    log = self._read_table(reviews) if '.csv' in reviews.suffixes else self._read_lines(reviews)
+    chosen = None if self.catalogue == 'all' else set(log.items.tolist())
+    id_field, _ = self.item_id(self.column('item'))
+    given = self.item_columns()
+    fields = {
+      field: (given.get(field, (name,))[0], records.as_it_is)
+      for field, name in self._edition.fields.items()
+    }
+    for number, row in _objects(meta):
+      try:
+        item = records.identifier(row.get(id_field), id_field)
+      except ValueError as error:
+        raise ValueError(f'{meta}:{number}: {error}') from None
+      if chosen is None or item in chosen:
+        log.item_records[item] = records.record(row, fields)
+    return log
+
+  def _read_lines(self, path: epath.Path) -> interactions.RawLog:
+    user, item, time, rating = map(self.column, ('user', 'item', 'time', 'rating'))
+    users, items, counts, ratings, events = [], [], [], [], []
+    for number, row in _objects(path):
+      try:
+        users.append(records.identifier(row.get(user), user))
+        items.append(records.identifier(row.get(item), item))
+        counts.append(records.integer(row.get(time), time, 'seconds or milliseconds since 1970'))
+        ratings.append(records.rating(row.get(rating)))
+        if self.is_named('event'):
+          events.append(records.identifier(row.get(self.event_column), self.event_column))
+      except ValueError as error:
+        raise ValueError(f'{path}:{number}: {error}') from None
+    if not users:
+      raise ValueError(f'{path} must hold reviews; it holds none')
+    times_N, ratings_N = np.array(counts, np.int64), np.array(ratings, np.float32)
+    rows = Rows(path, {}, lambda row: f'{path}:{_line(path, row)}')
+    ticks_per_second = times.ticks_per_second(times_N, time, rows.place)
+    kept, unreadable = None, 0
+    if self.is_named('rating') or not np.isnan(ratings_N).all():
+      kept, unreadable = tables.usable_ratings(self, ratings_N, rows)
+    return interactions.RawLog(
+      np.array(users, str),
+      np.array(items, str),
+      times_N,
+      {},
+      ratings=kept,
+      ticks_per_second=ticks_per_second,
+      events=np.array(events, str) if events else None,
+      unreadable_ratings=unreadable,
+    )
+
+  def _read_table(self, path: epath.Path) -> interactions.RawLog:
+    names = ['user', 'item', 'time', *(name for name in ('rating', 'event') if self.is_named(name))]
+    required = {self.column(name): f'data.{name}_column' for name in names}
+    wanted = {*required, self.column('rating')}
+    rows = tables.read([path], wanted, required, self.separator)
+    return tables.raw_log(self, rows, None, what='reviews')
 
 
-def input_files(data: config.Data, raw_dir: epath.Path) -> dict[str, epath.Path]:
-  """Official name → path of the two files.
-
-  Raises:
-    ValueError: no category is set, or which file is meant cannot be known.
-  """
-  reviews, meta = _published(data)
-  names = [path.rpartition('/')[2] for path in reviews]
-  meta_name = meta.rpartition('/')[2]
-  return {
-    names[0]: raw_files.one_of(raw_dir, *names),
-    meta_name: raw_files.one_of(raw_dir, meta_name),
-  }
-
-
-def fetch(data: config.Data, raw_dir: epath.Path) -> None:
-  """Downloads the files that are missing if `data.download` is set.
-
-  Raises:
-    FileNotFoundError: files are missing and are not to be, or cannot be, downloaded.
-  """
-  files = input_files(data, raw_dir)
-  (reviews, *others), meta = _published(data)
-  url = (data.download_url or _EDITIONS[data.source].url).rstrip('/')
-  if data.download:
-    for name, path in zip(files, (reviews, meta), strict=True):
-      if not files[name].exists():
-        download.fetch(f'{url}/{path}', raw_files.local(raw_dir) / name)
-    return
-  instead = ''.join(f', {path.rpartition("/")[2]} instead of the reviews' for path in others)
-  raw_files.require(
-    files,
-    raw_dir,
-    f'Files that are not gzipped are read too{instead}. They are published at {url}; '
-    '--config.data.download=True fetches them.',
-  )
-
-
-def load(data: config.Data, raw_dir: epath.Path) -> interactions.RawLog:
-  """Reads the interactions and what the metadata know of their items.
-
-  Args:
-    data: `source` names the year, `category` the files. The metadata of items without an interaction
-      are kept if `catalogue` is 'all'.
-    raw_dir: the folder that holds them.
-
-  Raises:
-    FileNotFoundError: a file is missing.
-    ValueError: a file is truncated, a line is no object, or a field is missing or of a wrong kind; the
-      message names file and line.
-  """
-  fetch(data, raw_dir)
-  edition = _EDITIONS[data.source]
-  reviews, meta = input_files(data, raw_dir).values()
-  is_table = '.csv' in reviews.suffixes
-  log = _read_table(reviews, edition) if is_table else _read_lines(reviews, edition)
-  if not len(log.users):
-    raise ValueError(f'{reviews} must hold reviews; it holds none')
-  chosen = None if data.catalogue == 'all' else set(log.items.tolist())
-  for number, row in _objects(meta):
-    try:
-      item = records.identifier(row.get(edition.item), edition.item)
-      record = records.record(row, edition.record)
-    except ValueError as error:
-      raise ValueError(f'{meta}:{number}: {error}') from None
-    if chosen is None or item in chosen:
-      log.item_records[item] = record
-  return log
-
-
-def _read_lines(path: epath.Path, edition: _Edition) -> interactions.RawLog:
-  users, items, times, ratings = [], [], [], []
-  for number, row in _objects(path):
-    try:
-      users.append(records.identifier(row.get(edition.user), edition.user))
-      items.append(records.identifier(row.get(edition.item), edition.item))
-      times.append(records.integer(row.get(edition.time), edition.time, edition.unit))
-      rating = row.get(edition.rating)
-      if rating is not None:
-        ratings.append(records.finite(rating, edition.rating))
-      if ratings and len(ratings) < len(users):
-        raise ValueError(
-          f'{edition.rating} must be on every line or on none; '
-          + ('earlier lines have none' if rating is not None else 'this one has none')
-        )
-    except ValueError as error:
-      raise ValueError(f'{path}:{number}: {error}') from None
-  return interactions.RawLog(
-    np.array(users, str),
-    np.array(items, str),
-    np.array(times, np.int64),
-    {},
-    ratings=np.array(ratings, np.float32) if ratings else None,
-    ticks_per_second=edition.ticks_per_second,
-  )
-
-
-def _read_table(path: epath.Path, edition: _Edition) -> interactions.RawLog:
-  required = (edition.user, edition.item, edition.time)
-  rows = columns.read(path, (*required, edition.rating), dict.fromkeys(required, 'data.raw_dir'))
-  return interactions.RawLog(
-    columns.ids(rows, edition.user).strings(),
-    columns.ids(rows, edition.item).strings(),
-    columns.times(rows, edition.time)[0],
-    {},
-    ratings=columns.numbers(rows, edition.rating) if edition.rating in rows.columns else None,
-    ticks_per_second=edition.ticks_per_second,
-  )
+def _line(path: epath.Path, row: int) -> int:
+  """The line of a row, from 0."""
+  return next(itertools.islice(raw_files.lines(path), row, None))[0]
 
 
 def _objects(path: epath.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Number and object of every line that is not blank."""
+  """Yields number and object of every line that is not blank."""
   for number, line in raw_files.lines(path):
     row = _parse(line)
     if not isinstance(row, dict):

@@ -1,8 +1,9 @@
 """`C.item.json` of LC-Rec and MiniOneRec: item index → title, description, brand, categories.
 
-Descriptions may be a Python list spelled as text; categories are one path, parts separated by commas.
+A description may be a Python list spelled as text; categories are one path, parts separated by commas.
 """
 
+import contextlib
 import json
 from typing import Any
 
@@ -12,10 +13,11 @@ from data_prep.sources import raw_files, records
 
 
 def read_object(path: epath.Path) -> dict[str, Any]:
-  """A file that holds one JSON object.
+  """Reads a file that holds one JSON object.
 
   Raises:
-    ValueError: it does not, or a key occurs twice; the message names the file, and the line if known.
+    ValueError: it holds something else, or a key occurs twice; the message names the file, and the line if
+      known.
   """
   with raw_files.opened(path) as stream:
     content = stream.read()
@@ -34,7 +36,7 @@ def read_object(path: epath.Path) -> dict[str, Any]:
 
 
 class _TwiceError(Exception):
-  """A key occurs twice in an object; Python would keep the last one without a word."""
+  """A key occurs twice in an object; Python alone would keep the last value silently."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -47,11 +49,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def item_records(path: epath.Path) -> dict[str, dict[str, Any]]:
-  """The records of all items, by index as text.
+  """Returns the records of all items, by index as text.
 
   Raises:
-    ValueError: the file is no JSON object of objects, or a field is of a wrong kind; the message names
-      file and item.
+    ValueError: the file is not a JSON object of objects; the message names file and item.
   """
   rows = read_object(path)
   if not rows:
@@ -64,32 +65,30 @@ def item_records(path: epath.Path) -> dict[str, dict[str, Any]]:
 
 
 def index(value: Any) -> str:
-  """An item's index as the text that names it.
+  """Returns an item's index as text.
 
   Raises:
-    ValueError: it is neither an integer nor text.
+    ValueError: it is neither an integer nor a text.
   """
   if isinstance(value, bool) or not isinstance(value, int | str):
     raise ValueError(f'an item must be an index; got {records.short(value)}')
   return str(value)
 
 
-def _description(value: Any) -> str:
+def _description(value: Any) -> Any:
   if isinstance(value, str) and value.startswith('['):
-    try:
-      value = records.literal_list(value)
-    except ValueError:
-      return value  # a text that begins so
-  return records.texts(value)
+    with contextlib.suppress(ValueError):  # a plain text may begin so
+      return records.literal_list(value)
+  return value
 
 
-def _categories(value: Any) -> list[list[str]] | None:
-  return records.path([part.strip() for part in records.text(value).split(',')])
+def _categories(value: Any) -> Any:
+  return [part.strip() for part in value.split(',')] if isinstance(value, str) else value
 
 
 _FIELDS = {
-  'title': ('title', records.text),
-  'brand': ('brand', records.text),
+  'title': ('title', records.as_it_is),
+  'brand': ('brand', records.as_it_is),
   'description': ('description', _description),
   'categories': ('categories', _categories),
 }

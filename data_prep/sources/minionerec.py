@@ -3,127 +3,121 @@
 MiniOneRec (arXiv 2510.24431) publishes them; TS-Rec (arXiv 2602.22632) uses the same files.
 
   train/C*.csv, valid/C*.csv, test/C*.csv   a row for each target: user_id, history_item_id (at most ten
-                                            items, a list as Python spells it), item_id
+                                            items, a Python list), item_id
   index/C.item.json                         the catalogue: item → title, description, brand, categories
   index/C.index.json                        its published SIDs: `sids.quantizer=import`,
                                             `sids.table=index/C.index.json`
 
 Other columns repeat the items as titles and SIDs and are ignored. There are no times, only an order.
-The training rows are put together again into sequences: a row of a user whose history is what ends the
-user's sequence so far adds its target to it; any other row begins a new one, its history first. The
-first sequence of user A0 is A0, the further ones are A0#2, A0#3. The validation and test rows are held
-out as they are listed (`data.split=source`); some users have several, many have no training rows. Items
-are the whole catalogue with `data.catalogue=all`.
+The training rows are joined into sequences. If the history of a row equals the end of the user's sequence, its
+target is appended; otherwise the row starts a new sequence, with its history. The sequences of user A0 are named
+A0, A0#2, A0#3. The validation and test rows are held out as they are listed (`data.split=source`); some users
+have several, many have no training rows. With `data.catalogue=all` the items are the whole catalogue.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+import dataclasses
 
 from etils import epath
 import numpy as np
 
 from data_prep.log import interactions
-from data_prep.sources import columns, items_json, raw_files, records
-from recjax import config
+from data_prep.sources import base, items_json, raw_files, records, tables
+from recjax.schema.checks import setting
 
 _PARTS = ('train', 'valid', 'test')
-_USER, _HISTORY, _ITEM = 'user_id', 'history_item_id', 'item_id'
 
 
-def input_files(data: config.Data, raw_dir: epath.Path) -> dict[str, epath.Path]:
-  """Name in the layout above → path.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MiniOneRec(base.Named):
+  """The tables of MiniOneRec, with their own split."""
 
-  Raises:
-    ValueError: no category is set, or a folder holds several tables of it.
-  """
-  category = raw_files.category(data, 'Industrial_and_Scientific')
-  files = {}
-  for part in _PARTS:
-    found = raw_files.names_in(raw_dir / part, category, '.csv')
-    if len(found) > 1:
-      raise ValueError(
-        f'{raw_dir / part} must hold one table of {category}; it holds '
-        f'{", ".join(path.name for path in found)}. Set --config.data.category'
-      )
-    files[f'{part}/{category}*.csv'] = found[0] if found else raw_dir / part / f'{category}.csv'
-  name = f'index/{category}.item.json'
-  return files | {name: raw_dir / name}
-
-
-def fetch(data: config.Data, raw_dir: epath.Path) -> None:
-  """Checks that the files are there.
-
-  Raises:
-    FileNotFoundError: they are not.
-  """
-  origin = "They are published as data/Amazon in MiniOneRec's repository."
-  raw_files.require(input_files(data, raw_dir), raw_dir, origin)
-
-
-def load(data: config.Data, raw_dir: epath.Path) -> interactions.RawLog:
-  """Reads the three tables and the catalogue.
-
-  Returns:
-    The rebuilt training sequences, a running number as time, and the held-out rows.
-
-  Raises:
-    FileNotFoundError: a file is missing.
-    ValueError: a row is broken or an item is unknown; the message names file and line.
-  """
-  fetch(data, raw_dir)
-  *tables, catalogue = input_files(data, raw_dir).values()
-  item_records = items_json.item_records(catalogue)
-  train, validation, test = (list(_rows(path, item_records, catalogue)) for path in tables)
-  sequences = rebuild(train)
-  lengths = [len(items) for items in sequences.values()]
-  print(
-    f'{tables[0].name}: {len(train):,} rows of {len({user for user, *_ in train}):,} users make '
-    f'{len(sequences):,} sequences of {sum(lengths):,} interactions',
-    flush=True,
+  user_column: str = setting('user', "Column of the user id. 'user': user_id.")
+  item_column: str = setting('item', "Column of the item to predict. 'item': item_id.")
+  history_column: str | None = setting(
+    None, 'Column of the items before it, a Python list. None: history_item_id.'
   )
-  return interactions.RawLog(
-    np.repeat(np.array(list(sequences), str), lengths),
-    np.array([item for items in sequences.values() for item in items], str),
-    np.arange(sum(lengths)),
-    item_records,
-    ticks_per_second=0,
-    held_out={'validation': _held_out(validation), 'test': _held_out(test)},
-  )
+
+  def usual_columns(self) -> Mapping[str, str]:
+    return {'user': 'user_id', 'item': 'item_id', 'history': 'history_item_id'}
+
+  def input_files(self, raw_dir: epath.Path) -> dict[str, epath.Path]:
+    category = raw_files.category(self, 'Industrial_and_Scientific')
+    files = {}
+    for part in _PARTS:
+      found = raw_files.names_in(raw_dir / part, category, '.csv')
+      if len(found) > 1:
+        raise ValueError(
+          f'{raw_dir / part} must hold one table of {category}; it holds '
+          f'{", ".join(path.name for path in found)}. Set --config.data.category'
+        )
+      files[f'{part}/{category}*.csv'] = found[0] if found else raw_dir / part / f'{category}.csv'
+    name = f'index/{category}.item.json'
+    return files | {name: raw_dir / name}
+
+  def fetch(self, raw_dir: epath.Path) -> None:
+    origin = "They are published as data/Amazon in MiniOneRec's repository."
+    raw_files.require(self.input_files(raw_dir), raw_dir, origin)
+
+  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+    """Reads the rebuilt training sequences, with a running number as time, and the held-out rows."""
+    self.fetch(raw_dir)
+    *paths, catalogue = self.input_files(raw_dir).values()
+    item_records = items_json.item_records(catalogue)
+    train, validation, test = (list(self._rows(path, item_records, catalogue)) for path in paths)
+    sequences = rebuild(train)
+    lengths = [len(items) for items in sequences.values()]
+    print(
+      f'{paths[0].name}: {len(train):,} rows of {len({user for user, *_ in train}):,} users make '
+      f'{len(sequences):,} sequences of {sum(lengths):,} interactions',
+      flush=True,
+    )
+    return interactions.RawLog(
+      np.repeat(np.array(list(sequences), str), lengths),
+      np.array([item for items in sequences.values() for item in items], str),
+      np.arange(sum(lengths)),
+      item_records,
+      ticks_per_second=0,
+      held_out={'validation': _held_out(validation), 'test': _held_out(test)},
+    )
+
+  def _rows(
+    self, path: epath.Path, catalogue: Collection[str], where: epath.Path
+  ) -> Iterator['Row']:
+    """User, history and target of every row, checked."""
+    fields = ('user', 'history', 'item')
+    wanted = {self.column(name): f'data.{name}_column' for name in fields}
+    rows = tables.read([path], wanted, wanted)
+    values = [rows.columns[name].to_pylist() for name in wanted]
+    if not values[0]:
+      raise ValueError(f'{path} must hold rows; it holds none')
+    for number, (user, spelled, target) in enumerate(zip(*values, strict=True)):
+      try:
+        records.identifier(user, self.column('user'))
+        history = [items_json.index(item) for item in self._history(spelled)]
+        for item in (*history, target):
+          if item not in catalogue:
+            raise ValueError(f'an item must be in {where.name}; got {item!r}')
+      except ValueError as error:
+        raise ValueError(f'{rows.place(number)}: {error}') from None
+      yield user, history, target
+
+  def _history(self, spelled: str) -> list:
+    name = self.column('history')
+    try:
+      history = records.literal_list(spelled)
+    except ValueError as error:
+      raise ValueError(f'{name} must be {error}; got {records.short(spelled)}') from None
+    if not history:
+      raise ValueError(f'{name} must hold at least one item; it holds none')
+    return history
 
 
 Row = tuple[str, list[str], str]  # user, history, target
 
 
-def _rows(path: epath.Path, catalogue: Collection[str], where: epath.Path) -> Iterator[Row]:
-  """User, history and target of every row, checked."""
-  wanted = (_USER, _HISTORY, _ITEM)
-  rows = columns.read(path, wanted, dict.fromkeys(wanted, 'data.raw_dir'))
-  values = [rows.columns[name].to_pylist() for name in wanted]
-  if not values[0]:
-    raise ValueError(f'{path} must hold rows; it holds none')
-  for number, (user, spelled, target) in enumerate(zip(*values, strict=True)):
-    try:
-      records.identifier(user, _USER)
-      history = [items_json.index(item) for item in _history(spelled)]
-      for item in (*history, target):
-        if item not in catalogue:
-          raise ValueError(f'an item must be in {where.name}; got {item!r}')
-    except ValueError as error:
-      raise ValueError(f'{rows.place(number)}: {error}') from None
-    yield user, history, target
-
-
-def _history(spelled: str) -> list:
-  try:
-    history = records.literal_list(spelled)
-  except ValueError as error:
-    raise ValueError(f'{_HISTORY} must be {error}; got {records.short(spelled)}') from None
-  if not history:
-    raise ValueError(f'{_HISTORY} must hold at least one item; it holds none')
-  return history
-
-
 def rebuild(rows: Sequence[Row]) -> dict[str, list[str]]:
-  """Puts rows of (user, what came before, target) together into sequences.
+  """Puts rows of (user, history, target) together into sequences.
 
   Args:
     rows: histories of one user grow from row to row, up to a length at which only their end is kept.

@@ -1,7 +1,7 @@
-"""MovieLens: ratings of movies, in the three layouts that GroupLens has published.
+"""MovieLens: ratings of movies, in the three layouts of GroupLens.
 
 Harper and Konstan, "The MovieLens datasets: history and context" (TiiS 2015). `data.category` is the
-name of the archive, which tells the layout of the folder:
+name of the archive, which determines the layout:
 
   ml-100k                           u.data (user, movie, rating, seconds; by tabs), u.item (`|`; id, title,
                                     two dates, address, a flag for each genre), u.genre (genre|flag)
@@ -10,19 +10,22 @@ name of the archive, which tells the layout of the folder:
   ml-20m, ml-25m, ml-32m            (movieId,title,genres)
 
 The first two are latin-1, unless a copy is UTF-8. Genres are separated by `|`; each is a path of
-categories of its own. Titles stay as they are, 'Usual Suspects, The (1995)'. The movies are the
-catalogue: a rating of one that they lack is refused.
+categories of its own. Titles are not changed: 'Usual Suspects, The (1995)'. The movies are the
+catalogue: a rating of a movie that they lack is refused. Columns of the CSV files may have other names, which are
+options (`data_prep.sources.base.Tabular`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+import dataclasses
 from typing import Any
 
 from etils import epath
 import pyarrow as pa
 
 from data_prep.log import interactions
-from data_prep.sources import columns, download, raw_files, records
-from recjax import config
+from data_prep.sources import base, download, raw_files, records, tables
+from data_prep.sources.rows import Rows
+from recjax.schema.checks import check_choice
 
 URL = 'https://files.grouplens.org/datasets/movielens/'
 _TABS, _COLONS, _CSV = (
@@ -39,93 +42,83 @@ LAYOUTS = {
   'ml-25m': _CSV,
   'ml-32m': _CSV,
 }
-_COLUMNS = ('userId', 'movieId', 'rating', 'timestamp')
+_COLUMNS = ('user', 'item', 'rating', 'time')
 _MOVIE_FIELDS = 5  # of u.item, before the flags
 _NO_GENRES = '(no genres listed)'
 
 
-def _layout(data: config.Data) -> tuple[str, ...]:
-  config.check_choice(data.category, tuple(LAYOUTS), 'data.category')
-  return LAYOUTS[data.category]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MovieLens(base.Tabular):
+  """MovieLens in the layout that `category` names."""
 
+  def usual_columns(self) -> Mapping[str, str]:
+    return {'user': 'userId', 'item': 'movieId', 'time': 'timestamp'}
 
-def input_files(data: config.Data, raw_dir: epath.Path) -> dict[str, epath.Path]:
-  """Official name → path.
+  @property
+  def _layout(self) -> tuple[str, ...]:
+    check_choice(self.category, tuple(LAYOUTS), 'data.category')
+    return LAYOUTS[self.category]
 
-  Raises:
-    ValueError: the category is no data set of MovieLens.
-  """
-  return {name: raw_dir / name for name in _layout(data)}
+  def input_files(self, raw_dir: epath.Path) -> dict[str, epath.Path]:
+    return {name: raw_dir / name for name in self._layout}
 
+  def fetch(self, raw_dir: epath.Path) -> None:
+    files = self.input_files(raw_dir)
+    url = (self.download_url or URL).rstrip('/')
+    archive = f'{self.category}.zip'
+    if self.download and raw_files.missing(files):
+      download.fetch_zip(f'{url}/{archive}', raw_files.local(raw_dir))
+    raw_files.require(
+      files,
+      raw_dir,
+      f'They are published at {url}/{archive}, and --config.data.download=True fetches them.',
+    )
 
-def fetch(data: config.Data, raw_dir: epath.Path) -> None:
-  """Downloads and unpacks the archive if files are missing and `data.download` is set.
+  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+    self.fetch(raw_dir)
+    paths = list(self.input_files(raw_dir).values())
+    layout = self._layout
+    if layout is _CSV:
+      names = _COLUMNS + (('event',) if self.is_named('event') else ())
+      required = {self.column(name): f'data.{name}_column' for name in names}
+      rows = tables.read(paths[:1], required, required, self.separator)
+      movies = self._movies_of_csv(paths[1])
+    else:
+      self.check_usual_columns(self.category)
+      rows = self._ratings(paths[0], '\t' if layout is _TABS else '::')
+      movies = _movies_of_100k(*paths[1:]) if layout is _TABS else _movies_of_1m(paths[1])
+    return tables.raw_log(self, rows, movies, paths[1], what='ratings')
 
-  Raises:
-    FileNotFoundError: files are missing and are not to be, or cannot be, downloaded.
-  """
-  files = input_files(data, raw_dir)
-  url = (data.download_url or URL).rstrip('/')
-  archive = f'{data.category}.zip'
-  if data.download and raw_files.missing(files):
-    download.fetch_zip(f'{url}/{archive}', raw_files.local(raw_dir))
-  raw_files.require(
-    files,
-    raw_dir,
-    f'They are published at {url}/{archive}, and --config.data.download=True fetches them.',
-  )
-
-
-def load(data: config.Data, raw_dir: epath.Path) -> interactions.RawLog:
-  """Reads ratings and movies.
-
-  Raises:
-    FileNotFoundError: a file is missing.
-    ValueError: a line is broken or a movie is unknown; the message names file and line.
-  """
-  fetch(data, raw_dir)
-  paths = list(input_files(data, raw_dir).values())
-  layout = _layout(data)
-  if layout is _CSV:
-    rows = columns.read(paths[0], _COLUMNS, dict.fromkeys(_COLUMNS, 'data.category'))
-    movies = _movies_of_csv(paths[1])
-  else:
-    rows = _ratings(paths[0], '\t' if layout is _TABS else '::')
-    movies = _movies_of_100k(*paths[1:]) if layout is _TABS else _movies_of_1m(paths[1])
-  user, item, rating, time = _COLUMNS
-  items = columns.ids(rows, item)
-  if not len(items.codes):
-    raise ValueError(f'{paths[0]} must hold ratings; it holds none')
-  columns.known(rows, items, movies, paths[1])
-  times, ticks_per_second = columns.times(rows, time)
-  return interactions.RawLog(
-    columns.ids(rows, user).strings(),
-    items.strings(),
-    times,
-    movies,
-    ratings=columns.numbers(rows, rating),
-    ticks_per_second=ticks_per_second,
-  )
-
-
-def _ratings(path: epath.Path, separator: str) -> columns.Rows:
-  lines = _split(path, separator, len(_COLUMNS))
-  values = zip(*lines, strict=True) if lines else [()] * len(_COLUMNS)
-  return columns.Rows(
-    path,
-    {
-      name: pa.chunked_array([pa.array(column, pa.string())])
+  def _ratings(self, path: epath.Path, separator: str) -> Rows:
+    """Ratings of a file without names of columns."""
+    lines = _split(path, separator, len(_COLUMNS))
+    values = zip(*lines, strict=True) if lines else [()] * len(_COLUMNS)
+    columns = {
+      self.column(name): pa.chunked_array([pa.array(column, pa.string())])
       for name, column in zip(_COLUMNS, values, strict=True)
-    },
-    lambda row: f'{path}:{row + 1}',
-  )
+    }
+    return Rows(path, columns, lambda row: f'{path}:{row + 1}')
+
+  def _movies_of_csv(self, path: epath.Path) -> dict[str, dict[str, Any]]:
+    item, option = self.item_id('movieId')
+    given = self.item_columns()
+    usual = {'title': 'title', 'categories': 'genres'} | {name: name for name in given}
+    kinds = {'categories': _genres}
+    fields = {
+      field: (given.get(field, (name,))[0], kinds.get(field, records.as_it_is))
+      for field, name in usual.items()
+    }
+    names = {name for name, _ in fields.values()}
+    required = dict.fromkeys(names, 'data.category') | dict(given.values()) | {item: option}
+    rows = tables.read([path], required, required, self.separator, loose=names - {item})
+    return tables.catalogue(rows, item, fields)
 
 
 def _split(path: epath.Path, separator: str, width: int) -> list[list[str]]:
-  """The values of every line.
+  """Returns the values of every line.
 
   Raises:
-    ValueError: a line has not as many as it should; the message names file and line.
+    ValueError: a line has another number of values; the message names file and line.
   """
   rows = [line.split(separator) for line in raw_files.text_lines(path)]
   for number, row in enumerate(rows, 1):
@@ -154,15 +147,10 @@ def _movies_of_1m(movies: epath.Path) -> dict[str, dict[str, Any]]:
   return _records(rows, lambda row: f'{movies}:{row + 1}')
 
 
-def _movies_of_csv(movies: epath.Path) -> dict[str, dict[str, Any]]:
-  names = ('movieId', 'title', 'genres')
-  rows = columns.read(movies, names, dict.fromkeys(names, 'data.category'))
-  values = zip(*(rows.columns[name].to_pylist() for name in names), strict=True)
-  split = (
-    (movie, title, [] if genres == _NO_GENRES else genres.split('|'))
-    for movie, title, genres in values
-  )
-  return _records(split, rows.place)
+def _genres(value: Any) -> Any:
+  if not isinstance(value, str):
+    return value
+  return [] if value == _NO_GENRES else records.tags(value.split('|'))
 
 
 def _records(
@@ -170,5 +158,5 @@ def _records(
 ) -> dict[str, dict[str, Any]]:
   """Records of movies: id, title, genres."""
   named = ((movie, {'title': title, 'genres': genres}) for movie, title, genres in rows)
-  fields = {'title': ('title', records.text), 'categories': ('genres', records.tags)}
+  fields = {'title': ('title', records.as_it_is), 'categories': ('genres', records.tags)}
   return records.catalogue(named, fields, place)

@@ -1,4 +1,4 @@
-"""Raw files as they lie in a folder: which of them are there, and their lines, gzipped or plain."""
+"""Raw files in a folder: which of them exist, and their lines, compressed or plain."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -8,20 +8,24 @@ from typing import BinaryIO
 import zlib
 
 from etils import epath
+import pyarrow as pa
 import tqdm
 
-from recjax import config
+from recjax.runtime.files import is_local
+from recjax.schema.checks import check
+from recjax.schema.data import Data
 
-_BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
+COMPRESSED = ('.gz', '.zst')
+_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
-def category(data: config.Data, example: str) -> str:
-  """The part of the file names that `data.category` gives.
+def category(data: Data, example: str) -> str:
+  """Returns the part of the file names that `data.category` gives.
 
   Raises:
-    ValueError: it is not set, or is no part of a name.
+    ValueError: it is not set, or not a part of a name.
   """
-  config.check(
+  check(
     bool(data.category) and '/' not in data.category,
     f'data.category must name the data set as in its file names, such as {example}',
     data.category,
@@ -31,17 +35,19 @@ def category(data: config.Data, example: str) -> str:
 
 
 def one_of(raw_dir: epath.Path, *names: str) -> epath.Path:
-  """The path of the file that is there under one of the names, gzipped (`.gz` behind it) or plain.
+  """Returns the path of the file that exists under one of the names, compressed or plain.
 
-  The gzipped one is taken where a file is there both ways. Where none is there, the path of the first.
+  If a file exists both ways, the compressed one is taken. If none exists, the path of the first name.
 
   Raises:
-    ValueError: files of several names are there, and which one is meant cannot be known.
+    ValueError: files of several names exist, so the choice is ambiguous.
   """
   found = []
   for name in names:
     plain = name.removesuffix('.gz')
-    found += [path for path in (raw_dir / f'{plain}.gz', raw_dir / plain) if path.exists()][:1]
+    found += [
+      path for ending in (*COMPRESSED, '') if (path := raw_dir / f'{plain}{ending}').exists()
+    ][:1]
   if len(found) > 1:
     raise ValueError(
       f'{raw_dir} must hold one of {" and ".join(path.name for path in found)}, not both. '
@@ -55,31 +61,44 @@ def missing(files: Mapping[str, epath.Path]) -> list[str]:
 
 
 def require(files: Mapping[str, epath.Path], raw_dir: epath.Path, origin: str) -> None:
-  """Checks that all files are there.
+  """Checks that all files exist and can be read.
 
   Args:
     files: name → path.
     raw_dir: the folder that should hold them.
-    origin: a sentence on where they come from.
+    origin: a sentence on their publisher or format.
 
   Raises:
     FileNotFoundError: some are missing; the message names them, the folder and the field.
+    ValueError: one is a folder.
+    PermissionError: one cannot be opened.
   """
   if absent := missing(files):
+    there = '' if raw_dir.is_dir() else ', which is not a folder'
     raise FileNotFoundError(
-      f'{" and ".join(absent)} must be in {raw_dir}. {origin} '
+      f'{" and ".join(absent)} must be in {raw_dir}{there}. {origin} '
       'Set --config.data.raw_dir to the folder that holds them'
     )
+  for path in files.values():
+    check(not path.is_dir(), 'a raw file must be a file, not a folder', str(path), 'data.raw_dir')
+    try:
+      with path.open('rb'):
+        pass
+    except PermissionError as error:
+      raise PermissionError(
+        f'{path} must be readable; {error.strerror}. Change its permissions, or set '
+        '--config.data.raw_dir to another folder'
+      ) from None
 
 
 def local(folder: epath.Path) -> pathlib.Path:
-  """The folder as a local path, to download into.
+  """Returns the folder as a local path, to download into.
 
   Raises:
     ValueError: it lies in a bucket.
   """
-  config.check(
-    '://' not in str(folder),
+  check(
+    is_local(folder),
     'data.download writes into a local folder; a bucket must hold the raw files already',
     str(folder),
     'data.raw_dir',
@@ -87,25 +106,40 @@ def local(folder: epath.Path) -> pathlib.Path:
   return pathlib.Path(folder)
 
 
+def _unpacked(path: epath.Path, raw: BinaryIO) -> BinaryIO:
+  if path.suffix == '.gz':
+    return gzip.GzipFile(fileobj=raw)
+  if path.suffix == '.zst':
+    return pa.CompressedInputStream(pa.PythonFile(raw, 'r'), 'zstd')
+  return raw
+
+
+def _is_broken(path: epath.Path, error: Exception) -> bool:
+  """Whether an error means that a compressed file is damaged."""
+  return isinstance(error, _BROKEN) or (path.suffix == '.zst' and not isinstance(error, ValueError))
+
+
 @contextlib.contextmanager
 def opened(path: epath.Path) -> Iterator[BinaryIO]:
-  """The bytes of a file, unpacked if its name ends in `.gz`.
+  """Opens the bytes of a file, unpacked if its name ends in .gz or .zst.
 
   Raises:
-    ValueError: the gzip file is broken.
+    ValueError: the compressed file is damaged.
   """
   with path.open('rb') as raw:
     try:
-      yield gzip.GzipFile(fileobj=raw) if path.suffix == '.gz' else raw
-    except _BROKEN_GZIP as error:
-      raise _broken(str(path), error) from None
+      yield _unpacked(path, raw)
+    except (*_BROKEN, OSError) as error:
+      if not _is_broken(path, error):
+        raise
+      raise _broken(path, str(path), error) from None
 
 
 def lines(path: epath.Path) -> Iterator[tuple[int, bytes]]:
-  """Number, from 1, and bytes of every line that is not blank, with a progress bar.
+  """Yields number, from 1, and bytes of every line that is not blank, with a progress bar.
 
   Raises:
-    ValueError: the gzip file is broken.
+    ValueError: the compressed file is damaged.
   """
   number = 0
   with (
@@ -113,27 +147,32 @@ def lines(path: epath.Path) -> Iterator[tuple[int, bytes]]:
     tqdm.tqdm(desc=path.name, total=path.stat().length, unit='B', unit_scale=True) as progress,
   ):
     try:
-      for number, line in enumerate(gzip.GzipFile(fileobj=raw) if path.suffix == '.gz' else raw, 1):
+      for number, line in enumerate(_unpacked(path, raw), 1):
         if not line.isspace():
           yield number, line
         if number % 1000 == 0:
           progress.update(raw.tell() - progress.n)
-    except _BROKEN_GZIP as error:
-      raise _broken(f'{path}:{number + 1}', error) from None
+    except (*_BROKEN, OSError) as error:
+      if not _is_broken(path, error):
+        raise
+      raise _broken(path, f'{path}:{number + 1}', error) from None
     progress.update(raw.tell() - progress.n)
 
 
-def _broken(where: str, error: Exception) -> ValueError:
-  return ValueError(f'{where}: the gzip file must be whole; {error}. Remove it and fetch it again')
+def _broken(path: epath.Path, where: str, error: Exception) -> ValueError:
+  kind = 'gzip' if path.suffix == '.gz' else 'zstd'
+  return ValueError(
+    f'{where}: the {kind} file must be whole; {error}. Remove it and fetch it again'
+  )
 
 
 def text_lines(path: epath.Path) -> list[str]:
-  """The lines of an old text file without a stated encoding: UTF-8 where it is that, else latin-1.
+  """Returns the lines of an old text file without a stated encoding: UTF-8 if valid, else latin-1.
 
-  Blank lines at the end are dropped; line n of the file is number n - 1 of the list.
+  Blank lines at the end are dropped; line n of the file is item n - 1 of the list.
 
   Raises:
-    ValueError: the bytes are no text, as in a file of another encoding or kind.
+    ValueError: the bytes are not text.
   """
   with opened(path) as stream:
     content = stream.read()
@@ -150,7 +189,7 @@ def text_lines(path: epath.Path) -> list[str]:
 
 
 def names_in(folder: epath.Path, start: str, end: str) -> list[epath.Path]:
-  """The files of a folder whose names start and end so, sorted; none where there is no folder."""
+  """Returns the files of a folder whose names start and end so, sorted; [] if there is no folder."""
   if not folder.exists():
     return []
   return sorted(

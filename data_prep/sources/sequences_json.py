@@ -9,62 +9,50 @@ Zheng et al., "Adapting large language models by integrating collaborative seman
 C.item.json is the catalogue: an item that it lacks is refused.
 """
 
+import dataclasses
+
 from etils import epath
 import numpy as np
 
 from data_prep.log import interactions
-from data_prep.sources import items_json, raw_files, records
-from recjax import config
+from data_prep.sources import base, items_json, raw_files, records
 
 
-def input_files(data: config.Data, raw_dir: epath.Path) -> dict[str, epath.Path]:
-  """File name → path.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequencesJson(base.Source):
+  """Sequences in one JSON file."""
 
-  Raises:
-    ValueError: no category is set.
-  """
-  category = raw_files.category(data, 'Scientific')
-  return {name: raw_dir / name for name in (f'{category}.inter.json', f'{category}.item.json')}
+  def input_files(self, raw_dir: epath.Path) -> dict[str, epath.Path]:
+    category = raw_files.category(self, 'Scientific')
+    return {name: raw_dir / name for name in (f'{category}.inter.json', f'{category}.item.json')}
 
+  def fetch(self, raw_dir: epath.Path) -> None:
+    raw_files.require(self.input_files(raw_dir), raw_dir, 'LC-Rec publishes such files.')
 
-def fetch(data: config.Data, raw_dir: epath.Path) -> None:
-  """Checks that the files are there.
-
-  Raises:
-    FileNotFoundError: they are not.
-  """
-  raw_files.require(input_files(data, raw_dir), raw_dir, 'LC-Rec publishes such files.')
-
-
-def load(data: config.Data, raw_dir: epath.Path) -> interactions.RawLog:
-  """Reads sequences and items; an interaction's time is its place in the file.
-
-  Raises:
-    FileNotFoundError: a file is missing.
-    ValueError: a file is broken or an item is unknown; the message names file and user.
-  """
-  fetch(data, raw_dir)
-  log, table = input_files(data, raw_dir).values()
-  item_records = items_json.item_records(table)
-  users, items = [], []
-  for user, sequence in items_json.read_object(log).items():
-    try:
-      records.identifier(user, "a user's id")
-      if not isinstance(sequence, list):
-        raise ValueError(f'a sequence must be a list of indices; got {records.short(sequence)}')
-      for item in map(items_json.index, sequence):
-        if item not in item_records:
-          raise ValueError(f'an item must be in {table.name}; got {item!r}')
-        items.append(item)
-    except ValueError as error:
-      raise ValueError(f'{log}: user {records.short(user)}: {error}') from None
-    users += [user] * len(sequence)
-  if not users:
-    raise ValueError(f'{log} must hold interactions; it holds none')
-  return interactions.RawLog(
-    np.array(users, str),
-    np.array(items, str),
-    np.arange(len(users)),
-    item_records,
-    ticks_per_second=0,
-  )
+  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+    """Reads sequences and items; the time of an interaction is its place in the file."""
+    self.fetch(raw_dir)
+    log, table = self.input_files(raw_dir).values()
+    item_records = items_json.item_records(table)
+    users, items = [], []
+    for user, sequence in items_json.read_object(log).items():
+      try:
+        records.identifier(user, "a user's id")
+        if not isinstance(sequence, list):
+          raise ValueError(f'a sequence must be a list of indices; got {records.short(sequence)}')
+        for item in map(items_json.index, sequence):
+          if item not in item_records:
+            raise ValueError(f'an item must be in {table.name}; got {item!r}')
+          items.append(item)
+      except ValueError as error:
+        raise ValueError(f'{log}: user {records.short(user)}: {error}') from None
+      users += [user] * len(sequence)
+    if not users:
+      raise ValueError(f'{log} must hold interactions; it holds none')
+    return interactions.RawLog(
+      np.array(users, str),
+      np.array(items, str),
+      np.arange(len(users)),
+      item_records,
+      ticks_per_second=0,
+    )

@@ -1,27 +1,29 @@
-"""A synthetic world whose law is known, and with it the best that any recommender can reach.
+"""A synthetic world with a known distribution of the next item, and so with a known optimum.
 
-Items are themes × styles × variants: item (theme × 8 + style) × 5 + variant. Every theme has one
-following theme, along a seeded cycle through all themes. Of an item of theme t and style s,
+Items are themes × styles × variants: item (theme × 8 + style) × 5 + variant. A seeded cycle through all
+themes gives every theme a following theme. An item of theme t and style s has
 
-  direct successors   are the 5 variants of style s in the theme that follows t,
-  two-hop successors  are the direct successors of those: style s, two themes on,
-  same theme          are the other 39 items of t.
+  direct successors   the 5 variants of style s in the theme that follows t,
+  two-hop successors  the direct successors of those: style s, two themes on,
+  same theme          the other 39 items of t.
 
-The next item depends on the last one alone: 25 % one of its direct successors, 30 % one of its
-two-hop successors, 30 % one of the same theme, 15 % noise, each time uniformly, noise over the whole
-catalogue. Items that the user has already had are excluded and the rest is renormalised, so that
-p(next | history) is known exactly. The length of a sequence is drawn beforehand and says nothing
-about its items.
+The next item depends on the last one alone: 25 % a direct successor, 30 % a two-hop successor, 30 % an
+item of the same theme, 15 % noise over the whole catalogue, each uniformly. Seen items are excluded and the
+probabilities are renormalised, so p(next | history) is known exactly. The length of a sequence is drawn first
+and is independent of its items.
 """
 
 from collections.abc import Sequence
+import dataclasses
+from typing import ClassVar
 
 from etils import epath
 import numpy as np
 
 from data_prep.log.interactions import RawLog
-from recjax import config
+from data_prep.sources import base
 from recjax.data.sequences import Sequences
+from recjax.schema.checks import check, setting
 
 DIRECT, TWO_HOP, SAME_THEME, NOISE = 0.25, 0.30, 0.30, 0.15  # shares of the next item
 STYLES, VARIANTS = 8, 5
@@ -49,20 +51,61 @@ _VARIANTS = _words('copper walnut linen ceramic slate')
 _MAKERS = _words('Hollen Fjordby Lumiere Saltmarsh Gantry Petalworks Blank&Bare Ashcombe')
 
 
-def num_themes(data: config.Data) -> int:
-  """How many themes the world has.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Synthetic(base.Source):
+  """The synthetic world."""
+
+  synthetic_users: int = setting(10_000, 'Users of the synthetic world.', above=0)
+  synthetic_items: int = setting(2_000, 'Items of the synthetic world.', above=0)
+  synthetic_seed: int = setting(0, 'Seed of the synthetic world.')
+
+  identity: ClassVar[tuple[str, ...]] = ('synthetic_users', 'synthetic_items', 'synthetic_seed')
+  has_optimum: ClassVar[bool] = True
+
+  def load(self, raw_dir: epath.Path | None) -> RawLog:
+    """Generates the log; nothing is read from `raw_dir`.
+
+    Raises:
+      ValueError: the sizes do not make a world, or the k-core filter would change it.
+    """
+    del raw_dir
+    world = sequences(self)
+    items = self.synthetic_items
+    rarest = min(world.lengths.min(), np.bincount(world.values, minlength=items).min())
+    check(
+      rarest >= self.k_core,
+      f'data.k_core must leave the synthetic world whole: at most {rarest}',
+      self.k_core,
+      'data.k_core',
+    )
+    users = np.repeat(np.arange(len(world)), world.lengths)
+    days = np.arange(len(world.values)) - np.repeat(world.offsets[:-1], world.lengths)
+    ids = _ids('item', np.arange(items), items)
+    return RawLog(
+      users=_ids('user', users, len(world)),
+      items=ids[world.values],
+      times=days * DAY,
+      item_records={item_id: item_record(i) for i, item_id in enumerate(ids.tolist())},
+    )
+
+  def optimum(self, histories: Sequences, ks: Sequence[int]) -> dict[str, float]:
+    return optimum(self, histories, ks)
+
+
+def num_themes(world: Synthetic) -> int:
+  """Returns the number of themes.
 
   Raises:
     ValueError: the items do not fill at least three themes, or there are fewer users than items.
   """
-  items, users = data.synthetic_items, data.synthetic_users
-  config.check(
+  items, users = world.synthetic_items, world.synthetic_users
+  check(
     items % THEME_ITEMS == 0 and items >= 3 * THEME_ITEMS,
     f'data.synthetic_items must be a multiple of {THEME_ITEMS} (a theme) and at least three themes',
     items,
     'data.synthetic_items',
   )
-  config.check(
+  check(
     users >= items,
     f'data.synthetic_users must be at least data.synthetic_items ({items}), so that every item occurs',
     users,
@@ -72,7 +115,7 @@ def num_themes(data: config.Data) -> int:
 
 
 def following_themes(themes: int, seed: int) -> np.ndarray:
-  """int64 `[themes]`: the theme that follows each one; one cycle through all of them."""
+  """Returns the following theme of each theme, int64 `[themes]`: one cycle through all of them."""
   cycle = np.random.default_rng([seed, 0]).permutation(themes)
   following = np.empty(themes, np.int64)
   following[cycle] = np.roll(cycle, -1)
@@ -86,7 +129,7 @@ def _successors(items: np.ndarray, variants: np.ndarray, following: np.ndarray) 
 
 
 def _propose(rng: np.random.Generator, last: np.ndarray, following: np.ndarray) -> np.ndarray:
-  """Draws a next item for each last one from the law without the exclusion of what was seen."""
+  """Draws a next item for each last one, without the exclusion of seen items."""
   kind = rng.choice(4, len(last), p=(DIRECT, TWO_HOP, SAME_THEME, NOISE))
   variant = rng.integers(VARIANTS, size=len(last))
   theme, within = np.divmod(last, THEME_ITEMS)
@@ -97,19 +140,19 @@ def _propose(rng: np.random.Generator, last: np.ndarray, following: np.ndarray) 
   return np.choose(kind, (direct, two_hop, other, noise))
 
 
-def sequences(data: config.Data) -> Sequences:
-  """The sequences of all users, a pure function of the config.
+def sequences(world: Synthetic) -> Sequences:
+  """Returns the sequences of all users, a pure function of the config.
 
-  First items go round the catalogue, so that every item occurs in training. An item that the user
-  has had is drawn again, which is the renormalised law exactly.
+  First items go round the catalogue, so that every item occurs in training. A seen item is drawn again, which
+  equals the renormalised distribution.
   """
-  following = following_themes(num_themes(data), data.synthetic_seed)
-  rng = np.random.default_rng([data.synthetic_seed, 1])
-  users = data.synthetic_users
+  following = following_themes(num_themes(world), world.synthetic_seed)
+  rng = np.random.default_rng([world.synthetic_seed, 1])
+  users = world.synthetic_users
   extra = rng.geometric(1 / (1 + MEAN_EXTRA), users) - 1
   lengths = np.minimum(MIN_LENGTH + extra, MAX_LENGTH)
   grid_UT = np.full((users, MAX_LENGTH), -1)
-  grid_UT[:, 0] = rng.permutation(users) % data.synthetic_items
+  grid_UT[:, 0] = rng.permutation(users) % world.synthetic_items
   for t in range(1, MAX_LENGTH):
     waiting = np.flatnonzero(lengths > t)
     while len(waiting):
@@ -122,7 +165,7 @@ def sequences(data: config.Data) -> Sequences:
 
 
 def item_record(item: int) -> dict:
-  """Title, brand and categories of an item: its theme, style and variant in words."""
+  """Returns title, brand and categories of an item: its theme, style and variant in words."""
   theme, within = divmod(item, THEME_ITEMS)
   style, variant = divmod(within, VARIANTS)
   series, noun = divmod(theme, len(_NOUNS))
@@ -135,45 +178,18 @@ def item_record(item: int) -> dict:
 
 
 def _ids(prefix: str, numbers: np.ndarray, count: int) -> np.ndarray:
-  """Raw ids padded with zeros: their order is that of the numbers."""
+  """Raw ids padded with zeros, so that they sort like the numbers."""
   width = len(str(count - 1))
   names = np.array([f'{prefix}{number:0{width}d}' for number in range(count)])
   return names[numbers]
 
 
-def load(data: config.Data, raw_dir: epath.Path) -> RawLog:
-  """Generates the log; nothing is read from `raw_dir`.
-
-  Raises:
-    ValueError: the sizes do not make a world, or the k-core filter would change it.
-  """
-  del raw_dir
-  world = sequences(data)
-  items = data.synthetic_items
-  rarest = min(world.lengths.min(), np.bincount(world.values, minlength=items).min())
-  config.check(
-    rarest >= data.k_core,
-    f'data.k_core must leave the synthetic world whole: at most {rarest}',
-    data.k_core,
-    'data.k_core',
-  )
-  users = np.repeat(np.arange(len(world)), world.lengths)
-  days = np.arange(len(world.values)) - np.repeat(world.offsets[:-1], world.lengths)
-  ids = _ids('item', np.arange(items), items)
-  return RawLog(
-    users=_ids('user', users, len(world)),
-    items=ids[world.values],
-    times=days * DAY,
-    item_records={item_id: item_record(i) for i, item_id in enumerate(ids.tolist())},
-  )
-
-
-def next_item_probabilities(data: config.Data, histories: Sequences) -> np.ndarray:
-  """p(next item | history), exactly: float64 `[U, I]`, one row a non-empty history."""
-  following = following_themes(num_themes(data), data.synthetic_seed)
+def next_item_probabilities(world: Synthetic, histories: Sequences) -> np.ndarray:
+  """Returns p(next item | history), exactly: float64 `[U, I]`, one row per non-empty history."""
+  following = following_themes(num_themes(world), world.synthetic_seed)
   users = np.arange(len(histories))
   last = histories.values[histories.offsets[1:] - 1].astype(np.int64)
-  p_UI = np.full((len(users), data.synthetic_items), NOISE / data.synthetic_items)
+  p_UI = np.full((len(users), world.synthetic_items), NOISE / world.synthetic_items)
   for variant in range(VARIANTS):
     direct = _successors(last, variant, following)
     p_UI[users, direct] += DIRECT / VARIANTS
@@ -185,15 +201,14 @@ def next_item_probabilities(data: config.Data, histories: Sequences) -> np.ndarr
   return p_UI / p_UI.sum(1, keepdims=True)
 
 
-def optimum(data: config.Data, histories: Sequences, ks: Sequence[int]) -> dict[str, float]:
-  """The best expected metrics that any ranking of unseen items can have.
+def optimum(world: Synthetic, histories: Sequences, ks: Sequence[int]) -> dict[str, float]:
+  """Returns the best expected metrics of any ranking of unseen items.
 
-  Ranking by p(next | history) maximises every metric that rewards a hit the more the higher it is
-  (the probability ranking principle, Robertson, 1977), so its expectation is a sum over the sorted
-  probabilities.
+  Ranking by p(next | history) maximises every metric that rewards higher hits more (the probability ranking
+  principle, Robertson, 1977), so the expectation is a sum over the sorted probabilities.
 
   Args:
-    data: the world.
+    world: its sizes and seed.
     histories: item indices (the world's own numbers), each followed by the item to predict.
     ks: cut-offs.
 
@@ -205,12 +220,12 @@ def optimum(data: config.Data, histories: Sequences, ks: Sequence[int]) -> dict[
   """
   if not len(histories) or histories.lengths.min() < 1:
     raise ValueError('the optimum needs histories of at least one item; got an empty one')
-  width = min(max(ks), data.synthetic_items)
+  width = min(max(ks), world.synthetic_items)
   by_rank = np.zeros(width)  # the sum over users of the probability at each rank
-  block = max(1, BLOCK_CELLS // data.synthetic_items)
+  block = max(1, BLOCK_CELLS // world.synthetic_items)
   for start in range(0, len(histories), block):
     rows = histories.take(np.arange(start, min(start + block, len(histories))))
-    p_UI = next_item_probabilities(data, rows)
+    p_UI = next_item_probabilities(world, rows)
     best = -np.partition(-p_UI, width - 1, axis=1)[:, :width]
     by_rank += -np.sort(-best, axis=1).sum(0)
   by_rank /= len(histories)

@@ -1,126 +1,126 @@
-"""A log of one's own: a table of interactions and a table of items, each CSV or Parquet.
+"""Your own log: a table of interactions and a table of items.
 
-  interactions.csv | .csv.gz | .parquet   user, item, time; rating and event where there are such columns
-  items.csv | .csv.gz | .parquet          item; and any of title, brand, description, categories, price
+  interactions   user, item, time; rating and event if there are such columns
+  items          item; and any of title, brand, description, categories, price
 
-The names of the columns of interactions, and that of the item in both tables, are `data.user_column`,
-`data.item_column` and so on; other columns are ignored. A rating or event column with a name of its own
-must be there. CSV is UTF-8 with commas and a header; cells in
-`"` may hold commas and line ends.
+Each table is CSV (or with tabs, semicolons or bars) or Parquet, in one file or several parts
+(`data_prep.sources.parts`), in `data.raw_dir`. The names of columns are options, `data.user_column` and so on
+(`data_prep.sources.base.Tabular`); other columns are ignored. A column that the config names must be there.
+Text files are UTF-8 with a header; cells in `"` may hold separators and line ends.
 
   ids         text or integers
-  time        seconds (integers or numbers), milliseconds (integers beyond 1e11), timestamps, or dates of ISO 8601,
-              all rows alike
+  time        seconds (integers or numbers), milliseconds (integers beyond 1e11), timestamps, or dates of ISO
+              8601, in one unit (`data_prep.sources.times`)
   rating      finite numbers; event: text or integers
-  categories  text, 'Toys > Puzzles | Gifts' being two paths; in Parquet also a list of names (one path)
-              or a list of such lists
-  price       a number, in CSV also '$12.99'
+  categories  text, 'Toys > Puzzles | Gifts' being two paths; or a list of names (one path) or of such lists,
+              in text as Python or JSON spells it
+  price       a number or a text such as '$1,299.00' or '12,99 €'
 
-Every row needs its user, item and time, and its rating and event where there are such columns. The item
-table is the catalogue: an interaction with an item that it lacks is refused. An item's own cells may be
-empty.
+Every row needs its user, item and time, and its event if there is such a column. The item table is the
+catalogue: an interaction with an item that it lacks is refused. An item's own cells may be empty; a cell that
+cannot be read is dropped and counted.
 """
 
-from typing import Any
+import contextlib
+import dataclasses
+from typing import Any, ClassVar
 
 from etils import epath
 
 from data_prep.log import interactions
-from data_prep.sources import columns, raw_files, records
-from recjax import config
+from data_prep.sources import base, parts, raw_files, records, tables
+from recjax.schema.checks import check, setting
 
-_SUFFIXES = ('csv', 'parquet')
-_COLUMNS = ('user_column', 'item_column', 'time_column', 'rating_column', 'event_column')
-
-
-def input_files(data: config.Data, raw_dir: epath.Path) -> dict[str, epath.Path]:
-  """Name without ending → path.
-
-  Raises:
-    ValueError: a table is there both as CSV and as Parquet.
-  """
-  del data
-  return {
-    name: raw_files.one_of(raw_dir, *(f'{name}.{suffix}' for suffix in _SUFFIXES))
-    for name in ('interactions', 'items')
-  }
+_LOG = ('user', 'item', 'time', 'rating', 'event')
 
 
-def fetch(data: config.Data, raw_dir: epath.Path) -> None:
-  """Checks that the files are there.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table(base.Tabular):
+  """A table of interactions and a table of items."""
 
-  Raises:
-    FileNotFoundError: they are not.
-    ValueError: one is a folder of parts.
-  """
-  files = input_files(data, raw_dir)
-  raw_files.require(files, raw_dir, 'Each is one file: .csv, .csv.gz or .parquet.')
-  for path in files.values():
-    config.check(not path.is_dir(), 'a table must be one file', str(path), 'data.raw_dir')
-
-
-def load(data: config.Data, raw_dir: epath.Path) -> interactions.RawLog:
-  """Reads both tables.
-
-  Raises:
-    FileNotFoundError: a file is missing.
-    ValueError: a column is missing, a row is broken or an item is unknown; the message names the file
-      and the line, or of Parquet the row from 1.
-  """
-  fetch(data, raw_dir)
-  log, table = input_files(data, raw_dir).values()
-  names = {getattr(data, field): f'data.{field}' for field in _COLUMNS}
-  config.check(
-    len(names) == len(_COLUMNS),
-    'the columns of a table must be different ones',
-    [getattr(data, field) for field in _COLUMNS],
-    'data.user_column',
+  interactions_files: str | None = setting(
+    None,
+    "File, folder or glob of the interactions, in raw_dir. None: 'interactions' with any ending.",
   )
-  # A column that has been given a name is not meant to be left out in silence.
-  optional = {name for name in ('rating', 'event') if getattr(data, f'{name}_column') == name}
-  rows = columns.read(log, names, {name: names[name] for name in names if name not in optional})
-  items = columns.ids(rows, data.item_column)
-  if not len(items.codes):
-    raise ValueError(f'{log} must hold interactions; it holds none')
-  item_records = _item_records(table, data.item_column)
-  columns.known(rows, items, item_records, table)
-  has_ratings, has_events = (
-    name in rows.columns for name in (data.rating_column, data.event_column)
-  )
-  times, ticks_per_second = columns.times(rows, data.time_column)
-  return interactions.RawLog(
-    columns.ids(rows, data.user_column).strings(),
-    items.strings(),
-    times,
-    item_records,
-    ratings=columns.numbers(rows, data.rating_column) if has_ratings else None,
-    ticks_per_second=ticks_per_second,
-    events=columns.ids(rows, data.event_column).strings() if has_events else None,
+  items_files: str | None = setting(
+    None, "File, folder or glob of the item table, in raw_dir. None: 'items' with any ending."
   )
 
+  identity: ClassVar[tuple[str, ...]] = tuple(f'{name}_column' for name in _LOG)
 
-def _item_records(path: epath.Path, item_column: str) -> dict[str, dict[str, Any]]:
-  rows = columns.read(path, (item_column, *_FIELDS), {item_column: 'data.item_column'})
-  ids = columns.ids(rows, item_column)
-  used = [name for name in rows.columns if name != item_column]
-  values = zip(*(rows.columns[name].to_pylist() for name in used), strict=True)
-  raw = (dict(zip(used, row, strict=True)) for row in values) if used else ({} for _ in ids.codes)
-  names = (ids.names[code] for code in ids.codes)
-  return records.catalogue(zip(names, raw, strict=True), _FIELDS, rows.place)
+  def params(self) -> dict[str, Any]:
+    params = super().params()  # the files are inputs by their content
+    return {name: value for name, value in params.items() if not name.endswith('_files')}
+
+  def input_files(self, raw_dir: epath.Path) -> dict[str, epath.Path]:
+    files = {}
+    for name in ('interactions', 'items'):
+      found = self._files(raw_dir, name)
+      if len(found) > 1:
+        # Parts are named by their order, so that a prepared folder may move with its raw files.
+        files |= {f'{name}/{n:05d}': path for n, path in enumerate(found)}
+      else:
+        files[name] = found[0] if found else raw_dir / f'{name}.csv'
+    return files
+
+  def _files(self, raw_dir: epath.Path, name: str) -> list[epath.Path]:
+    return parts.find(raw_dir, name, getattr(self, f'{name}_files'), f'data.{name}_files')
+
+  def fetch(self, raw_dir: epath.Path) -> None:
+    files = self.input_files(raw_dir)
+    for name in ('interactions', 'items'):
+      given = getattr(self, f'{name}_files')
+      if given is not None and not self._files(raw_dir, name):
+        raise FileNotFoundError(
+          f'{raw_dir / given} must be a file, a folder of parts or a glob that finds some; nothing was found. '
+          f'Set --config.data.{name}_files or --config.data.raw_dir'
+        )
+    raw_files.require(
+      files,
+      raw_dir,
+      'Each is a file, a folder of parts or several numbered files: .csv, .tsv or .txt, perhaps with .gz or '
+      '.zst, or .parquet.',
+    )
+
+  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+    self.fetch(raw_dir)
+    names = {self.column(name): f'data.{name}_column' for name in _LOG}
+    check(
+      len(names) == len(_LOG),
+      'the columns of a table must be different ones',
+      [self.column(name) for name in _LOG],
+      'data.user_column',
+    )
+    # A named column must be there; at their usual names, ratings and events are optional.
+    optional = {name for name in ('rating', 'event') if not self.is_named(name)}
+    required = {name: field for name, field in names.items() if name not in optional}
+    rows = tables.read(self._files(raw_dir, 'interactions'), names, required, self.separator)
+    files = self._files(raw_dir, 'items')
+    return tables.raw_log(self, rows, self._catalogue(files), files[0])
+
+  def _catalogue(self, files: list[epath.Path]) -> dict[str, dict[str, Any]]:
+    item, option = self.item_id(self.item_column)
+    given = self.item_columns()
+    fields = {name: (given.get(name, (name,))[0], kind) for name, kind in _KINDS.items()}
+    names = {column for column, _ in fields.values()}
+    required = {item: option} | dict(given.values())
+    rows = tables.read(files, {item, *names}, required, self.separator, loose=names - {item})
+    return tables.catalogue(rows, item, fields)
 
 
-def _categories(value: Any) -> list[list[str]] | None:
-  if isinstance(value, str):
-    return [[part.strip() for part in path.split(' > ')] for path in value.split(' | ')]
-  if isinstance(value, list) and all(isinstance(part, str) for part in value):
-    return [value]
-  return records.paths(value)
+def _categories(value: Any) -> Any:
+  if not isinstance(value, str):
+    return value
+  if value.startswith('[') and value.endswith(']'):
+    with contextlib.suppress(ValueError):  # a plain text may begin so
+      return records.literal_list(value)
+  return [[part.strip() for part in path.split(' > ')] for path in value.split(' | ')]
 
 
-_FIELDS = {
-  'title': ('title', records.text),
-  'brand': ('brand', records.text),
-  'description': ('description', records.text),
-  'categories': ('categories', _categories),
-  'price': ('price', records.number_or_text),
+_KINDS: dict[str, records.Kind] = {
+  'title': records.as_it_is,
+  'brand': records.as_it_is,
+  'description': records.as_it_is,
+  'categories': _categories,
+  'price': records.as_it_is,
 }

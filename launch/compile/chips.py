@@ -1,10 +1,10 @@
-"""What a TPU chip has: memory, peak FLOP/s, bandwidths.
+"""Accelerators: memory, peak FLOP/s and bandwidths of TPU chips, peak FLOP/s of GPUs.
 
-Sources: Google Cloud's pages of the generations (docs.cloud.google.com/tpu/docs/v4, v5e, v5p-training and v6e:
-peak compute in bfloat16, HBM bandwidth, inter-chip interconnect a chip). That interconnect figure is given
-in bits, or as a bidirectional figure in bytes: here it is what a chip can send, all links together. `hbm`
-is not on those pages: it is what the compiler (libtpu 0.0.42) says a program can have, a little less
-than the nominal 32, 16, 95 and 32 GB.
+Sources: Google Cloud's pages on TPU generations (docs.cloud.google.com/tpu/docs/v4, v5e, v5p-training and v6e):
+peak compute in bfloat16, HBM bandwidth, inter-chip interconnect per chip. The pages give the interconnect in
+bits, or in bytes for both directions; here it is the bytes/s that a chip can send over all links. `hbm` is
+reported by the compiler (libtpu 0.0.42) as available to a program: a little less than the nominal 32, 16, 95
+and 32 GB. GPUs: NVIDIA's data sheets (SXM unless the name says otherwise, without sparsity).
 """
 
 from typing import NamedTuple
@@ -13,17 +13,20 @@ GIB = 1 << 30
 
 
 class Chip(NamedTuple):
-  """One chip.
+  """One TPU chip.
 
   Attributes:
-    hbm: bytes that a program can have.
-    flops: dense bfloat16 FLOP/s of the matrix units. float32 products run on them too, in one pass of
-      bfloat16 with JAX's default precision.
+    name: of the generation, as in a topology.
+    kind: JAX's `device_kind` starts with it.
+    hbm: bytes available to a program.
+    flops: dense bfloat16 FLOP/s of the matrix units. With JAX's default precision, float32 products run
+      there too, in one bfloat16 pass.
     hbm_bandwidth: bytes/s.
-    ici_bandwidth: bytes/s that the chip can send to its neighbours, all links together.
+    ici_bandwidth: bytes/s that the chip can send to its neighbours over all links.
   """
 
   name: str
+  kind: str
   hbm: float
   flops: float
   hbm_bandwidth: float
@@ -33,24 +36,42 @@ class Chip(NamedTuple):
 CHIPS = {
   chip.name: chip
   for chip in (
-    Chip('v4', 30.75 * GIB, 275e12, 1228e9, 300e9),
-    Chip('v5e', 15.75 * GIB, 197e12, 819e9, 200e9),
-    Chip('v5p', 95.74 * GIB, 459e12, 2765e9, 600e9),
-    Chip('v6e', 31.25 * GIB, 918e12, 1640e9, 400e9),
+    Chip('v4', 'TPU v4', 30.75 * GIB, 275e12, 1228e9, 300e9),
+    Chip('v5e', 'TPU v5 lite', 15.75 * GIB, 197e12, 819e9, 200e9),
+    Chip('v5p', 'TPU v5', 95.74 * GIB, 459e12, 2765e9, 600e9),
+    Chip('v6e', 'TPU v6 lite', 31.25 * GIB, 918e12, 1640e9, 400e9),
   )
+}
+_GPU_FLOPS = {
+  'H200 NVL': 835e12,
+  'H100 NVL': 835e12,
+  'H100 PCIe': 756e12,
+  'H200': 989e12,
+  'H100': 989e12,
+  'A100': 312e12,
 }
 
 
+def peak_flops(device_kind: str) -> float | None:
+  """Returns the dense bfloat16 FLOP/s of an accelerator; None if it is not known here.
+
+  Args:
+    device_kind: of a JAX device. The first name that it contains decides.
+  """
+  flops = _GPU_FLOPS | {chip.kind: chip.flops for chip in CHIPS.values()}
+  return next((flops[name] for name in flops if name in device_kind), None)
+
+
 def chip_of(topology: str) -> Chip:
-  """The chip of a topology such as 'v5e:16x16'.
+  """Returns the chip of a topology such as 'v5e:16x16'.
 
   Raises:
-    ValueError: no such generation, or no shape.
+    ValueError: the generation is unknown, or the shape is missing.
   """
   generation, _, shape = topology.partition(':')
   if generation not in CHIPS or not all(n.isdigit() for n in shape.split('x')):
     raise ValueError(
-      f'the topology must be one of {", ".join(CHIPS)} with the shape of the slice, such as v5e:16x16 or '
+      f'the topology must be one of {", ".join(CHIPS)} and the shape of the slice, such as v5e:16x16 or '
       f'v5p:4x4x4; got {topology!r}. Set --topology'
     )
   return CHIPS[generation]

@@ -1,4 +1,4 @@
-"""What a compiled program asks of a chip: memory, FLOPs, bytes, and the least time that a step can take."""
+"""Estimates from a compiled program: memory, FLOPs, bytes, and the least time of a step on a chip."""
 
 from collections.abc import Callable, Mapping
 import re
@@ -8,18 +8,18 @@ from launch.compile import flops, hlo, traffic
 from launch.compile.chips import Chip
 from launch.compile.programs import Compiled
 
-AGREEMENT = 0.05  # closed form and count may differ by so much
+AGREEMENT = 0.05  # largest relative difference between the closed form and the count
 
 
 class Memory(NamedTuple):
   """Bytes of HBM that one chip needs while the program runs.
 
   Attributes:
-    parameters, optimizer: of the state; those of the optimizer also where the program does not read them
-      but training keeps them.
-    inputs: the other arguments, and what the layout of all of them adds.
-    temporary: activations, gathered weights, gradients: the most that lies there at once.
-    outputs: those that do not take the place of an argument.
+    parameters: of the model.
+    optimizer: its state, also for the search, because evaluation during training finds it in memory.
+    inputs: other arguments, and padding by the layout of all arguments.
+    temporary: peak of activations, gathered weights and gradients.
+    outputs: those that do not reuse the memory of an argument.
     program: its code.
   """
 
@@ -36,13 +36,13 @@ class Memory(NamedTuple):
 
 
 def memory_of(analysis: Any, parameters: int, optimizer: int, is_resident: bool) -> Memory:
-  """The parts of a program's memory.
+  """Splits a program's memory into its parts.
 
   Args:
     analysis: of `jax.stages.Compiled.memory_analysis`.
-    parameters: bytes a chip.
-    optimizer: bytes a chip.
-    is_resident: the optimizer is not an argument, but lies there.
+    parameters: bytes per chip.
+    optimizer: bytes per chip.
+    is_resident: whether the optimizer is in memory without being an argument.
   """
   arguments = analysis.argument_size_in_bytes
   return Memory(
@@ -56,12 +56,12 @@ def memory_of(analysis: Any, parameters: int, optimizer: int, is_resident: bool)
 
 
 class Roofline(NamedTuple):
-  """The seconds that each resource needs at its peak; a step takes at least the longest of them.
+  """Seconds of a step that each resource needs at its peak; the longest is a lower bound of the step time.
 
   Attributes:
-    flops: of the matrix units.
-    hbm: between chip and memory.
-    ici: to the neighbours, over all links at once.
+    flops: matrix units.
+    hbm: traffic between chip and memory.
+    ici: traffic to the neighbours over all links.
   """
 
   flops: float
@@ -84,18 +84,18 @@ def roofline(chip: Chip, flops_a_chip: float, hbm_bytes: float, ici_bytes: float
 
 
 class Estimate(NamedTuple):
-  """Of one program.
+  """The estimate of one program.
 
   Attributes:
-    chip: what it runs on.
-    chips: how many.
-    memory: of a chip; None where the compiler found no room.
-    refusal: what it said then.
+    chip: type of chip.
+    chips: number of chips.
+    memory: per chip; None if the compiler ran out of memory.
+    refusal: the compiler's message in that case.
     counted: FLOPs of the products in the compiled program, over all chips.
-    work: the closed form, None where there is none.
+    work: FLOPs in closed form; None if there is no closed form.
     collectives: bytes that a chip sends, by kind.
-    roofline: None where the compiler found no room.
-    seconds: that compiling took.
+    roofline: None if the compiler ran out of memory.
+    seconds: compilation time.
   """
 
   chip: Chip
@@ -114,25 +114,25 @@ class Estimate(NamedTuple):
 
   @property
   def needed(self) -> float | None:
-    """Bytes a chip; where the compiler found no room, from what it said."""
+    """Bytes per chip; taken from the compiler's message if it ran out of memory, None if it has no number."""
     if self.memory is not None:
       return self.memory.total
-    said = re.search(r'Used ([\d.]+)([KMG]) of|\(([\d.]+)([KMG])\) exceeds', self.refusal)
-    if said is None:
+    match = re.search(r'Used ([\d.]+)([KMG]) of|\(([\d.]+)([KMG])\) exceeds', self.refusal)
+    if match is None:
       return None
-    number, unit = (said[1], said[2]) if said[1] else (said[3], said[4])
+    number, unit = (match[1], match[2]) if match[1] else (match[3], match[4])
     return float(number) * 1024 ** ('KMG'.index(unit) + 1)
 
   @property
   def difference(self) -> float | None:
-    """How much more was counted than the closed form says, as a share of it."""
+    """Relative difference of the counted FLOPs from the closed form; None without a closed form."""
     if self.work is None or self.memory is None:
       return None
     return self.counted / self.work.products - 1
 
   @property
   def flops(self) -> float:
-    """Over all chips, with the kernels."""
+    """FLOPs over all chips, kernels included."""
     return self.counted + (self.work.kernels if self.work else 0)
 
   @property
@@ -147,14 +147,14 @@ def estimate(
   chips: int,
   work_of: Callable[[bool], flops.Work | None],
 ) -> Estimate:
-  """Reads a compiled program.
+  """Estimates one compiled program.
 
   Args:
-    compiled: it.
-    memory: see `memory_of`.
-    chip: what it runs on.
-    chips: how many.
-    work_of: a function from whether there are attention kernels to the closed form.
+    compiled: the program.
+    memory: see `memory_of`; None if the compiler ran out of memory.
+    chip: type of chip.
+    chips: number of chips.
+    work_of: returns the closed form; its argument says whether the program has attention kernels.
   """
   if memory is None:
     return Estimate(

@@ -1,9 +1,13 @@
-"""Floating-point operations of the training step as it is compiled, in closed form.
+"""Floating-point operations (FLOPs) of a training step in closed form, from the matrix products of a model.
 
-A product of [m, k] and [k, n] counts 2 m k n. Other than the model FLOPs of `bench.flops`, which say what
-a step is worth, these say what the chips do: rows are counted whole, with the pairs that a mask hides; what
-rematerialisation and the loss compute again counts again. So they can be compared with the products of
-the compiled program (`launch.compile.hlo.flops`), kernels apart.
+A product of [m, k] and [k, n] counts 2 m k n. The backward pass takes twice the FLOPs of the forward pass
+(Kaplan et al., arXiv 2001.08361, section 2.1). There are two counts:
+
+- `model_step`, model FLOPs: the useful work, as in the model FLOPs utilisation (MFU) of PaLM (arXiv 2204.02311,
+  appendix B). Recomputation is not counted, and attention counts only the pairs that the mask allows.
+- `compiled_step`, the work that the chips do: whole rows with masked pairs, and everything that
+  rematerialisation and the loss compute again. It is compared with the products of the compiled program
+  (`launch.compile.hlo.flops`), except for those of kernels.
 """
 
 from collections.abc import Mapping
@@ -17,14 +21,16 @@ from recjax.models.t5 import T5Config
 from recjax.sids.token_space import TokenSpace
 from recjax.training.wide_softmax import block_rows
 
+Shape = DecoderConfig | T5Config
+
 
 class Work(NamedTuple):
-  """FLOPs of a step, over all devices.
+  """FLOPs of a compiled step over all devices.
 
   Attributes:
-    products: of the matrix products that the compiler sees.
-    kernels: of those inside the attention kernels.
-    again: the part of both that was computed before, or elsewhere: beyond three times the forward pass.
+    products: of the matrix products that XLA compiles.
+    kernels: of the products inside attention kernels.
+    again: the part of both beyond three times the forward pass: recomputed, or computed on several devices.
   """
 
   products: int
@@ -37,123 +43,175 @@ class Work(NamedTuple):
 
 
 class _Layers(NamedTuple):
-  """Of one row, in the forward pass of a stack.
+  """FLOPs of one row in the forward pass of all layers.
 
   Attributes:
-    weights: products with weights.
-    last: those of them whose result no gradient needs, so that nothing computes it again.
-    pairs: products of queries and keys, of weights and values.
+    weights: of products with weights.
+    last: the part of `weights` that rematerialisation does not compute again, because no gradient needs it.
+    attention: of the products of queries with keys and of weights with values.
   """
 
   weights: int
   last: int
-  pairs: int
+  attention: int
 
 
-def _decoder(shape: DecoderConfig, T: int) -> _Layers:
+def _layers(shape: Shape, lengths: tuple[int, ...], pairs: int) -> _Layers:
+  """Counts one row.
+
+  Args:
+    shape: of the model.
+    lengths: (T,) of a decoder; (S, T) of an encoder-decoder.
+    pairs: query-key pairs of all layers.
+  """
   heads = shape.heads * shape.head_width
-  projections = 2 * shape.width * (2 * heads + 2 * shape.kv_heads * shape.head_width)
   one = 2 * shape.width * shape.ff_width
-  # A norm after the branch needs its input again.
-  last = 0 if shape.post_norms else one
-  per_token = projections + 3 * one
-  return _Layers(
-    shape.depth * T * per_token, shape.depth * T * last, shape.depth * 4 * heads * T * T
-  )
+  if isinstance(shape, T5Config):
+    S, T = lengths
+    matrix, ff = 2 * shape.width * heads, (3 if shape.gated else 2) * one
+    encoder = shape.depth * S * (4 * matrix + ff)
+    decoder = shape.decoder_depth * (T * (6 * matrix + ff) + 2 * S * matrix)
+    weights, last = encoder + decoder, one * (shape.depth * S + shape.decoder_depth * T)
+  else:
+    (T,) = lengths
+    projections = 2 * shape.width * (2 * heads + 2 * shape.kv_heads * shape.head_width)
+    weights = shape.depth * T * (projections + 3 * one)
+    # The norm after a branch needs the branch's result for its gradient.
+    last = 0 if shape.post_norms else shape.depth * T * one
+  return _Layers(weights, last, 4 * heads * pairs)
 
 
-def _encoder_decoder(shape: T5Config, S: int, T: int) -> _Layers:
-  heads = shape.heads * shape.head_width
-  matrix, one = 2 * shape.width * heads, 2 * shape.width * shape.ff_width
-  ff = (3 if shape.gated else 2) * one
-  encoder = shape.depth * S * (4 * matrix + ff)
-  decoder = shape.decoder_depth * (T * (6 * matrix + ff) + 2 * S * matrix)
-  pairs = shape.depth * S * S + shape.decoder_depth * (T * T + T * S)
-  last = one * (shape.depth * S + shape.decoder_depth * T)
-  return _Layers(encoder + decoder, last, 4 * heads * pairs)
+def visible_pairs(length: int, window: int = 0) -> int:
+  """Returns the query-key pairs of a causal row.
+
+  Args:
+    length: tokens of the row.
+    window: a query sees keys whose distance is less than this; 0: all.
+  """
+  window = min(window or length, length)
+  return window * (window + 1) // 2 + (length - window) * window
+
+
+def _pairs(shape: Shape, lengths: tuple[int, ...], segments: int, dense: bool) -> int:
+  """Returns the query-key pairs of all layers for one row."""
+  T = lengths[-1]
+
+  def causal(window: int) -> int:
+    return T * T if dense else segments * visible_pairs(T // segments, window)
+
+  if not isinstance(shape, T5Config):
+    return sum(map(causal, shape.windows))
+  S, across = lengths[0], 1 if dense else segments  # a segment sees only its own tokens
+  encoder, cross = S * S // across, T * S // across
+  return shape.depth * encoder + shape.decoder_depth * (causal(0) + cross)
+
+
+def forward(
+  shape: Shape, lengths: tuple[int, ...], vocab: int, segments: int = 1, dense: bool = False
+) -> int:
+  """Returns the FLOPs of one row's forward pass, with logits at every target position.
+
+  Args:
+    shape: of the model.
+    lengths: (T,) of a decoder; (S, T) of an encoder-decoder.
+    vocab: classes of the softmax.
+    segments: packed examples of the row, all of one length; they divide the lengths.
+    dense: whether to count masked pairs too.
+  """
+  layers = _layers(shape, lengths, _pairs(shape, lengths, segments, dense))
+  return layers.weights + layers.attention + 2 * shape.width * vocab * lengths[-1]
+
+
+def model_step(
+  shape: Shape, rows: int, lengths: tuple[int, ...], vocab: int, segments: int = 1
+) -> int:
+  """Returns the model FLOPs of a training step over `rows` rows; other arguments as of `forward`."""
+  return 3 * rows * forward(shape, lengths, vocab, segments)
 
 
 def kernel_pairs(length: int, window: int = 0) -> int:
-  """Query-key pairs of a causal row that the kernel computes: whole blocks, where any pair is seen.
+  """Returns the query-key pairs that the kernel computes for a causal row: whole blocks with a visible pair.
 
   Args:
     length: tokens of the row, a multiple of the smallest of `splash.BLOCKS`.
-    window: a key is seen where its distance is below it; 0: all.
+    window: a query sees keys whose distance is less than this; 0: all.
   """
   block = next(size for size in BLOCKS if length % size == 0)
   window = window or length
-  seen = sum(
-    (q - k - 1) * block + 1 < window  # the smallest distance between two blocks
+  visible = sum(
+    (q - k - 1) * block + 1 < window  # the smallest distance in a pair of blocks
     for q in range(length // block)
     for k in range(q + 1)
   )
-  return seen * block**2
+  return visible * block**2
 
 
-def _wide(rows: int, one: int, positions: int) -> int:
-  """Of the softmax over so many table rows: a product forward, two backward, and one again a block.
+def _softmax(rows: int, one: int, positions: int) -> int:
+  """Returns the FLOPs of the softmax over a table: one product forward, two backward, one recomputed.
 
-  A single block is computed again beside its forward pass, and the compiler sees that it is the same.
+  A single block is recomputed next to its forward pass, and the compiler merges the two.
 
   Args:
-    rows: of the table, on one device.
+    rows: of the table on one device.
     one: FLOPs of the product.
-    positions: of a micro-batch, on one device.
+    positions: of a micro-batch on one device.
   """
   return 3 * one if block_rows(rows, positions) == rows else 4 * one
 
 
-def train_step(
+def compiled_step(
   config: Config,
   space: TokenSpace,
   text_targets: bool,
   with_kernels: bool,
   mesh: Mapping[str, int],
 ) -> Work | None:
-  """Of a step of `config.batch_size` rows.
+  """Counts a training step of `config.batch_size` rows.
 
   Args:
     config: of the run.
     space: the token ids.
-    text_targets: whether text is learnt.
-    with_kernels: whether the attention of a decoder is in the kernels of `recjax.models.splash`.
-    mesh: the sizes of its axes; devices along `tensor` all compute the logits of a SID level.
+    text_targets: whether targets contain text.
+    with_kernels: whether a decoder's attention runs in the kernels of `recjax.models.splash`.
+    mesh: sizes of its axes; all devices along `tensor` compute the logits of a SID level.
 
   Returns:
-    None where parameters are frozen or adapted: what falls away then depends on which they are.
+    None with frozen or adapted parameters: the saving then depends on which ones these are.
   """
   frozen = config.model.lora_rank or any(group.frozen for group in config.optim.groups.values())
   if frozen:
     return None
   shape = models.shape_of(config.model)
-  T = config.packing.row_length
+  lengths = (config.packing.row_length,)
   if isinstance(shape, T5Config):
-    targets = config.packing.decoder_row_length
-    layers = _encoder_decoder(shape, T, targets)
-  else:
-    targets, layers = T, _decoder(shape, T)
+    lengths = (config.packing.row_length, config.packing.decoder_row_length)
+  targets = lengths[-1]
+  layers = _layers(shape, lengths, _pairs(shape, lengths, segments=1, dense=True))
   remat = config.model.remat == 'full'
-  forward = layers.weights
+  forward_flops = layers.weights
   products = (3 + remat) * layers.weights - remat * layers.last
   kernels = 0
   if with_kernels:
-    seen = sum(kernel_pairs(T, window) for window in shape.windows)
-    one = 2 * shape.heads * shape.head_width * seen  # a product of queries and keys, or of the like
-    # Forward 2; backward 4 for keys and values, 3 for queries, each with the weights anew.
-    forward, kernels = forward + 2 * one, (2 + 2 * remat + 4 + 3) * one
+    pairs = sum(kernel_pairs(targets, window) for window in shape.windows)
+    one = 2 * shape.heads * shape.head_width * pairs  # of one product over all pairs
+    # Forward 2; backward 4 for keys and values, 3 for queries, both with recomputed attention weights.
+    forward_flops, kernels = forward_flops + 2 * one, (2 + 2 * remat + 4 + 3) * one
   else:
-    forward, products = forward + layers.pairs, products + (3 + remat) * layers.pairs
+    forward_flops += layers.attention
+    products += (3 + remat) * layers.attention
   if config.model.sid_softmax == 'full':
-    tables = [space.text_rows, space.sid_rows]  # under one wide softmax
+    tables = [space.text_rows, space.sid_rows]  # in one softmax
   else:
     logits = 2 * shape.width * space.row_capacity(targets) * space.sid_size
-    forward, products = forward + logits, products + 3 * logits * mesh['tensor']
+    forward_flops, products = forward_flops + logits, products + 3 * logits * mesh['tensor']
     tables = [space.text_rows] if text_targets else []
-  positions = (
-    targets * config.batch_size // (mesh['data'] * mesh['fsdp'] * config.grad_accumulation)
-  )
+  shards = mesh['data'] * mesh['fsdp'] * config.grad_accumulation
+  positions = targets * config.batch_size // shards
   for V in tables:
     one = 2 * shape.width * targets * V
-    forward, products = forward + one, products + _wide(V // mesh['tensor'], one, positions)
+    forward_flops, products = (
+      forward_flops + one,
+      products + _softmax(V // mesh['tensor'], one, positions),
+    )
   rows = config.batch_size
-  return Work(rows * products, rows * kernels, rows * (products + kernels - 3 * forward))
+  return Work(rows * products, rows * kernels, rows * (products + kernels - 3 * forward_flops))

@@ -1,7 +1,7 @@
-"""What an optimised program does: FLOPs of its matrix products and bytes of its collectives, from the HLO text.
+"""Counts the FLOPs of matrix products and the bytes of collectives in the HLO text of an optimised program.
 
-`compiled.as_text()` is the program of one device. XLA's own cost analysis counts the body of a loop once; here
-it counts as often as it runs.
+`compiled.as_text()` is the program of one device. XLA's own cost analysis counts the body of a loop once; this
+module multiplies it by the trip count.
 """
 
 import collections as collections_lib
@@ -30,16 +30,16 @@ class Collective(NamedTuple):
   """One collective instruction.
 
   Attributes:
-    kind: one of KINDS. An all-reduce that the TPU compiler fused with the slice of its result is a
+    kind: one of KINDS. An all-reduce that the TPU compiler fused with a slice of its result counts as a
       reduce-scatter.
-    bytes: that each device sends in one execution, by the algorithm that sends the least (a ring): of
-      `payload` over n devices (n - 1) / n for a gather, a reduce-scatter and an all-to-all, twice that for
-      an all-reduce, all of it for the others.
-    count: executions a run of the program.
-    computation: where the instruction stands.
-    payload: bytes of the whole array, as gathered, or as it was before it is reduced or cut.
+    bytes: sent by each device in one execution, with the algorithm that sends the least (a ring). With n
+      devices this is (n - 1) / n of `payload` for an all-gather, a reduce-scatter and an all-to-all, twice
+      that for an all-reduce, and `payload` for the other kinds.
+    count: executions in a run of the program.
+    computation: name of the computation that holds the instruction.
+    payload: bytes of the whole array: after gathering, or before reducing or scattering.
     devices: n, the devices of a group.
-    source: the operation of the JAX program that it comes from.
+    source: the operation of the JAX program.
   """
 
   kind: str
@@ -57,7 +57,7 @@ def _kind(instruction: Instruction) -> str | None:
 
 
 def _group_size(instruction: Instruction, devices: int) -> int:
-  """Devices that take part together, from any of the ways that HLO writes it."""
+  """Returns the number of devices in a group; HLO has several notations for it."""
   attributes = instruction.attributes
   mesh = re.search(r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', attributes)
   if mesh:
@@ -72,7 +72,7 @@ def _group_size(instruction: Instruction, devices: int) -> int:
 
 
 def _is_repeated(instruction: Instruction, computation: Computation) -> bool:
-  """Whether it is not the first of the fusions that the TPU compiler spreads one collective over."""
+  """Whether it continues a collective that the TPU compiler distributes over several fusions."""
   return 'chain_id=' in instruction.attributes and not any(
     '"AsyncCollectiveStart"' in user.attributes
     for user in computation.instructions.values()
@@ -81,17 +81,15 @@ def _is_repeated(instruction: Instruction, computation: Computation) -> bool:
 
 
 def collectives(hlo_text: str) -> list[Collective]:
-  """The collectives of an optimised HLO module, each with how often it runs.
+  """Returns the collectives of an optimised HLO module.
 
-  An asynchronous pair counts once, a group of a single device not at all, and every branch of a conditional
-  counts.
+  An asynchronous pair counts once. Groups of one device are ignored. All branches of a conditional count.
 
   Args:
-    hlo_text: what `jax.stages.Compiled.as_text` returns.
+    hlo_text: of `jax.stages.Compiled.as_text`.
 
   Raises:
-    ValueError: the text is not such a module, or a loop with a collective in it has no trip count that can
-      be known.
+    ValueError: the text is no HLO module, or the trip count of a loop with a collective is unknown.
   """
   program = parse(hlo_text)
   found = []
@@ -101,7 +99,7 @@ def collectives(hlo_text: str) -> list[Collective]:
       continue
     kind = _kind(instruction)
     operands = computation.operands(instruction)
-    if kind == 'collective-permute':  # the others say where its pieces go
+    if kind == 'collective-permute':  # the other operands are offsets
       operands = operands[:1]
     payload = sum(shape.bytes for x in operands for shape in x.shapes)
     if kind == 'all-gather':
@@ -116,7 +114,7 @@ def collectives(hlo_text: str) -> list[Collective]:
 
 
 def bytes_by_kind(found: Iterable[Collective]) -> dict[str, int]:
-  """Bytes that each device sends in a run of the program, by kind, the most first."""
+  """Returns the bytes that each device sends in a run of the program, by kind in descending order."""
   total = collections_lib.Counter()
   for collective in found:
     total[collective.kind] += collective.bytes * collective.count
@@ -131,7 +129,7 @@ def _dot_flops(instruction: Instruction, computation: Computation) -> int:
 
 
 def _pairs(length: int, kernel: int, out: int, window: dict[str, int]) -> int:
-  """Pairs of kernel and output positions along one axis that read an element and no padding."""
+  """Counts the pairs of kernel and output positions along one axis that do not read padding."""
   at = np.add.outer(
     np.arange(kernel) * window['rhs_dilate'], np.arange(out) * window['stride'] - window['pad']
   )
@@ -140,7 +138,7 @@ def _pairs(length: int, kernel: int, out: int, window: dict[str, int]) -> int:
 
 
 def _convolution_flops(instruction: Instruction, computation: Computation) -> int:
-  """The TPU compiler makes convolutions of matrix products; batch axes become windows."""
+  """The TPU compiler turns matrix products into convolutions, and batch axes into windows."""
   labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.attributes).groups()
   operands = computation.operands(instruction)
   left, kernel, out = (
@@ -163,17 +161,16 @@ def _convolution_flops(instruction: Instruction, computation: Computation) -> in
 
 
 def flops(hlo_text: str) -> float:
-  """Floating-point operations of one device's matrix products in an optimised HLO module.
+  """Returns the FLOPs of one device's matrix products in an optimised HLO module.
 
-  A product of [m, k] and [k, n] counts 2 m k n, also where it was made into a convolution; what is computed
-  again under rematerialisation counts again. Elementwise operations are left out, and so are the products
-  inside hand-written kernels: see `kernels`.
+  A product of [m, k] and [k, n] counts 2 m k n, also as a convolution. Recomputation counts. Elementwise
+  operations and products inside hand-written kernels (see `kernels`) do not.
 
   Args:
-    hlo_text: what `jax.stages.Compiled.as_text` returns.
+    hlo_text: of `jax.stages.Compiled.as_text`.
 
   Raises:
-    ValueError: as `collectives`, of a loop with a product in it.
+    ValueError: the text is no HLO module, or the trip count of a loop with a product is unknown.
   """
   program = parse(hlo_text)
   of_opcode = {'dot': _dot_flops, 'convolution': _convolution_flops}
@@ -186,7 +183,7 @@ def flops(hlo_text: str) -> float:
 
 
 def kernels(hlo_text: str) -> dict[str, int]:
-  """Hand-written (Pallas) kernels by name, and how often each runs; `flops` cannot see into them."""
+  """Returns the executions of hand-written (Pallas) kernels by name; `flops` does not count their products."""
   total = collections_lib.Counter()
   program = parse(hlo_text)
   for instruction, _, count in executed(program, lambda i: bool(i.attribute(PALLAS))):

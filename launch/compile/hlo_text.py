@@ -1,4 +1,4 @@
-"""Reads the text of an optimised HLO module: its instructions, and how often each of them runs."""
+"""Parses the text of an optimised HLO module, and counts the executions of its instructions."""
 
 from collections.abc import Callable, Iterator
 import itertools
@@ -8,7 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 _BITS = {'pred': 8, 'bf16': 16, 'c64': 64, 'c128': 128, 'token': 0, 'opaque': 0}
-_MOST_TRIPS = 1 << 16  # of a loop whose count must be found by running its counter
+_MAX_TRIPS = 1 << 16  # of a loop whose trip count is found by executing its counter
 _INTEGERS: dict[str, Callable[[int, int], int]] = {
   'add': operator.add,
   'subtract': operator.sub,
@@ -36,13 +36,15 @@ class Shape(NamedTuple):
 
 
 class Instruction(NamedTuple):
-  """One line.
+  """One line of HLO.
 
   Attributes:
+    name: of the instruction.
     type: of the result, with its layout.
-    operands: names of instructions of the same computation.
-    inside: what stands in the parentheses after the opcode.
-    attributes: what follows them.
+    opcode: such as 'dot'.
+    operands: names of instructions in the same computation.
+    inside: text in the parentheses after the opcode.
+    attributes: text after the parentheses.
   """
 
   name: str
@@ -54,14 +56,14 @@ class Instruction(NamedTuple):
 
   @property
   def shapes(self) -> list[Shape]:
-    """Of the result; several of a tuple."""
+    """Shapes of the result; a tuple has several."""
     return [
       Shape(dtype, tuple(int(n) for n in sizes.split(',') if n))
       for dtype, sizes in re.findall(r'([a-z]\w*)\[([\d,]*)\]', self.type)
     ]
 
   def attribute(self, pattern: str) -> str | None:
-    """The first group of a regular expression that is searched in the attributes."""
+    """Returns the first group of a regular expression found in the attributes, or None."""
     found = re.search(pattern, self.attributes)
     return found and found[1]
 
@@ -76,7 +78,7 @@ class Computation(NamedTuple):
 
 
 class Program(NamedTuple):
-  """A module; `devices` is how many run it."""
+  """A module, and the number of devices that run it."""
 
   computations: dict[str, Computation]
   entry: str
@@ -84,7 +86,7 @@ class Program(NamedTuple):
 
 
 def _closing(text: str, start: int) -> int:
-  """The place behind the parenthesis that closes the one at `start`."""
+  """Returns the position after the parenthesis that closes the one at `start`."""
   depth = 0
   for i in range(start, len(text)):
     depth += (text[i] == '(') - (text[i] == ')')
@@ -111,7 +113,7 @@ def _computation(name: str, lines: list[str]) -> Computation:
 
 
 def parse(hlo_text: str) -> Program:
-  """Reads what `jax.stages.Compiled.as_text` returns.
+  """Parses the text of `jax.stages.Compiled.as_text`.
 
   Raises:
     ValueError: the text is no HLO module.
@@ -131,16 +133,19 @@ def parse(hlo_text: str) -> Program:
       name = None
     elif re.match(r'\s+(ROOT )?%?[\w.-]+ = ', line):
       lines.append(line)
-    else:  # attributes of a kernel may go over several lines
+    else:  # attributes of a kernel may span several lines
       lines[-1] += line
   return Program(computations, entry, math.prod(map(int, counts)))
 
 
 def _evaluate(program: Program, computation: Computation, name: str, parameter) -> Any:
-  """The integer of an instruction; of a tuple a function of the index; None where it is not known.
+  """Evaluates an integer instruction.
 
   Args:
-    parameter: a function from the number of a parameter of the computation to its value.
+    parameter: returns the value of the computation's n-th parameter.
+
+  Returns:
+    An integer; for a tuple a function from index to value; None if the value is unknown.
   """
   instruction = computation.instructions[name]
 
@@ -170,10 +175,10 @@ def _evaluate(program: Program, computation: Computation, name: str, parameter) 
 
 
 def trips(program: Program, computation: Computation, loop: Instruction) -> int | None:
-  """How often a loop runs: what the compiler wrote down, or else by running its counter.
+  """Returns the trip count of a loop: the compiler's note, or the result of executing its counter.
 
   Returns:
-    None where it depends on data, or exceeds 65,536.
+    None if it depends on data or exceeds 65,536.
   """
   known = loop.attribute(r'known_trip_count"?:\{"?n"?:"(\d+)"')
   if known is not None:
@@ -188,13 +193,15 @@ def trips(program: Program, computation: Computation, loop: Instruction) -> int 
   start = _evaluate(program, computation, loop.operands[0], lambda _: None)
   if not callable(start):
     return None
-  read = set()  # the elements of the loop's tuple that decide: the counter, perhaps its bound
+  read = (
+    set()
+  )  # elements of the loop's tuple that the condition reads: the counter, and maybe its bound
   evaluate(condition, lambda index: read.add(index) or start(index))
   values = {index: start(index) for index in read}
-  for count in range(_MOST_TRIPS):
-    goes_on = evaluate(condition, values.get)
-    if not goes_on:
-      return None if goes_on is None else count
+  for count in range(_MAX_TRIPS):
+    continues = evaluate(condition, values.get)
+    if not continues:
+      return None if continues is None else count
     after = evaluate(body, values.get)
     values = {index: after(index) for index in read}
   return None
@@ -203,13 +210,19 @@ def trips(program: Program, computation: Computation, loop: Instruction) -> int 
 def executed(
   program: Program, is_counted: Callable[[Instruction], bool]
 ) -> Iterator[tuple[Instruction, Computation, int]]:
-  """The counted instructions that the entry reaches, where they stand, and how often each runs.
+  """Yields the selected instructions that are reachable from the entry.
 
-  Every branch of a conditional counts. What reductions, sorts and scatters apply to their elements is not
-  followed.
+  All branches of a conditional count. The functions of reductions, sorts and scatters are not followed.
+
+  Args:
+    program: the module.
+    is_counted: selects instructions.
+
+  Yields:
+    An instruction, its computation, and the number of its executions.
 
   Raises:
-    ValueError: a loop with such an instruction in it has no trip count that can be known.
+    ValueError: the trip count of a loop with a selected instruction is unknown.
   """
 
   def reached(name: str) -> Iterator[tuple[Instruction, Computation, int]]:
@@ -232,7 +245,7 @@ def executed(
 
 
 def _called(instruction: Instruction) -> list[str]:
-  """The computations that an instruction runs."""
+  """Returns the names of the computations that an instruction calls."""
   if instruction.opcode == 'while':
     return [instruction.attribute(r'body=%?([\w.-]+)')]
   if instruction.opcode not in ('fusion', 'call', 'async-start', 'custom-call', 'conditional'):

@@ -1,6 +1,6 @@
-"""The real training step and the real search, compiled for a slice of TPUs that is not there.
+"""Compiles the training step and the search of a run for a TPU slice, without a TPU.
 
-Only shapes are needed: no data, no weights, no chips. What shapes depend on beside the config is assumed, and said.
+Only shapes are needed: no data and no weights. Sizes that the config does not determine are assumed and reported.
 """
 
 from collections.abc import Iterator
@@ -35,11 +35,11 @@ from recjax.training import optim
 from recjax.training import state as state_lib
 from recjax.training.step import jit_train_step
 
-T5_PIECES, MT5_PIECES = 32_100, 250_100  # of the published tokenizers, sentinels included
-DEDUPLICATION = 16  # codes, at least, of the level that tells items of one SID apart
+T5_PIECES, MT5_PIECES = 32_100, 250_100  # of the published tokenizers, with sentinels
+DEDUPLICATION = 16  # minimum codes of the level that distinguishes items with equal SIDs
 ITEMS = 50_000
-PROMPT_WORDS = 24  # tokens of a prompt beside its history
-# For libtpu: no chip is opened, so several of these may run at once, and what machine this is does not matter.
+PROMPT_WORDS = 24  # tokens of a prompt without its history
+# For libtpu: it opens no chip, so several processes may use it at once, on any machine.
 ENVIRONMENT = {
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
   'TPU_SKIP_MDS_QUERY': '1',
@@ -48,17 +48,17 @@ ENVIRONMENT = {
   'TPU_STDERR_LOG_LEVEL': '3',
   'TPU_MIN_LOG_LEVEL': '3',
 }
-HISTORY = 64  # items of the longest history, all of which are excluded from the ranking
+HISTORY = 64  # items of the longest history; all are excluded from the ranking
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """What shapes depend on beside the config.
+  """Sizes that determine shapes, in addition to the config.
 
   Attributes:
     space: the token ids.
-    sids: of a catalogue of random codes.
-    assumed: what had to be assumed, in words.
+    sids: random codes of a catalogue.
+    assumed: the assumptions, as text.
   """
 
   space: TokenSpace
@@ -67,7 +67,12 @@ class Sizes:
 
 
 def sizes(config: config_lib.Config, items: int = ITEMS) -> Sizes:
-  """The sizes of a run without its data."""
+  """Returns the assumed sizes of a run.
+
+  Args:
+    config: of the run.
+    items: of the catalogue.
+  """
   pieces, source = _pieces(config)
   levels = config.sids.codes
   codes_IL = np.random.default_rng(0).integers(0, levels, (items, len(levels)), dtype=np.int32)
@@ -78,7 +83,7 @@ def sizes(config: config_lib.Config, items: int = ITEMS) -> Sizes:
     codes_IL, needed = deduplicate(codes_IL)
     levels = (*levels, max(DEDUPLICATION, needed))
     assumed.append(f'a de-duplication level of {levels[-1]} codes')
-  assumed.append(f'prompts of {PROMPT_WORDS} tokens beside the history, {HISTORY} items excluded')
+  assumed.append(f'prompts of {PROMPT_WORDS} tokens and the history, {HISTORY} items excluded')
   table = SidTable(codes_IL, levels, 'random', collisions)
   return Sizes(TokenSpace(pieces + len(SPECIALS), levels), table, tuple(assumed))
 
@@ -99,10 +104,10 @@ def _pieces(config: config_lib.Config) -> tuple[int, str]:
 
 
 def topology_devices(topology: str) -> tuple[Chip, list[Any]]:
-  """The chip of a topology and its devices, which can be compiled for.
+  """Returns the chip of a topology, and its devices as targets for the compiler.
 
   Raises:
-    ValueError: there is no such topology, or no libtpu.
+    ValueError: the topology does not exist, or libtpu is not installed.
   """
   chip = chip_of(topology)
   for name, value in ENVIRONMENT.items():
@@ -111,7 +116,7 @@ def topology_devices(topology: str) -> tuple[Chip, list[Any]]:
     import libtpu  # noqa: F401
   except ImportError as error:
     raise ValueError(
-      'compiling for a TPU must find the compiler in the package libtpu, which is not installed. Run: pip '
+      'the package libtpu, which holds the TPU compiler, must be installed; it is missing. Run: pip '
       'install -r requirements-tpu.txt (no TPU is needed)'
     ) from error
   from jax.experimental import topologies
@@ -123,7 +128,7 @@ def topology_devices(topology: str) -> tuple[Chip, list[Any]]:
     found = topologies.get_topology_desc(platform='tpu', topology_name=topology, **options)
   except jax.errors.JaxRuntimeError as error:
     raise ValueError(
-      f'the topology must be a slice that there is; {topology!r} is none for the compiler '
+      f'the topology must be an existing slice; got {topology!r}, which the compiler rejects '
       f'({error}). Set --topology'
     ) from error
   return chip, found.devices
@@ -131,13 +136,13 @@ def topology_devices(topology: str) -> tuple[Chip, list[Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """A program for a slice.
+  """A compiled program.
 
   Attributes:
-    hlo: its optimised text, of one chip; empty where the compiler found no room.
-    memory: `jax.stages.Compiled.memory_analysis`, or None where the compiler found no room.
-    refusal: what the compiler said then.
-    seconds: that compiling took.
+    hlo: optimised HLO text of one chip; empty if the compiler ran out of memory.
+    memory: of `jax.stages.Compiled.memory_analysis`; None if the compiler ran out of memory.
+    refusal: the compiler's message in that case.
+    seconds: compilation time.
   """
 
   hlo: str
@@ -148,7 +153,7 @@ class Compiled:
 
 @contextlib.contextmanager
 def _cache_for(mesh: jax.sharding.Mesh) -> Iterator[None]:
-  """No cache of compiled programs for TPUs: those for chips that are not there cannot be read back."""
+  """Disables the compilation cache for TPUs: programs for absent chips cannot be read back."""
   enabled = jax.config.jax_enable_compilation_cache
   if mesh.devices.flat[0].platform != 'tpu' or not enabled:
     yield
@@ -176,7 +181,7 @@ def _compile(jitted, mesh: jax.sharding.Mesh, *arguments: Any) -> Compiled:
 
 
 def bytes_a_device(tree: Any) -> int:
-  """Of the arrays or ShapeDtypeStructs of a tree, each with its sharding."""
+  """Returns the bytes per device of the arrays or ShapeDtypeStructs in a tree, by their shardings."""
   return sum(
     int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in jax.tree.leaves(tree)
   )
@@ -187,19 +192,19 @@ class Programs:
 
   Attributes:
     state: ShapeDtypeStructs of the training state, with their shardings.
-    batch: of the training step's batch.
-    text_targets: whether the mixture holds text to be learnt.
+    batch: ShapeDtypeStructs of a training batch.
+    text_targets: whether the mixture has text targets.
 
   Raises:
-    ValueError: the config does not fit the mesh.
+    ValueError: the config does not match the mesh.
   """
 
   def __init__(self, config: config_lib.Config, sizes: Sizes, mesh: jax.sharding.Mesh):
     self._config, self._sizes, self._mesh = config, sizes, mesh
     self._tx = optim.optimizer(config.optim, config.num_train_steps)
     hosts = mesh_lib.host_part(mesh)[1]
-    pieces = mesh_lib.batch_shards(mesh) * config.grad_accumulation
-    loader.check_batch(config.batch_size, config.packing.rows, hosts, pieces)
+    parts = mesh_lib.batch_shards(mesh) * config.grad_accumulation
+    loader.check_batch(config.batch_size, config.packing.rows, hosts, parts)
     models.shape_of(config.model)
     self.text_targets = any(c.text_targets for c in config.active_mixture.values())
     self.state = state_lib.abstract_state(config.model, sizes.space, self._tx, mesh)
@@ -210,13 +215,13 @@ class Programs:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), shapes)
 
   def _rows(self) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the loader gives a step: the shapes of a packed row, as often as the batch has rows."""
+    """Returns the shapes of a batch from the loader: those of a packed row, times the rows of the batch."""
     config = self._config
     decoder = config.packing.decoder_row_length if config.model.is_encoder_decoder else 0
     plan = packing.Plan(1, 1, config.packing.row_length, decoder)
     example = Example(np.zeros(1, np.int32), np.zeros(1, np.int32))
     component = next(iter(config.active_mixture.values()))
-    part = types.SimpleNamespace(component=component)  # what packing reads of a part of the mixture
+    part = types.SimpleNamespace(component=component)  # has the fields that packing reads
     row = packing.pack([(part, example)], plan)
     return {
       name: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
@@ -224,14 +229,14 @@ class Programs:
     }
 
   def train_step(self) -> Compiled:
-    """As `recjax.train.train` compiles it."""
+    """Compiles the training step like `recjax.train.train`."""
     step = jit_train_step(
       *(self._config, self._sizes.space, self._tx, self.text_targets, self.state, self._mesh)
     )
     return _compile(step, self._mesh, self.state, self.batch)
 
   def search(self) -> Compiled:
-    """As `recjax.recommend.Recommender` compiles it, for its longest prompts."""
+    """Compiles the search like `recjax.recommend.Recommender`, for the longest prompts."""
     trie, prompts, excluded = self.search_arguments()
     search = jax.jit(
       recommend_lib.make_search(self._config, self._sizes.space),
@@ -240,7 +245,7 @@ class Programs:
     return _compile(search, self._mesh, self.state.params, trie, prompts, excluded)
 
   def search_arguments(self) -> tuple[Any, dict[str, Any], Any]:
-    """ShapeDtypeStructs of the trie, the prompts and the excluded items."""
+    """Returns ShapeDtypeStructs of the trie, the prompts and the excluded items."""
     config = self._config
     task = config_lib.next_item_component(config)
     shown = {'sid': 0, 'title': -self._sizes.space.num_levels, 'both': 0}[task.show]
@@ -263,10 +268,10 @@ class Programs:
 
 
 def mesh_for(topology: str, mesh: Mesh) -> tuple[Chip, jax.sharding.Mesh]:
-  """The chip of a topology and the mesh over its devices.
+  """Returns the chip of a topology, and the mesh over its devices.
 
   Raises:
-    ValueError: no such topology, or axes that do not multiply to its chips.
+    ValueError: the topology does not exist, or the product of the mesh axes is not its number of chips.
   """
   chip, devices = topology_devices(topology)
   return chip, mesh_lib.make_mesh(mesh, devices)

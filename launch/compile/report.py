@@ -1,4 +1,4 @@
-"""How an estimate is told: the printed report, the advice where something does not fit, plain values for a file."""
+"""Reports of estimates: printed text, advice if a program does not fit, and plain values for a file."""
 
 from collections.abc import Mapping
 import functools
@@ -16,14 +16,14 @@ from recjax.workdir import stages as stages_lib
 def advice(
   config: Config, found: Estimate, mesh: Mapping[str, int], state: int, is_search: bool
 ) -> list[str]:
-  """What to set, the most promising first, where a program does not fit.
+  """Returns settings that reduce the memory of a program, the most effective first.
 
   Args:
     config: of the run.
     found: the estimate.
-    mesh: the sizes of its axes.
-    state: bytes of parameters and optimizer on a chip.
-    is_search: the program is the search, not the step.
+    mesh: sizes of its axes.
+    state: bytes of parameters and optimizer per chip.
+    is_search: whether the program is the search; False for the training step.
   """
   shards = mesh['data'] * mesh['fsdp']
   of_state, of_rest = _state_advice(config, found, mesh), []
@@ -38,15 +38,15 @@ def advice(
     of_rest.append('--config.mixture.next_item.max_items lower (shorter prompts)')
   else:
     if model.remat == 'none':
-      of_rest.insert(0, "--config.model.remat=full (keeps each layer's input alone)")
+      of_rest.insert(0, '--config.model.remat=full (keeps only the input of each layer)')
     if config.batch_size % (2 * accumulation * shards) == 0:
       more = f'--config.grad_accumulation={2 * accumulation}'
-      of_rest.append(f'{more} (half the rows at once, the same step)')
+      of_rest.append(f'{more} (half as many rows at a time, the same step)')
     if config.batch_size // 2 >= shards:
       less = f'--config.batch_size={config.batch_size // 2}'
       of_rest.append(f'{less} (a multiple of packing.rows x hosts)')
     of_rest.append(f'--config.packing.row_length={config.packing.row_length // 2}')
-  of_rest.append(f'--config.mesh.tensor={2 * mesh["tensor"]} (cuts the layers themselves as well)')
+  of_rest.append(f'--config.mesh.tensor={2 * mesh["tensor"]} (shards the layers too)')
   return of_state + of_rest if state > found.chip.hbm / 2 else of_rest + of_state
 
 
@@ -54,7 +54,9 @@ def _state_advice(config: Config, found: Estimate, mesh: Mapping[str, int]) -> l
   ways = []
   if mesh['data'] > 1:
     fsdp = mesh['data'] * mesh['fsdp']
-    ways.append(f'--config.mesh.fsdp={fsdp} --config.mesh.data=1 (cuts parameters and optimizer)')
+    ways.append(
+      f'--config.mesh.fsdp={fsdp} --config.mesh.data=1 (shards parameters and optimizer further)'
+    )
   if config.optim.optimizer == 'adamw':
     ways.append('--config.optim.optimizer=adafactor (factored second moments)')
   return [*ways, f'--topology of more than {found.chips} chips']
@@ -65,16 +67,17 @@ def _gib(size: float) -> str:
 
 
 def describe(name: str, found: Estimate, units: str, count: int) -> str:
-  """The report of one program.
+  """Returns the report of one program as text.
 
   Args:
     name: of the program.
     found: its estimate.
-    units, count: what a step does, such as tokens, and how many of them.
+    units: of a step's work, such as 'tokens'.
+    count: units per step.
   """
   chip, lines = found.chip, [f'{name} (compiled in {found.seconds:.0f} s)']
   if found.memory is None:
-    lines.append(f'  the compiler found no room: {found.refusal.splitlines()[0][:300]}')
+    lines.append(f'  the compiler ran out of memory: {found.refusal.splitlines()[0][:300]}')
   else:
     lines.append('  HBM a chip, GiB')
     lines += [f'    {part:<12}{_gib(size)}' for part, size in found.memory._asdict().items()]
@@ -97,7 +100,7 @@ def describe(name: str, found: Estimate, units: str, count: int) -> str:
 def _work_lines(found: Estimate) -> list[str]:
   work = found.work
   if work is None:
-    return [f'  FLOPs {found.counted:.4g} counted in the program, those of kernels left out']
+    return [f'  FLOPs {found.counted:.4g} counted in the program, without kernels']
   lines = [
     f'  FLOPs {work.total:.4g} in closed form, of which {work.kernels / work.total:.1%} in attention kernels and '
     f'{work.again / work.total:.1%} computed again'
@@ -111,7 +114,7 @@ def _work_lines(found: Estimate) -> list[str]:
 
 
 def as_json(found: Estimate) -> dict[str, Any]:
-  """Plain values for a file; bytes a chip, FLOPs over all chips, seconds."""
+  """Returns an estimate as plain values: bytes per chip, FLOPs over all chips, seconds."""
   return {
     'fits': found.fits,
     'hbm_available': found.chip.hbm,
@@ -139,22 +142,22 @@ def _memory(compiled: programs.Compiled, state: Any, is_resident: bool) -> Memor
 def estimates(
   config: Config, topology: str, items: int, with_search: bool, hlo_folder: str | None = None
 ) -> tuple[str, dict[str, Estimate]]:
-  """Compiles, prints each program's report as soon as it is there, and returns the estimates by name.
+  """Compiles the programs of a run, and prints the report of each when it is compiled.
 
-  Every stage of a run has a training step of its own.
+  Every stage of a run has its own training step.
 
   Args:
     config: of the run.
     topology: such as 'v5e:16x16'.
     items: of the catalogue.
     with_search: compile the search too.
-    hlo_folder: where to keep the optimised programs as text; None: nowhere.
+    hlo_folder: folder to write the optimised programs to, as text; None: none.
 
   Returns:
-    What was assumed, and the estimates.
+    The assumptions as text, and the estimates by program name.
 
   Raises:
-    ValueError: the config does not fit the topology, or there is no compiler.
+    ValueError: the config does not match the topology, or the compiler is not installed.
   """
   chip, mesh = programs.mesh_for(topology, config.mesh)
   sizes = programs.sizes(config, items)
@@ -167,7 +170,7 @@ def estimates(
   for stage, stage_config, _ in stages_lib.plan(config, epath.Path()):
     made = programs.Programs(stage_config, sizes, mesh)
     closed = functools.partial(
-      flops.train_step, stage_config, sizes.space, made.text_targets, mesh=mesh.shape
+      flops.compiled_step, stage_config, sizes.space, made.text_targets, mesh=mesh.shape
     )
     tokens = config.batch_size * config.packing.row_length
     name = f'training step of stage {stage}' if stage else 'training step'
@@ -188,6 +191,6 @@ def estimates(
     if not found[name].fits:
       state = programs.bytes_a_device(made.state)
       ways = advice(config, found[name], mesh.shape, state, is_search=name == 'search')
-      print('  to make it fit, set one or several of:')
+      print('  to make it fit, set one or more of:')
       print('\n'.join(f'    {way}' for way in ways), flush=True)
   return '; '.join(sizes.assumed), found

@@ -1,25 +1,33 @@
-"""The table of docs/compile.md: which models are compiled for which slices, and how it is written."""
+"""The table of docs/compile.md: its cells (a model on a slice), their compilation, and the page."""
 
 from collections.abc import Mapping
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from launch.compile.chips import GIB
+from recjax.runtime.files import write_whole
 
+RESULTS, DOCS = 'results/compile.json', 'docs/compile.md'
 BEGIN, END = '<!-- table: python -m launch.compile --table -->', '<!-- end of table -->'
 
 
 class Cell(NamedTuple):
-  """A published size on a slice, parameters and optimizer cut over half of its chips.
+  """A published size on a slice, with parameters and optimizer sharded over half of its chips.
 
-  Cut over all of them, gradients are all-reduced: the compiler makes no reduce-scatter over a whole slice.
+  Sharded over all chips, gradients would be all-reduced: the compiler has no reduce-scatter over a whole slice.
 
   Attributes:
     size: a variant of configs/sports.py.
     topology: of `chips` chips.
-    rows: of 512 tokens that each chip has in a step.
-    packing_rows: of a packing group; a host has at least one group.
+    rows: rows of 512 tokens per chip and step.
+    packing_rows: rows of a packing group; a host has at least one group.
   """
 
   size: str
@@ -49,9 +57,9 @@ SLICES = (('v5e:16x16', 256, 4, 16), ('v5p:4x4x4', 64, 8, 32))  # 64 and 16 host
 CELLS = tuple(Cell(size, *slice_) for size in MODELS for slice_ in SLICES)
 
 _HEADER = (
-  '| model | slice | rows a chip | fits | HBM a chip, GiB: total (parameters + optimizer, temporary) of what there is '
+  '| model | slice | rows a chip | fits | HBM a chip, GiB: total (parameters + optimizer, temporary) of available '
   '| FLOPs a step | counted against closed form | least step time: FLOPs / HBM / ICI, s '
-  '| sent a chip and step, GiB |'
+  '| sent by a chip in a step, GiB |'
 )
 
 
@@ -80,17 +88,21 @@ def _line(cell: Cell, row: Mapping[str, Any] | None) -> str:
 
 
 def markdown(rows: Mapping[str, Any]) -> str:
-  """The table, a line a cell; cells that the results lack say so.
+  """Returns the table, with one line for each cell.
 
   Args:
-    rows: by `Cell.name`, what `launch.compile --json` writes.
+    rows: by `Cell.name`, the content of `launch.compile --json`; may lack cells.
   """
   separator = '|' + '---|' * (_HEADER.count('|') - 1)
   return '\n'.join([_HEADER, separator, *(_line(cell, rows.get(cell.name)) for cell in CELLS)])
 
 
 def write_docs(path: epath.Path, rows: Mapping[str, Any]) -> None:
-  """Replaces the table in a page, between its two marks.
+  """Replaces the table of a page, between its two marks.
+
+  Args:
+    path: of the page.
+    rows: see `markdown`.
 
   Raises:
     ValueError: the page lacks a mark.
@@ -99,6 +111,37 @@ def write_docs(path: epath.Path, rows: Mapping[str, Any]) -> None:
   if text.count(BEGIN) != 1 or text.count(END) != 1:
     raise ValueError(f'{path} must hold the lines {BEGIN!r} and {END!r} once each')
   before, rest = text.split(BEGIN)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(f'{before}{BEGIN}\n{markdown(rows)}\n{END}{rest.split(END)[1]}')
-  partial.replace(path)
+  write_whole(path, f'{before}{BEGIN}\n{markdown(rows)}\n{END}{rest.split(END)[1]}')
+
+
+def _compile(cell: Cell) -> dict[str, Any]:
+  """Compiles a cell in a new process, so that its memory is free before the next one."""
+  with tempfile.TemporaryDirectory() as folder:
+    out = os.path.join(folder, 'cell.json')
+    command = [sys.executable, '-m', 'launch.compile', *cell.arguments, '--nosearch']
+    command.append(f'--json={out}')
+    status = subprocess.run(command, check=False).returncode
+    if status not in (0, 1) or not os.path.exists(out):
+      raise RuntimeError(f'{" ".join(command)} ended with status {status}')
+    with open(out) as file:
+      return json.load(file)
+
+
+def _rows() -> dict[str, Any]:
+  path = epath.Path(RESULTS)
+  return json.loads(path.read_text()) if path.exists() else {}
+
+
+def complete(pattern: str) -> None:
+  """Compiles the cells that the results lack, and writes the page after each cell.
+
+  Args:
+    pattern: a regular expression; only cells whose name contains it are compiled.
+  """
+  for cell in CELLS:
+    if re.search(pattern, cell.name) and cell.name not in _rows():
+      print(f'--- {cell.name}', flush=True)
+      row = _compile(cell)
+      rows = _rows() | {cell.name: row}  # read again: another process may have added a cell
+      write_whole(RESULTS, json.dumps(rows, indent=1) + '\n')
+    write_docs(epath.Path(DOCS), _rows())

@@ -1,16 +1,15 @@
-"""Bytes that an optimised TPU program moves between the chip and its HBM, from the HLO text.
+"""Counts the bytes that an optimised TPU program moves between a chip and its HBM, from the HLO text.
 
-Every instruction reads its operands and writes its result once; loop bodies count as often as they run. What
-lies in the chip's own memory (`S(1)` and other spaces in a layout) is not counted, of a slice only
-what is sliced, of an update in place only what is written. XLA's own `bytes accessed` counts the body of
-a loop once.
+Every instruction reads its operands and writes its result once; loop bodies are multiplied by their trip
+counts, unlike in XLA's own `bytes accessed`. Arrays in on-chip memory (`S(1)` and other spaces of a layout) do
+not count. A slice reads only its result; an in-place update writes only the new values.
 """
 
 import re
 
 from launch.compile.hlo_text import Computation, Instruction, Program, Shape, executed, parse
 
-# They name, bundle or reinterpret what is there, only steer, or end what another instruction began.
+# Move no bytes: they name, bundle or reinterpret arrays, control the flow, or end an asynchronous pair.
 FREE = {
   'parameter',
   'constant',
@@ -40,7 +39,7 @@ def _is_in_hbm(layout: str) -> bool:
 
 
 def _bytes(type_: str) -> int:
-  """Of a type, without the parts that do not lie in HBM."""
+  """Returns the bytes of a type's parts in HBM."""
   return sum(
     _shape(dtype, sizes).bytes
     for dtype, sizes, layout in _SHAPE.findall(type_)
@@ -49,7 +48,7 @@ def _bytes(type_: str) -> int:
 
 
 def _users(computation: Computation, name: str) -> list[Instruction]:
-  """Those that use a value, seen through bitcasts."""
+  """Returns the instructions that use a value, also through bitcasts."""
   found = []
   for user in computation.instructions.values():
     if name in user.operands:
@@ -58,7 +57,7 @@ def _users(computation: Computation, name: str) -> list[Instruction]:
 
 
 def _read(program: Program, called: Computation, parameter: Instruction) -> int:
-  """What a fusion reads of a parameter in HBM."""
+  """Returns the bytes that a fusion reads from a parameter in HBM."""
   whole = _bytes(parameter.type)
   if not whole:
     return 0
@@ -81,7 +80,7 @@ def _is_source(computation: Computation, update: Instruction, value: Instruction
 
 
 def _written(program: Program, computation: Computation, name: str) -> int:
-  """What an instruction, or the root of a fusion, writes."""
+  """Returns the bytes that an instruction, or the root of a fusion, writes to HBM."""
   instruction = computation.instructions[name]
   if instruction.opcode == 'bitcast':
     return _written(program, computation, instruction.operands[0])
@@ -104,23 +103,26 @@ def _moved(program: Program, computation: Computation, instruction: Instruction)
     return 2 * _bytes(instruction.type)
   if opcode == 'dynamic-update-slice':
     return 2 * _bytes(operands[1].type)
-  if opcode in ('copy-start', 'slice-start'):  # the type names both sides; one may lie on the chip
+  if opcode in (
+    'copy-start',
+    'slice-start',
+  ):  # the type names both sides; one may be in on-chip memory
     sides = _SHAPE.findall(instruction.type)[:2]
     size = min(_shape(dtype, sizes).bytes for dtype, sizes, _ in sides)
     return size * sum(_is_in_hbm(layout) for _, _, layout in sides)
-  if opcode.endswith('-start'):  # a collective, whose type names operand and result
+  if opcode.endswith('-start'):  # a collective; its type names operand and result
     return _bytes(instruction.type)
   return _bytes(instruction.type) + sum(_bytes(operand.type) for operand in operands)
 
 
 def hbm_bytes(hlo_text: str) -> int:
-  """Bytes between one chip and its HBM in a run of the program.
+  """Returns the bytes moved between one chip and its HBM in a run of the program.
 
   Args:
-    hlo_text: what `jax.stages.Compiled.as_text` returns.
+    hlo_text: of `jax.stages.Compiled.as_text`.
 
   Raises:
-    ValueError: the text is no such module, or a loop has no trip count that can be known.
+    ValueError: the text is no HLO module, or the trip count of a loop is unknown.
   """
   program = parse(hlo_text)
   inside = {

@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import digest
@@ -44,7 +45,7 @@ class Dataset:
   their first use; a stage that was prepared again in the meantime is refused.
 
   Attributes:
-    folder: the prepared folder.
+    folder: the prepared folder, and the folder of each stage in it.
     train: each user's training items, as item indices. Under leave-one-out these are all but the last
       two; under other splits a user may have none.
     validation_items: int32, the target of every validation row. Under leave-one-out `[U]`: each user's
@@ -53,16 +54,19 @@ class Dataset:
     sids: the semantic IDs of the items.
   """
 
-  folder: epath.Path
+  folder: Prepared
   train: Sequences
   validation_items: np.ndarray
   test_items: np.ndarray
   sids: SidTable
 
   @classmethod
-  def load(cls, folder: epath.PathLike) -> 'Dataset':
-    """Maps the arrays of a prepared folder and reads its small files; no large file is read."""
-    folder = epath.Path(folder)
+  def load(cls, folder: epath.PathLike | Prepared) -> 'Dataset':
+    """Maps the arrays of a prepared folder and reads its small files; no large file is read.
+
+    A plain path stands for a folder without variants of stages.
+    """
+    folder = Prepared.of(folder)
     log = folder / 'interactions'
     dataset = cls(
       folder=folder,
@@ -84,7 +88,7 @@ class Dataset:
 
   def __reduce__(self):
     # A reader process maps the files itself. Pickling would copy the arrays.
-    return Dataset.load, (str(self.folder),)
+    return Dataset.load, (self.folder,)
 
   # --- facts of the preparation
 

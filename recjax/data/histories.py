@@ -9,6 +9,7 @@ from etils import epath
 import numpy as np
 
 from recjax.data.dataset import Dataset
+from recjax.runtime.files import existing
 
 
 class Row(NamedTuple):
@@ -29,10 +30,10 @@ def check_histories(path: epath.PathLike) -> None:
   """Checks a file without the data set, so that a bad file is refused before any work.
 
   Raises:
-    OSError: the file does not exist.
+    OSError: the path is not a file.
     ValueError: a line is not an object with a list `history`, or there is no line.
   """
-  if not sum(1 for _ in _lines(epath.Path(path))):
+  if not sum(1 for _ in _lines(path)):
     raise ValueError(f'{path} must hold at least one history; it is empty. Set --histories')
 
 
@@ -52,7 +53,7 @@ def read_histories(
       refusing the line.
 
   Raises:
-    OSError: the file does not exist.
+    OSError: the path is not a file.
     ValueError: a line is not such an object, or names an item or event that is not in the data; or there is
       no line.
   """
@@ -60,7 +61,7 @@ def read_histories(
   events = {name: i for i, name in enumerate(dataset.event_names)}
   index = {item['id']: i for i, item in enumerate(dataset.items)}
   rows = []
-  for place, row in _lines(epath.Path(path)):
+  for place, row in _lines(path):
     if skip_unknown:
       row = _without_unknown(row, index, columns)
     items = _indices(row['history'], index, 'item', 'in the catalogue', place)
@@ -71,10 +72,9 @@ def read_histories(
   return rows
 
 
-def _lines(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lines(path: epath.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields the place and the object of every line that is not blank; ids in `history` become text."""
-  if not path.exists():
-    raise FileNotFoundError(f'--histories must be a file; {path} does not exist')
+  path = existing(path, '--histories', 'file')
   # Not splitlines: JSON strings may contain other characters that it takes for line ends.
   for number, line in enumerate(path.read_bytes().split(b'\n'), 1):
     if not line.strip():

@@ -1,4 +1,4 @@
-"""Devices of this process: peak memory, and where compiled programs are kept."""
+"""Devices of this process: peak memory, and the compilation cache."""
 
 from etils import epath
 import jax
@@ -9,11 +9,11 @@ NAMES = ('host_peak_bytes', 'device_peak_bytes', 'device_limit_bytes')
 
 
 def peaks() -> dict[str, int]:
-  """Bytes, for metrics.jsonl; what the system or the backend does not say is left out.
+  """Returns peak memory in bytes, for metrics.jsonl.
 
   Returns:
-    `host_peak_bytes`: resident memory of this process. `device_peak_bytes`: of the fullest of its devices, and
-    `device_limit_bytes`, what that one has for JAX; XLA:CPU says neither.
+    `host_peak_bytes`: resident memory of this process (Linux only). `device_peak_bytes`: of the local device
+    with the highest peak; `device_limit_bytes`: memory that JAX may use on it. XLA:CPU reports neither.
   """
   found = {}
   host = _host_peak()
@@ -28,13 +28,14 @@ def peaks() -> dict[str, int]:
 
 
 def keep_programs(folder: str | None, workdir: epath.Path) -> None:
-  """Sets the folder of JAX's persistent compilation cache; call it before anything is compiled.
+  """Sets the folder of JAX's persistent compilation cache; call it before the first compilation.
 
-  $JAX_COMPILATION_CACHE_DIR takes precedence. Programs for CPU are not kept by default: they belong to one
-  kind of processor, and a restart may run on another.
+  $JAX_COMPILATION_CACHE_DIR takes precedence. CPU programs are not cached by default: they are compiled for
+  one type of processor, and a restart may run on another.
 
   Args:
-    folder: `config.compilation_cache`. None: `compilation_cache` in the workdir, except on CPU; empty: none.
+    folder: `config.compilation_cache`. None: `compilation_cache` in the workdir, but no cache on CPU. Empty:
+      no cache.
     workdir: of the run.
   """
   if folder is None and jax.default_backend() != 'cpu':
@@ -45,7 +46,7 @@ def keep_programs(folder: str | None, workdir: epath.Path) -> None:
 
 def _host_peak() -> int | None:
   try:
-    # resource.getrusage would do, but what it says includes the process that started this one.
+    # resource.getrusage also counts the memory of the parent process before exec.
     with open('/proc/self/status') as f:
       line = next((line for line in f if line.startswith('VmHWM:')), None)
   except OSError:

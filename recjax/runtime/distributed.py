@@ -1,15 +1,15 @@
-"""Starting as one of several processes, and the few things that they do together.
+"""Distributed start-up, and communication between the processes of a run.
 
-A launcher tells each process its place in the environment:
+A launcher sets these environment variables for each process:
 
   RECJAX_COORDINATOR     host:port of process 0
-  RECJAX_NUM_PROCESSES   how many processes the run has
-  RECJAX_PROCESS_ID      which of them this is, from 0
-  RECJAX_MULTIHOST=1     instead: let JAX find the others;
-                         RECJAX_NUM_PROCESSES may then say how many there must be
+  RECJAX_NUM_PROCESSES   number of processes in the run
+  RECJAX_PROCESS_ID      index of this process, from 0
+  RECJAX_MULTIHOST=1     instead of the above: JAX detects the other processes.
+                         RECJAX_NUM_PROCESSES may then give their expected number.
 
-Without these, srun, mpirun and TPU pods on GKE are noticed by their own variables. A process that a
-launcher started as one of several never runs alone.
+Without them, srun, mpirun and TPU pods on GKE are detected by their own variables. A process that a launcher
+started as one of several never runs alone.
 """
 
 import collections
@@ -24,16 +24,16 @@ from typing import Any
 import jax
 from jax._src import distributed as jax_distributed  # its client has no public name
 
-from recjax.runtime import watchdog
+from recjax.runtime import files, watchdog
 from recjax.schema.run import Hosts
 
 log = logging.getLogger(__name__)
 
-_PLACE = ('RECJAX_COORDINATOR', 'RECJAX_NUM_PROCESSES', 'RECJAX_PROCESS_ID')
-_HOW_TO_SAY = f'set {", ".join(_PLACE)} in each process, or use a launcher of launch/'
-_BACKSTOP = 60  # seconds by which JAX's own limits, whose messages say less, are longer than ours
+_VARIABLES = ('RECJAX_COORDINATOR', 'RECJAX_NUM_PROCESSES', 'RECJAX_PROCESS_ID')
+_ADVICE = f'set {", ".join(_VARIABLES)} in each process, or use a launcher of launch/'
+_EXTRA_SECONDS = 60  # JAX's own limits are longer than ours, whose messages tell more
 
-# Variables of launchers that say how many processes there are, and whether JAX finds the others itself.
+# By variable with the number of processes: its launcher, and whether JAX detects that launcher.
 _COUNTS = {
   'SLURM_NTASKS': ('srun', True),
   'OMPI_COMM_WORLD_SIZE': ('mpirun', True),
@@ -42,18 +42,21 @@ _COUNTS = {
 }
 
 _barrier_timeout = Hosts.barrier_timeout
-_exchanges = collections.Counter()  # how often this process took part in each topic
+_exchanges = collections.Counter()  # by topic, exchanges of this process
 
 
 def initialize(hosts: Hosts | None = None) -> None:
-  """Joins the run that the environment describes; where it says nothing, the run has one process.
+  """Joins the run that the environment describes, or starts a run of one process; starts the watchdog.
 
-  Call it once, before anything else touches a JAX device. It starts the watchdog, too.
+  Call it once, before anything else uses a JAX device.
+
+  Args:
+    hosts: the timeouts; None: the defaults.
 
   Raises:
-    ValueError: the variables are incomplete or not numbers, or there are more or fewer processes.
-    ConnectionError: the processes cannot join. Where they wait for each other in vain, the process ends
-      with a message and status 1 instead.
+    ValueError: the variables are incomplete or not numbers, or the number of processes is another one.
+    ConnectionError: the processes cannot join. After `hosts.start_timeout` the process instead ends with a
+      message and status 1.
   """
   global _barrier_timeout
   hosts = hosts or Hosts()
@@ -61,23 +64,25 @@ def initialize(hosts: Hosts | None = None) -> None:
   expected = _number('RECJAX_NUM_PROCESSES')
   if os.environ.get('RECJAX_MULTIHOST') == '1':
     _join(hosts)
-  elif any(name in os.environ for name in _PLACE):
-    missing = [name for name in _PLACE if name not in os.environ]
+  elif any(name in os.environ for name in _VARIABLES):
+    missing = [name for name in _VARIABLES if name not in os.environ]
     if missing:
-      raise ValueError(f'{", ".join(_PLACE)} must be set together; missing: {", ".join(missing)}')
+      raise ValueError(
+        f'{", ".join(_VARIABLES)} must be set together; missing: {", ".join(missing)}'
+      )
     process = _number('RECJAX_PROCESS_ID')
     if not 0 <= process < expected:
       raise ValueError(f'RECJAX_PROCESS_ID must be in [0, {expected}); got {process}')
-    # Detection would add what a surrounding Slurm job says of the devices.
+    # In a Slurm job, JAX's detection would also select devices by Slurm's variables.
     place = (os.environ['RECJAX_COORDINATOR'], expected, process)
     _join(hosts, *place, cluster_detection_method='deactivate')
   elif (launched := _launched()) is not None:
     expected = launched
     _join(hosts)
   limits = [x for x in (hosts.step_timeout, hosts.phase_timeout) if x > 0]
-  state, silence = jax_distributed.global_state, hosts.heartbeat_timeout
+  state, timeout = jax_distributed.global_state, hosts.heartbeat_timeout
   place = (state.client, state.process_id, state.num_processes)
-  watchdog.start(*place, silence, shortest=min([silence, *limits]))
+  watchdog.start(*place, timeout, shortest_limit=min([timeout, *limits]))
   _check_count(expected)
   exchange('start', '', hosts.start_timeout, '--config.hosts.start_timeout')
 
@@ -92,8 +97,8 @@ def _number(name: str) -> int | None:
 
 
 def _launched() -> int | None:
-  """How many processes a launcher of others started, or None where it is this one alone."""
-  # Outside of srun a Slurm job sets SLURM_NTASKS too, and the program runs once.
+  """Returns the number of processes that another system's launcher started; None if only this one."""
+  # A batch script sets SLURM_NTASKS too, although it runs the program once, without srun.
   counts = [
     name for name in _COUNTS if name != 'SLURM_NTASKS' or 'SLURM_STEP_NODELIST' in os.environ
   ]
@@ -102,8 +107,8 @@ def _launched() -> int | None:
     count = _number(name) or 1
     if count > 1 and not is_known_to_jax:
       raise ValueError(
-        f'{launcher} ({name}={count}) must say where process 0 is, or {count} runs of one process would '
-        f'begin; {_HOW_TO_SAY}'
+        f'{launcher} ({name}={count}) must give the address of process 0, or {count} runs of one process '
+        f'would start; {_ADVICE}'
       )
     if count > 1:
       return count
@@ -113,7 +118,7 @@ def _launched() -> int | None:
 
 
 def _join(hosts: Hosts, *place: Any, **how: Any) -> None:
-  """jax.distributed with our limits and messages."""
+  """Initializes jax.distributed with our timeouts and messages."""
   timer = threading.Timer(hosts.start_timeout, _give_up, [hosts.start_timeout])
   timer.daemon = True
   timer.start()
@@ -122,37 +127,37 @@ def _join(hosts: Hosts, *place: Any, **how: Any) -> None:
   try:
     jax.distributed.initialize(
       *place,
-      initialization_timeout=int(hosts.start_timeout) + _BACKSTOP,
-      heartbeat_timeout_seconds=int(hosts.heartbeat_timeout) + _BACKSTOP,
+      initialization_timeout=int(hosts.start_timeout) + _EXTRA_SECONDS,
+      heartbeat_timeout_seconds=int(hosts.heartbeat_timeout) + _EXTRA_SECONDS,
       shutdown_timeout_seconds=int(hosts.barrier_timeout),
       **how,
     )
   except (RuntimeError, ValueError, OSError, KeyError) as error:
-    raise ConnectionError(f'{_who()} could not join the run: {error}; {_HOW_TO_SAY}') from error
+    raise ConnectionError(f'{_who()} could not join the run: {error}; {_ADVICE}') from error
   finally:
     timer.cancel()
 
 
 def _who() -> str:
-  """This process and where it is to find process 0, as far as is known by now."""
+  """Describes this process and the address of process 0, as far as they are known."""
   state = jax_distributed.global_state
   if state.coordinator_address is None:
     return f'the process on {socket.gethostname()}'
   place = f'process {state.process_id} of {state.num_processes} on {socket.gethostname()}'
-  return f'{place} (process 0 is to be at {state.coordinator_address})'
+  return f'{place} (address of process 0: {state.coordinator_address})'
 
 
 def _give_up(seconds: float) -> None:
   state = jax_distributed.global_state
   if state.coordinator_address is None:
-    why = 'JAX did not find out where process 0 is'
+    why = 'JAX did not detect the address of process 0'
   else:
     host, _, port = state.coordinator_address.rpartition(':')
     try:
       socket.create_connection((host, int(port)), timeout=5).close()
-      why = 'process 0 answers there, so others are missing: their logs, if any, say why'
+      why = 'process 0 answers, so other processes are missing: see their logs'
     except OSError as error:
-      why = f'nothing answers there ({error}): process 0 did not start, or a firewall is between'
+      why = f'process 0 does not answer ({error}): it did not start, or a firewall blocks the port'
   print(
     f'{_who()} could not join the run in {seconds:.0f} s (--config.hosts.start_timeout): {why}',
     file=sys.__stderr__,
@@ -165,7 +170,7 @@ def _check_count(expected: int | None) -> None:
   count = jax.process_count()
   if expected is not None and count != expected:
     raise ValueError(
-      f'the run must have the {expected} processes of its launcher; JAX sees {count}'
+      f'the run must have the {expected} processes that its launcher started; JAX sees {count}'
     )
   if count > 1 and jax_distributed.global_state.client is None:
     raise ValueError(
@@ -174,7 +179,7 @@ def _check_count(expected: int | None) -> None:
 
 
 def is_host0() -> bool:
-  """Whether this process writes what is written once: logs, reports, metrics."""
+  """Whether this process is the one that writes logs, metrics and reports."""
   return jax.process_index() == 0
 
 
@@ -184,19 +189,22 @@ def exchange(
   timeout_seconds: float | None = None,
   limit: str = '--config.hosts.barrier_timeout',
 ) -> list[str]:
-  """The texts of all processes in their order; each gives its own.
+  """Gathers one text from every process.
 
-  It touches no device, so a thread beside the training may call it. All processes must exchange on a topic
-  equally often, and each from one thread at a time.
+  Uses no device, so a background thread may call it during training. All processes must call it equally
+  often for each topic, and from one thread at a time.
 
   Args:
-    topic: the name of the point in the program.
-    text: what this process gives.
-    timeout_seconds: how long to wait for the others; None: `hosts.barrier_timeout`.
-    limit: what sets that time, for the message.
+    topic: name of the point in the program.
+    text: of this process.
+    timeout_seconds: how long to wait for the other processes; None: `hosts.barrier_timeout`.
+    limit: the flag that sets the timeout, for the message.
+
+  Returns:
+    The texts in the order of the processes.
 
   Raises:
-    TimeoutError: a process gave nothing in time; the message names it.
+    TimeoutError: a process did not call it in time; the message names it.
   """
   if jax.process_count() == 1:
     return [text]
@@ -212,11 +220,11 @@ def exchange(
     missing = sorted(set(range(jax.process_count())) - set(_read(client, folder)))
     where = [f'\n  {watchdog.describe(process)}' for process in missing]
     raise TimeoutError(
-      f'process {", ".join(map(str, missing)) or "?"} did not come to {topic!r} within {seconds:.0f} s '
+      f'process {", ".join(map(str, missing)) or "?"} did not reach {topic!r} within {seconds:.0f} s '
       f'({limit}); {jax.process_count() - len(missing)} of '
-      f'{jax.process_count()} are there{"".join(where)}'
+      f'{jax.process_count()} reached it{"".join(where)}'
     ) from error
-  # Whoever came to this exchange has read all of the one before.
+  # All processes reached this exchange, so all of them have read the texts of the previous one.
   client.key_value_delete(f'recjax/{topic}/{_exchanges[topic] - 1}/{me}')
   return [texts[process] for process in range(jax.process_count())]
 
@@ -226,22 +234,30 @@ def _read(client: Any, folder: str) -> dict[int, str]:
 
 
 def barrier(name: str) -> None:
-  """Waits until every process has come here.
+  """Waits until every process has reached this point.
 
   Raises:
-    TimeoutError: one did not come within `hosts.barrier_timeout`; the message names it.
+    TimeoutError: a process did not reach it within `hosts.barrier_timeout`; the message names it.
   """
   exchange(name, '')
 
 
 def from_host0(topic: str, value: Any) -> Any:
-  """The value, made of what JSON holds, that process 0 gives, in every process."""
+  """Returns process 0's JSON value in every process."""
   return json.loads(exchange(topic, json.dumps(value) if is_host0() else '')[0])
 
 
 def check_same(topic: str, values: dict[str, Any]) -> None:
-  """Raises a ValueError that names what differs, where a process has other JSON values than process 0."""
-  texts = exchange(topic, json.dumps(_flat(values, ''), sort_keys=True))
+  """Checks that all processes have the same JSON values.
+
+  Args:
+    topic: what the values are, for the message: 'config'.
+    values: by name; nested dictionaries are compared key by key.
+
+  Raises:
+    ValueError: a process differs from process 0; the message names the keys and both values.
+  """
+  texts = exchange(topic, json.dumps(files.flat(values), sort_keys=True))
   for process, text in enumerate(texts):
     if text != texts[0]:
       here, there = json.loads(text), json.loads(texts[0])
@@ -250,11 +266,3 @@ def check_same(topic: str, values: dict[str, Any]) -> None:
         f'all processes must have the same {topic}; process {process} differs from process 0 in '
         f'{", ".join(f"{k} ({here.get(k)!r}, there {there.get(k)!r})" for k in different)}'
       )
-
-
-def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-  flat = {}
-  for name, value in values.items():
-    is_section = isinstance(value, dict)
-    flat |= _flat(value, f'{prefix}{name}.') if is_section else {prefix + name: value}
-  return flat

@@ -1,6 +1,6 @@
-"""The statuses that a process of a run ends with, apart from 0 and 1; without JAX, for the launchers."""
+"""Exit statuses of a run beside 0 and 1. Imports nothing, so that launchers can use it without JAX."""
 
-PREEMPTED = 75  # everything is saved and the same command continues; EX_TEMPFAIL of sysexits.h
-HUNG = 124  # ended by the watchdog; timeout(1) has the same
+PREEMPTED = 75  # the run is saved, and the same command resumes it; EX_TEMPFAIL of sysexits.h
+HUNG = 124  # ended by the watchdog; as timeout(1)
 
 RESTART_ON = (PREEMPTED, HUNG)

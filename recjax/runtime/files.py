@@ -89,6 +89,46 @@ def write_whole(path: epath.PathLike, content: str | bytes, is_durable: bool = T
     f.write(content)
 
 
+def existing(path: epath.PathLike, setting: str, kind: str) -> epath.Path:
+  """Returns a path that the user gave, after a check that it exists.
+
+  Args:
+    path: the path.
+    setting: the flag that gave it, for the error.
+    kind: 'file' or 'folder'.
+
+  Raises:
+    OSError: the path does not exist or is of the other kind.
+  """
+  path = epath.Path(path)
+  if not path.exists():
+    raise FileNotFoundError(f'{setting} must be a {kind}; {path} does not exist')
+  if path.is_dir() != (kind == 'folder'):
+    other = 'folder' if kind == 'file' else 'file'
+    raise OSError(f'{setting} must be a {kind}; {path} is a {other}')
+  return path
+
+
+def check_writable(folder: epath.PathLike, setting: str) -> None:
+  """Checks that a folder can be written or made, on a local file system.
+
+  Args:
+    folder: the folder; it need not exist.
+    setting: the flag that gave it, for the error.
+
+  Raises:
+    OSError: a part of the path is a file, or a folder cannot be written.
+  """
+  if not is_local(folder):
+    return
+  folder = epath.Path(folder)
+  nearest = next((path for path in (folder, *folder.parents) if path.exists()), epath.Path('.'))
+  if not nearest.is_dir():
+    raise NotADirectoryError(f'{setting} must be a folder; {nearest} is a file')
+  if not os.access(nearest, os.W_OK):
+    raise PermissionError(f'{setting} must be a folder that can be written; {nearest} cannot')
+
+
 def remove_partial_files(path: epath.PathLike) -> None:
   """Removes the partial files of `path` that killed processes left; no process may be writing one."""
   path = epath.Path(path)

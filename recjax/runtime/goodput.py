@@ -1,9 +1,9 @@
-"""Goodput: which share of a run's wall time went into steps that counted, and where the rest went.
+"""Goodput: the share of a run's wall time spent in training steps that count, and the use of the rest.
 
-A process has one clock from its beginning, imports included, and every second is in exactly one phase. What
-JAX traces and compiles is told apart in whatever phase it happens. The processes that a run needed (one more
-after each kill or preemption) stand in goodput.json, one after the other; the time between two of them is
-nobody's. Steps that a later process had to repeat are lost.
+Every process has one clock from its start, imports included. Each second belongs to exactly one phase; tracing
+and compilation by JAX are counted as `compile` in every phase. A run may need several processes, one more
+after each kill or preemption: goodput.json lists them in order. Time between two processes is not counted.
+Steps that a later process repeated are lost.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,73 +19,83 @@ from typing import Any
 from etils import epath
 import jax
 
-from recjax.runtime import preemption
+from recjax.runtime import files, preemption
 
 FILE = 'goodput.json'
 PHASES = (
-  'steps',  # of training, and waiting for their results
-  'input_wait',  # for the next batch
-  'compile',  # tracing too, or reading the result from the compilation cache
-  'checkpoint',  # the part of saving that training waits for
+  'steps',  # training steps, and waiting for their results
+  'input_wait',  # waiting for the next batch
+  'compile',  # tracing, lowering and compiling, or reading the compilation cache
+  'checkpoint',  # the part of a save that blocks training
   'evaluation',
-  'start_up',  # imports, reading data, surveying the mixture, making or restoring the state
-  'preparation',  # of the data set, where the run makes it itself
+  'start_up',  # imports, reading data, measuring the mixture, initialising or restoring the state
+  'preparation',  # of the data set, if the run prepares it
   'report',
 )
-LOST = 'lost'  # steps that were repeated later; not a phase of the clock
+LOST = 'lost'  # steps that a later process repeated; not a phase of the clock
 
-_COMPILE = '/jax/core/compile/'  # JAX's events of tracing, lowering and compiling begin so
+_COMPILE = '/jax/core/compile/'  # prefix of JAX's events of tracing, lowering and compiling
 
 log = logging.getLogger(__name__)
 
 
 class Clock:
-  """The seconds of a process by phase; their sum is its age at any moment.
+  """Counts the seconds of a process by phase; their sum is always its age.
 
-  Phases nest: the innermost counts. They are entered by the thread that made the clock.
+  Phases may be nested: a second belongs to the innermost one. Only the thread that created the clock may
+  enter phases.
 
   Args:
-    age: seconds that are over already; they count as start-up.
-    now: the time in seconds; never falls.
+    age: seconds since the start of the process, counted as start-up.
+    now: returns the time in seconds; must be monotonic.
   """
 
   def __init__(self, age: float = 0.0, now: Callable[[], float] = time.monotonic):
     self._now = now
-    self._since = now() - age  # the beginning of the current slice, which is in one phase
+    self._since = now() - age  # start of the current interval, which lies in one phase
     self._phases = ['start_up']
     self._seconds = dict.fromkeys(PHASES, 0.0)
-    self._compiled: list[tuple[float, float]] = []  # from when to when, in the current slice
+    self._compiled: list[tuple[float, float]] = []  # (start, end) in the current interval
     self._thread = threading.get_ident()
 
   @contextlib.contextmanager
   def phase(self, name: str) -> Iterator[None]:
-    """Counts the time inside as this phase, without what nested ones take."""
+    """Counts the time inside as this phase, except for nested phases.
+
+    Raises:
+      ValueError: the name is not in PHASES.
+    """
     if name not in PHASES:
       raise ValueError(f'a phase must be one of {", ".join(PHASES)}; got {name!r}')
-    self._cut()
+    self._close_interval()
     self._phases.append(name)
     try:
       yield
     finally:
-      self._cut()
+      self._close_interval()
       self._phases.pop()
 
   def seconds(self) -> dict[str, float]:
-    """By phase, until now."""
-    self._cut()
+    """Returns the seconds by phase until now."""
+    self._close_interval()
     return dict(self._seconds)
 
   def on_event(self, event: str, seconds: float, **_: Any) -> None:
-    """Takes JAX's word that something took so long until now; for `jax.monitoring`."""
+    """Records a compilation that ends now; a listener for `jax.monitoring`.
+
+    Args:
+      event: name of JAX's event; other events than those of compilation are ignored.
+      seconds: duration of the event.
+    """
     if not event.startswith(_COMPILE) or threading.get_ident() != self._thread:
       return
     end = self._now()
     start = end - seconds
-    while self._compiled and self._compiled[-1][0] >= start:  # was a part of this
+    while self._compiled and self._compiled[-1][0] >= start:  # a part of this event
       self._compiled.pop()
     self._compiled.append((start, end))
 
-  def _cut(self) -> None:
+  def _close_interval(self) -> None:
     now = self._now()
     compiled, reached = 0.0, self._since
     for start, end in self._compiled:
@@ -98,9 +108,10 @@ class Clock:
 
 
 class Record:
-  """goodput.json of a run: appends this process to those before it.
+  """Writes goodput.json in the workdir of a run, and appends this process to the earlier ones.
 
-  The file appears with the first training and is replaced every few seconds, so a kill costs no more of it.
+  The file is created when the first training starts and rewritten every few seconds, so a kill loses only the
+  last seconds of the record.
 
   Args:
     workdir: of the run.
@@ -111,7 +122,7 @@ class Record:
   def __init__(self, workdir: epath.PathLike, clock: Clock, enabled: bool = True):
     self._workdir = epath.Path(workdir)
     self._clock = clock
-    self._pause = 30.0 if '://' in os.fspath(self._workdir) else 2.0  # seconds between two writes
+    self._pause = 2.0 if files.is_local(self._workdir) else 30.0  # seconds between two writes
     self._enabled = enabled
     self._written = float('-inf')
     self._has_failed = False
@@ -120,17 +131,23 @@ class Record:
     began = time.time() - sum(clock.seconds().values())
     self._process: dict[str, Any] = {
       'began': datetime.datetime.fromtimestamp(began, datetime.UTC).isoformat(timespec='seconds'),
-      'ended': None,  # as it stays where the process is killed
+      'ended': None,  # stays None if the process is killed
       'first_step_after': None,
       'seconds': {},
       'trainings': {},
     }
 
   def training(self, folder: epath.PathLike, step: int) -> None:
-    """A training in this folder begins after so many steps, which an earlier process did."""
+    """Starts the record of a training.
+
+    Args:
+      folder: of the training: the workdir, or a stage's folder in it.
+      step: of the restored checkpoint; 0 if the training starts from scratch.
+    """
     if not self._enabled:
       return
     if not self._process['trainings']:
+      files.remove_partial_files(self._workdir / FILE)
       self._before = read(self._workdir)
     self._close_training()
     name = os.path.relpath(os.fspath(folder), os.fspath(self._workdir))
@@ -140,7 +157,7 @@ class Record:
     self.write()
 
   def done(self, step: int) -> None:
-    """The results of this step are here."""
+    """Records that the results of a step have arrived."""
     if self._training is None:
       return
     self._training['to'] = step
@@ -151,7 +168,7 @@ class Record:
       self.write()
 
   def write(self) -> None:
-    """Puts the file in place as of now; call it beside a checkpoint, so that none is newer."""
+    """Writes the file now; call it with each save, so that no checkpoint is newer than the record."""
     if self._training is None:
       return
     self._close_training()
@@ -159,17 +176,20 @@ class Record:
     processes = [*self._before, self._process]
     text = json.dumps({'summary': summary(processes), 'processes': processes}, indent=2) + '\n'
     self._written = time.monotonic()
-    partial = self._workdir / f'.{FILE}.partial'
     try:
-      partial.write_text(text)
-      partial.replace(self._workdir / FILE)
-    except Exception as error:  # noqa: BLE001 - whatever the store says, training does not need it
+      # Waiting for the disk every two seconds would slow training down.
+      files.write_whole(self._workdir / FILE, text, is_durable=False)
+    except Exception as error:  # noqa: BLE001 - training does not depend on this file
       if not self._has_failed:
-        log.warning('%s is not up to date: %s; training goes on', self._workdir / FILE, error)
+        log.warning('%s could not be written: %s; training continues', self._workdir / FILE, error)
       self._has_failed = True
 
   def close(self, ended: str) -> None:
-    """Writes the file for the last time and logs the summary of all processes."""
+    """Writes the file for the last time and logs the summary of all processes.
+
+    Args:
+      ended: how the process ended: 'done', 'preempted', or the name of an exception.
+    """
     if self._training is None:
       return
     self._process['ended'] = ended
@@ -186,7 +206,10 @@ class Record:
 
 
 def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
-  """The processes so far; a file that is no longer readable is put aside, with a warning."""
+  """Returns the records of the processes in goodput.json, oldest first.
+
+  A damaged file is renamed with a warning, and the record starts again.
+  """
   path = epath.Path(workdir) / FILE
   if not path.exists():
     return []
@@ -196,15 +219,13 @@ def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
     return processes
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     aside = path.with_name(f'{FILE}.damaged')
-    log.warning(
-      '%s is not what was written (%r); it is %s now, a new one begins', path, error, aside
-    )
+    log.warning('%s is damaged (%r); renamed to %s, and a new file is started', path, error, aside)
     path.replace(aside)
     return []
 
 
 def _lost(processes: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
-  """How many steps were repeated by a later process, and their seconds."""
+  """Returns the number of steps that a later process repeated, and their seconds."""
   steps, seconds = 0, 0.0
   for i, process in enumerate(processes):
     for folder, training in process['trainings'].items():
@@ -220,18 +241,21 @@ def _lost(processes: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
 
 
 def summary(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """What goodput.json says of all processes together.
+  """Sums up all processes of a run.
+
+  Args:
+    processes: as in goodput.json, oldest first.
 
   Returns:
-    `goodput` (share of the wall time in steps that were not lost), `wall_seconds`, `seconds` and `shares`
-    by phase and for `lost`, which is taken from the steps and the input wait; `starts` of a process, `steps`
-    that count and `lost_steps`.
+    `goodput`: share of the wall time in steps that were not lost. `wall_seconds`: of all processes.
+    `seconds` and `shares`: by phase and for `lost`, which is subtracted from steps and input wait. `starts`:
+    number of processes. `steps`: without lost ones. `lost_steps`.
   """
   seconds = {name: sum(p['seconds'].get(name, 0.0) for p in processes) for name in PHASES}
   lost_steps, lost = _lost(processes)
-  of_training = seconds['steps'] + seconds['input_wait']
-  left = 1 - lost / of_training if of_training else 1.0
-  seconds |= {name: seconds[name] * left for name in ('steps', 'input_wait')} | {LOST: lost}
+  training_seconds = seconds['steps'] + seconds['input_wait']
+  kept = 1 - lost / training_seconds if training_seconds else 1.0
+  seconds |= {name: seconds[name] * kept for name in ('steps', 'input_wait')} | {LOST: lost}
   wall = sum(seconds.values())
   done = sum(t['to'] - t['from'] for p in processes for t in p['trainings'].values())
   return {
@@ -246,7 +270,7 @@ def summary(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def describe(found: Mapping[str, Any]) -> str:
-  """A summary in one line."""
+  """Returns a summary as one line of text."""
   shares = sorted(found['shares'].items(), key=lambda item: -item[1])
   rest = ', '.join(
     f'{name.replace("_", " ")} {share:.1%}'
@@ -257,17 +281,17 @@ def describe(found: Mapping[str, Any]) -> str:
   lost = f', {found["lost_steps"]} steps lost' if found['lost_steps'] else ''
   return (
     f'goodput {found["goodput"]:.1%} of {found["wall_seconds"]:,.0f} s in {found["steps"]:,} steps'
-    f'{starts}{lost}; else {rest}'
+    f'{starts}{lost}; remaining time: {rest}'
   )
 
 
 def _age() -> float:
-  """Seconds since this process began; 0 where the system does not say."""
+  """Returns the seconds since this process started; 0 on systems other than Linux."""
   try:
     with open('/proc/self/stat') as f:
-      ticks = int(f.read().rpartition(')')[2].split()[19])  # since boot: field 22 of proc(5)
+      ticks = int(f.read().rpartition(')')[2].split()[19])  # start time: field 22 of proc(5)
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK'))
-  except (OSError, AttributeError):  # AttributeError: only Linux has this clock
+  except (OSError, AttributeError):  # AttributeError: no such clock
     return 0.0
 
 
@@ -280,26 +304,31 @@ seconds = _clock.seconds
 
 
 def training(folder: epath.PathLike, step: int) -> None:
-  """See `Record.training`; nothing where the process is not recorded."""
+  """See `Record.training`; does nothing outside of `recorded`."""
   if _record is not None:
     _record.training(folder, step)
 
 
 def done(step: int) -> None:
-  """See `Record.done`; nothing where the process is not recorded."""
+  """See `Record.done`; does nothing outside of `recorded`."""
   if _record is not None:
     _record.done(step)
 
 
 def write() -> None:
-  """See `Record.write`; nothing where the process is not recorded."""
+  """See `Record.write`; does nothing outside of `recorded`."""
   if _record is not None:
     _record.write()
 
 
 @contextlib.contextmanager
 def recorded(workdir: epath.PathLike, enabled: bool = True) -> Iterator[None]:
-  """Keeps goodput.json in the workdir while the run inside trains, evaluates and reports."""
+  """Writes goodput.json in the workdir while the code inside trains, evaluates and reports.
+
+  Args:
+    workdir: of the run.
+    enabled: False on hosts other than the first.
+  """
   global _record
   _record = Record(workdir, _clock, enabled)
   try:

@@ -1,13 +1,15 @@
-"""A lock on a folder, held by one process at a time; it ends with its owner, however that ends.
+"""A lock on a folder, held by one process at a time. It ends with its owner, even if the owner is killed.
 
-On a local file system the kernel holds it (`flock` on `<folder>/.lock`), so a kill releases it. In a bucket
-there is no such thing: the owner renews a lease in the same file, and a lease that was not renewed for
-LEASE_S seconds has no owner.
+On a file system the kernel holds the lock (`flock` on `<folder>/.lock`, also across NFS clients). Buckets and
+file systems without `flock` have a lease instead: the owner renews it in the same file every 30 seconds. A
+lease that is not renewed for LEASE_S seconds has expired. Only the clock of the process that checks is used,
+because the clocks of two machines may differ.
 """
 
 from collections.abc import Iterator
 import contextlib
 import datetime
+import errno
 import fcntl
 import json
 import logging
@@ -25,6 +27,9 @@ FILE = '.lock'
 LEASE_S = 120.0
 _RENEW_S = 30.0
 _POLL_S = 0.5
+_OLD_S = 3600.0  # a lease this old has expired, whatever the difference between two clocks
+_NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 log = logging.getLogger(__name__)
 
@@ -33,125 +38,176 @@ class Held(ValueError):
   """Another process holds the folder; the message names it."""
 
 
-def _owner(purpose: str) -> dict[str, str | int]:
-  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-  return {'host': socket.gethostname(), 'process': os.getpid(), 'since': now, 'purpose': purpose}
-
-
-def _describe(text: str) -> str:
-  """The owner as a message names it."""
-  try:
-    owner = json.loads(text)
-    return (
-      f'process {owner["process"]} on {owner["host"]} ({owner["purpose"]}, since {owner["since"]})'
-    )
-  except (ValueError, KeyError, TypeError):  # written at this moment, or by hand
-    return 'another process'
-
-
 @contextlib.contextmanager
 def hold(folder: epath.PathLike, purpose: str, wait: bool, field: str) -> Iterator[None]:
-  """Holds a folder, which is created if need be; an empty one is removed at the end.
+  """Holds the lock of a folder.
+
+  Creates the folder if it does not exist, and removes it at the end if it is still empty.
 
   Args:
-    folder: what is held.
-    purpose: what the owner does, for the messages of others: 'training'.
-    wait: whether to wait for another owner, with a log line, or to refuse.
-    field: what a user can set to use another folder: '--workdir'.
+    folder: local or in a bucket.
+    purpose: activity of this process, for the messages of other processes: 'training'.
+    wait: True waits for another owner and logs its name; False raises.
+    field: flag or field that sets the folder, for the message: '--workdir'.
 
   Raises:
-    Held: another process holds the folder, and `wait` is off.
+    Held: another process holds the folder, and `wait` is False.
+    ValueError: the folder is not writable.
   """
   folder = epath.Path(folder)
   kind = _flocked if is_local(folder) else leased
   created = not folder.exists()
-  folder.mkdir(parents=True, exist_ok=True)
   try:
     with kind(folder, purpose, wait, field):
       yield
   finally:
     if created and is_local(folder):
-      with contextlib.suppress(OSError):  # not empty: it is in use
+      with contextlib.suppress(OSError):  # not empty, so it is in use
         os.rmdir(folder)
 
 
 def check_free(folder: epath.PathLike, field: str) -> None:
-  """Raises `Held` where another process holds the folder now; changes nothing."""
+  """Checks that no process holds a folder now; writes nothing.
+
+  A bucket takes up to LEASE_S seconds if the last owner was killed.
+
+  Args:
+    folder: local or in a bucket; need not exist.
+    field: see `hold`.
+
+  Raises:
+    Held: another process holds the folder.
+  """
   path = epath.Path(folder) / FILE
-  if not path.exists():
-    return
   if not is_local(path):
-    if _lease_is_alive(path):
-      raise _refusal(folder, path, field)
+    if _is_renewed(path):
+      raise _refusal(path, field)
     return
-  with path.open('r') as f:
-    try:
+  try:
+    with path.open('r') as f:
       fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise _refusal(folder, path, field) from None
+  except FileNotFoundError:
+    return
+  except BlockingIOError:
+    raise _refusal(path, field) from None
+  except OSError as error:
+    if error.errno not in _NO_FLOCK:
+      raise
+    if _is_renewed(path):
+      raise _refusal(path, field) from None
 
 
-def _refusal(folder: epath.PathLike, path: epath.Path, field: str) -> Held:
-  owner = _describe(path.read_text() if path.exists() else '')
+def _owner(purpose: str) -> dict[str, str | int]:
+  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+  return {'host': socket.gethostname(), 'process': os.getpid(), 'since': now, 'purpose': purpose}
+
+
+def _read(path: epath.Path) -> str:
+  """Returns the text of a lock file; '' if there is none."""
+  try:
+    return path.read_text() if path.exists() else ''
+  except FileNotFoundError:  # removed between the two calls
+    return ''
+
+
+def _describe(path: epath.Path) -> str:
+  """Returns the owner of a lock as messages name it."""
+  try:
+    owner = json.loads(_read(path))
+    return (
+      f'process {owner["process"]} on {owner["host"]} ({owner["purpose"]}, since {owner["since"]})'
+    )
+  except (ValueError, KeyError, TypeError):  # empty: the owner has not written it yet
+    return 'another process'
+
+
+def _refusal(path: epath.Path, field: str) -> Held:
   return Held(
-    f'{folder} must be used by one process at a time; {owner} uses it. Wait for its end, or set {field} to '
-    'another folder'
+    f'{path.parent} must be used by one process at a time; {_describe(path)} uses it. Wait for its end, or '
+    f'set {field} to another folder'
   )
 
 
+def _not_writable(folder: epath.Path, field: str, error: OSError) -> ValueError:
+  return ValueError(f'{folder} must be writable; got {error}. Set {field} to another folder')
+
+
 class _Wait:
-  """Between two tries: refuses, or waits and says once for whom."""
+  """Called between two attempts: raises `Held`, or logs the owner once and pauses."""
 
   def __init__(self, folder: epath.Path, wait: bool, field: str):
-    self._folder, self._wait, self._field, self._said = folder, wait, field, False
+    self._path, self._wait, self._field, self._has_logged = folder / FILE, wait, field, False
 
   def __call__(self) -> None:
-    path = self._folder / FILE
     if not self._wait:
-      raise _refusal(self._folder, path, self._field)
-    if not self._said:
-      owner = _describe(path.read_text() if path.exists() else '')
-      log.info('waiting for %s, which uses %s', owner, self._folder)
-      self._said = True
+      raise _refusal(self._path, self._field)
+    if not self._has_logged:
+      log.info('waiting for %s, which uses %s', _describe(self._path), self._path.parent)
+      self._has_logged = True
     time.sleep(_POLL_S)
 
 
-@contextlib.contextmanager
-def _flocked(folder: epath.Path, purpose: str, wait: bool, field: str) -> Iterator[None]:
-  again = _Wait(folder, wait, field)
-  path = os.fspath(folder / FILE)
+def _acquire(folder: epath.Path, wait: bool, field: str) -> int | None:
+  """Returns the locked file descriptor; None if the file system has no `flock`."""
+  pause, path, attempts = _Wait(folder, wait, field), os.fspath(folder / FILE), 0
   while True:
-    folder.mkdir(parents=True, exist_ok=True)  # the last owner may have removed it
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:  # the previous owner removed the folder between the two calls
+      continue
+    except OSError as error:
+      if error.errno in _NOT_WRITABLE:
+        raise _not_writable(folder, field, error) from None
+      raise
     try:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      if _is_still(descriptor, path):
-        break
-      os.close(descriptor)  # its last owner removed the file in the meantime
+      if _is_same_file(descriptor, path):
+        return descriptor
+      os.close(descriptor)  # the previous owner has removed this file
     except BlockingIOError:
       os.close(descriptor)
-      again()
-  _held.add(descriptor)
-  try:
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(_owner(purpose)).encode())
-    yield
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      os.unlink(path)
-    _held.discard(descriptor)
-    os.close(descriptor)
+      attempts += 1
+      if attempts == 1:
+        time.sleep(0.1)  # `check_free` of another process may have held it for a moment
+      else:
+        pause()
+    except OSError as error:
+      os.close(descriptor)
+      if error.errno in _NO_FLOCK:
+        return None
+      raise
 
 
-def _is_still(descriptor: int, path: str) -> bool:
-  """Whether the open file is the one that the path names now."""
+def _is_same_file(descriptor: int, path: str) -> bool:
+  """Whether the path still names the open file."""
   try:
     return os.path.samestat(os.fstat(descriptor), os.stat(path))
   except FileNotFoundError:
     return False
 
 
-# A forked child shares the open file and would keep the lock beyond its owner's death.
+@contextlib.contextmanager
+def _flocked(folder: epath.Path, purpose: str, wait: bool, field: str) -> Iterator[None]:
+  descriptor = _acquire(folder, wait, field)
+  if descriptor is None:
+    with leased(folder, purpose, wait, field):
+      yield
+    return
+  _held.add(descriptor)
+  try:
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps(_owner(purpose)).encode())
+    yield
+  finally:
+    if descriptor in _held:  # not in a forked child, which does not own the lock
+      _held.discard(descriptor)
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(folder / FILE)
+      os.close(descriptor)
+
+
+# A forked child shares the open file and would keep the lock after the death of the owner.
 _held: set[int] = set()
 
 
@@ -164,42 +220,57 @@ def _close_in_child() -> None:
 os.register_at_fork(after_in_child=_close_in_child)
 
 
-def _lease_is_alive(path: epath.Path) -> bool:
+def _is_renewed(path: epath.Path) -> bool:
+  """Watches a lease until it is renewed or has expired; returns whether it has an owner."""
+  first = _read(path)
   try:
-    renewed = float(json.loads(path.read_text())['renewed'])
-  except (OSError, ValueError, KeyError, TypeError):
-    return False
-  return time.time() - renewed < LEASE_S
+    is_old = time.time() - float(json.loads(first)['renewed']) > _OLD_S
+  except (ValueError, KeyError, TypeError):
+    is_old = False
+  deadline = time.monotonic() + LEASE_S
+  while first and not is_old and time.monotonic() < deadline:
+    time.sleep(_RENEW_S / 6)
+    now = _read(path)
+    if now != first:
+      return bool(now)
+  return False
 
 
 @contextlib.contextmanager
 def leased(folder: epath.Path, purpose: str, wait: bool, field: str) -> Iterator[None]:
-  """As `hold`, by a lease that a thread renews: for buckets.
+  """Holds a folder like `hold`, by a lease that a thread renews.
 
-  Buckets have no atomic creation here: who reads its own token back after a pause is the owner.
+  A bucket cannot create a file atomically: a process writes its token and owns the lease if it reads the
+  token back after a pause. A process that was suspended until its lease expired, and finds the lease of
+  another process, ends at once with status 1.
   """
-  again, path, token = _Wait(folder, wait, field), folder / FILE, uuid.uuid4().hex
+  pause, path, token = _Wait(folder, wait, field), folder / FILE, uuid.uuid4().hex
   owner = _owner(purpose)
 
   def write() -> None:
     path.write_text(json.dumps(owner | {'token': token, 'renewed': time.time()}))
 
-  def is_mine() -> bool:
-    return path.exists() and f'"{token}"' in path.read_text()
-
+  folder.mkdir(parents=True, exist_ok=True)
   while True:
-    if path.exists() and _lease_is_alive(path):
-      again()
+    if _is_renewed(path):
+      pause()
       continue
     write()
     time.sleep(2 * _POLL_S)
-    if is_mine():
+    if token in _read(path):
       break
   ended = threading.Event()
 
   def renew() -> None:
     while not ended.wait(_RENEW_S):
-      write()
+      try:
+        text = _read(path)
+        if text and token not in text:
+          log.error('%s took the lease of %s: this process ends', _describe(path), folder)
+          os._exit(1)
+        write()
+      except Exception as error:  # noqa: BLE001 - a bucket may be unreachable for a while
+        log.warning('the lease %s could not be renewed: %s; trying again', path, error)
 
   thread = threading.Thread(target=renew, name='lease', daemon=True)
   thread.start()
@@ -207,6 +278,10 @@ def leased(folder: epath.Path, purpose: str, wait: bool, field: str) -> Iterator
     yield
   finally:
     ended.set()
-    thread.join()
-    if is_mine():
-      path.unlink(missing_ok=True)
+    if os.getpid() == owner['process']:  # not in a forked child
+      thread.join()
+      try:
+        if token in _read(path):
+          path.unlink(missing_ok=True)
+      except Exception as error:  # noqa: BLE001 - the lease expires by itself
+        log.warning('the lease %s could not be removed: %s', path, error)

@@ -1,7 +1,7 @@
-"""SIGTERM means that the machine is taken away: save, and end with a status that launchers restart on.
+"""Preemption: after SIGTERM a run saves and ends with a status on which launchers restart it.
 
-Several processes learn of it through JAX's preemption service, which tells all of them the same step. A
-single process has a signal handler of its own.
+With several processes, JAX's preemption service agrees on one step at which all of them stop. A single process
+uses its own signal handler.
 """
 
 import signal
@@ -14,16 +14,16 @@ from recjax.runtime import exit_status
 
 
 class Preempted(SystemExit):
-  """Ends the process with exit_status.PREEMPTED; everything that a restart needs is saved."""
+  """Ends the process with exit_status.PREEMPTED; raised after everything is saved."""
 
   def __init__(self):
     super().__init__(exit_status.PREEMPTED)
 
 
 def exit_on_sigterm() -> None:
-  """Makes SIGTERM end this process with exit_status.PREEMPTED, for the time outside of a `Watch`.
+  """Makes SIGTERM end this process with exit_status.PREEMPTED whenever no `Watch` is active.
 
-  Call it before `jax.distributed` is initialised: several processes then hear SIGTERM through JAX alone.
+  Call it before `jax.distributed` is initialised, whose own handler replaces this one.
   """
   signal.signal(signal.SIGTERM, _exit)
 
@@ -32,31 +32,32 @@ def _exit(*_) -> None:
   raise Preempted
 
 
-_calls = 0  # of `_agreed`: JAX's service wants a number that never falls
-_watch: 'Watch | None' = None  # the one around the steps that run now
+_calls = 0  # of `_agreed`: JAX's service needs a number that grows
+_watch: 'Watch | None' = None  # the active one
 
 
 def _agreed() -> bool:
-  """Whether it is time to leave; True at the same call of every one of several processes."""
+  """Whether to stop now; True at the same call in all processes."""
   global _calls
   _calls += 1
   return multihost_utils.reached_preemption_sync_point(_calls)
 
 
 def check() -> None:
-  """Ends work that is repeated by a restart, such as an evaluation, where the machine is taken away.
+  """Raises `Preempted` after SIGTERM; call it between evaluation batches.
 
-  Several processes must call it equally often. A single one that is in no `Watch` ends by itself.
+  All processes must call it equally often. Does nothing in a single process without an active `Watch`, which
+  SIGTERM ends at once.
 
   Raises:
-    Preempted: SIGTERM came.
+    Preempted: SIGTERM arrived. Nothing is saved; a restart repeats the evaluation.
   """
   if _agreed() if jax.process_count() > 1 else _watch is not None and _watch.reached():
     raise Preempted
 
 
 class Watch:
-  """Asks after each step whether to save and leave; a context manager around the steps."""
+  """A context manager around training steps that turns SIGTERM into an answer of `reached`."""
 
   def __init__(self):
     self._is_alone = jax.process_count() == 1
@@ -64,10 +65,10 @@ class Watch:
     self._previous = None
 
   def reached(self) -> bool:
-    """Whether to save now; True after the same step in every process.
+    """Whether to save and stop now; True after the same step in all processes.
 
-    Every process must call it once after each step. With several processes the answer comes up to a few
-    seconds after the signal, which any one of them may have received.
+    Every process must call it once after each step. With several processes the answer follows up to a few
+    seconds after the signal, which any of them may have received.
     """
     return self._is_requested if self._is_alone else _agreed()
 
@@ -83,7 +84,7 @@ class Watch:
     _watch = None
     if self._previous is not None:
       signal.signal(signal.SIGTERM, self._previous)
-    if self._is_requested and kind is None:  # it came after the last step was asked about
+    if self._is_requested and kind is None:  # it arrived after the last call of `reached`
       signal.raise_signal(signal.SIGTERM)
 
   def _request(self, *_) -> None:

@@ -1,4 +1,4 @@
-"""Profiler traces of chosen steps, for TensorBoard's profile plugin, XProf and ui.perfetto.dev."""
+"""Profiler traces of selected steps, for XProf, TensorBoard's profile plugin and ui.perfetto.dev."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 
 class Profiler:
-  """Traces the steps that `profile.steps` names; a context manager around the steps of a training.
+  """A context manager around training steps that traces those in `profile.steps`.
 
-  Training goes on without a trace, and a warning says why, where the profiler fails.
+  If the profiler fails, a warning gives the reason and training continues without a trace.
 
   Args:
-    config: which steps, on which hosts, into which folder.
-    workdir: of the training; the folder's default lies in it.
+    config: the steps, hosts and folder of the trace.
+    workdir: of the training; the default folder is in it.
   """
 
   def __init__(self, config: Profile, workdir: epath.PathLike):
@@ -30,17 +30,17 @@ class Profiler:
     self._steps = range(config.steps[0], config.steps[1] + 1) if config.steps and is_here else ()
     self._folder = config.folder or os.path.join(os.fspath(workdir), FOLDER)
     if config.hosts == 'all' and jax.process_count() > 1:
-      # The profiler names files by machine, and several processes may share one.
+      # The profiler names files by machine, which several processes may share.
       self._folder = os.path.join(self._folder, f'process_{jax.process_index()}')
     self._is_tracing = False
 
   @contextlib.contextmanager
   def step(self, step: int, wait: Callable[[], None]) -> Iterator[None]:
-    """Traces the step inside, if it is one of those.
+    """Traces the step inside if it is one of the selected steps.
 
     Args:
-      step: its number.
-      wait: waits until the devices have nothing left to do, so that no other step is in the trace.
+      step: number of the step.
+      wait: blocks until the devices are idle, so that the trace holds no other step.
     """
     if step in self._steps and not self._is_tracing:
       wait()
@@ -65,7 +65,7 @@ class Profiler:
     try:
       jax.profiler.start_trace(self._folder)
       self._is_tracing = True
-    except Exception as error:  # noqa: BLE001 - whatever it is, training does not need it
+    except Exception as error:  # noqa: BLE001 - training does not depend on the profiler
       self._give_up(error)
 
   def _stop(self) -> None:
@@ -81,5 +81,5 @@ class Profiler:
   def _give_up(self, error: Exception) -> None:
     self._steps = ()
     log.warning(
-      'no profile in %s: %s: %s; training goes on', self._folder, type(error).__name__, error
+      'no profile in %s: %s: %s; training continues', self._folder, type(error).__name__, error
     )

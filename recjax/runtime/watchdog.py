@@ -1,11 +1,15 @@
-"""Ends a run that hangs, with a message that says where every process is.
+"""A watchdog that ends a hung run with a message that names the process at fault.
 
-Each process tells the others every few seconds, through JAX's coordination service, what it is doing. A
-process ends all of them when one is silent for too long (it was stopped, or its machine is gone), when one
-says that it failed, or when its own work takes longer than `expect` allows: then every process has joined
-the same collective but one, and that one's stack, which is printed, says why.
+Every process writes a heartbeat with its current activity to a key-value store (JAX's coordination service)
+every few seconds, and reads those of the others. A process fails the whole run when
 
-Time counts while this process runs: one that was suspended and resumed does not blame the others.
+- another process sends no heartbeat for `heartbeat_timeout` seconds: it was stopped, or its machine is gone;
+- another process reports a failure;
+- its own activity exceeds the limit given to `expect`: usually all processes but one have entered the same
+  collective. The stack traces that it prints show where it waits.
+
+Only time during which this process runs is counted, so a process that was suspended and resumed does not
+blame the others.
 """
 
 import collections
@@ -25,24 +29,26 @@ import jax
 
 from recjax.runtime import exit_status
 
-_LISTED = 16  # processes in a message
-_FIRST = 3  # steps that may compile: the metrics of one arrive during the next
+_MAX_LISTED = 16  # processes in a message
+_COMPILING_STEPS = (
+  3  # the first steps may compile; the metrics of a step arrive during the next one
+)
 
 _running: 'Watchdog | None' = None
 
 
-class Board(Protocol):
-  """What the processes write on and read from; the real one is JAX's coordination service."""
+class Store(Protocol):
+  """A key-value store with one text for each process."""
 
   def write(self, text: str) -> None:
-    """Replaces this process's text."""
+    """Replaces the text of this process."""
 
   def read(self) -> dict[int, str]:
-    """The text of every process that has written, by process."""
+    """Returns the texts by process, of all processes that have written one."""
 
 
-class CoordinationBoard:
-  """The board of a run, kept by process 0."""
+class CoordinationStore:
+  """A `Store` in JAX's coordination service, which process 0 hosts."""
 
   _FOLDER = 'recjax/watchdog/'
 
@@ -59,248 +65,286 @@ class CoordinationBoard:
 
 
 @dataclasses.dataclass
-class _Task:
-  what: str
-  seconds: float  # 0: as long as it takes
-  taken: float = 0.0
+class _Activity:
+  name: str
+  limit: float  # seconds; 0: no limit
+  elapsed: float = 0.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
-class Word:
-  """What a process last said: that it runs, that it left, or why it ended with which status."""
+class Status:
+  """The state of a process, as its last heartbeat reported it.
 
-  beat: int
+  Attributes:
+    heartbeat: a number that grows with each heartbeat.
+    host: name of its machine.
+    activity: its current activity.
+    elapsed: seconds since the activity began.
+    has_ended: whether the process ended without a failure.
+    exit_status: of a process that failed; 0 otherwise.
+    reason: why it failed; empty otherwise.
+  """
+
+  heartbeat: int
   host: str
-  what: str
-  taken: float
-  left: bool = False
-  status: int = 0
-  why: str = ''
+  activity: str
+  elapsed: float
+  has_ended: bool = False
+  exit_status: int = 0
+  reason: str = ''
 
 
 class Watchdog:
-  """Two threads: one reads and writes the board, the other judges, so that a dead board is noticed."""
+  """Monitors the processes of a run with two threads.
+
+  The heartbeat thread writes to and reads from the store. The monitor thread checks all limits; it never
+  touches the store, so it also notices a store that does not answer.
+  """
 
   def __init__(
     self,
-    board: Board | None,
+    store: Store | None,
     process: int,
-    processes: int,
-    silence: float,
+    num_processes: int,
+    heartbeat_timeout: float,
     period: float,
-    say: Callable[[int, str], None],
-    leave: Callable[[int], None],
+    on_fail: Callable[[int, str], None],
+    exit_process: Callable[[int], None],
   ):
-    """Args:
-    board: None in a run of one process.
-    process: which of them this is.
-    processes: how many there are.
-    silence: seconds after which a process that says nothing counts as hung.
-    period: seconds from one word to the next.
-    say: is told the exit status and why, before the process ends.
-    leave: ends the process with a status.
+    """Starts the threads.
+
+    Args:
+      store: shared by all processes; None in a run of one process.
+      process: index of this process.
+      num_processes: in the run.
+      heartbeat_timeout: seconds without a heartbeat after which a process counts as hung.
+      period: seconds between two heartbeats.
+      on_fail: called with exit status and message before the process ends.
+      exit_process: ends the process with an exit status.
     """
-    self._board, self._me, self._processes = board, process, processes
-    self._silence, self._period, self._say, self._leave = silence, period, say, leave
-    self._late = 3 * period  # seconds without a word from which on a process is suspicious
+    self._store, self._me, self._num_processes = store, process, num_processes
+    self._timeout, self._period = heartbeat_timeout, period
+    self._on_fail, self._exit_process = on_fail, exit_process
+    self._suspicious_after = 3 * period  # seconds without a heartbeat
     self._host = socket.gethostname()
-    self._task = _Task('start-up', 0)
-    self._heard: dict[int, Word] = {}
-    self._rounds = 0  # how often the whole board was read
-    self._silent = dict.fromkeys(range(processes), 0.0)
-    self._unread = 0.0
-    self._ended: tuple[int, str] = (0, '')
+    self._activity = _Activity('start-up', 0)
+    self._statuses: dict[int, Status] = {}
+    self._num_reads = 0  # successful reads of the whole store
+    self._silent_seconds = dict.fromkeys(range(num_processes), 0.0)
+    self._seconds_since_read = 0.0
+    self._failure: tuple[int, str] = (0, '')  # of this process: exit status and reason
     self._stopped = threading.Event()
-    self._threads = [threading.Thread(target=self._judge, daemon=True, name='watchdog')]
-    if board is not None:
-      self._threads.append(threading.Thread(target=self._talk, daemon=True, name='watchdog board'))
+    self._threads = [threading.Thread(target=self._monitor, daemon=True, name='watchdog monitor')]
+    if store is not None:
+      heartbeat = threading.Thread(target=self._heartbeat, daemon=True, name='watchdog heartbeat')
+      self._threads.append(heartbeat)
     for thread in self._threads:
       thread.start()
 
   @contextlib.contextmanager
-  def expect(self, what: str, seconds: float) -> Iterator[None]:
-    """The work inside must end within so many seconds; 0: no limit. What is around it begins anew."""
-    outer, self._task = self._task, _Task(what, seconds)
+  def expect(self, activity: str, limit: float) -> Iterator[None]:
+    """Fails the run unless the work inside ends within `limit` seconds; 0: no limit.
+
+    The time of the enclosing activity restarts at zero afterwards.
+    """
+    outer, self._activity = self._activity, _Activity(activity, limit)
     try:
       yield
     finally:
-      outer.taken = 0.0
-      self._task = outer
+      outer.elapsed = 0.0
+      self._activity = outer
 
-  def end(self, status: int, why: str, details: str = '') -> None:
-    """Ends this process, and lets the others know why: they end with the same status."""
-    self._say(status, why + details)
-    self._ended = (status, why)
-    if self._board is not None:
-      time.sleep(2 * self._period)
-    self._leave(status)
+  def fail(self, status: int, reason: str, details: str = '') -> None:
+    """Ends all processes with the same exit status; only this one prints the details."""
+    self._on_fail(status, reason + details)
+    self._failure = (status, reason)
+    if self._store is not None:
+      time.sleep(2 * self._period)  # until the heartbeat thread has reported it
+    self._exit_process(status)
 
   @property
-  def is_shared(self) -> bool:
-    """Whether there are other processes."""
-    return self._board is not None
+  def is_distributed(self) -> bool:
+    """Whether the run has several processes."""
+    return self._store is not None
 
   def stop(self) -> None:
-    """Says that this process leaves in peace, and watches no longer."""
+    """Reports that this process ends normally, and stops both threads."""
     self._stopped.set()
     for thread in self._threads:
       thread.join(2 * self._period + 1)
 
   def describe(self, process: int) -> str:
-    """Where a process is, in words."""
+    """Returns one line with the host and the activity of a process."""
     if process == self._me:
-      return self._line(process, self._word(0), 0.0)
-    return self._line(process, self._heard.get(process), self._silent[process])
+      return self._line(process, self._status(0), 0.0)
+    return self._line(process, self._statuses.get(process), self._silent_seconds[process])
 
-  def _line(self, process: int, word: Word | None, silent: float) -> str:
-    if word is None:
-      return f'process {process}: was never heard'
-    where = f'process {process} on {word.host}: '
-    if word.left:
-      return where + 'has ended'
-    if word.why:
-      return where + word.why
-    doing = f'in {word.what} for {word.taken:.0f} s'
-    if silent > self._late:
-      return where + f'silent for {silent:.0f} s, before that {doing}'
-    return where + doing + (' (this one)' if process == self._me else '')
+  def _line(self, process: int, status: Status | None, silent: float) -> str:
+    if status is None:
+      return f'process {process}: has sent no heartbeat yet'
+    prefix = f'process {process} on {status.host}: '
+    if status.has_ended:
+      return prefix + 'has ended'
+    if status.reason:
+      return prefix + status.reason
+    activity = f'in {status.activity} for {status.elapsed:.0f} s'
+    if silent > self._suspicious_after:
+      return prefix + f'no heartbeat for {silent:.0f} s, before that {activity}'
+    return prefix + activity + (' (this process)' if process == self._me else '')
 
-  def _word(self, beat: int) -> Word:
-    task, (status, why) = self._task, self._ended
-    left = self._stopped.is_set()
-    return Word(beat, self._host, task.what, round(task.taken, 1), left, status, why)
+  def _status(self, heartbeat: int) -> Status:
+    activity, (status, reason) = self._activity, self._failure
+    elapsed, has_ended = round(activity.elapsed, 1), self._stopped.is_set()
+    return Status(heartbeat, self._host, activity.name, elapsed, has_ended, status, reason)
 
-  def _talk(self) -> None:
-    beat, is_last = 0, False
+  def _heartbeat(self) -> None:
+    number, is_last = 0, False
     while not is_last:
-      beat, is_last = beat + 1, self._stopped.is_set()
-      # A board that fails is one that is not read: the judge counts for how long.
+      number, is_last = number + 1, self._stopped.is_set()
+      # After an error nothing was read; the monitor counts the seconds since the last read.
       with contextlib.suppress(jax.errors.JaxRuntimeError):
-        self._board.write(json.dumps(dataclasses.asdict(self._word(beat))))
-        heard = {p: Word(**json.loads(text)) for p, text in self._board.read().items()}
-        self._heard, self._rounds = heard, self._rounds + 1
+        self._store.write(json.dumps(dataclasses.asdict(self._status(number))))
+        statuses = {p: Status(**json.loads(text)) for p, text in self._store.read().items()}
+        self._statuses, self._num_reads = statuses, self._num_reads + 1
       self._stopped.wait(self._period)
 
-  def _judge(self) -> None:
-    last, rounds, beats = time.monotonic(), 0, {}
+  def _monitor(self) -> None:
+    last, num_reads, heartbeats = time.monotonic(), 0, {}
     while not self._stopped.wait(self._period):
       now = time.monotonic()
-      passed, last = min(now - last, 3 * self._period), now
-      self._task.taken += passed
-      self._unread += passed
-      if self._rounds != rounds:
-        rounds, heard = self._rounds, self._heard
-        for process in range(self._processes):
-          word = heard.get(process)
-          is_same = word is None or (word.beat == beats.get(process) and not word.left)
-          self._silent[process] = self._silent[process] + self._unread if is_same else 0.0
-        beats = {process: word.beat for process, word in heard.items()}
-        self._unread = 0.0
-      if verdict := self._verdict():
-        self.end(*verdict)
+      passed, last = min(now - last, 3 * self._period), now  # less, if the process was suspended
+      self._activity.elapsed += passed
+      self._seconds_since_read += passed
+      if self._num_reads != num_reads:
+        num_reads, statuses = self._num_reads, self._statuses
+        for process in range(self._num_processes):
+          status = statuses.get(process)
+          is_silent = status is None or (
+            status.heartbeat == heartbeats.get(process) and not status.has_ended
+          )
+          silent = self._silent_seconds[process] + self._seconds_since_read
+          self._silent_seconds[process] = silent if is_silent else 0.0
+        heartbeats = {process: status.heartbeat for process, status in statuses.items()}
+        self._seconds_since_read = 0.0
+      if failure := self._find_failure():
+        self.fail(*failure)
         return
 
-  def _verdict(self) -> tuple[int, str, str] | None:
-    """Status, why, and details where the run must end."""
-    task = self._task
-    for process, word in self._heard.items():
-      if word.status and process != self._me and not self._ended[0]:
-        return word.status, f'process {process} on {word.host} ends the run: {word.why}', ''
-    if self._board is not None and self._unread > self._silence:
+  def _find_failure(self) -> tuple[int, str, str] | None:
+    """Returns exit status, reason and details if the run must end."""
+    for process, status in self._statuses.items():
+      if status.exit_status and process != self._me and not self._failure[0]:
+        reason = f'process {process} on {status.host} ends the run: {status.reason}'
+        return status.exit_status, reason, ''
+    if self._store is not None and self._seconds_since_read > self._timeout:
       return self._hung(
-        f'process 0, through which the processes hear of each other, did not answer for '
-        f'{self._unread:.0f} s'
+        'process 0, which hosts the coordination service, has not answered for '
+        f'{self._seconds_since_read:.0f} s'
       )
-    silent = [process for process, seconds in self._silent.items() if seconds > self._silence]
+    silent = [process for process, s in self._silent_seconds.items() if s > self._timeout]
     if silent:
       return self._hung(
-        f'process {", ".join(map(str, silent))} did not answer for {self._silence:.0f} s '
+        f'process {", ".join(map(str, silent))} sent no heartbeat for {self._timeout:.0f} s '
         '(--config.hosts.heartbeat_timeout)'
       )
-    if 0 < task.seconds < task.taken:
-      return self._hung(f'no end of {task.what} after {task.taken:.0f} s')
+    activity = self._activity
+    if 0 < activity.limit < activity.elapsed:
+      return self._hung(f'{activity.name} has not ended after {activity.elapsed:.0f} s')
     return None
 
-  def _hung(self, why: str) -> tuple[int, str, str]:
-    """The details list the silent processes first, then those that do what few others do."""
-    doing = {process: word.what for process, word in self._heard.items()}
-    common = collections.Counter(doing.values())
+  def _hung(self, reason: str) -> tuple[int, str, str]:
+    """Returns a failure whose details list all processes, the most suspicious ones first.
+
+    Silent processes come first, then those whose activity few others share.
+    """
+    activities = {process: status.activity for process, status in self._statuses.items()}
+    counts = collections.Counter(activities.values())
 
     def suspicion(process: int) -> tuple[float, int]:
-      is_silent = self._silent[process] > self._late
-      return -self._silent[process] if is_silent else 0.0, common[doing.get(process)]
+      silent = self._silent_seconds[process]
+      is_suspicious = silent > self._suspicious_after
+      return -silent if is_suspicious else 0.0, counts[activities.get(process)]
 
-    order = sorted(range(self._processes), key=suspicion)
-    lines = ['', *map(self.describe, order[:_LISTED])]
-    if len(order) > _LISTED:
-      lines.append(f'and {len(order) - _LISTED} more')
-    return exit_status.HUNG, f'the run hangs: {why}', '\n  '.join(lines)
+    order = sorted(range(self._num_processes), key=suspicion)
+    lines = ['', *map(self.describe, order[:_MAX_LISTED])]
+    if len(order) > _MAX_LISTED:
+      lines.append(f'and {len(order) - _MAX_LISTED} more')
+    return exit_status.HUNG, f'the run hangs: {reason}', '\n  '.join(lines)
 
 
-def start(client: Any, process: int, processes: int, silence: float, shortest: float) -> None:
+def start(
+  client: Any, process: int, num_processes: int, heartbeat_timeout: float, shortest_limit: float
+) -> None:
   """Starts the watchdog of this process.
 
   Args:
     client: of JAX's coordination service; None in a run of one process.
-    process: which of them this is.
-    processes: how many there are.
-    silence: seconds after which a process that says nothing counts as hung.
-    shortest: the shortest limit in seconds that `expect` will be given.
+    process: index of this process.
+    num_processes: in the run.
+    heartbeat_timeout: seconds without a heartbeat after which a process counts as hung.
+    shortest_limit: seconds; the shortest limit that will be given to `expect`.
   """
   global _running
-  # Process 0 answers all of them, each with the words of all.
-  often = min(5.0, max(1.0, processes / 50))
-  period = max(0.1, min(often, silence / 8, shortest / 8))
-  board = CoordinationBoard(client, process) if client is not None else None
-  _running = Watchdog(board, process, processes, silence, period, _print, os._exit)
+  # Process 0 serves every heartbeat, and each read returns the texts of all processes.
+  longest = min(5.0, max(1.0, num_processes / 50))
+  period = max(0.1, min(longest, heartbeat_timeout / 8, shortest_limit / 8))
+  store = CoordinationStore(client, process) if client is not None else None
+  place = (process, num_processes)
+  _running = Watchdog(store, *place, heartbeat_timeout, period, _print_failure, os._exit)
 
 
 @contextlib.contextmanager
-def expect(what: str, seconds: float) -> Iterator[None]:
-  """The work inside must end within so many seconds, or the run ends; 0: as long as it takes."""
+def expect(activity: str, limit: float) -> Iterator[None]:
+  """Ends the run unless the work inside ends within `limit` seconds; 0: no limit."""
   if _running is None:
     yield
     return
-  with _running.expect(what, seconds):
+  with _running.expect(activity, limit):
     yield
 
 
-def watched(steps: Iterable[int], first_seconds: float, seconds: float) -> Iterator[int]:
-  """The steps; what is done with each must end in time, with the first ones, which compile, in theirs."""
+def watched(steps: Iterable[int], compile_limit: float, limit: float) -> Iterator[int]:
+  """Yields the steps and ends the run if one takes too long.
+
+  Args:
+    steps: step numbers.
+    compile_limit: seconds for each of the first steps, which may compile; 0: no limit.
+    limit: seconds for every other step; 0: no limit.
+  """
   for n, step in enumerate(steps):
-    with expect(f'step {step}', first_seconds if n < _FIRST else seconds):
+    with expect(f'step {step}', compile_limit if n < _COMPILING_STEPS else limit):
       yield step
 
 
 def describe(process: int) -> str:
-  """Where a process is, in words."""
+  """Returns one line with the host and the activity of a process."""
   return f'process {process}' if _running is None else _running.describe(process)
 
 
-def fail(why: str, details: str = '', status: int = 1) -> None:
-  """Ends this process, if it is one of several, and the others with it, at once.
+def fail(reason: str, details: str = '', status: int = 1) -> None:
+  """Ends all processes of a distributed run at once; does nothing in a run of one process.
 
-  Python's own way out would wait for the others, which wait for this one.
+  A normal exit of the interpreter would wait for the other processes, which wait for this one.
 
   Args:
-    why: what the others say, too.
-    details: what this process alone adds.
-    status: of all of them.
+    reason: printed by all processes.
+    details: printed by this process only.
+    status: exit status of all processes.
   """
-  if _running is not None and _running.is_shared:
-    _running.end(status, why, details)
+  if _running is not None and _running.is_distributed:
+    _running.fail(status, reason, details)
 
 
 def stop() -> None:
-  """Watches no longer; the other processes do not miss this one."""
+  """Stops the watchdog; the other processes do not wait for heartbeats of this one any longer."""
   global _running
   if _running is not None:
     _running.stop()
     _running = None
 
 
-def _print(status: int, message: str) -> None:
+def _print_failure(status: int, message: str) -> None:
   print(message, file=sys.__stderr__, flush=True)
   if status == exit_status.HUNG:
-    print('the stacks of this process (docs/hangs.md):', file=sys.__stderr__, flush=True)
+    print('stack traces of this process (see docs/hangs.md):', file=sys.__stderr__, flush=True)
     faulthandler.dump_traceback(sys.__stderr__)

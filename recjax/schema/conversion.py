@@ -10,14 +10,14 @@ from typing import Any
 
 from recjax.schema.checks import check
 
-# (abstract section, its values, its path) -> the section to make.
-Choose = Callable[[type, Mapping[str, Any], str], type]
+# (section type, its values, its path) -> the type to make, which may be a subclass, and its values.
+Choose = Callable[[type, Mapping[str, Any], str], tuple[type, Mapping[str, Any]]]
 
 
-def itself(kind: type, values: Mapping[str, Any], path: str) -> type:
+def itself(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
   """The default `Choose`: a section type stands for itself."""
-  del values, path
-  return kind
+  del path
+  return kind, values
 
 
 def hints(kind: type) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def convert(kind: type, values: Mapping[str, Any], choose: Choose = itself) -> A
   Args:
     kind: the section.
     values: its fields.
-    choose: picks the section type of an abstract one.
+    choose: picks the type of a section by its values.
 
   Raises:
     ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
@@ -62,10 +62,10 @@ def known_paths(
     for place, (section, part) in parts.items():
       if dataclasses.is_dataclass(section):
         try:
-          section = choose(section, _dict(part), place)
+          section, part = choose(section, _dict(part), place)
         except ValueError:  # reported by the conversion, with the path
           continue
-        yield from known_paths(section, _dict(part), choose, f'{place}.')
+        yield from known_paths(section, part, choose, f'{place}.')
 
 
 def unknown_field(path: str, known: list[str]) -> str:
@@ -79,7 +79,7 @@ def unknown_field(path: str, known: list[str]) -> str:
     return max(of_paths, 0.7 * of_names + 0.3 * of_paths)
 
   near = sorted(known, key=likeness, reverse=True)[:3]
-  near = [other for other in near if likeness(other) > 0.6]
+  near = [other for other in near if likeness(other) > max(0.6, likeness(near[0]) - 0.1)]
   question = f'did you mean {" or ".join(near)}? ' if near else ''
   return f'unknown config field {path}; {question}--mode=config prints all fields'
 
@@ -113,7 +113,7 @@ def _section(
 def _value(hint: Any, value: Any, path: str, choose: Choose, known: list[str]) -> Any:
   if dataclasses.is_dataclass(hint):
     check(isinstance(value, Mapping), f'{path} must be a section of fields', value, path)
-    kind = choose(hint, value, path)
+    kind, value = choose(hint, value, path)
     with kind.called(path):
       return _section(kind, value, f'{path}.', choose, known)
   if (item := item_type(hint)) is not None:

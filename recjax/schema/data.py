@@ -1,9 +1,10 @@
 """The config section of the data: where the log comes from, how it is cleaned and split."""
 
+from collections.abc import Mapping
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from recjax.schema.checks import Section, check, setting
+from recjax.schema.checks import Section, check, check_choice, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,11 +56,6 @@ class Data(Section):
     'Rows with equal user, item and time: end with an error, or keep one of them.',
     one_of=('refuse', 'drop'),
   )
-  user_column: str = setting('user', 'table: column of the user id.')
-  item_column: str = setting('item', 'table: column of the item id, in both files.')
-  time_column: str = setting('time', 'table: column of the time.')
-  rating_column: str = setting('rating', 'table: column of the rating, if there is one.')
-  event_column: str = setting('event', 'table: column of the kind of interaction, if there is one.')
   item_text: str = setting(
     'original',
     'Origin of the item texts, as the report states it.',
@@ -77,9 +73,6 @@ class Data(Section):
     4096, 'Vocabulary size of a SentencePiece model trained on the item texts.', above=0
   )
   max_text_tokens: int = setting(128, 'Tokens after which the text of an item is cut.', above=0)
-  synthetic_users: int = setting(10_000, 'synthetic: users.', above=0)
-  synthetic_items: int = setting(2_000, 'synthetic: items.', above=0)
-  synthetic_seed: int = setting(0, 'synthetic: seed.')
 
   def __post_init__(self):
     super().__post_init__()
@@ -96,3 +89,27 @@ class Data(Section):
       shares,
       'data.split_shares',
     )
+
+
+# Source → its data section: `Data` with the source's options. `data_prep.sources` registers them.
+SOURCES: dict[str, type[Data]] = {}
+
+
+def data_section(fields: Mapping[str, Any]) -> tuple[type[Data], dict[str, Any]]:
+  """Returns the class of the data section, and its fields without the options of other sources.
+
+  A config.json of an earlier version holds the options of all sources. A process that has not imported
+  `data_prep.sources` reads no raw files: it keeps the common fields alone.
+
+  Raises:
+    ValueError: the source is unknown.
+  """
+  if not SOURCES:
+    known = {field.name for field in dataclasses.fields(Data)}
+    return Data, {name: value for name, value in fields.items() if name in known}
+  source = fields.get('source')
+  check_choice(source, tuple(SOURCES), 'data.source')
+  names = [{field.name for field in dataclasses.fields(kind)} for kind in SOURCES.values()]
+  mine = {field.name for field in dataclasses.fields(SOURCES[source])}
+  foreign = set().union(*names) - mine
+  return SOURCES[source], {name: value for name, value in fields.items() if name not in foreign}

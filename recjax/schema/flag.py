@@ -30,7 +30,7 @@ class ConfigFileError(Exception):
 def define() -> flags.FlagHolder:
   """Defines --config. Programs with this flag parse their arguments with `parse_flags`."""
   holder = config_flags.DEFINE_config_file('config', None, _HELP, lock_config=True)
-  flags.FLAGS['config'].parser = _FileParser('config')
+  flags.FLAGS['config'].parser = _FileParser()
   return holder
 
 
@@ -48,10 +48,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     raise
 
 
-class _FileParser(config_flags.ConfigFileFlagParser):
+class _FileParser(flags.ArgumentParser):
   """Calls `get_config` of the experiment's file."""
 
   config: ml_collections.ConfigDict | None = None  # before the overrides
+
+  def flag_type(self) -> str:
+    return 'config file'
 
   def parse(self, path: str) -> ml_collections.ConfigDict:
     """Returns the locked ConfigDict of FILE.py or FILE.py:VARIANT.
@@ -99,9 +102,18 @@ def _message(error: Exception, file: str) -> str:
   if own:
     frames = frames[frames.index(own[0]) :]
     frames = [f for f in frames if not f.filename.startswith(_LIBRARIES)]
-  places = [f'{os.path.relpath(f.filename)}:{f.lineno}' for f in frames] if own else [file]
-  text = f' ({frames[-1].line})' if own and frames[-1].line else ''
-  return f'{" -> ".join(places)}: {type(error).__name__}: {error}{text}'
+  places = [f'{_short(f.filename)}:{f.lineno}' for f in frames] if own else [file]
+  line = f' ({frames[-1].line})' if own and frames[-1].line else ''
+  cause = error.args[0] if error.args and isinstance(error.args[0], KeyError) else error
+  is_sentence = bool(cause.args) and '\n' in str(cause.args[0])  # a ConfigDict's own error
+  text = cause.args[0] if is_sentence else str(error)
+  return f'{" -> ".join(places)}: {type(error).__name__}: {" ".join(text.split())}{line}'
+
+
+def _short(file: str) -> str:
+  """Returns the path from the current folder if the file is inside it."""
+  short = os.path.relpath(file)
+  return file if short.startswith('..') else short
 
 
 def _overrides(argv: list[str]) -> Iterator[str]:

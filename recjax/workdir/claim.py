@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
-import logging
 import os
-import time
 
 from etils import epath
 
@@ -14,14 +12,11 @@ from recjax.runtime.files import is_local
 # Orbax lists the files of a checkpoint with a glob over the whole path. A path with these characters
 # matches nothing, or the files of another run.
 _GLOB = '*?[\\'
-_POLL_S = 5.0
-
-log = logging.getLogger(__name__)
 
 
 def check_path(workdir: epath.Path) -> None:
-  """Raises a ValueError where Orbax would take the path of a workdir for a glob pattern."""
-  path = os.path.abspath(workdir) if is_local(workdir) else os.fspath(workdir)
+  """Raises a ValueError if Orbax would take the path of a workdir for a glob pattern."""
+  path = os.fspath(workdir.absolute() if is_local(workdir) else workdir)
   found = [character for character in _GLOB if character in path]
   if found:
     raise ValueError(
@@ -45,29 +40,10 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
     refusal = None
     if distributed.is_host0():
       try:
-        _hold(workdir, held)
+        held.enter_context(lock.hold(workdir, 'training', wait=False, field='--workdir'))
       except lock.Held as error:
         refusal = str(error)
     refusal = distributed.from_host0('claim of the workdir', refusal)
     if refusal is not None:
       raise lock.Held(refusal)
     yield
-
-
-def _hold(workdir: epath.Path, held: contextlib.ExitStack) -> None:
-  """Takes the lock; in a bucket it waits once for the lease of a killed run to expire."""
-  deadline = time.monotonic() + (0 if is_local(workdir) else lock.LEASE_S + _POLL_S)
-  is_waiting = False
-  while True:
-    try:
-      held.enter_context(lock.hold(workdir, 'training', wait=False, field='--workdir'))
-      return
-    except lock.Held as error:
-      if time.monotonic() >= deadline:
-        raise
-      if not is_waiting:
-        log.info(
-          'waiting up to %.0f s for the lease on the workdir to expire: %s', lock.LEASE_S, error
-        )
-        is_waiting = True
-      time.sleep(_POLL_S)

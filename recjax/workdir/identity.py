@@ -8,8 +8,7 @@ from typing import Any
 from etils import epath
 
 from recjax import config as config_lib
-from recjax.runtime.files import write_whole
-from recjax.schema.fields import flat
+from recjax.runtime.files import flat, write_whole
 
 FILE = 'config.json'
 

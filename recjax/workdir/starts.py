@@ -19,8 +19,7 @@ from typing import Any
 from etils import epath
 
 from recjax.config import Config
-from recjax.runtime.files import write_whole
-from recjax.schema.fields import flat
+from recjax.runtime.files import flat, write_whole
 from recjax.workdir import identity
 
 FILE = 'starts.jsonl'
@@ -61,7 +60,8 @@ def record(
       log.info('  %s: %s → %s', field, json.dumps(old), json.dumps(new))
   if rates is not None:
     log.warning(
-      'the schedule changed: step %d has learning rate %.3g, with the old settings %.3g; step %d had %.3g',
+      'the schedule changed: the learning rate of step %d is %.3g (%.3g with the old settings); that of '
+      'step %d was %.3g',
       *(step + 1, rates['new'], rates['old'], step, rates['previous']),
     )
   now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')

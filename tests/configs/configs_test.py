@@ -92,7 +92,7 @@ def test_real_data_are_prepared(tmp_path, name, folder, counts):
   config = config_lib.from_config_dict(config)
   data = Dataset.load(prepare.prepare(config))
   assert (data.num_users, data.num_items) == counts
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
 
 
 def test_values_are_those_of_the_golden_file():

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -70,13 +71,13 @@ def outcomes(capsys):
 def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path)
-  assert not prepare.is_prepared(config)
+  assert not prepare.find(config)
   assert not (tmp_path / 'out').exists()
   root = prepare.prepare(config)
   out = capsys.readouterr().out
   assert '60 users / 50 items / 480 interactions' in out
   assert sorted(os.listdir(root)) == sorted(STAGES)
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
 
   loaded = dataset.Dataset.load(root)
   assert loaded.num_users == USERS
@@ -114,15 +115,34 @@ def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
     ({}, {'source': 'cooccurrence'}, {'sids'}),
   ],
 )
-def test_only_what_depends_on_a_change_runs_again(tmp_path, capsys, data, sids, again):
+def test_only_stages_that_depend_on_a_change_run_again_beside_the_first(
+  tmp_path, capsys, data, sids, again
+):
   write_raw(tmp_path / 'raw', random_rows())
-  prepare.prepare(make_config(tmp_path))
+  first, changed = make_config(tmp_path), make_config(tmp_path, data, sids)
+  root = prepare.prepare(first)
+  before = contents(root)
   capsys.readouterr()
-  changed = make_config(tmp_path, data, sids)
-  assert not prepare.is_prepared(changed)
-  prepare.prepare(changed)
+  assert prepare.find(changed) is None
+  other = prepare.prepare(changed)
   assert {name for name, outcome in outcomes(capsys).items() if outcome == 'done'} == again
-  assert prepare.is_prepared(changed)
+  assert prepare.find(changed) == other
+  assert {name for name in other.folders if other / name != root / name} == again
+  # The first experiment's files are untouched, and it finds them.
+  after = contents(root)
+  assert {name: after[name] for name in before} == before
+  assert prepare.find(first) == root
+  prepare.prepare(first)
+  assert 'done' not in capsys.readouterr().out
+  # Programs that prepare nothing find the folders of both.
+  assert (first.prepared, changed.prepared) == (root, other)
+  # The variant's files are those of a preparation on its own.
+  alone = prepare.prepare(make_config(tmp_path, data, sids, out='alone'))
+  for name in other.folders:
+    assert contents(other / name) == contents(alone / name)
+  held = dataset.Dataset.load(other)
+  assert held.sids.codes_per_level == dataset.Dataset.load(alone).sids.codes_per_level
+  assert pickle.loads(pickle.dumps(held)).folder == other
 
 
 def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
@@ -137,12 +157,12 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     row['asin'] = f'i{rng.integers(ITEMS):03}'
   write_raw(tmp_path / 'raw', rows)
   capsys.readouterr()
-  prepare.prepare(config)
-  # Not even rerun in place; and from scratch:
+  after = prepare.prepare(config)
+  # In the same folder nothing but the log runs again. From scratch all runs:
   assert outcomes(capsys) == dict.fromkeys([*STAGES, 'relations'], 'skipped') | {
     'interactions': 'done'
   }
-  prepare.prepare(make_config(tmp_path, out='swapped', tasks=NEIGHBOURS))
+  from_scratch = prepare.prepare(make_config(tmp_path, out='swapped', tasks=NEIGHBOURS))
   swapped = contents(tmp_path / 'swapped')
   assert swapped.keys() == before.keys()
   held_out = {f'interactions/{split}_items.npy' for split in ('validation', 'test')}
@@ -153,8 +173,8 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
   }
   # What is trained on: the fingerprint and the rows themselves.
   streams = []
-  for folder in ('out', 'swapped'):
-    data = dataset.Dataset.load(tmp_path / folder)
+  for prepared in (tmp_path / 'out', after, from_scratch):
+    data = dataset.Dataset.load(prepared)
     mix = train.make_mixture(config, data)
     plan = packing.make_plan(mix, Packing(row_length=128, rows=4))
     stream = loader.Stream(mix, plan, groups=2)
@@ -162,7 +182,7 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     streams.append(
       (loader.fingerprint(stream, config.mixing), {k: v.tobytes() for k, v in rows.items()})
     )
-  assert streams[0] == streams[1]
+  assert streams[0] == streams[1] == streams[2]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +198,7 @@ def test_relations_are_made_where_a_task_needs_them(tmp_path, tasks, relations, 
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path, sids={'source': 'cooccurrence'}, tasks=tasks, relations=relations)
   root = prepare.prepare(config)
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
   assert (root / 'text_embeddings').exists() == ('semantic' in lists)
   loaded = dataset.Dataset.load(root)
   for name in ('collaborative', 'semantic'):
@@ -192,7 +212,7 @@ def test_relations_are_made_where_a_task_needs_them(tmp_path, tasks, relations, 
     assert {name.split('/')[0] for name in loaded.manifest('relations')['inputs']} == stage
 
 
-def test_changed_relations_are_made_again_alone(tmp_path, capsys):
+def test_changed_relations_alone_are_made_again(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   prepare.prepare(make_config(tmp_path, tasks=NEIGHBOURS))
   for change in ({'window': 2}, {'top_k': 7}, {'hops': 2}, {'backfill': False}):
@@ -214,11 +234,11 @@ def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
   prepare.prepare(config)
   for path in (tmp_path / 'raw').iterdir():
     path.unlink()
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
   prepare.prepare(config)
   with pytest.raises(FileNotFoundError, match=r'reviews_X_5\.json\.gz.*--config\.data\.raw_dir'):
     prepare.prepare(make_config(tmp_path, {'k_core': 2}))
-  assert prepare.is_prepared(config)
+  assert prepare.find(config)
 
 
 def test_bad_input_leaves_nothing(tmp_path):
@@ -236,14 +256,14 @@ def test_bad_input_leaves_nothing(tmp_path):
 
 KILLED = """
 import os, pathlib, signal, sys
-from data_prep import prepare, stages
+from data_prep import prepare, stage
 from tests.data_prep import prepare_test
 
-replace = stages._replace
-def die_in_sids(root, name):
-  os.kill(os.getpid(), signal.SIGKILL) if name == 'sids' else replace(root, name)
+replace = stage._replace
+def die_in_sids(partial, folder):
+  os.kill(os.getpid(), signal.SIGKILL) if folder.name == 'sids' else replace(partial, folder)
 
-stages._replace = die_in_sids
+stage._replace = die_in_sids
 prepare.prepare(prepare_test.make_config(pathlib.Path(sys.argv[1])))
 """
 
@@ -252,7 +272,8 @@ def test_sigkill_and_again_gives_the_same_bytes(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   killed = subprocess.run([sys.executable, '-c', KILLED, tmp_path], cwd=ROOT, check=False)
   assert killed.returncode == -signal.SIGKILL
-  assert '.sids.partial' in os.listdir(tmp_path / 'out')
+  names = os.listdir(tmp_path / 'out')
+  assert any(name.startswith('.sids.') and name.endswith('.partial') for name in names)
   prepare.prepare(make_config(tmp_path))
   assert outcomes(capsys) == dict.fromkeys(STAGES, 'skipped') | {'sids': 'done'}
   prepare.prepare(make_config(tmp_path, out='whole'))
@@ -281,4 +302,4 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   manifest['inputs']['encoder/config.json'] = '0' * 64
   manifest['params'] = {'kind': 'folder', 'max_tokens': 0, 'dtype': 'float32'}
   path.write_text(json.dumps(manifest))
-  assert prepare.is_prepared(missing)
+  assert prepare.find(missing)

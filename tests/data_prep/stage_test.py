@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,17 @@ class Copy:
     return {'size': 2 * self.source.stat().length}
 
 
+def run(root, stage):
+  """Runs a stage in a fresh view of the folder and returns the folder that it chose."""
+  folder = stage_lib.Folder(root)
+  folder.run(stage)
+  return folder.prepared / stage.name
+
+
+def is_current(root, stage):
+  return stage_lib.Folder(root).find(stage)
+
+
 @pytest.fixture
 def raw(tmp_path):
   path = tmp_path / 'raw'
@@ -37,7 +49,7 @@ def raw(tmp_path):
 
 
 def test_writes_the_manifest_that_it_promises(tmp_path, raw, capsys):
-  folder = stage_lib.run_stage(tmp_path / 'root', Copy(raw, {'levels': (1, 2)}).stage)
+  folder = run(tmp_path / 'root', Copy(raw, {'levels': (1, 2)}).stage)
   assert json.loads((folder / 'manifest.json').read_text()) == {
     'stage': 'copy',
     'version': 1,
@@ -53,74 +65,109 @@ def test_writes_the_manifest_that_it_promises(tmp_path, raw, capsys):
 def test_skips_while_nothing_changed(tmp_path, raw, capsys):
   copy = Copy(raw, {'levels': (1, 2)})
   for _ in range(3):
-    stage_lib.run_stage(tmp_path / 'root', copy.stage)
+    run(tmp_path / 'root', copy.stage)
   assert copy.runs == 1
   assert 'copy: skipped, unchanged: 6 size' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('change', ['input', 'params', 'version', 'file lost', 'file cut'])
-def test_runs_again_when_something_changed(tmp_path, raw, change):
+@pytest.mark.parametrize('change', ['file lost', 'file cut'])
+def test_an_incomplete_folder_is_built_again_in_its_place(tmp_path, raw, change):
   root = tmp_path / 'root'
-  folder = stage_lib.run_stage(root, Copy(raw, {'k': 1}).stage)
+  folder = run(root, Copy(raw).stage)
+  again = Copy(raw)
+  path = folder / 'sub' / 'twice'
+  path.unlink() if change == 'file lost' else path.write_bytes(b'lo')
+  assert not is_current(root, again.stage)
+  assert run(root, again.stage) == folder
+  assert again.runs == 1
+  assert contents(folder)['sub/twice'] == b'loglog'
+  assert is_current(root, again.stage)
+
+
+@pytest.mark.parametrize('change', ['input', 'params', 'version'])
+def test_another_result_is_built_beside_the_first(tmp_path, raw, change):
+  root = tmp_path / 'root'
+  first = Copy(raw, {'k': 1})
+  folder = run(root, first.stage)
+  before = contents(folder)
   again = Copy(raw, {'k': 2} if change == 'params' else {'k': 1}, 2 if change == 'version' else 1)
   if change == 'input':
     raw.write_bytes(b'new')
-  elif change == 'file lost':
-    (folder / 'sub' / 'twice').unlink()
-  elif change == 'file cut':
-    (folder / 'sub' / 'twice').write_bytes(b'lo')
-  assert not stage_lib.is_current(root, again.stage)
-  stage_lib.run_stage(root, again.stage)
-  assert again.runs == 1
-  assert contents(folder)['sub/twice'] == raw.read_bytes() * 2
-  assert stage_lib.is_current(root, again.stage)
+  assert not is_current(root, again.stage)
+  other = run(root, again.stage)
+  assert re.fullmatch(r'copy-[0-9a-f]{8}', other.name)
+  assert contents(other)['sub/twice'] == raw.read_bytes() * 2
+  assert contents(folder) == before
+  assert run(root, again.stage) == other
+  raw.write_bytes(b'log')
+  assert run(root, first.stage) == folder
+  assert (first.runs, again.runs) == (1, 1)
+
+
+def test_a_later_stage_reads_the_variant_of_its_own_config(tmp_path, raw):
+  for text in (b'log', b'new'):
+    raw.write_bytes(text)
+    folder = stage_lib.Folder(tmp_path / 'root')
+    folder.run(Copy(raw).stage)
+    place = 'copy/sub/twice'
+    second = Copy(folder.prepared / place)
+    folder.run(stage_lib.Stage('second', second.run, stage_lib.outputs(folder.prepared, place)))
+    assert contents(folder.prepared / 'second')['sub/twice'] == text * 4
+  assert len(os.listdir(tmp_path / 'root')) == 4
+
+
+def test_variants_that_only_absent_files_tell_apart_are_refused(tmp_path, raw):
+  root = tmp_path / 'root'
+  for text in (b'log', b'new'):
+    raw.write_bytes(text)
+    run(root, Copy(raw).stage)
+  raw.unlink()
+  with pytest.raises(ValueError, match=r'copy, .*copy-\w+ were made of .*raw is missing.*--prune'):
+    is_current(root, Copy(raw).stage)
 
 
 def test_raw_files_may_go_but_other_stages_may_not(tmp_path, raw):
   root = tmp_path / 'root'
   first = Copy(raw)
-  stage_lib.run_stage(root, first.stage)
+  run(root, first.stage)
   second = Copy(root / 'copy' / 'sub' / 'twice')
   second_stage = stage_lib.Stage('second', second.run, stage_lib.outputs(root, 'copy/sub/twice'))
-  stage_lib.run_stage(root, second_stage)
+  run(root, second_stage)
   raw.unlink()
-  assert stage_lib.is_current(root, first.stage)
-  assert stage_lib.is_current(root, second_stage)
+  assert is_current(root, first.stage)
+  assert is_current(root, second_stage)
   (root / 'copy' / 'sub' / 'twice').unlink()
-  assert not stage_lib.is_current(root, second_stage)
+  assert not is_current(root, second_stage)
   with pytest.raises(FileNotFoundError, match='stage copy reads raw, which is missing'):
-    stage_lib.run_stage(root, first.stage)
+    run(root, first.stage)
 
 
-def test_a_failure_leaves_the_old_folder_and_nothing_new(tmp_path, raw):
+def test_a_failure_leaves_the_folder_as_it_was(tmp_path, raw):
   root = tmp_path / 'root'
-  old = contents(stage_lib.run_stage(root, Copy(raw).stage))
+  old = contents(run(root, Copy(raw).stage))
 
   def fail(out):
     (out / 'half').write_text('half')
     raise ValueError('bad line')
 
   with pytest.raises(ValueError, match='bad line'):
-    stage_lib.run_stage(root, stage_lib.Stage('copy', fail))
+    run(root, stage_lib.Stage('copy', fail))
   assert contents(root / 'copy') == old
   assert os.listdir(root) == ['copy']
-  with pytest.raises(ValueError, match='bad line'):
-    stage_lib.run_stage(tmp_path / 'fresh', stage_lib.Stage('copy', fail))
-  assert not (tmp_path / 'fresh').exists()
 
 
 def test_a_manifest_that_is_not_json_is_named(tmp_path, raw):
   copy = Copy(raw)
-  folder = stage_lib.run_stage(tmp_path / 'root', copy.stage)
+  folder = run(tmp_path / 'root', copy.stage)
   (folder / 'manifest.json').write_text('{')
   with pytest.raises(ValueError, match=r'manifest\.json must be JSON'):
-    stage_lib.is_current(tmp_path / 'root', copy.stage)
+    is_current(tmp_path / 'root', copy.stage)
 
 
 KILLED = """
 import os, signal, sys
 from etils import epath
-from data_prep import stages
+from data_prep import stage as stage_lib
 
 def die(*unused):
   os.kill(os.getpid(), signal.SIGKILL)
@@ -133,14 +180,13 @@ def run(out):
   return {'size': 2}
 
 if sys.argv[2] == 'before the swap':
-  stages._replace = die
+  stage_lib._replace = die
 elif sys.argv[2] == 'in the swap':
-  rename = epath.Path.rename
-  partial = epath.Path(sys.argv[1]) / '.s.partial'
-  type(partial).rename = lambda self, target: die() if self == partial else rename(self, target)
-elif sys.argv[2] == 'after the swap':
-  type(epath.Path(sys.argv[1])).rmtree = lambda self, missing_ok=False: self.exists() and die()
-stages.run_stage(sys.argv[1], stages.Stage('s', run, params={'text': sys.argv[3]}))
+  type(epath.Path(sys.argv[1])).rename = die
+folder = stage_lib.Folder(sys.argv[1])
+if folder.root.exists():
+  folder.recover()
+folder.run(stage_lib.Stage('s', run, params={'text': 'new'}))
 """
 
 
@@ -150,12 +196,23 @@ def run_killed(root, where, text):
   ).returncode
 
 
-@pytest.mark.parametrize(
-  'where', ['in the run', 'before the swap', 'in the swap', 'after the swap']
-)
-def test_sigkill_and_again_gives_the_same_bytes(tmp_path, where):
+@pytest.mark.parametrize('where', ['in the run', 'before the swap', 'in the swap'])
+@pytest.mark.parametrize('replaced', ['nothing', 'an incomplete folder'])
+def test_sigkill_and_again_gives_the_same_bytes(tmp_path, where, replaced):
   assert run_killed(tmp_path / 'whole', '', 'new') == 0
-  assert run_killed(tmp_path / 'root', '', 'old') == 0
+  if replaced != 'nothing':
+    assert run_killed(tmp_path / 'root', '', 'older') == 0
+    (tmp_path / 'root' / 's' / 'a').write_text('')
   assert run_killed(tmp_path / 'root', where, 'new') == -signal.SIGKILL
+  assert any(name.endswith('.partial') for name in os.listdir(tmp_path / 'root'))
   assert run_killed(tmp_path / 'root', '', 'new') == 0
   assert contents(tmp_path / 'root') == contents(tmp_path / 'whole')
+
+
+def test_a_folder_that_an_earlier_version_was_replacing_is_put_back(tmp_path, raw):
+  folder = run(tmp_path, Copy(raw).stage)
+  folder.rename(tmp_path / '.copy.old')
+  (tmp_path / '.other.partial').mkdir()
+  stage_lib.Folder(tmp_path).recover()
+  assert sorted(os.listdir(tmp_path)) == ['copy', 'raw']
+  assert is_current(tmp_path, Copy(raw).stage)

@@ -61,7 +61,7 @@ def test_a_broken_rule_names_the_field(section, name, value, message):
 def test_unknown_and_missing_fields_are_named():
   values = config_dict().to_dict()
   values['model']['widht'] = 3
-  message = r'^unknown config field model.widht; did you mean model.width or .*--mode=config prints'
+  message = r'^unknown config field model.widht; did you mean model.width\? --mode=config prints'
   with pytest.raises(ValueError, match=message):
     config_lib.from_dict(values)
   del values['model']

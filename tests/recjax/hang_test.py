@@ -53,11 +53,13 @@ def test_a_stopped_process_ends_the_run_with_a_message(tiny_world, tmp_path, sto
   mark = rf'^\[{1 - stopped}\] '
   [why] = re.findall(f'{mark}the run hangs: (.*)$', output, re.M)
   if timeout == 'heartbeat_timeout':
-    assert why.startswith('process 0, through' if stopped == 0 else 'process 1 did not answer')
+    assert why.startswith(
+      'process 0, which hosts' if stopped == 0 else 'process 1 sent no heartbeat'
+    )
   elif stopped == 1:
-    assert re.match(rf'no end of step \d+ after {SECONDS}', why)
+    assert re.match(rf'step \d+ has not ended after {SECONDS}', why)
     assert re.search(
-      rf'{mark}  process 1 on \S+: silent for \d+ s, before that in step \d+', output, re.M
+      rf'{mark}  process 1 on \S+: no heartbeat for \d+ s, before that in step \d+', output, re.M
     )
   # Where it waits: the stack of the main thread.
   assert re.search(rf'{mark}  File ".*recjax/train.py", line \d+ in train$', output, re.M)

@@ -1,4 +1,4 @@
-"""The command line, as real processes: kills, several hosts, recommendations, and what is refused."""
+"""The command line, as real processes: kills, several hosts, recommendations, and refusals."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from recjax.runtime import lock
 from recjax.workdir.metrics_file import read_metrics
 from tests import saved
 from tests.folders import ROOT
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def finished(folder):
-  """A workdir of a whole run, from nothing to the report."""
+  """The workdir of a whole run, with its report."""
   checked(*flags(folder), f'--workdir={folder / "finished"}')
   return folder / 'finished'
 
@@ -66,7 +67,7 @@ def flags(folder, steps=STEPS):
 
 
 def kill_at_random(folder, workdir, seed):
-  """Starts the run and kills it at a random moment after its first step; whether it was still running."""
+  """Kills a run at a random moment after its first step; returns whether it was still running."""
   generator = random.Random(seed)
   metrics = workdir / 'metrics.jsonl'
   seen = len(metrics.read_text().splitlines()) if metrics.exists() else 0
@@ -122,7 +123,7 @@ def test_two_processes_make_the_run_of_one(folder, finished):
   checked(*flags(folder, steps=40), f'--workdir={workdir}', launcher=launcher)
   one, two = read_metrics(finished)[:40], read_metrics(workdir)
   assert [row['step'] for row in two] == list(range(1, 41))
-  # Dropout masks depend on the devices; the first step's stream does not.
+  # Dropout masks depend on the devices; the stream does not.
   assert [row['examples_seen'] for row in one] == [row['examples_seen'] for row in two]
   assert [row['tokens'] for row in one] == [row['tokens'] for row in two]
   reports = [json.loads((w / 'report.json').read_text()) for w in (finished, workdir)]
@@ -153,13 +154,25 @@ def test_histories_become_ranked_items(folder, finished):
   assert 'Traceback' not in output
 
 
+def test_a_workdir_in_use_is_refused_to_training_but_not_to_readers(folder, finished):
+  with lock.hold(finished, 'training', wait=False, field='--workdir'):
+    for launcher in ((), ('-n', '2', '--devices_per_process=4')):
+      code, output = run(*flags(folder), f'--workdir={finished}', launcher=launcher)
+      assert code == 1, output[-3000:]
+      message = f'{finished} must be used by one process at a time; process {os.getpid()} on '
+      assert message in output
+      assert 'Traceback' not in output
+    checked(*flags(folder), f'--workdir={finished}', '--mode=report')
+
+
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [
-    ('--config.modle.width=3', "unknown config field: 'modle'"),
+    ('--config.modle.width=3', 'unknown config field modle.width; did you mean model.width'),
     ('--config.batch_size=-4', 'batch_size must be positive; got -4. Set --config.batch_size'),
     ('--mode=recommend --histories=h --out=o --k=41', 'from 1 to the 20 items'),
-    ('--mode=recommend --histories=h --out=o --k=-3', '--k must be from 1 to'),
+    ('--mode=recommend --histories=h --out=o', '--histories must be a file; h does not exist'),
+    ('--prune', '--prune needs --mode=prepare; got --mode=train'),
     ('--mode=evaluate', 'must hold the checkpoints of a run; it has none. Set --workdir'),
   ],
 )
@@ -173,3 +186,20 @@ def test_bad_flags_end_at_once_with_one_message(folder, finished, flag, message)
   assert message in output
   assert 'Traceback' not in output
   assert not workdir.exists()
+
+
+def test_mode_config_prints_every_field_and_touches_nothing(tmp_path):
+  before = os.listdir(ROOT)
+  done = subprocess.run(
+    command('--mode=config', f'--workdir={tmp_path / "run"}', '--config.model.depth=3'),
+    cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=True,
+  )  # fmt: skip
+  lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line}
+  assert lines['model.depth'][:4] == ['3', 'int,', 'positive', 'Layers;']
+  assert 'table' in lines['data.source']  # every source is named
+  assert lines['mixture.next_item.max_items'][0] == '8'
+  assert 'pattern' not in lines
+  assert 'stages.<name>.num_train_steps' in lines
+  assert done.stderr == ''
+  assert os.listdir(ROOT) == before
+  assert not any(tmp_path.iterdir())

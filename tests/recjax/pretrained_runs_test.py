@@ -1,6 +1,5 @@
-"""Runs that begin with a checkpoint's folder and end in an export: what moved, and what did not by a bit."""
+"""Runs that start from a pretrained model and end in an export: which parameters changed, bit for bit."""
 
-import dataclasses
 import os
 import pathlib
 import shutil
@@ -26,7 +25,7 @@ from recjax.data.dataset import Dataset
 from recjax.models import lora, pretrained
 from recjax.recommend import Recommender
 from recjax.sharding import mesh as mesh_lib
-from recjax.training import optim, state
+from recjax.training import state
 from recjax.workdir.checkpoints import Checkpoints
 from tests.folders import ROOT
 from tests.goldens.make_decoders import GOLDENS, TOKENIZER_SIZE
@@ -41,7 +40,7 @@ def get_config():
 
 
 def checkpoint(folder: pathlib.Path, kind: str) -> pathlib.Path:
-  """A tiny checkpoint with a tokenizer of words that is smaller than its table."""
+  """Makes a tiny pretrained folder with a word tokenizer, smaller than the embedding table."""
   shutil.copytree(GOLDENS / kind, folder / kind)
   size = TOKENIZER_SIZE if kind == 'gemma3' else 80
   words = ['<pad>', '<eos>', '<bos>', *(f'w{i}' for i in range(size - 3))]
@@ -69,25 +68,24 @@ def sid_rows(steps):
 
 
 def two_stages(source, data):
-  """SID rows alone, then adapters and SID rows."""
+  """SID rows, then adapters and SID rows. The groups of the run freeze everything; each stage thaws some."""
   config = tiny(source, data)
   config.model.lora_rank = 2
-  adapters = stage(3, groups=ordered(sid=group('tables/sid')))
-  config.stages = ordered(sid_rows=sid_rows(2), adapters=adapters)
+  config.optim.groups = ordered(rest=group('', frozen=True))
+  sids = stage(2, groups=ordered(sid=group('tables/sid')))
+  adapters = stage(3, groups=ordered(sid=group('tables/sid'), lora=group('lora')))
+  config.stages = ordered(sid_rows=sids, adapters=adapters)
   return config
 
 
 def newest_params(folder, config, space):
-  """What the newest checkpoint of a workdir holds, by path."""
-  mesh = mesh_lib.make_mesh(config.mesh)
-  tx = optim.optimizer(dataclasses.replace(config.optim, groups={}), 1)
-  abstract = state.abstract_state(config.model, space, tx, mesh)
+  """Returns the parameters of the newest checkpoint of a workdir."""
   with Checkpoints(folder, read_only=True) as checkpoints:
-    return checkpoints.restore_params(checkpoints.latest_step(), abstract.params)
+    return checkpoints.restore_params(checkpoints.latest_step(), abstract_params(config, space))
 
 
 def changed(before, after):
-  """The paths of the arrays that are not the same to the last bit."""
+  """Returns the paths of the arrays that differ in any bit."""
   before, after = (traverse_util.flatten_dict(tree, sep='/') for tree in (before, after))
   assert before.keys() == after.keys()
   return {
@@ -98,12 +96,11 @@ def changed(before, after):
 
 
 def abstract_params(config, space):
-  tx = optim.optimizer(config.optim, 1)
-  return state.abstract_state(config.model, space, tx, mesh_lib.make_mesh(config.mesh)).params
+  return state.abstract_params(config.model, space, mesh_lib.make_mesh(config.mesh))
 
 
 @pytest.mark.parametrize('kind', ['gemma3', 't5_v1_1'])
-def test_after_a_stage_of_sid_rows_nothing_else_moved_by_a_bit(tmp_path, kind):
+def test_a_stage_of_sid_rows_changes_no_other_bit(tmp_path, kind):
   source = checkpoint(tmp_path, kind)
   config_dict = tiny(source, tmp_path / 'data')
   config_dict.stages = ordered(sid_rows=sid_rows(2))
@@ -149,7 +146,7 @@ def main(*arguments):
     ('tokenizer.json', 'ValueError: {} must hold one of tokenizer.json'),
   ],
 )
-def test_a_folder_that_lacks_a_file_is_told_before_the_data_are_prepared(tmp_path, name, message):
+def test_a_missing_file_is_refused_before_the_data_are_prepared(tmp_path, name, message):
   source = checkpoint(tmp_path, 'gemma3')
   (source / name).unlink()
   done = main(
@@ -166,7 +163,7 @@ def test_a_folder_that_lacks_a_file_is_told_before_the_data_are_prepared(tmp_pat
 
 @pytest.fixture(scope='module')
 def adapted_run(tmp_path_factory):
-  """A run of two stages by the command line, and its export by another."""
+  """A run of two stages by the command line, and its export by a second command."""
   folder = tmp_path_factory.mktemp('adapted')
   source = checkpoint(folder, 'gemma3')
   file = folder / 'two_stages.py'
@@ -220,7 +217,7 @@ def test_a_merged_export_is_the_adapted_model(adapted_run):
   base = logits_of(nnx.merge(graph, lora.base(last)), tokens)
   largest = np.abs(ours).max()
   assert np.abs(merged - ours).max() <= 1e-4 * largest
-  assert np.abs(base - ours).max() > 1e-3 * largest  # the adapters do something
+  assert np.abs(base - ours).max() > 1e-3 * largest  # the adapters have an effect
 
 
 @needs_transformers

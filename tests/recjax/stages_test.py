@@ -1,4 +1,4 @@
-"""Runs of several stages: what each trains, and a kill between two of them."""
+"""Runs of several stages: the trained parameters of each, and a kill between two stages."""
 
 import dataclasses
 
@@ -13,13 +13,14 @@ from recjax.recommend import Recommender
 from recjax.schema.optim import Group, Stage
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import optim, state
+from recjax.workdir import mixture_file, starts
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints
 from recjax.workdir.metrics_file import read_metrics
 
 
 def staged(tiny_world):
-  """SID rows alone for two steps, then everything for three."""
+  """Returns a config that trains the SID rows for two steps, then everything for three."""
   config, dataset = tiny_world
   rows = Stage(
     num_train_steps=2,
@@ -47,10 +48,9 @@ def run(config, dataset, workdir, recommender):
 
 def params_of(folder, config, dataset):
   mesh = mesh_lib.make_mesh(config.mesh)
-  tx = optim.optimizer(config.optim, 1)
-  abstract = state.abstract_state(config.model, dataset.vocabulary.space, tx, mesh)
+  abstract = state.abstract_params(config.model, dataset.vocabulary.space, mesh)
   with Checkpoints(folder, read_only=True) as checkpoints:
-    return checkpoints.restore_params(checkpoints.latest_step(), abstract.params)
+    return checkpoints.restore_params(checkpoints.latest_step(), abstract)
 
 
 def test_a_kill_between_two_stages_loses_nothing(tiny_world, tmp_path, monkeypatch):
@@ -85,9 +85,20 @@ def test_a_kill_between_two_stages_loses_nothing(tiny_world, tmp_path, monkeypat
       examples = checkpoints.meta(steps).examples_seen
     assert examples % steps == 0
     assert examples > 0
+    assert [start['step'] for start in starts.read(folder)] == [0]
+    assert [row['name'] for row in mixture_file.read(epath.Path(folder))] == ['next_item']
+  # A finished stage is checked as well.
+  faster = dataclasses.replace(config.stages['sid_rows'].groups['sid'], learning_rate=2.0)
+  groups = config.stages['sid_rows'].groups | {'sid': faster}
+  other = dataclasses.replace(config.stages['sid_rows'], groups=groups)
+  config = dataclasses.replace(config, stages=config.stages | {'sid_rows': other})
+  with pytest.raises(
+    ValueError, match=r'must keep optim.groups of the training in .*stages/sid_rows'
+  ):
+    run(config, dataset, tmp_path / 'killed', recommender)
 
 
-def test_a_stage_has_its_own_fields_and_else_those_of_the_run(tiny_world, tmp_path):
+def test_a_stage_overrides_fields_of_the_run(tiny_world, tmp_path):
   config, _ = staged(tiny_world)
   named = {'norms': Group(pattern='norm', weight_decay=0.0)}
   config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, groups=named))
@@ -134,7 +145,7 @@ def test_groups_and_stages_of_a_config_file_keep_their_order():
     first=config_lib.stage(4),
   )
   d.lock()
-  d.stages.second.learning_rate = 0.5  # as the command line would
+  d.stages.second.learning_rate = 0.5  # like the command line
   d.optim.groups.z.learning_rate = 3.0
   config = config_lib.from_config_dict(d)
   assert list(config.optim.groups) == ['z', 'a']

@@ -16,8 +16,7 @@ from recjax import config as config_lib
 from recjax import train
 from recjax import train as train_lib
 from recjax.data.dataset import Dataset
-from recjax.main import set_up_logging
-from recjax.runtime import distributed, preemption
+from recjax.runtime import distributed, logs, preemption
 from recjax.sharding import mesh as mesh_lib
 
 
@@ -41,7 +40,7 @@ def config(prepared_dir, num_train_steps, how):
 def main(workdir, prepared_dir, steps, how=''):
   preemption.exit_on_sigterm()
   distributed.initialize()
-  set_up_logging()
+  logs.set_up()
   settings = config(prepared_dir, int(steps), how)
   mesh = mesh_lib.make_mesh(settings.mesh)
   names = [f'{metric}@{k}' for metric in ('recall', 'ndcg') for k in (5, 10)]

@@ -1,4 +1,4 @@
-"""Training: restarts, accumulation, meshes, and what stops a run."""
+"""Training: restarts, accumulation, meshes, and the reasons to stop."""
 
 import dataclasses
 import re
@@ -18,6 +18,7 @@ from recjax.schema.optim import Group
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import train
+from recjax.workdir import mixture_file, starts
 from recjax.workdir.metrics_file import read_metrics
 from tests import saved
 
@@ -72,7 +73,7 @@ def test_six_steps_equal_three_steps_a_restart_and_three_steps(
   assert [row['step'] for row in again] == [1, 2, 3, 4, 5, 6]
   assert [row['loss'] for row in again] == [row['loss'] for row in rows]
   assert rows[-1]['validation/recall@10'] == again[-1]['validation/recall@10']
-  # Evaluated before it was saved: the checkpoint has its score.
+  # The evaluation precedes the save, so the checkpoint has its score.
   assert saved.scores(tmp_path / 'stopped') == {3: None, 6: rows[-1]['validation/ndcg@10']}
   assert rows[-1]['loss'] < rows[0]['loss']
   other = with_(config, optim=with_(config.optim, ema_decay=0.25))
@@ -92,7 +93,7 @@ def test_accumulation_and_mesh_change_nothing_but_rounding(tiny_world, tmp_path)
   second = run(with_(config, grad_accumulation=4), dataset, tmp_path / 'fsdp', fsdp)
   losses = [[row['loss'] for row in read_metrics(tmp_path / name)] for name in ('data', 'fsdp')]
   np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-  # Adam divides by the gradient's own size, so rounding shows where a gradient is all but zero.
+  # Adam divides by the gradient's own size, so rounding shows in gradients close to zero.
   assert_trees(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-3), first[0], second[0])
 
 
@@ -164,10 +165,12 @@ def test_bad_input_leaves_no_workdir(tiny_world, tmp_path):
   missing = with_(config.checkpoint, init_from=str(tmp_path / 'nothing'))
   with pytest.raises(ValueError, match=r'checkpoint.init_from must be the workdir of a run'):
     run(with_(config, checkpoint=missing), dataset, workdir / 'new')
-  assert not (workdir / 'new').exists()  # bad input claims nothing
+  assert not (workdir / 'new').exists()
 
 
-def test_an_evaluation_that_a_preemption_ends_is_made_up_for(tiny_world, tmp_path, monkeypatch):
+def test_the_restart_repeats_an_evaluation_that_a_preemption_interrupted(
+  tiny_world, tmp_path, monkeypatch
+):
   config, dataset = tiny_world
   config = with_(config, eval_every_steps=3, eval=with_(config.eval, eval_users=16))
   straight = run(config, dataset, tmp_path / 'straight')
@@ -177,7 +180,7 @@ def test_an_evaluation_that_a_preemption_ends_is_made_up_for(tiny_world, tmp_pat
     signal.raise_signal(signal.SIGTERM)
     preemption.check()
 
-  for _ in range(2):  # at step 3, and again when it is made up for
+  for _ in range(2):  # at step 3, and again after the restart
     monkeypatch.setattr(train_lib, 'evaluate', is_preempted)
     with pytest.raises(preemption.Preempted):
       run(config, dataset, tmp_path / 'preempted')
@@ -192,6 +195,36 @@ def test_an_evaluation_that_a_preemption_ends_is_made_up_for(tiny_world, tmp_pat
   assert one == other
 
 
+def test_a_resume_tells_what_changed_and_keeps_the_order_of_groups(tiny_world, tmp_path, caplog):
+  config, dataset = tiny_world
+  groups = {
+    'sid': Group(pattern='tables/sid', learning_rate=3.0),
+    'tables': Group(pattern='tables'),
+  }
+  optim = with_(config.optim, groups=groups, warmup_steps=1, learning_rate=0.01)
+  evaluation = with_(config.eval, eval_users=16)
+  config = with_(config, num_train_steps=2, eval=evaluation, optim=optim)
+  run(config, dataset, tmp_path)
+  assert not [r for r in caplog.records if 'changed' in r.getMessage()]
+  reordered = with_(optim, groups=dict(reversed(groups.items())))
+  with pytest.raises(
+    ValueError, match=r"order of optim.groups.*'sid', 'tables'.*got .'tables', 'si"
+  ):
+    run(with_(config, optim=reordered, num_train_steps=3), dataset, tmp_path)
+  with caplog.at_level('INFO', 'recjax'):
+    run(with_(config, num_train_steps=3), dataset, tmp_path)
+  # Cosine after one step of warm-up: steps 2 and 3 are its steps 0 and 1, of 1 and then of 2.
+  assert '  num_train_steps: 2 → 3' in caplog.text
+  assert 'the learning rate of step 3 is 0.005 (0 with the old settings)' in caplog.text
+  assert 'that of step 2 was 0.01' in caplog.text
+  first, second = starts.read(tmp_path)
+  assert (first['step'], second['step']) == (0, 2)
+  assert second['changed'] == {'num_train_steps': [2, 3]}
+  assert second['learning_rate']['new'] == read_metrics(tmp_path)[2]['learning_rate']
+  [row] = mixture_file.read(epath.Path(tmp_path))
+  assert (row['name'], row['share']) == ('next_item', 1.0)
+
+
 def test_fewer_steps_than_there_are_leave_the_workdir_as_it_is(tiny_world, tmp_path):
   config, dataset = tiny_world
   config = with_(config, eval=with_(config.eval, eval_users=16, ks=(10,)))
@@ -204,9 +237,9 @@ def test_fewer_steps_than_there_are_leave_the_workdir_as_it_is(tiny_world, tmp_p
   assert (tmp_path / 'config.json').read_text() == before
 
 
-def test_patience_stops_a_run_that_gets_no_better(tiny_world, tmp_path, monkeypatch):
+def test_patience_stops_a_run_that_does_not_improve(tiny_world, tmp_path, monkeypatch):
   config, dataset = tiny_world
-  monkeypatch.chdir(tmp_path)  # and a workdir may be relative, as the default one is
+  monkeypatch.chdir(tmp_path)  # a workdir may be relative, like the default one
   optim = with_(config.optim, learning_rate=1e-30, warmup_steps=0)
   evaluation = with_(config.eval, patience=1, eval_users=16)
   config = with_(config, optim=optim, eval=evaluation, eval_every_steps=1, num_train_steps=6)

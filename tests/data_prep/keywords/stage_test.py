@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from data_prep import keywords, prepare
+from data_prep import prepare
 from data_prep import stage as stage_lib
+from data_prep.keywords import stage as keyword_stage
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
 from tests.data_prep.keywords.chat_server import serve
@@ -58,9 +59,9 @@ def test_one_entry_for_every_used_token(tmp_path, capsys):
   capsys.readouterr()
   prepare.prepare(config)
   assert outcomes(capsys)['keywords'] == 'skipped'
-  prepare.prepare(make_config(tmp_path, keywords=3))
+  other = prepare.prepare(make_config(tmp_path, keywords=3))
   assert {name for name, done in outcomes(capsys).items() if done == 'done'} == {'keywords'}
-  assert max(len(entry['keywords']) for entry in Dataset.load(tmp_path / 'out').keywords) == 3
+  assert max(len(entry['keywords']) for entry in Dataset.load(other).keywords) == 3
 
 
 def test_where_nobody_asks_there_are_none(tmp_path):
@@ -88,22 +89,20 @@ def test_a_language_model_is_asked_once(tmp_path, monkeypatch, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   with serve() as server:
     config = make_config(tmp_path, **http(server))
-    prepare.prepare(config)
+    dataset = Dataset.load(prepare.prepare(config))
     out = capsys.readouterr().out
-    dataset = Dataset.load(tmp_path / 'out')
     tokens = used_tokens(dataset)
     questions = len(server.requests)
     assert questions <= len(tokens)  # tokens with the same items share a question
     assert f'keywords: {questions} requests to m at http://127.0.0.1' in out
     assert [entry['token'] for entry in dataset.keywords] == tokens
     monkeypatch.delenv('OPENAI_API_KEY')
-    assert prepare.is_prepared(config)
+    assert prepare.find(config)
     prepare.prepare(make_config(tmp_path, **http(server) | {'url': 'http://elsewhere'}))
     assert outcomes(capsys)['keywords'] == 'skipped'
     # Another teacher and back: what was paid for is still there.
     prepare.prepare(make_config(tmp_path))
-    prepare.prepare(config)
-    assert Dataset.load(tmp_path / 'out').keywords == dataset.keywords
+    assert Dataset.load(prepare.prepare(config)).keywords == dataset.keywords
     assert len(server.requests) == questions
 
 
@@ -134,7 +133,7 @@ def test_a_dead_endpoint_leaves_the_older_keywords(tmp_path, monkeypatch):
     before = len(server.requests)
     server.answers_before_hold = None
     prepare.prepare(config)
-    lines = (tmp_path / 'out' / keywords.JOURNAL).read_text().splitlines()
+    lines = (tmp_path / 'out' / keyword_stage.JOURNAL).read_text().splitlines()
     assert len(server.requests) - before == len(lines) - 3
 
 
@@ -144,10 +143,9 @@ def test_import_finds_its_file_in_the_raw_folder(tmp_path, capsys):
   (tmp_path / 'out' / 'keywords' / 'keywords.json').rename(tmp_path / 'raw' / 'words.json')
   imported = {'teacher': 'import', 'file': 'words.json'}
   config = make_config(tmp_path, **imported)
-  prepare.prepare(config)
-  assert len(Dataset.load(tmp_path / 'out').keywords) > 1
+  assert len(Dataset.load(prepare.prepare(config)).keywords) > 1
   (tmp_path / 'raw' / 'words.json').unlink()
-  assert prepare.is_prepared(config)  # what it held is there
+  assert prepare.find(config)  # what it held is there
   prepare.prepare(config)
 
 
@@ -171,7 +169,7 @@ def test_a_remote_folder_cannot_keep_paid_answers(tmp_path, monkeypatch):
   section = {'teacher': 'http', 'url': 'http://localhost:1', 'model': 'm'}
   config = make_config(tmp_path, **section)
   with pytest.raises(ValueError, match=r'must be a local folder.*--config\.data\.prepared_dir'):
-    keywords._journal(config.prepared_folder.__class__('gs://bucket/data'))
+    keyword_stage._journal(config.prepared_folder.__class__('gs://bucket/data'))
   with pytest.raises(ValueError, match=r'keywords\.url must begin with http'):
     make_config(tmp_path, **section | {'url': 'localhost:1'})
 

@@ -1,28 +1,30 @@
-"""Rows of the catalogue by hand."""
+"""Rows of the catalogue, written out by hand."""
+
+from collections import Counter
+import json
 
 import pytest
 
 from data_prep.log import item_text
+from data_prep.log.item_text import tidy
 
 
 @pytest.mark.parametrize(
   ('raw', 'plain'),
   [
     ('Soap &amp; \n water ', 'Soap & water'),
-    (
-      '&lt;b&gt;bold&lt;/b&gt; <i>',
-      '<b>bold</b> <i>',
-    ),  # entities are resolved once, tags stay text
+    # Entities are resolved once; what they spell stays text.
+    ('&lt;b&gt;bold&lt;/b&gt; <i>', '<b>bold</b> <i>'),
     ('&amp;lt;', '&lt;'),
     ('half \ud800 a\x00b\x9f\tc', 'half a b c'),
     (' \n', ''),
   ],
 )
-def test_tidy(raw, plain):
-  assert item_text.tidy(raw) == plain
+def test_plain(raw, plain):
+  assert item_text.plain(raw) == plain
 
 
-def test_rows_hold_what_is_known_and_the_text():
+def test_rows_hold_the_known_fields_and_the_text():
   long = 'long ' * 1000
   rows = {
     'nothing': {'title': None, 'brand': '', 'categories': None},
@@ -46,3 +48,102 @@ def test_rows_hold_what_is_known_and_the_text():
       'text': 'T. ' + long[: item_text.MAX_DESCRIPTION],
     },
   ]
+
+
+SCRIPT = 'var aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();'
+STYLE = '.a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{background:#eee}'
+
+
+@pytest.mark.parametrize(
+  ('raw', 'readable', 'count'),
+  [
+    ('Red <b>soap</b><br/>for <p class="x">hands', 'Red soap for hands', 'title_cleaned'),
+    ('Soap <script>var x = 1;</script>bar', 'Soap bar', 'title_cleaned'),
+    ('Soap <!-- <b>old</b> --> bar', 'Soap bar', 'title_cleaned'),
+    ('Soap <style>p{color:red}', 'Soap', 'title_cleaned'),
+    ('x' * 13_000, 'x' * 10_000, 'title_cut'),
+    (1984, '1984', None),
+    (['Soap', 'bar'], 'Soap bar', None),
+    # Signs that are not markup
+    ('Love <3, 5 < 7 > 2, <unk> & {curly} a=b', 'Love <3, 5 < 7 > 2, <unk> & {curly} a=b', None),
+    ('Shampoo (function: shine) {2 pack}', 'Shampoo (function: shine) {2 pack}', None),
+    ('Nano', 'Nano', None),
+    ('', None, None),
+    (' \t', None, None),
+    (None, None, None),
+    # Not readable
+    ('—', None, 'title_dropped'),
+    ('NaN', None, 'title_dropped'),
+    (float('nan'), None, 'title_dropped'),
+    ('n/a', None, 'title_dropped'),
+    (True, None, 'title_dropped'),
+    ({'a': 1}, None, 'title_dropped'),
+    ([1, 2], None, 'title_dropped'),
+    ('<br/>', None, 'title_dropped'),
+    (SCRIPT, None, 'title_dropped'),
+    (SCRIPT * 200, None, 'title_dropped'),
+    (STYLE, None, 'title_dropped'),
+  ],
+)
+def test_titles(raw, readable, count):
+  counts = Counter()
+  assert tidy({'title': raw}, counts) == ({} if readable is None else {'title': readable})
+  assert +counts == Counter([count] if count else [])
+
+
+@pytest.mark.parametrize(
+  ('raw', 'number'),
+  [
+    (12.99, 12.99),
+    (7, 7),
+    ('$12.99', 12.99),
+    ('12,99', 12.99),
+    ('12,99 €', 12.99),
+    ('EUR 1.299,00', 1299.0),
+    ('US$ 1,299.00', 1299.0),
+    ('1,299', 1299.0),
+    ('1.299', 1.299),
+    ('1 299,5', 1299.5),
+    ("CHF 1'299'000.-", None),
+    ('$5.99 - $12.99', None),
+    ('—', None),
+    ('NaN', None),
+    (float('nan'), None),
+    (float('inf'), None),
+    (True, None),
+    ('free', None),
+    (STYLE, None),
+    ([1], None),
+    (10**400, None),
+    ('9' * 400, None),
+  ],
+)
+def test_prices(raw, number):
+  counts = Counter()
+  tidied = tidy({'price': raw}, counts)
+  assert tidied == ({} if number is None else {'price': number})
+  assert counts['price_dropped'] == (number is None)
+  json.dumps(tidied, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+  ('raw', 'paths', 'count'),
+  [
+    ([['A', 'B'], ['C']], [['A', 'B'], ['C']], None),
+    (['A', 'B'], [['A', 'B']], None),
+    ('A', [['A']], None),
+    ([['A', '']], [['A']], None),
+    ([['A', '—', 'B']], [['A', 'B']], 'categories_cleaned'),
+    ([['A', '<span class="x">B', 'C'], ['D']], [['A'], ['D']], 'categories_cleaned'),
+    ([['A', STYLE, 'C']], [['A']], 'categories_cleaned'),
+    ([['A', None, 3]], [['A']], 'categories_cleaned'),
+    ([[float('nan')]], [], 'categories_dropped'),
+    (float('nan'), [], 'categories_dropped'),
+    ({'a': 1}, [], 'categories_dropped'),
+    ([], [], None),
+  ],
+)
+def test_categories(raw, paths, count):
+  counts = Counter()
+  assert tidy({'categories': raw}, counts) == ({'categories': paths} if paths else {})
+  assert +counts == Counter([count] if count else [])

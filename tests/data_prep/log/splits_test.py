@@ -240,8 +240,8 @@ def test_held_out_interactions_leak_nowhere(tmp_path, kind):
 @needs_shared('amazon2014/beauty')
 def test_global_time_on_beauty():
   """The whole data set, each row looked at on its own."""
-  data = config.Data(source='amazon2014', name='beauty', category='Beauty')
-  cleaned = interactions.clean(amazon.load(data, epath.Path(SHARED / 'amazon2014' / 'beauty')), 5)
+  data = amazon.Amazon(source='amazon2014', name='beauty', category='Beauty')
+  cleaned = interactions.clean(data.load(epath.Path(SHARED / 'amazon2014' / 'beauty')), 5)
   arrays = splits.split(cleaned, 'global_time', SHARES, 10)
   pairs = 198_502 - 22_363
   borders = [0, int(0.8 * pairs), int(0.9 * pairs), pairs]

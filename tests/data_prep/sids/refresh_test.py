@@ -216,10 +216,40 @@ def test_folders_that_cannot_be_meant_are_refused(days):
   prepared(days, 2, extend='day1')
   before = contents(days / 'day2')
   with pytest.raises(
-    ValueError, match=r'extend those of an earlier folder .*Set --config.sids.ext'
+    ValueError, match=r'extend those of an earlier folder; .*Set --config.sids.ext'
   ):
     prepared(days, 2)
   assert contents(days / 'day2') == before
+  # A folder that was extended from one does not excuse another that is missing.
+  with pytest.raises(ValueError, match=r'must be a prepared folder; .*nosuch lacks interactions'):
+    prepared(days, 1, extend='nosuch')
+  assert sorted(os.listdir(days / 'day1')) == sorted(
+    ['interactions', 'tokenizer', 'texts', 'text_embeddings', 'cooccurrence_vectors', 'sids']
+  )
+
+
+def test_one_of_several_sid_tables_is_extended_by_its_folder(days):
+  first = prepared(days, 1)
+  other = prepared(days, 1, codes=(16, 4), tfidf_width=5)
+  before, after = sids_by_id(first), sids_by_id(other)
+  with pytest.raises(
+    ValueError, match=r'holds several results of a stage: .*sids, .*sids-\w+\. Set'
+  ):
+    prepared(days, 2, extend='day1')
+  for table, fields in ((before, {}), (after, {'codes': (16, 4), 'tfidf_width': 5})):
+    folder = (other if fields else first).folder / 'sids'
+    later = sids_by_id(prepared(days, 2, out=folder.name, extend=folder, **fields))
+    stays = table.keys() & later.keys()
+    assert {item: later[item] for item in stays} == {item: table[item] for item in stays}
+
+
+def test_extended_sids_and_others_share_a_folder(days):
+  prepared(days, 1)
+  plain = prepared(days, 2)
+  extended = prepared(days, 2, extend='day1')
+  assert sids_by_id(plain) != sids_by_id(extended)
+  assert plain.folder / 'sids' != extended.folder / 'sids'
+  assert sids_by_id(prepared(days, 2)) == sids_by_id(plain)
 
 
 def published(tmp_path, items, raw='raw1', seed=0, **changes):

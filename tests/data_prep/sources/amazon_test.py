@@ -12,12 +12,11 @@ import pytest
 from data_prep import sources
 from data_prep.log import interactions
 from data_prep.sources import records
-from recjax import config
 from tests.shared_data import SHARED, needs_shared
 
 REVIEWS, META = 'reviews_X_5.json.gz', 'meta_X.json.gz'
 REVIEW = {'reviewerID': 'A1', 'asin': 'B1', 'overall': 5.0, 'unixReviewTime': 1318896000}
-DATA = config.Data(source='amazon2014', name='x', category='X')
+DATA = sources.get('amazon2014')(source='amazon2014', name='x', category='X')
 
 
 def write(folder, reviews, meta, suffix='.gz'):
@@ -31,7 +30,7 @@ def write(folder, reviews, meta, suffix='.gz'):
 
 
 def load(folder, data=DATA):
-  return sources.get('amazon2014').load(data, epath.Path(folder))
+  return data.load(epath.Path(folder))
 
 
 @pytest.mark.parametrize('suffix', ['.gz', ''])
@@ -164,13 +163,13 @@ def test_missing_files_are_named_with_the_folder_and_the_field(tmp_path):
 
 def test_a_category_must_be_set(tmp_path):
   with pytest.raises(ValueError, match=r'--config\.data\.category'):
-    load(tmp_path, config.Data(source='amazon2014', name='x'))
+    load(tmp_path, sources.get('amazon2014')(source='amazon2014', name='x'))
 
 
 @pytest.mark.parametrize('category', ['../X', 'a/b'])
 def test_a_category_is_part_of_a_name(tmp_path, category):
   with pytest.raises(ValueError, match=r'--config\.data\.category'):
-    load(tmp_path, config.Data(source='amazon2014', name='x', category=category))
+    load(tmp_path, sources.get('amazon2014')(source='amazon2014', name='x', category=category))
 
 
 def test_an_unknown_source_is_an_error():
@@ -180,7 +179,7 @@ def test_an_unknown_source_is_an_error():
     sources.get('x')
 
 
-DATA_2018 = config.Data(source='amazon2018', name='x', category='X')
+DATA_2018 = sources.get('amazon2018')(source='amazon2018', name='x', category='X')
 
 
 def test_reads_2018(tmp_path):
@@ -223,7 +222,7 @@ META_2023 = [
   {'title': 'Another', 'store': None, 'price': 'from $3.99', 'parent_asin': 'B2', 'categories': [],
    'description': []},
 ]  # fmt: skip
-DATA_2023 = config.Data(source='amazon2023', name='x', category='X')
+DATA_2023 = sources.get('amazon2023')(source='amazon2023', name='x', category='X')
 
 
 def write_2023(folder):
@@ -328,7 +327,7 @@ def test_a_broken_row_of_the_2023_table_is_named(tmp_path):
   ],
 )
 def test_published_counts(folder, category, counts):
-  data = config.Data(source='amazon2014', name=folder, category=category)
+  data = sources.get('amazon2014')(source='amazon2014', name=folder, category=category)
   raw = load(SHARED / 'amazon2014' / folder, data)
   assert raw.ratings is None  # this copy has none
   log = interactions.clean(raw, data.k_core)

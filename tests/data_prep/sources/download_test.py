@@ -13,7 +13,6 @@ import pytest
 
 from data_prep import sources
 from data_prep.sources import download, raw_files
-from recjax import config
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -155,7 +154,7 @@ def test_amazon_fetches_what_is_missing(tmp_path):
   (tmp_path / 'meta_X.json').write_bytes(b'')
   source = sources.get('amazon2014')
   with serve(files) as (url, requests):
-    data = config.Data(
+    data = sources.get('amazon2014')(
       source='amazon2014', name='x', category='X', download=True, download_url=f'{url}/'
     )
     source.fetch(data, tmp_path)
@@ -177,7 +176,9 @@ def test_amazon_fetches_what_is_missing(tmp_path):
 )
 def test_later_amazon_files_lie_in_folders_of_the_address(tmp_path, source, paths):
   with serve(dict.fromkeys(paths, CONTENT)) as (url, requests):
-    data = config.Data(source=source, name='x', category='X', download=True, download_url=url)
+    data = sources.get(source)(
+      source=source, name='x', category='X', download=True, download_url=url
+    )
     sources.get(source).fetch(data, tmp_path)
   assert [path for path, _ in requests] == [f'/{path}' for path in paths]
   names = {path.rpartition('/')[2] for path in paths}
@@ -199,7 +200,7 @@ MOVIELENS = {'u.data': b'1\t10\t5\t1\n', 'u.item': b'10|a|||||1\n', 'u.genre': b
 
 
 def fetch_movielens(url, folder):
-  data = config.Data(
+  data = sources.get('movielens')(
     source='movielens', name='x', category='ml-100k', download=True, download_url=url
   )
   sources.get('movielens').fetch(data, folder)

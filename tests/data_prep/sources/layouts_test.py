@@ -12,7 +12,6 @@ import pytest
 
 from data_prep import sources
 from data_prep.log import interactions
-from recjax import config
 
 USERS, ITEMS, LENGTH = 12, 9, 7
 TITLES = [f'Thing {n}: "red", & big (199{n})' for n in range(ITEMS)]
@@ -141,8 +140,8 @@ LAYOUTS = [
 @pytest.mark.parametrize(('source', 'category', 'write'), LAYOUTS)
 def test_every_layout_gives_the_same_log(tmp_path, rows, source, category, write):
   write(tmp_path, rows)
-  data = config.Data(source=source, name='x', category=category)
-  raw = sources.get(source).load(data, epath.Path(tmp_path))
+  data = sources.get(source)(source=source, name='x', category=category)
+  raw = data.load(epath.Path(tmp_path))
   titles = {item: record['title'] for item, record in raw.item_records.items()}
   assert titles == {str(n): title for n, title in enumerate(TITLES, 1)}
   if raw.ratings is not None:

@@ -9,7 +9,6 @@ import pytest
 
 from data_prep import sources
 from data_prep.sources import minionerec
-from recjax import config
 from tests.shared_data import SHARED, needs_shared
 
 HEADER = ['user_id', 'history_item_title', 'item_title', 'history_item_id', 'item_id', 'item_sid']
@@ -17,8 +16,8 @@ ITEMS = {str(n): {'title': f'item {n}', 'description': "['a', 'b']"} for n in ra
 
 
 def load(folder, category='X'):
-  data = config.Data(source='minionerec', name='x', category=category)
-  return sources.get('minionerec').load(data, epath.Path(folder))
+  data = sources.get('minionerec')(source='minionerec', name='x', category=category)
+  return data.load(epath.Path(folder))
 
 
 def row(user, history, item):

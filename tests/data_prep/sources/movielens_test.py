@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 
 from data_prep import sources
-from recjax import config
 from tests.shared_data import SHARED, needs_shared
 
 RATINGS = [('1', '10', '5', '881250949'), ('2', '20', '3.5', '881250948')]
 
 
 def make(category='ml-100k', **fields):
-  return config.Data(source='movielens', name='x', category=category, **fields)
+  return sources.get('movielens')(source='movielens', name='x', category=category, **fields)
 
 
 def load(folder, data):
-  return sources.get('movielens').load(data, epath.Path(folder))
+  return data.load(epath.Path(folder))
 
 
 def write_100k(folder, ratings=None, movies=None, encoding='latin-1'):

@@ -4,14 +4,13 @@ from etils import epath
 import pytest
 
 from data_prep import sources
-from recjax import config
 
-DATA = config.Data(source='recbole', name='x', category='X')
+DATA = sources.get('recbole')(source='recbole', name='x', category='X')
 INTER = 'user_id:token\titem_id:token\trating:float\ttimestamp:float\n'
 
 
 def load(folder):
-  return sources.get('recbole').load(DATA, epath.Path(folder))
+  return DATA.load(epath.Path(folder))
 
 
 def write(folder, inter, item='item_id:token\na\nb\n'):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from data_prep import sources
-from recjax import config
 from tests.shared_data import SHARED, needs_shared
 
 ITEMS = {
@@ -23,8 +22,8 @@ ITEMS = {
 
 
 def load(folder, category='X'):
-  data = config.Data(source='sequences_json', name='x', category=category)
-  return sources.get('sequences_json').load(data, epath.Path(folder))
+  data = sources.get('sequences_json')(source='sequences_json', name='x', category=category)
+  return data.load(epath.Path(folder))
 
 
 def write(folder, inter, items=ITEMS):

@@ -5,15 +5,14 @@ import scipy.stats
 from data_prep.encoders import tfidf
 from data_prep.log import interactions, item_text
 from data_prep.sources import synthetic
-from recjax import config
 from recjax.baselines import popularity, transitions
 from recjax.data.sequences import Sequences
 from recjax.metrics import ranking
 from recjax.sids.quantizers import residual_kmeans
 
 
-def _world(**fields) -> config.Data:
-  return config.Data(source='synthetic', name='world', item_text='synthetic', **fields)
+def _world(**fields) -> synthetic.Synthetic:
+  return synthetic.Synthetic(source='synthetic', name='world', item_text='synthetic', **fields)
 
 
 SMALL = _world(synthetic_items=160, synthetic_users=12_000, k_core=0)
@@ -39,7 +38,7 @@ def _law(history: list[int], following: list[int]) -> list[float]:
   return [value / sum(p) for value in p]
 
 
-def _split(data: config.Data) -> tuple[Sequences, Sequences, np.ndarray]:
+def _split(data: synthetic.Synthetic) -> tuple[Sequences, Sequences, np.ndarray]:
   world = synthetic.sequences(data)
   rows = [world[u] for u in range(len(world))]
   train = Sequences.from_lists([row[:-2] for row in rows])
@@ -155,7 +154,7 @@ def test_same_seed_same_world():
 
 def test_log_keeps_the_numbering_of_the_world():
   world = synthetic.sequences(DEFAULT)
-  raw = synthetic.load(DEFAULT, None)
+  raw = DEFAULT.load(None)
   log = interactions.clean(raw, DEFAULT.k_core)
   assert (len(log.user_ids), len(log.item_ids)) == (10_000, 2_000)
   np.testing.assert_array_equal(log.items, world.values)
@@ -192,4 +191,4 @@ def test_titles_are_unique_and_tell_theme_and_style():
 )
 def test_bad_worlds(fields, field):
   with pytest.raises(ValueError, match=rf'--config\.data\.{field}'):
-    synthetic.load(_world(**fields), None)
+    _world(**fields).load(None)

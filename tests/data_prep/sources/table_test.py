@@ -11,9 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from data_prep import sources
-from recjax import config
 
-DATA = config.Data(source='table', name='x')
+DATA = sources.get('table')(source='table', name='x')
 LOG = {
   'user': ['u1', 'u2', 'u1'],
   'item': ['7', '8', '7'],
@@ -30,7 +29,7 @@ ITEMS = {
 
 
 def load(folder, data=DATA):
-  return sources.get('table').load(data, epath.Path(folder))
+  return data.load(epath.Path(folder))
 
 
 def write_csv(folder, name, table):

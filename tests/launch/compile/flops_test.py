@@ -1,18 +1,105 @@
-"""The closed form against the products of compiled steps, and the kernel's blocks by brute force."""
+"""FLOPs in closed form against the products of traced and compiled programs, and by hand."""
 
 import dataclasses
+import math
 
+from flax import nnx
 import jax
+from jax.extend import core as jex
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import demo
 from launch.compile import flops, hlo, programs
 from recjax import config as config_lib
+from recjax.models.decoder import DecoderConfig, Gemma
 from recjax.models.sizes import SIZES
 from recjax.models.splash import BLOCKS
+from recjax.models.t5 import SIZES as T5_SIZES
+from recjax.models.t5 import T5, T5Config
 from recjax.sharding import mesh as mesh_lib
+from recjax.sids.token_space import TokenSpace
 from recjax.training import wide_softmax
+
+SPACE = TokenSpace(text_size=20, level_sizes=(8, 8, 4))
+DECODER = DecoderConfig(
+  depth=3,
+  width=16,
+  ff_width=24,
+  heads=4,
+  kv_heads=2,
+  head_width=8,
+  windows=(0, 4, 4),
+  rope_bases=(10_000.0,) * 3,
+)
+ENCODER_DECODER = T5Config(
+  depth=2, decoder_depth=3, width=16, ff_width=24, heads=4, head_width=8, attention='plain'
+)
+
+
+def traced_products(jaxpr) -> int:
+  """Sums 2 m k n over every dot_general of a program; those in a scan count once for each iteration."""
+  total = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'dot_general':
+      (summed, _), _ = equation.params['dimension_numbers']
+      inner = math.prod(equation.invars[0].aval.shape[axis] for axis in summed)
+      total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
+    turns = equation.params['length'] if equation.primitive.name == 'scan' else 1
+    total += turns * sum(traced_products(inner) for inner in jex.jaxprs_in_params(equation.params))
+  return total
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    DECODER,
+    ENCODER_DECODER,
+    dataclasses.replace(ENCODER_DECODER, gated=False, activation='relu', tied=True, scaled=True),
+  ],
+  ids=['decoder', 't5 gated', 't5 plain'],
+)
+def test_the_forward_pass_equals_the_products_of_the_traced_program(config):
+  is_t5 = isinstance(config, T5Config)
+  model = nnx.eval_shape(lambda: (T5 if is_t5 else Gemma)(config, SPACE, nnx.Rngs(params=0)))
+  graph, params = nnx.split(model)
+  S, T = 12, 10
+  row, prompt = (jax.ShapeDtypeStruct((1, length), jnp.int32) for length in (T, S))
+  batch = {'tokens': row, 'segments': row, 'positions': row}
+  batch |= {'encoder_tokens': prompt, 'encoder_segments': prompt} if is_t5 else {}
+
+  def logits(params, batch):
+    model = nnx.merge(graph, params)
+    return model.tables.all_logits(model.hidden(batch))
+
+  traced = traced_products(jax.make_jaxpr(logits)(params, batch).jaxpr)
+  assert flops.forward(config, (S, T) if is_t5 else (T,), SPACE.size, dense=True) == traced
+
+
+@pytest.mark.parametrize('window', [0, 1, 3, 9, 20])
+def test_visible_pairs_are_those_of_the_mask(window):
+  distance = np.subtract.outer(np.arange(9), np.arange(9))
+  visible = (distance >= 0) & ((window == 0) | (distance < window))
+  assert flops.visible_pairs(9, window) == visible.sum()
+
+
+def test_t5_base_by_hand():
+  # 512 and 128 tokens: 2 FLOPs per weight and token, then pairs, then logits; backward twice as much.
+  encoder = 12 * (512 * 2 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 768 * 512**2)
+  decoder = 12 * (128 * 2 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 768 * 128 * 129 // 2)
+  cross = 12 * (2 * 2 * 768**2 * (512 + 128) + 4 * 768 * 128 * 512)
+  expected = 3 * 8 * (encoder + decoder + cross + 2 * 768 * 32_128 * 128)
+  assert flops.model_step(T5_SIZES['t5_base'], 8, (512, 128), 32_128) == expected
+
+
+def test_segments_see_only_their_own_tokens():
+  packed = flops.forward(DECODER, (12,), 28, segments=3)
+  alone = flops.forward(DECODER, (4,), 28)
+  assert packed == 3 * alone
+  packed = flops.forward(ENCODER_DECODER, (12, 6), 28, segments=3)
+  assert packed == 3 * flops.forward(ENCODER_DECODER, (4, 2), 28)
+
 
 SPACE_ITEMS = 300
 ONE = {'data': 1, 'fsdp': 1, 'tensor': 1}
@@ -45,7 +132,7 @@ def mesh_of(config: config_lib.Config) -> jax.sharding.Mesh:
 
 
 def counted(config: config_lib.Config, text_targets: bool) -> float:
-  """The products of the step, compiled for as many CPU devices as the mesh has."""
+  """Returns the products of the step, compiled for the CPU devices of the mesh."""
   mesh = mesh_of(config)
   made = programs.Programs(config, programs.sizes(config, SPACE_ITEMS), mesh)
   made.text_targets = text_targets
@@ -61,13 +148,13 @@ def counted(config: config_lib.Config, text_targets: bool) -> float:
     ('t5', {'model.remat': 'full', 'grad_accumulation': 2}, True),
   ],
 )
-def test_the_closed_form_is_what_is_compiled(family, fields, text_targets, monkeypatch):
+def test_the_closed_form_equals_the_compiled_program(family, fields, text_targets, monkeypatch):
   monkeypatch.setitem(SIZES, 'post_norms', POST_NORMS)
   if 'model.remat' in fields:  # several blocks
     monkeypatch.setattr(wide_softmax, 'BLOCK_BYTES', 1 << 18)
   config = config_of(family, **({'mesh.data': 1} | fields))
   space = programs.sizes(config, SPACE_ITEMS).space
-  work = flops.train_step(config, space, text_targets, False, mesh_of(config).shape)
+  work = flops.compiled_step(config, space, text_targets, False, mesh_of(config).shape)
   assert work.kernels == 0
   assert counted(config, text_targets) == pytest.approx(work.products, rel=0.01)
   assert 0 <= work.again < work.products / 3
@@ -75,7 +162,7 @@ def test_the_closed_form_is_what_is_compiled(family, fields, text_targets, monke
 
 def test_frozen_parameters_have_no_closed_form():
   config = config_of('gemma', **{'model.lora_rank': 4})
-  assert flops.train_step(config, programs.sizes(config).space, False, False, {}) is None
+  assert flops.compiled_step(config, programs.sizes(config).space, False, False, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -84,18 +171,20 @@ def test_frozen_parameters_have_no_closed_form():
 def test_the_kernel_computes_whole_blocks(length, window):
   block = max(size for size in BLOCKS if length % size == 0)
   distance = np.subtract.outer(np.arange(length), np.arange(length))
-  seen = (distance >= 0) & (distance < (window or length))
-  blocks = seen.reshape(length // block, block, length // block, block).any(axis=(1, 3))
+  visible = (distance >= 0) & (distance < (window or length))
+  blocks = visible.reshape(length // block, block, length // block, block).any(axis=(1, 3))
   assert flops.kernel_pairs(length, window) == blocks.sum() * block**2
 
 
-def test_kernels_are_counted_apart_and_their_passes_by_hand():
+def test_kernels_are_counted_separately():
   config = config_of('gemma', **{'model.remat': 'full', 'packing.row_length': 128})
   space = programs.sizes(config).space
-  plain, fused = (flops.train_step(config, space, False, kernels, ONE) for kernels in (False, True))
+  plain, fused = (
+    flops.compiled_step(config, space, False, kernels, ONE) for kernels in (False, True)
+  )
   one = 16 * 3 * 2 * 128 * 128 * 4 * 16  # rows, layers, 2 m k n of 4 heads
   assert fused.kernels == 11 * one  # 2 forward, 2 again, 4 and 3 backward
   assert plain.products - fused.products == 8 * one  # 2 forward, 2 again, 4 backward
   assert fused.total - plain.total == fused.again - plain.again == 3 * one
   none = dataclasses.replace(config, model=dataclasses.replace(config.model, remat='none'))
-  assert flops.train_step(none, space, False, True, ONE).kernels == 9 * one
+  assert flops.compiled_step(none, space, False, True, ONE).kernels == 9 * one

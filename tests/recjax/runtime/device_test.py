@@ -11,25 +11,25 @@ import pytest
 from recjax.runtime import device as device_lib
 
 
-def test_the_hosts_peak_is_what_the_system_says():
+def test_the_host_peak_is_that_of_the_system():
   big = np.ones(200_000_000, np.uint8)
   found = device_lib.peaks()
   assert found['host_peak_bytes'] > big.nbytes
-  # Where no larger process started this one, both sources say the same; the other may only be larger.
+  # Equal, unless the parent process was larger: the other source counts it.
   assert (
     found['host_peak_bytes'] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 2**20
   )
-  assert found.keys() == {'host_peak_bytes'}  # XLA:CPU says nothing of its devices
+  assert found.keys() == {'host_peak_bytes'}  # XLA:CPU reports no device memory
 
 
-def test_the_memory_of_the_process_that_started_this_one_does_not_count():
+def test_the_memory_of_the_parent_process_is_not_counted():
   big = np.ones(500_000_000, np.uint8)
   program = 'from recjax.runtime import device; print(device.peaks()["host_peak_bytes"])'
   done = subprocess.run([sys.executable, '-c', program], capture_output=True, check=True)
   assert int(done.stdout) < big.nbytes
 
 
-def test_the_fullest_device_counts(monkeypatch):
+def test_the_device_with_the_highest_peak_is_reported(monkeypatch):
   def device(stats):
     return types.SimpleNamespace(memory_stats=lambda: stats)
 
@@ -46,7 +46,7 @@ def test_the_fullest_device_counts(monkeypatch):
 
 @pytest.fixture
 def folder_now():
-  """What JAX is told, from nothing on; as before afterwards."""
+  """Unsets JAX's cache folder; returns a function that reads it. Restores it afterwards."""
   before = jax.config.jax_compilation_cache_dir
   jax.config.update('jax_compilation_cache_dir', None)
   yield lambda: jax.config.jax_compilation_cache_dir
@@ -62,13 +62,13 @@ def folder_now():
     ('/tmp/there', 'cpu', '/tmp/there'),
   ],
 )
-def test_where_programs_are_kept(folder_now, monkeypatch, field, backend, expected):
+def test_the_folder_of_the_compilation_cache(folder_now, monkeypatch, field, backend, expected):
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)
   device_lib.keep_programs(field, epath.Path('gs://bucket/run'))
   assert folder_now() == expected
 
 
-def test_the_environment_comes_first(folder_now):
+def test_the_environment_takes_precedence(folder_now):
   jax.config.update('jax_compilation_cache_dir', '/tmp/of the environment')
   device_lib.keep_programs('/tmp/there', epath.Path('/tmp/run'))
   assert folder_now() == '/tmp/of the environment'

@@ -1,4 +1,4 @@
-"""How processes find each other and wait for each other; what they say when one is missing."""
+"""Distributed start-up, exchanges between processes, and messages about a missing process."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ VARIABLES = (
 
 @pytest.fixture
 def joined(monkeypatch):
-  """Without any launcher's variables; what jax.distributed was asked, and how many then answer."""
+  """Removes the launchers' variables; returns the recorded calls of jax.distributed.initialize."""
   for name in VARIABLES:
     monkeypatch.delenv(name, raising=False)
   calls = []
@@ -32,32 +32,32 @@ def joined(monkeypatch):
   return calls
 
 
-def answers(monkeypatch, count):
+def set_process_count(monkeypatch, count):
   monkeypatch.setattr(jax, 'process_count', lambda: count)
   monkeypatch.setattr(distributed.jax_distributed.global_state, 'client', object())
 
 
-def test_one_process_needs_nothing(joined):
+def test_one_process_needs_no_variables(joined):
   distributed.initialize()
   assert joined == []
   assert distributed.is_host0()
 
 
-def test_alone_everything_is_agreed():
+def test_exchanges_of_a_single_process():
   distributed.barrier('alone')
   assert distributed.exchange('topic', 'x') == ['x']
   assert distributed.from_host0('topic', [1.5]) == [1.5]
   distributed.check_same('config', {'a': 1})
 
 
-def test_passes_its_place_and_its_limits_on(joined, monkeypatch):
-  answers(monkeypatch, 2)
+def test_initialize_passes_place_and_timeouts_to_jax(joined, monkeypatch):
+  set_process_count(monkeypatch, 2)
   for name, value in PLACE.items():
     monkeypatch.setenv(name, value)
   distributed.initialize(Hosts(start_timeout=7, heartbeat_timeout=50))
   [(args, limits)] = joined
   assert args == ('here:1', 2, 1)
-  # JAX's own limits come after ours, whose messages say more.
+  # JAX's own limits are longer than ours, whose messages tell more.
   assert limits['initialization_timeout'] > 7
   assert limits['heartbeat_timeout_seconds'] > 50
   assert limits['cluster_detection_method'] == 'deactivate'
@@ -73,16 +73,16 @@ def test_passes_its_place_and_its_limits_on(joined, monkeypatch):
     ({'TPU_WORKER_HOSTNAMES': 'a,b,c,d', 'MEGASCALE_NUM_SLICES': '2'}, 8),
   ],
 )
-def test_lets_jax_find_the_others_where_a_launcher_is_seen(joined, monkeypatch, variables, count):
+def test_jax_detects_the_processes_of_a_known_launcher(joined, monkeypatch, variables, count):
   for name, value in variables.items():
     monkeypatch.setenv(name, value)
-  answers(monkeypatch, count)
+  set_process_count(monkeypatch, count)
   distributed.initialize()
   [(args, limits)] = joined
   assert args == ()
   assert 'cluster_detection_method' not in limits
   if variables != {'RECJAX_MULTIHOST': '1'}:
-    answers(monkeypatch, 1)
+    set_process_count(monkeypatch, 1)
     with pytest.raises(ValueError, match=f'must have the {count} processes.*JAX sees 1'):
       distributed.initialize()
 
@@ -96,7 +96,7 @@ def test_lets_jax_find_the_others_where_a_launcher_is_seen(joined, monkeypatch, 
     {'WORLD_SIZE': '1'},
   ],
 )
-def test_a_launcher_of_one_process_is_none(joined, monkeypatch, variables):
+def test_a_launcher_of_one_process_is_ignored(joined, monkeypatch, variables):
   for name, value in variables.items():
     monkeypatch.setenv(name, value)
   distributed.initialize()
@@ -109,11 +109,14 @@ def test_a_launcher_of_one_process_is_none(joined, monkeypatch, variables):
     ({'RECJAX_NUM_PROCESSES': '2'}, 'missing: RECJAX_COORDINATOR, RECJAX_PROCESS_ID'),
     ({'RECJAX_NUM_PROCESSES': 'two'}, "RECJAX_NUM_PROCESSES must be a number.* got 'two'"),
     (PLACE | {'RECJAX_PROCESS_ID': '2'}, r'in \[0, 2\); got 2'),
-    ({'WORLD_SIZE': '4'}, r'torchrun \(WORLD_SIZE=4\) must say where process 0 is, or 4 runs'),
+    (
+      {'WORLD_SIZE': '4'},
+      r'torchrun \(WORLD_SIZE=4\) must give the address of process 0, or 4 runs',
+    ),
     ({'PMI_SIZE': '2'}, r'mpiexec \(PMI_SIZE=2\).*RECJAX_COORDINATOR'),
   ],
 )
-def test_a_wrong_environment_is_refused(joined, monkeypatch, values, message):
+def test_a_wrong_environment_is_rejected(joined, monkeypatch, values, message):
   for name, value in values.items():
     monkeypatch.setenv(name, value)
   with pytest.raises(ValueError, match=message):
@@ -121,7 +124,7 @@ def test_a_wrong_environment_is_refused(joined, monkeypatch, values, message):
   assert joined == []
 
 
-def test_processes_that_jax_sees_but_that_did_not_join_are_refused(joined, monkeypatch):
+def test_processes_that_did_not_join_are_rejected(joined, monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: 4)
   with pytest.raises(
     ValueError, match='the 4 processes that JAX sees must join; set RECJAX_MULTIHOST'
@@ -129,7 +132,7 @@ def test_processes_that_jax_sees_but_that_did_not_join_are_refused(joined, monke
     distributed.initialize()
 
 
-def test_jax_not_finding_the_others_is_one_message(joined, monkeypatch):
+def test_a_failed_detection_is_one_message(joined, monkeypatch):
   def fail(*_, **__):
     raise ValueError('coordinator_address should be defined.')
 
@@ -141,7 +144,7 @@ def test_jax_not_finding_the_others_is_one_message(joined, monkeypatch):
     distributed.initialize()
 
 
-def test_the_page_on_hangs_knows_every_point_and_limit():
+def test_docs_list_every_point_and_timeout():
   page = (ROOT / 'docs/hangs.md').read_text()
   calls = re.compile(r"\.(?:exchange|barrier|from_host0|check_same)\(\s*'([^']+)'")
   sources = [path.read_text() for path in (ROOT / 'recjax').rglob('*.py')]
@@ -162,7 +165,7 @@ def run(mode):
   return done.returncode, done.stdout + done.stderr
 
 
-def test_two_processes_exchange_agree_and_differ():
+def test_two_processes_exchange_and_compare():
   status, output = run('together')
   assert status == 0, output
   message = (
@@ -172,25 +175,22 @@ def test_two_processes_exchange_agree_and_differ():
   assert {'end of 0', 'end of 1'} <= set(re.findall('end of .', output))
 
 
-def test_who_did_not_come_to_a_barrier_is_named_with_what_it_does():
+def test_the_message_names_the_missing_process_and_its_activity():
   _, output = run('missing')
-  assert "missing: process 1 did not come to 'data prepared' within 2 s" in output
-  assert '1 of 2 are there' in output
+  assert "missing: process 1 did not reach 'data prepared' within 2 s" in output
+  assert '1 of 2 reached it' in output
   assert re.search(r'process 1 on \S+: in reading the data for \d s', output)
 
 
-def test_a_failure_ends_the_other_with_its_message():
+def test_a_failure_ends_the_other_process_with_its_message():
   status, output = run('failing')
   assert status == 1
   assert '[1] ValueError: the data are bad\n[1] details' in output
   assert re.search(r'\[0\] process 1 on \S+ ends the run: ValueError: the data are bad', output)
 
 
-def test_a_process_that_does_not_start_ends_the_other_with_a_message():
+def test_a_missing_process_ends_the_other_with_a_message():
   status, output = run('late')
   assert status == 1
-  assert re.search(r'process 0 of 2 on \S+ \(process 0 is to be at localhost:\d+\)', output)
-  assert (
-    'could not join the run in 3 s (--config.hosts.start_timeout): process 0 answers there'
-    in output
-  )
+  assert re.search(r'process 0 of 2 on \S+ \(address of process 0: localhost:\d+\)', output)
+  assert 'could not join the run in 3 s (--config.hosts.start_timeout): process 0 answers' in output

@@ -1,4 +1,5 @@
 import hashlib
+import re
 
 from etils import epath
 import pytest
@@ -42,3 +43,21 @@ def test_partial_names_are_fresh():
 
 def test_buckets_are_not_local():
   assert files.is_local('a/b') and not files.is_local('gs://a/b')
+
+
+def test_leaves_of_nested_mappings_have_dotted_names():
+  assert files.flat({'a': {'b': 1, 'c': {'d': [2]}}, 'e': {}, 'f': None}) == {
+    'a.b': 1, 'a.c.d': [2], 'f': None
+  }  # fmt: skip
+
+
+def test_the_commit_is_that_of_the_checkout():
+  assert re.fullmatch(r'[0-9a-f]{40}(-dirty)?', files.code_commit() or '0' * 40)
+
+
+def test_partial_files_of_killed_processes_are_removed(tmp_path):
+  for name in ('f', '.f.0a.partial', '.g.0a.partial', '.f.0a.partial.txt'):
+    (tmp_path / name).write_text('x')
+  files.remove_partial_files(tmp_path / 'f')
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['.f.0a.partial.txt', '.g.0a.partial', 'f']
+  files.remove_partial_files(tmp_path / 'gone' / 'f')

@@ -1,4 +1,4 @@
-"""Where wall time goes: every second in one phase, over nesting, compiling, kills and restarts."""
+"""Each second belongs to one phase, also with nesting, compilation, kills and restarts."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ TRACE = '/jax/core/compile/jaxpr_trace_duration'
 
 
 class Time:
-  """Seconds that pass when told."""
+  """A clock that a test moves."""
 
   def __init__(self):
     self.now = 100.0
@@ -33,7 +33,7 @@ class Time:
     return self.now
 
 
-def test_phases_nest_and_the_innermost_counts():
+def test_nested_seconds_belong_to_the_innermost_phase():
   now = Time()
   clock = goodput.Clock(age=5.0, now=now)
   now.now += 2
@@ -53,14 +53,14 @@ def test_phases_nest_and_the_innermost_counts():
     clock.phase('dinner').__enter__()
 
 
-def test_compiling_is_told_apart_once_and_only_in_its_own_thread():
+def test_compilation_is_counted_once_and_only_in_the_clocks_thread():
   now = Time()
   clock = goodput.Clock(now=now)
   with clock.phase('steps'):
     now.now += 10
     clock.on_event(TRACE, 1.0, fun_name='inner')  # from 9 to 10
     now.now += 1
-    clock.on_event(TRACE, 4.0, fun_name='outer')  # from 7 to 11: holds the inner one
+    clock.on_event(TRACE, 4.0, fun_name='outer')  # from 7 to 11: includes the inner one
     now.now += 2
     clock.on_event('/jax/core/compile/backend_compile_duration', 2.0)
     clock.on_event('/jax/compilation_cache/compile_time_saved_sec', 60.0)
@@ -73,12 +73,12 @@ def test_compiling_is_told_apart_once_and_only_in_its_own_thread():
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_seconds_agree_with_a_count_second_by_second(seed):
+def test_seconds_equal_a_count_second_by_second(seed):
   generator = random.Random(seed)
   now, counted = Time(), dict.fromkeys(goodput.PHASES, 0)
   clock = goodput.Clock(now=now)
 
-  def live(phase, depth):
+  def pass_time(phase, depth):
     for _ in range(generator.randint(1, 5)):
       seconds = generator.randint(1, 9)
       now.now += seconds
@@ -90,9 +90,9 @@ def test_seconds_agree_with_a_count_second_by_second(seed):
       if depth < 3 and generator.random() < 0.5:
         inner = generator.choice(goodput.PHASES)
         with clock.phase(inner):
-          live(inner, depth + 1)
+          pass_time(inner, depth + 1)
 
-  live('start_up', 0)
+  pass_time('start_up', 0)
   assert clock.seconds() == counted
   assert sum(clock.seconds().values()) == now.now - 100
 
@@ -110,7 +110,7 @@ def test_repeated_steps_are_lost():
       {'stages/a': (0, 10, 20.0), '.': (0, 100, 50.0)}, steps=63.0, input_wait=7.0, compile=5.0
     ),
     process({'.': (80, 90, 10.0)}, steps=9.0, input_wait=1.0),
-    # The newest checkpoint was damaged, so this one began before the one that the last began at.
+    # The newest checkpoint was damaged, so this process restored an earlier one.
     process({'.': (60, 200, 70.0)}, steps=70.0, start_up=25.0),
   ]
   found = goodput.summary(processes)
@@ -125,32 +125,34 @@ def test_repeated_steps_are_lost():
   assert found['goodput'] == pytest.approx(142 * (1 - lost / 150) / 180)
   line = goodput.describe(found)
   assert line.startswith(
-    'goodput 63.1% of 180 s in 210 steps, 3 starts, 50 steps lost; else lost 16.7%'
+    'goodput 63.1% of 180 s in 210 steps, 3 starts, 50 steps lost; remaining time: lost 16.7%'
   )
 
 
-def test_a_killed_process_stays_in_the_file_and_the_next_one_is_added(tmp_path):
+def test_the_next_process_is_appended_to_a_killed_one(tmp_path):
   for start in (0, 3):
     now = Time()
     clock = goodput.Clock(age=1.0, now=now)
     record = goodput.Record(tmp_path, clock)
-    assert start or not list(tmp_path.iterdir())  # nothing before the training begins
+    assert start or not list(tmp_path.iterdir())  # no file before the training starts
     with clock.phase('steps'):
       record.training(tmp_path / 'stages' / 'a', start)
       for step in range(start + 1, start + 5):
         now.now += 2
         record.done(step)
-      record.write()  # and then it is killed
+      record.write()
+    # Killed, while it wrote the file once more.
+    (tmp_path / '.goodput.json.00.partial').write_text('{')
   first, second = json.loads((tmp_path / 'goodput.json').read_text())['processes']
   assert first['trainings'] == {'stages/a': {'from': 0, 'to': 4, 'seconds': 8.0}}
   assert second['trainings'] == {'stages/a': {'from': 3, 'to': 7, 'seconds': 8.0}}
   assert first['ended'] is second['ended'] is None
   assert first['first_step_after'] == 3.0
   assert goodput.summary([first, second])['seconds']['lost'] == 2.0
-  assert [path.name for path in tmp_path.iterdir()] == ['goodput.json']
+  assert len(list(tmp_path.iterdir())) == 2  # one partial file: the first was removed
 
 
-def test_a_file_that_cannot_be_written_ends_no_run(tmp_path, caplog):
+def test_a_file_that_cannot_be_written_is_a_warning(tmp_path, caplog):
   record = goodput.Record(tmp_path / 'gone', goodput.Clock())
   record.training(tmp_path / 'gone', 0)
   for step in (1, 2):
@@ -158,10 +160,10 @@ def test_a_file_that_cannot_be_written_ends_no_run(tmp_path, caplog):
     record.write()
   record.close('done')
   [warning] = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
-  assert 'goodput.json is not up to date' in warning and 'training goes on' in warning
+  assert 'goodput.json could not be written' in warning and 'training continues' in warning
 
 
-def test_a_damaged_file_is_put_aside_with_a_warning(tmp_path, caplog):
+def test_a_damaged_file_is_renamed_with_a_warning(tmp_path, caplog):
   (tmp_path / 'goodput.json').write_text('{"processes": [{"seconds"')
   with caplog.at_level(logging.WARNING):
     assert goodput.read(tmp_path) == []
@@ -169,11 +171,11 @@ def test_a_damaged_file_is_put_aside_with_a_warning(tmp_path, caplog):
   assert [path.name for path in tmp_path.iterdir()] == ['goodput.json.damaged']
 
 
-def test_the_sums_are_the_wall_time_of_a_real_process(tmp_path):
+def test_the_sum_is_the_wall_time_of_a_real_process(tmp_path):
   program = """
 import sys, time
 import jax, jax.numpy as jnp
-from recjax import goodput
+from recjax.runtime import goodput
 with goodput.recorded(sys.argv[1]):
   with goodput.phase('steps'):
     goodput.training(sys.argv[1], 0)
@@ -189,7 +191,7 @@ with goodput.recorded(sys.argv[1]):
   wall = time.monotonic() - begin
   found = json.loads((tmp_path / 'goodput.json').read_text())
   seconds, (process,) = found['summary']['seconds'], found['processes']
-  # Ending the interpreter is not in it, and the system counts a process's age in hundredths.
+  # The exit of the interpreter is not counted; the system rounds a process's age to 0.01 s.
   assert 0.5 * wall < found['summary']['wall_seconds'] < wall + 0.02
   assert found['summary']['wall_seconds'] == pytest.approx(sum(process['seconds'].values()))
   assert 0.4 <= seconds['input_wait'] < 2
@@ -199,7 +201,7 @@ with goodput.recorded(sys.argv[1]):
   assert process['ended'] == 'done'
 
 
-def test_a_run_that_is_stopped_and_continued(tiny_world, tmp_path, monkeypatch, caplog):
+def test_a_run_that_is_stopped_and_resumed(tiny_world, tmp_path, monkeypatch, caplog):
   config, dataset = tiny_world
   config = dataclasses.replace(
     config, num_train_steps=8, checkpoint_every_steps=4, eval_every_steps=8, log_every_steps=1,
@@ -224,7 +226,7 @@ def test_a_run_that_is_stopped_and_continued(tiny_world, tmp_path, monkeypatch, 
   first, second = found['processes']
   assert (first['ended'], second['ended']) == ('KeyboardInterrupt', 'done')
   reached = first['trainings']['.']['to']
-  assert reached in (5, 6)  # the results of the last step may not have been looked at
+  assert reached in (5, 6)  # the results of the last step may not have been read
   assert (second['trainings']['.']['from'], second['trainings']['.']['to']) == (4, 8)
   assert found['summary']['lost_steps'] == reached - 4
   assert found['summary']['steps'] == 8

@@ -1,4 +1,4 @@
-"""What a process of distributed_test.py does; not a test itself."""
+"""Run by distributed_test.py in several processes; not a test itself."""
 
 import sys
 import threading
@@ -15,7 +15,7 @@ if mode == 'late' and me == 1:
 distributed.initialize(hosts)
 
 if mode == 'together':
-  # Two threads of each process, on topics of their own and in another order.
+  # Two threads in each process, each with its own topic, started in different orders.
   def exchange(topic):
     for n in range(20):
       assert distributed.exchange(topic, f'{topic} {n} of {me}') == [
@@ -26,7 +26,7 @@ if mode == 'together':
   threads = [threading.Thread(target=exchange, args=[topic]) for topic in ('a', 'b')]
   for thread in threads if me else threads[::-1]:
     thread.start()
-  for n in range(12):  # more than one digit: no folder is taken for another
+  for n in range(12):  # with two digits: the folder of exchange 1 is not that of 10, 11
     distributed.barrier('c' if n % 2 else 'cc')
   for thread in threads:
     thread.join()

@@ -1,5 +1,7 @@
+"""Locks against real processes that hold, wait, fork and are killed; leases with short times."""
+
+import errno
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -40,15 +42,15 @@ def take(folder, wait=False):
   return lock.hold(folder, 'testing', wait=wait, field='--workdir')
 
 
-def test_another_process_is_refused_by_name(holder, tmp_path):
-  said = rf'process {holder.pid} on .* \(training, since 20.*\) uses it.*set --workdir'
-  with pytest.raises(lock.Held, match=said), take(tmp_path / 'f'):
+def test_the_refusal_names_the_owner(holder, tmp_path):
+  message = rf'process {holder.pid} on .* \(training, since 20.*\) uses it.*set --workdir'
+  with pytest.raises(lock.Held, match=message), take(tmp_path / 'f'):
     pass
-  with pytest.raises(lock.Held, match=said):
+  with pytest.raises(lock.Held, match=message):
     lock.check_free(tmp_path / 'f', '--workdir')
 
 
-def test_a_killed_owner_holds_nothing(holder, tmp_path):
+def test_a_killed_owner_holds_no_lock(holder, tmp_path):
   os.kill(holder.pid, signal.SIGKILL)
   holder.wait()
   assert (tmp_path / 'f' / lock.FILE).exists()
@@ -58,7 +60,7 @@ def test_a_killed_owner_holds_nothing(holder, tmp_path):
   assert not (tmp_path / 'f' / lock.FILE).exists()
 
 
-def test_who_waits_goes_on_when_the_owner_ends(holder, tmp_path, caplog):
+def test_a_waiting_process_continues_when_the_owner_ends(holder, tmp_path, caplog):
   caplog.set_level('INFO', lock.log.name)
   killer = threading.Timer(1.5, holder.kill)
   killer.start()
@@ -89,47 +91,154 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_killed_owner(tmp_path):
       owner.kill()
       owner.wait()
       with take(tmp_path):
-        os.kill(child, 0)  # it is still there
+        os.kill(child, 0)  # it still runs
     finally:
       os.kill(child, signal.SIGKILL)
 
 
-def _count(folder, times):
-  for _ in range(times):
-    with take(folder, wait=True):
-      path = os.path.join(folder, 'count')
-      before = int(open(path).read()) if os.path.exists(path) else 0  # noqa: SIM115
-      time.sleep(0.001)
-      with open(path, 'w') as f:
-        f.write(str(before + 1))
+def run(program, *arguments):
+  """Runs a program in a process of its own, where a fork disturbs no thread of JAX."""
+  command = [sys.executable, '-c', program, *map(str, arguments)]
+  return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def test_one_owner_at_a_time(tmp_path, monkeypatch):
-  monkeypatch.setattr(lock, '_POLL_S', 0.002)
-  context = multiprocessing.get_context('fork')
-  counters = [context.Process(target=_count, args=(str(tmp_path), 20)) for _ in range(4)]
+FORKING = """
+import os, sys
+from recjax.runtime import lock
+try:
+  with lock.hold(sys.argv[1], 'training', wait=False, field='--workdir'):
+    child = os.fork()
+    if not child:
+      raise KeyboardInterrupt
+    os.waitpid(child, 0)
+    lock.check_free(sys.argv[1], '--workdir')
+except KeyboardInterrupt:
+  pass
+except lock.Held:
+  print('held')
+"""
+
+
+def test_an_error_in_a_forked_child_does_not_release_the_lock(tmp_path):
+  assert run(FORKING, tmp_path).communicate()[0] == 'held\n'
+
+
+COUNTING = """
+import pathlib, sys, time
+from recjax.runtime import lock
+lock._POLL_S = 0.002
+folder = pathlib.Path(sys.argv[1])
+for _ in range(20):
+  with lock.hold(folder / 'lock', 'counting', wait=True, field='--workdir'):
+    count = folder / 'count'
+    before = int(count.read_text()) if count.exists() else 0
+    time.sleep(0.001)
+    count.write_text(str(before + 1))
+"""
+
+
+def test_one_owner_at_a_time_even_if_the_folder_is_removed_each_time(tmp_path):
+  counters = [run(COUNTING, tmp_path) for _ in range(4)]
   for process in counters:
-    process.start()
-  for process in counters:
-    process.join()
+    process.communicate()
   assert (tmp_path / 'count').read_text() == '80'
 
 
-def test_a_lease_is_renewed_refuses_and_ends(tmp_path, monkeypatch):
+def test_a_check_at_the_same_moment_causes_no_refusal(tmp_path, monkeypatch):
+  real, calls = lock.fcntl.flock, []
+
+  def flock(*args):
+    calls.append(args)
+    if len(calls) == 1:
+      raise BlockingIOError
+    return real(*args)
+
+  monkeypatch.setattr(lock.fcntl, 'flock', flock)
+  with take(tmp_path):
+    assert len(calls) == 2
+
+
+def test_a_folder_that_is_not_writable_is_one_message(tmp_path, monkeypatch):
+  def refuses(*_):
+    raise PermissionError(errno.EACCES, 'Permission denied', 'the file')
+
+  monkeypatch.setattr(lock.os, 'open', refuses)
+  message = r'f must be writable; got .*Permission denied.*Set --workdir to another folder'
+  with pytest.raises(ValueError, match=message), take(tmp_path / 'f'):
+    pass
+  assert not (tmp_path / 'f').exists()
+
+
+@pytest.fixture
+def short(monkeypatch):
+  """Leases that expire after a second."""
   monkeypatch.setattr(lock, 'LEASE_S', 1.0)
   monkeypatch.setattr(lock, '_RENEW_S', 0.2)
   monkeypatch.setattr(lock, '_POLL_S', 0.05)
-  folder = epath.Path(tmp_path)
-  with lock.leased(folder, 'training', False, '--workdir'):
-    time.sleep(1.5)  # longer than the lease: it was renewed
-    with (
-      pytest.raises(lock.Held, match=f'process {os.getpid()} on'),
-      lock.leased(folder, 'x', False, '--workdir'),
-    ):
+
+
+def lease(folder, wait=False):
+  return lock.leased(epath.Path(folder), 'training', wait, '--workdir')
+
+
+def test_a_renewed_lease_is_refused_and_removed_at_the_end(tmp_path, short):
+  with lease(tmp_path):
+    time.sleep(1.5)  # longer than an unrenewed lease
+    with pytest.raises(lock.Held, match=f'process {os.getpid()} on'), lease(tmp_path):
       pass
-  assert not (folder / lock.FILE).exists()
-  (folder / lock.FILE).write_text(
-    json.dumps({'token': 'of a dead one', 'renewed': time.time() - 2})
-  )
-  with lock.leased(folder, 'training', False, '--workdir'):
-    assert 'of a dead one' not in (folder / lock.FILE).read_text()
+  assert not (tmp_path / lock.FILE).exists()
+
+
+@pytest.mark.parametrize('clock', [-600, 600])  # seconds that the clock of the owner is wrong
+def test_an_expired_lease_is_taken_whatever_its_clock_was(tmp_path, short, clock):
+  path, text = tmp_path / lock.FILE, {'token': 'of a dead process', 'renewed': time.time() + clock}
+  path.write_text(json.dumps(text))
+  start = time.monotonic()
+  with lease(tmp_path):
+    assert time.monotonic() - start > 1  # it was watched until it had expired
+    assert 'of a dead process' not in path.read_text()
+
+
+def test_a_lease_of_long_ago_is_taken_at_once(tmp_path):
+  (tmp_path / lock.FILE).write_text(json.dumps({'token': 'x', 'renewed': time.time() - 7200}))
+  assert not lock._is_renewed(epath.Path(tmp_path / lock.FILE))
+
+
+def test_a_file_system_without_flock_has_leases(tmp_path, short, monkeypatch):
+  def flock(*_):
+    raise OSError(errno.ENOLCK, 'No locks available')
+
+  monkeypatch.setattr(lock.fcntl, 'flock', flock)
+  with take(tmp_path):
+    assert 'renewed' in (tmp_path / lock.FILE).read_text()
+    with pytest.raises(lock.Held):
+      lock.check_free(tmp_path, '--workdir')
+    with pytest.raises(lock.Held), take(tmp_path):
+      pass
+  assert not (tmp_path / lock.FILE).exists()
+
+
+def test_an_unreachable_bucket_is_tried_again(tmp_path, short, monkeypatch, caplog):
+  with lease(tmp_path):
+    before = (tmp_path / lock.FILE).read_text()
+    with monkeypatch.context() as patch:
+      patch.setattr(lock, '_read', lambda path: 1 / 0)
+      time.sleep(0.5)
+    time.sleep(0.5)
+    assert (tmp_path / lock.FILE).read_text() != before
+  assert 'could not be renewed: division by zero; trying again' in caplog.text
+
+
+def test_a_process_that_lost_its_lease_ends(tmp_path):
+  program = HOLDER.replace('with lock.hold', 'lock._RENEW_S = lock._POLL_S = 0.1\nwith lock.leased')
+  program = program.replace('sys.argv[1]', 'lock.epath.Path(sys.argv[1])')
+  with subprocess.Popen(
+    [sys.executable, '-c', program, str(tmp_path)],
+    cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  ) as process:  # fmt: skip
+    assert process.stdout.readline() == 'held\n'
+    owner = {'host': 'h', 'process': 7, 'purpose': 'training', 'since': 'now', 'token': 'other'}
+    (tmp_path / lock.FILE).write_text(json.dumps(owner))
+    assert process.wait(20) == 1
+    assert 'process 7 on h (training, since now) took the lease' in process.stderr.read()
+  assert 'other' in (tmp_path / lock.FILE).read_text()

@@ -1,4 +1,4 @@
-"""SIGTERM in one process; several processes are in kills_test.py."""
+"""SIGTERM in a single process; kills_test.py tests several processes."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from recjax.runtime import exit_status, preemption
 
 @pytest.fixture(autouse=True)
 def handler():
-  """Puts back the handler that was there."""
+  """Restores the previous handler afterwards."""
   before = signal.getsignal(signal.SIGTERM)
   yield
   signal.signal(signal.SIGTERM, before)
 
 
-def test_a_watch_tells_of_sigterm_and_leaves_the_handler_as_it_was():
+def test_a_watch_reports_sigterm_and_restores_the_handler():
   preemption.exit_on_sigterm()
   outside = signal.getsignal(signal.SIGTERM)
   with pytest.raises(preemption.Preempted), preemption.Watch() as watch:
@@ -30,14 +30,14 @@ def test_a_watch_tells_of_sigterm_and_leaves_the_handler_as_it_was():
     assert not watch.reached()
 
 
-def test_outside_of_a_watch_sigterm_ends_the_process_with_the_status_of_a_preemption():
+def test_sigterm_without_a_watch_ends_the_process():
   preemption.exit_on_sigterm()
   with pytest.raises(SystemExit) as error:
     os.kill(os.getpid(), signal.SIGTERM)
   assert error.value.code == exit_status.PREEMPTED == 75
 
 
-def test_sigterm_after_the_last_step_is_not_forgotten():
+def test_sigterm_after_the_last_step_is_not_lost():
   preemption.exit_on_sigterm()
   with pytest.raises(preemption.Preempted), preemption.Watch() as watch:
     assert not watch.reached()

@@ -1,4 +1,4 @@
-"""Traces of chosen steps, and a training that goes on where the profiler fails."""
+"""Traces of selected steps, and training that continues if the profiler fails."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from recjax.schema.run import Profile
 
 
 def steps_with(config, workdir, steps):
-  """Runs such steps as training does: each is dispatched, and the one before is waited for."""
+  """Runs steps like training: each is dispatched without waiting for it; returns the number of waits."""
   waits, pending = [], []
   double = jax.jit(lambda x: x * 2)
 
@@ -29,7 +29,7 @@ def steps_with(config, workdir, steps):
 
 
 def traced(folder):
-  """The numbers of the steps in every trace below the folder, one set a trace."""
+  """Returns the step numbers of every trace below the folder, one set for each trace."""
   found = []
   for path in sorted(folder.rglob('*.trace.json.gz')):
     events = json.loads(gzip.decompress(path.read_bytes()))['traceEvents']
@@ -38,7 +38,7 @@ def traced(folder):
   return found
 
 
-def test_a_trace_appears_for_the_chosen_steps_alone(tmp_path):
+def test_only_the_selected_steps_are_traced(tmp_path):
   config = Profile(steps=(3, 4))
   assert steps_with(config, tmp_path, range(1, 7)) == 2
   assert traced(tmp_path) == [{3, 4}]
@@ -47,17 +47,17 @@ def test_a_trace_appears_for_the_chosen_steps_alone(tmp_path):
   assert not (tmp_path / 'later').exists()
 
 
-def test_a_run_that_ends_or_begins_within_the_steps_keeps_what_there_was(tmp_path):
+def test_a_run_that_starts_or_ends_within_the_steps_keeps_its_trace(tmp_path):
   config = Profile(steps=(2, 9), folder=str(tmp_path / 'here'))
   steps_with(config, tmp_path / 'workdir', [8, 9, 10])
   assert traced(tmp_path / 'here') == [{8, 9}]
   profiler = profile.Profiler(config, tmp_path)
   with pytest.raises(KeyboardInterrupt), profiler, profiler.step(2, lambda: None):
     raise KeyboardInterrupt
-  steps_with(config, tmp_path, [9])  # the profiler is free again
+  steps_with(config, tmp_path, [9])  # the profiler was stopped
 
 
-def test_hosts_other_than_the_first_trace_only_if_told(tmp_path, monkeypatch):
+def test_other_hosts_trace_only_if_the_config_says_so(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   steps_with(Profile(steps=(1, 1)), tmp_path, [1])
@@ -67,7 +67,7 @@ def test_hosts_other_than_the_first_trace_only_if_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['start_trace', 'stop_trace'])
-def test_an_error_of_the_profiler_is_a_warning(tmp_path, monkeypatch, caplog, name):
+def test_a_profiler_error_is_a_warning(tmp_path, monkeypatch, caplog, name):
   def fails(*_):
     raise RuntimeError('no room')
 
@@ -78,10 +78,10 @@ def test_an_error_of_the_profiler_is_a_warning(tmp_path, monkeypatch, caplog, na
   if name == 'stop_trace':
     jax.profiler.stop_trace()
   assert len(caplog.records) == 1
-  assert 'RuntimeError: no room; training goes on' in caplog.text
+  assert 'RuntimeError: no room; training continues' in caplog.text
 
 
 @pytest.mark.parametrize('steps', [(1,), (0, 2), (3, 2), (1, 2, 3)])
-def test_steps_must_be_the_first_and_the_last(steps):
+def test_steps_must_be_a_first_and_a_last_step(steps):
   with pytest.raises(ValueError, match=r'the first and the last step.*Set --config.profile.steps'):
     Profile(steps=steps)

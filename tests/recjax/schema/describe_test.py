@@ -23,10 +23,10 @@ def test_every_field_stands_in_the_table_once():
   text = describe(made)
   leaves = [
     path
-    for path in known_paths(config_lib.Config, made.to_dict(), config_lib.choose_task)
+    for path in known_paths(config_lib.Config, made.to_dict(), config_lib.choose)
     if not any(
       other.startswith(f'{path}.')
-      for other in known_paths(config_lib.Config, made.to_dict(), config_lib.choose_task)
+      for other in known_paths(config_lib.Config, made.to_dict(), config_lib.choose)
     )
   ]
   assert 'mixture.extra.weight' in leaves

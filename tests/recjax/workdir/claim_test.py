@@ -58,28 +58,6 @@ def test_every_process_raises_the_refusal_of_host_0(tmp_path, monkeypatch):
     pytest.fail('the claim was refused')
 
 
-def test_the_lease_of_a_killed_run_in_a_bucket_expires(tmp_path, monkeypatch, caplog):
-  monkeypatch.setattr(claim, 'is_local', lambda path: False)
-  monkeypatch.setattr(claim, '_POLL_S', 0.01)
-  tries, hold = [], lock.hold
-
-  def held_twice(*args, **kwargs):
-    tries.append(args)
-    if len(tries) <= 2:
-      raise lock.Held('the lease of process 7')
-    return hold(*args, **kwargs)
-
-  monkeypatch.setattr(lock, 'hold', held_twice)
-  with caplog.at_level('INFO'), claim.claimed(epath.Path(tmp_path)):
-    assert len(tries) == 3
-  assert caplog.text.count('lease of process 7') == 1
-  monkeypatch.setattr(lock, 'LEASE_S', 0.01)
-  tries.clear()
-  monkeypatch.setattr(lock, 'hold', lambda *_, **__: held_twice(tries.clear()))
-  with pytest.raises(lock.Held), claim.claimed(epath.Path(tmp_path)):
-    pytest.fail('the other run is alive')
-
-
 def params(value):
   return {'a': jnp.full((64,), value), 'b': {'c': jnp.arange(12.0) * value}}
 

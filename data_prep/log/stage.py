@@ -1,0 +1,30 @@
+"""The `interactions` stage: the clean log, its split, and the catalogue."""
+
+from typing import Any
+
+from etils import epath
+
+from data_prep import sources
+from data_prep import stage as stage_lib
+from data_prep.log import interactions, log_writer, splits
+from recjax.schema.data import Data
+
+
+def stage(data: Data, raw_dir: epath.Path) -> stage_lib.Stage:
+  """Reads the source's raw files and writes the arrays, the catalogue and the statistics."""
+  source = sources.get(data.source)
+
+  def run(out: epath.Path) -> dict[str, Any]:
+    raw = source.load(data, raw_dir)
+    records = raw.item_records
+    log = interactions.clean(raw, data.k_core, data.duplicates, data.catalogue)
+    del raw  # raw ids take up most of the memory of this stage
+    arrays = splits.split(log, data.split, data.split_shares, data.max_history)
+    return log_writer.write(log, arrays, records, out)
+
+  cut = {'k_core': data.k_core, 'duplicates': data.duplicates, 'catalogue': data.catalogue}
+  cut |= {'split': data.split, 'max_history': data.max_history}
+  if data.split == 'global_time':
+    cut['split_shares'] = data.split_shares
+  inputs = source.input_files(data, raw_dir)
+  return stage_lib.Stage('interactions', run, inputs, source.params(data) | cut)

@@ -1,0 +1,35 @@
+"""The `cooccurrence_vectors` stage: item vectors from the training part of the log."""
+
+from typing import Any
+
+from etils import epath
+
+from data_prep import files
+from data_prep import stage as stage_lib
+from data_prep.relations import cooccurrence
+from data_prep.sids import refresh
+from recjax.data.prepared import Prepared
+from recjax.schema.sids import Sids
+
+
+def stage(sids: Sids, prepared: Prepared) -> stage_lib.Stage:
+  """Reads the train arrays and writes embeddings.npy and the basis for items of a later catalogue."""
+  width, window = sids.cooccurrence_width, sids.cooccurrence_window
+  # The number of items, not items.jsonl: a changed text does not change these vectors.
+  num_items = stage_lib.read_manifest(prepared / 'interactions')['summary']['items']
+  inputs = stage_lib.outputs(prepared, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
+  params = {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed}
+  if sids.extend is not None:
+    inputs |= stage_lib.outputs(prepared, files.ITEMS) | refresh.cooccurrence_inputs(sids)
+    params = refresh.params(sids, 'cooccurrence_vectors', params)
+
+  def run(out: epath.Path) -> dict[str, Any]:
+    train = files.train_sequences(prepared)
+    if sids.extend is None:
+      vectors_ID, basis_ID = cooccurrence.vectors(train, num_items, width, window, sids.seed)
+    else:
+      vectors_ID, basis_ID = refresh.cooccurrence_vectors(sids, refresh.item_ids(prepared), train)
+    files.save(out / files.BASIS, basis_ID)
+    return files.save_vectors(vectors_ID, out)
+
+  return stage_lib.Stage('cooccurrence_vectors', run, inputs, params, version=2)

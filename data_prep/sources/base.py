@@ -1,0 +1,133 @@
+"""What a source is: the data section of the config with the source's options, and a reader of its raw files."""
+
+import abc
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, ClassVar
+
+from etils import epath
+
+from data_prep.log import interactions
+from recjax.data.sequences import Sequences
+from recjax.schema.checks import check, setting
+from recjax.schema.data import Data
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source(Data, abc.ABC):
+  """A way to read a log. Its fields beyond those of `Data` are its options, `--config.data.<field>`.
+
+  A subclass with `has_optimum` also has a method `optimum`.
+  """
+
+  identity: ClassVar[tuple[str, ...]] = ('category',)  # fields that always stand in `params`
+  has_optimum: ClassVar[bool] = False  # the law of the data is known
+
+  def params(self) -> dict[str, Any]:
+    """Returns the settings that the log depends on; an option at its default is left out."""
+    common = {field.name for field in dataclasses.fields(Data)}
+    changed = tuple(
+      field.name
+      for field in dataclasses.fields(self)
+      if field.name not in common and getattr(self, field.name) != field.default
+    )
+    names = dict.fromkeys(self.identity + changed)
+    return {'source': self.source} | {name: getattr(self, name) for name in names}
+
+  def input_files(self, raw_dir: epath.Path) -> dict[str, epath.Path]:
+    """Returns the files that `load` reads, by official name; a missing file has its expected path.
+
+    Raises:
+      ValueError: the settings do not determine the files.
+    """
+    del raw_dir
+    return {}
+
+  def fetch(self, raw_dir: epath.Path) -> None:
+    """Downloads missing files if `data.download` is set and the source supports it.
+
+    Raises:
+      FileNotFoundError: files are missing; the message names them and data.raw_dir.
+    """
+    del raw_dir
+
+  @abc.abstractmethod
+  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+    """Reads the log.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is broken; the message names the file and the line.
+    """
+
+  def optimum(self, histories: Sequences, ks: tuple[int, ...]) -> dict[str, float]:
+    """Returns the best possible expected metrics of the next item after the histories."""
+    raise NotImplementedError(f'the law of {self.source} is not known')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Named(Source):
+  """A source with options `<name>_column`; a name's own default stands for the usual column."""
+
+  def usual_columns(self) -> Mapping[str, str]:
+    """Returns the columns of the published files: name → column, where the two differ."""
+    return {}
+
+  def column(self, name: str) -> str:
+    """Returns the column of the interactions that holds 'user', 'item', 'time' and so on."""
+    given = getattr(self, f'{name}_column')
+    return given if self.is_named(name) else self.usual_columns().get(name, name)
+
+  def is_named(self, name: str) -> bool:
+    """Whether the config names this column itself; then it must be there."""
+    return getattr(self, f'{name}_column') not in (name, None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tabular(Named):
+  """A source whose files name their columns or fields: every name can be changed."""
+
+  user_column: str = setting('user', 'Column of the user id.')
+  item_column: str = setting('item', 'Column of the item id.')
+  time_column: str = setting('time', 'Column of the time.')
+  rating_column: str = setting('rating', 'Column of the rating, if there is one.')
+  event_column: str = setting('event', 'Column of the kind of interaction, if there is one.')
+  item_id_column: str | None = setting(
+    None, "Column of the item id in the item table. None: the source's usual name."
+  )
+  title_column: str | None = setting(None, "Item table: title. None: the source's usual name.")
+  brand_column: str | None = setting(None, "Item table: brand. None: the source's usual name.")
+  description_column: str | None = setting(
+    None, "Item table: description. None: the source's usual name."
+  )
+  category_column: str | None = setting(
+    None, "Item table: categories. None: the source's usual name."
+  )
+  price_column: str | None = setting(None, "Item table: price. None: the source's usual name.")
+  separator: str | None = setting(
+    None, "Separator of cells in text files: one character, or 'tab'. None: found in the header."
+  )
+
+  def item_columns(self) -> dict[str, tuple[str, str]]:
+    """Returns the columns of the item table that the config names: field of a record → (column, config field)."""
+    fields = {'categories': 'category_column'} | {
+      name: f'{name}_column' for name in ('title', 'brand', 'description', 'price')
+    }
+    given = {name: (getattr(self, option), f'data.{option}') for name, option in fields.items()}
+    return {name: pair for name, pair in given.items() if pair[0] is not None}
+
+  def item_id(self, usual: str) -> tuple[str, str]:
+    """Returns the column of the item id in the item table, and the config field that names it."""
+    if self.item_id_column is not None:
+      return self.item_id_column, 'data.item_id_column'
+    return usual, 'data.item_column'
+
+  def check_usual_columns(self, layout: str) -> None:
+    """Raises a ValueError if a column is named although the files of this layout have no names."""
+    for field in dataclasses.fields(Tabular):
+      if field.name.endswith('_column'):
+        value = getattr(self, field.name)
+        must = (
+          f'data.{field.name} must be {field.default!r} for {layout}, whose files name no columns'
+        )
+        check(value == field.default, must, value, f'data.{field.name}')

@@ -1,0 +1,57 @@
+"""Parquet files of any writer: their many types of text become one."""
+
+from collections.abc import Collection, Iterator
+import contextlib
+
+from etils import epath
+import pyarrow as pa
+import pyarrow.parquet
+
+from data_prep.sources import records
+from data_prep.sources.rows import Rows
+
+
+def names(path: epath.Path) -> list[str]:
+  """Returns the names of the columns.
+
+  Raises:
+    ValueError: the file is broken or a name occurs twice.
+  """
+  with _opened(path) as file:
+    found = file.schema_arrow.names
+  if len(set(found)) < len(found):
+    raise ValueError(f'{path}: must name each column once; got {records.short(found)}')
+  return found
+
+
+def read(path: epath.Path, wanted: Collection[str]) -> Rows:
+  """Returns columns of a file.
+
+  Raises:
+    ValueError: the file is broken.
+  """
+  with _opened(path) as file:
+    table = file.read(columns=list(wanted))
+  columns = {name: plain(table[name]) for name in wanted}
+  return Rows(path, columns, lambda row: f'{path}: row {row + 1}')
+
+
+def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
+  """Returns the column without views, extensions and dictionaries of anything but text."""
+  kind = values.type
+  if isinstance(kind, pa.BaseExtensionType):
+    return values if isinstance(kind, pa.UuidType) else plain(values.cast(kind.storage_type))
+  if pa.types.is_string_view(kind):
+    return values.cast(pa.large_string())
+  if pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
+    return values.cast(pa.large_binary())
+  return values
+
+
+@contextlib.contextmanager
+def _opened(path: epath.Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+  try:
+    with path.open('rb') as stream:
+      yield pyarrow.parquet.ParquetFile(stream)
+  except (pa.ArrowException, OSError) as error:
+    raise ValueError(f'{path}: must be a whole Parquet file; {error}') from None

@@ -1,0 +1,165 @@
+"""The files of a table: one file, a folder of parts, or several numbered files.
+
+For the table `interactions`, one of these is taken:
+
+  interactions.parquet                      one file; also .csv, .tsv, .txt, and these with .gz or .zst
+  interactions.parquet/, interactions/      a folder of parts, as Spark and Hive write it; folders within it too
+  interactions-00000-of-00002.parquet, …    files of the Hugging Face hub; the set must be complete
+  interactions-2024-01.csv, …               any other files interactions-*, interactions_*, interactions.*
+
+Names that begin with '.' or '_' are ignored, such as _SUCCESS. A setting may name another file, folder or glob.
+"""
+
+from collections.abc import Iterator, Sequence
+import fnmatch
+import re
+
+from etils import epath
+
+from data_prep.sources.raw_files import COMPRESSED
+
+_TEXT = ('.csv', '.tsv', '.txt')
+SUFFIXES = ('.parquet', *(text + packed for text in _TEXT for packed in ('', *COMPRESSED)))
+_OF = re.compile(r'(?P<stem>.*?)(?P<number>\d+)-of-(?P<count>\d+)(?P<end>\D*)')
+_PATTERN = re.compile(r'[*?\[]')
+
+
+def find(raw_dir: epath.Path, name: str, given: str | None, field: str) -> list[epath.Path]:
+  """Returns the files of a table, sorted; [] if there are none.
+
+  Args:
+    raw_dir: the folder of the raw files.
+    name: of the table: 'interactions' or 'items'.
+    given: a file, a folder or a glob, relative to `raw_dir` or absolute; None: the names above.
+    field: config field of `given`.
+
+  Raises:
+    ValueError: several files or folders could be meant, a part is missing, or a folder cannot be read as parts.
+  """
+  if given is not None:
+    files = _given(raw_dir, given)
+  else:
+    files = _named(raw_dir, name, field)
+  _check_complete(files, field)
+  kinds = {path.suffix == '.parquet' for path in files}
+  if len(kinds) > 1:
+    raise ValueError(
+      f'{files[0].parent} must hold the parts of {name} in one format; it holds {files[0].name} and '
+      f'{files[-1].name}. Set --config.{field} to a pattern such as {name}-*.parquet'
+    )
+  return files
+
+
+def _given(raw_dir: epath.Path, given: str) -> list[epath.Path]:
+  exact = raw_dir / given
+  if exact.exists():  # also a name that holds characters of a pattern
+    return _inside(exact) if exact.is_dir() else [exact]
+  if not _PATTERN.search(given):
+    return []
+  folder, _, pattern = given.rpartition('/')
+  if _PATTERN.search(folder):
+    raise ValueError(
+      f'a pattern must stand in the last part of a path; got {given!r}. Name the folder alone to read all '
+      'files in it'
+    )
+  parent = raw_dir / folder
+  found = [path for path in _visible(parent) if fnmatch.fnmatchcase(path.name, pattern)]
+  return [file for path in found for file in (_inside(path) if path.is_dir() else [path])]
+
+
+def _named(raw_dir: epath.Path, name: str, field: str) -> list[epath.Path]:
+  entries = _visible(raw_dir)
+  exact = {name, *(name + suffix for suffix in SUFFIXES)}
+  whole = [path for path in entries if path.name in exact and (path.is_dir() or path.name != name)]
+  others = [
+    path
+    for path in entries
+    if path.name[len(name) : len(name) + 1] in ('-', '_', '.')
+    and path.name.startswith(name)
+    and path.name.endswith(SUFFIXES)
+    and path.name not in exact
+    and not path.is_dir()
+  ]
+  # A file and its compressed copy are one; so the copy is taken.
+  packed = {path.name.removesuffix(path.suffix) for path in whole if path.suffix in COMPRESSED}
+  whole = [path for path in whole if path.name not in packed]
+  numbered = [path for path in others if _OF.fullmatch(path.name)]
+  if len(whole) > 1 or (whole and numbered):
+    both = [*whole, *numbered][:2]
+    raise ValueError(
+      f'{raw_dir} must hold one of {" and ".join(path.name for path in both)}, not both. Remove one, or set '
+      f'--config.{field}'
+    )
+  if whole:
+    return _inside(whole[0]) if whole[0].is_dir() else whole
+  if numbered and len(numbered) < len(others):
+    other = next(path for path in others if path not in numbered)
+    raise ValueError(
+      f'{raw_dir} must hold one table {name}; it holds {numbered[0].name} and {other.name}. Set '
+      f'--config.{field} to a pattern such as {name}-*-of-*.parquet'
+    )
+  return others
+
+
+def _inside(folder: epath.Path) -> list[epath.Path]:
+  """The parts in a folder and in the folders within it.
+
+  Raises:
+    ValueError: it is a Delta table, or the output of a job that has not ended.
+  """
+  names = {path.name for path in folder.iterdir()}
+  if '_delta_log' in names:
+    raise ValueError(
+      f'{folder} must be plain Parquet; it is a Delta table, whose files include deleted rows. Export it first'
+    )
+  if '_temporary' in names:
+    raise ValueError(
+      f'{folder} must be complete; it holds _temporary, the output of an unfinished job'
+    )
+  return list(_walk(folder))
+
+
+def _walk(folder: epath.Path) -> Iterator[epath.Path]:
+  for path in _visible(folder):
+    if path.is_dir():
+      yield from _walk(path)
+    elif path.name.endswith(SUFFIXES):
+      yield path
+
+
+def _visible(folder: epath.Path) -> list[epath.Path]:
+  if not folder.is_dir():
+    return []
+  return sorted(path for path in folder.iterdir() if not path.name.startswith(('.', '_')))
+
+
+def _check_complete(files: Sequence[epath.Path], field: str) -> None:
+  """Checks that all parts of sets such as x-00000-of-00002.parquet are there."""
+  sets: dict[tuple[str, str], dict[int, epath.Path]] = {}
+  counts: dict[tuple[str, str], set[str]] = {}
+  for path in files:
+    if match := _OF.fullmatch(path.name):
+      key = (str(path.parent / match['stem']), match['end'])
+      sets.setdefault(key, {})[int(match['number'])] = path
+      counts.setdefault(key, set()).add(match['count'])
+  for key, numbers in sets.items():
+    first = next(iter(numbers.values()))
+    if len(counts[key]) > 1:
+      raise ValueError(
+        f'{first.parent} must hold parts of one set; it holds parts of {" and ".join(sorted(counts[key]))}. '
+        f'Remove one set, or set --config.{field}'
+      )
+    count = int(next(iter(counts[key])))
+    start = 1 if count in numbers and 0 not in numbers else 0
+    absent = [n for n in range(start, count + start) if n not in numbers]
+    if absent or max(numbers) >= count + start:
+      match = _OF.fullmatch(first.name)
+      digits = len(match['number'])
+      names = [
+        f'{match["stem"]}{n:0{digits}d}-of-{match["count"]}{match["end"]}' for n in absent[:3]
+      ]
+      more = f' and {len(absent) - 3:,} more' if len(absent) > 3 else ''
+      raise FileNotFoundError(
+        f'{" and ".join(names)}{more} must be in {first.parent}, which holds {len(numbers):,} of {count:,} '
+        'parts. Set --config.data.raw_dir to the folder that holds them all'
+      )

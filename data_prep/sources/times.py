@@ -1,0 +1,167 @@
+"""Columns of times: one unit for all rows, or a refusal that shows a row of each unit.
+
+Numbers count from 1970. Below 1e11, which seconds reach in the year 5138, they are seconds; below 1e14
+milliseconds; below 1e17 microseconds; else nanoseconds. 0 belongs to every unit.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_prep.sources import columns, records
+from data_prep.sources.rows import Rows
+
+_TICKS = {'s': 1, 'ms': 10**3, 'us': 10**6, 'ns': 10**9}  # per second
+_UNITS = ('s', 'ms', 'us', 'ns')
+_NAMES = ('seconds', 'milliseconds', 'microseconds', 'nanoseconds')
+_LIMITS = (1e11, 1e14, 1e17)
+_SPELLINGS = (
+  pa.int64(),
+  pa.float64(),
+  *(pa.timestamp(unit, zone) for unit in ('us', 'ns') for zone in (None, 'UTC')),
+)
+
+
+def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
+  """Returns a column of times as int64 `[N]` that grow with them, and their units per second.
+
+  Integers, and numbers if all are whole, keep their unit; other numbers become microseconds, or nanoseconds if
+  they count those. Dates and timestamps count from 1970 in the unit of their precision.
+
+  Raises:
+    ValueError: a time is missing or unreadable, or two rows have different units; the message names the rows.
+  """
+  values = columns.decoded(rows.columns[column])
+  columns.refuse_nulls(rows, column)
+  kind = values.type
+  if columns.is_bytes(kind):
+    values = _text(rows, column, values)
+    kind = values.type
+  if columns.is_text(kind):
+    values = _read_text(rows, column, values)
+    kind = values.type
+  if pa.types.is_decimal(kind):
+    values, kind = values.cast(pa.float64()), pa.float64()
+  if pa.types.is_floating(kind):
+    return _of_numbers(rows, column, values)
+  if pa.types.is_date(kind):
+    values = values.cast(pa.timestamp('ms'))
+  elif kind == pa.uint64():
+    return _of_numbers(rows, column, values.cast(pa.float64(), safe=False))
+  elif not pa.types.is_timestamp(kind) and not pa.types.is_integer(kind):
+    raise ValueError(f'{rows.path}: column {column} must hold times; got {kind}')
+  counts = values.cast(pa.int64()).to_numpy()
+  if pa.types.is_timestamp(values.type):
+    return counts, _TICKS[values.type.unit]
+  return counts, ticks_per_second(counts, column, rows.place)
+
+
+def ticks_per_second(counts: np.ndarray, column: str, place: Callable[[int], str]) -> int:
+  """Returns the unit of numbers `[N]` as units per second.
+
+  Args:
+    counts: int64 or float64 `[N]`, times from 1970.
+    column: their name, for a message.
+    place: row number from 0 → file and line.
+
+  Raises:
+    ValueError: some numbers are of one unit and some of another; the message names the first row of each.
+  """
+  return _TICKS[_UNITS[_unit(counts, column, place)]]
+
+
+def _unit(counts: np.ndarray, column: str, place: Callable[[int], str]) -> int:
+  """The index of the one unit in `_UNITS`."""
+  if not len(counts):
+    return 0
+  lowest, highest = float(counts.min()), float(counts.max())
+  largest = max(abs(lowest), abs(highest))
+  unit = int(np.searchsorted(_LIMITS, largest, side='right'))
+  if unit == 0:
+    return 0
+  # The extremes decide in most columns; a column with both signs is looked at whole.
+  if lowest > 0 and lowest >= _LIMITS[unit - 1]:
+    return unit
+  sizes = np.abs(counts.astype(np.float64))
+  small = (sizes > 0) & (sizes < _LIMITS[unit - 1])
+  if not small.any():
+    return unit
+  units = np.searchsorted(_LIMITS, sizes, side='right')
+  one, other = int(np.argmax(small)), int(np.argmax(units == unit))
+  first, second = sorted((one, other))
+  raise ValueError(
+    f'{place(second)}: {column} must be in one unit in all rows; got {counts[second]} '
+    f'({_NAMES[units[second]]}), while {place(first)} has {counts[first]} ({_NAMES[units[first]]})'
+  )
+
+
+def _of_numbers(rows: Rows, column: str, values: pa.ChunkedArray) -> tuple[np.ndarray, int]:
+  """Times of a floating type."""
+  numbers = values.cast(pa.float64()).to_numpy()
+  fits = np.abs(numbers) < 2.0**63  # False for NaN
+  if not fits.all():
+    row = int(np.argmin(fits))
+    raise rows.refuse(row, f'{column} must be a time that 64 bits can hold', numbers[row])
+  unit = _unit(numbers, column, rows.place)
+  if (numbers % 1 == 0).all():
+    return numbers.astype(np.int64), _TICKS[_UNITS[unit]]
+  finer = max(unit, _UNITS.index('us'))
+  scaled = np.rint(numbers * (_TICKS[_UNITS[finer]] // _TICKS[_UNITS[unit]]))
+  return scaled.astype(np.int64), _TICKS[_UNITS[finer]]
+
+
+def _text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+  try:
+    return values.cast(pa.large_string())
+  except pa.ArrowInvalid:
+    row = next(n for n, value in enumerate(values.to_pylist()) if not _is_utf8(value))
+    raise rows.refuse(row, f'{column} must be text in UTF-8', values[row].as_py()) from None
+
+
+def _is_utf8(value: bytes) -> bool:
+  try:
+    value.decode()
+  except UnicodeDecodeError:
+    return False
+  return True
+
+
+def _read_text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+  """The text as the first type in which all of it is spelled."""
+  failures = {}
+  for kind in _SPELLINGS:
+    try:
+      return values.cast(kind)
+    except pa.ArrowInvalid:
+      failures[kind] = _first_failure(values, kind)
+  row = max(failures.values())
+  error = f'{column} must be an integer, a number or a date of ISO 8601, in all rows alike'
+  got = values[row].as_py()
+  if any(_is_spelled(values[row], kind) for kind in _SPELLINGS):
+    other = f', while {rows.place(0)} has {records.short(values[0].as_py())}'
+    raise ValueError(f'{rows.refuse(row, error, got)}{other}')
+  raise rows.refuse(row, error, got)
+
+
+def _is_spelled(value: Any, kind: pa.DataType) -> bool:
+  try:
+    pc.cast(value, kind)
+  except pa.ArrowInvalid:
+    return False
+  return True
+
+
+def _first_failure(values: pa.ChunkedArray, kind: pa.DataType) -> int:
+  """The first row that is not spelled as this type; there is one."""
+  low, high = 0, len(values)
+  while high - low > 1:
+    middle = (low + high) // 2
+    try:
+      values.slice(low, middle - low).cast(kind)
+      low = middle
+    except pa.ArrowInvalid:
+      high = middle
+  return low

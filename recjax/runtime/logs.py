@@ -1,0 +1,34 @@
+"""Log lines of the program on standard error."""
+
+import logging
+import sys
+
+from absl import logging as absl_logging
+from tqdm import tqdm
+
+
+class _AboveProgressBars(logging.Handler):
+  """Writes lines without breaking a progress bar."""
+
+  def emit(self, record: logging.LogRecord) -> None:
+    tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Drops Orbax's traceback of a full disk: the run ends with its own message about it."""
+  error = record.exc_info[1] if record.exc_info else None
+  return 'os_error_code' not in str(error)
+
+
+def set_up(process: int = 0) -> None:
+  """Shows log lines of recjax and data_prep: process 0 from INFO on, others only warnings, with their number."""
+  absl_logging.set_verbosity(absl_logging.WARNING)
+  absl_logging.get_absl_logger().addFilter(_is_news)
+  handler = _AboveProgressBars()
+  mark = f'process {process}: ' if process else ''
+  handler.setFormatter(logging.Formatter(f'%(asctime)s {mark}%(message)s', '%H:%M:%S'))
+  for name in ('recjax', 'data_prep'):
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.WARNING if process else logging.INFO)
+    logger.handlers = [handler]
+    logger.propagate = False

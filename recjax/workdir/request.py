@@ -1,0 +1,98 @@
+"""A command: the config and the flags beside it, checked before anything is prepared, restored or trained."""
+
+import dataclasses
+
+from etils import epath
+
+from recjax import config as config_lib
+from recjax.data.histories import check_histories
+from recjax.runtime import files
+from recjax.schema.checks import check
+from recjax.workdir import stages
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """One command.
+
+  Attributes:
+    config: the config.
+    mode: a mode of `recjax.main`.
+    workdir: folder of the run.
+    histories: --histories.
+    out: --out.
+    k: --k.
+    skip_unknown: --skip_unknown.
+    prune: --prune.
+  """
+
+  config: config_lib.Config
+  mode: str
+  workdir: epath.Path
+  histories: str | None = None
+  out: str | None = None
+  k: int = 20
+  skip_unknown: bool = False
+  prune: bool = False
+
+  def check(self) -> None:
+    """Checks flags and paths.
+
+    Raises:
+      ValueError: a flag is missing or does not fit the mode.
+      OSError: a path does not exist or cannot be written.
+    """
+    config, mode = self.config, self.mode
+    if mode == 'recommend' and not (self.histories and self.out):
+      raise ValueError('--mode=recommend needs --histories=FILE and --out=FILE')
+    if mode == 'export' and not (self.out and config.model.pretrained):
+      raise ValueError(
+        '--mode=export needs --out=FOLDER and --config.model.pretrained, the folder that training started '
+        'from: its config.json and tokenizer files are copied'
+      )
+    if self.prune and mode != 'prepare':
+      raise ValueError(f'--prune needs --mode=prepare; got --mode={mode}')
+    if mode == 'recommend':
+      must = (
+        f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams'
+      )
+      check(1 <= self.k <= config.eval.beams, must, self.k, 'eval.beams')
+    self._check_outputs()
+    self._check_inputs()
+
+  def _check_outputs(self) -> None:
+    config, mode = self.config, self.mode
+    folders = {'--config.data.prepared_dir': config.prepared_folder}
+    if mode in ('train', 'evaluate', 'report'):
+      folders['--workdir'] = self.workdir
+    if mode == 'train':
+      folders['--config.compilation_cache'] = config.compilation_cache
+      folders['--config.profile.folder'] = config.profile.folder
+    if mode in ('recommend', 'export'):
+      folders['--out'] = epath.Path(self.out).parent
+    for setting, folder in folders.items():
+      if folder:
+        files.check_writable(folder, setting)
+    if mode == 'recommend' and epath.Path(self.out).is_dir():
+      raise IsADirectoryError(f'--out must be a file; {self.out} is a folder')
+    if mode == 'export' and epath.Path(self.out).exists():
+      raise FileExistsError(
+        f'--out must not exist, because an export never overwrites; {self.out} does'
+      )
+
+  def _check_inputs(self) -> None:
+    model, init_from = self.config.model, self.config.checkpoint.init_from
+    if self.mode == 'recommend':
+      check_histories(self.histories)
+    if model.pretrained is not None:
+      files.existing(model.pretrained, '--config.model.pretrained', 'folder')
+    if self.mode != 'train' or self._has_begun():  # a resume reads none of the following
+      return
+    if model.sid_rows == 'sa_init' and model.sid_keywords is not None:
+      files.existing(model.sid_keywords, '--config.model.sid_keywords', 'file')
+    if init_from is not None:
+      files.existing(init_from, '--config.checkpoint.init_from', 'folder')
+
+  def _has_begun(self) -> bool:
+    plan = stages.plan(self.config, self.workdir)
+    return any((folder / 'checkpoints').exists() for _, _, folder in plan)

@@ -1,0 +1,92 @@
+"""Tables, delimited and Parquet, in one file and in parts: every broken row by its line."""
+
+import gzip
+import re
+
+from etils import epath
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from data_prep.sources import delimited, tables
+
+REQUIRED = {'user': 'data.user_column'}
+
+
+def csv(folder, content, name='t.csv'):
+  path = epath.Path(folder) / name
+  content = content.encode() if isinstance(content, str) else content
+  path.write_bytes(gzip.compress(content) if name.endswith('.gz') else content)
+  return path
+
+
+def parquet(folder, **values):
+  path = epath.Path(folder) / 't.parquet'
+  pyarrow.parquet.write_table(pa.table(values), path)
+  return path
+
+
+def read(path, wanted, required):
+  return tables.read([path], wanted, required)
+
+
+@pytest.mark.parametrize('name', ['t.csv', 't.csv.gz'])
+def test_csv_cells_with_quotes_commas_line_ends_and_bom(tmp_path, name):
+  text = '\ufeffuser,item,extra\r\n"a, b",é,1\r\n\r\n"say ""hi""\nto me",x,2\r\n,y,3'
+  rows = read(csv(tmp_path, text, name), ('user', 'item'), REQUIRED)
+  assert {name: values.to_pylist() for name, values in rows.columns.items()} == {
+    'user': ['a, b', 'say "hi"\nto me', ''],
+    'item': ['é', 'x', 'y'],
+  }
+  assert [rows.place(row).rpartition(':')[2] for row in range(3)] == ['2', '4', '6']
+
+
+def test_tabs_without_quotes(tmp_path):
+  path = csv(tmp_path, 'user\titem\n"a\tb, c"\n')
+  rows = delimited.read(path, ('user', 'item'), '\t', quoted=False)
+  assert rows.columns['user'].to_pylist() == ['"a']
+  assert rows.columns['item'].to_pylist() == ['b, c"']
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    ('', ':1: the first line must name the columns'),
+    ('\n\n', ':1: the first line must name the columns'),
+    ('user,user\na,b\n', ':1: the first line must name the columns, each once'),
+    (
+      'item,time\na,b\n',
+      r":1: must have a column 'user'; it has 'item', 'time'.*data\.user_column",
+    ),
+    ('user,item\na,b\nc\n', r":3: must have 2 columns, as the first line; got 1: 'c'"),
+    ('user,item\na,b\n\nc,d,e\n', ':4: must have 2 columns, as the first line; got 3'),
+    ('user,item\n"a\nb",c\nd\n', ':4: must have 2 columns'),
+    (b'user,item\na,b\n\xe9,c\n', ':3: must be text in UTF-8'),
+    (
+      'user,item\na,b\n'.encode('utf-16'),
+      ':1: must have a column|:1: the first line|:1: must be text',
+    ),
+    ('user,item\n"a,b\n', ':2: must have 2 columns'),
+    ('user,item\na,b\rc\n', ':[23]: must '),
+  ],
+)
+def test_a_broken_csv_is_named_by_its_line(tmp_path, content, message):
+  path = csv(tmp_path, content)
+  with pytest.raises(ValueError, match=f'{re.escape(str(path))}{message}') as error:
+    read(path, ('user', 'item'), REQUIRED)
+  assert len(str(error.value)) < 500
+
+
+def test_a_broken_parquet_is_named(tmp_path):
+  path = parquet(tmp_path, user=['a'] * 1000)
+  whole = path.read_bytes()
+  for broken in (whole[:-10], whole[: len(whole) // 2], b'', b'user,item\na,b\n'):
+    path.write_bytes(broken)
+    with pytest.raises(ValueError, match=r't\.parquet: must be a whole Parquet file'):
+      read(path, ('user',), REQUIRED)
+  with pytest.raises(ValueError, match=r"t\.parquet: must have a column 'user'; it has 'item'"):
+    read(parquet(tmp_path, item=['a']), ('user',), REQUIRED)
+  doubled = pa.Table.from_arrays([pa.array(['a'])] * 2, ['user', 'user'])
+  pyarrow.parquet.write_table(doubled, path)
+  with pytest.raises(ValueError, match=r't\.parquet: must name each column once'):
+    read(path, ('user',), REQUIRED)

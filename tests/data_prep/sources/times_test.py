@@ -1,0 +1,138 @@
+"""Times in every spelling and unit; two units in one column are refused."""
+
+import datetime
+import gzip
+import re
+
+from etils import epath
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from data_prep.sources import tables
+from data_prep.sources import times as times_lib
+
+REQUIRED = {'user': 'data.user_column'}
+
+
+def csv(folder, content, name='t.csv'):
+  path = epath.Path(folder) / name
+  content = content.encode() if isinstance(content, str) else content
+  path.write_bytes(gzip.compress(content) if name.endswith('.gz') else content)
+  return path
+
+
+def parquet(folder, **values):
+  path = epath.Path(folder) / 't.parquet'
+  pyarrow.parquet.write_table(pa.table(values), path)
+  return path
+
+
+def read(path, wanted, required):
+  return tables.read([path], wanted, required)
+
+
+def times(folder, *cells):
+  path = csv(folder, 'user,time\n' + ''.join(f'u,{cell}\n' for cell in cells))
+  return times_lib.read(read(path, ('time',), {}), 'time')[0]
+
+
+def test_times_in_every_spelling(tmp_path):
+  seconds = int(datetime.datetime(2018, 1, 2, 3, 4, 5, tzinfo=datetime.UTC).timestamp())
+  cases = {
+    (10, 9, 2**62): [10, 9, 2**62],
+    (1.0, '2e3', 3): [1, 2000, 3],
+    (1.5, 2, -0.25): [1_500_000, 2_000_000, -250_000],
+    ('2018-01-02T03:04:05', '2018-01-02 03:04:06.5'): [
+      seconds * 10**6,
+      seconds * 10**6 + 1_500_000,
+    ],
+    ('2018-01-02', '2018-01-03'): [1514851200 * 10**6, 1514937600 * 10**6],
+    ('2018-01-02T03:04:05Z', '2018-01-02T05:04:05+02:00'): [seconds * 10**6] * 2,
+    ('2018-01-02T03:04:05.123456789',): [seconds * 10**9 + 123456789],
+  }
+  for cells, expected in cases.items():
+    values = times(tmp_path, *cells)
+    assert values.tolist() == expected, cells
+    assert values.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+  ('cells', 'per_second'),
+  [
+    (('1514851200', '-5'), 1),
+    (('99999999999', '0'), 1),
+    (('1514851200000', '5'), 10**3),
+    (('1514851200000.0', '5'), 10**3),
+    (('1514851200000000', '5'), 10**6),
+    (('1514851200000000000', '5'), 10**9),
+  ],
+)
+def test_whole_numbers_too_large_for_seconds_are_of_a_smaller_unit(tmp_path, cells, per_second):
+  path = csv(tmp_path, 'user,time\n' + ''.join(f'u,{cell}\n' for cell in cells))
+  got, ticks = times_lib.read(read(path, ('time',), {}), 'time')
+  assert ticks == per_second
+  assert got.tolist() == [int(float(cell)) for cell in cells]
+
+
+@pytest.mark.parametrize(
+  ('cells', 'row', 'got'),
+  [
+    (('1', '2', 'x'), 4, "'x'"),
+    (('1', ''), 3, "''"),
+    (('x', '1'), 2, "'x'"),
+    (('1', '2018-01-02'), 3, "'2018-01-02'"),
+    (('2018-01-02', '1'), 3, "'1'"),
+    (('2018-01-02', '2018-13-01'), 3, "'2018-13-01'"),
+    (('2018-01-02', '2018-01-02T00:00:00Z'), 3, "'2018-01-02T00:00:00Z'"),
+    (('02/01/2018',), 2, "'02/01/2018'"),
+    (('1', ' 2'), 3, "' 2'"),
+  ],
+)
+def test_what_is_no_time(tmp_path, cells, row, got):
+  message = (
+    f'{row}: time must be an integer, a number or a date of ISO 8601, in all rows alike; got {got}'
+  )
+  with pytest.raises(ValueError, match=f':{re.escape(message)}'):
+    times(tmp_path, *cells)
+
+
+@pytest.mark.parametrize('cells', [('1', 'nan'), ('1', 'inf'), ('1', '1e30'), ('1.5', '9' * 25)])
+def test_times_that_no_integer_holds(tmp_path, cells):
+  with pytest.raises(ValueError, match=':3: time must be a time that 64 bits can hold'):
+    times(tmp_path, *cells)
+
+
+def test_times_of_parquet(tmp_path):
+  moment = datetime.datetime(2018, 1, 2, tzinfo=datetime.UTC)
+  for values, expected, ticks in (
+    (pa.array([5, 6], pa.int32()), [5, 6], 1),
+    (pa.array([5, 6], pa.uint64()), [5, 6], 1),
+    (pa.array([5.0, 6.5]), [5_000_000, 6_500_000], 10**6),
+    (pa.array([moment], pa.timestamp('us', 'UTC')), [1514851200 * 10**6], 10**6),
+    (pa.array([moment], pa.timestamp('ns')), [1514851200 * 10**9], 10**9),
+    (pa.array([moment.date()]), [1514851200 * 10**3], 10**3),
+    (pa.array(['2018-01-02']), [1514851200 * 10**6], 10**6),
+  ):
+    rows = read(parquet(tmp_path, time=values), ('time',), {})
+    got, per_second = times_lib.read(rows, 'time')
+    assert (got.tolist(), per_second) == (expected, ticks), values.type
+  for values, message in (
+    (pa.array([True]), r't\.parquet: column time must hold times; got bool'),
+    (pa.array([1, None]), 'row 2: time must be there; got none'),
+    (pa.array([1.0, np.nan]), 'row 2: time must be a time that 64 bits can hold; got .*nan'),
+  ):
+    rows = read(parquet(tmp_path, time=values), ('time',), {})
+    with pytest.raises(ValueError, match=message):
+      times_lib.read(rows, 'time')
+
+
+def test_the_first_broken_row_among_many_is_found(tmp_path):
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    cells = rng.integers(0, 10**9, 1000).astype(str)
+    broken = np.sort(rng.choice(1000, 3, replace=False))
+    cells[broken] = 'x'
+    with pytest.raises(ValueError, match=rf'\.csv:{broken[0] + 2}: time must be'):
+      times(tmp_path, *cells)

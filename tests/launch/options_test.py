@@ -1,0 +1,32 @@
+import os
+
+import pytest
+
+from launch.options import portable
+from tests.folders import ROOT
+
+
+@pytest.mark.parametrize(
+  ('argument', 'expected'),
+  [
+    ('--config=configs/beauty.py:cpu', '--config=configs/beauty.py:cpu'),
+    ('--config.num_train_steps=300', '--config.num_train_steps=300'),
+    ('--millions=0.01,3', '--millions=0.01,3'),
+    ('--config.profile.steps=(1, 2)', '--config.profile.steps=(1, 2)'),
+    ('--config.data.raw_dir=/data/amazon', '--config.data.raw_dir=RAW_DIR'),
+    ('--items=../prepared/items.jsonl', '--items=ITEMS'),
+    ('--workdir=gs://bucket/run', '--workdir=WORKDIR'),
+    ('--scratch=~/x', '--scratch=SCRATCH'),
+    (f'--out={ROOT}/results/x.json', '--out=results/x.json'),
+    ('-train', '-train'),
+  ],
+)
+def test_recorded_commands_name_no_path_of_this_machine(argument, expected, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  assert portable([argument]) == [expected]
+
+
+def test_a_value_after_its_flag_is_replaced_too(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  assert portable(['--items', '/tmp/x', '--train']) == ['--items', 'ITEMS', '--train']
+  assert portable([os.path.abspath('/tmp')]) == ['PATH']

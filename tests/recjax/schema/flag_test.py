@@ -1,0 +1,81 @@
+"""The flag --config in a process of its own: what loads, and the one line of each error."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.folders import ROOT
+
+PROGRAM = """
+from absl import app
+from recjax.schema import flag
+config = flag.define()
+app.run(lambda argv: print(config.value.model.depth), flags_parser=flag.parse_flags)
+"""
+CONFIG = """
+import ml_collections
+
+def get_config(variant='none'):
+  config = ml_collections.ConfigDict({'model': {'depth': 4, 'width': 8}, 'steps': 1})
+  table = {'a': 1}
+  if variant == 'key':
+    config.steps = table['b']
+  if variant == 'field':
+    config.steps = config.model.widht
+  if variant == 'value':
+    raise ValueError('the variant must be none')
+  if variant == 'deep':
+    nested(table)
+  if variant == 'nothing':
+    return None
+  return config
+
+def nested(table):
+  return 1 / 0
+"""
+
+
+def run(folder, *args):
+  done = subprocess.run(
+    [sys.executable, '-c', PROGRAM, *args],
+    cwd=folder, env={'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+  )  # fmt: skip
+  return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp('flag')
+  (path / 'mine.py').write_text(CONFIG)
+  (path / 'broken.py').write_text('def get_config():\n  return (\n')
+  (path / 'empty.py').write_text('')
+  return path
+
+
+@pytest.mark.parametrize('args', [('--config=mine.py',), ('--config', 'mine.py:other')])
+def test_a_field_can_be_overridden(folder, args):
+  assert run(folder, *args, '--config.model.depth=7') == (0, '7\n')
+
+
+@pytest.mark.parametrize(
+  ('args', 'message'),
+  [
+    ('--config=nobody.py', "--config must name a file; got 'nobody.py', which does not exist"),
+    ('--config=mine.py:key', "mine.py:8: KeyError: 'b' (config.steps = table['b'])"),
+    ('--config=mine.py:field', "mine.py:10: AttributeError: 'widht' Did you mean"),
+    ('--config=mine.py:value', 'mine.py:12: the variant must be none'),
+    ('--config=mine.py:deep', 'mine.py:14 -> mine.py:20: ZeroDivisionError: division by zero'),
+    ('--config=mine.py:nothing', 'mine.py: get_config must return a ConfigDict; it returned NoneType'),
+    ('--config=broken.py', 'broken.py:2: SyntaxError'),
+    ('--config=empty.py', 'empty.py: the file must define get_config(); it does not'),
+    ('--config=mine.py --config.model.detph=3', 'unknown config field model.detph; did you mean model.depth'),
+    ('--config=mine.py --config.widht=3', 'unknown config field widht; did you mean model.width?'),
+    ('--config=mine.py --noconfig.stesp', 'unknown config field stesp; did you mean steps?'),
+  ],
+)  # fmt: skip
+def test_an_error_is_one_line(folder, args, message):
+  code, output = run(folder, *args.split())
+  assert code == 1
+  assert message in output
+  assert len(output.splitlines()) == 1

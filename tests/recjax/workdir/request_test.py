@@ -1,0 +1,71 @@
+"""A command is refused before anything happens if a flag or a path cannot be right."""
+
+import os
+
+from etils import epath
+import pytest
+
+from recjax import config as config_lib
+from recjax.workdir.request import Request
+
+
+def request(folder, mode, fields=None, **flags):
+  config = config_lib.defaults(source='synthetic', name='world')
+  config.data.prepared_dir = str(folder / 'prepared')
+  for name, value in (fields or {}).items():
+    config.update_from_flattened_dict({name: str(value)})
+  config = config_lib.from_config_dict(config)
+  flags = {'workdir': epath.Path(folder / 'run')} | flags
+  return Request(config=config, mode=mode, **flags)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  (tmp_path / 'file').write_text('{}')
+  (tmp_path / 'here').mkdir()
+  return tmp_path
+
+
+def test_paths_that_are_there_pass(folder):
+  request(folder, 'train').check()
+  request(folder, 'recommend', histories=folder / 'file', out=folder / 'new/out.jsonl').check()
+  here = {'model.pretrained': folder / 'here'}
+  request(folder, 'export', here, out=folder / 'out').check()
+  fields = here | {'model.sid_rows': 'sa_init', 'model.sid_keywords': folder / 'file'}
+  request(folder, 'train', fields | {'checkpoint.init_from': folder / 'here'}).check()
+  assert sorted(os.listdir(folder)) == ['file', 'here']
+
+
+@pytest.mark.parametrize(
+  ('mode', 'fields', 'flags', 'message'),
+  [
+    ('recommend', {}, {'histories': 'file'}, '--mode=recommend needs --histories=FILE and --out=FILE'),
+    ('recommend', {}, {'histories': 'none', 'out': 'out'}, r'^--histories must be a file; .*none does not exist$'),
+    ('recommend', {}, {'histories': 'here', 'out': 'out'}, r'--histories must be a file; .*here is a folder'),
+    ('recommend', {}, {'histories': 'file', 'out': 'here'}, r'--out must be a file; .*here is a folder'),
+    ('recommend', {}, {'histories': 'file', 'out': 'file/x/y'}, r'--out must be a folder; .*file is a file'),
+    ('recommend', {}, {'histories': 'file', 'out': 'out', 'k': 41}, r'--k must be from 1 to the 40 items'),
+    ('export', {}, {'out': 'out'}, '--mode=export needs --out=FOLDER and --config.model.pretrained'),
+    ('export', {'model.pretrained': 'here'}, {'out': 'here'}, r'--out must not exist'),
+    ('train', {}, {'prune': True}, '--prune needs --mode=prepare; got --mode=train'),
+    ('train', {}, {'workdir': 'file/run'}, r'--workdir must be a folder; .*file is a file'),
+    ('prepare', {'data.prepared_dir': 'file/p'}, {}, r'--config.data.prepared_dir must be a folder; .*file is a'),
+    ('train', {'compilation_cache': 'file'}, {}, r'--config.compilation_cache must be a folder'),
+    ('evaluate', {'model.pretrained': 'none'}, {}, r'--config.model.pretrained must be a folder; .*none does not'),
+    ('train', {'model.sid_rows': 'sa_init', 'model.sid_keywords': 'none'}, {}, r'--config.model.sid_keywords must'),
+    ('train', {'checkpoint.init_from': 'none'}, {}, r'--config.checkpoint.init_from must be a folder'),
+  ],
+)  # fmt: skip
+def test_errors_name_the_flag(folder, mode, fields, flags, message):
+  choices = ('sa_init', True, 41)
+  fields, flags = (
+    {name: v if v in choices else epath.Path(folder / v) for name, v in values.items()}
+    for values in (fields, flags)
+  )
+  with pytest.raises((ValueError, OSError), match=message):
+    request(folder, mode, fields, **flags).check()
+
+
+def test_a_resume_needs_no_initial_parameters(folder):
+  (folder / 'run/checkpoints').mkdir(parents=True)
+  request(folder, 'train', {'checkpoint.init_from': folder / 'none'}).check()
