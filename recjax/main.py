@@ -36,6 +36,7 @@ from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoints as checkpoints_lib
 from recjax.workdir import claim, identity, resume
+from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
 
 log = logging.getLogger('recjax')
@@ -233,7 +234,8 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
     trained = identity.config_of(workdir) or config
     num_params = state_lib.num_params(trained.model, dataset.vocabulary.space)
     record_mixtures(trained, workdir, dataset)
-    report_run(trained, workdir, dataset, num_params)
+    folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
+    report_run(trained, workdir, dataset, num_params, folders)
 
 
 def _is_ours(error: Exception) -> bool:

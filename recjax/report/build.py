@@ -27,7 +27,13 @@ PACKAGES = ('recjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'num
 JSON, HTML = 'report.json', 'report.html'
 
 
-def report_run(config: Config, workdir: epath.PathLike, dataset: Dataset, num_params: int) -> None:
+def report_run(
+  config: Config,
+  workdir: epath.PathLike,
+  dataset: Dataset,
+  num_params: int,
+  stages: Sequence[tuple[str, epath.Path]] = (),
+) -> None:
   """Writes report.json and report.html from the files in a workdir and the data set that was loaded.
 
   Args:
@@ -35,6 +41,7 @@ def report_run(config: Config, workdir: epath.PathLike, dataset: Dataset, num_pa
     workdir: of the run.
     dataset: the evaluated data.
     num_params: parameters of the model.
+    stages: name and folder of every stage in order. Empty: the run has no stages.
 
   Raises:
     ValueError: there is no evaluation, it holds impossible figures, or other data were evaluated.
@@ -42,7 +49,8 @@ def report_run(config: Config, workdir: epath.PathLike, dataset: Dataset, num_pa
   workdir = epath.Path(workdir)
   results = evaluation_file.read(workdir)
   checks.check_evaluation(results, dataset, workdir / evaluation_file.FILE)
-  trainings, optimum = facts.trainings(config, workdir), dataset.optimum
+  trainings = [facts.training(name, folder) for name, folder in stages or [('', workdir)]]
+  optimum = dataset.optimum
   item_text = results.get('data', {}).get('item_text', config.data.item_text)
   report = build_report(
     config=config.to_dict() | {name: results[name] for name in ('eval',) if name in results},

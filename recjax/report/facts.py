@@ -9,7 +9,6 @@ from etils import epath
 from recjax.config import Config
 from recjax.data.dataset import Dataset
 from recjax.workdir import mixture_file, starts
-from recjax.workdir import stages as stages_lib
 from recjax.workdir.metrics_file import read_metrics
 
 EXAMPLES = 8  # number of items, and of keywords, in the report
@@ -32,12 +31,9 @@ class Training:
   starts: Sequence[dict[str, Any]] = ()
 
 
-def trainings(config: Config, workdir: epath.Path) -> list[Training]:
-  """Reads the trainings of a run in order."""
-  return [
-    Training(name, read_metrics(folder), mixture_file.read(folder), starts.read(folder))
-    for name, _, folder in stages_lib.plan(config, workdir)
-  ]
+def training(name: str, folder: epath.Path) -> Training:
+  """Reads the files of a training."""
+  return Training(name, read_metrics(folder), mixture_file.read(folder), starts.read(folder))
 
 
 def sids(config: Config, dataset: Dataset) -> dict[str, Any]:

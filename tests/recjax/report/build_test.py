@@ -4,11 +4,11 @@ import dataclasses
 import json
 import re
 
+from etils import epath
 import pytest
 
 from recjax.report import build, charts
 from recjax.runtime.files import code_commit
-from recjax.schema.optim import Stage
 from recjax.workdir import evaluation_file, mixture_file
 from tests.recjax.report import reports
 
@@ -60,8 +60,9 @@ def evaluated(tiny_world, tmp_path):
     'rows_per_sec': 31.5,
     'data': evaluation_file.data_record(dataset, 'synthetic'),
   }
-  evaluation_file.write(tmp_path, results)
-  return config, dataset, tmp_path, results
+  workdir = epath.Path(tmp_path)
+  evaluation_file.write(workdir, results)
+  return config, dataset, workdir, results
 
 
 def test_report_of_a_run(evaluated):
@@ -91,14 +92,14 @@ def test_report_of_a_run(evaluated):
 
 def test_report_of_a_run_with_stages(evaluated):
   config, dataset, workdir, _ = evaluated
-  stages = {name: Stage(num_train_steps=2, warmup_steps=0) for name in ('first', 'last')}
-  for folder, loss in ((workdir / 'stages' / 'first', 8.0), (workdir, 4.0)):
+  stages = [('first', workdir / 'stages/first'), ('last', workdir)]
+  for (_, folder), loss in zip(stages, (8.0, 4.0), strict=True):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'metrics.jsonl').write_text(json.dumps({'step': 1, 'loss': loss}) + '\n')
     mixture_file.write(folder, [reports.mixture_row('next_item', units=int(loss))])
   process = reports.process({'stages/first': (0, 1, 2.5), '.': (0, 1, 1.5)})
   (workdir / 'goodput.json').write_text(json.dumps({'processes': [process]}))
-  build.report_run(dataclasses.replace(config, stages=stages), workdir, dataset, 17)
+  build.report_run(config, workdir, dataset, 17, stages)
   report = json.loads((workdir / 'report.json').read_text())
   assert (report['stage'], report['curves']['loss']) == ('last', [[1, 4.0]])
   (earlier,) = report['earlier_stages']
