@@ -111,9 +111,9 @@ def unreachable_targets(config: Config, dataset: Dataset) -> dict[str, int]:
     if count and distributed.is_host0():
       num_rows = dataset.num_rows(split)
       log.warning(
-        '%s: eval.exclude_seen removes %d of %d targets, which lie in their own history, so recall cannot '
-        'exceed %.4f',
-        *(split, count, num_rows, 1 - count / num_rows),
+        'eval.exclude_seen removes %d of %d %s targets, which are in their own history: recall cannot exceed '
+        '%.4f',
+        *(count, num_rows, split, 1 - count / num_rows),
       )
   return counts
 

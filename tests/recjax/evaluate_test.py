@@ -193,7 +193,7 @@ def test_unreachable_targets_are_counted_and_logged(tmp_path, caplog):
     count = sum(target in histories[row] for row, target in enumerate(targets))
     assert results['unreachable_targets'][split] == count > 0
     limit = 1 - count / len(targets)
-    assert f'{split}: eval.exclude_seen removes {count} of {len(targets)} targets' in caplog.text
+    assert f'eval.exclude_seen removes {count} of {len(targets)} {split} targets' in caplog.text
     assert f'recall cannot exceed {limit:.4f}' in caplog.text
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, exclude_seen=False))
   assert unreachable_targets(config, dataset) == {'validation': 0, 'test': 0}
