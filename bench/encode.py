@@ -1,11 +1,11 @@
-"""Texts a second of a sentence encoder, beside sentence-transformers with the same weights in the same run.
+"""Texts per second of a sentence encoder, compared with sentence-transformers and the same weights.
 
-Both take turns, so that what else the machine does falls on both. Ours counts from texts to vectors,
-reading the weights and compiling included; the package's model is loaded beforehand. CPU seconds are those
-of all threads. The run fails where a vector is not the same: cosine below 0.9999.
+Both sides alternate in one run, so that other load on the machine slows both. Our time includes reading the
+weights and compilation; the model of sentence-transformers is loaded before. CPU seconds are those of all
+threads. The command fails if a vector differs: cosine below 0.9999.
 
 Command:  python -m bench.encode --items=data/beauty/interactions/items.jsonl     (after `make encoder` and
-          `pip install -r requirements-bench.txt`; items.jsonl is what --mode=prepare leaves)
+          `pip install -r requirements-bench.txt`; --mode=prepare writes items.jsonl)
 """
 
 import importlib.metadata
@@ -18,33 +18,34 @@ import sentence_transformers
 import torch
 
 from bench.circumstances import circumstances, show, write
-from data_prep import encoders
-from data_prep.texts import tokenizer
+from data_prep import encoders, files
 from recjax.schema.run import Mesh
 from recjax.schema.sids import Sids
 from recjax.sharding import mesh as mesh_lib
 
 _ITEMS = flags.DEFINE_string('items', None, 'items.jsonl of a prepared folder.')
-_ENCODER = flags.DEFINE_string('encoder', 'minilm', 'minilm or a folder, as --config.sids.encoder.')
-_EVERY = flags.DEFINE_integer('every', 1, 'Every so many texts alone.')
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'How often each encodes all texts.')
+_ENCODER = flags.DEFINE_string(
+  'encoder', 'minilm', 'minilm or a folder, like --config.sids.encoder.'
+)
+_EVERY = flags.DEFINE_integer('every', 1, 'Encode only every n-th text.')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds in which each side encodes all texts.')
 _TORCH_THREADS = flags.DEFINE_integer(
   'torch_threads',
   0,
-  "The package's threads; 0: as torch chooses. More wait for one another on a busy machine.",
+  'Threads of sentence-transformers; 0: default of torch.',
 )
 _COSINE = 0.9999
 
 
 def _timed(encode) -> tuple[np.ndarray, float, float]:
-  """Vectors, wall seconds and CPU seconds of a call."""
+  """Returns the vectors, wall seconds and CPU seconds of a call."""
   wall, cpu = time.perf_counter(), time.process_time()
   vectors_ID = encode()
   return vectors_ID, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def main(_) -> None:
-  item_texts = [item['text'] for item in tokenizer.read_items(_ITEMS.value)][:: _EVERY.value]
+  item_texts = [item['text'] for item in files.read_items(_ITEMS.value)][:: _EVERY.value]
   sids = Sids(encoder=_ENCODER.value)
   mesh = mesh_lib.make_mesh(Mesh())
   folder = encoders.input_files(sids.encoder)['config.json'].parent
@@ -63,7 +64,7 @@ def main(_) -> None:
     cosines_I = (ours_ID.astype(np.float64) * theirs_ID).sum(axis=1)
     print(
       f'round {n + 1}: ours {ours[0]:.1f} s ({ours[1]:.1f} CPU s), sentence-transformers '
-      f'{theirs[0]:.1f} s ({theirs[1]:.1f} CPU s), least cosine {cosines_I.min():.7f}',
+      f'{theirs[0]:.1f} s ({theirs[1]:.1f} CPU s), smallest cosine {cosines_I.min():.7f}',
       flush=True,
     )
     result['least_cosine'] = min(result.get('least_cosine', 1.0), float(cosines_I.min()))
@@ -76,7 +77,7 @@ def main(_) -> None:
   show(result)
   write(result)
   if result['least_cosine'] < _COSINE:
-    sys.exit(f"every vector must be the package's: cosine {_COSINE} or more")
+    sys.exit(f'every vector must equal that of sentence-transformers: cosine {_COSINE} or more')
 
 
 if __name__ == '__main__':

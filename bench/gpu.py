@@ -1,12 +1,12 @@
-"""What a GPU is asked for: training speed beside the peer, attention paths that agree, decoding speed.
+"""Benchmarks on a GPU: training speed, agreement and speed of the attention paths, search speed.
 
-Command, from a checkout on a machine with JAX, PyTorch and transformers for its GPU (about ten minutes each):
+Commands, in a checkout on a machine with JAX, PyTorch and transformers for its GPU (about ten minutes each):
   python -m bench.gpu --parts=attention,search,t5_base --out=t5_base.json
   python -m bench.gpu --parts=gemma2_2b --out=gemma2_2b.json
-  python -m bench.gpu --tiny --out=tiny.json      (the same road in a minute, also on the CPU)
+  python -m bench.gpu --tiny --out=tiny.json      (all parts with small shapes, in a minute, also on CPU)
 
-A part that is a size trains it in bfloat16 with packed rows of 1,024 tokens, in a process of its own (see
-`bench.train_step`), then the peer, eager and compiled.
+A part that names a model size trains it in bfloat16 with packed rows of 1,024 tokens in a new process (see
+`bench.train_step`), and then the peer model in PyTorch, eager and compiled.
 """
 
 import json
@@ -18,7 +18,9 @@ import tempfile
 import time
 from typing import Any
 
-os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # a part beside us has the GPU too
+os.environ.setdefault(
+  'XLA_PYTHON_CLIENT_PREALLOCATE', 'false'
+)  # the processes of parts share the GPU
 
 from absl import app, flags
 from flax import nnx
@@ -35,10 +37,14 @@ from recjax.models import attention
 from recjax.sids.table import SidTable
 from recjax.sids.token_space import TokenSpace
 
-_PARTS = flags.DEFINE_list('parts', ['attention', 'search', 't5_base', 'gemma2_2b'], 'In order.')
-_TINY = flags.DEFINE_bool('tiny', False, 'Small shapes: whether everything runs.')
+_PARTS = flags.DEFINE_list(
+  'parts', ['attention', 'search', 't5_base', 'gemma2_2b'], 'Parts to run, in this order.'
+)
+_TINY = flags.DEFINE_bool('tiny', False, 'Use small shapes, to test that all parts run.')
 _BATCH = flags.DEFINE_integer('batch', 8, 'Rows of a training batch.')
-_SEARCH_MODEL = flags.DEFINE_string('search_model', 'gemma3_270m', 'What decodes, untrained.')
+_SEARCH_MODEL = flags.DEFINE_string(
+  'search_model', 'gemma3_270m', 'Model size of the search; untrained.'
+)
 
 # B, T, query heads, key heads, head width, soft-cap, window
 ATTENTION = {
@@ -49,7 +55,7 @@ ATTENTION = {
 
 
 def _median_seconds(run, repeats: int = 10) -> float:
-  """Of calls that wait for the device, after one that compiles."""
+  """Returns the median of calls that wait for the device, after one call that compiles."""
   jax.block_until_ready(run())
   seconds = []
   for _ in range(repeats):
@@ -62,11 +68,20 @@ def _median_seconds(run, repeats: int = 10) -> float:
 def check_attention(
   B: int, T: int, N: int, K: int, H: int, softcap: float, window: int
 ) -> dict[str, Any]:
-  """Each path in bfloat16 on packed rows, against the plain one in float32, forward and backward.
+  """Compares each attention path in bfloat16 with the plain path in float32, forward and backward.
+
+  Args:
+    B: rows of four packed segments.
+    T: tokens of a row.
+    N: query heads.
+    K: key heads.
+    H: head width.
+    softcap: 0: none.
+    window: 0: none.
 
   Returns:
-    The path that 'auto' takes; of each path that serves the case its seconds forward and backward, and the
-    largest differences of the result and of the gradients, over the largest values.
+    The path that 'auto' selects. For each path that supports the case: seconds of forward and backward pass,
+    and the largest differences of result and gradients, relative to the largest values.
   """
   keys = jax.random.split(jax.random.key(0), 4)
   shapes = ((B, T, N, H), (B, T, K, H), (B, T, K, H), (B, T, N, H))
@@ -111,7 +126,7 @@ def check_attention(
 
 
 def search_speed(name: str, items: int, users: int, prompt: int, beams: int) -> dict[str, Any]:
-  """Users a second of the constrained beam search in bfloat16, over random SIDs and full prompts."""
+  """Returns users per second of the constrained beam search in bfloat16, with random SIDs and full prompts."""
   config = make_config(name, 'bfloat16')
   space = TokenSpace(text_rows(name), SIDS)
   rng = np.random.default_rng(0)
@@ -142,7 +157,7 @@ def search_speed(name: str, items: int, users: int, prompt: int, beams: int) -> 
 
 
 def train(name: str) -> list[dict[str, Any]]:
-  """What `bench.train_step` writes of a size, in a process of its own."""
+  """Returns the results of `bench.train_step` for a model size, run in a new process."""
   shape = {'rows': _BATCH.value, 'row_length': 1024, 'decoder_row_length': 256, 'segments': 8}
   if _TINY.value:
     shape = {'rows': 2, 'row_length': 32, 'decoder_row_length': 16, 'segments': 2, 'steps': 1}
@@ -172,7 +187,7 @@ def main(_) -> None:
       show(results[part])
     else:
       results[part] = train(SMALL if _TINY.value else part)
-    write(results)  # after each part: a lease may end
+    write(results)  # after each part, in case a later one fails
 
 
 if __name__ == '__main__':

@@ -1,15 +1,14 @@
-"""How fast examples become packed rows on one core, beside a map-style data set that tokenises on the fly.
+"""Speed of the input pipeline on one thread, compared with a data set that tokenizes on the fly.
 
 Command:  python -m bench.input --config=configs/beauty.py:tasks [--users=10000000]   (after --mode=prepare)
 
-The config's mixture is measured, and its `next_item` component alone, on one thread. The peer (where torch is
-installed) is a `torch.utils.data.DataLoader` in this process over the same (task, unit) pairs: it writes each example
-as text, tokenises it, and pads batches. `--users` builds a log of so many users and shows what the pipeline
-needs of memory.
+Measures the config's mixture, and its `next_item` component alone. If torch is installed, the peer is a
+`torch.utils.data.DataLoader` in this process over the same (task, unit) pairs: it writes each example as text,
+tokenizes it, and pads batches. --users also measures the memory of the pipeline with a random log of that many
+users.
 """
 
 import dataclasses
-import json
 import os
 import resource
 import tempfile
@@ -20,23 +19,23 @@ from ml_collections import config_flags
 import numpy as np
 
 from bench import input_peer
+from bench.circumstances import circumstances, write
 from recjax import config as config_lib
-from recjax import train
+from recjax import models, train
 from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
-_SECONDS = flags.DEFINE_float('seconds', 10.0, 'How long to assemble groups.')
+_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds of each measurement.')
 _USERS = flags.DEFINE_integer(
-  'users', 0, 'Users of a made-up log whose memory is measured; 0: none.'
+  'users', 0, 'Users of the random log whose memory is measured; 0: none.'
 )
-_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
 
-FAR = 10**9  # an example that no run has reached
+FAR = 10**9  # an example further than any run reaches
 
 
 def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
-  """Speed, fill and time to the first batch of a mixture, on this thread."""
+  """Measures speed, utilisation and time to the first batch of a mixture, on this thread."""
   start = time.perf_counter()
   dataset = Dataset.load(config.prepared)
   stream = train.make_stream(config, dataset)
@@ -48,7 +47,7 @@ def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
   while time.perf_counter() - start < seconds:
     groups.append(stream.group(at + 1 + len(groups)))
   elapsed = time.perf_counter() - start
-  main = 'encoder_segments' if config.model.is_encoder_decoder else 'segments'
+  main = 'encoder_segments' if models.family(config.model).is_encoder_decoder else 'segments'
   filled = np.array([group[main] > 0 for group in groups])
   return {
     'examples_per_sec': len(groups) * plan.examples / elapsed,
@@ -68,7 +67,7 @@ def with_rows(config: config_lib.Config, rows: int) -> config_lib.Config:
 
 
 def memory(config: config_lib.Config, users: int) -> dict[str, float]:
-  """Peak memory of a process that reads a log of so many users, mapped from the disk."""
+  """Measures the peak memory of a process that reads a memory-mapped log of `users` users."""
   dataset = Dataset.load(config.prepared)
   rng = np.random.default_rng(0)
   with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +82,7 @@ def memory(config: config_lib.Config, users: int) -> dict[str, float]:
     values.flush()
     np.save(os.path.join(folder, 'offsets.npy'), offsets)
     del values, offsets, lengths
-    pid = os.fork()  # a process of its own, so that what made the log does not count
+    pid = os.fork()  # a new process, whose memory does not include the creation of the log
     if pid == 0:
       mapped = Sequences(
         np.load(os.path.join(folder, 'items.npy'), mmap_mode='r'),
@@ -114,7 +113,7 @@ def main(_) -> None:
     results[f'mixture, W >= {least}'] = measure(rows, _SECONDS.value / 4)
   peer = input_peer.measure(config, _SECONDS.value)
   if peer is not None:
-    results['peer: DataLoader, tokenised on the fly'] = peer
+    results['peer: DataLoader, tokenized on the fly'] = peer
     ratio = results['mixture']['examples_per_sec'] / peer['examples_per_sec']
     results['mixture over peer'] = {'ratio': ratio}
   if _USERS.value:
@@ -123,9 +122,7 @@ def main(_) -> None:
     print(title)
     for name, value in result.items():
       print(f'  {name:<40} {value:,.3f}')
-  if _OUT.value:
-    with open(_OUT.value, 'w') as f:
-      json.dump(results, f, indent=2)
+  write({'circumstances': circumstances()} | results)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The usual way: a map-style data set that writes each example as text and tokenises it when it is asked for."""
+"""The peer of `bench.input`: a map-style data set that writes each example as text and tokenizes it on access."""
 
 import re
 import time
@@ -15,7 +15,7 @@ _SID = re.compile(r'(<[a-z]_\d+>)')
 
 
 class Texts:
-  """Example n of the stream as two lists of ids, through text; for torch's DataLoader."""
+  """A data set for torch's DataLoader: the token ids of input and target of the stream's n-th example."""
 
   def __init__(self, config: config_lib.Config, dataset: Dataset):
     self._mixture = train.make_mixture(config, dataset)
@@ -97,7 +97,7 @@ class Texts:
 
 
 def collate(examples: list[tuple[list[int], list[int]]]) -> dict[str, np.ndarray]:
-  """One row an example, padded to the longest."""
+  """Returns a batch with one example per row, padded to the longest one."""
   rows = [inputs + targets for inputs, targets in examples]
   tokens = np.zeros((len(rows), max(map(len, rows))), np.int32)
   weights = np.zeros(tokens.shape, np.float32)
@@ -108,11 +108,11 @@ def collate(examples: list[tuple[list[int], list[int]]]) -> dict[str, np.ndarray
 
 
 def measure(config: config_lib.Config, seconds: float) -> dict[str, float] | None:
-  """Speed and fill of the padded batches; None where torch is not installed."""
+  """Measures speed and utilisation of padded batches; returns None if torch is not installed."""
   try:
     from torch.utils import data
   except ImportError:
-    print('torch is not installed (requirements-bench.txt): no peer')
+    print('torch is not installed  (requirements-bench.txt): the peer is skipped')
     return None
   texts = Texts(config, Dataset.load(config.prepared))
   batches = iter(data.DataLoader(texts, BATCH, shuffle=False, num_workers=0, collate_fn=collate))

@@ -1,7 +1,7 @@
-"""Bytes that training keeps on the devices, by size and by what is trained: counted from the real state's shapes.
+"""Bytes of parameters, gradients and optimizer in training, by model size and trained parameters.
 
-Activations, the loss's blocks and XLA's own temporaries come on top; they grow with the batch (a run on the
-device says so where they do not fit; `--config.model.remat=full` and smaller batches take less).
+They are counted from the shapes of the real state. Activations, blocks of the loss and temporaries of XLA are not
+included. They grow with the batch; `--config.model.remat=full` and smaller batches reduce them.
 
 Command:  python -m bench.memory --sizes=t5_base,gemma3_270m,gemma2_2b [--rank=16]
 """
@@ -12,10 +12,10 @@ from typing import Any
 from absl import app, flags
 import jax
 
-from bench.circumstances import write
+from bench.circumstances import circumstances, write
 from bench.train_step import SIDS, text_rows
 from recjax import config as config_lib
-from recjax.models.t5 import SIZES as T5_SIZES
+from recjax.models import families
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import optim
@@ -26,9 +26,9 @@ WAYS = ('full', 'lora', 'sid_rows')
 _SIZES = flags.DEFINE_list(
   'sizes',
   'flan_t5_base,flan_t5_xl,gemma3_270m,gemma3_1b,gemma2_2b,gemma3_4b,gemma2_9b,qwen3_0_6b,qwen3_4b',
-  'Published sizes, by name.',
+  'Names of published model sizes.',
 )
-_RANK = flags.DEFINE_integer('rank', 16, 'Of the adapters.')
+_RANK = flags.DEFINE_integer('rank', 16, 'Rank of the LoRA adapters.')
 
 
 def _bytes(tree: Any) -> int:
@@ -36,15 +36,16 @@ def _bytes(tree: Any) -> int:
 
 
 def kept(size: str, way: str, rank: int = 16) -> dict[str, int]:
-  """Bytes of `parameters`, `gradients` and `optimizer`, all float32 under AdamW.
+  """Returns the bytes of `parameters`, `gradients` and `optimizer`, all float32 with AdamW.
 
   Args:
-    size: a published size, by name, with four SID levels of 256 codes.
-    way: of WAYS: every parameter is trained; adapters on all kernels; the rows of SID tokens alone.
+    size: name of a published size; it gets four SID levels of 256 codes.
+    way: of WAYS. 'full' trains every parameter, 'lora' adapters on all kernels, 'sid_rows' only the table rows
+      of SID tokens.
     rank: of the adapters.
   """
   config_dict = config_lib.defaults(source='synthetic', name='memory')
-  config_dict.model.update(size=size, family='t5' if size in T5_SIZES else 'gemma')
+  config_dict.model.update(size=size, family=families.of_size(size).name)
   if way == 'lora':
     config_dict.model.lora_rank = rank
   if way == 'sid_rows':
@@ -63,15 +64,15 @@ def kept(size: str, way: str, rank: int = 16) -> dict[str, int]:
 
 
 def main(_) -> None:
-  print('GB kept by training (float32, AdamW): parameters, gradients, moments\n')
-  print(f'| size | parameters | full | adapters of rank {_RANK.value} | SID rows alone |')
+  print('GB of parameters, gradients and optimizer in training (float32, AdamW)\n')
+  print(f'| size | parameters | full | LoRA, rank {_RANK.value} | only SID rows |')
   print('|---|---|---|---|---|')
   results = {}
   for size in _SIZES.value:
     found = results[size] = {way: kept(size, way, _RANK.value) for way in WAYS}
     sums = ' | '.join(f'{sum(of.values()) / 1e9:.1f}' for of in found.values())
     print(f'| {size} | {found["full"]["parameters"] // 4:,} | {sums} |', flush=True)
-  write(results)
+  write({'circumstances': circumstances()} | results)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The `transformers` model of one of our shapes, and its training step in PyTorch."""
+"""The peer of `bench.train_step`: the `transformers` model of the same shape, trained with PyTorch."""
 
 import gc
 
@@ -60,18 +60,18 @@ def _decoder(config: DecoderConfig, vocab: int):
 
 
 class Peer:
-  """A training step of ours in PyTorch's words; a call makes one, and waits for it.
+  """Our training step in PyTorch. A call runs one step and waits for it.
 
-  Cross-entropy at every position of full rows, gradients clipped at norm 1, AdamW; parameters float32,
-  computed in `dtype` (autocast).
+  Cross-entropy at every position of full rows, gradients clipped at norm 1, AdamW; float32 parameters, computed
+  in `dtype` (autocast).
 
   Args:
-    config: the shape of the model.
-    vocab: ids there are.
+    config: shape of the model.
+    vocab: number of token ids.
     rows: of a batch.
-    lengths: (T,) of a decoder; (S, T) of an encoder and its decoder.
+    lengths: (T,) of a decoder; (S, T) of an encoder-decoder.
     dtype: 'float32' or 'bfloat16'.
-    compiled: by `torch.compile`.
+    compiled: whether to use `torch.compile`.
   """
 
   def __init__(
@@ -88,9 +88,7 @@ class Peer:
     self._torch = torch
     self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision(
-      'high'
-    )  # TF32, as JAX computes float32 products on such a GPU
+    torch.set_float32_matmul_precision('high')  # TF32, like JAX's float32 products on such a GPU
     make = _t5 if isinstance(config, T5Config) else _decoder
     self._model = make(config, vocab).to(self._device).train()
     self._run = torch.compile(self._model) if compiled else self._model
@@ -106,11 +104,11 @@ class Peer:
 
   @property
   def attention(self) -> str:
-    """What computes the attention, in the words of `transformers`."""
+    """Name of the attention implementation in `transformers`."""
     return self._model.config._attn_implementation
 
   def __call__(self) -> float:
-    """The loss."""
+    """Runs one step; returns the loss."""
     with self._torch.autocast(self._device, self._torch.bfloat16, enabled=self._half):
       loss = self._run(**self._inputs).loss
     loss.backward()
@@ -121,7 +119,7 @@ class Peer:
 
 
 def release() -> None:
-  """Hands the memory of peers that are gone back to the device."""
+  """Frees the device memory of deleted peers."""
   import torch
 
   gc.collect()

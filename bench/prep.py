@@ -1,4 +1,4 @@
-"""How long preparation takes: co-occurrence beside a Python loop, logs of millions, semantic neighbours.
+"""Speed and memory of data preparation: co-occurrence, logs with millions of interactions, semantic neighbours.
 
 Command:  python -m bench.prep --raw_dir=FOLDER   (the raw files of Amazon Sports; several minutes)
 """
@@ -7,7 +7,6 @@ import collections
 from collections.abc import Callable, Iterator
 from concurrent import futures
 import contextlib
-import json
 import multiprocessing
 import pathlib
 import tempfile
@@ -31,11 +30,11 @@ GIB = 2**30
 
 
 class Meter:
-  """Seconds and peak memory of the parts of a process.
+  """Measures the parts of a process.
 
   Attributes:
-    parts: seconds of the clock and of all cores, and the largest resident memory of the process while
-      the part ran, in GiB.
+    parts: by name of the part, wall seconds, CPU seconds, and the peak of the resident memory of the process
+      during the part in GiB.
   """
 
   def __init__(self):
@@ -43,7 +42,7 @@ class Meter:
 
   @contextlib.contextmanager
   def part(self, name: str) -> Iterator[None]:
-    # Linux forgets the peak of a process that writes 5 here.
+    # Writing 5 resets the peak of this process in Linux.
     pathlib.Path('/proc/self/clear_refs').write_text('5')
     start, cpu_start = time.perf_counter(), time.process_time()
     yield
@@ -54,10 +53,10 @@ class Meter:
 
 
 def synthetic_log(num_interactions: int, seed: int = 0) -> interactions.RawLog:
-  """A log with a tenth as many items and an eighth as many users, in the order of time.
+  """Returns a random log in the order of time, with n / 10 items and n / 8 users.
 
-  60 % of the interactions are spread evenly over the items, the others follow Zipf's law. Users have
-  4 interactions and more, 8 in the mean, so that a 5-core drops a fringe and keeps most.
+  60 % of the interactions are spread evenly over the items, the others follow Zipf's law. Users have at least
+  4 interactions and 8 on average, so that a 5-core filter keeps most of the log.
   """
   rng = np.random.default_rng(seed)
   num_items, num_users = num_interactions // 10, num_interactions // 8
@@ -79,13 +78,13 @@ def synthetic_log(num_interactions: int, seed: int = 0) -> interactions.RawLog:
 
 
 def _ids(letter: str, digits: int, number: int) -> np.ndarray:
-  """Ids whose order is not that of their numbers."""
+  """Returns ids whose order differs from that of their numbers."""
   scattered = np.arange(number, dtype=np.uint64) * np.uint64(0x9E3779B97) % np.uint64(16**9)
   return np.array([f'{letter}{n:0{digits}X}' for n in scattered.tolist()])
 
 
 def measure_log(num_interactions: int, place: str) -> dict[str, Any]:
-  """Prepares a synthetic log in `place` up to the collaborative relations, as `--mode=prepare` does."""
+  """Prepares a random log in `place` up to the collaborative relations, like `--mode=prepare`."""
   meter, folder = Meter(), stage_lib.Folder(place)
   config = config_lib.defaults(source='synthetic', name='bench')
   config.mixture.near = config_lib.component('collaborative_neighbours')
@@ -122,7 +121,7 @@ def measure_log(num_interactions: int, place: str) -> dict[str, Any]:
 
 
 def measure_sports(raw_dir: str) -> dict[str, Any]:
-  """Co-occurrence of the training part of Sports, counted by us and by a loop over dictionaries."""
+  """Counts co-occurrence in the training part of Sports, with our code and with a loop over dictionaries."""
   data = Amazon(source='amazon2014', name='sports', category='Sports_and_Outdoors')
   log = interactions.clean(data.load(epath.Path(raw_dir)), 5)
   arrays = splits.split(log, 'leave_one_out', (), 0)
@@ -137,7 +136,7 @@ def measure_sports(raw_dir: str) -> dict[str, Any]:
     lambda: relation_stage.collaborative(train, num_items, Relations()), repeats=3
   )
   if {(i, j): n for i, row in looped.items() for j, n in row.items()} != dict(counts.todok()):
-    raise AssertionError('the loop counts other pairs')
+    raise AssertionError('the loop must count the same pairs')
   return {
     'interactions': len(train.values),
     'pairs': counts.nnz,
@@ -149,7 +148,7 @@ def measure_sports(raw_dir: str) -> dict[str, Any]:
 
 
 def loop_counts(users: list[list[int]], window: int) -> dict[int, dict[int, int]]:
-  """Co-occurrence by a plain loop over dictionaries."""
+  """Counts co-occurrence with a plain loop over dictionaries."""
   counts = collections.defaultdict(lambda: collections.defaultdict(int))
   for items in users:
     for position, item in enumerate(items):
@@ -161,7 +160,7 @@ def loop_counts(users: list[list[int]], window: int) -> dict[int, dict[int, int]
 
 
 def _seconds(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-  """The time of the fastest of some runs, and what the last one returned."""
+  """Returns the seconds of the fastest run, and the result of the last one."""
   seconds = []
   for _ in range(repeats):
     start = time.perf_counter()
@@ -171,7 +170,7 @@ def _seconds(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
 
 
 def measure_semantic(num_items: int, width: int) -> dict[str, Any]:
-  """The ten nearest of random vectors."""
+  """Measures the search for the ten nearest neighbours of random vectors."""
   vectors_ID = np.random.default_rng(0).normal(size=(num_items, width)).astype(np.float32)
   meter = Meter()
   with meter.part('semantic'):
@@ -180,7 +179,7 @@ def measure_semantic(num_items: int, width: int) -> dict[str, Any]:
 
 
 def _in_a_child(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-  """Runs in a process of its own, so that its memory is its own."""
+  """Runs a function in a new process, whose peak memory is only that of the function."""
   with futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
     return pool.submit(function, *args).result()
 
@@ -202,16 +201,20 @@ def _print_logs(logs: list[dict[str, Any]]) -> None:
 
 
 def _define_flags() -> None:
-  flags.DEFINE_list('parts', ['sports', 'logs', 'semantic'], 'What to measure.')
-  flags.DEFINE_string('raw_dir', None, 'sports: the folder of its raw files.')
-  flags.DEFINE_list('millions', ['1', '3', '10'], 'logs: interactions of each log.')
-  flags.DEFINE_string('scratch', None, 'logs: where to write; None: a temporary folder.')
+  """Defines the flags only in the command: tests and child processes import this module too."""
+  from bench import circumstances  # noqa: F401 - defines --out and --commit
+
+  flags.DEFINE_list('parts', ['sports', 'logs', 'semantic'], 'Parts to measure.')
+  flags.DEFINE_string('raw_dir', None, 'sports: folder of its raw files.')
+  flags.DEFINE_list('millions', ['1', '3', '10'], 'logs: interactions of each log, in millions.')
+  flags.DEFINE_string('scratch', None, 'logs: folder to write to; None: a temporary folder.')
   flags.DEFINE_list('vectors', ['100000', '384'], 'semantic: items and width.')
-  flags.DEFINE_string('out', None, 'Where to write the JSON.')
 
 
 def main(_) -> None:
-  result: dict[str, Any] = {}
+  from bench.circumstances import circumstances, write
+
+  result: dict[str, Any] = {'circumstances': circumstances()}
   if 'sports' in flags.FLAGS.parts:
     if flags.FLAGS.raw_dir is None:
       raise app.UsageError('--raw_dir must name the folder of the raw files of Sports')
@@ -228,11 +231,10 @@ def main(_) -> None:
     near = result['semantic'] = _in_a_child(measure_semantic, *map(int, flags.FLAGS.vectors))
     print(
       f'the 10 nearest of {near["items"]:,} × {near["width"]}: {near["seconds"]:.1f} s '
-      f'({near["cpu_seconds"]:.1f} s of cores), '
+      f'({near["cpu_seconds"]:.1f} CPU s), '
       f'{near["peak_gib"]:.2f} GiB'
     )
-  if flags.FLAGS.out:
-    pathlib.Path(flags.FLAGS.out).write_text(json.dumps(result, indent=2) + '\n')
+  write(result)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,8 @@
-"""What a preemption costs: start to first step, resume to first step, and how long a save blocks training.
+"""Cost of a preemption: seconds from start to first step, from resume to first step, and blocked by a save.
 
-Every start is a process of its own, `python -m recjax.main`, from its beginning (imports included) until the
-results of its first step are there, by its own goodput.json. It is then told to leave (SIGTERM), as a machine
-that is taken away would tell it: it saves and ends with status 75. Cold means an empty compilation cache. The
-data are prepared before, uncounted.
+Every start is a new process of `python -m recjax.main`. It is measured from its start (imports included) until
+the results of its first step, by its own goodput.json. Then it receives SIGTERM, as in a preemption: it saves and
+ends with status 75. "Cold" means an empty compilation cache. Data preparation is not counted.
 
 Command:  python -m bench.resume --config=configs/demo.py [--out=FILE] [-- FLAGS OF recjax.main …]
 """
@@ -25,14 +24,14 @@ from recjax.runtime import exit_status, goodput
 
 SHOWN = ('start_up', 'preparation', 'compile', 'input_wait', 'steps')
 
-_CONFIG = flags.DEFINE_string('config', 'configs/demo.py', 'As of recjax.main.')
-_SAVE_EVERY = flags.DEFINE_integer('save_every', 25, 'Steps between two saves that are measured.')
-_SAVES = flags.DEFINE_integer('saves', 5, 'How many of them.')
-_TIMEOUT = flags.DEFINE_integer('timeout', 900, 'Seconds that a process may take.')
+_CONFIG = flags.DEFINE_string('config', 'configs/demo.py', 'The config, as of recjax.main.')
+_SAVE_EVERY = flags.DEFINE_integer('save_every', 25, 'Steps between two measured saves.')
+_SAVES = flags.DEFINE_integer('saves', 5, 'Number of measured saves.')
+_TIMEOUT = flags.DEFINE_integer('timeout', 900, 'Limit for a process in seconds.')
 
 
 class Run:
-  """A training in a process of its own, with its output in a file beside the workdir."""
+  """A training in a new process, with its output in a file next to the workdir."""
 
   def __init__(self, workdir: pathlib.Path, cache: pathlib.Path, *arguments: str):
     self._workdir = workdir
@@ -47,22 +46,22 @@ class Run:
     )
 
   def record(self) -> dict[str, Any] | None:
-    """What goodput.json says of this process; None before its training."""
+    """Returns the record of this process in goodput.json; None before its training."""
     processes = goodput.read(self._workdir)
     if self._process.poll() is not None or time.monotonic() > self._spawned + _TIMEOUT.value:
       self._process.kill()
-      sys.exit(f'the run ended, or took more than --timeout; its output: {self._log.name}')
+      sys.exit(f'the run ended or exceeded --timeout; its output: {self._log.name}')
     return processes[-1] if len(processes) > self._seen else None
 
   def first_step(self) -> dict[str, float]:
-    """Waits for it; the seconds until then, also by phase."""
+    """Waits for the first step; returns the seconds until then, also by phase."""
     while (record := self.record()) is None or record['first_step_after'] is None:
       time.sleep(0.05)
     phases = {name: record['seconds'][name] for name in SHOWN}
     return {'first_step_after': record['first_step_after']} | phases
 
   def leave(self) -> float:
-    """Asks the process to save and end; the seconds that it takes."""
+    """Sends SIGTERM; returns the seconds until the process has saved and ended."""
     asked = time.monotonic()
     self._process.send_signal(signal.SIGTERM)
     status = self._process.wait(_TIMEOUT.value)
@@ -79,7 +78,7 @@ def _main(*arguments: str) -> list[str]:
 
 
 def _starts(folder: pathlib.Path) -> dict[str, dict[str, float]]:
-  """Seconds to the first step of each kind of start."""
+  """Returns the seconds to the first step for each kind of start."""
   kinds = (
     ('start, cold', 'first', 'cache'),
     ('start, cached', 'second', 'cache'),
@@ -95,7 +94,7 @@ def _starts(folder: pathlib.Path) -> dict[str, dict[str, float]]:
 
 
 def _saves(folder: pathlib.Path) -> list[float]:
-  """Seconds that each save blocked training; a mean where two followed within one look at the file."""
+  """Returns the seconds that each save blocked training; a mean for saves between two reads of the file."""
   every = _SAVE_EVERY.value
   never = f'--config.eval_every_steps={10**9}'
   run = Run(folder / 'saves', folder / 'cache', f'--config.checkpoint_every_steps={every}', never)
@@ -103,7 +102,7 @@ def _saves(folder: pathlib.Path) -> list[float]:
   while saves < _SAVES.value:
     time.sleep(0.1)
     record = run.record()
-    # A step after a save is done only when the save has let it go.
+    # The step after a save ends only when the save no longer blocks it.
     now = (record['trainings']['.']['to'] - 1) // every if record is not None else 0
     if now > saves:
       found.append((record['seconds']['checkpoint'] - blocked) / (now - saves))
@@ -125,7 +124,7 @@ def main(_) -> None:
     print(f'{kind:16}' + ''.join(f'{found[name]:18.2f}' for name in names))
   share = statistics.median(saves) / 60
   print(f'\na save blocks training for {", ".join(f"{x:.3f}" for x in saves)} s')
-  print(f'at one save a minute: {share:.2%} of the time (median)')
+  print(f'with one save per minute: {share:.2%} of the time (median)')
   circumstances.write(
     circumstances.circumstances()
     | {'starts': starts, 'saves_blocked_seconds': saves, 'blocked_share_at_one_a_minute': share}

@@ -1,11 +1,10 @@
-"""Users a second of the constrained beam search, beside scoring every item of the catalogue.
+"""Users per second of the constrained beam search, compared with scoring every item of the catalogue.
 
-The rival encodes the same history once per item: what the search would cost without a trie.
+The peer encodes the history once for each item: the cost without a trie.
 
 Command:  python -m bench.search --config=configs/beauty.py:cpu   (after --mode=prepare; untrained weights)
 """
 
-import json
 import time
 
 from absl import app, flags
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 from ml_collections import config_flags
 import numpy as np
 
+from bench.circumstances import circumstances, show, write
 from recjax import config as config_lib
 from recjax import models
 from recjax.config import next_item_component
@@ -25,11 +25,10 @@ from recjax.sharding import mesh as mesh_lib
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
 _USERS = flags.DEFINE_integer('users', 1024, 'Users to search for.')
-_OUT = flags.DEFINE_string('out', None, 'Where to write the JSON.')
 
 
 def _exhaustive_seconds(config, dataset, model, history) -> float:
-  """Seconds to score every item after one history, items in batches of 512, compiled before."""
+  """Returns the seconds to score all items after one history in batches of 512, without compilation."""
   prompt = next_item_component(config).inference_prompt(Corpus(dataset, False), history)
   sids_IL = dataset.vocabulary.space.tokens(dataset.sids.codes_IL)
   tokens = np.concatenate([np.tile(prompt, (len(sids_IL), 1)), sids_IL], axis=1)
@@ -67,11 +66,8 @@ def main(_) -> None:
     'exhaustive_users_per_sec': exhaustive,
     'ratio': search / exhaustive,
   }
-  for name, value in result.items():
-    print(f'{name:<28} {value:,.3f}')
-  if _OUT.value:
-    with open(_OUT.value, 'w') as f:
-      json.dump(result, f, indent=2)
+  show(result)
+  write({'circumstances': circumstances()} | result)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
-"""Semantic IDs side by side: each quantizer on texts, on company, on both; and a published table.
+"""Compares semantic IDs: each quantizer on text vectors, on co-occurrence vectors, on both; and LETTER's table.
 
-For each the seconds of its stage (with the quality report), collisions, codes used, perplexity, the
-variance left, the neighbours kept in its own vectors and in those of both, and the purity of its first
-codes. With --train also the recall@10 of identical short trainings on a fixed sample of users.
-What is finished in --scratch is not done again.
+Measures for each variant the seconds of its stage (with the quality report), colliding items, used codes,
+perplexity, remaining variance, preserved neighbours (of its own vectors and of both), and the purity of its first
+codes; with --train also recall@10 of identical short trainings on a fixed sample of users. Finished results in
+--scratch are reused.
 
 Command:  python -m bench.sids --config=configs/beauty.py:cpu --config.data.raw_dir=FOLDER --scratch=FOLDER
           [--letter=FOLDER/letter_sids.json] [--train --config.num_train_steps=300 --config.optim.warmup_steps=50]
@@ -27,14 +27,17 @@ from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate, sample_rows
 from recjax.recommend import Recommender
+from recjax.runtime.files import write_whole
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import quality
 from recjax.train import train
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
-_SCRATCH = flags.DEFINE_string('scratch', None, 'A folder for everything made.', required=True)
-_LETTER = flags.DEFINE_string('letter', None, "LETTER's table of the catalogue, JSON.")
-_TRAIN = flags.DEFINE_boolean('train', False, 'Train on each, alike.')
+_SCRATCH = flags.DEFINE_string(
+  'scratch', None, 'Folder of prepared data, workdirs and intermediate results.', required=True
+)
+_LETTER = flags.DEFINE_string('letter', None, "LETTER's SID table of the catalogue, JSON.")
+_TRAIN = flags.DEFINE_boolean('train', False, 'Train on each variant with the same config.')
 _USERS = flags.DEFINE_integer('users', 4000, 'Test users of the sample.')
 
 QUANTIZERS = ('residual_kmeans', 'rqvae')
@@ -42,7 +45,7 @@ SOURCES = ('text', 'cooccurrence', 'both')
 
 
 def _variants() -> dict[str, dict[str, Any]]:
-  """By name the fields of `sids` that make a variant."""
+  """Returns the fields of `sids` for each variant by name."""
   variants = {
     f'{quantizer}-{source}': {'quantizer': quantizer, 'source': source}
     for quantizer in QUANTIZERS
@@ -66,7 +69,7 @@ def _config(folder: epath.Path, sids: Mapping[str, Any]) -> config_lib.Config:
 
 
 def _measure(name: str, sids: Mapping[str, Any], base: Prepared) -> dict[str, Any]:
-  """Prepares a variant on top of what all share, and reads its quality."""
+  """Prepares a variant on top of the shared stages, and returns its quality."""
   folder = base.root.parent / name
   if not folder.exists():
     shutil.copytree(base, folder, ignore=shutil.ignore_patterns('sids'))
@@ -94,7 +97,7 @@ def _measure(name: str, sids: Mapping[str, Any], base: Prepared) -> dict[str, An
 
 
 def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[str, Any]:
-  """Trains on a variant and evaluates its best checkpoint on a sample of test users."""
+  """Trains on a variant, and evaluates the best checkpoint on a sample of test users."""
   config = _config(scratch / name, sids)
   dataset = Dataset.load(config.prepared)
   mesh = mesh_lib.make_mesh(config.mesh)
@@ -111,9 +114,9 @@ def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[st
 
 
 def _once(path: epath.Path, make) -> dict[str, Any]:
-  """What `make` returned when it was called for this file, now or earlier."""
+  """Returns the content of a JSON file; if it does not exist, writes the result of `make` first."""
   if not path.exists():
-    path.write_text(json.dumps(make()))
+    write_whole(path, json.dumps(make()))
   return json.loads(path.read_text())
 
 

@@ -1,12 +1,12 @@
-"""Tokens a second of a training step, its share of the measured matmul ceiling, and a peer beside it.
+"""Tokens per second of a training step, its share of the measured matmul ceiling, and a peer model in PyTorch.
 
-The peer is the `transformers` model of the same shape, eager and on a GPU also compiled, where torch and
-transformers are installed (`pip install -r requirements-bench.txt`). Both train every parameter with AdamW
-on full rows of random tokens, with the softmax over the whole vocabulary. On the CPU they make steps in turn, so
-that whoever else uses the machine slows both; on a GPU one follows the other, which needs its memory.
+The peer is the `transformers` model of the same shape, eager and on a GPU also compiled, if torch and transformers
+are installed (`pip install -r requirements-bench.txt`). Both train every parameter with AdamW on full rows of
+random tokens, with the softmax over the whole vocabulary. On CPU their steps alternate, so that other load on the
+machine slows both. On a GPU they run one after the other, because each needs its memory.
 
 Command:  python -m bench.train_step --models=decoder_128,t5_small --out=train_step.json
-          python -m bench.train_step --models=gemma2_2b --layers=2 --text_rows=32128 --rows=2   (as much as 24 GB hold)
+          python -m bench.train_step --models=gemma2_2b --layers=2 --text_rows=32128 --rows=2   (fits in 24 GB)
           python -m bench.train_step --models=t5_base --dtype=bfloat16 --row_length=1024 --segments=8   (on a GPU)
 """
 
@@ -16,7 +16,7 @@ import os
 import time
 from typing import Any
 
-# PyTorch needs room on the same GPU.
+# PyTorch needs memory of the same GPU.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 from absl import app, flags
@@ -30,8 +30,7 @@ from launch.compile import flops
 from launch.compile.chips import peak_flops
 from recjax import config as config_lib
 from recjax import models
-from recjax.models.sizes import SIZES, VOCAB_ROWS
-from recjax.models.t5 import SIZES as T5_SIZES
+from recjax.models import families
 from recjax.models.t5 import T5Config
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
@@ -39,51 +38,55 @@ from recjax.training import optim
 from recjax.training import state as state_lib
 from recjax.training.step import jit_train_step
 
-SIDS = (256,) * 4  # codes of each level
+SIDS = (256,) * 4  # codes by level
 SMALL = 'decoder_128'  # 4 layers of width 128: the default shape of a config
 MODELS = ('t5_small', 't5_base', SMALL, 'gemma3_270m', 'gemma2_2b')
 
 _MODELS = flags.DEFINE_list(
-  'models', list(MODELS), 'Which shapes to time: of MODELS, or published.'
+  'models', list(MODELS), 'Shapes to measure: of MODELS, or published sizes.'
 )
-_DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'What computes.')
-_STEPS = flags.DEFINE_integer('steps', 3, 'Steps of a turn, after one that warms up.')
-_TURNS = flags.DEFINE_integer('turns', 4, 'How often each side has its turn.')
+_DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Type of the computation.')
+_STEPS = flags.DEFINE_integer('steps', 3, 'Measured steps of a turn, after one warm-up step.')
+_TURNS = flags.DEFINE_integer('turns', 4, 'Turns of each side.')
 _ROWS = flags.DEFINE_integer('rows', 8, 'Rows of a batch.')
-_ROW_LENGTH = flags.DEFINE_integer('row_length', 128, 'Tokens of a row; of T5: of the encoder.')
+_ROW_LENGTH = flags.DEFINE_integer('row_length', 128, 'Tokens of a row; for T5, of an encoder row.')
 _DECODER_LENGTH = flags.DEFINE_integer('decoder_row_length', 32, "Tokens of a T5's decoder row.")
 _SEGMENTS = flags.DEFINE_integer(
-  'segments', 1, 'Packed segments of our rows; the peer has whole rows.'
+  'segments', 1, 'Packed segments of our rows; rows of the peer have one.'
 )
-_LAYERS = flags.DEFINE_integer('layers', 0, 'Layers of both sides; 0: as published.')
-_TEXT_ROWS = flags.DEFINE_integer('text_rows', 0, 'Rows of the text table; 0: as published.')
-_REMAT = flags.DEFINE_enum('remat', 'none', ['none', 'full'], 'Recompute layers in the backward.')
+_LAYERS = flags.DEFINE_integer('layers', 0, 'Layers of both models; 0: as published.')
+_TEXT_ROWS = flags.DEFINE_integer('text_rows', 0, 'Text rows of the token table; 0: as published.')
+_REMAT = flags.DEFINE_enum('remat', 'none', ['none', 'full'], 'Rematerialisation of layers.')
 _UNROLL = flags.DEFINE_integer(
-  'scan_unroll', 0, 'Layers a step of the scan over layers; 0: on the CPU up to 12, else 1.'
+  'scan_unroll', 0, 'Layers per step of the scan over layers; 0: 12 on CPU, else 1.'
 )
-_ATTENTION = flags.DEFINE_string('attention', 'auto', 'As --config.model.attention.')
-_SOFTMAX = flags.DEFINE_enum('sid_softmax', 'full', ['full', 'level'], 'The peer has full alone.')
-_PEER = flags.DEFINE_bool('peer', True, 'Time the peer, where it is installed.')
-_COMPILE = flags.DEFINE_bool('compile_depths', False, 'Time compiling 4 and 26 layers instead.')
+_ATTENTION = flags.DEFINE_string('attention', 'auto', 'Like --config.model.attention.')
+_SOFTMAX = flags.DEFINE_enum('sid_softmax', 'full', ['full', 'level'], 'The peer always has full.')
+_PEER = flags.DEFINE_bool('peer', True, 'Measure the peer, if it is installed.')
+_COMPILE = flags.DEFINE_bool(
+  'compile_depths', False, 'Instead measure the compilation of 4 and 26 layers.'
+)
 
 
 def cut_to(name: str, layers: int) -> str:
-  """The name of a size that is the published one with fewer layers, which is made known."""
+  """Registers a published size with fewer layers, and returns its name."""
   cut = f'{name} with {layers} layers'
-  if name in T5_SIZES:
-    T5_SIZES[cut] = dataclasses.replace(T5_SIZES[name], depth=layers, decoder_depth=layers)
+  sizes = families.of_size(name).sizes
+  shape, changed = sizes[name].shape, {'depth': layers}
+  if isinstance(shape, T5Config):
+    changed['decoder_depth'] = layers
   else:
     per_layer = ('windows', 'rope_bases', 'rope_factors')
-    SIZES[cut] = SIZES[name] | {'depth': layers}
-    SIZES[cut] |= {field: SIZES[name].get(field, ())[:layers] for field in per_layer}
+    changed |= {field: getattr(shape, field)[:layers] for field in per_layer}
+  sizes[cut] = sizes[name]._replace(shape=dataclasses.replace(shape, **changed))
   return cut
 
 
 def make_config(name: str, dtype: str) -> config_lib.Config:
-  """The config of a published size, or of the small decoder, computed as the flags say."""
+  """Returns the config of a published size or of the small decoder, with the settings of the flags."""
   config = config_lib.defaults(source='synthetic', name='bench')
   config.model.size = '' if name == SMALL else name
-  config.model.family = 't5' if name in T5_SIZES else 'gemma'
+  config.model.family = 'gemma' if name == SMALL else families.of_size(name).name
   config.model.compute_dtype = dtype
   config.model.remat = _REMAT.value
   config.model.attention = _ATTENTION.value
@@ -94,14 +97,12 @@ def make_config(name: str, dtype: str) -> config_lib.Config:
 
 
 def text_rows(name: str) -> int:
-  """Rows of the published text table."""
-  if name in T5_SIZES:
-    return 250_112 if name.startswith('mt5') else 32_128
-  return 1024 if name == SMALL else VOCAB_ROWS[name]
+  """Returns the rows of the published text table."""
+  return 1024 if name == SMALL else families.sizes()[name].vocab_rows
 
 
 def _batch(lengths: tuple[int, ...], vocab: int):
-  """Full rows of random tokens, each cut into segments."""
+  """Returns full rows of random tokens, split into segments."""
   rng = np.random.default_rng(0)
 
   def row(length, prefix=''):
@@ -122,17 +123,17 @@ def _batch(lengths: tuple[int, ...], vocab: int):
 
 
 class Ours:
-  """The training step of `recjax.train`, compiled; a call makes one, and waits for it.
+  """The compiled training step of `recjax.train`. A call runs one step and waits for it.
 
   Attributes:
-    compile_seconds: to compile what was traced.
-    temporary_bytes: what the compiled step takes beside its state and the batch.
+    compile_seconds: of the compilation, without tracing.
+    temporary_bytes: memory of the compiled step without state and batch.
   """
 
   def __init__(self, config: config_lib.Config, space: TokenSpace, lengths: tuple[int, ...]):
     self.mesh = mesh_lib.make_mesh(
       config.mesh, jax.devices()[:1]
-    )  # as the peer, the ceiling, the peak
+    )  # one device, like the peer, the ceiling and the peak
     self.batch = mesh_lib.host_rows(_batch(lengths, space.size), self.mesh)
     tx = optim.optimizer(config.optim, config.num_train_steps)
     abstract = state_lib.abstract_state(config.model, space, tx, self.mesh)
@@ -146,7 +147,7 @@ class Ours:
       self.state = state_lib.init_state(config.model, space, tx, self.mesh, config.seed)
 
   def __call__(self) -> float:
-    """The loss."""
+    """Runs one step; returns the loss."""
     with jax.set_mesh(self.mesh):
       self.state, metrics = self.step(self.state, self.batch)
     loss = float(metrics['loss'])
@@ -155,7 +156,7 @@ class Ours:
 
 
 def matmul_ceiling(dtype: str) -> float:
-  """The best FLOP/s of square matrix products of several sizes, on one device."""
+  """Returns the highest FLOP/s of square matrix products of several sizes, on one device."""
   best = 0.0
   for size in (1024, 2048) if jax.default_backend() == 'cpu' else (4096, 8192, 16384):
     x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
@@ -169,10 +170,10 @@ def matmul_ceiling(dtype: str) -> float:
 
 
 def compile_depths() -> dict[str, float]:
-  """Seconds to lower and compile the training step of the small decoder at two depths."""
+  """Measures tracing and compilation of the small decoder's training step at two depths."""
   result = {}
   lengths, space = (_ROW_LENGTH.value,), TokenSpace(text_rows(SMALL), SIDS)
-  for depth in (4, 26, 4, 26):  # the first two warm up
+  for depth in (4, 26, 4, 26):  # the first two are warm-up
     config = make_config(SMALL, _DTYPE.value)
     model = dataclasses.replace(config.model, depth=depth, scan_unroll=_UNROLL.value or 1)
     config = dataclasses.replace(config, model=model)
@@ -184,9 +185,12 @@ def compile_depths() -> dict[str, float]:
 
 
 def alternate(sides: dict[str, Any], turns: int, steps: int) -> dict[str, np.ndarray]:
-  """Seconds of each step of each side, `[steps, 2]`: of the clock, and of all cores of this process.
+  """Runs the steps of all sides in turns.
 
-  In every turn each side makes one step that is not counted, then `steps` that are.
+  In every turn each side runs one warm-up step and then `steps` measured ones.
+
+  Returns:
+    float64 `[turns * steps, 2]` by side: wall seconds, and CPU seconds of this process.
   """
   seconds = {name: [] for name in sides}
   for _ in range(turns):
@@ -200,7 +204,7 @@ def alternate(sides: dict[str, Any], turns: int, steps: int) -> dict[str, np.nda
 
 
 def measure(name: str) -> dict[str, Any]:
-  """Everything that is told of one shape but the ceiling's shares."""
+  """Measures one shape; returns all figures but the shares of the ceiling."""
   rows = _TEXT_ROWS.value or text_rows(name)
   config = make_config(cut_to(name, _LAYERS.value) if _LAYERS.value else name, _DTYPE.value)
   space, shape = TokenSpace(rows, SIDS), models.shape_of(config.model)
@@ -214,9 +218,7 @@ def measure(name: str) -> dict[str, Any]:
     make['peer_eager'] = lambda: peer.Peer(*arguments, compiled=False)
     if not on_cpu:
       make['peer_compiled'] = lambda: peer.Peer(*arguments, compiled=True)
-  make['recjax'] = lambda: Ours(
-    config, space, lengths
-  )  # last: JAX keeps a GPU's memory, once it has it
+  make['recjax'] = lambda: Ours(config, space, lengths)  # last: JAX does not return GPU memory
   result = {
     'model': config.model.size or name,
     'parameters': state_lib.num_params(config.model, space),
@@ -242,7 +244,7 @@ def measure(name: str) -> dict[str, Any]:
       peer.release()
   for side, of_side in seconds.items():
     result[f'{side}_seconds'], cpu_seconds = map(float, np.median(of_side, axis=0))
-    if on_cpu:  # which other programs disturb less
+    if on_cpu:  # CPU seconds depend less on other load
       result[f'{side}_cpu_seconds'] = cpu_seconds
     result[f'{side}_tokens_per_sec'] = _ROWS.value * sum(lengths) / result[f'{side}_seconds']
   for side in list(seconds)[:-1]:

@@ -7,11 +7,10 @@ import ml_collections
 from data_prep import sources
 from recjax.config import component, defaults
 from recjax.data.tasks import TASKS
-from recjax.models.sizes import SIZES as DECODER_SIZES
-from recjax.models.t5_config import SIZES as T5_SIZES
+from recjax.models import families
 
 SMALL = ('cpu', 'tasks')  # variants for two cores
-VARIANTS = ('', *SMALL, *DECODER_SIZES, *T5_SIZES)
+VARIANTS = ('', *SMALL, *families.sizes())
 
 
 def experiment(
@@ -86,8 +85,9 @@ def add_tasks(config: ml_collections.ConfigDict, share: float = 0.5) -> None:
 
 
 def _published(config: ml_collections.ConfigDict, size: str) -> None:
+  family = families.of_size(size)
   config.model.size = size
-  config.model.family = 't5' if size in T5_SIZES else 'gemma'
+  config.model.family = family.name
   config.model.dropout = 0.1
   config.model.compute_dtype = 'bfloat16'
   config.model.remat = 'full'
@@ -96,7 +96,7 @@ def _published(config: ml_collections.ConfigDict, size: str) -> None:
   config.packing.decoder_row_length = 128
   config.packing.rows = 32
   config.batch_size = 128
-  config.optim.learning_rate = 1e-3 if size in T5_SIZES else 1e-4
+  config.optim.learning_rate = 1e-3 if family.is_encoder_decoder else 1e-4
 
 
 def check_variant(variant: str, known: tuple[str, ...]) -> None:

@@ -1,5 +1,6 @@
 """Files that stages exchange, by their place in the prepared folder (`stage/file`)."""
 
+import json
 from typing import Any
 
 from etils import epath
@@ -48,3 +49,8 @@ def save_vectors(vectors_ID: np.ndarray, out: epath.Path) -> dict[str, Any]:
   save(out / VECTORS, vectors_ID)
   zero_rows = int((~vectors_ID.any(axis=1)).sum())
   return {'items': len(vectors_ID), 'width': vectors_ID.shape[1], 'zero_rows': zero_rows}
+
+
+def read_items(path: epath.PathLike) -> list[dict[str, Any]]:
+  """Reads the objects of an items.jsonl, in item order."""
+  return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]

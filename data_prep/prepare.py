@@ -1,6 +1,6 @@
 """Preparation, from raw files to semantic IDs: the list of stages, and the lock on the prepared folder."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import contextlib
 import logging
 import os
@@ -17,7 +17,6 @@ from data_prep.relations import stage as relation_stage
 from data_prep.relations import vectors_stage
 from data_prep.sids import stage as sid_stage
 from data_prep.texts import stage as text_stage
-from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data import prepared as prepared_lib
 from recjax.data.prepared import Prepared
@@ -50,7 +49,7 @@ def prepare(config: config_lib.Config) -> Prepared:
     FileNotFoundError: raw files are missing and `data.download` is off.
     ValueError: the raw files, the config or the prepared folder do not allow a stage.
   """
-  folder = stage_lib.Folder(config.prepared_folder)
+  folder, source = stage_lib.Folder(config.prepared_folder), sources.get(config.data.source)
   _check_ready(config, folder.root)
   stages = _find_all(config, folder)
   if stages is None:
@@ -58,8 +57,8 @@ def prepare(config: config_lib.Config) -> Prepared:
     with lock.hold(folder.root, 'preparing', wait=True, field=FIELD):
       folder.recover()
       # Before the raw files are hashed. A finished preparation does not need them.
-      if not folder.find(log_stage.stage(config.data, raw_dir(config))):
-        sources.get(config.data.source).fetch(config.data, raw_dir(config))
+      if not folder.find(log_stage.stage(source, config.data, raw_dir(config))):
+        source.fetch(config.data, raw_dir(config))
       for stage in _stages(config, folder.prepared):
         folder.run(stage)
       encoder_stage.forget_parts(folder.prepared)
@@ -92,8 +91,7 @@ def _check_ready(config: config_lib.Config, root: epath.Path) -> None:
   sid_stage.check_ready(config, root, raw_dir(config))
   keyword_stage.check_ready(config, root, raw_dir(config))
   encoder_stage.check_ready(config, root)
-  if config.model.pretrained is not None:
-    tokenizer.pretrained_files(config.model.pretrained)
+  text_stage.check_ready(config, root)
 
 
 def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib.Stage]:
@@ -101,11 +99,11 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
 
   A stage may read the outputs of earlier ones, so each must be in `prepared` before the next is asked for.
   """
-  raw = raw_dir(config)
-  yield log_stage.stage(config.data, raw)
+  source, raw = sources.get(config.data.source), raw_dir(config)
+  yield log_stage.stage(source, config.data, raw)
   relation_stage.check_room(config, prepared)
   yield text_stage.tokenizer_stage(config, prepared)
-  yield text_stage.titles_stage(config.data, prepared)
+  yield text_stage.titles_stage(config, prepared)
   if encoder_stage.is_needed(config):
     yield encoder_stage.stage(config, prepared)
   if config.sids.quantizer != 'import' and config.sids.source != 'text':
@@ -116,8 +114,8 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   if config.needs('keywords'):
     yield keyword_stage.stage(config, prepared, raw)
   # The optimum depends on whole histories.
-  if sources.get(config.data.source).has_optimum and not config.data.max_history:
-    yield optimum.stage(config, prepared)
+  if source.has_optimum and not config.data.max_history:
+    yield optimum.stage(source, config, prepared)
 
 
 def _check_writable(root: epath.Path) -> None:
@@ -137,7 +135,7 @@ def _check_writable(root: epath.Path) -> None:
 def _record(config: config_lib.Config, prepared: Prepared) -> None:
   """Records the config's stage folders once the prepared folder holds variants."""
   record = prepared_lib.read_record(prepared.root)
-  if record or any(_is_variant(name) for name in _stage_folders(prepared.root)):
+  if record or any(map(stage_lib.is_variant, stage_lib.finished(prepared.root))):
     key = files_lib.digest(config.preparation)
     if record.get(key) != prepared.folders:
       prepared_lib.write_record(prepared.root, {**record, key: prepared.folders})
@@ -154,58 +152,3 @@ def _record_if_free(config: config_lib.Config, prepared: Prepared) -> None:
       lock.hold(prepared.root, 'preparing', wait=False, field=FIELD),
     ):
       _record(config, prepared)
-
-
-def _is_variant(name: str) -> bool:
-  return '-' in name
-
-
-def _stage_folders(root: epath.Path) -> list[str]:
-  """The names of all finished stage folders, of any config."""
-  return sorted(path.name for path in root.iterdir() if (path / prepared_lib.MANIFEST).exists())
-
-
-def unused(prepared: Prepared) -> dict[str, int]:
-  """Returns the stage folders that this config does not use, and their sizes in bytes."""
-  used = set(prepared.folders.values())
-  names = [name for name in _stage_folders(prepared.root) if name not in used]
-  return {name: stage_lib.num_bytes(prepared.root / name) for name in names}
-
-
-def describe_unused(prepared: Prepared) -> str:
-  """Returns one line about the folders of `unused`; empty if there are none."""
-  sizes = unused(prepared)
-  return sizes and (
-    f'{prepared.root}: {_amount(sizes)} not used by this config: {", ".join(sizes)}. '
-    'Remove them with --mode=prepare --prune'
-  )
-
-
-def _amount(sizes: Mapping[str, int]) -> str:
-  return f'{len(sizes)} folders of {sum(sizes.values()) / 1e6:,.1f} MB'
-
-
-def prune(config: config_lib.Config) -> dict[str, int]:
-  """Prepares the config and removes everything else that preparations left in its folder.
-
-  Removed are the stage folders that this config does not use, partial folders, and parts of encodings. The
-  answers of a paid endpoint are kept.
-
-  Returns:
-    The names of what was removed, and their sizes in bytes.
-
-  Raises:
-    As `prepare`.
-  """
-  prepared = prepare(config)
-  root = prepared.root
-  with lock.hold(root, 'pruning', wait=True, field=FIELD):
-    sizes = unused(prepared)
-    left = [path for path in root.iterdir() if path.name.startswith('.') and path.is_dir()]
-    sizes |= {path.name: stage_lib.num_bytes(path) for path in left}
-    for name in sizes:
-      (root / name).rmtree()
-    key = files_lib.digest(config.preparation)
-    has_variants = any(map(_is_variant, prepared.folders.values()))
-    prepared_lib.write_record(root, {key: prepared.folders} if has_variants else {})
-  return sizes

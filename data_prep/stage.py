@@ -77,6 +77,16 @@ def variants(root: epath.PathLike, name: str) -> dict[epath.Path, dict[str, Any]
   return {folder: manifest for folder, manifest in manifests.items() if manifest is not None}
 
 
+def is_variant(name: str) -> bool:
+  """Whether a stage folder is not the ordinary one."""
+  return '-' in name
+
+
+def finished(root: epath.Path) -> list[str]:
+  """Returns the names of all finished stage folders, of any config."""
+  return sorted(path.name for path in root.iterdir() if (path / MANIFEST).exists())
+
+
 def has_params(manifest: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
   """Whether a manifest's params are these."""
   return manifest['params'] == _as_json(params)
@@ -190,7 +200,10 @@ class Folder:
     self, stage: Stage, hashes: Mapping[str, str | None], manifest: Mapping[str, Any]
   ) -> bool:
     recorded = manifest.get('inputs', {})
-    if recorded.keys() != hashes.keys():
+    absent = [name for name, value in hashes.items() if value is None]
+    # A table that is absent may have been read in parts, recorded as `<name>/<number>`.
+    names = {next((n for n in absent if name.startswith(f'{n}/')), name) for name in recorded}
+    if names != hashes.keys():
       return False
     is_inside = {name: self.root in path.parents for name, path in stage.inputs.items()}
     return all(manifest.get(key) == value for key, value in _identity(stage).items()) and all(

@@ -1,11 +1,11 @@
-"""Runs a program on a GKE cluster: a JobSet of TPU slices, or of nodes with GPUs.
+"""Runs recjax on a GKE cluster, as a JobSet of TPU slices or of GPU nodes.
 
   python -m launch.gke --name=sports --image=IMAGE --tpu=tpu-v5-lite-podslice --topology=4x4 \\
     --config=configs/sports.py --workdir=gs://B/sports --config.data.prepared_dir=gs://B/data
   python -m launch.gke --name=sports --image=IMAGE --gpu=nvidia-h100-80gb --gpus_per_node=8 --nodes=4 …
 
-writes the manifest to NAME.yaml and applies it with kubectl; --dry_run prints it. Everything that is not an
-option of the launcher goes to the program. docs/gke.md says more.
+writes the manifest to NAME.yaml and applies it with kubectl; --dry_run prints it. Options that the launcher does
+not know are passed to the program. See docs/gke.md.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import yaml
 from launch.options import not_negative, parse, positive, require_bucket
 from recjax.runtime import exit_status
 
-_JOB = 'workers'  # the JobSet's only group of jobs
+_JOB = 'workers'  # the only replicated job of the JobSet
 _CONTAINER = 'recjax'
 _PORT = 8476
 _MAX_NAME = (
@@ -47,33 +47,40 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser = argparse.ArgumentParser(
     'python -m launch.gke', description=__doc__.split('\n')[0], allow_abbrev=False
   )
-  parser.add_argument('--name', required=True, help='of the JobSet')
-  parser.add_argument('--image', required=True, help='an image that holds the program; docs/gke.md')
+  parser.add_argument('--name', required=True, help='name of the JobSet')
+  parser.add_argument(
+    '--image', required=True, help='container image with this source tree; see docs/gke.md'
+  )
   parser.add_argument('--namespace', default='default')
   parser.add_argument(
-    '--tpu', help="the node pool's gke-tpu-accelerator, e.g. tpu-v5-lite-podslice"
+    '--tpu', help='gke-tpu-accelerator of the node pool, such as tpu-v5-lite-podslice'
   )
-  parser.add_argument('--topology', help='of a slice, such as 4x4 or 2x2x4')
+  parser.add_argument('--topology', help='topology of a slice, such as 4x4 or 2x2x4')
   parser.add_argument('--chips_per_host', type=positive, default=4)
   parser.add_argument('--slices', type=positive, default=1)
-  parser.add_argument('--gpu', help="the node pool's gke-accelerator, such as nvidia-h100-80gb")
+  parser.add_argument('--gpu', help='gke-accelerator of the node pool, such as nvidia-h100-80gb')
   parser.add_argument('--gpus_per_node', type=positive, default=8)
   parser.add_argument('--nodes', type=positive, default=1)
   parser.add_argument('--spot', action='store_true', help='run on spot nodes')
-  parser.add_argument('--service_account', help='of Kubernetes, with access to the bucket')
   parser.add_argument(
-    '--restarts', type=not_negative, default=10, help='after failures; preemptions are not counted'
+    '--service_account', help='Kubernetes service account with access to the bucket'
+  )
+  parser.add_argument(
+    '--restarts',
+    type=not_negative,
+    default=10,
+    help='restarts after failures; preemptions are not counted',
   )
   parser.add_argument('--grace', type=positive, default=120, help='seconds to save after SIGTERM')
-  parser.add_argument('--out', help='where to write the manifest; default: NAME.yaml')
-  parser.add_argument('--dry_run', action='store_true', help='print the manifest, apply nothing')
+  parser.add_argument('--out', help='file to write the manifest to; default: NAME.yaml')
+  parser.add_argument('--dry_run', action='store_true', help='print the manifest and apply nothing')
   options, program = parse(parser, argv)
   if not re.fullmatch(rf'[a-z]([a-z0-9-]{{0,{_MAX_NAME - 2}}}[a-z0-9])?', options.name):
     parser.error(
       f'--name must be at most {_MAX_NAME} lower-case letters, digits and hyphens; got {options.name!r}'
     )
   if (options.tpu is None) == (options.gpu is None):
-    parser.error('one of --tpu and --gpu must be given')
+    parser.error('either --tpu or --gpu must be given')
   if options.tpu is not None:
     _check_topology(parser, options)
   require_bucket(parser, program)
@@ -96,10 +103,10 @@ def _chips(options: argparse.Namespace) -> int:
 
 
 def manifest(options: argparse.Namespace, program: Sequence[str]) -> dict[str, Any]:
-  """The JobSet (jobset.x-k8s.io/v1alpha2).
+  """Returns the JobSet (jobset.x-k8s.io/v1alpha2).
 
-  A job is a slice, or all nodes with GPUs; one pod that fails fails its job, and with it the JobSet starts
-  anew: without counting it where the pods were preempted, else up to --restarts times.
+  A job is one TPU slice, or all GPU nodes. A failed pod fails its job, and the JobSet restarts all jobs: at most
+  --restarts times, without counting preemptions.
   """
   is_tpu = options.tpu is not None
   pods = _chips(options) // options.chips_per_host if is_tpu else options.nodes
@@ -180,14 +187,17 @@ def _pod(options: argparse.Namespace, program: Sequence[str], pods: int) -> dict
     selector['cloud.google.com/gke-spot'] = 'true'
   if options.service_account is not None:
     pod['serviceAccountName'] = options.service_account
-  if options.gpu is not None:  # NCCL talks through shared memory; a container has 64 MiB of it
+  if options.gpu is not None:  # NCCL needs more shared memory than the 64 MiB of a container
     container['volumeMounts'] = [{'name': 'shm', 'mountPath': '/dev/shm'}]
     pod['volumes'] = [{'name': 'shm', 'emptyDir': {'medium': 'Memory'}}]
   return pod
 
 
 def _place(options: argparse.Namespace, pods: int) -> list[dict[str, Any]]:
-  """What recjax.runtime.distributed reads; of TPUs JAX finds the place itself, of GPUs it is the pod's index."""
+  """Returns the variables for recjax.runtime.distributed.
+
+  On TPUs JAX detects the index of the process; on GPUs it is the index of the pod.
+  """
   if options.tpu is not None:
     count = pods * options.slices
     return [_env('RECJAX_MULTIHOST', 1), _env('RECJAX_NUM_PROCESSES', count)] if count > 1 else []
@@ -202,7 +212,7 @@ def _place(options: argparse.Namespace, pods: int) -> list[dict[str, Any]]:
 
 
 def _literal(argument: str) -> str:
-  """Kubernetes would put a variable's value in the place of $(NAME)."""
+  """Escapes $(NAME), which Kubernetes would replace by the value of a variable."""
   return argument.replace('$(', '$$(')
 
 

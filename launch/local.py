@@ -1,10 +1,10 @@
-"""Runs one program as several real processes on this machine.
+"""Runs recjax as several processes of one run on this machine.
 
   python -m launch.local -n 2 [--devices_per_process=4] --config=configs/demo.py --workdir=W
 
-runs `python -m recjax.main --config=configs/demo.py --workdir=W` twice, as processes 0 and 1 of one
-run. Everything that is not an option of the launcher goes to the program, and everything after `--`.
-With --restarts=N a run that was preempted or hung is started again, up to N times.
+starts `python -m recjax.main --config=configs/demo.py --workdir=W` twice, as processes 0 and 1. Options that the
+launcher does not know, and all arguments after `--`, are passed to the program. --restarts=N restarts a preempted
+or hung run up to N times.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Returns the exit status: 0, or that of the process that failed first (128 + n for signal n)."""
+  """Returns 0, or the exit status of the first process that failed (128 + n for signal n)."""
   options, program = _parse(sys.argv[1:] if argv is None else argv)
   command = [sys.executable, '-m', options.module, *program]
   if options.dry_run:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   for restarts in range(options.restarts + 1):
     group = _Group(command, _places(options))
     status = group.wait(options.grace)
-    is_over = group.was_told_to_end or restarts == options.restarts
+    is_over = group.has_received_signal or restarts == options.restarts
     if is_over or status not in exit_status.RESTART_ON:
       break
     print(
@@ -54,16 +54,19 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   )
   parser.add_argument('-n', '--num_processes', type=positive, required=True)
   parser.add_argument(
-    '--devices_per_process', type=positive, help='run on so many fake CPU devices a process'
+    '--devices_per_process', type=positive, help='simulated CPU devices of each process'
   )
-  parser.add_argument('--module', default='recjax.main', help='what `python -m` runs')
+  parser.add_argument('--module', default='recjax.main', help='module that `python -m` runs')
   parser.add_argument(
-    '--grace', type=float, default=10, help='seconds from SIGTERM to SIGKILL once one has failed'
+    '--grace',
+    type=float,
+    default=10,
+    help='seconds from SIGTERM to SIGKILL after a process has failed',
   )
   parser.add_argument(
-    '--restarts', type=not_negative, default=0, help='of a run that was preempted or hung'
+    '--restarts', type=not_negative, default=0, help='restarts of a preempted or hung run'
   )
-  parser.add_argument('--dry_run', action='store_true', help='print the commands, run nothing')
+  parser.add_argument('--dry_run', action='store_true', help='print the commands and run nothing')
   return parse(parser, argv)
 
 
@@ -79,7 +82,7 @@ def _places(options: argparse.Namespace) -> list[dict[str, str]]:
 
 
 def _place(process_id: int, options: argparse.Namespace, port: int) -> dict[str, str]:
-  """What recjax.runtime.distributed reads, and the devices of one process."""
+  """Returns the variables for recjax.runtime.distributed and for the devices of one process."""
   place = {
     'RECJAX_COORDINATOR': f'localhost:{port}',
     'RECJAX_NUM_PROCESSES': str(options.num_processes),
@@ -93,12 +96,12 @@ def _place(process_id: int, options: argparse.Namespace, port: int) -> dict[str,
 
 
 class _Group:
-  """The processes of one run, each in a process group of its own, so that none outlives it."""
+  """The processes of one run. Each has its own process group, so that its children end with it."""
 
   def __init__(self, command: list[str], places: list[dict[str, str]]):
     self._processes: list[subprocess.Popen] = []
-    self.was_told_to_end = False
-    # Before the first process starts: a signal that came between would leave it alone.
+    self.has_received_signal = False
+    # Set before the first process starts, so that no signal is lost.
     for number in (signal.SIGTERM, signal.SIGINT):
       signal.signal(number, self._pass_on)
     for place in places:
@@ -122,7 +125,7 @@ class _Group:
       reader.start()
 
   def wait(self, grace: float) -> int:
-    """Waits for all; when one fails, ends the others. Returns the first failure's exit status."""
+    """Waits for all processes, and ends them if one fails. Returns the exit status of the first failure."""
     status, deadline = 0, None
     while any(process.poll() is None for process in self._processes):
       if not status and (status := self._first_failure()):
@@ -146,25 +149,25 @@ class _Group:
     return 0
 
   def _pass_on(self, number: int, _) -> None:
-    self.was_told_to_end = True
+    self.has_received_signal = True
     self._send(number)
 
   def _send(self, number: int) -> None:
     for process in self._processes:
       if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):  # it ended between the two calls
+        with contextlib.suppress(ProcessLookupError):  # the process ended between the two calls
           os.killpg(process.pid, number)
 
 
 def _die_with_parent() -> None:
-  """Runs in the new process: a launcher that is killed outright takes its processes along."""
+  """Makes the kernel kill this new process when the launcher dies, even by SIGKILL."""
   if sys.platform == 'linux':
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _copy_lines(process_id: int, lines) -> None:
   for line in lines:
-    # In one piece: print writes the line end by itself, and lines of two processes would mix.
+    # One write per line: print writes the line end separately, and lines of two processes would mix.
     sys.stdout.write(f'[{process_id}] {line.rstrip()}\n')
     sys.stdout.flush()
 

@@ -1,9 +1,9 @@
-"""Runs a program on the GPUs of a Slurm cluster, one process a GPU, and requeues it when it is preempted.
+"""Runs recjax on the GPUs of a Slurm cluster, one process per GPU; preempted jobs are requeued.
 
   python -m launch.slurm --nodes=4 --gpus_per_node=8 --time=24:00:00 --config=configs/sports.py --workdir=W
 
-writes a batch script and submits it with sbatch; --dry_run prints the script. Everything that is not an
-option of the launcher goes to the program. docs/slurm.md says more.
+writes a batch script and submits it with sbatch; --dry_run prints the script. Options that the launcher does not
+know are passed to the program. See docs/slurm.md.
 """
 
 import argparse
@@ -17,12 +17,11 @@ import sys
 from launch.options import flag, not_negative, parse, positive
 from recjax.runtime import exit_status
 
-_NOTICE = 120  # seconds before the time limit at which the processes hear SIGTERM
+_NOTICE = 120  # seconds between SIGTERM and the time limit
 _ROOT = pathlib.Path(__file__).parents[1]
 
-# The shell ignores nothing and waits: without a trap SIGTERM would end it before srun has ended. With
-# --kill-on-bad-exit the first process that has saved would have the others killed, so the watchdog and
-# --wait end what remains.
+# Without the trap, SIGTERM would end the shell before srun. With --kill-on-bad-exit=1, srun would kill the other
+# processes as soon as the first one has saved; instead, the watchdog and --wait end remaining processes.
 _SCRIPT = """\
 #!/bin/bash
 {directives}
@@ -38,7 +37,7 @@ status=$?
 case $status in
   {restart_on})
     if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
-      echo "status $status: the job is queued again and continues"
+      echo "status $status: the job is requeued and resumes"
       scontrol requeue "$SLURM_JOB_ID"
     fi
     ;;
@@ -65,17 +64,19 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument('--nodes', type=positive, default=1)
   parser.add_argument('--gpus_per_node', type=positive, required=True)
   parser.add_argument('--cpus_per_gpu', type=positive, default=8)
-  parser.add_argument('--time', required=True, help='of one job, such as 24:00:00')
+  parser.add_argument('--time', required=True, help='time limit of one job, such as 24:00:00')
   parser.add_argument('--name', default='recjax')
   parser.add_argument('--partition')
   parser.add_argument('--account')
   parser.add_argument(
-    '--sbatch', action='append', default=[], help='one more directive, such as --sbatch=--mem=0'
+    '--sbatch', action='append', default=[], help='additional directive, such as --sbatch=--mem=0'
   )
   parser.add_argument('--restarts', type=not_negative, default=100)
-  parser.add_argument('--logs', default='runs/slurm', help='the folder of the logs, a file a job')
-  parser.add_argument('--python', default=sys.executable, help='on the nodes')
-  parser.add_argument('--dry_run', action='store_true', help='print the script, submit nothing')
+  parser.add_argument(
+    '--logs', default='runs/slurm', help='folder of the logs; one file for each job'
+  )
+  parser.add_argument('--python', default=sys.executable, help='Python interpreter on the nodes')
+  parser.add_argument('--dry_run', action='store_true', help='print the script and submit nothing')
   options, program = parse(parser, argv)
   if flag(program, 'workdir') is None:
     parser.error('--workdir must be a folder that all nodes share; it is missing')
@@ -83,7 +84,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def batch_script(options: argparse.Namespace, program: list[str]) -> str:
-  """The text that sbatch reads."""
+  """Returns the batch script for sbatch."""
   directives = {
     'job-name': options.name,
     'nodes': options.nodes,

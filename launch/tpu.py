@@ -1,11 +1,11 @@
-"""Runs a program on a Cloud TPU slice, which is asked for as a queued resource, and again when it is preempted.
+"""Runs recjax on a Cloud TPU slice, requested as a queued resource; restarts after preemption.
 
   python -m launch.tpu --name=sports --zone=us-central1-a --accelerator_type=v5litepod-16 --spot \\
     --config=configs/sports.py --workdir=gs://B/sports --config.data.prepared_dir=gs://B/data
 
-creates the slice, waits for it, copies this source tree onto every worker, installs it and runs the same
-command on all; deletes the slice at the end. --dry_run prints the commands. Everything that is not an option
-of the launcher goes to the program. docs/tpu.md says more.
+creates the slice, waits for it, copies this source tree to every worker, installs it, runs the program on all
+workers, and deletes the slice at the end. --dry_run prints the commands. Options that the launcher does not know
+are passed to the program. See docs/tpu.md.
 """
 
 import argparse
@@ -25,16 +25,16 @@ from recjax.runtime import exit_status
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _SOURCES = ('configs', 'data_prep', 'launch', 'recjax')
-_FOLDER = 'recjax-run'  # on the workers, in the home folder
+_FOLDER = 'recjax-run'  # in the home folder of the workers
 _RUNTIMES = {
   'v4': 'tpu-ubuntu2204-base',
   'v5litepod': 'v2-alpha-tpuv5-lite',
   'v5p': 'v2-alpha-tpuv5',
   'v6e': 'v2-alpha-tpuv6e',
 }
-_GONE = ('SUSPENDING', 'SUSPENDED', 'FAILED', 'DELETING')  # of a queued resource
-_SSH_BROKE = 255
-_ATTEMPTS = 5  # of asking gcloud, which needs the network, for the state
+_GONE = ('SUSPENDING', 'SUSPENDED', 'FAILED', 'DELETING')  # states of a queued resource
+_SSH_FAILED = 255
+_ATTEMPTS = 5  # to get the state from gcloud, which needs the network
 
 _INSTALL = """\
 set -euo pipefail
@@ -47,7 +47,7 @@ python3 -m uv venv --quiet --python 3.11 .venv
 python3 -m uv pip install --quiet --python .venv/bin/python -r requirements-tpu.txt
 """
 
-# A connection that broke leaves the program running, and with it the TPU taken.
+# After a broken connection the previous program still runs and occupies the TPU.
 _RUN = """\
 set -euo pipefail
 cd {folder}
@@ -66,34 +66,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     tpu.explain(program)
     return 0
   if (state := tpu.state()) is not None:
-    _say(f'{options.name} is there already ({state}); give another --name, or delete it:')
+    _say(f'{options.name} already exists ({state}); set another --name, or delete it:')
     _say(shlex.join(tpu.delete_command))
     return 1
-  for number in (signal.SIGTERM, signal.SIGHUP):  # so that it is deleted
+  for number in (signal.SIGTERM, signal.SIGHUP):  # so that the slice is deleted
     signal.signal(number, lambda number, _: sys.exit(128 + number))
   try:
     return _run(tpu, program, options.restarts)
   finally:
     if options.keep:
-      _say(f'the slice is kept, and paid for, until: {shlex.join(tpu.delete_command)}')
+      _say(f'the slice is kept and costs money until: {shlex.join(tpu.delete_command)}')
     else:
       tpu.delete()
 
 
 def _run(tpu: '_Slice', program: Sequence[str], restarts: int) -> int:
-  """Creates, installs and runs until the program ends by itself or the restarts are used up."""
-  is_there = False
+  """Creates the slice, installs and runs the program, until it ends or no restarts are left."""
+  exists = False
   for restart in range(restarts + 1):
-    if not is_there:
+    if not exists:
       tpu.delete()
-      is_there = tpu.create() and tpu.install()
-    status = tpu.run(program) if is_there else exit_status.PREEMPTED
+      exists = tpu.create() and tpu.install()
+    status = tpu.run(program) if exists else exit_status.PREEMPTED
     if status == 0:
       return 0
-    is_there = is_there and not tpu.is_taken_away()
-    if is_there and status not in (*exit_status.RESTART_ON, _SSH_BROKE):
+    exists = exists and not tpu.is_preempted()
+    if exists and status not in (*exit_status.RESTART_ON, _SSH_FAILED):
       return status
-    why = f'the program ended with status {status}' if is_there else 'the slice was taken away'
+    why = f'the program ended with status {status}' if exists else 'the slice was preempted'
     _say(
       f'{why}; restart {restart + 1} of {restarts}' if restart < restarts else f'{why}; giving up'
     )
@@ -104,18 +104,26 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser = argparse.ArgumentParser(
     'python -m launch.tpu', description=__doc__.split('\n')[0], allow_abbrev=False
   )
-  parser.add_argument('--name', required=True, help='of the queued resource and of its node')
+  parser.add_argument('--name', required=True, help='name of the queued resource and of its node')
   parser.add_argument('--zone', required=True)
-  parser.add_argument('--project', help="default: gcloud's")
-  parser.add_argument('--accelerator_type', required=True, help='such as v5litepod-16 or v5p-32')
-  parser.add_argument('--runtime_version', help='of the TPU VM; default: by the accelerator')
+  parser.add_argument('--project', help='default: that of gcloud')
+  parser.add_argument(
+    '--accelerator_type', required=True, help='type of the slice, such as v5litepod-16 or v5p-32'
+  )
+  parser.add_argument(
+    '--runtime_version', help='runtime of the TPU VM; default: by accelerator type'
+  )
   tier = parser.add_mutually_exclusive_group()
-  tier.add_argument('--spot', action='store_true', help='cheaper, and may be preempted')
-  tier.add_argument('--reserved', action='store_true', help='from a reservation')
+  tier.add_argument(
+    '--spot', action='store_true', help='spot capacity: cheaper, but may be preempted'
+  )
+  tier.add_argument('--reserved', action='store_true', help='capacity of a reservation')
   parser.add_argument('--restarts', type=not_negative, default=20)
-  parser.add_argument('--poll', type=positive, default=30, help='seconds from one look to the next')
-  parser.add_argument('--keep', action='store_true', help='do not delete the slice at the end')
-  parser.add_argument('--dry_run', action='store_true', help='print the commands, run nothing')
+  parser.add_argument(
+    '--poll', type=positive, default=30, help='seconds between two checks of the state'
+  )
+  parser.add_argument('--keep', action='store_true', help='keep the slice at the end')
+  parser.add_argument('--dry_run', action='store_true', help='print the commands and run nothing')
   options, program = parse(parser, argv)
   generation = options.accelerator_type.partition('-')[0]
   if options.runtime_version is None and generation not in _RUNTIMES:
@@ -130,7 +138,7 @@ def _say(message: str) -> None:
 
 
 class _Slice:
-  """A queued resource of one node, by gcloud."""
+  """A queued resource with one node, managed with gcloud."""
 
   def __init__(self, options: argparse.Namespace):
     self._options = options
@@ -155,32 +163,32 @@ class _Slice:
     self._ssh_command = [*vm, 'ssh', name, *place, '--worker=all']
 
   def explain(self, program: Sequence[str]) -> None:
-    """Prints what would be run."""
+    """Prints the commands without running them."""
     install, run = _INSTALL.format(folder=_FOLDER), _run_script(program, '$WORKERS')
     print('\n'.join(map(shlex.join, (self._create_command, self._state_command))))
-    print(f'# … every {self._options.poll} s, until it says ACTIVE; then WORKERS from')
+    print(f'# … every {self._options.poll} s, until the state is ACTIVE; then WORKERS from')
     print('\n'.join(map(shlex.join, (self._node_command, self._copy_command))))
     for script in (install, run):
       print(f'{shlex.join(self._ssh_command)} --command={shlex.quote(script)}')
     print(
-      f'# … again where the slice is {", ".join(_GONE)}, or the status {exit_status.RESTART_ON}'
+      f'# … again if the slice is {", ".join(_GONE)}, or the status is in {exit_status.RESTART_ON}'
     )
     if not self._options.keep:
       print(shlex.join(self.delete_command))
 
   def delete(self) -> None:
-    """Deletes the slice where it was created."""
+    """Deletes the slice if this launcher created it."""
     if self._is_created:
       _say(shlex.join(self.delete_command))
       status = subprocess.run(self.delete_command, check=False).returncode
       self._is_created = status != 0
       if status:
-        _say('the slice may still be there, and paid for; see the command above')
+        _say('the slice may still exist and cost money; see the command above')
 
   def create(self) -> bool:
-    """Asks for the slice and waits until it is there; False: it was refused or taken away."""
+    """Requests the slice and waits for it; returns False if it failed or was preempted."""
     _say(shlex.join(self._create_command))
-    self._is_created = True  # from now on, or an interruption would leave it behind
+    self._is_created = True  # set before the request, so that an interruption deletes it too
     if subprocess.run(self._create_command, check=False).returncode:
       self._is_created = self._state() != (True, '')
       sys.exit('launch.tpu: gcloud refused the request')
@@ -195,7 +203,7 @@ class _Slice:
     return True
 
   def install(self) -> bool:
-    """Copies the sources onto every worker and installs them; False: the slice was taken away."""
+    """Copies the sources to every worker and installs them; returns False if the slice was preempted."""
     with tempfile.TemporaryDirectory() as folder:
       archive = pathlib.Path(folder, f'{_FOLDER}.tar.gz')
       with tarfile.open(archive, 'w:gz') as tar:
@@ -206,13 +214,13 @@ class _Slice:
         status = status or self._ssh(_INSTALL.format(folder=_FOLDER))
         if not status:
           return True
-        _say(f'the installation failed with status {status}, {attempt + 1} of {_ATTEMPTS} times')
-        if self.is_taken_away():
+        _say(f'the installation failed with status {status}, attempt {attempt + 1} of {_ATTEMPTS}')
+        if self.is_preempted():
           return False
     sys.exit(f'launch.tpu: the installation failed with status {status}')
 
   def run(self, program: Sequence[str]) -> int:
-    """Runs the program on every worker; returns its exit status, or that of one that was preempted."""
+    """Runs the program on every worker; returns its exit status, or PREEMPTED if the slice is gone."""
     node = subprocess.run(self._node_command, stdout=subprocess.PIPE, text=True, check=False)
     if node.returncode:
       return exit_status.PREEMPTED
@@ -220,25 +228,25 @@ class _Slice:
     _say(f'running on {workers} workers')
     return self._ssh(_run_script(program, str(workers)))
 
-  def is_taken_away(self) -> bool:
-    """Whether the slice is gone; a moment after a failure, since the state lags behind."""
+  def is_preempted(self) -> bool:
+    """Whether the slice is gone; waits first, because the state is updated late."""
     time.sleep(self._options.poll)
     return self._is_gone()
 
   def _is_gone(self) -> bool:
-    """False also where nobody knows: a run goes on when the launcher's own network is down."""
+    """Whether the slice is known to be gone; False if gcloud fails, because the run may continue."""
     is_known, answer = self._state()
     return is_known and (not answer or answer in _GONE)
 
   def _state(self) -> tuple[bool, str]:
-    """Whether gcloud knows the state of the queued resource, and the state ('': none), or what it said."""
+    """Returns (True, state of the queued resource, '' if there is none), or (False, error message)."""
     done = subprocess.run(self._state_command, capture_output=True, text=True, check=False)
     if done.returncode == 0 or 'NOT_FOUND' in done.stderr:
       return True, done.stdout.strip()
     return False, done.stderr.strip()
 
   def state(self) -> str | None:
-    """The state of the queued resource; None where there is none."""
+    """Returns the state of the queued resource; None if there is none."""
     for attempt in range(_ATTEMPTS):
       is_known, answer = self._state()
       if is_known:
@@ -248,14 +256,14 @@ class _Slice:
     sys.exit(f'launch.tpu: {shlex.join(self._state_command)}: {answer}')
 
   def _ssh(self, script: str) -> int:
-    """Runs a script on every worker; returns its exit status, or that of one that was preempted."""
+    """Runs a script on every worker; returns its exit status, or PREEMPTED if the slice is gone."""
     process = subprocess.Popen([*self._ssh_command, f'--command={script}'])
     try:
       while True:
         try:
           return process.wait(self._options.poll)
         except subprocess.TimeoutExpired:
-          if self._is_gone():  # a connection to a machine that is gone may never end
+          if self._is_gone():  # a connection to a deleted machine may never end
             return exit_status.PREEMPTED
     finally:
       process.terminate()

@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 import ml_collections
 
+from recjax import models
 from recjax.data.prepared import Prepared, recorded
 from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
@@ -180,8 +181,14 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
 
 
 def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the fields of an older config.json under their present names and with their present values."""
-  return dict(fields)
+  """Returns the fields of an older config.json under their present names and with their present values.
+
+  Options of other sources, which an older data section holds, are dropped by `choose`.
+  """
+  fields = dict(fields)
+  if isinstance(fields.get('model'), Mapping):
+    fields['model'] = models.upgraded(fields['model'])  # names of model families
+  return fields
 
 
 def choose(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:

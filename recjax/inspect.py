@@ -1,7 +1,9 @@
-"""Look before you train: examples as text and ids, or the very arrays that a host would train on.
+"""Shows training examples as text and ids, or writes the arrays that a host trains on.
 
 python -m recjax.inspect --config=configs/beauty.py:cpu --examples=20 [--task=mim] [--examples_seen=N]
 python -m recjax.inspect --config=configs/beauty.py:cpu --batches=5 --examples_seen=N --hosts=4 --host=1 --out=F.npz
+
+In a run of stages, `--stage=NAME` selects the stage; the first one is the default.
 """
 
 from collections.abc import Iterator
@@ -18,27 +20,46 @@ from recjax.data import loader, mixture, packing
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
+from recjax.runtime.files import replacing
+from recjax.workdir import stages as stages_lib
 
 
-def make_stream(config: config_lib.Config) -> loader.Stream:
-  """The stream of the first stage of a run.
+def stage_config(config: config_lib.Config, stage: str | None = None) -> config_lib.Config:
+  """Returns the config that a stage of a run trains with.
+
+  Args:
+    config: the config of the run.
+    stage: the stage's name. None: the first stage.
+
+  Raises:
+    ValueError: the run has no such stage.
+  """
+  configs = {name: part for name, part, *_ in stages_lib.plan(config, epath.Path('.'))}
+  names = ', '.join(configs) if config.stages else 'left out, since the config has no stages'
+  if stage is not None and stage not in config.stages:
+    raise ValueError(f'--stage must be {names}; got {stage!r}')
+  return next(iter(configs.values())) if stage is None else configs[stage]
+
+
+def make_stream(config: config_lib.Config, stage: str | None = None) -> loader.Stream:
+  """Builds the stream of one stage of a run (see `stage_config`).
 
   Raises:
     ValueError: the data are not prepared, or the mixture does not fit them.
   """
-  return train.make_stream(config, Dataset.load(config.prepared))
+  return train.make_stream(stage_config(config, stage), Dataset.load(config.prepared))
 
 
 def batches(
   stream: loader.Stream, examples_seen: int, count: int, host: int, hosts: int
 ) -> dict[str, np.ndarray]:
-  """What one host trains on in the batches that follow `examples_seen`.
+  """Returns one host's arrays of the `count` batches after `examples_seen` examples.
 
   Returns:
     The arrays of `recjax.data.packing.pack`, each with the batches as a new first axis.
 
   Raises:
-    ValueError: `examples_seen` is no border of a batch, or the hosts do not divide one.
+    ValueError: no batch begins at `examples_seen`, or the hosts do not divide a batch.
   """
   W = stream.examples_per_batch
   if examples_seen % W:
@@ -53,16 +74,16 @@ def batches(
 def describe(
   stream: loader.Stream, examples_seen: int, count: int, task: str | None = None
 ) -> Iterator[str]:
-  """Examples as they are packed: where they lie, their text, and their ids with the learnt ones in brackets.
+  """Yields packed examples as text: row and segment, the text, and the ids; learnt ids are in brackets.
 
   Args:
-    stream: of a run.
-    examples_seen: where to begin; a group is shown from its start.
-    count: how many.
-    task: a component's or a task's name, to show no other.
+    stream: the stream of a training.
+    examples_seen: the first example. The packing group of this example is shown from its start.
+    count: the number of examples.
+    task: the name of a component or a task; other examples are left out.
 
   Raises:
-    ValueError: the mixture has no such component, or draws none any more.
+    ValueError: no component with this name is drawn from `examples_seen` on.
   """
   parts = [p for p in stream.mixture.parts if _is_drawn(p.component, examples_seen)]
   names = {part.name for part in parts} | {part.component.task for part in parts}
@@ -81,10 +102,10 @@ def describe(
       if task in (None, part.name, part.component.task) and shown < count:
         shown += 1
         cut = len(whole.inputs) - len(example.inputs)
-        left_out = f', {cut} tokens left out' if cut else ''
+        removed = f', {cut} tokens removed' if cut else ''
         yield (
           f'--- example {group * W + i}  {part.name}  group {group}, row {row}, '
-          f'segment {segments_R[row]}{left_out}\n{_text(example, vocabulary)}\n{_ids(example)}'
+          f'segment {segments_R[row]}{removed}\n{_text(example, vocabulary)}\n{_ids(example)}'
         )
     group += 1
 
@@ -101,39 +122,37 @@ def _text(example: Example, vocabulary: Vocabulary) -> str:
 
 
 def _ids(example: Example) -> str:
-  learnt = (
-    np.ones(len(example.targets), bool) if example.learnt is None else np.asarray(example.learnt)
-  )
+  learnt = np.ones(len(example.targets), bool) if example.learnt is None else example.learnt
   marked = [f'[{t}]' if on else str(t) for t, on in zip(example.targets, learnt, strict=True)]
   return f'ids      {" ".join(map(str, example.inputs))} -> {" ".join(marked)}'
 
 
 def define_flags() -> None:
+  """Defines the flags of `python -m recjax.inspect`."""
   config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+  flags.DEFINE_string('stage', None, 'The stage of the run; the first one by default.')
   flags.DEFINE_integer('examples', 20, 'Examples to print.')
   flags.DEFINE_string('task', None, 'Print only examples of this component or task.')
-  flags.DEFINE_integer('examples_seen', 0, 'Where in the stream to begin.')
-  flags.DEFINE_integer('batches', 0, 'Write so many batches instead of printing.')
+  flags.DEFINE_integer('examples_seen', 0, 'The first example, counted in the stream of the stage.')
+  flags.DEFINE_integer('batches', 0, 'Write this number of batches instead of printing examples.')
   flags.DEFINE_integer('hosts', 1, 'Hosts that share a batch.')
-  flags.DEFINE_integer('host', 0, 'The host whose part is written.')
-  flags.DEFINE_string('out', None, 'The .npz that --batches writes.')
+  flags.DEFINE_integer('host', 0, 'The host whose part of the batches is written.')
+  flags.DEFINE_string('out', None, 'The .npz file for --batches.')
   flags.mark_flag_as_required('config')
 
 
 def main(_) -> None:
+  """Prints examples, or writes batches."""
   given = flags.FLAGS
   try:
-    stream = make_stream(config_lib.from_config_dict(given.config))
+    if given.batches and not given.out:
+      raise ValueError('--batches needs a file to write; set --out=F.npz')
+    stream = make_stream(config_lib.from_config_dict(given.config), given.stage)
     if given.batches:
-      if not given.out:
-        raise ValueError('--batches must be told --out=F.npz')
       arrays = batches(stream, given.examples_seen, given.batches, given.host, given.hosts)
-      out = epath.Path(given.out)
-      partial = out.with_name(f'.{out.name}.partial')
-      with partial.open('wb') as f:
+      with replacing(given.out, 'wb') as f:
         np.savez(f, **arrays)
-      partial.replace(out)
-      print(f'{given.batches} batches of host {given.host} of {given.hosts} -> {out}')
+      print(f'{given.batches} batches of host {given.host} of {given.hosts} -> {given.out}')
       return
     print(mixture.format_table(stream.mixture.table()))
     print(f'{stream.plan.examples} examples become {stream.plan.rows} rows\n')

@@ -52,6 +52,7 @@ MODES = {
 }
 
 _CONFIG = config_flag.define()
+flags.declare_key_flag('config')  # for --help
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run. Default: runs/NAME, or runs/NAME-VARIANT.'
 )
@@ -62,7 +63,7 @@ _HISTORIES = flags.DEFINE_string(
   'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
 )
 _OUT = flags.DEFINE_string(
-  'out', None, 'recommend: file to write, JSON lines. export: folder to write; it must not exist.'
+  'out', None, 'recommend: file to write, JSON lines. export: folder to write, new or empty.'
 )
 _SKIP = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
@@ -126,11 +127,13 @@ def run(request: Request) -> None:
     device.keep_programs(config.compilation_cache, workdir)
   models.check_model(config.model)  # before the data are prepared
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
-    dataset = _prepared(config, request.prune)
+    dataset = _prepared(config, mode == 'prepare', request.prune)
     distributed.barrier('data prepared')
   if mode == 'prepare':
     return
   if mode == 'export':
+    space, source = dataset.vocabulary.space, config.model.pretrained
+    pretrained.check_export(request.out, source, space, vocabulary.SPECIALS)
     params, _ = _best_params(config, workdir, dataset, mesh)
     _export(request, dataset, params)
     return
@@ -179,9 +182,16 @@ def _choices() -> dict[str, tuple[str, ...]]:
   return {'data.source': tuple(sources.SOURCES), 'model.family': tuple(models.FAMILIES)}
 
 
-def _prepared(config: config_lib.Config, prune: bool) -> Dataset:
-  """Returns the prepared data; a single process prepares them if they are missing."""
+def _prepared(config: config_lib.Config, is_only: bool, prune: bool) -> Dataset:
+  """Returns the prepared data; a single process prepares them if they are missing.
+
+  Args:
+    config: of the run.
+    is_only: whether nothing else is to be done; then stage folders of other configs are listed.
+    prune: whether to remove these.
+  """
   from data_prep import prepare  # here: only this module uses data_prep, and only to prepare
+  from data_prep import prune as prune_lib
 
   prepared = prepare.prepare(config) if jax.process_count() == 1 else prepare.find(config)
   if prepared is None:
@@ -190,9 +200,11 @@ def _prepared(config: config_lib.Config, prune: bool) -> Dataset:
       f'date. Run once: python -m recjax.main --config={flags.FLAGS["config"].config_filename} '
       '--mode=prepare'
     )
-  if prune:
-    for folder in prepare.prune(config):
-      log.info('removed %s', folder)
+  if prune and distributed.is_host0():
+    for folder, size in prune_lib.prune(config, prepared).items():
+      log.info('removed %s (%.1f MB)', folder, size / 1e6)
+  elif is_only and (line := prune_lib.describe_unused(prepared)):
+    log.info('%s', line)
   return Dataset.load(prepared)
 
 

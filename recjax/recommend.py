@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recjax import config as config_lib
+from recjax import models
 from recjax.config import Config
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
@@ -65,7 +66,7 @@ class Recommender:
     self._exclude_seen = config.eval.exclude_seen
     self._timeout = config.hosts.phase_timeout  # a batch of a new shape is compiled first
     self._task = config_lib.next_item_component(config)
-    self._corpus = Corpus(dataset, config.model.is_encoder_decoder)
+    self._corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
 
@@ -137,7 +138,7 @@ class Recommender:
       if self._exclude_seen:
         excluded_BE[b, : len(history)] = history
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    batch = mesh_lib.whole_rows(batch, self._mesh)
+    batch = mesh_lib.global_rows(batch, self._mesh)
     excluded = batch.pop('excluded')
     return jax.device_get(self._search(params, self._trie, batch, excluded))
 

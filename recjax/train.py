@@ -184,7 +184,9 @@ def _set_up(
   )
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config.model, dataset.vocabulary.space, tx, mesh)
-  log.info('parameters\n%s', parameter_table.describe(abstract.params, mesh, abstract.opt_state))
+  rules = models.family(config.model).parameter_rules
+  table = parameter_table.describe(abstract.params, mesh, abstract.opt_state, rules)
+  log.info('parameters\n%s', table)
   log.info('%s', optim.describe(abstract.params, config.optim))
   fingerprint = loader.fingerprint(stream, config.mixing)
   return _Setup(config, dataset, recommender, mesh, stream, fingerprint, tx, abstract)
@@ -388,7 +390,7 @@ def make_mixture(config: Config, dataset: Dataset) -> mixture_lib.Mixture:
   Raises:
     ValueError: the mixture does not fit the data.
   """
-  corpus = Corpus(dataset, config.model.is_encoder_decoder)
+  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
   return mixture_lib.build(config.active_mixture, config.mixing, corpus, config.seed)
 
 

@@ -88,7 +88,7 @@ def test_the_schema_imports_nothing_else_of_the_program():
   assert not [a for a in arrows(('recjax.schema',), PACKAGES) if '-> recjax.schema.' not in a]
 
 
-@pytest.mark.parametrize('package', ['recjax', 'data_prep'])
+@pytest.mark.parametrize('package', ['recjax'])
 def test_rooms_form_no_circle(package):
   edges = {}
   for module in sources():

@@ -1,4 +1,4 @@
-"""What the checkpoints of a run hold, read without the program's own code for it."""
+"""Reads the checkpoints of a run without `recjax.workdir`."""
 
 import json
 import pathlib
@@ -9,19 +9,19 @@ import orbax.checkpoint as ocp
 
 
 def scores(workdir: pathlib.Path) -> dict[int, float | None]:
-  """The steps that are kept with their scores, from the first line of the index."""
+  """Returns the scores of the kept steps, from the first line of the index."""
   index = workdir / 'checkpoints' / 'index.json'
   return dict(json.loads(index.read_text().splitlines()[0])) if index.exists() else {}
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
-  """The steps that are kept."""
+  """Returns the steps that are kept."""
   return sorted(scores(workdir))
 
 
 def params(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-  """The parameters of the newest checkpoint, by path."""
-  # The mesh that it was saved on may not exist here.
+  """Returns the parameters of the newest checkpoint, by path."""
+  # The mesh of the save may not exist here.
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   args = ocp.args.Composite(params=ocp.args.StandardRestore(fallback_sharding=here))
   with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -32,7 +32,7 @@ def params(workdir: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def assert_params(check, a: pathlib.Path, b: pathlib.Path) -> None:
-  """Checks the newest parameters of two runs with a function of numpy.testing."""
+  """Compares the newest parameters of two runs with a function of numpy.testing."""
   a, b = params(a), params(b)
   assert a.keys() == b.keys()
   for name in a:

@@ -1,4 +1,4 @@
-"""Texts as token ids through a model: batches of near lengths, few shapes, spread over the mesh."""
+"""Runs token ids through a model in batches of similar lengths and few shapes, sharded over the mesh."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -13,19 +13,19 @@ from recjax.data.sequences import Sequences
 from recjax.sharding import mesh as mesh_lib
 
 _MAX_SHAPES = 16
-_BATCHES_A_SHAPE = 1.5  # compiling one takes about as long (MiniLM on a CPU)
-_TOKENS = {'cpu': 4096}  # rows × padded length, of one part of a batch; more are no faster
+_BATCHES_A_SHAPE = 1.5  # cost of compiling a shape, in batches (MiniLM on a CPU)
+_TOKENS = {'cpu': 4096}  # rows × padded length per shard of a batch; more are not faster
 _TOKENS_OF_ACCELERATORS = 16_384
-_CHUNK = 10_000  # texts that are tokenized at one time
+_CHUNK = 10_000  # texts tokenized at a time
 
 
 class Batch(NamedTuple):
-  """Some texts of near lengths.
+  """Texts of similar lengths.
 
   Attributes:
-    rows: int64, which texts.
-    size: rows of the batch, at least as many; equal for batches of one width.
-    width: T, at least the length of each.
+    rows: int64, indices of the texts.
+    size: padded number of rows, equal for batches of one width.
+    width: T, the padded length.
   """
 
   rows: np.ndarray
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 def tokenized(
   texts: Sequence[str], encode: Callable[[list[str]], Iterable[Sequence[int]]]
 ) -> Sequences:
-  """The ids of all texts, flat; `encode` gives those of a list of texts."""
+  """Tokenizes all texts with `encode`, which maps a list of texts to their ids."""
   chunks = []
   with tqdm.tqdm(total=len(texts), desc='tokenizing', unit=' texts') as progress:
     for first in range(0, len(texts), _CHUNK):
@@ -51,14 +51,14 @@ def tokenized(
 
 
 def widths(lengths: np.ndarray, price: float) -> np.ndarray:
-  """The widths, ascending, that texts of these lengths are best padded to.
+  """Returns the optimal padded lengths of texts, ascending.
 
-  Exact among multiples of 4 and the greatest length: the least sum of padded tokens and the price of the
-  widths, by dynamic programming over their number.
+  They minimise the number of padded tokens plus the price of the widths, among multiples of 4 and the greatest
+  length, by dynamic programming over the number of widths.
 
   Args:
-    lengths: int, of each text.
-    price: of one width, in tokens: each is compiled once.
+    lengths: int, length of each text.
+    price: cost of compiling one width, in tokens.
   """
   rounded = np.minimum(-(-lengths // 4) * 4, lengths.max())
   candidates, counts = np.unique(rounded, return_counts=True)
@@ -68,7 +68,7 @@ def widths(lengths: np.ndarray, price: float) -> np.ndarray:
   cost = np.full((n + 1, n + 1), np.inf)
   for j in range(1, n + 1):
     cost[:j, j] = price + candidates[j - 1] * (texts_before[j] - texts_before[:j])
-  best_J, previous, totals = cost[0], [], [cost[0, n]]  # of one width, then of one more each time
+  best_J, previous, totals = cost[0], [], [cost[0, n]]  # with one width; each round adds one
   for _ in range(min(n, _MAX_SHAPES) - 1):
     costs = best_J[:, None] + cost
     previous.append(costs.argmin(axis=0))
@@ -81,14 +81,14 @@ def widths(lengths: np.ndarray, price: float) -> np.ndarray:
 
 
 def plan(lengths: np.ndarray, tokens: int, shards: int) -> list[Batch]:
-  """All texts that are not empty, each in one batch, the longest first.
+  """Puts every text that is not empty into one batch, the longest first.
 
-  A batch takes the longest texts that are left, so only the last one has rows to spare.
+  A batch takes the longest remaining texts, so only the last batch has padding rows.
 
   Args:
-    lengths: int, of each text.
-    tokens: rows × width of a batch, about.
-    shards: the size of a batch is a multiple of it.
+    lengths: int, length of each text.
+    tokens: rows × width of a batch, approximately.
+    shards: divides the size of every batch.
   """
   order = np.argsort(-lengths, kind='stable')
   order = order[: np.count_nonzero(lengths)]
@@ -112,15 +112,15 @@ def encode(
   mesh: jax.sharding.Mesh,
   parts: epath.Path | None,
 ) -> np.ndarray:
-  """Vectors of all texts.
+  """Computes the vectors of all texts.
 
   Args:
     texts: token ids.
-    forward: int32 tokens `[B, T]`, cut over the mesh's batch axes, and lengths `[B]`, at least 1 →
-      `[B, D]`.
+    forward: maps int32 tokens `[B, T]`, sharded over the mesh's batch axes, and lengths `[B]`, at least 1, to
+      vectors `[B, D]`.
     width: D.
-    mesh: where it runs.
-    parts: where finished parts are kept (see `resumable.run`); None: nowhere.
+    mesh: the devices.
+    parts: folder of finished parts (see `resumable.run`); None: keep none.
 
   Returns:
     float32 `[I, D]`; zero rows for texts without a token.

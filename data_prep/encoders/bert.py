@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2, or another BERT sentence encoder in its folder layout, in JAX."""
+"""BERT sentence encoders in JAX, such as all-MiniLM-L6-v2, in the sentence-transformers layout."""
 
 import collections
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import numpy as safetensors
-import tokenizers
 
 from data_prep.encoders import batching, layout
+from recjax.data import text_tokenizer
 from recjax.sharding import mesh as mesh_lib
 
 REQUIRED_FILES = ('config.json', 'model.safetensors', 'tokenizer.json')
 
-# Parameter → (tensor in the file, its shape there in fields of config.json). Matrices are stored as
-# [out, in] and used as [in, out].
+# Parameter → (tensor in the file, its shape as fields of config.json). Matrices are stored as [out, in] and
+# used as [in, out].
 _EMBEDDING_TENSORS = {
   'word': ('embeddings.word_embeddings.weight', ('vocab_size', 'hidden_size')),
   'position': (
@@ -49,10 +49,10 @@ _LAYER_TENSORS = {
 
 
 def model_files(folder: epath.Path) -> dict[str, epath.Path]:
-  """The files that decide what `encode` returns, by their place in the folder.
+  """Returns the files that the vectors depend on, by their place in the folder.
 
   Raises:
-    ValueError: one is missing; the folder holds another kind of model.
+    ValueError: a file is missing, or the folder holds another kind of model.
   """
   missing = [name for name in REQUIRED_FILES if not (folder / name).exists()]
   if missing:
@@ -71,28 +71,27 @@ def encode(
   mesh: jax.sharding.Mesh,
   parts: epath.Path | None,
 ) -> np.ndarray:
-  """Encodes texts as sentence-transformers does: mean of the last layer over the tokens, length one.
+  """Encodes texts like sentence-transformers: the normalised mean of the last layer over the tokens.
 
-  The model is that of Devlin et al., "BERT" (NAACL 2019), the pooling that of Reimers and Gurevych,
-  "Sentence-BERT" (EMNLP 2019, section 3).
+  The model is from Devlin et al., "BERT" (NAACL 2019), the pooling from Reimers and Gurevych, "Sentence-BERT"
+  (EMNLP 2019, section 3).
 
   Args:
-    texts: one text an item; empty ones are allowed.
-    folder: one that `model_files` accepts.
-    max_tokens: where texts are cut, special tokens included; 0: as the folder says, else 256.
-    dtype: of matrix products and what lies between them; norms and the mean are float32.
-    mesh: rows of a batch are spread over it; the weights are on every device.
+    texts: one text per item; may be empty.
+    folder: a folder that `model_files` accepts.
+    max_tokens: length at which texts are cut, special tokens included; 0: the folder's own, else 256.
+    dtype: of matrix products and activations; norms and the mean are float32.
+    mesh: rows of a batch are sharded over it; the weights are replicated.
     parts: see `batching.encode`.
 
   Returns:
-    float32 `[I, D]`, rows of length one.
+    float32 `[I, D]`, unit rows.
 
   Raises:
-    ValueError: tensors are missing or misshaped.
+    ValueError: a tensor is missing or has another shape.
   """
   bert = layout.read_json(folder / 'config.json')
-  tokenizer = tokenizers.Tokenizer.from_str((folder / 'tokenizer.json').read_text())
-  tokenizer.no_padding()
+  tokenizer = text_tokenizer.fast_tokenizer(folder / 'tokenizer.json')
   tokenizer.enable_truncation(
     layout.max_tokens(folder, max_tokens, bert['max_position_embeddings'])
   )
@@ -127,9 +126,9 @@ def _check_architecture(folder: epath.Path) -> None:
 
 
 def _load_parameters(path: epath.Path, bert: dict, dtype: str) -> dict[str, dict[str, np.ndarray]]:
-  """`embeddings`, and `layers` with the layers stacked along a first axis.
+  """Loads `embeddings`, and `layers` stacked along a first axis.
 
-  Tables and matrices are of `dtype`, with query, key and value side by side; the rest is float32.
+  Tables and matrices have `dtype`, other tensors float32. Query, key and value are concatenated.
   """
   tensors = safetensors.load(path.read_bytes())
   prefix = 'bert.' if 'bert.embeddings.word_embeddings.weight' in tensors else ''
@@ -163,17 +162,17 @@ def _load_parameters(path: epath.Path, bert: dict, dtype: str) -> dict[str, dict
 def _forward(
   parameters: dict, tokens_BT: jax.Array, lengths_B: jax.Array, *, heads: int, epsilon: float
 ) -> jax.Array:
-  """Unit vectors `[B, D]` of the first `lengths_B` tokens of every row."""
+  """Returns unit vectors `[B, D]` of the first `lengths_B` tokens of every row."""
   embeddings = parameters['embeddings']
   B, T = tokens_BT.shape
   dtype = embeddings['word'].dtype
-  # On accelerators a float32 product is one of bfloat16 or TF32 unless it is asked for.
+  # Accelerators compute float32 products in bfloat16 or TF32 by default.
   precision = 'highest' if dtype == jnp.float32 else 'default'
   is_token_BT = jnp.arange(T)[None, :] < lengths_B[:, None]
   bias_BNTS = jnp.where(is_token_BT, 0.0, -1e30)[:, None, None, :]
   x_BTD = embeddings['word'][tokens_BT].astype(jnp.float32)
   x_BTD += (embeddings['position'][None, :T] + embeddings['type'][:1, None]).astype(jnp.float32)
-  # Rows below are (b, t): XLA:CPU is fastest at plain matrix products.
+  # Batch and time are one axis R, because XLA:CPU is fastest at plain matrix products.
   x_RD = x_BTD.reshape(B * T, -1)
   x_RD = _layer_norm(x_RD, embeddings['norm_scale'], embeddings['norm_bias'], epsilon)
 
@@ -199,12 +198,12 @@ def _forward(
 
 
 def _attention(q: jax.Array, k: jax.Array, v: jax.Array, bias_BNTS: jax.Array) -> jax.Array:
-  """`[B, N, T, H]` from queries, keys and values of that shape."""
+  """Returns attention `[B, N, T, H]` of queries, keys and values of that shape."""
   scores_BNTS = jnp.einsum('BNTH,BNSH->BNTS', q, k, preferred_element_type=jnp.float32)
   scores_BNTS = scores_BNTS * q.shape[-1] ** -0.5 + bias_BNTS
   weights_BNTS = jnp.exp(scores_BNTS - scores_BNTS.max(axis=-1, keepdims=True))
   mixed_BNTH = jnp.einsum('BNTS,BNSH->BNTH', weights_BNTS.astype(v.dtype), v)
-  # Dividing what is mixed is H divisions a query, dividing the weights were T.
+  # Normalising the output takes H divisions per query, normalising the weights T.
   return (mixed_BNTH / weights_BNTS.sum(-1, keepdims=True)).astype(v.dtype)
 
 

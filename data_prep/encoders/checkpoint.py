@@ -1,4 +1,4 @@
-"""The encoder of a T5 checkpoint, or a decoder's hidden states, as a text encoder: our own backbones."""
+"""Text encoders from our backbones: the encoder of a T5 checkpoint, or the hidden states of a decoder."""
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -10,28 +10,25 @@ from flax import nnx, traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import sentencepiece
-import tokenizers
 
 from data_prep.encoders import batching, layout
-from recjax.models import attention, pretrained
-from recjax.models.pretrained.reading import FAMILIES
+from recjax.data.text_tokenizer import TextTokenizer
+from recjax.models import attention, families, pretrained
+from recjax.models.pretrained import special_ids
 from recjax.models.pretrained.tensors import Tensors
-from recjax.models.t5 import T5
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
-_OF_FAMILIES = [kind for module, *_ in FAMILIES.values() for kind in module.MODEL_TYPES]
-MODEL_TYPES = (*_OF_FAMILIES, 'gemma3')  # the last one's folders hold more than a text model
-_TOKENIZERS = ('tokenizer.json', 'spiece.model', 'tokenizer.model')  # the first that is there
+MODEL_TYPES = tuple(families.model_types())
+_TOKENIZERS = ('tokenizer.json', 'spiece.model', 'tokenizer.model')  # the first one found is used
 _INDEX = 'model.safetensors.index.json'
 
 
 def model_files(folder: epath.Path) -> dict[str, epath.Path]:
-  """The files that decide what `encode` returns, by their place in the folder.
+  """Returns the files that the vectors depend on, by their place in the folder.
 
   Raises:
-    ValueError: one is missing; the folder holds what we do not compute.
+    ValueError: a file is missing, or the model is not supported.
   """
   layout.check_mean_pooling(folder)
   with _as_encoder(folder):
@@ -44,7 +41,7 @@ def model_files(folder: epath.Path) -> dict[str, epath.Path]:
 
 @contextlib.contextmanager
 def _as_encoder(folder: epath.Path) -> Iterator[None]:
-  """Names the field that the folder comes from; the messages inside know it as another one."""
+  """Adds the field `sids.encoder` to messages of code that knows the folder as another field."""
   try:
     yield
   except (ValueError, FileNotFoundError) as error:
@@ -68,24 +65,24 @@ def encode(
   mesh: jax.sharding.Mesh,
   parts: epath.Path | None,
 ) -> np.ndarray:
-  """The mean of the last normed states over a text's tokens, length one.
+  """Returns the normalised mean of the last hidden states over a text's tokens.
 
-  Of a T5 the encoder's states, over the text and EOS (as Sentence-T5, arXiv 2108.08877, section 3, takes
-  the mean); of a decoder the states before the output table, for Gemma over BOS and the text.
+  For T5 these are the encoder's states over the text and EOS, as in Sentence-T5 (arXiv 2108.08877, section 3);
+  for a decoder the states before the output table, for Gemma over BOS and the text.
 
   Args:
-    texts: one text an item; empty ones are allowed.
+    texts: one text per item; may be empty.
     folder: a checkpoint of `transformers` that `model_files` accepts.
-    max_tokens: where texts are cut, BOS or EOS included; 0: as the folder says, else 256.
-    dtype: of the weights' matrices and of activations.
-    mesh: the weights lie in its shards, rows of a batch are spread over its batch axes.
+    max_tokens: length at which texts are cut, BOS or EOS included; 0: the folder's own, else 256.
+    dtype: of weight matrices and activations.
+    mesh: the weights and the rows of a batch are sharded over it.
     parts: see `batching.encode`.
 
   Returns:
-    float32 `[I, D]`, rows of length one; a zero row only for an empty text without BOS or EOS.
+    float32 `[I, D]`, unit rows; a zero row for an empty text without BOS or EOS.
 
   Raises:
-    ValueError: tensors are missing or misshaped.
+    ValueError: a tensor is missing or has another shape.
   """
   found = pretrained.read_config(folder)
   ids = _encoder_of_ids(folder, found, layout.max_tokens(folder, max_tokens))
@@ -96,41 +93,30 @@ def encode(
 def _encoder_of_ids(
   folder: epath.Path, found: pretrained.Pretrained, max_tokens: int
 ) -> Callable[[list[str]], list[list[int]]]:
-  """Texts → ids: what the family was trained to read, cut at `max_tokens`."""
+  """Returns a function from texts to ids in the format of the family's training, cut at `max_tokens`."""
   path = folder / _tokenizer_file(folder)
-  if path.suffix == '.json':
-    fast = tokenizers.Tokenizer.from_str(path.read_text())
-    fast.no_padding()
-    fast.no_truncation()
-
-    def pieces(chunk: list[str]) -> list[list[int]]:
-      return [e.ids for e in fast.encode_batch_fast(chunk, add_special_tokens=False)]
-  else:
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes()).encode
+  pieces = TextTokenizer(path).encode_batch
+  with _as_encoder(folder):
+    special = special_ids.read(folder, found.family, found.vocab_rows)
   before, after = [], []
-  if found.family == 't5':
-    after = [_special(found, 'eos_token_id', 1)]
-  elif found.family == 'gemma':
-    before = [_special(found, 'bos_token_id', 2)]
+  if found.family.is_encoder_decoder:
+    after = [special.eos]
+  elif found.family.bos is not None:
+    before = [special.bos]
   room = max(max_tokens - len(before) - len(after), 0)
   return lambda chunk: [[*before, *row[:room], *after] for row in pieces(chunk)]
-
-
-def _special(found: pretrained.Pretrained, field: str, default: int) -> int:
-  """An id of config.json; the default is that of every published checkpoint of the family."""
-  value = found.hf.get(field)
-  value = value[0] if isinstance(value, list) else value
-  return default if value is None else value
 
 
 def _forward(
   folder: epath.Path, found: pretrained.Pretrained, dtype: str, mesh: jax.sharding.Mesh
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Loads the weights; tokens `[B, T]` and lengths `[B]` → unit vectors `[B, D]`."""
+  """Loads the weights. Returns a function from tokens `[B, T]` and lengths `[B]` to unit vectors `[B, D]`."""
   found = found._replace(config=dataclasses.replace(found.config, compute_dtype=dtype))
   space = TokenSpace(found.vocab_rows, ())
   graph, shapes = pretrained.abstract(found, space)
-  shardings = traverse_util.flatten_dict(mesh_lib.tree_shardings(shapes, mesh), sep='/')
+  shardings = traverse_util.flatten_dict(
+    mesh_lib.tree_shardings(shapes, mesh, rules=found.family.parameter_rules), sep='/'
+  )
   flat_shapes = {
     path: jax.ShapeDtypeStruct(x.shape, _stored_dtype(path, dtype), sharding=shardings[path])
     for path, x in traverse_util.flatten_dict(shapes, sep='/').items()
@@ -141,17 +127,17 @@ def _forward(
   params = {
     path: x
     for path, x in traverse_util.flatten_dict(loaded, sep='/').items()
-    if not path.startswith('decoder/') and not path.endswith('_out')  # no states come from these
+    if not path.startswith('decoder/') and not path.endswith('_out')  # not used by the states
   }
   del loaded
-  states = _encoder_states if found.family == 't5' else _decoder_states
+  states = _encoder_states if found.family.is_encoder_decoder else _decoder_states
 
   @jax.jit
   def forward(params: dict[str, jax.Array], tokens_BT: jax.Array, lengths_B: jax.Array):
-    # Shapes stand in for what was dropped: nothing reads it.
+    # Dropped parameters are replaced by their shapes; nothing reads them.
     model = nnx.merge(graph, traverse_util.unflatten_dict(flat_shapes | params, sep='/'))
     real_BT = jnp.arange(tokens_BT.shape[1])[None] < lengths_B[:, None]
-    # On accelerators a float32 product is one of bfloat16 or TF32 unless it is asked for.
+    # Accelerators compute float32 products in bfloat16 or TF32 by default.
     with jax.default_matmul_precision('highest' if dtype == 'float32' else 'default'):
       x_BTD = states(model, tokens_BT, real_BT).astype(jnp.float32)
     mean_BD = jnp.where(real_BT[..., None], x_BTD, 0).sum(1) / lengths_B[:, None]
@@ -161,12 +147,12 @@ def _forward(
 
 
 def _stored_dtype(path: str, dtype: str) -> jnp.dtype:
-  """Matrices are kept in what they are computed in; norms and biases stay float32."""
+  """Matrices are stored in the compute dtype; norms and biases stay float32."""
   is_matrix = path.endswith('/kernel') or path.startswith('tables/')
   return jnp.dtype(dtype if is_matrix else 'float32')
 
 
-def _encoder_states(model: T5, tokens_BT: jax.Array, real_BT: jax.Array) -> jax.Array:
+def _encoder_states(model: nnx.Module, tokens_BT: jax.Array, real_BT: jax.Array) -> jax.Array:
   x_BTD = model.tables.lookup(tokens_BT, jnp.dtype(model.config.compute_dtype))
   segments_BT = real_BT.astype(jnp.int32)
   mask_BTT = attention.segment_mask(segments_BT, segments_BT)

@@ -1,4 +1,4 @@
-"""What a folder in the sentence-transformers layout says beside its model: modules, pooling, lengths."""
+"""Reads the settings of a folder in the sentence-transformers layout: modules, pooling, lengths."""
 
 import json
 from typing import Any
@@ -15,14 +15,14 @@ OPTIONAL_FILES = (
   'tokenizer_config.json',
 )
 _MODULES = ('Transformer', 'Pooling', 'Normalize')
-_MAX_TOKENS = 256  # where neither the config nor the folder says
+_MAX_TOKENS = 256  # default if neither the config nor the folder sets it
 
 
 def read_json(path: epath.Path, *, optional: bool = False) -> Any:
-  """What a JSON file holds; an empty dict for an absent one that is optional.
+  """Reads a JSON file; returns an empty dict if it is optional and absent.
 
   Raises:
-    ValueError: it is no JSON.
+    ValueError: the file is not JSON.
   """
   if optional and not path.exists():
     return {}
@@ -33,9 +33,12 @@ def read_json(path: epath.Path, *, optional: bool = False) -> Any:
 
 
 def check_mean_pooling(folder: epath.Path) -> None:
-  """Raises the ValueError of a folder whose vectors are not the mean over a text's tokens.
+  """Checks that the vectors of a folder's model are the mean over a text's tokens.
 
-  A folder without these files is a plain checkpoint: there the mean is our choice.
+  A folder without these settings is a plain checkpoint, for which the mean is our choice.
+
+  Raises:
+    ValueError: the settings ask for another pooling, other modules or a prompt.
   """
   other = f'or to sentence_transformers:{folder} where that package is installed'
   modules = read_json(folder / 'modules.json', optional=True)
@@ -47,7 +50,7 @@ def check_mean_pooling(folder: epath.Path) -> None:
     )
   file = folder / '1_Pooling/config.json'
   pooling = read_json(file, optional=True)
-  modes = pooling.get('pooling_mode')  # since version 6; before, a switch for each mode
+  modes = pooling.get('pooling_mode')  # since version 6; earlier versions have a switch per mode
   modes = {modes} if isinstance(modes, str) else set(modes or ())
   modes |= {n.removeprefix('pooling_mode_') for n, on in pooling.items() if on is True} - {
     'include_prompt'
@@ -66,15 +69,15 @@ def check_mean_pooling(folder: epath.Path) -> None:
 
 
 def max_tokens(folder: epath.Path, wanted: int, limit: int | None = None) -> int:
-  """Where texts are cut: as wanted; 0: as the folder says, else at 256 tokens.
+  """Returns the number of tokens at which texts are cut.
 
   Args:
     folder: of the model.
-    wanted: `sids.encoder_max_tokens`.
-    limit: the positions that the model has; None: any number.
+    wanted: `sids.encoder_max_tokens`; 0: the folder's own setting, else 256.
+    limit: number of positions of the model; None: unlimited.
 
   Raises:
-    ValueError: more are wanted than the model has positions.
+    ValueError: `wanted` exceeds the positions of the model.
   """
   check(
     limit is None or wanted <= limit,
@@ -88,11 +91,13 @@ def max_tokens(folder: epath.Path, wanted: int, limit: int | None = None) -> int
 
 def _own_max_tokens(folder: epath.Path) -> int | None:
   old = read_json(folder / 'sentence_bert_config.json', optional=True).get('max_seq_length')
-  if old or not (folder / 'modules.json').exists():  # a tokenizer alone tells of another use
+  if (
+    old or not (folder / 'modules.json').exists()
+  ):  # the length of a tokenizer alone is for other uses
     return old
   return read_json(folder / 'tokenizer_config.json', optional=True).get('model_max_length')
 
 
 def lowers(folder: epath.Path) -> bool:
-  """Whether texts are to be lower-cased before they are tokenized."""
+  """Whether texts are lower-cased before tokenization."""
   return bool(read_json(folder / 'sentence_bert_config.json', optional=True).get('do_lower_case'))

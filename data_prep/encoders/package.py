@@ -1,4 +1,4 @@
-"""Any model of the package sentence-transformers, where it is installed: slower, but it knows them all."""
+"""Encoders run by the package sentence-transformers, if it is installed: slower, but it supports all models."""
 
 from collections.abc import Sequence
 import importlib.util
@@ -10,17 +10,17 @@ import numpy as np
 from data_prep.encoders import resumable
 
 PREFIX = 'sentence_transformers:'
-_TEXTS_A_BATCH = 1024  # the package cuts them further
+_TEXTS_A_BATCH = 1024  # the package divides them further
 
 
 def model_files(name: str) -> dict[str, epath.Path]:
-  """The files of a model's folder, by their place in it; hidden ones are left out.
+  """Returns the files of a model's folder, by their place in it, without hidden files.
 
   Args:
-    name: a folder, or a model of the hub that was fetched before: nothing is downloaded here.
+    name: a folder, or a model of the hub that was downloaded before; nothing is downloaded here.
 
   Raises:
-    ValueError: the package is not installed, or there is no such model on this machine.
+    ValueError: the package is not installed, or the model is not on this machine.
   """
   folder = _folder(name)
   paths = [path for path in sorted(folder.rglob('*')) if path.is_file()]
@@ -54,13 +54,13 @@ def _folder(name: str) -> pathlib.Path:
 def encode(
   texts: Sequence[str], name: str, max_tokens: int, dtype: str, parts: epath.Path | None
 ) -> np.ndarray:
-  """What `SentenceTransformer(name).encode` gives, of length one.
+  """Returns the normalised vectors of `SentenceTransformer(name).encode`.
 
   Args:
-    texts: one text an item.
+    texts: one text per item.
     name: see `model_files`.
-    max_tokens: where texts are cut; 0: as the model says.
-    dtype: of the model's weights, and so of what it computes.
+    max_tokens: length at which texts are cut; 0: the model's own.
+    dtype: of the model's weights and activations.
     parts: see `resumable.run`.
 
   Returns:
@@ -70,7 +70,7 @@ def encode(
     ValueError: see `model_files`.
   """
   folder = _folder(name)
-  import sentence_transformers  # not there everywhere, and slow to import
+  import sentence_transformers  # optional, and slow to import
   import torch
 
   model = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True)

@@ -1,4 +1,4 @@
-"""Vectors that take long: parts are kept as they come, so that a kill loses a minute and not hours."""
+"""Resumable encoding: finished parts are stored, so a kill loses a minute of work instead of hours."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import time
@@ -9,7 +9,9 @@ import jax
 import numpy as np
 import tqdm
 
-SECONDS = 60.0  # what a kill may lose
+from recjax.runtime.files import write_whole
+
+SECONDS = 60.0  # between two stored parts
 
 
 def run(
@@ -19,20 +21,20 @@ def run(
   width: int,
   parts: epath.Path | None,
 ) -> np.ndarray:
-  """Encodes batch after batch, and goes on where a run that was killed had kept parts.
+  """Encodes one batch after another, and resumes after the parts that a killed run stored.
 
   Args:
-    batches: which rows of the result each gives.
-    start: the number of a batch → its vectors, row by row (further rows are dropped), perhaps still
-      under way on the device.
+    batches: the rows of the result that each batch computes.
+    start: maps the number of a batch to its vectors, row by row; the device may still compute them. Rows
+      beyond the batch are dropped.
     num_texts: I.
     width: D.
-    parts: the folder of the parts, the same for the same vectors in the same order alone; None: keep
-      nothing. It is left there: only its owner knows when the result is safe.
+    parts: folder of the parts, which must be used for these vectors in this order only; None: store none. The
+      caller removes it once the result is stored.
 
   Returns:
-    float32 `[I, D]`; rows of no batch are zero. Batches are computed whole or not at all, so a killed
-    run and one that was not give the same bytes.
+    float32 `[I, D]`; rows of no batch are zero. A batch is computed as a whole, so a resumed run gives the
+    same bytes as an uninterrupted one.
   """
   vectors_ID = np.zeros((num_texts, width), np.float32)
   order = np.concatenate([*batches, np.zeros(0, np.int64)])
@@ -55,7 +57,7 @@ def run(
 
 
 def _one_ahead(numbers: Iterable[int], start: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
-  """(n, start(n)) for every n, given out once the next is started: the device never waits for us."""
+  """Yields (n, start(n)) for every n after the next one is started, so the device never waits."""
   pending = None
   for n in numbers:
     started = n, start(n)
@@ -67,18 +69,17 @@ def _one_ahead(numbers: Iterable[int], start: Callable[[int], Any]) -> Iterator[
 
 
 def _read(parts: epath.Path, width: int) -> Iterator[np.ndarray]:
-  """The parts that follow one another from the first row on, each float32 `[rows, width]`."""
+  """Yields the contiguous parts from the first row on, each float32 `[rows, width]`."""
   end = 0
   for path in sorted(parts.glob('*.f32')) if parts.exists() else ():
     first, stop = map(int, path.name.removesuffix('.f32').split('-'))
-    if first == end and path.stat().length == (stop - first) * width * 4:  # else not whole
+    if first == end and path.stat().length == (stop - first) * width * 4:  # complete
       yield np.frombuffer(path.read_bytes(), '<f4').reshape(-1, width)
       end = stop
 
 
 def _write(parts: epath.Path, first: int, vectors_ND: np.ndarray) -> None:
-  """Keeps the rows from `first` on, whole or not at all."""
+  """Stores the rows from `first` on, whole or not at all."""
   parts.mkdir(parents=True, exist_ok=True)
-  partial = parts / 'partial'
-  partial.write_bytes(vectors_ND.astype('<f4').tobytes())
-  partial.replace(parts / f'{first:012}-{first + len(vectors_ND):012}.f32')
+  path = parts / f'{first:012}-{first + len(vectors_ND):012}.f32'
+  write_whole(path, vectors_ND.astype('<f4').tobytes())

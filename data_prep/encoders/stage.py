@@ -11,7 +11,6 @@ from data_prep import encoders, files
 from data_prep import stage as stage_lib
 from data_prep.encoders import tfidf, vectors_file
 from data_prep.sids import refresh
-from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime.files import digest, sha256
@@ -67,7 +66,7 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
     inputs |= refresh.inputs(sids, *_earlier_files(kind))
 
   def run(out: epath.Path) -> dict[str, Any]:
-    items = tokenizer.read_items(prepared / files.ITEMS)
+    items = files.read_items(prepared / files.ITEMS)
     item_texts = [item['text'] for item in items]
     if kind == 'tfidf':
       vectors_ID = _tfidf(item_texts, sids, out)
@@ -110,16 +109,15 @@ def _encoder_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
     found = encoders.input_files(encoder)
   except ValueError:
     # A machine that only trains need not have the encoder if its vectors are there.
-    used = [
-      name.removeprefix('encoder/')
-      for manifest in _made(sids, root)[:1]
-      for name in manifest['inputs']
-      if name.startswith('encoder/')
-    ]
-    if not used:
+    used = {
+      tuple(sorted(item for item in manifest['inputs'].items() if item[0].startswith('encoder/')))
+      for manifest in _made(sids, root)
+    }
+    if len(used) != 1 or used == {()}:  # none, or several that only the files tell apart
       raise
     log.info('sids.encoder=%s is not here; the vectors in %s are taken for its own', encoder, root)
-    found = {name: epath.Path(encoder) / name for name in used}
+    names = [name.removeprefix('encoder/') for name, _ in next(iter(used))]
+    found = {name: epath.Path(encoder) / name for name in names}
   return {f'encoder/{name}': path for name, path in found.items()}
 
 
@@ -163,7 +161,7 @@ def _model(
 def _extended(item_texts, sids: Sids, mesh, parts: epath.Path) -> np.ndarray:
   """Takes the vectors of known texts from the earlier preparation and encodes the others."""
   earlier = refresh.earlier(sids)
-  known = {item['text']: i for i, item in enumerate(tokenizer.read_items(earlier / files.ITEMS))}
+  known = {item['text']: i for i, item in enumerate(files.read_items(earlier / files.ITEMS))}
   rows_I = np.array([known.get(text, -1) for text in item_texts], np.int64)
   vectors_ID = refresh.carried(rows_I, files.load(earlier / files.TEXT_VECTORS))
   new = np.flatnonzero(rows_I < 0)

@@ -1,27 +1,34 @@
 """TF-IDF and a truncated SVD (latent semantic analysis): a text encoder without weights.
 
-What was fitted is saved beside the vectors, so that a later catalogue is encoded in the same space.
+The fit is saved beside the vectors, so a later catalogue can be encoded in the same space.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import json
+import logging
+import re
 
 from etils import epath
 import numpy as np
 
+from data_prep.texts import words
+
+log = logging.getLogger(__name__)
+
 FILES = ('tfidf.json', 'tfidf.npz')  # the terms; the arrays
 _MAX_TERMS = 100_000  # the most frequent words and word pairs; bounds memory on large catalogues
+_WORD = re.compile(r'(?u)\b\w+\b')
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """A space that texts are encoded in: latent semantic analysis (Deerwester et al., JASIS 1990).
+  """A vector space of texts: latent semantic analysis (Deerwester et al., JASIS 1990).
 
   Attributes:
-    terms: the words and word pairs of the catalogue that was fitted, V of them.
-    idf_V: float64, the weight of each.
-    components_VD: float32, from weighted terms to vectors.
+    terms: the V words and word pairs of the fitted catalogue.
+    idf_V: float64, inverse document frequencies.
+    components_VD: float32, maps weighted terms to vectors.
   """
 
   terms: list[str]
@@ -29,13 +36,13 @@ class Fit:
   components_VD: np.ndarray
 
   def encode(self, texts: Sequence[str]) -> np.ndarray:
-    """float32 `[I, D]`: rows of length one, and zero rows for texts without a known word."""
+    """Returns float32 `[I, D]`: unit rows, and zero rows for texts without a known word."""
     vectorizer = _vectorizer(vocabulary=self.terms)
     vectorizer.idf_ = self.idf_V
     return self.project(vectorizer.transform(texts))
 
   def project(self, weights_IV) -> np.ndarray:
-    """The same from sparse weights of the terms. A row depends on its own text alone."""
+    """Returns the vectors of sparse term weights. A row depends on its own text alone."""
     vectors_ID = np.asarray(weights_IV @ self.components_VD, np.float64)
     lengths_I = np.linalg.norm(vectors_ID, axis=1)
     known_I = (weights_IV.getnnz(axis=1) > 0) & (lengths_I > 0)
@@ -60,18 +67,21 @@ class Fit:
 def fit(texts: Sequence[str], width: int, seed: int) -> tuple[Fit, np.ndarray]:
   """Fits sublinear TF-IDF weights of words and word pairs, and their leading components.
 
+  Scripts that do not separate words are cut into character n-grams (`data_prep.texts.words`). A warning is
+  logged if almost no two texts share a word.
+
   Args:
-    texts: one text an item.
+    texts: one text per item.
     width: D.
-    seed: of the randomized SVD; equal arguments give equal bytes, signs included.
+    seed: of the randomized SVD. Equal arguments give equal bytes, signs included.
 
   Returns:
-    The fit, and what its `encode` gives for the texts. Columns beyond the rank of the catalogue are zero.
+    The fit, and its vectors of the texts. Columns beyond the rank of the catalogue are zero.
 
   Raises:
     ValueError: no text holds a word.
   """
-  from sklearn.utils import extmath  # takes a second, which a start with prepared data saves
+  from sklearn.utils import extmath  # imported here: it takes a second
 
   vectorizer = _vectorizer(max_features=_MAX_TERMS)
   if not any(map(vectorizer.build_analyzer(), texts)):
@@ -80,6 +90,12 @@ def fit(texts: Sequence[str], width: int, seed: int) -> tuple[Fit, np.ndarray]:
       'Set --config.sids.source=cooccurrence'
     )
   weights_IV = vectorizer.fit_transform(texts)
+  if problem := words.lonely(weights_IV):
+    log.warning(
+      'tfidf: %s, so the vectors hardly say which items are alike. Set --config.sids.source=cooccurrence, or '
+      '--config.sids.encoder to a model that knows the language',
+      problem,
+    )
   _, _, right_DV = extmath.randomized_svd(
     weights_IV, min(width, *weights_IV.shape), n_iter=7, random_state=seed
   )
@@ -90,18 +106,22 @@ def fit(texts: Sequence[str], width: int, seed: int) -> tuple[Fit, np.ndarray]:
 
 
 def encode(texts: Sequence[str], width: int, seed: int) -> np.ndarray:
-  """The vectors of `fit` alone."""
+  """Returns the vectors of `fit` alone."""
   return fit(texts, width, seed)[1]
 
 
 def transform(folder: epath.PathLike, texts: Sequence[str]) -> np.ndarray:
-  """Texts in the space that a folder's fit spans; see `Fit.encode`."""
+  """Encodes texts with the fit saved in a folder; see `Fit.encode`."""
   return Fit.load(folder).encode(texts)
 
 
 def _vectorizer(**fields):
   from sklearn.feature_extraction import text as text_features
 
-  return text_features.TfidfVectorizer(
-    sublinear_tf=True, ngram_range=(1, 2), token_pattern=r'(?u)\b\w+\b', **fields
-  )
+  return text_features.TfidfVectorizer(sublinear_tf=True, analyzer=_terms, **fields)
+
+
+def _terms(text: str) -> list[str]:
+  """Words in lower case, then pairs of neighbouring words."""
+  found = words.split(text.lower(), _WORD.findall)
+  return found + words.pairs(found)

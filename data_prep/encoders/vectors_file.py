@@ -1,4 +1,4 @@
-"""Item vectors that were computed elsewhere: a `.npy` in the catalogue's order, or a `.npz` by raw ids."""
+"""Item vectors from a file: a `.npy` in the catalogue's order, or a `.npz` with raw ids."""
 
 from collections.abc import Sequence
 import zipfile
@@ -10,20 +10,20 @@ _NAMES = {'.npy': {'vectors'}, '.npz': {'ids', 'vectors'}}
 
 
 def read(path: epath.Path, item_ids: Sequence[str]) -> np.ndarray:
-  """The vectors of the items, of length one.
+  """Reads the vectors of the items and normalises them.
 
   Args:
-    path: `.npy`: floats `[I, D]`, row i for the i-th line of items.jsonl. `.npz`: `ids` and `vectors`;
-      rows of other items are not read.
+    path: `.npy`: floats `[I, D]`, row i for line i of items.jsonl. `.npz`: `ids` and `vectors`; rows of other
+      items are ignored.
     item_ids: the raw ids, in item order.
 
   Returns:
-    float32 `[I, D]`; zero rows stay zero.
+    float32 `[I, D]`, unit rows; zero rows stay zero.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file is not of that kind; it has another number of rows than the catalogue, lacks an
-      item or has one twice; or a number is not finite. The message names items.
+    ValueError: the file has another format; its number of rows is not that of the catalogue; it lacks an item
+      or has one twice; or a number is not finite. The message names items.
   """
   try:
     with path.open('rb') as f:
@@ -59,7 +59,7 @@ def read(path: epath.Path, item_ids: Sequence[str]) -> np.ndarray:
 
 
 def _rows(path: epath.Path, ids: np.ndarray, num_rows: int, item_ids: Sequence[str]) -> np.ndarray:
-  """int64 `[I]`: the row of each item."""
+  """The row of each item, int64 `[I]`."""
   if ids.shape != (num_rows,) or ids.dtype.kind not in 'Uiu':
     raise _refused(
       path, f'must hold as `ids` texts [{num_rows}], one a row; got {ids.dtype} {list(ids.shape)}'

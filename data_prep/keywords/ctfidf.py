@@ -1,8 +1,9 @@
-"""A teacher that needs no model: the words that set a token's items apart."""
+"""A teacher without a model: the words that distinguish a token's items from those of other tokens."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 import itertools
+import logging
 import re
 from typing import Any
 
@@ -10,26 +11,32 @@ import numpy as np
 import scipy.sparse
 
 from data_prep.keywords.groups import Group
+from data_prep.texts import words
 
-_PHRASE_END = re.compile(r"[^\w\s'’-]+")  # a pair of words never reaches across
+log = logging.getLogger(__name__)
+
+_PHRASE_END = re.compile(r"[^\w\s'’-]+")  # words on both sides make no pair
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _MIN_LETTERS = 2  # of a word
-_IN_SENTENCE = 6  # keywords that the description names
-_TITLES, _TITLE_CHARACTERS = 3, 80  # that it quotes
+_IN_SENTENCE = 6  # keywords named in the description
+_TITLES, _TITLE_CHARACTERS = 3, 80  # titles quoted in the description
 
 
 def terms(text: str) -> Iterator[str]:
-  """Words and pairs of neighbouring words, in lower case.
+  """Yields words and pairs of neighbouring words, in lower case.
 
-  English stop words (scikit-learn's list), words without a letter and single letters are none, and
-  divide pairs like punctuation does.
+  English stop words (scikit-learn's list), words without a letter and single letters are skipped, and no pair
+  reaches across them. Scripts that do not separate words give character n-grams (`data_prep.texts.words`).
   """
-  # Takes a second, which a start with prepared data saves.
+  # Imported here: it takes a second.
   from sklearn.feature_extraction import text as text_features
 
-  for phrase in _PHRASE_END.split(text.lower()):
+  unseparated = words.is_unseparated(text)
+  # Marks of Thai and similar scripts are not word characters.
+  phrases = words.phrases(text.lower()) if unseparated else _PHRASE_END.split(text.lower())
+  for phrase in phrases:
     previous = ''
-    for word in _WORD.findall(phrase):
+    for word in words.split(phrase, _WORD.findall):
       if (
         len(word) < _MIN_LETTERS
         or word in text_features.ENGLISH_STOP_WORDS
@@ -39,38 +46,43 @@ def terms(text: str) -> Iterator[str]:
         continue
       yield word
       if previous:
-        yield f'{previous} {word}'
+        yield words.phrase(previous, word)
       previous = word
 
 
 def entries(
   groups: Sequence[Group], items: Sequence[dict[str, Any]], top: int
 ) -> list[dict[str, Any]]:
-  """Keywords by class-based TF-IDF, and a sentence made of them.
+  """Chooses keywords by class-based TF-IDF and makes a sentence of them.
 
-  Class-based TF-IDF (Grootendorst, "BERTopic", arXiv 2203.05794): a term's weight in a class is
-  tf · log(1 + A / f), tf its count in the texts of the class, f its count in all classes, A the mean
-  count of terms a class; the classes are the used codes of one level. Terms of a single item of the
-  catalogue say nothing of what items share and follow after all others; equal weights are ordered by
-  spelling.
+  Class-based TF-IDF (Grootendorst, "BERTopic", arXiv 2203.05794): the weight of a term in a class is
+  tf · log(1 + A / f), where tf is its count in the class, f its count in all classes, and A the mean number of
+  terms per class. The classes are the used codes of one level. Terms of a single item are not shared, so they
+  come after all others. Ties are ordered by spelling. A warning is logged if almost no two texts share a term.
 
   Args:
-    groups: of every used token, levels one after the other.
+    groups: of every used token, level by level.
     items: objects of items.jsonl.
-    top: keywords a token; fewer where the texts hold fewer terms.
+    top: keywords per token; fewer if the texts have fewer terms.
 
   Returns:
     Token, description and keywords of each group.
   """
   counts_IV, names_V = _count([item['text'] for item in items])
+  if problem := words.lonely(counts_IV):
+    log.warning(
+      'keywords: %s, so they hardly say what the items of a token have in common. Set '
+      '--config.keywords.teacher=http',
+      problem,
+    )
   found = []
   for _, level in itertools.groupby(groups, key=lambda group: group.level):
     level = list(level)
     for group, best in zip(level, _best_terms(counts_IV, level, top), strict=True):
-      words = [names_V[term] for term in best]
+      keywords = [names_V[term] for term in best]
       described = [items[i] for i in group.items[_typical(counts_IV[group.items], best)]]
-      description = describe(words, described, [items[i] for i in group.items])
-      found.append({'token': group.token, 'description': description, 'keywords': words})
+      description = describe(keywords, described, [items[i] for i in group.items])
+      found.append({'token': group.token, 'description': description, 'keywords': keywords})
   return found
 
 
@@ -78,7 +90,7 @@ def _count(texts: Sequence[str]) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
   """Counts of terms `[I, V]`, and the terms in alphabetical order."""
   from sklearn.feature_extraction import text as text_features
 
-  if not any(itertools.chain.from_iterable(map(terms, texts))):  # scikit-learn refuses that
+  if not any(itertools.chain.from_iterable(map(terms, texts))):  # scikit-learn raises an error
     return scipy.sparse.csr_matrix((len(texts), 0), dtype=np.int32), np.array([], object)
   vectorizer = text_features.CountVectorizer(analyzer=terms, dtype=np.int32)
   return vectorizer.fit_transform(texts), vectorizer.get_feature_names_out()
@@ -87,7 +99,7 @@ def _count(texts: Sequence[str]) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
 def _best_terms(
   counts_IV: scipy.sparse.csr_matrix, groups: Sequence[Group], top: int
 ) -> Iterator[np.ndarray]:
-  """For each group of a level the term indices of its keywords, best first."""
+  """Yields the term indices of the keywords of each group of a level, best first."""
   member = np.concatenate([group.items for group in groups])
   offsets = np.cumsum([0, *(len(group.items) for group in groups)])
   indicator_GI = scipy.sparse.csr_matrix(
@@ -106,7 +118,7 @@ def _best_terms(
 
 
 def _typical(counts_nV: scipy.sparse.csr_matrix, best: np.ndarray) -> np.ndarray:
-  """Which of n items hold most of the keywords, the earliest first among equals."""
+  """The items, of n, with most of the keywords; ties in order of items."""
   num_items = counts_nV.shape[0]
   owners = np.repeat(np.arange(num_items), np.diff(counts_nV.indptr))
   held_n = np.bincount(owners[np.isin(counts_nV.indices, best)], minlength=num_items)
@@ -116,12 +128,12 @@ def _typical(counts_nV: scipy.sparse.csr_matrix, best: np.ndarray) -> np.ndarray
 def describe(
   keywords: Sequence[str], typical: Sequence[dict[str, Any]], items: Sequence[dict[str, Any]]
 ) -> str:
-  """What is known of a group in one or two sentences.
+  """Describes a group in one or two sentences.
 
   Args:
     keywords: best first.
-    typical: the items whose titles are quoted.
-    items: all of the group; their most frequent category is named.
+    typical: items whose titles are quoted.
+    items: all items of the group; their most frequent category is named.
   """
   said = _without_parts(keywords)[:_IN_SENTENCE]
   about = f'Items about {_and(said)}' if said else 'Items that no word describes'
@@ -136,17 +148,22 @@ def describe(
 
 
 def _without_parts(keywords: Sequence[str]) -> list[str]:
-  """Keywords less those whose words a better one holds already, or that hold a better one's."""
+  """Drops keywords that contain, or are contained in, a better one."""
   kept: list[str] = []
   for keyword in keywords:
-    words = set(keyword.split())
-    if not any(words <= set(other.split()) or words >= set(other.split()) for other in kept):
+    if not any(_is_part(keyword, other) or _is_part(other, keyword) for other in kept):
       kept.append(keyword)
   return kept
 
 
-def _and(words: Sequence[str]) -> str:
-  return ' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))
+def _is_part(part: str, whole: str) -> bool:
+  if words.is_unseparated(part):
+    return part in whole
+  return set(part.split()) <= set(whole.split())
+
+
+def _and(keywords: Sequence[str]) -> str:
+  return ' and '.join(filter(None, [', '.join(keywords[:-1]), keywords[-1]]))
 
 
 def _cut(title: str) -> str:

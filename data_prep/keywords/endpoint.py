@@ -1,4 +1,4 @@
-"""One OpenAI-compatible endpoint over HTTP: at a given pace, asked again where that may help."""
+"""A client of one OpenAI-compatible endpoint over HTTP, with a rate limit and retries."""
 
 from collections.abc import Callable
 import contextlib
@@ -17,15 +17,15 @@ import urllib.request
 
 from recjax.schema.items import Keywords
 
-_TEMPERATURE_AGAIN = 0.5  # after nonsense: at temperature 0 a model would repeat itself
+_RETRY_TEMPERATURE = 0.5  # after an invalid answer, which temperature 0 would repeat
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 2.0, 60.0
-_MAX_RETRY_AFTER_S = 900.0  # an endpoint that wants a longer pause has no quota left today
+_MAX_RETRY_AFTER_S = 900.0  # a longer pause means that the quota is used up
 _MAX_BODY = 1 << 24  # bytes
 _TRANSIENT = (
   http.client.HTTPException,
   OSError,
 )  # URLError, timeouts and cut connections among them
-_AGAIN = (408, 425, 429)  # and 500 to 599
+_RETRIED = (408, 425, 429)  # retried, like 500 to 599
 _ADVICE = {
   401: 'Set the environment variable that --config.keywords.api_key_variable names to a valid key',
   403: 'The key may not use this model: see --config.keywords.model and the endpoint',
@@ -36,39 +36,39 @@ T = TypeVar('T')
 
 
 class GaveUpError(Exception):
-  """A question was not answered in all its attempts; the message says what the last one gave."""
+  """All attempts to ask a question failed; the message states the last failure."""
 
 
 class StoppedError(Exception):
-  """Another question failed, and this one was not asked to its end."""
+  """The question was abandoned because another one failed."""
 
 
-class _Again(Exception):
-  """An attempt failed in a way that another may not; perhaps the endpoint said when."""
+class _Retry(Exception):
+  """An attempt failed that may be retried, after a pause if the endpoint states one."""
 
-  def __init__(self, problem: str, after: float | None = None, nonsense: bool = False):
+  def __init__(self, problem: str, after: float | None = None, is_invalid: bool = False):
     super().__init__(problem)
-    self.after, self.nonsense = after, nonsense
+    self.after, self.is_invalid = after, is_invalid
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-  """A redirect would carry the key to another server, and turn the question into a GET."""
+  """Rejects redirects: they would send the key to another server and turn a POST into a GET."""
 
   def redirect_request(self, *args: Any) -> None:
     return None
 
 
 class Endpoint:
-  """Asks chat completions of a model. Threads may share it: the pace is that of all together.
+  """Requests chat completions of a model. Threads may share it; the rate limit holds for all together.
 
   Args:
     section: `url`, `model`, `requests_per_minute`, `max_retries`, `timeout`.
-    key: sent as a bearer token; empty: none is sent. It is in no message.
-    first_pause: seconds before the second attempt; each further pause is twice as long, all of them
-      times a random number in [0.5, 1.5].
+    key: sent as a bearer token; empty: none is sent. Messages never contain it.
+    first_pause: seconds before the second attempt. Each further pause is twice as long; all are multiplied by
+      a random number in [0.5, 1.5].
 
   Attributes:
-    stop: once set, no more is asked.
+    stop: set it to send no more requests.
   """
 
   def __init__(self, section: Keywords, key: str = '', first_pause: float = _FIRST_PAUSE_S):
@@ -80,23 +80,23 @@ class Endpoint:
     self.stop = threading.Event()
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     if urllib.parse.urlsplit(section.url).hostname in ('localhost', '127.0.0.1', '::1'):
-      handlers.append(urllib.request.ProxyHandler({}))  # a proxy would look on its own machine
+      handlers.append(urllib.request.ProxyHandler({}))  # a proxy would connect to its own machine
     self._opener = urllib.request.build_opener(*handlers)
 
   def ask(
     self, messages: list[dict[str, str]], parse: Callable[[str], T]
   ) -> tuple[T, dict[str, Any]]:
-    """Asks until there is an answer that `parse` takes.
+    """Asks until `parse` accepts the answer.
 
     Args:
-      messages: the chat so far.
-      parse: raises ValueError where the model's text is no answer.
+      messages: the chat.
+      parse: converts the model's text; raises ValueError to reject it.
 
     Returns:
-      What `parse` made of the text, and the `usage` that the endpoint counted (perhaps empty).
+      The result of `parse`, and the `usage` that the endpoint reports (perhaps empty).
 
     Raises:
-      ValueError: the endpoint refuses the request in a way that asking again would not change.
+      ValueError: the endpoint refuses the request, and a retry would not help.
       GaveUpError: every attempt failed.
       StoppedError: `stop` was set.
     """
@@ -105,15 +105,15 @@ class Endpoint:
       self._wait_for_turn()
       try:
         return self._attempt(messages, parse, temperature)
-      except _Again as again:
-        problem = str(again)
-        if again.nonsense:
-          temperature = _TEMPERATURE_AGAIN
-        if (again.after or 0) > _MAX_RETRY_AFTER_S:
-          problem += f', and asks for a pause of {again.after:,.0f} s'
+      except _Retry as retry:
+        problem = str(retry)
+        if retry.is_invalid:
+          temperature = _RETRY_TEMPERATURE
+        if (retry.after or 0) > _MAX_RETRY_AFTER_S:
+          problem += f', and asks for a pause of {retry.after:,.0f} s'
           break
         if attempt < self._section.max_retries:
-          self._pause(attempt, again.after)
+          self._pause(attempt, retry.after)
     raise GaveUpError(f'{problem} ({attempt + 1} attempts)')
 
   def _wait_for_turn(self) -> None:
@@ -144,11 +144,11 @@ class Endpoint:
       content = None
     if not isinstance(content, str):
       said = self._hide(body[:200].decode(errors='replace'))
-      raise _Again(f'the body is no chat completion: {said!r}')
+      raise _Retry(f'the body is no chat completion: {said!r}')
     try:
       parsed = parse(content)
     except ValueError as error:
-      raise _Again(self._hide(str(error)), nonsense=True) from None
+      raise _Retry(self._hide(str(error)), is_invalid=True) from None
     usage = answer.get('usage')
     return parsed, usage if isinstance(usage, dict) else {}
 
@@ -164,7 +164,7 @@ class Endpoint:
     try:
       with self._opener.open(request, timeout=self._section.timeout) as response:
         body = response.read(_MAX_BODY)
-        if response.length:  # of what was announced and did not come
+        if response.length:  # bytes that were announced and are missing
           raise http.client.IncompleteRead(body, response.length)
         return body
     except urllib.error.HTTPError as error:
@@ -174,20 +174,20 @@ class Endpoint:
       reason = getattr(error, 'reason', error)
       if isinstance(reason, ssl.SSLCertVerificationError):
         raise ValueError(f'{self._url} has no valid certificate: {reason.verify_message}') from None
-      raise _Again(self._hide(f'{type(reason).__name__}: {reason}')) from None
+      raise _Retry(self._hide(f'{type(reason).__name__}: {reason}')) from None
 
   def _refused(self, error: urllib.error.HTTPError, with_temperature: bool) -> None:
-    """Raises what an HTTP status means."""
+    """Raises the error for an HTTP status."""
     try:
       body = error.read(_MAX_BODY).decode(errors='replace')
     except _TRANSIENT:
       body = ''
     said = self._hide(' '.join(f'HTTP {error.code} {error.reason} {body}'.split())[:300])
-    if error.code in _AGAIN or 500 <= error.code <= 599:
-      raise _Again(said, _retry_after(error.headers.get('Retry-After')))
+    if error.code in _RETRIED or 500 <= error.code <= 599:
+      raise _Retry(said, _retry_after(error.headers.get('Retry-After')))
     if error.code == 400 and 'temperature' in body and with_temperature:
-      self._sends_temperature = False  # some models have only one
-      raise _Again(said, after=0.0)
+      self._sends_temperature = False  # some models accept no temperature
+      raise _Retry(said, after=0.0)
     advice = _ADVICE.get(error.code, 'Check --config.keywords.url and --config.keywords.model')
     raise ValueError(f'{self._url} refuses the request: {said}. {advice}')
 
@@ -196,10 +196,10 @@ class Endpoint:
 
 
 def _retry_after(value: str | None) -> float | None:
-  """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
+  """Seconds of a Retry-After header, which holds seconds or a date; None for anything else."""
   with contextlib.suppress(TypeError, ValueError):
     return max(float(value), 0.0)
-  with contextlib.suppress(TypeError, ValueError):  # of a date without a zone too
+  with contextlib.suppress(TypeError, ValueError):  # also for a date without a time zone
     date = email.utils.parsedate_to_datetime(value)
     return max((date - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
   return None

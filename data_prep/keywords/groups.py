@@ -1,4 +1,4 @@
-"""The items behind every SID token."""
+"""Groups items by SID token."""
 
 import dataclasses
 
@@ -13,9 +13,9 @@ class Group:
   """The items that have one code at one level.
 
   Attributes:
-    token: the code's name, such as <a_12>.
-    level: from 0.
-    items: item indices, ascending; at least one.
+    token: name of the code, such as <a_12>.
+    level: counted from 0.
+    items: item indices, ascending; not empty.
   """
 
   token: str
@@ -24,7 +24,7 @@ class Group:
 
 
 def groups(sid_table: SidTable) -> list[Group]:
-  """A group for every used code of every quantized level, in the order of their token ids."""
+  """Returns a group for every used code of every quantized level, in the order of token ids."""
   found = []
   for level in range(sid_table.quantized_levels):
     codes_I = sid_table.codes_IL[:, level]

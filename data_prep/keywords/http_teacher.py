@@ -1,4 +1,4 @@
-"""A language model as the teacher: a question for every SID token, and no question twice."""
+"""A language model as the teacher: one question per SID token, and no question twice."""
 
 from collections.abc import Sequence
 import concurrent.futures
@@ -17,16 +17,16 @@ from data_prep.keywords.journal import Journal
 from recjax.runtime import files as hashing
 from recjax.schema.items import Keywords
 
-_THREADS = 4  # an answer takes seconds; the pace is kept over all of them
-_CHARACTERS_A_TOKEN = 4  # of English, for the estimate
-_DESCRIPTION_TOKENS, _KEYWORD_TOKENS = 130, 5  # of an answer, likewise
+_THREADS = 4  # an answer takes seconds; the rate limit holds for all threads together
+_CHARACTERS_A_TOKEN = 4  # of English text, for the estimate of costs
+_DESCRIPTION_TOKENS, _KEYWORD_TOKENS = 130, 5  # of an answer, for the estimate of costs
 
 
 def api_key(section: Keywords) -> str:
-  """The key of the endpoint, from the environment; empty for a server that wants none.
+  """Returns the key of the endpoint from the environment; empty for a server without keys.
 
   Raises:
-    ValueError: the variable is not set, or holds what no key can be; the message does not show it.
+    ValueError: the variable is not set, or its value cannot be a key; the message does not show it.
   """
   name = section.api_key_variable
   key = os.environ.get(name)
@@ -48,23 +48,23 @@ def entries(
   journal: pathlib.Path,
   first_pause: float = 2.0,
 ) -> list[dict[str, Any]]:
-  """Asks about every group; prints what it will cost before the first request.
+  """Asks about every group; prints the estimated cost before the first request.
 
-  A question is the model's name and the chat. Its answer is kept in the journal at once and never
-  asked for again, neither after a kill nor for another token or another day.
+  A question is the model's name and the chat. Its answer is stored in the journal at once, so it is never asked
+  again: not after a kill, not for another token, and not in a later refresh.
 
   Args:
     groups: of every used token.
     items: objects of items.jsonl.
-    section: where and how to ask.
-    journal: path of the file of answers; it stays.
-    first_pause: seconds, as in `Endpoint`.
+    section: the endpoint and its limits.
+    journal: the file of answers, which is kept.
+    first_pause: seconds; see `Endpoint`.
 
   Returns:
     Token, description and keywords of each group.
 
   Raises:
-    ConnectionError: a question was not answered in all its attempts; the same call continues.
+    ConnectionError: all attempts to ask a question failed; the same call continues.
     ValueError: there is no key, the endpoint refuses it or the request, or the journal is damaged.
   """
   kept = Journal(journal)
@@ -102,7 +102,7 @@ def _ask_all(
   section: Keywords,
   kept: Journal,
 ) -> None:
-  """Asks on several threads; each keeps its answer itself, so none is lost when another fails."""
+  """Asks on several threads. Each stores its answers itself, so none is lost if another thread fails."""
   parse = functools.partial(prompts.parse, keywords=section.keywords)
 
   def ask(question: str) -> None:
@@ -110,7 +110,7 @@ def _ask_all(
       answer, usage = endpoint.ask(todo[question][1], parse)
       kept.add(question, {'model': section.model, **answer, 'usage': usage})
     except BaseException:
-      endpoint.stop.set()  # here, before this thread is given the next question
+      endpoint.stop.set()  # before this thread takes the next question
       raise
 
   pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
@@ -123,7 +123,7 @@ def _ask_all(
       if error is not None and not isinstance(error, StoppedError):
         first, failed = error, todo[futures[future]][0]
         break
-  finally:  # also after Ctrl-C: what is under way is waited for, paid and kept
+  finally:  # also after Ctrl-C: requests in flight are paid for, so their answers are stored
     endpoint.stop.set()
     pool.shutdown(cancel_futures=True)
   if isinstance(first, GaveUpError):
@@ -137,7 +137,7 @@ def _ask_all(
 
 
 def _estimate(chats: Sequence[list[dict[str, str]]], num_groups: int, section: Keywords) -> str:
-  """What the open questions will cost, in words."""
+  """A line with the estimated cost of the open questions."""
   characters = sum(len(json.dumps(chat, ensure_ascii=False)) for chat in chats)
   tokens_in = characters // _CHARACTERS_A_TOKEN
   tokens_out = len(chats) * (_DESCRIPTION_TOKENS + _KEYWORD_TOKENS * section.keywords)
@@ -150,7 +150,7 @@ def _estimate(chats: Sequence[list[dict[str, str]]], num_groups: int, section: K
 
 
 def _bill(answers: Sequence[dict[str, Any]], section: Keywords) -> str:
-  """What the endpoint counted, in words."""
+  """A line with the tokens that the endpoint counted, and their cost."""
   used = [
     sum(_tokens(answer['usage'].get(name)) for answer in answers)
     for name in ('prompt_tokens', 'completion_tokens')

@@ -1,4 +1,4 @@
-"""Answers that were paid for: a line each, forced to the disk before the next is asked for."""
+"""A journal of paid answers: one line per answer, forced to the disk before the next question."""
 
 import json
 import os
@@ -10,32 +10,32 @@ _FIELDS = ('model', 'keywords', 'description', 'usage')
 
 
 class Journal:
-  """A JSON-lines file of answers by question; several threads may add to it.
+  """A JSON-lines file of answers by question. Several threads may add to it.
 
-  A line that a kill tore off is dropped, and its question is open again.
+  An incomplete last line, left by a kill, is dropped; its question is asked again.
 
   Attributes:
     path: the file; created with the first answer.
-    answers: by question, as in the file.
+    answers: answers by question.
 
   Raises:
-    ValueError: a whole line is not an answer; the message names it, and nothing is changed.
+    ValueError: a complete line is not an answer; the message names it.
   """
 
   def __init__(self, path: pathlib.Path):
     self.path = path
     self.answers: dict[str, dict[str, Any]] = {}
     self._lock = threading.Lock()
-    self._whole = 0  # bytes of whole lines
+    self._whole = 0  # bytes of complete lines
     if self.path.exists():
       self._read()
 
   def add(self, question: str, answer: dict[str, Any]) -> None:
-    """Keeps an answer; it is on the disk when this returns."""
+    """Stores an answer and forces it to the disk."""
     line = (json.dumps({'question': question, **answer}) + '\n').encode()
     with self._lock:
       with self.path.open('ab') as f:
-        f.truncate(self._whole)  # of what a kill tore off
+        f.truncate(self._whole)  # drops an incomplete line
         f.write(line)
         f.flush()
         os.fsync(f.fileno())

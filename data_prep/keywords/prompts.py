@@ -1,4 +1,4 @@
-"""What a language model is asked about a SID token, and what counts as an answer."""
+"""The prompt that asks a language model about a SID token, and the check of its answer."""
 
 from collections.abc import Sequence
 import hashlib
@@ -18,22 +18,22 @@ Say what these items share: product types, uses, materials, properties. Be speci
 general where they differ. Answer with a JSON object of two fields:
 "keywords": a list of {keywords} short keywords or phrases in lower case, the most typical first;
 "description": one paragraph of 50 to 90 words about the group, without the names of single items."""
-_TITLE_CHARACTERS, _PATH_CHARACTERS = 200, 100  # of an item that are shown
-_MAX_KEYWORD, _MAX_DESCRIPTION = 100, 4_000  # characters of an answer; more is no answer
+_TITLE_CHARACTERS, _PATH_CHARACTERS = 200, 100  # shown of an item
+_MAX_KEYWORD, _MAX_DESCRIPTION = 100, 4_000  # characters; longer answers are rejected
 
 
 def shown(item_ids: Sequence[str], count: int) -> list[int]:
-  """Which items of a group the teacher is shown, as places in `item_ids`.
+  """Returns the positions in `item_ids` of the items that the teacher is shown.
 
-  Those with the smallest hashes of their ids: a sample without a favourite, which stays the same (and with
-  it the question, and the answer paid for) as long as no new item of the group gets among them.
+  These are the items with the smallest hashes of their ids: an unbiased sample that changes only if a new item
+  enters it. An unchanged sample gives the same question, so its paid answer is used again.
   """
   hashes = [hashlib.sha256(item_id.encode()).digest() for item_id in item_ids]
   return sorted(range(len(item_ids)), key=hashes.__getitem__)[:count]
 
 
 def messages(items: Sequence[dict[str, Any]], keywords: int) -> list[dict[str, str]]:
-  """The chat that asks about some items (objects of items.jsonl)."""
+  """Returns the chat that asks about some items (objects of items.jsonl)."""
   question = _QUESTION.format(items='\n'.join(map(_line, items)), keywords=keywords)
   return [{'role': 'system', 'content': _SYSTEM}, {'role': 'user', 'content': question}]
 
@@ -45,16 +45,16 @@ def _line(item: dict[str, Any]) -> str:
 
 
 def parse(content: str, keywords: int) -> dict[str, Any]:
-  """Keywords and description of an answer, white space tidied and repetitions dropped.
+  """Reads keywords and description of an answer; tidies white space and drops repetitions.
 
-  Text around the JSON object, such as a fence, is overlooked.
+  Text around the JSON object, such as a code fence, is ignored.
 
   Args:
-    content: what the model said.
-    keywords: at most so many are taken.
+    content: the model's answer.
+    keywords: the largest number of keywords to take.
 
   Raises:
-    ValueError: it is no such object, or a field is missing, empty, far too long or of another type.
+    ValueError: the answer is not such an object, or a field is missing, empty, too long or of another type.
   """
   start, end = content.find('{'), content.rfind('}')
   try:

@@ -1,4 +1,4 @@
-"""Keywords that somebody published for a SID table."""
+"""Keywords from a file, such as those published for a SID table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,23 +9,23 @@ from data_prep.keywords.groups import Group
 from recjax.sids import keywords
 
 _FIELD = 'keywords.file'
-_SHOWN = 5  # tokens that a message names
+_SHOWN = 5  # tokens named in a message
 
 
 def entries(
   path: epath.Path, groups: Sequence[Group], items: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-  """The entries of a file in TS-Rec's format, in the order of the groups; their words as they are.
+  """Returns the entries of a file in TS-Rec's format, in the order of the groups.
 
   Entries of tokens that no item has are left out.
 
   Args:
     path: the file.
     groups: of every used token.
-    items: not looked at.
+    items: not read.
 
   Raises:
-    ValueError: the file is not of that format, lacks used tokens, or says nothing of one.
+    ValueError: the file is not of that format, lacks a used token, or has an empty entry for one.
   """
   by_token = {entry['token']: entry for entry in keywords.read(path, _FIELD)}
   missing = [group.token for group in groups if group.token not in by_token]
@@ -39,7 +39,7 @@ def entries(
   found = [by_token[group.token] for group in groups]
   if silent := [e['token'] for e in found if not e['keywords'] or not e['description'].strip()]:
     raise ValueError(
-      f'every entry of {path} must have keywords and a description; {len(silent)} have not: '
+      f'every entry of {path} must have keywords and a description; {len(silent)} lack them: '
       f'{_names(silent)}. Set --config.{_FIELD}'
     )
   return found

@@ -13,7 +13,6 @@ from data_prep import stage as stage_lib
 from data_prep.keywords import ctfidf, http_teacher, published
 from data_prep.keywords.groups import Group, groups
 from data_prep.sids import refresh
-from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime.files import is_local, write_whole
@@ -82,7 +81,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
 
   def run(out: epath.Path) -> dict[str, Any]:
     sid_table = SidTable.load(prepared / 'sids')
-    entries = teach(groups(sid_table), tokenizer.read_items(prepared / files.ITEMS))
+    entries = teach(groups(sid_table), files.read_items(prepared / files.ITEMS))
     keywords_lib.write(out / FILE, entries)
     counts = [len(entry['keywords']) for entry in entries]
     return {

@@ -1,14 +1,14 @@
-"""The clean log as TFDS data sets in ArrayRecord files, for readers outside this project.
+"""Writes the clean log as TFDS data sets in ArrayRecord files, for readers outside this project.
 
-  sequences   one example a user, in index order: what is trained on, and under leave-one-out what is held out
-  held_out    of other splits: one example a held-out row, in the TFDS splits `validation` and `test`
-  items       one example an item, in index order
+  sequences   one example per user, in index order: training items; under leave-one-out also held-out items
+  held_out    other splits: one example per held-out row, in the TFDS splits `validation` and `test`
+  items       one example per item, in index order
 
 Read them with `tfds.builder_from_directory(folder / 'sequences' / VERSION).as_data_source()['train']`.
 
-The records are the `tf.train.Example`s that TFDS would write, but encoded here: its writer visits every
-feature of every example several times in Python, which takes four times as long, and it orders the
-features by a hash table that differs from process to process.
+The records are the `tf.train.Example`s that TFDS would write, encoded here. The writer of TFDS takes four
+times as long, because it visits every feature several times in Python, and its order of features differs
+from process to process.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from recjax.data.dataset import SPLITS
 
 VERSION = '1.0.0'
 SHARD_EXAMPLES = 1 << 18
-_BLOCK = 1 << 14  # examples whose values are Python objects at the same time
+_BLOCK = 1 << 14  # examples held as Python objects at a time
 _KINDS = {'items': np.int32, 'times': np.int64, 'ratings': np.float32, 'events': str}
 
 
@@ -37,9 +37,9 @@ class _Column(NamedTuple):
 
   Attributes:
     kind: a numpy type, or str.
-    values: one an example, or flat; int indices of `names` where these are given.
-    offsets: example n has `values[offsets[n]:offsets[n + 1]]`; None: one value each.
-    names: texts that the values stand for.
+    values: one per example, or flat. With `names`, int indices of them.
+    offsets: example n has `values[offsets[n]:offsets[n + 1]]`; None: one value per example.
+    names: texts by index.
   """
 
   kind: type
@@ -53,7 +53,7 @@ class _Column(NamedTuple):
     return feature if self.offsets is None else tfds.features.Sequence(feature)
 
   def block(self, start: int, end: int) -> list[list[Any]]:
-    """The values of examples start to end, each as a list."""
+    """Returns the values of examples start to end, each as a list."""
     if self.offsets is None:
       return [[value] for value in self._plain(start, end)]
     offsets = self.offsets[start : end + 1]
@@ -74,13 +74,13 @@ def write_sequences(
   arrays: Mapping[str, np.ndarray],
   event_names: Sequence[str] = (),
 ) -> None:
-  """Writes `folder/sequences/VERSION`, and where held-out rows are not users `folder/held_out/VERSION`.
+  """Writes `folder/sequences/VERSION`; for splits other than leave-one-out also `folder/held_out/VERSION`.
 
   Args:
     folder: created; must not hold these data sets yet.
     user_ids: U raw ids.
-    arrays: a split, as `data_prep.log.splits` describes it.
-    event_names: the kinds of interactions, by index.
+    arrays: a split (see `data_prep.log.splits`).
+    event_names: kinds of interactions, by index.
   """
   by_row = 'test_users' in arrays
 
@@ -139,7 +139,7 @@ def write_items(folder: epath.PathLike, rows: Iterable[Mapping[str, Any]], count
 
   Args:
     folder: created; must not hold this data set yet.
-    rows: objects with id and text, and title where known, in item order; gone through once.
+    rows: objects with id, text and perhaps title, in item order; iterated once.
     count: I.
   """
   features = {'id': tfds.features.Text(), 'index': np.int32}
@@ -154,7 +154,7 @@ def write_items(folder: epath.PathLike, rows: Iterable[Mapping[str, Any]], count
 
 
 class _DataSet:
-  """A TFDS data set that is written example by example, in the order given."""
+  """A TFDS data set, written example by example."""
 
   def __init__(self, folder: epath.PathLike, name: str, description: str, features: dict[str, Any]):
     self._folder = epath.Path(folder) / name / VERSION
@@ -177,8 +177,8 @@ class _DataSet:
 
     Args:
       split: its name.
-      examples: of each the values of every feature in turn, as lists; texts as bytes.
-      count: how many there are.
+      examples: for each example a list of values per feature; texts as bytes.
+      count: number of examples.
     """
     template = naming.ShardedFileTemplate(
       data_dir=self._folder,
@@ -208,17 +208,17 @@ class _DataSet:
     features = example.features.feature
     for (name, kind), value in zip(self._lists, values, strict=True):
       getattr(features[name], kind).value.extend(value)
-    # Otherwise a protobuf map is written in the order of a hash table.
+    # A protobuf map is otherwise written in the order of a hash table.
     return example.SerializeToString(deterministic=True)
 
   def finish(self) -> None:
-    """Writes what makes the records a data set."""
+    """Writes the metadata of the data set."""
     self._info.set_splits(tfds.core.splits.SplitDict(self._splits))
     self._info.write_to_directory(self._folder)
 
 
 def _list_of(feature: Any) -> str:
-  """The field of a `tf.train.Feature` that holds the values of a TFDS feature."""
+  """The field of `tf.train.Feature` for the values of a TFDS feature."""
   kind = getattr(feature, 'feature', feature).np_dtype
   if np.issubdtype(kind, np.integer):
     return 'int64_list'

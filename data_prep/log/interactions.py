@@ -1,4 +1,4 @@
-"""From any source's raw log to the clean one: ids as numbers, duplicates, k-core, order in time."""
+"""Cleans a raw log: numbers ids, handles duplicates, filters to the k-core, sorts by time."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -9,10 +9,6 @@ import numpy as np
 from data_prep.log.numbering import factorise, renumber
 from recjax.schema.checks import check
 
-MAX_TITLE = (
-  10_000  # characters; a longer title is a broken file, sources refuse it by file and line
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutRows:
@@ -20,7 +16,7 @@ class HeldOutRows:
 
   Attributes:
     users: str `[n]`, raw ids.
-    histories: what is known before each target: raw item ids, oldest first.
+    histories: the items before each target: raw ids, oldest first.
     targets: str `[n]`, raw item ids.
   """
 
@@ -31,19 +27,20 @@ class HeldOutRows:
 
 @dataclasses.dataclass(frozen=True)
 class RawLog:
-  """What a source reads: one row an interaction, in file order.
+  """The output of a source: one row per interaction, in file order.
 
   Attributes:
     users: str `[N]`, raw ids.
     items: str `[N]`, raw ids.
     times: int64 `[N]`; any number that grows with time.
-    item_records: what is known of an item, by raw id: any of title, brand, categories (a list of
-      paths), price, description. Items that nobody interacted with are ignored unless
-      `data.catalogue` is 'all'; an item may lack a record.
-    ratings: float32 `[N]`, None where the source has none.
-    events: str `[N]`, what kind of interaction a row is; None where the source has none.
-    ticks_per_second: of the times; 0: they are an order and nothing else.
-    held_out: a source's own split: `validation` and `test`; the rows above are then its training part.
+    item_records: catalogue records by raw item id, with any of title, brand, categories, price and
+      description (see `data_prep.log.item_text.tidy`). An item may lack a record. Items without interactions
+      are ignored unless `data.catalogue` is 'all'.
+    ratings: float32 `[N]`, or None.
+    events: str `[N]`, kinds of interactions, or None.
+    ticks_per_second: unit of the times; 0: they give only an order.
+    held_out: the rows of a source's own `validation` and `test` parts; the columns above are then its
+      training part.
     unreadable_ratings: number of ratings that cannot be read; if there are any, `ratings` is None.
   """
 
@@ -77,23 +74,23 @@ class HeldOut:
 
 @dataclasses.dataclass(frozen=True)
 class CleanLog:
-  """Sequences of a log, users and items in the order of their sorted raw ids.
+  """Sequences of a log, with users and items numbered in the order of their sorted raw ids.
 
   Attributes:
     user_ids: U raw ids.
     item_ids: I raw ids.
-    items: int32 `[N]`, item indices; user u's, oldest first, are `items[offsets[u]:offsets[u + 1]]`.
+    items: int32 `[N]`, item indices. User u has `items[offsets[u]:offsets[u + 1]]`, oldest first.
     times: int64 `[N]`.
-    rows: int64 `[N]`, the place of each interaction in the raw log: what is earlier at equal times.
-    offsets: int64 `[U + 1]`; users of a source's held-out rows alone have nothing.
+    rows: int64 `[N]`, row numbers in the raw log, which order interactions of equal times.
+    offsets: int64 `[U + 1]`. Users that only occur in a source's held-out rows have empty sequences.
     ratings: float32 `[N]` or None.
     events: int32 `[N]`, indices of `event_names`, or None.
-    event_names: the kinds of interactions, sorted; empty where there are no events.
+    event_names: kinds of interactions, sorted; empty without events.
     held_out: a source's own validation and test rows, or None.
-    duplicates: how many rows were dropped because they repeat another one.
-    below_k_core: how many users, items and interactions the k-core left out.
-    ticks_per_second: of the times; 0: they are an order and nothing else.
-    unreadable_ratings: as of `RawLog`.
+    duplicates: number of dropped rows that repeat another one.
+    below_k_core: numbers of users, items and interactions outside the k-core.
+    ticks_per_second: unit of the times; 0: they give only an order.
+    unreadable_ratings: see `RawLog`.
   """
 
   user_ids: list[str]
@@ -118,21 +115,19 @@ def clean(
   """Filters a raw log to its k-core and sorts each user's rows by time.
 
   The sort is stable: rows of one user with one time stay in file order. Duplicates are dropped before
-  anything is counted.
+  interactions are counted.
 
   Args:
     log: of a source.
-    k: as in `k_core`.
-    duplicates: what to do with rows that repeat an earlier one in user, item and time: 'refuse' or
-      'drop'.
-    catalogue: which items there are: 'interacted', those of the interactions that are left and of
-      held-out rows; 'all', also every other item that has a record, whether nobody ever chose it or
-      the k-core took its interactions away.
+    k: see `k_core`.
+    duplicates: 'refuse' or 'drop' rows that repeat an earlier one in user, item and time.
+    catalogue: 'interacted': items of the remaining interactions and of held-out rows. 'all': also every other
+      item with a record, even if it has no interactions or is outside the k-core.
 
   Raises:
-    ValueError: the columns differ in length; an id is no valid text; a time is not a whole number or a
-      rating not finite; there are duplicates and they are refused; nothing is left; or held-out rows
-      of the source's own would be filtered.
+    ValueError: the columns differ in length; an id is not valid text; a time is not a whole number or a
+      rating not finite; there are duplicates and they are refused; no interaction is left; or the k-core
+      would filter a source's own held-out rows.
   """
   _check_columns(log)
   check(
@@ -185,7 +180,7 @@ def clean(
 
 
 def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
-  """The largest part of a log in which every user and every item has at least k rows.
+  """Finds the largest part of a log in which every user and every item has at least k rows.
 
   The k-core of the bipartite multigraph of users and items (Seidman, "Network structure and minimum
   degree", 1983): repeated interactions of a pair count as often as they occur.
@@ -196,7 +191,7 @@ def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     k: 0 keeps all.
 
   Returns:
-    bool `[N]`: the rows that stay.
+    bool `[N]`, the rows to keep.
   """
   keep = np.zeros(len(users), bool)
   rows = np.arange(len(users))
@@ -219,7 +214,7 @@ def _held_out_columns(log: RawLog) -> tuple[list[np.ndarray], list[np.ndarray]]:
 def _held_out(
   log: RawLog, users: list[np.ndarray], items: list[np.ndarray]
 ) -> dict[str, HeldOut] | None:
-  """The inverse of `_held_out_columns`, of indices."""
+  """The inverse of `_held_out_columns`, with indices for raw ids."""
   if log.held_out is None:
     return None
   held_out = {}
@@ -277,11 +272,11 @@ def _whole(log: RawLog) -> np.ndarray:
 
 
 def _repeated(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-  """Which rows of a log that is sorted by user and time repeat an earlier one in item too."""
+  """Marks rows that repeat an earlier one; the log is sorted by user and time."""
   repeated = np.zeros(len(users), bool)
   as_before = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
   run = np.concatenate([[0], np.cumsum(~as_before)])
-  # Few rows share user and time with a neighbour: only they are sorted by item.
+  # Only the few rows that share user and time with a neighbour are sorted by item.
   near = np.flatnonzero(np.append(as_before, False) | np.append(False, as_before))
   near = near[np.lexsort((items[near], run[near]))]
   first, second = near[:-1], near[1:]
@@ -290,7 +285,7 @@ def _repeated(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.nda
 
 
 def _refusal(log: RawLog, times: np.ndarray, repeats: np.ndarray) -> ValueError:
-  """The error about duplicates, given the rows of the raw log that repeat an earlier one."""
+  """The error about duplicates; `repeats` are the rows of the raw log that repeat an earlier one."""
   row = int(repeats.min())
   return ValueError(
     'no two interactions may be equal in user, item and time; '

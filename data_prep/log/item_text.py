@@ -28,6 +28,7 @@ _TAG = re.compile(
   r'(?:\s[^<>]*|\s*/)?>',
   re.IGNORECASE,
 )
+_MARKUP = re.compile('</?[a-z]|<!--', re.IGNORECASE)  # also of a tag that was cut off
 # Scripts and style sheets that a crawl took for text.
 _CODE = re.compile(
   r'\bvar\s+\w+\s*=|\bfunction\s*\w*\s*\([^)]*\)\s*\{|\bdocument\.(?:getElement|write|query)|'
@@ -95,7 +96,7 @@ def _readable(value: str) -> tuple[str, bool]:
   without = _TAG.sub(' ', _NOT_TEXT.sub(' ', value)) if '<' in value else value
   text = plain(without)
   if text.lower() in _MISSING or _is_code(text):
-    return '', False
+    return '', without != value
   return text, without != value
 
 
@@ -118,14 +119,14 @@ def _paths(value: Any, counts: Counts) -> list[list[str]]:
   for path in paths:
     names: list[str] = []
     for part in path if isinstance(path, list | tuple) else (path,):
-      text, is_cleaned = _readable(part) if isinstance(part, str) else ('', True)
-      if is_cleaned or (not text and _is_code(str(part))):
+      text = _readable(part)[0] if isinstance(part, str) else ''
+      if not isinstance(part, str) or _MARKUP.search(part) or (not text and _is_code(part)):
         is_changed = True
         break
       if text:
         names.append(text[:MAX_TITLE])
       else:
-        is_changed |= not isinstance(part, str) or bool(plain(part))
+        is_changed |= bool(plain(part))
     if names:
       found.append(names)
   counts['categories_cleaned' if found else 'categories_dropped'] += is_changed

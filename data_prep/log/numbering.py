@@ -1,4 +1,4 @@
-"""Raw ids as numbers: in the order of the sorted ids, so that held-out interactions renumber nothing."""
+"""Maps raw ids to numbers in sorted order, so that held-out interactions do not change the numbering."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 
 
 def factorise(*columns: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
-  """The different strings of some columns, sorted by code points, and each column as int32 indices.
+  """Returns the distinct strings of some columns, sorted by code points, and each column as int32 indices.
 
   Raises:
-    ValueError: a column holds something else than valid text.
+    ValueError: a column holds anything but valid text.
   """
   texts = [chunk for column in columns for chunk in _texts(column).chunks]
   encoded = pa.chunked_array(texts, pa.large_string()).dictionary_encode().combine_chunks()
@@ -38,15 +38,15 @@ def _texts(column: np.ndarray) -> pa.ChunkedArray:
 def renumber(
   ids: list[str], columns: Sequence[np.ndarray], more: Iterable[str] = ()
 ) -> tuple[list[str], list[np.ndarray]]:
-  """Drops the ids that no column uses, adds those of `more`, and numbers what is left in its order.
+  """Drops ids that no column uses, adds those of `more`, and numbers the result in sorted order.
 
   Args:
-    ids: sorted.
+    ids: sorted ids.
     columns: int32 indices of `ids`.
-    more: further ids, known or not.
+    more: further ids; some may be in `ids`.
 
   Returns:
-    The ids left, sorted, and the columns as int32 indices of them.
+    The sorted ids, and the columns as int32 indices of them.
   """
   more = set(more)
   is_used = np.zeros(len(ids), bool)

@@ -2,11 +2,12 @@
 
 import itertools
 import json
+from types import ModuleType
 from typing import Any
 
 from etils import epath
 
-from data_prep import files, sources
+from data_prep import files
 from data_prep import stage as stage_lib
 from recjax import config as config_lib
 from recjax.data.dataset import SPLITS
@@ -14,9 +15,9 @@ from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 
 
-def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
+def stage(source: ModuleType, config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
   """Writes optimum.json: metrics by split, from the source's known distribution of next items."""
-  source, ks = sources.get(config.data.source), config.eval.ks
+  ks = config.eval.ks
   names = [files.TRAIN_ITEMS, files.TRAIN_OFFSETS, files.VALIDATION_ITEMS]
   if config.data.split != 'leave_one_out':
     parts = itertools.product(SPLITS, ('items', 'offsets'))

@@ -1,15 +1,15 @@
-"""Splits of a clean log: which interactions are trained on, which are predicted, and after what.
+"""Splits a clean log into training, validation and test.
 
-Three kinds, each a dict of arrays by the names of their files in the `interactions` stage:
+A split is a dict of arrays, by the names of their files in the `interactions` stage. There are three kinds:
 
-  leave_one_out   the last interaction of a user is for test, the one before for validation
-  global_time     shares of all (history → target) pairs in the order of time
+  leave_one_out   the last interaction of a user is the test target, the one before the validation target
+  global_time     shares of all (history → target) pairs in order of time
   source          the source's own validation and test rows
 
-All have train_items (flat), train_offsets `[U + 1]` and train_times, and for validation and test
-`<split>_items`, the targets. Ratings and events come with the times where the log has them. Leave-one-out
-has one target a user, in the order of users, after all that the user did before. The other kinds say for
-every target row whose it is and after what: `<split>_users` and the flat `<split>_history_items` with
+All have train_items (flat), train_offsets `[U + 1]` and train_times, and the targets of validation and test,
+`<split>_items`. Ratings and events are stored like times if the log has them. Leave-one-out has one target
+per user, in order of users; its history is everything before it. The other kinds store the user and the
+history of every target row: `<split>_users`, and flat `<split>_history_items` with
 `<split>_history_offsets`.
 """
 
@@ -21,24 +21,24 @@ from data_prep.log.interactions import CleanLog
 from recjax.data.dataset import SPLITS
 from recjax.schema.checks import check, check_choice
 
-MIN_LENGTH = 3  # leave-one-out: something to train on, one validation and one test interaction
-MAX_HISTORY_ITEMS = 1 << 27  # of all rows of a split together: they pass through memory
+MIN_LENGTH = 3  # leave-one-out: one interaction each for training, validation and test
+MAX_HISTORY_ITEMS = 1 << 27  # of all rows of a split together: they are held in memory
 
 
 def split(
   log: CleanLog, kind: str, shares: Sequence[float], max_history: int
 ) -> dict[str, np.ndarray]:
-  """The arrays of a split.
+  """Returns the arrays of a split.
 
   Args:
     log: the clean log.
     kind: leave_one_out, global_time or source.
-    shares: global_time: of the pairs for training, validation and test.
-    max_history: global_time, source: histories keep so many of the last items; 0: all.
+    shares: global_time: shares of the pairs for training, validation and test.
+    max_history: global_time, source: number of last items that a history keeps; 0: all.
 
   Raises:
-    ValueError: a part would be empty; a user is too short for leave-one-out; or the kind is not one
-      for this log: exactly a source that brings its own split is split by 'source'.
+    ValueError: a part would be empty; a user has too few interactions for leave-one-out; or the kind does not
+      fit the log: 'source' is for sources with a split of their own, and only for them.
   """
   check_choice(kind, ('leave_one_out', 'global_time', 'source'), 'data.split')
   check(
@@ -61,7 +61,7 @@ def split(
 
 
 def columns(log: CleanLog) -> dict[str, np.ndarray]:
-  """What is known of every interaction, by the ending of the names of files."""
+  """Returns the columns of the log by the suffix of their file names."""
   known = {'items': log.items, 'times': log.times, 'ratings': log.ratings, 'events': log.events}
   return {name: column for name, column in known.items() if column is not None}
 
@@ -86,16 +86,16 @@ def _leave_one_out(log: CleanLog) -> dict[str, np.ndarray]:
 
 
 def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> dict[str, np.ndarray]:
-  """Every interaction of a user but the first is a target; the order is that of time, then of the file.
+  """Splits by time, then by file order. Every interaction but a user's first is a target.
 
-  What comes before the first validation target is for training, so that a user's training part is a
-  prefix of the sequence. What comes later is a target or, as some user's first one, only history.
+  All interactions before the first validation target are for training, so a user's training part is a prefix
+  of the sequence. Later ones are targets; a user's first interaction is only history.
   """
   order = np.lexsort((log.rows, log.times))
   is_target = np.ones(len(log.items), bool)
   is_target[log.offsets[:-1]] = False
   ranks = np.flatnonzero(is_target[order])  # of the targets, in `order`
-  # The sums of shares are not exact: 0.7 + 0.2 < 0.9.
+  # Sums of shares are rounded: 0.7 + 0.2 < 0.9.
   borders = np.floor(np.cumsum(shares)[:2] * len(ranks) + 1e-6).astype(np.int64)
   counts = np.diff([0, *borders, len(ranks)])
   check(
@@ -150,7 +150,7 @@ def _train(log: CleanLog, in_train: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The numbers of every range [start, end), one range after another, and the offsets of the ranges."""
+  """The numbers of all ranges [start, end), concatenated, and the offsets of the ranges."""
   lengths = end - start
   offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
   return np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths), offsets

@@ -1,18 +1,17 @@
 """The `interactions` stage: the clean log, its split, and the catalogue."""
 
+from types import ModuleType
 from typing import Any
 
 from etils import epath
 
-from data_prep import sources
 from data_prep import stage as stage_lib
 from data_prep.log import interactions, log_writer, splits
 from recjax.schema.data import Data
 
 
-def stage(data: Data, raw_dir: epath.Path) -> stage_lib.Stage:
-  """Reads the source's raw files and writes the arrays, the catalogue and the statistics."""
-  source = sources.get(data.source)
+def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stage:
+  """Reads the raw files of a source and writes the arrays, the catalogue and the statistics."""
 
   def run(out: epath.Path) -> dict[str, Any]:
     raw = source.load(data, raw_dir)

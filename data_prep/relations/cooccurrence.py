@@ -1,4 +1,4 @@
-"""Item vectors from the log alone: a truncated SVD of the normalised co-occurrence."""
+"""Co-occurrence counts of items, and item vectors by a truncated SVD of them."""
 
 import math
 
@@ -15,13 +15,13 @@ _SMALLEST_SINGULAR = 1e-3  # of the largest one
 def cooccurrence_counts(
   train: sequences.Sequences, num_items: int, window: int, distance_weight: str = 'inverse'
 ) -> scipy.sparse.csr_matrix:
-  """Counts pairs of different items near each other in one user's sequence.
+  """Counts pairs of different items that are near each other in a user's sequence.
 
-  A pair of positions at distance d ≤ window adds to both entries of its items: 1 ('none') or 1/d
-  ('inverse'). The sums are exact, so that the order of users does not matter: integers, with
-  'inverse' in units of 1/lcm(1 … 20), to which 1/d is rounded down for d > 20.
+  A pair of positions at distance d ≤ window adds 1 ('none') or 1/d ('inverse') to both entries of its items.
+  Sums are exact, so the order of users does not matter: they are integers, for 'inverse' in units of
+  1/lcm(1 … 20), to which 1/d is rounded down for d > 20.
 
-  Time grows with the pairs. They are counted a block at a time, so memory holds one block and the
+  Time is linear in the number of pairs. Pairs are counted in blocks, so memory holds one block and the
   distinct pairs.
 
   Args:
@@ -34,8 +34,8 @@ def cooccurrence_counts(
     A symmetric float64 `[I, I]` matrix with an empty diagonal, in canonical format.
 
   Raises:
-    ValueError: two items and a distance do not fit 63 bits, so `window` must be smaller. It never is
-      more than the longest sequence allows.
+    ValueError: two items and a distance do not fit into 63 bits, so `window` must be smaller. It is first
+      cut to the longest sequence.
   """
   window = max(1, min(window, int(train.lengths.max(initial=0)) - 1))
   if num_items**2 * window > 2**63:
@@ -50,7 +50,7 @@ def cooccurrence_counts(
   counts = scipy.sparse.csr_matrix((num_items, num_items), dtype=np.int64)
   block = max(1, _KEYS_AT_ONCE // (2 * window))
   for first in range(0, len(users), block):
-    # A pair begins in the block and may end after it.
+    # A pair starts in the block and may end after it.
     part = slice(first, first + block + window)
     keys = _keys(train.values[part], users[part], block, window, num_items, weights_W is not None)
     summed = _summed(keys, weights_W, num_items)
@@ -62,10 +62,10 @@ def cooccurrence_counts(
 def _keys(
   items: np.ndarray, users: np.ndarray, block: int, window: int, num_items: int, with_distance: bool
 ) -> np.ndarray:
-  """First · I + second item of all pairs that begin in a block, both ways round.
+  """Encodes all pairs that start in a block as integers, in both orders: first · I + second item.
 
-  With the distance: times the window, plus the distance minus one. In 32 bits where they suffice,
-  which sort in half the time, else in 64.
+  With the distance: multiplied by the window, plus the distance minus one. Keys have 32 bits if these
+  suffice, because they sort in half the time; else 64.
   """
   items = items.astype(np.uint32 if num_items**2 * window < 2**32 else np.int64)
   shifted = items * num_items
@@ -81,7 +81,7 @@ def _keys(
 def _summed(
   keys: np.ndarray, weights_W: np.ndarray | None, num_items: int
 ) -> scipy.sparse.csr_matrix:
-  """Counts equal pairs, or sums the weights of their distances. Sorts the keys in place."""
+  """Counts equal pairs or sums the weights of their distances; sorts the keys in place."""
   keys.sort()
   pairs, distances = (keys, None) if weights_W is None else np.divmod(keys, len(weights_W))
   is_first = np.ones(len(pairs), bool)
@@ -101,25 +101,25 @@ def _summed(
 def vectors(
   train: sequences.Sequences, num_items: int, width: int, window: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Embeds items by the company they keep: U √S of D^-1/2 A D^-1/2 = U S Vᵀ, cut at `width`.
+  """Computes co-occurrence vectors of items: U √S of D^-1/2 A D^-1/2 = U S Vᵀ, cut at `width`.
 
-  A is the co-occurrence and D its row sums, the normalisation of spectral clustering (Ng, Jordan
-  and Weiss, NIPS 2001); dividing the singular values between both sides follows Levy and Goldberg,
-  "Neural Word Embedding as Implicit Matrix Factorization" (NIPS 2014, section 4.2).
+  A is the co-occurrence and D its row sums, the normalisation of spectral clustering (Ng, Jordan and Weiss,
+  NIPS 2001). Dividing the singular values between both sides follows Levy and Goldberg, "Neural Word Embedding
+  as Implicit Matrix Factorization" (NIPS 2014, section 4.2).
 
   Args:
-    train: item indices of every user's training part; nothing else is read.
+    train: item indices of every user's training part.
     num_items: I.
     width: D.
-    window: as in `cooccurrence_counts`.
-    seed: of the randomized SVD; equal arguments give equal vectors, signs included.
+    window: see `cooccurrence_counts`.
+    seed: of the randomized SVD. Equal arguments give equal vectors, signs included.
 
   Returns:
-    vectors float32 `[I, width]`: rows of length one, and zero rows for items that co-occur with none;
-    columns beyond the number of items are zero. And the basis float32 `[I, width]`, D^-1/2 V / √S:
-    what `fold_in` needs to place other items in the same space.
+    vectors: float32 `[I, width]`, unit rows; zero rows for items without co-occurrence; columns beyond the
+      number of items are zero.
+    basis: float32 `[I, width]`, D^-1/2 V / √S, with which `fold_in` places other items in the same space.
   """
-  from sklearn.utils import extmath  # takes a second, which a start with prepared data saves
+  from sklearn.utils import extmath  # imported here: it takes a second
 
   counts = cooccurrence_counts(train, num_items, window)
   degrees = np.asarray(counts.sum(axis=1)).ravel()
@@ -131,7 +131,7 @@ def vectors(
   )
   embedded_ID = np.zeros((num_items, width))
   embedded_ID[:, : left.shape[1]] = left * np.sqrt(singular)[None, :]
-  # A direction in which the items hardly differ says nothing, and dividing by it would shout.
+  # Directions with tiny singular values are noise, which division would amplify.
   counting = singular > _SMALLEST_SINGULAR * singular[0]
   roots = np.where(counting, 1 / np.sqrt(np.where(counting, singular, 1)), 0)
   basis_ID = np.zeros((num_items, width), np.float32)
@@ -142,20 +142,20 @@ def vectors(
 def fold_in(
   train: sequences.Sequences, items: np.ndarray, window: int, basis_ID: np.ndarray
 ) -> np.ndarray:
-  """Places items in the space of earlier `vectors`, by their company among the items of that time.
+  """Places items in the space of earlier `vectors`, by their co-occurrence with the items of that time.
 
-  An item's row a of the normalised co-occurrence becomes a V / √S, which is U √S for the items that
-  the decomposition saw (folding in, as in Deerwester et al., "Indexing by latent semantic analysis",
-  JASIS 1990). The item's own degree only scales the row, so it does not matter.
+  An item's row a of the normalised co-occurrence becomes a V / √S, which is U √S for the items of the
+  decomposition (folding in, as in Deerwester et al., "Indexing by latent semantic analysis", JASIS 1990). The
+  degree of the item only scales its row, which is normalised.
 
   Args:
     train: item indices of every user's training part, today's.
     items: int `[n]`, the items to place.
-    window: as in `cooccurrence_counts`.
-    basis_ID: the earlier basis with one row for every item of today, zero for those it did not see.
+    window: see `cooccurrence_counts`.
+    basis_ID: the earlier basis, with one row per item of today; zero rows for new items.
 
   Returns:
-    float32 `[n, D]`: rows of length one, and zero rows for items that none of the basis is near to.
+    float32 `[n, D]`: unit rows; zero rows for items that co-occur with no item of the basis.
   """
   counts = cooccurrence_counts(train, len(basis_ID), window)[items]
   known = counts @ (basis_ID.any(axis=1)) > 0
@@ -163,7 +163,7 @@ def fold_in(
 
 
 def _unit_rows(rows_ID: np.ndarray, known_I: np.ndarray) -> np.ndarray:
-  """float32 rows of length one; zero where they are not known."""
+  """Normalises rows to float32 unit rows; rows that are not known become zero."""
   lengths = np.linalg.norm(rows_ID, axis=1, keepdims=True)
   known = known_I[:, None] & (lengths > 0)
   return np.where(known, rows_ID / np.where(known, lengths, 1), 0).astype(np.float32)

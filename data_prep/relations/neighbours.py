@@ -1,4 +1,4 @@
-"""Lists of neighbours, one an item, as flat arrays."""
+"""Lists of neighbours, one per item, as flat arrays."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -14,11 +14,11 @@ _ENTRIES_AT_ONCE = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-  """For every item a list of others with the strength of each.
+  """A list of neighbours and their strengths for every item.
 
   Attributes:
-    items: the lists, `[I]` of them.
-    strengths: float32, one for each of `items.values`.
+    items: I lists of item indices.
+    strengths: float32, aligned with `items.values`.
   """
 
   items: Sequences
@@ -34,32 +34,32 @@ class Neighbours:
     files.save(folder / f'{name}_{strengths}.npy', self.strengths.astype(np.float32))
 
   def take(self, rows: np.ndarray) -> 'Neighbours':
-    """The lists `rows`, in that order."""
+    """Returns the lists `rows`, in that order."""
     places = Sequences(np.arange(len(self.strengths)), self.items.offsets).take(rows)
     return Neighbours(
       Sequences(self.items.values[places.values], places.offsets), self.strengths[places.values]
     )
 
   def keep(self, mask: np.ndarray) -> 'Neighbours':
-    """Only the entries of the mask, `[sum of lengths]`."""
+    """Returns only the entries of a mask, bool `[sum of lengths]`."""
     offsets = np.concatenate([[0], np.cumsum(mask)])[self.items.offsets]
     return Neighbours(Sequences(self.items.values[mask], offsets), self.strengths[mask])
 
   def first(self, k: int) -> 'Neighbours':
-    """Every list cut after k entries."""
+    """Cuts every list after k entries."""
     starts = np.repeat(self.items.offsets[:-1], self.items.lengths)
     return self.keep(np.arange(len(self.strengths)) - starts < k)
 
   def strongest(self, k: int, ranks_I: np.ndarray) -> 'Neighbours':
-    """The k strongest of every list, in order; of equally strong ones the lower rank comes first.
+    """Returns the k strongest entries of every list, in order; ties go to the lower rank.
 
     Args:
-      k: lists may be shorter.
+      k: length of the lists; shorter ones stay as they are.
       ranks_I: a permutation of 0 … I - 1.
     """
     by_rank_I = np.argsort(ranks_I)
     rank_bits = np.uint64((len(ranks_I) - 1).bit_length())
-    # One sort of 64 bits: row in the block | strength | rank.
+    # One sort of 64-bit keys: row in the block | strength | rank.
     most_rows = 1 << (32 - int(rank_bits))
     kept = []
     for rows in row_blocks(self.items.offsets, _ENTRIES_AT_ONCE, most_rows):
@@ -79,7 +79,7 @@ class Neighbours:
 
 
 def concatenate(parts: list[Neighbours]) -> Neighbours:
-  """The lists of all parts, one after the other."""
+  """Concatenates the lists of all parts."""
   lengths = np.concatenate([np.zeros(1, np.int64), *(part.items.lengths for part in parts)])
   return Neighbours(
     Sequences(
@@ -91,7 +91,7 @@ def concatenate(parts: list[Neighbours]) -> Neighbours:
 
 
 def row_blocks(offsets: np.ndarray, most_entries: int, most_rows: int) -> Iterator[slice]:
-  """Cuts rows of `offsets[i + 1] - offsets[i]` entries into blocks of at least one row each."""
+  """Yields blocks of rows, at least one row each; row i has `offsets[i + 1] - offsets[i]` entries."""
   first, rows = 0, len(offsets) - 1
   while first < rows:
     fits = int(np.searchsorted(offsets, offsets[first] + most_entries, side='right')) - 1
@@ -101,9 +101,9 @@ def row_blocks(offsets: np.ndarray, most_entries: int, most_rows: int) -> Iterat
 
 
 def _descending(values: np.ndarray) -> np.ndarray:
-  """Finite float32 as 32 bits in the opposite order (in uint64), both zeros as one."""
+  """Maps finite floats to uint64 keys of 32 bits that sort in descending order; -0 becomes 0."""
   bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)
-  # The bits of positive floats grow with them; those of negative ones shrink.
+  # As integers, the bits of positive floats ascend and those of negative floats descend.
   ascending = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
   return (~ascending).astype(np.uint64)
 

@@ -1,4 +1,4 @@
-"""Which items are nearest to an item by text: exact cosine, block by block on the device."""
+"""Nearest items by text: exact cosines, computed block by block on the device."""
 
 import functools
 
@@ -13,24 +13,22 @@ from data_prep.relations.neighbours import Neighbours
 from recjax.data.sequences import Sequences
 
 _ROWS, _COLUMNS = 1024, 8192
-_SPARE = 8  # candidates beyond those asked for, since the device ranks in float32
+_SPARE = 8  # extra candidates, because the device ranks in float32
 
 
 def semantic(vectors_ID: np.ndarray, k: int) -> Neighbours:
-  """The k items of the largest cosine to each item, the nearest first, without itself.
+  """Finds the k other items of the largest cosine to each item, the nearest first.
 
-  The device finds candidates with float32 products; the host computes their cosines in float64 and
-  rounds them to float32. Items of the same cosine are in the order of their indices. So the result
-  is that of brute force and the same on every kind of device: only neighbours whose cosines differ
-  by less than float32 tells apart may change places.
+  The device finds candidates with float32 products. The host computes their cosines in float64 and rounds them
+  to float32. Ties are in the order of item indices. So the result equals that of brute force on every kind of
+  device, except for neighbours whose cosines differ by less than the precision of float32.
 
-  Time grows with the square of the items, memory with the items: besides the vectors it holds
-  blocks of 1,024 × 8,192 products.
+  Time is quadratic in the number of items. Memory is linear: the vectors and blocks of 1,024 × 8,192 products.
 
   Args:
-    vectors_ID: float `[I, D]`, of any length. An item with a zero vector has no neighbours and is
-      none.
-    k: fewer than I. Lists are shorter where fewer items have a vector.
+    vectors_ID: float `[I, D]`, rows of any length. An item with a zero vector has no neighbours and is no
+      neighbour.
+    k: less than I. Lists are shorter if fewer items have a vector.
 
   Raises:
     ValueError: a vector is not finite, or k is too large.
@@ -41,9 +39,8 @@ def semantic(vectors_ID: np.ndarray, k: int) -> Neighbours:
       f'relations.top_k must be positive and smaller than the number of items, {num_items}; got {k}. '
       'Set --config.relations.top_k'
     )
-  vectors_ID = np.asarray(vectors_ID, np.float32) + np.float32(
-    0
-  )  # one zero: equal rows, equal bits
+  # Adding 0 turns -0 into 0, so equal rows have equal bits.
+  vectors_ID = np.asarray(vectors_ID, np.float32) + np.float32(0)
   finite_I = np.isfinite(vectors_ID).all(axis=1)
   if not finite_I.all():
     raise ValueError(
@@ -54,7 +51,7 @@ def semantic(vectors_ID: np.ndarray, k: int) -> Neighbours:
   known = np.flatnonzero(lengths_I)
   first_G, group_of_known = _distinct(vectors_ID[known])
   first_G = known[first_G]
-  # One more than k, because an item is in the list of its own group.
+  # k + 1, because an item is in the list of its own group.
   lists = _of_groups(
     vectors_ID[first_G],
     lengths_I[first_G],
@@ -62,7 +59,7 @@ def semantic(vectors_ID: np.ndarray, k: int) -> Neighbours:
     num_items,
     k + 1,
   )
-  # One list more, the empty one, for items without a vector.
+  # One more list, which is empty, for items without a vector.
   lists = neighbours.concatenate(
     [lists, Neighbours(Sequences.from_lists([[]]), np.zeros(0, np.float32))]
   )
@@ -75,10 +72,10 @@ def semantic(vectors_ID: np.ndarray, k: int) -> Neighbours:
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Groups of equal rows, numbered by first appearance: the first row of each; the group of each row.
+  """Groups equal rows, in order of appearance. Returns the first row of each group, and each row's group.
 
-  Equal vectors are searched for once: products of equal rows need not be equal in the last bit, as
-  that depends on their place in a block.
+  A group is searched for once, because products of equal rows may differ in the last bit with their place in
+  a block.
   """
   as_bytes = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.itemsize * rows.shape[1])))
   _, first, group = np.unique(as_bytes.ravel(), return_index=True, return_inverse=True)
@@ -89,7 +86,7 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _members(items: np.ndarray, groups: np.ndarray, most: int) -> Sequences:
-  """The items of each group in ascending order, no more than `most`."""
+  """At most `most` items of each group, in ascending order."""
   order = np.argsort(groups, kind='stable')
   offsets = np.concatenate([[0], np.cumsum(np.bincount(groups))])
   members = Neighbours(Sequences(items[order].astype(np.int32), offsets), np.zeros(len(items)))
@@ -99,7 +96,7 @@ def _members(items: np.ndarray, groups: np.ndarray, most: int) -> Sequences:
 def _of_groups(
   vectors_GD: np.ndarray, lengths_G: np.ndarray, members: Sequences, num_items: int, k: int
 ) -> Neighbours:
-  """The k items nearest to each group, its own members among them."""
+  """The k items nearest to each group, including its own members."""
   num_groups = len(vectors_GD)
   if not num_groups:
     return neighbours.concatenate([])
@@ -135,7 +132,7 @@ def _cosines(
 
 @functools.partial(jax.jit, static_argnums=3)
 def _nearest(rows_RD: jax.Array, blocks_NCD: jax.Array, num_groups: int, count: int) -> jax.Array:
-  """int32 `[R, count]`: the vectors of the largest products with each row, `count` ≤ `num_groups`."""
+  """The `count` ≤ `num_groups` vectors of the largest products with each row, int32 `[R, count]`."""
   rows, (num_blocks, columns, _) = len(rows_RD), blocks_NCD.shape
 
   def step(best, numbered_block):

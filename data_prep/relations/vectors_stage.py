@@ -1,14 +1,17 @@
 """The `cooccurrence_vectors` stage: item vectors from the training part of the log."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
+import numpy as np
 
 from data_prep import files
 from data_prep import stage as stage_lib
 from data_prep.relations import cooccurrence
 from data_prep.sids import refresh
 from recjax.data.prepared import Prepared
+from recjax.data.sequences import Sequences
 from recjax.schema.sids import Sids
 
 
@@ -20,7 +23,9 @@ def stage(sids: Sids, prepared: Prepared) -> stage_lib.Stage:
   inputs = stage_lib.outputs(prepared, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
   params = {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed}
   if sids.extend is not None:
-    inputs |= stage_lib.outputs(prepared, files.ITEMS) | refresh.cooccurrence_inputs(sids)
+    inputs |= stage_lib.outputs(prepared, files.ITEMS) | refresh.inputs(
+      sids, files.ITEMS, files.COOCCURRENCE_VECTORS, files.COOCCURRENCE_BASIS
+    )
     params = refresh.params(sids, 'cooccurrence_vectors', params)
 
   def run(out: epath.Path) -> dict[str, Any]:
@@ -28,8 +33,22 @@ def stage(sids: Sids, prepared: Prepared) -> stage_lib.Stage:
     if sids.extend is None:
       vectors_ID, basis_ID = cooccurrence.vectors(train, num_items, width, window, sids.seed)
     else:
-      vectors_ID, basis_ID = refresh.cooccurrence_vectors(sids, refresh.item_ids(prepared), train)
+      vectors_ID, basis_ID = _extended(sids, refresh.item_ids(prepared), train)
     files.save(out / files.BASIS, basis_ID)
     return files.save_vectors(vectors_ID, out)
 
   return stage_lib.Stage('cooccurrence_vectors', run, inputs, params, version=2)
+
+
+def _extended(sids: Sids, today: Sequence[str], train: Sequences) -> tuple[np.ndarray, np.ndarray]:
+  """Vectors and basis, both `[I, D]`, of today's items in the earlier space.
+
+  Old items keep both. New items are folded in by their co-occurrence with old ones today; their rows of the
+  basis are zero.
+  """
+  rows_I, before = refresh.item_rows(sids, today), refresh.earlier(sids)
+  vectors_ID = refresh.carried(rows_I, files.load(before / files.COOCCURRENCE_VECTORS))
+  basis_ID = refresh.carried(rows_I, files.load(before / files.COOCCURRENCE_BASIS))
+  new = np.flatnonzero(rows_I < 0)
+  vectors_ID[new] = cooccurrence.fold_in(train, new, sids.cooccurrence_window, basis_ID)
+  return vectors_ID, basis_ID

@@ -14,11 +14,8 @@ import numpy as np
 
 from data_prep import files
 from data_prep import stage as stage_lib
-from data_prep.relations import cooccurrence
-from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
-from recjax.data.sequences import Sequences
 from recjax.schema.sids import Sids
 from recjax.sids import extension, published
 from recjax.sids.quantizers.saved import FILE as QUANTIZER
@@ -164,59 +161,12 @@ def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
 
 def item_ids(prepared: Prepared) -> list[str]:
   """Returns the raw ids of a prepared folder, in item order."""
-  return [row['id'] for row in tokenizer.read_items(prepared / files.ITEMS)]
+  return [row['id'] for row in files.read_items(prepared / files.ITEMS)]
 
 
 def carried(rows_I: np.ndarray, earlier_ID: np.ndarray) -> np.ndarray:
   """Returns the earlier rows of today's items, `[I, D]`; zero rows for new items."""
   return np.where((rows_I >= 0)[:, None], earlier_ID[rows_I], 0)
-
-
-def cooccurrence_inputs(sids: Sids) -> dict[str, epath.Path]:
-  """Returns the files of the earlier preparation that `cooccurrence_vectors` reads."""
-  return inputs(sids, files.ITEMS, files.COOCCURRENCE_VECTORS, files.COOCCURRENCE_BASIS)
-
-
-def cooccurrence_vectors(
-  sids: Sids, today: Sequence[str], train: Sequences
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns vectors and basis, both `[I, D]`, of today's items in the earlier space.
-
-  Old items keep both. New items are folded in by their co-occurrence with old ones today; their rows of the
-  basis are zero.
-  """
-  rows_I, before = item_rows(sids, today), earlier(sids)
-  vectors_ID = carried(rows_I, files.load(before / files.COOCCURRENCE_VECTORS))
-  basis_ID = carried(rows_I, files.load(before / files.COOCCURRENCE_BASIS))
-  new = np.flatnonzero(rows_I < 0)
-  vectors_ID[new] = cooccurrence.fold_in(train, new, sids.cooccurrence_window, basis_ID)
-  return vectors_ID, basis_ID
-
-
-def tokenizer_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
-  """Returns the files of the earlier tokenizer as the inputs of today's.
-
-  Args:
-    sids: `extend` names the earlier preparation.
-    root: today's prepared folder; its manifests name the files if the earlier folder was removed.
-  """
-  manifest = stage_lib.read_manifest(earlier(sids) / 'tokenizer')
-  if manifest is not None:
-    return inputs(sids, *(f'tokenizer/{name}' for name in sorted(manifest['files'])))
-  for made in stage_lib.variants(root, 'tokenizer').values():
-    names = [name.removeprefix('extend/') for name in made['inputs'] if name.startswith('extend/')]
-    if names:
-      return inputs(sids, *names)
-  return {}
-
-
-def copy_tokenizer(sids: Sids, out: epath.Path) -> dict[str, Any]:
-  """Copies the earlier tokenizer, whose pieces the trained model knows."""
-  folder = earlier(sids) / 'tokenizer'
-  manifest = stage_lib.read_manifest(folder)
-  for name in manifest['files']:
-    (out / name).write_bytes((folder / name).read_bytes())
-  return {**manifest['summary'], 'made': 'as before'}
 
 
 def sid_inputs(sids: Sids) -> dict[str, epath.Path]:

@@ -10,7 +10,6 @@ import numpy as np
 from data_prep import files
 from data_prep import stage as stage_lib
 from data_prep.sids import refresh
-from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
@@ -37,7 +36,8 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
   """
   sids = config.sids
   refresh.check(config, root)
-  if sids.table is None or stage_lib.variants(root, 'sids'):
+  made = stage_lib.variants(root, 'sids').values()
+  if sids.table is None or any('table' in manifest['inputs'] for manifest in made):
     return
   table_file = files.found(sids.table, raw_dir)
   if not table_file.exists():
@@ -68,7 +68,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
   inputs |= relations
 
   def run(out: epath.Path) -> dict[str, Any]:
-    items, resolved = tokenizer.read_items(prepared / files.ITEMS), {}
+    items, resolved = files.read_items(prepared / files.ITEMS), {}
     item_ids = [item['id'] for item in items]
     # Concatenated unit vectors: text and co-occurrence have equal weight in every distance.
     vectors_ID = (

@@ -1,4 +1,4 @@
-"""Fetches files over HTTP: resumed after a cut, checked for size, and named only when whole."""
+"""Downloads over HTTP: resumed after a broken connection, checked for size, renamed when complete."""
 
 import contextlib
 import http.client
@@ -26,19 +26,19 @@ def fetch(
   pause_s: float = 2.0,
   timeout_s: float = 60.0,
 ) -> None:
-  """Fetches one file; what arrived before a cut stays in `<path>.part` and is continued.
+  """Downloads one file. An incomplete download stays in `<path>.part` and is resumed.
 
   Args:
     url: http or https.
-    path: where the file goes; its folder is created.
-    attempts: connections in a row that may bring nothing new before giving up.
-    pause_s: seconds to wait before connecting again.
-    timeout_s: seconds without a byte before a connection counts as cut.
+    path: of the downloaded file; its folder is created.
+    attempts: consecutive connections without progress before the download fails.
+    pause_s: seconds before the next connection.
+    timeout_s: seconds without a byte before a connection counts as broken.
 
   Raises:
     FileNotFoundError: the server does not have the file.
     ValueError: the server does not say how long the file is.
-    ConnectionError: the file could not be completed; the next call continues it.
+    ConnectionError: the file could not be completed; the next call resumes it.
   """
   if os.path.exists(path):
     return
@@ -67,20 +67,20 @@ def fetch(
       problem = f'{_size(part)} of {total} bytes arrived'
     failures = 1 if _size(part) > before else failures + 1
   raise ConnectionError(
-    f'{url} could not be fetched in {attempts} attempts ({problem}). What arrived is kept in {part}: '
-    'start the same command again to continue it'
+    f'{url} could not be fetched in {attempts} attempts ({problem}). The partial file is kept as {part}: '
+    'run the same command again to resume'
   )
 
 
 def fetch_zip(url: str, folder: pathlib.Path, **kwargs: Any) -> None:
-  """Fetches an archive and puts its files into the folder, without the archive's own folders.
+  """Downloads an archive and puts its files into the folder, without the archive's own folders.
 
-  They are unpacked and checked beside the folder first, and replace files of the same name then. The
-  archive is removed at the end.
+  The files are unpacked and checked in a temporary folder first, and then replace files of the same name. The
+  archive is removed.
 
   Args:
     url: of a zip file.
-    folder: where the files go; it is created.
+    folder: of the unpacked files; it is created.
     **kwargs: as of `fetch`.
 
   Raises:
@@ -112,7 +112,7 @@ def fetch_zip(url: str, folder: pathlib.Path, **kwargs: Any) -> None:
 
 
 def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
-  """Appends to `part` what one connection brings; returns the whole file's size in bytes."""
+  """Appends the bytes of one connection to `part`; returns the size of the whole file in bytes."""
   start = _size(part)
   request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'} if start else {})
   try:
@@ -127,7 +127,7 @@ def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
     if length is None:
       raise ValueError(f'{url} must be served with a Content-Length, to be checked; it has none')
     if response.status != http.client.PARTIAL_CONTENT:
-      start = 0  # the server sends the whole file, whatever was asked for
+      start = 0  # the server ignores the range and sends the whole file
     with (
       part.open('ab') as f,
       tqdm.tqdm(
@@ -144,7 +144,7 @@ def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
 
 
 def _after_the_end(content_range: str, part: pathlib.Path) -> int:
-  """The answer `bytes */total` to a range behind the end: either all is here, or it is no part of it."""
+  """Reads the answer `bytes */total` to a range behind the end: `part` is complete, or of another file."""
   total = content_range.rpartition('/')[2]
   if not total.isdecimal() or int(total) != _size(part):
     part.unlink()

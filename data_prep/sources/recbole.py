@@ -76,6 +76,9 @@ class RecBole(base.Tabular):
           f'got {records.short(field)}'
         )
       names[name] = field
+    for name, usual in self.usual_columns().items():
+      if usual not in names and name in names:  # user:token, say, for user_id:token
+        names[usual] = names[name]
     for name, field in required.items():
       if name not in names:
         raise ValueError(

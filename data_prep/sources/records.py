@@ -68,12 +68,16 @@ def record(row: Mapping[str, Any], fields: Mapping[str, tuple[str, Kind]]) -> di
     row: the raw row; null, '' and [] count as absent.
     fields: field of a record → its name in the row, and its kind.
   """
-  values = {field: (row.get(name), kind) for field, (name, kind) in fields.items()}
-  return {
-    field: kind(value)
-    for field, (value, kind) in values.items()
-    if value is not None and value != '' and value != []
-  }
+  result = {}
+  for field, (name, kind) in fields.items():
+    value = row.get(name)
+    if not _is_absent(value) and not _is_absent(value := kind(value)):
+      result[field] = value
+  return result
+
+
+def _is_absent(value: Any) -> bool:
+  return value is None or value == '' or value == []
 
 
 def catalogue(

@@ -41,9 +41,12 @@ class Table(base.Tabular):
   interactions_files: str | None = setting(
     None,
     "File, folder or glob of the interactions, in raw_dir. None: 'interactions' with any ending.",
+    path=True,
   )
   items_files: str | None = setting(
-    None, "File, folder or glob of the item table, in raw_dir. None: 'items' with any ending."
+    None,
+    "File, folder or glob of the item table, in raw_dir. None: 'items' with any ending.",
+    path=True,
   )
 
   identity: ClassVar[tuple[str, ...]] = tuple(f'{name}_column' for name in _LOG)

@@ -131,6 +131,8 @@ def _is_utf8(value: bytes) -> bool:
 
 def _read_text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
   """The text as the first type in which all of it is spelled."""
+  if len(values) and values[0].as_py().endswith(' UTC'):  # as BigQuery exports it
+    values = pc.replace_substring_regex(values, ' UTC$', 'Z')
   failures = {}
   for kind in _SPELLINGS:
     try:

@@ -1,6 +1,7 @@
-"""The stages `tokenizer` and `texts`: the text side of the vocabulary, and item titles as its ids."""
+"""The stages `tokenizer` and `texts`: the text side of the vocabulary, and item titles as token ids."""
 
 import functools
+from typing import Any
 
 from etils import epath
 
@@ -10,7 +11,23 @@ from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
-from recjax.schema.data import Data
+from recjax.runtime.files import existing
+from recjax.schema.sids import Sids
+
+
+def check_ready(config: config_lib.Config, root: epath.Path) -> None:
+  """Checks before the preparation that the tokenizer can be made.
+
+  Raises:
+    FileNotFoundError: data.sentencepiece is missing, and no tokenizer was made with such a file.
+    ValueError: model.pretrained has no tokenizer.
+  """
+  if config.model.pretrained is not None:
+    tokenizer.pretrained_files(config.model.pretrained)
+  elif config.data.sentencepiece is not None:
+    made = stage_lib.variants(root, 'tokenizer').values()
+    if not any(list(manifest['inputs']) == [tokenizer.MODEL] for manifest in made):
+      existing(config.data.sentencepiece, '--config.data.sentencepiece', 'file')
 
 
 def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
@@ -18,19 +35,20 @@ def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.
   data, pretrained = config.data, config.model.pretrained
   run = functools.partial(tokenizer.write_tokenizer, prepared / files.ITEMS, data, pretrained)
   if pretrained is not None:
-    inputs, params = tokenizer.pretrained_files(pretrained), {'prompt_format': data.prompt_format}
+    inputs = tokenizer.pretrained_files(pretrained)
+    params = {'prompt_format': data.prompt_format} | tokenizer.pretrained_params(pretrained)
   elif data.sentencepiece is not None:
     inputs, params = {tokenizer.MODEL: epath.Path(data.sentencepiece)}, {}
   else:
     inputs, params = stage_lib.outputs(prepared, files.ITEMS), {'text_pieces': data.text_pieces}
     if config.sids.extend is not None:  # the trained model knows the earlier pieces
-      inputs = refresh.tokenizer_files(config.sids, prepared.root)
+      inputs = _earlier_files(config.sids, prepared.root)
       params = refresh.params(config.sids, 'tokenizer', params)
-      run = functools.partial(refresh.copy_tokenizer, config.sids)
+      run = functools.partial(_copy_earlier, config.sids)
   return stage_lib.Stage('tokenizer', run, inputs, params, version=2)
 
 
-def titles_stage(data: Data, prepared: Prepared) -> stage_lib.Stage:
+def titles_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
   """Writes the token ids of item titles."""
   made = stage_lib.read_manifest(prepared / 'tokenizer')['files']
   inputs = stage_lib.outputs(prepared, files.ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
@@ -38,6 +56,35 @@ def titles_stage(data: Data, prepared: Prepared) -> stage_lib.Stage:
     tokenizer.write_titles,
     prepared / files.ITEMS,
     prepared / 'tokenizer',
-    data.max_text_tokens,
+    config.data.max_text_tokens,
   )
-  return stage_lib.Stage('texts', run, inputs, {'max_text_tokens': data.max_text_tokens})
+  params: dict[str, Any] = {'max_text_tokens': config.data.max_text_tokens}
+  if config.model.pretrained is not None:
+    params['control_tokens'] = 'plain text'  # earlier versions encoded their names as these tokens
+  return stage_lib.Stage('texts', run, inputs, params)
+
+
+def _earlier_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
+  """The files of the earlier tokenizer as the inputs of today's.
+
+  Args:
+    sids: `extend` names the earlier preparation.
+    root: today's prepared folder; its manifests name the files if the earlier folder was removed.
+  """
+  manifest = stage_lib.read_manifest(refresh.earlier(sids) / 'tokenizer')
+  if manifest is not None:
+    return refresh.inputs(sids, *(f'tokenizer/{name}' for name in sorted(manifest['files'])))
+  for made in stage_lib.variants(root, 'tokenizer').values():
+    names = [name.removeprefix('extend/') for name in made['inputs'] if name.startswith('extend/')]
+    if names:
+      return refresh.inputs(sids, *names)
+  return {}
+
+
+def _copy_earlier(sids: Sids, out: epath.Path) -> dict[str, Any]:
+  """Copies the earlier tokenizer, whose pieces the trained model knows."""
+  folder = refresh.earlier(sids) / 'tokenizer'
+  manifest = stage_lib.read_manifest(folder)
+  for name in manifest['files']:
+    (out / name).write_bytes((folder / name).read_bytes())
+  return {**manifest['summary'], 'made': 'as before'}

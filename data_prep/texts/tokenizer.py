@@ -1,7 +1,8 @@
-"""The text side of the vocabulary: a tokenizer, and item titles as its ids."""
+"""The text side of the vocabulary: a tokenizer, and item titles as token ids."""
 
 import io
 import json
+import logging
 from typing import Any
 
 from etils import epath
@@ -9,40 +10,42 @@ import numpy as np
 import sentencepiece
 import tqdm
 
+from data_prep import files
 from data_prep.texts import chat
 from recjax.data import vocabulary
-from recjax.models.pretrained import read_config, text_pieces
+from recjax.models.pretrained import read_config, special_ids, text_pieces, tokenizer_files
 from recjax.schema.data import Data
+
+log = logging.getLogger(__name__)
 
 MODEL = 'spiece.model'
 FAST = 'tokenizer.json'
-_PRETRAINED = (FAST, MODEL, 'tokenizer.model')  # of a checkpoint's folder, the first that is there
-_MAX_TRAINING_CHARACTERS = 2_000  # of one text; longer ones would be skipped whole
-
-
-def read_items(path: epath.PathLike) -> list[dict[str, Any]]:
-  """The objects of an items.jsonl, in item order."""
-  return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]
+_PRETRAINED = (
+  FAST,
+  MODEL,
+  'tokenizer.model',
+)  # of a checkpoint folder; the first one found is used
+_MAX_TRAINING_CHARACTERS = 2_000  # of one text; the trainer would skip longer ones
 
 
 def train_model(texts: list[str], num_pieces: int) -> bytes:
   """Trains a unigram model (Kudo, "Subword regularization", ACL 2018) with fallback to bytes.
 
   Args:
-    texts: a sentence each; empty ones are skipped.
-    num_pieces: at most so many pieces, 256 byte pieces included; a small catalogue gives fewer.
+    texts: one sentence each; empty ones are skipped.
+    num_pieces: upper limit, 256 byte pieces included; a small catalogue gives fewer.
 
   Returns:
-    A serialised model with pad 0, eos 1, unk 2, bos 3. Equal arguments give equal bytes.
+    A serialized model with pad 0, eos 1, unk 2, bos 3. Equal arguments give equal bytes.
 
   Raises:
-    ValueError: the pieces asked for do not even hold the bytes and the letters of the texts.
+    ValueError: `num_pieces` is too small for the bytes and the letters of the texts.
   """
   sentences = [text[:_MAX_TRAINING_CHARACTERS] for text in texts if text]
   model = io.BytesIO()
   try:
     sentencepiece.SentencePieceTrainer.train(
-      # Any sentence will do where there are no texts: the byte pieces can spell everything.
+      # Without texts any sentence serves: the byte pieces can spell everything.
       sentence_iterator=iter(tqdm.tqdm(sentences or ['item'], 'pieces', unit=' texts')),
       model_writer=model,
       vocab_size=num_pieces,
@@ -53,7 +56,7 @@ def train_model(texts: list[str], num_pieces: int) -> bytes:
       eos_id=1,
       unk_id=2,
       bos_id=3,
-      num_threads=1,  # is written into the model
+      num_threads=1,  # part of the model's bytes
       minloglevel=2,
     )
   except RuntimeError as error:
@@ -64,19 +67,35 @@ def train_model(texts: list[str], num_pieces: int) -> bytes:
   return model.getvalue()
 
 
-def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
-  """The files of a checkpoint's folder that its vocabulary and its prompts come from, by name.
-
-  Raises:
-    ValueError: the folder holds no tokenizer.
-  """
-  folder = epath.Path(folder)
+def _tokenizer_name(folder: epath.Path) -> str:
   found = [name for name in _PRETRAINED if (folder / name).exists()]
   if not found:
     raise ValueError(
       f'{folder} must hold one of {", ".join(_PRETRAINED)}; it has none. Set --config.model.pretrained'
     )
-  return {name: folder / name for name in (found[0], 'config.json')} | chat.template_files(folder)
+  return found[0]
+
+
+def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
+  """Returns the files of a checkpoint folder that decide its vocabulary and its prompts, by name.
+
+  Raises:
+    ValueError: the folder holds no tokenizer.
+  """
+  folder = epath.Path(folder)
+  tokenizer_file = {name: folder / name for name in (_tokenizer_name(folder), 'config.json')}
+  return tokenizer_file | special_ids.files(folder) | chat.template_files(folder)
+
+
+def pretrained_params(folder: epath.PathLike) -> dict[str, int]:
+  """Returns the special ids of a checkpoint folder, which decide its vocabulary beside the files' bytes.
+
+  Raises:
+    ValueError: see `special_ids.read`.
+  """
+  found = read_config(folder)
+  special = special_ids.read(folder, found.family, found.vocab_rows)
+  return {'bos_id': special.bos, 'eos_id': special.eos}
 
 
 def write_tokenizer(
@@ -87,8 +106,8 @@ def write_tokenizer(
   Args:
     items: items.jsonl.
     data: `sentencepiece` names a model; without one, `text_pieces` are trained on the item texts.
-    pretrained: a checkpoint's folder, whose tokenizer is taken instead.
-    folder: where to write.
+    pretrained: a checkpoint folder, whose tokenizer is used instead; None: no checkpoint.
+    folder: the output folder.
 
   Raises:
     ValueError: no tokenizer can be read or trained.
@@ -96,7 +115,7 @@ def write_tokenizer(
   if pretrained is not None:
     return _copy_pretrained(pretrained, data.prompt_format, folder)
   if data.sentencepiece is None:
-    content = train_model([item['text'] for item in read_items(items)], data.text_pieces)
+    content = train_model([item['text'] for item in files.read_items(items)], data.text_pieces)
   else:
     content = epath.Path(data.sentencepiece).read_bytes()
   try:
@@ -106,7 +125,7 @@ def write_tokenizer(
       f'{data.sentencepiece} must be a SentencePiece model: {error}. Set --config.data.sentencepiece'
     ) from error
   (folder / MODEL).write_bytes(content)
-  # Models without a BOS (T5's) begin a decoder's prompt with the piece of padding, as T5 does.
+  # With a model without BOS (T5's), a decoder's prompt begins with the padding piece, as in T5.
   bos_id = pieces.bos_id() if pieces.bos_id() >= 0 else max(pieces.pad_id(), 0)
   _write_vocabulary(folder, MODEL, pieces.get_piece_size(), bos_id, pieces.eos_id())
   made = 'trained' if data.sentencepiece is None else 'copied'
@@ -114,17 +133,21 @@ def write_tokenizer(
 
 
 def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) -> dict[str, Any]:
-  name, file = next(iter(pretrained_files(pretrained).items()))
   source = epath.Path(pretrained)
-  hf = read_config(source).hf
-  size = text_pieces(source, hf['vocab_size'])
-  eos_id = hf['eos_token_id']
-  eos_id = eos_id[0] if isinstance(eos_id, list) else eos_id
-  bos_id = hf.get('bos_token_id')
-  (folder / name).write_bytes(file.read_bytes())
-  _write_vocabulary(folder, name, size, eos_id if bos_id is None else bos_id, eos_id)
+  name = _tokenizer_name(source)
+  found = read_config(source)
+  special = special_ids.read(source, found.family, found.vocab_rows)
+  size = text_pieces(source, found.vocab_rows)
+  (folder / name).write_bytes((source / name).read_bytes())
+  _write_vocabulary(folder, name, size, special.bos, special.eos)
+  log.info('tokenizer of %s: BOS %s, EOS %s', source, special.places['bos'], special.places['eos'])
   summary = {'pieces': size, 'made': f'of a checkpoint ({source.name})', 'prompts': 'plain'}
-  around = chat.around(source) if prompt_format != 'plain' else None
+  summary |= special.places
+  tokens = tokenizer_files.tokens(source)
+  known = {'eos_token': tokens.token_of(special.eos) or ''}
+  if special.bos != special.eos:
+    known['bos_token'] = tokens.token_of(special.bos) or ''
+  around = chat.around(source, known) if prompt_format != 'plain' else None
   if around is None and prompt_format == 'chat':
     raise ValueError(
       f"data.prompt_format='chat' must find a chat template in {source}; it has none. "
@@ -133,15 +156,8 @@ def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) ->
   if around is None:
     return summary
   pieces = vocabulary.Pieces(folder)
-  bos = chat.read_template(source)[1]['bos_token']
-
-  def ids(text: str) -> list[int]:
-    if bos and text.startswith(bos):  # a SentencePiece model does not know its name
-      return [pieces.bos_id, *pieces.encode(text.removeprefix(bos))]
-    return pieces.encode(text)
-
-  chat_ids = {name: ids(text) for name, text in around.items()}
-  _write_vocabulary(folder, name, size, pieces.bos_id, eos_id, chat_ids)
+  chat_ids = {name: pieces.encode_template(text) for name, text in around.items()}
+  _write_vocabulary(folder, name, size, special.bos, special.eos, chat_ids)
   return summary | {'prompts': 'chat'}
 
 
@@ -162,15 +178,15 @@ def _write_vocabulary(
 def write_titles(
   items: epath.Path, tokenizer: epath.Path, max_tokens: int, folder: epath.Path
 ) -> dict[str, Any]:
-  """Writes the ids of item titles as flat arrays, an untitled item's text in its title's place.
+  """Writes the ids of item titles as flat arrays; an item without a title has its text instead.
 
-  `item_tokens.npy` is int32 flat, `item_token_offsets.npy` int64 `[I + 1]`; each title is cut at
-  `max_tokens` ids and has neither BOS nor EOS.
+  `item_tokens.npy` is int32 flat, `item_token_offsets.npy` int64 `[I + 1]`. Titles are cut at `max_tokens` ids
+  and have neither BOS nor EOS.
   """
   pieces = vocabulary.Pieces(tokenizer)
-  titles = [item.get('title', item['text']) for item in read_items(items)]
-  whole = [pieces.encode(title) for title in tqdm.tqdm(titles, 'titles', unit=' items')]
-  rows = [row[:max_tokens] for row in whole]
+  titles = [item.get('title', item['text']) for item in files.read_items(items)]
+  uncut = [pieces.encode(title) for title in tqdm.tqdm(titles, 'titles', unit=' items')]
+  rows = [row[:max_tokens] for row in uncut]
   offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
   tokens = np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1]))
   for name, array in (('item_tokens', tokens), ('item_token_offsets', offsets)):
@@ -179,5 +195,5 @@ def write_titles(
   return {
     'tokens': len(tokens),
     'mean_tokens': round(len(tokens) / len(rows), 3),
-    'cut_titles': sum(len(row) > max_tokens for row in whole),
+    'cut_titles': sum(len(row) > max_tokens for row in uncut),
   }

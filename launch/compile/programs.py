@@ -25,7 +25,6 @@ from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
 from recjax.decode.trie import Trie
 from recjax.models.pretrained import read_config, text_pieces
-from recjax.models.sizes import VOCAB_ROWS
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.quantizers.collisions import deduplicate
@@ -35,7 +34,6 @@ from recjax.training import optim
 from recjax.training import state as state_lib
 from recjax.training.step import jit_train_step
 
-T5_PIECES, MT5_PIECES = 32_100, 250_100  # of the published tokenizers, with sentinels
 DEDUPLICATION = 16  # minimum codes of the level that distinguishes items with equal SIDs
 ITEMS = 50_000
 PROMPT_WORDS = 24  # tokens of a prompt without its history
@@ -95,11 +93,10 @@ def _pieces(config: config_lib.Config) -> tuple[int, str]:
     rows = read_config(folder).vocab_rows
     size = text_pieces(folder, rows)
     return size or rows, f'the {"tokenizer" if size else "table"} of {model.pretrained}'
-  if model.size in VOCAB_ROWS:
-    return VOCAB_ROWS[model.size], f'the table of {model.size} as published'
   if model.size:
-    pieces = MT5_PIECES if model.size.startswith('mt5') else T5_PIECES
-    return pieces, f'the tokenizer of {model.size} as published'
+    size = models.family(model).sizes[model.size]
+    of = 'tokenizer' if size.tokenizer_size else 'table'
+    return size.tokenizer_size or size.vocab_rows, f'the {of} of {model.size} as published'
   return config.data.text_pieces, 'data.text_pieces'
 
 
@@ -217,7 +214,9 @@ class Programs:
   def _rows(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of a batch from the loader: those of a packed row, times the rows of the batch."""
     config = self._config
-    decoder = config.packing.decoder_row_length if config.model.is_encoder_decoder else 0
+    decoder = (
+      config.packing.decoder_row_length if models.family(config.model).is_encoder_decoder else 0
+    )
     plan = packing.Plan(1, 1, config.packing.row_length, decoder)
     example = Example(np.zeros(1, np.int32), np.zeros(1, np.int32))
     component = next(iter(config.active_mixture.values()))

@@ -45,7 +45,7 @@ class Dataset:
   their first use; a stage that was prepared again in the meantime is refused.
 
   Attributes:
-    folder: the prepared folder, and the folder of each stage in it.
+    folder: the prepared folder, which knows the folder of each stage.
     train: each user's training items, as item indices. Under leave-one-out these are all but the last
       two; under other splits a user may have none.
     validation_items: int32, the target of every validation row. Under leave-one-out `[U]`: each user's
@@ -64,7 +64,8 @@ class Dataset:
   def load(cls, folder: epath.PathLike | Prepared) -> 'Dataset':
     """Maps the arrays of a prepared folder and reads its small files; no large file is read.
 
-    A plain path stands for a folder without variants of stages.
+    Args:
+      folder: a plain path stands for a folder whose stages have no variants.
     """
     folder = Prepared.of(folder)
     log = folder / 'interactions'

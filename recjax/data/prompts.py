@@ -1,4 +1,4 @@
-"""Prompts: wordings with places for items and texts, and the format that a model family expects."""
+"""Prompts: wordings with places for items and texts, and the format that a model expects around them."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ _PLACE = re.compile(r'\{(\w+)\}')
 
 
 def check_prompt(prompt: str, places: tuple[str, ...], field: str) -> None:
-  """Raises a ValueError unless a wording names every place once and nothing else."""
+  """Raises a ValueError unless a wording names every place exactly once and no other place."""
   check(
     sorted(_PLACE.findall(prompt)) == sorted(places),
     f'{field} must name {", ".join(f"{{{place}}}" for place in places) or "no place"} once',
@@ -24,16 +24,16 @@ def check_prompt(prompt: str, places: tuple[str, ...], field: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """What stands around a prompt and its answer.
+  """The token ids around a prompt and its answer.
 
-  An encoder–decoder (T5) reads the prompt and EOS; a decoder begins with BOS; an instruction model has its
-  chat template around both. A text answer ends with `end`, a semantic ID needs no end.
+  An encoder–decoder reads the prompt and EOS. A decoder's prompt begins with BOS. An instruction model has
+  its chat template around prompt and answer. A text answer ends with `end`; a semantic ID has a fixed length.
 
   Attributes:
-    before: token ids before the prompt.
-    between: after the prompt, before the answer.
-    end: after a text answer.
-    is_encoder_decoder: the prompt and the answer go to different stacks.
+    before: precede the prompt.
+    between: follow the prompt and precede the answer.
+    end: follow a text answer.
+    is_encoder_decoder: whether prompt and answer go to different stacks.
   """
 
   before: tuple[int, ...]
@@ -43,6 +43,7 @@ class Format:
 
   @classmethod
   def of(cls, vocabulary: Vocabulary, is_encoder_decoder: bool) -> 'Format':
+    """Returns the format of a vocabulary's model."""
     eos, chat = (vocabulary.eos_id,), vocabulary.chat
     if is_encoder_decoder:
       return cls((), eos, eos, True)
@@ -61,14 +62,14 @@ class Prompter:
     self.between = np.array(form.between, np.int32)
     self.end = np.array(form.end, np.int32)
 
-  @functools.lru_cache(maxsize=4096)  # noqa: B019 - a prompter lives as long as its run
+  @functools.lru_cache(maxsize=4096)  # noqa: B019 - a prompter lives for the whole run
   def text(self, text: str) -> np.ndarray:
-    """The pieces of a text, int32."""
+    """Returns the piece ids of a text, int32."""
     return np.array(self._vocabulary.encode(text), np.int32)
 
   @functools.lru_cache(maxsize=4096)  # noqa: B019
   def _parts(self, prompt: str) -> tuple[tuple[str, np.ndarray | None], ...]:
-    """The wording cut at its places: (place, None) or ('', ids)."""
+    """Splits a wording at its places: (place, None) or ('', ids)."""
     parts = []
     for n, part in enumerate(_PLACE.split(prompt)):
       if n % 2:
@@ -77,20 +78,17 @@ class Prompter:
         parts.append(('', self.text(part)))
     return tuple(parts)
 
-  def fill(self, prompt: str, tokens: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
-    """The inputs of an example.
+  def fill(self, prompt: str, contents: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+    """Returns the inputs of an example: int32 token ids, and the position of each place in them.
 
     Args:
       prompt: a wording.
-      tokens: the token ids of its places.
-
-    Returns:
-      int32 token ids, and where each place begins in them.
+      contents: the token ids for its places.
     """
     arrays, starts, at = [self.before], {}, len(self.before)
     for place, ids in self._parts(prompt):
       if ids is None:
-        ids = tokens[place]
+        ids = contents[place]
         starts[place] = at
       arrays.append(ids)
       at += len(ids)

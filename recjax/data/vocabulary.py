@@ -1,38 +1,37 @@
-"""The vocabulary: text pieces of a tokenizer, specials of our own, and the SID codes."""
+"""The vocabulary: the text pieces of a tokenizer, our own special tokens, and the SID codes."""
 
 import json
 from typing import NamedTuple
 
 from etils import epath
-import sentencepiece
-import tokenizers
 
+from recjax.data.text_tokenizer import TextTokenizer
 from recjax.sids.token_space import TokenSpace
 
 SENTINELS = 32
 SPECIALS = ('<mask>', '<separator>', *(f'<sentinel_{i}>' for i in range(SENTINELS)))
-FILE = 'vocabulary.json'  # beside the tokenizer's own file
+FILE = 'vocabulary.json'  # in the folder of the tokenizer's file
 
 
 class Chat(NamedTuple):
   """The chat template of an instruction model as token ids."""
 
-  before: tuple[int, ...]  # the prompt
-  between: tuple[int, ...]  # prompt and answer
-  end: tuple[int, ...]  # of the answer
+  before: tuple[int, ...]  # precedes the prompt
+  between: tuple[int, ...]  # between prompt and answer
+  end: tuple[int, ...]  # follows the answer
 
 
 class Pieces:
-  """A tokenizer's text pieces, as the `tokenizer` stage of the preparation leaves them.
+  """A tokenizer's text pieces, as written by the `tokenizer` stage of the preparation.
 
-  vocabulary.json holds `file` (a SentencePiece model, or a tokenizer.json of `tokenizers`), `size` (ids that the
-  tokenizer may use), `bos_id`, `eos_id`, and for an instruction model `chat` (`before`, `between`, `end`: ids).
+  vocabulary.json holds `file` (a SentencePiece model, or a tokenizer.json of `tokenizers`), `size` (number of
+  token ids), `bos_id`, `eos_id`, and for an instruction model `chat` (`before`, `between`, `end`: ids).
 
   Attributes:
-    size: text ids; they are the tokenizer's own.
+    size: number of text ids, which are the tokenizer's own.
     bos_id: begins a decoder's prompt.
     eos_id: ends an encoder's input and a text target.
-    chat: what stands around a prompt and its answer; None: no instruction model.
+    chat: the chat template as ids; None: not an instruction model.
   """
 
   def __init__(self, folder: epath.PathLike):
@@ -41,31 +40,29 @@ class Pieces:
     self.size, self.bos_id, self.eos_id = (fields[n] for n in ('size', 'bos_id', 'eos_id'))
     chat = fields.get('chat')
     self.chat = chat and Chat(**{name: tuple(ids) for name, ids in chat.items()})
-    content = (folder / fields['file']).read_bytes()
-    if fields['file'].endswith('.json'):
-      fast = tokenizers.Tokenizer.from_buffer(content)
-      self._encode = lambda text: fast.encode(text, add_special_tokens=False).ids
-      self._decode = lambda ids: fast.decode(ids, skip_special_tokens=False)
-    else:
-      processor = sentencepiece.SentencePieceProcessor(model_proto=content)
-      self._encode, self._decode = processor.encode, processor.decode
+    self._tokenizer = TextTokenizer(folder / fields['file'])
 
   def encode(self, text: str) -> list[int]:
-    """Ids of a text, without BOS or EOS."""
-    return self._encode(text)
+    """Returns the ids of a text, without BOS or EOS; names of control tokens are plain text."""
+    return self._tokenizer.encode(text)
+
+  def encode_template(self, text: str) -> list[int]:
+    """Returns the ids of a chat template's text, in which names of control tokens are these tokens."""
+    return self._tokenizer.encode_template(text)
 
   def decode(self, ids: list[int]) -> str:
-    return self._decode(ids)
+    """Returns the text of piece ids."""
+    return self._tokenizer.decode(ids)
 
 
 class Vocabulary:
-  """Text ↔ ids below `space.sid_start`; SID codes ↔ ids above (see `TokenSpace`).
+  """Maps text to ids below `space.sid_start` and SID codes to the ids above (see `TokenSpace`).
 
   Attributes:
     space: the token space.
-    bos_id: begins a decoder's prompt (Gemma's BOS; where there is none, the piece that ends a document).
+    bos_id: begins a decoder's prompt; EOS for a family without BOS.
     eos_id: ends a text target, and an encoder's input (T5).
-    chat: the chat template of an instruction model, None for others.
+    chat: the chat template as ids; None: not an instruction model.
   """
 
   def __init__(self, folder: epath.PathLike, level_sizes: tuple[int, ...]):
@@ -76,18 +73,19 @@ class Vocabulary:
 
   @property
   def num_pieces(self) -> int:
-    """The tokenizer's own ids, below our specials."""
+    """Number of the tokenizer's own ids; our special tokens follow them."""
     return self._pieces.size
 
   def special_id(self, name: str) -> int:
+    """Returns the id of one of SPECIALS."""
     return self._pieces.size + SPECIALS.index(name)
 
   def encode(self, text: str) -> list[int]:
-    """Piece ids of a text, without BOS or EOS."""
+    """Returns the piece ids of a text, without BOS or EOS."""
     return self._pieces.encode(text)
 
   def decode(self, ids: list[int]) -> str:
-    """Readable text of any ids; specials by name, SID codes as <level_code> with levels a, b, …"""
+    """Returns readable text of any ids: specials by name, SID codes as <level_code>, levels a, b, …"""
     parts, run = [], []
     for token in [*(int(i) for i in ids), None]:
       named = token in (self.bos_id, self.eos_id)

@@ -1,11 +1,12 @@
-"""Constrained beam search over the catalogue, exact for its width, in one jitted function.
+"""Beam search constrained to the catalogue, in one jitted function.
 
-The trie lives on the device in code space (CSR, as in STATIC, arXiv 2602.22647, section on the transition
-matrix): a beam is a node, its children are a contiguous range of nodes one level down. Beams share their
-prompt. Every beam that is returned is an item; where fewer items are left than beams, -1 with score -inf.
+The trie is on the device in code space (CSR, as in STATIC, arXiv 2602.22647, section on the transition
+matrix). A beam is a node; its children are a contiguous range of nodes one level down. All beams of a user
+share the prompt. Every returned beam is an item. If fewer items are left than beams, the rest is -1 with score
+-inf.
 
-Items that share a SID share its score and follow each other, the most popular first. With unique SIDs none of
-what that takes is compiled.
+Items that share a SID have the same score and follow each other, the most popular first. With unique SIDs the
+code for shared SIDs is not compiled.
 """
 
 import jax
@@ -15,7 +16,7 @@ from recjax.decode.trie import Trie
 
 
 def _log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
-  """float32 log-probabilities `[..., C]` of one level's codes: the score that training used."""
+  """Returns float32 log-probabilities `[..., C]` of one level's codes, under the softmax of training."""
   logits = model.tables.level_logits(x, level)
   if sid_softmax == 'level':
     return jax.nn.log_softmax(logits, axis=-1)
@@ -23,7 +24,7 @@ def _log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
 
 
 def _count(values: jax.Array, row_BE: jax.Array, dtype) -> jax.Array:
-  """How often each of the values `[B, M, X]` is in its user's row; as bool: whether it is there."""
+  """Counts each of the values `[B, M, X]` in its user's row; with dtype bool: whether it occurs."""
 
   def add(found, column_B):
     return found + (values == column_B[:, None, None]).astype(dtype), None
@@ -32,8 +33,8 @@ def _count(values: jax.Array, row_BE: jax.Array, dtype) -> jax.Array:
 
 
 def _is_spent(trie: Trie, leaves: jax.Array, excluded_BE: jax.Array) -> jax.Array:
-  """Which leaves `[B, M, X]` have no item that is not in their user's row of excluded items."""
-  if trie.max_leaf_items > 1:  # every item counts once, however often the history repeats it
+  """Returns which of the leaves `[B, M, X]` hold only items excluded for their user."""
+  if trie.max_leaf_items > 1:  # count an item once, even if the history repeats it
     excluded_BE = jnp.sort(excluded_BE, axis=1)
     repeats = excluded_BE[:, 1:] == excluded_BE[:, :-1]
     excluded_BE = excluded_BE.at[:, 1:].set(jnp.where(repeats, -1, excluded_BE[:, 1:]))
@@ -47,14 +48,14 @@ def _is_spent(trie: Trie, leaves: jax.Array, excluded_BE: jax.Array) -> jax.Arra
 def _rank_items(
   trie: Trie, leaves_BM: jax.Array, scores_BM: jax.Array, excluded_BE: jax.Array, beams: int
 ) -> tuple[jax.Array, jax.Array]:
-  """The first items of leaves that come best first: items and scores, at most `beams` of each."""
+  """Returns the first `beams` items of leaves, which are sorted by score, and the items' scores."""
   if trie.max_leaf_items == 1:
     return jnp.take(trie.leaf_items, leaves_BM), scores_BM
   items_BMK, exists_BMK = trie.items(leaves_BM)
   exists_BMK &= ~_count(items_BMK, excluded_BE, bool)
   scores_BMK = jnp.where(exists_BMK, scores_BM[..., None], -jnp.inf)
   B = len(leaves_BM)
-  # Of equal scores top_k takes the first: a leaf's items stay together and in their order.
+  # top_k takes the first of equal scores, so a leaf's items stay together and in order.
   width = min(beams, len(trie.leaf_items))
   scores_BM, best_BM = jax.lax.top_k(scores_BMK.reshape(B, -1), width)
   return jnp.take_along_axis(items_BMK.reshape(B, -1), best_BM, axis=1), scores_BM
@@ -68,23 +69,23 @@ def beam_search(
   beams: int,
   sid_softmax: str = 'level',
 ) -> tuple[jax.Array, jax.Array]:
-  """The best items for each prompt.
+  """Returns the best items for each prompt.
 
   Args:
     model: a backbone (`start`, `step`, `tables`).
     trie: the catalogue.
     prompts: int32 `tokens` `[B, S]`, padded on the right, and `lengths` `[B]`.
-    excluded_BE: int32 items that must not be returned, -1 for none.
+    excluded_BE: int32 items that must not be returned; -1 is padding.
     beams: M.
-    sid_softmax: as in training.
+    sid_softmax: the setting of training.
 
   Returns:
-    items_BM int32, best first, and the float32 log-probabilities of their SIDs; M is at most the
+    Items int32 `[B, M]`, best first, and the float32 log-probabilities of their SIDs. M is at most the
     number of items.
   """
   space = model.tables.space
   levels = space.num_levels
-  # A level has no more prefixes than nodes; with all of them kept the search is exhaustive.
+  # A level has no more prefixes than nodes. If all are kept, the search is exhaustive.
   widths = [min(beams, nodes) for nodes in trie.num_nodes[1:]]
   B = prompts['tokens'].shape[0]
   x_BD, cache = model.start(prompts, widths[0], levels - 1)

@@ -1,4 +1,4 @@
-"""The trie of the catalogue's semantic IDs, as arrays that a jitted search can walk."""
+"""The trie of the catalogue's semantic IDs, as arrays for a jitted search."""
 
 import dataclasses
 import functools
@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.sids import table as table_lib
+from recjax.data.sequences import offsets_of
+from recjax.sids.table import SidTable
 
 
 @functools.partial(
@@ -17,23 +18,22 @@ from recjax.sids import table as table_lib
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trie:
-  """Prefixes of semantic IDs in code space; a pytree whose sizes are static.
+  """Prefixes of semantic IDs in code space; a pytree with static sizes.
 
-  The nodes of depth l are the distinct prefixes of l codes, numbered in lexicographic order, so that
-  the children of a node are contiguous: node s of depth l has the children
-  `first_child[l][s]` … `first_child[l][s + 1] - 1` of depth l + 1. Depth 0 has one node, the root;
-  the nodes of depth L are the leaves.
+  The nodes of depth l are the distinct prefixes of l codes, numbered in lexicographic order. So the children
+  of a node are contiguous: node s of depth l has the children `first_child[l][s]` …
+  `first_child[l][s + 1] - 1` of depth l + 1. Depth 0 has one node, the root. The nodes of depth L are the
+  leaves.
 
   Attributes:
-    first_child: for each level l int32 `[num_nodes[l] + 1]`.
-    child_code: for each level l int32 `[num_nodes[l + 1]]`: the code of level l that leads to a
-      node of depth l + 1.
+    first_child: int32 `[num_nodes[l] + 1]` for each level l.
+    child_code: int32 `[num_nodes[l + 1]]` for each level l: the last code of each node of depth l + 1.
     leaf_offsets: int32 `[num_nodes[L] + 1]`.
-    leaf_items: int32 `[I]`; leaf s holds the items `leaf_items[leaf_offsets[s]:leaf_offsets[s + 1]]`,
-      the most popular first. With unique SIDs every leaf holds one, and `leaf_items[s]` is it.
-    item_leaves: int32 `[I]`: the leaf of every item.
+    leaf_items: int32 `[I]`. Leaf s holds the items `leaf_items[leaf_offsets[s]:leaf_offsets[s + 1]]`, the
+      most popular first. With unique SIDs leaf s holds only `leaf_items[s]`.
+    item_leaves: int32 `[I]`, the leaf of each item.
     codes_per_level: codes of each level, as in the table.
-    num_nodes: nodes of each depth, L + 1 numbers.
+    num_nodes: L + 1 numbers, the nodes of each depth.
     max_branch: for each level the largest number of children of a node.
     max_leaf_items: the largest number of items of a leaf.
   """
@@ -49,13 +49,13 @@ class Trie:
   max_leaf_items: int
 
   @classmethod
-  def from_table(cls, table: table_lib.SidTable, popularity_I: np.ndarray | None = None) -> 'Trie':
+  def from_table(cls, table: SidTable, popularity_I: np.ndarray | None = None) -> 'Trie':
     """Builds the trie of a table's items with numpy arrays.
 
     Args:
       table: the SIDs.
-      popularity_I: how often each item occurs in training; orders the items that share a SID, ties
-        by item. None: by item alone.
+      popularity_I: training interactions of each item. Items that share a SID are sorted by falling
+        popularity, then by index. None: by index alone.
 
     Raises:
       ValueError: the table has no items.
@@ -63,16 +63,16 @@ class Trie:
     if not table.num_items:
       raise ValueError('a trie needs at least one item; the SID table has none')
     by_popularity = [] if popularity_I is None else [-np.asarray(popularity_I, np.int64)]
-    # Stable: what is equal in every key stays in item order.
+    # lexsort is stable: items with equal keys stay in item order.
     order = np.lexsort((*by_popularity, *table.codes_IL.T[::-1]))
     codes_IL = table.codes_IL[order]
     is_new = np.zeros(len(order), bool)
     is_new[0] = True
-    node = np.zeros(len(order), np.int64)  # of depth l, of every sorted item
+    node = np.zeros(len(order), np.int64)  # each sorted item's node of depth l
     num_nodes, first_child, child_code = [1], [], []
     for level in range(table.levels):
       is_new[1:] |= codes_IL[1:, level] != codes_IL[:-1, level]
-      starts = np.flatnonzero(is_new)  # the first item of every node of depth level + 1
+      starts = np.flatnonzero(is_new)  # the first item of each node of depth level + 1
       children = np.bincount(node[starts], minlength=num_nodes[-1])
       first_child.append(_offsets(children))
       child_code.append(codes_IL[starts, level].astype(np.int32))
@@ -98,16 +98,16 @@ class Trie:
     return len(self.child_code)
 
   def children(self, level: int, nodes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """All children of nodes of depth `level`, in the order of their codes.
+    """Returns all children of nodes of depth `level`, in the order of their codes.
 
     Args:
       level: static, in [0, L).
       nodes: int32 of any shape, nodes of depth `level`.
 
     Returns:
-      nodes of depth level + 1 (int32), their codes of that level (int32), and which entries are
-      children (bool), each of the shape of `nodes` with `max_branch[level]` appended. Where there
-      is no child, node and code are valid indices that mean nothing.
+      Nodes of depth level + 1 (int32), their last codes (int32), and a mask of the real children (bool),
+      each of the shape of `nodes` with `max_branch[level]` appended. Masked entries hold valid but
+      meaningless indices.
     """
     first_child = jnp.asarray(self.first_child[level])
     begin, end = first_child[nodes][..., None], first_child[nodes + 1][..., None]
@@ -118,14 +118,14 @@ class Trie:
     return child_nodes, jnp.asarray(self.child_code[level])[child_nodes], is_child
 
   def items(self, leaves: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The items of leaves, the most popular first.
+    """Returns the items of leaves, the most popular first.
 
     Args:
       leaves: int32 of any shape.
 
     Returns:
-      int32 items and which entries are items (bool), each of the shape of `leaves` with
-      `max_leaf_items` appended. Where there is none, the item is a valid index that means nothing.
+      Items (int32) and a mask of the real items (bool), each of the shape of `leaves` with
+      `max_leaf_items` appended. Masked entries hold valid but meaningless indices.
     """
     offsets = jnp.asarray(self.leaf_offsets)
     begin, end = offsets[leaves][..., None], offsets[leaves + 1][..., None]
@@ -136,4 +136,4 @@ class Trie:
 
 
 def _offsets(sizes: np.ndarray) -> np.ndarray:
-  return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+  return offsets_of(sizes).astype(np.int32)

@@ -1,7 +1,7 @@
-"""Attention behind one function for training and prefill, and one for beams that share a prompt.
+"""Attention for training and prefill (`attend`), and for beams that share a prompt (`attend_from_beams`).
 
-What computes the first is chosen by the case: cuDNN's or the TPU's fused kernel, XLA through
-`jax.nn.dot_product_attention`, or the plain path below, which serves every case.
+`attend` chooses an implementation: a fused kernel (cuDNN or TPU), XLA through
+`jax.nn.dot_product_attention`, or the plain path below, which handles every case.
 """
 
 import functools
@@ -15,11 +15,11 @@ from recjax.models import splash
 
 log = logging.getLogger(__name__)
 
-MASKED = -1e30  # finite, so that a row that may attend to nothing stays finite
+MASKED = -1e30  # finite, so that a fully masked row gives no NaN
 
 
 def segment_mask(query_segments_BT: jax.Array, key_segments_BS: jax.Array) -> jax.Array:
-  """mask_BTS (bool): keys of the query's own segment. Segment 0 is padding: nothing attends to it."""
+  """Returns mask_BTS (bool): keys of the query's own segment. Segment 0 is padding, which is masked."""
   keys_B1S = key_segments_BS[:, None, :]
   return (query_segments_BT[:, :, None] == keys_B1S) & (keys_B1S > 0)
 
@@ -30,7 +30,7 @@ def attention_mask(
   query_positions_BT: jax.Array,
   key_positions_BS: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-  """Which keys a causal query of the same segment may see, before any window.
+  """Computes the causal mask within segments, before any window.
 
   Returns:
     mask_BTS (bool) and distance_BTS (int32, query position minus key position).
@@ -43,7 +43,7 @@ def attention_mask(
 def _softmax(
   logits: jax.Array, mask: jax.Array, softcap: float, bias: jax.Array | None
 ) -> jax.Array:
-  """float32 softmax over the last axis; a bias comes with N where the logits have K, G."""
+  """Computes a float32 softmax over the last axis; the bias has N where the logits have K, G."""
   logits = logits.astype(jnp.float32)
   if softcap:
     logits = jnp.tanh(logits / softcap) * softcap
@@ -53,14 +53,14 @@ def _softmax(
 
 
 class PackedCausal(NamedTuple):
-  """What the mask of packed causal rows is made of, for a kernel that makes it itself.
+  """The mask of packed causal rows in a form that fused kernels take.
 
-  The tokens of a segment stand side by side, so that distances are those of the row.
+  The tokens of a segment are contiguous, so distances can be counted along the row.
 
   Attributes:
     segments_BT: int32; 0 is padding.
     window: int32 scalar; see `recjax.models.decoder.DecoderConfig.windows`.
-    windows: the values that it can take, known when tracing.
+    windows: its possible values, static under tracing.
   """
 
   segments_BT: jax.Array
@@ -69,34 +69,34 @@ class PackedCausal(NamedTuple):
 
 
 def _platform() -> str:
-  """Where the program will run: on the devices of the mesh that is set, else on the default ones."""
+  """Returns the platform of the current mesh, or of the default devices."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   return jax.default_backend() if device is None else device.platform
 
 
 def _widest_cudnn_head() -> int:
-  """256 from the Hopper generation on."""
+  """Returns cuDNN's largest head width: 256 from the Hopper generation on, else 128."""
   capability = getattr(jax.devices()[0], 'compute_capability', '0')
   return 256 if float(capability) >= 9 else 128
 
 
 def _lacks(path: str, platform: str, q_BTNH, k_BSKH, softcap, bias, packed) -> str:
-  """Why a path cannot serve a case; empty where it can."""
+  """Returns the reason why a path does not apply; empty if it applies."""
   (B, T, N, H), (S, K) = q_BTNH.shape, k_BSKH.shape[1:3]
   if path == 'splash':
     if platform != 'tpu':
-      return 'it is a kernel of the TPU'
+      return 'it is a TPU kernel'
     if bias is not None or packed is None:
-      return 'it takes causal self-attention without a bias'
+      return 'it computes causal self-attention without a bias'
     return splash.lacks(B, T, N, K, H)
   if softcap:
-    return 'it has no soft-cap of the logits'
+    return 'it has no soft-cap for logits'
   if path == 'xla':
     return ''
   if platform not in ('gpu', 'cuda'):
-    return 'it is a kernel of the GPU'
+    return 'it is a GPU kernel'
   if bias is not None:
-    return 'segments and a bias would be written out as one array [B, N, T, S]'
+    return 'segments with a bias need an array [B, N, T, S]'
   if q_BTNH.dtype not in (jnp.bfloat16, jnp.float16):
     return f'it computes in bfloat16 or float16, not in {q_BTNH.dtype}'
   if H % 8 or _widest_cudnn_head() < H:
@@ -104,7 +104,7 @@ def _lacks(path: str, platform: str, q_BTNH, k_BSKH, softcap, bias, packed) -> s
   if T % 2 or S % 2:
     return f'the row lengths {T} and {S} are not both even'
   if K % jax.sharding.get_abstract_mesh().shape.get('tensor', 1):
-    return f'mesh.tensor does not divide the {K} key heads, which it wants cut like the queries'
+    return f'mesh.tensor does not divide the {K} key heads, which must be sharded like the queries'
   return ''
 
 
@@ -128,11 +128,11 @@ def choose(
   bias: jax.Array | None = None,
   packed: PackedCausal | None = None,
 ) -> str:
-  """The path that serves a case: 'splash', 'cudnn', 'xla' or 'plain'.
+  """Chooses the path: 'splash', 'cudnn', 'xla' or 'plain'.
 
-  'auto' takes the first that applies; on the CPU the plain one, which is the fastest there. A path asked
-  for by name that does not apply gives way to the plain one. A log line says once a reason that the plain
-  path was taken on an accelerator, or instead of what was asked for.
+  'auto' takes the first path that applies; on the CPU the plain one, which is the fastest there. The plain path
+  replaces a requested path that does not apply. One log line says why the plain path runs on an accelerator or
+  replaces the requested one.
   """
   if implementation == 'plain':
     return 'plain'
@@ -165,15 +165,14 @@ def attend(
     q_BTNH: queries.
     k_BSKH: keys, each for N / K heads.
     v_BSKH: values.
-    mask_BTS: bool, the keys that may be seen; B or T may be 1. What a query that sees none attends to is
-      left open.
+    mask_BTS: bool, the visible keys; B or T may be 1. The result of a fully masked query is undefined.
     softcap: 0 for none.
     bias: float32, added to the logits after the soft-cap: `[N, T, S]` or `[B, N, T, S]`, T may be 1.
-    packed: what the mask says, if it is the mask of packed causal rows.
+    packed: the same mask in parts, if it is the mask of packed causal rows.
     implementation: 'auto' or the name of a path; see `choose`.
 
   Returns:
-    x_BTNH, in the type of the queries.
+    x_BTNH, in the dtype of the queries.
   """
   path = choose(implementation, q_BTNH, k_BSKH, softcap, bias, packed)
   if path == 'splash':
@@ -189,12 +188,12 @@ def attend(
   )
 
 
-# Logits are not rounded to the type of queries and keys before the softmax, as in the kernels.
+# Like the fused kernels, logits stay in float32 until the softmax.
 _float32_einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _plain(q_BTNH, k_BSKH, v_BSKH, mask_BTS, softcap, bias):
-  """Two matrix products and a softmax, for every case."""
+  """Computes attention by two matrix products and a softmax."""
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
   q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
@@ -212,14 +211,14 @@ def attend_from_beams(
   softcap: float = 0.0,
   bias_NS: jax.Array | None = None,
 ) -> jax.Array:
-  """One query a beam, over the prompt that all beams share and the beam's own suffix.
+  """Attends from one query per beam to the shared prompt and the beam's own suffix.
 
   Args:
-    q_BMNH: scaled queries, one a beam.
+    q_BMNH: scaled queries, one per beam.
     prompt_kv: keys and values `[B, S, K, H]`; not copied for the beams.
     suffix_kv: keys and values `[B, M, L, K, H]`.
-    prompt_mask_BS: the prompt positions that may be seen.
-    suffix_mask_L: the suffix positions that were written and may be seen.
+    prompt_mask_BS: the visible prompt positions.
+    suffix_mask_L: the visible suffix positions, already written.
     softcap: 0 for none.
     bias_NS: float32 `[N, S + L]`, added to the logits after the soft-cap; the same for all beams.
 

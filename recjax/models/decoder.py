@@ -1,7 +1,7 @@
 """One decoder for Gemma and Qwen: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
 
-Layers are stacked on a leading axis and scanned; what differs by layer (window, RoPE base and factor) is
-a scanned array. Sources: Gemma (arXiv 2403.08295), Gemma 2 (2408.00118: soft-caps, post-norms, local
+Layers are stacked on a leading axis and scanned; values that differ by layer (window, RoPE base and factor)
+are scanned arrays. Sources: Gemma (arXiv 2403.08295), Gemma 2 (2408.00118: soft-caps, post-norms, local
 layers), Gemma 3 (2503.19786: QK-norm, two RoPE bases, stretched positions), Qwen 2.5 (2412.15115: SiLU,
 biases), Qwen 3 (2505.09388: QK-norm without biases).
 """
@@ -35,19 +35,19 @@ class DecoderConfig(Computation):
   """The shape of a decoder; the defaults are Gemma 1's choices.
 
   Attributes:
-    windows: one value a layer: a key is seen where its distance is below the window; 0: global.
-    rope_bases: one value a layer.
-    rope_factors: one value a layer: positions are divided by it (linear RoPE scaling); empty: all 1.
-    post_norms: norm the branches' outputs too.
+    windows: one per layer: keys at distances below it are seen; 0: global.
+    rope_bases: one per layer.
+    rope_factors: one per layer, divides positions (linear RoPE scaling); empty: all 1.
+    post_norms: also norm the outputs of the branches.
     qk_norm: norm queries and keys over the head width.
     qkv_bias, out_bias: biases of the attention's projections.
-    norm_plus_one: norms store their scale as its distance from one.
-    embedding_scale: multiply embeddings by sqrt(width), rounded to the compute type.
-    tied: the output reads the input's tables.
-    query_scale: of the attention's logits; None: head_width ** -0.5.
+    norm_plus_one: parameters of norms are scale − 1.
+    embedding_scale: multiply embeddings by sqrt(width), rounded to the compute dtype.
+    tied: the output uses the input tables.
+    query_scale: factor on queries; None: head_width ** -0.5.
 
   Raises:
-    ValueError: a per-layer field has another length than the depth, or the heads do not divide.
+    ValueError: the length of a per-layer field is not the depth, or the key/value heads do not divide the heads.
   """
 
   depth: int
@@ -89,28 +89,29 @@ class DecoderConfig(Computation):
       )
 
   def norm(self, width: int) -> RMSNorm:
+    """Makes a norm of this decoder's kind."""
     return RMSNorm(width, self.norm_plus_one, self.norm_eps)
 
 
 class PerLayer(NamedTuple):
-  """What differs by layer beside the weights; arrays `[depth]`, and scalars inside the scan."""
+  """Per-layer values beside the weights: arrays `[depth]`, scalars inside the scan."""
 
   window: jax.Array
   rope_base: jax.Array
   rope_factor: jax.Array
 
   def sees(self, distance: jax.Array) -> jax.Array:
-    """Whether a key at that distance lies in the window."""
+    """Returns whether a key at this distance lies in the window."""
     return (self.window == 0) | (distance < self.window)
 
 
 class Cache(NamedTuple):
-  """Keys and values of a prompt, shared by all beams, and of each beam's own suffix.
+  """Keys and values of the prompts, shared by all beams, and of each beam's own suffix.
 
   Attributes:
     prompt: keys and values `[depth, B, S, K, H]`.
     suffix: keys and values `[depth, B, M, L, K, H]`.
-    lengths_B: int32, the tokens of each prompt.
+    lengths_B: int32, length of each prompt.
   """
 
   prompt: tuple[jax.Array, jax.Array]
@@ -118,7 +119,7 @@ class Cache(NamedTuple):
   lengths_B: jax.Array
 
   def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
-    """The suffixes of the beams `parents_BM`, in that order."""
+    """Returns the cache with the suffixes of the beams `parents_BM`."""
     index = parents_BM[None, :, :, None, None, None]
     suffix = tuple(jnp.take_along_axis(x, index, axis=2) for x in self.suffix)
     return self._replace(suffix=suffix)
@@ -140,7 +141,7 @@ class Attention(nnx.Module):
       self.q_norm, self.k_norm = config.norm(H), config.norm(H)
 
   def qkv(self, x, positions, this: PerLayer):
-    """Scaled and rotated queries, rotated keys, values: `[..., T, heads, H]` of x `[..., T, D]`."""
+    """Returns scaled and rotated queries, rotated keys, and values `[..., T, heads, H]` for x `[..., T, D]`."""
     q, k, v = self.q(x), self.k(x), self.v(x)
     if self.config.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
@@ -169,12 +170,12 @@ class Block(nnx.Module):
     return x + dropout(branch, key, self.config.dropout)
 
   def _finish(self, x, attended, keys):
-    """From the attention's output on: the rest of the layer."""
+    """Computes the rest of the layer, given the attention's output."""
     x = self._add(x, self.attention.out(attended), 'attention_post_norm', keys[0])
     return self._add(x, self.ff(self.ff_norm(x)), 'ff_post_norm', keys[1])
 
   def __call__(self, x_BTD, segments_BT, positions_BT, mask_BTS, distance_BTS, this: PerLayer, key):
-    """x_BTD after this layer, and its keys and values `[B, S, K, H]`."""
+    """Returns x_BTD after this layer, and its keys and values `[B, S, K, H]`."""
     q, k, v = self.attention.qkv(self.attention_norm(x_BTD), positions_BT, this)
     q = constrain(q, 'heads')
     mask_BTS = mask_BTS & this.sees(distance_BTS)
@@ -188,7 +189,7 @@ class Block(nnx.Module):
     return constrain(self._finish(x_BTD, attended, keys), 'residual'), (k, v)
 
   def beam_step(self, x_BMD, positions_BM, step, prompt_kv, suffix_kv, lengths_B, this: PerLayer):
-    """One token a beam. Returns x_BMD and the layer's suffix with this token written at `step`."""
+    """Computes one token per beam. Returns x_BMD and the suffix with this token written at `step`."""
     q, k, v = self.attention.qkv(self.attention_norm(x_BMD), positions_BM, this)
     suffix_kv = tuple(
       old.at[:, :, step].set(new) for old, new in zip(suffix_kv, (k, v), strict=True)
@@ -205,8 +206,8 @@ class Block(nnx.Module):
     return self._finish(x_BMD, attended, (None, None)), suffix_kv
 
 
-class Gemma(nnx.Module):
-  """The decoder. Token ids are those of `space`."""
+class Decoder(nnx.Module):
+  """The decoder; token ids are those of `space`."""
 
   def __init__(self, config: DecoderConfig, space: TokenSpace, rngs: nnx.Rngs):
     self.config = config
@@ -234,11 +235,11 @@ class Gemma(nnx.Module):
     return self.config.scan(self.layers, body, x, per_layer, *scanned)
 
   def hidden(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
-    """Normed states x_BTD from which each position's target is predicted.
+    """Returns normed states x_BTD, from which each position's target is predicted.
 
     Args:
       batch: int32 `tokens`, `segments` (0: padding) and `positions`, each `[B, T]`.
-      key: of the dropout masks; None for no dropout.
+      key: for the dropout masks; None: no dropout.
     """
     return self._forward(batch['tokens'], batch['segments'], batch['positions'], key)[0]
 
@@ -260,15 +261,15 @@ class Gemma(nnx.Module):
   def start(
     self, prompts: dict[str, jax.Array], beams: int, suffix_length: int
   ) -> tuple[jax.Array, Cache]:
-    """Prefills the prompts once for all beams.
+    """Prefills the prompts, once for all beams.
 
     Args:
       prompts: int32 `tokens_BS`, padded on the right, and `lengths_B`, at least 1.
       beams: M.
-      suffix_length: the tokens that a beam may append.
+      suffix_length: number of tokens that a beam may append.
 
     Returns:
-      x_BD from which each prompt's first new token is predicted, and the cache.
+      x_BD, from which each prompt's first new token is predicted, and the cache.
     """
     tokens_BS, lengths_B = prompts['tokens'], prompts['lengths']
     B, S = tokens_BS.shape
@@ -281,7 +282,7 @@ class Gemma(nnx.Module):
     return x_BD, Cache(kv, suffix, lengths_B)
 
   def step(self, tokens_BM: jax.Array, step: int, cache: Cache) -> tuple[jax.Array, Cache]:
-    """Appends one token to each beam, at suffix position `step`; x_BMD predicts the next one."""
+    """Appends one token to each beam at suffix position `step`; x_BMD predicts the next one."""
     positions_BM = jnp.broadcast_to(cache.lengths_B[:, None] + step, tokens_BM.shape)
 
     def body(block, x, this, prompt_kv, suffix_kv):

@@ -1,4 +1,4 @@
-"""Two tables under one lookup: text pieces and SID codes, so that SID rows can be told apart."""
+"""The token tables: text pieces and SID codes have separate tables behind one lookup."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from recjax.sharding.mesh import table_cut
+from recjax.sharding.mesh import table_sharding
 from recjax.sids.token_space import TokenSpace
 
-LOGITS_AT_ONCE = 2**27  # of all users and all tokens in a search under the full softmax: half a GiB
+LOGITS_AT_ONCE = 2**27  # limit in a search under the full softmax: half a GiB
 
 
 def _take(tables, starts, ids, dtype, axis: str | None = None) -> jax.Array:
-  """`take_rows` on one device; `axis` names the mesh axis over which the tables' rows are cut."""
+  """Computes `take_rows` on one device; `axis` is the mesh axis that shards the tables' rows."""
   x = jnp.zeros((), dtype)
   for rows_VD, start, stop in zip(tables, starts, (*starts[1:], None), strict=True):
     V = rows_VD.shape[0]
@@ -22,7 +22,7 @@ def _take(tables, starts, ids, dtype, axis: str | None = None) -> jax.Array:
     if axis is not None:
       at = at - V * jax.lax.axis_index(axis)
       here = here & (at >= 0) & (at < V)
-    # An id that is not of this table reads the row behind the last one: zeros, and no gradient.
+    # An id of another table reads the row after the last one: zeros without a gradient.
     rows = jnp.take(rows_VD, jnp.where(here, at, V), axis=0, mode='fill', fill_value=0)
     x = x + rows.astype(dtype)
   return x
@@ -31,39 +31,39 @@ def _take(tables, starts, ids, dtype, axis: str | None = None) -> jax.Array:
 def take_rows(
   tables: Sequence[jax.Array], starts: Sequence[int], ids: jax.Array, dtype: jnp.dtype
 ) -> jax.Array:
-  """The rows of token ids, from tables that the mesh may have cut.
+  """Looks up the rows of token ids in tables that may be sharded.
 
-  A device takes what it holds of the rows, for all ids of its 'fsdp' group, and the devices exchange these
-  parts: what moves is of the size of the result, never of a table, forward and backward.
+  Each device takes its shard of the rows for all ids of its 'fsdp' group, and the devices exchange these
+  shards. Forward and backward, the traffic has the size of the result, not of a table.
 
   Args:
     tables: float32 `[V, D]` each.
-    starts: the first id of each table, ascending; a table's ids end where the next one's start.
+    starts: first id of each table, ascending; a table ends at the next one's first id.
     ids: int32 `[B, ...]`, not below the first start.
-    dtype: of the result; gradients are summed in that of the tables.
+    dtype: of the result; gradients are summed in the tables' dtype.
 
   Returns:
-    `[B, ..., D]`, its batch cut as that of the ids.
+    `[B, ..., D]`, its batch sharded as that of the ids.
   """
-  cut = table_cut(tables, ids.shape[0])
-  if cut is None:
+  sharding = table_sharding(tables, ids.shape[0])
+  if sharding is None:
     return _take(tables, starts, ids, dtype)
 
   def local(tables, ids):
-    if cut.width:
-      ids = jax.lax.all_gather(ids, cut.width, axis=0, tiled=True)
-    x = _take(tables, starts, ids, dtype, cut.rows)
-    if cut.rows:
-      x = jax.lax.psum(x, cut.rows)  # one device has the row, the others zeros
-    if cut.width:
-      x = jax.lax.all_to_all(x, cut.width, split_axis=0, concat_axis=x.ndim - 1, tiled=True)
+    if sharding.width:
+      ids = jax.lax.all_gather(ids, sharding.width, axis=0, tiled=True)
+    x = _take(tables, starts, ids, dtype, sharding.rows)
+    if sharding.rows:
+      x = jax.lax.psum(x, sharding.rows)  # one device has the row, the others zeros
+    if sharding.width:
+      x = jax.lax.all_to_all(x, sharding.width, split_axis=0, concat_axis=x.ndim - 1, tiled=True)
     return x
 
   return jax.shard_map(
     local,
-    in_specs=((cut.table_spec,) * len(tables), cut.batch_spec),
-    out_specs=cut.batch_spec,
-    axis_names=cut.axes,
+    in_specs=((sharding.table_spec,) * len(tables), sharding.batch_spec),
+    out_specs=sharding.batch_spec,
+    axis_names=sharding.axes,
   )(tuple(tables), ids)
 
 
@@ -73,17 +73,17 @@ class TokenTables(nnx.Module):
   Attributes:
     text: float32 `[text_rows, D]`.
     sid: float32 `[sid_rows, D]`; level l's codes are the rows from `space.level_starts[l]`.
-    text_out, sid_out: the tables of the output, of the same shapes; only where it is not tied.
+    text_out, sid_out: output tables of the same shapes; only if untied.
 
   Args:
-    space: the token ids there are.
+    space: the token ids.
     width: D.
-    rngs: where the initial values come from.
-    tied: whether the output reads the tables of the input.
-    output_scale: a factor on the logits (T5 v1.0: D ** -0.5).
-    logit_softcap: c of logits = c tanh(logits / c), after the scale; 0 for none (Gemma 2).
-    input_std: standard deviation of the initial rows; None: D ** -0.5. Output tables of their own
-      always start at D ** -0.5.
+    rngs: source of the initial values.
+    tied: whether the output uses the input tables.
+    output_scale: factor on the logits (T5 v1.0: D ** -0.5).
+    logit_softcap: c of logits = c tanh(logits / c), after the scale; 0: none (Gemma 2).
+    input_std: standard deviation of the initial rows; None: D ** -0.5. Untied output tables always have
+      D ** -0.5.
   """
 
   def __init__(
@@ -114,19 +114,19 @@ class TokenTables(nnx.Module):
       self.sid_out = table(space.sid_rows, output_std)
 
   def lookup(self, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Rows `[B, ..., D]` of token ids `[B, ...]`."""
-    if not self.space.sid_size:  # a checkpoint as it was published
+    """Returns the rows `[B, ..., D]` of token ids `[B, ...]`."""
+    if not self.space.sid_size:  # a published checkpoint without SID rows
       return take_rows((self.text[...],), (0,), ids, dtype)
     return take_rows((self.text[...], self.sid[...]), (0, self.space.sid_start), ids, dtype)
 
   def output_tables(self) -> tuple[jax.Array, jax.Array]:
-    """The float32 rows that logits are products with, padding included: text, then SID."""
+    """Returns the float32 output tables, padding rows included: text, SID."""
     if self.tied:
       return self.text[...], self.sid[...]
     return self.text_out[...], self.sid_out[...]
 
   def logits(self, x: jax.Array, rows_VD: jax.Array) -> jax.Array:
-    """float32 logits `[..., V]` of x `[..., D]` over some rows of the output tables."""
+    """Returns float32 logits `[..., V]` of x `[..., D]` over some rows of the output tables."""
     spec = '...D,VD->...V'
     logits = jnp.einsum(spec, x, rows_VD.astype(x.dtype), preferred_element_type=jnp.float32)
     if self.output_scale != 1.0:
@@ -136,25 +136,25 @@ class TokenTables(nnx.Module):
     return logits
 
   def level_logits(self, x: jax.Array, level: int) -> jax.Array:
-    """float32 logits `[..., C]` over the codes of one level (counted from 0), for x `[..., D]`."""
+    """Returns float32 logits `[..., C]` of x `[..., D]` over the codes of one level, counted from 0."""
     start = self.space.level_starts[level]
     rows_CD = self.output_tables()[1][start : start + self.space.level_sizes[level]]
     return self.logits(x, rows_CD)
 
   def text_logits(self, x: jax.Array) -> jax.Array:
-    """float32 logits `[..., text_size]`."""
+    """Returns float32 logits `[..., text_size]`."""
     return self.logits(x, self.output_tables()[0][: self.space.text_size])
 
   def sid_logits(self, x: jax.Array) -> jax.Array:
-    """float32 logits `[..., sid_size]`."""
+    """Returns float32 logits `[..., sid_size]`."""
     return self.logits(x, self.output_tables()[1][: self.space.sid_size])
 
   def all_logits(self, x: jax.Array) -> jax.Array:
-    """float32 logits `[..., V]` over every token id there is, in the order of the ids."""
+    """Returns float32 logits `[..., V]` over all token ids, in the order of the ids."""
     return jnp.concatenate([self.text_logits(x), self.sid_logits(x)], axis=-1)
 
   def log_denominator(self, x_BMD: jax.Array) -> jax.Array:
-    """float32 `[B, M, 1]`: the logsumexp of `all_logits`, of so few beams at a time that they fit."""
+    """Returns float32 `[B, M, 1]`, the logsumexp of `all_logits`, over few beams at a time to bound memory."""
 
     def of(x: jax.Array) -> jax.Array:
       parts = (self.text_logits(x), self.sid_logits(x))

@@ -1,4 +1,4 @@
-"""What the backbones share: norm, rotary positions, dropout, feed-forward, projections, the scan over layers."""
+"""Layers that backbones share: projections, norm, feed-forward, rotary positions, dropout, the scan over layers."""
 
 import dataclasses
 import functools
@@ -19,14 +19,14 @@ ACTIVATIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computation:
-  """How a backbone computes, whatever its shape; these fields are those of `recjax.config.Model`.
+  """How a backbone computes; the fields have the names of `recjax.schema.model.Model`.
 
   Attributes:
-    dropout: on the residual branches and the embedding.
-    compute_dtype: of activations; parameters stay float32.
-    remat: 'none' or 'full': layers are computed again in the backward pass.
-    scan_unroll: layers a step of the scan over layers.
-    attention: 'auto' or the path that computes it; see `recjax.models.attention.choose`.
+    dropout: rate on the residual branches and the embedding.
+    compute_dtype: dtype of activations; parameters stay float32.
+    remat: 'none', or 'full': the backward pass recomputes each layer.
+    scan_unroll: layers per step of the scan over layers.
+    attention: 'auto' or the name of a path; see `recjax.models.attention.choose`.
   """
 
   dropout: float = 0.0
@@ -45,23 +45,22 @@ class Computation:
     unroll = self.scan_unroll
     if self.remat == 'full':
       layer = jax.checkpoint(layer, prevent_cse=False)
-      unroll = 1  # without the loop XLA computes again right away, and nothing is saved
+      unroll = 1  # without the loop XLA recomputes at once, and no memory is saved
     return jax.lax.scan(layer, x, (weights, *scanned), unroll=unroll)
 
 
 class Linear(nnx.Module):
-  """An einsum with a float32 kernel, computed in the type of its input.
+  """An einsum with a float32 kernel, computed in the dtype of its input.
 
   Attributes:
-    adapter: what `recjax.models.lora.adapted` puts beside the kernel, as matrices `[inputs, r]` and `[r, outputs]`;
-      None for none.
+    adapter: matrices `[inputs, r]` and `[r, outputs]` set by `recjax.models.lora.adapted`; None: no adapter.
 
   Args:
     spec: such as 'BTD,DNH->BTNH'.
     shape: of the kernel.
-    fan_in: the inputs that one output sums over; the kernel starts at std 1/sqrt(fan_in).
-    rngs: where the initial values come from.
-    bias_shape: of an added bias, broadcast against the output's last axes; None for no bias.
+    fan_in: number of inputs per output; the kernel is initialised with std 1/sqrt(fan_in).
+    rngs: source of the initial values.
+    bias_shape: of the bias, which is broadcast against the output's last axes; None: no bias.
   """
 
   adapter: nnx.List | None = None
@@ -73,7 +72,7 @@ class Linear(nnx.Module):
     self.bias = nnx.Param(jnp.zeros(bias_shape)) if bias_shape is not None else None
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    # One plain matrix product: with several batch axes XLA:CPU takes twice the time in the backward pass.
+    # A plain matrix product: with several batch axes, XLA:CPU takes twice as long in the backward pass.
     spec_in, spec_out = self.spec.split('->')
     inputs = len(spec_in.split(',')[0].removeprefix('...'))
     outputs = len(spec_out.removeprefix('...'))
@@ -92,7 +91,7 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-  """Root-mean-square norm in float32; `plus_one` stores the scale as its distance from one (Gemma)."""
+  """Root-mean-square norm in float32; with `plus_one` the parameter is scale − 1 (Gemma)."""
 
   def __init__(self, width: int, plus_one: bool = True, eps: float = 1e-6):
     self.scale = nnx.Param(jnp.zeros(width) if plus_one else jnp.ones(width))
@@ -122,13 +121,13 @@ class FeedForward(nnx.Module):
 def rotate(
   x: jax.Array, positions: jax.Array, base: jax.Array, factor: jax.Array | float = 1.0
 ) -> jax.Array:
-  """Rotary position embedding over the two halves of the head width (RoFormer; Gemma's layout).
+  """Applies rotary position embeddings to the two halves of the head width (RoFormer; Gemma's layout).
 
   Args:
     x: `[..., T, N, H]`, H even.
     positions: int `[..., T]`.
-    base: scalar; the longest wavelength grows with it.
-    factor: scalar that positions are divided by (linear scaling to longer contexts).
+    base: scalar; a larger base gives longer wavelengths.
+    factor: scalar that divides positions (linear scaling to longer contexts).
   """
   half = x.shape[-1] // 2
   exponents = jnp.arange(half, dtype=jnp.float32) / half
@@ -142,9 +141,9 @@ def rotate(
 
 
 def dropout(x: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
-  """Inverted dropout from one random byte an element, so the rate is rounded to a multiple of 1/256.
+  """Applies inverted dropout with one random byte per element: the rate is rounded to a multiple of 1/256.
 
-  A byte costs a quarter of the random bits, which are a visible share of a small model's step.
+  A byte needs a quarter of the random bits of a float, which take a visible share of a small model's step.
   """
   dropped = round(rate * 256)
   if key is None or dropped == 0:

@@ -1,8 +1,8 @@
-"""Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685) as a function of the parameter tree.
+"""Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685) as functions of the parameter tree.
 
-The parameters of a run with adapters are the model's own tree with one more subtree, `lora`, in which
-every adapted kernel's path ends in two matrices: `lora/layers/attention/q/kernel/{a,b}`. In training they stand
-beside the kernels (`adapted`), which then have no gradient; elsewhere they are merged into them (`merge`).
+With adapters, the model's tree has one more subtree, `lora`, with two matrices for each adapted kernel:
+`lora/layers/attention/q/kernel/{a,b}`. Training adds their product to the kernel's output (`adapted`), and the
+kernels have no gradient; elsewhere the matrices are merged into the kernels (`merge`).
 """
 
 import functools
@@ -18,30 +18,29 @@ NAME = 'lora'
 
 
 def base(params: dict[str, Any]) -> dict[str, Any]:
-  """The model's own parameters, without adapters."""
+  """Returns the model's own parameters, without adapters."""
   return {name: subtree for name, subtree in params.items() if name != NAME}
 
 
 def _sizes(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
-  """The stacked axes `(depth,)` or `()` of a kernel, and its sizes as a matrix: inputs, outputs."""
+  """Returns a kernel's stacked axes, `(depth,)` or `()`, and its sizes as a matrix: inputs, outputs."""
   stacked = int('layers' in path)
   inputs = len(shape) - 1 if path[-2] == 'out' else stacked + 1  # out: N, H, D; the others: D, ...
   return shape[:stacked], math.prod(shape[stacked:inputs]), math.prod(shape[inputs:])
 
 
 def init(key: jax.Array, params: dict[str, Any], rank: int, targets: str) -> dict[str, Any]:
-  """Fresh adapters, which change nothing yet: `a` normal of std 1/sqrt(inputs), `b` zero.
+  """Initialises adapters to a zero change: `a` normal with std 1/sqrt(inputs), `b` zero.
 
   Args:
-    key: of the initial values.
-    params: the model's parameters, of which only shapes are read.
+    key: for the initial values.
+    params: the model's parameters; only shapes are read.
     rank: r.
     targets: a regular expression, searched in the paths of kernels.
 
   Returns:
-    The subtree `lora`: for each adapted kernel of `[depth, in..., out...]` float32 `a`
-    `[depth, inputs, r]` and `b` `[depth, r, outputs]`, the sizes multiplied out; without the depth for a
-    kernel that is not stacked.
+    The subtree `lora`: for each adapted kernel `[depth, in..., out...]` float32 `a` `[depth, inputs, r]` and
+    `b` `[depth, r, outputs]`; without the depth for a kernel that is not stacked.
 
   Raises:
     ValueError: no kernel matches.
@@ -66,11 +65,11 @@ def init(key: jax.Array, params: dict[str, Any], rank: int, targets: str) -> dic
 
 
 def merge(params: dict[str, Any], alpha: float) -> dict[str, Any]:
-  """The model's parameters with every adapted kernel W replaced by W + alpha / r · a b.
+  """Returns the model's parameters, every adapted kernel W replaced by W + alpha / r · a b.
 
   Args:
-    params: the model's tree, with or without a subtree `lora`; without one it is returned as it is.
-    alpha: of the run that trained the adapters.
+    params: the model's tree; without a subtree `lora` it is returned unchanged.
+    alpha: the value in the training of the adapters.
   """
   if NAME not in params:
     return params
@@ -84,10 +83,10 @@ def merge(params: dict[str, Any], alpha: float) -> dict[str, Any]:
 
 
 def adapted(graph: nnx.GraphDef, params: dict[str, Any], alpha: float) -> nnx.Module:
-  """The model that computes with adapters beside its kernels: x W + alpha / r · (x a) b.
+  """Returns the model that computes x W + alpha / r · (x a) b.
 
   Args:
-    graph: the structure of the model without adapters.
+    graph: structure of the model without adapters.
     params: the model's tree, with or without a subtree `lora`.
     alpha: as in `merge`.
   """

@@ -1,4 +1,4 @@
-"""The TPU's fused attention kernel over packed causal rows (splash attention, which JAX ships)."""
+"""JAX's fused TPU kernel (splash attention) for packed causal rows."""
 
 import functools
 import math
@@ -11,12 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 from recjax.sharding.mesh import BATCH
 
-LANES = 128  # rows are cut into blocks of a multiple of it
-BLOCKS = (512, 256, 128)  # rows of a block, the best first
+LANES = 128  # block sizes are multiples of it
+BLOCKS = (512, 256, 128)  # block sizes, the fastest first
 
 
 def lacks(B: int, T: int, N: int, K: int, H: int) -> str:
-  """Why the kernel cannot serve these shapes under the mesh that is set; empty where it can."""
+  """Returns the reason why the kernel does not apply under the current mesh; empty if it applies."""
   if T % LANES:
     return f'rows of {T} tokens are not a multiple of {LANES}'
   if H % 64:
@@ -32,7 +32,7 @@ def lacks(B: int, T: int, N: int, K: int, H: int) -> str:
 
 
 def _kernel(T: int, heads: int, window: int, softcap: float, interpret: bool):
-  """The kernel for rows of T tokens and one window (0: global)."""
+  """Makes the kernel for rows of T tokens and one window (0: global)."""
   if window:
     mask = masks.LocalMask((T, T), (window - 1, 0), 0)
   else:
@@ -65,20 +65,20 @@ def attend(
   softcap: float = 0.0,
   interpret: bool = False,
 ) -> jax.Array:
-  """Causal attention inside the segments of packed rows; queries come scaled.
+  """Computes causal attention within the segments of packed rows; queries come scaled.
 
   Args:
     q_BTNH: queries.
     k_BSKH: keys, each for N / K heads; S is T.
     v_BSKH: values.
-    segments_BT: int32; 0 is padding, whose result is of no use.
-    window: int32 scalar, one of `windows`: the kernels are compiled for each of them.
-    windows: 0 for global; else a key is seen where its distance is below the window.
+    segments_BT: int32; 0 is padding, where the result is undefined.
+    window: int32 scalar, one of `windows`.
+    windows: one kernel is compiled for each; 0: global, else keys at distances below the window are seen.
     softcap: of the logits; 0 for none.
-    interpret: run the kernel's program without a TPU.
+    interpret: interpret the kernel, for tests without a TPU.
 
   Returns:
-    x_BTNH, in the type of the queries.
+    x_BTNH, in the dtype of the queries.
   """
   T = q_BTNH.shape[1]
   choices = tuple(sorted(set(windows)))
@@ -99,7 +99,7 @@ def attend(
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return local(*arguments)
-  # A kernel is one device's program: each takes its own rows and heads.
+  # The kernel runs on one device: each device computes its own rows and heads.
   heads = P(BATCH, None, 'tensor', None)
   specs = (heads, heads, heads, P(BATCH), P())
   return jax.shard_map(local, in_specs=specs, out_specs=heads, check_vma=False)(*arguments)

@@ -1,8 +1,8 @@
 """T5: an encoder–decoder with relative position buckets, RMSNorm and no biases (arXiv 1910.10683).
 
 v1.0 has a ReLU feed-forward and tied, scaled logits; v1.1, FLAN-T5 and mT5 have a gated GELU (arXiv
-2002.05202) and an output of their own. Layers are stacked on a leading axis and scanned. Dropout falls on
-the residual branches, the embedding and the final states.
+2002.05202) and an untied output. Layers are stacked on a leading axis and scanned. Dropout is applied to the
+residual branches, the embedding and the final states.
 """
 
 import functools
@@ -15,21 +15,24 @@ import numpy as np
 
 from recjax.models import attention
 from recjax.models.embedding import TokenTables
+from recjax.models.family import Family, SpecialToken
 from recjax.models.layers import ACTIVATIONS, FeedForward, Linear, RMSNorm, dropout
-from recjax.models.t5_config import SIZES as SIZES
-from recjax.models.t5_config import T5Config
+from recjax.models.mappings import t5 as mapping
+from recjax.models.t5_config import SIZES, T5Config
+from recjax.schema.checks import check
+from recjax.schema.model import Model
 from recjax.sharding.mesh import constrain
 from recjax.sids.token_space import TokenSpace
 
 
 class Cache(NamedTuple):
-  """Keys and values of a prompt and of the start token, shared by all beams, and of the suffixes.
+  """Keys and values of the prompts and the start token, shared by all beams, and of each beam's suffix.
 
   Attributes:
-    cross: of the encoded prompt, `[depth, B, S, N, H]`.
+    cross: of the encoded prompts, `[depth, B, S, N, H]`.
     start: of the start token, `[depth, B, 1, N, H]`.
     suffix: of each beam's own tokens, `[depth, B, M, L, N, H]`.
-    prompt_B1S: bool, the tokens of each prompt.
+    prompt_B1S: bool, False for padding.
   """
 
   cross: tuple[jax.Array, jax.Array]
@@ -38,7 +41,7 @@ class Cache(NamedTuple):
   prompt_B1S: jax.Array
 
   def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
-    """The suffixes of the beams `parents_BM`, in that order."""
+    """Returns the cache with the suffixes of the beams `parents_BM`."""
     index = parents_BM[None, :, :, None, None, None]
     suffix = tuple(jnp.take_along_axis(x, index, axis=2) for x in self.suffix)
     return self._replace(suffix=suffix)
@@ -47,10 +50,10 @@ class Cache(NamedTuple):
 def relative_buckets(
   distances: np.ndarray, bidirectional: bool, buckets: int, max_distance: int
 ) -> np.ndarray:
-  """Bucket numbers, int32, of key positions minus query positions (section 2.1 of the paper).
+  """Returns int32 bucket numbers for key positions minus query positions (section 2.1 of the paper).
 
-  The nearer half of the buckets holds one distance each, the others grow by a constant factor up to
-  `max_distance`. Causal queries see no key to come: those distances share the bucket of 0.
+  The nearer half of the buckets holds one distance each; the others grow by a constant factor up to
+  `max_distance`. Causal queries see no later keys: those distances share bucket 0.
   """
   first = np.zeros_like(distances)
   if bidirectional:
@@ -60,7 +63,7 @@ def relative_buckets(
   else:
     distances = np.maximum(-distances, 0)
   exact = buckets // 2
-  # In float32, as the published models were trained: at a border the rounding decides.
+  # In float32, as in training of the published models: rounding decides at bucket borders.
   ratio = np.log(np.maximum(distances, 1).astype(np.float32) / np.float32(exact))
   ratio = ratio / np.float32(np.log(max_distance / exact)) * np.float32(buckets - exact)
   far = np.minimum(exact + ratio.astype(np.int32), buckets - 1)
@@ -68,9 +71,9 @@ def relative_buckets(
 
 
 class RelativeBias(nnx.Module):
-  """What a stack adds to its attention logits: one learnt number a bucket and head.
+  """A stack's bias on attention logits: one learnt number per bucket and head.
 
-  Distances are counted along the row: the tokens of a packed segment stand side by side.
+  Distances are counted along the row: the tokens of a packed segment are contiguous.
   """
 
   def __init__(self, config: T5Config, bidirectional: bool, rngs: nnx.Rngs):
@@ -81,7 +84,7 @@ class RelativeBias(nnx.Module):
     self.table = nnx.Param(init(rngs.params(), shape, jnp.float32))
 
   def at(self, distances: np.ndarray) -> jax.Array:
-    """float32 bias `[N, R]` of R distances, key minus query."""
+    """Returns the float32 bias `[N, R]` for R distances, key minus query."""
     config = self.config
     buckets = relative_buckets(
       distances, self.bidirectional, config.relative_buckets, config.relative_max_distance
@@ -89,10 +92,10 @@ class RelativeBias(nnx.Module):
     return jnp.take(self.table[...], buckets, axis=0).T
 
   def __call__(self, length: int) -> jax.Array:
-    """float32 bias `[N, T, T]` of a row of T = `length` tokens.
+    """Returns the float32 bias `[N, T, T]` of a row of T = `length` tokens.
 
-    Built by repeating one line of distances with a period that is one longer than what a row takes of
-    it: the gradient is then a sum, where a gather's would be a scatter of N T T numbers into a few.
+    Repeats the biases of one line of 2 T + 1 distances; rows of length 2 T then start one distance earlier
+    each. The gradient is a sum; that of a gather would scatter N T T numbers into a few.
     """
     line = np.arange(2 * length + 1)
     line_NR = self.at(np.where(line <= length, line, line - 2 * length - 1))
@@ -102,7 +105,7 @@ class RelativeBias(nnx.Module):
 
 
 class Attention(nnx.Module):
-  """Multi-head attention of one layer; the logits are not scaled, the initial values are."""
+  """Multi-head attention of one layer; logits are unscaled, initial query weights are scaled instead."""
 
   def __init__(self, config: T5Config, rngs: nnx.Rngs):
     D, N, H = config.width, config.heads, config.head_width
@@ -113,7 +116,7 @@ class Attention(nnx.Module):
     self.out = Linear('...NH,NHD->...D', (N, H, D), N * H, rngs)
 
   def kv(self, x_BSD):
-    """Keys and values `[B, S, N, H]`."""
+    """Returns keys and values `[B, S, N, H]`."""
     return self.k(x_BSD), self.v(x_BSD)
 
   def __call__(self, x_BTD, kv, mask_BTS, bias=None):
@@ -136,7 +139,7 @@ class PlainFeedForward(nnx.Module):
 
 
 class Block(nnx.Module):
-  """One layer of the encoder, or with `crossed` of the decoder; each branch is normed and added."""
+  """A layer of the encoder or, with `crossed`, of the decoder; each branch is normed and added."""
 
   def __init__(self, config: T5Config, crossed: bool, rngs: nnx.Rngs):
     self.rate = config.dropout
@@ -151,7 +154,7 @@ class Block(nnx.Module):
     self.ff = feed_forward(config.width, config.ff_width, ACTIVATIONS[config.activation], rngs)
 
   def __call__(self, x_BTD, mask_BTS, bias, key, encoded_BSD=None, cross_mask_BTS=None):
-    """x_BTD after this layer; of a decoder also its keys and values, of itself and of `encoded`."""
+    """Returns x_BTD after this layer; for a decoder also its keys and values of itself and of `encoded`."""
     keys = (None,) * 3 if key is None else jax.random.split(key, 3)
     y = self.attention_norm(x_BTD)
     kv = self.attention.kv(y)
@@ -165,7 +168,7 @@ class Block(nnx.Module):
     return constrain(x, 'residual'), None if cross is None else (kv, cross)
 
   def beam_step(self, x_BMD, step, start_kv, suffix_kv, cross_kv, prompt_B1S, bias_NS):
-    """One token a beam. Returns x_BMD and the layer's suffix with this token written at `step`."""
+    """Computes one token per beam. Returns x_BMD and the suffix with this token written at `step`."""
     y = self.attention_norm(x_BMD)
     q = self.attention.q(y)
     suffix_kv = tuple(
@@ -177,13 +180,13 @@ class Block(nnx.Module):
       q, start_kv, suffix_kv, start_B1, written_L, bias_NS=bias_NS
     )
     x = x_BMD + self.attention.out(attended)
-    # Seen from the prompt, the beams are so many query positions.
+    # Cross-attention treats the M beams as M query positions.
     x = x + self.cross_attention(self.cross_attention_norm(x), cross_kv, prompt_B1S)
     return x + self.ff(self.ff_norm(x)), suffix_kv
 
 
 class Stack(nnx.Module):
-  """The layers of the encoder or the decoder, stacked, with their bias and the norm after them."""
+  """The stacked layers of the encoder or the decoder, with their bias and final norm."""
 
   def __init__(self, config: T5Config, crossed: bool, rngs: nnx.Rngs):
     self.config = config
@@ -194,7 +197,7 @@ class Stack(nnx.Module):
     self.final_norm = RMSNorm(config.width, plus_one=False, eps=config.norm_eps)
 
   def __call__(self, x_BTD, mask_BTS, key, encoded_BSD=None, cross_mask_BTS=None):
-    """Normed states x_BTD, and for a decoder the keys and values of all layers."""
+    """Returns normed states x_BTD, and for a decoder the keys and values of all layers."""
     bias = self.relative_bias(x_BTD.shape[1])
     keys = ()
     if key is not None:
@@ -211,7 +214,7 @@ class Stack(nnx.Module):
 
 
 class T5(nnx.Module):
-  """The encoder–decoder. Token ids are those of `space`."""
+  """The encoder–decoder; token ids are those of `space`."""
 
   def __init__(self, config: T5Config, space: TokenSpace, rngs: nnx.Rngs):
     self.config = config
@@ -230,15 +233,14 @@ class T5(nnx.Module):
     return self.encoder(self._embed(tokens_BS), mask, key)[0]
 
   def hidden(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
-    """Normed states x_BTD from which each decoder position's target is predicted.
+    """Returns normed states x_BTD, from which each decoder position's target is predicted.
 
     Args:
-      batch: int32 `encoder_tokens` and `encoder_segments` `[B, S]`; `tokens` (what the decoder reads:
-        each segment begins with the start token) and `segments` `[B, T]`. A decoder segment sees the
-        encoder segment of the same number; 0 is padding. `positions` and `encoder_positions` may be
-        there and are not read: a segment's tokens stand side by side, so distances are those of the
-        row.
-      key: of the dropout masks; None for no dropout.
+      batch: int32 `encoder_tokens` and `encoder_segments` `[B, S]`; `tokens` (the decoder's input: each
+        segment begins with the start token) and `segments` `[B, T]`. A decoder segment sees the encoder
+        segment of the same number; 0 is padding. Positions are not read: distances are counted along
+        the row.
+      key: for the dropout masks; None: no dropout.
     """
     keys = (None, None) if key is None else jax.random.split(key)
     encoder_segments, segments = batch['encoder_segments'], batch['segments']
@@ -257,10 +259,10 @@ class T5(nnx.Module):
     Args:
       prompts: int32 `tokens` `[B, S]`, padded on the right, and `lengths` `[B]`, at least 1.
       beams: M.
-      suffix_length: the tokens that a beam may append.
+      suffix_length: number of tokens that a beam may append.
 
     Returns:
-      x_BD from which each prompt's first new token is predicted, and the cache.
+      x_BD, from which each prompt's first new token is predicted, and the cache.
     """
     tokens_BS, lengths_B = prompts['tokens'], prompts['lengths']
     B, S = tokens_BS.shape
@@ -274,7 +276,7 @@ class T5(nnx.Module):
     return x_B1D[:, 0], Cache(cross, start, suffix, prompt_B1S)
 
   def step(self, tokens_BM: jax.Array, step: int, cache: Cache) -> tuple[jax.Array, Cache]:
-    """Appends one token to each beam, at suffix position `step`; x_BMD predicts the next one."""
+    """Appends one token to each beam at suffix position `step`; x_BMD predicts the next one."""
     keys = 1 + cache.suffix[0].shape[3]  # the start token, then the suffix
     behind_S = jnp.maximum(step + 1 - jnp.arange(keys), 0)
     bias_NS = jnp.take(self.decoder.relative_bias.at(-np.arange(keys)), behind_S, axis=1)
@@ -285,3 +287,34 @@ class T5(nnx.Module):
     scanned = (cache.start, cache.suffix, cache.cross)
     x_BMD, suffix = self.config.scan(self.decoder.layers, body, self._embed(tokens_BM), *scanned)
     return self.decoder.final_norm(x_BMD), cache._replace(suffix=suffix)
+
+
+def _own_shape(model: Model) -> T5Config:
+  """Returns v1.1's architecture with the widths of the config and `depth` layers in both stacks."""
+  check(
+    model.kv_heads == model.heads,
+    f'a T5 has as many key and value heads as query heads ({model.heads})',
+    model.kv_heads,
+    'model.kv_heads',
+  )
+  return T5Config(
+    depth=model.depth,
+    decoder_depth=model.depth,
+    width=model.width,
+    ff_width=model.ff_width,
+    heads=model.heads,
+    head_width=model.head_width,
+  )
+
+
+FAMILY = Family(
+  name='t5',
+  shape=T5Config,
+  build=T5,
+  own_shape=_own_shape,
+  sizes=SIZES,
+  checkpoints=mapping.CHECKPOINTS,
+  is_encoder_decoder=True,
+  eos=SpecialToken('</s>', 1),
+  pad=SpecialToken('<pad>', 0),
+)

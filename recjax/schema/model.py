@@ -77,8 +77,3 @@ class Model(Section):
       self.kv_heads,
       'model.kv_heads',
     )
-
-  @property
-  def is_encoder_decoder(self) -> bool:
-    """Whether inputs and targets go to different stacks; otherwise they form one sequence."""
-    return self.family == 't5'

@@ -1,4 +1,4 @@
-"""One ordered table of rules that says how the mesh cuts every parameter, by its path."""
+"""Rules that shard a parameter over the mesh, by its path."""
 
 from collections.abc import Mapping
 import math
@@ -8,12 +8,15 @@ from typing import Any
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-# The first pattern found in a path wins, and of its specs the first whose axes divide their dimensions: a few
-# heads that `tensor` does not divide are cut along D instead. Paths are joined with '/'; stacked layers have
-# their depth as the first dimension.
-PARAMETER_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
+Rules = tuple[tuple[str, tuple[P, ...]], ...]  # (regular expression, specs in order of preference)
+
+# The rules of the layers that all backbones share; a family with parameters of its own adds rules before them
+# (`recjax.models.family.Family`). The first pattern found in a path wins, and of its specs the first whose
+# axes divide their dimensions: heads that `tensor` does not divide are sharded along D instead. Paths are
+# joined with '/'; stacked layers have their depth as the first dimension.
+PARAMETER_RULES: Rules = (
   (r'tables/(text|sid)(_out)?$', (P('tensor', 'fsdp'),)),  # V, D
-  # depth, inputs, rank and depth, rank, outputs: cut as the kernel
+  # depth, inputs, rank and depth, rank, outputs: sharded like the kernel
   (r'lora/.*(out|down)/kernel/a$', (P(None, 'tensor', None),)),
   (r'lora/.*(out|down)/kernel/b$', (P(None, None, 'fsdp'),)),
   (r'lora/.*/a$', (P(None, 'fsdp', None),)),
@@ -28,35 +31,37 @@ PARAMETER_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   ),
   (r'layers/.*ff/(gate|up)/kernel$', (P(None, 'fsdp', 'tensor'),)),  # depth, D, F
   (r'layers/.*ff/down/kernel$', (P(None, 'tensor', 'fsdp'),)),  # depth, F, D
-  # Whole on every device, on purpose: norms, biases, T5's relative position buckets.
+  # Replicated: norms, biases, relative position buckets.
   (r'(norm/scale|/bias|relative_bias/table)$', (P(),)),
 )
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-  """A path of `jax.tree_util` as words joined with '/'."""
+  """Returns a path of `jax.tree_util` as names joined with '/'."""
   return '/'.join(str(getattr(p, 'key', getattr(p, 'name', getattr(p, 'idx', p)))) for p in path)
 
 
 def product(axes: str | tuple[str, ...] | None, sizes: Mapping[str, int]) -> int:
-  """Over how many devices an entry of a spec cuts its dimension."""
+  """Returns the number of devices over which an entry of a spec shards its dimension."""
   return math.prod(sizes[axis] for axis in (() if axes is None else np.atleast_1d(axes)))
 
 
 def fitted(spec: P, shape: tuple[int, ...], sizes: Mapping[str, int]) -> P:
-  """The spec without the axes that do not divide their dimensions."""
+  """Returns the spec without the axes that do not divide their dimensions."""
   fits = (n % product(axes, sizes) == 0 for axes, n in zip(spec, shape, strict=False))
   return P(*(axes if fit else None for axes, fit in zip(spec, fits, strict=True)))
 
 
-def rule_of(path: str) -> tuple[P, ...]:
-  """The specs of the first rule that matches; none where no rule knows the parameter."""
-  return next((specs for pattern, specs in PARAMETER_RULES if re.search(pattern, path)), ())
+def rule_of(path: str, rules: Rules = PARAMETER_RULES) -> tuple[P, ...]:
+  """Returns the specs of the first rule that matches the path; empty if none does."""
+  return next((specs for pattern, specs in rules if re.search(pattern, path)), ())
 
 
-def spec_of(path: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> P:
-  """By the first rule that matches; where none of its specs fits, the first without what does not divide."""
-  rule = rule_of(path)
+def spec_of(
+  path: str, shape: tuple[int, ...], sizes: Mapping[str, int], rules: Rules = PARAMETER_RULES
+) -> P:
+  """Returns the first spec of the matching rule that fits; if none fits, the first one, `fitted`."""
+  rule = rule_of(path, rules)
   if not rule or len(rule[0]) > len(shape):  # an optimizer's counts and placeholders
     return P()
   fits = (spec for spec in rule if fitted(spec, shape, sizes) == spec)
@@ -64,9 +69,9 @@ def spec_of(path: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> P:
 
 
 def factored_spec(path: str, shape: tuple[int, ...], of: tuple[int, ...], spec: P) -> P:
-  """Of a factored moment (Adafactor): its parameter's, without the dimension that was averaged over.
+  """Returns the spec of a factored moment (Adafactor): its parameter's, without the averaged dimension.
 
-  Where two dimensions are of one size, rows lack the later one and columns the earlier one, as in optax.
+  If two dimensions are equal, rows lack the later one and columns the earlier one, as in optax.
   """
   lacks = [i for i in range(len(of)) if of[:i] + of[i + 1 :] == shape]
   if not lacks or not spec:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from recjax.schema.optim import Loss
-from recjax.sharding.mesh import table_cut
+from recjax.sharding.mesh import table_sharding
 from recjax.training.wide_softmax import Wide, wide_loss
 
 NO_EXTRAS = Loss()
@@ -158,7 +158,7 @@ def loss_sums(
   sums = functools.partial(
     _sums, tables, sid_softmax=sid_softmax, text_targets=text_targets, extras=extras
   )
-  cut = table_cut((text_VD, sid_VD), x_BTD.shape[0])
+  cut = table_sharding((text_VD, sid_VD), x_BTD.shape[0])
   if cut is None:
     return sums(text_VD, sid_VD, x_BTD, batch)
 

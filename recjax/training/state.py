@@ -72,8 +72,9 @@ def abstract_params(model: Model, space: TokenSpace, mesh: jax.sharding.Mesh) ->
     ValueError: the mesh leaves too much replicated; see `parameter_table.check_replication`.
   """
   shapes = jax.eval_shape(lambda: _init_params(model, space, seed=0))
-  parameter_table.check_replication(shapes, mesh)
-  shardings = mesh_lib.tree_shardings(shapes, mesh, shapes)
+  rules = models.family(model).parameter_rules
+  parameter_table.check_replication(shapes, mesh, rules)
+  shardings = mesh_lib.tree_shardings(shapes, mesh, shapes, rules)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
   )
@@ -88,8 +89,9 @@ def abstract_state(
     ValueError: the mesh leaves too much replicated; see `parameter_table.check_replication`.
   """
   shapes = jax.eval_shape(_init(model, space, tx, seed=0))
-  parameter_table.check_replication(shapes.params, mesh)
-  shardings = mesh_lib.tree_shardings(shapes, mesh, shapes.params)
+  rules = models.family(model).parameter_rules
+  parameter_table.check_replication(shapes.params, mesh, rules)
+  shardings = mesh_lib.tree_shardings(shapes, mesh, shapes.params, rules)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
   )

@@ -22,8 +22,8 @@ def make_train_step(
 ):
   """Returns the pure step: (state, batch) -> (state, metrics).
 
-  The batch `[B, T]` is split into `grad_accumulation` micro-batches whose gradients are summed. The loss is a
-  weighted sum divided by the number of learnt targets of the whole batch, so the split changes only the
+  The batch `[B, T]` is split into `grad_accumulation` micro-batches whose gradients are summed. The loss is
+  a weighted sum divided by the number of learnt targets of the whole batch, so the split changes only the
   dropout masks: their keys fold in (seed, step, micro-batch, layer). Frozen parameters stay unchanged.
 
   Args:

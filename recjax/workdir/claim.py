@@ -14,14 +14,14 @@ from recjax.runtime.files import is_local
 _GLOB = '*?[\\'
 
 
-def check_path(workdir: epath.Path) -> None:
+def check_path(workdir: epath.Path, setting: str = '--workdir') -> None:
   """Raises a ValueError if Orbax would take the path of a workdir for a glob pattern."""
   path = os.fspath(workdir.absolute() if is_local(workdir) else workdir)
   found = [character for character in _GLOB if character in path]
   if found:
     raise ValueError(
       f'the path of a workdir must not contain any of {" ".join(_GLOB)}, which Orbax takes for a pattern; '
-      f'{path} contains {" ".join(found)}. Set --workdir to a path without them'
+      f'{path} contains {" ".join(found)}. Set {setting} to a path without them'
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from recjax import config as config_lib
+from recjax import models
 from recjax.runtime.files import flat, write_whole
 
 FILE = 'config.json'
@@ -72,13 +73,18 @@ def _section_differences(
 ) -> list[str]:
   found = []
   for section in sections:
+    fields = [dataclasses.asdict(getattr(config, section)) for config in (old, new)]
+    if (
+      section == 'model'
+    ):  # earlier versions named Qwen's family otherwise; its folder may have moved
+      fields = [models.upgraded(saved, new.model.pretrained) for saved in fields]
     was, now = (
       {
         name: value
-        for name, value in flat(dataclasses.asdict(getattr(config, section))).items()
+        for name, value in flat(saved).items()
         if name.rpartition('.')[2] not in _LOCATIONS + _HOW_TO_COMPUTE
       }
-      for config in (old, new)
+      for saved in fields
     )
     found += _differences(was, now, f'{section}.')
   return found

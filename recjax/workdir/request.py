@@ -6,9 +6,10 @@ from etils import epath
 
 from recjax import config as config_lib
 from recjax.data.histories import check_histories
+from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
-from recjax.workdir import stages
+from recjax.workdir import claim, stages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,13 +76,13 @@ class Request:
         files.check_writable(folder, setting)
     if mode == 'recommend' and epath.Path(self.out).is_dir():
       raise IsADirectoryError(f'--out must be a file; {self.out} is a folder')
-    if mode == 'export' and epath.Path(self.out).exists():
-      raise FileExistsError(
-        f'--out must not exist, because an export never overwrites; {self.out} does'
-      )
+    if mode == 'export':
+      pretrained.check_out(self.out)
 
   def _check_inputs(self) -> None:
     model, init_from = self.config.model, self.config.checkpoint.init_from
+    if self.mode in ('train', 'evaluate', 'recommend', 'export'):
+      claim.check_path(self.workdir)
     if self.mode == 'recommend':
       check_histories(self.histories)
     if model.pretrained is not None:
@@ -91,7 +92,8 @@ class Request:
     if model.sid_rows == 'sa_init' and model.sid_keywords is not None:
       files.existing(model.sid_keywords, '--config.model.sid_keywords', 'file')
     if init_from is not None:
-      files.existing(init_from, '--config.checkpoint.init_from', 'folder')
+      folder = files.existing(init_from, '--config.checkpoint.init_from', 'folder')
+      claim.check_path(folder, '--config.checkpoint.init_from')
 
   def _has_begun(self) -> bool:
     plan = stages.plan(self.config, self.workdir)

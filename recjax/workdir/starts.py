@@ -55,7 +55,7 @@ def record(
   last = identity.config_of(folder)
   changed = {} if last is None else differences(last.to_dict(), config.to_dict())
   if changed:
-    log.info('changed since the last start, which step %d was trained with:', step)
+    log.info('changed since the last start, from step %d on:', step + 1)
     for field, (old, new) in changed.items():
       log.info('  %s: %s → %s', field, json.dumps(old), json.dumps(new))
   if rates is not None:

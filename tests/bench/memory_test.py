@@ -1,4 +1,4 @@
-"""Bytes by hand, for one size."""
+"""Bytes of one size, computed by hand."""
 
 import json
 import os
@@ -15,7 +15,7 @@ PARAMETERS = 268_098_176 + 1024 * 640
 
 @pytest.fixture(scope='module')
 def kept(tmp_path_factory):
-  """What the command writes: a process of its own, whose flags are those of every other command."""
+  """Runs the command in a new process, because flags of all commands have the same names."""
   out = tmp_path_factory.mktemp('memory') / 'memory.json'
   done = subprocess.run(
     [sys.executable, '-m', 'bench.memory', '--sizes=gemma3_270m', '--rank=4', f'--out={out}'],
@@ -30,13 +30,13 @@ def kept(tmp_path_factory):
   return json.loads(out.read_text())['gemma3_270m']
 
 
-def test_a_full_run_keeps_four_numbers_a_parameter(kept):
+def test_full_training_has_four_numbers_per_parameter(kept):
   full = kept['full']
   assert full['parameters'] == full['gradients'] == 4 * PARAMETERS
-  assert 0 <= full['optimizer'] - 8 * PARAMETERS < 100  # two moments, and counts of steps
+  assert 0 <= full['optimizer'] - 8 * PARAMETERS < 100  # two moments, and step counts
 
 
-def test_sid_rows_and_adapters_have_the_only_gradients_and_moments(kept):
+def test_only_trained_parameters_have_gradients_and_moments(kept):
   rows = kept['sid_rows']
   assert (rows['parameters'], rows['gradients']) == (4 * PARAMETERS, 4 * 1024 * 640)
   assert 0 <= rows['optimizer'] - 8 * 1024 * 640 < 100

@@ -1,4 +1,4 @@
-"""The benchmark of the preparation on small inputs, and what its figures stand for."""
+"""The benchmark of data preparation on small inputs."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from tests.folders import ROOT
 from tests.shared_data import SHARED, needs_shared
 
 
-def test_the_synthetic_log_keeps_most_of_itself():
+def test_the_5_core_filter_keeps_most_of_the_random_log():
   log = prep.synthetic_log(40_000)
   assert len(log.users) == len(log.items) == len(log.times) == 40_000
   assert len(np.unique(log.items)) == len(log.item_records) == 4_000
@@ -27,7 +27,7 @@ def test_the_synthetic_log_keeps_most_of_itself():
   assert counts[0] > 50 * np.median(counts)
 
 
-def test_the_loop_counts_the_same():
+def test_the_loop_counts_the_same_pairs():
   rng = np.random.default_rng(0)
   users = [rng.integers(0, 20, rng.integers(0, 12)).tolist() for _ in range(50)]
   counts = cooccurrence.cooccurrence_counts(Sequences.from_lists(users), 20, 5, 'none')

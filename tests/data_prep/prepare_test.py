@@ -1,5 +1,7 @@
 """All stages on a small random log: skips, kills, dependencies, and no leak of held-out items."""
 
+import concurrent.futures
+import contextlib
 import gzip
 import json
 import os
@@ -15,7 +17,9 @@ import pytest
 from data_prep import prepare
 from recjax import config as config_lib
 from recjax import train
-from recjax.data import dataset, loader, packing
+from recjax.data import dataset, loader, plan
+from recjax.data import prepared as prepared_lib
+from recjax.runtime import lock
 from recjax.schema.stream import Packing
 from recjax.sids.quantizers.saved import Quantizer
 from tests.folders import ROOT, contents
@@ -44,7 +48,7 @@ def write_raw(folder, rows):
   meta = [{'asin': f'i{n:03}', 'title': ' '.join(rng.choice(WORDS, 4))} for n in range(ITEMS)]
   for name, objects in (('reviews_X_5', rows), ('meta_X', meta[1:])):
     lines = ''.join(json.dumps(row) + '\n' for row in objects)
-    # Gzip files hold the time at which they were written, unless it is given.
+    # mtime=0: gzip files otherwise hold the time of writing.
     (folder / f'{name}.json.gz').write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
@@ -63,7 +67,7 @@ def make_config(tmp_path, data=None, sids=None, out='out', tasks=(), relations=N
 
 
 def outcomes(capsys):
-  """Which stages ran and which were skipped, from the lines printed."""
+  """Returns done or skipped for every stage, from the printed lines."""
   lines = [line.split(': ') for line in capsys.readouterr().out.splitlines()]
   return {name: rest[0].split()[0].rstrip(',') for name, *rest in lines}
 
@@ -148,7 +152,7 @@ def test_only_stages_that_depend_on_a_change_run_again_beside_the_first(
 def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
   rows = random_rows()
   write_raw(tmp_path / 'raw', rows)
-  # Everything that can be made of a log.
+  # With every stage.
   config = make_config(tmp_path, tasks=NEIGHBOURS)
   prepare.prepare(config)
   before = contents(tmp_path / 'out')
@@ -171,13 +175,13 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     'interactions/manifest.json',
     'interactions/tfds/sequences/1.0.0/sequences-train.array_record-00000-of-00001',
   }
-  # What is trained on: the fingerprint and the rows themselves.
+  # The training data: the fingerprint and the rows.
   streams = []
   for prepared in (tmp_path / 'out', after, from_scratch):
     data = dataset.Dataset.load(prepared)
     mix = train.make_mixture(config, data)
-    plan = packing.make_plan(mix, Packing(row_length=128, rows=4))
-    stream = loader.Stream(mix, plan, groups=2)
+    sizes = plan.make_plan(mix, Packing(row_length=128, rows=4))
+    stream = loader.Stream(mix, sizes, groups=2)
     rows = stream.host_batch(0, 0, 1)
     streams.append(
       (loader.fingerprint(stream, config.mixing), {k: v.tobytes() for k, v in rows.items()})
@@ -241,7 +245,7 @@ def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
   assert prepare.find(config)
 
 
-def test_bad_input_leaves_nothing(tmp_path):
+def test_bad_input_leaves_no_folder(tmp_path):
   rows = random_rows()
   del rows[7]['asin']
   write_raw(tmp_path / 'raw', rows)
@@ -296,10 +300,57 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   missing = make_config(tmp_path, sids={'encoder': str(tmp_path / 'nowhere')})
   with pytest.raises(ValueError, match=r'--config\.sids\.encoder'):
     prepare.prepare(missing)
-  # As if that folder had made the vectors.
+  # Pretends that the encoder in that folder made the vectors.
   path = tmp_path / 'out' / 'text_embeddings' / 'manifest.json'
   manifest = json.loads(path.read_text())
   manifest['inputs']['encoder/config.json'] = '0' * 64
   manifest['params'] = {'kind': 'folder', 'max_tokens': 0, 'dtype': 'float32'}
   path.write_text(json.dumps(manifest))
   assert prepare.find(missing)
+
+
+def test_the_second_of_two_preparations_waits_and_finds_all_done(tmp_path, capsys):
+  write_raw(tmp_path / 'raw', random_rows())
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    both = [pool.submit(prepare.prepare, make_config(tmp_path)) for _ in range(2)]
+    assert both[0].result() == both[1].result()
+  lines = [
+    line.split(' in ')[0].split(', unch')[0] for line in capsys.readouterr().out.splitlines()
+  ]
+  for stage in STAGES:
+    found = sorted(line for line in lines if line.startswith(f'{stage}:'))
+    assert found == [f'{stage}: done', f'{stage}: skipped']
+  assert sorted(os.listdir(tmp_path / 'out')) == sorted(STAGES)
+  prepare.prepare(make_config(tmp_path, out='alone'))
+  assert contents(tmp_path / 'out') == contents(tmp_path / 'alone')
+
+
+def test_a_complete_folder_is_read_while_another_process_holds_it(tmp_path, monkeypatch):
+  write_raw(tmp_path / 'raw', random_rows())
+  first, other = make_config(tmp_path), make_config(tmp_path, sids={'codes': (4, 4)})
+  root = prepare.prepare(first)
+  prepare.prepare(other)
+  prepared_lib.write_record(root.root, {'another': {}})
+
+  @contextlib.contextmanager
+  def held(folder, purpose, wait, field):
+    assert not wait
+    raise lock.Held('held')
+    yield
+
+  monkeypatch.setattr(lock, 'hold', held)
+  assert prepare.prepare(first) == root
+  # The record is left as it is, also in a folder that cannot be written to.
+  assert prepared_lib.read_record(root.root) == {'another': {}}
+  monkeypatch.setattr(os, 'access', lambda *args: False)
+  monkeypatch.setattr(lock, 'hold', None)
+  assert prepare.prepare(first) == root
+
+
+@pytest.mark.parametrize('place', ['file', 'file/prepared'])
+def test_a_place_that_is_no_folder_is_refused_in_one_line(tmp_path, place):
+  write_raw(tmp_path / 'raw', random_rows())
+  (tmp_path / 'file').write_text('')
+  message = r'file is not a folder; got .* Set --config\.data\.prepared_dir$'
+  with pytest.raises(ValueError, match=message):
+    prepare.prepare(make_config(tmp_path, out=place))

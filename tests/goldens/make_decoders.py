@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 GOLDENS = pathlib.Path(__file__).parent
-TOKENIZER_SIZE = 53  # the rows above are what tables are padded with: no token
+TOKENIZER_SIZE = 53  # further rows of the table belong to no token
 SHAPE = {
   'vocab_size': 64,
   'hidden_size': 24,
@@ -22,7 +22,7 @@ SHAPE = {
   'bos_token_id': 2,
   'eos_token_id': 1,
 }
-# kind: the class of `transformers`, and what differs from SHAPE
+# kind: class of `transformers`, changes to SHAPE
 KINDS = {
   'gemma1': ('Gemma', {'num_key_value_heads': 1, 'hidden_act': 'gelu'}),
   'gemma2': (
@@ -52,7 +52,7 @@ KINDS = {
 
 
 def make_checkpoint(kind: str, folder: pathlib.Path, seed: int, **fields) -> None:
-  """A checkpoint of random weights, in the layout of the hub: config.json and model.safetensors."""
+  """Writes a checkpoint of random weights in the layout of the hub: config.json and model.safetensors."""
   import torch
   import transformers
 
@@ -63,14 +63,14 @@ def make_checkpoint(kind: str, folder: pathlib.Path, seed: int, **fields) -> Non
   with torch.no_grad():
     for name, weight in model.named_parameters():
       weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
-      if 'norm' in name and 'qwen' in kind:  # Gemma stores the distance from one
+      if 'norm' in name and 'qwen' in kind:  # Gemma stores scale − 1
         weight += 1.0
   model.save_pretrained(folder)
   (folder / 'generation_config.json').unlink(missing_ok=True)
 
 
 def make_example(folder: pathlib.Path, seed: int) -> dict[str, np.ndarray]:
-  """Random inputs, padded on either side, and their float32 logits `[B, T, rows]` on the CPU."""
+  """Returns random inputs, padded on either side, and their float32 logits `[B, T, rows]`."""
   import torch
   import transformers
 

@@ -1,4 +1,4 @@
-"""What `transformers` gives for texts through the tiny checkpoints beside this script: pooled states.
+"""Writes the pooled states that `transformers` computes for texts with the tiny checkpoints here.
 
 Run after make_t5 and make_decoders where torch and transformers are installed:
 `python -m tests.goldens.make_encoders`. encoders.npz was made with torch 2.13.0 and transformers 5.23.0.
@@ -18,21 +18,21 @@ LENGTHS = (1, 3, 4, 9, 17, 30, 2)
 
 
 def texts() -> list[list[int]]:
-  """Token ids of every text, without BOS and EOS; the tokenizers of all kinds know them."""
+  """Returns the token ids of every text, without BOS and EOS, valid for all kinds."""
   rng = np.random.default_rng(0)
   highest = min(make_t5.TOKENIZER_SIZE, make_decoders.TOKENIZER_SIZE)
   return [rng.integers(3, highest, length).tolist() for length in LENGTHS]
 
 
 def framed(kind: str, ids: list[int]) -> list[int]:
-  """What the model reads: T5 an EOS behind the text, Gemma a BOS before it, Qwen the text."""
+  """Returns the model's input: for T5 text and EOS, for Gemma BOS and text, for Qwen the text."""
   if kind in T5_KINDS:
     return [*ids, 1]
   return [2, *ids] if kind.startswith('gemma') else ids
 
 
 def vectors(kind: str, folder: pathlib.Path) -> np.ndarray:
-  """float64 `[texts, D]`: the mean of the last states, each text alone, of length one."""
+  """Returns float64 `[texts, D]`: the mean of the last states of each text, normalised to length one."""
   import torch
   import transformers
 

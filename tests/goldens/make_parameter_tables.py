@@ -1,4 +1,4 @@
-"""Writes parameter_tables/: where every parameter of a family lives on eight devices, as a run prints it at start.
+"""Writes parameter_tables/: the shardings on eight devices that a run prints at its start.
 
   python -m tests.goldens.make_parameter_tables
 
@@ -31,7 +31,7 @@ SIZES = {  # family and text rows of a published size
 
 
 def tables(size: str) -> str:
-  """The tables of a size with AdamW, one a mesh."""
+  """Returns the tables of a size with AdamW, one for each mesh."""
   family, text_rows = SIZES[size]
   config_dict = config_lib.defaults(source='synthetic', name='tables')
   config_dict.model.update({'family': family, 'size': size})

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 GOLDENS = pathlib.Path(__file__).parent
-TOKENIZER_SIZE = 83  # the rows above are what tables are padded with: no token
+TOKENIZER_SIZE = 83  # further rows of the table belong to no token
 ROWS = 96
 SHAPE = {
   'vocab_size': ROWS,
@@ -20,7 +20,7 @@ SHAPE = {
   'num_decoder_layers': 3,
   'num_heads': 3,
 }
-# `transformers` reads from `tie_word_embeddings` only whether logits are scaled (v1.0) or not.
+# In `transformers`, `tie_word_embeddings` of a T5 only says whether logits are scaled (v1.0).
 KINDS = {
   't5_v1_0': {'feed_forward_proj': 'relu', 'tie_word_embeddings': True},
   't5_v1_1_tied': {'feed_forward_proj': 'gated-gelu', 'tie_word_embeddings': False},
@@ -36,7 +36,7 @@ OWN_OUTPUT = ('t5_v1_1', 'mt5')
 
 
 def make_checkpoint(kind: str, folder: pathlib.Path, seed: int, **shape) -> None:
-  """A checkpoint of random weights, in the layout of the hub: config.json and model.safetensors."""
+  """Writes a checkpoint of random weights in the layout of the hub: config.json and model.safetensors."""
   import torch
   import transformers
 
@@ -57,7 +57,7 @@ def make_checkpoint(kind: str, folder: pathlib.Path, seed: int, **shape) -> None
 
 
 def make_example(folder: pathlib.Path, seed: int, lengths=(40, 29, 1), decoder_lengths=(9, 30, 4)):
-  """Random inputs, padded on the right, and their float32 logits `[B, T, rows]` on the CPU."""
+  """Returns random inputs, padded on the right, and their float32 logits `[B, T, rows]`."""
   import torch
   import transformers
 

@@ -18,7 +18,7 @@ FAMILIES = ('gemma', 't5')
 
 
 def examples(mix: mixture.Mixture) -> dict[str, dict]:
-  """The first example of every component in the stream."""
+  """Returns the first example of every component in the stream."""
   vocabulary = mix.corpus.dataset.vocabulary
   found = {}
   n = 0

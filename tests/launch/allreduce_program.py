@@ -1,4 +1,4 @@
-"""Every process adds its part over all devices; run by local_test.py, not a test itself."""
+"""Sums over the devices of all processes; run by local_test.py, not a test itself."""
 
 import sys
 

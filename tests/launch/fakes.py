@@ -1,4 +1,4 @@
-"""Stand-ins for gcloud, kubectl, sbatch, srun and scontrol: they write down their calls and do as planned."""
+"""Fakes of gcloud, kubectl, sbatch, srun and scontrol: they record their calls and return planned answers."""
 
 import json
 import os
@@ -8,8 +8,8 @@ import sys
 
 from tests.folders import ROOT
 
-# Each call takes the next answer of the first entry whose words are all among the arguments; the last
-# answer of an entry is given again and again. `then` of an answer changes the plan from now on.
+# Each call takes the next answer of the first entry whose words are all among the arguments. The last answer of
+# an entry is repeated. `then` of an answer changes the plan for later calls.
 _PROGRAM = """\
 #!{python}
 import json, pathlib, sys
@@ -31,7 +31,7 @@ sys.exit('no plan for ' + ' '.join([name, *arguments]))
 
 
 class Fakes:
-  """A folder of stand-ins that comes first on PATH."""
+  """A folder of fakes that is first on PATH."""
 
   def __init__(self, folder: pathlib.Path, *names: str, plan: dict[str, list[dict]]):
     self._folder = folder
@@ -44,19 +44,19 @@ class Fakes:
     self.env = os.environ | {'PATH': f'{folder}:{os.environ["PATH"]}'}
 
   def run(self, *command: str, cwd: pathlib.Path = ROOT, **env: str) -> subprocess.CompletedProcess:
-    """Runs a command that finds the stand-ins."""
+    """Runs a command with the fakes on PATH."""
     return subprocess.run(
       command, cwd=cwd, env=self.env | env, capture_output=True, text=True, timeout=120, check=False
     )
 
   def calls(self) -> list[list[str]]:
-    """Name and arguments of every call so far, and at last what it read."""
+    """Returns name, arguments and standard input of every call so far."""
     lines = (self._folder / 'calls.jsonl').read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
 def shellcheck(script: str, tmp_path: pathlib.Path, shell: str = 'bash') -> None:
-  """Asserts that neither shellcheck nor bash finds anything."""
+  """Asserts that shellcheck and bash accept the script."""
   path = tmp_path / 'script.sh'
   path.write_text(script)
   checker = pathlib.Path(sys.executable).with_name('shellcheck')

@@ -1,4 +1,4 @@
-"""The GKE launcher: the manifest against a schema of the fields used, and what kubectl is asked."""
+"""The GKE launcher: its manifest against a schema of the used fields, and its calls of kubectl."""
 
 import json
 import pathlib
@@ -43,11 +43,11 @@ def environment(made):
   }
 
 
-def test_a_slice_is_a_job_with_a_pod_a_host():
+def test_a_slice_is_a_job_with_one_pod_per_host():
   made = manifest(*TPU, '--slices=2', '--spot')
   replicas, spec = job(made)
   assert replicas == 2
-  assert spec['parallelism'] == spec['completions'] == 4  # 16 chips, 4 a host
+  assert spec['parallelism'] == spec['completions'] == 4  # 16 chips, 4 per host
   assert pod(made)['nodeSelector'] == {
     'cloud.google.com/gke-tpu-accelerator': 'tpu-v5-lite-podslice',
     'cloud.google.com/gke-tpu-topology': '4x4',
@@ -64,14 +64,14 @@ def test_a_slice_is_a_job_with_a_pod_a_host():
   }
 
 
-def test_a_slice_of_one_host_needs_no_company():
+def test_a_slice_of_one_host_is_one_process():
   made = manifest(*TPU[:3], '--topology=2x4', '--chips_per_host=8')
   assert job(made)[1]['parallelism'] == 1
   assert environment(made) == {'PYTHONUNBUFFERED': '1'}
   assert 'annotations' not in made['metadata']
 
 
-def test_nodes_with_gpus_find_process_0_by_its_name():
+def test_gpu_nodes_find_process_0_by_its_host_name():
   made = manifest(*GPU, '--service_account=s')
   replicas, spec = job(made)
   assert (replicas, spec['parallelism']) == (1, 4)
@@ -85,11 +85,11 @@ def test_nodes_with_gpus_find_process_0_by_its_name():
   assert env['RECJAX_PROCESS_ID'] == {'fieldRef': {'fieldPath': index}}
 
 
-def test_preemptions_restart_without_being_counted_and_failures_up_to_a_limit():
+def test_preemptions_are_not_counted_as_restarts():
   made = manifest(*TPU, '--restarts=3')
   _, spec = job(made)
   assert spec['backoffLimit'] == 0
-  assert pod(made)['restartPolicy'] == 'Never'  # without it there is no podFailurePolicy
+  assert pod(made)['restartPolicy'] == 'Never'  # required by podFailurePolicy
   by_status, by_condition = spec['podFailurePolicy']['rules']
   assert by_status['onExitCodes']['values'] == [75]
   assert by_status['onExitCodes']['containerName'] == pod(made)['containers'][0]['name']
@@ -100,21 +100,21 @@ def test_preemptions_restart_without_being_counted_and_failures_up_to_a_limit():
   assert rule['onJobFailureReasons'] == ['PodFailurePolicy']
 
 
-def test_the_program_gets_its_arguments_as_they_are():
+def test_arguments_are_passed_unchanged():
   made = gke.manifest(*gke._parse([*TPU, *PROGRAM, '--', '--restarts=$(HOME)']))
   command = pod(made)['containers'][0]['command']
   assert command == ['python', '-m', 'recjax.main', *PROGRAM, '--restarts=$$(HOME)']
 
 
 @pytest.mark.parametrize('key', ['podFailurePolic', 'backoffLimits'])
-def test_the_schema_notices_a_field_that_there_is_not(key):
+def test_the_schema_rejects_an_unknown_field(key):
   made = manifest(*TPU)
   job(made)[1][key] = 1
   with pytest.raises(jsonschema.ValidationError, match=key):
     jsonschema.validate(made, SCHEMA)
 
 
-def test_kubectl_applies_what_was_written(tmp_path):
+def test_kubectl_applies_the_written_manifest(tmp_path):
   fakes = Fakes(tmp_path, 'kubectl', plan={'kubectl apply': [{'status': 4}]})
   out = tmp_path / 'x.yaml'
   command = [sys.executable, '-m', 'launch.gke', *TPU, f'--out={out}', *PROGRAM]
@@ -130,15 +130,15 @@ def test_kubectl_applies_what_was_written(tmp_path):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ((*TPU, *GPU[2:], *PROGRAM), 'one of --tpu and --gpu'),
-    ((*TPU[:2], *PROGRAM), 'one of --tpu and --gpu'),
+    ((*TPU, *GPU[2:], *PROGRAM), 'either --tpu or --gpu'),
+    ((*TPU[:2], *PROGRAM), 'either --tpu or --gpu'),
     ((*TPU[:3], *PROGRAM), '--topology must be chips along each axis'),
     ((*TPU[:3], '--topology=2x3', *PROGRAM), 'has 6 chips, which must be a multiple'),
     ((*TPU, '--name=Run', *PROGRAM), '--name must be at most 40 lower-case'),
     ((*TPU, *PROGRAM[:1]), '--workdir must be a gs:// path'),
   ],
 )
-def test_what_cannot_work_is_refused(arguments, message, capsys):
+def test_invalid_options_are_rejected(arguments, message, capsys):
   with pytest.raises(SystemExit):
     gke.main([*arguments, '--dry_run'])
   assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The launcher with real processes."""
+"""The local launcher with real processes."""
 
 import os
 import pathlib
@@ -36,7 +36,7 @@ def _start_processes(folder, *modes, grace=10, restarts=0):
 
 
 def _pids(folder, count):
-  """The processes' ids, once all have written theirs."""
+  """Waits until all processes have written their ids, and returns them."""
   deadline = time.monotonic() + 30
   while time.monotonic() < deadline:
     texts = [path.read_text() for path in sorted(folder.glob('*.pid'))]
@@ -65,13 +65,13 @@ def test_two_processes_sum_over_their_devices():
   module = '--module=tests.launch.allreduce_program'
   status, out, err = _run('-n', 2, '--devices_per_process=3', module, '--seed=1', '--', '-n', '9')
   assert status == 0, out + err
-  # Gloo writes pieces of lines to the same stream, so ours need not begin one.
+  # Gloo writes to the same stream without line ends, so our text may not start a line.
   assert out.count("arguments ['--seed=1', '-n', '9'] devices 6 sum 33\n") == 2
   assert out.count('host 0 here\n') == 1
   assert {line[:4] for line in out.splitlines()} == {'[0] ', '[1] '}
 
 
-def test_a_failure_ends_the_others_and_is_the_status(tmp_path):
+def test_a_failure_ends_the_others_and_gives_the_status(tmp_path):
   with _start_processes(tmp_path, 'wait', 'fail') as launcher:
     out, err = launcher.communicate(timeout=60)
   assert launcher.returncode == 7
@@ -98,16 +98,18 @@ def test_sigterm_is_forwarded(tmp_path, mode, status):
 
 
 @pytest.mark.parametrize(('restarts', 'status', 'starts'), [(0, 75, 1), (1, 75, 2), (5, 0, 3)])
-def test_a_preempted_run_is_started_again(tmp_path, restarts, status, starts):
+def test_a_preempted_run_is_restarted(tmp_path, restarts, status, starts):
   with _start_processes(tmp_path, 'preempted', restarts=restarts) as launcher:
     _, err = launcher.communicate(timeout=60)
   assert launcher.returncode == status
   places = (tmp_path / 'starts').read_text().splitlines()
-  assert len(places) == len(set(places)) == starts  # the port of the last run may still be taken
+  assert (
+    len(places) == len(set(places)) == starts
+  )  # the port of the previous run may still be in use
   assert err.count('launch.local: restart') == starts - 1
 
 
-def test_neither_a_failure_nor_a_run_that_was_told_to_end_is_started_again(tmp_path):
+def test_a_failed_run_and_a_terminated_launcher_are_not_restarted(tmp_path):
   with _start_processes(tmp_path, 'fail', restarts=3) as launcher:
     _, err = launcher.communicate(timeout=60)
   assert (launcher.returncode, 'restart' in err) == (7, False)
@@ -141,7 +143,7 @@ def test_dry_run_prints_the_commands(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('args', [['-n', '0'], ['--dry_run'], ['-n', 'x']])
-def test_a_wrong_count_is_refused(args, capsys):
+def test_a_wrong_count_is_rejected(args, capsys):
   with pytest.raises(SystemExit):
     local.main(args)
   assert '-n' in capsys.readouterr().err

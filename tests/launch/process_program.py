@@ -20,7 +20,7 @@ if mode == 'fail':
     time.sleep(0.01)
   print('failing')
   sys.exit(7)
-if mode == 'preempted':  # except the third time
+if mode == 'preempted':  # but not the third time
   with pathlib.Path(folder, 'starts').open('a') as file:
     file.write(f'{os.environ["RECJAX_COORDINATOR"]}\n')
   starts = pathlib.Path(folder, 'starts').read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The Slurm launcher: what sbatch is given, and what the script does when bash runs it."""
+"""The Slurm launcher: the script for sbatch, and its behaviour in bash."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ def script(*options):
   return slurm.batch_script(*slurm._parse([*OPTIONS, *options, *PROGRAM]))
 
 
-def test_sbatch_is_given_the_script(tmp_path):
+def test_sbatch_reads_the_script(tmp_path):
   logs = f'--logs={tmp_path / "logs"}'
   fakes = Fakes(tmp_path, 'sbatch', plan={'sbatch': [{'out': 'Submitted batch job 7'}]})
   command = [
@@ -32,7 +32,7 @@ def test_sbatch_is_given_the_script(tmp_path):
   assert 'Submitted batch job 7' in done.stdout
   [call] = fakes.calls()
   assert call == ['sbatch', script(logs)]
-  assert (tmp_path / 'logs').is_dir()  # Slurm starts no job whose log has no folder
+  assert (tmp_path / 'logs').is_dir()  # Slurm does not start a job whose log folder is missing
 
 
 def test_dry_run_prints_the_script_and_submits_nothing(tmp_path):
@@ -43,7 +43,7 @@ def test_dry_run_prints_the_script_and_submits_nothing(tmp_path):
   assert done.stdout == script()
 
 
-def test_one_process_a_gpu_that_hears_of_the_end_two_minutes_before(tmp_path):
+def test_one_process_per_gpu_with_sigterm_two_minutes_before_the_limit(tmp_path):
   text = script('--partition=gpu', '--account=a', '--sbatch=--mem=0', '--name=my run')
   directives = re.findall('^#SBATCH (.*)$', text, re.M)
   assert {
@@ -57,9 +57,7 @@ def test_one_process_a_gpu_that_hears_of_the_end_two_minutes_before(tmp_path):
   ('status', 'restarts', 'is_queued'),
   [(0, 0, False), (1, 0, False), (75, 0, True), (124, 3, True), (75, 5, False)],
 )
-def test_the_job_is_queued_again_when_it_was_preempted_or_hung(
-  tmp_path, status, restarts, is_queued
-):
+def test_a_preempted_or_hung_job_is_requeued(tmp_path, status, restarts, is_queued):
   fakes = Fakes(tmp_path, 'srun', 'scontrol', plan={'srun': [{'status': status}], 'scontrol': [{}]})
   env = {'SLURM_JOB_ID': '42', 'SLURM_JOB_NODELIST': 'n[1-2]', 'SLURM_RESTART_COUNT': str(restarts)}
   done = fakes.run('bash', '-c', script('--restarts=5'), **env)
@@ -71,7 +69,7 @@ def test_the_job_is_queued_again_when_it_was_preempted_or_hung(
   assert others == ([['scontrol', 'requeue', '42', '']] if is_queued else [])
 
 
-def test_a_missing_workdir_is_refused(capsys):
+def test_a_missing_workdir_is_rejected(capsys):
   with pytest.raises(SystemExit):
     slurm.main([*OPTIONS, '--config=configs/demo.py', '--dry_run'])
   assert '--workdir must be a folder that all nodes share' in capsys.readouterr().err

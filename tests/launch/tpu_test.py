@@ -1,4 +1,4 @@
-"""The TPU launcher against a gcloud that only writes down what it is asked."""
+"""The TPU launcher with a fake gcloud that records its calls."""
 
 import json
 import re
@@ -25,7 +25,7 @@ ABSENT = {'status': 1, 'err': 'ERROR: NOT_FOUND: there is no n'}
 
 
 def queue(*states):
-  """The states that are told one after the other, the last one from then on."""
+  """Plans the states that gcloud returns one after the other; the last one is repeated."""
   answers = [ABSENT if state is None else {'out': state} for state in states]
   return {'queued-resources describe': answers}
 
@@ -71,7 +71,7 @@ def test_creates_waits_installs_runs_and_deletes(tmp_path):
   assert 'the queued resource is PROVISIONING' in done.stderr
 
 
-def test_a_preempted_slice_is_deleted_made_again_and_runs_the_same(tmp_path):
+def test_a_preempted_slice_is_created_again_and_runs_the_same_command(tmp_path):
   taken = {'status': 134, 'then': queue('SUSPENDED')}
   done, calls = launch(tmp_path, ssh=[0, taken, 0, 0])
   assert done.returncode == 0, done.stderr
@@ -79,38 +79,38 @@ def test_a_preempted_slice_is_deleted_made_again_and_runs_the_same(tmp_path):
   assert verbs(calls) == once + once
   assert calls[3] == calls[8]
   assert calls[0] == calls[5]
-  assert 'the slice was taken away; restart 1 of 20' in done.stderr
+  assert 'the slice was preempted; restart 1 of 20' in done.stderr
 
 
-def test_a_program_that_was_preempted_or_hung_runs_again_on_the_same_slice(tmp_path):
+def test_a_preempted_or_hung_program_is_restarted_on_the_same_slice(tmp_path):
   done, calls = launch(tmp_path, ssh=[0, 75, 124, 0])
   assert done.returncode == 0, done.stderr
   assert verbs(calls) == ['create', 'scp', 'ssh', 'ssh', 'ssh', 'ssh', 'delete']
 
 
-def test_a_failure_of_the_program_is_the_status(tmp_path):
+def test_a_failure_gives_the_status(tmp_path):
   done, calls = launch(tmp_path, '--keep', ssh=[0, 3])
   assert done.returncode == 3
   assert verbs(calls) == ['create', 'scp', 'ssh', 'ssh']
-  assert 'the slice is kept, and paid for, until: gcloud' in done.stderr
+  assert 'the slice is kept and costs money until: gcloud' in done.stderr
 
 
 def test_restarts_are_bounded(tmp_path):
   done, calls = launch(tmp_path, '--restarts=1', create=[{'then': queue('FAILED')}], ssh=[0])
   assert done.returncode == 75
   assert verbs(calls) == ['create', 'delete'] * 2
-  assert done.stderr.count('the slice was taken away') == 2
+  assert done.stderr.count('the slice was preempted') == 2
   assert 'giving up' in done.stderr
 
 
-def test_a_slice_of_somebody_is_left_alone(tmp_path):
+def test_an_existing_slice_is_not_touched(tmp_path):
   done, calls = launch(tmp_path, state='ACTIVE', ssh=[0])
   assert done.returncode == 1
   assert calls == []
-  assert 'n is there already (ACTIVE); give another --name' in done.stderr
+  assert 'n already exists (ACTIVE); set another --name' in done.stderr
 
 
-def test_a_refused_request_is_not_repeated(tmp_path):
+def test_a_rejected_request_is_not_repeated(tmp_path):
   refused = {'status': 1, 'err': 'quota'}
   done, calls = launch(tmp_path, ssh=[0], create=[refused])
   assert done.returncode == 1
@@ -130,7 +130,7 @@ def test_dry_run_prints_commands_whose_scripts_pass_shellcheck(tmp_path):
     shellcheck(script, tmp_path)
 
 
-def test_the_script_of_a_run_ends_what_still_runs_and_says_how_many_there_are(tmp_path):
+def test_the_run_script_kills_the_previous_program_and_sets_the_number_of_processes(tmp_path):
   python = tmp_path / 'recjax-run/.venv/bin/python'
   python.parent.mkdir(parents=True)
   python.write_text(
@@ -155,7 +155,7 @@ def wait_for(condition):
     time.sleep(0.02)
 
 
-def test_the_archive_holds_what_the_program_needs(tmp_path):
+def test_the_archive_has_all_files_of_the_program(tmp_path):
   names = []
 
   class Copy:
@@ -169,11 +169,11 @@ def test_the_archive_holds_what_the_program_needs(tmp_path):
   options, _ = tpu._parse([*OPTIONS, *PROGRAM])
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(subprocess, 'run', Copy)
-    patch.setattr(tpu._Slice, 'is_taken_away', lambda self: True)
+    patch.setattr(tpu._Slice, 'is_preempted', lambda self: True)
     assert not tpu._Slice(options).install()
   assert {
     'recjax/main.py',
-    'recjax/report.html.j2',
+    'recjax/report/report.html.j2',
     'configs/demo.py',
     'requirements-tpu.txt',
   } <= set(names)
@@ -191,7 +191,7 @@ def test_the_archive_holds_what_the_program_needs(tmp_path):
     (('--name=n', *PROGRAM), '--zone'),
   ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused(arguments, message, capsys):
+def test_invalid_options_are_rejected(arguments, message, capsys):
   with pytest.raises(SystemExit):
     tpu.main([*arguments, '--dry_run'])
   assert re.search(message, capsys.readouterr().err)

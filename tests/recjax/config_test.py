@@ -85,9 +85,10 @@ def test_a_config_of_an_older_version_is_read():
   assert list(config.optim.groups) == ['tables', 'rest']
   assert list(config.stages) == ['second', 'first']
   assert (config.mixture['bpr'].weight, config.mixture['mim'].weight) == (0.5, 0.0)
+  assert (old['model']['family'], config.model.family) == ('gemma', 'qwen')
   saved = json.loads(json.dumps(config.to_dict()))
   for path, value in make_configs.flat(old):
-    if path not in make_configs.UNSTABLE:
+    if make_configs.is_kept(path):
       assert dict(make_configs.flat(saved))[path] == value, path
 
 
@@ -115,3 +116,33 @@ def test_errors_in_named_sections_name_them(groups, stages, message):
   values['optim']['groups'], values['stages'] = groups, stages
   with pytest.raises(ValueError, match=message):
     config_lib.from_dict(values)
+
+
+def prompt_owner(*stages, **components):
+  """The `max_items` of the component whose prompt the search continues."""
+  config_dict = config_lib.defaults(source='synthetic', name='tiny')
+  del config_dict.mixture['next_item']
+  for name, fields in components.items():
+    config_dict.mixture[name] = config_lib.component('next_item', **fields)
+  config_dict.stages = config_lib.ordered(
+    **{
+      f's{n}': config_lib.stage(10, mixture=names, warmup_steps=0) for n, names in enumerate(stages)
+    }
+  )
+  return config_lib.next_item_component(config_lib.from_config_dict(config_dict)).max_items
+
+
+def test_the_search_continues_the_prompt_of_the_largest_active_component():
+  assert prompt_owner(a={'weight': 0.0, 'max_items': 5}, b={'max_items': 6}) == 6
+  assert prompt_owner(a={'weight': 1.0, 'max_items': 5}, b={'weight': 2.0, 'max_items': 6}) == 6
+  fading = {'weight': 3.0, 'schedule': ((100.0, 0.5),), 'max_items': 5}
+  assert prompt_owner(a=fading, b={'weight': 1.0, 'max_items': 6}) == 6
+  assert prompt_owner(a={'loss_weight': 0.5}, b={}) == 20
+  stages = ('a', 'b'), ('a',)
+  assert prompt_owner(*stages, a={'max_items': 5}, b={'weight': 2.0, 'max_items': 6}) == 5
+  with pytest.raises(
+    ValueError, match=r'mixture.a and mixture.b both have weight 1 and differ in max'
+  ):
+    prompt_owner(a={'max_items': 5}, b={'max_items': 6})
+  with pytest.raises(ValueError, match=r'next_item component with a positive weight'):
+    prompt_owner(('b',), ('c',), a={}, b={}, c={'weight': 0.0})

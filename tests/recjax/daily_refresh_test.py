@@ -1,4 +1,4 @@
-"""Two days of a shop on the command line: tomorrow's catalogue with today's model, and on from there."""
+"""Two days of a shop on the command line: the model of day 1 with the catalogue of day 2."""
 
 import json
 import os
@@ -10,12 +10,12 @@ import pytest
 
 from data_prep.texts import tokenizer
 from recjax.data.dataset import Dataset
-from tests.data_prep import refresh_test
+from tests.data_prep.sids import refresh_test
 from tests.folders import ROOT
 
 
 def run(folder, day, workdir, *args, expect=0):
-  """`recjax.main` on the log of a day; day 2 extends day 1."""
+  """Runs `recjax.main` on the log of a day; day 2 extends the SIDs of day 1."""
   env = {k: v for k, v in os.environ.items() if k not in ('XLA_FLAGS', 'PYTEST_CURRENT_TEST')}
   sids = {'source': 'both', 'codes': '(8,4)', 'tfidf_width': 6, 'cooccurrence_width': 5}
   data = {
@@ -46,7 +46,7 @@ def sids_by_id(data):
 
 @pytest.fixture(scope='module')
 def shop(tmp_path_factory):
-  """The folder of both days; `monday` holds a model of day 1."""
+  """The folder of both days; the workdir `monday` holds a model of day 1."""
   folder = tmp_path_factory.mktemp('shop')
   for day, items in ((1, refresh_test.DAY_1), (2, refresh_test.DAY_2)):
     refresh_test.write_day(folder / f'raw{day}', items, seed=day)
@@ -55,7 +55,7 @@ def shop(tmp_path_factory):
 
 
 def recommend(folder, day, histories):
-  """What Monday's model recommends from the catalogue of a day, for each history item -> score."""
+  """Returns Monday's recommendations from the catalogue of a day: {item: score} for each history."""
   lines = [json.dumps({'history': history}) for history in histories]
   (folder / 'histories.jsonl').write_text('\n'.join(lines))
   files = (f'--histories={folder / "histories.jsonl"}', f'--out={folder / "ranked.jsonl"}')
@@ -69,7 +69,7 @@ def test_the_old_model_recommends_from_the_new_catalogue(shop):
   before = sids_by_id(old)
   known, fresh = refresh_test.name(1), refresh_test.name(refresh_test.DAY_2 - 1)
   histories = [[known, refresh_test.name(2)], [fresh, known]]
-  today = recommend(shop, 2, histories)  # prepares the second day on its way
+  today = recommend(shop, 2, histories)  # also prepares the second day
   new = Dataset.load(shop / 'day2')
   after = sids_by_id(new)
   assert known in before and fresh in after.keys() - before.keys()
@@ -80,7 +80,7 @@ def test_the_old_model_recommends_from_the_new_catalogue(shop):
     assert len(ranked) == 20
     assert ranked.keys() <= after.keys() - set(history)
     assert ranked.keys() - before.keys()  # new items, too
-  # A score is the model's and the SID's alone: items of both days have the one that they had.
+  # A score depends only on the model and the SID: items of both days keep theirs.
   [yesterday] = recommend(shop, 1, histories[:1])
   both = sorted(yesterday.keys() & today[0].keys())
   assert len(both) > 3
@@ -96,7 +96,7 @@ def test_the_old_model_is_evaluated_and_continued_on_the_new_log(shop):
   run(shop, 2, 'monday', '--mode=evaluate')
   metrics = json.loads((shop / 'monday/evaluation.json').read_text())['metrics']
   assert metrics.keys() == {'validation', 'test'}
-  output = run(shop, 2, 'monday', expect=1)  # training on in the old workdir
+  output = run(shop, 2, 'monday', expect=1)  # continued training in the old workdir
   assert 'changed since: ' in output and '--config.checkpoint.init_from' in output
 
 
@@ -107,7 +107,7 @@ def test_the_old_model_is_evaluated_and_continued_on_the_new_log(shop):
     ('data.sentencepiece=other.model', 'must be used with its own tokenizer'),
   ],
 )
-def test_data_that_were_built_anew_are_refused(shop, flag, message):
+def test_rebuilt_data_are_refused(shop, flag, message):
   (shop / 'other.model').write_bytes(tokenizer.train_model(['other words'] * 9, 280))
   flag = flag.replace('other.model', str(shop / 'other.model'))
   folder = f'--config.data.prepared_dir={shop / message}'

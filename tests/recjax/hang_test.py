@@ -1,4 +1,4 @@
-"""Two real processes of a training, one of which is stopped: the other says so and ends."""
+"""A training of two real processes: if one is stopped, the other ends with a message."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ SECONDS = 5
 
 
 def train(config, workdir, *flags):
-  """Starts two processes; their ids, once they have made some steps."""
+  """Starts two processes and waits for some steps; returns the launcher and the ids of the processes."""
   env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | {'JAX_PLATFORMS': 'cpu'}
   launcher = subprocess.Popen(
     [
@@ -49,7 +49,7 @@ def test_a_stopped_process_ends_the_run_with_a_message(tiny_world, tmp_path, sto
   start = time.monotonic()
   output, _ = launcher.communicate(timeout=100)
   assert launcher.returncode == exit_status.HUNG, output
-  assert time.monotonic() - start < SECONDS + 40  # of which most is for a busy machine
+  assert time.monotonic() - start < SECONDS + 40  # a busy machine is slow
   mark = rf'^\[{1 - stopped}\] '
   [why] = re.findall(f'{mark}the run hangs: (.*)$', output, re.M)
   if timeout == 'heartbeat_timeout':
@@ -61,7 +61,7 @@ def test_a_stopped_process_ends_the_run_with_a_message(tiny_world, tmp_path, sto
     assert re.search(
       rf'{mark}  process 1 on \S+: no heartbeat for \d+ s, before that in step \d+', output, re.M
     )
-  # Where it waits: the stack of the main thread.
+  # The stack of the main thread shows where it waits.
   assert re.search(rf'{mark}  File ".*recjax/train.py", line \d+ in train$', output, re.M)
   # Process 0 alone writes the log.
   said_by_1 = re.findall(r'^\[1\] \d\d:\d\d:\d\d (.*)$', output, re.M)

@@ -1,5 +1,6 @@
-"""What `python -m recjax.inspect` prints and writes is what a run trains on."""
+"""`python -m recjax.inspect` prints and writes the examples and batches that a run trains on."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from recjax import inspect
+from recjax.schema.optim import Stage
 from tests.folders import ROOT
 from tests.recjax.data import rated_world
 
@@ -86,6 +88,26 @@ def test_unprepared_data_are_named(tmp_path):
   config = rated_world.make_config(tmp_path)
   with pytest.raises(
     ValueError,
-    match=r'must hold prepared data; run recjax.main with this config and --mode=prepare',
+    match=r'must hold data that were prepared with this config; run recjax.main with this config and --mode=prepare',
   ):
     inspect.make_stream(config)
+
+
+def test_a_run_of_stages_shows_the_stage_asked_for(rated):
+  config, _ = rated
+  stages = {
+    'titles': Stage(num_train_steps=10, warmup_steps=0, mixture=('title_to_sid', 'sid_to_title')),
+    'items': Stage(num_train_steps=10, warmup_steps=0, mixture=('next_item',)),
+  }
+  staged = dataclasses.replace(config, stages=stages)
+
+  def parts(*stage):
+    stream = inspect.make_stream(staged, *stage)
+    return [part.name for part in stream.mixture.parts]
+
+  assert parts() == parts('titles') == ['title_to_sid', 'sid_to_title']
+  assert parts('items') == ['next_item']
+  with pytest.raises(ValueError, match=r"--stage must be titles, items; got 'last'"):
+    inspect.stage_config(staged, 'last')
+  with pytest.raises(ValueError, match=r'--stage must be left out'):
+    inspect.stage_config(config, 'titles')

@@ -1,4 +1,4 @@
-"""Real processes that are killed, preempted and continued, on the same devices and on others."""
+"""Real processes that are killed, preempted and resumed, on the same devices and on others."""
 
 import functools
 import os
@@ -60,7 +60,7 @@ class Run:
       time.sleep(pause)
 
   def end(self):
-    """The exit status."""
+    """Returns the exit status."""
     return self.process.wait(timeout=300)
 
   def kill(self):
@@ -71,7 +71,7 @@ class Run:
     assert self.end() == 0, self.log.read_text()[-3000:]
 
   def children(self):
-    """The ids of the processes that a launcher started."""
+    """Returns the ids of the processes that a launcher started."""
     return sorted(
       int(pid)
       for task in pathlib.Path(f'/proc/{self.process.pid}/task').iterdir()
@@ -79,17 +79,17 @@ class Run:
     )
 
   def has_trained(self):
-    """Whether its log has a step."""
+    """Returns whether the log has a step."""
     return re.search(r'step \d+/', self.log.read_text()) is not None
 
   def continued_from(self):
-    """The step in its log, of the last stage that it came to; 0 for one that began at the beginning."""
+    """Returns the step that the last stage in the log resumed from; 0 if it did not resume."""
     found = re.findall(r'continuing from step (\d+)', self.log.read_text())
     return int(found[-1]) if found else 0
 
 
 def last_step(workdir):
-  """The last step that was written to metrics.jsonl; it may be in the middle of a line."""
+  """Returns the last step in metrics.jsonl, whose last line may be incomplete."""
   path = workdir / 'metrics.jsonl'
   found = re.findall(r'^\{"step": (\d+),', path.read_text(), re.M) if path.exists() else []
   return int(found[-1]) if found else 0
@@ -106,18 +106,15 @@ def column(workdir, name):
   return [row[name] for row in read_metrics(workdir)]
 
 
-# --- one process, two stages
-
-
 def kill_at(run, stage, step, generator):
-  """Kills a run a moment after it wrote a step of a stage."""
+  """Kills a run shortly after it wrote a step of a stage."""
   run.wait_for(lambda: last_step(stage) >= step)
   time.sleep(generator.uniform(0, 0.03))
   run.kill()
 
 
 def kill_when(run, condition):
-  """Kills a run while something holds: it is stopped first, so that the condition cannot pass."""
+  """Kills a run while a condition holds; the run is stopped first, so that the condition stays true."""
   while True:
     run.wait_for(condition)
     run.process.send_signal(signal.SIGSTOP)
@@ -128,10 +125,10 @@ def kill_when(run, condition):
 
 
 def kill(run, workdir, stage, moment, steps, generator):
-  """Kills a run of two stages: while it saves, between the stages, by SIGTERM, or after a step."""
+  """Kills a run of two stages during a save, between the stages, by SIGTERM, or after a step."""
   first = workdir / 'stages' / 'first'
   if moment == 'save':
-    run.wait_for(run.has_trained)  # what a kill before left unfinished is no save of this run
+    run.wait_for(run.has_trained)  # an unfinished save of an earlier process does not count
     kill_when(run, lambda: is_saving(first) and saved.steps(first))
     assert is_saving(first)
   elif moment == 'border':
@@ -142,17 +139,17 @@ def kill(run, workdir, stage, moment, steps, generator):
     run.wait_for(lambda: last_step(workdir) not in (0, seen))
     run.process.terminate()
     assert run.end() == exit_status.PREEMPTED
-    assert saved.steps(workdir)[-1] == last_step(workdir)  # nothing is lost at all
+    assert saved.steps(workdir)[-1] == last_step(workdir)  # no step is lost
   else:
     kill_at(run, (first, workdir)[stage], moment, generator)
 
 
 def check_kills(tiny_world, folder, kills, steps):
-  """Kills a run so often: each time it continues at the last checkpoint; it ends as one left alone."""
+  """Kills a run `kills` times; it resumes at the last checkpoint and ends like an uninterrupted run."""
   straight, killed = folder / 'straight', folder / 'killed'
   Run(straight, tiny_world, steps, 'staged').check()
   generator = random.Random(0)
-  # In the order in which a run comes by; the last steps are left out so that it cannot end before.
+  # In the order of the run; the last steps are left out, because the run could end before the kill.
   moments = [(generator.randrange(2), generator.randrange(1, steps - 20)) for _ in range(kills - 3)]
   moments = [*sorted(moments), (0, 'save'), (0, 'border'), (1, 'sigterm')]
   before = None
@@ -162,7 +159,7 @@ def check_kills(tiny_world, folder, kills, steps):
       run.check()
     else:
       kill(run, killed, stage, moment, steps, generator)
-    if before is not None and not isinstance(moment, int):  # those may come before the restore
+    if before is not None and not isinstance(moment, int):  # an early kill may precede the restore
       assert run.continued_from() == before
     before = max(saved.steps(killed) or saved.steps(killed / 'stages' / 'first'), default=0)
   for stage in ('stages/first', ''):
@@ -182,9 +179,6 @@ def test_twenty_kills_lose_nothing(tiny_world, tmp_path):
   check_kills(tiny_world, tmp_path, kills=20, steps=300)
 
 
-# --- two processes of four devices, one of eight, one of one
-
-
 def test_a_run_is_killed_and_moves_between_topologies(tiny_world, tmp_path):
   steps, two = 48, {'processes': 2, 'devices': 4}
   straight, moved = tmp_path / 'straight', tmp_path / 'moved'
@@ -199,7 +193,7 @@ def test_a_run_is_killed_and_moves_between_topologies(tiny_world, tmp_path):
   assert preempted < steps
   assert saved.steps(moved)[-1] == preempted
 
-  # SIGKILL to one of them: the run ends, and continues at the last checkpoint.
+  # SIGKILL to one of them: the run ends, and resumes at the last checkpoint.
   run = Run(moved, tiny_world, steps, 'slow', **two)
   run.wait_for(lambda: saved.steps(moved)[-1] > preempted)
   os.kill(run.children()[1], signal.SIGKILL)
@@ -208,8 +202,8 @@ def test_a_run_is_killed_and_moves_between_topologies(tiny_world, tmp_path):
   *_, older, newest = saved.steps(moved)
   assert newest < steps
 
-  # From there on one process of eight devices, on one device, and, after one bit was flipped in what
-  # process 1 wrote, on the same devices from the checkpoint before.
+  # It resumes in one process with eight devices, on one device, and on the same devices. For the latter, a bit
+  # flips in a file of process 1, so that the checkpoint before is used.
   for name in ('eight', 'one'):
     shutil.copytree(moved, tmp_path / name)
   damaged = max((moved / f'checkpoints/{newest}/train/ocdbt.process_1/d').iterdir())

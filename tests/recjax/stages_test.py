@@ -85,7 +85,8 @@ def test_a_kill_between_two_stages_loses_nothing(tiny_world, tmp_path, monkeypat
       examples = checkpoints.meta(steps).examples_seen
     assert examples % steps == 0
     assert examples > 0
-    assert [start['step'] for start in starts.read(folder)] == [0]
+    began = [start['step'] for start in starts.read(folder)]
+    assert began == ([0] if folder == tmp_path / 'killed' else [0, 2])
     assert [row['name'] for row in mixture_file.read(epath.Path(folder))] == ['next_item']
   # A finished stage is checked as well.
   faster = dataclasses.replace(config.stages['sid_rows'].groups['sid'], learning_rate=2.0)

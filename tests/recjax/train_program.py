@@ -1,9 +1,8 @@
-"""Trains on the tiny world without evaluating, which would be most of so short a run; for kills_test.py.
+"""Trains on the tiny world for kills_test.py, without evaluations, which would take most of the time.
 
   python -m tests.recjax.train_program WORKDIR PREPARED_DIR STEPS [staged | slow | sharded]
 
-staged: two stages of so many steps each. slow: a fifth of a second a step, or more. sharded: eight devices
-are a mesh of 2 x 2 x 2.
+staged: two stages of STEPS steps each. slow: at least 0.2 s a step. sharded: a 2 x 2 x 2 mesh of eight devices.
 """
 
 import sys
@@ -21,7 +20,7 @@ from recjax.sharding import mesh as mesh_lib
 
 
 def config(prepared_dir, num_train_steps, how):
-  """Without dropout, whose masks depend on the topology."""
+  """Returns a config without dropout, whose masks depend on the topology."""
   tiny = demo.get_config('tiny')
   tiny.data.prepared_dir = prepared_dir
   tiny.model.dropout = 0.0

@@ -87,17 +87,17 @@ class Component(Section, abc.ABC):
   A subclass is a task. Its docstring states the unit, inputs and targets, and what is published.
   """
 
-  task: str = setting(meaning='a name of recjax.data.tasks.TASKS')
-  weight: float = setting(1.0, 'share of the examples; 0 turns the component off', at_least=0)
+  task: str = setting(meaning='A name of recjax.data.tasks.TASKS.')
+  weight: float = setting(1.0, 'Share of the examples; 0 turns the component off.', at_least=0)
   loss_weight: float = setting(
     1.0,
-    "λ: factor on the loss of the component's targets; their number stays in the mean",
+    "Factor λ on the loss of the component's targets; the mean still counts them fully.",
     at_least=0,
   )
   schedule: tuple[tuple[float, ...], ...] = setting(
-    (), 'pairs (examples seen, weight from there on)'
+    (), 'Pairs (examples seen, weight from there on).'
   )
-  prompts: tuple[str, ...] = setting((), "wordings that replace the task's own")
+  prompts: tuple[str, ...] = setting((), "Wordings that replace the task's own.")
 
   requires: ClassVar[frozenset[str]] = frozenset()  # see `needs`
   wordings: ClassVar[tuple[str, ...]]  # chosen by the example's index
@@ -182,9 +182,9 @@ class Component(Section, abc.ABC):
 class HistoryComponent(Component):
   """A task that shows a part of a user's training sequence."""
 
-  max_items: int = setting(20, 'items of a window, or of a history and its answer', at_least=2)
-  show: str = setting('sid', 'how items of a history are shown', one_of=SHOWN)
-  title_tokens: int = setting(16, 'tokens at which a title in a history is cut', above=0)
+  max_items: int = setting(20, 'Items of a window, or of a history and its answer.', at_least=2)
+  show: str = setting('sid', 'How items of a history are shown.', one_of=SHOWN)
+  title_tokens: int = setting(16, 'Tokens at which a title in a history is cut.', above=0)
 
   @property
   def needs(self) -> frozenset[str]:

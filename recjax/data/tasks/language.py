@@ -21,7 +21,7 @@ class TitleToSid(Component):
   """
 
   task: str = 'title_to_sid'
-  title_tokens: int = setting(64, 'tokens at which a title is cut', above=0)
+  title_tokens: int = setting(64, 'Tokens at which a title is cut.', above=0)
 
   requires: ClassVar = frozenset({'titles'})
   wordings: ClassVar = (
@@ -52,7 +52,7 @@ class SidToTitle(Component):
   """
 
   task: str = 'sid_to_title'
-  title_tokens: int = setting(64, 'tokens at which a title is cut', above=0)
+  title_tokens: int = setting(64, 'Tokens at which a title is cut.', above=0)
 
   requires: ClassVar = frozenset({'titles'})
   wordings: ClassVar = (
@@ -88,7 +88,7 @@ class HistoryToTitle(HistoryComponent):
   """
 
   task: str = 'history_to_title'
-  answer_tokens: int = setting(64, 'tokens at which the answer is cut', above=0)
+  answer_tokens: int = setting(64, 'Tokens at which the answer is cut.', above=0)
 
   requires: ClassVar = frozenset({'titles'})
   wordings: ClassVar = (
@@ -126,7 +126,7 @@ class TokenToDescription(Component):
   """
 
   task: str = 'token_to_description'
-  description_tokens: int = setting(128, 'tokens at which a description is cut', above=0)
+  description_tokens: int = setting(128, 'Tokens at which a description is cut.', above=0)
 
   requires: ClassVar = frozenset({'keywords'})
   wordings: ClassVar = (
@@ -163,7 +163,7 @@ class DescriptionToToken(Component):
   """
 
   task: str = 'description_to_token'
-  description_tokens: int = setting(128, 'tokens at which a description is cut', above=0)
+  description_tokens: int = setting(128, 'Tokens at which a description is cut.', above=0)
 
   requires: ClassVar = frozenset({'keywords'})
   wordings: ClassVar = (

@@ -26,7 +26,7 @@ class Mim(HistoryComponent):
   """
 
   task: str = 'mim'
-  mask_share: float = setting(0.3, 'share of a window that is masked', above=0, below=1)
+  mask_share: float = setting(0.3, 'Share of a window that is masked.', above=0, below=1)
 
   wordings: ClassVar = (
     'Fill in the missing purchases: {history}',
@@ -71,10 +71,10 @@ class Mlm(HistoryComponent):
   """
 
   task: str = 'mlm'
-  max_items: int = setting(8, 'items of a window', at_least=2)
-  show: str = setting('title', 'how items of a history are shown', one_of=('title',))
-  corruption_rate: float = setting(0.15, 'share of the tokens that is hidden', above=0, below=1)
-  span_length: float = setting(3.0, 'mean tokens of a hidden span', at_least=1)
+  max_items: int = setting(8, 'Items of a window.', at_least=2)
+  show: str = setting('title', 'How items of a history are shown.', one_of=('title',))
+  corruption_rate: float = setting(0.15, 'Share of the tokens that is hidden.', above=0, below=1)
+  span_length: float = setting(3.0, 'Mean tokens of a hidden span.', at_least=1)
 
   requires: ClassVar = frozenset({'titles'})
   wordings: ClassVar = (

@@ -15,9 +15,9 @@ from recjax.schema.checks import setting
 class _Neighbours(Component):
   """An item → its first k neighbours. The unit is an item that has neighbours."""
 
-  k: int = setting(5, 'neighbours in the answer', above=0)
-  show: str = setting('sid', 'how the item is shown', one_of=SHOWN)
-  title_tokens: int = setting(32, 'tokens at which the title is cut', above=0)
+  k: int = setting(5, 'Neighbours in the answer.', above=0)
+  show: str = setting('sid', 'How the item is shown.', one_of=SHOWN)
+  title_tokens: int = setting(32, 'Tokens at which the title is cut.', above=0)
 
   places: ClassVar = ('item',)
 

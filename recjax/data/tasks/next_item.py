@@ -47,8 +47,8 @@ class NextItem(HistoryComponent):
   """
 
   task: str = 'next_item'
-  gaps: bool = setting(False, 'show the time since the item before')
-  events: bool = setting(False, 'show the kind of each interaction')
+  gaps: bool = setting(False, 'Show the time since the item before.')
+  events: bool = setting(False, 'Show the kind of each interaction.')
 
   wordings: ClassVar = (
     'The customer bought, in this order: {history}',

@@ -27,9 +27,9 @@ class Ranking(HistoryComponent):
   """
 
   task: str = 'ranking'
-  candidates: int = setting(10, 'items to choose from', at_least=2)
-  negatives: str = setting('popularity', 'how the other candidates are drawn', one_of=NEGATIVES)
-  answer: str = setting('best', 'the best candidate, or all in order', one_of=('best', 'order'))
+  candidates: int = setting(10, 'Items to choose from.', at_least=2)
+  negatives: str = setting('popularity', 'How the other candidates are drawn.', one_of=NEGATIVES)
+  answer: str = setting('best', 'The best candidate, or all in order.', one_of=('best', 'order'))
 
   wordings: ClassVar = (
     'A customer bought {history}. Which of these comes next: {candidates}',
@@ -80,10 +80,14 @@ class Bpr(HistoryComponent):
 
   task: str = 'bpr'
   pairs: str = setting(
-    'unseen', 'which item a liked one is set against', one_of=('unseen', 'ratings')
+    'unseen',
+    'The other item: one that the user does not have, or one that the user rated lower.',
+    one_of=('unseen', 'ratings'),
   )
-  negatives: str = setting('uniform', 'unseen: how the other item is drawn', one_of=NEGATIVES)
-  liked_from: float = setting(4.0, 'ratings: the lowest rating of a liked item')
+  negatives: str = setting(
+    'uniform', "With pairs='unseen': how the other item is drawn.", one_of=NEGATIVES
+  )
+  liked_from: float = setting(4.0, "With pairs='ratings': the lowest rating of a liked item.")
 
   wordings: ClassVar = (
     'Purchases: {history}. Which one is preferred: {candidates}',

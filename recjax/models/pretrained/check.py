@@ -1,4 +1,4 @@
-"""Our logits for a checkpoint folder, beside those of `transformers` where that is installed.
+"""Compares our logits for a checkpoint folder with those of `transformers`, if that is installed.
 
 python -m recjax.models.pretrained.check FOLDER --tokens=tokens.npy --out=logits.npy [--pad_id=0]
     [--decoder_tokens=dec.npy]
@@ -20,11 +20,13 @@ from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
-_TOKENS = flags.DEFINE_string('tokens', None, 'int32 [B, T] .npy: what the model (encoder) reads.')
-_OUT = flags.DEFINE_string('out', None, 'Where float32 logits [B, T, vocab_size] go, as .npy.')
-_PAD_ID = flags.DEFINE_integer('pad_id', 0, 'This id in --tokens is padding; -1: nothing is.')
+_TOKENS = flags.DEFINE_string(
+  'tokens', None, 'int32 [B, T] .npy: input of the model, for a T5 of the encoder.'
+)
+_OUT = flags.DEFINE_string('out', None, 'File for the float32 logits [B, T, vocab_size], .npy.')
+_PAD_ID = flags.DEFINE_integer('pad_id', 0, 'Padding id in --tokens; -1: none.')
 _DECODER_TOKENS = flags.DEFINE_string(
-  'decoder_tokens', None, 'int32 [B, T] .npy: what a T5 decoder reads, its start token first.'
+  'decoder_tokens', None, 'int32 [B, T] .npy: input of a T5 decoder, its start token first.'
 )
 
 
@@ -43,7 +45,7 @@ def _read_tokens(file: str, flag: str, rows: int, lowest: int) -> np.ndarray:
 
 
 def _batch(tokens_BT, pad_id, decoder_tokens):
-  """The batch that the backbone reads. A row's padding may stand on either side."""
+  """Returns the batch for the backbone; rows may be padded on either side."""
   real = tokens_BT != pad_id
   tokens, segments = np.where(real, tokens_BT, 0), real.astype(np.int32)
   if decoder_tokens is not None:
@@ -59,23 +61,24 @@ def our_logits(
   pad_id: int = 0,
   decoder_tokens: np.ndarray | None = None,
 ) -> np.ndarray:
-  """float32 logits `[B, T, vocab_size]` over the folder's own vocabulary, computed in float32.
+  """Computes float32 logits `[B, T, vocab_size]` over the folder's own vocabulary.
 
-  The model is spread over all devices; rows are computed one by one.
+  The model is sharded over all devices; rows are computed one by one.
 
   Args:
     folder: a checkpoint of `transformers`.
-    tokens_BT: int32 ids; of a T5 the encoder's.
-    pad_id: this id is padding: nothing attends to it, and a decoder's logits there are 0.
-    decoder_tokens: of a T5, int32 `[B, T of the logits]`; all of them are read, padding or not.
+    tokens_BT: int32 ids; for a T5 the encoder's input.
+    pad_id: padding: nothing attends to it, and a decoder's logits at it are 0.
+    decoder_tokens: int32 `[B, T]`, the decoder's input of a T5, read without a padding mask.
 
   Raises:
-    ValueError: decoder tokens for a decoder, or none for a T5; and what `pretrained.load` raises.
+    FileNotFoundError, ValueError: see `pretrained.load`; decoder tokens for a decoder, or none for a T5.
   """
   found = pretrained.read_config(folder)
-  if (found.family == 't5') != (decoder_tokens is not None):
+  if found.family.is_encoder_decoder != (decoder_tokens is not None):
     raise ValueError(
-      f'--decoder_tokens must be given for a T5 and for nothing else; {folder} holds a {found.family}'
+      '--decoder_tokens must be given for an encoder–decoder and for no other model; '
+      f'{folder} holds a {found.family.name}'
     )
   space = TokenSpace(found.vocab_rows, ())
   graph, shapes = pretrained.abstract(found, space)
@@ -83,14 +86,14 @@ def our_logits(
   shapes = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,
-    mesh_lib.tree_shardings(shapes, mesh),
+    mesh_lib.tree_shardings(shapes, mesh, rules=found.family.parameter_rules),
   )
   params = pretrained.load(folder, shapes, space, tokenizer_size=found.vocab_rows)
 
   @jax.jit
   def logits(params, batch):
     model = nnx.merge(graph, params)
-    # On accelerators a float32 product is one of bfloat16 or TF32 unless it is asked for.
+    # By default accelerators compute float32 products in bfloat16 or TF32.
     with jax.default_matmul_precision('highest'):
       return model.tables.text_logits(model.hidden(batch).astype(jnp.float32))
 
@@ -111,7 +114,7 @@ def their_logits(
   pad_id: int = 0,
   decoder_tokens: np.ndarray | None = None,
 ) -> np.ndarray:
-  """What `transformers` computes for the same, on the CPU with eager attention."""
+  """Computes the same with `transformers`, on the CPU with eager attention."""
   import torch
   import transformers
 
@@ -129,12 +132,12 @@ def their_logits(
 
 
 def comparison(ours: np.ndarray, theirs: np.ndarray, real_BT: np.ndarray) -> str:
-  """The largest difference, and KL(theirs ‖ ours) in nats at each position, averaged over the rows.
+  """Describes the largest difference, and KL(theirs ‖ ours) in nats by position, averaged over the rows.
 
   Args:
     ours: float32 logits `[B, T, V]`.
-    theirs: the same.
-    real_BT: bool; other positions are left out.
+    theirs: as `ours`.
+    real_BT: bool; other positions are ignored.
   """
   difference = np.abs(ours - theirs)[real_BT].max()
   largest = np.abs(theirs[real_BT]).max()
@@ -162,7 +165,7 @@ def main(argv: list[str]) -> None:
     if _DECODER_TOKENS.value:
       decoder_tokens = _read_tokens(_DECODER_TOKENS.value, 'decoder_tokens', rows, 0)
     ours = our_logits(folder, tokens, pad_id, decoder_tokens)
-  except (ValueError, OSError) as error:  # a message to the user: a traceback would hide it
+  except (ValueError, OSError) as error:  # a message to the user, which a traceback would hide
     sys.exit(f'{type(error).__name__}: {error}')
   with epath.Path(_OUT.value).open('wb') as f:
     np.save(f, ours)

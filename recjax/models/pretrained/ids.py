@@ -1,8 +1,8 @@
-"""One map from our token ids to those of an exported folder.
+"""The map from our token ids to those of an exported folder.
 
-Ours: `[text pieces of the tokenizer | further specials | SID codes]`. Exported: the tokenizer's own ids
-first, SID tokens from `len(tokenizer)` on, then our further specials. A published table has more rows than
-its tokenizer has tokens; those rows belong to no token, and the rows of SID tokens take their place.
+Ours: `[text pieces of the tokenizer | our specials | SID codes]`. Exported: the tokenizer's own ids, SID
+tokens from `len(tokenizer)` on, then our specials. A published table has more rows than its tokenizer has
+tokens; the rows of SID tokens replace these unused rows.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from recjax.models.pretrained import tokenizer_files
 from recjax.sids.token_space import TokenSpace
 
 FILE = 'recjax.json'  # in an exported folder
-PADDING, NEW = -1, -2  # rows without a token, and rows that a folder does not hold yet
+PADDING, NEW = -1, -2  # rows without a token, and rows that the folder lacks
 
 
 @dataclasses.dataclass(frozen=True)
 class IdMap:
-  """The map, for a token space and the tokenizer that its text pieces come from.
+  """The map for a token space and the tokenizer of its text pieces.
 
   Raises:
     ValueError: the space has fewer text ids than the tokenizer has tokens.
@@ -39,18 +39,18 @@ class IdMap:
 
   @property
   def specials(self) -> int:
-    """The text ids that the tokenizer does not know."""
+    """Number of text ids that the tokenizer does not know."""
     return self.space.text_size - self.tokenizer_size
 
   def exported(self) -> np.ndarray:
-    """Exported ids, int32 `[V]`, of all our ids."""
+    """Returns the exported ids, int32 `[V]`, for all our ids."""
     ids = np.arange(self.space.size, dtype=np.int32)
     ids[self.tokenizer_size : self.space.text_size] += self.space.sid_size
     ids[self.space.sid_start :] -= self.specials
     return ids
 
   def sources(self, exported: bool, table_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which row of a folder's table each row of ours comes from; PADDING or NEW where none.
+    """Returns for each of our rows the row of the folder's table, or PADDING, or NEW.
 
     Args:
       exported: whether the folder holds our specials and SID rows already.
@@ -62,7 +62,7 @@ class IdMap:
     rows = self.exported().astype(np.int64)
     if not exported:
       rows[self.tokenizer_size :] = NEW
-    rows[rows >= table_rows] = NEW  # a tokenizer may know a token that its table does not (Gemma 3)
+    rows[rows >= table_rows] = NEW  # a Gemma 3 tokenizer knows a token beyond the table
     text = np.full(self.space.text_rows, PADDING, np.int64)
     text[: self.space.text_size] = rows[: self.space.text_size]
     sid = np.full(self.space.sid_rows, PADDING, np.int64)
@@ -70,6 +70,7 @@ class IdMap:
     return text, sid
 
   def save(self, folder: epath.Path) -> None:
+    """Writes the sizes into an exported folder, so that `id_map` reads them back."""
     fields = {
       'tokenizer_size': self.tokenizer_size,
       'text_size': self.space.text_size,
@@ -79,14 +80,14 @@ class IdMap:
 
 
 def text_pieces(folder: epath.Path, table_rows: int) -> int | None:
-  """How many tokens of a folder's tokenizer are not of ours: in an export all before its SID tokens.
+  """Returns the number of a tokenizer's own tokens; in an export of ours, those before the SID tokens.
 
   Args:
     folder: a checkpoint.
-    table_rows: of its table.
+    table_rows: rows of its table.
 
   Returns:
-    None where it has no tokenizer.
+    None if it has no tokenizer.
 
   Raises:
     ValueError: see `tokenizer_files.tokenizer_size`.
@@ -99,18 +100,18 @@ def text_pieces(folder: epath.Path, table_rows: int) -> int | None:
 def id_map(
   folder: epath.Path, space: TokenSpace, tokenizer_size: int | None, table_rows: int
 ) -> tuple[IdMap, bool]:
-  """The map of a folder, and whether the folder is an export of ours that holds the SID rows.
+  """Returns the map of a folder, and whether the folder is an export of ours that holds the SID rows.
 
   Args:
     folder: a checkpoint.
     space: our token ids.
-    tokenizer_size: None: of the folder's tokenizer, or all rows where it has none. A number is taken as
-      it is, and an export of ours is read like any other folder.
-    table_rows: of the folder's table.
+    tokenizer_size: None: size of the folder's tokenizer, or all rows if it has none. With a number, an
+      export of ours is read like any other folder.
+    table_rows: rows of the folder's table.
 
   Raises:
-    ValueError: the tokenizer disagrees with the table or with the space; the folder holds SID rows of
-      another code space.
+    ValueError: the tokenizer does not fit the table or the space, or the folder holds SID rows of another
+      code space.
   """
   file = folder / FILE
   if tokenizer_size is None and file.exists():

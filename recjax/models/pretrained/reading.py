@@ -1,104 +1,36 @@
-"""Hugging Face folders → sharded parameters, tensor by tensor."""
+"""Reads checkpoint folders into sharded parameters, tensor by tensor."""
 
-import json
+import logging
 import re
-import types
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
 from flax import nnx, traverse_util
 import jax
 import numpy as np
 
-from recjax.models.decoder import DecoderConfig, Gemma
-from recjax.models.pretrained import gemma, qwen, t5, tokenizer_files
-from recjax.models.pretrained.ids import NEW, id_map
-from recjax.models.pretrained.mapping import Mapping, Weight
+from recjax.models.mappings.weights import Weight, WeightMapping
+from recjax.models.pretrained import special_ids, tokenizer_files
+from recjax.models.pretrained.config_file import Pretrained, read_config
+from recjax.models.pretrained.ids import FILE, NEW, id_map
 from recjax.models.pretrained.tensors import Tensors
-from recjax.models.t5 import T5
-from recjax.models.t5_config import T5Config
 from recjax.sids.token_space import TokenSpace
 
-# family: (what reads its folders, the model, the class of `transformers`)
-FAMILIES: dict[str, tuple[types.ModuleType, type, str]] = {
-  'gemma': (gemma, Gemma, 'AutoModelForCausalLM'),
-  'qwen': (qwen, Gemma, 'AutoModelForCausalLM'),
-  't5': (t5, T5, 'AutoModelForSeq2SeqLM'),
-}
-_CHUNK_BYTES = 1 << 25  # of a token table that are read at one time
+log = logging.getLogger(__name__)
 
-
-class Pretrained(NamedTuple):
-  """What a folder's config.json says.
-
-  Attributes:
-    family: a name of FAMILIES.
-    config: of the model; `dropout`, `compute_dtype` and what follows are at their defaults.
-    vocab_rows: rows of the token table, usually more than the tokenizer has tokens.
-    hf: config.json; of a multimodal folder its text part.
-  """
-
-  family: str
-  config: DecoderConfig | T5Config
-  vocab_rows: int
-  hf: dict[str, Any]
-
-
-def _text_config(folder: epath.Path) -> dict[str, Any]:
-  file = folder / 'config.json'
-  if not file.exists():
-    raise FileNotFoundError(
-      f'{folder} must be a checkpoint folder of transformers; it holds no config.json. Set '
-      '--config.model.pretrained'
-    )
-  try:
-    hf = json.loads(file.read_text())
-  except ValueError as error:
-    raise ValueError(f'{file} must be JSON: {error}') from error
-  if not isinstance(hf, dict):
-    raise ValueError(f'{file} must hold a JSON object; got {type(hf).__name__}')
-  if hf.get('model_type') == 'gemma3':  # multimodal
-    whole = {
-      name: hf[name]
-      for name in ('dtype', 'torch_dtype', 'bos_token_id', 'eos_token_id', 'tie_word_embeddings')
-      if hf.get(name) is not None
-    }
-    hf = whole | hf['text_config'] | {'model_type': 'gemma3_text'}
-  if hf.get('model_type') == 'gemma3_text':
-    hf = gemma.with_defaults(hf)
-  return hf
-
-
-def read_config(folder: epath.PathLike) -> Pretrained:
-  """Which model a folder holds.
-
-  Raises:
-    FileNotFoundError: no config.json, or no tensors.
-    ValueError: an architecture or a setting that we do not compute; files that are not whole.
-  """
-  folder = epath.Path(folder)
-  hf = _text_config(folder)
-  for family, (module, _, auto) in FAMILIES.items():
-    if hf.get('model_type') in module.MODEL_TYPES:
-      names = Tensors(folder, auto).infos
-      return Pretrained(family, module.config_of(hf, names), hf['vocab_size'], hf)
-  known = [kind for module, _, _ in FAMILIES.values() for kind in module.MODEL_TYPES]
-  raise ValueError(
-    f'model_type of {folder / "config.json"} must be one of {", ".join([*known, "gemma3"])}; got '
-    f'{hf.get("model_type")!r}. Set --config.model.pretrained to another folder'
-  )
+_CHUNK_BYTES = 1 << 25  # bytes of a token table that are read at once
 
 
 def abstract(pretrained: Pretrained, space: TokenSpace) -> tuple[nnx.GraphDef, Any]:
-  """The model's structure and its parameters as ShapeDtypeStructs, nested by name."""
-  build = FAMILIES[pretrained.family][1]
+  """Returns the model's structure and its parameters as ShapeDtypeStructs, nested by name."""
+  build = pretrained.family.build
   model = nnx.eval_shape(lambda: build(pretrained.config, space, nnx.Rngs(params=0)))
   graph, params = nnx.split(model)
   return graph, nnx.to_pure_dict(params)
 
 
 def their_shape(weight: Weight, ours: tuple[int, ...], vocab_rows: int) -> tuple[int, ...]:
-  """The shape of the checkpoint's tensor (of one layer) from that of our parameter."""
+  """Returns the shape of the checkpoint's tensor (of one layer), given our parameter's shape."""
   if weight.vocabulary:
     return (vocab_rows, *ours[1:])
   shape = ours[1:] if weight.layers else ours
@@ -106,16 +38,17 @@ def their_shape(weight: Weight, ours: tuple[int, ...], vocab_rows: int) -> tuple
 
 
 def layers_of(weight: Weight) -> list[int | None]:
+  """Returns the layers that a rule stands for; [None] for a single tensor."""
   return list(range(weight.layers)) if weight.layers else [None]
 
 
 def match(
-  mapping: Mapping, tensors: Tensors, shapes: dict[str, Any], vocab_rows: int
+  mapping: WeightMapping, tensors: Tensors, shapes: dict[str, Any], vocab_rows: int
 ) -> dict[tuple[str, int | None], str]:
-  """The checkpoint's name of each parameter, by path and layer.
+  """Returns the checkpoint's name of each parameter, by path and layer.
 
   Raises:
-    ValueError: lists every tensor that is missing, unexpected or of another shape.
+    ValueError: lists every tensor that is missing, unexpected or misshaped.
   """
   found, known, problems = {}, set(), []
   for weight in mapping.weights:
@@ -146,22 +79,33 @@ def match(
 
 
 def check_folder(folder: epath.PathLike) -> None:
-  """Looks at everything but the values of the tensors, in seconds.
+  """Checks everything except the values of the tensors, in seconds.
 
   Raises:
-    FileNotFoundError, ValueError: what `load` would raise, but for what depends on the run's token space.
+    FileNotFoundError, ValueError: as `load`, except for errors that depend on the run's token space; the
+      special tokens are wrong or missing (see `special_ids.read`).
   """
   folder = epath.Path(folder)
   found = read_config(folder)
-  module, _, auto = FAMILIES[found.family]
+  checkpoints = found.family.checkpoints
   space = TokenSpace(found.vocab_rows, ())
   shapes = traverse_util.flatten_dict(abstract(found, space)[1], sep='/')
-  match(module.mapping(found.config), Tensors(folder, auto), shapes, found.vocab_rows)
+  tensors = Tensors(folder, checkpoints.auto)
+  match(checkpoints.mapping(found.config), tensors, shapes, found.vocab_rows)
   tokenizer_files.tokenizer_size(folder, found.vocab_rows)
+  special_ids.read(folder, found.family, found.vocab_rows)
+  tokens = tokenizer_files.tokens(folder)
+  taken = [] if tokens is None or (folder / FILE).exists() else tokens.sid_tokens()
+  if taken:
+    log.warning(
+      'the tokenizer of %s already has SID tokens (%s and %d more): a run may train on it, but its export '
+      'is refused if the names of its own SID tokens are among them',
+      *(folder, taken[0], len(taken) - 1),
+    )
 
 
 class _Shards:
-  """The parts of one parameter that live on this host's devices, filled bit by bit."""
+  """The shards of one parameter on this host's devices, filled one piece at a time."""
 
   def __init__(self, leaf: jax.ShapeDtypeStruct):
     self.leaf = leaf
@@ -185,7 +129,7 @@ class _Shards:
       part[...] = values[tuple(slice(*b) for b in inner)]
 
   def set_rows(self, rows: np.ndarray, values: np.ndarray) -> None:
-    """Sets the rows where `rows` (an index into `values` for each row, or -1) is not negative."""
+    """Sets rows of the table; `rows` holds an index into `values` for each row, -1: not set."""
     for (first, stop), columns in self.parts:
       here = rows[first:stop]
       part, chosen = self.parts[(first, stop), columns], np.flatnonzero(here >= 0)
@@ -198,7 +142,7 @@ class _Shards:
 
 
 def _aligned(shape: list[int], dtype: np.dtype) -> np.ndarray:
-  """Zeros at a multiple of 64 bytes, which the CPU backend takes over without a copy."""
+  """Returns zeros aligned to 64 bytes: the CPU backend uses such a buffer without a copy."""
   size = int(np.prod(shape)) * np.dtype(dtype).itemsize
   buffer = np.zeros(size + 64, np.uint8)
   start = -buffer.ctypes.data % 64
@@ -206,7 +150,7 @@ def _aligned(shape: list[int], dtype: np.dtype) -> np.ndarray:
 
 
 def _fill_tables(tensors: Tensors, name: str, tables, sources, tokenizer_size: int) -> None:
-  """Reads a token table in pieces into ours; rows that it lacks become the mean of the tokenizer's."""
+  """Reads a token table chunk by chunk; rows that it lacks become the mean of the tokenizer's rows."""
   rows, width = tensors.infos[name].shape
   step = max(1, _CHUNK_BYTES // (width * tensors.infos[name].dtype.itemsize))
   tokens = min(tokenizer_size, rows)
@@ -225,26 +169,25 @@ def _fill_tables(tensors: Tensors, name: str, tables, sources, tokenizer_size: i
 def load(
   folder: epath.PathLike, shapes: Any, space: TokenSpace, tokenizer_size: int | None = None
 ) -> Any:
-  """The parameters of a folder, each created in its shards.
+  """Loads the parameters of a folder, each created in its shards.
 
-  Host memory: the local shards, and one tensor of the checkpoint (a piece of it, for token tables).
+  Host memory: the local shards, and one tensor of the checkpoint (a chunk of it for token tables).
 
   Args:
     folder: config.json and safetensors of `transformers`.
-    shapes: nested dict of ShapeDtypeStructs, with shardings (None: the first device), such as `abstract`
-      gives.
-    space: our token ids. Text ids below the tokenizer's size are its ids. Rows that the folder does not
-      hold (SID codes, specials of ours) become the mean row; in an export of ours they are read.
-    tokenizer_size: None: of the folder's tokenizer (see `ids.id_map`).
+    shapes: nested dict of ShapeDtypeStructs with shardings (None: the first device); see `abstract`.
+    space: our token ids. Text ids below the tokenizer's size are its ids. Rows that the folder lacks (SID
+      codes, our specials) become the mean row; an export of ours holds them.
+    tokenizer_size: None: the size of the folder's tokenizer (see `ids.id_map`).
 
   Raises:
     FileNotFoundError, ValueError: see `read_config`, `match` and `id_map`.
   """
   folder = epath.Path(folder)
   pretrained = read_config(folder)
-  module, _, auto = FAMILIES[pretrained.family]
-  tensors = Tensors(folder, auto)
-  mapping = module.mapping(pretrained.config)
+  checkpoints = pretrained.family.checkpoints
+  tensors = Tensors(folder, checkpoints.auto)
+  mapping = checkpoints.mapping(pretrained.config)
   flat = traverse_util.flatten_dict(shapes, sep='/')
   names = match(mapping, tensors, flat, pretrained.vocab_rows)
   ids, exported = id_map(folder, space, tokenizer_size, pretrained.vocab_rows)
@@ -265,5 +208,5 @@ def load(
 
 
 def sid_path(text_path: str) -> str:
-  """The SID table beside a text table."""
+  """Returns the path of the SID table that belongs to a text table."""
   return text_path.replace('tables/text', 'tables/sid')

@@ -1,8 +1,7 @@
 """Tensors of a checkpoint folder, read and written one at a time.
 
-A safetensors file is eight bytes of header length, a JSON header, and the tensors' bytes. We seek in it
-instead of mapping it: then the host never holds more than the rows that were asked for, and a folder in a
-bucket works like a local one.
+A safetensors file is eight bytes of header length, a JSON header, and the tensors' bytes. We seek in the file
+instead of mapping it: the host then holds only the requested rows, and buckets work like local folders.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,7 +30,7 @@ _CONVERT = (
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-  """Where a tensor lies: file, code of its dtype, shape, first byte."""
+  """Location of a tensor: file, code of its dtype, shape, first byte."""
 
   file: epath.Path
   code: str
@@ -40,17 +39,17 @@ class Info:
 
   @property
   def dtype(self) -> np.dtype:
-    """Raises: ValueError: not a float type that we read (a quantized checkpoint, say)."""
+    """Raises a ValueError unless it is one of DTYPES."""
     if self.code not in DTYPES:
       raise ValueError(
-        f'tensors must be of type {", ".join(DTYPES)}; {self.file} holds {self.code}. Export the '
-        'checkpoint without quantization'
+        f'tensors must be of type {", ".join(DTYPES)}; {self.file} holds {self.code}, as quantized '
+        'checkpoints do. Export the checkpoint without quantization'
       )
     return DTYPES[self.code]
 
 
 def _header(file: epath.Path) -> tuple[dict[str, Any], int]:
-  """The JSON header of a file and the position of its first tensor's bytes."""
+  """Returns the JSON header of a file and the offset of the first tensor's bytes."""
   size = file.stat().length
   with file.open('rb') as f:
     start = 8 + struct.unpack('<Q', f.read(8))[0] if size >= 8 else math.inf
@@ -74,10 +73,20 @@ def _files(folder: epath.Path, auto: str) -> list[epath.Path]:
   if single.exists():
     return [single]
   if not index.exists():
+    if any(path.name.endswith('.gguf') for path in folder.iterdir()):
+      raise ValueError(
+        f'{folder} must hold safetensors; it holds GGUF files, which are quantized. Set '
+        '--config.model.pretrained to the checkpoint that they were made from'
+      )
+    if (folder / 'adapter_model.safetensors').exists():
+      raise ValueError(
+        f'{folder} must hold a whole model; it holds an adapter alone (adapter_model.safetensors). Merge it '
+        'into its base model, and set --config.model.pretrained to the result'
+      )
     if any(path.name.endswith('.bin') for path in folder.iterdir()):
       raise ValueError(
-        f'{folder} must hold safetensors; it holds .bin files, which run code when they are read. Where '
-        f'torch and transformers are installed, convert it: {_CONVERT.format(folder=folder, auto=auto)}'
+        f'{folder} must hold safetensors; it holds .bin files, which can run code when read. With torch '
+        f'and transformers installed, convert it: {_CONVERT.format(folder=folder, auto=auto)}'
       )
     raise FileNotFoundError(
       f'{folder} must hold model.safetensors, or model.safetensors.index.json with its parts'
@@ -97,7 +106,7 @@ class Tensors:
 
   Args:
     folder: holds model.safetensors, or its index and parts.
-    auto: the `transformers` class that the recipe for .bin folders names.
+    auto: the `transformers` class for the conversion command of a .bin folder.
 
   Raises:
     FileNotFoundError: no tensors, or a part is absent.
@@ -113,7 +122,7 @@ class Tensors:
         self.infos[name] = Info(file, entry['dtype'], tuple(entry['shape']), first)
 
   def read(self, name: str, first: int = 0, count: int | None = None) -> np.ndarray:
-    """`count` rows (None: all that follow) of a tensor from row `first` on, in its own dtype."""
+    """Returns `count` rows (None: all) of a tensor from row `first` on, in its own dtype."""
     info = self.infos[name]
     if not info.shape:
       return self._bytes(info, 0, 1).reshape(())
@@ -130,7 +139,7 @@ class Tensors:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-  """A tensor to write. `parts` yields arrays that make it up, one after the other."""
+  """A tensor to write; `parts` yields its consecutive chunks along axis 0."""
 
   name: str
   dtype: np.dtype
@@ -143,7 +152,7 @@ class Output:
 
 
 def grouped(outputs: Iterable[Output], limit: int) -> Iterator[list[Output]]:
-  """The outputs in files of at most `limit` bytes, or of one tensor."""
+  """Groups the outputs into files of at most `limit` bytes; a larger tensor has its own file."""
   group, size = [], 0
   for output in outputs:
     if group and size + output.nbytes > limit:
@@ -155,7 +164,7 @@ def grouped(outputs: Iterable[Output], limit: int) -> Iterator[list[Output]]:
 
 
 def write(file: epath.Path | None, outputs: list[Output]) -> None:
-  """Writes one safetensors file; None: only takes the parts (a host that takes part in gathering)."""
+  """Writes one safetensors file; with None only iterates the parts, as gathering needs every host."""
   header, end = {'__metadata__': {'format': 'pt'}}, 0
   for output in outputs:
     header[output.name] = {

@@ -1,12 +1,15 @@
-"""The tokenizer files of a folder: how many tokens they know, and adding tokens to them."""
+"""The tokenizer files of a folder: the tokens that they know, and adding tokens to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+import functools
 import json
+import re
 from typing import Any
 
 from etils import epath
-import sentencepiece
 import tokenizers
+
+from recjax.data import text_tokenizer
 
 _FAST = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
@@ -21,24 +24,78 @@ _COPIED = (
   'chat_template.jinja',
   'generation_config.json',
 )
-_T5_EXTRA_IDS = 100  # sentinels that T5's tokenizer adds to its pieces where no file says how many
+_T5_EXTRA_IDS = 100  # sentinels that T5's tokenizer adds by default
+_SID = re.compile(r'<[a-z]_\d+>')
 
 
-def _json(file: epath.Path) -> dict[str, Any]:
-  return json.loads(file.read_text()) if file.exists() else {}
+def read_json(file: epath.Path) -> dict[str, Any]:
+  """Returns the object in a JSON file; empty if there is no file.
 
-
-def _read(file: epath.Path, parse: Callable[[], Any]) -> Any:
-  """What a library makes of a file, whose complaints are of no type of their own."""
+  Raises:
+    ValueError: it is not a JSON object.
+  """
+  if not file.exists():
+    return {}
   try:
-    return parse()
-  except Exception as error:
-    raise ValueError(f'{file} must be a whole tokenizer: {error}. Fetch it again') from error
+    content = json.loads(file.read_text())
+  except ValueError as error:
+    raise ValueError(f'{file} must be JSON: {error}. Set --config.model.pretrained') from error
+  if not isinstance(content, dict):
+    raise ValueError(
+      f'{file} must hold a JSON object; got {type(content).__name__}. Set --config.model.pretrained'
+    )
+  return content
 
 
-def _fast_sizes(folder: epath.Path) -> tuple[int, int]:
-  file = folder / _FAST
-  fast = _read(file, lambda: tokenizers.Tokenizer.from_str(file.read_text()))
+class Tokens:
+  """The tokens that a folder's tokenizer knows.
+
+  Attributes:
+    size: one more than the highest id.
+    plain_size: the same without special tokens.
+  """
+
+  def __init__(self, folder: epath.Path):
+    self._added: dict[str, int] = dict(read_json(folder / _ADDED))
+    decoder = read_json(folder / _CONFIG).get('added_tokens_decoder') or {}
+    self._added |= {entry['content']: int(i) for i, entry in decoder.items()}
+    if (folder / _FAST).exists():
+      self._fast = _open_fast(folder / _FAST)
+      self.size, self.plain_size = _fast_sizes(self._fast)
+    else:
+      file = next(folder / name for name in _PIECES if (folder / name).exists())
+      self._fast, self._pieces = None, text_tokenizer.sentencepiece_model(file, plain_text=False)
+      is_t5 = read_json(folder / 'config.json').get('model_type') == 't5'
+      extra = read_json(folder / _CONFIG).get('extra_ids', _T5_EXTRA_IDS if is_t5 else 0)
+      self.plain_size = self._pieces.get_piece_size()
+      self.size = max(self.plain_size + extra, max(self._added.values(), default=-1) + 1)
+
+  def id_of(self, token: str) -> int | None:
+    """Returns a token's id; None: the tokenizer lacks it."""
+    if self._fast is not None:
+      id_ = self._fast.token_to_id(token)
+      return self._added.get(token) if id_ is None else id_
+    if token in self._added:
+      return self._added[token]
+    id_ = self._pieces.piece_to_id(token)
+    return id_ if self._pieces.id_to_piece(id_) == token else None
+
+  def token_of(self, id_: int) -> str | None:
+    """Returns the token of an id; None: the tokenizer lacks it."""
+    if self._fast is not None:
+      return self._fast.id_to_token(id_)
+    if id_ < self.plain_size:
+      return self._pieces.id_to_piece(id_)
+    return next((token for token, other in self._added.items() if other == id_), None)
+
+  def sid_tokens(self) -> list[str]:
+    """Returns the tokens of the form `<a_0>`, by name."""
+    names = self._added if self._fast is None else self._fast.get_vocab(with_added_tokens=True)
+    return sorted(name for name in names if _SID.fullmatch(name))
+
+
+def _fast_sizes(fast: tokenizers.Tokenizer) -> tuple[int, int]:
+  """Returns one more than the highest id, and the same without special tokens."""
   added = fast.get_added_tokens_decoder()
   plain = max(
     max(
@@ -50,41 +107,48 @@ def _fast_sizes(folder: epath.Path) -> tuple[int, int]:
   return max(fast.get_vocab_size(with_added_tokens=True), highest + 1), plain + 1
 
 
-def _piece_sizes(folder: epath.Path, file: epath.Path) -> tuple[int, int]:
-  make = sentencepiece.SentencePieceProcessor
-  pieces = _read(file, lambda: make(model_proto=file.read_bytes())).get_piece_size()
-  config = _json(folder / _CONFIG)
-  is_t5 = _json(folder / 'config.json').get('model_type') == 't5'
-  added = {int(i) for i in config.get('added_tokens_decoder', {})}
-  added |= set(_json(folder / _ADDED).values())
-  extra = config.get('extra_ids', _T5_EXTRA_IDS if is_t5 else 0)
-  return max(pieces + extra, max(added, default=-1) + 1), pieces
+@functools.lru_cache(maxsize=1)
+def _open_fast_once(file: str, mtime: float, length: int) -> tokenizers.Tokenizer:
+  del mtime, length  # part of the key: the file may change
+  return text_tokenizer.fast_tokenizer(file, plain_text=False)
+
+
+def _open_fast(file: epath.Path) -> tokenizers.Tokenizer:
+  stat = epath.Path(file).stat()
+  return _open_fast_once(str(file), stat.mtime, stat.length)
+
+
+def tokens(folder: epath.Path) -> Tokens | None:
+  """Opens a folder's tokenizer; None: the folder has none.
+
+  Raises:
+    ValueError: a file is damaged.
+  """
+  has_one = any((folder / name).exists() for name in (_FAST, *_PIECES))
+  return Tokens(folder) if has_one else None
 
 
 def tokenizer_size(folder: epath.Path, table_rows: int) -> int | None:
-  """`len(tokenizer)` of a folder (one more than its highest id, should ids be left out); None: no files.
+  """Returns `len(tokenizer)` of a folder (one more than its highest id); None: the folder has no tokenizer.
 
   Args:
     folder: holds tokenizer.json, spiece.model or tokenizer.model.
-    table_rows: of the model's table. Special tokens may lie beyond it (text models of Gemma 3 share the
-      tokenizer of those that see), others may not.
+    table_rows: rows of the model's table. Special tokens may lie beyond it (text models of Gemma 3 share
+      the tokenizer of the multimodal ones), others may not.
 
   Raises:
-    ValueError: the tokenizer knows more tokens than the table has rows.
+    ValueError: the tokenizer knows more tokens than the table has rows, or a file is damaged.
   """
-  piece_files = [folder / name for name in _PIECES if (folder / name).exists()]
-  if (folder / _FAST).exists():
-    size, plain = _fast_sizes(folder)
-  elif piece_files:
-    size, plain = _piece_sizes(folder, piece_files[0])
-  else:
+  found = tokens(folder)
+  if found is None:
     return None
-  if plain > table_rows:
+  if found.plain_size > table_rows:
     raise ValueError(
       f'the tokenizer must not know more tokens than the table has rows ({table_rows}, vocab_size of '
-      f'config.json); the tokenizer of {folder} has {plain}. Put the files of the right tokenizer there'
+      f'config.json); the tokenizer of {folder} has {found.plain_size}. Put the files of the right '
+      'tokenizer there'
     )
-  return size
+  return found.size
 
 
 def _entry(token: str) -> dict[str, Any]:
@@ -92,21 +156,34 @@ def _entry(token: str) -> dict[str, Any]:
   return {'content': token, **flags, 'normalized': False, 'special': False}
 
 
+def check_new(folder: epath.Path, names: Sequence[str]) -> None:
+  """Raises a ValueError if the tokenizer of a folder already has one of the tokens that an export adds."""
+  found = tokens(folder)
+  known = [] if found is None else [name for name in names if found.id_of(name) is not None]
+  if known:
+    raise ValueError(
+      f'the tokens that an export adds must be new to the tokenizer of {folder}; it has {known[0]} already '
+      f'(and {len(known) - 1} more). Set --config.model.pretrained to the checkpoint from before these '
+      'tokens were added'
+    )
+
+
 def copy_with_tokens(
-  source: epath.Path, target: epath.Path, tokens: Sequence[str], first_id: int
+  source: epath.Path, target: epath.Path, names: Sequence[str], first_id: int
 ) -> None:
   """Copies the tokenizer's files (and generation_config.json) and adds tokens, from `first_id` on.
 
   Raises:
-    ValueError: the tokenizer knows one of the tokens already.
+    ValueError: see `check_new`.
   """
+  check_new(source, names)
   for name in _COPIED:
     if (source / name).exists():
       (source / name).copy(target / name)
-  ids = {token: first_id + i for i, token in enumerate(tokens)}
-  fast, config, added = (_json(source / name) for name in (_FAST, _CONFIG, _ADDED))
+  ids = {token: first_id + i for i, token in enumerate(names)}
+  fast, config, added = (read_json(source / name) for name in (_FAST, _CONFIG, _ADDED))
   if fast:
-    _add_to_fast(source / _FAST, fast, ids)
+    fast['added_tokens'] += [{'id': i} | _entry(token) for token, i in ids.items()]
     (target / _FAST).write_text(json.dumps(fast, ensure_ascii=False, indent=2))
   if ids and any((source / name).exists() for name in _PIECES) and not fast:
     config.setdefault('added_tokens_decoder', {})
@@ -119,13 +196,3 @@ def copy_with_tokens(
     (target / _CONFIG).write_text(json.dumps(config, ensure_ascii=False, indent=2) + '\n')
   if added:
     (target / _ADDED).write_text(json.dumps(added, ensure_ascii=False, indent=2) + '\n')
-
-
-def _add_to_fast(file: epath.Path, fast: dict[str, Any], ids: dict[str, int]) -> None:
-  tokenizer = tokenizers.Tokenizer.from_str(json.dumps(fast))
-  known = [token for token in ids if tokenizer.token_to_id(token) is not None]
-  if known:
-    raise ValueError(
-      f'the tokens to add must be new to {file}; it knows {known[0]} already (and {len(known) - 1} more)'
-    )
-  fast['added_tokens'] += [{'id': i} | _entry(token) for token, i in ids.items()]

@@ -1,7 +1,11 @@
-"""Our parameters → a folder that `transformers` loads, with the SID tokens."""
+"""Writes our parameters into a folder that `transformers` loads, with the SID tokens."""
 
 from collections.abc import Iterator, Sequence
+import contextlib
+import glob
 import json
+import os
+import pathlib
 from typing import Any
 
 from etils import epath
@@ -10,44 +14,30 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from recjax.models.mappings.weights import Weight
 from recjax.models.pretrained import tokenizer_files
+from recjax.models.pretrained.config_file import Pretrained, read_config
 from recjax.models.pretrained.ids import IdMap, id_map
-from recjax.models.pretrained.mapping import Weight
-from recjax.models.pretrained.reading import (
-  FAMILIES,
-  Pretrained,
-  layers_of,
-  match,
-  read_config,
-  sid_path,
-  their_shape,
-)
+from recjax.models.pretrained.reading import layers_of, match, sid_path, their_shape
 from recjax.models.pretrained.tensors import DTYPES, Output, Tensors, grouped, write
+from recjax.runtime import lock
+from recjax.runtime.files import is_local, partial_name
 from recjax.sids.token_space import TokenSpace
 
-FILE_BYTES = 2 << 30  # a file of tensors is not larger, unless one tensor is
+FILE_BYTES = 2 << 30  # limit for a file of tensors; a larger tensor has its own file
 _CHUNK_ROWS = 1 << 14
-_ARCHITECTURES = {
-  'gemma': 'GemmaForCausalLM',
-  'gemma2': 'Gemma2ForCausalLM',
-  'gemma3_text': 'Gemma3ForCausalLM',
-  'qwen2': 'Qwen2ForCausalLM',
-  'qwen3': 'Qwen3ForCausalLM',
-  't5': 'T5ForConditionalGeneration',
-  'mt5': 'MT5ForConditionalGeneration',
-}
 _NAMES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 
 
 def _fetch(x: Any) -> np.ndarray:
-  """An array on this host; every host takes part."""
+  """Gathers an array on this host; every host must call."""
   if isinstance(x, jax.Array) and not x.is_fully_addressable:
     return multihost_utils.process_allgather(x, tiled=True)
   return np.asarray(x)
 
 
 def _table_parts(text: Any, sid: Any, ids: IdMap) -> Iterator[np.ndarray]:
-  """The rows of an exported table in their order: the tokenizer's, SID codes, our specials."""
+  """Yields the rows of an exported table: the tokenizer's, SID codes, our specials."""
   text = _fetch(text)
   yield from _chunks(text[: ids.tokenizer_size])
   yield from _chunks(_fetch(sid)[: ids.space.sid_size])
@@ -60,7 +50,7 @@ def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 class _Parts:
-  """What `Output.parts` may be read from more than once."""
+  """An iterable for `Output.parts` that can be read more than once."""
 
   def __init__(self, make):
     self._make = make
@@ -91,8 +81,8 @@ def _loses_nothing(output: Output) -> bool:
 def _outputs(
   pretrained: Pretrained, flat: dict[str, Any], ids: IdMap, tensors: Tensors, dtype: str | None
 ) -> list[Output]:
-  """Every tensor to write, in the dtypes that `export` promises."""
-  mapping = FAMILIES[pretrained.family][0].mapping(pretrained.config)
+  """Returns every tensor to write, in the dtypes that `export` promises."""
+  mapping = pretrained.family.checkpoints.mapping(pretrained.config)
   names = match(mapping, tensors, flat, pretrained.vocab_rows)
   codes = {name: code for code, name in _NAMES.items()}
   if dtype is not None and dtype not in codes:
@@ -129,14 +119,113 @@ def _write_tensors(folder: epath.Path, outputs: list[Output], primary: bool) -> 
 
 
 def _config(pretrained: Pretrained, rows: int, outputs: list[Output]) -> dict[str, Any]:
-  """config.json of the export: a text model with `rows` tokens."""
+  """Returns config.json of the export: a text model with `rows` tokens."""
   hf = pretrained.hf | {'vocab_size': rows}
-  hf['architectures'] = [_ARCHITECTURES[hf['model_type']]]
+  hf['architectures'] = [pretrained.family.checkpoints.architectures[hf['model_type']]]
   written = {code for code, dtype in DTYPES.items() for o in outputs if o.dtype == dtype}
   if len(written) == 1:
     name = _NAMES[written.pop()]
     hf |= {field: name for field in ('dtype', 'torch_dtype') if field in hf} or {'dtype': name}
   return hf
+
+
+def check_export(
+  out: epath.PathLike,
+  source: epath.PathLike,
+  space: TokenSpace | None = None,
+  specials: Sequence[str] = (),
+) -> None:
+  """Checks everything that an export needs before parameters are restored.
+
+  Args:
+    out: the folder to write.
+    source: the folder that the model was loaded from.
+    space: our token ids; None: not known yet, and tokens are not checked.
+    specials: tokens for the text ids beyond the tokenizer's.
+
+  Raises:
+    FileExistsError: `out` is a file or a folder with files.
+    FileNotFoundError: `source` is not a checkpoint folder.
+    NotADirectoryError, PermissionError: the folder that will hold `out` is a file, or not writable.
+    ValueError: `source` cannot be read, or its tokenizer already has one of the tokens to add.
+  """
+  out, source = epath.Path(out), epath.Path(source)
+  check_out(out)
+  found = read_config(source)
+  tokenizer_files.tokenizer_size(source, found.vocab_rows)
+  if space is not None:
+    _new_tokens(source, found.vocab_rows, space, specials, None)
+
+
+def check_out(out: epath.PathLike) -> None:
+  """Raises an OSError unless `out` is a new or an empty folder that can be written."""
+  out = epath.Path(out)
+  if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    raise FileExistsError(f'--out must be a new or an empty folder; {out} exists and is not empty')
+  if not is_local(out):
+    return
+  parent = pathlib.Path(out).absolute().parent
+  while not parent.exists():
+    parent = parent.parent
+  if not parent.is_dir():
+    raise NotADirectoryError(f'--out must lie in a folder; {parent} is a file')
+  if not os.access(parent, os.W_OK | os.X_OK):
+    raise PermissionError(
+      f'--out must lie in a folder that can be written to; {parent} is read-only'
+    )
+
+
+def _new_tokens(
+  source: epath.Path,
+  vocab_rows: int,
+  space: TokenSpace,
+  specials: Sequence[str],
+  tokenizer_size: int | None,
+) -> tuple[IdMap, list[str]]:
+  """Returns the map of the export and the tokens that it adds to the tokenizer."""
+  ids, exported = id_map(source, space, tokenizer_size, vocab_rows)
+  if exported:  # the source is an export of ours, whose tokenizer has the tokens
+    return ids, []
+  if len(specials) != ids.specials:
+    raise ValueError(
+      f'the token space has {ids.specials} text ids beyond the tokenizer, and each needs its token; got '
+      f'{len(specials)} specials'
+    )
+  tokens = [*space.sid_names, *specials]
+  tokenizer_files.check_new(source, tokens)
+  return ids, tokens
+
+
+@contextlib.contextmanager
+def _writing(folder: epath.Path, primary: bool) -> Iterator[epath.Path]:
+  """Yields a partial folder that becomes `folder` at the end; on an error it is removed.
+
+  A partial folder that a killed export left behind is removed too.
+  """
+  if not primary:
+    yield folder
+    return
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  _remove_abandoned(folder)
+  partial = partial_name(folder)
+  try:
+    with lock.hold(partial, f'writing {folder}', wait=False, field='--out'):
+      yield partial
+    if folder.exists():
+      folder.rmdir()  # empty; see `check_out`
+    partial.rename(folder)
+  except BaseException:
+    if partial.exists():
+      partial.rmtree()
+    raise
+
+
+def _remove_abandoned(folder: epath.Path) -> None:
+  """Removes the partial folders of killed exports."""
+  for partial in folder.parent.glob(f'.{glob.escape(folder.name)}.*.partial'):
+    with contextlib.suppress(lock.Held):
+      lock.check_free(partial, '--out')
+      partial.rmtree()
 
 
 def export(
@@ -150,48 +239,36 @@ def export(
 ) -> None:
   """Writes a folder that `transformers` loads: every token has a row, and every row a token.
 
-  The table holds the tokenizer's tokens, then SID tokens (`<a_0>` …) from `len(tokenizer)` on, then
-  specials of ours; it has no further rows, so what we can not predict, the export can not either.
+  The table holds the tokenizer's tokens, SID tokens (`<a_0>` …) from `len(tokenizer)` on, then our specials.
+  It has no unused rows, so the export can predict only tokens that we can predict. On an error, nothing is
+  left behind.
 
   Args:
-    folder: to write; must not be there. It is written beside and renamed.
-    params: nested dict of arrays as in the model, sharded or not. On several hosts all must call.
+    folder: to write; new or empty.
+    params: nested dict of arrays as in the model, sharded or not. With several hosts, all must call.
     space: our token ids.
     source: the folder that the model was loaded from: its config.json and tokenizer files are copied.
-    specials: tokens of the text ids beyond the tokenizer's.
-    dtype: 'float32', 'bfloat16', 'float16'; None: each tensor's dtype in `source` if no value changes
-      by it, else float32 for all.
+    specials: tokens for the text ids beyond the tokenizer's.
+    dtype: 'float32', 'bfloat16', 'float16'; None: the dtypes in `source` if no value changes by them, else
+      float32 for all.
     tokenizer_size: as in `load`.
 
   Raises:
-    FileExistsError: the folder is there already.
-    ValueError: the parameters are not those of the source's config; specials are not as many as needed;
-      the tokenizer knows a token already.
+    FileExistsError, ValueError: see `check_export`; the parameters do not fit the source's config.json.
   """
   folder, source = epath.Path(folder), epath.Path(source)
-  if folder.exists():
-    raise FileExistsError(f'{folder} must not exist: an export never overwrites')
+  primary = jax.process_index() == 0
+  if primary:
+    check_out(folder)
   pretrained = read_config(source)
   tensors = Tensors(source)
-  ids, exported = id_map(source, space, tokenizer_size, pretrained.vocab_rows)
-  if len(specials) != ids.specials and not exported:
-    raise ValueError(
-      f'the token space has {ids.specials} text ids beyond the tokenizer, and each needs its token; got '
-      f'{len(specials)} specials'
-    )
+  ids, tokens = _new_tokens(source, pretrained.vocab_rows, space, specials, tokenizer_size)
   outputs = _outputs(pretrained, traverse_util.flatten_dict(params, sep='/'), ids, tensors, dtype)
-  primary = jax.process_index() == 0
-  partial = folder.parent / f'.{folder.name}.partial'
-  if primary:
-    if partial.exists():
-      partial.rmtree()
-    partial.mkdir(parents=True)
-  _write_tensors(partial, outputs, primary)
-  if primary:
-    config = _config(pretrained, space.size, outputs)
-    (partial / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-    tokens = [] if exported else [*space.sid_names, *specials]  # an export of ours knows them
-    tokenizer_files.copy_with_tokens(source, partial, tokens, ids.tokenizer_size)
-    if space.size > ids.tokenizer_size:
-      ids.save(partial)
-    partial.rename(folder)
+  with _writing(folder, primary) as partial:
+    _write_tensors(partial, outputs, primary)
+    if primary:
+      config = _config(pretrained, space.size, outputs)
+      (partial / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+      tokenizer_files.copy_with_tokens(source, partial, tokens, ids.tokenizer_size)
+      if space.size > ids.tokenizer_size:
+        ids.save(partial)

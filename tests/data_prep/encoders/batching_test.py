@@ -1,4 +1,4 @@
-"""Batches: every text once, near lengths, few shapes; and the cheapest widths."""
+"""Batches: every text once, similar lengths, few shapes; and the optimal widths."""
 
 import itertools
 

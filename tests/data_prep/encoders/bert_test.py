@@ -177,7 +177,7 @@ def test_texts_are_cut_where_the_config_or_the_folder_says(folder):
     cut = _encode([' '.join(words[:kept])], folder, encoder_max_tokens=wanted)
     whole = _encode([' '.join(words)], folder, encoder_max_tokens=wanted)
     np.testing.assert_allclose(whole, cut, atol=1e-6)
-  # Since version 6 the package writes it elsewhere.
+  # Since version 6 the package writes it to another file.
   (folder / 'sentence_bert_config.json').write_text('{}')
   (folder / 'tokenizer_config.json').write_text(json.dumps({'model_max_length': 6}))
   np.testing.assert_allclose(*_encode(['w1 w2 w3 w4', 'w1 w2 w3 w4 w5'], folder), atol=1e-6)

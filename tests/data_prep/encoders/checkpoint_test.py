@@ -1,4 +1,4 @@
-"""T5 and decoder checkpoints as text encoders, beside `transformers` on the tiny checkpoints."""
+"""T5 and decoder checkpoints as text encoders, compared with `transformers` on tiny checkpoints."""
 
 import functools
 import json
@@ -32,7 +32,7 @@ def words(ids):
 
 @pytest.fixture
 def folder_of(tmp_path):
-  """kind → a copy of its checkpoint with a tokenizer: the word w7 is id 7."""
+  """Copies of the checkpoints by kind, with a tokenizer in which the word w7 has id 7."""
 
   def make(kind):
     folder = tmp_path / kind
@@ -40,7 +40,7 @@ def folder_of(tmp_path):
     vocabulary = {f'w{i}': i for i in range(53)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token='w3'))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    # What the file says of lengths and special tokens must not count twice.
+    # Lengths and special tokens of the file must not be applied twice.
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
       single='w2 $A w1', special_tokens=[('w2', 2), ('w1', 1)]
     )

@@ -1,4 +1,4 @@
-"""The package sentence-transformers as an encoder: where it is there, and where it is not."""
+"""The package sentence-transformers as an encoder, installed and not installed."""
 
 import importlib.util
 import json
@@ -28,7 +28,7 @@ def test_without_the_package_the_message_says_what_to_do(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-  """A DistilBERT, which our own code does not compute, pooled at its first token."""
+  """A DistilBERT with pooling at the first token, which our own code does not support."""
   import torch
   import transformers
 

@@ -1,4 +1,4 @@
-"""Parts outlive a run that ends early; what is not whole is computed again."""
+"""Parts outlive a run that ends early; incomplete ones are computed again."""
 
 from etils import epath
 import numpy as np
@@ -12,7 +12,7 @@ EXPECTED[8] = 0  # in no batch
 
 
 class Encoder:
-  """Counts what it is asked for, and fails at one batch."""
+  """Counts the batches, and fails at one of them."""
 
   def __init__(self, fails_at=None):
     self.asked, self.fails_at = [], fails_at
@@ -69,7 +69,7 @@ def test_a_part_that_is_not_whole_is_computed_again(parts, damage):
 
 
 def test_parts_of_other_batches_are_used_up_to_a_border(parts):
-  """As on another number of devices: the same order, cut otherwise."""
+  """As on another number of devices: the same order, divided differently."""
   run(Encoder(), parts)
   for part in sorted(parts.iterdir())[2:]:
     part.unlink()

@@ -1,4 +1,4 @@
-"""The stage of text embeddings: what it depends on, kills, and the space of an earlier folder."""
+"""The `text_embeddings` stage: its inputs, kills, and the space of an earlier preparation."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 
-from etils import epath
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from data_prep import stage as stage_lib
 from data_prep.encoders import batching, resumable, tfidf
 from data_prep.encoders import stage as encoder_stage
 from recjax import config as config_lib
+from recjax.data.prepared import Prepared
 from tests.folders import ROOT, contents
 from tests.goldens import make_encoders
 
@@ -40,7 +40,7 @@ def checkpoint(tmp_path):
 
 
 def write_items(root, numbers, seed=0):
-  """Items of these numbers; the text of an item is always the same."""
+  """Writes items with these numbers; equal numbers have equal texts."""
   lines = []
   for n in numbers:
     rng = np.random.default_rng([seed, n])
@@ -57,14 +57,24 @@ def make_config(encoder, **sids):
   return config_lib.from_config_dict(config)
 
 
+def folder_and_stage(root, encoder, **sids):
+  folder = stage_lib.Folder(root)
+  folder.prepared.folders['interactions'] = 'interactions'
+  return folder, encoder_stage.stage(make_config(encoder, **sids), folder.prepared)
+
+
 def run(root, encoder, **sids):
-  root = epath.Path(root)
-  return stage_lib.run_stage(root, encoder_stage.stage(make_config(encoder, **sids), root))
+  """Runs the stage and returns the folder that it chose."""
+  folder, stage = folder_and_stage(root, encoder, **sids)
+  if folder.root.exists():
+    folder.recover()
+  folder.run(stage)
+  return folder.prepared / stage.name
 
 
 def is_current(root, encoder, **sids):
-  root = epath.Path(root)
-  return stage_lib.is_current(root, encoder_stage.stage(make_config(encoder, **sids), root))
+  folder, stage = folder_and_stage(root, encoder, **sids)
+  return folder.find(stage)
 
 
 def vectors(folder):
@@ -157,7 +167,7 @@ def test_tfidf_keeps_the_space_of_the_day_before_day_after_day(tmp_path):
   fits = [contents(tmp_path / f'day{day}/text_embeddings') for day in range(3)]
   for name in tfidf.FILES:
     assert fits[0][name] == fits[1][name] == fits[2][name]
-  # A space of its own would be another one.
+  # A fit of its own would give another space.
   alone = vectors(run(tmp_path / 'day1', 'tfidf'))
   assert np.abs(alone[:28] - first[2:]).max() > 0.01
   # The earlier folder may go.
@@ -182,7 +192,7 @@ def test_a_model_encodes_only_the_texts_of_the_day(tmp_path, checkpoint, monkeyp
   np.testing.assert_array_equal(second[:28], first[2:])
   write_items(tmp_path / 'whole', DAY_2)
   np.testing.assert_allclose(second, vectors(run(tmp_path / 'whole', checkpoint)), atol=1e-6)
-  # Nothing is new: the model is not even loaded.
+  # No text is new, so the model is not loaded.
   asked.clear()
   write_items(tmp_path / 'day3', DAY_2[5:])
   run(tmp_path / 'day3', checkpoint, extend=tmp_path / 'day2')
@@ -227,7 +237,7 @@ def counted(parts, first, vectors):
 
 resumable._write = counted
 if sys.argv[3] == 'before the swap':
-  stage_test.stages._replace = die
+  stage_test.stage_lib._replace = die
 stage_test.run(sys.argv[1], sys.argv[2])
 """
 
@@ -252,7 +262,7 @@ def test_sigkill_loses_a_part_at_most_and_gives_the_same_bytes(
   capsys.readouterr()
   run(tmp_path / 'root', checkpoint)
   assert f'{kept}/200' in capsys.readouterr().err  # where the bar begins
-  encoder_stage.forget_parts(epath.Path(tmp_path / 'root'))
+  encoder_stage.forget_parts(Prepared(tmp_path / 'root'))
   write_items(tmp_path / 'whole', range(200))
   run(tmp_path / 'whole', checkpoint)
   assert contents(tmp_path / 'root') == contents(tmp_path / 'whole')
@@ -293,7 +303,7 @@ def test_fields_are_checked(fields, message):
     make_config('minilm', **fields)
 
 
-def test_a_preparation_leaves_no_parts(tmp_path, checkpoint, monkeypatch):
+def test_parts_are_removed_after_the_preparation(tmp_path, checkpoint, monkeypatch):
   monkeypatch.setattr(resumable, 'SECONDS', 0)
   written = []
   write = resumable._write
@@ -302,6 +312,6 @@ def test_a_preparation_leaves_no_parts(tmp_path, checkpoint, monkeypatch):
   config_dict.data.prepared_dir = str(tmp_path / 'out')
   config_dict.sids.encoder = str(checkpoint)
   root = prepare.prepare(config_lib.from_config_dict(config_dict))
-  assert written and written[0].parent == root / encoder_stage.PARTS
+  assert written and written[0].parent == root.root / encoder_stage.PARTS
   assert 'text_embeddings' in os.listdir(root)
   assert encoder_stage.PARTS not in os.listdir(root)

@@ -1,4 +1,7 @@
+"""TF-IDF vectors beside counts in plain Python and beside scikit-learn's own words."""
+
 import itertools
+import logging
 
 import numpy as np
 import pytest
@@ -66,6 +69,49 @@ def test_what_is_saved_is_the_same_bytes_and_saves_again(tmp_path):
   (tmp_path / 'c').mkdir()
   tfidf.Fit.load(tmp_path / 'a').save(tmp_path / 'c')
   assert contents(tmp_path / 'a') == contents(tmp_path / 'b') == contents(tmp_path / 'c')
+
+
+def test_words_of_separated_scripts_are_those_of_scikit_learn():
+  from sklearn.feature_extraction import text as text_features
+
+  rng = np.random.default_rng(0)
+  letters = list("aeiou bcd 12_-'.,&é ΑБ각 ")
+  texts = [''.join(rng.choice(letters, 60)) for _ in range(200)]
+  theirs = text_features.TfidfVectorizer(
+    sublinear_tf=True, ngram_range=(1, 2), token_pattern=r'(?u)\b\w+\b', max_features=100
+  )
+  ours = tfidf._vectorizer(max_features=100)
+  expected, got = theirs.fit_transform(texts), ours.fit_transform(texts)
+  assert ours.get_feature_names_out().tolist() == theirs.get_feature_names_out().tolist()
+  assert (got.indices.tobytes(), got.data.tobytes()) == (
+    expected.indices.tobytes(),
+    expected.data.tobytes(),
+  )
+
+
+@pytest.mark.parametrize(
+  'texts',
+  [
+    ['红色天然香皂', '蓝色天然香皂', '男士防晒霜', '儿童防晒霜'],
+    ['赤い石けん', '青い石けん', 'メンズ日焼け止め', 'キッズ日焼け止め'],
+    ['สบู่สีแดง', 'สบู่สีฟ้า', 'ครีมกันแดดชาย', 'ครีมกันแดดเด็ก'],
+  ],
+  ids=['chinese', 'japanese', 'thai'],
+)
+def test_texts_without_spaces_are_near_by_their_characters(texts, caplog):
+  with caplog.at_level(logging.WARNING):
+    got = _encode(texts)
+  assert not caplog.text
+  cosines = got @ got.T
+  assert min(cosines[0, 1], cosines[2, 3]) > 0.3
+  assert np.abs(cosines[:2, 2:]).max() < 0.1
+
+
+def test_a_catalogue_without_shared_words_is_told(caplog):
+  with caplog.at_level(logging.WARNING):
+    _encode([f'word{n} other{n}' for n in range(20)])
+  assert 'only 0 of 20 item texts share a word' in caplog.text
+  assert '--config.sids.source=cooccurrence' in caplog.text
 
 
 def test_vectors_are_the_singular_vectors_of_the_weights():

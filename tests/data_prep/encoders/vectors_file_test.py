@@ -1,4 +1,4 @@
-"""Vectors from a file: matched, normalised, and refused with what must hold."""
+"""Vectors from a file: matched by id, normalised, or refused with a message."""
 
 from etils import epath
 import numpy as np

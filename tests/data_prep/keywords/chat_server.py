@@ -1,4 +1,4 @@
-"""A chat endpoint on this machine that fails in the ways that real ones do."""
+"""A local chat endpoint with the failures of real ones."""
 
 import contextlib
 import dataclasses
@@ -10,7 +10,7 @@ import threading
 
 @dataclasses.dataclass
 class Failure:
-  """One bad answer: an HTTP status, a body that is cut off, a text, or no answer at all.
+  """One failure: an HTTP status, a truncated body, an invalid text, or no answer.
 
   Attributes:
     status: of the response; 0: the connection is closed without one.
@@ -26,25 +26,25 @@ class Failure:
 
 
 def said(content):
-  """A whole response in which the model says a text."""
+  """A complete response with a text of the model."""
   usage = {'prompt_tokens': 100, 'completion_tokens': 10}
   return json.dumps({'choices': [{'message': {'content': content}}], 'usage': usage})
 
 
 def titles(question):
-  """The titles that a question shows."""
+  """The titles in a question."""
   return re.findall(r'^- (.*?)(?: \(.*\))?$', question, re.MULTILINE)
 
 
 def answer(question):
-  """What the server says about a question: the titles that it saw."""
+  """The answer of the server to a question: the titles in it."""
   seen = titles(question)
   return {'keywords': seen, 'description': f'Items such as {seen[0]}.'}
 
 
 @dataclasses.dataclass
 class Server:
-  """What arrived, in order; the failures are used up first, one a request.
+  """The requests in order; the failures are returned first, one per request.
 
   Attributes:
     url: of the endpoint.

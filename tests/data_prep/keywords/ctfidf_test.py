@@ -1,4 +1,4 @@
-"""Class-based TF-IDF beside dictionaries, and the sentences made of it."""
+"""Class-based TF-IDF compared with dictionaries, and the descriptions."""
 
 from collections import Counter
 import json
@@ -25,7 +25,7 @@ def random_world(num_items=60, seed=0):
 
 
 def brute_force(items, sid_table, top):
-  """The definition, term by term."""
+  """Class-based TF-IDF by its definition, term by term."""
   texts = [list(ctfidf.terms(item['text'])) for item in items]
   in_items = Counter(term for terms in texts for term in set(terms))
   found = {}
@@ -111,3 +111,21 @@ def test_so_many_keywords_at_most(top):
   counts = [len(e['keywords']) for e in ctfidf.entries(groups(sid_table), items, top)]
   assert max(counts) == top
   assert json.loads(json.dumps(counts)) == counts
+
+
+def test_scripts_without_spaces_give_shared_keywords(caplog):
+  titles = ['红色天然香皂', '天然香皂套装', '男士防晒霜', '儿童防晒霜SPF50']
+  items = [{'id': str(n), 'title': title, 'text': title} for n, title in enumerate(titles)]
+  table = SidTable(np.array([[0], [0], [1], [1]], np.int32), (2,), 'x', 'keep')
+  soap, sun = ctfidf.entries(groups(table), items, 3)
+  assert all(word in '天然香皂' for word in soap['keywords'])
+  assert all(word in '防晒霜' for word in sun['keywords'])
+  assert soap['description'].startswith('Items about 天')
+  assert not caplog.text
+
+
+def test_a_catalogue_without_shared_words_is_told(caplog):
+  items = [{'id': str(n), 'title': f'word{n}', 'text': f'word{n}'} for n in range(20)]
+  table = SidTable(np.arange(20, dtype=np.int32)[:, None] % 2, (2,), 'x', 'keep')
+  ctfidf.entries(groups(table), items, 3)
+  assert 'only 0 of 20 item texts share a word' in caplog.text

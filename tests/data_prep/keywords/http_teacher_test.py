@@ -1,4 +1,4 @@
-"""A language model as the teacher, against a server that answers 429, 500, half a body and nonsense."""
+"""A language model as the teacher, with a server that fails: 429, 500, truncated bodies, invalid answers."""
 
 import json
 import signal
@@ -45,7 +45,7 @@ def key(monkeypatch):
 
 
 def check(entries, of_tokens, items):
-  """The entries are what the server says about three items of each group."""
+  """Checks that the entries are the server's answers about three items of each group."""
   assert [entry['token'] for entry in entries] == [group.token for group in of_tokens]
   for entry, group in zip(entries, of_tokens, strict=True):
     assert len(entry['keywords']) == 3
@@ -125,7 +125,7 @@ def test_what_may_pass_is_asked_again(tmp_path, failure, capsys):
     assert len(server.requests) == 6 + 2
   check(entries, of_tokens, items)
   assert len((tmp_path / 'journal').read_text().splitlines()) == 6
-  # Nonsense is not asked for again in the way that gave it.
+  # After an invalid answer the temperature changes.
   is_nonsense = failure.status == 200 and '"message": {"content": "' in failure.body
   is_nonsense &= failure.announced is None and len(failure.body) > 40
   temperatures = sorted(request['temperature'] for request in server.requests)
@@ -301,7 +301,7 @@ def test_sigkill_keeps_what_was_paid(tmp_path, capsys):
       [sys.executable, '-c', ASKING, server.url, journal], cwd=ROOT, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
-    # Four answers are in the journal and the other two questions are with the server.
+    # Four answers are in the journal; the server holds the other two questions.
     while not journal.exists() or journal.read_bytes().count(b'\n') < 4 or len(server.requests) < 6:
       assert time.monotonic() < deadline and process.poll() is None
       time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Keywords of others: TS-Rec's file and files that do not fit."""
+"""Imported keywords: a file of TS-Rec, and files that do not fit."""
 
 import json
 
@@ -46,8 +46,8 @@ def test_entries_are_taken_as_they_are_in_the_order_of_tokens(tmp_path):
       [{**entry, 'token': entry['token'].upper()} for entry in ENTRIES],
       r'3 are missing: <a_0>, <b_1>, <b_2>\. It has 3 of other tokens',
     ),
-    ([*ENTRIES[:2], {**ENTRIES[2], 'keywords': []}], r'1 have not: <a_0>'),
-    ([*ENTRIES[:2], {**ENTRIES[2], 'description': ' '}], r'1 have not: <a_0>'),
+    ([*ENTRIES[:2], {**ENTRIES[2], 'keywords': []}], r'1 lack them: <a_0>'),
+    ([*ENTRIES[:2], {**ENTRIES[2], 'description': ' '}], r'1 lack them: <a_0>'),
   ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, content, message):

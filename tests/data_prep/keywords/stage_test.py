@@ -1,4 +1,4 @@
-"""The stage within a whole preparation: format, skips, leaks, and what is checked beforehand."""
+"""The `keywords` stage in a whole preparation: format, skips, leaks, and checks before the start."""
 
 import json
 
@@ -64,7 +64,7 @@ def test_one_entry_for_every_used_token(tmp_path, capsys):
   assert max(len(entry['keywords']) for entry in Dataset.load(other).keywords) == 3
 
 
-def test_where_nobody_asks_there_are_none(tmp_path):
+def test_keywords_are_made_only_if_needed(tmp_path):
   write_raw(tmp_path / 'raw', random_rows())
   prepare.prepare(make_config(tmp_path, sid_rows='mean'))
   assert not (tmp_path / 'out' / 'keywords').exists()
@@ -100,7 +100,7 @@ def test_a_language_model_is_asked_once(tmp_path, monkeypatch, capsys):
     assert prepare.find(config)
     prepare.prepare(make_config(tmp_path, **http(server) | {'url': 'http://elsewhere'}))
     assert outcomes(capsys)['keywords'] == 'skipped'
-    # Another teacher and back: what was paid for is still there.
+    # Another teacher and back: the paid answers are still there.
     prepare.prepare(make_config(tmp_path))
     assert Dataset.load(prepare.prepare(config)).keywords == dataset.keywords
     assert len(server.requests) == questions
@@ -156,7 +156,7 @@ def test_import_finds_its_file_in_the_raw_folder(tmp_path, capsys):
     ({'teacher': 'http', 'url': 'http://localhost:1', 'model': 'm'}, r'OPENAI_API_KEY must hold'),
   ],
 )
-def test_what_the_end_would_lack_ends_the_beginning(tmp_path, monkeypatch, section, message):
+def test_a_missing_teacher_is_refused_before_the_start(tmp_path, monkeypatch, section, message):
   monkeypatch.delenv('OPENAI_API_KEY', raising=False)
   write_raw(tmp_path / 'raw', random_rows())
   with pytest.raises((ValueError, FileNotFoundError), match=message):

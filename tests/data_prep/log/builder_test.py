@@ -1,4 +1,4 @@
-"""The TFDS data sets: read back as written, encoded as TFDS encodes, and the same bytes every time."""
+"""The TFDS data sets: read back, compared with the encoding of TFDS, and equal bytes on every run."""
 
 from etils import epath
 import numpy as np
@@ -40,7 +40,7 @@ def read(folder, name, split='train'):
 
 
 def check_row(example, arrays, prefix, rows, names):
-  """The flat arrays `prefix*`[rows] against the features without the prefix."""
+  """Compares rows of the flat arrays `prefix*` with the features of the same names."""
   for ending in ('items', 'times', 'ratings'):
     found = example[f'history_{ending}' if 'history' in prefix else ending]
     np.testing.assert_array_equal(found, arrays[prefix + ending][rows])

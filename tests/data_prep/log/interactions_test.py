@@ -11,7 +11,7 @@ from data_prep.log import interactions
 
 def random_log(seed, rows=400, users=40, items=60):
   rng = np.random.default_rng(seed)
-  # Skewed, so that some users and items fall out in several rounds.
+  # Skewed, so that the k-core takes several rounds.
   u = (users * rng.random(rows) ** 2).astype(int)
   i = (items * rng.random(rows) ** 2).astype(int)
   return interactions.RawLog(
@@ -104,7 +104,7 @@ def test_duplicates_are_named_or_dropped():
   cleaned = interactions.clean(log, 0, 'drop')
   assert cleaned.rows.tolist() == [0, 1, 3, 2]
   assert cleaned.duplicates == 3
-  # They are gone before anything is counted: b has two rows left, and so has x of a and c.
+  # They are dropped before counting: b keeps two rows, and so does x with a and c.
   with pytest.raises(ValueError, match='of 7, the 3-core keeps none'):
     interactions.clean(log, 3, 'drop')
 

@@ -1,4 +1,4 @@
-"""The files of the `interactions` stage, by hand."""
+"""The files of the `interactions` stage, compared with values worked out by hand."""
 
 import json
 
@@ -113,7 +113,7 @@ def test_global_time(tmp_path):
   assert (statistics['validation_rows'], statistics['test_rows']) == (1, 2)
 
 
-def test_what_only_some_logs_have_is_counted(tmp_path):
+def test_counts_of_only_some_logs(tmp_path):
   log = interactions.RawLog(
     np.array([*USERS, 'b']), np.array([*ITEMS, 'w']), np.array([*TIMES, 3]), RECORDS
   )

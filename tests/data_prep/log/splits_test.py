@@ -1,4 +1,4 @@
-"""The splits against plain loops, and no leak from what is held out."""
+"""The splits against plain loops, and no leak of held-out interactions."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ ITEMS = 20
 
 
 def random_log(seed=0, users=40, rows=400, times=30, least=1) -> interactions.RawLog:
-  """Few different times, so that ties are everywhere; users of at least so many interactions."""
+  """A log with few distinct times, so many ties, and a least number of interactions per user."""
   rng = np.random.default_rng(seed)
   u = np.concatenate(
     [np.tile(np.arange(users), least), rng.integers(0, users, rows - users * least)]
@@ -39,7 +39,7 @@ def clean(log):
 
 
 def by_user(log, cleaned):
-  """Of each user in the order of ids: (time, place in the file, item, rating, event), in order of time."""
+  """Rows (time, row in the file, item, rating, event) of each user, by id, in order of time."""
   rows = {user: [] for user in sorted(set(log.users.tolist()))}
   seen = set()
   columns = (log.times, range(len(log.users)), log.items, log.ratings, log.events, log.users)
@@ -99,7 +99,7 @@ def test_global_time_equals_loops(seed, max_history):
       for (u, at), (start, end) in zip(part, itertools.pairwise(offsets), strict=True):
         before = rows[u][:at][-max_history:] if max_history else rows[u][:at]
         assert flat[start:end].tolist() == column(before, n)
-  # Every pair is in one part, and no history knows the future.
+  # Every pair is in one part, and no history contains the future.
   assert len(arrays['validation_items']) + len(arrays['test_items']) + train == len(pairs)
   for name in held_out:
     latest = np.maximum.reduceat(
@@ -239,7 +239,7 @@ def test_held_out_interactions_leak_nowhere(tmp_path, kind):
 
 @needs_shared('amazon2014/beauty')
 def test_global_time_on_beauty():
-  """The whole data set, each row looked at on its own."""
+  """The whole data set, row by row."""
   data = amazon.Amazon(source='amazon2014', name='beauty', category='Beauty')
   cleaned = interactions.clean(data.load(epath.Path(SHARED / 'amazon2014' / 'beauty')), 5)
   arrays = splits.split(cleaned, 'global_time', SHARES, 10)

@@ -9,7 +9,7 @@ from tests.shared_data import needs_shared
 
 
 def _cosines(vectors_ID):
-  """Brute force in float64; an item is no neighbour of itself, nor is a zero vector of any."""
+  """Brute force in float64, without the item itself and without zero vectors."""
   vectors_ID = vectors_ID.astype(np.float64)
   lengths_I = np.linalg.norm(vectors_ID, axis=1)
   unit_ID = vectors_ID / np.where(lengths_I > 0, lengths_I, 1)[:, None]
@@ -20,7 +20,7 @@ def _cosines(vectors_ID):
 
 
 def _check(vectors_ID, k, tie=1e-7):
-  """Equal to brute force; items may change places where their cosines differ by less than `tie`."""
+  """Compares with brute force; items whose cosines differ by less than `tie` may swap places."""
   got = semantic(vectors_ID, k)
   assert got.items.values.dtype == np.int32 and got.strengths.dtype == np.float32
   swapped = 0

@@ -1,4 +1,4 @@
-"""Relations beside dictionaries, on random logs and on Beauty."""
+"""Relations compared with dictionaries, on random logs and on Beauty."""
 
 import collections
 import fractions

@@ -26,7 +26,7 @@ def name(item):
 
 
 def write_day(folder, items, seed, swap_held_out=False):
-  """A log of one day: every item is chosen by someone; users stay in their half of the catalogue."""
+  """Writes the log of one day: every item occurs, and users choose from one half of the catalogue."""
   folder.mkdir(parents=True, exist_ok=True)
   rng = np.random.default_rng(seed)
   shared = 1 + rng.permutation(items - 1)
@@ -206,7 +206,7 @@ def test_other_settings_than_then_are_refused_by_name(days, monkeypatch, fields,
     prepared(days, 2, extend='day1', **fields)
 
 
-def test_folders_that_cannot_be_meant_are_refused(days):
+def test_folders_that_cannot_be_extended_are_refused(days):
   with pytest.raises(ValueError, match=r'must be a prepared folder; .*day1 lacks interactions'):
     prepared(days, 2, extend='day1')
   assert not (days / 'day2').exists()
@@ -220,7 +220,7 @@ def test_folders_that_cannot_be_meant_are_refused(days):
   ):
     prepared(days, 2)
   assert contents(days / 'day2') == before
-  # A folder that was extended from one does not excuse another that is missing.
+  # An earlier extension of one folder does not make up for another folder that is missing.
   with pytest.raises(ValueError, match=r'must be a prepared folder; .*nosuch lacks interactions'):
     prepared(days, 1, extend='nosuch')
   assert sorted(os.listdir(days / 'day1')) == sorted(
@@ -295,7 +295,7 @@ def test_an_imported_table_grows_with_its_file(days):
     assert [f'<{"ab"[level]}_{code}>' for level, code in enumerate(sid[:2])] == table[item]
 
 
-def test_a_table_that_is_nowhere_is_refused_before_anything_runs(days):
+def test_a_missing_table_is_refused_before_the_start(days):
   with pytest.raises(
     FileNotFoundError, match=r'sids.json is missing, also in .*raw1. Set --config'
   ):

@@ -1,4 +1,4 @@
-"""The stage of semantic IDs on vectors made by hand; what comes before it is in prepare_test."""
+"""The `sids` stage on given vectors; prepare_test runs it after the other stages."""
 
 import json
 

@@ -1,5 +1,6 @@
 """Columns of ids, numbers and texts, of every type."""
 
+import datetime
 import gzip
 
 from etils import epath
@@ -9,6 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from data_prep.sources import columns, tables
+from data_prep.sources import parquet as parquet_lib
 from data_prep.sources.rows import Rows
 
 REQUIRED = {'user': 'data.user_column'}
@@ -97,23 +99,85 @@ def test_unknown_items_are_named_by_their_first_row(tmp_path):
 
 
 def test_numbers(tmp_path):
-  rows = read(csv(tmp_path, 'user,rating\na,1\na,2.5\na,-3e2\n'), ('rating',), {})
-  values = columns.numbers(rows, 'rating')
-  assert values.tolist() == [1, 2.5, -300]
+  cells = ['1', '2.5', '-3e2', 'good', '', 'nan', 'inf', '1e300', '—']
+  path = csv(tmp_path, 'user,rating\n' + ''.join(f'a,{cell}\n' for cell in cells))
+  values = columns.numbers(read(path, ('rating',), {}), 'rating')
   assert values.dtype == np.float32
-  for cell, got in (
-    ('good', "'good'"),
-    ('', "''"),
-    ('nan', 'nan'),
-    ('inf', 'inf'),
-    ('1e300', '1e'),
+  np.testing.assert_array_equal(values, [1, 2.5, -300] + [np.nan] * 6)
+  for values, expected in (
+    ([1, 2], [1, 2]),
+    (pa.array([1, 2]).cast(pa.decimal128(20, 1)), [1, 2]),
+    (pa.array([1, None], pa.int8()), [1, np.nan]),
+    (pa.array([1.5, np.nan], pa.float32()), [1.5, np.nan]),
+    (pa.array(['1', None], pa.large_string()), [1, np.nan]),
+    (pa.array([b'2', b'x']), [2, np.nan]),
+    (pa.array(['3', '4']).dictionary_encode(), [3, 4]),
+    ([True, False], [np.nan, np.nan]),
+    ([[1], [2]], [np.nan, np.nan]),
   ):
-    rows = read(csv(tmp_path, f'user,rating\na,1\na,{cell}\n'), ('rating',), {})
-    with pytest.raises(ValueError, match=f':3: rating must be a finite number.*{got}'):
-      columns.numbers(rows, 'rating')
-  for values, expected in (([1, 2], [1, 2]), (pa.array([1, 2]).cast(pa.decimal128(20, 1)), [1, 2])):
     rows = read(parquet(tmp_path, rating=values), ('rating',), {})
-    assert columns.numbers(rows, 'rating').tolist() == expected
-  rows = read(parquet(tmp_path, rating=[True]), ('rating',), {})
-  with pytest.raises(ValueError, match='column rating must hold numbers; got bool'):
-    columns.numbers(rows, 'rating')
+    np.testing.assert_array_equal(columns.numbers(rows, 'rating'), expected)
+
+
+@pytest.mark.parametrize(
+  ('values', 'expected'),
+  [
+    (pa.array(['b', 'a'], pa.string_view()), ['b', 'a']),
+    (pa.array([b'b', 'é'.encode()]), ['b', 'é']),
+    (pa.array([b'b', b'a'], pa.large_binary()), ['b', 'a']),
+    (pa.array([b'b', b'a'], pa.binary_view()), ['b', 'a']),
+    (pa.array([b'bb', b'aa'], pa.binary(2)), ['bb', 'aa']),
+    (pa.array([b'b', b'a']).dictionary_encode(), ['b', 'a']),
+    (pa.array([7, 8]).dictionary_encode(), ['7', '8']),
+    (pa.array([7, 8]).cast(pa.decimal128(38, 0)), ['7', '8']),
+    (pa.array([7, -8]).cast(pa.decimal128(38, 2)), ['7', '-8']),
+    (pa.array([2**64 - 1, 0], pa.uint64()), ['18446744073709551615', '0']),
+    (
+      pa.array([b'\1' * 16, b'\2' * 16], pa.uuid()),
+      ['01' * 4 + '-0101' * 3 + '-' + '01' * 6, '02' * 4 + '-0202' * 3 + '-' + '02' * 6],
+    ),
+  ],
+)
+def test_ids_of_every_type(tmp_path, values, expected):
+  rows = read(parquet(tmp_path, user=values), ('user',), REQUIRED)
+  assert columns.ids(rows, 'user').strings().tolist() == expected
+
+
+@pytest.mark.parametrize(
+  ('values', 'message'),
+  [
+    (pa.array([b'a', b'\xff']), r'row 2: user must be text in UTF-8'),
+    (
+      pa.array(['7.50', '8'], pa.string()).cast(pa.decimal128(20, 2)),
+      'row 1: user must be text or an integer; got .*7.50',
+    ),
+    (pa.array([[1], [2]]), 'must hold text or integers; got list'),
+    (pa.array([None, None]), 'column user must hold text or integers; got null'),
+    (pa.array([b'a', None]), 'row 2: user must be there; got none'),
+  ],
+)
+def test_ids_of_other_types_are_refused(tmp_path, values, message):
+  rows = read(parquet(tmp_path, user=values), ('user',), REQUIRED)
+  with pytest.raises(ValueError, match=message):
+    columns.ids(rows, 'user')
+
+
+@pytest.mark.parametrize(
+  ('values', 'expected'),
+  [
+    (pa.array(['é', None], pa.string_view()), ['é', None]),
+    (pa.array(['é'.encode(), b'a\xffb']), ['é', 'a\ufffdb']),
+    (pa.array([b'\xff', b'x']).cast(pa.string(), safe=False), ['\ufffd', 'x']),
+    (pa.array([['a', 'b'], []]), [['a', 'b'], []]),
+    (pa.array([{'a': 1}, None]), [{'a': 1}, None]),
+    (pa.array([2**62, 1], pa.timestamp('s')), [None, datetime.datetime(1970, 1, 1, 0, 0, 1)]),
+    (pa.array(['a', 'b']).dictionary_encode(), ['a', 'b']),
+  ],
+)
+def test_descriptive_columns_are_read_as_far_as_possible(values, expected):
+  rows = Rows(
+    epath.Path('t'),
+    {'title': pa.chunked_array([parquet_lib.plain(pa.chunked_array([values])).combine_chunks()])},
+    str,
+  )
+  assert columns.texts(rows, 'title') == expected

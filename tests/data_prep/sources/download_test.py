@@ -109,7 +109,7 @@ def test_a_whole_part_is_named_and_a_longer_one_is_dropped(tmp_path):
 def test_a_wrong_size_is_an_error_that_keeps_the_part(tmp_path):
   with (
     serve({'f': CONTENT}, extra=7, ranges=False) as (url, requests),
-    pytest.raises(ConnectionError, match=r'3 attempts .*f\.part: start the same command again'),
+    pytest.raises(ConnectionError, match=r'3 attempts .*f\.part: run the same command again'),
   ):
     fetch(url, tmp_path / 'f', attempts=3)
   assert len(requests) == 3

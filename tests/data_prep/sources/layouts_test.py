@@ -12,6 +12,7 @@ import pytest
 
 from data_prep import sources
 from data_prep.log import interactions
+from tests.data_prep.sources.reading import changes, tidied
 
 USERS, ITEMS, LENGTH = 12, 9, 7
 TITLES = [f'Thing {n}: "red", & big (199{n})' for n in range(ITEMS)]
@@ -153,6 +154,92 @@ def test_every_layout_gives_the_same_log(tmp_path, rows, source, category, write
     assert [log.item_ids[i] for i in found] == [item for _, item in expected]
   assert len(log.user_ids) == USERS
   assert (raw.ratings is None) == (source == 'sequences_json')
+
+
+ODD = [
+  {'title': '<script>var a = 1;</script>'},
+  {'title': 'Soap ' + 'x' * 13_000},
+  {'title': 'a\ud800b\x07c'},
+  {'title': 1984, 'price': 'call us'},
+  {'title': {'nested': [1]}, 'price': {'amount': 1}},
+  {'title': ['two', 'parts'], 'price': '—'},
+  {'title': '<b>bold</b>', 'price': float('nan')},
+  {'title': 'Soap', 'price': '12,99', 'description': 5},
+  {'title': 'Oil', 'price': '$1,299.00', 'brand': {}, 'description': [[1]]},
+]
+CLEAN = {
+  '2': {'title': 'Soap ' + 'x' * 9_995},
+  '3': {'title': 'a b c'},
+  '4': {'title': '1984'},
+  '6': {'title': 'two parts'},
+  '7': {'title': 'bold'},
+  '8': {'title': 'Soap', 'price': 12.99, 'description': '5'},
+  '9': {'title': 'Oil', 'price': 1299.0},
+}
+
+
+def odd_amazon(folder, rows, source):
+  {'amazon2014': amazon2014, 'amazon2018': amazon2018, 'amazon2023': amazon2023}[source](
+    folder, rows
+  )
+  item = {'amazon2023': 'parent_asin'}.get(source, 'asin')
+  meta = next(folder.glob('meta_X*'))
+  lines(meta, [{item: str(n), **fields} for n, fields in enumerate(ODD, 1)])
+
+
+def odd_json(folder, rows, source):
+  del source
+  sequences_json(folder, rows)
+  items = {str(n): fields for n, fields in enumerate(ODD, 1)}
+  (folder / 'X.item.json').write_text(json.dumps(items))
+
+
+@pytest.mark.parametrize(
+  ('source', 'write'),
+  [
+    ('amazon2014', odd_amazon),
+    ('amazon2018', odd_amazon),
+    ('amazon2023', odd_amazon),
+    ('sequences_json', odd_json),
+  ],
+)
+def test_odd_descriptive_fields_end_no_run_and_are_counted_alike(tmp_path, rows, source, write):
+  write(tmp_path, rows, source)
+  data = sources.get(source)(source=source, name='x', category='X')
+  records = data.load(epath.Path(tmp_path)).item_records
+  has_prices = source != 'sequences_json'
+  expected = {
+    item: {name: value for name, value in fields.items() if name != 'price' or has_prices}
+    for item, fields in CLEAN.items()
+  }
+  assert {item: record for item, record in tidied(records).items() if record} == expected
+  counts = {'brand_dropped': 1} if source != 'amazon2023' else {}  # named store there
+  counts |= {
+    'description_dropped': 1,
+    'title_cleaned': 1,
+    'title_cut': 1,
+    'title_dropped': 2,
+  }
+  assert changes(records) == counts | ({'price_dropped': 4} if has_prices else {})
+
+
+@pytest.mark.parametrize('source', ['table', 'recbole'])
+@pytest.mark.parametrize('price', ['—', 'NaN', 'call us', 'x' * 13_000, '<td>', '1,2,3', '\x07'])
+def test_odd_cells_of_tables_end_no_run(tmp_path, rows, source, price):
+  (table_csv if source == 'table' else recbole)(tmp_path, rows)
+  names = ('item', 'title', 'price')
+  if source == 'recbole':
+    names = ('item_id:token', 'title:token', 'price:float')
+  values = [(n, price, price) for n in range(1, ITEMS + 1)]
+  path = tmp_path / ('items.csv' if source == 'table' else 'X.item')
+  if source == 'table':
+    table(path, names, values)
+  else:
+    path.write_text('\n'.join('\t'.join(map(str, row)) for row in (names, *values)))
+  data = sources.get(source)(source=source, name='x', category='X')
+  records = data.load(epath.Path(tmp_path)).item_records
+  assert changes(records)['price_dropped'] == ITEMS
+  assert all('price' not in record for record in tidied(records).values())
 
 
 def test_every_source_is_among_the_layouts():

@@ -9,6 +9,7 @@ import pytest
 
 from data_prep import sources
 from data_prep.sources import minionerec
+from tests.data_prep.sources.reading import tidied
 from tests.shared_data import SHARED, needs_shared
 
 HEADER = ['user_id', 'history_item_title', 'item_title', 'history_item_id', 'item_id', 'item_sid']
@@ -42,7 +43,7 @@ def test_reads_the_three_tables(tmp_path):
   assert log.users.tolist() == ['b', 'b', 'b', 'b#2', 'b#2', 'a', 'a', 'a']
   assert log.items.tolist() == ['3', '4', '3', '9', '8', '1', '2', '1']
   assert np.all(np.diff(log.times) > 0)
-  assert log.item_records['29'] == {'title': 'item 29', 'description': 'a b'}
+  assert tidied(log.item_records)['29'] == {'title': 'item 29', 'description': 'a b'}
   validation, test = log.held_out['validation'], log.held_out['test']
   assert validation.users.tolist() == ['a', 'a']
   assert validation.histories == [['1', '2', '1'], ['2', '1', '5']]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from data_prep import sources
+from tests.data_prep.sources.reading import tidied
 from tests.shared_data import SHARED, needs_shared
 
 ITEMS = {
   '0': {
-    'title': 'Soap &amp; water',
+    'title': 'Soap & water',
     'brand': 'Acme',
     'description': "['It\\'s wet.', '', 'And clean.']",
     'categories': 'Home & Garden,Bath',
@@ -40,9 +41,9 @@ def test_reads_sequences_in_their_order(tmp_path):
   assert np.all(np.diff(log.times) > 0)
   assert log.ratings is None
   assert log.held_out is None
-  assert log.item_records == {
+  assert tidied(log.item_records) == {
     '0': {
-      'title': 'Soap &amp; water',
+      'title': 'Soap & water',
       'brand': 'Acme',
       'description': "It's wet. And clean.",
       'categories': [['Home & Garden', 'Bath']],
@@ -83,10 +84,6 @@ def test_broken_sequences_are_named(tmp_path, inter, message):
   [
     ({}, 'must hold items; it holds none'),
     ({'0': ['title']}, 'item 0: must be a JSON object; got'),
-    ({'0': {'title': 5}}, 'item 0: title must be a string; got 5'),
-    ({'0': {'description': {'a': 1}}}, 'item 0: description must be a string or a list'),
-    ({'0': {'categories': ['a']}}, 'item 0: categories must be a string'),
-    ({'0': {'title': 'x' * 20_000}}, 'item 0: a title must have at most 10,000 characters'),
     ('{"0": {}, "0": {}}', "must be JSON; the key '0' occurs twice"),
   ],
 )

@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from data_prep import sources
+from tests.data_prep.sources.reading import tidied
 
 DATA = sources.get('table')(source='table', name='x')
 LOG = {
@@ -57,7 +58,7 @@ def test_reads_every_kind_of_table(tmp_path, log, items):
   assert raw.ratings.tolist() == LOG['rating']
   assert raw.ratings.dtype == np.float32
   assert raw.events.tolist() == LOG['event']
-  assert raw.item_records == {'7': {'title': 'Soap, wet', 'price': 2.5}, '8': {}}
+  assert tidied(raw.item_records) == {'7': {'title': 'Soap, wet', 'price': 2.5}, '8': {}}
 
 
 def test_columns_go_by_the_names_of_the_config(tmp_path):
@@ -82,13 +83,6 @@ def test_columns_must_differ(tmp_path):
   write_csv(tmp_path, 'items.csv', ITEMS)
   with pytest.raises(ValueError, match=r"must be different ones; got \['user', 'user', .*--config"):
     load(tmp_path, dataclasses.replace(DATA, item_column='user'))
-
-
-def test_a_folder_of_parts_is_refused(tmp_path):
-  write_csv(tmp_path, 'items.csv', ITEMS)
-  (tmp_path / 'interactions.parquet').mkdir()
-  with pytest.raises(ValueError, match=r'a table must be one file; got .*interactions\.parquet'):
-    load(tmp_path)
 
 
 def test_typed_columns_of_parquet(tmp_path):
@@ -119,7 +113,7 @@ def test_typed_columns_of_parquet(tmp_path):
   assert raw.users.tolist() == ['5', '6', '5']
   assert raw.items.tolist() == ['7', '8', '7']
   assert np.argsort(raw.times).tolist() == [1, 2, 0]
-  assert raw.item_records == {
+  assert tidied(raw.item_records) == {
     '7': {'title': 'Soap', 'brand': 'Acme', 'categories': [['Home', 'Bath']], 'price': 2.5},
     '8': {'description': 'Oily'},
   }
@@ -130,11 +124,11 @@ def test_categories_in_every_spelling(tmp_path):
   spelled = ['Toys > Puzzles | Gifts', '']
   expected = {'7': {'categories': [['Toys', 'Puzzles'], ['Gifts']]}, '8': {}}
   write_csv(tmp_path, 'items.csv', {'item': ['7', '8'], 'categories': spelled})
-  assert load(tmp_path).item_records == expected
+  assert tidied(load(tmp_path).item_records) == expected
   (tmp_path / 'items.csv').unlink()
   for values in (spelled, [[['Toys', 'Puzzles'], ['Gifts']], None]):
     write_parquet(tmp_path, 'items.parquet', {'item': ['7', '8'], 'categories': values})
-    assert load(tmp_path).item_records == expected
+    assert tidied(load(tmp_path).item_records) == expected
 
 
 @pytest.mark.parametrize(
@@ -151,8 +145,6 @@ def test_categories_in_every_spelling(tmp_path):
       {'time': [1, 'yesterday', 2]},
       "interactions.csv:3: time must be an integer.*; got 'yesterday'",
     ),
-    ({'rating': [1, 'nan', 2]}, 'interactions.csv:3: rating must be a finite number'),
-    ({'rating': [1, '', 2]}, "interactions.csv:3: rating must be a finite number.*got ''"),
     (
       {'event': ['view', 'buy', '']},
       'interactions.csv:4: event must be a string that is not empty',
@@ -171,8 +163,6 @@ def test_a_broken_interaction_is_named_by_file_and_line(tmp_path, change, messag
   [
     ({'item': ['7', '7']}, "items.csv:3: an item must be listed once; '7' is here again"),
     ({'item': ['7', '']}, 'items.csv:3: item must be a string that is not empty'),
-    ({'price': ['1', 'cheap']}, "items.csv:3: price must be a number; got 'cheap'"),
-    ({'title': ['a', 'x' * 20_000]}, 'items.csv:3: a title must have at most 10,000'),
   ],
 )
 def test_a_broken_item_is_named_by_file_and_line(tmp_path, change, message):
@@ -182,19 +172,17 @@ def test_a_broken_item_is_named_by_file_and_line(tmp_path, change, message):
     load(tmp_path)
 
 
-@pytest.mark.parametrize(
-  ('change', 'message'),
-  [
-    ({'title': [1, 2]}, r'items\.parquet: row 1: title must be a string; got 1'),
-    ({'categories': [1, 2]}, r'row 1: categories must be a list of lists of strings; got 1'),
-    ({'price': [1.0, float('inf')]}, r'items\.parquet: row 2: price must be a number; got inf'),
-  ],
-)
-def test_a_broken_item_of_parquet_is_named_by_file_and_row(tmp_path, change, message):
-  write_csv(tmp_path, 'interactions.csv', LOG)
-  write_parquet(tmp_path, 'items.parquet', ITEMS | change)
-  with pytest.raises(ValueError, match=message):
-    load(tmp_path)
+@pytest.mark.parametrize('value', ['', 'good', 'nan', 'inf', '1e300', '—'])
+def test_without_all_ratings_a_log_has_none(tmp_path, capsys, value):
+  write_csv(tmp_path, 'interactions.csv', LOG | {'rating': [1, value, 2]})
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  raw = load(tmp_path)
+  assert raw.ratings is None
+  assert raw.unreadable_ratings == 1
+  assert 'interactions.csv:3: rating is not a finite number' in capsys.readouterr().out
+  write_csv(tmp_path, 'interactions.csv', {**LOG, 'stars': [1, value, 2]})
+  with pytest.raises(ValueError, match=r'interactions\.csv:3: stars must be a finite number'):
+    load(tmp_path, dataclasses.replace(DATA, rating_column='stars'))
 
 
 def test_empty_doubled_and_missing_tables_are_named(tmp_path):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from data_prep.sources import delimited, tables
+from data_prep.sources import columns, delimited, tables
 
 REQUIRED = {'user': 'data.user_column'}
 
@@ -90,3 +90,60 @@ def test_a_broken_parquet_is_named(tmp_path):
   pyarrow.parquet.write_table(doubled, path)
   with pytest.raises(ValueError, match=r't\.parquet: must name each column once'):
     read(path, ('user',), REQUIRED)
+
+
+def test_parts_are_one_table_in_order(tmp_path):
+  for name, rows in (
+    ('a', 'item,user\n1,x\n'),
+    ('b', 'user;item\n'),
+    ('c', 'user\titem\ny\t2\n\nz\t\n'),
+  ):
+    csv(tmp_path, rows, f'{name}.csv')
+  paths = [epath.Path(tmp_path) / f'{name}.csv' for name in 'abc']
+  rows = tables.read(paths, ('user', 'item'), REQUIRED)
+  assert rows.columns['user'].to_pylist() == ['x', 'y', 'z']
+  assert [rows.place(row) for row in range(3)] == [
+    f'{paths[0]}:2',
+    f'{paths[2]}:2',
+    f'{paths[2]}:4',
+  ]
+  with pytest.raises(
+    ValueError, match=r"c\.csv:4: item must be a string that is not empty; got ''"
+  ):
+    columns.ids(rows, 'item')
+
+
+@pytest.mark.parametrize(
+  ('kinds', 'expected'),
+  [
+    ((pa.int32(), pa.int64()), ['1', '2']),
+    ((pa.string(), pa.large_string()), ['1', '2']),
+    ((pa.string(), pa.string_view()), ['1', '2']),
+    ((pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int32(), pa.string())), ['1', '2']),
+  ],
+)
+def test_parts_of_related_types(tmp_path, kinds, expected):
+  paths = []
+  for n, kind in enumerate(kinds, 1):
+    value = n if pa.types.is_integer(kind) else str(n)
+    pyarrow.parquet.write_table(
+      pa.table({'user': pa.array([value], kind)}), tmp_path / f'{n}.parquet'
+    )
+    paths.append(epath.Path(tmp_path) / f'{n}.parquet')
+  rows = tables.read(paths, ('user',), REQUIRED)
+  assert columns.ids(rows, 'user').strings().tolist() == expected
+
+
+def test_parts_that_do_not_go_together_are_refused(tmp_path):
+  paths = [epath.Path(tmp_path) / f'{n}.parquet' for n in range(2)]
+  for path, values in zip(paths, ({'user': [1]}, {'user': ['x']}), strict=True):
+    pyarrow.parquet.write_table(pa.table(values), path)
+  with pytest.raises(
+    ValueError, match=r'1\.parquet: column user must be of the same type in all parts; it is string'
+  ):
+    tables.read(paths, ('user',), REQUIRED)
+  pyarrow.parquet.write_table(pa.table({'user': [2], 'rating': [1]}), paths[1])
+  with pytest.raises(
+    ValueError, match=r"1\.parquet: must have the columns of 0\.parquet, which are 'user'; it has"
+  ):
+    tables.read(paths, ('user', 'rating'), REQUIRED)

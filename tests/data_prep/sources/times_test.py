@@ -41,13 +41,14 @@ def times(folder, *cells):
 def test_times_in_every_spelling(tmp_path):
   seconds = int(datetime.datetime(2018, 1, 2, 3, 4, 5, tzinfo=datetime.UTC).timestamp())
   cases = {
-    (10, 9, 2**62): [10, 9, 2**62],
+    (2**61, 2**62): [2**61, 2**62],
     (1.0, '2e3', 3): [1, 2000, 3],
     (1.5, 2, -0.25): [1_500_000, 2_000_000, -250_000],
     ('2018-01-02T03:04:05', '2018-01-02 03:04:06.5'): [
       seconds * 10**6,
       seconds * 10**6 + 1_500_000,
     ],
+    ('2018-01-02 03:04:05 UTC', '2018-01-02T03:04:05Z'): [seconds * 10**6] * 2,
     ('2018-01-02', '2018-01-03'): [1514851200 * 10**6, 1514937600 * 10**6],
     ('2018-01-02T03:04:05Z', '2018-01-02T05:04:05+02:00'): [seconds * 10**6] * 2,
     ('2018-01-02T03:04:05.123456789',): [seconds * 10**9 + 123456789],
@@ -63,10 +64,10 @@ def test_times_in_every_spelling(tmp_path):
   [
     (('1514851200', '-5'), 1),
     (('99999999999', '0'), 1),
-    (('1514851200000', '5'), 10**3),
-    (('1514851200000.0', '5'), 10**3),
-    (('1514851200000000', '5'), 10**6),
-    (('1514851200000000000', '5'), 10**9),
+    (('1514851200000', '0'), 10**3),
+    (('1514851200000.0', '0', '-1514851200000'), 10**3),
+    (('1514851200000000', '1514851200000001'), 10**6),
+    (('1514851200000000000',), 10**9),
   ],
 )
 def test_whole_numbers_too_large_for_seconds_are_of_a_smaller_unit(tmp_path, cells, per_second):
@@ -74,6 +75,53 @@ def test_whole_numbers_too_large_for_seconds_are_of_a_smaller_unit(tmp_path, cel
   got, ticks = times_lib.read(read(path, ('time',), {}), 'time')
   assert ticks == per_second
   assert got.tolist() == [int(float(cell)) for cell in cells]
+
+
+@pytest.mark.parametrize(
+  ('cells', 'expected', 'per_second'),
+  [
+    (('1600935935.5', '1'), [1600935935500000, 1000000], 10**6),
+    (('1600935935123.5', '1600935935124'), [1600935935123500, 1600935935124000], 10**6),
+    (('1600935935123456.5', '1600935935123457'), [1600935935123456, 1600935935123457], 10**6),
+  ],
+)
+def test_fractions_are_of_the_unit_of_their_size(tmp_path, cells, expected, per_second):
+  path = csv(tmp_path, 'user,time\n' + ''.join(f'u,{cell}\n' for cell in cells))
+  assert times_lib.read(read(path, ('time',), {}), 'time')[1] == per_second
+  assert times(tmp_path, *cells).tolist() == expected
+
+
+SECONDS, MILLISECONDS = '1600935935', '1600935935000'
+
+
+@pytest.mark.parametrize(
+  ('cells', 'message'),
+  [
+    ((SECONDS, SECONDS, MILLISECONDS),
+     r'csv:4: time must be in one unit in all rows; got 1600935935000 \(milliseconds\), while .*csv:2 has '
+     r'1600935935 \(seconds\)'),
+    ((MILLISECONDS, SECONDS, SECONDS),
+     r'csv:3: .* got 1600935935 \(seconds\), while .*csv:2 has 1600935935000 \(milliseconds\)'),
+    ((MILLISECONDS, '0', '-5'), r'csv:4: .* got -5 \(seconds\), while .*csv:2 has'),
+    ((MILLISECONDS, MILLISECONDS + '000'), r'csv:3: .* \(microseconds\), while .*csv:2 has .* \(milli'),
+    (('1600935935000000', MILLISECONDS + '000000'), r'csv:3: .* \(nanoseconds\), while .*csv:2 has .* \(micro'),
+    ((SECONDS + '.5', MILLISECONDS), r'csv:3: .* got 1600935935000.0 \(milliseconds\), while .*csv:2 has'),
+    ((SECONDS, '2020-09-24'), r"csv:3: .* in all rows alike; got '2020-09-24', while .*csv:2 has '1600935935'"),
+    (('2020-09-24T00:00:00Z', MILLISECONDS), r"csv:3: .* alike; got '1600935935000', while .*csv:2 has '2020-"),
+  ],
+)  # fmt: skip
+def test_two_units_in_one_column_are_refused_with_a_row_of_each(tmp_path, cells, message):
+  with pytest.raises(ValueError, match=message) as error:
+    times(tmp_path, *cells)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('kind', [pa.int64(), pa.float64(), pa.uint64(), pa.decimal128(20, 0)])
+def test_two_units_in_a_column_of_parquet_are_refused(tmp_path, kind):
+  values = pa.array([int(SECONDS), int(MILLISECONDS)], pa.int64()).cast(kind, safe=False)
+  rows = read(parquet(tmp_path, time=values), ('time',), {})
+  with pytest.raises(ValueError, match=r'row 2: time must be in one unit.*: row 1 has'):
+    times_lib.read(rows, 'time')
 
 
 @pytest.mark.parametrize(
@@ -114,6 +162,12 @@ def test_times_of_parquet(tmp_path):
     (pa.array([moment], pa.timestamp('ns')), [1514851200 * 10**9], 10**9),
     (pa.array([moment.date()]), [1514851200 * 10**3], 10**3),
     (pa.array(['2018-01-02']), [1514851200 * 10**6], 10**6),
+    (pa.array(['2018-01-02'], pa.string_view()), [1514851200 * 10**6], 10**6),
+    (pa.array([b'1514851200']), [1514851200], 1),
+    (pa.array(['5', '6']).dictionary_encode(), [5, 6], 1),
+    (pa.array([5, 6]).cast(pa.decimal128(38, 0)), [5, 6], 1),
+    (pa.array([moment], pa.timestamp('ms', 'Europe/Berlin')), [1514851200 * 10**3], 10**3),
+    (pa.array([moment], pa.timestamp('s')), [1514851200 * 10**3], 10**3),
   ):
     rows = read(parquet(tmp_path, time=values), ('time',), {})
     got, per_second = times_lib.read(rows, 'time')

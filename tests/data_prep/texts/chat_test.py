@@ -1,6 +1,7 @@
-"""Chat templates: what stands around a prompt and its answer, in ids counted by hand."""
+"""Chat templates: the ids around a prompt and its answer, counted by hand."""
 
 import json
+import shutil
 
 from etils import epath
 import pytest
@@ -14,12 +15,12 @@ from recjax.data.vocabulary import Vocabulary
 from recjax.schema import data as data_config
 from tests.folders import ROOT
 
-# In the manner of Gemma: roles user and model, BOS first.
+# Like Gemma: BOS, then roles user and model.
 TURNS = (
   "{{ bos_token }}{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
   '{{ m.content }}<end>\n{% endfor %}{% if add_generation_prompt %}<turn>model\n{% endif %}'
 )
-# In the manner of Qwen: a system turn of its own, no BOS, thinking that can be switched off.
+# Like Qwen: a default system turn, no BOS, thinking that can be switched off.
 SYSTEM = (
   '<turn>system\nhelp<end>\n{% for m in messages %}<turn>{{ m.role }}\n{{ m.content }}<end>\n'
   '{% endfor %}{% if add_generation_prompt %}<turn>assistant\n'
@@ -31,7 +32,7 @@ WORDS += ['system', 'assistant', 'help', 'buy', '<unk>']
 
 
 def checkpoint(folder, template=None, as_file=False):
-  """A folder with a tokenizer whose ids are the places in WORDS, and a config of a tiny Gemma."""
+  """Makes a tiny Gemma whose tokenizer's ids are the positions in WORDS."""
   tokenizer = tokenizers.Tokenizer(
     models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token='<unk>')
   )
@@ -48,18 +49,18 @@ def checkpoint(folder, template=None, as_file=False):
   golden = ROOT / 'tests/goldens/gemma2'
   fields = json.loads((golden / 'config.json').read_text())
   fields |= {'bos_token_id': 1, 'eos_token_id': [2, 4]}
-  (golden / 'model.safetensors').copy(folder / 'model.safetensors')
+  shutil.copy(golden / 'model.safetensors', folder / 'model.safetensors')
   (folder / 'config.json').write_text(json.dumps(fields))
   return epath.Path(folder)
 
 
 def ids(text):
-  """Ids by the places in WORDS, words separated by blanks, \\n spelled as it is."""
+  """Returns the positions in WORDS; words are separated by spaces, a newline is written as \\n."""
   return tuple(WORDS.index('\n' if word == r'\n' else word) for word in text.split())
 
 
 def test_a_template_of_turns(tmp_path):
-  around = chat.around(checkpoint(tmp_path / 'gemma', TURNS))
+  around = chat.around(checkpoint(tmp_path / 'gemma', TURNS), {})
   assert around == {
     'before': '<bos><turn>user\n',
     'between': '<end>\n<turn>model\n',
@@ -69,7 +70,7 @@ def test_a_template_of_turns(tmp_path):
 
 @pytest.mark.parametrize('as_file', [False, True])
 def test_a_template_with_a_system_turn_and_thinking(tmp_path, as_file):
-  around = chat.around(checkpoint(tmp_path / 'qwen', SYSTEM, as_file))
+  around = chat.around(checkpoint(tmp_path / 'qwen', SYSTEM, as_file), {})
   assert around == {
     'before': '<turn>system\nhelp<end>\n<turn>user\n',
     'between': '<end>\n<turn>assistant\n<think>\n\n</think>\n\n',
@@ -92,7 +93,7 @@ def test_ids_of_every_family_format(tmp_path):
   assert form.before == ids(r'<bos> <turn> user \n')
   assert form.between == ids(r'<end> \n <turn> model \n')
   assert form.end == ids('<end>')
-  # An encoder–decoder reads the prompt and EOS, whatever the folder holds.
+  # An encoder–decoder reads the prompt and EOS even if the folder has a template.
   assert Format.of(vocabulary, is_encoder_decoder=True) == Format((), (2,), (2,), True)
 
   _, vocabulary = write(tmp_path / 'b', checkpoint(tmp_path / 'qwen', SYSTEM))
@@ -121,7 +122,44 @@ def test_templates_that_fail_are_named(tmp_path):
     ('escape', '{{ messages.__class__.__mro__[1].__subclasses__() }}'),
   ):
     with pytest.raises(ValueError, match=r'chat template of .*prompt_format=plain'):
-      chat.around(checkpoint(tmp_path / name, template))
+      chat.around(checkpoint(tmp_path / name, template), {})
+
+
+def test_extensions_of_transformers(tmp_path):
+  body = '{{ m.role }}: {{ m.content }}<end>'
+  turns = '{% for m in messages %}' + body + '{% endfor %}'
+  expected = {'before': 'user: ', 'between': '<end>', 'end': '<end>'}
+  for name, template in (
+    ('generation', turns.replace(body, '{% generation %}' + body + '{% endgeneration %}')),
+    ('break', turns.replace(body, body + '{% if loop.index == 2 %}{% break %}{% endif %}')),
+    ('continue', turns.replace(body, '{% if not m.content %}{% continue %}{% endif %}' + body)),
+    ('tojson', turns.replace('m.role }}', "m.role | tojson(indent=None) | replace('\"', '') }}")),
+  ):
+    assert chat.around(checkpoint(tmp_path / name, template), {}) == expected, name
+  dated = "{{ strftime_now('%d %b %Y') }} " + turns
+  around = chat.around(checkpoint(tmp_path / 'date', dated), {})
+  assert around == expected | {'before': '26 Jul 2024 user: '}  # the same on every day
+
+
+def test_a_special_token_that_the_settings_lack_is_given(tmp_path):
+  folder = checkpoint(tmp_path / 'gemma', TURNS)
+  (folder / 'chat_template.json').write_text(json.dumps({'chat_template': TURNS}))
+  (folder / 'tokenizer_config.json').write_text('{}')
+  around = chat.around(folder, {'bos_token': '<bos>'})
+  assert around['before'] == '<bos><turn>user\n'
+  _, vocabulary = write(tmp_path / 'a', folder)
+  assert vocabulary.chat.before == ids(r'<bos> <turn> user \n')
+
+
+def test_the_part_that_cannot_be_rendered_is_named(tmp_path):
+  for name, template, message in (
+    ('tag', 'a\n{% frobnicate %}', r"line 2: '{% frobnicate %}': .*unknown tag 'frobnicate'"),
+    ('type', '{{ messages[0].content + 1 }}', r'rendered: TypeError'),
+    ('filter', '{{ messages | frobnicate }}', r"No filter named 'frobnicate'"),
+    ('function', '{{ frobnicate() }}', r"'frobnicate' is undefined"),
+  ):
+    with pytest.raises(ValueError, match=message + r'(.|\n)*prompt_format=plain'):
+      chat.around(checkpoint(tmp_path / name, template), {})
 
 
 def test_the_template_is_an_input_of_the_stage(tmp_path):

@@ -1,4 +1,4 @@
-"""The trained SentencePiece model and the titles as ids."""
+"""The trained SentencePiece model, and titles as token ids."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ def test_small_catalogues_shrink_the_vocabulary():
   assert model == tokenizer.train_model(TITLES, 4096)
 
 
-def test_a_catalogue_without_texts_has_the_bytes():
+def test_a_catalogue_without_texts_has_byte_pieces():
   pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.train_model(['', ''], 300))
   assert pieces.decode(pieces.encode('any word')) == 'any word'
 
@@ -34,7 +34,7 @@ def test_too_few_pieces_are_an_error():
     tokenizer.train_model(TITLES, 100)
 
 
-def test_very_long_texts_are_not_lost():
+def test_very_long_texts_are_trained_on():
   long = 'unusual unusually unusualness ' * 5_000
   pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.train_model([long], 300))
   assert len(pieces.encode('unusual')) < len('unusual')

@@ -13,8 +13,9 @@ import pytest
 from configs import demo
 from launch.compile import flops, hlo, programs
 from recjax import config as config_lib
-from recjax.models.decoder import DecoderConfig, Gemma
-from recjax.models.sizes import SIZES
+from recjax.models.decoder import Decoder, DecoderConfig
+from recjax.models.family import Size
+from recjax.models.gemma import SIZES
 from recjax.models.splash import BLOCKS
 from recjax.models.t5 import SIZES as T5_SIZES
 from recjax.models.t5 import T5, T5Config
@@ -62,7 +63,7 @@ def traced_products(jaxpr) -> int:
 )
 def test_the_forward_pass_equals_the_products_of_the_traced_program(config):
   is_t5 = isinstance(config, T5Config)
-  model = nnx.eval_shape(lambda: (T5 if is_t5 else Gemma)(config, SPACE, nnx.Rngs(params=0)))
+  model = nnx.eval_shape(lambda: (T5 if is_t5 else Decoder)(config, SPACE, nnx.Rngs(params=0)))
   graph, params = nnx.split(model)
   S, T = 12, 10
   row, prompt = (jax.ShapeDtypeStruct((1, length), jnp.int32) for length in (T, S))
@@ -90,7 +91,7 @@ def test_t5_base_by_hand():
   decoder = 12 * (128 * 2 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 768 * 128 * 129 // 2)
   cross = 12 * (2 * 2 * 768**2 * (512 + 128) + 4 * 768 * 128 * 512)
   expected = 3 * 8 * (encoder + decoder + cross + 2 * 768 * 32_128 * 128)
-  assert flops.model_step(T5_SIZES['t5_base'], 8, (512, 128), 32_128) == expected
+  assert flops.model_step(T5_SIZES['t5_base'].shape, 8, (512, 128), 32_128) == expected
 
 
 def test_segments_see_only_their_own_tokens():
@@ -149,7 +150,7 @@ def counted(config: config_lib.Config, text_targets: bool) -> float:
   ],
 )
 def test_the_closed_form_equals_the_compiled_program(family, fields, text_targets, monkeypatch):
-  monkeypatch.setitem(SIZES, 'post_norms', POST_NORMS)
+  monkeypatch.setitem(SIZES, 'post_norms', Size(DecoderConfig(**POST_NORMS), 1024))
   if 'model.remat' in fields:  # several blocks
     monkeypatch.setattr(wide_softmax, 'BLOCK_BYTES', 1 << 18)
   config = config_of(family, **({'mesh.data': 1} | fields))

@@ -1,4 +1,4 @@
-"""FLOPs and collectives counted from HLO: programs of known size, XLA's own analysis, lines by hand."""
+"""FLOPs and collectives in HLO, against known sizes, XLA's own analysis, and lines written by hand."""
 
 import functools
 import textwrap
@@ -27,7 +27,7 @@ def compiled(f, *shapes, **options) -> str:
   return jax.jit(f, **options).lower(*arguments).compile().as_text()
 
 
-def test_products_in_nested_loops_count_as_often_as_they_run():
+def test_products_in_nested_loops_are_multiplied_by_the_trip_counts():
   def f(x, w):
     def inner(x, _):
       return jnp.tanh(x @ w), None
@@ -67,7 +67,7 @@ def test_a_product_counts_two_for_every_multiplication(spec, shapes):
     {'window_strides': (1, 1), 'padding': 'SAME', 'feature_group_count': 2},
   ],
 )
-def test_a_convolution_counts_as_xla_counts_it(options):
+def test_a_convolution_counts_as_in_xla(options):
   groups = options.get('feature_group_count', 1)
   arguments = [
     jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 4, 9, 8), (6, 4 // groups, 3, 2))
@@ -159,7 +159,7 @@ def loop_from(start: str, bound: str) -> str:
   'start, bound, step, direction, trips',
   [(0, 26, 1, 'LT', 26), (1, 8, 3, 'LE', 3), (41, -1, -1, 'GT', 42), (0, 10, 2, 'NE', 5)],
 )
-def test_trips_are_found_from_the_condition(start, bound, step, direction, trips):
+def test_trip_counts_are_found_from_the_condition(start, bound, step, direction, trips):
   text = module(
     loop_from(f'constant({start})', f'constant({bound})'),
     LOOP.format(step=step, direction=direction),
@@ -169,7 +169,7 @@ def test_trips_are_found_from_the_condition(start, bound, step, direction, trips
   assert found.bytes == 2 * 3 * 8 * F32 // 4
 
 
-def test_a_loop_without_a_trip_count_is_refused():
+def test_an_unknown_trip_count_is_an_error():
   text = module(
     loop_from('constant(0)', 'custom-call(), custom_call_target="x"'),
     LOOP.format(step=1, direction='LT'),
@@ -178,7 +178,7 @@ def test_a_loop_without_a_trip_count_is_refused():
     ValueError, match=r'trip count of the loop while.1.*must be known.*all-reduce'
   ):
     hlo.collectives(text)
-  assert hlo.flops(text) == 0  # there is no product in it
+  assert hlo.flops(text) == 0  # the loop has no product
   with pytest.raises(ValueError, match=r'must be an optimised HLO module; got .module'):
     hlo.flops('module @jit_f {\n}\n')
 
@@ -195,7 +195,7 @@ def test_a_loop_without_a_trip_count_is_refused():
     ('{}', 8),
   ],
 )
-def test_every_way_of_writing_groups(groups, devices):
+def test_every_notation_of_groups(groups, devices):
   text = module(f"""
     %p = f32[8]{{0}} parameter(0)
     ROOT %r = f32[8]{{0}} all-reduce(%p), channel_id=1, replica_groups={groups}, to_apply=%add
@@ -229,8 +229,8 @@ def test_asynchronous_pairs_count_once():
   assert found['collective-permute'].bytes == 8 * F32
 
 
-def test_what_the_tpu_compiler_makes_of_collectives():
-  """One gather spread over three fusions, and a reduce-scatter written as a fused all-reduce."""
+def test_collectives_as_the_tpu_compiler_fuses_them():
+  """One all-gather distributed over three fusions, and a reduce-scatter as a fused all-reduce."""
   gather = (
     'all-gather(%p0), channel_id=9, replica_groups=[1,8]<=[8], dimensions={0}, '
     'frontend_attributes={chain_id="2"}'
@@ -270,7 +270,7 @@ def test_what_the_tpu_compiler_makes_of_collectives():
   ]
 
 
-def test_kernels_are_listed_with_their_runs_and_lines_may_be_broken():
+def test_kernels_are_counted_and_lines_may_be_broken():
   body = """
     %p = f32[8]{0} parameter(0)
     %splash.2 = f32[8]{0} custom-call(%p), custom_call_target="tpu_custom_call", frontend_attributes={m={
@@ -283,7 +283,7 @@ def test_kernels_are_listed_with_their_runs_and_lines_may_be_broken():
   assert hlo.kernels(lines) == {'splash': 2}
 
 
-def test_branches_of_a_conditional_all_count():
+def test_all_branches_of_a_conditional_count():
   def f(x, w):
     return jax.lax.cond(x[0, 0] > 0, lambda: x @ w, lambda: (x @ w) @ w)
 

@@ -1,4 +1,4 @@
-"""Bytes to and from HBM, of programs written by hand."""
+"""Bytes to and from HBM in programs written by hand."""
 
 import textwrap
 
@@ -26,7 +26,7 @@ def test_operands_and_results_count_once_and_names_are_free():
   assert hbm_bytes(text) == (256 + 128) + 3 * 256
 
 
-def test_the_memory_on_the_chip_is_not_hbm():
+def test_on_chip_memory_does_not_count():
   text = module("""
     %p = f32[64]{0:T(256)} parameter(0)
     %s = (f32[64]{0:T(256)S(1)}, f32[64]{0:T(256)}, u32[]{:S(2)}) copy-start(%p)
@@ -34,10 +34,10 @@ def test_the_memory_on_the_chip_is_not_hbm():
     %n = f32[64]{0:T(256)S(1)} negate(%d)
     ROOT %r = f32[64]{0:T(256)} negate(%n)
   """)
-  assert hbm_bytes(text) == 256 + 256  # read by the copy, written by the last
+  assert hbm_bytes(text) == 256 + 256  # read by the copy, written by the last instruction
 
 
-def test_an_asynchronous_slice_moves_the_slice_alone_and_a_gather_both_sides():
+def test_an_asynchronous_slice_moves_only_the_slice():
   text = module("""
     %p = f32[64]{0:T(256)} parameter(0)
     %s = ((f32[64]{0:T(256)}), f32[16]{0:T(256)S(1)}, s32[]{:S(2)}) slice-start(%p), slice={[0:16]}

@@ -1,4 +1,8 @@
-"""What a data set says of held-out rows, against the log that it was written from."""
+"""Held-out rows and facts of a data set, compared with the log that it was written from."""
+
+import json
+import pathlib
+import shutil
 
 from etils import epath
 import numpy as np
@@ -10,7 +14,7 @@ from recjax.data.sequences import Sequences
 
 
 def make(folder, kind, with_notes=True, max_history=0):
-  """A data set without semantic IDs, and the clean log that it holds."""
+  """Returns a data set without semantic IDs, and its clean log."""
   rng = np.random.default_rng(0)
   log = interactions.RawLog(
     np.repeat([f'u{n:02}' for n in range(30)], 6),
@@ -61,7 +65,6 @@ def test_leave_one_out(tmp_path):
         assert flat.dtype == column.dtype
         found = flat[histories.offsets[u] : histories.offsets[u + 1]]
         assert found.tolist() == column[rows][:end].tolist()
-        assert dataset.of_targets(split, name)[u] == column[rows][end]
   assert dataset.train_ratings.tolist() == dataset.of_histories('validation', 'ratings').tolist()
   assert dataset.train_times.tolist() == dataset.of_histories('validation', 'times').tolist()
   assert dataset.train_events.tolist() == dataset.of_histories('validation', 'events').tolist()
@@ -78,7 +81,8 @@ def test_global_time(tmp_path, max_history):
   for split in SPLITS:
     histories, targets = dataset.histories_and_targets(split)
     assert dataset.counted_before(split) is dataset.train
-    for n, time in enumerate(dataset.of_targets(split, 'times').tolist()):
+    times = np.load(tmp_path / 'interactions' / f'{split}_times.npy')  # of the targets
+    for n, time in enumerate(times.tolist()):
       at = places[time]
       first = log.offsets[np.searchsorted(log.offsets, at, side='right') - 1]
       start = max(first, at - max_history) if max_history else first
@@ -87,10 +91,9 @@ def test_global_time(tmp_path, max_history):
       flat = slice(*histories.offsets[n : n + 2])
       shown = [ratings[t] for t in dataset.of_histories(split, 'times')[flat].tolist()]
       assert dataset.of_histories(split, 'ratings')[flat].tolist() == shown
-      assert dataset.of_targets(split, 'ratings')[n] == ratings[time]
 
 
-def test_the_rows_of_a_source_know_items_alone(tmp_path):
+def test_held_out_rows_of_a_source_have_items_and_no_other_column(tmp_path):
   dataset, log = make(tmp_path, 'source')
   assert log.user_ids[-1] == 'u29'
   assert log.user_ids[0] == 'new'
@@ -100,26 +103,48 @@ def test_the_rows_of_a_source_know_items_alone(tmp_path):
   assert [log.item_ids[i] for i in targets] == ['i05', 'i06']
   for name in COLUMNS:
     assert dataset.of_histories('test', name) is None
-    assert dataset.of_targets('test', name) is None
   assert dataset.train_ratings.shape == dataset.train.values.shape
 
 
-def test_what_a_log_does_not_have_is_none(tmp_path):
+def test_columns_that_a_log_lacks_are_none(tmp_path):
   dataset, _ = make(tmp_path, 'leave_one_out', with_notes=False)
   assert dataset.train_ratings is None
   assert dataset.train_events is None
   assert dataset.event_names == []
   assert dataset.of_histories('test', 'ratings') is None
-  assert dataset.of_targets('test', 'ratings') is None
 
 
-def test_names_are_checked(tmp_path):
+def test_unknown_splits_and_columns_are_refused(tmp_path):
   dataset, _ = make(tmp_path, 'leave_one_out')
   with pytest.raises(ValueError, match="split must be one of validation, test; got 'train'"):
     dataset.histories_and_targets('train')
-  with pytest.raises(ValueError, match="split must be one of validation, test; got 'train'"):
-    dataset.of_targets('train', 'times')
   with pytest.raises(
     ValueError, match="column must be one of times, ratings, events; got 'rating'"
   ):
     dataset.of_histories('test', 'rating')
+
+
+def test_facts_are_those_of_the_load_and_a_changed_stage_is_refused(tiny_world, tmp_path):
+  folder = shutil.copytree(tiny_world[1].folder, tmp_path / 'prepared')
+  dataset, again = Dataset.load(folder), Dataset.load(folder)
+  read = ('statistics', 'sid_description', 'sid_quality', 'optimum')
+  files = (
+    'interactions/statistics.json',
+    'sids/sids.json',
+    'sids/quality.json',
+    'optimum/optimum.json',
+  )
+  expected = {
+    name: json.loads((folder / file).read_text()) for name, file in zip(read, files, strict=True)
+  }
+  digest = dataset.files_digest('texts')
+  for file in (*files, *(f'{stage}/manifest.json' for stage in ('interactions', 'texts'))):
+    path = pathlib.Path(folder / file)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'later': 1}))
+  assert {name: getattr(dataset, name) for name in read} == expected
+  assert dataset.files_digest('texts') == digest
+  for name in ('items', 'titles', 'train_ratings'):
+    with pytest.raises(
+      ValueError, match=r'(interactions|texts) must stay as it is while it is used'
+    ):
+      getattr(again, name)

@@ -1,16 +1,16 @@
-"""A mixture over tasks without a data set, for tests of what comes after tasks."""
+"""A mixture of tasks that need no data set."""
 
 from collections.abc import Callable
 import dataclasses
 from typing import ClassVar
 
-from recjax.data.mixture import Mixture, Part, Piece, proportions
+from recjax.data.mixture import Interval, Mixture, Part, proportions
 from recjax.data.tasks.base import Component, Draw, Example
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fake(Component):
-  """A task of so many units, whose example a function gives from (unit, draw)."""
+  """A task of `units` units; `make` returns the example of (unit, draw)."""
 
   task: str = 'fake'
   units: int = 1000
@@ -27,11 +27,11 @@ class Fake(Component):
 
 
 def fake_mixture(components: dict[str, Fake], seed: int = 0) -> Mixture:
-  """The mixture of components by their weights and schedules."""
+  """Returns the mixture of components with their weights and schedules."""
   parts = [Part(name, component, component.units) for name, component in components.items()]
   borders = sorted({0, *(int(start) for c in components.values() for start, _ in c.schedule)})
-  pieces = []
+  intervals = []
   for start in borders:
     counts = proportions({name: c.weight_at(start) for name, c in components.items()})
-    pieces.append(Piece(start, tuple(counts.values())))
-  return Mixture(parts, pieces, None, seed)
+    intervals.append(Interval(start, tuple(counts.values())))
+  return Mixture(parts, intervals, None, seed)

@@ -53,13 +53,13 @@ def test_a_host_assembles_only_its_own_part(tiny_world, monkeypatch):
 
 
 def test_hosts_that_cannot_be_split_at_group_borders_are_refused():
-  loader.check_batch(32, rows=4, hosts=4, pieces=16)
+  loader.check_batch(32, rows=4, hosts=4, parts=16)
   with pytest.raises(
     ValueError, match=r'packing.rows x hosts \(4 x 3\).*got 32. Set --config.batch'
   ):
     loader.check_batch(32, rows=4, hosts=3)
   with pytest.raises(ValueError, match=r'shards x grad_accumulation \(24\).*got 32. Set --config'):
-    loader.check_batch(32, rows=4, hosts=4, pieces=24)
+    loader.check_batch(32, rows=4, hosts=4, parts=24)
 
 
 def test_the_fingerprint_names_what_changed(tiny_world):

@@ -81,7 +81,7 @@ def test_a_schedule_changes_the_counts_at_its_borders_and_continues_the_epochs()
   schedules = {'b': ((0, 0.0), (12_345, 1.0)), 'a': ((31_000, 0.5),)}
   units = {'a': 700, 'b': 300, 'c': 20_000}
   mix = mixture({'a': 2.0, 'b': 7.0, 'c': 1.0}, units, schedules=schedules)
-  assert [piece.start for piece in mix.pieces] == [0, 12_345, 31_000]
+  assert [interval.start for interval in mix.intervals] == [0, 12_345, 31_000]
   names, shown = [], collections.defaultdict(list)
   for n in range(45_000):
     p, draw, unit = mix.locate(n)
@@ -94,10 +94,10 @@ def test_a_schedule_changes_the_counts_at_its_borders_and_continues_the_epochs()
   assert collections.Counter(names[12_345:22_345]) == {'a': 5000, 'b': 2500, 'c': 2500}
   assert collections.Counter(names[31_000:41_000]) == {'a': 2000, 'b': 4000, 'c': 4000}
   # At every border the counts are the closed form.
-  for piece, end in zip(mix.pieces, (12_345, 31_000, 45_000), strict=True):
-    counts = collections.Counter(names[piece.start : end])
+  for interval, end in zip(mix.intervals, (12_345, 31_000, 45_000), strict=True):
+    counts = collections.Counter(names[interval.start : end])
     closed = dict(
-      zip(('a', 'b', 'c'), piece.counts_before(end - piece.start).tolist(), strict=True)
+      zip(('a', 'b', 'c'), interval.counts_before(end - interval.start).tolist(), strict=True)
     )
     assert {name: counts[name] for name in closed} == closed
   for name, count in units.items():
@@ -142,7 +142,7 @@ def test_sizes_become_shares_of_a_real_mixture(tiny_world):
   mix = train.make_mixture(config, dataset)
   units = [part.units for part in mix.parts]
   expected = [BLOCK * n / sum(units) for n in units]
-  np.testing.assert_allclose(mix.pieces[0].counts, expected, atol=1)
+  np.testing.assert_allclose(mix.intervals[0].counts, expected, atol=1)
 
 
 def mixture_lib_component(task, **fields):

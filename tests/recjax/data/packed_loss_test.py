@@ -1,15 +1,21 @@
-"""The loss of a packed group of all tasks equals the sum of its examples' losses, each alone in its row."""
+"""The loss of a packed group equals the sum of its examples' losses, each alone in its row."""
 
 import dataclasses
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from recjax import models, train
 from recjax.data import packing
+from recjax.data.mixture import Part
+from recjax.data.tasks.base import Example
+from recjax.models.embedding import TokenTables
+from recjax.sids.token_space import TokenSpace
 from recjax.training import loss
+from tests.recjax.data.fakes import Fake
 
 
 @pytest.mark.parametrize('sid_softmax', ['level', 'full'])
@@ -47,3 +53,27 @@ def test_packing_changes_no_loss(rated, family, sid_softmax):
   assert packed['weight'] == sum(
     len(e.targets) if e.learnt is None else e.learnt.sum() for e in examples
   )
+
+
+@pytest.mark.parametrize('decoder_row_length', [0, 8])
+def test_packed_answers_of_one_level_lose_no_target(decoder_row_length):
+  space = TokenSpace(text_size=30, level_sizes=(8, 6, 4, 4))
+  part = Part('codes', Fake(make=None, loss_weight=0.5), 100)
+  group = [
+    (part, Example(np.array([1, 2 + n], np.int32), np.array([space.sid_start + n], np.int32)))
+    for n in range(8)
+  ]
+  plan = packing.Plan(8, 4, 16, decoder_row_length, space=space)
+  one = dataclasses.replace(plan, examples=1, rows=1)
+  alone = [packing.pack([member], one) for member in group]
+  apart = {name: np.concatenate([rows[name] for rows in alone]) for name in alone[0]}
+  tables = TokenTables(space, 8, nnx.Rngs(params=0))
+  states_VD = np.random.default_rng(0).normal(size=(space.size, 8)).astype(np.float32)
+
+  def sums(batch):  # a token's state depends on the token alone
+    return loss.loss_sums(tables, jnp.asarray(states_VD[batch['tokens']]), batch, 'level', False)
+
+  packed, expected = sums(packing.pack(group, plan)), sums(apart)
+  for name in expected:
+    np.testing.assert_allclose(packed[name], expected[name], rtol=1e-6, err_msg=name)
+  assert packed['weight_level_1'] == 4.0

@@ -31,7 +31,7 @@ def stream(rated, request):
 def test_counts_over_a_block_are_the_integer_proportions(stream):
   names = collections.Counter(part.name for part, _ in stream.mixture.survey[0])
   counts = dict(
-    zip((p.name for p in stream.mixture.parts), stream.mixture.pieces[0].counts, strict=True)
+    zip((p.name for p in stream.mixture.parts), stream.mixture.intervals[0].counts, strict=True)
   )
   assert names == counts
   assert sum(counts.values()) == 10_000

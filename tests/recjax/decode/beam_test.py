@@ -12,7 +12,7 @@ import scipy.special
 from recjax.decode.beam import beam_search
 from recjax.decode.trie import Trie
 from recjax.models import embedding
-from recjax.models.decoder import DecoderConfig, Gemma
+from recjax.models.decoder import Decoder, DecoderConfig
 from recjax.sids.table import SidTable
 from recjax.sids.token_space import TokenSpace
 
@@ -27,7 +27,7 @@ def world(seed, items):
   rng = np.random.default_rng(seed)
   every = np.array(list(itertools.product(range(6), range(6), range(3))), np.int32)
   codes = every[rng.permutation(len(every))[:items]]
-  model = Gemma(CONFIG, SPACE, nnx.Rngs(params=seed))
+  model = Decoder(CONFIG, SPACE, nnx.Rngs(params=seed))
   # Sharper than an untrained model, so that the order is not a matter of rounding.
   model.tables.sid[...] = model.tables.sid[...] * 3
   return (

@@ -1,4 +1,4 @@
-"""The paths of attention agree with a loop over queries, and the choice between them."""
+"""Every path of attention agrees with a loop over queries; the choice of the path."""
 
 import logging
 
@@ -15,7 +15,7 @@ from recjax.sharding import mesh as mesh_lib
 
 
 def case(seed=0, B=2, T=12, N=4, K=2, H=8, dtype=jnp.float32):
-  """Packed rows with padding at their end: q, k, v, segments, and the causal mask with distances."""
+  """Makes packed rows with padding at the end: q, k, v, segments, and the causal mask with distances."""
   rng = np.random.default_rng(seed)
   q, k, v = (jnp.asarray(rng.normal(size=(B, T, n, H)), dtype) for n in (N, K, K))
   lengths = [(T // 2 - 1, T // 2 - 1), (T // 4, T // 2)]
@@ -31,7 +31,7 @@ def case(seed=0, B=2, T=12, N=4, K=2, H=8, dtype=jnp.float32):
 
 
 def naive(q, k, v, mask, softcap=0.0, bias=None):
-  """float64, one query of one head at a time."""
+  """Computes attention in float64, one query of one head at a time."""
   q, k, v, mask = (np.asarray(x, np.float64) for x in (q, k, v, mask))
   B, T, N, H = q.shape
   out = np.zeros((B, T, N, H))
@@ -83,7 +83,7 @@ def test_gradients_of_the_plain_and_the_xla_path_agree():
 
 @pytest.mark.parametrize(('window', 'softcap'), [(0, 0.0), (40, 0.0), (0, 2.0)])
 def test_the_tpu_kernel_agrees_forward_and_backward(window, softcap):
-  """The kernel's own program, interpreted."""
+  """Interprets the kernel."""
   q, k, v, segments, mask, distance = case(T=128, N=2, K=1, H=64)
   real = jnp.asarray(segments > 0, jnp.float32)[:, :, None, None]
   mask = mask & ((window == 0) | (distance < max(window, 1)))
@@ -117,7 +117,7 @@ def test_the_tpu_kernel_agrees_on_a_mesh():
 @pytest.mark.parametrize('softcap', [0.0, 50.0])
 def test_half_precision_rounds_no_logits(softcap):
   q, k, v, segments, mask, _ = case(T=64, H=64, dtype=jnp.bfloat16)
-  q = q * 4  # logits of a spread at which their rounding would be most of the error
+  q = q * 4  # a large spread of logits, so that rounding them would dominate the error
   got = attention.attend(q, k, v, mask, softcap=softcap, implementation='plain')
   expected = naive(q, k, v, mask, softcap)
   error = (np.asarray(got, np.float64) - expected)[np.asarray(segments) > 0]
@@ -146,7 +146,7 @@ def test_auto_takes_the_first_path_that_applies(monkeypatch):
   assert choose('gpu', softcap=50.0) == 'plain'
   with jax.set_mesh(mesh_lib.make_mesh(Mesh(data=4, tensor=2))):
     assert choose('gpu', B=4) == 'cudnn'
-    assert choose('gpu', B=4, K=1) == 'xla'  # queries cut, keys whole
+    assert choose('gpu', B=4, K=1) == 'xla'  # queries are sharded, keys replicated
   assert choose('tpu') == 'splash'
   assert choose('tpu', softcap=50.0) == 'splash'
   assert choose('tpu', packed=False) == 'xla'
@@ -164,10 +164,10 @@ def test_the_plain_path_on_an_accelerator_is_logged_once(monkeypatch, caplog):
     assert chosen(monkeypatch, 'cpu', implementation='cudnn') == 'plain'
   first, second = caplog.messages
   assert first == (
-    'attention takes the plain path on gpu (cudnn: it has no soft-cap of the logits; xla: it has no '
-    'soft-cap of the logits)'
+    'attention takes the plain path on gpu (cudnn: it has no soft-cap for logits; xla: it has no '
+    'soft-cap for logits)'
   )
-  assert second == 'attention takes the plain path on cpu (cudnn: it is a kernel of the GPU)'
+  assert second == 'attention takes the plain path on cpu (cudnn: it is a GPU kernel)'
 
 
 def test_an_unknown_path_is_refused():

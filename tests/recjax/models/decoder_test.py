@@ -1,4 +1,4 @@
-"""The decoder: packing, causality, windows, the beams' cache, and the ways to run its layers."""
+"""The decoder: packing, causality, windows, the beams' cache, and remat and unrolling."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.models.decoder import DecoderConfig, Gemma
+from recjax.models.decoder import Decoder, DecoderConfig
 from recjax.sids.token_space import TokenSpace
 
 SPACE = TokenSpace(text_size=20, level_sizes=(8, 8, 4))
@@ -35,7 +35,7 @@ FULL = dataclasses.replace(
 
 @functools.cache
 def model_of(config):
-  return Gemma(config, SPACE, nnx.Rngs(params=0))
+  return Decoder(config, SPACE, nnx.Rngs(params=0))
 
 
 def one_row(tokens):
@@ -69,7 +69,7 @@ def test_a_packed_segment_equals_the_segment_alone(config):
 
 def test_no_position_sees_a_later_token():
   graph, params = nnx.split(model_of(PLAIN))
-  batch = one_row(np.arange(10))  # every position its own row of the text table
+  batch = one_row(np.arange(10))  # a different token at every position
 
   def state_at_4(params):
     return jnp.sum(nnx.merge(graph, params).hidden(batch)[0, 4])
@@ -80,7 +80,7 @@ def test_no_position_sees_a_later_token():
   assert (influence[5:] == 0).all()
 
 
-def test_a_window_hides_what_is_further_back():
+def test_a_window_hides_keys_beyond_it():
   config = dataclasses.replace(PLAIN, depth=1, windows=(3,), rope_bases=(10_000.0,))
   model = model_of(config)
   tokens = tokens_of(4, 8)
@@ -107,7 +107,7 @@ def test_beams_with_a_shared_prompt_equal_whole_sequences(config):
   parents = jnp.asarray([[2, 0, 1], [1, 2, 0]], jnp.int32)
   x, cache = step(jnp.asarray(suffixes[:, :, 0]), 0, cache)
   states.append(x)
-  cache = cache.choose_beams(parents)  # the beams are re-ordered between the two steps
+  cache = cache.choose_beams(parents)  # reorders the beams between the two steps
   second = jnp.take_along_axis(jnp.asarray(suffixes[:, :, 1]), parents, axis=1)
   x, cache = step(second, 1, cache)
   states.append(jnp.zeros_like(x).at[jnp.arange(2)[:, None], parents].set(x))
@@ -119,7 +119,7 @@ def test_beams_with_a_shared_prompt_equal_whole_sequences(config):
 
 
 @pytest.mark.parametrize('change', [{'remat': 'full'}, {'scan_unroll': 3}])
-def test_how_the_layers_run_changes_no_gradient(change):
+def test_remat_and_unrolling_change_no_gradient(change):
   batch = one_row(tokens_of(8, 12))
   key = jax.random.key(0)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from recjax.models import pretrained
-from recjax.models.decoder import DecoderConfig, Gemma
-from recjax.models.sizes import SIZES, VOCAB_ROWS
+from recjax.models.decoder import Decoder
+from recjax.models.families import sizes
 from recjax.sids.token_space import TokenSpace
 from tests.goldens import make_decoders
 from tests.live import needs_transformers
@@ -112,14 +112,14 @@ def test_token_by_token_through_the_cache(kind):
     ('qwen3', {'tie_word_embeddings': True, 'attention_bias': True, 'num_key_value_heads': 4}),
   ],
 )
-def test_other_configurations_live(tmp_path, kind, fields):
+def test_other_configurations_against_transformers_run_live(tmp_path, kind, fields):
   make_decoders.make_checkpoint(kind, tmp_path, 11, **fields)
   example = make_decoders.make_example(tmp_path, 12)
   real = example['attention_mask'] > 0
   assert_agrees(padded_logits(model_of(tmp_path), example)[real], example['logits'][real])
 
 
-# Of the published checkpoints, embedding included and once where tied; Gemma 3 from 4B on without vision.
+# Parameters of the published checkpoints; tied tables count once, Gemma 3 from 4B on without its vision part.
 PARAMETERS = {
   'gemma1_2b': 2_506_172_416,
   'gemma1_7b': 8_537_680_896,
@@ -144,8 +144,8 @@ PARAMETERS = {
 
 @pytest.mark.parametrize('name', PARAMETERS)
 def test_published_sizes_have_their_number_of_parameters(name):
-  config, space = DecoderConfig(**SIZES[name]), TokenSpace(VOCAB_ROWS[name], ())
-  model = nnx.eval_shape(lambda: Gemma(config, space, nnx.Rngs(params=0)))
+  config, space = sizes()[name].shape, TokenSpace(sizes()[name].vocab_rows, ())
+  model = nnx.eval_shape(lambda: Decoder(config, space, nnx.Rngs(params=0)))
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(nnx.split(model)[1]))
   tables = 1 if config.tied else 2
   padding = (space.text_rows - space.text_size) * config.width * tables
@@ -153,18 +153,19 @@ def test_published_sizes_have_their_number_of_parameters(name):
 
 
 def test_a_pattern_of_layers_need_not_divide_the_depth():
-  windows = SIZES['gemma3_4b']['windows']
+  shape = sizes()['gemma3_4b'].shape
+  windows = shape.windows
   assert [layer for layer, window in enumerate(windows) if window == 0] == [5, 11, 17, 23, 29]
   assert len(windows) == 34 and windows[33] == 1024
   with pytest.raises(ValueError, match='windows must hold one value for each of the 34 layers'):
-    DecoderConfig(**(SIZES['gemma3_4b'] | {'windows': windows[:6]}))
+    dataclasses.replace(shape, windows=windows[:6])
 
 
 def test_the_embedding_scale_is_rounded_to_the_compute_type():
   model, _ = golden('gemma1')  # sqrt(24) = 4.898979..., in bfloat16 4.90625
   config = dataclasses.replace(model.config, compute_dtype='bfloat16')
   rough = nnx.merge(
-    nnx.split(nnx.eval_shape(lambda: Gemma(config, SPACE, nnx.Rngs(params=0))))[0],
+    nnx.split(nnx.eval_shape(lambda: Decoder(config, SPACE, nnx.Rngs(params=0))))[0],
     nnx.split(model)[1],
   )
   rows = model.tables.text[...][:5].astype(jnp.bfloat16)

@@ -1,4 +1,4 @@
-"""Looking tokens up in tables that a mesh has cut: results, gradients, and what moves between devices."""
+"""Lookup in sharded tables: results, gradients, and the traffic between devices."""
 
 import re
 
@@ -31,7 +31,7 @@ def tables_and_ids(batch=16):
 
 
 def by_hand(tables, ids, weights):
-  """The rows, and the gradient of their sum weighted."""
+  """Returns the rows, and the gradient of a weighted sum of them."""
   rows = np.concatenate([tables[0][:START], tables[1]])
   gradient = np.zeros_like(rows)
   np.add.at(gradient, ids, weights)
@@ -41,7 +41,7 @@ def by_hand(tables, ids, weights):
 
 
 def compiled(shape, dtype=jnp.float32, batch=16):
-  """The lookup and its gradient on a mesh, and the arguments in their shards."""
+  """Returns the lookup and its gradient on a mesh, and the sharded arguments."""
   mesh = mesh_lib.make_mesh(Mesh(**dict(zip(mesh_lib.AXES, shape, strict=True))))
   tables, ids, weights = tables_and_ids(batch)
   divides = batch % mesh_lib.batch_shards(mesh) == 0
@@ -61,7 +61,7 @@ def compiled(shape, dtype=jnp.float32, batch=16):
 
 
 @pytest.mark.parametrize('shape', MESHES, ids=str)
-def test_rows_and_gradients_are_those_of_whole_tables(shape):
+def test_rows_and_gradients_equal_those_of_replicated_tables(shape):
   run, arguments = compiled(shape)
   gradients, x = run(*arguments)
   expected, expected_gradients = by_hand(*tables_and_ids())
@@ -72,16 +72,16 @@ def test_rows_and_gradients_are_those_of_whole_tables(shape):
 
 
 @pytest.mark.parametrize('shape', MESHES, ids=str)
-def test_tables_stay_where_they_are(shape):
+def test_tables_are_not_moved(shape):
   text = compiled(shape)[0].as_text()
   gathered = re.findall(r'= (\S+) all-gather\(', text)
-  assert all(kind.startswith('s32') for kind in gathered), gathered  # ids alone
+  assert all(kind.startswith('s32') for kind in gathered), gathered  # only ids
   moved = re.findall(r'f32\[([\d,]+)\]\S* (?:all-reduce|reduce-scatter|all-to-all)', text)
   tables = {(64, 16), (32, 16)}
   cut = {(rows // shape[2], width // shape[1]) for rows, width in tables}
   for dims in moved:
     dims = tuple(map(int, dims.split(',')))
-    # Of a table only the gradient of a device's own part is reduced, over the rows of the batch.
+    # Each device reduces only the gradient of its own shard, over the rows of the batch.
     assert len(dims) > 2 or (dims in cut and shape[0] > 1), dims
 
 
@@ -96,7 +96,7 @@ def test_a_batch_that_does_not_divide_is_looked_up_too():
 
 def test_gradients_of_bfloat16_rows_are_summed_in_float32():
   run, (tables, ids, weights) = compiled((2, 2, 2), jnp.bfloat16)
-  often = jnp.zeros_like(ids)  # one row, 96 times
+  often = jnp.zeros_like(ids)  # the same row 96 times
   gradients, x = run(tables, jax.device_put(often, ids.sharding), jnp.ones_like(weights))
   assert x.dtype == jnp.bfloat16
   np.testing.assert_array_equal(gradients[0][0], np.full(16, 96.0))
@@ -106,7 +106,7 @@ def test_gradients_of_bfloat16_rows_are_summed_in_float32():
 
 @pytest.mark.parametrize('family', ['gemma', 't5'])
 def test_a_training_step_gathers_no_batch(family):
-  """What XLA does where it cannot go from one cut to another: gather everything, and cut again."""
+  """XLA gathers and reshards everything if it cannot change a sharding directly; that must not happen."""
   config_dict = config_lib.defaults(source='synthetic', name='mesh')
   config_dict.model.update(family=family, depth=1, width=32, ff_width=64, head_width=8)
   config_dict.mesh.update(data=2, fsdp=2, tensor=2)
@@ -124,5 +124,5 @@ def test_a_training_step_gathers_no_batch(family):
   with jax.set_mesh(mesh):
     lowered = jax.jit(step).lower(state.abstract_state(config.model, space, tx, mesh), batch)
   gathered = re.findall(r'= \w+\[([\d,]+)\]\S* all-gather\(', lowered.compile().as_text())
-  assert gathered  # the weights, under fsdp
+  assert gathered  # fsdp gathers the weights
   assert not [dims for dims in gathered if dims.startswith(f'{B},{T}')]

@@ -1,4 +1,4 @@
-"""Adapters: what they change, what they leave alone, and where they go."""
+"""Adapters: initialisation, merging, training, memory and sharding."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ def model_config(family='gemma', **fields):
 
 @functools.cache
 def built(family):
-  """A model's graph and parameters: random numbers of the right shapes."""
+  """Returns a model's graph and random parameters."""
   model = nnx.eval_shape(lambda: models.build(model_config(family), SPACE, 0))
   graph, weights = nnx.split(model)
   rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def mesh():
   return mesh_lib.make_mesh(Mesh(data=2, fsdp=2, tensor=2))
 
 
-def test_merged_kernels_do_what_adapters_beside_them_would():
+def test_merged_kernels_equal_kernels_with_adapters():
   graph, params = built('gemma')
   rng = np.random.default_rng(1)
   adapters = lora.init(jax.random.key(1), params, 2, TARGETS)
@@ -102,7 +102,7 @@ def test_only_targets_are_adapted_and_a_pattern_without_one_is_refused():
 
 
 @pytest.mark.parametrize('family', ['gemma', 't5'])
-def test_adapters_beside_their_kernels_compute_what_merged_ones_do(family):
+def test_a_model_with_adapters_computes_the_same_as_the_merged_one(family):
   graph, params = built(family)
   params = jax.tree.map(lambda x: 0.2 * x, params)
   rng = np.random.default_rng(2)
@@ -135,7 +135,7 @@ def run_config(**fields):
   return dataclasses.replace(config, model=model_config(lora_rank=2), **fields)
 
 
-def test_training_changes_adapters_and_named_groups_and_not_a_bit_else():
+def test_training_changes_only_adapters_and_named_groups():
   groups = {'sid': Group(pattern='tables/sid')}
   settings = Optim(learning_rate=0.01, warmup_steps=0, weight_decay=0.5, groups=groups)
   config = run_config(optim=settings, grad_accumulation=2)
@@ -193,7 +193,7 @@ def test_a_step_holds_no_second_copy_of_the_kernels():
     for path, x in jax.tree_util.tree_leaves_with_path(lora.base(abstract.params)['layers'])
     if 'kernel' in jax.tree_util.keystr(path)
   ]
-  # A layer's slices are; merged kernels and their gradients would be twice the sum.
+  # Slices of one layer are allowed; merged kernels and their gradients would take twice the sum.
   assert taken < sum(kernels) / 2, (taken, sum(kernels))
 
 

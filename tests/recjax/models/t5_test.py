@@ -1,4 +1,4 @@
-"""T5: the logits of `transformers`, packing, the beams' cache, the ways to run its layers."""
+"""T5: the logits of `transformers`, packing, the beams' cache, remat and unrolling."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from recjax import models
 from recjax.models import pretrained
-from recjax.models.pretrained import t5 as pretrained_t5
+from recjax.models.mappings import t5 as mapping
 from recjax.models.t5 import SIZES, T5, relative_buckets
 from recjax.schema.model import Model
 from recjax.sids.token_space import TokenSpace
@@ -39,7 +39,7 @@ def golden(kind):
 
 
 def small(**changes):
-  """A model of random weights; the changes are those that leave its parameters alone."""
+  """Makes a model of random weights; the changes must keep its parameters' shapes."""
   model, _ = golden('t5_v1_1')
   graph = graph_of(dataclasses.replace(model.config, **changes))
   return nnx.merge(graph, nnx.split(model)[1])
@@ -71,7 +71,7 @@ def random_tokens(seed, n):
 
 
 def largest_difference(model, example):
-  """Of our logits from theirs over what is not padding, as a share of their largest."""
+  """Returns the largest difference of logits outside padding, relative to their largest logit."""
   x_BTD = hidden(
     model,
     batch_of(
@@ -113,7 +113,7 @@ def test_a_packed_segment_equals_the_segment_alone(kind):
       np.concatenate([*prompts, [0]])[None],
       [[1] * 12 + [2] * 7 + [0]],
       np.concatenate([targets[1], targets[0], [0, 0]])[None],
-      [[2] * 9 + [1] * 4 + [0] * 2],  # the order of the segments is each side's own
+      [[2] * 9 + [1] * 4 + [0] * 2],  # each side has its own order of segments
     ),
   )[0]
   assert np.isfinite(x).all()
@@ -124,7 +124,7 @@ def test_a_packed_segment_equals_the_segment_alone(kind):
 
 def test_beams_with_a_shared_prompt_equal_whole_sequences():
   model, _ = golden('t5_v1_1')
-  lengths, M, L = (13, 5), 3, 14  # far enough that distances share buckets
+  lengths, M, L = (13, 5), 3, 14  # long enough that distances share buckets
   prompts = [random_tokens(5 + b, n) for b, n in enumerate(lengths)]
   suffixes = random_tokens(7, (2, M, L))
   padded = np.zeros((2, 13), np.int32)
@@ -132,14 +132,14 @@ def test_beams_with_a_shared_prompt_equal_whole_sequences():
     padded[b, : len(prompt)] = prompt
   inputs = {'tokens': jnp.asarray(padded), 'lengths': jnp.asarray(lengths)}
   x_BD, cache = jax.jit(model.start, static_argnums=(1, 2))(inputs, M, L)
-  assert cache.cross[0].shape == (3, 2, 13, 3, 6)  # a prompt's keys are there once, not M times
+  assert cache.cross[0].shape == (3, 2, 13, 3, 6)  # the prompt's keys exist once, not M times
   step = jax.jit(model.step)
   order = np.broadcast_to(np.arange(M), (2, M))
   states = [np.broadcast_to(x_BD[:, None], (2, M, 16))]
   for t in range(L):
     x, cache = step(jnp.asarray(np.take_along_axis(suffixes[..., t], order, 1)), t, cache)
     states.append(np.take_along_axis(np.asarray(x), np.argsort(order)[..., None], 1))
-    if t % 5 == 0:  # the beams are re-ordered now and then
+    if t % 5 == 0:  # reorders the beams at some steps
       parents = np.asarray([[2, 0, 1], [1, 2, 0]])
       cache, order = cache.choose_beams(jnp.asarray(parents)), np.take_along_axis(order, parents, 1)
   for b, prompt in enumerate(prompts):
@@ -195,7 +195,7 @@ def test_relative_buckets_are_those_of_transformers_run_live():
       np.testing.assert_array_equal(got, expected.numpy())
 
 
-def test_how_the_layers_run_changes_no_gradient():
+def test_remat_and_unrolling_change_no_gradient():
   batch = alone(random_tokens(1, 9), random_tokens(2, 6))
   key = jax.random.key(0)
 
@@ -240,7 +240,7 @@ def test_bfloat16_stays_close_to_float32():
   ],
 )
 def test_the_named_sizes_have_the_parameters_of_the_published_checkpoints(name, rows, parameters):
-  config = SIZES[name]
+  config = SIZES[name].shape
   model = nnx.eval_shape(lambda: T5(config, SPACE, nnx.Rngs(params=0)))
   params = nnx.to_pure_dict(nnx.split(model)[1])
   del params['tables']
@@ -253,7 +253,7 @@ def test_the_mapping_names_every_parameter_once_and_goes_both_ways(kind):
   folder = make_t5.GOLDENS / kind
   tensors = load_file(folder / 'model.safetensors')
   described = pretrained.read_config(folder)
-  weights = pretrained_t5.mapping(described.config).weights
+  weights = mapping.mapping(described.config).weights
   params = traverse_util.flatten_dict(pretrained.abstract(described, SPACE)[1], sep='/')
   assert sorted(weight.path for weight in weights) == sorted(p for p in params if '/sid' not in p)
   names = [w.names(i)[0] for w in weights for i in (range(w.layers) if w.layers else (None,))]
@@ -268,11 +268,11 @@ def test_a_folder_says_whether_its_output_is_tied_and_scaled():
   both, one = {'shared.weight', 'lm_head.weight'}, {'shared.weight'}
 
   def outcome(names, **fields):
-    config = pretrained_t5.config_of(hf | fields, names)
+    config = mapping.config_of(hf | fields, names)
     return config.tied, config.scaled
 
-  assert outcome(one) == (True, True)  # as t5-small was published
-  assert outcome(both) == (True, True)  # the copy of the table that PyTorch files hold
+  assert outcome(one) == (True, True)  # as in the published t5-small
+  assert outcome(both) == (True, True)  # PyTorch files hold a copy of the table
   assert outcome(both, tie_word_embeddings=False) == (False, False)  # v1.1, FLAN-T5
   assert outcome(one, tie_word_embeddings=True, scale_decoder_outputs=False) == (True, False)
   assert outcome(both, tie_word_embeddings=True, scale_decoder_outputs=False) == (False, False)
@@ -282,10 +282,10 @@ def test_a_folder_says_whether_its_output_is_tied_and_scaled():
 def test_a_config_that_we_cannot_compute_is_refused():
   hf = json.loads((make_t5.GOLDENS / 't5_v1_0' / 'config.json').read_text())
   with pytest.raises(ValueError, match=r"feed_forward_proj .* got 'gated-tanh'"):
-    pretrained_t5.config_of(hf | {'feed_forward_proj': 'gated-tanh'}, ())
+    mapping.config_of(hf | {'feed_forward_proj': 'gated-tanh'}, ())
   del hf['d_kv']
   with pytest.raises(ValueError, match='d_kv is missing'):
-    pretrained_t5.config_of(hf, ())
+    mapping.config_of(hf, ())
 
 
 def test_the_family_is_built_from_the_config():

@@ -1,4 +1,4 @@
-"""One of two processes of four devices for sharding_test.py: reads its part of a batch on several meshes."""
+"""One of two processes with four devices each, for mesh_test.py: reads its part of a batch on several meshes."""
 
 import jax
 from jax.experimental import multihost_utils
@@ -12,7 +12,7 @@ rows = np.arange(32).reshape(16, 2)
 devices = np.array(jax.devices())
 orders = {
   'by process': devices,
-  'by turns': devices.reshape(2, 4).T.ravel(),  # as where a slice's hosts are squares of chips
+  'by turns': devices.reshape(2, 4).T.ravel(),  # as on a slice whose hosts are squares of chips
   'backwards': devices[::-1],
 }
 for name, order in orders.items():
@@ -21,10 +21,10 @@ for name, order in orders.items():
     part, parts = mesh_lib.host_part(mesh)
     mine = {'x': rows.reshape(parts, -1, 2)[part]}
     read = mesh_lib.host_rows(mine, mesh)['x']
-    whole = mesh_lib.whole_rows({'x': rows}, mesh)['x']
+    whole = mesh_lib.global_rows({'x': rows}, mesh)['x']
     assert read.shape == whole.shape == rows.shape
     got = multihost_utils.process_allgather(read, tiled=True)
-    assert sorted(got.tolist()) == rows.tolist(), (name, sizes)  # each row once
+    assert sorted(got.tolist()) == rows.tolist(), (name, sizes)  # each row exactly once
     if name == 'by process':
       np.testing.assert_array_equal(got, rows)
     np.testing.assert_array_equal(multihost_utils.process_allgather(whole, tiled=True), rows)

@@ -1,4 +1,4 @@
-"""Where arrays live on eight devices, what a mesh is refused for, and which process reads what."""
+"""Shardings on eight devices, refused meshes, and the part of a batch that each process reads."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def abstract(config: config_lib.Config, mesh: jax.sharding.Mesh) -> state.TrainS
   return state.abstract_state(config.model, SPACE, optim.optimizer(config.optim, 10), mesh)
 
 
-def test_the_mesh_is_what_the_machine_has():
+def test_the_mesh_covers_all_devices():
   assert dict(mesh_lib.make_mesh(Mesh()).shape) == {'data': 8, 'fsdp': 1, 'tensor': 1}
   mesh = mesh_lib.make_mesh(Mesh(data=2, fsdp=-1, tensor=2))
   assert dict(mesh.shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
@@ -60,7 +60,7 @@ def test_parameters_and_moments_are_sharded_alike(tiny_world):
   gate = [spec for name, spec in specs.items() if "['ff']['gate']['kernel']" in name]
   assert gate == [P(None, 'fsdp', 'tensor')] * 3  # the parameter and Adam's two moments
   keys = [spec for name, spec in specs.items() if "['k']['kernel']" in name]
-  assert keys == [P(None, ('fsdp', 'tensor'), None, None)] * 3  # one key head: D is cut instead
+  assert keys == [P(None, ('fsdp', 'tensor'), None, None)] * 3  # one key head: D is sharded instead
   table = next(spec for name, spec in specs.items() if name.startswith(".params['tables']['sid']"))
   assert table == P('tensor', 'fsdp')
 
@@ -82,7 +82,7 @@ def test_the_table_counts_parameters_and_bytes(tiny_world):
 
 
 @pytest.mark.parametrize('size', make_parameter_tables.SIZES)
-def test_the_tables_of_the_families_are_as_they_were(size):
+def test_parameter_tables_are_the_golden_ones(size):
   golden = make_parameter_tables.FOLDER / f'{size}.txt'
   assert make_parameter_tables.tables(size) == golden.read_text()
 
@@ -98,7 +98,7 @@ def test_a_device_holds_an_eighth_of_parameters_and_optimizer(family, optimizer,
   assert total / 8 < held <= 1.05 * total / 8
 
 
-def test_factored_moments_are_cut_as_what_they_are_the_means_of():
+def test_factored_moments_are_sharded_as_their_parameters():
   mesh = mesh_of(2, 2, 2)
   params = {
     'layers': {
@@ -112,7 +112,7 @@ def test_factored_moments_are_cut_as_what_they_are_the_means_of():
     'tables': {'sid': jnp.zeros((512, 128))},
   }
   tx = optim.optimizer(make_config('adafactor').optim, 10)
-  # The square kernel's gradient changes along its first matrix axis alone: which moment has kept it?
+  # The gradient of the square kernel varies only along its first matrix axis, which tells the moments apart.
   gradients = jax.tree.map(
     lambda x: x + jnp.arange(x.shape[1])[(None, ..., *[None] * (x.ndim - 2))], params
   )
@@ -132,7 +132,7 @@ def test_factored_moments_are_cut_as_what_they_are_the_means_of():
   assert specs == {
     'v_row/layers/ff/up/kernel': P(None, 'fsdp'),  # the mean over F, the larger of D and F
     'v_col/layers/ff/up/kernel': P(None, 'tensor'),
-    'v_row/layers/ff/down/kernel': P(None, 'tensor'),  # the later of two of one size
+    'v_row/layers/ff/down/kernel': P(None, 'tensor'),  # the later of two equal dimensions
     'v_col/layers/ff/down/kernel': P(None, 'fsdp'),
     'v_row/layers/attention/q/kernel': P(None, 'tensor', None),  # the mean over D
     'v_col/layers/attention/q/kernel': P(None, 'fsdp', 'tensor'),  # the mean over H
@@ -152,7 +152,7 @@ def test_initial_values_are_the_same_on_every_mesh():
   assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
 
 
-def test_parameters_that_a_mesh_leaves_whole_are_refused():
+def test_meshes_that_leave_too_much_replicated_are_refused():
   mesh = mesh_of(1, 8, 1)
   config = make_config(width=132)
   with pytest.raises(
@@ -160,10 +160,10 @@ def test_parameters_that_a_mesh_leaves_whole_are_refused():
     match=r"at most 2%.*\{'fsdp': 8, 'tensor': 1\} it is 9\d\.\d%: .*Set --config.mesh.fsdp",
   ):
     abstract(config, mesh)
-  abstract(config, mesh_of(8, 1, 1))  # where nothing is to be cut, nothing is left whole
-  abstract(make_config(heads=4, kv_heads=1), mesh_of(1, 1, 8))  # heads are cut along D instead
+  abstract(config, mesh_of(8, 1, 1))  # `data` shards no parameters
+  abstract(make_config(heads=4, kv_heads=1), mesh_of(1, 1, 8))  # heads are sharded along D instead
   params = {'tables': {'text': jnp.zeros((980, 64))}, 'unknown': jnp.zeros((20, 64))}
-  parameter_table.check_replication(params, mesh)  # two in a hundred
+  parameter_table.check_replication(params, mesh)  # two percent
   assert 'unknown' + ' ' * 37 + ' (20, 64)' in parameter_table.describe(params, mesh)
   assert ' B !\n' in parameter_table.describe(params, mesh)
   params['unknown'] = jnp.zeros((21, 64))
@@ -171,7 +171,7 @@ def test_parameters_that_a_mesh_leaves_whole_are_refused():
     parameter_table.check_replication(params, mesh)
 
 
-def test_activations_keep_what_divides():
+def test_activations_drop_axes_that_do_not_divide():
   with jax.set_mesh(mesh_of(2, 2, 2)):
     heads = jax.jit(lambda x: mesh_lib.constrain(x, 'heads'))(jnp.zeros((4, 3, 5, 2)))
     assert heads.sharding.spec == P(('data', 'fsdp'))
@@ -191,8 +191,8 @@ def test_host_rows_arrive_in_order():
   ('processes', 'parts'),
   [
     ([[0], [0], [1], [1]], [(0, 2), (1, 2)]),
-    ([[1], [0], [1], [0]], [(1, 2), (0, 2)]),  # by turns: the part is of the first row
-    ([[0, 1], [0, 1]], [(0, 1), (0, 1)]),  # `tensor` over both: the same rows
+    ([[1], [0], [1], [0]], [(1, 2), (0, 2)]),  # alternating; parts are numbered by their first row
+    ([[0, 1], [0, 1]], [(0, 1), (0, 1)]),  # `tensor` spans both: the same rows
     ([[0, 1], [2, 3], [0, 1], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
   ],
 )
@@ -205,10 +205,12 @@ def test_which_process_reads_which_part(processes, parts):
   'processes',
   [[[0, 1], [1, 2]], [[0], [0], [1]], [[0, 1], [0, 2], [1, 3], [2, 3]], [[0], [1], [0, 1]]],
 )
-def test_processes_must_not_share_some_of_their_rows(processes):
+def test_rows_of_processes_must_not_overlap_partly(processes):
   width = max(map(len, processes))
   square = np.array([row * (width // len(row)) for row in processes])
-  with pytest.raises(ValueError, match=r'or the same as others.*Set --config.mesh.tensor'):
+  with pytest.raises(
+    ValueError, match=r'the same rows or none in common.*Set --config.mesh.tensor'
+  ):
     mesh_lib.part_of(square, 0)
 
 

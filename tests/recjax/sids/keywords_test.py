@@ -38,7 +38,7 @@ def test_an_absent_description_is_empty_and_other_fields_are_left_out(tmp_path):
     (b'[{"token": "<a_1>", "keywords": [], "description": 3}]', r'entry 0'),
     (
       b'[{"token": "a", "keywords": []}, {"token": "a", "keywords": []}]',
-      r'entry 1, .* the only one',
+      r'entry 1, .* the only entry',
     ),
   ],
 )

@@ -90,6 +90,17 @@ def test_a_full_row_of_items_counts_every_one():
   assert [float(sums[f'weight_level_{level}']) for level in (1, 2, 3)] == [12, 12, 12]
 
 
+def test_a_row_with_more_targets_of_a_level_than_packing_allows_gives_nan():
+  tables, x, _, _ = example()
+  weights = np.ones((3, 12), np.float32)
+  for count in (SPACE.row_capacity(12), SPACE.row_capacity(12) + 1):
+    targets = np.zeros((3, 12), np.int32)
+    targets[1, :count] = SPACE.sid_start
+    batch = {'targets': jnp.asarray(targets), 'weights': jnp.asarray(weights)}
+    sums = loss_sums(tables, jnp.asarray(x), batch, 'level', text_targets=True)
+    assert np.isfinite(sums['loss']) == (count == 4)
+
+
 def test_padding_rows_get_no_gradient_and_text_rows_none_from_sids():
   tables, x, targets, weights = example()
   graph, params = nnx.split(tables)

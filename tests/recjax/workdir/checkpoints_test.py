@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, and every damage is noticed."""
+"""Checkpoints: retention, and the detection of damage."""
 
 import dataclasses
 import os
@@ -51,7 +51,7 @@ def files_of(folder):
 
 
 def damage(path, generator):
-  """Flips one bit, cuts, or deletes a file at random."""
+  """Flips one bit of a file, truncates or deletes it, at random."""
   content = bytearray(path.read_bytes())
   kind = generator.choice(('flip', 'truncate', 'delete'))
   if kind == 'flip' and content:
@@ -72,7 +72,7 @@ def saved(tmp_path_factory):
   return workdir
 
 
-def test_what_was_saved_comes_back(saved):
+def test_a_saved_state_is_restored(saved):
   with Checkpoints(saved, read_only=True) as checkpoints:
     assert checkpoints.meta(4) == dataclasses.replace(META, examples_seen=40)
     target = jax.eval_shape(lambda: state(0))
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_not_restored_and_the_next_best_is_used(saved, t
     assert checkpoints.latest_step() == 4
 
 
-def test_a_checkpoint_that_was_whole_is_looked_at_again(saved, tmp_path):
+def test_a_checkpoint_is_checked_again_on_each_question(saved, tmp_path):
   shutil.copytree(saved, tmp_path / 'w')
   with Checkpoints(tmp_path / 'w', read_only=True) as checkpoints:
     assert (checkpoints.latest_step(), checkpoints.best_step()) == (4, 2)
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_was_whole_is_looked_at_again(saved, tmp_path):
     assert (checkpoints.latest_step(), checkpoints.best_step()) == (3, 3)
 
 
-def test_without_a_whole_checkpoint_nothing_starts_from_scratch(saved, tmp_path):
+def test_only_damaged_checkpoints_stop_a_run(saved, tmp_path):
   for path in ('checksums.json', 'params/_METADATA'):
     workdir = tmp_path / pathlib.Path(path).name
     shutil.copytree(saved, workdir)
@@ -166,10 +166,10 @@ def test_without_a_whole_checkpoint_nothing_starts_from_scratch(saved, tmp_path)
       )
       with pytest.raises(ValueError, match=message):
         checkpoints.latest_step()
-    assert steps_on_disk(workdir) == [2, 3, 4]  # what is left may still be of use to someone
+    assert steps_on_disk(workdir) == [2, 3, 4]  # the user may repair them
 
 
-def test_a_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, caplog):
+def test_an_interrupted_save_is_no_checkpoint(saved, tmp_path, caplog):
   workdir = tmp_path / 'w'
   shutil.copytree(saved, workdir)
   folder = workdir / 'checkpoints'
@@ -177,7 +177,7 @@ def test_a_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, caplog):
   (folder / '5/checksums.json').unlink()
   (folder / '6.orbax-checkpoint-tmp/params').mkdir(parents=True)  # one before Orbax was done
   assert latest(workdir) == 4
-  assert not caplog.text  # to a reader it may be under way
+  assert not caplog.text  # for a reader, the save may be running
   assert (folder / '6.orbax-checkpoint-tmp').exists()  # reading changes nothing
   with Checkpoints(workdir, 2) as checkpoints:
     assert checkpoints.latest_step() == 4
@@ -194,8 +194,8 @@ def test_a_save_that_was_cut_off_is_no_checkpoint(saved, tmp_path, caplog):
   assert latest(tmp_path / 'first') is None
 
 
-def test_readers_follow_a_run_that_trains_on(tmp_path):
-  """What they chose is removed while they choose, and again while they read."""
+def test_readers_follow_a_run_that_is_training(tmp_path):
+  """The run removes a checkpoint before it is read, and another one during the read."""
   save(tmp_path, [0.1], max_to_keep=1)
   read = []
 
@@ -217,7 +217,7 @@ def test_readers_follow_a_run_that_trains_on(tmp_path):
   assert float(params['a'][0]) == 3.0
 
 
-def test_damage_is_no_progress(tmp_path):
+def test_a_reader_does_not_take_damage_for_removal(tmp_path):
   save(tmp_path, [0.1, 0.2])
   shutil.rmtree(tmp_path / 'checkpoints/2')
   assert read_run(tmp_path, Checkpoints.latest_step, lambda _, step: step) == 1
@@ -273,7 +273,7 @@ def test_a_damaged_checkpoint_is_replaced_and_the_number_stays_bounded(saved, tm
 
 
 def _tmpfs(folder, megabytes):
-  """The start of a command that sees a small disk of its own there, or None where that is not possible."""
+  """Returns a command prefix that mounts a small disk at a folder, or None without the permission to."""
   if shutil.which('unshare') is None:
     return None
   mount = f'mount -t tmpfs -o size={megabytes}m none "$0" && exec "$@"'
@@ -281,7 +281,7 @@ def _tmpfs(folder, megabytes):
   return start if subprocess.run([*start, 'true'], check=False).returncode == 0 else None
 
 
-def test_a_full_disk_stops_with_a_message_and_leaves_what_was_whole(tmp_path):
+def test_a_full_disk_ends_with_a_message_and_leaves_earlier_checkpoints(tmp_path):
   start, limit, reason = _tmpfs(tmp_path, megabytes=8), 0, 'No space left on device'
   if start is None:
     start, limit, reason = [], 8 << 20, 'File too large'  # as much as a file may hold, then

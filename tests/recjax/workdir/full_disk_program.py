@@ -1,4 +1,4 @@
-"""Saves a small checkpoint and one that does not fit, then looks at what is left; run by checkpoint_test.py."""
+"""Saves a small checkpoint and one that does not fit, and checks the rest; run by checkpoints_test.py."""
 
 import resource
 import sys
@@ -16,7 +16,9 @@ if limit:
   resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 checkpoints = Checkpoints(workdir, max_to_keep=2)
 checkpoints.save(1, state(1), META, None)
-noise = jax.random.normal(jax.random.key(0), (4_000_000,))  # 16 MB that no compression makes small
+noise = jax.random.normal(
+  jax.random.key(0), (4_000_000,)
+)  # 16 MB of noise, which does not compress
 checkpoints.save(2, state(2) | {'params': {'noise': noise}}, META, None)
 try:
   checkpoints.wait()

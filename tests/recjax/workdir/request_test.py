@@ -23,6 +23,9 @@ def request(folder, mode, fields=None, **flags):
 def folder(tmp_path):
   (tmp_path / 'file').write_text('{}')
   (tmp_path / 'here').mkdir()
+  (tmp_path / 'full').mkdir()
+  (tmp_path / 'lr=[1]').mkdir()
+  (tmp_path / 'full/config.json').write_text('{}')
   return tmp_path
 
 
@@ -33,7 +36,7 @@ def test_paths_that_are_there_pass(folder):
   request(folder, 'export', here, out=folder / 'out').check()
   fields = here | {'model.sid_rows': 'sa_init', 'model.sid_keywords': folder / 'file'}
   request(folder, 'train', fields | {'checkpoint.init_from': folder / 'here'}).check()
-  assert sorted(os.listdir(folder)) == ['file', 'here']
+  assert sorted(os.listdir(folder)) == ['file', 'full', 'here', 'lr=[1]']
 
 
 @pytest.mark.parametrize(
@@ -46,13 +49,15 @@ def test_paths_that_are_there_pass(folder):
     ('recommend', {}, {'histories': 'file', 'out': 'file/x/y'}, r'--out must be a folder; .*file is a file'),
     ('recommend', {}, {'histories': 'file', 'out': 'out', 'k': 41}, r'--k must be from 1 to the 40 items'),
     ('export', {}, {'out': 'out'}, '--mode=export needs --out=FOLDER and --config.model.pretrained'),
-    ('export', {'model.pretrained': 'here'}, {'out': 'here'}, r'--out must not exist'),
+    ('export', {'model.pretrained': 'here'}, {'out': 'full'}, r'--out must be a new or an empty folder'),
     ('train', {}, {'prune': True}, '--prune needs --mode=prepare; got --mode=train'),
     ('train', {}, {'workdir': 'file/run'}, r'--workdir must be a folder; .*file is a file'),
     ('prepare', {'data.prepared_dir': 'file/p'}, {}, r'--config.data.prepared_dir must be a folder; .*file is a'),
     ('train', {'compilation_cache': 'file'}, {}, r'--config.compilation_cache must be a folder'),
     ('evaluate', {'model.pretrained': 'none'}, {}, r'--config.model.pretrained must be a folder; .*none does not'),
     ('train', {'model.sid_rows': 'sa_init', 'model.sid_keywords': 'none'}, {}, r'--config.model.sid_keywords must'),
+    ('evaluate', {}, {'workdir': 'run[1]'}, r'must not contain any of .* Set --workdir to a path'),
+    ('train', {'checkpoint.init_from': 'lr=[1]'}, {}, r'Set --config.checkpoint.init_from to a path without'),
     ('train', {'checkpoint.init_from': 'none'}, {}, r'--config.checkpoint.init_from must be a folder'),
   ],
 )  # fmt: skip

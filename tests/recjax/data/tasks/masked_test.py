@@ -82,9 +82,9 @@ def test_a_draw_decides_alone(decoder_corpus):
 
 
 def test_fields_are_checked():
-  with pytest.raises(ValueError, match='mask_share must be between 0 and 1; got 1'):
+  with pytest.raises(ValueError, match=r'mask_share must be in \(0, 1\); got 1'):
     Mim(mask_share=1.0)
   with pytest.raises(ValueError, match=r'span_length must be at least 1; got 0\.5'):
     Mlm(span_length=0.5)
-  with pytest.raises(ValueError, match="show must be 'title'; got 'sid'"):
+  with pytest.raises(ValueError, match="show must be one of title; got 'sid'"):
     Mlm(show='sid')

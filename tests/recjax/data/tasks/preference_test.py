@@ -1,4 +1,4 @@
-"""Ranking, preference and ratings, against the log itself."""
+"""Ranking, preference and ratings, compared with the log."""
 
 import collections
 import re
@@ -66,47 +66,32 @@ def test_popular_negatives_are_drawn_in_proportion(decoder_corpus):
   assert corpus.negatives(rng, np.arange(22), 2, 'popularity').tolist() in ([22, 23], [23, 22])
 
 
-def test_the_liked_item_has_the_higher_rating(decoder_corpus):
+@pytest.mark.parametrize('liked_from', [4.0, 2.5])
+def test_liked_items_are_set_against_items_rated_lower_by_the_same_user(decoder_corpus, liked_from):
   corpus = decoder_corpus
-  ratings = corpus.dataset.train_ratings
-  swapped = 0
-  for unit, (u, p) in enumerate(pairs(corpus)):
-    got = example(Bpr(max_items=20), corpus, unit, unit)
+  component = Bpr(max_items=20, pairs='ratings', liked_from=liked_from)
+  units = []  # every liked place of a user with another item that is not liked
+  for u, p in pairs(corpus):
+    ratings = corpus.dataset.train_ratings[slice(*corpus.train.offsets[u : u + 2])].tolist()
+    items = sequence(corpus, u)
+    others = {i for i, r in zip(items, ratings, strict=True) if r < liked_from and i != items[p]}
+    if ratings[p] >= liked_from and others:
+      units.append((u, p, others))
+  assert component.num_units(corpus) == len(units) > 20
+  for unit, (u, p, others) in enumerate(units):
+    got = example(component, corpus, unit, unit)
     shown = items_of(corpus, read(corpus, got.inputs))
     (liked,) = items_of(corpus, read(corpus, got.targets))
     pair, history = shown[-2:], shown[:-2]
     items = sequence(corpus, u)
-    of_user = np.asarray(ratings[corpus.train.offsets[u] : corpus.train.offsets[u + 1]])
-    assert liked in pair
-    other = pair[1 - pair.index(liked)]
-    assert items[p] in pair
+    assert liked == items[p]
+    assert set(pair) - {liked} <= others
+    assert len(set(pair)) == 2
     assert history == [i for i in items[:p] if i not in pair]
-    if other in items:
-      rated = {i: [r for j, r in zip(items, of_user, strict=True) if j == i] for i in pair}
-      assert max(rated[liked]) > min(rated[other])
-      swapped += liked != items[p]
-    else:
-      assert liked == items[p]
-      assert (
-        len({r for i, r in zip(items, of_user, strict=True) if i != items[p]} | {of_user[p]}) == 1
-      )
-  assert swapped
 
 
-class WithoutRatings:
-  """The data set of a corpus as if nobody had rated."""
-
-  def __init__(self, dataset):
-    self._dataset = dataset
-    self.train_ratings = None
-
-  def __getattr__(self, name):
-    return getattr(self._dataset, name)
-
-
-def test_without_ratings_seen_is_set_against_unseen_in_random_order(decoder_corpus):
-  corpus = Corpus(WithoutRatings(decoder_corpus.dataset), is_encoder_decoder=False)
-  first = 0
+def test_an_unseen_item_is_set_against_the_next_one_whatever_the_ratings(decoder_corpus):
+  corpus, first = decoder_corpus, 0
   for unit, (u, p) in enumerate(pairs(corpus)):
     got = example(Bpr(), corpus, unit, unit)
     pair = items_of(corpus, read(corpus, got.inputs))[-2:]
@@ -116,7 +101,33 @@ def test_without_ratings_seen_is_set_against_unseen_in_random_order(decoder_corp
     assert pair[1 - pair.index(liked)] not in items
     first += pair[0] == liked
   assert 0.35 < first / len(pairs(corpus)) < 0.65
-  assert corpus.lacks(Rating().needs) == ['ratings']
+
+
+class WithoutRatings:
+  """The data set of a corpus, without its ratings."""
+
+  def __init__(self, dataset):
+    self._dataset = dataset
+    self.train_ratings = None
+
+  def __getattr__(self, name):
+    return getattr(self._dataset, name)
+
+
+def test_tasks_of_ratings_need_ratings_and_both_kinds_of_items(decoder_corpus):
+  bare = Corpus(WithoutRatings(decoder_corpus.dataset), is_encoder_decoder=False)
+  by_ratings = Bpr(pairs='ratings')
+  assert bare.lacks(Rating().needs) == bare.lacks(by_ratings.needs) == ['ratings']
+  assert bare.lacks(Bpr().needs) == []
+  with pytest.raises(ValueError, match=r'liked_from must leave a user who rated.*got 9'):
+    Bpr(pairs='ratings', liked_from=9.0).check_corpus(decoder_corpus)
+
+
+def test_streams_of_bpr_keep_their_identity_where_the_field_changes_nothing(decoder_corpus):
+  bare = Corpus(WithoutRatings(decoder_corpus.dataset), is_encoder_decoder=False)
+  new = {'pairs', 'liked_from'}
+  assert not new & set(Bpr().identity(bare))
+  assert new <= set(Bpr().identity(decoder_corpus))  # ratings decided the pairs before
 
 
 def test_ratings_are_said_as_numbers(encoder_decoder_corpus):

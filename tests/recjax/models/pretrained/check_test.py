@@ -1,4 +1,4 @@
-"""The logit checker: its numbers, its file, and what it says."""
+"""The logit checker: its numbers, its file and its messages."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def test_an_encoder_decoder():
   real = example['decoder_attention_mask'] > 0
   theirs = example['logits'][real]
   assert np.abs(ours[real] - theirs).max() <= 1e-4 * np.abs(theirs).max()
-  with pytest.raises(ValueError, match='--decoder_tokens must be given for a T5'):
+  with pytest.raises(ValueError, match='--decoder_tokens must be given for an encoder–decoder'):
     check.our_logits(folder, example['input_ids'])
 
 

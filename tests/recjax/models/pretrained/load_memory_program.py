@@ -1,4 +1,4 @@
-"""Prints the bytes of host memory that loading a checkpoint took, and what it is allowed to take.
+"""Prints the host memory in bytes that loading a checkpoint took, and the limits.
 
 Run by pretrained_test.py in a process of its own: `load_memory_program.py FOLDER`.
 """

@@ -1,4 +1,4 @@
-"""Checkpoint folders: round trips, SID rows, tokenizers, shards, and what is refused."""
+"""Checkpoint folders: round trips, SID rows, tokenizers, shards, exports, and refused folders."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 import tokenizers
 
-from recjax.models import pretrained
+from recjax.models import FAMILIES, pretrained
 from recjax.models.pretrained import reading, writing
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
@@ -65,7 +65,7 @@ def load(folder, space, **kwargs):
 
 
 def with_random_sids(params, seed=0):
-  """As after training: every SID row and special of ours is its own."""
+  """Sets SID rows and our specials to random values, as after training."""
   rng = np.random.default_rng(seed)
   tables = dict(params['tables'])
   for name in tables:
@@ -132,7 +132,7 @@ def test_sid_rows_are_appended_at_the_size_of_the_tokenizer(checkpoint, tmp_path
   ids = pretrained.IdMap(SPACE, KNOWN).exported()
   np.testing.assert_array_equal(ids, [*range(53), 60, 61, *range(53, 60)])
 
-  # What a run makes its token space of, so that it may begin at the export.
+  # A run that begins with the export makes its token space from this number.
   assert pretrained.text_pieces(out, SPACE.size) == pretrained.text_pieces(source, ROWS) == KNOWN
   restored = load(out, SPACE)[1]
   assert_same(restored, params)
@@ -140,7 +140,7 @@ def test_sid_rows_are_appended_at_the_size_of_the_tokenizer(checkpoint, tmp_path
   assert (again / 'model.safetensors').read_bytes() == (out / 'model.safetensors').read_bytes()
   for name in ('tokenizer.json', 'config.json', 'recjax.json'):
     assert json.loads((again / name).read_text()) == json.loads((out / name).read_text())
-  with pytest.raises(FileExistsError, match='an export never overwrites'):
+  with pytest.raises(FileExistsError, match='--out must be a new or an empty folder'):
     pretrained.export(out, params, SPACE, source, SPECIALS)
 
 
@@ -181,7 +181,7 @@ def test_the_dtype_of_the_source_is_kept_where_it_loses_nothing(checkpoint, tmp_
   assert_same(load(tmp_path / 'more', space, tokenizer_size=ROWS)[1], params)
 
 
-def test_many_files_and_pieces_of_tables(checkpoint, tmp_path, monkeypatch):
+def test_many_files_and_chunks_of_tables(checkpoint, tmp_path, monkeypatch):
   monkeypatch.setattr(writing, 'FILE_BYTES', 10_000)
   monkeypatch.setattr(writing, '_CHUNK_ROWS', 7)
   monkeypatch.setattr(reading, '_CHUNK_BYTES', 1_000)
@@ -230,7 +230,7 @@ def test_configs_may_leave_out_what_transformers_fills_in(checkpoint):
     del hf[name]
   hf |= {'rope_theta': 5000.0, 'rope_local_base_freq': 100.0, 'sliding_window_pattern': 6}
   hf['rope_scaling'] = {'rope_type': 'linear', 'factor': 8.0}
-  file.write_text(json.dumps(hf))  # as versions of `transformers` before 5 wrote it
+  file.write_text(json.dumps(hf))  # the format before `transformers` 5
   assert pretrained.read_config(folder).config == new
 
 
@@ -278,7 +278,7 @@ def _cut(folder, size):
       ValueError,
       'must hold a JSON object; got list',
     ),
-    (lambda f: _edit_config(f, model_type='llama'), ValueError, "gemma3; got 'llama'"),
+    (lambda f: _edit_config(f, model_type='llama'), ValueError, "mt5; got 'llama'"),
     (lambda f: _edit_config(f, hidden_act='relu6'), ValueError, "got 'relu6'"),
     (lambda f: _edit_config(f, hidden_size=None), ValueError, 'hidden_size is missing'),
     (lambda f: _edit_config(f, rope_parameters={'rope_type': 'yarn'}), ValueError, 'yarn'),
@@ -312,7 +312,7 @@ def test_tokenizer_and_space_must_agree(checkpoint, tmp_path):
   params = load(folder, SPACE)[1]
   with pytest.raises(ValueError, match=r'each needs its token; got 0 specials'):
     pretrained.export(tmp_path / 'out', params, SPACE, folder)
-  with pytest.raises(ValueError, match='it knows <a_2> already'):
+  with pytest.raises(ValueError, match='it has <a_2> already'):
     pretrained.export(tmp_path / 'out', params, SPACE, folder, SPECIALS)
   assert not (tmp_path / 'out').exists()
   write_tokenizer(folder, [f'w{i}' for i in range(KNOWN - 3)])
@@ -321,6 +321,97 @@ def test_tokenizer_and_space_must_agree(checkpoint, tmp_path):
     ValueError, match=r'SID levels of \(4, 3\) codes; this run has 55 and \(4, 4\)'
   ):
     load(tmp_path / 'out', TokenSpace(SPACE.text_size, (4, 4)))
+
+
+def _quantize(folder, name, array):
+  tensors = load_file(folder / 'model.safetensors')
+  save_file(tensors | {name: array}, folder / 'model.safetensors')
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (lambda f: _edit_config(f, quantization_config={'quant_method': 'fp8'}), 'config.json, fp8'),
+    (lambda f: _edit_config(f, quantization_config={}, compression_config={'a': 1}), 'compression'),
+    (
+      lambda f: _quantize(
+        f, 'model.layers.0.mlp.up_proj.weight', np.zeros((40, 24), ml_dtypes.float8_e4m3fn)
+      ),
+      'up_proj.weight of type F8_E4M3',
+    ),
+    (
+      lambda f: _quantize(f, 'model.layers.0.mlp.up_proj.weight', np.zeros((40, 24), np.int8)),
+      'up_proj.weight of type I8',
+    ),
+    (
+      lambda f: _quantize(
+        f, 'model.layers.0.mlp.up_proj.weight_scale_inv', np.ones((1, 1), np.float32)
+      ),
+      'tensor model.layers.0.mlp.up_proj.weight_scale_inv',
+    ),
+    (
+      lambda f: _quantize(f, 'model.layers.0.mlp.up_proj.qweight', np.ones((3, 40), np.int32)),
+      'tensor model.layers.0.mlp.up_proj.qweight',
+    ),
+  ],
+)
+def test_a_quantized_checkpoint_is_named_as_one(checkpoint, damage, message):
+  folder = checkpoint('qwen2')
+  damage(folder)
+  with pytest.raises(ValueError, match=f'holds a quantized checkpoint .*{message}') as error:
+    pretrained.check_folder(folder)
+  assert '\n' not in str(error.value)
+
+
+def test_a_failed_export_leaves_nothing_behind(checkpoint, tmp_path, monkeypatch):
+  source, out = checkpoint('qwen3'), tmp_path / 'shop' / 'out'
+  params = load(source, SPACE)[1]
+
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(writing.tokenizer_files, 'copy_with_tokens', full)
+    with pytest.raises(OSError, match='No space left'):
+      pretrained.export(out, params, SPACE, source, SPECIALS)
+  assert list(out.parent.iterdir()) == []
+  killed = out.parent / '.out.12345678.partial'  # as a SIGKILL leaves it
+  killed.mkdir()
+  (killed / 'model.safetensors').write_text('half')
+  out.mkdir()  # an empty folder is accepted
+  pretrained.export(out, params, SPACE, source, SPECIALS)
+  assert [path.name for path in out.parent.iterdir()] == ['out']
+  assert not (out / '.lock').exists()
+
+
+def test_what_an_export_needs_is_checked_first(checkpoint, tmp_path):
+  source = checkpoint('qwen3')
+  pretrained.check_export(tmp_path / 'out', source, SPACE, SPECIALS)
+  pretrained.check_export(tmp_path / 'a' / 'b', source)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['qwen3']
+  for out in (source, source / 'config.json'):
+    with pytest.raises(
+      FileExistsError, match=r'--out must be a new or an empty folder; .* not empty'
+    ):
+      pretrained.check_export(out, source)
+  with pytest.raises(
+    NotADirectoryError, match=r'--out must lie in a folder; .*config.json is a file'
+  ):
+    pretrained.check_export(source / 'config.json' / 'out', source)
+  with pytest.raises(FileNotFoundError, match='must be a checkpoint folder'):
+    pretrained.check_export(tmp_path / 'out', tmp_path)
+  write_tokenizer(source, [*(f'w{i}' for i in range(KNOWN - 4)), '<a_2>'])
+  with pytest.raises(ValueError, match=r'it has <a_2> already \(and 0 more\)'):
+    pretrained.check_export(tmp_path / 'out', source, SPACE, SPECIALS)
+
+
+def test_sid_tokens_of_another_run_are_warned_of(checkpoint, caplog):
+  pretrained.check_folder(checkpoint('qwen3'))
+  assert 'already has SID tokens' not in caplog.text
+  folder = checkpoint('gemma1')
+  write_tokenizer(folder, [*(f'w{i}' for i in range(KNOWN - 5)), '<a_2>', '<b_0>'])
+  pretrained.check_folder(folder)
+  assert 'already has SID tokens (<a_2> and 1 more)' in caplog.text
 
 
 @pytest.mark.parametrize('name', ['tokenizer.json', 'spiece.model'])
@@ -350,11 +441,11 @@ def test_loading_takes_the_local_shards_and_less_than_one_tensor(checkpoint, tmp
   _edit_config(folder, **shape, num_hidden_layers=6)
   hf, rng = json.loads((folder / 'config.json').read_text()), np.random.default_rng(0)
   config = pretrained.read_config(folder).config
-  found = pretrained.Pretrained('gemma', config, hf['vocab_size'], hf)
+  found = pretrained.Pretrained(FAMILIES['gemma'], config, hf['vocab_size'], hf)
   shapes = pretrained.abstract(found, TokenSpace(hf['vocab_size'], ()))[1]
   shapes = traverse_util.flatten_dict(shapes, sep='/')
   tensors = {}
-  for weight in reading.FAMILIES['gemma'][0].mapping(config).weights:
+  for weight in FAMILIES['gemma'].checkpoints.mapping(config).weights:
     theirs = reading.their_shape(weight, shapes[weight.path].shape, hf['vocab_size'])
     for layer in reading.layers_of(weight):
       tensors[weight.names(layer)[0]] = rng.random(theirs, np.float32)

@@ -1,12 +1,17 @@
-"""T5 and mT5 folders of `transformers`: their config.json and the names of their tensors."""
+"""Mapping of T5, T5 v1.1, FLAN-T5 and mT5."""
 
 from collections.abc import Collection
 from typing import Any
 
-from recjax.models.pretrained.mapping import Mapping, Weight, heads_in, heads_out, linear
+from recjax.models.mappings.weights import (
+  CheckpointFormat,
+  Weight,
+  WeightMapping,
+  heads_in,
+  heads_out,
+  linear,
+)
 from recjax.models.t5_config import T5Config
-
-MODEL_TYPES = ('t5', 'mt5')
 
 _ACTIVATIONS = {
   'relu': 'relu',
@@ -17,14 +22,14 @@ _ACTIVATIONS = {
 }
 _HEAD = 'lm_head.weight'
 _EMBEDDING = ('shared.weight', 'encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
-# Old checkpoints hold a bias that their code never read.
+# Old checkpoints hold this bias; the code of T5 never used it.
 _IGNORED = (r'decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight',)
 
 
 def _activation(feed_forward: str) -> tuple[str, bool]:
-  """Our name of the activation, and whether it is a gate, from `feed_forward_proj`."""
+  """Returns our name of the activation and whether the layer is gated, from `feed_forward_proj`."""
   name = feed_forward.removeprefix('gated-')
-  if feed_forward == 'gated-gelu':  # means the approximation, unlike a 'gelu' without a gate
+  if feed_forward == 'gated-gelu':  # the tanh approximation, unlike 'gelu' without a gate
     name = 'gelu_new'
   if name not in _ACTIVATIONS:
     raise ValueError(
@@ -35,16 +40,15 @@ def _activation(feed_forward: str) -> tuple[str, bool]:
 
 
 def config_of(hf: dict[str, Any], names: Collection[str]) -> T5Config:
-  """The shape that a folder's config.json describes, without dropout and compute type.
+  """Returns the shape that config.json describes, computation fields at their defaults.
 
   Args:
     hf: config.json.
-    names: of the folder's tensors. Whether the output has a table of its own is seen from them:
-      `transformers` 5 writes `tie_word_embeddings: true` for every T5, and means whether it is scaled
-      by a field of another name.
+    names: of the tensors. They tell whether the output table is untied: `transformers` 5 writes
+      `tie_word_embeddings: true` for every T5.
 
   Raises:
-    ValueError: a field is missing or holds what we do not compute.
+    ValueError: a field is missing, or asks for something that we do not compute.
   """
   required = ('d_model', 'd_ff', 'd_kv', 'num_heads', 'num_layers')
   missing = [field for field in required if field not in hf]
@@ -59,7 +63,7 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> T5Config:
   says_tied = hf.get('tie_word_embeddings') is not False
   own_output = _HEAD in names and any(name in names for name in _EMBEDDING)
   if says_tied and hf.get('model_type') != 'mt5' and 'scale_decoder_outputs' not in hf:
-    own_output = False  # written before transformers 5: the head, if there, is a copy of the table
+    own_output = False  # written before transformers 5: a head is a copy of the table
   return T5Config(
     depth=hf['num_layers'],
     decoder_depth=hf.get('num_decoder_layers') or hf['num_layers'],
@@ -74,7 +78,6 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> T5Config:
     relative_buckets=hf.get('relative_attention_num_buckets', 32),
     relative_max_distance=hf.get('relative_attention_max_distance', 128),
     norm_eps=hf.get('layer_norm_epsilon', 1e-6),
-    start_id=hf.get('decoder_start_token_id') or 0,
   )
 
 
@@ -87,7 +90,7 @@ def _attention(name: str, path: str, depth: int, config: T5Config) -> list[Weigh
 
 
 def _stack(stack: str, config: T5Config) -> list[Weight]:
-  """The rules of the encoder or the decoder."""
+  """Returns the rules for the encoder or the decoder."""
   crossed = stack == 'decoder'
   depth = config.decoder_depth if crossed else config.depth
   branches = ['attention', 'cross_attention', 'ff'] if crossed else ['attention', 'ff']
@@ -114,10 +117,18 @@ def _stack(stack: str, config: T5Config) -> list[Weight]:
   return weights
 
 
-def mapping(config: T5Config) -> Mapping:
-  """The rules of one configuration."""
+def mapping(config: T5Config) -> WeightMapping:
+  """Returns the rules for one shape."""
   copies = (*_EMBEDDING[1:], _HEAD) if config.tied else _EMBEDDING[1:]
   tables = [Weight(_EMBEDDING[0], 'tables/text', aliases=copies, vocabulary=True)]
   if not config.tied:
     tables.append(Weight(_HEAD, 'tables/text_out', vocabulary=True))
-  return Mapping((*tables, *_stack('encoder', config), *_stack('decoder', config)), _IGNORED)
+  return WeightMapping((*tables, *_stack('encoder', config), *_stack('decoder', config)), _IGNORED)
+
+
+CHECKPOINTS = CheckpointFormat(
+  architectures={'t5': 'T5ForConditionalGeneration', 'mt5': 'MT5ForConditionalGeneration'},
+  auto='AutoModelForSeq2SeqLM',
+  config_of=config_of,
+  mapping=mapping,
+)

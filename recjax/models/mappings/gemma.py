@@ -1,15 +1,14 @@
-"""Gemma 1, 2 and 3 folders of `transformers`; multimodal Gemma 3 folders are read as text."""
+"""Mapping of Gemma 1, 2 and 3; a multimodal Gemma 3 is read as its text model."""
 
 from collections.abc import Collection
 from typing import Any
 
 from recjax.models.decoder import DecoderConfig
-from recjax.models.pretrained import decoder
-from recjax.models.pretrained.decoder import mapping as mapping
+from recjax.models.mappings import decoder
+from recjax.models.mappings.weights import CheckpointFormat
 
-MODEL_TYPES = ('gemma', 'gemma2', 'gemma3_text')
-
-# What config.json may leave out, as `transformers` fills it in.
+_MULTIMODAL = 'gemma3'
+# Defaults of `transformers` for fields that config.json may leave out.
 _DEFAULTS = {
   'gemma': {'head_dim': 256},
   'gemma2': {
@@ -30,8 +29,15 @@ _DEFAULTS = {
 }
 
 
-def with_defaults(hf: dict[str, Any]) -> dict[str, Any]:
-  """config.json with the fields that it may leave out."""
+def _text_config(hf: dict[str, Any]) -> dict[str, Any]:
+  """Returns the text model's config.json with the fields that it may leave out."""
+  if hf['model_type'] == _MULTIMODAL:
+    shared = {
+      name: hf[name]
+      for name in ('dtype', 'torch_dtype', 'bos_token_id', 'eos_token_id', 'tie_word_embeddings')
+      if hf.get(name) is not None
+    }
+    hf = shared | (hf.get('text_config') or {}) | {'model_type': 'gemma3_text'}
   return _DEFAULTS[hf['model_type']] | hf
 
 
@@ -48,7 +54,7 @@ def _layer_types(hf: dict[str, Any]) -> list[str]:
 
 
 def _ropes(hf: dict[str, Any], layer_types: list[str]) -> list[tuple[float, float]]:
-  """Base and factor of each layer."""
+  """Returns base and factor for each layer."""
   if hf['model_type'] != 'gemma3_text':
     return [decoder.uniform_rope(hf)] * len(layer_types)
   given = hf.get('rope_parameters') or {}
@@ -63,17 +69,16 @@ def _ropes(hf: dict[str, Any], layer_types: list[str]) -> list[tuple[float, floa
 
 
 def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
-  """The shape that a folder's config.json describes, without dropout and compute type.
+  """Returns the shape that config.json describes, computation fields at their defaults.
 
   Args:
-    hf: config.json (of a multimodal folder its text part).
-    names: of the folder's tensors; not needed here.
+    hf: config.json of the text model, defaults filled in.
+    names: of the tensors; not used.
 
   Raises:
-    ValueError: a field is missing or holds what we do not compute.
+    ValueError: a field is missing, or asks for something that we do not compute.
   """
   del names
-  hf = with_defaults(hf)
   decoder.require(
     hf,
     'vocab_size',
@@ -85,14 +90,14 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
   )
   decoder.refuse(hf, 'use_bidirectional_attention')
   first = hf['model_type'] == 'gemma'
-  # Gemma 1 says 'gelu' (or nothing) and means the tanh approximation.
+  # 'gelu' (or no activation) in a config.json of Gemma 1 means the tanh approximation.
   activation = hf.get('hidden_act' if first else 'hidden_activation') or 'gelu_pytorch_tanh'
   if first and activation == 'gelu':
     activation = 'gelu_pytorch_tanh'
   layer_types = _layer_types(hf)
   windows = decoder.windows(layer_types, hf.get('sliding_window'))
   bases, factors = zip(*_ropes(hf, layer_types), strict=True)
-  # `transformers` reads the attention's soft-cap of Gemma 3 and does not apply it.
+  # `transformers` reads the attention's soft-cap in Gemma 3 but does not apply it.
   softcap = hf.get('attn_logit_softcapping') if hf['model_type'] == 'gemma2' else None
   return DecoderConfig(
     depth=hf['num_hidden_layers'],
@@ -115,3 +120,17 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
     logit_softcap=0.0 if first else float(hf.get('final_logit_softcapping') or 0),
     query_scale=None if first else float(hf['query_pre_attn_scalar']) ** -0.5,
   )
+
+
+CHECKPOINTS = CheckpointFormat(
+  architectures={
+    'gemma': 'GemmaForCausalLM',
+    'gemma2': 'Gemma2ForCausalLM',
+    'gemma3_text': 'Gemma3ForCausalLM',
+  },
+  auto='AutoModelForCausalLM',
+  config_of=config_of,
+  mapping=decoder.mapping,
+  multimodal=(_MULTIMODAL,),
+  text_config=_text_config,
+)

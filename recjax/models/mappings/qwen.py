@@ -1,13 +1,11 @@
-"""Qwen 2.5 (whose type is qwen2) and dense Qwen 3 folders of `transformers`."""
+"""Mapping of Qwen 2.5 (its model_type is qwen2) and dense Qwen 3."""
 
 from collections.abc import Collection
 from typing import Any
 
 from recjax.models.decoder import DecoderConfig
-from recjax.models.pretrained import decoder
-from recjax.models.pretrained.decoder import mapping as mapping
-
-MODEL_TYPES = ('qwen2', 'qwen3')
+from recjax.models.mappings import decoder
+from recjax.models.mappings.weights import CheckpointFormat
 
 
 def _windows(hf: dict[str, Any]) -> tuple[int, ...]:
@@ -15,19 +13,19 @@ def _windows(hf: dict[str, Any]) -> tuple[int, ...]:
   window = hf.get('sliding_window', 4096) if hf.get('use_sliding_window') else None
   if hf.get('layer_types'):
     return decoder.windows(hf['layer_types'], window)
-  first = hf.get('max_window_layers', 28)  # of the layers with a window
+  first = hf.get('max_window_layers', 28)  # index of the first layer with a window
   return tuple((window or 0) if layer >= first else 0 for layer in range(depth))
 
 
 def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
-  """The shape that a folder's config.json describes, without dropout and compute type.
+  """Returns the shape that config.json describes, computation fields at their defaults.
 
   Args:
     hf: config.json.
-    names: of the folder's tensors; not needed here.
+    names: of the tensors; not used.
 
   Raises:
-    ValueError: a field is missing or holds what we do not compute.
+    ValueError: a field is missing, or asks for something that we do not compute.
   """
   del names
   decoder.require(
@@ -62,3 +60,11 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
     embedding_scale=False,
     tied=bool(hf.get('tie_word_embeddings', False)),
   )
+
+
+CHECKPOINTS = CheckpointFormat(
+  architectures={'qwen2': 'Qwen2ForCausalLM', 'qwen3': 'Qwen3ForCausalLM'},
+  auto='AutoModelForCausalLM',
+  config_of=config_of,
+  mapping=decoder.mapping,
+)

@@ -1,9 +1,9 @@
-"""What the folders of Gemma and Qwen have in common: fields of config.json and names of tensors."""
+"""The part of the mapping that Gemma and Qwen share: fields of config.json and names of tensors."""
 
 from typing import Any
 
 from recjax.models.decoder import DecoderConfig
-from recjax.models.pretrained.mapping import Mapping, Weight, heads_in, heads_out, linear
+from recjax.models.mappings.weights import Weight, WeightMapping, heads_in, heads_out, linear
 
 ANOTHER = 'Set --config.model.pretrained to another folder'
 _ACTIVATIONS = {
@@ -13,8 +13,8 @@ _ACTIVATIONS = {
   'silu': 'silu',
   'swish': 'silu',
 }
-# The same tensor has another prefix in a multimodal folder (two generations of `transformers`) and in a
-# folder without its head.
+# Prefixes of the same tensor: a text model, multimodal folders (two generations of `transformers`), and a
+# folder saved without its head.
 _PREFIXES = ('model.', 'language_model.model.', 'model.language_model.', '')
 _HEADS = ('lm_head.weight', 'language_model.lm_head.weight')
 _IGNORED = (
@@ -24,7 +24,7 @@ _IGNORED = (
 
 
 def require(hf: dict[str, Any], *fields: str) -> None:
-  """Raises the ValueError of absent fields."""
+  """Raises a ValueError if a field is absent or null."""
   missing = [field for field in fields if hf.get(field) is None]
   if missing:
     raise ValueError(
@@ -34,13 +34,13 @@ def require(hf: dict[str, Any], *fields: str) -> None:
 
 
 def refuse(hf: dict[str, Any], field: str) -> None:
-  """Raises the ValueError of a feature that we do not compute."""
+  """Raises a ValueError if a feature that we do not compute is on."""
   if hf.get(field):
     raise ValueError(f'{field} of config.json must be off; got {hf[field]!r}. {ANOTHER}')
 
 
 def activation(name: str) -> str:
-  """Our name of an activation."""
+  """Returns our name of an activation."""
   if name not in _ACTIVATIONS:
     raise ValueError(
       f'the activation of config.json must be one of {", ".join(_ACTIVATIONS)}; got {name!r}. {ANOTHER}'
@@ -49,7 +49,7 @@ def activation(name: str) -> str:
 
 
 def windows(layer_types: list[str], window: int | None) -> tuple[int, ...]:
-  """One window a layer; 0: global."""
+  """Returns one window for each layer; 0: global."""
   unknown = sorted(set(layer_types) - {'sliding_attention', 'full_attention'})
   if unknown:
     raise ValueError(
@@ -59,7 +59,7 @@ def windows(layer_types: list[str], window: int | None) -> tuple[int, ...]:
 
 
 def rope(parameters: dict[str, Any], default_base: float) -> tuple[float, float]:
-  """Base and linear factor of rotary positions, from rope_parameters or rope_scaling."""
+  """Returns base and linear factor of rotary positions, from rope_parameters or rope_scaling."""
   kind = parameters.get('rope_type', parameters.get('type', 'default'))
   if kind not in ('default', 'linear') or parameters.get('partial_rotary_factor', 1) != 1:
     raise ValueError(
@@ -71,13 +71,13 @@ def rope(parameters: dict[str, Any], default_base: float) -> tuple[float, float]
 
 
 def uniform_rope(hf: dict[str, Any]) -> tuple[float, float]:
-  """Base and factor where all layers share them; `rope_parameters` is transformers 5's name."""
+  """Returns the base and factor that all layers share; `rope_parameters` is the name in transformers 5."""
   parameters = hf.get('rope_parameters') or hf.get('rope_scaling') or {}
   return rope(parameters, hf.get('rope_theta') or 10_000.0)
 
 
 def _weight(make, name: str, path: str, *args) -> Weight:
-  """A rule for a tensor below the model, under any of the prefixes."""
+  """Returns the rule for a tensor of the model, under any of the prefixes."""
   first, *others = (make(prefix + name, path, *args) for prefix in _PREFIXES)
   aliases = tuple(other.name for other in others)
   return Weight(
@@ -90,7 +90,7 @@ def _table(name: str, path: str) -> Weight:
 
 
 def _layer(config: DecoderConfig) -> list[Weight]:
-  """The rules of the stacked layers."""
+  """Returns the rules for the stacked layers."""
   depth, N, K, H = config.depth, config.heads, config.kv_heads, config.head_width
   attention, ff = 'layers.{layer}.self_attn', 'layers.{layer}.mlp'
   weights = [
@@ -127,15 +127,15 @@ def _bias(name: str, path: str, layers: int, heads: int, head_width: int) -> Wei
   return Weight(name, path, layers, lambda x: x.reshape(heads, head_width), lambda x: x.reshape(-1))
 
 
-def mapping(config: DecoderConfig) -> Mapping:
-  """The rules of one configuration."""
+def mapping(config: DecoderConfig) -> WeightMapping:
+  """Returns the rules for one shape."""
   table = _weight(_table, 'embed_tokens.weight', 'tables/text')
   if config.tied:
-    # A copy of the table that some checkpoints hold; never the only one.
+    # Some checkpoints also hold a copy of the table under the name of the head.
     copies = (*table.aliases, *_HEADS)
     tables = [Weight(table.name, table.path, aliases=copies, vocabulary=True)]
   else:
     head = Weight(_HEADS[0], 'tables/text_out', aliases=_HEADS[1:], vocabulary=True)
     tables = [table, head]
   norm = _weight(Weight, 'norm.weight', 'final_norm/scale')
-  return Mapping((*tables, *_layer(config), norm), _IGNORED)
+  return WeightMapping((*tables, *_layer(config), norm), _IGNORED)

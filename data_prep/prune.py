@@ -1,0 +1,56 @@
+"""Removes stage folders that a config does not use from its prepared folder."""
+
+from data_prep import prepare
+from data_prep import stage as stage_lib
+from recjax import config as config_lib
+from recjax.data import prepared as prepared_lib
+from recjax.data.prepared import Prepared
+from recjax.runtime import lock
+from recjax.runtime.files import digest
+
+
+def unused(prepared: Prepared) -> dict[str, int]:
+  """Returns the stage folders that this config does not use, and their sizes in bytes."""
+  used = set(prepared.folders.values())
+  names = [name for name in stage_lib.finished(prepared.root) if name not in used]
+  return {name: stage_lib.num_bytes(prepared.root / name) for name in names}
+
+
+def describe_unused(prepared: Prepared) -> str:
+  """Returns one line about the folders of `unused`; empty if there are none."""
+  sizes = unused(prepared)
+  return (
+    ''
+    if not sizes
+    else (
+      f'{prepared.root}: {len(sizes)} folders of {sum(sizes.values()) / 1e6:,.1f} MB are not used by this config: '
+      f'{", ".join(sizes)}. '
+      'Remove them with --mode=prepare --prune'
+    )
+  )
+
+
+def prune(config: config_lib.Config, prepared: Prepared) -> dict[str, int]:
+  """Removes everything that preparations of other configs left in the folder of this one.
+
+  Removed are stage folders that this config does not use, partial folders, and parts of encodings. The answers
+  of a paid endpoint are kept.
+
+  Args:
+    config: of the run.
+    prepared: its stage folders, from `prepare`.
+
+  Returns:
+    The names of the removed folders, and their sizes in bytes.
+  """
+  root = prepared.root
+  with lock.hold(root, 'pruning', wait=True, field=prepare.FIELD):
+    sizes = unused(prepared)
+    left = [path for path in root.iterdir() if path.name.startswith('.') and path.is_dir()]
+    sizes |= {path.name: stage_lib.num_bytes(path) for path in left}
+    for name in sizes:
+      (root / name).rmtree()
+    has_variants = any(map(stage_lib.is_variant, prepared.folders.values()))
+    key = digest(config.preparation)
+    prepared_lib.write_record(root, {key: prepared.folders} if has_variants else {})
+  return sizes

@@ -1,0 +1,155 @@
+"""The one place that opens a tokenizer's file: users' texts are encoded as plain text, and never padded or cut.
+
+A tokenizer.json may store padding and truncation, and both kinds of file turn the names of control tokens
+(`<eos>`, `<|im_end|>`) in a text into these tokens. A title must not have that effect; a chat template must.
+"""
+
+import functools
+import json
+import re
+from typing import Any
+
+from etils import epath
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+import tokenizers
+
+# Added tokens of this form are control tokens even if the file does not mark them as special: <think>, [INST].
+_CONTROL = re.compile(r'<[^<>\s]+>|\[[^\[\]\s]+\]')
+
+
+def _read(path: epath.Path, parse) -> Any:
+  try:
+    return parse(path.read_bytes())
+  except Exception as error:  # the libraries raise their own types
+    raise ValueError(f'{path} must be a whole tokenizer: {error}. Fetch it again') from error
+
+
+def _vocab(model: dict[str, Any]) -> dict[str, int]:
+  vocab = model.get('vocab', {})
+  return vocab if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
+
+
+def _hide(model: dict[str, Any], names: set[str]) -> None:
+  """Renames control tokens in the model's own vocabulary, so that no text spells them; ids stay."""
+  vocab = model.get('vocab', {})
+  if isinstance(vocab, list):  # Unigram
+    model['vocab'] = [
+      [f'\0{i}' if piece in names else piece, score] for i, (piece, score) in enumerate(vocab)
+    ]
+  elif 'merges' not in model or model.get('ignore_merges'):  # merges never make a control token
+    unknown = model.get('unk_token')
+    model['vocab'] = {
+      f'\0{i}' if piece in names and piece != unknown else piece: i for piece, i in vocab.items()
+    }
+
+
+def _fast(content: bytes, plain_text: bool) -> tokenizers.Tokenizer:
+  fields = json.loads(content)
+  fields['padding'] = fields['truncation'] = None
+  if plain_text:
+    vocab = _vocab(fields['model'])
+    control = {
+      token['content']
+      for token in fields.get('added_tokens') or ()
+      if token['special']
+      or (token['content'] not in vocab and _CONTROL.fullmatch(token['content']))
+    }
+    fields['added_tokens'] = [
+      token for token in fields.get('added_tokens') or () if token['content'] not in control
+    ]
+    _hide(fields['model'], control)
+  return tokenizers.Tokenizer.from_str(json.dumps(fields))
+
+
+def fast_tokenizer(path: epath.PathLike, plain_text: bool = True) -> tokenizers.Tokenizer:
+  """Opens a tokenizer.json without the padding and truncation that it stores.
+
+  Args:
+    path: the file.
+    plain_text: whether control tokens in a text are encoded as plain text.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  return _read(epath.Path(path), functools.partial(_fast, plain_text=plain_text))
+
+
+def _sentencepiece(content: bytes, plain_text: bool) -> sentencepiece.SentencePieceProcessor:
+  if plain_text:
+    model = sentencepiece_model_pb2.ModelProto.FromString(content)
+    types = sentencepiece_model_pb2.ModelProto.SentencePiece
+    hidden = [
+      piece
+      for piece in model.pieces
+      if piece.type == types.USER_DEFINED and _CONTROL.fullmatch(piece.piece)
+    ]
+    for piece in hidden:
+      piece.type = types.CONTROL
+    content = model.SerializeToString() if hidden else content
+  return sentencepiece.SentencePieceProcessor(model_proto=content)
+
+
+def sentencepiece_model(
+  path: epath.PathLike, plain_text: bool = True
+) -> sentencepiece.SentencePieceProcessor:
+  """Opens a SentencePiece model; see `fast_tokenizer`."""
+  return _read(epath.Path(path), functools.partial(_sentencepiece, plain_text=plain_text))
+
+
+class TextTokenizer:
+  """A tokenizer.json or a SentencePiece model.
+
+  Args:
+    path: the file; its name ends in `.json` or `.model`.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+
+  def __init__(self, path: epath.PathLike):
+    self._path = epath.Path(path)
+    self._is_fast = self._path.suffix == '.json'
+    self._plain = (fast_tokenizer if self._is_fast else sentencepiece_model)(self._path)
+
+  @functools.cached_property
+  def _full(self) -> Any:
+    """The tokenizer with its control tokens."""
+    return (fast_tokenizer if self._is_fast else sentencepiece_model)(self._path, plain_text=False)
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of a user's text, without BOS or EOS."""
+    return self.encode_batch([text])[0]
+
+  def encode_batch(self, texts: list[str]) -> list[list[int]]:
+    """Returns the ids of users' texts, without BOS or EOS."""
+    if self._is_fast:
+      return [e.ids for e in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+    return self._plain.encode(texts)
+
+  def encode_template(self, text: str) -> list[int]:
+    """Returns the ids of a chat template's text, in which names of control tokens are these tokens."""
+    if self._is_fast:
+      return self._full.encode(text, add_special_tokens=False).ids
+    ids = []
+    for n, part in enumerate(self._control_names.split(text)):
+      if n % 2:
+        ids.append(self._full.piece_to_id(part))
+      elif part:
+        ids += self._full.encode(part)
+    return ids
+
+  @functools.cached_property
+  def _control_names(self) -> re.Pattern[str]:
+    """A pattern with one group: any control piece of a SentencePiece model."""
+    full = self._full
+    names = [full.id_to_piece(i) for i in range(full.get_piece_size()) if full.is_control(i)]
+    return (
+      re.compile('(' + '|'.join(map(re.escape, names)) + ')') if names else re.compile('((?!))')
+    )
+
+  def decode(self, ids: list[int]) -> str:
+    """Returns the text of ids; control tokens of a tokenizer.json by name."""
+    if self._is_fast:
+      return self._full.decode(ids, skip_special_tokens=False)
+    return self._full.decode(ids)

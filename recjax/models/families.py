@@ -1,0 +1,46 @@
+"""The registry of backbone families. To add one, write its module and its mapping, and list its record here."""
+
+from collections.abc import Mapping
+
+from recjax.models import gemma, qwen, t5
+from recjax.models.family import Family, Size
+from recjax.schema.checks import check_choice
+
+FAMILIES: dict[str, Family] = {
+  family.name: family for family in (gemma.FAMILY, qwen.FAMILY, t5.FAMILY)
+}
+
+
+def named(name: str) -> Family:
+  """Returns the record of `model.family`. Raises a ValueError for an unknown name."""
+  check_choice(name, tuple(FAMILIES), 'model.family')
+  return FAMILIES[name]
+
+
+def sizes() -> dict[str, Size]:
+  """Returns every published size by name."""
+  return {name: size for family in FAMILIES.values() for name, size in family.sizes.items()}
+
+
+def of_size(size: str) -> Family:
+  """Returns the family of a published size. Raises a ValueError for an unknown size."""
+  check_choice(size, tuple(sizes()), 'model.size')
+  return next(family for family in FAMILIES.values() if size in family.sizes)
+
+
+def accepts(name: str, family: Family) -> bool:
+  """Whether `model.family=name` may stand beside a size or a checkpoint of `family`.
+
+  Until Qwen became a family of its own, its models were configured as 'gemma', the default.
+  """
+  return name == family.name or (name == gemma.FAMILY.name and family is qwen.FAMILY)
+
+
+def model_types() -> Mapping[str, Family]:
+  """Returns the family for each `model_type` that can be read."""
+  return {
+    kind: family
+    for family in FAMILIES.values()
+    if family.checkpoints
+    for kind in family.checkpoints.model_types
+  }

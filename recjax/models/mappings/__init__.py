@@ -1,0 +1,1 @@
+"""Mappings between the checkpoints of `transformers` and our parameters, one module for each family."""

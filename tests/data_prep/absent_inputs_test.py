@@ -1,0 +1,64 @@
+"""Files of the user that are missing are named before any stage runs, also in a folder that was prepared before."""
+
+import pytest
+
+from configs import demo
+from data_prep import prepare
+from recjax import config as config_lib
+
+
+def config(folder, fields):
+  made = demo.get_config('tiny')
+  made.data.prepared_dir = str(folder)
+  made.update_from_flattened_dict(fields)
+  return config_lib.from_config_dict(made)
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('prepared') / 'data'
+  prepare.prepare(config(folder, {}))
+  return folder
+
+
+IMPORTED = {'sids.quantizer': 'import', 'sids.table': '/nosuch.json'}
+KEYWORDS = {
+  'keywords.teacher': 'import',
+  'keywords.file': '/nosuch.json',
+  'model.sid_rows': 'sa_init',
+}
+
+
+@pytest.mark.parametrize(
+  ('fields', 'field'),
+  [
+    ({'data.sentencepiece': '/nosuch.model'}, 'data.sentencepiece'),
+    (IMPORTED, 'sids.table'),
+    (KEYWORDS, 'keywords.file'),
+    ({'sids.encoder': '/nosuch'}, 'sids.encoder'),
+    ({'sids.extend': '/nosuch'}, 'sids.extend'),
+    ({'model.pretrained': '/nosuch'}, 'model.pretrained'),
+  ],
+)
+@pytest.mark.parametrize('is_first', [True, False])
+def test_a_missing_file_is_named_by_its_field(prepared, tmp_path, capsys, fields, field, is_first):
+  folder = tmp_path / 'data' if is_first else prepared
+  with pytest.raises((ValueError, OSError), match=rf'--config\.{field}\b'):
+    prepare.prepare(config(folder, fields))
+  assert capsys.readouterr().out == ''
+  assert not (tmp_path / 'data').exists()
+
+
+def test_brackets_and_stars_are_plain_characters_in_paths(tmp_path):
+  root = tmp_path / 'a[1]*?'
+  first = root / 'first[2]'
+  prepare.prepare(config(first, {}))
+  model = first / 'tokenizer/spiece.model'
+  prepare.prepare(config(root / 'next[3]', {'sids.extend': str(first)}))
+  copied = {
+    'data.sentencepiece': str(model),
+    **IMPORTED,
+    'sids.table': str(first / 'sids/table.json'),
+  }
+  copied['sids.codes'] = (16, 16, 120)  # the last level tells items of equal codes apart
+  assert (prepare.prepare(config(root / 'copied[4]', copied)) / 'sids/table.json').exists()

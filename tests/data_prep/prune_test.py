@@ -1,0 +1,35 @@
+"""Unused stage folders: listed, and removed."""
+
+from data_prep import prepare, prune
+from tests.data_prep.prepare_test import NEIGHBOURS, make_config, outcomes, random_rows, write_raw
+from tests.folders import contents
+
+
+def test_prune_removes_everything_that_the_config_does_not_use(tmp_path, capsys):
+  write_raw(tmp_path / 'raw', random_rows())
+  first = make_config(tmp_path)
+  other = make_config(tmp_path, {'text_pieces': 280}, {'codes': (4, 4)}, tasks=NEIGHBOURS)
+  root = prepare.prepare(first)
+  assert prune.unused(root) == {} and not prune.describe_unused(root)
+  alone = contents(root)
+  kept = prepare.prepare(other)
+  (tmp_path / 'out' / '.keywords.answers.jsonl').write_text('')
+  (tmp_path / 'out' / '.sids.0123abcd.partial').mkdir()
+  unused = {kept.folders[name] for name in ('relations', 'sids', 'texts', 'tokenizer')}
+  assert set(prune.unused(root)) == unused
+  line = prune.describe_unused(root)
+  assert '4 folders of 0.' in line and ', '.join(sorted(unused)) in line and '--prune' in line
+  removed = prune.prune(first, prepare.prepare(first))
+  assert set(removed) == unused | {'.sids.0123abcd.partial'}
+  assert removed[kept.folders['sids']] > 1000
+  assert contents(root) == alone | {'.keywords.answers.jsonl': b''}
+  # The ordinary folders go, too, where the config uses variants.
+  kept = prepare.prepare(other)
+  prune.prune(other, kept)
+  assert not (root / 'sids').exists()
+  assert prepare.find(other) == other.prepared == kept
+  assert prepare.find(first) is None
+  capsys.readouterr()
+  assert prepare.prepare(first) == root
+  ran = {name for name, outcome in outcomes(capsys).items() if outcome == 'done'}
+  assert ran == {'sids', 'texts', 'tokenizer'}

@@ -1,0 +1,88 @@
+"""Separators that are given or found, compressed files, and descriptive cells in other encodings."""
+
+import gzip
+
+from etils import epath
+import pyarrow as pa
+import pytest
+
+from data_prep.sources import delimited, tables
+
+REQUIRED = {'item': 'data.item_column'}
+TEXT = 'item{0}title{0}price\n007{0}"a, b; c | d\te"{0}1,5\n8{0}x{0}\n'
+
+
+def read(path, separator=None):
+  rows = tables.read([path], ('item', 'title', 'price'), REQUIRED, separator)
+  return {name: values.to_pylist() for name, values in rows.columns.items()}
+
+
+@pytest.mark.parametrize('mark', delimited.SEPARATORS)
+@pytest.mark.parametrize('given', [False, True])
+@pytest.mark.parametrize('start', ['', '\ufeff'])
+@pytest.mark.parametrize('end', ['\n', '\r\n'])
+def test_separators_are_found_or_given(tmp_path, mark, given, start, end):
+  path = epath.Path(tmp_path) / 't.csv'
+  text = TEXT.format(mark).replace('1,5', '1.5' if mark == ',' else '1,5')
+  path.write_bytes((start + text).replace('\n', end).encode())
+  assert read(path, mark if given else None) == {
+    'item': ['007', '8'],
+    'title': ['a, b; c | d\te', 'x'],
+    'price': ['1.5' if mark == ',' else '1,5', ''],
+  }
+
+
+def test_the_separator_is_judged_by_the_wanted_names(tmp_path):
+  path = epath.Path(tmp_path) / 't.csv'
+  path.write_text('item;a,b,c,d,e;title\n1;2;3\n')
+  assert read(path) == {'item': ['1'], 'title': ['3']}
+  path.write_text('item\n1\n')
+  assert read(path) == {'item': ['1']}
+  path.write_text('other;name\n1;2\n')
+  with pytest.raises(ValueError, match=r"must have a column 'item'; it has 'other', 'name'"):
+    read(path)
+
+
+def test_a_given_separator_is_one_character(tmp_path):
+  path = epath.Path(tmp_path) / 't.csv'
+  path.write_text('item~title\n1~2\n')
+  assert read(path, '~') == {'item': ['1'], 'title': ['2']}
+  path.write_text('item\ttitle\n1\t2\n')
+  for spelled in ('\t', '\\t', 'tab'):
+    assert read(path, spelled) == {'item': ['1'], 'title': ['2']}
+  for wrong in ('::', '', 'a', '"', '\n', '·'):
+    with pytest.raises(ValueError, match=r'data\.separator must be one character.*--config\.data'):
+      read(path, wrong)
+
+
+@pytest.mark.parametrize('members', [1, 3])
+def test_gzip_of_several_members(tmp_path, members):
+  path = epath.Path(tmp_path) / 't.csv.gz'
+  rows = [f'{n},title {n},\n' for n in range(30)]
+  pieces = [
+    ''.join(rows[n * 30 // members : (n + 1) * 30 // members]).encode() for n in range(members)
+  ]
+  path.write_bytes(b''.join(map(gzip.compress, (b'item,title,price\n', *pieces))))
+  assert read(path)['item'] == [str(n) for n in range(30)]
+
+
+def test_zstd(tmp_path):
+  path = epath.Path(tmp_path) / 't.csv.zst'
+  whole = pa.compress(TEXT.format(';').encode() * 1, 'zstd', asbytes=True)
+  path.write_bytes(whole)
+  assert read(path)['item'] == ['007', '8']
+  path.write_bytes(whole[:-5])
+  with pytest.raises(ValueError, match=r't\.csv\.zst: (the zstd file must be whole|must )'):
+    read(path)
+  path.write_bytes(b'item,title\n1,2\n')
+  with pytest.raises(ValueError, match=r't\.csv\.zst: the zstd file must be whole'):
+    read(path)
+
+
+def test_descriptive_cells_need_not_be_utf8(tmp_path):
+  path = epath.Path(tmp_path) / 't.csv'
+  path.write_bytes(b'item,title\n1,Caf\xe9\n2,\xff\n')
+  rows = tables.read([path], ('item', 'title'), REQUIRED, loose=('title',))
+  assert rows.columns['title'].to_pylist() == [b'Caf\xe9', b'\xff']
+  with pytest.raises(ValueError, match=r't\.csv:2: must be text in UTF-8'):
+    read(path)

@@ -1,0 +1,19 @@
+"""What becomes of the records that a source reads."""
+
+import collections
+from typing import Any
+
+from data_prep.log import item_text
+
+
+def tidied(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+  """Returns the records as the catalogue of a prepared folder holds them, without the encoders' text."""
+  return {item: item_text.tidy(record, collections.Counter()) for item, record in records.items()}
+
+
+def changes(records: dict[str, dict[str, Any]]) -> dict[str, int]:
+  """Returns the number of fields that were dropped, cut or cleaned, as the statistics state them."""
+  counts = collections.Counter()
+  for record in records.values():
+    item_text.tidy(record, counts)
+  return {name: count for name, count in sorted(counts.items()) if count}

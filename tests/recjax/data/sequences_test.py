@@ -1,0 +1,32 @@
+"""Ragged arrays, compared with lists of lists."""
+
+import numpy as np
+
+from recjax.data.sequences import Sequences, offsets_of
+
+ROWS = [[3, 1], [], [4, 1, 5, 9], [2]]
+
+
+def lists(sequences):
+  return [row.tolist() for row in sequences]
+
+
+def test_offsets_are_cumulative_lengths():
+  assert offsets_of([2, 0, 4]).tolist() == [0, 2, 2, 6]
+  assert offsets_of([]).tolist() == [0]
+  assert offsets_of(np.array([1], np.int32)).dtype == np.int64
+
+
+def test_operations_are_those_of_lists():
+  sequences = Sequences.from_lists(ROWS)
+  assert lists(sequences) == ROWS
+  assert sequences.lengths.tolist() == [2, 0, 4, 1]
+  assert sequences.places.tolist() == [0, 1, 0, 1, 2, 3, 0]
+  assert lists(sequences.take(np.array([2, 1, 2, 0]))) == [ROWS[2], [], ROWS[2], ROWS[0]]
+  assert lists(sequences.cut(2)) == [[3, 1], [], [4, 1], [2]]
+  assert lists(sequences.append(np.array([7, 8, 9, 6]))) == [
+    [3, 1, 7],
+    [8],
+    [4, 1, 5, 9, 9],
+    [2, 6],
+  ]
