@@ -1,6 +1,6 @@
 """The report of a run: report.json for programs, report.html (one file, no external parts) for people."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import importlib.metadata
 import json
 import logging
@@ -24,6 +24,7 @@ from recjax.workdir import evaluation_file
 log = logging.getLogger(__name__)
 
 PACKAGES = ('recjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+SPEEDS = ('steps_per_sec', 'tokens_per_sec', 'input_wait_share')  # of metrics.jsonl
 JSON, HTML = 'report.json', 'report.html'
 
 
@@ -122,17 +123,9 @@ def build_report(
     'earlier_stages': [{'name': each.name, **_training(each)} for each in trainings[:-1]],
     **_training(last),
     'goodput': goodput.summary(processes) | {'processes': list(processes)} if processes else None,
-    'memory': {
-      name: max(values)
-      for name in device.NAMES
-      if (values := _column((row for each in trainings for row in each.rows), name))
-    },
+    'memory': _values(max, device.NAMES, [row for each in trainings for row in each.rows]),
     'run': dict(run or {}),
-    'throughput': {
-      name: statistics.median(values)
-      for name in ('steps_per_sec', 'tokens_per_sec', 'input_wait_share')
-      if (values := _column(last.rows, name))
-    },
+    'throughput': _values(statistics.median, SPEEDS, last.rows),
     'metrics': {split: dict(values) for split, values in metrics.items()},
     'evaluation': checks.ceilings(results),
     'baselines': {name: dict(values) for name, values in results['baselines'].items()},
@@ -163,8 +156,12 @@ def _training(training: Training) -> dict[str, Any]:
   }
 
 
-def _column(rows: Iterable[Mapping[str, float | None]], name: str) -> list[float]:
-  return [row[name] for row in rows if _has(row, name)]
+def _values(
+  summary: Callable[[list[float]], float], names: Iterable[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+  """Returns a summary of each column of metrics.jsonl that has values."""
+  columns = {name: [row[name] for row in rows if _has(row, name)] for name in names}
+  return {name: summary(values) for name, values in columns.items() if values}
 
 
 def _has(row: Mapping[str, float | None], name: str) -> bool:
