@@ -123,7 +123,7 @@ def run(request: Request) -> None:
   elif mode != 'prepare':
     identity.check_use(config, workdir)
   if mode != 'prepare':
-    device.keep_programs(config.compilation_cache, workdir)
+    device.set_compilation_cache(config.compilation_cache, workdir)
   models.check_model(config.model)  # before the data are prepared
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = _prepared(config, mode == 'prepare', request.prune)
