@@ -19,9 +19,9 @@ class PlannedStage(NamedTuple):
   """One stage of a run.
 
   Attributes:
-    name: of the stage; empty in a run without stages.
-    config: of the stage's training.
-    folder: of the stage's checkpoints and metrics.
+    name: name of the stage; empty in a run without stages.
+    config: config of the stage's training.
+    folder: folder of the stage's checkpoints and metrics.
   """
 
   name: str
