@@ -1,4 +1,4 @@
-"""Filling gaps: masked items of a sequence (MIM), and masked words of its titles (MLM)."""
+"""Masked tasks: masked items of a sequence (MIM), and masked spans of its titles (MLM)."""
 
 import dataclasses
 from typing import ClassVar
@@ -16,8 +16,8 @@ from recjax.schema.checks import setting
 class Mim(HistoryComponent):
   """History with some items masked → the masked items, in order.
 
-  The unit is a window of a user's training sequence (see `recjax.data.units.Windows`). `<mask>` replaces a share
-  `mask_share` of its items, at least one. Overflow removes only items before the first masked one.
+  The unit is a window of a user's training sequence (see `recjax.data.units.Windows`). `<mask>` replaces the share
+  `mask_share` of its items, at least one. Packing can remove only items before the first masked one.
 
   Example: inputs  Fill in: <a_7> <b_2> <c_0> <mask> <a_7> <b_1> <c_1>    targets  <a_3> <b_9> <c_0>
 

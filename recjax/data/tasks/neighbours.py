@@ -1,4 +1,4 @@
-"""Relations between items as tasks: an item → its neighbours, in order."""
+"""Tasks of relations between items: an item → its neighbours, in order."""
 
 import dataclasses
 from typing import ClassVar
@@ -13,7 +13,7 @@ from recjax.schema.checks import setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Neighbours(Component):
-  """An item → its first k neighbours. The unit is an item that has neighbours."""
+  """Base class: an item → its first k neighbours. The unit is an item with neighbours."""
 
   k: int = setting(5, 'Neighbours in the answer.', above=0)
   show: str = setting('sid', 'How the item is shown.', one_of=SHOWN)

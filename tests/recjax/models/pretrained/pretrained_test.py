@@ -419,7 +419,9 @@ def test_a_damaged_tokenizer_is_refused(checkpoint, name):
   folder = checkpoint('gemma1')
   (folder / 'tokenizer.json').unlink()
   (folder / name).write_bytes(b'{"version"')
-  with pytest.raises(ValueError, match=f'{name} must be a whole tokenizer: .*Fetch it again'):
+  with pytest.raises(
+    ValueError, match=f'{name} must be a complete tokenizer file: .*Fetch it again'
+  ):
     pretrained.tokenizer_size(folder, ROWS)
 
 
