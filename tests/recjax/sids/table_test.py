@@ -61,7 +61,7 @@ def test_saving_twice_gives_equal_bytes(tmp_path):
     assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
 
 
-def test_the_code_space_hash_depends_on_everything_except_the_items():
+def test_the_code_space_hash_depends_on_quantizer_and_sizes_but_not_on_items():
   table = _random_table(2)
   fewer = table_lib.SidTable(table.codes_IL[:50], table.codes_per_level, table.quantizer)
   other = table_lib.SidTable(table.codes_IL, table.codes_per_level, 'other')
