@@ -295,7 +295,7 @@ def _train_steps(
       if is_preempted:
         with _checkpointing(f'saving step {step}', limits):
           checkpoints.wait()
-        log.info('preempted: step %d is saved; the same command resumes there', step)
+        log.info('preempted: step %d is saved; the same command resumes from it', step)
         raise preemption.Preempted
     with _checkpointing('saving the last checkpoint', limits):
       checkpoints.wait()

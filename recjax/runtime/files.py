@@ -110,7 +110,7 @@ def existing(path: epath.PathLike, setting: str, kind: str) -> epath.Path:
 
 
 def check_writable(folder: epath.PathLike, setting: str) -> None:
-  """Checks that a folder can be written or made, on a local file system.
+  """Checks that a folder can be written or created, on a local file system.
 
   Args:
     folder: the folder; it need not exist.

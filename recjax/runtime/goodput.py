@@ -1,7 +1,7 @@
 """Goodput: the share of a run's wall time spent in training steps that count, and the use of the rest.
 
 Every process has one clock that starts with the process, imports included. Each second belongs to exactly one
-phase. Tracing and compilation by JAX are counted as `compile`, whatever the phase. After each kill or
+phase. Tracing and compilation by JAX are counted as `compile` in every phase. After each kill or
 preemption a new process continues the run: goodput.json lists the processes in order. Time between two
 processes is not counted. Steps that a later process repeated are lost.
 """

@@ -1,4 +1,4 @@
-"""A lock on a folder, held by one process at a time. It ends with its owner, even if the owner is killed.
+"""Locks a folder for one process at a time. A lock ends with its owner, even if the owner is killed.
 
 On a file system the kernel holds the lock (`flock` on `<folder>/.lock`, also across NFS clients). Buckets and
 file systems without `flock` use a lease instead: the owner renews it in the same file every 30 seconds. A

@@ -1,7 +1,7 @@
 """A watchdog that ends a hung run with a message that names the process at fault.
 
 Every process writes a heartbeat with its current activity to a key-value store (JAX's coordination service)
-every few seconds, and reads those of the others. A process fails the whole run when
+every few seconds, and reads those of the others. A process fails the run when
 
 - another process sends no heartbeat for `heartbeat_timeout` seconds: it was stopped, or its machine is gone;
 - another process reports a failure;
@@ -128,7 +128,7 @@ class Watchdog:
     self._host = socket.gethostname()
     self._activity = _Activity('start-up', 0)
     self._statuses: dict[int, Status] = {}
-    self._num_reads = 0  # successful reads of the whole store
+    self._num_reads = 0  # successful reads of the store
     self._silent_seconds = dict.fromkeys(range(num_processes), 0.0)
     self._seconds_since_read = 0.0
     self._failure: tuple[int, str] = (0, '')  # of this process: exit status and reason

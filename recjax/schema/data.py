@@ -78,7 +78,7 @@ class Data(Section):
     super().__post_init__()
     check(
       self.max_history == 0 or self.split != 'leave_one_out',
-      "data.max_history must be 0 for data.split='leave_one_out', whose histories are whole",
+      "data.max_history must be 0 for data.split='leave_one_out', whose histories are not cut",
       self.max_history,
       'data.max_history=0',
     )

@@ -168,10 +168,10 @@ def part_of(processes: np.ndarray, process: int) -> tuple[int, int]:
     processes: int `[batch shards, devices per shard]`, the process of each device.
     process: index of the process.
   """
-  held = {
+  shards_by_process = {
     int(p): np.flatnonzero((processes == p).any(axis=1)).tolist() for p in np.unique(processes)
   }
-  parts = sorted({tuple(shards) for shards in held.values()})
+  parts = sorted({tuple(shards) for shards in shards_by_process.values()})
   owners = collections.Counter(itertools.chain(*parts))
   if max(owners.values()) > 1 or len({len(part) for part in parts}) > 1:
     raise ValueError(
@@ -180,7 +180,7 @@ def part_of(processes: np.ndarray, process: int) -> tuple[int, int]:
       f'{", ".join(map(str, parts[:4]))}, … Set --config.mesh.tensor to a divisor or a multiple of the '
       'number of devices of a process'
     )
-  return parts.index(tuple(held[process])), len(parts)
+  return parts.index(tuple(shards_by_process[process])), len(parts)
 
 
 def host_rows(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:

@@ -68,8 +68,8 @@ def describe(
     for row in rows
   ]
   count = sum(math.prod(row.shape) for row in rows)
-  held = sum(row.local for row in rows)
-  text = f'  {count:,} parameters; a device holds {held:,} bytes of them'
+  local_bytes = sum(row.local for row in rows)
+  text = f'  {count:,} parameters; a device holds {local_bytes:,} bytes of them'
   if opt_state is not None:
     shardings = mesh_lib.tree_shardings(opt_state, mesh, params, rules)
     moments = sum(

@@ -73,7 +73,7 @@ def _parsed(path: epath.Path) -> dict[str, Any]:
     raise ValueError(f'{path} must be JSON: {error}. Set --config.sids.table') from error
   if repeated:
     raise ValueError(
-      f'{path} must hold every item once; {repeated[0]!r} is there more than once. '
+      f'{path} must hold every item once; {repeated[0]!r} occurs more than once. '
       'Correct the file that --config.sids.table names'
     )
   if not isinstance(table, dict):

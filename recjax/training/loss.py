@@ -146,7 +146,7 @@ def loss_sums(
     x_BTD: hidden states; position t predicts `batch['targets'][:, t]`.
     batch: int32 `targets` and float32 `weights` `[B, T]`; weight 0 for positions without a learnt target.
     sid_softmax: 'level': a SID target is normalised over its level's codes, a text target over the text
-      vocabulary. 'full': both are normalised over the whole vocabulary.
+      vocabulary. 'full': both are normalised over the full vocabulary.
     text_targets: whether the stream has text targets. Without them no text logits are computed.
     extras: coefficients of z-loss and label smoothing.
 

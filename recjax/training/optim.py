@@ -237,8 +237,8 @@ def averaged_params(state) -> Any:
 def optimizer(optim: Optim, num_train_steps: int) -> optax.GradientTransformation:
   """Builds the optimizer: clipping by the global norm (if clip_norm > 0), then AdamW or Adafactor.
 
-  Sources. AdamW: Loshchilov & Hutter, 2019 (arXiv 1711.05101). Weight decay is multiplied by the learning rate, also
-  with Adafactor.
+  Source of AdamW: Loshchilov & Hutter, 2019 (arXiv 1711.05101). Weight decay is multiplied by the learning
+  rate, also with Adafactor.
 
   Returns:
     A transformation. Its `init` takes all parameters and raises a ValueError if a group matches none. Its

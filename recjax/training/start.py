@@ -23,7 +23,7 @@ _ADAPTERS = ('lora_rank', 'lora_alpha', 'lora_targets')
 
 
 def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
-  """Loads the weights of `model.pretrained` and initializes the SID rows as `model.sid_rows` says.
+  """Loads the weights of `model.pretrained` and initializes the SID rows according to `model.sid_rows`.
 
   Args:
     model: the model section.

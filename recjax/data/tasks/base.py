@@ -95,7 +95,7 @@ class Component(Section, abc.ABC):
     at_least=0,
   )
   schedule: tuple[tuple[float, ...], ...] = setting(
-    (), 'Pairs (examples seen, weight from there on).'
+    (), 'Pairs (examples seen, weight from then on).'
   )
   prompts: tuple[str, ...] = setting((), "Wordings that replace the task's own.")
 

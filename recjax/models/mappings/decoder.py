@@ -63,7 +63,7 @@ def rope(parameters: dict[str, Any], default_base: float) -> tuple[float, float]
   kind = parameters.get('rope_type', parameters.get('type', 'default'))
   if kind not in ('default', 'linear') or parameters.get('partial_rotary_factor', 1) != 1:
     raise ValueError(
-      f'rotary positions of config.json must be of type default or linear, over the whole head; got '
+      f'rotary positions of config.json must be of type default or linear, over the full head width; got '
       f'{parameters}. {ANOTHER}'
     )
   base = parameters.get('rope_theta') or default_base

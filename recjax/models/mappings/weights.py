@@ -16,7 +16,7 @@ class Weight:
   """One tensor, or one tensor for each layer.
 
   Attributes:
-    name: in the checkpoint; '{layer}' stands for the layer's number.
+    name: name in the checkpoint; '{layer}' is replaced by the layer's number.
     path: path of our parameter, 'a/b/c' in the pure dict of the model.
     layers: number of layers; our parameter stacks them on axis 0. 0: a single tensor.
     to_ours: converts the checkpoint's array (of one layer) to ours.

@@ -80,7 +80,7 @@ def _files(folder: epath.Path, auto: str) -> list[epath.Path]:
       )
     if (folder / 'adapter_model.safetensors').exists():
       raise ValueError(
-        f'{folder} must hold a whole model; it holds an adapter alone (adapter_model.safetensors). Merge it '
+        f'{folder} must hold a complete model; it holds an adapter alone (adapter_model.safetensors). Merge it '
         'into its base model, and set --config.model.pretrained to the result'
       )
     if any(path.name.endswith('.bin') for path in folder.iterdir()):

@@ -1,4 +1,4 @@
-"""A fitted residual quantizer: assigns codes to item vectors; saves and loads itself."""
+"""A fitted residual quantizer, which assigns codes to item vectors and can be saved and loaded."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -60,7 +60,7 @@ class Quantizer:
     if vectors_ID.ndim != 2 or vectors_ID.shape[1] != self.width:
       raise ValueError(
         f'vectors must be [items, {self.width}] as when the quantizer was fitted; '
-        f'got {list(vectors_ID.shape)}. Set --config.sids.source and --config.sids.encoder to the values used then'
+        f'got {list(vectors_ID.shape)}. Set --config.sids.source and --config.sids.encoder as for the fit'
       )
     if not np.isfinite(vectors_ID).all():
       raise ValueError('item vectors must be finite; got NaN or infinity')
