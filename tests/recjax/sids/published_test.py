@@ -54,7 +54,7 @@ def test_a_written_table_is_read_back(tmp_path):
     ({'x': [1, 1]}, r"of 2 items it lacks 1: 'y'\. Complete the file"),
     ({}, r"of 2 items it lacks 2: 'x', 'y'\. Complete the file"),
     ([['x', [1, 1]]], r'must hold one object .* it holds a list'),
-    ('{"x": [1, 1], "y": [1, 1], "x": [2, 2]}', r"every item once; 'x' is there more than once"),
+    ('{"x": [1, 1], "y": [1, 1], "x": [2, 2]}', r"every item once; 'x' occurs more than once"),
     ('{"x": [1, 1], "y": [1', r'must be JSON'),
   ],
 )
