@@ -27,17 +27,17 @@ def table(
   vectors_ID: np.ndarray | None,
   table_file: epath.Path | None,
 ) -> tuple[SidTable, Quantizer | None]:
-  """Returns today's table in the earlier code space, and the frozen quantizer; None for imported SIDs.
+  """Returns today's table in the earlier code space, and the frozen quantizer (None for imported SIDs).
 
   Args:
     sids: `extend` names the earlier preparation.
     today: raw ids of today's items.
     vectors_ID: floats of today's items in the space that the quantizer was fitted to.
-    table_file: a published table to take the codes from instead, or None.
+    table_file: a published table with the codes of all items; None: quantize the vectors of new items.
 
   Raises:
-    ValueError: there is no room for an item; the earlier files do not belong together; or the published
-      table lacks an item or gives an old item other codes.
+    ValueError: an item finds no free SID; the earlier quantizer and SIDs do not belong together; or the
+      published table lacks an item or has other codes for an old item.
   """
   folder = refresh.earlier(sids) / 'sids'
   before = SidTable.load(folder)
@@ -50,16 +50,18 @@ def table(
   quantizer = Quantizer.load(folder)
   if quantizer.fingerprint != before.codebooks:
     raise ValueError(
-      f'{folder} must hold the quantizer that its SIDs were made with, {before.codebooks}; it holds '
+      f'{folder} must hold the quantizer of its SIDs, {before.codebooks}; it holds '
       f'{quantizer.fingerprint}. Prepare that folder again'
     )
   vectors_ND = vectors_ID[new]
   latents_NZ = quantizer.encode(vectors_ND)
 
-  def others(n: int):
+  def alternatives(n: int):
     return extension.nearest_codes(latents_NZ[n], quantizer.codebooks)
 
-  return extension.extend(before, rows_I, quantizer.assign(vectors_ND), others, today), quantizer
+  return extension.extend(
+    before, rows_I, quantizer.assign(vectors_ND), alternatives, today
+  ), quantizer
 
 
 def _check_unchanged(
@@ -75,8 +77,7 @@ def _check_unchanged(
   if len(changed):
     item = changed[0]
     raise ValueError(
-      f'{file} must give the items of sids.extend the codes that they have there; {len(changed)} differ, '
-      f'such as {today[item]!r}: {codes_IQ[item].tolist()} here, '
-      f'{before.codes_IL[rows_I[item]].tolist()} there. Correct the file, or build SIDs anew without '
-      '--config.sids.extend'
+      f'{file} must have the codes of sids.extend for its items; {len(changed)} items differ, such as '
+      f'{today[item]!r}: {codes_IQ[item].tolist()} in the file, {before.codes_IL[rows_I[item]].tolist()} in '
+      'sids.extend. Correct the file, or build new SIDs without --config.sids.extend'
     )

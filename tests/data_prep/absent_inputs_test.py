@@ -57,7 +57,7 @@ def test_a_damaged_sentencepiece_model_is_refused_before_anything_is_prepared(tm
   assert not (tmp_path / 'data').exists()
 
 
-def test_brackets_and_stars_are_plain_characters_in_paths(tmp_path):
+def test_glob_characters_in_paths_are_literal(tmp_path):
   root = tmp_path / 'a[1]*?'
   first = root / 'first[2]'
   prepare.prepare(config(first, {}))
