@@ -19,7 +19,7 @@ from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
 from recjax.schema.checks import check, check_choice, setting
 from recjax.schema.conversion import convert, hints, item_type
-from recjax.schema.data import SOURCES, Data, data_section
+from recjax.schema.data import SOURCES, Data, data_section, own_fields
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
 from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
@@ -183,9 +183,11 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
 def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the fields of an older config.json with the current names and values.
 
-  An older data section also holds options of other sources; `choose` drops them.
+  An older data section also holds options of other sources; they are dropped.
   """
   fields = dict(fields)
+  if isinstance(fields.get('data'), Mapping):
+    fields['data'] = own_fields(fields['data'])
   if isinstance(fields.get('model'), Mapping):
     fields['model'] = models.upgraded(fields['model'])  # names of model families
   return fields

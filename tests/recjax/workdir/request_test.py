@@ -72,5 +72,8 @@ def test_errors_name_the_flag(folder, mode, fields, flags, message):
 
 
 def test_a_resume_needs_no_initial_parameters(folder):
+  asked = request(folder, 'train', {'checkpoint.init_from': folder / 'none'})
+  with pytest.raises(FileNotFoundError, match='init_from'):
+    asked.check()
   (folder / 'run/checkpoints').mkdir(parents=True)
-  request(folder, 'train', {'checkpoint.init_from': folder / 'none'}).check()
+  assert asked.check() is None
