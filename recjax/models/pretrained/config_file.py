@@ -1,7 +1,6 @@
 """Reads config.json of a checkpoint folder: family and shape; refuses unsupported and quantized models."""
 
 import dataclasses
-import json
 import re
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from etils import epath
 
 from recjax.models import families
 from recjax.models.family import Family
-from recjax.models.pretrained import special_ids
+from recjax.models.pretrained import special_ids, tokenizer_files
 from recjax.models.pretrained.tensors import DTYPES, Tensors
 
 _QUANTIZATION_FIELDS = ('quantization_config', 'compression_config')
@@ -44,13 +43,7 @@ def _read(folder: epath.Path) -> dict[str, Any]:
       f'{folder} must be a checkpoint folder of transformers; it holds no config.json. Set '
       '--config.model.pretrained'
     )
-  try:
-    hf = json.loads(file.read_text())
-  except ValueError as error:
-    raise ValueError(f'{file} must be JSON: {error}') from error
-  if not isinstance(hf, dict):
-    raise ValueError(f'{file} must hold a JSON object; got {type(hf).__name__}')
-  return hf
+  return tokenizer_files.read_json(file)
 
 
 def family_of(folder: epath.PathLike) -> Family:
