@@ -96,7 +96,7 @@ class Endpoint:
       The result of `parse`, and the `usage` that the endpoint reports (perhaps empty).
 
     Raises:
-      ValueError: the endpoint refuses the request, and a retry would not help.
+      ValueError: the endpoint rejects the request; a retry would fail again.
       GaveUpError: every attempt failed.
       StoppedError: `stop` was set.
     """
@@ -189,7 +189,7 @@ class Endpoint:
       self._sends_temperature = False  # some models reject a temperature
       raise _Retry(shown, after=0.0)
     advice = _ADVICE.get(error.code, 'Check --config.keywords.url and --config.keywords.model')
-    raise ValueError(f'{self._url} refuses the request: {shown}. {advice}')
+    raise ValueError(f'{self._url} rejects the request: {shown}. {advice}')
 
   def _hide(self, text: str) -> str:
     return text.replace(self._key, '***') if self._key else text

@@ -1,4 +1,4 @@
-"""The table of docs/compile.md: its cells (a model on a slice), their compilation, and the page."""
+"""Writes the table of docs/compile.md: compiles its cells (a model on a slice) and updates the page."""
 
 from collections.abc import Mapping
 import json

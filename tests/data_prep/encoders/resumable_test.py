@@ -1,4 +1,4 @@
-"""Parts outlive a run that ends early; incomplete ones are computed again."""
+"""Stored parts survive a run that ends early; incomplete parts are computed again."""
 
 from etils import epath
 import numpy as np
@@ -69,7 +69,7 @@ def test_an_incomplete_part_is_computed_again(parts, damage):
 
 
 def test_stored_parts_are_used_up_to_a_batch_border(parts):
-  """As on another number of devices: the same order, divided differently."""
+  """With another number of devices, the order is the same and the batches differ."""
   run(Encoder(), parts)
   for part in sorted(parts.iterdir())[2:]:
     part.unlink()

@@ -25,7 +25,7 @@ class Failure:
   headers: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def said(content):
+def completion(content):
   """A complete response with a text of the model."""
   usage = {'prompt_tokens': 100, 'completion_tokens': 10}
   return json.dumps({'choices': [{'message': {'content': content}}], 'usage': usage})
@@ -87,7 +87,7 @@ def serve(*failures):
         state.hold.wait(30)
         return
       question = request['messages'][-1]['content']
-      failure = failure or Failure(body=said(json.dumps(answer(question))))
+      failure = failure or Failure(body=completion(json.dumps(answer(question))))
       if not failure.status:
         return
       body = failure.body.encode()
@@ -100,7 +100,7 @@ def serve(*failures):
       self.wfile.write(body)
 
     def log_message(self, *args):
-      """Says nothing."""
+      """Suppresses the request log."""
 
   with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
     state.url = f'http://127.0.0.1:{server.server_port}/v1'

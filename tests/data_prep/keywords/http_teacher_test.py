@@ -13,7 +13,7 @@ from data_prep.keywords import endpoint, http_teacher
 from data_prep.keywords.groups import groups
 from recjax.schema.items import Keywords
 from recjax.sids.table import SidTable
-from tests.data_prep.keywords.chat_server import Failure, answer, said, serve
+from tests.data_prep.keywords.chat_server import Failure, answer, completion, serve
 from tests.folders import ROOT
 
 KEY = 'sk-secret-1234'
@@ -88,7 +88,7 @@ def test_no_key_is_needed_if_all_questions_are_answered(tmp_path, monkeypatch, c
   assert teach(server.url, tmp_path / 'journal') == entries
 
 
-GOOD = said(json.dumps({'keywords': ['a'], 'description': 'b.'}))
+GOOD = completion(json.dumps({'keywords': ['a'], 'description': 'b.'}))
 
 
 @pytest.mark.parametrize(
@@ -106,16 +106,16 @@ GOOD = said(json.dumps({'keywords': ['a'], 'description': 'b.'}))
     Failure(body='<html>busy</html>'),
     Failure(body='{"error": "no choices"}'),
     Failure(body='[]'),
-    Failure(body=said(None)),
-    Failure(body=said('I am sorry.')),
-    Failure(body=said('{"keywords": ["a"]}')),
-    Failure(body=said('{"keywords": "a", "description": "b"}')),
-    Failure(body=said('{"keywords": [1], "description": "b"}')),
-    Failure(body=said('{"keywords": [], "description": "b"}')),
-    Failure(body=said('{"keywords": [" "], "description": "b"}')),
-    Failure(body=said('{"keywords": ["a"], "description": "  "}')),
-    Failure(body=said('{"keywords": ["a"], "description": ["b"]}')),
-    Failure(body=said(json.dumps({'keywords': ['a' * 101], 'description': 'b'}))),
+    Failure(body=completion(None)),
+    Failure(body=completion('I am sorry.')),
+    Failure(body=completion('{"keywords": ["a"]}')),
+    Failure(body=completion('{"keywords": "a", "description": "b"}')),
+    Failure(body=completion('{"keywords": [1], "description": "b"}')),
+    Failure(body=completion('{"keywords": [], "description": "b"}')),
+    Failure(body=completion('{"keywords": [" "], "description": "b"}')),
+    Failure(body=completion('{"keywords": ["a"], "description": "  "}')),
+    Failure(body=completion('{"keywords": ["a"], "description": ["b"]}')),
+    Failure(body=completion(json.dumps({'keywords': ['a' * 101], 'description': 'b'}))),
   ],
 )
 def test_transient_failures_are_retried(tmp_path, failure, capsys):
@@ -137,7 +137,7 @@ def test_text_around_the_json_answer_is_ignored(tmp_path, capsys):
   content = (
     'Sure:\n```json\n{"keywords": [" red\\n soap ", "red soap"], "description": " A  b. "}\n```'
   )
-  with serve(*[Failure(body=said(content))] * 6) as server:
+  with serve(*[Failure(body=completion(content))] * 6) as server:
     entries = teach(server.url, tmp_path / 'journal')
   assert {tuple(entry['keywords']) for entry in entries} == {('red soap',)}
   assert {entry['description'] for entry in entries} == {'A b.'}

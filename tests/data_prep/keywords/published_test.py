@@ -1,4 +1,4 @@
-"""Imported keywords: a file of TS-Rec, and files that do not fit."""
+"""Imported keywords: a file of TS-Rec, and files that do not match the SID table."""
 
 import json
 

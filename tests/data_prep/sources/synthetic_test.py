@@ -20,7 +20,7 @@ DEFAULT = _world()
 
 
 def _law(history: list[int], following: list[int]) -> list[float]:
-  """p(next | history) of a small world, from the words of the module's docstring."""
+  """Returns p(next | history) of a small world, as the module's docstring defines it."""
 
   def parts(i):
     return i // 40, i // 5 % 8  # theme, style
@@ -67,7 +67,7 @@ def test_probabilities_equal_the_documented_distribution():
 def test_observed_frequencies_match_the_distribution():
   world = synthetic.sequences(SMALL)
   rows = [world[u] for u in range(len(world))]
-  # Where the next item lies, seen from the last one: steps along the cycle × same style or not.
+  # Position of the next item relative to the last: steps along the cycle × same style or not.
   following = synthetic.following_themes(4, 0)
   steps = np.zeros((4, 4), int)
   for theme in range(4):
@@ -85,7 +85,7 @@ def test_observed_frequencies_match_the_distribution():
     expected = np.bincount(cells.ravel(), probabilities.ravel(), 8)
     observed = np.bincount(np.take_along_axis(cells, following_item[:, None], 1)[:, 0], minlength=8)
     assert scipy.stats.chisquare(observed, expected).pvalue > 1e-3
-  # Before the exclusion of seen items: the four shares themselves.
+  # Without the exclusion of seen items, these are the four shares.
   rng = np.random.default_rng(0)
   drawn = synthetic._propose(rng, np.full(200_000, 87), following)
   by_law = synthetic.DIRECT * np.isin(np.arange(160), _variants(87, following, 1)) / 5
