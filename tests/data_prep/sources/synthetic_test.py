@@ -1,3 +1,5 @@
+"""The synthetic source compared with its documented distribution and a brute-force optimum."""
+
 import numpy as np
 import pytest
 import scipy.stats
