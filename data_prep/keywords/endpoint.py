@@ -78,9 +78,8 @@ class Endpoint:
     self.stop = threading.Event()
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     if urllib.parse.urlsplit(section.url).hostname in ('localhost', '127.0.0.1', '::1'):
-      handlers.append(
-        urllib.request.ProxyHandler({})
-      )  # for a proxy, localhost would be its own machine
+      # No proxy: it would resolve localhost to its own machine.
+      handlers.append(urllib.request.ProxyHandler({}))
     self._opener = urllib.request.build_opener(*handlers)
 
   def ask(

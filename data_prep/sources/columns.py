@@ -149,11 +149,8 @@ def texts(rows: Rows, column: str) -> list[Any]:
     values = pa.chunked_array([_uuids(values)], pa.large_string())
   try:
     found = values.to_pylist()
-  except (
-    UnicodeDecodeError,
-    ValueError,
-    OverflowError,
-  ):  # one invalid value fails the whole conversion
+  except (UnicodeDecodeError, ValueError, OverflowError):
+    # One invalid value fails the whole conversion.
     found = [_object(value) for value in values]
   return [
     value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in found
