@@ -126,8 +126,8 @@ class Ours:
   """The compiled training step of `recjax.train`. A call runs one step and waits for it.
 
   Attributes:
-    compile_seconds: of the compilation, without tracing.
-    temporary_bytes: memory of the compiled step without state and batch.
+    compile_seconds: seconds of the compilation, without tracing.
+    temporary_bytes: temporary memory of the compiled step, without state and batch.
   """
 
   def __init__(self, config: config_lib.Config, space: TokenSpace, lengths: tuple[int, ...]):

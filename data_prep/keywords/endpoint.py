@@ -61,7 +61,7 @@ class Endpoint:
 
   Args:
     section: the fields `url`, `model`, `requests_per_minute`, `max_retries` and `timeout` are read.
-    key: sent as a bearer token; empty: none is sent. Messages never contain it.
+    key: the bearer token; empty: no token is sent. Messages never contain it.
     first_pause: seconds before the second attempt. Each further pause is twice as long; all are multiplied by
       a random number in [0.5, 1.5].
 

@@ -28,9 +28,9 @@ class Work(NamedTuple):
   """FLOPs of a compiled step over all devices.
 
   Attributes:
-    products: of the matrix products that XLA compiles.
-    kernels: of the products inside attention kernels.
-    again: the part of both beyond three times the forward pass: recomputed, or computed on several devices.
+    products: FLOPs of the matrix products that XLA compiles.
+    kernels: FLOPs of the products inside attention kernels.
+    again: FLOPs of both beyond three times the forward pass: recomputed, or computed on several devices.
   """
 
   products: int
@@ -46,9 +46,9 @@ class _Layers(NamedTuple):
   """FLOPs of one row in the forward pass of all layers.
 
   Attributes:
-    weights: of products with weights.
+    weights: FLOPs of products with weights.
     last: the part of `weights` that rematerialisation does not compute again, because no gradient needs it.
-    attention: of the products of queries with keys and of weights with values.
+    attention: FLOPs of the products of queries with keys, and of attention weights with values.
   """
 
   weights: int
@@ -60,7 +60,7 @@ def _layers(shape: Shape, lengths: tuple[int, ...], pairs: int) -> _Layers:
   """Counts one row.
 
   Args:
-    shape: of the model.
+    shape: shape of the model.
     lengths: (T,) of a decoder; (S, T) of an encoder-decoder.
     pairs: query-key pairs of all layers.
   """
@@ -112,7 +112,7 @@ def forward(
   """Returns the FLOPs of one row's forward pass, with logits at every target position.
 
   Args:
-    shape: of the model.
+    shape: shape of the model.
     lengths: (T,) of a decoder; (S, T) of an encoder-decoder.
     vocab: classes of the softmax.
     segments: packed examples of the row, all of one length; they divide the lengths.
@@ -169,11 +169,11 @@ def compiled_step(
   """Counts a training step of `config.batch_size` rows.
 
   Args:
-    config: of the run.
+    config: the config of the run.
     space: the token ids.
     text_targets: whether targets contain text.
     with_kernels: whether a decoder's attention runs in the kernels of `recjax.models.splash`.
-    mesh: sizes of its axes; all devices along `tensor` compute the logits of a SID level.
+    mesh: size of each mesh axis; all devices along `tensor` compute the logits of a SID level.
 
   Returns:
     FLOPs over all devices. None if parameters are frozen or adapted: the saving depends on the parameters.

@@ -32,7 +32,7 @@ class Collective(NamedTuple):
   Attributes:
     kind: one of KINDS. An all-reduce that the TPU compiler fused with a slice of its result counts as a
       reduce-scatter.
-    bytes: sent by each device in one execution, with the algorithm that sends the least (a ring). With n
+    bytes: bytes that each device sends in one execution, with the algorithm that sends the least (a ring). With n
       devices this is (n - 1) / n of `payload` for an all-gather, a reduce-scatter and an all-to-all, twice
       that for an all-reduce, and `payload` for the other kinds.
     count: executions in a run of the program.
@@ -86,7 +86,7 @@ def collectives(hlo_text: str) -> list[Collective]:
   An asynchronous pair counts once. Groups of one device are ignored. All branches of a conditional count.
 
   Args:
-    hlo_text: of `jax.stages.Compiled.as_text`.
+    hlo_text: the result of `jax.stages.Compiled.as_text`.
 
   Raises:
     ValueError: the text is no HLO module, or the trip count of a loop with a collective is unknown.
@@ -167,7 +167,7 @@ def flops(hlo_text: str) -> float:
   operations and products inside hand-written kernels (see `kernels`) do not.
 
   Args:
-    hlo_text: of `jax.stages.Compiled.as_text`.
+    hlo_text: the result of `jax.stages.Compiled.as_text`.
 
   Raises:
     ValueError: the text is no HLO module, or the trip count of a loop with a product is unknown.

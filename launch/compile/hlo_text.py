@@ -41,9 +41,9 @@ class Instruction(NamedTuple):
   """One line of HLO.
 
   Attributes:
-    name: of the instruction.
-    type: of the result, with its layout.
-    opcode: such as 'dot'.
+    name: name of the instruction.
+    type: type and layout of the result.
+    opcode: operation, such as 'dot'.
     operands: names of instructions in the same computation.
     inside: text in the parentheses after the opcode.
     attributes: text after the parentheses.

@@ -137,7 +137,7 @@ class Compiled:
 
   Attributes:
     hlo: optimised HLO text of one chip; empty if the compiler ran out of memory.
-    memory: of `jax.stages.Compiled.memory_analysis`; None if the compiler ran out of memory.
+    memory: the result of `jax.stages.Compiled.memory_analysis`; None if the compiler ran out of memory.
     refusal: the compiler's message in that case.
     seconds: compilation time.
   """

@@ -19,9 +19,9 @@ def advice(
   """Returns settings that reduce the memory of a program, the most effective first.
 
   Args:
-    config: of the run.
+    config: the config of the run.
     found: the estimate.
-    mesh: sizes of its axes.
+    mesh: size of each mesh axis.
     state: bytes of parameters and optimizer per chip.
     is_search: whether the program is the search; False for the training step.
   """
@@ -70,9 +70,9 @@ def describe(name: str, found: Estimate, units: str, count: int) -> str:
   """Returns the report of one program as text.
 
   Args:
-    name: of the program.
-    found: its estimate.
-    units: of a step's work, such as 'tokens'.
+    name: name of the program.
+    found: estimate of the program.
+    units: unit of a step's work, such as 'tokens'.
     count: units per step.
   """
   chip, lines = found.chip, [f'{name} (compiled in {found.seconds:.0f} s)']
@@ -147,10 +147,10 @@ def estimates(
   Every stage of a run has its own training step.
 
   Args:
-    config: of the run.
-    topology: such as 'v5e:16x16'.
-    items: of the catalogue.
-    with_search: compile the search too.
+    config: the config of the run.
+    topology: the slice, such as 'v5e:16x16'.
+    items: number of items in the catalogue.
+    with_search: whether to compile the search too.
     hlo_folder: folder to write the optimised programs to, as text; None: none.
 
   Returns:

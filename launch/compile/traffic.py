@@ -117,7 +117,7 @@ def hbm_bytes(hlo_text: str) -> int:
   """Returns the bytes moved between one chip and its HBM in a run of the program.
 
   Args:
-    hlo_text: of `jax.stages.Compiled.as_text`.
+    hlo_text: the result of `jax.stages.Compiled.as_text`.
 
   Raises:
     ValueError: the text is no HLO module, or the trip count of a loop is unknown.
