@@ -8,6 +8,7 @@ from data_prep.encoders import tfidf
 from data_prep.log import interactions, item_text
 from data_prep.sources import synthetic
 from recjax.baselines import popularity, transitions
+from recjax.baselines.split import Split
 from recjax.data.sequences import Sequences
 from recjax.metrics import ranking
 from recjax.sids.quantizers import residual_kmeans
@@ -139,11 +140,12 @@ def test_ranking_by_true_probabilities_reaches_the_optimum_and_counting_does_not
     ranks = ranking.target_ranks(ranked_UK, targets)
     return ranking.ranking_metrics(ranks, (10,))['recall@10'] / optimum['recall@10']
 
-  counting = transitions.recommend(train, histories, histories, 2000, 10)
-  last_item = transitions.recommend(train, histories, histories, 2000, 10, decay=1e-6)
+  split = Split(train, histories, histories, num_items=2000, k=10)
+  counting = transitions.recommend(split)
+  last_item = transitions.recommend(split, decay=1e-6)
   assert 0.3 < share(counting) < 0.6
   assert share(last_item) < 0.6
-  assert share(popularity.recommend(train, histories, histories, 2000, 10)) < 0.05
+  assert share(popularity.recommend(split)) < 0.05
 
 
 def test_equal_seeds_give_equal_worlds():
