@@ -32,10 +32,11 @@ from recjax.runtime import (
 from recjax.schema import flag as config_flag
 from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
-from recjax.train import train_stages
+from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoints as checkpoints_lib
 from recjax.workdir import claim, identity, resume
+from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
 
 log = logging.getLogger('recjax')
@@ -247,7 +248,9 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
   with goodput.phase('report'), watchdog.expect('the report', 0):
     trained = identity.config_of(workdir) or config
     num_params = state_lib.num_params(trained.model, dataset.vocabulary.space)
-    report_run(trained, workdir, dataset, num_params)
+    record_mixtures(trained, workdir, dataset)
+    folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
+    report_run(trained, workdir, dataset, num_params, folders)
 
 
 def _is_ours(error: Exception) -> bool:

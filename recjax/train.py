@@ -402,6 +402,13 @@ def make_mixture(config: Config, dataset: Dataset) -> mixture_lib.Mixture:
   return mixture_lib.build(config.active_mixture, config.mixing, corpus, config.seed)
 
 
+def record_mixtures(config: Config, workdir: epath.Path, dataset: Dataset) -> None:
+  """Writes mixture.json for the trainings of a run that an earlier version ran, which wrote none."""
+  for stage in stages_lib.plan(config, workdir):
+    if stage.folder.exists() and not (stage.folder / mixture_file.FILE).exists():
+      mixture_file.write(stage.folder, make_mixture(stage.config, dataset).table())
+
+
 def make_stream(config: Config, dataset: Dataset) -> loader.Stream:
   """Returns the stream of batches of one training.
 

@@ -5,6 +5,7 @@ import dataclasses
 from etils import epath
 
 from recjax import config as config_lib
+from recjax.data.histories import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
@@ -83,7 +84,7 @@ class Request:
     if self.mode in ('train', 'evaluate', 'recommend', 'export'):
       claim.check_path(self.workdir)
     if self.mode == 'recommend':
-      files.existing(self.histories, '--histories', 'file')
+      check_histories(self.histories)
     if model.pretrained is not None:
       files.existing(model.pretrained, '--config.model.pretrained', 'folder')
     if self.mode != 'train' or self._has_begun():  # a resume reads none of the following
