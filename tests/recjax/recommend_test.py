@@ -73,8 +73,8 @@ def test_evaluation_prompts_show_the_columns_of_training(noted):
   for u in range(2):
     rows = slice(histories.offsets[u], histories.offsets[u + 1])
     known = {
-      'times': dataset.of_histories('test', 'times')[rows],
-      'events': dataset.of_histories('test', 'events')[rows],
+      'times': dataset.history_column('test', 'times')[rows],
+      'events': dataset.history_column('test', 'events')[rows],
     }
     (items,), _ = recommender.rank(params, [histories[u]], known=[known])
     ranks.append(int(np.flatnonzero(items == targets[u])[0]) if targets[u] in items else 99)
