@@ -49,7 +49,7 @@ def test_possible_metrics_pass(tiny_world, results, tmp_path):
     ('metrics.test', {}, r'must hold recall@10 of the test split'),
     ('rows.test', 60, r'must be of all \d+ test rows in .*; it is of 60'),
     ('data.sids', 'x', r'metrics of other data .*, which differ from .* in sids\. Run --mode'),
-    ('data.interactions', 'x', r'metrics of other data .* are interactions\. Run --mode=evaluate'),
+    ('data.interactions', 'x', r'metrics of other data .* in interactions\. Run --mode=evaluate'),
   ],
 )
 def test_impossible_metrics_are_refused(tiny_world, results, path, value, message):
