@@ -33,7 +33,7 @@ def test_items_with_the_same_sid_are_ranked_by_popularity(tiny_world):
   for history, items, scores in zip(histories, items_UM, scores_UM, strict=True):
     left = set(range(dataset.num_items)) - set(history.tolist())
     items, scores = items[: len(left)].tolist(), scores[: len(left)]
-    assert set(items) == left  # the whole catalogue, each item once
+    assert set(items) == left  # every item of the catalogue, once
     sids = [tuple(kept.codes_IL[item].tolist()) for item in items]
     starts = [n for n in range(len(sids)) if n == 0 or sids[n] != sids[n - 1]]
     assert len(starts) == len(set(sids))  # together

@@ -1,4 +1,4 @@
-"""report.json: the keys that programs read, and the report of a whole workdir."""
+"""report.json: the keys that programs read, and the report of a workdir."""
 
 import dataclasses
 import json
