@@ -35,5 +35,5 @@ class Split:
       items = sequences.values
       if items.size and not 0 <= items.min() <= items.max() < self.num_items:
         raise ValueError(
-          f'item indices must lie in [0, {self.num_items}); got {items.min()} to {items.max()}'
+          f'item indices must be in [0, {self.num_items}); got {items.min()} to {items.max()}'
         )
