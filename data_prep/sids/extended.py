@@ -59,9 +59,8 @@ def table(
   def alternatives(n: int):
     return extension.nearest_codes(latents_NZ[n], quantizer.codebooks)
 
-  return extension.extend(
-    before, rows_I, quantizer.assign(vectors_ND), alternatives, today
-  ), quantizer
+  codes_NQ = quantizer.assign(vectors_ND)
+  return extension.extend(before, rows_I, codes_NQ, alternatives, today), quantizer
 
 
 def _check_unchanged(

@@ -157,8 +157,8 @@ def _pairs(relations: Mapping[str, epath.Path]) -> np.ndarray:
   """The pairs of each item with its nearest five collaborative neighbours, int32 `[P, 2]`."""
   lists = Sequences(*(files.load(path) for path in relations.values()))
   items = np.repeat(np.arange(len(lists), dtype=np.int32), lists.lengths)
-  near = lists.places < _PAIRS_PER_ITEM
-  return np.stack([items[near], lists.values[near].astype(np.int32)], axis=1)
+  is_near = lists.places < _PAIRS_PER_ITEM
+  return np.stack([items[is_near], lists.values[is_near].astype(np.int32)], axis=1)
 
 
 def _headline(found: Mapping[str, Any]) -> dict[str, float]:

@@ -134,8 +134,8 @@ def write_tokenizer(
   # For a tokenizer without BOS, such as T5's, prompts of decoders begin with the padding piece, as in T5.
   bos_id = pieces.bos_id() if pieces.bos_id() >= 0 else max(pieces.pad_id(), 0)
   _write_vocabulary(folder, MODEL, pieces.get_piece_size(), bos_id, pieces.eos_id())
-  made = 'trained' if data.sentencepiece is None else 'copied'
-  return {'pieces': pieces.get_piece_size(), 'made': made}
+  origin = 'trained' if data.sentencepiece is None else 'copied'
+  return {'pieces': pieces.get_piece_size(), 'made': origin}
 
 
 def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) -> dict[str, Any]:

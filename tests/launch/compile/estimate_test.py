@@ -10,7 +10,7 @@ from launch.compile.report import describe
 from tests.launch.compile.examples import V5E, estimate_of
 
 
-def test_the_roofline_by_hand():
+def test_the_roofline_equals_values_by_hand():
   line = roofline(V5E, 394e12, 819e9, 100e9)
   assert (line.flops, line.hbm, line.ici) == (2.0, 1.0, 0.5)
   assert (line.seconds, line.bound) == (2.0, 'FLOPs')
@@ -53,7 +53,7 @@ def test_the_needed_memory_is_read_from_the_compilers_message(refusal, gib):
   assert needed == (gib and gib * GIB)
 
 
-def test_agreement_ends_at_five_percent():
+def test_counts_agree_up_to_a_difference_of_five_percent():
   assert estimate_of(counted=1.049e15).agrees
   assert not estimate_of(counted=1.051e15).agrees
   assert not estimate_of(counted=0.949e15).agrees

@@ -38,7 +38,7 @@ def test_the_report_has_every_figure():
   )
 
 
-def test_advice_if_a_program_does_not_fit():
+def test_a_program_that_does_not_fit_gets_advice():
   config = config_of(
     **{'model.remat': 'none', 'model.compute_dtype': 'float32', 'packing.row_length': 256}
   )
@@ -87,7 +87,7 @@ def test_the_message_without_a_compiler_names_the_package():
 
 @pytest.mark.skipif(not HAS_COMPILER, reason='libtpu is not installed (requirements-tpu.txt)')
 @pytest.mark.parametrize('family, width', [('t5', 32), ('gemma', 64)])
-def test_compiling_for_a_small_slice(family, width, capsys):
+def test_programs_compile_for_a_small_slice(family, width, capsys):
   """The gemma case has shapes that the splash kernels support."""
   config = demo.get_config('tiny')
   config.model.family = family
