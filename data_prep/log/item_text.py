@@ -5,7 +5,9 @@ Descriptive fields are cleaned, cut or dropped, and counted; they never end a pr
 
 from collections import Counter
 from collections.abc import Mapping
+import decimal
 import html
+import math
 import re
 from typing import Any
 
@@ -53,7 +55,8 @@ def tidy(record: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
     record: any of title, brand, description (text, a list of texts, or a number), categories (a list of
       paths, one path, or one name) and price (a number or text). Other types and fields are dropped.
     counts: for every changed field, `<field>_dropped` (not readable), `<field>_cut` (too long) or
-      `<field>_cleaned` (markup removed) is raised by one. Entities and white space are not counted.
+      `<field>_cleaned` (markup removed, or bytes replaced that are not UTF-8) is raised by one. Entities and
+      white space are not counted.
   """
   tidied: dict[str, Any] = {}
   for field in ('title', 'brand', 'description'):
@@ -77,8 +80,8 @@ def _text_field(field: str, value: Any, counts: Counts) -> str:
     return ''
   if isinstance(value, list | tuple):
     value = ' '.join(part for part in value if isinstance(part, str) and part) or None
-  elif isinstance(value, int | float) and not isinstance(value, bool):
-    value = str(value)
+  elif isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool):
+    value = str(value) if math.isfinite(value) else None
   text, is_cleaned = _readable(value) if isinstance(value, str) else ('', False)
   if not text:
     is_blank = isinstance(value, str) and not plain(value)
@@ -92,12 +95,12 @@ def _text_field(field: str, value: Any, counts: Counts) -> str:
 
 
 def _readable(value: str) -> tuple[str, bool]:
-  """Plain text without markup, empty if it is not readable; and whether markup was removed."""
+  """Plain text without markup, empty if it is not readable; and whether it lost markup or broken bytes."""
   without = _TAG.sub(' ', _NOT_TEXT.sub(' ', value)) if '<' in value else value
-  text = plain(without)
+  text, is_cleaned = plain(without), without != value or '\ufffd' in value
   if text.lower() in _MISSING or _is_code(text):
-    return '', without != value
-  return text, without != value
+    return '', is_cleaned
+  return text, is_cleaned
 
 
 def _is_code(text: str) -> bool:
@@ -125,6 +128,7 @@ def _paths(value: Any, counts: Counts) -> list[list[str]]:
         break
       if text:
         names.append(text[:MAX_TITLE])
+        is_changed |= '\ufffd' in text
       else:
         is_changed |= bool(plain(part))
     if names:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 import dataclasses
+import math
 from typing import Any
 import uuid
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.sources import records
-from data_prep.sources.rows import Rows
+from data_prep.sources.rows import Rows, decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +42,13 @@ def ids(rows: Rows, column: str) -> Ids:
   """
   values = decoded(rows.columns[column])
   kind = values.type
+  if not len(values):
+    return Ids([], np.zeros(0, np.int32))
   if isinstance(kind, pa.UuidType):
     values = pa.chunked_array([_uuids(values)], pa.large_string())
   elif not (is_text(kind) or is_bytes(kind) or is_whole(kind)):
-    raise ValueError(f'{rows.path}: column {column} must hold text or integers; got {kind}')
+    raise rows.refuse_column(column, 'text or integers')
   refuse_nulls(rows, column)
-  if not len(values):
-    return Ids([], np.zeros(0, np.int32))
   if pa.types.is_decimal(kind):
     values = _integers(rows, column, values)
   encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
@@ -147,25 +148,23 @@ def texts(rows: Rows, column: str) -> list[Any]:
     found = values.to_pylist()
   except (UnicodeDecodeError, ValueError, OverflowError):  # one value spoils the column
     found = [_object(value) for value in values]
-  return [
-    value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in found
-  ]
+  return [_texts_in(value) for value in found]
 
 
 def _object(value: pa.Scalar) -> Any:
   try:
     return value.as_py()
   except UnicodeDecodeError:
-    return value.as_buffer().to_pybytes() if hasattr(value, 'as_buffer') else None
+    return value.as_buffer().to_pybytes() if hasattr(value, 'as_buffer') else math.nan
   except (ValueError, OverflowError):
-    return None
+    return math.nan  # no field can read it: it is dropped and counted
 
 
-def decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
-  """Returns the column without its dictionary, which may hold values that no row has."""
-  if pa.types.is_dictionary(values.type):
-    return values.cast(values.type.value_type)
-  return values
+def _texts_in(value: Any) -> Any:
+  """The value with text for bytes, also in lists."""
+  if isinstance(value, bytes):
+    return value.decode('utf-8', 'replace')
+  return [_texts_in(part) for part in value] if isinstance(value, list) else value
 
 
 def is_text(kind: pa.DataType) -> bool:

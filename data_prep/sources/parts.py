@@ -3,7 +3,8 @@
 For the table `interactions`, one of these is taken:
 
   interactions.parquet                      one file; also .csv, .tsv, .txt, and these with .gz or .zst
-  interactions.parquet/, interactions/      a folder of parts, as Spark and Hive write it; folders within it too
+  interactions.parquet/, interactions/      a folder of parts, as Spark and Hive write it; folders within it too,
+                                            of which <column>=<value> give a column
   interactions-00000-of-00002.parquet, …    files of the Hugging Face hub; the set must be complete
   interactions-2024-01.csv, …               any other files interactions-*, interactions_*, interactions.*
 
@@ -13,6 +14,7 @@ Names that begin with '.' or '_' are ignored, such as _SUCCESS. A setting may na
 from collections.abc import Iterator, Sequence
 import fnmatch
 import re
+import urllib.parse
 
 from etils import epath
 
@@ -22,6 +24,12 @@ _TEXT = ('.csv', '.tsv', '.txt')
 SUFFIXES = ('.parquet', *(text + packed for text in _TEXT for packed in ('', *COMPRESSED)))
 _OF = re.compile(r'(?P<stem>.*?)(?P<number>\d+)-of-(?P<count>\d+)(?P<end>\D*)')
 _PATTERN = re.compile(r'[*?\[]')
+_NO_VALUE = '__HIVE_DEFAULT_PARTITION__'
+
+
+def like(raw_dir: epath.Path, name: str) -> list[str]:
+  """Returns the names in a folder that begin as a table's do, for a message: none of them can be read."""
+  return [path.name for path in _visible(raw_dir) if path.name.lower().startswith(name)]
 
 
 def find(raw_dir: epath.Path, name: str, given: str | None, field: str) -> list[epath.Path]:
@@ -40,6 +48,7 @@ def find(raw_dir: epath.Path, name: str, given: str | None, field: str) -> list[
     files = _given(raw_dir, given)
   else:
     files = _named(raw_dir, name, field)
+  files = _without_unpacked(files)
   _check_complete(files, field)
   kinds = {path.suffix == '.parquet' for path in files}
   if len(kinds) > 1:
@@ -80,9 +89,7 @@ def _named(raw_dir: epath.Path, name: str, field: str) -> list[epath.Path]:
     and path.name not in exact
     and not path.is_dir()
   ]
-  # A file and its compressed copy are one; so the copy is taken.
-  packed = {path.name.removesuffix(path.suffix) for path in whole if path.suffix in COMPRESSED}
-  whole = [path for path in whole if path.name not in packed]
+  whole = _without_unpacked(whole)
   numbered = [path for path in others if _OF.fullmatch(path.name)]
   if len(whole) > 1 or (whole and numbered):
     both = [*whole, *numbered][:2]
@@ -99,6 +106,23 @@ def _named(raw_dir: epath.Path, name: str, field: str) -> list[epath.Path]:
       f'--config.{field} to a pattern such as {name}-*-of-*.parquet'
     )
   return others
+
+
+def _without_unpacked(files: Sequence[epath.Path]) -> list[epath.Path]:
+  """Drops the files that also exist compressed: the two are one file."""
+  packed = {path.with_suffix('') for path in files if path.suffix in COMPRESSED}
+  return [path for path in files if path not in packed]
+
+
+def partition(path: epath.Path) -> dict[str, str | None]:
+  """Returns the names and values of the folders `<name>=<value>` that directly enclose a file."""
+  found = {}
+  for folder in path.parents:
+    name, sign, value = folder.name.partition('=')
+    if not (name and sign):
+      break
+    found[urllib.parse.unquote(name)] = None if value == _NO_VALUE else urllib.parse.unquote(value)
+  return found
 
 
 def _inside(folder: epath.Path) -> list[epath.Path]:

@@ -6,6 +6,8 @@ run: sources only split it into its parts, and `data_prep.log.item_text` reads, 
 
 import ast
 from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import json
 import math
 import re
 from typing import Any
@@ -23,7 +25,7 @@ Kind = Callable[[Any], Any]  # a raw value of any type → the value of a record
 
 def short(value: Any) -> str:
   """Returns the value as an error message shows it."""
-  text = repr(value)
+  text = repr(value.item() if isinstance(value, np.generic) else value)
   return text if len(text) <= 80 else f'{text[:77]}…'
 
 
@@ -117,17 +119,16 @@ def tags(value: list[str]) -> list[list[str]]:
 
 
 def literal_list(value: str) -> list[Any]:
-  """Returns the list that a Python literal spells; the literal is parsed, never run.
+  """Returns the list that a Python literal or JSON spells; it is parsed, never run.
 
   Raises:
     ValueError: it is no list, or longer than `MAX_LITERAL`.
   """
   result = None
-  if len(value) <= MAX_LITERAL:
-    try:
-      result = ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-      result = None
+  for parse in (ast.literal_eval, json.loads) if len(value) <= MAX_LITERAL else ():
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+      result = parse(value.strip())
+      break
   if not isinstance(result, list):
     raise ValueError(f'a list such as [1, 2] of at most {MAX_LITERAL:,} characters')
   return result

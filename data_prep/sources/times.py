@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.sources import columns, records
-from data_prep.sources.rows import Rows
+from data_prep.sources.rows import Rows, decoded
 
 _TICKS = {'s': 1, 'ms': 10**3, 'us': 10**6, 'ns': 10**9}  # per second
 _UNITS = ('s', 'ms', 'us', 'ns')
@@ -34,7 +34,7 @@ def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
   Raises:
     ValueError: a time is missing or unreadable, or two rows have different units; the message names the rows.
   """
-  values = columns.decoded(rows.columns[column])
+  values = decoded(rows.columns[column])
   columns.refuse_nulls(rows, column)
   kind = values.type
   if columns.is_bytes(kind):
@@ -43,16 +43,18 @@ def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
   if columns.is_text(kind):
     values = _read_text(rows, column, values)
     kind = values.type
-  if pa.types.is_decimal(kind):
-    values, kind = values.cast(pa.float64()), pa.float64()
+  if pa.types.is_decimal(kind) or kind == pa.uint64():
+    try:
+      values = values.cast(pa.int64())
+    except pa.ArrowInvalid:
+      values = values.cast(pa.float64(), safe=False)
+    kind = values.type
   if pa.types.is_floating(kind):
     return _of_numbers(rows, column, values)
   if pa.types.is_date(kind):
     values = values.cast(pa.timestamp('ms'))
-  elif kind == pa.uint64():
-    return _of_numbers(rows, column, values.cast(pa.float64(), safe=False))
   elif not pa.types.is_timestamp(kind) and not pa.types.is_integer(kind):
-    raise ValueError(f'{rows.path}: column {column} must hold times; got {kind}')
+    raise rows.refuse_column(column, 'times')
   counts = values.cast(pa.int64()).to_numpy()
   if pa.types.is_timestamp(values.type):
     return counts, _TICKS[values.type.unit]
@@ -104,7 +106,7 @@ def _of_numbers(rows: Rows, column: str, values: pa.ChunkedArray) -> tuple[np.nd
   fits = np.abs(numbers) < 2.0**63  # False for NaN
   if not fits.all():
     row = int(np.argmin(fits))
-    raise rows.refuse(row, f'{column} must be a time that 64 bits can hold', numbers[row])
+    raise rows.refuse(row, f'{column} must be a time that 64 bits can hold', numbers[row], column)
   unit = _unit(numbers, column, rows.place)
   if (numbers % 1 == 0).all():
     return numbers.astype(np.int64), _TICKS[_UNITS[unit]]
@@ -118,7 +120,7 @@ def _text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(pa.large_string())
   except pa.ArrowInvalid:
     row = next(n for n, value in enumerate(values.to_pylist()) if not _is_utf8(value))
-    raise rows.refuse(row, f'{column} must be text in UTF-8', values[row].as_py()) from None
+    raise rows.refuse(row, f'{column} must be text in UTF-8', values[row].as_py(), column) from None
 
 
 def _is_utf8(value: bytes) -> bool:
@@ -145,7 +147,7 @@ def _read_text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedAr
   if any(_is_spelled(values[row], kind) for kind in _SPELLINGS):
     other = f', while {rows.place(0)} has {records.short(values[0].as_py())}'
     raise ValueError(f'{rows.refuse(row, error, got)}{other}')
-  raise rows.refuse(row, error, got)
+  raise rows.refuse(row, error, got, column)
 
 
 def _is_spelled(value: Any, kind: pa.DataType) -> bool:

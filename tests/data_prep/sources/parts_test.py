@@ -27,6 +27,11 @@ SPARK = ('_SUCCESS', '._SUCCESS.crc', '.part-00000.parquet.crc', '_metadata')
     (('interactions.csv',), ['interactions.csv']),
     (('interactions.csv', 'interactions.csv.gz'), ['interactions.csv.gz']),
     (('interactions.tsv.zst',), ['interactions.tsv.zst']),
+    (('interactions-1.csv', 'interactions-1.csv.gz'), ['interactions-1.csv.gz']),
+    (
+      ('interactions/a.csv', 'interactions/a.csv.zst', 'interactions/b.csv'),
+      ['interactions/a.csv.zst', 'interactions/b.csv'],
+    ),
     (('interactions.csv', 'interactions-old.csv', 'items-1.csv'), ['interactions.csv']),
     (
       (

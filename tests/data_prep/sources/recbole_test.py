@@ -128,3 +128,11 @@ def test_columns_go_by_the_names_of_the_config(tmp_path):
 def test_plain_names_stand_for_the_usual_ones(tmp_path):
   write(tmp_path, 'user:token\titem:token\ttime:float\nu\ta\t5\n', 'item:token\na\n')
   assert load(tmp_path).users.tolist() == ['u']
+
+
+def test_a_column_that_is_named_twice_is_refused(tmp_path):
+  write(tmp_path, 'user_id:token\titem_id:token\tuser_id:float\ttimestamp:float\n')
+  with pytest.raises(
+    ValueError, match=r"\.inter:1: must name each column once; got 'user_id:token' and"
+  ):
+    load(tmp_path)
