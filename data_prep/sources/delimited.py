@@ -23,9 +23,8 @@ from recjax.schema.checks import check
 SEPARATORS = (',', '\t', ';', '|')  # those that are found without a setting
 _BLOCK = 1 << 24  # bytes that are parsed at once; a row must fit
 _NAMED = {'tab': '\t', '\\t': '\t'}
-_END = 'EndOfTheTable'  # in every cell of a row behind the last one, which an unclosed quote swallows
-  'end of the table'  # cells of a row behind the last one: a quote that is never closed swallows it
-)
+# In every cell of one more row: a quote that is never closed swallows it.
+_END = 'EndOfTheTable'
 # First bytes of files that are no text in UTF-8 → their format, and what to do.
 _OTHER_FORMATS = {
   b'\xff\xfe': ('text in UTF-16', 'Convert it to UTF-8'),
