@@ -146,7 +146,8 @@ def _inside(folder: epath.Path) -> list[epath.Path]:
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
   for path in _visible(folder):
     if path.is_dir():
-      yield from _walk(path)
+      if not folder.resolve().is_relative_to(path.resolve()):  # a link to a folder around it
+        yield from _walk(path)
     elif path.name.endswith(SUFFIXES):
       yield path
 

@@ -101,6 +101,12 @@ def test_a_pattern_may_stand_in_the_last_part_alone(tmp_path):
     find(tmp_path, given='a*/b.csv')
 
 
+def test_a_link_to_an_enclosing_folder_is_not_followed(tmp_path):
+  (tmp_path / 'interactions' / 'day').mkdir(parents=True)
+  (tmp_path / 'interactions' / 'day' / 'all').symlink_to(tmp_path / 'interactions')
+  assert find(tmp_path, 'interactions/day/a.csv') == ['interactions/day/a.csv']
+
+
 @pytest.mark.parametrize('folder', ['a [b] *c', 'c?', '~x'])
 def test_folders_may_have_any_name(tmp_path, folder):
   raw = tmp_path / folder
