@@ -1,7 +1,7 @@
-"""CSV and its relatives: text in UTF-8 with a header, cells separated by commas, tabs, semicolons or bars.
+"""Delimited text: UTF-8 with a header, cells separated by commas, tabs, semicolons or bars.
 
-Arrow reads the files. Its messages name no line if it reads with several threads, so Python's own reader looks
-for a refused row again, slowly.
+Arrow reads the files. Its messages name no line if it reads with several threads; after an error, Python's own,
+slower reader finds the line.
 """
 
 import collections
@@ -20,12 +20,12 @@ from data_prep.sources import raw_files, records
 from data_prep.sources.rows import Rows
 from recjax.schema.checks import check
 
-SEPARATORS = (',', '\t', ';', '|')  # those that are found without a setting
-_BLOCK = 1 << 24  # bytes that are parsed at once; a row must fit
+SEPARATORS = (',', '\t', ';', '|')  # detected if the config sets none
+_BLOCK = 1 << 24  # bytes per parsed block; a row must fit into one
 _NAMED = {'tab': '\t', '\\t': '\t'}
-# In every cell of one more row: a quote that is never closed swallows it.
+# A row of this cell is appended to every file. An unclosed quote would contain it.
 _END = 'EndOfTheTable'
-# First bytes of files that are no text in UTF-8 → their format, and what to do.
+# First bytes of other formats → the format, and the remedy.
 _OTHER_FORMATS = {
   b'\xff\xfe': ('text in UTF-16', 'Convert it to UTF-8'),
   b'\xfe\xff': ('text in UTF-16', 'Convert it to UTF-8'),
@@ -41,10 +41,10 @@ _OTHER_FORMATS = {
 
 
 def separator(given: str | None) -> str | None:
-  """Returns `data.separator` as one character; None: it is found in the header of the file.
+  """Returns `data.separator` as one character; None if it is not set and must be detected.
 
   Raises:
-    ValueError: it is not one character, or one that cells may hold.
+    ValueError: it is not one character, or a letter, digit, quote or line end.
   """
   if given is None:
     return None
@@ -59,24 +59,24 @@ def separator(given: str | None) -> str | None:
 
 
 def find_separator(path: epath.Path, wanted: Collection[str], quoted: bool = True) -> str:
-  """Returns the separator that makes most of the wanted names, then most names, of the first line."""
+  """Returns the separator that splits the first line into the most wanted names; on a tie, into the most names."""
 
-  def found(mark: str) -> tuple[int, int]:
+  def counts(mark: str) -> tuple[int, int]:
     names = _first(path, mark, quoted)
     return len(set(names) & set(wanted)), len(names)
 
-  return max(SEPARATORS, key=found)
+  return max(SEPARATORS, key=counts)
 
 
 def header(
   path: epath.Path, mark: str = ',', quoted: bool = True, wanted: Collection[str] | None = None
 ) -> list[str]:
-  """Returns the names in the first line.
+  """Returns the column names in the first line.
 
   Args:
     path: the file.
     mark: the separator of cells.
-    quoted: as of `read`.
+    quoted: see `read`.
     wanted: names that may occur only once; None: all.
 
   Raises:
@@ -115,14 +115,14 @@ def read(
   """Returns columns as text; empty cells are ''.
 
   Args:
-    path: has a header; unpacked if it ends in .gz or .zst.
-    wanted: names in the header.
+    path: the file, with a header; decompressed if its name ends in .gz or .zst.
+    wanted: names of the columns to read.
     mark: the separator of cells.
     quoted: whether `"` around a cell may enclose separators and line ends.
-    loose: columns of descriptive texts: they become bytes, whose encoding is not checked.
+    loose: descriptive columns. They are returned as bytes, and their encoding is not checked.
 
   Raises:
-    ValueError: the file is broken; the message names the file and the line.
+    ValueError: the file is invalid; the message names the file and the line.
   """
   types: Mapping[str, pa.DataType] = {
     name: pa.binary() if name in loose else pa.string() for name in wanted
@@ -132,7 +132,7 @@ def read(
   try:
     with raw_files.opened(path) as stream:
       table = pyarrow.csv.read_csv(
-        _Continued(stream, end),
+        _Appended(stream, end),
         pyarrow.csv.ReadOptions(block_size=_BLOCK),
         pyarrow.csv.ParseOptions(
           delimiter=mark, quote_char='"' if quoted else False, newlines_in_values=quoted
@@ -142,11 +142,11 @@ def read(
         ),
       )
   except pa.ArrowInvalid as error:
-    raise _explained(path, mark, quoted, error) from None
+    raise _located_error(path, mark, quoted, error) from None
   if quoted and wanted:
     table, last = table.slice(0, len(table) - 1), table.slice(len(table) - 1)
     if any(last[name].to_pylist() not in ([_END], [_END.encode()]) for name in wanted):
-      raise _unclosed(path, mark) or ValueError(f'{path}: must be a table of text')
+      raise _unclosed_quote(path, mark) or ValueError(f'{path}: must be a table of text')
 
   def place(row: int) -> str:
     rows = _cells(path, mark, quoted)
@@ -156,8 +156,8 @@ def read(
   return Rows(path, {name: table[name] for name in wanted}, place)
 
 
-class _Continued(io.RawIOBase):
-  """A stream with more bytes at its end."""
+class _Appended(io.RawIOBase):
+  """A stream with bytes appended."""
 
   def __init__(self, stream: BinaryIO, end: bytes):
     self._stream, self._end = stream, end
@@ -176,15 +176,15 @@ def _end(mark: str, width: int) -> str:
   return mark.join([_END] * width) + '\n'
 
 
-def _unclosed(path: epath.Path, mark: str) -> ValueError | None:
-  """Returns the error for a file whose last cell has an opening quote alone; None for any other."""
+def _unclosed_quote(path: epath.Path, mark: str) -> ValueError | None:
+  """The error for a file that ends inside a quoted cell; None for any other file."""
   width = len(_first(path, mark, True))
   rows = _cells(path, mark, True, [_end(mark, width)])
   line, cells = collections.deque(rows, maxlen=1).pop()
   if cells == [_END] * width:
     return None
   return ValueError(
-    f'{path}:{line}: a quote (") that opens a cell must be closed; got one that takes the rest of the file. '
+    f'{path}:{line}: a quote (") that opens a cell must be closed; this one contains the rest of the file. '
     'Close it, or double the quotes in a cell and put quotes around the cell'
   )
 
@@ -192,13 +192,13 @@ def _unclosed(path: epath.Path, mark: str) -> ValueError | None:
 def _cells(
   path: epath.Path, mark: str, quoted: bool, more: Iterable[str] = ()
 ) -> Iterator[tuple[int, list[str]]]:
-  """Yields the first line's number and the cells of every row, as Arrow separates them.
+  """Yields for every row the number of its first line, and its cells as Arrow splits them.
 
   Args:
     path: the file.
     mark: the separator of cells.
-    quoted: as of `read`.
-    more: lines to be read behind those of the file.
+    quoted: see `read`.
+    more: lines to read after those of the file.
   """
   quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
   limit, line = csv.field_size_limit(sys.maxsize), 1
@@ -216,9 +216,9 @@ def _cells(
     csv.field_size_limit(limit)
 
 
-def _explained(path: epath.Path, mark: str, quoted: bool, error: Exception) -> ValueError:
-  """Returns the error for a file that Arrow refused, with the line."""
-  if quoted and (found := _unclosed(path, mark)):
+def _located_error(path: epath.Path, mark: str, quoted: bool, error: Exception) -> ValueError:
+  """The error for a file that Arrow rejected, with the line."""
+  if quoted and (found := _unclosed_quote(path, mark)):
     return found
   width = len(_first(path, mark, quoted))
   for number, cells in _cells(path, mark, quoted):

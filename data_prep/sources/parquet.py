@@ -1,4 +1,4 @@
-"""Parquet files of any writer: their many types of text become one."""
+"""Reads Parquet files of any writer; converts all string and binary types to common ones."""
 
 from collections.abc import Collection, Iterator
 import contextlib
@@ -13,10 +13,10 @@ from data_prep.sources.rows import Rows
 
 
 def names(path: epath.Path, wanted: Collection[str]) -> list[str]:
-  """Returns the names of the columns.
+  """Returns the column names of a file.
 
   Raises:
-    ValueError: the file is broken or a wanted name occurs twice.
+    ValueError: the file is invalid, or a wanted name occurs twice.
   """
   with _opened(path) as file:
     found = file.schema_arrow.names
@@ -30,7 +30,7 @@ def read(path: epath.Path, wanted: Collection[str]) -> Rows:
   """Returns columns of a file.
 
   Raises:
-    ValueError: the file is broken.
+    ValueError: the file is invalid.
   """
   with _opened(path) as file:
     table = file.read(columns=list(wanted))
@@ -39,7 +39,11 @@ def read(path: epath.Path, wanted: Collection[str]) -> Rows:
 
 
 def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
-  """Returns the column without views and extensions; invalid text as bytes, and instants in UTC."""
+  """Returns the column in a plain type.
+
+  View, fixed-size and extension types (except UUID) are cast. Text that is not UTF-8 becomes bytes. Instants get the
+  time zone UTC.
+  """
   kind = values.type
   if isinstance(kind, pa.BaseExtensionType):
     return values if isinstance(kind, pa.UuidType) else plain(values.cast(kind.storage_type))
@@ -65,5 +69,5 @@ def _opened(path: epath.Path) -> Iterator[pyarrow.parquet.ParquetFile]:
   except (pa.ArrowException, OSError) as error:
     cause = re.sub('[^ -~]+', ' ', str(error)).strip(' .')
     raise ValueError(
-      f'{path}: must be a whole Parquet file; {cause}. Remove it and fetch it again'
+      f'{path}: must be a complete Parquet file; {cause}. Remove it and fetch it again'
     ) from None

@@ -1,4 +1,4 @@
-"""Columns of a file, or of the parts of a table, with the file and line of every row."""
+"""Columns of a table, in one file or several parts, with the file and line of every row."""
 
 import bisect
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,10 +18,10 @@ class Rows:
   """The rows of a table.
 
   Attributes:
-    path: the file; of a table in parts, the first part.
+    path: the file, or the first part of a table in parts.
     columns: name → values.
-    place: row number from 0 → file and line, for a message.
-    fields: name → the config field that sets it, for a message.
+    place: row number, from 0 → file and line, for a message.
+    fields: column → config field of its name, for a message.
   """
 
   path: epath.Path
@@ -29,19 +29,19 @@ class Rows:
   place: Callable[[int], str]
   fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-  def refuse(self, row: int, must: str, got: Any, column: str = '') -> ValueError:
-    """Returns the error for a row; `column` adds the field that names the column."""
+  def error(self, row: int, must: str, got: Any, column: str = '') -> ValueError:
+    """Returns the error for an invalid value, with file and line, and the config field of the column if given."""
     return ValueError(f'{self.place(row)}: {must}; got {records.short(got)}{self.advice(column)}')
 
-  def refuse_column(self, column: str, must: str) -> ValueError:
-    """Returns the error for a column of a type that cannot be read."""
+  def column_error(self, column: str, must: str) -> ValueError:
+    """Returns the error for a column of an invalid type."""
     kind = self.columns[column].type
     return ValueError(
       f'{self.path}: column {column} must hold {must}; got {kind}{self.advice(column)}'
     )
 
   def advice(self, column: str) -> str:
-    """Returns a sentence with the field that names the column; '' if there is none."""
+    """Returns a sentence with the config field of a column; '' if there is none."""
     field = self.fields.get(column)
     return f'. Correct the column, or set --config.{field} to another one' if field else ''
 
@@ -50,14 +50,14 @@ class Rows:
 
 
 def join(parts: Sequence[Rows], loose: Collection[str] = ()) -> Rows:
-  """Puts the parts of a table together, in their order. A column that a part lacks is null there.
+  """Concatenates the parts of a table, in order. A column that a part lacks is null there.
 
   Args:
     parts: at least one.
-    loose: columns of descriptive values, whose types may differ from part to part.
+    loose: descriptive columns, whose types may differ between parts.
 
   Raises:
-    ValueError: the parts have columns of types that do not go together.
+    ValueError: the parts have columns of types that have no common type.
   """
   first = parts[0]
   if len(parts) == 1:
@@ -74,7 +74,7 @@ def join(parts: Sequence[Rows], loose: Collection[str] = ()) -> Rows:
 
 
 def _column(parts: Sequence[Rows], name: str, is_loose: bool) -> pa.ChunkedArray:
-  """One column of all parts; empty parts have no say in its type."""
+  """One column of all parts. Empty parts do not influence its type."""
   filled = [part for part in parts if len(part)] or parts[:1]
   columns = [part.columns.get(name, pa.chunked_array([pa.nulls(len(part))])) for part in filled]
   if len({column.type for column in columns}) > 1:
@@ -98,7 +98,7 @@ def _column(parts: Sequence[Rows], name: str, is_loose: bool) -> pa.ChunkedArray
 
 
 def _union(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
-  """Columns of different types as one, whose values keep their types."""
+  """Concatenates columns of different types into a column of a union type."""
   children = [column.combine_chunks() for column in columns]
   lengths = [len(child) for child in children]
   types = pa.array(np.repeat(np.arange(len(children)), lengths), pa.int8())
@@ -107,7 +107,7 @@ def _union(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 
 def decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
-  """Returns the column without its dictionary, which may hold values that no row has."""
+  """Returns the column without dictionary encoding; a dictionary may hold values that no row has."""
   if pa.types.is_dictionary(values.type):
     return values.cast(values.type.value_type)
   return values

@@ -1,4 +1,4 @@
-"""mixture.json: the mixture of a training as it was drawn, for the report."""
+"""mixture.json: the table of a training's mixture, for the report."""
 
 import json
 from typing import Any
@@ -16,6 +16,6 @@ def write(folder: epath.Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(folder: epath.Path) -> list[dict[str, Any]]:
-  """Returns the rows that `write` wrote; none where a training of an earlier version wrote no file."""
+  """Returns the rows that `write` wrote; empty if an earlier version of recjax wrote no file."""
   path = folder / FILE
   return json.loads(path.read_text()) if path.exists() else []

@@ -1,7 +1,7 @@
-"""Tensors of a checkpoint folder, read and written one at a time.
+"""Reads and writes the tensors of a checkpoint folder, one at a time.
 
-A safetensors file is eight bytes of header length, a JSON header, and the tensors' bytes. We seek in the file
-instead of mapping it: the host then holds only the requested rows, and buckets work like local folders.
+A safetensors file consists of eight bytes of header length, a JSON header, and the tensors' bytes. Files are
+read with seek instead of mmap: the host then holds only the requested rows, and buckets work like local folders.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ _CONVERT = (
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-  """Location of a tensor: file, code of its dtype, shape, first byte."""
+  """Location of a tensor: file, dtype code, shape, offset of the first byte."""
 
   file: epath.Path
   code: str
@@ -39,7 +39,7 @@ class Info:
 
   @property
   def dtype(self) -> np.dtype:
-    """Raises a ValueError unless it is one of DTYPES."""
+    """The dtype. Raises a ValueError if it is not one of DTYPES."""
     if self.code not in DTYPES:
       raise ValueError(
         f'tensors must be of type {", ".join(DTYPES)}; {self.file} holds {self.code}, as quantized '
@@ -80,7 +80,7 @@ def _files(folder: epath.Path, auto: str) -> list[epath.Path]:
       )
     if (folder / 'adapter_model.safetensors').exists():
       raise ValueError(
-        f'{folder} must hold a whole model; it holds an adapter alone (adapter_model.safetensors). Merge it '
+        f'{folder} must hold a complete model; it holds an adapter alone (adapter_model.safetensors). Merge it '
         'into its base model, and set --config.model.pretrained to the result'
       )
     if any(path.name.endswith('.bin') for path in folder.iterdir()):
@@ -94,7 +94,7 @@ def _files(folder: epath.Path, auto: str) -> list[epath.Path]:
   names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
   absent = [name for name in names if not (folder / name).exists()]
   if absent:
-    raise FileNotFoundError(f'{index} names files that are not there: {", ".join(absent)}')
+    raise FileNotFoundError(f'{index} names files that do not exist: {", ".join(absent)}')
   return [folder / name for name in names]
 
 
@@ -102,15 +102,16 @@ class Tensors:
   """The tensors of a folder.
 
   Attributes:
-    infos: by name.
+    infos: locations of the tensors by name.
 
   Args:
     folder: holds model.safetensors, or its index and parts.
     auto: the `transformers` class for the conversion command of a .bin folder.
 
   Raises:
-    FileNotFoundError: no tensors, or a part is absent.
-    ValueError: only .bin files; a file is truncated or damaged.
+    FileNotFoundError: the folder has no tensors, or a part is missing.
+    ValueError: the folder holds no safetensors but .bin, GGUF or adapter files; or a file is truncated or
+      damaged.
   """
 
   def __init__(self, folder: epath.PathLike, auto: str = 'AutoModelForCausalLM'):
@@ -164,7 +165,7 @@ def grouped(outputs: Iterable[Output], limit: int) -> Iterator[list[Output]]:
 
 
 def write(file: epath.Path | None, outputs: list[Output]) -> None:
-  """Writes one safetensors file; with None only iterates the parts, as gathering needs every host."""
+  """Writes one safetensors file. None: only iterates over the parts, since gathering needs every host."""
   header, end = {'__metadata__': {'format': 'pt'}}, 0
   for output in outputs:
     header[output.name] = {

@@ -59,8 +59,8 @@ def ids(text):
   return tuple(WORDS.index('\n' if word == r'\n' else word) for word in text.split())
 
 
-def test_a_template_of_turns(tmp_path):
-  around = chat.around(checkpoint(tmp_path / 'gemma', TURNS), {})
+def test_surrounding_texts_of_a_template_with_turns(tmp_path):
+  around = chat.surrounding_texts(checkpoint(tmp_path / 'gemma', TURNS), {})
   assert around == {
     'before': '<bos><turn>user\n',
     'between': '<end>\n<turn>model\n',
@@ -69,8 +69,8 @@ def test_a_template_of_turns(tmp_path):
 
 
 @pytest.mark.parametrize('as_file', [False, True])
-def test_a_template_with_a_system_turn_and_thinking(tmp_path, as_file):
-  around = chat.around(checkpoint(tmp_path / 'qwen', SYSTEM, as_file), {})
+def test_surrounding_texts_of_a_template_with_system_turn_and_thinking(tmp_path, as_file):
+  around = chat.surrounding_texts(checkpoint(tmp_path / 'qwen', SYSTEM, as_file), {})
   assert around == {
     'before': '<turn>system\nhelp<end>\n<turn>user\n',
     'between': '<end>\n<turn>assistant\n<think>\n\n</think>\n\n',
@@ -85,7 +85,7 @@ def write(folder, source, prompt_format='auto'):
   return summary, Vocabulary(folder, (4, 4))
 
 
-def test_ids_of_every_family_format(tmp_path):
+def test_chat_ids_in_the_format_of_every_family(tmp_path):
   gemma = checkpoint(tmp_path / 'gemma', TURNS)
   summary, vocabulary = write(tmp_path / 'a', gemma)
   assert summary['prompts'] == 'chat'
@@ -106,7 +106,7 @@ def test_ids_of_every_family_format(tmp_path):
   assert Format.of(vocabulary, is_encoder_decoder=False) == Format((1,), (), (2,), False)
 
 
-def test_no_template_is_plain_unless_chat_is_asked_for(tmp_path):
+def test_without_a_template_prompts_are_plain_and_chat_is_an_error(tmp_path):
   base = checkpoint(tmp_path / 'base')
   summary, vocabulary = write(tmp_path / 'a', base)
   assert summary['prompts'] == 'plain' and vocabulary.chat is None
@@ -114,7 +114,7 @@ def test_no_template_is_plain_unless_chat_is_asked_for(tmp_path):
     write(tmp_path / 'b', base, 'chat')
 
 
-def test_templates_that_fail_are_named(tmp_path):
+def test_invalid_templates_are_rejected_with_the_folder(tmp_path):
   for name, template in (
     ('syntax', '{% for %}'),
     ('raises', "{{ raise_exception('roles must alternate') }}"),
@@ -122,10 +122,10 @@ def test_templates_that_fail_are_named(tmp_path):
     ('escape', '{{ messages.__class__.__mro__[1].__subclasses__() }}'),
   ):
     with pytest.raises(ValueError, match=r'chat template of .*prompt_format=plain'):
-      chat.around(checkpoint(tmp_path / name, template), {})
+      chat.surrounding_texts(checkpoint(tmp_path / name, template), {})
 
 
-def test_extensions_of_transformers(tmp_path):
+def test_the_template_extensions_of_transformers_are_supported(tmp_path):
   body = '{{ m.role }}: {{ m.content }}<end>'
   turns = '{% for m in messages %}' + body + '{% endfor %}'
   expected = {'before': 'user: ', 'between': '<end>', 'end': '<end>'}
@@ -135,23 +135,23 @@ def test_extensions_of_transformers(tmp_path):
     ('continue', turns.replace(body, '{% if not m.content %}{% continue %}{% endif %}' + body)),
     ('tojson', turns.replace('m.role }}', "m.role | tojson(indent=None) | replace('\"', '') }}")),
   ):
-    assert chat.around(checkpoint(tmp_path / name, template), {}) == expected, name
+    assert chat.surrounding_texts(checkpoint(tmp_path / name, template), {}) == expected, name
   dated = "{{ strftime_now('%d %b %Y') }} " + turns
-  around = chat.around(checkpoint(tmp_path / 'date', dated), {})
+  around = chat.surrounding_texts(checkpoint(tmp_path / 'date', dated), {})
   assert around == expected | {'before': '26 Jul 2024 user: '}  # the same on every day
 
 
-def test_a_special_token_that_the_settings_lack_is_given(tmp_path):
+def test_special_tokens_missing_in_the_settings_are_filled_in(tmp_path):
   folder = checkpoint(tmp_path / 'gemma', TURNS)
   (folder / 'chat_template.json').write_text(json.dumps({'chat_template': TURNS}))
   (folder / 'tokenizer_config.json').write_text('{}')
-  around = chat.around(folder, {'bos_token': '<bos>'})
+  around = chat.surrounding_texts(folder, {'bos_token': '<bos>'})
   assert around['before'] == '<bos><turn>user\n'
   _, vocabulary = write(tmp_path / 'a', folder)
   assert vocabulary.chat.before == ids(r'<bos> <turn> user \n')
 
 
-def test_the_part_that_cannot_be_rendered_is_named(tmp_path):
+def test_the_error_quotes_the_failing_line_of_the_template(tmp_path):
   for name, template, message in (
     ('tag', 'a\n{% frobnicate %}', r"line 2: '{% frobnicate %}': .*unknown tag 'frobnicate'"),
     ('type', '{{ messages[0].content + 1 }}', r'rendered: TypeError'),
@@ -159,7 +159,7 @@ def test_the_part_that_cannot_be_rendered_is_named(tmp_path):
     ('function', '{{ frobnicate() }}', r"'frobnicate' is undefined"),
   ):
     with pytest.raises(ValueError, match=message + r'(.|\n)*prompt_format=plain'):
-      chat.around(checkpoint(tmp_path / name, template), {})
+      chat.surrounding_texts(checkpoint(tmp_path / name, template), {})
 
 
 def test_the_template_is_an_input_of_the_stage(tmp_path):

@@ -29,7 +29,7 @@ def folder(tmp_path):
   return tmp_path
 
 
-def test_paths_that_are_there_pass(folder):
+def test_existing_paths_pass(folder):
   request(folder, 'train').check()
   request(folder, 'recommend', histories=folder / 'file', out=folder / 'new/out.jsonl').check()
   here = {'model.pretrained': folder / 'here'}
