@@ -48,7 +48,7 @@ def ids(rows: Rows, column: str) -> Ids:
     values = pa.chunked_array([_uuids(values)], pa.large_string())
   elif not (is_text(kind) or is_bytes(kind) or is_exact(kind)):
     raise rows.column_error(column, 'text or integers')
-  refuse_nulls(rows, column)
+  check_no_nulls(rows, column)
   if pa.types.is_decimal(kind):
     values = _integers(rows, column, values)
   encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
@@ -191,7 +191,7 @@ def is_number(kind: pa.DataType) -> bool:
   return is_exact(kind) or pa.types.is_floating(kind)
 
 
-def refuse_nulls(rows: Rows, column: str) -> None:
+def check_no_nulls(rows: Rows, column: str) -> None:
   """Raises a ValueError for the first row without a value."""
   values = rows.columns[column]
   if values.null_count:

@@ -21,7 +21,7 @@ def request(folder, mode, fields=None, **flags):
 
 @pytest.fixture
 def folder(tmp_path):
-  (tmp_path / 'file').write_text('{}')
+  (tmp_path / 'file').write_text('{"history": ["x"]}')
   (tmp_path / 'here').mkdir()
   (tmp_path / 'full').mkdir()
   (tmp_path / 'lr=[1]').mkdir()
@@ -37,6 +37,21 @@ def test_existing_paths_pass(folder):
   fields = here | {'model.sid_rows': 'sa_init', 'model.sid_keywords': folder / 'file'}
   request(folder, 'train', fields | {'checkpoint.init_from': folder / 'here'}).check()
   assert sorted(os.listdir(folder)) == ['file', 'full', 'here', 'lr=[1]']
+
+
+def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypatch):
+  prepared = folder / 'prepared'
+  prepared.mkdir()
+  access = os.access
+  monkeypatch.setattr(
+    os, 'access', lambda path, mode: os.fspath(path) != str(prepared) and access(path, mode)
+  )
+  for mode in ('prepare', 'train', 'evaluate', 'report'):
+    request(folder, mode).check()
+  with pytest.raises(
+    PermissionError, match=r'--config\.data\.prepared_dir must be a folder that can be'
+  ):
+    request(folder, 'prepare', prune=True).check()
 
 
 @pytest.mark.parametrize(
