@@ -64,7 +64,9 @@ def ids(rows: Rows, column: str) -> Ids:
     try:
       records.identifier(names[code], column)
     except ValueError as error:
-      raise ValueError(f'{rows.place(int(np.argmax(codes == code)))}: {error}') from None
+      raise ValueError(
+        f'{rows.place(int(np.argmax(codes == code)))}: {error}{rows.advice(column)}'
+      ) from None
   return Ids(names, codes)
 
 
@@ -80,7 +82,7 @@ def _integers(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArr
   is_whole = pc.equal(wide, pc.floor(wide)).combine_chunks()
   if not pc.all(is_whole).as_py():
     row = pc.index(is_whole, False).as_py()
-    raise rows.error(row, f'{column} must be text or an integer', values[row].as_py())
+    raise rows.error(row, f'{column} must be text or an integer', values[row].as_py(), column)
   return pa.chunked_array(
     [[str(int(value)) for value in chunk.to_pylist()] for chunk in values.chunks], pa.string()
   )
@@ -94,7 +96,7 @@ def _utf8(rows: Rows, column: str, names: pa.Array, codes: np.ndarray) -> pa.Arr
       texts.append(name.decode())
     except UnicodeDecodeError:
       row = int(np.argmax(codes == code))
-      raise rows.error(row, f'{column} must be text in UTF-8', name) from None
+      raise rows.error(row, f'{column} must be text in UTF-8', name, column) from None
   return pa.array(texts, pa.large_string())
 
 
@@ -196,4 +198,4 @@ def check_no_nulls(rows: Rows, column: str) -> None:
   values = rows.columns[column]
   if values.null_count:
     row = pc.index(pc.is_null(values), True).as_py()
-    raise ValueError(f'{rows.place(row)}: {column} must not be missing')
+    raise ValueError(f'{rows.place(row)}: {column} must not be missing{rows.advice(column)}')

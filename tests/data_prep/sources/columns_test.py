@@ -206,3 +206,10 @@ def test_an_unreadable_column_is_refused_with_its_field(tmp_path):
     ValueError, match=r'got double\. .*set --config\.data\.user_column to another'
   ):
     columns.ids(rows, 'user')
+
+
+def test_an_invalid_id_is_rejected_with_its_row_and_field(tmp_path):
+  for values in (['a', ' '], ['a', None], [b'a', b'\xff']):
+    rows = read(parquet(tmp_path, user=values), ('user',), REQUIRED)
+    with pytest.raises(ValueError, match=r'row 2: user must .*set --config\.data\.user_column'):
+      columns.ids(rows, 'user')
