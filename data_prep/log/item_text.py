@@ -5,7 +5,9 @@ Invalid descriptive fields are cleaned, cut or dropped, and counted; they raise 
 
 from collections import Counter
 from collections.abc import Mapping
+import decimal
 import html
+import math
 import re
 from typing import Any
 
@@ -55,7 +57,8 @@ def tidy(record: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
     record: any of title, brand, description (text, a list of texts, or a number), categories (a list of
       paths, one path, or one name) and price (a number or text). Other types and fields are dropped.
     counts: for every changed field, `<field>_dropped` (not readable), `<field>_cut` (too long) or
-      `<field>_cleaned` (markup or code removed) is raised by one. Entities and white space are not counted.
+      `<field>_cleaned` (markup or code removed, or bytes replaced that are not UTF-8) is raised by one.
+      Entities and white space are not counted.
   """
   tidied: dict[str, Any] = {}
   for field in ('title', 'brand', 'description'):
@@ -79,8 +82,8 @@ def _text_field(field: str, value: Any, counts: Counts) -> str:
     return ''
   if isinstance(value, list | tuple):
     value = ' '.join(part for part in value if isinstance(part, str) and part) or None
-  elif isinstance(value, int | float) and not isinstance(value, bool):
-    value = str(value)
+  elif isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool):
+    value = str(value) if math.isfinite(value) else None
   text, is_cleaned = _readable(value) if isinstance(value, str) else ('', False)
   if not text:
     is_blank = isinstance(value, str) and not plain(value)
@@ -94,12 +97,12 @@ def _text_field(field: str, value: Any, counts: Counts) -> str:
 
 
 def _readable(value: str) -> tuple[str, bool]:
-  """Plain text without markup and code, empty if it is not readable; and whether anything was removed."""
+  """Plain text without markup and code, empty if it is not readable; and whether anything was removed or was not UTF-8."""
   without = _TAG.sub(' ', _NOT_TEXT.sub(' ', value)) if '<' in value else value
   whole = plain(without)
   text = _without_code(whole)
   is_readable = text.lower() not in _MISSING and 2 * len(text) >= len(whole)  # else it is code
-  return text if is_readable else '', without != value or text != whole
+  return text if is_readable else '', without != value or text != whole or '\ufffd' in value
 
 
 def _without_code(text: str) -> str:
@@ -156,6 +159,7 @@ def _paths(value: Any, counts: Counts) -> list[list[str]]:
         break
       if text:
         names.append(text[:MAX_TITLE])
+        is_changed |= '\ufffd' in text
       else:
         is_changed |= bool(plain(part))
     if names:

@@ -32,10 +32,12 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
 
   Raises:
     FileNotFoundError: the table to import is missing, and `root` holds no imported SIDs.
-    ValueError: see `refresh.check`; or the file is not a SID table.
+    ValueError: see `refresh.check` and `refresh.params`; or the file is not a SID table.
   """
   sids = config.sids
   refresh.check(config, root)
+  if sids.extend is not None:
+    refresh.params(sids, 'sids', _params(sids))
   manifests = stage_lib.variants(root, 'sids').values()
   if sids.table is None or any('table' in manifest['inputs'] for manifest in manifests):
     return

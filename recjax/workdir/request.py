@@ -63,7 +63,10 @@ class Request:
 
   def _check_outputs(self) -> None:
     config, mode = self.config, self.mode
-    folders = {'--config.data.prepared_dir': config.prepared_folder}
+    folders = {}
+    # A complete prepared folder is only read; `data_prep.prepare` checks an incomplete one.
+    if self.prune or not config.prepared_folder.is_dir():
+      folders['--config.data.prepared_dir'] = config.prepared_folder
     if mode in ('train', 'evaluate', 'report'):
       folders['--workdir'] = self.workdir
     if mode == 'train':

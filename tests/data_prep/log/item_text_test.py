@@ -1,6 +1,7 @@
 """Rows of the catalogue, written out by hand."""
 
 from collections import Counter
+import decimal
 import json
 
 import pytest
@@ -62,6 +63,9 @@ STYLE = '.a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{backgro
     ('Soap <script>var x = 1;</script>bar', 'Soap bar', 'title_cleaned'),
     ('Soap <!-- <b>old</b> --> bar', 'Soap bar', 'title_cleaned'),
     ('Soap <style>p{color:red}', 'Soap', 'title_cleaned'),
+    ('Caf\ufffd', 'Caf\ufffd', 'title_cleaned'),
+    (decimal.Decimal('1984'), '1984', None),
+    (float('inf'), None, 'title_dropped'),
     ('x' * 13_000, 'x' * 10_000, 'title_cut'),
     (1984, '1984', None),
     (['Soap', 'bar'], 'Soap bar', None),
@@ -150,6 +154,7 @@ def test_prices_are_parsed_or_dropped(raw, number):
     ([['A <3 B']], [['A <3 B']], None),
     ([['A', STYLE, 'C']], [['A']], 'categories_cleaned'),
     ([['A', None, 3]], [['A']], 'categories_cleaned'),
+    ([['A', 'B\ufffd']], [['A', 'B\ufffd']], 'categories_cleaned'),
     ([[float('nan')]], [], 'categories_dropped'),
     (float('nan'), [], 'categories_dropped'),
     ({'a': 1}, [], 'categories_dropped'),

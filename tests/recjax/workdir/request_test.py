@@ -39,6 +39,21 @@ def test_existing_paths_pass(folder):
   assert sorted(os.listdir(folder)) == ['file', 'full', 'here', 'lr=[1]']
 
 
+def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypatch):
+  prepared = folder / 'prepared'
+  prepared.mkdir()
+  access = os.access
+  monkeypatch.setattr(
+    os, 'access', lambda path, mode: os.fspath(path) != str(prepared) and access(path, mode)
+  )
+  for mode in ('prepare', 'train', 'evaluate', 'report'):
+    request(folder, mode).check()
+  with pytest.raises(
+    PermissionError, match=r'--config\.data\.prepared_dir must be a folder that can be'
+  ):
+    request(folder, 'prepare', prune=True).check()
+
+
 @pytest.mark.parametrize(
   ('mode', 'fields', 'flags', 'message'),
   [
