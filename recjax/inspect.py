@@ -1,7 +1,7 @@
 """Prints training examples as text and ids, or writes the arrays that a host trains on.
 
 python -m recjax.inspect --config=configs/beauty.py:cpu --examples=20 [--task=mim] [--examples_seen=N]
-python -m recjax.inspect --config=configs/beauty.py:cpu --batches=5 --examples_seen=N --hosts=4 --host=1 --out=F.npz
+python -m recjax.inspect --config=configs/beauty.py --batches=5 --examples_seen=N --hosts=4 --host=1 --out=F.npz
 
 In a run of stages, `--stage=NAME` selects the stage; the first one is the default.
 """

@@ -153,7 +153,10 @@ def usable_ratings(
   known = name in rows.columns
   got = f'; got {records.short(rows.columns[name][row].as_py())}' if known else ''
   if data.is_named('rating'):
-    raise ValueError(f'{rows.place(row)}: {name} must be a finite number{got}')
+    raise ValueError(
+      f'{rows.place(row)}: {name} must be a finite number{got}. Rows without a rating are not possible: correct '
+      'the file, or do not set --config.data.rating_column; the log then has no ratings'
+    )
   count = int(broken.sum())
   print(
     f'{rows.place(row)}: {name} is not a finite number{got}. {count:,} of '

@@ -38,7 +38,7 @@ class Data(Section):
   )
   split_shares: tuple[float, ...] = setting(
     (0.8, 0.1, 0.1),
-    'With global_time: shares of the interactions for training, validation and test; they sum to 1.',
+    'With global_time: shares of the (history, target) pairs for training, validation and test; they sum to 1.',
     above=0,
   )
   max_history: int = setting(

@@ -37,8 +37,10 @@ def define() -> flags.FlagHolder:
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags as absl does, for `app.run(flags_parser=…)`.
 
-  A wrong config file or field ends the program with a message of one line.
+  A wrong config file or field ends the program with a message of one line. The last of several overrides of a
+  field is valid.
   """
+  argv = _without_replaced(argv)
   try:
     return app.parse_flags_with_usage(argv)
   except ConfigFileError as error:
@@ -123,6 +125,17 @@ def _overrides(argv: list[str]) -> Iterator[str]:
   for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
     if match := re.match(r'--?(?:no)?config\.([^=]+)', argument):
       yield match[1]
+
+
+def _without_replaced(argv: list[str]) -> list[str]:
+  """Removes overrides before the last one of their field: ml_collections would join the tuples."""
+  overrides = [re.match(r'--?(config\.[^=]+)=', argument) for argument in argv]
+  last = {match[1]: n for n, match in enumerate(overrides) if match}
+  return [
+    argument
+    for n, (argument, match) in enumerate(zip(argv, overrides, strict=True))
+    if not match or last[match[1]] == n
+  ]
 
 
 def _paths(config: Any, prefix: str = '') -> Iterator[str]:

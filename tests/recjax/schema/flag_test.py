@@ -17,7 +17,7 @@ CONFIG = """
 import ml_collections
 
 def get_config(variant='none'):
-  config = ml_collections.ConfigDict({'model': {'depth': 4, 'width': 8}, 'steps': 1})
+  config = ml_collections.ConfigDict({'model': {'depth': 4, 'width': 8}, 'steps': 1, 'codes': (1, 2)})
   table = {'a': 1}
   if variant == 'key':
     config.steps = table['b']
@@ -36,9 +36,9 @@ def nested(table):
 """
 
 
-def run(folder, *args):
+def run(folder, *args, program=PROGRAM):
   done = subprocess.run(
-    [sys.executable, '-c', PROGRAM, *args],
+    [sys.executable, '-c', program, *args],
     cwd=folder, env={'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
   )  # fmt: skip
   return done.returncode, done.stdout + done.stderr
@@ -56,6 +56,18 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize('args', [('--config=mine.py',), ('--config', 'mine.py:other')])
 def test_a_field_can_be_overridden(folder, args):
   assert run(folder, *args, '--config.model.depth=7') == (0, '7\n')
+
+
+def test_the_last_override_of_a_field_is_valid(folder):
+  program = PROGRAM.replace('config.value.model.depth', 'config.value.codes, config.value.steps')
+  args = [
+    '--config=mine.py',
+    '--config.codes=(3,)',
+    '--config.steps=2',
+    '-config.codes=4,5',
+    '--config.steps=3',
+  ]
+  assert run(folder, *args, program=program) == (0, '(4, 5) 3\n')
 
 
 @pytest.mark.parametrize(
