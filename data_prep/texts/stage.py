@@ -20,10 +20,10 @@ def check_ready(config: config_lib.Config, root: epath.Path) -> None:
 
   Raises:
     FileNotFoundError: data.sentencepiece is missing, and no tokenizer was made with such a file.
-    ValueError: model.pretrained has no tokenizer.
+    ValueError: model.pretrained has no tokenizer, or a chat template that cannot be rendered.
   """
   if config.model.pretrained is not None:
-    tokenizer.pretrained_files(config.model.pretrained)
+    tokenizer.check_pretrained(config.model.pretrained, config.data.prompt_format)
   elif config.data.sentencepiece is not None:
     made = stage_lib.variants(root, 'tokenizer').values()
     if not any(list(manifest['inputs']) == [tokenizer.MODEL] for manifest in made):
