@@ -215,8 +215,6 @@ def _best_params(
   Raises:
     ValueError: there is no whole checkpoint, or it belongs to other data.
   """
-  if not (workdir / 'checkpoints').exists():
-    raise ValueError(f'{workdir} must hold the checkpoints of a run; it has none. Set --workdir')
   abstract = state_lib.abstract_params(config.model, dataset.vocabulary.space, mesh)
 
   def choose(checkpoints: checkpoints_lib.Checkpoints) -> int:

@@ -122,9 +122,11 @@ def check_writable(folder: epath.PathLike, setting: str) -> None:
   if not is_local(folder):
     return
   folder = epath.Path(folder)
-  nearest = next((path for path in (folder, *folder.parents) if path.exists()), epath.Path('.'))
+  existing_parts = (path for path in (folder, *folder.parents) if os.path.lexists(path))
+  nearest = next(existing_parts, epath.Path('.'))
   if not nearest.is_dir():
-    raise NotADirectoryError(f'{setting} must be a folder; {nearest} is a file')
+    kind = 'a file' if nearest.exists() else 'a link to a missing folder'
+    raise NotADirectoryError(f'{setting} must be a folder; {nearest} is {kind}')
   if not os.access(nearest, os.W_OK):
     raise PermissionError(f'{setting} must be a folder that can be written; {nearest} cannot')
 

@@ -69,7 +69,7 @@ class Request:
       folders['--config.compilation_cache'] = config.compilation_cache
       folders['--config.profile.folder'] = config.profile.folder
     if mode in ('recommend', 'export'):
-      folders['--out'] = epath.Path(self.out).parent
+      folders['the folder of --out'] = epath.Path(self.out).parent
     for setting, folder in folders.items():
       if folder:
         files.check_writable(folder, setting)
@@ -86,6 +86,10 @@ class Request:
       files.existing(self.histories, '--histories', 'file')
     if model.pretrained is not None:
       files.existing(model.pretrained, '--config.model.pretrained', 'folder')
+    if self.mode in ('evaluate', 'recommend', 'export'):
+      self._check_has('checkpoints', 'the checkpoints of a run')
+    if self.mode == 'report':
+      self._check_has('evaluation.json', 'evaluation.json, which --mode=evaluate writes')
     if self.mode != 'train' or self._has_begun():  # a resume reads none of the following
       return
     if model.sid_rows == 'sa_init' and model.sid_keywords is not None:
@@ -93,6 +97,16 @@ class Request:
     if init_from is not None:
       folder = files.existing(init_from, '--config.checkpoint.init_from', 'folder')
       claim.check_path(folder, '--config.checkpoint.init_from')
+      check(
+        (folder / 'checkpoints').exists(),
+        'checkpoint.init_from must be the workdir of a run, with checkpoints',
+        init_from,
+        'checkpoint.init_from',
+      )
+
+  def _check_has(self, name: str, what: str) -> None:
+    if not (self.workdir / name).exists():
+      raise ValueError(f'{self.workdir} must hold {what}; it has none. Set --workdir')
 
   def _has_begun(self) -> bool:
     plan = stages.plan(self.config, self.workdir)
