@@ -45,7 +45,7 @@ def kept(size: str, way: str, rank: int = 16) -> dict[str, int]:
     rank: of the adapters.
   """
   config_dict = config_lib.defaults(source='synthetic', name='memory')
-  config_dict.model.update(size=size, family=families.of_size(size).name)
+  config_dict.model.update(size=size, family=families.by_size(size).name)
   if way == 'lora':
     config_dict.model.lora_rank = rank
   if way == 'sid_rows':

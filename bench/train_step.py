@@ -71,7 +71,7 @@ _COMPILE = flags.DEFINE_bool(
 def cut_to(name: str, layers: int) -> str:
   """Registers a published size with fewer layers, and returns its name."""
   cut = f'{name} with {layers} layers'
-  sizes = families.of_size(name).sizes
+  sizes = families.by_size(name).sizes
   shape, changed = sizes[name].shape, {'depth': layers}
   if isinstance(shape, T5Config):
     changed['decoder_depth'] = layers
@@ -86,7 +86,7 @@ def make_config(name: str, dtype: str) -> config_lib.Config:
   """Returns the config of a published size or of the small decoder, with the settings of the flags."""
   config = config_lib.defaults(source='synthetic', name='bench')
   config.model.size = '' if name == SMALL else name
-  config.model.family = 'gemma' if name == SMALL else families.of_size(name).name
+  config.model.family = 'gemma' if name == SMALL else families.by_size(name).name
   config.model.compute_dtype = dtype
   config.model.remat = _REMAT.value
   config.model.attention = _ATTENTION.value

@@ -85,7 +85,7 @@ def add_tasks(config: ml_collections.ConfigDict, share: float = 0.5) -> None:
 
 
 def _published(config: ml_collections.ConfigDict, size: str) -> None:
-  family = families.of_size(size)
+  family = families.by_size(size)
   config.model.size = size
   config.model.family = family.name
   config.model.dropout = 0.1

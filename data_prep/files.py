@@ -1,4 +1,4 @@
-"""Files that stages exchange, by their place in the prepared folder (`stage/file`)."""
+"""Names of the files that stages exchange (`stage/file` in the prepared folder); reads and writes them."""
 
 import json
 from typing import Any
@@ -21,36 +21,36 @@ COOCCURRENCE_BASIS = f'cooccurrence_vectors/{BASIS}'
 COLLABORATIVE = ('relations/collaborative_items.npy', 'relations/collaborative_offsets.npy')
 
 
-def found(name: str, raw_dir: epath.Path) -> epath.Path:
-  """Returns a file at the path given; if there is none, the file at that path in the raw folder."""
-  inside = raw_dir / name
-  return inside if not epath.Path(name).exists() and inside.exists() else epath.Path(name)
+def find_file(name: str, raw_dir: epath.Path) -> epath.Path:
+  """Returns the path `raw_dir / name` if only that one exists; else the path `name`."""
+  in_raw_dir = raw_dir / name
+  return in_raw_dir if not epath.Path(name).exists() and in_raw_dir.exists() else epath.Path(name)
 
 
 def load(path: epath.Path) -> np.ndarray:
-  """Reads an array that a stage wrote."""
+  """Reads a .npy file."""
   with path.open('rb') as f:
     return np.load(f)
 
 
 def save(path: epath.Path, array: np.ndarray) -> None:
-  """Writes an array."""
+  """Writes a .npy file."""
   with path.open('wb') as f:
     np.save(f, array)
 
 
 def train_sequences(prepared: Prepared) -> Sequences:
-  """Reads the training part of every user's sequence."""
+  """Reads the training items of all users, one sequence per user."""
   return Sequences(load(prepared / TRAIN_ITEMS), load(prepared / TRAIN_OFFSETS))
 
 
 def save_vectors(vectors_ID: np.ndarray, out: epath.Path) -> dict[str, Any]:
-  """Writes item vectors as a stage's output and returns its summary."""
+  """Writes item vectors to `out/embeddings.npy`; returns the summary of the stage."""
   save(out / VECTORS, vectors_ID)
   zero_rows = int((~vectors_ID.any(axis=1)).sum())
   return {'items': len(vectors_ID), 'width': vectors_ID.shape[1], 'zero_rows': zero_rows}
 
 
 def read_items(path: epath.PathLike) -> list[dict[str, Any]]:
-  """Reads the objects of an items.jsonl, in item order."""
+  """Reads items.jsonl: one object per item, in item order."""
   return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]

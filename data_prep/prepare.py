@@ -1,4 +1,4 @@
-"""Preparation, from raw files to semantic IDs: the list of stages, and the lock on the prepared folder."""
+"""Prepares a data set, from raw files to semantic IDs: runs the stages of a config under the folder's lock."""
 
 from collections.abc import Iterator
 import contextlib
@@ -40,14 +40,14 @@ def prepare(config: config_lib.Config) -> Prepared:
   """Brings every stage up to date, in order, and prints one line for each.
 
   A complete folder is only read. Otherwise this process takes the folder's lock, or waits for the process
-  that holds it. A preparation that was killed and started again gives the same bytes.
+  that holds it. A preparation that was killed and restarted writes the same bytes.
 
   Returns:
     The folders of the config's stages.
 
   Raises:
     FileNotFoundError: raw files are missing and `data.download` is off.
-    ValueError: the raw files, the config or the prepared folder do not allow a stage.
+    ValueError: the raw files, the config or the prepared folder are invalid.
   """
   folder, source = stage_lib.Folder(config.prepared_folder), sources.get(config.data.source)
   _check_ready(config, folder.root)
@@ -56,12 +56,12 @@ def prepare(config: config_lib.Config) -> Prepared:
     _check_writable(folder.root)
     with lock.hold(folder.root, 'preparing', wait=True, field=FIELD):
       folder.recover()
-      # Before the raw files are hashed. A finished preparation does not need them.
+      # Must come before the raw files are hashed. If the log is prepared, they are not needed.
       if not folder.find(log_stage.stage(source, config.data, raw_dir(config))):
         source.fetch(config.data, raw_dir(config))
       for stage in _stages(config, folder.prepared):
         folder.run(stage)
-      encoder_stage.forget_parts(folder.prepared)
+      encoder_stage.remove_parts(folder.prepared)
       _record(config, folder.prepared)
   else:
     for stage in stages:
@@ -87,7 +87,7 @@ def _find_all(config: config_lib.Config, folder: stage_lib.Folder) -> list[stage
 
 
 def _check_ready(config: config_lib.Config, root: epath.Path) -> None:
-  """Raises the errors that the last stages would raise hours later."""
+  """Checks the settings of late stages now; otherwise their errors would come hours later."""
   sid_stage.check_ready(config, root, raw_dir(config))
   keyword_stage.check_ready(config, root, raw_dir(config))
   encoder_stage.check_ready(config, root)
@@ -97,11 +97,11 @@ def _check_ready(config: config_lib.Config, root: epath.Path) -> None:
 def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib.Stage]:
   """Yields the stages that the config needs, in order.
 
-  A stage may read the outputs of earlier ones, so each must be in `prepared` before the next is asked for.
+  A stage reads outputs of earlier stages, so `prepared` must hold each stage before the next one is requested.
   """
   source, raw = sources.get(config.data.source), raw_dir(config)
   yield log_stage.stage(source, config.data, raw)
-  relation_stage.check_room(config, prepared)
+  relation_stage.check_top_k(config, prepared)
   yield text_stage.tokenizer_stage(config, prepared)
   yield text_stage.titles_stage(config, prepared)
   if encoder_stage.is_needed(config):
@@ -113,7 +113,7 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   yield sid_stage.stage(config, prepared, raw)
   if config.needs('keywords'):
     yield keyword_stage.stage(config, prepared, raw)
-  # The optimum depends on whole histories.
+  # The optimum is only known for complete histories.
   if source.has_optimum and not config.data.max_history:
     yield optimum.stage(source, config, prepared)
 
@@ -122,18 +122,18 @@ def _check_writable(root: epath.Path) -> None:
   if not files_lib.is_local(root):
     return
   path = root.expanduser()
-  there = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
-  problem = 'is not a folder' if not there.is_dir() else 'cannot be written to'
+  existing = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
+  problem = 'is not a folder' if not existing.is_dir() else 'cannot be written to'
   check(
-    there.is_dir() and os.access(there, os.W_OK | os.X_OK),
-    f'data.prepared_dir must be a folder that can be created and written to; {there} {problem}',
+    existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
+    f'data.prepared_dir must be a folder that can be created and written to; {existing} {problem}',
     str(root),
     'data.prepared_dir',
   )
 
 
 def _record(config: config_lib.Config, prepared: Prepared) -> None:
-  """Records the config's stage folders once the prepared folder holds variants."""
+  """Records the config's stage folders, if the prepared folder holds variants."""
   record = prepared_lib.read_record(prepared.root)
   if record or any(map(stage_lib.is_variant, stage_lib.finished(prepared.root))):
     key = files_lib.digest(config.preparation)
@@ -144,9 +144,9 @@ def _record(config: config_lib.Config, prepared: Prepared) -> None:
 def _record_if_free(config: config_lib.Config, prepared: Prepared) -> None:
   """Records the config's stage folders unless the folder is read-only or another process prepares it."""
   record = prepared_lib.read_record(prepared.root)
-  known = record.get(files_lib.digest(config.preparation))
+  recorded = record.get(files_lib.digest(config.preparation))
   is_writable = not files_lib.is_local(prepared.root) or os.access(prepared.root, os.W_OK)
-  if record and known != prepared.folders and is_writable:
+  if record and recorded != prepared.folders and is_writable:
     with (
       contextlib.suppress(lock.Held),
       lock.hold(prepared.root, 'preparing', wait=False, field=FIELD),

@@ -19,26 +19,23 @@ def unused(prepared: Prepared) -> dict[str, int]:
 def describe_unused(prepared: Prepared) -> str:
   """Returns one line about the folders of `unused`; empty if there are none."""
   sizes = unused(prepared)
+  if not sizes:
+    return ''
   return (
-    ''
-    if not sizes
-    else (
-      f'{prepared.root}: {len(sizes)} folders of {sum(sizes.values()) / 1e6:,.1f} MB are not used by this config: '
-      f'{", ".join(sizes)}. '
-      'Remove them with --mode=prepare --prune'
-    )
+    f'{prepared.root}: {len(sizes)} folders of {sum(sizes.values()) / 1e6:,.1f} MB are not used by this config: '
+    f'{", ".join(sizes)}. Remove them with --mode=prepare --prune'
   )
 
 
 def prune(config: config_lib.Config, prepared: Prepared) -> dict[str, int]:
-  """Removes everything that preparations of other configs left in the folder of this one.
+  """Removes the folders that this config does not use from its prepared folder.
 
-  Removed are stage folders that this config does not use, partial folders, and parts of encodings. The answers
-  of a paid endpoint are kept.
+  These are stage folders of other configs, partial folders, and parts of encodings. The answers of a paid
+  endpoint are kept.
 
   Args:
-    config: of the run.
-    prepared: its stage folders, from `prepare`.
+    config: the config of the run.
+    prepared: its stage folders, as `prepare` returns them.
 
   Returns:
     The names of the removed folders, and their sizes in bytes.
@@ -46,8 +43,8 @@ def prune(config: config_lib.Config, prepared: Prepared) -> dict[str, int]:
   root = prepared.root
   with lock.hold(root, 'pruning', wait=True, field=prepare.FIELD):
     sizes = unused(prepared)
-    left = [path for path in root.iterdir() if path.name.startswith('.') and path.is_dir()]
-    sizes |= {path.name: stage_lib.num_bytes(path) for path in left}
+    hidden = [path for path in root.iterdir() if path.name.startswith('.') and path.is_dir()]
+    sizes |= {path.name: stage_lib.num_bytes(path) for path in hidden}
     for name in sizes:
       (root / name).rmtree()
     has_variants = any(map(stage_lib.is_variant, prepared.folders.values()))

@@ -1,10 +1,10 @@
-"""Stages: each writes one folder, whole or not at all, and is skipped while its inputs are unchanged.
+"""Stages of the preparation: each writes one folder atomically, and is skipped while its inputs are unchanged.
 
 `manifest.json` in a stage's folder records its identity (stage, version, params, SHA-256 of every input) and
-its content (bytes and SHA-256 of every file, and a summary). A stage lies in `<stage>/`. Where that folder
-holds the result of another identity, it lies in a variant `<stage>-<8 hex digits of the identity's hash>/`, so
-experiments on one data set do not overwrite each other. A stage runs in a partial folder with a unique name,
-which is renamed when it is complete.
+its content (bytes and SHA-256 of every file, and a summary). The usual folder of a stage is `<stage>/`. If that
+folder holds the result of another identity, the stage uses the variant
+`<stage>-<8 hex digits of the identity's hash>/`, so configs with the same data set do not overwrite each other. A
+stage runs in a partial folder with a unique name, which is renamed when it is complete.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,9 +33,9 @@ class Stage:
     name: the stage's folder under the prepared folder.
     run: writes the files into an empty folder and returns a JSON summary. Equal inputs and params must give
       equal bytes, so a summary holds no times and no paths.
-    inputs: files that the result depends on, by names that do not depend on their location.
-    params: JSON values that the result depends on.
-    version: raise it when the code changes the result.
+    inputs: files that determine the result. Their names do not contain their location.
+    params: JSON values that determine the result.
+    version: must be increased when a change of the code changes the result.
   """
 
   name: str
@@ -69,77 +69,81 @@ def read_manifest(folder: epath.PathLike) -> dict[str, Any] | None:
 
 
 def variants(root: epath.PathLike, name: str) -> dict[epath.Path, dict[str, Any]]:
-  """Returns the finished folders of a stage and their manifests, the ordinary folder first."""
+  """Returns the finished folders of a stage and their manifests, the usual folder first."""
   root = epath.Path(root)
-  is_variant = re.compile(re.escape(name) + r'(-[0-9a-f]{8})?').fullmatch
+  belongs = re.compile(re.escape(name) + r'(-[0-9a-f]{8})?').fullmatch
   names = sorted(path.name for path in root.iterdir()) if root.is_dir() else ()
-  manifests = {root / found: read_manifest(root / found) for found in names if is_variant(found)}
+  manifests = {root / folder: read_manifest(root / folder) for folder in names if belongs(folder)}
   return {folder: manifest for folder, manifest in manifests.items() if manifest is not None}
 
 
 def is_variant(name: str) -> bool:
-  """Whether a stage folder is not the ordinary one."""
+  """Returns whether a stage folder is a variant, not the usual folder."""
   return '-' in name
 
 
 def finished(root: epath.Path) -> list[str]:
-  """Returns the names of all finished stage folders, of any config."""
+  """Returns the names of the finished stage folders of all configs."""
   return sorted(path.name for path in root.iterdir() if (path / MANIFEST).exists())
 
 
 def has_params(manifest: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
-  """Whether a manifest's params are these."""
+  """Returns whether a manifest records these params."""
   return manifest['params'] == _as_json(params)
 
 
 class Folder:
-  """A prepared folder in which the stages of one config are found, or run, one after another.
+  """A prepared folder, in which the stages of one config are found or run.
 
-  A later stage reads the outputs of earlier ones, so stages are found or run in their order.
+  A stage reads outputs of earlier stages, so stages must be found or run in their order.
 
   Attributes:
     root: the prepared folder.
-    prepared: the stage folders found or made up to now.
+    prepared: the stage folders that were found or written so far.
   """
 
   def __init__(self, root: epath.PathLike):
     self.root = epath.Path(root)
     self.prepared = Prepared(self.root, {})
-    self._hashes: dict[str, str] = {}  # of files outside the root: raw logs are large
+    self._hashes: dict[str, str] = {}  # of files outside `root`, computed once: raw logs are large
 
   def find(self, stage: Stage) -> bool:
-    """Looks for a finished folder of the stage and adds it to `prepared`; changes no file.
+    """Finds the finished folder of a stage and adds it to `prepared`; changes no file.
 
-    An input outside `root` that is absent counts as unchanged, so a prepared folder serves on machines that
-    do not have the raw files.
+    An absent input outside `root` counts as unchanged, so a prepared folder can be used on machines without
+    the raw files.
+
+    Returns:
+      Whether there is such a folder.
 
     Raises:
-      ValueError: several folders match, and the inputs that would tell them apart are absent.
+      ValueError: several folders match, and the inputs that distinguish them are absent.
     """
     hashes = self._input_hashes(stage)
     found = [
       folder
       for folder, manifest in variants(self.root, stage.name).items()
-      if self._matches(stage, hashes, manifest) and _is_whole(folder, manifest)
+      if self._matches(stage, hashes, manifest) and _is_complete(folder, manifest)
     ]
     if len(found) > 1 and None in hashes.values():
       absent = [os.fspath(stage.inputs[name]) for name, value in hashes.items() if value is None]
       raise ValueError(
-        f'{", ".join(map(os.fspath, found))} were made of different files, and {absent[0]} is missing, which '
-        'tells them apart. Bring that file back, or prune the folder where it is: --mode=prepare --prune'
+        f'{", ".join(map(os.fspath, found))} were built from different files; {absent[0]} must exist to select '
+        'one of them, and is missing. Restore that file, or prune the folder on a machine that has it: '
+        '--mode=prepare --prune'
       )
     if found:
       self.prepared.folders[stage.name] = found[0].name
     return bool(found)
 
   def run(self, stage: Stage) -> None:
-    """Finds the stage or runs it, prints one line about it, and adds its folder to `prepared`.
+    """Finds the stage or runs it; prints one line about it and adds its folder to `prepared`.
 
     The caller holds the lock of the prepared folder.
 
     Raises:
       FileNotFoundError: an input is missing.
-      Exception: any error of `stage.run`; the prepared folder is then as before.
+      Exception: any error of `stage.run`; the prepared folder is then unchanged.
     """
     started = time.monotonic()
     if self.find(stage):
@@ -149,7 +153,7 @@ class Folder:
     for name, value in hashes.items():
       if value is None:
         path = stage.inputs[name]
-        raise FileNotFoundError(f'stage {stage.name} reads {name}, which is missing: {path}')
+        raise FileNotFoundError(f'{path} must exist: stage {stage.name} reads it as {name}')
     identity = {**_identity(stage), 'inputs': hashes}
     folder = self._free_folder(stage, identity)
     partial = files_lib.partial_name(folder)
@@ -185,7 +189,7 @@ class Folder:
     }
 
   def _hash(self, path: epath.Path) -> str:
-    """Takes the hash of a stage's output from its manifest, and computes that of other files once."""
+    """The SHA-256 of a file: from the manifest for a stage's output, else computed once."""
     if self.root in path.parents:
       stage_folder, *rest = path.relative_to(self.root).parts
       manifest = read_manifest(self.root / stage_folder)
@@ -201,7 +205,7 @@ class Folder:
   ) -> bool:
     recorded = manifest.get('inputs', {})
     absent = [name for name, value in hashes.items() if value is None]
-    # A table that is absent may have been read in parts, recorded as `<name>/<number>`.
+    # An absent table may have been read in several parts, which are recorded as `<name>/<number>`.
     names = {next((n for n in absent if name.startswith(f'{n}/')), name) for name in recorded}
     if names != hashes.keys():
       return False
@@ -212,7 +216,7 @@ class Folder:
     )
 
   def _free_folder(self, stage: Stage, identity: Mapping[str, Any]) -> epath.Path:
-    """The ordinary folder, unless it holds the finished result of another identity; else a variant."""
+    """The usual folder; a variant if the usual one holds the finished result of another identity."""
     folder = self.root / stage.name
     manifest = read_manifest(folder)
     if manifest is None or all(manifest.get(key) == value for key, value in identity.items()):
@@ -221,7 +225,7 @@ class Folder:
 
 
 def _as_json(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Params as a manifest holds them: tuples become lists."""
+  """The params as in a manifest: tuples become lists."""
   return json.loads(json.dumps(dict(params)))
 
 
@@ -229,7 +233,7 @@ def _identity(stage: Stage) -> dict[str, Any]:
   return {'stage': stage.name, 'version': stage.version, 'params': _as_json(stage.params)}
 
 
-def _is_whole(folder: epath.Path, manifest: Mapping[str, Any]) -> bool:
+def _is_complete(folder: epath.Path, manifest: Mapping[str, Any]) -> bool:
   return all(
     (path := folder / name).exists() and path.stat().length == file['bytes']
     for name, file in manifest['files'].items()
@@ -257,7 +261,7 @@ def _replace(partial: epath.Path, folder: epath.Path) -> None:
 
 
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
-  """Yields everything below a folder, the content of a subfolder before it; epath has no `**`."""
+  """Yields all paths below a folder, children before their folder; epath has no recursive glob."""
   for path in sorted(folder.iterdir()):
     if path.is_dir():
       yield from _walk(path)
@@ -270,7 +274,7 @@ def num_bytes(folder: epath.Path) -> int:
 
 
 def _sync(folder: epath.Path) -> None:
-  """Forces a folder to the disk before it is renamed."""
+  """Syncs a folder and all files in it to the disk."""
   if files_lib.is_local(folder):
     for path in (*_walk(folder), folder):
       _fsync(path)

@@ -1,7 +1,7 @@
 """The typed config of a run, and the builders of the ConfigDicts in `configs/*.py`.
 
-The command line can override a ConfigDict; the program reads only the frozen dataclasses made of it, which
-are checked once at start-up. `--mode=config` prints every field with its meaning.
+The command line overrides fields of a ConfigDict. At start-up the ConfigDict is converted to frozen dataclasses
+and checked once; the program reads only these. `--mode=config` prints every field with its meaning.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _PREPARED_SECTIONS = ('sids', 'relations', 'keywords')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Training):
-  """Training, data and everything around them."""
+  """The full config of a run. The fields of this section have no prefix."""
 
   data: Data
   sids: Sids
@@ -85,11 +85,11 @@ class Config(Training):
 
   @property
   def preparation(self) -> dict[str, Any]:
-    """The settings that the prepared data depend on; paths of raw files are left out."""
+    """The settings that the prepared data depend on, as JSON; without paths of raw files."""
     data = dataclasses.asdict(self.data)
     for name in ('raw_dir', 'prepared_dir', 'download', 'download_url'):
       del data[name]
-    needs = [what for what in ('collaborative', 'semantic', 'keywords') if self.needs(what)]
+    needs = [name for name in ('collaborative', 'semantic', 'keywords') if self.needs(name)]
     sections = {name: dataclasses.asdict(getattr(self, name)) for name in _PREPARED_SECTIONS}
     return sections | {
       'data': data,
@@ -100,7 +100,7 @@ class Config(Training):
 
   @property
   def prepared(self) -> Prepared:
-    """The stage folders that the last preparation with these settings used.
+    """The stage folders of the last preparation with these settings.
 
     Raises:
       ValueError: nothing is prepared with these settings.
@@ -109,21 +109,21 @@ class Config(Training):
 
   @property
   def active_mixture(self) -> dict[str, Component]:
-    """The components that are drawn at some step."""
+    """The components with a positive weight at some point of the stream."""
     return {name: component for name, component in self.mixture.items() if component.is_active}
 
   def needs(self, product: str) -> bool:
-    """Returns whether the preparation must make a product: 'collaborative', 'semantic' or 'keywords'."""
-    asked = any(product in component.needs for component in self.active_mixture.values())
+    """Returns whether the preparation must compute 'collaborative', 'semantic' or 'keywords'."""
+    is_used = any(product in component.needs for component in self.active_mixture.values())
     if product == 'collaborative':
       is_fitted = self.sids.quantizer == 'rqvae' and self.sids.extend is None
-      return asked or (is_fitted and self.sids.rqvae.contrastive_weight > 0)
+      return is_used or (is_fitted and self.sids.rqvae.contrastive_weight > 0)
     if product == 'semantic':
-      return asked or (self.relations.backfill and self.needs('collaborative'))
-    return asked or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
+      return is_used or (self.relations.backfill and self.needs('collaborative'))
+    return is_used or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
 
 
-# The fields of a next_item component that its prompt depends on.
+# The fields that determine the prompt of a next_item component.
 PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events', 'max_items')
 
 
@@ -172,18 +172,18 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
 
 
 def from_dict(fields: Mapping[str, Any]) -> Config:
-  """Converts and checks the nested dicts of `Config.to_dict`, also after JSON and of an older version.
+  """Converts and checks nested dicts as `Config.to_dict` returns them; accepts those of older versions.
 
   Raises:
-    ValueError: as `from_config_dict`.
+    ValueError: see `from_config_dict`.
   """
   return convert(Config, upgraded(fields), choose)
 
 
 def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the fields of an older config.json under their present names and with their present values.
+  """Returns the fields of an older config.json with the current names and values.
 
-  Options of other sources, which an older data section holds, are dropped by `choose`.
+  An older data section also holds options of other sources; `choose` drops them.
   """
   fields = dict(fields)
   if isinstance(fields.get('model'), Mapping):
@@ -192,7 +192,7 @@ def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choose(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
-  """Chooses the type of a section: of a component by its task, of the data by their source."""
+  """Returns the type of a section: for a component by its task, for the data section by its source."""
   if kind is Data:
     return data_section(values)
   if kind is not Component:
@@ -238,7 +238,7 @@ def stage(num_train_steps: int, **fields: Any) -> ml_collections.ConfigDict:
 
 
 def ordered(**sections: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns named groups or stages in the order given; a plain dict in a ConfigDict is sorted by name."""
+  """Returns named groups or stages in the given order; a plain dict in a ConfigDict is sorted by name."""
   config = ml_collections.ConfigDict(sort_keys=False)
   for name, section in sections.items():
     config[name] = section
@@ -247,9 +247,9 @@ def ordered(**sections: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def _defaults(kind: type) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
-  of_fields = hints(kind)
+  field_types = hints(kind)
   for field in dataclasses.fields(kind):
-    hint = of_fields[field.name]
+    hint = field_types[field.name]
     if isinstance(hint, types.UnionType):
       config[field.name] = ml_collections.config_dict.placeholder(typing.get_args(hint)[0])
     elif item_type(hint) is not None:

@@ -1,33 +1,34 @@
-"""Exact metrics: every held-out row once, full ranking over the catalogue.
+"""Exact metrics: every held-out row once, ranked against the full catalogue.
 
 Seen items are removed unless `eval.exclude_seen` is off. Under leave-one-out the rows are the users;
-see `data_prep.log.splits` for other splits.
+`data_prep.log.splits` describes the other splits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
-import json
 import logging
 import time
+from typing import Any
 
 from etils import epath
 import numpy as np
 
-from recjax import config as config_lib
 from recjax.baselines import BASELINES
+from recjax.baselines.split import Split
+from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
 from recjax.metrics import ranking
+from recjax.metrics.reachable import count_unreachable
 from recjax.recommend import Recommender
 from recjax.runtime import distributed, goodput
-
-FILE = 'evaluation.json'
+from recjax.workdir import evaluation_file
 
 log = logging.getLogger(__name__)
 
 
 def sample_rows(num_rows: int, size: int, seed: int) -> np.ndarray:
-  """The fixed sample that evaluations during training use: sorted row numbers, int64."""
+  """Returns the fixed sample of rows for evaluations during training: sorted row numbers, int64."""
   if size >= num_rows:
     return np.arange(num_rows)
   return np.sort(np.random.default_rng(seed).choice(num_rows, size, replace=False))
@@ -39,11 +40,10 @@ def evaluate(
   params,
   dataset: Dataset,
   split: str,
-  ks: tuple[int, ...],
+  ks: Sequence[int],
   rows: np.ndarray | None = None,
-  progress: bool = True,
 ) -> dict[str, float]:
-  """recall@k, ndcg@k and mrr@k with standard errors.
+  """Returns the metrics of a split with their standard errors; see `recjax.metrics.ranking`.
 
   Args:
     recommender: the search.
@@ -51,12 +51,10 @@ def evaluate(
     dataset: the prepared data.
     split: 'validation' or 'test'.
     ks: the cut-offs.
-    rows: which held-out rows of the split (users under leave-one-out); None for all.
-    progress: whether to show a progress bar.
+    rows: row numbers of the split (users under leave-one-out). None: all rows.
   """
   histories, targets = dataset.histories_and_targets(split)
   rows = np.arange(len(targets)) if rows is None else rows
-  label = f'evaluate {split}' if progress else None
   columns = {name: dataset.of_histories(split, name) for name in recommender.columns}
   if 'times' in columns:  # in seconds, as in a file of histories
     columns['times'] = columns['times'] / dataset.ticks_per_second
@@ -65,86 +63,107 @@ def evaluate(
   ranked_UM, _ = recommender.rank(
     params,
     [histories.values[place] for place in places],
-    label,
+    f'evaluate {split}',
     [{name: values[place] for name, values in columns.items()} for place in places],
   )
-  # A catalogue may have fewer items than the largest cut-off: what is absent must not count as found.
+  return _metrics(ranked_UM, targets[rows], ks)
+
+
+def _metrics(ranked_UM: np.ndarray, targets_U: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+  # Lists may be shorter than the largest cut-off. Without padding, absent targets would count as found.
   missing = max(max(ks) - ranked_UM.shape[1], 0)
   ranked_UM = np.pad(ranked_UM, ((0, 0), (0, missing)), constant_values=-1)
-  return ranking.ranking_metrics(ranking.target_ranks(ranked_UM, targets[rows]), ks)
+  return ranking.ranking_metrics(ranking.target_ranks(ranked_UM, targets_U), ks)
 
 
 def headline(metrics: Mapping[str, float]) -> str:
-  """A line's worth of metrics; `eval.ks` may lack 5, but not 10."""
+  """Returns one line of metrics; `eval.ks` always holds 10."""
   recalls = [f'{name} {metrics[name]:.4f}' for name in ('recall@5', 'recall@10') if name in metrics]
   error, ndcg = metrics['recall@10_stderr'], metrics['ndcg@10']
   return f'{"  ".join(recalls)} ± {error:.4f}  ndcg@10 {ndcg:.4f}'
 
 
-def baselines(config: config_lib.Config, dataset: Dataset) -> dict[str, dict]:
-  """The metrics of every baseline on the test rows, and under `validation` on the validation ones."""
-  k = max(config.eval.ks)
+def baselines(config: Config, dataset: Dataset) -> dict[str, dict]:
+  """Returns every baseline's metrics of the test rows, and under `validation` of the validation rows."""
   train = Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets))
-  results = {}
-  for name, recommend in BASELINES.items():
-    by_split = {}
-    for split in SPLITS:
-      histories, targets = dataset.histories_and_targets(split)
-      counted = dataset.counted_before(split)
-      ranked_UK = recommend(
-        train, counted, histories, dataset.num_items, k, config.eval.exclude_seen
+  results = {name: {} for name in BASELINES}
+  for split in SPLITS:
+    histories, targets = dataset.histories_and_targets(split)
+    given = Split(
+      train=train,
+      counted=dataset.counted_before(split),
+      histories=histories,
+      num_items=dataset.num_items,
+      k=max(config.eval.ks),
+      exclude_seen=config.eval.exclude_seen,
+    )
+    for name, recommend in BASELINES.items():
+      results[name][split] = _metrics(recommend(given), np.asarray(targets), config.eval.ks)
+  return {name: found.pop('test') | found for name, found in results.items()}
+
+
+def unreachable_targets(config: Config, dataset: Dataset) -> dict[str, int]:
+  """Returns by split how many targets `eval.exclude_seen` removes from every list, and logs their share."""
+  if not config.eval.exclude_seen:
+    return dict.fromkeys(SPLITS, 0)
+  counts = {split: count_unreachable(*dataset.histories_and_targets(split)) for split in SPLITS}
+  for split, count in counts.items():
+    if count and distributed.is_host0():
+      num_rows = dataset.num_rows(split)
+      log.warning(
+        'eval.exclude_seen removes %d of %d %s targets, which are in their own history: recall cannot exceed '
+        '%.4f',
+        *(count, num_rows, split, 1 - count / num_rows),
       )
-      ranks = ranking.target_ranks(ranked_UK, np.asarray(targets))
-      by_split[split] = ranking.ranking_metrics(ranks, config.eval.ks)
-    results[name] = by_split['test'] | {'validation': by_split['validation']}
-  return results
+  return counts
 
 
 @goodput.phase('evaluation')
 def evaluate_best(
-  config: config_lib.Config,
+  config: Config,
   workdir: epath.Path,
   dataset: Dataset,
   recommender: Recommender,
   params,
   step: int,
-) -> dict:
-  """Every validation and test row once, beside the baselines; also written to evaluation.json.
+) -> dict[str, Any]:
+  """Evaluates all validation and test rows beside the baselines, and writes evaluation.json.
 
   Args:
-    config: the run's config.
-    workdir: where evaluation.json goes.
+    config: of the evaluation.
+    workdir: of the run.
     dataset: the prepared data.
     recommender: the search.
     params: parameters of the best checkpoint, on the mesh.
-    step: its step.
+    step: of that checkpoint.
+
+  Returns:
+    The content of evaluation.json; see `recjax.workdir.evaluation_file`.
   """
   start = time.monotonic()
   metrics = {
     split: evaluate(recommender, params, dataset, split, config.eval.ks) for split in SPLITS
   }
   seconds = time.monotonic() - start
+  rows = {split: dataset.num_rows(split) for split in SPLITS}
   results = {
     'step': step,
     'metrics': metrics,
+    'rows': rows,
+    'unreachable_targets': unreachable_targets(config, dataset),
     'eval': dataclasses.asdict(config.eval) | {'ks': list(config.eval.ks)},
     'baselines': baselines(config, dataset),
-    'rows_per_sec': sum(map(dataset.num_rows, SPLITS)) / seconds,
+    'rows_per_sec': sum(rows.values()) / seconds,
     'items_sharing_a_sid': dataset.sids.sharing_items,
+    'data': evaluation_file.data_record(dataset, config.data.item_text),
   }
   if distributed.is_host0():
-    partial = workdir / f'{FILE}.partial'
-    partial.write_text(json.dumps(results, indent=2))
-    partial.replace(workdir / FILE)
-  test, rivals = metrics['test'], results['baselines']
-  for name, row in [('model', test), *rivals.items()]:
-    log.info(
-      'test %-12s %s',
-      *(name, headline(row)),
-    )
+    evaluation_file.write(workdir, results)
+  for name, row in [('model', metrics['test']), *results['baselines'].items()]:
+    log.info('test %-12s %s', name, headline(row))
   if sharing := results['items_sharing_a_sid']:
     log.info(
-      '%d of %d items share their SID with another: the most popular in training comes first',
+      '%d of %d items share their semantic ID with another; the most popular in training is ranked first',
       *(sharing, dataset.num_items),
     )
   return results

@@ -1,4 +1,4 @@
-"""Shows training examples as text and ids, or writes the arrays that a host trains on.
+"""Prints training examples as text and ids, or writes the arrays that a host trains on.
 
 python -m recjax.inspect --config=configs/beauty.py:cpu --examples=20 [--task=mim] [--examples_seen=N]
 python -m recjax.inspect --config=configs/beauty.py:cpu --batches=5 --examples_seen=N --hosts=4 --host=1 --out=F.npz
@@ -25,7 +25,7 @@ from recjax.workdir import stages as stages_lib
 
 
 def stage_config(config: config_lib.Config, stage: str | None = None) -> config_lib.Config:
-  """Returns the config that a stage of a run trains with.
+  """Returns the config of one stage of a run.
 
   Args:
     config: the config of the run.
@@ -97,11 +97,13 @@ def describe(
     members = [stream.mixture[n] for n in range(group * W, (group + 1) * W)]
     examples, row_of, _ = packing.fit([example for _, example in members], stream.plan)
     segments_R = np.zeros(stream.plan.rows, np.int64)
-    for i, ((part, whole), example, row) in enumerate(zip(members, examples, row_of, strict=True)):
+    for i, ((part, original), example, row) in enumerate(
+      zip(members, examples, row_of, strict=True)
+    ):
       segments_R[row] += 1
       if task in (None, part.name, part.component.task) and shown < count:
         shown += 1
-        cut = len(whole.inputs) - len(example.inputs)
+        cut = len(original.inputs) - len(example.inputs)
         removed = f', {cut} tokens removed' if cut else ''
         yield (
           f'--- example {group * W + i}  {part.name}  group {group}, row {row}, '

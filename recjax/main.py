@@ -32,10 +32,11 @@ from recjax.runtime import (
 from recjax.schema import flag as config_flag
 from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
-from recjax.train import train_stages
+from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoints as checkpoints_lib
 from recjax.workdir import claim, identity, resume
+from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
 
 log = logging.getLogger('recjax')
@@ -47,7 +48,7 @@ MODES = {
   'export': "write the workdir's best checkpoint for transformers into --out",
   'prepare': 'prepare the data only',
   'report': 'write the report again from the files in the workdir',
-  'config': 'print every field of the config with its value, its meaning and what it may be',
+  'config': 'print every field of the config with its value, its allowed values and its meaning',
 }
 
 _CONFIG = config_flag.define()
@@ -87,11 +88,11 @@ def main(argv: list[str]) -> None:
       return
     distributed.initialize(config.hosts)
     if jax.process_count() == 1:
-      preemption.exit_on_sigterm()  # again: JAX may have installed its own handler
+      preemption.exit_on_sigterm()  # again: `initialize` may have installed JAX's handler
     logs.set_up(jax.process_index())
     request = _request(config)
-    started_as = {'mode': request.mode, 'workdir': str(request.workdir)}
-    distributed.check_same('config', config.to_dict() | started_as)
+    flag_values = {'mode': request.mode, 'workdir': str(request.workdir)}
+    distributed.check_same('config', config.to_dict() | flag_values)
     request.check()
     is_training = request.mode == 'train'
     claimed = claim.claimed(request.workdir) if is_training else contextlib.nullcontext()
@@ -110,7 +111,7 @@ def main(argv: list[str]) -> None:
 
 
 def run(request: Request) -> None:
-  """Runs a checked request."""
+  """Runs one mode; `request.check` must have passed."""
   config, mode, workdir = request.config, request.mode, request.workdir
   mesh = mesh_lib.make_mesh(config.mesh)
   log.info(
@@ -123,7 +124,7 @@ def run(request: Request) -> None:
   elif mode != 'prepare':
     identity.check_use(config, workdir)
   if mode != 'prepare':
-    device.keep_programs(config.compilation_cache, workdir)
+    device.set_compilation_cache(config.compilation_cache, workdir)
   models.check_model(config.model)  # before the data are prepared
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = _prepared(config, mode == 'prepare', request.prune)
@@ -181,13 +182,16 @@ def _choices() -> dict[str, tuple[str, ...]]:
   return {'data.source': tuple(sources.SOURCES), 'model.family': tuple(models.FAMILIES)}
 
 
-def _prepared(config: config_lib.Config, is_only: bool, prune: bool) -> Dataset:
-  """Returns the prepared data; a single process prepares them if they are missing.
+def _prepared(config: config_lib.Config, lists_unused: bool, prune: bool) -> Dataset:
+  """Returns the prepared data; a run of one process prepares them if they are missing.
 
   Args:
-    config: of the run.
-    is_only: whether nothing else is to be done; then stage folders of other configs are listed.
-    prune: whether to remove these.
+    config: config of the run.
+    lists_unused: whether to log the stage folders that this config does not use.
+    prune: whether to remove these folders instead.
+
+  Raises:
+    ValueError: the run has several processes, and the data are missing or out of date.
   """
   from data_prep import prepare  # here: only this module uses data_prep, and only to prepare
   from data_prep import prune as prune_lib
@@ -202,7 +206,7 @@ def _prepared(config: config_lib.Config, is_only: bool, prune: bool) -> Dataset:
   if prune and distributed.is_host0():
     for folder, size in prune_lib.prune(config, prepared).items():
       log.info('removed %s (%.1f MB)', folder, size / 1e6)
-  elif is_only and (line := prune_lib.describe_unused(prepared)):
+  elif lists_unused and (line := prune_lib.describe_unused(prepared)):
     log.info('%s', line)
   return Dataset.load(prepared)
 
@@ -210,17 +214,17 @@ def _prepared(config: config_lib.Config, is_only: bool, prune: bool) -> Dataset:
 def _best_params(
   config: config_lib.Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
 ) -> tuple[Any, int]:
-  """Returns the parameters of the workdir's best checkpoint, on the present mesh, and its step.
+  """Returns the parameters of the workdir's best checkpoint, on the current mesh, and its step.
 
   Raises:
-    ValueError: there is no whole checkpoint, or it belongs to other data.
+    ValueError: the workdir has no undamaged checkpoint, or the data have another code space or tokenizer.
   """
   abstract = state_lib.abstract_params(config.model, dataset.vocabulary.space, mesh)
 
   def choose(checkpoints: checkpoints_lib.Checkpoints) -> int:
     step = checkpoints.best_step()
     if step is None:
-      raise ValueError(f'{checkpoints.folder} must hold a whole checkpoint; it has none')
+      raise ValueError(f'{checkpoints.folder} must hold an undamaged checkpoint; it has none')
     return step
 
   def read(checkpoints: checkpoints_lib.Checkpoints, step: int):
@@ -242,11 +246,13 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
   with goodput.phase('report'), watchdog.expect('the report', 0):
     trained = identity.config_of(workdir) or config
     num_params = state_lib.num_params(trained.model, dataset.vocabulary.space)
-    report_run(trained, workdir, dataset, num_params)
+    record_mixtures(trained, workdir, dataset)
+    folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
+    report_run(trained, workdir, dataset, num_params, folders)
 
 
 def _is_ours(error: Exception) -> bool:
-  """Returns whether our own code raised the error: then it is a message to the user, without a traceback."""
+  """Returns whether our own code raised the error. Such errors are shown without a traceback."""
   last = traceback.extract_tb(error.__traceback__)[-1].filename
   root = epath.Path(__file__).parent.parent
   ours = ('recjax', 'data_prep', 'configs', 'launch')

@@ -1,4 +1,4 @@
-"""Training: the stages of a run, the training of one stage, its loop, and its stream of batches."""
+"""Trains the stages of a run: set-up, restore, training loop, evaluation and checkpoints."""
 
 import collections
 from collections.abc import Iterator
@@ -49,11 +49,13 @@ def train_stages(
 ) -> tuple[Any, int]:
   """Trains every unfinished stage of a run in order; see `train`.
 
+  Every stage's parameter groups are checked before the first stage is trained.
+
   Returns:
     The parameters of the last stage's best checkpoint, on the mesh, and its step.
 
   Raises:
-    ValueError: before any stage is trained, if a group of one of them matches no parameter.
+    ValueError: a stage's group matches no parameter, or the workdir belongs to another run. See also `train`.
   """
   stages = stages_lib.plan(config, workdir)
   for stage in stages:
@@ -76,7 +78,7 @@ def train_stages(
 
 
 def _first_unfinished(stages: list[stages_lib.PlannedStage]) -> int:
-  """Returns the index of the latest stage that has a checkpoint; the folders before it may be gone."""
+  """Returns the index of the latest stage with a checkpoint; folders of earlier stages may be deleted."""
   for n in range(len(stages) - 1, 0, -1):
     with Checkpoints(stages[n].folder, read_only=True) as checkpoints:
       if checkpoints.steps:
@@ -89,12 +91,12 @@ class _Setup:
   """The fixed parts of one training.
 
   Attributes:
-    config: of the training.
+    config: config of the training.
     dataset: the prepared data.
     recommender: the search, for evaluations.
     mesh: the devices.
     stream: the stream of batches.
-    fingerprint: of the stream; saved in every checkpoint.
+    fingerprint: fingerprint of the stream, saved in every checkpoint.
     tx: the optimizer.
     abstract: ShapeDtypeStructs of the train state, with shardings.
   """
@@ -114,8 +116,8 @@ class _LoopState:
   """The changing parts of one training; every checkpoint holds them.
 
   Attributes:
-    step: steps that are done.
-    state: the train state after them.
+    step: number of completed steps.
+    state: train state after these steps.
     examples_seen: the position in the stream.
     evaluations: step and metrics of every evaluation so far.
   """
@@ -137,8 +139,8 @@ def train(
   """Trains until `num_train_steps` or until patience runs out; the same call resumes a killed training.
 
   Args:
-    config: of the training.
-    workdir: of the training.
+    config: config of the training.
+    workdir: folder of the training.
     dataset: the prepared data.
     recommender: the search, for evaluations.
     mesh: the devices.
@@ -146,6 +148,12 @@ def train(
 
   Returns:
     The parameters of the best checkpoint, on the mesh, and its step.
+
+  Raises:
+    ValueError: config, data or workdir do not fit each other. The workdir is then unchanged.
+    FloatingPointError: a loss is not finite.
+    Preempted: SIGTERM arrived; the state is saved.
+    OSError: a file could not be written.
   """
   setup, limits = _set_up(config, dataset, recommender, mesh), config.hosts
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
@@ -158,7 +166,7 @@ def train(
     position |= {'stream': setup.fingerprint, 'evaluations': loop.evaluations}
     distributed.check_same('position in the training', position)
     identity.check_run(run or config, workdir)
-    # Everything was checked: the workdir is written from here on, never before.
+    # All checks have passed. Nothing before this line writes to the workdir.
     if distributed.is_host0():
       starts.record(run or config, workdir, loop.step, rates)
       mixture_file.write(workdir, setup.stream.mixture.table())
@@ -204,7 +212,7 @@ def _initial_state(setup: _Setup) -> TrainState:
     params = start.pretrained_params(config.model, lora.base(state.params), dataset)
   else:
     return state
-  return state._replace(params=state.params | params)  # adapters that are missing stay fresh
+  return state._replace(params=state.params | params)  # `params` may lack adapters; fresh ones stay
 
 
 def _resumed(
@@ -247,10 +255,10 @@ def _train_steps(
   checkpoints: Checkpoints,
   writer: Writer,
 ) -> None:
-  """Runs the steps that are left; evaluates and saves when due.
+  """Runs the remaining steps; evaluates and saves when due.
 
   Raises:
-    Preempted: after SIGTERM, when the last step is saved.
+    Preempted: SIGTERM arrived; the last step is saved.
     FloatingPointError: a loss is not finite.
   """
   config, stream = setup.config, setup.stream
@@ -264,7 +272,7 @@ def _train_steps(
   ):
     goodput.training(workdir, loop.step)
     progress = Progress(config, writer, stream.examples_per_batch)
-    if _is_evaluation_due(config, loop):  # a preemption interrupted it
+    if _is_evaluation_due(config, loop):  # a preemption interrupted the evaluation of this step
       results = _validate(setup, loop, writer)
       if results is None:
         raise preemption.Preempted
@@ -287,7 +295,7 @@ def _train_steps(
       if is_preempted:
         with _checkpointing(f'saving step {step}', limits):
           checkpoints.wait()
-        log.info('preempted: step %d is saved; the same command resumes there', step)
+        log.info('preempted: step %d is saved; the same command resumes from it', step)
         raise preemption.Preempted
     with _checkpointing('saving the last checkpoint', limits):
       checkpoints.wait()
@@ -314,7 +322,7 @@ def _is_patience_out(evaluations: list, patience: int) -> bool:
 def _evaluate_and_save(
   setup: _Setup, loop: _LoopState, checkpoints: Checkpoints, writer: Writer, is_preempted: bool
 ) -> bool:
-  """Evaluates if that is due and no preemption is pending, then starts a save.
+  """Evaluates if an evaluation is due and no preemption is pending, then starts a save.
 
   Returns:
     Whether a preemption interrupted the evaluation.
@@ -352,9 +360,9 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
 
 
 @contextlib.contextmanager
-def _checkpointing(what: str, limits: Hosts) -> Iterator[None]:
-  """Counts the time as checkpointing and ends a run that hangs in it."""
-  with watchdog.expect(what, limits.phase_timeout), goodput.phase('checkpoint'):
+def _checkpointing(activity: str, limits: Hosts) -> Iterator[None]:
+  """Counts the time inside as checkpointing, and ends the run if it exceeds `hosts.phase_timeout`."""
+  with watchdog.expect(activity, limits.phase_timeout), goodput.phase('checkpoint'):
     yield
 
 
@@ -367,7 +375,7 @@ def _jitted_step(setup: _Setup):
 def _device_batches(
   setup: _Setup, examples_seen: int, steps: int
 ) -> Iterator[dict[str, jax.Array]]:
-  """Yields global batches on the mesh; `loader.device_buffer` transfers run ahead."""
+  """Yields global batches on the mesh; prefetches `loader.device_buffer` of them to the devices."""
   host, hosts = mesh_lib.host_part(setup.mesh)
   batches = setup.stream.batches(examples_seen, steps, host, hosts, setup.config.loader)
   return _transferred(batches, setup.config.loader.device_buffer, setup.mesh)
@@ -392,6 +400,13 @@ def make_mixture(config: Config, dataset: Dataset) -> mixture_lib.Mixture:
   """
   corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
   return mixture_lib.build(config.active_mixture, config.mixing, corpus, config.seed)
+
+
+def record_mixtures(config: Config, workdir: epath.Path, dataset: Dataset) -> None:
+  """Writes mixture.json for the trainings of a run that an earlier version ran, which wrote none."""
+  for stage in stages_lib.plan(config, workdir):
+    if stage.folder.exists() and not (stage.folder / mixture_file.FILE).exists():
+      mixture_file.write(stage.folder, make_mixture(stage.config, dataset).table())
 
 
 def make_stream(config: Config, dataset: Dataset) -> loader.Stream:

@@ -1,4 +1,4 @@
-"""Text encoders: item texts to unit vectors. `choice` knows what `sids.encoder` may name."""
+"""Text encoders, which map item texts to unit vectors. `choice` lists the values of `sids.encoder`."""
 
 from data_prep.encoders.choice import encode, input_files, kind
 

@@ -1,4 +1,4 @@
-"""Runs token ids through a model in batches of similar lengths and few shapes, sharded over the mesh."""
+"""Runs a model on token ids, in batches of similar lengths and few shapes, sharded over the mesh."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from recjax.data.sequences import Sequences
 from recjax.sharding import mesh as mesh_lib
 
 _MAX_SHAPES = 16
-_BATCHES_A_SHAPE = 1.5  # cost of compiling a shape, in batches (MiniLM on a CPU)
-_TOKENS = {'cpu': 4096}  # rows × padded length per shard of a batch; more are not faster
+_COMPILATION = 1.5  # cost of compiling a shape, in batches (MiniLM on a CPU)
+_TOKENS = {'cpu': 4096}  # rows × padded length per shard of a batch; larger batches are not faster
 _TOKENS_OF_ACCELERATORS = 16_384
 _CHUNK = 10_000  # texts tokenized at a time
 
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
   Attributes:
     rows: int64, indices of the texts.
-    size: padded number of rows, equal for batches of one width.
+    size: padded number of rows, the same for all batches of one width.
     width: T, the padded length.
   """
 
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 def tokenized(
   texts: Sequence[str], encode: Callable[[list[str]], Iterable[Sequence[int]]]
 ) -> Sequences:
-  """Tokenizes all texts with `encode`, which maps a list of texts to their ids."""
+  """Tokenizes texts with `encode`, which maps a list of texts to their ids, and returns the ids."""
   chunks = []
   with tqdm.tqdm(total=len(texts), desc='tokenizing', unit=' texts') as progress:
     for first in range(0, len(texts), _CHUNK):
@@ -50,25 +50,25 @@ def tokenized(
   return Sequences(values, np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def widths(lengths: np.ndarray, price: float) -> np.ndarray:
+def widths(lengths: np.ndarray, compilation: float) -> np.ndarray:
   """Returns the optimal padded lengths of texts, ascending.
 
-  They minimise the number of padded tokens plus the price of the widths, among multiples of 4 and the greatest
-  length, by dynamic programming over the number of widths.
+  The widths are multiples of 4, or the greatest length. They minimise the number of padded tokens plus the cost of
+  compilation, by dynamic programming over the number of widths.
 
   Args:
     lengths: int, length of each text.
-    price: cost of compiling one width, in tokens.
+    compilation: cost of compiling one width, in tokens.
   """
   rounded = np.minimum(-(-lengths // 4) * 4, lengths.max())
   candidates, counts = np.unique(rounded, return_counts=True)
   n = len(candidates)
   texts_before = np.concatenate([[0], np.cumsum(counts)])
-  # cost[i, j]: tokens of the texts of candidates i … j - 1, all padded to the last of these
+  # cost[i, j]: padded tokens of the texts of candidates i … j - 1, with candidate j - 1 as the width
   cost = np.full((n + 1, n + 1), np.inf)
   for j in range(1, n + 1):
-    cost[:j, j] = price + candidates[j - 1] * (texts_before[j] - texts_before[:j])
-  best_J, previous, totals = cost[0], [], [cost[0, n]]  # with one width; each round adds one
+    cost[:j, j] = compilation + candidates[j - 1] * (texts_before[j] - texts_before[:j])
+  best_J, previous, totals = cost[0], [], [cost[0, n]]  # for one width; each iteration adds one
   for _ in range(min(n, _MAX_SHAPES) - 1):
     costs = best_J[:, None] + cost
     previous.append(costs.argmin(axis=0))
@@ -81,25 +81,25 @@ def widths(lengths: np.ndarray, price: float) -> np.ndarray:
 
 
 def plan(lengths: np.ndarray, tokens: int, shards: int) -> list[Batch]:
-  """Puts every text that is not empty into one batch, the longest first.
+  """Assigns every non-empty text to a batch, longest texts first.
 
-  A batch takes the longest remaining texts, so only the last batch has padding rows.
+  Only the last batch has padding rows.
 
   Args:
     lengths: int, length of each text.
-    tokens: rows × width of a batch, approximately.
-    shards: divides the size of every batch.
+    tokens: approximate rows × width of a batch.
+    shards: the size of every batch is a multiple of this number.
   """
   order = np.argsort(-lengths, kind='stable')
   order = order[: np.count_nonzero(lengths)]
   if not len(order):
     return []
-  shapes = widths(lengths[order], _BATCHES_A_SHAPE * tokens)
-  enough = -(-len(order) // shards) * shards
+  shapes = widths(lengths[order], _COMPILATION * tokens)
+  max_size = -(-len(order) // shards) * shards
   batches, first = [], 0
   while first < len(order):
     width = int(shapes[np.searchsorted(shapes, lengths[order[first]])])
-    size = min(max(tokens // width // shards * shards, shards), enough)
+    size = min(max(tokens // width // shards * shards, shards), max_size)
     batches.append(Batch(order[first : first + size], size, width))
     first += size
   return batches
@@ -112,15 +112,15 @@ def encode(
   mesh: jax.sharding.Mesh,
   parts: epath.Path | None,
 ) -> np.ndarray:
-  """Computes the vectors of all texts.
+  """Computes the vectors of texts.
 
   Args:
-    texts: token ids.
+    texts: token ids of the I texts.
     forward: maps int32 tokens `[B, T]`, sharded over the mesh's batch axes, and lengths `[B]`, at least 1, to
       vectors `[B, D]`.
-    width: D.
+    width: D, the width of the vectors.
     mesh: the devices.
-    parts: folder of finished parts (see `resumable.run`); None: keep none.
+    parts: folder of finished parts (see `resumable.run`); None: store none.
 
   Returns:
     float32 `[I, D]`; zero rows for texts without a token.

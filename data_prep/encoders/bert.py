@@ -1,4 +1,4 @@
-"""BERT sentence encoders in JAX, such as all-MiniLM-L6-v2, in the sentence-transformers layout."""
+"""BERT sentence encoders in JAX, such as all-MiniLM-L6-v2, from folders in the sentence-transformers layout."""
 
 import collections
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ _LAYER_TENSORS = {
 
 
 def model_files(folder: epath.Path) -> dict[str, epath.Path]:
-  """Returns the files that the vectors depend on, by their place in the folder.
+  """Returns the files that determine the vectors, by their path in the folder.
 
   Raises:
     ValueError: a file is missing, or the folder holds another kind of model.
@@ -71,7 +71,7 @@ def encode(
   mesh: jax.sharding.Mesh,
   parts: epath.Path | None,
 ) -> np.ndarray:
-  """Encodes texts like sentence-transformers: the normalised mean of the last layer over the tokens.
+  """Encodes texts like sentence-transformers: the normalised mean of the last layer's states over all tokens.
 
   The model is from Devlin et al., "BERT" (NAACL 2019), the pooling from Reimers and Gurevych, "Sentence-BERT"
   (EMNLP 2019, section 3).
@@ -79,9 +79,10 @@ def encode(
   Args:
     texts: one text per item; may be empty.
     folder: a folder that `model_files` accepts.
-    max_tokens: length at which texts are cut, special tokens included; 0: the folder's own, else 256.
-    dtype: of matrix products and activations; norms and the mean are float32.
-    mesh: rows of a batch are sharded over it; the weights are replicated.
+    max_tokens: maximum tokens of a text, including special tokens; longer texts are cut. 0: the folder's own
+      setting, or 256.
+    dtype: dtype of matrix products and activations; norms and the mean are float32.
+    mesh: the rows of a batch are sharded over it; the weights are replicated.
     parts: see `batching.encode`.
 
   Returns:
@@ -95,10 +96,10 @@ def encode(
   tokenizer.enable_truncation(
     layout.max_tokens(folder, max_tokens, bert['max_position_embeddings'])
   )
-  lowers = layout.lowers(folder)
+  is_lower_cased = layout.is_lower_cased(folder)
 
   def ids(chunk: list[str]) -> list[list[int]]:
-    chunk = [text.lower() for text in chunk] if lowers else chunk
+    chunk = [text.lower() for text in chunk] if is_lower_cased else chunk
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(chunk)]
 
   parameters = _load_parameters(folder / 'model.safetensors', bert, dtype)
@@ -117,10 +118,10 @@ def encode(
 def _check_architecture(folder: epath.Path) -> None:
   bert = layout.read_json(folder / 'config.json')
   required = {'model_type': 'bert', 'hidden_act': 'gelu', 'position_embedding_type': 'absolute'}
-  for name, must in required.items():
-    if bert.get(name, must) != must:
+  for name, value in required.items():
+    if bert.get(name, value) != value:
       raise ValueError(
-        f'{folder / "config.json"}: {name} must be {must!r}; got {bert[name]!r}. '
+        f'{folder / "config.json"}: {name} must be {value!r}; got {bert[name]!r}. '
         'Set --config.sids.encoder'
       )
 
@@ -172,7 +173,7 @@ def _forward(
   bias_BNTS = jnp.where(is_token_BT, 0.0, -1e30)[:, None, None, :]
   x_BTD = embeddings['word'][tokens_BT].astype(jnp.float32)
   x_BTD += (embeddings['position'][None, :T] + embeddings['type'][:1, None]).astype(jnp.float32)
-  # Batch and time are one axis R, because XLA:CPU is fastest at plain matrix products.
+  # Batch and time are merged into one axis R, because XLA:CPU is fastest for plain matrix products.
   x_RD = x_BTD.reshape(B * T, -1)
   x_RD = _layer_norm(x_RD, embeddings['norm_scale'], embeddings['norm_bias'], epsilon)
 
@@ -203,7 +204,7 @@ def _attention(q: jax.Array, k: jax.Array, v: jax.Array, bias_BNTS: jax.Array) -
   scores_BNTS = scores_BNTS * q.shape[-1] ** -0.5 + bias_BNTS
   weights_BNTS = jnp.exp(scores_BNTS - scores_BNTS.max(axis=-1, keepdims=True))
   mixed_BNTH = jnp.einsum('BNTS,BNSH->BNTH', weights_BNTS.astype(v.dtype), v)
-  # Normalising the output takes H divisions per query, normalising the weights T.
+  # The output is normalised, not the weights: H divisions per query instead of T.
   return (mixed_BNTH / weights_BNTS.sum(-1, keepdims=True)).astype(v.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Text encoders from our backbones: the encoder of a T5 checkpoint, or the hidden states of a decoder."""
+"""Text encoders from pretrained backbones: the encoder of a T5 checkpoint, or the hidden states of a decoder."""
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -25,7 +25,7 @@ _INDEX = 'model.safetensors.index.json'
 
 
 def model_files(folder: epath.Path) -> dict[str, epath.Path]:
-  """Returns the files that the vectors depend on, by their place in the folder.
+  """Returns the files that determine the vectors, by their path in the folder.
 
   Raises:
     ValueError: a file is missing, or the model is not supported.
@@ -41,7 +41,7 @@ def model_files(folder: epath.Path) -> dict[str, epath.Path]:
 
 @contextlib.contextmanager
 def _as_encoder(folder: epath.Path) -> Iterator[None]:
-  """Adds the field `sids.encoder` to messages of code that knows the folder as another field."""
+  """Adds the field `sids.encoder` to the errors of functions that know the folder by another field."""
   try:
     yield
   except (ValueError, FileNotFoundError) as error:
@@ -67,14 +67,15 @@ def encode(
 ) -> np.ndarray:
   """Returns the normalised mean of the last hidden states over a text's tokens.
 
-  For T5 these are the encoder's states over the text and EOS, as in Sentence-T5 (arXiv 2108.08877, section 3);
-  for a decoder the states before the output table, for Gemma over BOS and the text.
+  For T5 these are the encoder's states of the text and EOS, as in Sentence-T5 (arXiv 2108.08877, section 3). For a
+  decoder these are the states before the output table; for Gemma they include BOS.
 
   Args:
     texts: one text per item; may be empty.
     folder: a checkpoint of `transformers` that `model_files` accepts.
-    max_tokens: length at which texts are cut, BOS or EOS included; 0: the folder's own, else 256.
-    dtype: of weight matrices and activations.
+    max_tokens: maximum tokens of a text, including BOS or EOS; longer texts are cut. 0: the folder's own setting,
+      or 256.
+    dtype: dtype of weight matrices and activations.
     mesh: the weights and the rows of a batch are sharded over it.
     parts: see `batching.encode`.
 
@@ -85,15 +86,15 @@ def encode(
     ValueError: a tensor is missing or has another shape.
   """
   found = pretrained.read_config(folder)
-  ids = _encoder_of_ids(folder, found, layout.max_tokens(folder, max_tokens))
+  ids = _tokenize_fn(folder, found, layout.max_tokens(folder, max_tokens))
   forward = _forward(folder, found, dtype, mesh)
   return batching.encode(batching.tokenized(texts, ids), forward, found.config.width, mesh, parts)
 
 
-def _encoder_of_ids(
+def _tokenize_fn(
   folder: epath.Path, found: pretrained.Pretrained, max_tokens: int
 ) -> Callable[[list[str]], list[list[int]]]:
-  """Returns a function from texts to ids in the format of the family's training, cut at `max_tokens`."""
+  """A function from texts to ids, at most `max_tokens` per text, with the special tokens of the family."""
   path = folder / _tokenizer_file(folder)
   pieces = TextTokenizer(path).encode_batch
   with _as_encoder(folder):
@@ -110,7 +111,7 @@ def _encoder_of_ids(
 def _forward(
   folder: epath.Path, found: pretrained.Pretrained, dtype: str, mesh: jax.sharding.Mesh
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Loads the weights. Returns a function from tokens `[B, T]` and lengths `[B]` to unit vectors `[B, D]`."""
+  """Loads the weights; returns a function from tokens `[B, T]` and lengths `[B]` to unit vectors `[B, D]`."""
   found = found._replace(config=dataclasses.replace(found.config, compute_dtype=dtype))
   space = TokenSpace(found.vocab_rows, ())
   graph, shapes = pretrained.abstract(found, space)
@@ -127,14 +128,14 @@ def _forward(
   params = {
     path: x
     for path, x in traverse_util.flatten_dict(loaded, sep='/').items()
-    if not path.startswith('decoder/') and not path.endswith('_out')  # not used by the states
+    if not path.startswith('decoder/') and not path.endswith('_out')  # not needed for the states
   }
   del loaded
   states = _encoder_states if found.family.is_encoder_decoder else _decoder_states
 
   @jax.jit
   def forward(params: dict[str, jax.Array], tokens_BT: jax.Array, lengths_B: jax.Array):
-    # Dropped parameters are replaced by their shapes; nothing reads them.
+    # The dropped parameters are never read, so their shapes stand in for them.
     model = nnx.merge(graph, traverse_util.unflatten_dict(flat_shapes | params, sep='/'))
     real_BT = jnp.arange(tokens_BT.shape[1])[None] < lengths_B[:, None]
     # Accelerators compute float32 products in bfloat16 or TF32 by default.
@@ -147,7 +148,7 @@ def _forward(
 
 
 def _stored_dtype(path: str, dtype: str) -> jnp.dtype:
-  """Matrices are stored in the compute dtype; norms and biases stay float32."""
+  """The dtype of a parameter: the compute dtype for matrices, float32 for norms and biases."""
   is_matrix = path.endswith('/kernel') or path.startswith('tables/')
   return jnp.dtype(dtype if is_matrix else 'float32')
 

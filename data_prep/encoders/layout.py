@@ -15,11 +15,11 @@ OPTIONAL_FILES = (
   'tokenizer_config.json',
 )
 _MODULES = ('Transformer', 'Pooling', 'Normalize')
-_MAX_TOKENS = 256  # default if neither the config nor the folder sets it
+_MAX_TOKENS = 256  # if neither the config nor the folder sets it
 
 
 def read_json(path: epath.Path, *, optional: bool = False) -> Any:
-  """Reads a JSON file; returns an empty dict if it is optional and absent.
+  """Reads a JSON file. Returns an empty dict if the file is optional and absent.
 
   Raises:
     ValueError: the file is not JSON.
@@ -33,12 +33,12 @@ def read_json(path: epath.Path, *, optional: bool = False) -> Any:
 
 
 def check_mean_pooling(folder: epath.Path) -> None:
-  """Checks that the vectors of a folder's model are the mean over a text's tokens.
+  """Checks that a folder's settings define the vectors as the mean over a text's tokens.
 
-  A folder without these settings is a plain checkpoint, for which the mean is our choice.
+  A folder without settings is a plain checkpoint; the mean is then our choice.
 
   Raises:
-    ValueError: the settings ask for another pooling, other modules or a prompt.
+    ValueError: the settings name another pooling, other modules or a default prompt.
   """
   other = f'or to sentence_transformers:{folder} where that package is installed'
   modules = read_json(folder / 'modules.json', optional=True)
@@ -50,7 +50,7 @@ def check_mean_pooling(folder: epath.Path) -> None:
     )
   file = folder / '1_Pooling/config.json'
   pooling = read_json(file, optional=True)
-  modes = pooling.get('pooling_mode')  # since version 6; earlier versions have a switch per mode
+  modes = pooling.get('pooling_mode')  # since version 6; earlier versions have one boolean per mode
   modes = {modes} if isinstance(modes, str) else set(modes or ())
   modes |= {n.removeprefix('pooling_mode_') for n, on in pooling.items() if on is True} - {
     'include_prompt'
@@ -69,11 +69,11 @@ def check_mean_pooling(folder: epath.Path) -> None:
 
 
 def max_tokens(folder: epath.Path, wanted: int, limit: int | None = None) -> int:
-  """Returns the number of tokens at which texts are cut.
+  """Returns the maximum number of tokens of a text; longer texts are cut.
 
   Args:
-    folder: of the model.
-    wanted: `sids.encoder_max_tokens`; 0: the folder's own setting, else 256.
+    folder: folder of the model.
+    wanted: `sids.encoder_max_tokens`; 0: the folder's own setting, or 256.
     limit: number of positions of the model; None: unlimited.
 
   Raises:
@@ -90,14 +90,13 @@ def max_tokens(folder: epath.Path, wanted: int, limit: int | None = None) -> int
 
 
 def _own_max_tokens(folder: epath.Path) -> int | None:
-  old = read_json(folder / 'sentence_bert_config.json', optional=True).get('max_seq_length')
-  if (
-    old or not (folder / 'modules.json').exists()
-  ):  # the length of a tokenizer alone is for other uses
-    return old
+  length = read_json(folder / 'sentence_bert_config.json', optional=True).get('max_seq_length')
+  # Without modules.json the folder is a plain checkpoint, whose tokenizer's length is not meant for encoders.
+  if length or not (folder / 'modules.json').exists():
+    return length
   return read_json(folder / 'tokenizer_config.json', optional=True).get('model_max_length')
 
 
-def lowers(folder: epath.Path) -> bool:
-  """Whether texts are lower-cased before tokenization."""
+def is_lower_cased(folder: epath.Path) -> bool:
+  """Returns whether texts are lower-cased before tokenization."""
   return bool(read_json(folder / 'sentence_bert_config.json', optional=True).get('do_lower_case'))

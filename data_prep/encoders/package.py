@@ -1,4 +1,4 @@
-"""Encoders run by the package sentence-transformers, if it is installed: slower, but it supports all models."""
+"""Encoders that run in the optional package sentence-transformers: slower, but it supports all its models."""
 
 from collections.abc import Sequence
 import importlib.util
@@ -10,14 +10,14 @@ import numpy as np
 from data_prep.encoders import resumable
 
 PREFIX = 'sentence_transformers:'
-_TEXTS_A_BATCH = 1024  # the package divides them further
+_TEXTS_PER_BATCH = 1024  # the package splits them into smaller batches
 
 
 def model_files(name: str) -> dict[str, epath.Path]:
-  """Returns the files of a model's folder, by their place in it, without hidden files.
+  """Returns the files of a model's folder, by their path in it, without hidden files.
 
   Args:
-    name: a folder, or a model of the hub that was downloaded before; nothing is downloaded here.
+    name: a folder, or a hub model that was downloaded to this machine. Nothing is downloaded.
 
   Raises:
     ValueError: the package is not installed, or the model is not on this machine.
@@ -26,7 +26,7 @@ def model_files(name: str) -> dict[str, epath.Path]:
   paths = [path for path in sorted(folder.rglob('*')) if path.is_file()]
   named = {path.relative_to(folder).as_posix(): epath.Path(path) for path in paths}
   return {
-    place: path for place, path in named.items() if not any(p[0] == '.' for p in place.split('/'))
+    name: path for name, path in named.items() if not any(p[0] == '.' for p in name.split('/'))
   }
 
 
@@ -46,8 +46,8 @@ def _folder(name: str) -> pathlib.Path:
     return pathlib.Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
   except (OSError, ValueError) as error:
     raise ValueError(
-      f'{must} name a folder, or a model of the hub that this machine has fetched: neither is there. '
-      f'Fetch it once (hf download {repository}), or set --config.sids.encoder to another encoder'
+      f'{must} name a folder, or a hub model that was downloaded to this machine; neither exists. '
+      f'Download it (hf download {repository}), or set --config.sids.encoder to another encoder'
     ) from error
 
 
@@ -59,8 +59,8 @@ def encode(
   Args:
     texts: one text per item.
     name: see `model_files`.
-    max_tokens: length at which texts are cut; 0: the model's own.
-    dtype: of the model's weights and activations.
+    max_tokens: maximum tokens of a text; longer texts are cut. 0: the model's own setting.
+    dtype: dtype of the model's weights and activations.
     parts: see `resumable.run`.
 
   Returns:
@@ -84,6 +84,6 @@ def encode(
     )
 
   order = np.argsort([-len(text) for text in texts], kind='stable')
-  batches = np.split(order, range(_TEXTS_A_BATCH, len(order), _TEXTS_A_BATCH))
+  batches = np.split(order, range(_TEXTS_PER_BATCH, len(order), _TEXTS_PER_BATCH))
   width = vectors([0]).shape[1]
   return resumable.run(batches, lambda n: vectors(batches[n]), len(texts), width, parts)

@@ -1,4 +1,4 @@
-"""The `text_embeddings` stage: item texts to unit vectors, by the encoder that `sids.encoder` names."""
+"""The `text_embeddings` stage: encodes item texts as unit vectors with the encoder `sids.encoder`."""
 
 from collections.abc import Mapping
 import logging
@@ -20,42 +20,45 @@ from recjax.sharding import mesh as mesh_lib
 log = logging.getLogger(__name__)
 
 NAME = files.TEXT_VECTORS.partition('/')[0]
-PARTS = f'.{NAME}.parts'  # in the prepared folder: finished parts, which outlive a kill
+PARTS = (
+  f'.{NAME}.parts'  # folder of finished parts in the prepared folder, which a kill does not remove
+)
 _VERSION = 2
 
 
 def is_needed(config: config_lib.Config) -> bool:
-  """Whether the vectors are read: by the quantizer, or for semantic neighbours."""
+  """Returns whether the config needs text vectors: for the quantizer, or for semantic neighbours."""
   is_quantized = config.sids.quantizer != 'import' and config.sids.source != 'cooccurrence'
   return is_quantized or config.needs('semantic')
 
 
 def check_ready(config: config_lib.Config, root: epath.Path) -> None:
-  """Checks before the preparation that the encoder is there.
+  """Checks the encoder before the first stage runs.
 
   Raises:
-    ValueError: the encoder is missing or is not one, and no vectors of such an encoder are there.
+    ValueError: the encoder is missing or invalid, and `root` holds no vectors from an encoder with its settings.
   """
-  if is_needed(config) and not _made(config.sids, root):
+  if is_needed(config) and not _manifests(config.sids, root):
     encoders.input_files(config.sids.encoder)
 
 
-def _made(sids: Sids, root: epath.Path) -> list[dict[str, Any]]:
-  """The manifests of vectors that an encoder with these settings made."""
+def _manifests(sids: Sids, root: epath.Path) -> list[dict[str, Any]]:
+  """The manifests of vectors from an encoder with these settings."""
   wanted = _params(encoders.kind(sids.encoder), sids)
   wanted |= {'extend': True} if sids.extend is not None else {}
-  made = stage_lib.variants(root, NAME).values()
-  return [manifest for manifest in made if stage_lib.has_params(manifest, wanted)]
+  manifests = stage_lib.variants(root, NAME).values()
+  return [manifest for manifest in manifests if stage_lib.has_params(manifest, wanted)]
 
 
 def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
-  """Reads items.jsonl and writes embeddings.npy, and for tfidf also its fit.
+  """Returns the stage that reads items.jsonl and writes embeddings.npy, and for tfidf also its fit.
 
-  With `sids.extend` the vectors lie in the space of the earlier preparation: tfidf takes over the fit, and a
-  model encodes only texts that it has not encoded there.
+  With `sids.extend` the vectors are in the space of the earlier preparation: tfidf reuses the earlier fit, and a
+  model encodes only texts that are not in the earlier catalogue.
 
   Raises:
-    ValueError: the encoder is missing and has not been used; or the earlier preparation used another one.
+    ValueError: the encoder is missing and there are no vectors from it; or the earlier preparation used another
+      encoder.
   """
   sids = config.sids
   kind = encoders.kind(sids.encoder)
@@ -73,14 +76,14 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
     elif kind == 'file':
       vectors_ID = vectors_file.read(epath.Path(sids.encoder), [item['id'] for item in items])
     else:
-      vectors_ID = _model(item_texts, config, prepared.root, inputs, params)
+      vectors_ID = _encode_with_model(item_texts, config, prepared.root, inputs, params)
     return files.save_vectors(vectors_ID, out)
 
   return stage_lib.Stage(NAME, run, inputs, params, _VERSION)
 
 
-def forget_parts(prepared: Prepared) -> None:
-  """Removes the parts of the vectors that are finished; parts of other encodings stay."""
+def remove_parts(prepared: Prepared) -> None:
+  """Removes the stored parts of the finished vectors; parts of other encodings are kept."""
   manifest = stage_lib.read_manifest(prepared / NAME)
   if manifest is None or not (prepared.root / PARTS).exists():
     return
@@ -90,7 +93,7 @@ def forget_parts(prepared: Prepared) -> None:
 
 
 def _parts(root: epath.Path, hashes: Mapping[str, str], params: Mapping[str, Any]) -> epath.Path:
-  """The folder of the finished parts of one encoding."""
+  """The folder of the finished parts of an encoding."""
   return root / PARTS / digest([_VERSION, dict(hashes), dict(params)])
 
 
@@ -103,26 +106,28 @@ def _params(kind: str, sids: Sids) -> dict[str, Any]:
 
 
 def _encoder_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
-  """The encoder's files by their place in its folder, so the folder may move."""
+  """The encoder's files by their path in its folder, so that the folder may be moved."""
   encoder = sids.encoder
   try:
     found = encoders.input_files(encoder)
   except ValueError:
-    # A machine that only trains need not have the encoder if its vectors are there.
+    # If the vectors exist, a machine that only trains does not need the encoder.
     used = {
       tuple(sorted(item for item in manifest['inputs'].items() if item[0].startswith('encoder/')))
-      for manifest in _made(sids, root)
+      for manifest in _manifests(sids, root)
     }
-    if len(used) != 1 or used == {()}:  # none, or several that only the files tell apart
+    if len(used) != 1 or used == {()}:  # no vectors, or vectors of several encoders
       raise
-    log.info('sids.encoder=%s is not here; the vectors in %s are taken for its own', encoder, root)
+    log.info(
+      'sids.encoder=%s does not exist; the vectors in %s are used as its output', encoder, root
+    )
     names = [name.removeprefix('encoder/') for name, _ in next(iter(used))]
     found = {name: epath.Path(encoder) / name for name in names}
   return {f'encoder/{name}': path for name, path in found.items()}
 
 
 def _earlier_files(kind: str) -> tuple[str, ...]:
-  """The files of the earlier preparation that the stage reads."""
+  """The files that the stage reads from the earlier preparation."""
   if kind == 'file':
     return ()
   if kind == 'tfidf':
@@ -140,7 +145,7 @@ def _tfidf(item_texts: list[str], sids: Sids, out: epath.Path) -> np.ndarray:
   return vectors_ID
 
 
-def _model(
+def _encode_with_model(
   item_texts: list[str],
   config: config_lib.Config,
   root: epath.Path,
@@ -154,15 +159,16 @@ def _model(
     vectors_ID = encoders.encode(item_texts, config.sids, mesh, parts)
   else:
     _check_same_encoder(config.sids, hashes)
-    vectors_ID = _extended(item_texts, config.sids, mesh, parts)
-  return _checked(vectors_ID, config.sids)
+    vectors_ID = _extend(item_texts, config.sids, mesh, parts)
+  _check_finite(vectors_ID, config.sids)
+  return vectors_ID
 
 
-def _extended(item_texts, sids: Sids, mesh, parts: epath.Path) -> np.ndarray:
-  """Takes the vectors of known texts from the earlier preparation and encodes the others."""
+def _extend(item_texts, sids: Sids, mesh, parts: epath.Path) -> np.ndarray:
+  """Copies the vectors of earlier texts, and encodes the other texts."""
   earlier = refresh.earlier(sids)
-  known = {item['text']: i for i, item in enumerate(files.read_items(earlier / files.ITEMS))}
-  rows_I = np.array([known.get(text, -1) for text in item_texts], np.int64)
+  row_by_text = {item['text']: i for i, item in enumerate(files.read_items(earlier / files.ITEMS))}
+  rows_I = np.array([row_by_text.get(text, -1) for text in item_texts], np.int64)
   vectors_ID = refresh.carried(rows_I, files.load(earlier / files.TEXT_VECTORS))
   new = np.flatnonzero(rows_I < 0)
   if len(new):
@@ -179,17 +185,15 @@ def _check_same_encoder(sids: Sids, hashes: Mapping[str, str]) -> None:
   ]
   if different:
     raise ValueError(
-      f'sids.encoder must be the encoder of {sids.extend}, or new vectors lie in another space; these '
+      f'sids.encoder must be the encoder of {sids.extend}, so that new vectors are in the same space; these '
       f'files differ: {", ".join(different)}. Set --config.sids.encoder'
     )
 
 
-def _checked(vectors_ID: np.ndarray, sids: Sids) -> np.ndarray:
+def _check_finite(vectors_ID: np.ndarray, sids: Sids) -> None:
   bad = np.flatnonzero(~np.isfinite(vectors_ID).all(axis=1))
   if len(bad):
     raise ValueError(
-      f'the encoder must give finite numbers; {sids.encoder} gives others for {len(bad)} texts, such as '
-      f'that of line {bad[0] + 1} of items.jsonl. Set --config.sids.encoder_dtype=float32, or '
-      '--config.sids.encoder'
+      f'the encoder must give finite numbers; {sids.encoder} does not for {len(bad)} texts, such as line '
+      f'{bad[0] + 1} of items.jsonl. Set --config.sids.encoder_dtype=float32, or --config.sids.encoder'
     )
-  return vectors_ID

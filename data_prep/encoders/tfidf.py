@@ -1,4 +1,4 @@
-"""TF-IDF and a truncated SVD (latent semantic analysis): a text encoder without weights.
+"""The `tfidf` encoder: TF-IDF and a truncated SVD (latent semantic analysis), without pretrained weights.
 
 The fit is saved beside the vectors, so a later catalogue can be encoded in the same space.
 """
@@ -42,7 +42,7 @@ class Fit:
     return self.project(vectorizer.transform(texts))
 
   def project(self, weights_IV) -> np.ndarray:
-    """Returns the vectors of sparse term weights. A row depends on its own text alone."""
+    """Returns the vectors of sparse term weights. A row depends only on its own text."""
     vectors_ID = np.asarray(weights_IV @ self.components_VD, np.float64)
     lengths_I = np.linalg.norm(vectors_ID, axis=1)
     known_I = (weights_IV.getnnz(axis=1) > 0) & (lengths_I > 0)
@@ -50,7 +50,7 @@ class Fit:
     return (vectors_ID * scale_I[:, None]).astype(np.float32)
 
   def save(self, folder: epath.Path) -> None:
-    """Writes FILES."""
+    """Writes the files FILES into a folder."""
     terms, arrays = (folder / name for name in FILES)
     terms.write_text(json.dumps({'terms': self.terms}, ensure_ascii=False))
     with arrays.open('wb') as f:
@@ -58,41 +58,41 @@ class Fit:
 
   @classmethod
   def load(cls, folder: epath.PathLike) -> 'Fit':
-    """Reads FILES."""
+    """Reads the files FILES from a folder."""
     terms, arrays = (epath.Path(folder) / name for name in FILES)
     with arrays.open('rb') as f, np.load(f) as loaded:
       return cls(json.loads(terms.read_text())['terms'], loaded['idf'], loaded['components'])
 
 
 def fit(texts: Sequence[str], width: int, seed: int) -> tuple[Fit, np.ndarray]:
-  """Fits sublinear TF-IDF weights of words and word pairs, and their leading components.
+  """Fits sublinear TF-IDF weights of words and word pairs, and a truncated SVD of them.
 
   Scripts that do not separate words are cut into character n-grams (`data_prep.texts.words`). A warning is
   logged if almost no two texts share a word.
 
   Args:
     texts: one text per item.
-    width: D.
-    seed: of the randomized SVD. Equal arguments give equal bytes, signs included.
+    width: D, the width of the vectors.
+    seed: seed of the randomized SVD. Equal arguments give equal bytes, including signs.
 
   Returns:
-    The fit, and its vectors of the texts. Columns beyond the rank of the catalogue are zero.
+    The fit, and the float32 `[I, D]` vectors of the texts. Columns beyond the rank of the weights are zero.
 
   Raises:
-    ValueError: no text holds a word.
+    ValueError: no text contains a word.
   """
   from sklearn.utils import extmath  # imported here: it takes a second
 
   vectorizer = _vectorizer(max_features=_MAX_TERMS)
   if not any(map(vectorizer.build_analyzer(), texts)):
     raise ValueError(
-      f'tfidf needs item texts with words; none of {len(texts)} has any. '
+      f'tfidf needs item texts that contain words; none of {len(texts)} does. '
       'Set --config.sids.source=cooccurrence'
     )
   weights_IV = vectorizer.fit_transform(texts)
-  if problem := words.lonely(weights_IV):
+  if problem := words.few_shared_terms(weights_IV):
     log.warning(
-      'tfidf: %s, so the vectors hardly say which items are alike. Set --config.sids.source=cooccurrence, or '
+      'tfidf: %s, so similar items hardly get similar vectors. Set --config.sids.source=cooccurrence, or '
       '--config.sids.encoder to a model that knows the language',
       problem,
     )
@@ -106,7 +106,7 @@ def fit(texts: Sequence[str], width: int, seed: int) -> tuple[Fit, np.ndarray]:
 
 
 def encode(texts: Sequence[str], width: int, seed: int) -> np.ndarray:
-  """Returns the vectors of `fit` alone."""
+  """Returns only the vectors of `fit`."""
   return fit(texts, width, seed)[1]
 
 
@@ -122,6 +122,6 @@ def _vectorizer(**fields):
 
 
 def _terms(text: str) -> list[str]:
-  """Words in lower case, then pairs of neighbouring words."""
+  """The lower-case words, followed by the pairs of neighbouring words."""
   found = words.split(text.lower(), _WORD.findall)
   return found + words.pairs(found)

@@ -1,4 +1,4 @@
-"""Item vectors from a file: a `.npy` in the catalogue's order, or a `.npz` with raw ids."""
+"""Reads item vectors from a file: a `.npy` in the order of the catalogue, or a `.npz` with raw ids."""
 
 from collections.abc import Sequence
 import zipfile
@@ -13,8 +13,8 @@ def read(path: epath.Path, item_ids: Sequence[str]) -> np.ndarray:
   """Reads the vectors of the items and normalises them.
 
   Args:
-    path: `.npy`: floats `[I, D]`, row i for line i of items.jsonl. `.npz`: `ids` and `vectors`; rows of other
-      items are ignored.
+    path: `.npy`: floats `[I, D]`, one row per line of items.jsonl. `.npz`: arrays `ids` (texts `[n]`) and
+      `vectors` (floats `[n, D]`); rows of other items are ignored.
     item_ids: the raw ids, in item order.
 
   Returns:
@@ -22,27 +22,27 @@ def read(path: epath.Path, item_ids: Sequence[str]) -> np.ndarray:
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file has another format; its number of rows is not that of the catalogue; it lacks an item
-      or has one twice; or a number is not finite. The message names items.
+    ValueError: the format is wrong; the number of rows differs from that of items; an item is missing or
+      repeated; or a number is not finite. The message names examples.
   """
   try:
     with path.open('rb') as f:
       loaded = np.load(f, allow_pickle=False)
       arrays = {'vectors': loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
   except (ValueError, EOFError, zipfile.BadZipFile) as error:
-    raise _refused(path, f'must be a whole NumPy file without objects ({error})') from error
+    raise _error(path, f'must be a complete NumPy file without objects ({error})') from error
   if not _NAMES[path.suffix] <= arrays.keys():
     got = ', '.join(sorted(arrays)) or 'nothing'
-    raise _refused(path, f'must hold {" and ".join(sorted(_NAMES[path.suffix]))}; it holds {got}')
+    raise _error(path, f'must hold {" and ".join(sorted(_NAMES[path.suffix]))}; it holds {got}')
   vectors = arrays['vectors']
   if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind not in 'fiu':
-    raise _refused(path, f'must hold numbers [I, D]; got {vectors.dtype} {list(vectors.shape)}')
+    raise _error(path, f'must hold numbers [I, D]; got {vectors.dtype} {list(vectors.shape)}')
   if path.suffix == '.npz':
     rows_I = _rows(path, arrays['ids'], len(vectors), item_ids)
   elif len(vectors) == len(item_ids):
     rows_I = np.arange(len(item_ids))
   else:
-    raise _refused(
+    raise _error(
       path,
       f'must hold a row for each of the {len(item_ids)} lines of items.jsonl; it has {len(vectors)}. '
       'A .npz with `ids` and `vectors` may hold more, in any order',
@@ -51,7 +51,7 @@ def read(path: epath.Path, item_ids: Sequence[str]) -> np.ndarray:
   bad = np.flatnonzero(~np.isfinite(vectors_ID).all(axis=1))
   if len(bad):
     named = ', '.join(repr(item_ids[i]) for i in bad[:5])
-    raise _refused(
+    raise _error(
       path, f'must hold finite numbers; those of {len(bad)} items are not, such as {named}'
     )
   lengths_I = np.linalg.norm(vectors_ID, axis=1)
@@ -61,20 +61,20 @@ def read(path: epath.Path, item_ids: Sequence[str]) -> np.ndarray:
 def _rows(path: epath.Path, ids: np.ndarray, num_rows: int, item_ids: Sequence[str]) -> np.ndarray:
   """The row of each item, int64 `[I]`."""
   if ids.shape != (num_rows,) or ids.dtype.kind not in 'Uiu':
-    raise _refused(
+    raise _error(
       path, f'must hold as `ids` texts [{num_rows}], one a row; got {ids.dtype} {list(ids.shape)}'
     )
   rows = {str(item): row for row, item in enumerate(ids.tolist())}
   if len(rows) != len(ids):
-    raise _refused(path, f'must hold each id once; {len(ids) - len(rows)} of its ids are repeats')
+    raise _error(path, f'must hold each id once; {len(ids) - len(rows)} of its ids are repeats')
   missing = [item for item in item_ids if item not in rows]
   if missing:
     named = ', '.join(map(repr, missing[:5]))
-    raise _refused(
+    raise _error(
       path, f'must hold every item; {len(missing)} of {len(item_ids)} are missing, such as {named}'
     )
   return np.array([rows[item] for item in item_ids], np.int64)
 
 
-def _refused(path: epath.Path, must: str) -> ValueError:
+def _error(path: epath.Path, must: str) -> ValueError:
   return ValueError(f'{path} {must}. Set --config.sids.encoder')

@@ -1,4 +1,4 @@
-"""A teacher without a model: the words that distinguish a token's items from those of other tokens."""
+"""The teacher `ctfidf`: keywords by class-based TF-IDF, without a language model."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ from data_prep.texts import words
 
 log = logging.getLogger(__name__)
 
-_PHRASE_END = re.compile(r"[^\w\s'’-]+")  # words on both sides make no pair
+_PHRASE_END = re.compile(r"[^\w\s'’-]+")  # no pair of words spans it
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-_MIN_LETTERS = 2  # of a word
-_IN_SENTENCE = 6  # keywords named in the description
+_MIN_LETTERS = 2  # shorter words are skipped
+_DESCRIBED = 6  # keywords in the description
 _TITLES, _TITLE_CHARACTERS = 3, 80  # titles quoted in the description
 
 
@@ -26,13 +26,13 @@ def terms(text: str) -> Iterator[str]:
   """Yields words and pairs of neighbouring words, in lower case.
 
   English stop words (scikit-learn's list), words without a letter and single letters are skipped, and no pair
-  reaches across them. Scripts that do not separate words give character n-grams (`data_prep.texts.words`).
+  spans them. Scripts that do not separate words give character n-grams (`data_prep.texts.words`).
   """
-  # Imported here: it takes a second.
+  # Imported here, because the import takes a second.
   from sklearn.feature_extraction import text as text_features
 
   unseparated = words.is_unseparated(text)
-  # Marks of Thai and similar scripts are not word characters.
+  # `\w` does not match the marks of Thai and similar scripts.
   phrases = words.phrases(text.lower()) if unseparated else _PHRASE_END.split(text.lower())
   for phrase in phrases:
     previous = ''
@@ -53,25 +53,25 @@ def terms(text: str) -> Iterator[str]:
 def entries(
   groups: Sequence[Group], items: Sequence[dict[str, Any]], top: int
 ) -> list[dict[str, Any]]:
-  """Chooses keywords by class-based TF-IDF and makes a sentence of them.
+  """Selects keywords by class-based TF-IDF, and composes a description from them.
 
   Class-based TF-IDF (Grootendorst, "BERTopic", arXiv 2203.05794): the weight of a term in a class is
   tf · log(1 + A / f), where tf is its count in the class, f its count in all classes, and A the mean number of
   terms per class. The classes are the used codes of one level. Terms of a single item are not shared, so they
-  come after all others. Ties are ordered by spelling. A warning is logged if almost no two texts share a term.
+  rank after all others. Ties are ordered alphabetically. A warning is logged if almost no texts share a term.
 
   Args:
-    groups: of every used token, level by level.
+    groups: the groups of all used tokens, level by level.
     items: objects of items.jsonl.
-    top: keywords per token; fewer if the texts have fewer terms.
+    top: maximum number of keywords per token.
 
   Returns:
     Token, description and keywords of each group.
   """
   counts_IV, names_V = _count([item['text'] for item in items])
-  if problem := words.lonely(counts_IV):
+  if problem := words.few_shared_terms(counts_IV):
     log.warning(
-      'keywords: %s, so they hardly say what the items of a token have in common. Set '
+      'keywords: %s, so the keywords hardly describe what the items of a token have in common. Set '
       '--config.keywords.teacher=http',
       problem,
     )
@@ -87,10 +87,10 @@ def entries(
 
 
 def _count(texts: Sequence[str]) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
-  """Counts of terms `[I, V]`, and the terms in alphabetical order."""
+  """The counts of terms `[I, V]`, and the V terms in alphabetical order."""
   from sklearn.feature_extraction import text as text_features
 
-  if not any(itertools.chain.from_iterable(map(terms, texts))):  # scikit-learn raises an error
+  if not any(itertools.chain.from_iterable(map(terms, texts))):  # scikit-learn would raise an error
     return scipy.sparse.csr_matrix((len(texts), 0), dtype=np.int32), np.array([], object)
   vectorizer = text_features.CountVectorizer(analyzer=terms, dtype=np.int32)
   return vectorizer.fit_transform(texts), vectorizer.get_feature_names_out()
@@ -99,7 +99,7 @@ def _count(texts: Sequence[str]) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
 def _best_terms(
   counts_IV: scipy.sparse.csr_matrix, groups: Sequence[Group], top: int
 ) -> Iterator[np.ndarray]:
-  """Yields the term indices of the keywords of each group of a level, best first."""
+  """Yields for each group of a level the term indices of its keywords, best first."""
   member = np.concatenate([group.items for group in groups])
   offsets = np.cumsum([0, *(len(group.items) for group in groups)])
   indicator_GI = scipy.sparse.csr_matrix(
@@ -109,16 +109,16 @@ def _best_terms(
   tf_GV.sort_indices()
   total_V = np.asarray(tf_GV.sum(axis=0)).ravel()
   idf_V = np.log1p(total_V.sum() / len(groups) / np.maximum(total_V, 1))
-  lonely_V = np.bincount(counts_IV.indices, minlength=counts_IV.shape[1]) < 2
+  is_single_V = np.bincount(counts_IV.indices, minlength=counts_IV.shape[1]) < 2
   for start, stop in itertools.pairwise(tf_GV.indptr):
-    of_group = tf_GV.indices[start:stop]
-    weights = tf_GV.data[start:stop] * idf_V[of_group]
-    order = np.lexsort((of_group, -weights, lonely_V[of_group]))
-    yield of_group[order[:top]]
+    group_terms = tf_GV.indices[start:stop]
+    weights = tf_GV.data[start:stop] * idf_V[group_terms]
+    order = np.lexsort((group_terms, -weights, is_single_V[group_terms]))
+    yield group_terms[order[:top]]
 
 
 def _typical(counts_nV: scipy.sparse.csr_matrix, best: np.ndarray) -> np.ndarray:
-  """The items, of n, with most of the keywords; ties in order of items."""
+  """The positions, from 0 to n - 1, of the items with the most keywords; ties in item order."""
   num_items = counts_nV.shape[0]
   owners = np.repeat(np.arange(num_items), np.diff(counts_nV.indptr))
   held_n = np.bincount(owners[np.isin(counts_nV.indices, best)], minlength=num_items)
@@ -132,11 +132,11 @@ def describe(
 
   Args:
     keywords: best first.
-    typical: items whose titles are quoted.
-    items: all items of the group; their most frequent category is named.
+    typical: the items whose titles are quoted.
+    items: all items of the group; the description names their most frequent category.
   """
-  said = _without_parts(keywords)[:_IN_SENTENCE]
-  about = f'Items about {_and(said)}' if said else 'Items that no word describes'
+  named = _without_parts(keywords)[:_DESCRIBED]
+  about = f'Items about {_and(named)}' if named else 'Items that no word describes'
   paths = Counter(
     ' > '.join(path[-2:]) for item in items for path in item.get('categories', []) if path
   )

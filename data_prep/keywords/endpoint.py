@@ -17,14 +17,12 @@ import urllib.request
 
 from recjax.schema.items import Keywords
 
-_RETRY_TEMPERATURE = 0.5  # after an invalid answer, which temperature 0 would repeat
+_RETRY_TEMPERATURE = 0.5  # after an invalid answer; temperature 0 would repeat it
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 2.0, 60.0
 _MAX_RETRY_AFTER_S = 900.0  # a longer pause means that the quota is used up
 _MAX_BODY = 1 << 24  # bytes
-_TRANSIENT = (
-  http.client.HTTPException,
-  OSError,
-)  # URLError, timeouts and cut connections among them
+# OSError includes URLError, timeouts and broken connections.
+_TRANSIENT = (http.client.HTTPException, OSError)
 _RETRIED = (408, 425, 429)  # retried, like 500 to 599
 _ADVICE = {
   401: 'Set the environment variable that --config.keywords.api_key_variable names to a valid key',
@@ -36,7 +34,7 @@ T = TypeVar('T')
 
 
 class GaveUpError(Exception):
-  """All attempts to ask a question failed; the message states the last failure."""
+  """All attempts to ask a question failed. The message states the last failure."""
 
 
 class StoppedError(Exception):
@@ -44,7 +42,7 @@ class StoppedError(Exception):
 
 
 class _Retry(Exception):
-  """An attempt failed that may be retried, after a pause if the endpoint states one."""
+  """An attempt failed and may be retried, after the pause that the endpoint requests, if any."""
 
   def __init__(self, problem: str, after: float | None = None, is_invalid: bool = False):
     super().__init__(problem)
@@ -59,28 +57,30 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class Endpoint:
-  """Requests chat completions of a model. Threads may share it; the rate limit holds for all together.
+  """Requests chat completions of a model. Threads may share an endpoint; they then share its rate limit.
 
   Args:
-    section: `url`, `model`, `requests_per_minute`, `max_retries`, `timeout`.
+    section: the fields `url`, `model`, `requests_per_minute`, `max_retries` and `timeout` are read.
     key: sent as a bearer token; empty: none is sent. Messages never contain it.
     first_pause: seconds before the second attempt. Each further pause is twice as long; all are multiplied by
       a random number in [0.5, 1.5].
 
   Attributes:
-    stop: set it to send no more requests.
+    stop: an event; when it is set, no more requests are sent.
   """
 
   def __init__(self, section: Keywords, key: str = '', first_pause: float = _FIRST_PAUSE_S):
     self._section, self._key, self._first_pause = section, key, first_pause
     self._url = section.url.rstrip('/') + '/chat/completions'
     self._gap = 60.0 / section.requests_per_minute
-    self._next_turn, self._turns = 0.0, threading.Lock()
+    self._next_turn, self._turn_lock = 0.0, threading.Lock()
     self._sends_temperature = True
     self.stop = threading.Event()
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     if urllib.parse.urlsplit(section.url).hostname in ('localhost', '127.0.0.1', '::1'):
-      handlers.append(urllib.request.ProxyHandler({}))  # a proxy would connect to its own machine
+      handlers.append(
+        urllib.request.ProxyHandler({})
+      )  # for a proxy, localhost would be its own machine
     self._opener = urllib.request.build_opener(*handlers)
 
   def ask(
@@ -117,7 +117,7 @@ class Endpoint:
     raise GaveUpError(f'{problem} ({attempt + 1} attempts)')
 
   def _wait_for_turn(self) -> None:
-    with self._turns:
+    with self._turn_lock:
       now = time.monotonic()
       turn = max(now, self._next_turn)
       self._next_turn = turn + self._gap
@@ -126,7 +126,7 @@ class Endpoint:
 
   def _pause(self, attempt: int, after: float | None) -> None:
     if after is not None:
-      with self._turns:  # for every thread
+      with self._turn_lock:  # the pause applies to all threads
         self._next_turn = max(self._next_turn, time.monotonic() + after)
       return
     pause = min(self._first_pause * 2**attempt, _MAX_PAUSE_S) * random.uniform(0.5, 1.5)
@@ -143,8 +143,8 @@ class Endpoint:
     except (ValueError, KeyError, IndexError, TypeError):
       content = None
     if not isinstance(content, str):
-      said = self._hide(body[:200].decode(errors='replace'))
-      raise _Retry(f'the body is no chat completion: {said!r}')
+      shown = self._hide(body[:200].decode(errors='replace'))
+      raise _Retry(f'the body is no chat completion: {shown!r}')
     try:
       parsed = parse(content)
     except ValueError as error:
@@ -164,42 +164,42 @@ class Endpoint:
     try:
       with self._opener.open(request, timeout=self._section.timeout) as response:
         body = response.read(_MAX_BODY)
-        if response.length:  # bytes that were announced and are missing
+        if response.length:  # the number of announced bytes that are missing
           raise http.client.IncompleteRead(body, response.length)
         return body
     except urllib.error.HTTPError as error:
       with error:
-        self._refused(error, with_temperature)
+        self._raise_http_error(error, with_temperature)
     except _TRANSIENT as error:
       reason = getattr(error, 'reason', error)
       if isinstance(reason, ssl.SSLCertVerificationError):
         raise ValueError(f'{self._url} has no valid certificate: {reason.verify_message}') from None
       raise _Retry(self._hide(f'{type(reason).__name__}: {reason}')) from None
 
-  def _refused(self, error: urllib.error.HTTPError, with_temperature: bool) -> None:
+  def _raise_http_error(self, error: urllib.error.HTTPError, with_temperature: bool) -> None:
     """Raises the error for an HTTP status."""
     try:
       body = error.read(_MAX_BODY).decode(errors='replace')
     except _TRANSIENT:
       body = ''
-    said = self._hide(' '.join(f'HTTP {error.code} {error.reason} {body}'.split())[:300])
+    shown = self._hide(' '.join(f'HTTP {error.code} {error.reason} {body}'.split())[:300])
     if error.code in _RETRIED or 500 <= error.code <= 599:
-      raise _Retry(said, _retry_after(error.headers.get('Retry-After')))
+      raise _Retry(shown, _retry_after(error.headers.get('Retry-After')))
     if error.code == 400 and 'temperature' in body and with_temperature:
-      self._sends_temperature = False  # some models accept no temperature
-      raise _Retry(said, after=0.0)
+      self._sends_temperature = False  # some models reject a temperature
+      raise _Retry(shown, after=0.0)
     advice = _ADVICE.get(error.code, 'Check --config.keywords.url and --config.keywords.model')
-    raise ValueError(f'{self._url} refuses the request: {said}. {advice}')
+    raise ValueError(f'{self._url} refuses the request: {shown}. {advice}')
 
   def _hide(self, text: str) -> str:
     return text.replace(self._key, '***') if self._key else text
 
 
 def _retry_after(value: str | None) -> float | None:
-  """Seconds of a Retry-After header, which holds seconds or a date; None for anything else."""
+  """The seconds of a Retry-After header, which holds seconds or a date; None if it is invalid."""
   with contextlib.suppress(TypeError, ValueError):
     return max(float(value), 0.0)
-  with contextlib.suppress(TypeError, ValueError):  # also for a date without a time zone
+  with contextlib.suppress(TypeError, ValueError):  # TypeError: a date without a time zone
     date = email.utils.parsedate_to_datetime(value)
     return max((date - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
   return None

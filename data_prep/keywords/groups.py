@@ -24,7 +24,7 @@ class Group:
 
 
 def groups(sid_table: SidTable) -> list[Group]:
-  """Returns a group for every used code of every quantized level, in the order of token ids."""
+  """Returns one group per used code of each quantized level, in the order of token ids."""
   found = []
   for level in range(sid_table.quantized_levels):
     codes_I = sid_table.codes_IL[:, level]

@@ -1,4 +1,4 @@
-"""A language model as the teacher: one question per SID token, and no question twice."""
+"""The teacher `http`: asks a language model about every SID token, and asks no question twice."""
 
 from collections.abc import Sequence
 import concurrent.futures
@@ -14,19 +14,20 @@ from data_prep.keywords import prompts
 from data_prep.keywords.endpoint import Endpoint, GaveUpError, StoppedError
 from data_prep.keywords.groups import Group
 from data_prep.keywords.journal import Journal
-from recjax.runtime import files as hashing
+from recjax.runtime.files import digest
 from recjax.schema.items import Keywords
 
-_THREADS = 4  # an answer takes seconds; the rate limit holds for all threads together
-_CHARACTERS_A_TOKEN = 4  # of English text, for the estimate of costs
-_DESCRIPTION_TOKENS, _KEYWORD_TOKENS = 130, 5  # of an answer, for the estimate of costs
+_THREADS = 4  # an answer takes seconds; all threads share the rate limit
+# For the estimate of costs: characters per token of English text, and the tokens of an answer.
+_CHARACTERS_PER_TOKEN = 4
+_DESCRIPTION_TOKENS, _KEYWORD_TOKENS = 130, 5
 
 
 def api_key(section: Keywords) -> str:
   """Returns the key of the endpoint from the environment; empty for a server without keys.
 
   Raises:
-    ValueError: the variable is not set, or its value cannot be a key; the message does not show it.
+    ValueError: the variable is not set, or its value is no valid key. The message does not contain the value.
   """
   name = section.api_key_variable
   key = os.environ.get(name)
@@ -48,67 +49,67 @@ def entries(
   journal: pathlib.Path,
   first_pause: float = 2.0,
 ) -> list[dict[str, Any]]:
-  """Asks about every group; prints the estimated cost before the first request.
+  """Asks about every group. Prints the estimated cost before the first request.
 
-  A question is the model's name and the chat. Its answer is stored in the journal at once, so it is never asked
-  again: not after a kill, not for another token, and not in a later refresh.
+  A question consists of the model's name and the chat. Its answer is stored in the journal immediately, so it is
+  not asked again: not after a kill, not for another token, and not in a later refresh.
 
   Args:
-    groups: of every used token.
+    groups: the groups of all used tokens.
     items: objects of items.jsonl.
     section: the endpoint and its limits.
-    journal: the file of answers, which is kept.
+    journal: the file of answers. It is never removed.
     first_pause: seconds; see `Endpoint`.
 
   Returns:
     Token, description and keywords of each group.
 
   Raises:
-    ConnectionError: all attempts to ask a question failed; the same call continues.
-    ValueError: there is no key, the endpoint refuses it or the request, or the journal is damaged.
+    ConnectionError: all attempts to ask a question failed; a repeated call asks only the remaining questions.
+    ValueError: there is no key, the endpoint refuses the key or the request, or the journal is damaged.
   """
-  kept = Journal(journal)
+  stored = Journal(journal)
   chats = [_chat(group, items, section) for group in groups]
-  questions = [hashing.digest([section.model, chat]) for chat in chats]
+  questions = [digest([section.model, chat]) for chat in chats]
   todo = {
     question: (group.token, chat)
     for question, group, chat in zip(questions, groups, chats, strict=True)
-    if question not in kept.answers
+    if question not in stored.answers
   }
   if todo:
     endpoint = Endpoint(section, api_key(section), first_pause)
     print(_estimate([chat for _, chat in todo.values()], len(groups), section), flush=True)
-    _ask_all(todo, endpoint, section, kept)
-    print(_bill([kept.answers[question] for question in todo], section), flush=True)
+    _ask_all(todo, endpoint, section, stored)
+    print(_bill([stored.answers[question] for question in todo], section), flush=True)
   return [
     {
       'token': group.token,
-      'description': kept.answers[question]['description'],
-      'keywords': kept.answers[question]['keywords'],
+      'description': stored.answers[question]['description'],
+      'keywords': stored.answers[question]['keywords'],
     }
     for group, question in zip(groups, questions, strict=True)
   ]
 
 
 def _chat(group: Group, items: Sequence[dict[str, Any]], section: Keywords) -> list[dict[str, str]]:
-  of_group = [items[i] for i in group.items]
-  places = prompts.shown([item['id'] for item in of_group], section.items)
-  return prompts.messages([of_group[place] for place in places], section.keywords)
+  group_items = [items[i] for i in group.items]
+  sample = prompts.sample([item['id'] for item in group_items], section.items)
+  return prompts.messages([group_items[i] for i in sample], section.keywords)
 
 
 def _ask_all(
   todo: dict[str, tuple[str, list[dict[str, str]]]],
   endpoint: Endpoint,
   section: Keywords,
-  kept: Journal,
+  stored: Journal,
 ) -> None:
-  """Asks on several threads. Each stores its answers itself, so none is lost if another thread fails."""
+  """Asks on several threads. Each thread stores its own answers, so none is lost if another thread fails."""
   parse = functools.partial(prompts.parse, keywords=section.keywords)
 
   def ask(question: str) -> None:
     try:
       answer, usage = endpoint.ask(todo[question][1], parse)
-      kept.add(question, {'model': section.model, **answer, 'usage': usage})
+      stored.add(question, {'model': section.model, **answer, 'usage': usage})
     except BaseException:
       endpoint.stop.set()  # before this thread takes the next question
       raise
@@ -123,23 +124,22 @@ def _ask_all(
       if error is not None and not isinstance(error, StoppedError):
         first, failed = error, todo[futures[future]][0]
         break
-  finally:  # also after Ctrl-C: requests in flight are paid for, so their answers are stored
+  finally:  # also after Ctrl-C: the pending requests are paid for, so their answers are stored
     endpoint.stop.set()
     pool.shutdown(cancel_futures=True)
   if isinstance(first, GaveUpError):
     raise ConnectionError(
-      f'{section.url} gave no answer about {failed}: {first}. {sum(q in kept.answers for q in todo)} of '
-      f'{len(todo)} requests are answered and kept in {kept.path}: start the same command again to '
-      'continue'
+      f'{section.url} gave no answer about {failed}: {first}. {sum(q in stored.answers for q in todo)} of '
+      f'{len(todo)} requests are answered and stored in {stored.path}. Run the same command again to continue'
     )
   if first is not None:
     raise first
 
 
 def _estimate(chats: Sequence[list[dict[str, str]]], num_groups: int, section: Keywords) -> str:
-  """A line with the estimated cost of the open questions."""
+  """One line: the estimated cost of the open questions."""
   characters = sum(len(json.dumps(chat, ensure_ascii=False)) for chat in chats)
-  tokens_in = characters // _CHARACTERS_A_TOKEN
+  tokens_in = characters // _CHARACTERS_PER_TOKEN
   tokens_out = len(chats) * (_DESCRIPTION_TOKENS + _KEYWORD_TOKENS * section.keywords)
   minutes = len(chats) / section.requests_per_minute
   return (
@@ -150,13 +150,13 @@ def _estimate(chats: Sequence[list[dict[str, str]]], num_groups: int, section: K
 
 
 def _bill(answers: Sequence[dict[str, Any]], section: Keywords) -> str:
-  """A line with the tokens that the endpoint counted, and their cost."""
+  """One line: the tokens that the endpoint counted, and their cost."""
   used = [
     sum(_tokens(answer['usage'].get(name)) for answer in answers)
     for name in ('prompt_tokens', 'completion_tokens')
   ]
   if not any(used):
-    return 'keywords: the endpoint did not say how many tokens were used'
+    return 'keywords: the endpoint did not report the number of tokens'
   return f'keywords: {used[0]:,} input and {used[1]:,} output tokens used: {_cost(*used, section)}'
 
 

@@ -1,4 +1,4 @@
-"""The prompt that asks a language model about a SID token, and the check of its answer."""
+"""Builds the prompt that asks a language model about a SID token, and parses its answer."""
 
 from collections.abc import Sequence
 import hashlib
@@ -18,15 +18,15 @@ Say what these items share: product types, uses, materials, properties. Be speci
 general where they differ. Answer with a JSON object of two fields:
 "keywords": a list of {keywords} short keywords or phrases in lower case, the most typical first;
 "description": one paragraph of 50 to 90 words about the group, without the names of single items."""
-_TITLE_CHARACTERS, _PATH_CHARACTERS = 200, 100  # shown of an item
+_TITLE_CHARACTERS, _PATH_CHARACTERS = 200, 100  # limits in the prompt, per item
 _MAX_KEYWORD, _MAX_DESCRIPTION = 100, 4_000  # characters; longer answers are rejected
 
 
-def shown(item_ids: Sequence[str], count: int) -> list[int]:
-  """Returns the positions in `item_ids` of the items that the teacher is shown.
+def sample(item_ids: Sequence[str], count: int) -> list[int]:
+  """Returns the positions in `item_ids` of the items that the prompt lists.
 
   These are the items with the smallest hashes of their ids: an unbiased sample that changes only if a new item
-  enters it. An unchanged sample gives the same question, so its paid answer is used again.
+  enters it. An unchanged sample gives the same question, so its stored answer is reused.
   """
   hashes = [hashlib.sha256(item_id.encode()).digest() for item_id in item_ids]
   return sorted(range(len(item_ids)), key=hashes.__getitem__)[:count]
@@ -45,16 +45,16 @@ def _line(item: dict[str, Any]) -> str:
 
 
 def parse(content: str, keywords: int) -> dict[str, Any]:
-  """Reads keywords and description of an answer; tidies white space and drops repetitions.
+  """Parses the keywords and the description of an answer; tidies white space and drops repeated keywords.
 
   Text around the JSON object, such as a code fence, is ignored.
 
   Args:
     content: the model's answer.
-    keywords: the largest number of keywords to take.
+    keywords: maximum number of keywords; further ones are dropped.
 
   Raises:
-    ValueError: the answer is not such an object, or a field is missing, empty, too long or of another type.
+    ValueError: the answer holds no JSON object, or a field is missing, empty, too long or of another type.
   """
   start, end = content.find('{'), content.rfind('}')
   try:

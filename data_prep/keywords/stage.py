@@ -1,4 +1,4 @@
-"""The `keywords` stage: what the items of each SID token have in common, by one of three teachers."""
+"""The `keywords` stage: describes the items of each SID token, with one of three teachers."""
 
 from collections.abc import Sequence
 import functools
@@ -21,20 +21,22 @@ from recjax.sids import keywords as keywords_lib
 from recjax.sids.table import SidTable
 
 NAME, FILE = keywords_lib.FILE.split('/')
-JOURNAL = '.keywords.answers.jsonl'  # in the prepared folder: paid answers outlive the stage
+JOURNAL = (
+  '.keywords.answers.jsonl'  # in the prepared folder, because paid answers must outlive the stage
+)
 
 
 def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> None:
-  """Checks before the preparation that the teacher can be asked at its end.
+  """Checks the settings of the teacher before the first stage runs.
 
   Args:
-    config: of the run.
-    root: the prepared folder. If it holds keywords of this teacher, nothing is needed.
+    config: the config of the run.
+    root: the prepared folder. If it holds keywords of this teacher, nothing is checked.
     raw_dir: the folder of raw files.
 
   Raises:
     FileNotFoundError: the file to import is missing.
-    ValueError: there is no key for the endpoint, or its answers cannot be stored.
+    ValueError: the key of the endpoint is missing, or the answers cannot be stored.
   """
   if not config.needs('keywords'):
     return
@@ -42,9 +44,9 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
   params = _params(section)
   if any(stage_lib.has_params(made, params) for made in stage_lib.variants(root, NAME).values()):
     return
-  if section.teacher == 'import' and not files.found(section.file, raw_dir).exists():
+  if section.teacher == 'import' and not files.find_file(section.file, raw_dir).exists():
     raise FileNotFoundError(
-      f'{section.file} is missing, also in {raw_dir}. Set --config.keywords.file'
+      f'{section.file} must exist, also relative to {raw_dir}. Set --config.keywords.file'
     )
   if section.teacher == 'http':
     _journal(root)
@@ -52,26 +54,25 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
 
 
 def _params(section: Keywords) -> dict[str, Any]:
-  names = {'import': (), 'http': ('model', 'keywords', 'items')}.get(
-    section.teacher, ('keywords',)
-  )  # not the address: a model at another URL is the same teacher
+  # The URL is left out: the same model at another URL is the same teacher.
+  names = {'import': (), 'http': ('model', 'keywords', 'items')}.get(section.teacher, ('keywords',))
   return {'teacher': section.teacher} | {name: getattr(section, name) for name in names}
 
 
 def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) -> stage_lib.Stage:
-  """Reads items and SIDs and writes keywords.json: one entry for every used token of a quantized level.
+  """Returns the stage that reads items and SIDs, and writes keywords.json: one entry per used token.
 
   The codes of a de-duplication level have no meaning, so they get no entry.
 
   Args:
-    config: `keywords` names the teacher.
+    config: `config.keywords` names the teacher.
     prepared: the earlier stages.
-    raw_dir: where a relative `keywords.file` is looked for if it is not in the working directory.
+    raw_dir: folder that a relative `keywords.file` refers to, if it is not in the working directory.
   """
   section = config.keywords
   inputs = stage_lib.outputs(prepared, files.ITEMS, 'sids/codes.npy', 'sids/sids.json')
   if section.teacher == 'import':
-    file = files.found(section.file, raw_dir)
+    file = files.find_file(section.file, raw_dir)
     inputs['keywords_file'] = file
     teach = functools.partial(published.entries, file)
   elif section.teacher == 'http':
@@ -96,22 +97,22 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
 def _ask(
   root: epath.Path,
   config: config_lib.Config,
-  of_tokens: Sequence[Group],
+  token_groups: Sequence[Group],
   items: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
   journal = _journal(root)
-  if config.sids.extend is not None:  # the answers of the earlier preparation are paid for, too
-    earlier = refresh.root_of(config.sids).expanduser() / JOURNAL
+  if config.sids.extend is not None:  # reuse the paid answers of the earlier preparation
+    earlier = refresh.extended_root(config.sids).expanduser() / JOURNAL
     if earlier.exists() and not journal.exists():
       write_whole(journal, earlier.read_bytes())
-  return http_teacher.entries(of_tokens, items, config.keywords, journal)
+  return http_teacher.entries(token_groups, items, config.keywords, journal)
 
 
 def _journal(root: epath.Path) -> pathlib.Path:
-  """The file of paid answers. Each answer is forced to the disk, which object storage cannot do."""
+  """The path of the journal. Each answer is synced to the disk, which object storage does not support."""
   if not is_local(root):
     raise ValueError(
-      "data.prepared_dir must be a local folder where keywords.teacher is 'http', to keep every answer "
-      f'at once; got {os.fspath(root)}. Set --config.data.prepared_dir and copy the folder afterwards'
+      "data.prepared_dir must be a local folder if keywords.teacher is 'http', because every answer is synced "
+      f'to the disk; got {os.fspath(root)}. Set --config.data.prepared_dir and copy the folder afterwards'
     )
   return pathlib.Path(root.expanduser(), JOURNAL)

@@ -1,4 +1,4 @@
-"""Writes the clean log as TFDS data sets in ArrayRecord files, for readers outside this project.
+"""Writes the clean log as TFDS data sets in ArrayRecord files, for use by other programs.
 
   sequences   one example per user, in index order: training items; under leave-one-out also held-out items
   held_out    other splits: one example per held-out row, in the TFDS splits `validation` and `test`
@@ -6,9 +6,9 @@
 
 Read them with `tfds.builder_from_directory(folder / 'sequences' / VERSION).as_data_source()['train']`.
 
-The records are the `tf.train.Example`s that TFDS would write, encoded here. The writer of TFDS takes four
-times as long, because it visits every feature several times in Python, and its order of features differs
-from process to process.
+The records are `tf.train.Example`s as TFDS writes them. They are encoded here, because the writer of TFDS takes
+four times as long (it visits every feature several times in Python), and because its order of features differs
+between processes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,9 +37,9 @@ class _Column(NamedTuple):
 
   Attributes:
     kind: a numpy type, or str.
-    values: one per example, or flat. With `names`, int indices of them.
+    values: one per example, or flat. With `names`: integer indices of `names`.
     offsets: example n has `values[offsets[n]:offsets[n + 1]]`; None: one value per example.
-    names: texts by index.
+    names: the texts that `values` index; empty if `values` holds the values themselves.
   """
 
   kind: type
@@ -58,8 +58,8 @@ class _Column(NamedTuple):
       return [[value] for value in self._plain(start, end)]
     offsets = self.offsets[start : end + 1]
     flat = self._plain(offsets[0], offsets[-1])
-    places = (offsets - offsets[0]).tolist()
-    return [flat[a:b] for a, b in itertools.pairwise(places)]
+    borders = (offsets - offsets[0]).tolist()
+    return [flat[start:end] for start, end in itertools.pairwise(borders)]
 
   def _plain(self, start: int, end: int) -> list[Any]:
     values = self.values[start:end]
@@ -78,7 +78,7 @@ def write_sequences(
 
   Args:
     folder: created; must not hold these data sets yet.
-    user_ids: U raw ids.
+    user_ids: raw ids of the U users.
     arrays: a split (see `data_prep.log.splits`).
     event_names: kinds of interactions, by index.
   """
@@ -140,7 +140,7 @@ def write_items(folder: epath.PathLike, rows: Iterable[Mapping[str, Any]], count
   Args:
     folder: created; must not hold this data set yet.
     rows: objects with id, text and perhaps title, in item order; iterated once.
-    count: I.
+    count: I, the number of rows.
   """
   features = {'id': tfds.features.Text(), 'index': np.int32}
   features |= {'title': tfds.features.Text(), 'text': tfds.features.Text()}
@@ -169,15 +169,15 @@ class _DataSet:
       disable_shuffling=True,  # example n is user, row or item n
     )
     self._info.set_file_format('array_record')
-    self._lists = [(feature, _list_of(self._info.features[feature])) for feature in features]
+    self._fields = [(feature, _field_name(self._info.features[feature])) for feature in features]
     self._splits: list[tfds.core.SplitInfo] = []
 
   def add(self, split: str, examples: Iterator[Sequence[list[Any]]], count: int) -> None:
     """Writes a split.
 
     Args:
-      split: its name.
-      examples: for each example a list of values per feature; texts as bytes.
+      split: name of the split.
+      examples: for each example, one list of values per feature; texts as bytes.
       count: number of examples.
     """
     template = naming.ShardedFileTemplate(
@@ -206,9 +206,9 @@ class _DataSet:
   def _encode(self, values: Sequence[list[Any]]) -> bytes:
     example = tf_example_pb2.Example()
     features = example.features.feature
-    for (name, kind), value in zip(self._lists, values, strict=True):
-      getattr(features[name], kind).value.extend(value)
-    # A protobuf map is otherwise written in the order of a hash table.
+    for (name, field), value in zip(self._fields, values, strict=True):
+      getattr(features[name], field).value.extend(value)
+    # Without this flag, protobuf writes the features in the order of a hash table.
     return example.SerializeToString(deterministic=True)
 
   def finish(self) -> None:
@@ -217,8 +217,8 @@ class _DataSet:
     self._info.write_to_directory(self._folder)
 
 
-def _list_of(feature: Any) -> str:
-  """The field of `tf.train.Feature` for the values of a TFDS feature."""
+def _field_name(feature: Any) -> str:
+  """The field of `tf.train.Feature` that holds the values of a TFDS feature."""
   kind = getattr(feature, 'feature', feature).np_dtype
   if np.issubdtype(kind, np.integer):
     return 'int64_list'

@@ -1,4 +1,4 @@
-"""Cleans a raw log: numbers ids, handles duplicates, filters to the k-core, sorts by time."""
+"""Cleans a raw log: numbers ids, rejects or drops duplicates, filters to the k-core, sorts by time."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -16,7 +16,7 @@ class HeldOutRows:
 
   Attributes:
     users: str `[n]`, raw ids.
-    histories: the items before each target: raw ids, oldest first.
+    histories: for each target the items before it: raw ids, oldest first.
     targets: str `[n]`, raw item ids.
   """
 
@@ -32,16 +32,16 @@ class RawLog:
   Attributes:
     users: str `[N]`, raw ids.
     items: str `[N]`, raw ids.
-    times: int64 `[N]`; any number that grows with time.
+    times: int64 `[N]`, ascending with time.
     item_records: catalogue records by raw item id, with any of title, brand, categories, price and
       description (see `data_prep.log.item_text.tidy`). An item may lack a record. Items without interactions
       are ignored unless `data.catalogue` is 'all'.
     ratings: float32 `[N]`, or None.
     events: str `[N]`, kinds of interactions, or None.
-    ticks_per_second: unit of the times; 0: they give only an order.
-    held_out: the rows of a source's own `validation` and `test` parts; the columns above are then its
-      training part.
-    unreadable_ratings: number of ratings that cannot be read; if there are any, `ratings` is None.
+    ticks_per_second: unit of the times; 0: the times only define an order.
+    held_out: the rows of a source's own `validation` and `test` parts; the other columns are then its
+      training part. None: the source has no split.
+    unreadable_ratings: number of ratings that cannot be read. If it is not 0, `ratings` is None.
   """
 
   users: np.ndarray
@@ -57,7 +57,7 @@ class RawLog:
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-  """`HeldOutRows` with indices for ids.
+  """`HeldOutRows` with indices in place of raw ids.
 
   Attributes:
     users: int32 `[n]`.
@@ -87,9 +87,9 @@ class CleanLog:
     events: int32 `[N]`, indices of `event_names`, or None.
     event_names: kinds of interactions, sorted; empty without events.
     held_out: a source's own validation and test rows, or None.
-    duplicates: number of dropped rows that repeat another one.
-    below_k_core: numbers of users, items and interactions outside the k-core.
-    ticks_per_second: unit of the times; 0: they give only an order.
+    duplicates: number of rows that were dropped because they repeat another row.
+    below_k_core: number of users, of items and of interactions outside the k-core.
+    ticks_per_second: unit of the times; 0: the times only define an order.
     unreadable_ratings: see `RawLog`.
   """
 
@@ -114,50 +114,50 @@ def clean(
 ) -> CleanLog:
   """Filters a raw log to its k-core and sorts each user's rows by time.
 
-  The sort is stable: rows of one user with one time stay in file order. Duplicates are dropped before
-  interactions are counted.
+  The sort is stable: rows of one user with equal times stay in file order. Duplicates are dropped before
+  the k-core filter counts interactions.
 
   Args:
-    log: of a source.
+    log: the log of a source.
     k: see `k_core`.
     duplicates: 'refuse' or 'drop' rows that repeat an earlier one in user, item and time.
     catalogue: 'interacted': items of the remaining interactions and of held-out rows. 'all': also every other
       item with a record, even if it has no interactions or is outside the k-core.
 
   Raises:
-    ValueError: the columns differ in length; an id is not valid text; a time is not a whole number or a
-      rating not finite; there are duplicates and they are refused; no interaction is left; or the k-core
-      would filter a source's own held-out rows.
+    ValueError: the columns differ in length; an id is not valid text; a time is not a whole number; a rating
+      is not finite; there are duplicates and `duplicates` is 'refuse'; the k-core is empty; or `k` is not 0
+      for a source with its own held-out rows.
   """
   _check_columns(log)
   check(
     log.held_out is None or k == 0,
-    'data.k_core must be 0 where the source brings its own split, whose rows stay as they are',
+    'data.k_core must be 0 for a source with its own split, because its rows are not filtered',
     k,
     'data.k_core=0',
   )
-  times = _whole(log)
-  users_of, items_of = _held_out_columns(log)
-  user_ids, (users, *users_of) = factorise(log.users, *users_of)
-  item_ids, (items, *items_of) = factorise(log.items, *items_of)
+  times = _int64_times(log)
+  held_out_users, held_out_items = _held_out_columns(log)
+  user_ids, (users, *held_out_users) = factorise(log.users, *held_out_users)
+  item_ids, (items, *held_out_items) = factorise(log.items, *held_out_items)
   order = np.lexsort((times, users))
   repeated = _repeated(users[order], items[order], times[order])
   if repeated.any():
     if duplicates == 'refuse':
-      raise _refusal(log, times, order[repeated])
+      raise _duplicates_error(log, times, order[repeated])
     order = order[~repeated]
   rows = order[k_core(users[order], items[order], k)]
   if not len(rows):
     raise ValueError(
-      f'no interaction is left: of {len(log.users)}, the {k}-core keeps none. '
+      f'the {k}-core must keep at least one interaction; it keeps none of {len(log.users)}. '
       'Set --config.data.k_core to a smaller number'
     )
   below = tuple(
     len(np.unique(column[order])) - len(np.unique(column[rows])) for column in (users, items)
   )
   records = log.item_records if catalogue == 'all' else ()
-  user_ids, (users, *users_of) = renumber(user_ids, (users[rows], *users_of))
-  item_ids, (items, *items_of) = renumber(item_ids, (items[rows], *items_of), records)
+  user_ids, (users, *held_out_users) = renumber(user_ids, (users[rows], *held_out_users))
+  item_ids, (items, *held_out_items) = renumber(item_ids, (items[rows], *held_out_items), records)
   events, event_names = None, []
   if log.events is not None:
     event_names, (events,) = factorise(log.events[rows])
@@ -171,7 +171,7 @@ def clean(
     None if log.ratings is None else np.asarray(log.ratings, np.float32)[rows],
     events,
     tuple(event_names),
-    _held_out(log, users_of, items_of),
+    _held_out(log, held_out_users, held_out_items),
     int(repeated.sum()),
     (*below, len(order) - len(rows)),
     log.ticks_per_second,
@@ -183,12 +183,12 @@ def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
   """Finds the largest part of a log in which every user and every item has at least k rows.
 
   The k-core of the bipartite multigraph of users and items (Seidman, "Network structure and minimum
-  degree", 1983): repeated interactions of a pair count as often as they occur.
+  degree", 1983): repeated interactions of a user with an item count each time.
 
   Args:
     users: int `[N]`, user indices from 0.
     items: int `[N]`, item indices from 0.
-    k: 0 keeps all.
+    k: minimum number of rows; 0 keeps all rows.
 
   Returns:
     bool `[N]`, the rows to keep.
@@ -196,15 +196,15 @@ def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
   keep = np.zeros(len(users), bool)
   rows = np.arange(len(users))
   while True:
-    stays = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
-    if stays.all():
+    is_kept = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
+    if is_kept.all():
       keep[rows] = True
       return keep
-    users, items, rows = users[stays], items[stays], rows[stays]
+    users, items, rows = users[is_kept], items[is_kept], rows[is_kept]
 
 
 def _held_out_columns(log: RawLog) -> tuple[list[np.ndarray], list[np.ndarray]]:
-  """The raw ids of users, and of histories and targets, of every part of a source's own split."""
+  """The user columns and the item columns (history, target) of every part of a source's own split."""
   parts = (log.held_out or {}).values()
   histories = [np.array([item for row in part.histories for item in row], str) for part in parts]
   pairs = zip(histories, (part.targets for part in parts), strict=True)
@@ -245,25 +245,25 @@ def _check_columns(log: RawLog) -> None:
         f'a raw log must have as many {name} as users; got {len(column)} and {len(log.users)}'
       )
   if log.ratings is not None:
-    fits = np.isfinite(log.ratings)
-    if not fits.all():
-      row = int(np.argmin(fits))
+    is_finite = np.isfinite(log.ratings)
+    if not is_finite.all():
+      row = int(np.argmin(is_finite))
       raise ValueError(
         f'ratings must be finite numbers; got {log.ratings[row]} from user {str(log.users[row])!r} '
         f'for item {str(log.items[row])!r}. Set --config.data.rating_column to a column of numbers'
       )
 
 
-def _whole(log: RawLog) -> np.ndarray:
+def _int64_times(log: RawLog) -> np.ndarray:
   """The times as int64 `[N]`."""
   times = np.asarray(log.times)
   if times.dtype.kind in 'iu':
     return times.astype(np.int64, copy=False)
   if times.dtype.kind != 'f':
     raise ValueError(f'times must be whole numbers; got an array of {times.dtype}')
-  fits = (np.abs(times) < 2.0**63) & (np.trunc(times) == times)  # False for NaN
-  if not fits.all():
-    row = int(np.argmin(fits))
+  is_whole = (np.abs(times) < 2.0**63) & (np.trunc(times) == times)  # False for NaN
+  if not is_whole.all():
+    row = int(np.argmin(is_whole))
     raise ValueError(
       f'times must be whole numbers; got {times[row]} of user {str(log.users[row])!r} and item '
       f'{str(log.items[row])!r}. Set --config.data.time_column to a column of such numbers'
@@ -272,24 +272,24 @@ def _whole(log: RawLog) -> np.ndarray:
 
 
 def _repeated(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-  """Marks rows that repeat an earlier one; the log is sorted by user and time."""
+  """Marks rows that repeat an earlier row. The rows must be sorted by user and time."""
   repeated = np.zeros(len(users), bool)
-  as_before = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
-  run = np.concatenate([[0], np.cumsum(~as_before)])
-  # Only the few rows that share user and time with a neighbour are sorted by item.
-  near = np.flatnonzero(np.append(as_before, False) | np.append(False, as_before))
-  near = near[np.lexsort((items[near], run[near]))]
-  first, second = near[:-1], near[1:]
+  is_tie = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+  run = np.concatenate([[0], np.cumsum(~is_tie)])
+  # Only rows with the user and time of a neighbouring row are sorted by item; these are few.
+  tied = np.flatnonzero(np.append(is_tie, False) | np.append(False, is_tie))
+  tied = tied[np.lexsort((items[tied], run[tied]))]
+  first, second = tied[:-1], tied[1:]
   repeated[second] = (run[first] == run[second]) & (items[first] == items[second])
   return repeated
 
 
-def _refusal(log: RawLog, times: np.ndarray, repeats: np.ndarray) -> ValueError:
-  """The error about duplicates; `repeats` are the rows of the raw log that repeat an earlier one."""
+def _duplicates_error(log: RawLog, times: np.ndarray, repeats: np.ndarray) -> ValueError:
+  """The error about duplicates; `repeats` are the rows of the raw log that repeat an earlier row."""
   row = int(repeats.min())
   return ValueError(
     'no two interactions may be equal in user, item and time; '
-    f'got {len(repeats):,} that repeat an earlier one, the first of user {str(log.users[row])!r}, '
+    f'got {len(repeats):,} repeats; the first one has user {str(log.users[row])!r}, '
     f'item {str(log.items[row])!r}, time {times[row]} (interaction {row + 1:,} of the log). '
     "Set --config.data.duplicates='drop' to keep the first of each"
   )

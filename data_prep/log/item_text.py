@@ -1,6 +1,6 @@
-"""Tidies catalogue records, the same way for every source, and joins the text that encoders read.
+"""Tidies catalogue records of all sources, and builds the item text that encoders read.
 
-Descriptive fields are cleaned, cut or dropped, and counted; they never end a preparation.
+Invalid descriptive fields are cleaned, cut or dropped, and counted; they raise no error.
 """
 
 from collections import Counter
@@ -13,10 +13,10 @@ from data_prep.log import prices
 
 MAX_TITLE = 10_000  # characters; longer titles, brands and category names are cut
 MAX_DESCRIPTION = 2_000  # characters of a description that encoders read
-# Includes halves of surrogate pairs: JSON can spell them, UTF-8 cannot.
+# Control characters, and lone surrogates: JSON can contain them, UTF-8 cannot.
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _MISSING = frozenset(('', '-', '–', '—', '?', '.', 'nan', 'none', 'null', 'n/a', '#n/a', '<na>'))
-# Elements whose content is not text, an unclosed one to its end; then comments, then single tags.
+# Elements whose content is not text (up to the end of the field if unclosed), and comments.
 _NOT_TEXT = re.compile(
   r'<(script|style|noscript|template)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)',
   re.IGNORECASE | re.DOTALL,
@@ -28,20 +28,20 @@ _TAG = re.compile(
   r'(?:\s[^<>]*|\s*/)?>',
   re.IGNORECASE,
 )
-_MARKUP = re.compile('</?[a-z]|<!--', re.IGNORECASE)  # also of a tag that was cut off
-# Scripts and style sheets that a crawl took for text.
+_MARKUP = re.compile('</?[a-z]|<!--', re.IGNORECASE)  # also a tag that was cut off
+# Scripts and style sheets that a crawler stored as text.
 _CODE = re.compile(
   r'\bvar\s+\w+\s*=|\bfunction\s*\w*\s*\([^)]*\)\s*\{|\bdocument\.(?:getElement|write|query)|'
   r'(?:^|[\s}])[.#]?[\w-]+(?:[\s,>.#]+[\w-]+)*\s*\{\s*[\w-]+\s*:[^}]*[;}]'
 )
 
-Counts = Counter[str]  # '<field>_<dropped|cut|cleaned>' → number of items
+Counts = Counter[str]  # '<field>_dropped', '<field>_cut' and '<field>_cleaned' → number of items
 
 
 def item_row(
   item_id: str, record: Mapping[str, Any], counts: Counts | None = None
 ) -> dict[str, Any]:
-  """Returns one line of items.jsonl: the id, the tidied fields, and the text for encoders."""
+  """Returns an object of items.jsonl: the id, the tidied fields, and the text for encoders."""
   row = {'id': item_id, **tidy(record, Counter() if counts is None else counts)}
   return {**row, 'text': encoder_text(row)}
 
@@ -72,7 +72,7 @@ def tidy(record: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
 
 
 def _text_field(field: str, value: Any, counts: Counts) -> str:
-  """The readable text of a field; empty if there is none."""
+  """The readable text of a field; empty if there is none. Counts what was changed."""
   if value is None or value == '' or value == []:
     return ''
   if isinstance(value, list | tuple):
@@ -93,20 +93,20 @@ def _text_field(field: str, value: Any, counts: Counts) -> str:
 
 def _readable(value: str) -> tuple[str, bool]:
   """Plain text without markup, empty if it is not readable; and whether markup was removed."""
-  without = _TAG.sub(' ', _NOT_TEXT.sub(' ', value)) if '<' in value else value
-  text = plain(without)
+  stripped = _TAG.sub(' ', _NOT_TEXT.sub(' ', value)) if '<' in value else value
+  text = plain(stripped)
   if text.lower() in _MISSING or _is_code(text):
-    return '', without != value
-  return text, without != value
+    return '', stripped != value
+  return text, stripped != value
 
 
 def _is_code(text: str) -> bool:
-  has_signs = '{' in text or '=' in text or '(' in text  # the pattern alone is slow
+  has_signs = '{' in text or '=' in text or '(' in text  # a quick test before the slow pattern
   return has_signs and _CODE.search(text) is not None
 
 
 def _paths(value: Any, counts: Counts) -> list[list[str]]:
-  """Category paths of readable names. A path ends before the first name that has markup or code."""
+  """The category paths of readable names. A path is cut before its first name with markup or code."""
   if value is None or value == '' or value == []:
     return []
   paths = [value] if isinstance(value, str) else value
@@ -134,10 +134,10 @@ def _paths(value: Any, counts: Counts) -> list[list[str]]:
 
 
 def encoder_text(record: Mapping[str, Any]) -> str:
-  """Returns the text that encoders read of an item: title, brand and category paths, in this order.
+  """Returns the item text for encoders: title, brand and category paths, in this order.
 
-  Without categories a description, cut at `MAX_DESCRIPTION` characters, takes their place. An item without
-  any of these has the empty text.
+  If there are no categories, the first `MAX_DESCRIPTION` characters of the description replace them. The text
+  is empty if the item has none of these fields.
   """
   parts = [record.get('title', ''), record.get('brand', '')]
   if record.get('categories'):
@@ -148,8 +148,8 @@ def encoder_text(record: Mapping[str, Any]) -> str:
 
 
 def plain(text: str) -> str:
-  """Returns text with entities resolved, and control characters and white space turned into one space.
+  """Returns text with entities resolved; runs of control characters and white space become one space.
 
-  The result may look like HTML: '&lt;b&gt;' becomes '<b>'. Escape it before it is shown in a page.
+  The result may contain HTML: '&lt;b&gt;' becomes '<b>'. Escape it before writing it into a page.
   """
   return ' '.join(_CONTROL.sub(' ', html.unescape(text)).split())

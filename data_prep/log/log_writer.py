@@ -1,4 +1,4 @@
-"""Writes the `interactions` stage: arrays, catalogue, users, statistics and the TFDS data sets."""
+"""Writes the files of the `interactions` stage: arrays, catalogue, users, statistics, TFDS data sets."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,16 +24,16 @@ def write(
   records: dict[str, dict[str, Any]],
   folder: epath.Path,
 ) -> dict[str, Any]:
-  """Writes everything of the stage into a folder.
+  """Writes all files of the stage.
 
   Args:
     log: the clean log.
     arrays: its split, from `splits.split`.
-    records: catalogue records by raw id.
-    folder: exists and is empty.
+    records: catalogue records by raw item id.
+    folder: an existing, empty folder.
 
   Returns:
-    The statistics, as in statistics.json.
+    The statistics, which are also written to statistics.json.
   """
   for name, array in arrays.items():
     files.save(folder / f'{name}.npy', array)
@@ -42,14 +42,16 @@ def write(
   if log.events is not None:
     (folder / EVENT_NAMES).write_text(json.dumps(log.event_names) + '\n')
   builder.write_sequences(folder / 'tfds', log.user_ids, arrays, log.event_names)
-  lacks, tidied = dict.fromkeys(('record', 'title', 'text'), 0), Counter()
-  # One item at a time: rows and records of a large catalogue together do not fit into memory.
+  missing, tidied = dict.fromkeys(('record', 'title', 'text'), 0), Counter()
+  # Written one item at a time: rows and records of a large catalogue together do not fit into memory.
   with (folder / 'items.jsonl').open('w') as f:
-    builder.write_items(folder / 'tfds', _rows(log, records, lacks, tidied, f), len(log.item_ids))
-  statistics = _statistics(log, arrays, lacks)
+    builder.write_items(folder / 'tfds', _rows(log, records, missing, tidied, f), len(log.item_ids))
+  statistics = _statistics(log, arrays, missing)
   if changes := {name: count for name, count in sorted(tidied.items()) if count}:
     statistics['tidied_fields'] = changes
-    _log.info('items with fields that could not be taken as they are: %s', changes)
+    _log.info(
+      'number of items with catalogue fields that were cleaned, cut or dropped: %s', changes
+    )
   (folder / 'statistics.json').write_text(json.dumps(statistics, indent=2) + '\n')
   return statistics
 
@@ -57,22 +59,22 @@ def write(
 def _rows(
   log: CleanLog,
   records: dict[str, dict[str, Any]],
-  lacks: dict[str, int],
+  missing: dict[str, int],
   tidied: Counts,
   lines: IO[str],
 ) -> Iterator[dict[str, Any]]:
-  """Yields the rows of the catalogue and writes each as a line; counts missing and tidied fields."""
+  """Yields the rows of the catalogue and writes them to `lines`; counts missing and tidied fields."""
   for item_id in log.item_ids:
     row = item_row(item_id, records.get(item_id, {}), tidied)
     lines.write(json.dumps(row) + '\n')
-    lacks['record'] += item_id not in records
-    lacks['title'] += 'title' not in row
-    lacks['text'] += not row['text']
+    missing['record'] += item_id not in records
+    missing['title'] += 'title' not in row
+    missing['text'] += not row['text']
     yield row
 
 
 def _statistics(
-  log: CleanLog, arrays: Mapping[str, np.ndarray], lacks: Mapping[str, int]
+  log: CleanLog, arrays: Mapping[str, np.ndarray], missing: Mapping[str, int]
 ) -> dict[str, Any]:
   num_users, num_items, num_rows = len(log.user_ids), len(log.item_ids), len(log.items)
   lengths = np.diff(log.offsets)
@@ -85,16 +87,17 @@ def _statistics(
     'mean_length': round(num_rows / num_users, 3),
     'max_length': int(lengths.max()),
     'repeated_interactions': int((pairs[1:] == pairs[:-1]).sum()),
-    **{f'items_without_{name}': count for name, count in lacks.items()},
+    **{f'items_without_{name}': count for name, count in missing.items()},
   }
-  # Counts that only some logs have are left out where they are zero.
+  # The following counts are left out if they are zero.
   if log.duplicates:
     statistics['duplicates_dropped'] = log.duplicates
   if log.unreadable_ratings:
     statistics['unreadable_ratings'] = log.unreadable_ratings
   if any(log.below_k_core):
-    of = ('users', 'items', 'interactions')
-    statistics |= {f'{name}_below_k_core': n for name, n in zip(of, log.below_k_core, strict=True)}
+    names = ('users', 'items', 'interactions')
+    below = zip(names, log.below_k_core, strict=True)
+    statistics |= {f'{name}_below_k_core': count for name, count in below}
   statistics[unreachable.NAME] = unreachable.count(arrays, num_items)
   held_out = [arrays[name] for name in arrays if name.endswith('_items')]
   seen = np.zeros(num_items, bool)

@@ -1,4 +1,4 @@
-"""Maps raw ids to numbers in sorted order, so that held-out interactions do not change the numbering."""
+"""Numbers raw ids in sorted order, so that the numbering does not depend on held-out interactions."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,18 +8,18 @@ import pyarrow.compute as pc
 
 
 def factorise(*columns: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
-  """Returns the distinct strings of some columns, sorted by code points, and each column as int32 indices.
+  """Returns the distinct strings of all columns, sorted by code points, and each column as int32 indices.
 
   Raises:
-    ValueError: a column holds anything but valid text.
+    ValueError: a value is not valid text.
   """
   texts = [chunk for column in columns for chunk in _texts(column).chunks]
   encoded = pa.chunked_array(texts, pa.large_string()).dictionary_encode().combine_chunks()
   order = pc.sort_indices(encoded.dictionary).to_numpy()  # UTF-8 sorts as code points do
-  place = np.empty(len(order), np.int32)
-  place[order] = np.arange(len(order), dtype=np.int32)
+  rank = np.empty(len(order), np.int32)
+  rank[order] = np.arange(len(order), dtype=np.int32)
   ends = np.cumsum([len(column) for column in columns])
-  codes = np.split(place[encoded.indices.to_numpy()], ends[:-1])
+  codes = np.split(rank[encoded.indices.to_numpy()], ends[:-1])
   return encoded.dictionary.take(pa.array(order)).to_pylist(), codes
 
 
@@ -36,28 +36,28 @@ def _texts(column: np.ndarray) -> pa.ChunkedArray:
 
 
 def renumber(
-  ids: list[str], columns: Sequence[np.ndarray], more: Iterable[str] = ()
+  ids: list[str], columns: Sequence[np.ndarray], extra_ids: Iterable[str] = ()
 ) -> tuple[list[str], list[np.ndarray]]:
-  """Drops ids that no column uses, adds those of `more`, and numbers the result in sorted order.
+  """Drops ids that no column uses, adds `extra_ids`, and numbers the result in sorted order.
 
   Args:
     ids: sorted ids.
     columns: int32 indices of `ids`.
-    more: further ids; some may be in `ids`.
+    extra_ids: ids to keep even if no column uses them; some may be in `ids`.
 
   Returns:
     The sorted ids, and the columns as int32 indices of them.
   """
-  more = set(more)
+  extra = set(extra_ids)
   is_used = np.zeros(len(ids), bool)
   for column in columns:
     is_used[column] = True
   used = [ids[i] for i in np.flatnonzero(is_used)]
-  left = sorted(more.union(used)) if more else used
-  place = np.full(len(ids), -1, np.int32)
-  if more:
-    index = {name: i for i, name in enumerate(left)}
-    place[is_used] = [index[name] for name in used]
+  numbered = sorted(extra.union(used)) if extra else used
+  number = np.full(len(ids), -1, np.int32)
+  if extra:
+    index = {name: i for i, name in enumerate(numbered)}
+    number[is_used] = [index[name] for name in used]
   else:
-    place[is_used] = np.arange(len(left))
-  return left, [place[column] for column in columns]
+    number[is_used] = np.arange(len(numbered))
+  return numbered, [number[column] for column in columns]

@@ -1,4 +1,4 @@
-"""The `optimum` stage: the best metrics that any recommender can reach on a synthetic world."""
+"""The `optimum` stage: the best metrics that a recommender can reach on the synthetic source."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from recjax.data.sequences import Sequences
 
 
 def stage(source: ModuleType, config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
-  """Writes optimum.json: metrics by split, from the source's known distribution of next items."""
+  """Returns the stage that writes optimum.json: the best possible expected metrics by split."""
   ks = config.eval.ks
   names = [files.TRAIN_ITEMS, files.TRAIN_OFFSETS, files.VALIDATION_ITEMS]
   if config.data.split != 'leave_one_out':
@@ -26,11 +26,11 @@ def stage(source: ModuleType, config: config_lib.Config, prepared: Prepared) -> 
 
   def run(out: epath.Path) -> dict[str, Any]:
     arrays = [files.load(path) for path in inputs.values()]
-    known = Sequences(*arrays[:2])
-    later = Sequences(*arrays[2:]) if len(arrays) == 4 else known.append(arrays[2])
+    validation = Sequences(*arrays[:2])
+    test = Sequences(*arrays[2:]) if len(arrays) == 4 else validation.append(arrays[2])
     best = {
       split: source.optimum(config.data, histories, ks)
-      for split, histories in zip(SPLITS, (known, later), strict=True)
+      for split, histories in zip(SPLITS, (validation, test), strict=True)
     }
     (out / 'optimum.json').write_text(json.dumps(best, indent=2))
     return {name: round(best['test'][name], 4) for name in ('recall@10', 'ndcg@10')}

@@ -1,15 +1,15 @@
 """Splits a clean log into training, validation and test.
 
-A split is a dict of arrays, by the names of their files in the `interactions` stage. There are three kinds:
+A split is a dict of arrays; the keys are the names of their files in the `interactions` stage. There are three kinds:
 
   leave_one_out   the last interaction of a user is the test target, the one before the validation target
-  global_time     shares of all (history → target) pairs in order of time
+  global_time     consecutive shares of all (history → target) pairs, sorted by time
   source          the source's own validation and test rows
 
-All have train_items (flat), train_offsets `[U + 1]` and train_times, and the targets of validation and test,
+All kinds have train_items (flat), train_offsets `[U + 1]`, train_times, and the targets of validation and test,
 `<split>_items`. Ratings and events are stored like times if the log has them. Leave-one-out has one target
-per user, in order of users; its history is everything before it. The other kinds store the user and the
-history of every target row: `<split>_users`, and flat `<split>_history_items` with
+per user, in order of users; its history is the user's sequence before the target. The other kinds store the user
+and the history of every target: `<split>_users`, and flat `<split>_history_items` with
 `<split>_history_offsets`.
 """
 
@@ -22,7 +22,7 @@ from recjax.data.dataset import SPLITS
 from recjax.schema.checks import check, check_choice
 
 MIN_LENGTH = 3  # leave-one-out: one interaction each for training, validation and test
-MAX_HISTORY_ITEMS = 1 << 27  # of all rows of a split together: they are held in memory
+MAX_HISTORY_ITEMS = 1 << 27  # sum over the rows of a split, which are held in memory
 
 
 def split(
@@ -34,16 +34,16 @@ def split(
     log: the clean log.
     kind: leave_one_out, global_time or source.
     shares: global_time: shares of the pairs for training, validation and test.
-    max_history: global_time, source: number of last items that a history keeps; 0: all.
+    max_history: global_time, source: keep only the last items of a history, up to this number; 0: keep all.
 
   Raises:
-    ValueError: a part would be empty; a user has too few interactions for leave-one-out; or the kind does not
-      fit the log: 'source' is for sources with a split of their own, and only for them.
+    ValueError: a part would be empty; a user has too few interactions for leave-one-out; or the kind is
+      'source' for a source without its own split, or another kind for a source with one.
   """
   check_choice(kind, ('leave_one_out', 'global_time', 'source'), 'data.split')
   check(
     log.held_out is None or kind == 'source',
-    "data.split must be 'source' for a source that brings its own validation and test rows",
+    "data.split must be 'source' for a source with its own validation and test rows",
     kind,
     "data.split='source'",
   )
@@ -53,15 +53,15 @@ def split(
     return _global_time(log, shares, max_history)
   check(
     log.held_out is not None,
-    "data.split may be 'source' only for a source that brings its own validation and test rows",
+    "data.split may be 'source' only for a source with its own validation and test rows",
     kind,
     "data.split='leave_one_out' or 'global_time'",
   )
-  return _own(log, max_history)
+  return _source(log, max_history)
 
 
 def columns(log: CleanLog) -> dict[str, np.ndarray]:
-  """Returns the columns of the log by the suffix of their file names."""
+  """Returns the columns of the log; the keys are the suffixes of their file names."""
   known = {'items': log.items, 'times': log.times, 'ratings': log.ratings, 'events': log.events}
   return {name: column for name, column in known.items() if column is not None}
 
@@ -86,16 +86,16 @@ def _leave_one_out(log: CleanLog) -> dict[str, np.ndarray]:
 
 
 def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> dict[str, np.ndarray]:
-  """Splits by time, then by file order. Every interaction but a user's first is a target.
+  """Sorts by time, then by file order. Every interaction except the first of each user is a target.
 
-  All interactions before the first validation target are for training, so a user's training part is a prefix
-  of the sequence. Later ones are targets; a user's first interaction is only history.
+  All interactions before the first validation target are used for training, so a user's training part is a
+  prefix of the sequence. A later first interaction of a user is only used as history.
   """
   order = np.lexsort((log.rows, log.times))
   is_target = np.ones(len(log.items), bool)
   is_target[log.offsets[:-1]] = False
   ranks = np.flatnonzero(is_target[order])  # of the targets, in `order`
-  # Sums of shares are rounded: 0.7 + 0.2 < 0.9.
+  # 1e-6 corrects the rounding of sums of shares: 0.7 + 0.2 < 0.9 in floating point.
   borders = np.floor(np.cumsum(shares)[:2] * len(ranks) + 1e-6).astype(np.int64)
   counts = np.diff([0, *borders, len(ranks)])
   check(
@@ -115,36 +115,36 @@ def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> di
     start = np.maximum(first, rows - max_history) if max_history else first
     _check_histories(split_name, int((rows - start).sum()))
     arrays[f'{split_name}_users'] = owners[rows].astype(np.int32)
-    places, offsets = _ranges(start, rows)
+    positions, offsets = _ranges(start, rows)
     arrays[f'{split_name}_history_offsets'] = offsets
     for name, column in columns(log).items():
       arrays[f'{split_name}_{name}'] = column[rows]
-      arrays[f'{split_name}_history_{name}'] = column[places]
+      arrays[f'{split_name}_history_{name}'] = column[positions]
   return arrays
 
 
-def _own(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
+def _source(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
   arrays = _train(log, np.ones(len(log.items), bool))
   for split_name in SPLITS:
     part = log.held_out.get(split_name)
     if part is None or not len(part.targets):
       raise ValueError(
         f"the source's own split must hold {split_name} rows; it holds none. Set --config.data.raw_dir "
-        'to whole files'
+        'to a folder with complete files'
       )
     end = part.history_offsets[1:]
     start = part.history_offsets[:-1]
     start = np.maximum(start, end - max_history) if max_history else start
-    places, offsets = _ranges(start, end)
+    positions, offsets = _ranges(start, end)
     arrays[f'{split_name}_users'] = part.users
     arrays[f'{split_name}_items'] = part.targets
-    arrays[f'{split_name}_history_items'] = part.history_items[places]
+    arrays[f'{split_name}_history_items'] = part.history_items[positions]
     arrays[f'{split_name}_history_offsets'] = offsets
   return arrays
 
 
 def _train(log: CleanLog, in_train: np.ndarray) -> dict[str, np.ndarray]:
-  before = np.concatenate([[0], np.cumsum(in_train)])  # training interactions before each place
+  before = np.concatenate([[0], np.cumsum(in_train)])  # training interactions before each position
   arrays = {f'train_{name}': column[in_train] for name, column in columns(log).items()}
   return arrays | {'train_offsets': before[log.offsets].astype(np.int64)}
 
@@ -162,5 +162,5 @@ def _check_histories(split_name: str, total: int) -> None:
     f'the histories of the {split_name} rows must hold less than {MAX_HISTORY_ITEMS:,} items in all; '
     f'they hold {total:,}',
     0,
-    'data.max_history to the items that a history needs',
+    'data.max_history to a number of items per history',
   )

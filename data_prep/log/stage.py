@@ -11,7 +11,7 @@ from recjax.schema.data import Data
 
 
 def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stage:
-  """Reads the raw files of a source and writes the arrays, the catalogue and the statistics."""
+  """Returns the stage that reads the raw files of a source, and writes arrays, catalogue and statistics."""
 
   def run(out: epath.Path) -> dict[str, Any]:
     raw = source.load(data, raw_dir)
@@ -21,9 +21,9 @@ def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stag
     arrays = splits.split(log, data.split, data.split_shares, data.max_history)
     return log_writer.write(log, arrays, records, out)
 
-  cut = {'k_core': data.k_core, 'duplicates': data.duplicates, 'catalogue': data.catalogue}
-  cut |= {'split': data.split, 'max_history': data.max_history}
+  params = {'k_core': data.k_core, 'duplicates': data.duplicates, 'catalogue': data.catalogue}
+  params |= {'split': data.split, 'max_history': data.max_history}
   if data.split == 'global_time':
-    cut['split_shares'] = data.split_shares
+    params['split_shares'] = data.split_shares
   inputs = source.input_files(data, raw_dir)
-  return stage_lib.Stage('interactions', run, inputs, source.params(data) | cut)
+  return stage_lib.Stage('interactions', run, inputs, source.params(data) | params)

@@ -1,4 +1,4 @@
-"""Held-out targets that no search can return: items of their own history, under `eval.exclude_seen`."""
+"""Counts unreachable targets: `eval.exclude_seen` excludes a target that occurs in its own history."""
 
 from collections.abc import Mapping
 import json
@@ -19,37 +19,37 @@ _ROWS_AT_ONCE = 1 << 16
 
 
 def count(arrays: Mapping[str, np.ndarray], num_items: int) -> dict[str, int]:
-  """Counts the targets that lie in their own history, by split.
+  """Counts the targets that occur in their own history, by split.
 
   Args:
     arrays: a split, as `data_prep.log.splits` describes it.
-    num_items: I.
+    num_items: I, the number of items.
   """
   counts = {}
-  known = Sequences(arrays['train_items'], arrays['train_offsets'])
+  histories = Sequences(arrays['train_items'], arrays['train_offsets'])
   for split in SPLITS:
     targets = arrays[f'{split}_items']
     if 'test_users' in arrays:
       parts = (arrays[f'{split}_history_{part}'] for part in ('items', 'offsets'))
-      known = Sequences(*parts)
+      histories = Sequences(*parts)
     elif split == 'test':
-      known = known.append(arrays['validation_items'])
-    counts[split] = _count(known, targets, num_items)
+      histories = histories.append(arrays['validation_items'])
+    counts[split] = _count(histories, targets, num_items)
   return counts
 
 
 def _count(histories: Sequences, targets: np.ndarray, num_items: int) -> int:
-  found = 0
+  total = 0
   for first in range(0, len(targets), _ROWS_AT_ONCE):
     rows = np.arange(first, min(first + _ROWS_AT_ONCE, len(targets)))
     part = histories.take(rows)
     seen = np.repeat(np.arange(len(rows)), part.lengths) * num_items + part.values
-    found += int(np.isin(np.arange(len(rows)) * num_items + targets[rows], seen).sum())
-  return found
+    total += int(np.isin(np.arange(len(rows)) * num_items + targets[rows], seen).sum())
+  return total
 
 
 def warn(config: config_lib.Config, prepared: Prepared) -> None:
-  """Logs a warning if the config's metrics cannot find some targets; says which field changes that."""
+  """Logs a warning if `eval.exclude_seen` is set and some targets are therefore unreachable."""
   statistics = json.loads((prepared / STATISTICS).read_text())
   counts = statistics.get(NAME, {})  # absent in folders of earlier versions
   if not config.eval.exclude_seen or not any(counts.values()):
@@ -60,8 +60,7 @@ def warn(config: config_lib.Config, prepared: Prepared) -> None:
     for split in SPLITS
   ]
   log.warning(
-    'eval.exclude_seen removes the items of a history from its recommendations, so no metric can find %s: '
-    'they lie in their own history. Set --config.eval.exclude_seen=False if repeated interactions are to be '
-    'predicted',
+    'eval.exclude_seen removes seen items from the recommendations; %s occur in their own history, so they '
+    'are never recommended. Set --config.eval.exclude_seen=False to predict repeated interactions',
     ' and '.join(shares),
   )

@@ -1,4 +1,4 @@
-"""Co-occurrence counts of items, and item vectors by a truncated SVD of them."""
+"""Counts co-occurrences of items, and computes item vectors by a truncated SVD of the counts."""
 
 import math
 
@@ -8,14 +8,14 @@ import scipy.sparse
 from recjax.data import sequences
 
 _KEYS_AT_ONCE = 1 << 24  # 128 MiB
-_UNIT = math.lcm(*range(1, 21))
-_SMALLEST_SINGULAR = 1e-3  # of the largest one
+_UNIT = math.lcm(*range(1, 21))  # sums of 1/d are exact integers in units of 1/_UNIT
+_SMALLEST_SINGULAR = 1e-3  # relative to the largest singular value
 
 
 def cooccurrence_counts(
   train: sequences.Sequences, num_items: int, window: int, distance_weight: str = 'inverse'
 ) -> scipy.sparse.csr_matrix:
-  """Counts pairs of different items that are near each other in a user's sequence.
+  """Counts pairs of different items within a window of a user's sequence.
 
   A pair of positions at distance d ≤ window adds 1 ('none') or 1/d ('inverse') to both entries of its items.
   Sums are exact, so the order of users does not matter: they are integers, for 'inverse' in units of
@@ -34,8 +34,8 @@ def cooccurrence_counts(
     A symmetric float64 `[I, I]` matrix with an empty diagonal, in canonical format.
 
   Raises:
-    ValueError: two items and a distance do not fit into 63 bits, so `window` must be smaller. It is first
-      cut to the longest sequence.
+    ValueError: two items and a distance do not fit into 63 bits, so `window` must be smaller. A window beyond
+      the longest sequence is first cut to it.
   """
   window = max(1, min(window, int(train.lengths.max(initial=0)) - 1))
   if num_items**2 * window > 2**63:
@@ -50,10 +50,10 @@ def cooccurrence_counts(
   counts = scipy.sparse.csr_matrix((num_items, num_items), dtype=np.int64)
   block = max(1, _KEYS_AT_ONCE // (2 * window))
   for first in range(0, len(users), block):
-    # A pair starts in the block and may end after it.
+    # The first item of a pair is in the block; the second may follow it.
     part = slice(first, first + block + window)
     keys = _keys(train.values[part], users[part], block, window, num_items, weights_W is not None)
-    summed = _summed(keys, weights_W, num_items)
+    summed = _sum_keys(keys, weights_W, num_items)
     counts = summed if first == 0 else counts + summed
   counts.data = counts.data / (1 if weights_W is None else _UNIT)
   return counts
@@ -64,24 +64,24 @@ def _keys(
 ) -> np.ndarray:
   """Encodes all pairs that start in a block as integers, in both orders: first · I + second item.
 
-  With the distance: multiplied by the window, plus the distance minus one. Keys have 32 bits if these
-  suffice, because they sort in half the time; else 64.
+  With the distance, a key is multiplied by the window, and the distance minus one is added. Keys have 32 bits if
+  that is enough, because these sort in half the time; else 64.
   """
   items = items.astype(np.uint32 if num_items**2 * window < 2**32 else np.int64)
   shifted = items * num_items
   keys = []
   for d in range(1, min(window, len(items) - 1) + 1):
-    near = np.flatnonzero((users[d:] == users[:-d])[:block] & (items[d:] != items[:-d])[:block])
+    valid = np.flatnonzero((users[d:] == users[:-d])[:block] & (items[d:] != items[:-d])[:block])
     for pairs in (shifted[:-d] + items[d:], shifted[d:] + items[:-d]):
-      pairs = pairs.take(near)
+      pairs = pairs.take(valid)
       keys.append(pairs * window + (d - 1) if with_distance else pairs)
   return np.concatenate([np.zeros(0, items.dtype), *keys])
 
 
-def _summed(
+def _sum_keys(
   keys: np.ndarray, weights_W: np.ndarray | None, num_items: int
 ) -> scipy.sparse.csr_matrix:
-  """Counts equal pairs or sums the weights of their distances; sorts the keys in place."""
+  """Counts equal pairs, or sums the weights of their distances. Sorts the keys in place."""
   keys.sort()
   pairs, distances = (keys, None) if weights_W is None else np.divmod(keys, len(weights_W))
   is_first = np.ones(len(pairs), bool)
@@ -110,14 +110,14 @@ def vectors(
   Args:
     train: item indices of every user's training part.
     num_items: I.
-    width: D.
+    width: D, the width of the vectors.
     window: see `cooccurrence_counts`.
-    seed: of the randomized SVD. Equal arguments give equal vectors, signs included.
+    seed: seed of the randomized SVD. Equal arguments give equal vectors, including signs.
 
   Returns:
     vectors: float32 `[I, width]`, unit rows; zero rows for items without co-occurrence; columns beyond the
       number of items are zero.
-    basis: float32 `[I, width]`, D^-1/2 V / √S, with which `fold_in` places other items in the same space.
+    basis: float32 `[I, width]`, D^-1/2 V / √S. `fold_in` uses it to compute vectors of new items.
   """
   from sklearn.utils import extmath  # imported here: it takes a second
 
@@ -131,9 +131,9 @@ def vectors(
   )
   embedded_ID = np.zeros((num_items, width))
   embedded_ID[:, : left.shape[1]] = left * np.sqrt(singular)[None, :]
-  # Directions with tiny singular values are noise, which division would amplify.
-  counting = singular > _SMALLEST_SINGULAR * singular[0]
-  roots = np.where(counting, 1 / np.sqrt(np.where(counting, singular, 1)), 0)
+  # Directions with tiny singular values are noise; dividing by these values would amplify it.
+  is_used = singular > _SMALLEST_SINGULAR * singular[0]
+  roots = np.where(is_used, 1 / np.sqrt(np.where(is_used, singular, 1)), 0)
   basis_ID = np.zeros((num_items, width), np.float32)
   basis_ID[:, : left.shape[1]] = scale_I[:, None] * right.T * roots[None, :]
   return _unit_rows(embedded_ID, seen), basis_ID
@@ -142,17 +142,17 @@ def vectors(
 def fold_in(
   train: sequences.Sequences, items: np.ndarray, window: int, basis_ID: np.ndarray
 ) -> np.ndarray:
-  """Places items in the space of earlier `vectors`, by their co-occurrence with the items of that time.
+  """Computes vectors of new items in the space of earlier `vectors`, from co-occurrence with earlier items.
 
   An item's row a of the normalised co-occurrence becomes a V / √S, which is U √S for the items of the
   decomposition (folding in, as in Deerwester et al., "Indexing by latent semantic analysis", JASIS 1990). The
   degree of the item only scales its row, which is normalised.
 
   Args:
-    train: item indices of every user's training part, today's.
-    items: int `[n]`, the items to place.
+    train: item indices of every user's current training part.
+    items: int `[n]`, the new items.
     window: see `cooccurrence_counts`.
-    basis_ID: the earlier basis, with one row per item of today; zero rows for new items.
+    basis_ID: the earlier basis, with one row per item of the current catalogue; zero rows for new items.
 
   Returns:
     float32 `[n, D]`: unit rows; zero rows for items that co-occur with no item of the basis.
@@ -163,7 +163,7 @@ def fold_in(
 
 
 def _unit_rows(rows_ID: np.ndarray, known_I: np.ndarray) -> np.ndarray:
-  """Normalises rows to float32 unit rows; rows that are not known become zero."""
+  """Normalises rows to float32 unit rows; rows outside `known_I` become zero."""
   lengths = np.linalg.norm(rows_ID, axis=1, keepdims=True)
   known = known_I[:, None] & (lengths > 0)
   return np.where(known, rows_ID / np.where(known, lengths, 1), 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Lists of neighbours, one per item, as flat arrays."""
+"""Lists of neighbours, one per item, stored as flat arrays."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -41,21 +41,21 @@ class Neighbours:
     )
 
   def keep(self, mask: np.ndarray) -> 'Neighbours':
-    """Returns only the entries of a mask, bool `[sum of lengths]`."""
+    """Returns the entries selected by a mask, bool `[sum of lengths]`."""
     offsets = np.concatenate([[0], np.cumsum(mask)])[self.items.offsets]
     return Neighbours(Sequences(self.items.values[mask], offsets), self.strengths[mask])
 
   def first(self, k: int) -> 'Neighbours':
-    """Cuts every list after k entries."""
+    """Returns the first k entries of every list."""
     starts = np.repeat(self.items.offsets[:-1], self.items.lengths)
     return self.keep(np.arange(len(self.strengths)) - starts < k)
 
   def strongest(self, k: int, ranks_I: np.ndarray) -> 'Neighbours':
-    """Returns the k strongest entries of every list, in order; ties go to the lower rank.
+    """Returns the k strongest entries of every list, strongest first; ties go to the lower rank.
 
     Args:
-      k: length of the lists; shorter ones stay as they are.
-      ranks_I: a permutation of 0 … I - 1.
+      k: maximum length of a list.
+      ranks_I: rank of each item, a permutation of 0 … I - 1.
     """
     by_rank_I = np.argsort(ranks_I)
     rank_bits = np.uint64((len(ranks_I) - 1).bit_length())
@@ -91,7 +91,7 @@ def concatenate(parts: list[Neighbours]) -> Neighbours:
 
 
 def row_blocks(offsets: np.ndarray, most_entries: int, most_rows: int) -> Iterator[slice]:
-  """Yields blocks of rows, at least one row each; row i has `offsets[i + 1] - offsets[i]` entries."""
+  """Yields blocks of at least one row within both limits; row i has `offsets[i + 1] - offsets[i]` entries."""
   first, rows = 0, len(offsets) - 1
   while first < rows:
     fits = int(np.searchsorted(offsets, offsets[first] + most_entries, side='right')) - 1
@@ -101,8 +101,8 @@ def row_blocks(offsets: np.ndarray, most_entries: int, most_rows: int) -> Iterat
 
 
 def _descending(values: np.ndarray) -> np.ndarray:
-  """Maps finite floats to uint64 keys of 32 bits that sort in descending order; -0 becomes 0."""
-  bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)
+  """Maps finite floats to 32-bit keys, as uint64, whose ascending order is the descending order of the floats."""
+  bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)  # -0 becomes 0
   # As integers, the bits of positive floats ascend and those of negative floats descend.
   ascending = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
   return (~ascending).astype(np.uint64)

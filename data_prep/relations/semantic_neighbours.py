@@ -1,4 +1,4 @@
-"""Nearest items by text: exact cosines, computed block by block on the device."""
+"""Finds the nearest items by text: exact cosines, computed block by block on the device."""
 
 import functools
 
@@ -17,18 +17,18 @@ _SPARE = 8  # extra candidates, because the device ranks in float32
 
 
 def semantic(vectors_ID: np.ndarray, k: int) -> Neighbours:
-  """Finds the k other items of the largest cosine to each item, the nearest first.
+  """Finds for each item the k other items with the largest cosines, nearest first.
 
   The device finds candidates with float32 products. The host computes their cosines in float64 and rounds them
-  to float32. Ties are in the order of item indices. So the result equals that of brute force on every kind of
-  device, except for neighbours whose cosines differ by less than the precision of float32.
+  to float32. Ties are ordered by item index. So the result equals that of brute force on every type of device,
+  except for neighbours whose cosines differ by less than the precision of float32.
 
   Time is quadratic in the number of items. Memory is linear: the vectors and blocks of 1,024 × 8,192 products.
 
   Args:
-    vectors_ID: float `[I, D]`, rows of any length. An item with a zero vector has no neighbours and is no
-      neighbour.
-    k: less than I. Lists are shorter if fewer items have a vector.
+    vectors_ID: float `[I, D]`; rows need not be normalised. An item with a zero vector has no neighbours and
+      is no neighbour.
+    k: 0 < k < I. Lists are shorter if fewer items have a vector.
 
   Raises:
     ValueError: a vector is not finite, or k is too large.
@@ -44,27 +44,27 @@ def semantic(vectors_ID: np.ndarray, k: int) -> Neighbours:
   finite_I = np.isfinite(vectors_ID).all(axis=1)
   if not finite_I.all():
     raise ValueError(
-      f'text embeddings must be finite numbers; that of item {np.argmin(finite_I)} is not, and '
-      f'{np.sum(~finite_I)} of {num_items} in all. Embed the items again: --config.sids.encoder'
+      f'text embeddings must be finite numbers; those of {np.sum(~finite_I)} of {num_items} items are not, '
+      f'such as item {np.argmin(finite_I)}. Set --config.sids.encoder'
     )
   lengths_I = np.sqrt(np.einsum('id,id->i', vectors_ID, vectors_ID, dtype=np.float64))
-  known = np.flatnonzero(lengths_I)
-  first_G, group_of_known = _distinct(vectors_ID[known])
-  first_G = known[first_G]
+  embedded = np.flatnonzero(lengths_I)
+  first_G, groups = _distinct(vectors_ID[embedded])
+  first_G = embedded[first_G]
   # k + 1, because an item is in the list of its own group.
-  lists = _of_groups(
+  lists = _search_groups(
     vectors_ID[first_G],
     lengths_I[first_G],
-    _members(known, group_of_known, k + 1),
+    _members(embedded, groups, k + 1),
     num_items,
     k + 1,
   )
-  # One more list, which is empty, for items without a vector.
+  # Adds an empty list for items without a vector.
   lists = neighbours.concatenate(
     [lists, Neighbours(Sequences.from_lists([[]]), np.zeros(0, np.float32))]
   )
   group_I = np.full(num_items, len(first_G))
-  group_I[known] = group_of_known
+  group_I[embedded] = groups
   lists = lists.take(group_I)
   return lists.keep(
     lists.items.values != np.repeat(np.arange(num_items), lists.items.lengths)
@@ -74,8 +74,8 @@ def semantic(vectors_ID: np.ndarray, k: int) -> Neighbours:
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Groups equal rows, in order of appearance. Returns the first row of each group, and each row's group.
 
-  A group is searched for once, because products of equal rows may differ in the last bit with their place in
-  a block.
+  There is one search per group, because products of equal rows may differ in the last bit by their position in a
+  block.
   """
   as_bytes = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.itemsize * rows.shape[1])))
   _, first, group = np.unique(as_bytes.ravel(), return_index=True, return_inverse=True)
@@ -93,7 +93,7 @@ def _members(items: np.ndarray, groups: np.ndarray, most: int) -> Sequences:
   return members.first(most).items
 
 
-def _of_groups(
+def _search_groups(
   vectors_GD: np.ndarray, lengths_G: np.ndarray, members: Sequences, num_items: int, k: int
 ) -> Neighbours:
   """The k items nearest to each group, including its own members."""
@@ -110,7 +110,7 @@ def _of_groups(
   found = []
   for first in tqdm.trange(0, num_groups, _ROWS, desc='semantic neighbours', unit=' blocks'):
     rows = np.arange(first, min(first + _ROWS, num_groups))
-    padded = np.resize(rows, _ROWS)  # one shape, one compilation
+    padded = np.resize(rows, _ROWS)  # a constant shape: compiled once
     near_Rc = np.asarray(_nearest(unit_GD[padded], blocks_NCD, num_groups, candidates))[: len(rows)]
     cosines_Rc = _cosines(vectors_GD, lengths_G, rows, near_Rc)
     expanded = members.take(near_Rc.ravel())
@@ -132,7 +132,7 @@ def _cosines(
 
 @functools.partial(jax.jit, static_argnums=3)
 def _nearest(rows_RD: jax.Array, blocks_NCD: jax.Array, num_groups: int, count: int) -> jax.Array:
-  """The `count` ≤ `num_groups` vectors of the largest products with each row, int32 `[R, count]`."""
+  """Indices of the `count` ≤ `num_groups` vectors with the largest products with each row, int32 `[R, count]`."""
   rows, (num_blocks, columns, _) = len(rows_RD), blocks_NCD.shape
 
   def step(best, numbered_block):
@@ -147,6 +147,6 @@ def _nearest(rows_RD: jax.Array, blocks_NCD: jax.Array, num_groups: int, count: 
     scores_Rc, chosen_Rc = lax.top_k(scores_RE, count)
     return (scores_Rc, jnp.take_along_axis(ids_RE, chosen_Rc, axis=1)), None
 
-  nothing = (jnp.full((rows, count), -jnp.inf), jnp.zeros((rows, count), jnp.int32))
-  (_, ids_Rc), _ = lax.scan(step, nothing, (jnp.arange(num_blocks), blocks_NCD))
+  initial = (jnp.full((rows, count), -jnp.inf), jnp.zeros((rows, count), jnp.int32))
+  (_, ids_Rc), _ = lax.scan(step, initial, (jnp.arange(num_blocks), blocks_NCD))
   return ids_Rc

@@ -1,6 +1,6 @@
-"""The `relations` stage: items that occur together in the training log, and items with similar texts.
+"""The `relations` stage: lists of items that occur together in the training log, or have similar texts.
 
-`relations/` holds the lists that the config needs as flat arrays, the nearest neighbour first:
+`relations/` holds the lists that the config needs as flat arrays, nearest neighbour first:
 `collaborative_{items,offsets,counts}.npy` and `semantic_{items,offsets,scores}.npy`.
 """
 
@@ -22,15 +22,15 @@ from recjax.data.sequences import Sequences
 from recjax.schema.checks import check
 from recjax.schema.items import Relations
 
-HOP_DECAY = 0.5  # weight of each further hop
+HOP_DECAY = 0.5  # factor of the weight for each additional hop
 _ENTRIES_AT_ONCE = 1 << 24  # bounds the memory of strengths over several hops
 
 
-def check_room(config: config_lib.Config, prepared: Prepared) -> None:
-  """Checks `relations.top_k` as soon as the number of items is known.
+def check_top_k(config: config_lib.Config, prepared: Prepared) -> None:
+  """Checks that `relations.top_k` is below the number of items; called as soon as that number is known.
 
   Raises:
-    ValueError: relations are needed, and `relations.top_k` is not below the number of items.
+    ValueError: the config needs relations, and `relations.top_k` is not below the number of items.
   """
   num_items, top_k = _num_items(prepared), config.relations.top_k
   check(
@@ -42,7 +42,7 @@ def check_room(config: config_lib.Config, prepared: Prepared) -> None:
 
 
 def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
-  """Makes collaborative relations from the train arrays alone, semantic ones from the text embeddings."""
+  """Returns the stage. Collaborative relations come from the train arrays, semantic ones from text embeddings."""
   relations = config.relations
   with_collaborative, with_semantic = config.needs('collaborative'), config.needs('semantic')
   num_items = _num_items(prepared)
@@ -80,13 +80,14 @@ def _num_items(prepared: Prepared) -> int:
 
 
 def collaborative(train: Sequences, num_items: int, relations: Relations) -> Neighbours:
-  """Returns the `top_k` items of the largest strength for each item, the strongest first.
+  """Returns for each item the `top_k` related items with the largest strengths, strongest first.
 
   With one hop the strength is the co-occurrence A (`cooccurrence.cooccurrence_counts`) without pairs below
   `min_count`. With h hops it is A + A P/2 + … + A (P/2)^(h - 1), where P is A with rows normalised to sum
-  one: a random walk whose every further step has half the weight. IIRG (arXiv 2606.17276) ranks by the count
-  within a window; weights by distance, the minimum and further hops are ours. A further hop takes time in
-  proportion to the sum of squared numbers of partners: seconds for ten thousand items, too long for a million.
+  one: a random walk in which each additional step has half the weight. IIRG (arXiv 2606.17276) ranks by the count
+  within a window; weights by distance, the minimum and additional hops are our extensions. The time of an
+  additional hop is proportional to the sum of squared list lengths: seconds for ten thousand items, too long for
+  a million.
 
   Strengths are compared as float32. Ties go to the item that occurs more often in `train`, then to the lower
   index, as in IIRG's code.
@@ -94,25 +95,25 @@ def collaborative(train: Sequences, num_items: int, relations: Relations) -> Nei
   Args:
     train: item indices of every user's training part.
     num_items: I.
-    relations: window, distance_weight, min_count, hops and top_k are used.
+    relations: the fields window, distance_weight, min_count, hops and top_k are read.
 
   Returns:
-    I lists with positive strengths; a list is shorter if fewer items are related.
+    I lists with positive strengths; a list is shorter than top_k if fewer items are related.
   """
   counts = cooccurrence.cooccurrence_counts(
     train, num_items, relations.window, relations.distance_weight
   )
   counts.data[counts.data < relations.min_count] = 0
   counts.eliminate_zeros()
-  purchases_I = np.bincount(train.values, minlength=num_items)
+  occurrences_I = np.bincount(train.values, minlength=num_items)
   ranks_I = np.empty(num_items, np.int64)
-  ranks_I[np.argsort(-purchases_I, kind='stable')] = np.arange(num_items)
+  ranks_I[np.argsort(-occurrences_I, kind='stable')] = np.arange(num_items)
   blocks = _strengths(counts, relations.hops)
   return neighbours.concatenate([block.strongest(relations.top_k, ranks_I) for block in blocks])
 
 
 def _strengths(counts: scipy.sparse.csr_matrix, hops: int) -> Iterator[Neighbours]:
-  """Yields all related items of each item, unordered, for one block of items at a time."""
+  """Yields the unordered lists of all related items, one block of items at a time."""
   num_items = counts.shape[0]
   if hops > 1:
     sums_I = np.asarray(counts.sum(axis=1)).ravel()
@@ -144,15 +145,15 @@ def _most_entries(counts: scipy.sparse.csr_matrix, hops: int) -> np.ndarray:
 
 
 def back_fill(lists: Neighbours, semantic: Sequences, k: int) -> Neighbours:
-  """Fills lists shorter than k from the lists of semantic neighbours, as IIRG's code does.
+  """Fills lists shorter than k from the lists of semantic neighbours, like IIRG's code.
 
-  Items are filled in ascending order and in place. For each semantic neighbour, the nearest first, the new
-  members of its list are appended until there are k. So an item reads the filled lists of earlier items and
-  the unfilled lists of later ones.
+  Items are processed in ascending order and in place. For each semantic neighbour, nearest first, the new
+  members of its list are appended until the list has k entries. So the filled lists of earlier items are read,
+  and the unfilled lists of later items.
 
   Args:
     lists: collaborative lists.
-    semantic: the semantic neighbours of every item, in order. IIRG reads 500 of them; here there are
+    semantic: the semantic neighbours of every item, in order. IIRG reads 500 per item; we read
       `relations.top_k`.
     k: the length to fill up to.
 

@@ -16,9 +16,9 @@ from recjax.schema.sids import Sids
 
 
 def stage(sids: Sids, prepared: Prepared) -> stage_lib.Stage:
-  """Reads the train arrays and writes embeddings.npy and the basis for items of a later catalogue."""
+  """Returns the stage that reads the train arrays, and writes embeddings.npy and the basis for later new items."""
   width, window = sids.cooccurrence_width, sids.cooccurrence_window
-  # The number of items, not items.jsonl: a changed text does not change these vectors.
+  # The input is the number of items, not items.jsonl: these vectors do not depend on texts.
   num_items = stage_lib.read_manifest(prepared / 'interactions')['summary']['items']
   inputs = stage_lib.outputs(prepared, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
   params = {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed}
@@ -33,22 +33,22 @@ def stage(sids: Sids, prepared: Prepared) -> stage_lib.Stage:
     if sids.extend is None:
       vectors_ID, basis_ID = cooccurrence.vectors(train, num_items, width, window, sids.seed)
     else:
-      vectors_ID, basis_ID = _extended(sids, refresh.item_ids(prepared), train)
+      vectors_ID, basis_ID = _extend(sids, refresh.item_ids(prepared), train)
     files.save(out / files.BASIS, basis_ID)
     return files.save_vectors(vectors_ID, out)
 
   return stage_lib.Stage('cooccurrence_vectors', run, inputs, params, version=2)
 
 
-def _extended(sids: Sids, today: Sequence[str], train: Sequences) -> tuple[np.ndarray, np.ndarray]:
-  """Vectors and basis, both `[I, D]`, of today's items in the earlier space.
+def _extend(sids: Sids, today: Sequence[str], train: Sequences) -> tuple[np.ndarray, np.ndarray]:
+  """The vectors and the basis of today's items in the earlier space, both `[I, D]`.
 
-  Old items keep both. New items are folded in by their co-occurrence with old ones today; their rows of the
+  Old items keep their rows. New items are folded in by their co-occurrence with old items; their rows of the
   basis are zero.
   """
-  rows_I, before = refresh.item_rows(sids, today), refresh.earlier(sids)
-  vectors_ID = refresh.carried(rows_I, files.load(before / files.COOCCURRENCE_VECTORS))
-  basis_ID = refresh.carried(rows_I, files.load(before / files.COOCCURRENCE_BASIS))
+  rows_I, folder = refresh.item_rows(sids, today), refresh.earlier(sids)
+  vectors_ID = refresh.carried(rows_I, files.load(folder / files.COOCCURRENCE_VECTORS))
+  basis_ID = refresh.carried(rows_I, files.load(folder / files.COOCCURRENCE_BASIS))
   new = np.flatnonzero(rows_I < 0)
   vectors_ID[new] = cooccurrence.fold_in(train, new, sids.cooccurrence_window, basis_ID)
   return vectors_ID, basis_ID

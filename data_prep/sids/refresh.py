@@ -1,7 +1,8 @@
-"""The daily refresh: what a preparation takes over from the earlier one that `sids.extend` names.
+"""The daily refresh: extends the SIDs of an earlier preparation, which `sids.extend` names, to new items.
 
 Items are matched by their raw ids. Old items keep their SIDs. The codebooks, the vector space and a trained
-tokenizer are those of the earlier preparation. Every prepared folder holds all that the next refresh needs.
+tokenizer are taken from the earlier preparation. Every prepared folder holds all files that the next refresh
+needs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,33 +26,34 @@ from recjax.sids.table import SidTable
 _TABLE = ('sids/codes.npy', 'sids/sids.json')
 _NEEDED = ('interactions', 'tokenizer', 'sids')
 _VECTORS = ('text_embeddings', 'cooccurrence_vectors')
-_OF_THE_DAY = ('extend', 'items')  # params that may differ from one day to the next
+_DAILY_PARAMS = ('extend', 'items')  # may differ between two days
 
 
 def check(config: config_lib.Config, root: epath.Path) -> None:
-  """Raises errors about `sids.extend` before anything is prepared.
+  """Checks `sids.extend` before the first stage runs.
 
   Raises:
-    ValueError: the folder extends itself or one that is not prepared or not unique; or all SIDs in `root`
-      extend earlier ones and `sids.extend` is not set, so a model that knows them would get other SIDs.
+    ValueError: `sids.extend` names `root` itself, or no prepared folder, or several preparations; or all SIDs in
+      `root` extend earlier ones and `sids.extend` is not set, so items would get other SIDs than those that a
+      model was trained with.
   """
-  made = [bool(m['params'].get('extend')) for m in stage_lib.variants(root, 'sids').values()]
+  is_extended = [bool(m['params'].get('extend')) for m in stage_lib.variants(root, 'sids').values()]
   if config.sids.extend is None:
-    if made and all(made):
+    if is_extended and all(is_extended):
       raise ValueError(
         f'the SIDs in {root} extend those of an earlier folder; without sids.extend items would get other '
         'SIDs. Set --config.sids.extend to that folder, or --config.data.prepared_dir to a new one'
       )
     return
-  folder = root_of(config.sids)
+  folder = extended_root(config.sids)
   if folder.expanduser().resolve() == root.expanduser().resolve():
     raise ValueError(
-      f'sids.extend must be another folder than the prepared one; both are {root}. '
+      f'sids.extend must not be the folder to prepare; both are {root}. '
       'Set --config.data.prepared_dir'
     )
   missing = [name for name in _NEEDED if not stage_lib.variants(folder, name)]
-  # Once extended, the earlier folder may be removed.
-  if missing and (not any(made) or folder.exists()):
+  # After its SIDs were extended, the earlier folder may be removed.
+  if missing and (not any(is_extended) or folder.exists()):
     raise ValueError(
       f'sids.extend must be a prepared folder; {folder} lacks {", ".join(missing)}. '
       'Set --config.sids.extend'
@@ -59,28 +61,28 @@ def check(config: config_lib.Config, root: epath.Path) -> None:
   earlier(config.sids)
 
 
-def root_of(sids: Sids) -> epath.Path:
-  """Returns the prepared folder that `sids.extend` names, itself or by one of its SID folders."""
+def extended_root(sids: Sids) -> epath.Path:
+  """Returns the earlier prepared folder: `sids.extend`, or its parent if `sids.extend` is a SID folder."""
   folder = epath.Path(sids.extend)
   manifest = stage_lib.read_manifest(folder)
   return folder if manifest is None else folder.parent
 
 
 def earlier(sids: Sids) -> Prepared:
-  """Returns the stage folders of the earlier preparation: those that its SIDs were made of.
+  """Returns the stage folders of the earlier preparation: the folders that its SIDs were built from.
 
-  `sids.extend` names the prepared folder, or, where that holds several SID tables, the folder of one of them.
+  `sids.extend` names the prepared folder. If that holds several SID tables, it names the folder of one table.
 
   Raises:
-    ValueError: several folders of a stage fit; the message lists them.
+    ValueError: several folders of a stage match; the message lists them.
   """
-  root, named = root_of(sids), epath.Path(sids.extend)
+  root, named = extended_root(sids), epath.Path(sids.extend)
   tables = stage_lib.variants(root, 'sids')
   if named != root:
     tables = {folder: manifest for folder, manifest in tables.items() if folder.name == named.name}
   if not tables:  # the earlier folder was removed
     return Prepared(root)
-  table = _only(root, tables)
+  table = _single(root, tables)
   inputs = tables[table]['inputs']
   items_hash = inputs.get(files.ITEMS)
   folders = {'sids': table.name}
@@ -89,7 +91,7 @@ def earlier(sids: Sids) -> Prepared:
     for folder, manifest in stage_lib.variants(root, 'interactions').items()
     if manifest['files']['items.jsonl']['sha256'] == items_hash
   }
-  if interactions:  # all hold the same catalogue, and nothing else of them is read
+  if interactions:  # all hold the same catalogue, the only file that is read
     folders['interactions'] = next(iter(interactions)).name
   for name in ('tokenizer', *_VECTORS):
     fitting = stage_lib.variants(root, name)
@@ -98,24 +100,25 @@ def earlier(sids: Sids) -> Prepared:
     elif len(fitting) > 1:
       fitting = {f: m for f, m in fitting.items() if m['inputs'].get(files.ITEMS) == items_hash}
     if fitting:
-      folders[name] = _only(root, fitting).name
+      folders[name] = _single(root, fitting).name
   return Prepared(root, folders)
 
 
-def _only(root: epath.Path, found: Mapping[epath.Path, Any]) -> epath.Path:
+def _single(root: epath.Path, found: Mapping[epath.Path, Any]) -> epath.Path:
+  """The only folder of `found`; raises a ValueError if there are several."""
   if len(found) > 1:
     raise ValueError(
-      f'sids.extend must name one preparation; {root} holds several results of a stage: '
-      f'{", ".join(map(os.fspath, found))}. Set --config.sids.extend to a folder of SIDs among them, or keep '
-      'one by running --mode=prepare --prune with the config of the earlier preparation'
+      f'sids.extend must name one preparation; {root} holds several folders of a stage: '
+      f'{", ".join(map(os.fspath, found))}. Set --config.sids.extend to one of its SID folders, or run '
+      '--mode=prepare --prune with the config of the earlier preparation, which removes the others'
     )
   return next(iter(found))
 
 
 def inputs(sids: Sids, *names: str) -> dict[str, epath.Path]:
   """Returns files of the earlier preparation (`stage/file`) as the inputs of a stage."""
-  before = earlier(sids)
-  return {f'extend/{name}': before / name for name in names}
+  folder = earlier(sids)
+  return {f'extend/{name}': folder / name for name in names}
 
 
 def params(sids: Sids, stage: str, today: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,24 +126,25 @@ def params(sids: Sids, stage: str, today: Mapping[str, Any]) -> dict[str, Any]:
 
   Args:
     sids: `extend` names the earlier preparation.
-    stage: its name.
-    today: the params that the stage would have without `extend`.
+    stage: name of the stage.
+    today: the params of the stage without `extend`.
 
   Raises:
-    ValueError: they differ from the earlier ones; the message names them.
+    ValueError: `today` differs from the params of the earlier stage; the message names the differences.
   """
   manifest = stage_lib.read_manifest(earlier(sids) / stage)
-  there = {} if manifest is None else _flat(manifest['params'])
-  here = _flat(json.loads(json.dumps(today)))  # as in a manifest: tuples become lists
+  recorded = {} if manifest is None else _flat(manifest['params'])
+  current = _flat(json.loads(json.dumps(today)))  # as in a manifest: tuples become lists
   different = [
-    f'{name} ({there.get(name)!r} there, {here.get(name)!r} here)'
-    for name in sorted({*there, *here} - {*_OF_THE_DAY})
-    if manifest is not None and there.get(name) != here.get(name)
+    f'{name} ({recorded.get(name)!r} earlier, {current.get(name)!r} now)'
+    for name in sorted({*recorded, *current} - {*_DAILY_PARAMS})
+    if manifest is not None and recorded.get(name) != current.get(name)
   ]
   if different:
     raise ValueError(
-      f'sids.extend must be a folder that was prepared as today; its {stage} differ in '
-      f'{", ".join(different)}. Set these fields as then, or build SIDs anew without --config.sids.extend'
+      f'sids.extend must be a folder that was prepared with the same settings; its {stage} differ in '
+      f'{", ".join(different)}. Set these fields to the earlier values, or build new SIDs without '
+      '--config.sids.extend'
     )
   return {**today, 'extend': True}
 
@@ -155,12 +159,12 @@ def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
   """Returns int64 `[I]`: the earlier index of each of today's items; -1 for new items."""
-  before = {item: i for i, item in enumerate(item_ids(earlier(sids)))}
-  return np.array([before.get(item, -1) for item in today], np.int64)
+  index = {item: i for i, item in enumerate(item_ids(earlier(sids)))}
+  return np.array([index.get(item, -1) for item in today], np.int64)
 
 
 def item_ids(prepared: Prepared) -> list[str]:
-  """Returns the raw ids of a prepared folder, in item order."""
+  """Returns the raw ids of the items of a prepared folder, in item order."""
   return [row['id'] for row in files.read_items(prepared / files.ITEMS)]
 
 
@@ -181,17 +185,17 @@ def sid_table(
   vectors_ID: np.ndarray | None,
   table_file: epath.Path | None,
 ) -> tuple[SidTable, Quantizer | None]:
-  """Returns today's table in the earlier code space, and the frozen quantizer; None for imported SIDs.
+  """Returns today's table in the earlier code space, and the frozen quantizer (None for imported SIDs).
 
   Args:
     sids: `extend` names the earlier preparation.
     today: raw ids of today's items.
     vectors_ID: floats of today's items in the space that the quantizer was fitted to.
-    table_file: a published table to take the codes from instead, or None.
+    table_file: a published table with the codes of all items; None: quantize the vectors of new items.
 
   Raises:
-    ValueError: there is no room for an item; the earlier files do not belong together; or the published
-      table lacks an item or gives an old item other codes.
+    ValueError: an item finds no free SID; the earlier quantizer and SIDs do not belong together; or the
+      published table lacks an item or has other codes for an old item.
   """
   folder = earlier(sids) / 'sids'
   before = SidTable.load(folder)
@@ -204,16 +208,18 @@ def sid_table(
   quantizer = Quantizer.load(folder)
   if quantizer.fingerprint != before.codebooks:
     raise ValueError(
-      f'{folder} must hold the quantizer that its SIDs were made with, {before.codebooks}; it holds '
+      f'{folder} must hold the quantizer of its SIDs, {before.codebooks}; it holds '
       f'{quantizer.fingerprint}. Prepare that folder again'
     )
   vectors_ND = vectors_ID[new]
   latents_NZ = quantizer.encode(vectors_ND)
 
-  def others(n: int):
+  def alternatives(n: int):
     return extension.nearest_codes(latents_NZ[n], quantizer.codebooks)
 
-  return extension.extend(before, rows_I, quantizer.assign(vectors_ND), others, today), quantizer
+  return extension.extend(
+    before, rows_I, quantizer.assign(vectors_ND), alternatives, today
+  ), quantizer
 
 
 def _check_unchanged(
@@ -229,8 +235,7 @@ def _check_unchanged(
   if len(changed):
     item = changed[0]
     raise ValueError(
-      f'{file} must give the items of sids.extend the codes that they have there; {len(changed)} differ, '
-      f'such as {today[item]!r}: {codes_IQ[item].tolist()} here, '
-      f'{before.codes_IL[rows_I[item]].tolist()} there. Correct the file, or build SIDs anew without '
-      '--config.sids.extend'
+      f'{file} must have the codes of sids.extend for its items; {len(changed)} items differ, such as '
+      f'{today[item]!r}: {codes_IQ[item].tolist()} in the file, {before.codes_IL[rows_I[item]].tolist()} in '
+      'sids.extend. Correct the file, or build new SIDs without --config.sids.extend'
     )

@@ -1,4 +1,4 @@
-"""The `sids` stage: item vectors to codes, collisions resolved, and a report on their quality."""
+"""The `sids` stage: quantizes item vectors to codes, resolves collisions, and reports the quality."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -24,39 +24,41 @@ _VECTORS = {
   'cooccurrence': (files.COOCCURRENCE_VECTORS,),
   'both': (files.TEXT_VECTORS, files.COOCCURRENCE_VECTORS),
 }
-_PAIRS_AN_ITEM = 5  # IIRG pairs an item with its five nearest collaborative neighbours
+_PAIRS_PER_ITEM = 5  # IIRG pairs an item with its five nearest collaborative neighbours
 
 
 def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> None:
-  """Raises errors about the settings of SIDs before anything is prepared.
+  """Checks the settings of SIDs before the first stage runs.
 
   Raises:
-    FileNotFoundError: the table to import is missing, and no SIDs were made with it.
-    ValueError: as `refresh.check`; or the file is not a SID table.
+    FileNotFoundError: the table to import is missing, and `root` holds no imported SIDs.
+    ValueError: see `refresh.check`; or the file is not a SID table.
   """
   sids = config.sids
   refresh.check(config, root)
-  made = stage_lib.variants(root, 'sids').values()
-  if sids.table is None or any('table' in manifest['inputs'] for manifest in made):
+  manifests = stage_lib.variants(root, 'sids').values()
+  if sids.table is None or any('table' in manifest['inputs'] for manifest in manifests):
     return
-  table_file = files.found(sids.table, raw_dir)
+  table_file = files.find_file(sids.table, raw_dir)
   if not table_file.exists():
-    raise FileNotFoundError(f'{sids.table} is missing, also in {raw_dir}. Set --config.sids.table')
+    raise FileNotFoundError(
+      f'{sids.table} must exist, also relative to {raw_dir}. Set --config.sids.table'
+    )
   published.read(table_file, (), sids.codes)
 
 
 def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) -> stage_lib.Stage:
-  """Reads the item vectors and writes the SID table (`recjax.sids.table`) and the quantizer.
+  """Returns the stage that reads the item vectors, and writes the SID table and the quantizer.
 
-  Imported SIDs have no quantizer: they come from a file at the path given, or at that path in `raw_dir`. In
-  both cases table.json holds the SIDs in the format of `recjax.sids.published`, and quality.json the report of
-  `recjax.sids.quality`.
+  Imported SIDs come from the file `sids.table`, whose path may be relative to `raw_dir`, and have no quantizer.
+  Besides `recjax.sids.table`, the stage writes table.json (the SIDs in the format of `recjax.sids.published`) and
+  quality.json (the report of `recjax.sids.quality`).
   """
   sids = config.sids
   vectors = stage_lib.outputs(
     prepared, *(_VECTORS[sids.source] if sids.quantizer != 'import' else ())
   )
-  table_file = None if sids.table is None else files.found(sids.table, raw_dir)
+  table_file = None if sids.table is None else files.find_file(sids.table, raw_dir)
   inputs = stage_lib.outputs(prepared, files.ITEMS) | vectors
   params = _params(sids)
   if table_file is not None:
@@ -70,7 +72,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
   def run(out: epath.Path) -> dict[str, Any]:
     items, resolved = files.read_items(prepared / files.ITEMS), {}
     item_ids = [item['id'] for item in items]
-    # Concatenated unit vectors: text and co-occurrence have equal weight in every distance.
+    # Both parts are unit vectors, so text and co-occurrence have equal weight in every distance.
     vectors_ID = (
       np.concatenate([files.load(path) for path in vectors.values()], 1) if vectors else None
     )
@@ -105,7 +107,7 @@ def _params(sids: Sids) -> dict[str, Any]:
 
 
 def imported(sids: Sids, table_file: epath.Path, item_ids: Sequence[str]) -> SidTable:
-  """Returns the SID table of a published file; collisions are kept or resolved by one more level."""
+  """Returns the SID table of a published file. Collisions are kept, or resolved by an additional level."""
   codes_IL, sizes = published.read(table_file, item_ids, sids.codes), sids.codes
   if sids.collisions == 'deduplicate':
     codes_IL, size = collisions.deduplicate(codes_IL)
@@ -118,7 +120,7 @@ def fit(sids: Sids, vectors_ID: np.ndarray, pairs_P2: np.ndarray | None = None) 
 
   Args:
     sids: the quantizer and its options.
-    vectors_ID: floats, one vector an item.
+    vectors_ID: floats, one vector per item.
     pairs_P2: int32 pairs of related items for the contrastive loss of an RQ-VAE.
   """
   if sids.quantizer == 'rqvae':
@@ -129,13 +131,13 @@ def fit(sids: Sids, vectors_ID: np.ndarray, pairs_P2: np.ndarray | None = None) 
 def resolve(
   sids: Sids, quantizer: Quantizer, vectors_ID: np.ndarray
 ) -> tuple[SidTable, dict[str, int]]:
-  """Quantizes item vectors `[I, D]` and resolves collisions as `sids.collisions` says.
+  """Quantizes item vectors `[I, D]`, and resolves collisions by the method `sids.collisions`.
 
   Returns:
     The SID table, and with 'sinkhorn' the number of items that were re-assigned.
 
   Raises:
-    ValueError: as `sinkhorn.reassign`.
+    ValueError: see `sinkhorn.reassign`.
   """
   codes_IL, sizes, found = quantizer.assign(vectors_ID), sids.codes, {}
   if sids.collisions == 'deduplicate':
@@ -152,16 +154,16 @@ def _needs_pairs(sids: Sids) -> bool:
 
 
 def _pairs(relations: Mapping[str, epath.Path]) -> np.ndarray:
-  """Pairs of each item with its first five collaborative neighbours, int32 `[P, 2]`."""
+  """The pairs of each item with its nearest five collaborative neighbours, int32 `[P, 2]`."""
   lists = Sequences(*(files.load(path) for path in relations.values()))
   items = np.repeat(np.arange(len(lists), dtype=np.int32), lists.lengths)
   place = np.arange(len(items)) - np.repeat(lists.offsets[:-1], lists.lengths)
-  near = place < _PAIRS_AN_ITEM
+  near = place < _PAIRS_PER_ITEM
   return np.stack([items[near], lists.values[near].astype(np.int32)], axis=1)
 
 
 def _headline(found: Mapping[str, Any]) -> dict[str, float]:
-  """Figures of the quality report for the line that a preparation prints."""
+  """The figures of the quality report that the preparation prints."""
   line = {}
   if found['reconstruction_error']:
     line['variance_left'] = found['reconstruction_error'][-1]

@@ -1,4 +1,4 @@
-"""Sources: each reads raw files of one kind into a `RawLog`. Importing this package registers them all.
+"""Sources, which read raw files of one kind into a `RawLog`. Importing this package registers all of them.
 
 To add a source, write a module with a subclass of `data_prep.sources.base.Source` (its fields are its options,
 its methods read the files) and add it to `SOURCES`. Code outside this package may do the same.
@@ -29,9 +29,7 @@ SOURCES |= {
 
 
 def get(name: str) -> type[Source]:
-  """Returns the data section of a source.
-
-  Its methods take the section first: `get('table').load(data, raw_dir)` is `data.load(raw_dir)`.
+  """Returns the data section class of a source: `get('table').load(data, raw_dir)` is `data.load(raw_dir)`.
 
   Raises:
     ValueError: there is no such source.

@@ -1,10 +1,10 @@
-"""Amazon reviews of 2014, 2018 and 2023: McAuley's reviews and metadata, one object a line.
+"""Amazon reviews of 2014, 2018 and 2023: McAuley's reviews and metadata, one object per line.
 
 McAuley et al., "Image-based recommendations on styles and substitutes" (SIGIR 2015); Ni, Li and
 McAuley, "Justifying recommendations using distantly-labeled reviews and fine-grained aspects" (EMNLP
 2019); Hou et al., "Bridging language and items for retrieval and recommendation" (2024).
 
-Files of a folder, compressed or plain, C being `data.category`:
+Files of a folder, compressed or plain; C is `data.category`:
 
   source      reviews                                         metadata
   amazon2014  reviews_C_5.json: reviewerID, asin,             meta_C.json: asin, title, brand, price,
@@ -16,10 +16,10 @@ Files of a folder, compressed or plain, C being `data.category`:
               parent_asin, rating, timestamp (ms);            price, categories (a path),
               or C.jsonl, all reviews, of the same fields     description (a list)
 
-The rating is optional, and so are all fields of an item but its id. Other fields are ignored. Other names are
-options, `data.user_column` and so on (`data_prep.sources.base.Tabular`). The metadata of 2014 were published as
-Python literals, copies of them are often JSON: both are read. If the metadata list an item several times, as those
-of 2018 do, the last line counts. A review of an item that they lack is kept.
+The rating is optional, and so are all fields of an item except its id. Other fields are ignored. Options such as
+`data.user_column` set other names (`data_prep.sources.base.Tabular`). The metadata of 2014 were published as
+Python literals, and copies of them are often JSON; both are read. If the metadata list an item several times, as in
+2018, the last line counts. Reviews of items without metadata are kept.
 """
 
 import ast
@@ -42,10 +42,10 @@ class _Edition:
   """The published files of a year.
 
   Attributes:
-    url: the official address; all paths are below it.
-    reviews: paths, of which one must exist; a download fetches the first.
+    url: the official address, which all paths are relative to.
+    reviews: alternative paths of the reviews; a download fetches the first.
     meta: path of the metadata.
-    usual: names of fields of the reviews, as of `Tabular.usual_columns`.
+    usual: names of the fields of the reviews (see `Tabular.usual_columns`).
     fields: field of a record → its name in the metadata.
   """
 
@@ -98,7 +98,7 @@ class Amazon(base.Tabular):
     return self._edition.usual
 
   def _published(self) -> tuple[tuple[str, ...], str]:
-    """The paths below the official address: of the reviews, and of the metadata."""
+    """The paths of the reviews and the path of the metadata, relative to the official address."""
     category = raw_files.category(self, 'Beauty')
     return tuple(
       path.format(category) for path in self._edition.reviews
@@ -121,16 +121,16 @@ class Amazon(base.Tabular):
       for name, path in zip(files, (reviews, meta), strict=True):
         if not files[name].exists():
           download.fetch(f'{url}/{path}', raw_files.local(raw_dir) / name)
-    instead = ''.join(f', {path.rpartition("/")[2]} instead of the reviews' for path in others)
+    alternatives = ''.join(f', {path.rpartition("/")[2]} instead of the reviews' for path in others)
     raw_files.require(
       self.input_files(raw_dir),
       raw_dir,
-      f'Files that are not gzipped are read too{instead}. They are published at {url}; '
+      f'Files that are not gzipped are read too{alternatives}. They are published at {url}; '
       '--config.data.download=True fetches them.',
     )
 
   def load(self, raw_dir: epath.Path) -> interactions.RawLog:
-    """Reads the interactions, and the metadata of their items; of all items if `catalogue` is 'all'."""
+    """Reads the interactions, and the metadata of their items (of all items if `catalogue` is 'all')."""
     self.fetch(raw_dir)
     reviews, meta = self.input_files(raw_dir).values()
     log = self._read_table(reviews) if '.csv' in reviews.suffixes else self._read_lines(reviews)
@@ -168,15 +168,15 @@ class Amazon(base.Tabular):
     times_N, ratings_N = np.array(counts, np.int64), np.array(ratings, np.float32)
     rows = Rows(path, {}, lambda row: f'{path}:{_line(path, row)}')
     ticks_per_second = times.ticks_per_second(times_N, time, rows.place)
-    kept, unreadable = None, 0
+    usable, unreadable = None, 0
     if self.is_named('rating') or not np.isnan(ratings_N).all():
-      kept, unreadable = tables.usable_ratings(self, ratings_N, rows)
+      usable, unreadable = tables.usable_ratings(self, ratings_N, rows)
     return interactions.RawLog(
       np.array(users, str),
       np.array(items, str),
       times_N,
       {},
-      ratings=kept,
+      ratings=usable,
       ticks_per_second=ticks_per_second,
       events=np.array(events, str) if events else None,
       unreadable_ratings=unreadable,
@@ -187,16 +187,16 @@ class Amazon(base.Tabular):
     required = {self.column(name): f'data.{name}_column' for name in names}
     wanted = {*required, self.column('rating')}
     rows = tables.read([path], wanted, required, self.separator)
-    return tables.raw_log(self, rows, None, what='reviews')
+    return tables.raw_log(self, rows, None, row_kind='reviews')
 
 
 def _line(path: epath.Path, row: int) -> int:
-  """The line of a row, from 0."""
+  """The line number, from 1, of a row, counted from 0."""
   return next(itertools.islice(raw_files.lines(path), row, None))[0]
 
 
 def _objects(path: epath.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields number and object of every line that is not blank."""
+  """Yields the number, from 1, and the object of every line that is not blank."""
   for number, line in raw_files.lines(path):
     row = _parse(line)
     if not isinstance(row, dict):

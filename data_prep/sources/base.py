@@ -1,4 +1,4 @@
-"""What a source is: the data section of the config with the source's options, and a reader of its raw files."""
+"""Base classes of sources: a source is the data section of a config, and reads the raw files that it describes."""
 
 import abc
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ class Source(Data, abc.ABC):
   A subclass with `has_optimum` also has a method `optimum`.
   """
 
-  identity: ClassVar[tuple[str, ...]] = ('category',)  # fields that always stand in `params`
-  has_optimum: ClassVar[bool] = False  # the law of the data is known
+  identity: ClassVar[tuple[str, ...]] = ('category',)  # fields that are always in `params`
+  has_optimum: ClassVar[bool] = False  # whether the distribution of the next item is known
 
   def params(self) -> dict[str, Any]:
-    """Returns the settings that the log depends on; an option at its default is left out."""
+    """Returns the settings that determine the log; options at their defaults are left out."""
     common = {field.name for field in dataclasses.fields(Data)}
     changed = tuple(
       field.name
@@ -35,7 +35,7 @@ class Source(Data, abc.ABC):
     return {'source': self.source} | {name: getattr(self, name) for name in names}
 
   def input_files(self, raw_dir: epath.Path) -> dict[str, epath.Path]:
-    """Returns the files that `load` reads, by official name; a missing file has its expected path.
+    """Returns the files that `load` reads, by official name. A missing file has its expected path.
 
     Raises:
       ValueError: the settings do not determine the files.
@@ -57,20 +57,20 @@ class Source(Data, abc.ABC):
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is broken; the message names the file and the line.
+      ValueError: a file is invalid; the message names the file and the line.
     """
 
   def optimum(self, histories: Sequences, ks: tuple[int, ...]) -> dict[str, float]:
-    """Returns the best possible expected metrics of the next item after the histories."""
-    raise NotImplementedError(f'the law of {self.source} is not known')
+    """Returns the best expected metrics that a ranking of next items can reach, given the histories."""
+    raise NotImplementedError(f'the distribution of the next item is not known for {self.source}')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Named(Source):
-  """A source with options `<name>_column`; a name's own default stands for the usual column."""
+  """A source with options `<name>_column`. The default of an option selects the source's usual column."""
 
   def usual_columns(self) -> Mapping[str, str]:
-    """Returns the columns of the published files: name → column, where the two differ."""
+    """Returns the column names of the published files: name → column, if they differ."""
     return {}
 
   def column(self, name: str) -> str:
@@ -79,13 +79,13 @@ class Named(Source):
     return given if self.is_named(name) else self.usual_columns().get(name, name)
 
   def is_named(self, name: str) -> bool:
-    """Whether the config names this column itself; then it must be there."""
+    """Returns whether the config names this column. A named column must exist."""
     return getattr(self, f'{name}_column') not in (name, None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tabular(Named):
-  """A source whose files name their columns or fields: every name can be changed."""
+  """A source whose files name their columns or fields; options set all these names."""
 
   user_column: str = setting('user', 'Column of the user id.')
   item_column: str = setting('item', 'Column of the item id.')
@@ -123,11 +123,9 @@ class Tabular(Named):
     return usual, 'data.item_column'
 
   def check_usual_columns(self, layout: str) -> None:
-    """Raises a ValueError if a column is named although the files of this layout have no names."""
+    """Raises a ValueError if the config names a column, although the files of this layout have no column names."""
     for field in dataclasses.fields(Tabular):
       if field.name.endswith('_column'):
         value = getattr(self, field.name)
-        must = (
-          f'data.{field.name} must be {field.default!r} for {layout}, whose files name no columns'
-        )
+        must = f'data.{field.name} must be {field.default!r} for {layout}, whose files have no column names'
         check(value == field.default, must, value, f'data.{field.name}')

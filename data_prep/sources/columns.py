@@ -1,4 +1,4 @@
-"""Columns checked as a whole: ids, numbers and texts of tens of millions of rows in seconds."""
+"""Reads and checks whole columns of ids, numbers and texts: tens of millions of rows in seconds."""
 
 from collections.abc import Collection
 import dataclasses
@@ -19,22 +19,22 @@ class Ids:
   """A column of ids.
 
   Attributes:
-    names: the different ids, in the order of their first rows.
-    codes: int32 `[N]`: index of each row's id in `names`.
+    names: the distinct ids, in the order of their first rows.
+    codes: int32 `[N]`, the index in `names` of each row's id.
   """
 
   names: list[str]
   codes: np.ndarray
 
   def strings(self) -> np.ndarray:
-    """str `[N]`."""
+    """Returns the ids as str `[N]`."""
     return np.array(self.names, str)[self.codes]
 
 
 def ids(rows: Rows, column: str) -> Ids:
   """Returns a column of texts or integers as ids.
 
-  Bytes must be UTF-8. Decimals must be whole.
+  Bytes must be UTF-8. Decimals must be whole numbers.
 
   Raises:
     ValueError: the column is of another type, or an id is missing, too long or not printable.
@@ -43,7 +43,7 @@ def ids(rows: Rows, column: str) -> Ids:
   kind = values.type
   if isinstance(kind, pa.UuidType):
     values = pa.chunked_array([_uuids(values)], pa.large_string())
-  elif not (is_text(kind) or is_bytes(kind) or is_whole(kind)):
+  elif not (is_text(kind) or is_bytes(kind) or is_exact(kind)):
     raise ValueError(f'{rows.path}: column {column} must hold text or integers; got {kind}')
   refuse_nulls(rows, column)
   if not len(values):
@@ -57,7 +57,7 @@ def ids(rows: Rows, column: str) -> Ids:
   else:
     texts = encoded.dictionary.cast(pa.large_string())
   names = texts.to_pylist()
-  # A short and printable ASCII text is a valid id, and most ids are; the others are checked one by one.
+  # Short printable ASCII texts are valid ids, and most ids are such texts. The others are checked one by one.
   plain = pc.match_substring_regex(texts, '^[!-~]{1,100}$')
   for code in np.flatnonzero(~plain.to_numpy(zero_copy_only=False)):
     try:
@@ -74,46 +74,50 @@ def _uuids(values: pa.ChunkedArray) -> pa.Array:
 
 
 def _integers(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-  """Decimals as integers."""
+  """Decimals, spelled as integers."""
   wide = values.cast(pa.decimal256(76, values.type.scale))
-  whole = pc.equal(wide, pc.floor(wide)).combine_chunks()
-  if not pc.all(whole).as_py():
-    row = pc.index(whole, False).as_py()
-    raise rows.refuse(row, f'{column} must be text or an integer', values[row].as_py())
+  is_whole = pc.equal(wide, pc.floor(wide)).combine_chunks()
+  if not pc.all(is_whole).as_py():
+    row = pc.index(is_whole, False).as_py()
+    raise rows.error(row, f'{column} must be text or an integer', values[row].as_py())
   return pa.chunked_array(
     [[str(int(value)) for value in chunk.to_pylist()] for chunk in values.chunks], pa.string()
   )
 
 
 def _utf8(rows: Rows, column: str, names: pa.Array, codes: np.ndarray) -> pa.Array:
-  """Ids of bytes as text."""
+  """Ids that are bytes, as text."""
   texts = []
   for code, name in enumerate(names.to_pylist()):
     try:
       texts.append(name.decode())
     except UnicodeDecodeError:
       row = int(np.argmax(codes == code))
-      raise rows.refuse(row, f'{column} must be text in UTF-8', name) from None
+      raise rows.error(row, f'{column} must be text in UTF-8', name) from None
   return pa.array(texts, pa.large_string())
 
 
-def known(rows: Rows, items: Ids, catalogue: Collection[str], where: epath.Path) -> None:
-  """Checks that the catalogue holds every item.
+def check_items(
+  rows: Rows, items: Ids, catalogue: Collection[str], catalogue_file: epath.Path
+) -> None:
+  """Checks that the catalogue holds all items of a table.
 
   Raises:
-    ValueError: it lacks one; the message names the first row that holds it.
+    ValueError: the catalogue lacks an item; the message names its first row.
   """
   unknown = np.array([name not in catalogue for name in items.names], bool)
   if unknown.any():
     row = int(np.argmax(unknown[items.codes]))
-    raise rows.refuse(row, f'an item must be in {where.name}', items.names[items.codes[row]])
+    raise rows.error(
+      row, f'an item must be in {catalogue_file.name}', items.names[items.codes[row]]
+    )
 
 
 def numbers(rows: Rows, column: str) -> np.ndarray:
   """Returns a column of numbers as float32 `[N]`; NaN for a value that is not a finite number."""
   values = decoded(rows.columns[column])
   if is_bytes(values.type) or is_text(values.type):
-    wide = _spelled(values)
+    wide = _parse_numbers(values)
   elif is_number(values.type):
     wide = values.cast(pa.float64(), safe=False).to_numpy()
   else:
@@ -121,8 +125,8 @@ def numbers(rows: Rows, column: str) -> np.ndarray:
   return np.where(np.abs(wide) < 1e38, wide, np.nan).astype(np.float32)
 
 
-def _spelled(values: pa.ChunkedArray) -> np.ndarray:
-  """Numbers that are spelled as text, as float64; NaN for any other text."""
+def _parse_numbers(values: pa.ChunkedArray) -> np.ndarray:
+  """Texts as float64; NaN for texts that are no numbers."""
   encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
   if not len(encoded):
     return np.zeros(0)
@@ -139,13 +143,17 @@ def _number(value: Any) -> float:
 
 
 def texts(rows: Rows, column: str) -> list[Any]:
-  """Returns a column of descriptive values as Python objects; bytes that are not UTF-8 are replaced."""
+  """Returns a descriptive column as Python objects; bytes that are not UTF-8 become replacement characters."""
   values = decoded(rows.columns[column])
   if isinstance(values.type, pa.UuidType):
     values = pa.chunked_array([_uuids(values)], pa.large_string())
   try:
     found = values.to_pylist()
-  except (UnicodeDecodeError, ValueError, OverflowError):  # one value spoils the column
+  except (
+    UnicodeDecodeError,
+    ValueError,
+    OverflowError,
+  ):  # one invalid value fails the whole conversion
     found = [_object(value) for value in values]
   return [
     value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in found
@@ -162,26 +170,30 @@ def _object(value: pa.Scalar) -> Any:
 
 
 def decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
-  """Returns the column without its dictionary, which may hold values that no row has."""
+  """Returns the column without dictionary encoding; a dictionary may hold values that no row has."""
   if pa.types.is_dictionary(values.type):
     return values.cast(values.type.value_type)
   return values
 
 
 def is_text(kind: pa.DataType) -> bool:
+  """Returns whether an Arrow type holds text."""
   return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
+  """Returns whether an Arrow type holds bytes."""
   return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def is_whole(kind: pa.DataType) -> bool:
+def is_exact(kind: pa.DataType) -> bool:
+  """Returns whether an Arrow type holds integers or decimals."""
   return pa.types.is_integer(kind) or pa.types.is_decimal(kind)
 
 
 def is_number(kind: pa.DataType) -> bool:
-  return is_whole(kind) or pa.types.is_floating(kind)
+  """Returns whether an Arrow type holds numbers of any kind."""
+  return is_exact(kind) or pa.types.is_floating(kind)
 
 
 def refuse_nulls(rows: Rows, column: str) -> None:
@@ -189,4 +201,4 @@ def refuse_nulls(rows: Rows, column: str) -> None:
   values = rows.columns[column]
   if values.null_count:
     row = pc.index(pc.is_null(values), True).as_py()
-    raise ValueError(f'{rows.place(row)}: {column} must be there; got none')
+    raise ValueError(f'{rows.place(row)}: {column} must not be missing')

@@ -1,7 +1,7 @@
-"""CSV and its relatives: text in UTF-8 with a header, cells separated by commas, tabs, semicolons or bars.
+"""Delimited text: UTF-8 with a header, cells separated by commas, tabs, semicolons or bars.
 
-Arrow reads the files. Its messages name no line if it reads with several threads, so Python's own reader looks
-for a refused row again, slowly.
+Arrow reads the files. Its messages name no line if it reads with several threads; after an error, Python's own,
+slower reader finds the line.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -17,16 +17,16 @@ from data_prep.sources import raw_files, records
 from data_prep.sources.rows import Rows
 from recjax.schema.checks import check
 
-SEPARATORS = (',', '\t', ';', '|')  # those that are found without a setting
-_BLOCK = 1 << 24  # bytes that are parsed at once; a row must fit
+SEPARATORS = (',', '\t', ';', '|')  # detected if the config sets none
+_BLOCK = 1 << 24  # bytes per parsed block; a row must fit into one
 _NAMED = {'tab': '\t', '\\t': '\t'}
 
 
 def separator(given: str | None) -> str | None:
-  """Returns `data.separator` as one character; None: it is found in the header of the file.
+  """Returns `data.separator` as one character; None if it is not set and must be detected.
 
   Raises:
-    ValueError: it is not one character, or one that cells may hold.
+    ValueError: it is not one character, or a letter, digit, quote or line end.
   """
   if given is None:
     return None
@@ -41,17 +41,17 @@ def separator(given: str | None) -> str | None:
 
 
 def find_separator(path: epath.Path, wanted: Collection[str], quoted: bool = True) -> str:
-  """Returns the separator that makes most of the wanted names, then most names, of the first line."""
+  """Returns the separator that splits the first line into the most wanted names; on a tie, into the most names."""
 
-  def found(mark: str) -> tuple[int, int]:
+  def counts(mark: str) -> tuple[int, int]:
     names = _first(path, mark, quoted)
     return len(set(names) & set(wanted)), len(names)
 
-  return max(SEPARATORS, key=found)
+  return max(SEPARATORS, key=counts)
 
 
 def header(path: epath.Path, mark: str = ',', quoted: bool = True) -> list[str]:
-  """Returns the names in the first line.
+  """Returns the column names in the first line.
 
   Raises:
     ValueError: the file is empty or a name occurs twice.
@@ -78,14 +78,14 @@ def read(
   """Returns columns as text; empty cells are ''.
 
   Args:
-    path: has a header; unpacked if it ends in .gz or .zst.
-    wanted: names in the header.
+    path: the file, with a header; decompressed if its name ends in .gz or .zst.
+    wanted: names of the columns to read.
     mark: the separator of cells.
     quoted: whether `"` around a cell may enclose separators and line ends.
-    loose: columns of descriptive texts: they become bytes, whose encoding is not checked.
+    loose: descriptive columns. They are returned as bytes, and their encoding is not checked.
 
   Raises:
-    ValueError: the file is broken; the message names the file and the line.
+    ValueError: the file is invalid; the message names the file and the line.
   """
   types: Mapping[str, pa.DataType] = {
     name: pa.binary() if name in loose else pa.string() for name in wanted
@@ -103,7 +103,7 @@ def read(
         ),
       )
   except pa.ArrowInvalid as error:
-    raise _explained(path, mark, quoted, error) from None
+    raise _located_error(path, mark, quoted, error) from None
 
   def place(row: int) -> str:
     rows = _cells(path, mark, quoted)
@@ -114,7 +114,7 @@ def read(
 
 
 def _cells(path: epath.Path, mark: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-  """Yields the first line's number and the cells of every row, as Arrow separates them."""
+  """Yields for every row the number of its first line, and its cells as Arrow splits them."""
   quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
   limit, line = csv.field_size_limit(sys.maxsize), 1
   try:
@@ -131,8 +131,8 @@ def _cells(path: epath.Path, mark: str, quoted: bool) -> Iterator[tuple[int, lis
     csv.field_size_limit(limit)
 
 
-def _explained(path: epath.Path, mark: str, quoted: bool, error: Exception) -> ValueError:
-  """Returns the error for a file that Arrow refused, with the line."""
+def _located_error(path: epath.Path, mark: str, quoted: bool, error: Exception) -> ValueError:
+  """The error for a file that Arrow rejected, with the line."""
   width = len(header(path, mark, quoted))
   for number, cells in _cells(path, mark, quoted):
     if len(cells) != width:

@@ -1,4 +1,4 @@
-"""Downloads over HTTP: resumed after a broken connection, checked for size, renamed when complete."""
+"""Downloads files over HTTP: resumes after a broken connection, checks the size, renames complete files."""
 
 import contextlib
 import http.client
@@ -30,15 +30,15 @@ def fetch(
 
   Args:
     url: http or https.
-    path: of the downloaded file; its folder is created.
+    path: path of the downloaded file; its folder is created.
     attempts: consecutive connections without progress before the download fails.
     pause_s: seconds before the next connection.
-    timeout_s: seconds without a byte before a connection counts as broken.
+    timeout_s: seconds without data after which a connection counts as broken.
 
   Raises:
     FileNotFoundError: the server does not have the file.
-    ValueError: the server does not say how long the file is.
-    ConnectionError: the file could not be completed; the next call resumes it.
+    ValueError: the server does not send a Content-Length.
+    ConnectionError: the download is incomplete; the next call resumes it.
   """
   if os.path.exists(path):
     return
@@ -73,18 +73,19 @@ def fetch(
 
 
 def fetch_zip(url: str, folder: pathlib.Path, **kwargs: Any) -> None:
-  """Downloads an archive and puts its files into the folder, without the archive's own folders.
+  """Downloads a zip archive, and unpacks all its files directly into the folder.
 
   The files are unpacked and checked in a temporary folder first, and then replace files of the same name. The
   archive is removed.
 
   Args:
-    url: of a zip file.
-    folder: of the unpacked files; it is created.
-    **kwargs: as of `fetch`.
+    url: http or https address of the archive.
+    folder: folder of the unpacked files; it is created.
+    **kwargs: passed to `fetch`.
 
   Raises:
-    As `fetch`; and ValueError: the archive is broken.
+    ValueError: the archive is invalid, or has two files of one name.
+    Exception: see `fetch`.
   """
   archive = folder / url.rpartition('/')[2]
   fetch(url, archive, **kwargs)
@@ -96,7 +97,7 @@ def fetch_zip(url: str, folder: pathlib.Path, **kwargs: Any) -> None:
       for member in members.infolist():
         name = pathlib.PurePosixPath(member.filename).name
         if not member.is_dir() and name:
-          # Reading to the end compares the checksum.
+          # Reading a member to its end verifies its checksum.
           with members.open(member) as packed, (unpacked / name).open('xb') as f:
             shutil.copyfileobj(packed, f)
     for path in sorted(unpacked.iterdir()):
@@ -105,14 +106,14 @@ def fetch_zip(url: str, folder: pathlib.Path, **kwargs: Any) -> None:
   except (zipfile.BadZipFile, zlib.error, EOFError, FileExistsError, RuntimeError) as error:
     archive.unlink()
     raise ValueError(
-      f'{url} must be a whole zip file without two files of one name; {error}. It was removed'
+      f'{url} must be a complete zip file without two files of one name; {error}. It was removed'
     ) from None
   finally:
     shutil.rmtree(unpacked)
 
 
 def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
-  """Appends the bytes of one connection to `part`; returns the size of the whole file in bytes."""
+  """Appends the bytes of one connection to `part`; returns the size of the complete file in bytes."""
   start = _size(part)
   request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'} if start else {})
   try:
@@ -121,7 +122,7 @@ def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
     with error:
       if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
         raise
-    return _after_the_end(error.headers.get('Content-Range', ''), part)
+    return _size_if_complete(error.headers.get('Content-Range', ''), part)
   with contextlib.closing(response):
     length = response.headers.get('Content-Length')
     if length is None:
@@ -143,8 +144,8 @@ def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
   return start + int(length)
 
 
-def _after_the_end(content_range: str, part: pathlib.Path) -> int:
-  """Reads the answer `bytes */total` to a range behind the end: `part` is complete, or of another file."""
+def _size_if_complete(content_range: str, part: pathlib.Path) -> int:
+  """Handles the answer `bytes */total` to a range beyond the end: `part` is complete, or of another file."""
   total = content_range.rpartition('/')[2]
   if not total.isdecimal() or int(total) != _size(part):
     part.unlink()

@@ -1,6 +1,6 @@
-"""`C.item.json` of LC-Rec and MiniOneRec: item index → title, description, brand, categories.
+"""Reads `C.item.json` of LC-Rec and MiniOneRec: item index → title, description, brand, categories.
 
-A description may be a Python list spelled as text; categories are one path, parts separated by commas.
+A description may be a Python list in a string. Categories are one path, whose parts are separated by commas.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ def read_object(path: epath.Path) -> dict[str, Any]:
   """Reads a file that holds one JSON object.
 
   Raises:
-    ValueError: it holds something else, or a key occurs twice; the message names the file, and the line if
+    ValueError: it holds something else, or a key occurs twice. The message names the file, and the line if it is
       known.
   """
   with raw_files.opened(path) as stream:
@@ -24,7 +24,7 @@ def read_object(path: epath.Path) -> dict[str, Any]:
   try:
     value = json.loads(content.decode('utf-8-sig'), object_pairs_hook=_unique)
   except json.JSONDecodeError as error:
-    raise ValueError(f'{path}:{error.lineno}: must be JSON, whole; {error.msg}') from None
+    raise ValueError(f'{path}:{error.lineno}: must be complete JSON; {error.msg}') from None
   except UnicodeDecodeError as error:
     line = content.count(b'\n', 0, error.start) + 1
     raise ValueError(f'{path}:{line}: must be text in UTF-8; {error.reason}') from None
@@ -36,7 +36,7 @@ def read_object(path: epath.Path) -> dict[str, Any]:
 
 
 class _TwiceError(Exception):
-  """A key occurs twice in an object; Python alone would keep the last value silently."""
+  """A key occurs twice in an object. Python would silently keep the last value."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def item_records(path: epath.Path) -> dict[str, dict[str, Any]]:
-  """Returns the records of all items, by index as text.
+  """Returns the records of all items, by item index (as text).
 
   Raises:
     ValueError: the file is not a JSON object of objects; the message names file and item.
@@ -77,7 +77,7 @@ def index(value: Any) -> str:
 
 def _description(value: Any) -> Any:
   if isinstance(value, str) and value.startswith('['):
-    with contextlib.suppress(ValueError):  # a plain text may begin so
+    with contextlib.suppress(ValueError):  # a plain text may also begin with [
       return records.literal_list(value)
   return value
 

@@ -1,18 +1,19 @@
-"""MiniOneRec's data sets: a table each for training, validation and test, C being `data.category`.
+"""MiniOneRec's data sets: one table each for training, validation and test; C is `data.category`.
 
 MiniOneRec (arXiv 2510.24431) publishes them; TS-Rec (arXiv 2602.22632) uses the same files.
 
-  train/C*.csv, valid/C*.csv, test/C*.csv   a row for each target: user_id, history_item_id (at most ten
-                                            items, a Python list), item_id
+  train/C*.csv, valid/C*.csv, test/C*.csv   one row per target: user_id, history_item_id (at most ten items,
+                                            a Python list), item_id
   index/C.item.json                         the catalogue: item → title, description, brand, categories
   index/C.index.json                        its published SIDs: `sids.quantizer=import`,
                                             `sids.table=index/C.index.json`
 
 Other columns repeat the items as titles and SIDs and are ignored. There are no times, only an order.
 The training rows are joined into sequences. If the history of a row equals the end of the user's sequence, its
-target is appended; otherwise the row starts a new sequence, with its history. The sequences of user A0 are named
-A0, A0#2, A0#3. The validation and test rows are held out as they are listed (`data.split=source`); some users
-have several, many have no training rows. With `data.catalogue=all` the items are the whole catalogue.
+target is appended. Otherwise the row starts a new sequence with its history and target. The sequences of user A0
+are named A0, A0#2, A0#3. The validation and test rows are held out unchanged (`data.split=source`). Some users
+have several of these rows; many of the users have no training rows. With `data.catalogue=all` the items are the
+complete catalogue.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ _PARTS = ('train', 'valid', 'test')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MiniOneRec(base.Named):
-  """The tables of MiniOneRec, with their own split."""
+  """The tables of MiniOneRec, with the published split."""
 
   user_column: str = setting('user', "Column of the user id. 'user': user_id.")
   item_column: str = setting('item', "Column of the item to predict. 'item': item_id.")
@@ -60,7 +61,7 @@ class MiniOneRec(base.Named):
     raw_files.require(self.input_files(raw_dir), raw_dir, origin)
 
   def load(self, raw_dir: epath.Path) -> interactions.RawLog:
-    """Reads the rebuilt training sequences, with a running number as time, and the held-out rows."""
+    """Reads the training rows, joined into sequences with a running number as time, and the held-out rows."""
     self.fetch(raw_dir)
     *paths, catalogue = self.input_files(raw_dir).values()
     item_records = items_json.item_records(catalogue)
@@ -82,9 +83,9 @@ class MiniOneRec(base.Named):
     )
 
   def _rows(
-    self, path: epath.Path, catalogue: Collection[str], where: epath.Path
+    self, path: epath.Path, catalogue: Collection[str], catalogue_file: epath.Path
   ) -> Iterator['Row']:
-    """User, history and target of every row, checked."""
+    """Yields user, history and target of every row, checked."""
     fields = ('user', 'history', 'item')
     wanted = {self.column(name): f'data.{name}_column' for name in fields}
     rows = tables.read([path], wanted, wanted)
@@ -97,7 +98,7 @@ class MiniOneRec(base.Named):
         history = [items_json.index(item) for item in self._history(spelled)]
         for item in (*history, target):
           if item not in catalogue:
-            raise ValueError(f'an item must be in {where.name}; got {item!r}')
+            raise ValueError(f'an item must be in {catalogue_file.name}; got {item!r}')
       except ValueError as error:
         raise ValueError(f'{rows.place(number)}: {error}') from None
       yield user, history, target
@@ -117,32 +118,32 @@ Row = tuple[str, list[str], str]  # user, history, target
 
 
 def rebuild(rows: Sequence[Row]) -> dict[str, list[str]]:
-  """Puts rows of (user, history, target) together into sequences.
+  """Joins rows of (user, history, target) into sequences.
 
   Args:
-    rows: histories of one user grow from row to row, up to a length at which only their end is kept.
+    rows: the rows in file order. The histories of a user grow from row to row; only their last items are kept.
 
   Returns:
-    Name of each sequence → its items, oldest first; in the order of their first rows.
+    Name of each sequence → its items, oldest first; in the order of users' first rows.
 
   Raises:
-    ValueError: the name of a further sequence, as A0#2, is that of a user.
+    ValueError: the name of an additional sequence, such as A0#2, is the id of a user.
   """
   window = max((len(history) for _, history, _ in rows), default=0)
   by_user: dict[str, list[list[str]]] = {}
   for user, history, target in rows:
-    mine = by_user.setdefault(user, [])
-    if mine and history == mine[-1][-window:]:
-      mine[-1].append(target)
+    started = by_user.setdefault(user, [])
+    if started and history == started[-1][-window:]:
+      started[-1].append(target)
     else:
-      mine.append([*history, target])
+      started.append([*history, target])
   sequences = {}
-  for user, mine in by_user.items():
-    for number, items in enumerate(mine, 1):
+  for user, user_sequences in by_user.items():
+    for number, items in enumerate(user_sequences, 1):
       name = user if number == 1 else f'{user}#{number}'
       if number > 1 and name in by_user:
         raise ValueError(
-          f'user {user!r} has {len(mine)} sequences; the next one would be named {name!r}, '
+          f'user {user!r} has {len(user_sequences)} sequences; the next one would be named {name!r}, '
           'which is the id of another user'
         )
       sequences[name] = items

@@ -1,4 +1,4 @@
-"""MovieLens: ratings of movies, in the three layouts of GroupLens.
+"""MovieLens: ratings of movies, in the three file layouts of GroupLens.
 
 Harper and Konstan, "The MovieLens datasets: history and context" (TiiS 2015). `data.category` is the
 name of the archive, which determines the layout:
@@ -9,10 +9,9 @@ name of the archive, which determines the layout:
   ml-latest-small, ml-latest,       ratings.csv (userId,movieId,rating,timestamp), movies.csv
   ml-20m, ml-25m, ml-32m            (movieId,title,genres)
 
-The first two are latin-1, unless a copy is UTF-8. Genres are separated by `|`; each is a path of
-categories of its own. Titles are not changed: 'Usual Suspects, The (1995)'. The movies are the
-catalogue: a rating of a movie that they lack is refused. Columns of the CSV files may have other names, which are
-options (`data_prep.sources.base.Tabular`).
+Files of the first two layouts are latin-1 (copies in UTF-8 are read too). Genres are separated by `|`; each genre
+is one category path. Titles are not changed: 'Usual Suspects, The (1995)'. The movies are the catalogue: a rating of
+an unlisted movie is an error. Options set other column names of the CSV files (`data_prep.sources.base.Tabular`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -43,7 +42,7 @@ LAYOUTS = {
   'ml-32m': _CSV,
 }
 _COLUMNS = ('user', 'item', 'rating', 'time')
-_MOVIE_FIELDS = 5  # of u.item, before the flags
+_MOVIE_FIELDS = 5  # fields of u.item before the genre flags
 _NO_GENRES = '(no genres listed)'
 
 
@@ -82,15 +81,15 @@ class MovieLens(base.Tabular):
       names = _COLUMNS + (('event',) if self.is_named('event') else ())
       required = {self.column(name): f'data.{name}_column' for name in names}
       rows = tables.read(paths[:1], required, required, self.separator)
-      movies = self._movies_of_csv(paths[1])
+      movies = self._csv_movies(paths[1])
     else:
       self.check_usual_columns(self.category)
       rows = self._ratings(paths[0], '\t' if layout is _TABS else '::')
-      movies = _movies_of_100k(*paths[1:]) if layout is _TABS else _movies_of_1m(paths[1])
-    return tables.raw_log(self, rows, movies, paths[1], what='ratings')
+      movies = _100k_movies(*paths[1:]) if layout is _TABS else _1m_movies(paths[1])
+    return tables.raw_log(self, rows, movies, paths[1], row_kind='ratings')
 
   def _ratings(self, path: epath.Path, separator: str) -> Rows:
-    """Ratings of a file without names of columns."""
+    """The ratings of a file without column names."""
     lines = _split(path, separator, len(_COLUMNS))
     values = zip(*lines, strict=True) if lines else [()] * len(_COLUMNS)
     columns = {
@@ -99,7 +98,7 @@ class MovieLens(base.Tabular):
     }
     return Rows(path, columns, lambda row: f'{path}:{row + 1}')
 
-  def _movies_of_csv(self, path: epath.Path) -> dict[str, dict[str, Any]]:
+  def _csv_movies(self, path: epath.Path) -> dict[str, dict[str, Any]]:
     item, option = self.item_id('movieId')
     given = self.item_columns()
     usual = {'title': 'title', 'categories': 'genres'} | {name: name for name in given}
@@ -130,7 +129,7 @@ def _split(path: epath.Path, separator: str, width: int) -> list[list[str]]:
   return rows
 
 
-def _movies_of_100k(movies: epath.Path, genres: epath.Path) -> dict[str, dict[str, Any]]:
+def _100k_movies(movies: epath.Path, genres: epath.Path) -> dict[str, dict[str, Any]]:
   names = [row[0] for row in _split(genres, '|', 2)]
   rows = []
   for number, row in enumerate(_split(movies, '|', _MOVIE_FIELDS + len(names)), 1):
@@ -142,7 +141,7 @@ def _movies_of_100k(movies: epath.Path, genres: epath.Path) -> dict[str, dict[st
   return _records(rows, lambda row: f'{movies}:{row + 1}')
 
 
-def _movies_of_1m(movies: epath.Path) -> dict[str, dict[str, Any]]:
+def _1m_movies(movies: epath.Path) -> dict[str, dict[str, Any]]:
   rows = [(movie, title, genres.split('|')) for movie, title, genres in _split(movies, '::', 3)]
   return _records(rows, lambda row: f'{movies}:{row + 1}')
 
@@ -156,7 +155,7 @@ def _genres(value: Any) -> Any:
 def _records(
   rows: Iterable[tuple[str, str, list[str]]], place: Callable[[int], str]
 ) -> dict[str, dict[str, Any]]:
-  """Records of movies: id, title, genres."""
+  """The records of movies; rows hold id, title and genres."""
   named = ((movie, {'title': title, 'genres': genres}) for movie, title, genres in rows)
   fields = {'title': ('title', records.as_it_is), 'categories': ('genres', records.tags)}
   return records.catalogue(named, fields, place)

@@ -1,4 +1,4 @@
-"""Parquet files of any writer: their many types of text become one."""
+"""Reads Parquet files of any writer; converts all string and binary types to common ones."""
 
 from collections.abc import Collection, Iterator
 import contextlib
@@ -12,10 +12,10 @@ from data_prep.sources.rows import Rows
 
 
 def names(path: epath.Path) -> list[str]:
-  """Returns the names of the columns.
+  """Returns the column names of a file.
 
   Raises:
-    ValueError: the file is broken or a name occurs twice.
+    ValueError: the file is invalid, or a name occurs twice.
   """
   with _opened(path) as file:
     found = file.schema_arrow.names
@@ -28,7 +28,7 @@ def read(path: epath.Path, wanted: Collection[str]) -> Rows:
   """Returns columns of a file.
 
   Raises:
-    ValueError: the file is broken.
+    ValueError: the file is invalid.
   """
   with _opened(path) as file:
     table = file.read(columns=list(wanted))
@@ -37,7 +37,7 @@ def read(path: epath.Path, wanted: Collection[str]) -> Rows:
 
 
 def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
-  """Returns the column without views, extensions and dictionaries of anything but text."""
+  """Returns the column with view, fixed-size and extension types (except UUID) cast to plain types."""
   kind = values.type
   if isinstance(kind, pa.BaseExtensionType):
     return values if isinstance(kind, pa.UuidType) else plain(values.cast(kind.storage_type))
@@ -54,4 +54,4 @@ def _opened(path: epath.Path) -> Iterator[pyarrow.parquet.ParquetFile]:
     with path.open('rb') as stream:
       yield pyarrow.parquet.ParquetFile(stream)
   except (pa.ArrowException, OSError) as error:
-    raise ValueError(f'{path}: must be a whole Parquet file; {error}') from None
+    raise ValueError(f'{path}: must be a complete Parquet file; {error}') from None

@@ -1,13 +1,13 @@
-"""The files of a table: one file, a folder of parts, or several numbered files.
+"""Finds the files of a table: one file, a folder of parts, or several numbered files.
 
-For the table `interactions`, one of these is taken:
+For the table `interactions` these are one of:
 
   interactions.parquet                      one file; also .csv, .tsv, .txt, and these with .gz or .zst
-  interactions.parquet/, interactions/      a folder of parts, as Spark and Hive write it; folders within it too
+  interactions.parquet/, interactions/      a folder of parts, as Spark and Hive write it, with its subfolders
   interactions-00000-of-00002.parquet, …    files of the Hugging Face hub; the set must be complete
   interactions-2024-01.csv, …               any other files interactions-*, interactions_*, interactions.*
 
-Names that begin with '.' or '_' are ignored, such as _SUCCESS. A setting may name another file, folder or glob.
+Names that begin with '.' or '_', such as _SUCCESS, are ignored. An option may name another file, folder or glob.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from data_prep.sources.raw_files import COMPRESSED
 
 _TEXT = ('.csv', '.tsv', '.txt')
 SUFFIXES = ('.parquet', *(text + packed for text in _TEXT for packed in ('', *COMPRESSED)))
-_OF = re.compile(r'(?P<stem>.*?)(?P<number>\d+)-of-(?P<count>\d+)(?P<end>\D*)')
+_NUMBERED = re.compile(r'(?P<stem>.*?)(?P<number>\d+)-of-(?P<count>\d+)(?P<end>\D*)')
 _PATTERN = re.compile(r'[*?\[]')
 
 
@@ -29,12 +29,13 @@ def find(raw_dir: epath.Path, name: str, given: str | None, field: str) -> list[
 
   Args:
     raw_dir: the folder of the raw files.
-    name: of the table: 'interactions' or 'items'.
-    given: a file, a folder or a glob, relative to `raw_dir` or absolute; None: the names above.
-    field: config field of `given`.
+    name: name of the table: 'interactions' or 'items'.
+    given: a file, a folder or a glob, relative to `raw_dir` or absolute; None: the usual names (see above).
+    field: the config field that sets `given`.
 
   Raises:
-    ValueError: several files or folders could be meant, a part is missing, or a folder cannot be read as parts.
+    ValueError: several files or folders match, or a folder cannot be read as parts.
+    FileNotFoundError: a part of a numbered set is missing.
   """
   if given is not None:
     files = _given(raw_dir, given)
@@ -52,15 +53,14 @@ def find(raw_dir: epath.Path, name: str, given: str | None, field: str) -> list[
 
 def _given(raw_dir: epath.Path, given: str) -> list[epath.Path]:
   exact = raw_dir / given
-  if exact.exists():  # also a name that holds characters of a pattern
+  if exact.exists():  # tested first, because a file name may contain glob characters
     return _inside(exact) if exact.is_dir() else [exact]
   if not _PATTERN.search(given):
     return []
   folder, _, pattern = given.rpartition('/')
   if _PATTERN.search(folder):
     raise ValueError(
-      f'a pattern must stand in the last part of a path; got {given!r}. Name the folder alone to read all '
-      'files in it'
+      f'a pattern must be in the last part of a path; got {given!r}. Set only the folder to read all files in it'
     )
   parent = raw_dir / folder
   found = [path for path in _visible(parent) if fnmatch.fnmatchcase(path.name, pattern)]
@@ -69,29 +69,33 @@ def _given(raw_dir: epath.Path, given: str) -> list[epath.Path]:
 
 def _named(raw_dir: epath.Path, name: str, field: str) -> list[epath.Path]:
   entries = _visible(raw_dir)
-  exact = {name, *(name + suffix for suffix in SUFFIXES)}
-  whole = [path for path in entries if path.name in exact and (path.is_dir() or path.name != name)]
+  exact_names = {name, *(name + suffix for suffix in SUFFIXES)}
+  exact_files = [
+    path for path in entries if path.name in exact_names and (path.is_dir() or path.name != name)
+  ]
   others = [
     path
     for path in entries
     if path.name[len(name) : len(name) + 1] in ('-', '_', '.')
     and path.name.startswith(name)
     and path.name.endswith(SUFFIXES)
-    and path.name not in exact
+    and path.name not in exact_names
     and not path.is_dir()
   ]
-  # A file and its compressed copy are one; so the copy is taken.
-  packed = {path.name.removesuffix(path.suffix) for path in whole if path.suffix in COMPRESSED}
-  whole = [path for path in whole if path.name not in packed]
-  numbered = [path for path in others if _OF.fullmatch(path.name)]
-  if len(whole) > 1 or (whole and numbered):
-    both = [*whole, *numbered][:2]
+  # If a file has a compressed copy, only the copy is read.
+  packed = {
+    path.name.removesuffix(path.suffix) for path in exact_files if path.suffix in COMPRESSED
+  }
+  exact_files = [path for path in exact_files if path.name not in packed]
+  numbered = [path for path in others if _NUMBERED.fullmatch(path.name)]
+  if len(exact_files) > 1 or (exact_files and numbered):
+    both = [*exact_files, *numbered][:2]
     raise ValueError(
       f'{raw_dir} must hold one of {" and ".join(path.name for path in both)}, not both. Remove one, or set '
       f'--config.{field}'
     )
-  if whole:
-    return _inside(whole[0]) if whole[0].is_dir() else whole
+  if exact_files:
+    return _inside(exact_files[0]) if exact_files[0].is_dir() else exact_files
   if numbered and len(numbered) < len(others):
     other = next(path for path in others if path not in numbered)
     raise ValueError(
@@ -102,10 +106,10 @@ def _named(raw_dir: epath.Path, name: str, field: str) -> list[epath.Path]:
 
 
 def _inside(folder: epath.Path) -> list[epath.Path]:
-  """The parts in a folder and in the folders within it.
+  """The parts in a folder and its subfolders.
 
   Raises:
-    ValueError: it is a Delta table, or the output of a job that has not ended.
+    ValueError: the folder is a Delta table, or the output of an unfinished job.
   """
   names = {path.name for path in folder.iterdir()}
   if '_delta_log' in names:
@@ -134,11 +138,11 @@ def _visible(folder: epath.Path) -> list[epath.Path]:
 
 
 def _check_complete(files: Sequence[epath.Path], field: str) -> None:
-  """Checks that all parts of sets such as x-00000-of-00002.parquet are there."""
+  """Checks that sets such as x-00000-of-00002.parquet have all their parts."""
   sets: dict[tuple[str, str], dict[int, epath.Path]] = {}
   counts: dict[tuple[str, str], set[str]] = {}
   for path in files:
-    if match := _OF.fullmatch(path.name):
+    if match := _NUMBERED.fullmatch(path.name):
       key = (str(path.parent / match['stem']), match['end'])
       sets.setdefault(key, {})[int(match['number'])] = path
       counts.setdefault(key, set()).add(match['count'])
@@ -153,7 +157,7 @@ def _check_complete(files: Sequence[epath.Path], field: str) -> None:
     start = 1 if count in numbers and 0 not in numbers else 0
     absent = [n for n in range(start, count + start) if n not in numbers]
     if absent or max(numbers) >= count + start:
-      match = _OF.fullmatch(first.name)
+      match = _NUMBERED.fullmatch(first.name)
       digits = len(match['number'])
       names = [
         f'{match["stem"]}{n:0{digits}d}-of-{match["count"]}{match["end"]}' for n in absent[:3]

@@ -1,4 +1,4 @@
-"""Raw files in a folder: which of them exist, and their lines, compressed or plain."""
+"""Finds raw files in a folder, and reads their lines, compressed or plain."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -20,10 +20,10 @@ _BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def category(data: Data, example: str) -> str:
-  """Returns the part of the file names that `data.category` gives.
+  """Returns `data.category`, which is a part of the file names of a source.
 
   Raises:
-    ValueError: it is not set, or not a part of a name.
+    ValueError: it is not set, or contains a slash.
   """
   check(
     bool(data.category) and '/' not in data.category,
@@ -35,9 +35,9 @@ def category(data: Data, example: str) -> str:
 
 
 def one_of(raw_dir: epath.Path, *names: str) -> epath.Path:
-  """Returns the path of the file that exists under one of the names, compressed or plain.
+  """Returns the path of the existing file with one of the names, compressed or plain.
 
-  If a file exists both ways, the compressed one is taken. If none exists, the path of the first name.
+  If a name exists in both forms, the compressed file is used. If no file exists, returns the path of the first name.
 
   Raises:
     ValueError: files of several names exist, so the choice is ambiguous.
@@ -57,6 +57,7 @@ def one_of(raw_dir: epath.Path, *names: str) -> epath.Path:
 
 
 def missing(files: Mapping[str, epath.Path]) -> list[str]:
+  """Returns the names of the files that do not exist."""
   return [name for name, path in files.items() if not path.exists()]
 
 
@@ -66,17 +67,17 @@ def require(files: Mapping[str, epath.Path], raw_dir: epath.Path, origin: str) -
   Args:
     files: name → path.
     raw_dir: the folder that should hold them.
-    origin: a sentence on their publisher or format.
+    origin: a sentence about their publisher or format, for the message.
 
   Raises:
-    FileNotFoundError: some are missing; the message names them, the folder and the field.
-    ValueError: one is a folder.
-    PermissionError: one cannot be opened.
+    FileNotFoundError: files are missing; the message names them, the folder and the field.
+    ValueError: a path is a folder.
+    PermissionError: a file cannot be opened.
   """
   if absent := missing(files):
-    there = '' if raw_dir.is_dir() else ', which is not a folder'
+    problem = '' if raw_dir.is_dir() else ', which is not a folder'
     raise FileNotFoundError(
-      f'{" and ".join(absent)} must be in {raw_dir}{there}. {origin} '
+      f'{" and ".join(absent)} must be in {raw_dir}{problem}. {origin} '
       'Set --config.data.raw_dir to the folder that holds them'
     )
   for path in files.values():
@@ -92,14 +93,14 @@ def require(files: Mapping[str, epath.Path], raw_dir: epath.Path, origin: str) -
 
 
 def local(folder: epath.Path) -> pathlib.Path:
-  """Returns the folder as a local path, to download into.
+  """Returns the folder for a download as a local path.
 
   Raises:
-    ValueError: it lies in a bucket.
+    ValueError: the folder is in a bucket.
   """
   check(
     is_local(folder),
-    'data.download writes into a local folder; a bucket must hold the raw files already',
+    'data.raw_dir must be a local folder if data.download is set',
     str(folder),
     'data.raw_dir',
   )
@@ -115,13 +116,13 @@ def _unpacked(path: epath.Path, raw: BinaryIO) -> BinaryIO:
 
 
 def _is_broken(path: epath.Path, error: Exception) -> bool:
-  """Whether an error means that a compressed file is damaged."""
+  """Returns whether an error means that a compressed file is damaged."""
   return isinstance(error, _BROKEN) or (path.suffix == '.zst' and not isinstance(error, ValueError))
 
 
 @contextlib.contextmanager
 def opened(path: epath.Path) -> Iterator[BinaryIO]:
-  """Opens the bytes of a file, unpacked if its name ends in .gz or .zst.
+  """Opens a file for reading bytes; decompresses it if its name ends in .gz or .zst.
 
   Raises:
     ValueError: the compressed file is damaged.
@@ -136,7 +137,7 @@ def opened(path: epath.Path) -> Iterator[BinaryIO]:
 
 
 def lines(path: epath.Path) -> Iterator[tuple[int, bytes]]:
-  """Yields number, from 1, and bytes of every line that is not blank, with a progress bar.
+  """Yields the number, from 1, and the bytes of every line that is not blank; shows a progress bar.
 
   Raises:
     ValueError: the compressed file is damaged.
@@ -162,17 +163,17 @@ def lines(path: epath.Path) -> Iterator[tuple[int, bytes]]:
 def _broken(path: epath.Path, where: str, error: Exception) -> ValueError:
   kind = 'gzip' if path.suffix == '.gz' else 'zstd'
   return ValueError(
-    f'{where}: the {kind} file must be whole; {error}. Remove it and fetch it again'
+    f'{where}: the {kind} file must be complete; {error}. Remove it and download it again'
   )
 
 
 def text_lines(path: epath.Path) -> list[str]:
   """Returns the lines of an old text file without a stated encoding: UTF-8 if valid, else latin-1.
 
-  Blank lines at the end are dropped; line n of the file is item n - 1 of the list.
+  Blank lines at the end are dropped. Line n of the file has index n - 1.
 
   Raises:
-    ValueError: the bytes are not text.
+    ValueError: the file contains a zero byte.
   """
   with opened(path) as stream:
     content = stream.read()
@@ -189,7 +190,7 @@ def text_lines(path: epath.Path) -> list[str]:
 
 
 def names_in(folder: epath.Path, start: str, end: str) -> list[epath.Path]:
-  """Returns the files of a folder whose names start and end so, sorted; [] if there is no folder."""
+  """Returns the files of a folder with this start and end of the name, sorted; [] if the folder does not exist."""
   if not folder.exists():
     return []
   return sorted(

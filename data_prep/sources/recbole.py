@@ -1,20 +1,20 @@
-"""RecBole's atomic files: C.inter and C.item, C being `data.category`.
+"""RecBole's atomic files: C.inter and C.item; C is `data.category`.
 
 Zhao et al., "RecBole: towards a unified, comprehensive and efficient framework for recommendation
-algorithms" (CIKM 2021). Text in UTF-8, values separated by tabs, nothing quoted; the first line holds
-`name:type` of each column, the type being token, token_seq, float or float_seq.
+algorithms" (CIKM 2021). UTF-8 text with values separated by tabs, without quotes. The first line
+holds `name:type` of each column; the types are token, token_seq, float and float_seq.
 
-  C.inter   user_id, item_id, timestamp; rating if there is one
-  C.item    item_id and any of
+  C.inter   user_id, item_id, timestamp; optional: rating
+  C.item    item_id; optional:
               title, movie_title, name        the title
               brand                           the brand
               description                     the description
               categories, category            one path; parts separated by commas, else by spaces
-              class, genre, genres            labels, each a path of its own; separated likewise
+              class, genre, genres            labels, each of them one path; separated likewise
               price                           the price
 
-Other names, without the type, are options: `data.item_column=product_id` (`data_prep.sources.base.Tabular`).
-Other columns are ignored. C.item is the catalogue: an interaction with an item that it lacks is refused.
+Options set other names, without the type: `data.item_column=product_id` (`data_prep.sources.base.Tabular`).
+Other columns are ignored. C.item is the catalogue: an interaction with an unlisted item is an error.
 """
 
 from collections.abc import Collection, Mapping
@@ -65,7 +65,7 @@ class RecBole(base.Tabular):
     required: Mapping[str, str],
     strict: Collection[str],
   ) -> Rows:
-    """The wanted columns, by their names without types; those that are not strict are descriptive."""
+    """Reads the wanted columns, by name without type. Columns outside `strict` are descriptive texts."""
     mark = delimited.separator(self.separator) or '\t'
     names = {}
     for field in delimited.header(path, mark, quoted=False):
@@ -77,7 +77,7 @@ class RecBole(base.Tabular):
         )
       names[name] = field
     for name, usual in self.usual_columns().items():
-      if usual not in names and name in names:  # user:token, say, for user_id:token
+      if usual not in names and name in names:  # for example user:token instead of user_id:token
         names[usual] = names[name]
     for name, field in required.items():
       if name not in names:
@@ -116,7 +116,7 @@ def _tags(value: str) -> list[list[str]]:
   return records.tags(_parts(value))
 
 
-# A record's field → the columns that may hold it and their kinds; the first existing column counts.
+# Field of a record → the columns that may hold it, and their kinds. The first existing column is used.
 _FIELDS: dict[str, dict[str, records.Kind]] = {
   'title': dict.fromkeys(('title', 'movie_title', 'name'), records.as_it_is),
   'brand': {'brand': records.as_it_is},

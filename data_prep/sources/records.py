@@ -1,7 +1,7 @@
-"""Fields of raw rows: strict ids and times; descriptive fields of items as they are.
+"""Reads fields of raw rows: checks ids, times and ratings; passes on descriptive fields of items.
 
-A check raises a ValueError without a place; the caller puts file and line before it. A descriptive field ends no
-run: sources only split it into its parts, and `data_prep.log.item_text` reads, tidies or drops it.
+A check raises a ValueError without file and line; the caller adds these. An invalid descriptive field is no error:
+sources only split it into its parts, and `data_prep.log.item_text` tidies or drops it.
 """
 
 import ast
@@ -12,26 +12,26 @@ from typing import Any
 
 import numpy as np
 
-MAX_ID = 256  # characters; arrays of ids are as wide as the longest id
-MAX_LITERAL = 1_000_000  # characters of a Python list in a text field
+MAX_ID = 256  # characters; numpy arrays of ids are as wide as the longest id
+MAX_LITERAL = 1_000_000  # characters of a Python list in a string
 _INT64 = np.iinfo(np.int64)
-# Control characters and lone surrogates: JSON can spell them, files and terminals cannot.
+# Control characters and lone surrogates: JSON can contain them, files and terminals cannot show them.
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 
-Kind = Callable[[Any], Any]  # a raw value of any type → the value of a record, read or not
+Kind = Callable[[Any], Any]  # converts a raw value of any type to the value in a record
 
 
 def short(value: Any) -> str:
-  """Returns the value as an error message shows it."""
+  """Returns the value as text for an error message, at most 80 characters."""
   text = repr(value)
   return text if len(text) <= 80 else f'{text[:77]}…'
 
 
 def identifier(value: Any, name: str) -> str:
-  """Returns a user's or item's id.
+  """Returns the id of a user or an item.
 
   Raises:
-    ValueError: it is not text, is blank, too long or not printable.
+    ValueError: the id is not text, is blank, too long or not printable.
   """
   if not isinstance(value, str) or not value.strip():
     raise ValueError(f'{name} must be a string that is not empty; got {short(value)}')
@@ -44,7 +44,7 @@ def identifier(value: Any, name: str) -> str:
 
 
 def integer(value: Any, name: str, unit: str) -> int:
-  """Returns an integer of 64 bits.
+  """Returns a 64-bit integer.
 
   Raises:
     ValueError: the value is something else.
@@ -56,16 +56,16 @@ def integer(value: Any, name: str, unit: str) -> int:
 
 
 def rating(value: Any) -> float:
-  """Returns a number that float32 can hold; NaN for anything else, also for a missing rating."""
+  """Returns a rating as a number that fits into float32; NaN if it is invalid or missing."""
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   return float(value) if is_number and abs(value) < 1e38 else math.nan
 
 
 def record(row: Mapping[str, Any], fields: Mapping[str, tuple[str, Kind]]) -> dict[str, Any]:
-  """Returns the record of an item, as `RawLog.item_records` holds it.
+  """Returns the record of an item for `RawLog.item_records`.
 
   Args:
-    row: the raw row; null, '' and [] count as absent.
+    row: the raw row. The values null, '' and [] count as absent.
     fields: field of a record → its name in the row, and its kind.
   """
   result = {}
@@ -85,12 +85,12 @@ def catalogue(
   fields: Mapping[str, tuple[str, Kind]],
   place: Callable[[int], str],
 ) -> dict[str, dict[str, Any]]:
-  """Returns the records of a table that lists every item once.
+  """Returns the records of an item table, by item id.
 
   Args:
     rows: id and raw row of each item.
-    fields: as of `record`.
-    place: row number from 0 → file and line, for a message.
+    fields: see `record`.
+    place: row number, from 0 → file and line, for a message.
 
   Raises:
     ValueError: an id is invalid or occurs twice.
@@ -99,7 +99,7 @@ def catalogue(
   for number, (item, row) in enumerate(rows):
     try:
       if identifier(item, "an item's id") in result:
-        raise ValueError(f'an item must be listed once; {item!r} is here again')
+        raise ValueError(f'an item must be listed once; {item!r} is repeated')
     except ValueError as error:
       raise ValueError(f'{place(number)}: {error}') from None
     result[item] = record(row, fields)
@@ -107,20 +107,20 @@ def catalogue(
 
 
 def as_it_is(value: Any) -> Any:
-  """The kind of a field that needs no change before it is tidied."""
+  """Returns the value unchanged: the kind of fields that are only tidied later."""
   return value
 
 
 def tags(value: list[str]) -> list[list[str]]:
-  """Returns unordered labels, such as genres: each is a path of its own."""
+  """Returns category paths for unordered labels such as genres: one path per label."""
   return [[tag] for tag in value if tag.strip()]
 
 
 def literal_list(value: str) -> list[Any]:
-  """Returns the list that a Python literal spells; the literal is parsed, never run.
+  """Parses a Python list literal; never executes it.
 
   Raises:
-    ValueError: it is no list, or longer than `MAX_LITERAL`.
+    ValueError: the literal is no list, or longer than `MAX_LITERAL`. The message is only the expected format.
   """
   result = None
   if len(value) <= MAX_LITERAL:

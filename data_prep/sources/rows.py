@@ -1,4 +1,4 @@
-"""Columns of a file, or of the parts of a table, with the file and line of every row."""
+"""Columns of a table, in one file or several parts, with the file and line of every row."""
 
 import bisect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,16 +16,17 @@ class Rows:
   """The rows of a table.
 
   Attributes:
-    path: the file; of a table in parts, the first part.
+    path: the file, or the first part of a table in parts.
     columns: name → values.
-    place: row number from 0 → file and line, for a message.
+    place: row number, from 0 → file and line, for a message.
   """
 
   path: epath.Path
   columns: Mapping[str, pa.ChunkedArray]
   place: Callable[[int], str]
 
-  def refuse(self, row: int, must: str, got: Any) -> ValueError:
+  def error(self, row: int, must: str, got: Any) -> ValueError:
+    """Returns the error for an invalid value, with file and line."""
     return ValueError(f'{self.place(row)}: {must}; got {records.short(got)}')
 
   def __len__(self) -> int:
@@ -33,10 +34,10 @@ class Rows:
 
 
 def join(parts: Sequence[Rows]) -> Rows:
-  """Puts the parts of a table together, in their order.
+  """Concatenates the parts of a table, in order.
 
   Raises:
-    ValueError: the parts have different columns, or columns of types that do not go together.
+    ValueError: the parts differ in their columns, or in types that have no common type.
   """
   first = parts[0]
   if len(parts) == 1:
@@ -63,7 +64,7 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 
 def _column(parts: Sequence[Rows], name: str) -> pa.ChunkedArray:
-  """One column of all parts; empty parts have no say in its type."""
+  """One column of all parts. Empty parts do not influence its type."""
   filled = [part for part in parts if len(part)] or parts[:1]
   tables = [pa.table({name: part.columns[name]}) for part in filled]
   try:

@@ -1,12 +1,12 @@
-"""One-file sequences, as LC-Rec publishes them: C.inter.json and C.item.json, C being `data.category`.
+"""Sequences in one JSON file, as LC-Rec publishes them: C.inter.json and C.item.json; C is `data.category`.
 
 Zheng et al., "Adapting large language models by integrating collaborative semantics for recommendation"
 (ICDE 2024).
 
-  C.inter.json   {"user": [item index, …], …}, oldest first; there are no times, only this order
+  C.inter.json   {"user": [item index, …], …}, oldest first; there are no times
   C.item.json    {"item index": {"title", "description", "brand", "categories"}, …}
 
-C.item.json is the catalogue: an item that it lacks is refused.
+C.item.json is the catalogue: an interaction with an unlisted item is an error.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class SequencesJson(base.Source):
     raw_files.require(self.input_files(raw_dir), raw_dir, 'LC-Rec publishes such files.')
 
   def load(self, raw_dir: epath.Path) -> interactions.RawLog:
-    """Reads sequences and items; the time of an interaction is its place in the file."""
+    """Reads sequences and items. The time of an interaction is its position in the file."""
     self.fetch(raw_dir)
     log, table = self.input_files(raw_dir).values()
     item_records = items_json.item_records(table)

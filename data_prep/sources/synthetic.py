@@ -1,14 +1,14 @@
-"""A synthetic world with a known distribution of the next item, and so with a known optimum.
+"""A synthetic log with a known distribution of the next item, so that the best possible metrics are known.
 
-Items are themes × styles × variants: item (theme × 8 + style) × 5 + variant. A seeded cycle through all
-themes gives every theme a following theme. An item of theme t and style s has
+Items are all combinations of theme, style and variant: item (theme × 8 + style) × 5 + variant. The themes form one
+cycle, in a seeded order. For an item of theme t and style s there are
 
-  direct successors   the 5 variants of style s in the theme that follows t,
-  two-hop successors  the direct successors of those: style s, two themes on,
+  direct successors   the 5 variants of style s in the theme after t,
+  two-hop successors  the 5 variants of style s two themes after t,
   same theme          the other 39 items of t.
 
-The next item depends on the last one alone: 25 % a direct successor, 30 % a two-hop successor, 30 % an
-item of the same theme, 15 % noise over the whole catalogue, each uniformly. Seen items are excluded and the
+The next item depends only on the last item: 25 % a direct successor, 30 % a two-hop successor, 30 % an
+item of the same theme, 15 % noise over the whole catalogue, each drawn uniformly. Seen items are excluded and the
 probabilities are renormalised, so p(next | history) is known exactly. The length of a sequence is drawn first
 and is independent of its items.
 """
@@ -25,14 +25,14 @@ from data_prep.sources import base
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check, setting
 
-DIRECT, TWO_HOP, SAME_THEME, NOISE = 0.25, 0.30, 0.30, 0.15  # shares of the next item
+DIRECT, TWO_HOP, SAME_THEME, NOISE = 0.25, 0.30, 0.30, 0.15  # probabilities of the next item's kind
 STYLES, VARIANTS = 8, 5
 THEME_ITEMS = STYLES * VARIANTS
 MIN_LENGTH = 5
-MEAN_EXTRA = 2.0  # mean length beyond the shortest one
+MEAN_EXTRA = 2.0  # mean of the length beyond MIN_LENGTH, before the cut at MAX_LENGTH
 MAX_LENGTH = 30
 
-BLOCK_CELLS = 1 << 23  # probabilities held at once: bounds the memory
+BLOCK_CELLS = 1 << 23  # probabilities in memory at once
 DAY = 86_400
 
 
@@ -63,10 +63,10 @@ class Synthetic(base.Source):
   has_optimum: ClassVar[bool] = True
 
   def load(self, raw_dir: epath.Path | None) -> RawLog:
-    """Generates the log; nothing is read from `raw_dir`.
+    """Generates the log; `raw_dir` is not read.
 
     Raises:
-      ValueError: the sizes do not make a world, or the k-core filter would change it.
+      ValueError: the sizes are invalid, or the k-core filter would remove interactions.
     """
     del raw_dir
     world = sequences(self)
@@ -74,7 +74,7 @@ class Synthetic(base.Source):
     rarest = min(world.lengths.min(), np.bincount(world.values, minlength=items).min())
     check(
       rarest >= self.k_core,
-      f'data.k_core must leave the synthetic world whole: at most {rarest}',
+      f'data.k_core must be at most {rarest}, so that it removes nothing from the synthetic world',
       self.k_core,
       'data.k_core',
     )
@@ -96,7 +96,7 @@ def num_themes(world: Synthetic) -> int:
   """Returns the number of themes.
 
   Raises:
-    ValueError: the items do not fill at least three themes, or there are fewer users than items.
+    ValueError: the number of items is no multiple of a theme or below three themes, or exceeds that of users.
   """
   items, users = world.synthetic_items, world.synthetic_users
   check(
@@ -115,7 +115,7 @@ def num_themes(world: Synthetic) -> int:
 
 
 def following_themes(themes: int, seed: int) -> np.ndarray:
-  """Returns the following theme of each theme, int64 `[themes]`: one cycle through all of them."""
+  """Returns the following theme of each theme, int64 `[themes]`; the themes form one cycle."""
   cycle = np.random.default_rng([seed, 0]).permutation(themes)
   following = np.empty(themes, np.int64)
   following[cycle] = np.roll(cycle, -1)
@@ -123,13 +123,13 @@ def following_themes(themes: int, seed: int) -> np.ndarray:
 
 
 def _successors(items: np.ndarray, variants: np.ndarray, following: np.ndarray) -> np.ndarray:
-  """The direct successors of `items` that are the given variants."""
+  """The direct successors of `items` with the given variants."""
   theme, style = items // THEME_ITEMS, items // VARIANTS % STYLES
   return (following[theme] * STYLES + style) * VARIANTS + variants
 
 
 def _propose(rng: np.random.Generator, last: np.ndarray, following: np.ndarray) -> np.ndarray:
-  """Draws a next item for each last one, without the exclusion of seen items."""
+  """Draws a next item for each last item; does not exclude seen items."""
   kind = rng.choice(4, len(last), p=(DIRECT, TWO_HOP, SAME_THEME, NOISE))
   variant = rng.integers(VARIANTS, size=len(last))
   theme, within = np.divmod(last, THEME_ITEMS)
@@ -143,8 +143,8 @@ def _propose(rng: np.random.Generator, last: np.ndarray, following: np.ndarray) 
 def sequences(world: Synthetic) -> Sequences:
   """Returns the sequences of all users, a pure function of the config.
 
-  First items go round the catalogue, so that every item occurs in training. A seen item is drawn again, which
-  equals the renormalised distribution.
+  The first items of the users cover the whole catalogue, so that every item occurs in training. A seen item is
+  redrawn, which gives the renormalised distribution.
   """
   following = following_themes(num_themes(world), world.synthetic_seed)
   rng = np.random.default_rng([world.synthetic_seed, 1])
@@ -178,7 +178,7 @@ def item_record(item: int) -> dict:
 
 
 def _ids(prefix: str, numbers: np.ndarray, count: int) -> np.ndarray:
-  """Raw ids padded with zeros, so that they sort like the numbers."""
+  """Raw ids, padded with zeros so that they sort like the numbers."""
   width = len(str(count - 1))
   names = np.array([f'{prefix}{number:0{width}d}' for number in range(count)])
   return names[numbers]
@@ -197,7 +197,7 @@ def next_item_probabilities(world: Synthetic, histories: Sequences) -> np.ndarra
   theme = last // THEME_ITEMS
   for within in range(THEME_ITEMS):
     p_UI[users, theme * THEME_ITEMS + within] += SAME_THEME / (THEME_ITEMS - 1)
-  p_UI[np.repeat(users, histories.lengths), histories.values] = 0  # the last item among them
+  p_UI[np.repeat(users, histories.lengths), histories.values] = 0  # includes the last item
   return p_UI / p_UI.sum(1, keepdims=True)
 
 
@@ -208,12 +208,12 @@ def optimum(world: Synthetic, histories: Sequences, ks: Sequence[int]) -> dict[s
   principle, Robertson, 1977), so the expectation is a sum over the sorted probabilities.
 
   Args:
-    world: its sizes and seed.
-    histories: item indices (the world's own numbers), each followed by the item to predict.
-    ks: cut-offs.
+    world: the sizes and the seed.
+    histories: item indices up to, but without, the item to predict.
+    ks: cut-offs of the metrics.
 
   Returns:
-    `recall@k`, `ndcg@k`, `mrr@k` for every k: means over the histories.
+    `recall@k`, `ndcg@k` and `mrr@k` for every k: means over the histories.
 
   Raises:
     ValueError: a history is empty.

@@ -1,24 +1,24 @@
 """Your own log: a table of interactions and a table of items.
 
-  interactions   user, item, time; rating and event if there are such columns
-  items          item; and any of title, brand, description, categories, price
+  interactions   user, item, time; optional: rating, event
+  items          item; optional: title, brand, description, categories, price
 
 Each table is CSV (or with tabs, semicolons or bars) or Parquet, in one file or several parts
-(`data_prep.sources.parts`), in `data.raw_dir`. The names of columns are options, `data.user_column` and so on
-(`data_prep.sources.base.Tabular`); other columns are ignored. A column that the config names must be there.
-Text files are UTF-8 with a header; cells in `"` may hold separators and line ends.
+(`data_prep.sources.parts`), in `data.raw_dir`. Options such as `data.user_column` set the column names
+(`data_prep.sources.base.Tabular`); other columns are ignored. A column that the config names must exist.
+Text files are UTF-8 with a header; quoted cells may hold separators and line ends.
 
   ids         text or integers
   time        seconds (integers or numbers), milliseconds (integers beyond 1e11), timestamps, or dates of ISO
               8601, in one unit (`data_prep.sources.times`)
   rating      finite numbers; event: text or integers
-  categories  text, 'Toys > Puzzles | Gifts' being two paths; or a list of names (one path) or of such lists,
-              in text as Python or JSON spells it
+  categories  text, such as 'Toys > Puzzles | Gifts' for two paths; or a list of names (one path) or of such
+              lists (paths), in text files as a Python or JSON literal
   price       a number or a text such as '$1,299.00' or '12,99 €'
 
-Every row needs its user, item and time, and its event if there is such a column. The item table is the
-catalogue: an interaction with an item that it lacks is refused. An item's own cells may be empty; a cell that
-cannot be read is dropped and counted.
+Every row must have a user, an item and a time, and an event if there is that column. The item table is the
+catalogue: an interaction with an unlisted item is an error. Other cells of items may be empty; invalid ones are
+dropped and counted.
 """
 
 import contextlib
@@ -52,7 +52,9 @@ class Table(base.Tabular):
   identity: ClassVar[tuple[str, ...]] = tuple(f'{name}_column' for name in _LOG)
 
   def params(self) -> dict[str, Any]:
-    params = super().params()  # the files are inputs by their content
+    params = (
+      super().params()
+    )  # without file names: the content of the files is an input of the stage
     return {name: value for name, value in params.items() if not name.endswith('_files')}
 
   def input_files(self, raw_dir: epath.Path) -> dict[str, epath.Path]:
@@ -60,7 +62,7 @@ class Table(base.Tabular):
     for name in ('interactions', 'items'):
       found = self._files(raw_dir, name)
       if len(found) > 1:
-        # Parts are named by their order, so that a prepared folder may move with its raw files.
+        # Parts are named by their order, so that the raw files may be moved and renamed.
         files |= {f'{name}/{n:05d}': path for n, path in enumerate(found)}
       else:
         files[name] = found[0] if found else raw_dir / f'{name}.csv'
@@ -90,11 +92,11 @@ class Table(base.Tabular):
     names = {self.column(name): f'data.{name}_column' for name in _LOG}
     check(
       len(names) == len(_LOG),
-      'the columns of a table must be different ones',
+      'the columns of the interactions must all be different',
       [self.column(name) for name in _LOG],
       'data.user_column',
     )
-    # A named column must be there; at their usual names, ratings and events are optional.
+    # Ratings and events are optional, unless the config names their columns.
     optional = {name for name in ('rating', 'event') if not self.is_named(name)}
     required = {name: field for name, field in names.items() if name not in optional}
     rows = tables.read(self._files(raw_dir, 'interactions'), names, required, self.separator)
@@ -115,7 +117,7 @@ def _categories(value: Any) -> Any:
   if not isinstance(value, str):
     return value
   if value.startswith('[') and value.endswith(']'):
-    with contextlib.suppress(ValueError):  # a plain text may begin so
+    with contextlib.suppress(ValueError):  # a plain text may also begin with [
       return records.literal_list(value)
   return [[part.strip() for part in path.split(' > ')] for path in value.split(' | ')]
 

@@ -1,4 +1,4 @@
-"""Tables, delimited or Parquet, in one file or several parts, as a raw log and its catalogue."""
+"""Reads tables, delimited or Parquet, in one file or several parts, into a raw log and its catalogue."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -18,23 +18,23 @@ def read(
   separator: str | None = None,
   loose: Collection[str] = (),
 ) -> Rows:
-  """Returns those of the wanted columns that a table has.
+  """Reads the wanted columns of a table that exist.
 
   Args:
-    paths: its parts, in order; Parquet if the name ends in .parquet, else delimited text.
-    wanted: names of columns; other columns are not read.
-    required: names that must be there → the config field that sets the name.
+    paths: the parts, in order; Parquet if the name ends in .parquet, else delimited text.
+    wanted: names of the columns to read.
+    required: names of columns that must exist → the config field that sets the name.
     separator: `data.separator`.
-    loose: columns of descriptive texts, whose encoding is not checked.
+    loose: descriptive columns, whose encoding is not checked.
 
   Raises:
-    ValueError: a file is broken or lacks a column; the message names the file and the line.
+    ValueError: a file is invalid or lacks a required column; the message names the file and the line.
   """
   mark = delimited.separator(separator)
-  return join([_part(path, wanted, required, mark, loose) for path in paths])
+  return join([_read_part(path, wanted, required, mark, loose) for path in paths])
 
 
-def _part(
+def _read_part(
   path: epath.Path,
   wanted: Collection[str],
   required: Mapping[str, str],
@@ -64,8 +64,8 @@ def catalogue(
 
   Args:
     rows: the table.
-    item_column: its column of ids.
-    fields: field of a record → column and kind; a column that the table lacks is left out.
+    item_column: the column of item ids.
+    fields: field of a record → column and kind; missing columns are ignored.
 
   Raises:
     ValueError: an id is invalid or occurs twice.
@@ -83,17 +83,17 @@ def raw_log(
   data: base.Tabular,
   rows: Rows,
   item_records: dict[str, dict[str, Any]] | None,
-  where: epath.Path | None = None,
-  what: str = 'interactions',
+  catalogue_file: epath.Path | None = None,
+  row_kind: str = 'interactions',
 ) -> interactions.RawLog:
   """Returns a table of interactions as a raw log.
 
   Args:
     data: names the columns.
     rows: the table.
-    item_records: its catalogue; None: any item is accepted.
-    where: file of the catalogue, for a message.
-    what: the rows are, for a message.
+    item_records: the catalogue; None: any item is accepted.
+    catalogue_file: file of the catalogue, for a message.
+    row_kind: name of the rows, for a message.
 
   Raises:
     ValueError: the table is empty, an id or time is missing or invalid, times have several units, or an item
@@ -101,9 +101,9 @@ def raw_log(
   """
   item_ids = columns.ids(rows, data.column('item'))
   if not len(item_ids.codes):
-    raise ValueError(f'{rows.path} must hold {what}; it holds none')
+    raise ValueError(f'{rows.path} must hold {row_kind}; it holds none')
   if item_records is not None:
-    columns.known(rows, item_ids, item_records, where)
+    columns.check_items(rows, item_ids, item_records, catalogue_file)
   counts, ticks_per_second = times.read(rows, data.column('time'))
   rating, event = data.column('rating'), data.column('event')
   ratings, unreadable = None, 0
@@ -124,15 +124,15 @@ def raw_log(
 def usable_ratings(
   data: base.Tabular, ratings_N: np.ndarray, rows: Rows
 ) -> tuple[np.ndarray | None, int]:
-  """Returns the ratings, or None if one cannot be read; and the number of those.
+  """Returns the ratings (None if any of them is unreadable), and the number of unreadable ratings.
 
   Args:
     data: names the column.
-    ratings_N: float32; NaN for a rating that cannot be read.
-    rows: the places of the ratings and, for a message, their column.
+    ratings_N: float32; NaN for unreadable ratings.
+    rows: the table, for a message.
 
   Raises:
-    ValueError: a rating cannot be read although the config names their column.
+    ValueError: a rating is unreadable, and the config names their column.
   """
   broken = np.isnan(ratings_N)
   if not broken.any():
@@ -140,7 +140,7 @@ def usable_ratings(
   name, row = data.column('rating'), int(np.argmax(broken))
   got = rows.columns[name][row].as_py() if name in rows.columns else None
   if data.is_named('rating'):
-    raise rows.refuse(row, f'{name} must be a finite number', got)
+    raise rows.error(row, f'{name} must be a finite number', got)
   count = int(broken.sum())
   print(
     f'{rows.place(row)}: {name} is not a finite number; got {records.short(got)}. {count:,} of '

@@ -1,7 +1,7 @@
-"""Columns of times: one unit for all rows, or a refusal that shows a row of each unit.
+"""Reads columns of times. All rows must have one unit; the error shows a row of each unit.
 
-Numbers count from 1970. Below 1e11, which seconds reach in the year 5138, they are seconds; below 1e14
-milliseconds; below 1e17 microseconds; else nanoseconds. 0 belongs to every unit.
+Numbers count from 1970. Numbers below 1e11 are seconds (up to the year 5138), below 1e14 milliseconds, below 1e17
+microseconds, and else nanoseconds. 0 matches every unit.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _TICKS = {'s': 1, 'ms': 10**3, 'us': 10**6, 'ns': 10**9}  # per second
 _UNITS = ('s', 'ms', 'us', 'ns')
 _NAMES = ('seconds', 'milliseconds', 'microseconds', 'nanoseconds')
 _LIMITS = (1e11, 1e14, 1e17)
-_SPELLINGS = (
+_TEXT_TYPES = (
   pa.int64(),
   pa.float64(),
   *(pa.timestamp(unit, zone) for unit in ('us', 'ns') for zone in (None, 'UTC')),
@@ -26,10 +26,10 @@ _SPELLINGS = (
 
 
 def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
-  """Returns a column of times as int64 `[N]` that grow with them, and their units per second.
+  """Returns a column of times as int64 `[N]`, and the number of their ticks per second.
 
-  Integers, and numbers if all are whole, keep their unit; other numbers become microseconds, or nanoseconds if
-  they count those. Dates and timestamps count from 1970 in the unit of their precision.
+  Integers, and numbers if all are whole, keep their unit. Other numbers are converted to microseconds, or to
+  nanoseconds if that is their unit. Dates and timestamps count from 1970 in the unit of their precision.
 
   Raises:
     ValueError: a time is missing or unreadable, or two rows have different units; the message names the rows.
@@ -46,11 +46,11 @@ def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
   if pa.types.is_decimal(kind):
     values, kind = values.cast(pa.float64()), pa.float64()
   if pa.types.is_floating(kind):
-    return _of_numbers(rows, column, values)
+    return _read_floats(rows, column, values)
   if pa.types.is_date(kind):
     values = values.cast(pa.timestamp('ms'))
   elif kind == pa.uint64():
-    return _of_numbers(rows, column, values.cast(pa.float64(), safe=False))
+    return _read_floats(rows, column, values.cast(pa.float64(), safe=False))
   elif not pa.types.is_timestamp(kind) and not pa.types.is_integer(kind):
     raise ValueError(f'{rows.path}: column {column} must hold times; got {kind}')
   counts = values.cast(pa.int64()).to_numpy()
@@ -60,21 +60,21 @@ def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
 
 
 def ticks_per_second(counts: np.ndarray, column: str, place: Callable[[int], str]) -> int:
-  """Returns the unit of numbers `[N]` as units per second.
+  """Returns the number of ticks per second of numeric times.
 
   Args:
     counts: int64 or float64 `[N]`, times from 1970.
-    column: their name, for a message.
-    place: row number from 0 → file and line.
+    column: name of the column, for a message.
+    place: row number, from 0 → file and line.
 
   Raises:
-    ValueError: some numbers are of one unit and some of another; the message names the first row of each.
+    ValueError: the numbers have different units; the message names the first row of two units.
   """
   return _TICKS[_UNITS[_unit(counts, column, place)]]
 
 
 def _unit(counts: np.ndarray, column: str, place: Callable[[int], str]) -> int:
-  """The index of the one unit in `_UNITS`."""
+  """The index in `_UNITS` of the unit of all numbers."""
   if not len(counts):
     return 0
   lowest, highest = float(counts.min()), float(counts.max())
@@ -82,7 +82,7 @@ def _unit(counts: np.ndarray, column: str, place: Callable[[int], str]) -> int:
   unit = int(np.searchsorted(_LIMITS, largest, side='right'))
   if unit == 0:
     return 0
-  # The extremes decide in most columns; a column with both signs is looked at whole.
+  # In most columns the extremes determine the unit; otherwise all numbers are tested.
   if lowest > 0 and lowest >= _LIMITS[unit - 1]:
     return unit
   sizes = np.abs(counts.astype(np.float64))
@@ -90,21 +90,20 @@ def _unit(counts: np.ndarray, column: str, place: Callable[[int], str]) -> int:
   if not small.any():
     return unit
   units = np.searchsorted(_LIMITS, sizes, side='right')
-  one, other = int(np.argmax(small)), int(np.argmax(units == unit))
-  first, second = sorted((one, other))
+  first, second = sorted((int(np.argmax(small)), int(np.argmax(units == unit))))
   raise ValueError(
     f'{place(second)}: {column} must be in one unit in all rows; got {counts[second]} '
     f'({_NAMES[units[second]]}), while {place(first)} has {counts[first]} ({_NAMES[units[first]]})'
   )
 
 
-def _of_numbers(rows: Rows, column: str, values: pa.ChunkedArray) -> tuple[np.ndarray, int]:
-  """Times of a floating type."""
+def _read_floats(rows: Rows, column: str, values: pa.ChunkedArray) -> tuple[np.ndarray, int]:
+  """Times of a floating-point type."""
   numbers = values.cast(pa.float64()).to_numpy()
-  fits = np.abs(numbers) < 2.0**63  # False for NaN
-  if not fits.all():
-    row = int(np.argmin(fits))
-    raise rows.refuse(row, f'{column} must be a time that 64 bits can hold', numbers[row])
+  is_valid = np.abs(numbers) < 2.0**63  # False for NaN
+  if not is_valid.all():
+    row = int(np.argmin(is_valid))
+    raise rows.error(row, f'{column} must be a time that fits into 64 bits', numbers[row])
   unit = _unit(numbers, column, rows.place)
   if (numbers % 1 == 0).all():
     return numbers.astype(np.int64), _TICKS[_UNITS[unit]]
@@ -118,7 +117,7 @@ def _text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(pa.large_string())
   except pa.ArrowInvalid:
     row = next(n for n, value in enumerate(values.to_pylist()) if not _is_utf8(value))
-    raise rows.refuse(row, f'{column} must be text in UTF-8', values[row].as_py()) from None
+    raise rows.error(row, f'{column} must be text in UTF-8', values[row].as_py()) from None
 
 
 def _is_utf8(value: bytes) -> bool:
@@ -130,25 +129,25 @@ def _is_utf8(value: bytes) -> bool:
 
 
 def _read_text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-  """The text as the first type in which all of it is spelled."""
-  if len(values) and values[0].as_py().endswith(' UTC'):  # as BigQuery exports it
+  """Converts text to the first of `_TEXT_TYPES` that all rows can be parsed as."""
+  if len(values) and values[0].as_py().endswith(' UTC'):  # exports of BigQuery
     values = pc.replace_substring_regex(values, ' UTC$', 'Z')
   failures = {}
-  for kind in _SPELLINGS:
+  for kind in _TEXT_TYPES:
     try:
       return values.cast(kind)
     except pa.ArrowInvalid:
       failures[kind] = _first_failure(values, kind)
   row = max(failures.values())
-  error = f'{column} must be an integer, a number or a date of ISO 8601, in all rows alike'
+  error = f'{column} must be an integer, a number or a date of ISO 8601, the same in all rows'
   got = values[row].as_py()
-  if any(_is_spelled(values[row], kind) for kind in _SPELLINGS):
+  if any(_is_parsable(values[row], kind) for kind in _TEXT_TYPES):
     other = f', while {rows.place(0)} has {records.short(values[0].as_py())}'
-    raise ValueError(f'{rows.refuse(row, error, got)}{other}')
-  raise rows.refuse(row, error, got)
+    raise ValueError(f'{rows.error(row, error, got)}{other}')
+  raise rows.error(row, error, got)
 
 
-def _is_spelled(value: Any, kind: pa.DataType) -> bool:
+def _is_parsable(value: Any, kind: pa.DataType) -> bool:
   try:
     pc.cast(value, kind)
   except pa.ArrowInvalid:
@@ -157,7 +156,7 @@ def _is_spelled(value: Any, kind: pa.DataType) -> bool:
 
 
 def _first_failure(values: pa.ChunkedArray, kind: pa.DataType) -> int:
-  """The first row that is not spelled as this type; there is one."""
+  """The first row that cannot be parsed as this type; there must be one."""
   low, high = 0, len(values)
   while high - low > 1:
     middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""The chat template of an instruction model, as the texts around a prompt and its answer."""
+"""Renders the chat template of an instruction model, and returns the texts around prompt and answer."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -17,10 +17,10 @@ from recjax.models.pretrained.json_file import read_json
 
 log = logging.getLogger(__name__)
 
-# A template that writes today's date gets this one, so that equal inputs give equal prompts.
+# Replaces today's date in templates, so that equal inputs give equal prompts.
 DATE = datetime.datetime(2024, 7, 26)
 
-_PROMPT, _ANSWER = '\ue000', '\ue001'  # private characters, which no template writes
+_PROMPT, _ANSWER = '\ue000', '\ue001'  # private-use characters, which occur in no template
 _JINJA, _JSON, _CONFIG = 'chat_template.jinja', 'chat_template.json', 'tokenizer_config.json'
 _TOKENS = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 _MAX_LINES = 1_000_000  # compiled lines that a template may run
@@ -40,16 +40,16 @@ _PLAIN = 'Set --config.data.prompt_format=plain'
 
 
 def template_files(folder: epath.Path) -> dict[str, epath.Path]:
-  """Returns the files that a template may come from, by name; only those that exist."""
+  """Returns the existing files that may hold a template, by name."""
   names = (_JINJA, _JSON, _CONFIG)
   return {name: folder / name for name in names if (folder / name).exists()}
 
 
 def read_template(folder: epath.Path) -> str | None:
-  """Returns the template of a checkpoint folder; None: it has none.
+  """Returns the chat template of a checkpoint folder; None if it has none.
 
-  The first of chat_template.jinja, chat_template.json and tokenizer_config.json that has one counts. Of
-  several named templates the one called `default` is taken.
+  The files are read in this order until one holds a template: chat_template.jinja, chat_template.json,
+  tokenizer_config.json. Of several named templates, `default` is used.
 
   Raises:
     ValueError: a file cannot be read, or its template is not text.
@@ -77,7 +77,7 @@ def read_template(folder: epath.Path) -> str | None:
 
 
 def _special_tokens(folder: epath.Path, known: Mapping[str, str]) -> dict[str, str]:
-  """Returns the names of special tokens that a template can write, by variable."""
+  """Returns the special tokens that a template may insert, by the names of its variables."""
   settings = read_json(folder / _CONFIG)
   tokens = {}
   for name in _TOKENS:
@@ -88,48 +88,48 @@ def _special_tokens(folder: epath.Path, known: Mapping[str, str]) -> dict[str, s
 
 
 def warn_of_date(folder: epath.Path) -> None:
-  """Logs a warning if the template of a folder writes the date of today."""
+  """Logs a warning if the template of a folder inserts today's date."""
   if 'strftime_now' in (read_template(folder) or ''):
     log.warning(
-      'the chat template of %s writes the date of today; prompts have %s instead, so that they do not '
-      'change by the day',
+      "the chat template of %s inserts today's date; prompts contain %s instead, so that they "
+      'do not change every day',
       *(folder, f'{DATE:%Y-%m-%d}'),
     )
 
 
-def around(folder: epath.Path, known: Mapping[str, str]) -> dict[str, str] | None:
-  """Returns the text `before` a prompt, `between` prompt and answer, and at the `end` of the answer.
+def surrounding_texts(folder: epath.Path, known: Mapping[str, str]) -> dict[str, str] | None:
+  """Returns the texts `before` the prompt, `between` prompt and answer, and at the `end`, after the answer.
 
-  The template is rendered with one user turn and an answer; thinking is switched off if the template
-  supports that. None: the folder has no template.
+  The template is rendered with one user turn and one answer. Thinking is switched off if the template
+  supports that. Returns None if the folder has no template.
 
   Args:
     folder: a checkpoint of `transformers`.
-    known: names of special tokens (`bos_token` …) that tokenizer_config.json may leave out.
+    known: special tokens by name (`bos_token` …), used if tokenizer_config.json lacks them.
 
   Raises:
-    ValueError: the template cannot be rendered, or does not show prompt and answer once.
+    ValueError: the template cannot be rendered, or does not contain prompt and answer exactly once.
   """
   template = read_template(folder)
   if template is None:
     return None
   tokens = _special_tokens(folder, known)
   user = {'role': 'user', 'content': _PROMPT}
-  asked = _render(folder, template, tokens, [user], add_generation_prompt=True)
+  question = _render(folder, template, tokens, [user], add_generation_prompt=True)
   answer = {'role': 'assistant', 'content': _ANSWER}
-  answered = _render(folder, template, tokens, [user, answer], add_generation_prompt=False)
-  if asked.count(_PROMPT) != 1 or answered.count(_ANSWER) != 1:
+  conversation = _render(folder, template, tokens, [user, answer], add_generation_prompt=False)
+  if question.count(_PROMPT) != 1 or conversation.count(_ANSWER) != 1:
     raise ValueError(
       f'the chat template of {folder} must show prompt and answer once; it shows the prompt '
-      f'{asked.count(_PROMPT)} times and the answer {answered.count(_ANSWER)} times. {_PLAIN}'
+      f'{question.count(_PROMPT)} times and the answer {conversation.count(_ANSWER)} times. {_PLAIN}'
     )
-  before, between = asked.split(_PROMPT)
-  end = answered.split(_ANSWER)[1].strip()
+  before, between = question.split(_PROMPT)
+  end = conversation.split(_ANSWER)[1].strip()
   return {'before': before, 'between': between, 'end': end or tokens['eos_token']}
 
 
 class _Generation(ext.Extension):
-  """The tag `{% generation %}` of `transformers`, which marks the answer: its body is rendered."""
+  """The tag `{% generation %}` of `transformers`, which marks the answer. Only its body is rendered."""
 
   tags = frozenset({'generation'})
 
@@ -139,14 +139,14 @@ class _Generation(ext.Extension):
     return nodes.Scope(body).set_lineno(line)
 
 
-def _refuse(message: str) -> None:
+def _raise_exception(message: str) -> None:
   raise jinja2.TemplateRuntimeError(message)
 
 
 def _tojson(
   value: Any, ensure_ascii: bool = False, indent=None, separators=None, sort_keys: bool = False
 ) -> str:
-  """The filter of `transformers`: unlike Jinja's it does not escape HTML."""
+  """The `tojson` filter of `transformers`, which does not escape HTML, unlike Jinja's."""
   return json.dumps(
     value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
   )
@@ -185,7 +185,7 @@ def _limited() -> Iterator[None]:
 
 
 def _environment() -> jinja2.Environment:
-  """Returns the environment of `transformers`: a sandbox, since templates come with checkpoints."""
+  """The Jinja environment of `transformers`: a sandbox, because a checkpoint's template is not trusted."""
   environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
     trim_blocks=True,
     lstrip_blocks=True,
@@ -193,7 +193,7 @@ def _environment() -> jinja2.Environment:
     loader=jinja2.FunctionLoader(_load),
   )
   environment.filters['tojson'] = _tojson
-  environment.globals |= {'raise_exception': _refuse, 'strftime_now': _strftime_now}
+  environment.globals |= {'raise_exception': _raise_exception, 'strftime_now': _strftime_now}
   return environment
 
 

@@ -1,4 +1,4 @@
-"""The stages `tokenizer` and `texts`: the text side of the vocabulary, and item titles as token ids."""
+"""The stages `tokenizer` (the text part of the vocabulary) and `texts` (item titles as token ids)."""
 
 import functools
 from typing import Any
@@ -16,22 +16,22 @@ from recjax.schema.sids import Sids
 
 
 def check_ready(config: config_lib.Config, root: epath.Path) -> None:
-  """Checks before the preparation that the tokenizer can be made.
+  """Checks the settings of the tokenizer before the first stage runs.
 
   Raises:
-    FileNotFoundError: data.sentencepiece is missing, and no tokenizer was made with such a file.
+    FileNotFoundError: data.sentencepiece is missing, and `root` holds no tokenizer from such a file.
     ValueError: model.pretrained has no tokenizer, or a chat template that cannot be rendered.
   """
   if config.model.pretrained is not None:
     tokenizer.check_pretrained(config.model.pretrained, config.data.prompt_format)
   elif config.data.sentencepiece is not None:
-    made = stage_lib.variants(root, 'tokenizer').values()
-    if not any(list(manifest['inputs']) == [tokenizer.MODEL] for manifest in made):
+    manifests = stage_lib.variants(root, 'tokenizer').values()
+    if not any(list(manifest['inputs']) == [tokenizer.MODEL] for manifest in manifests):
       existing(config.data.sentencepiece, '--config.data.sentencepiece', 'file')
 
 
 def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
-  """Copies the tokenizer of a checkpoint, of a file or of an earlier preparation, or trains one."""
+  """Returns the stage that copies a tokenizer (of a checkpoint, a file or an earlier preparation) or trains one."""
   data, pretrained = config.data, config.model.pretrained
   run = functools.partial(tokenizer.write_tokenizer, prepared / files.ITEMS, data, pretrained)
   if pretrained is not None:
@@ -41,7 +41,7 @@ def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.
     inputs, params = {tokenizer.MODEL: epath.Path(data.sentencepiece)}, {}
   else:
     inputs, params = stage_lib.outputs(prepared, files.ITEMS), {'text_pieces': data.text_pieces}
-    if config.sids.extend is not None:  # the trained model knows the earlier pieces
+    if config.sids.extend is not None:  # the model was trained with the earlier pieces
       inputs = _earlier_files(config.sids, prepared.root)
       params = refresh.params(config.sids, 'tokenizer', params)
       run = functools.partial(_copy_earlier, config.sids)
@@ -49,9 +49,9 @@ def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.
 
 
 def titles_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
-  """Writes the token ids of item titles."""
-  made = stage_lib.read_manifest(prepared / 'tokenizer')['files']
-  inputs = stage_lib.outputs(prepared, files.ITEMS, *(f'tokenizer/{name}' for name in sorted(made)))
+  """Returns the stage that writes the token ids of item titles."""
+  names = sorted(stage_lib.read_manifest(prepared / 'tokenizer')['files'])
+  inputs = stage_lib.outputs(prepared, files.ITEMS, *(f'tokenizer/{name}' for name in names))
   run = functools.partial(
     tokenizer.write_titles,
     prepared / files.ITEMS,
@@ -60,29 +60,30 @@ def titles_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Sta
   )
   params: dict[str, Any] = {'max_text_tokens': config.data.max_text_tokens}
   if config.model.pretrained is not None:
-    params['control_tokens'] = 'plain text'  # earlier versions encoded their names as these tokens
+    # Earlier versions encoded the names of control tokens as these tokens.
+    params['control_tokens'] = 'plain text'
   return stage_lib.Stage('texts', run, inputs, params)
 
 
 def _earlier_files(sids: Sids, root: epath.Path) -> dict[str, epath.Path]:
-  """The files of the earlier tokenizer as the inputs of today's.
+  """The files of the earlier tokenizer, which are the inputs of today's.
 
   Args:
     sids: `extend` names the earlier preparation.
-    root: today's prepared folder; its manifests name the files if the earlier folder was removed.
+    root: today's prepared folder. Its manifests name the files if the earlier folder was removed.
   """
   manifest = stage_lib.read_manifest(refresh.earlier(sids) / 'tokenizer')
   if manifest is not None:
     return refresh.inputs(sids, *(f'tokenizer/{name}' for name in sorted(manifest['files'])))
-  for made in stage_lib.variants(root, 'tokenizer').values():
-    names = [name.removeprefix('extend/') for name in made['inputs'] if name.startswith('extend/')]
+  for today in stage_lib.variants(root, 'tokenizer').values():
+    names = [name.removeprefix('extend/') for name in today['inputs'] if name.startswith('extend/')]
     if names:
       return refresh.inputs(sids, *names)
   return {}
 
 
 def _copy_earlier(sids: Sids, out: epath.Path) -> dict[str, Any]:
-  """Copies the earlier tokenizer, whose pieces the trained model knows."""
+  """Copies the earlier tokenizer, because the model was trained with its pieces."""
   folder = refresh.earlier(sids) / 'tokenizer'
   manifest = stage_lib.read_manifest(folder)
   for name in manifest['files']:

@@ -1,4 +1,4 @@
-"""The text side of the vocabulary: a tokenizer, and item titles as token ids."""
+"""Writes the text part of the vocabulary: a tokenizer, and item titles as token ids."""
 
 import io
 import json
@@ -20,12 +20,9 @@ log = logging.getLogger(__name__)
 
 MODEL = 'spiece.model'
 FAST = 'tokenizer.json'
-_PRETRAINED = (
-  FAST,
-  MODEL,
-  'tokenizer.model',
-)  # of a checkpoint folder; the first one found is used
-_MAX_TRAINING_CHARACTERS = 2_000  # of one text; the trainer would skip longer ones
+# Tokenizers of a checkpoint folder; the first one found is used.
+_PRETRAINED = (FAST, MODEL, 'tokenizer.model')
+_MAX_TRAINING_CHARACTERS = 2_000  # texts are cut, because the trainer would skip longer ones
 
 
 def train_model(texts: list[str], num_pieces: int) -> bytes:
@@ -33,7 +30,7 @@ def train_model(texts: list[str], num_pieces: int) -> bytes:
 
   Args:
     texts: one sentence each; empty ones are skipped.
-    num_pieces: upper limit, 256 byte pieces included; a small catalogue gives fewer.
+    num_pieces: maximum number of pieces, including 256 byte pieces; a small catalogue gives fewer.
 
   Returns:
     A serialized model with pad 0, eos 1, unk 2, bos 3. Equal arguments give equal bytes.
@@ -45,7 +42,7 @@ def train_model(texts: list[str], num_pieces: int) -> bytes:
   model = io.BytesIO()
   try:
     sentencepiece.SentencePieceTrainer.train(
-      # Without texts any sentence serves: the byte pieces can spell everything.
+      # Without texts, the sentence does not matter: byte pieces can encode any text.
       sentence_iterator=iter(tqdm.tqdm(sentences or ['item'], 'pieces', unit=' texts')),
       model_writer=model,
       vocab_size=num_pieces,
@@ -56,7 +53,7 @@ def train_model(texts: list[str], num_pieces: int) -> bytes:
       eos_id=1,
       unk_id=2,
       bos_id=3,
-      num_threads=1,  # part of the model's bytes
+      num_threads=1,  # stored in the model, and so part of its bytes
       minloglevel=2,
     )
   except RuntimeError as error:
@@ -77,7 +74,7 @@ def _tokenizer_name(folder: epath.Path) -> str:
 
 
 def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
-  """Returns the files of a checkpoint folder that decide its vocabulary and its prompts, by name.
+  """Returns the files of a checkpoint folder that determine vocabulary and prompts, by name.
 
   Raises:
     ValueError: the folder holds no tokenizer.
@@ -88,7 +85,7 @@ def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
 
 
 def pretrained_params(folder: epath.PathLike) -> dict[str, int]:
-  """Returns the special ids of a checkpoint folder, which decide its vocabulary beside the files' bytes.
+  """Returns the special ids of a checkpoint folder: params of the stage, in addition to the files.
 
   Raises:
     ValueError: see `special_ids.read`.
@@ -117,7 +114,7 @@ def chat_texts(
   known = {'eos_token': tokens.token_of(special.eos) or ''}
   if special.bos != special.eos:
     known['bos_token'] = tokens.token_of(special.bos) or ''
-  around = chat.around(folder, known)
+  around = chat.surrounding_texts(folder, known)
   if around is None and prompt_format == 'chat':
     raise ValueError(
       f"data.prompt_format='chat' must find a chat template in {folder}; it has none. "
@@ -145,8 +142,8 @@ def write_tokenizer(
 
   Args:
     items: items.jsonl.
-    data: `sentencepiece` names a model; without one, `text_pieces` are trained on the item texts.
-    pretrained: a checkpoint folder, whose tokenizer is used instead; None: no checkpoint.
+    data: `sentencepiece` names a model to copy; None: train a model of `text_pieces` pieces on the item texts.
+    pretrained: a checkpoint folder whose tokenizer is copied instead; None: no checkpoint.
     folder: the output folder.
 
   Raises:
@@ -165,7 +162,7 @@ def write_tokenizer(
       f'{data.sentencepiece} must be a SentencePiece model: {error}. Set --config.data.sentencepiece'
     ) from error
   (folder / MODEL).write_bytes(content)
-  # With a model without BOS (T5's), a decoder's prompt begins with the padding piece, as in T5.
+  # For a tokenizer without BOS, such as T5's, prompts of decoders begin with the padding piece, as in T5.
   bos_id = pieces.bos_id() if pieces.bos_id() >= 0 else max(pieces.pad_id(), 0)
   _write_vocabulary(folder, MODEL, pieces.get_piece_size(), bos_id, pieces.eos_id())
   made = 'trained' if data.sentencepiece is None else 'copied'
@@ -210,9 +207,9 @@ def _write_vocabulary(
 def write_titles(
   items: epath.Path, tokenizer: epath.Path, max_tokens: int, folder: epath.Path
 ) -> dict[str, Any]:
-  """Writes the ids of item titles as flat arrays; an item without a title has its text instead.
+  """Writes the token ids of item titles as flat arrays; for an item without a title, those of its text.
 
-  `item_tokens.npy` is int32 flat, `item_token_offsets.npy` int64 `[I + 1]`. Titles are cut at `max_tokens` ids
+  `item_tokens.npy` is int32, flat; `item_token_offsets.npy` is int64 `[I + 1]`. Titles are cut at `max_tokens` ids
   and have neither BOS nor EOS.
   """
   pieces = vocabulary.Pieces(tokenizer)

@@ -1,14 +1,17 @@
-"""Recommenders without parameters, which a trained model has to beat: `BASELINES` by name."""
+"""Recommenders without parameters, which a trained model should beat: `BASELINES` by name.
+
+To add a baseline, write a module with `recommend(split)` and add it to `BASELINES`.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from recjax.baselines import popularity, transitions
+from recjax.baselines.split import Split
 
-# (training sequences, sequences that may be counted, histories, number of items, k, exclude_seen)
-# -> int32 [histories, k], -1 where nothing is left
-BASELINES: dict[str, Callable[..., np.ndarray]] = {
+# Split -> ranked item indices, int [rows, at most k], best first; -1 after the end of a list.
+BASELINES: dict[str, Callable[[Split], np.ndarray]] = {
   'popularity': popularity.recommend,
   'transitions': transitions.recommend,
 }

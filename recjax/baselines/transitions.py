@@ -1,27 +1,27 @@
-"""Transition counting: what followed the items of a history in the training sequences.
+"""Transition counting: items that followed the items of a history in the training sequences.
 
-A first-order Markov chain without smoothing, read from every history item instead of the last one
-alone: the score of an item is the sum of direct-successor counts, each weighted decay^age. It has
-no parameters to learn, and many trained models do not reach it.
+A first-order Markov chain without smoothing, read from every item of the history instead of the last one
+alone. An item's score is the sum of its direct-successor counts, each weighted by decay^age. There are no
+parameters to learn, and many trained models score lower.
 """
 
 import dataclasses
 
 import numpy as np
 
-from recjax.baselines.popularity import check_items
+from recjax.baselines.split import Split
 from recjax.data.sequences import Sequences
 
-BLOCK_ENTRIES = 1 << 22  # successors looked at together: bounds the memory
+BLOCK_ENTRIES = 1 << 22  # successors in a block of rows; bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Successors:
-  """What followed each item directly, how often; the first seen comes first.
+  """The direct successors of every item, in the order of their first occurrence, with their counts.
 
   Attributes:
-    items: `values[offsets[i]:offsets[i + 1]]` are the distinct successors of item i.
-    counts: float64, one for each of them.
+    items: sequence i holds the distinct successors of item i.
+    counts: float64, aligned with `items.values`.
   """
 
   items: Sequences
@@ -29,11 +29,11 @@ class Successors:
 
 
 def _by_lowest_item(sequences: Sequences) -> Sequences:
-  """The non-empty sequences in the order of their lowest item.
+  """Returns the non-empty sequences, sorted by their lowest item.
 
-  Most counts are 1, so the order in which transitions are seen settles many ties (a thousandth of
-  recall@10 on Amazon data). This order is that of a log which is sorted by item, as the published
-  files are; unlike user ids or held-out interactions it cannot change under a renaming of users.
+  Most counts are 1, so the order of the transitions decides many ties (a thousandth of recall@10 on Amazon
+  data). This order is that of a log sorted by item, as the published files are. It does not depend on the
+  numbering of users or on held-out interactions.
   """
   sequences = sequences.take(np.flatnonzero(sequences.lengths))
   if not len(sequences):
@@ -43,12 +43,7 @@ def _by_lowest_item(sequences: Sequences) -> Sequences:
 
 
 def count_successors(train: Sequences, num_items: int) -> Successors:
-  """Counts direct successions in training sequences.
-
-  Raises:
-    ValueError: an item index lies outside the catalogue.
-  """
-  check_items(train, num_items)
+  """Counts the direct successors of every item in training sequences."""
   train = _by_lowest_item(train)
   inside = np.ones(max(train.values.size - 1, 0), bool)
   inside[train.offsets[1:-1] - 1] = False  # no transition from one user to the next
@@ -64,28 +59,24 @@ def count_successors(train: Sequences, num_items: int) -> Successors:
 
 
 def _rank_block(
-  successors: Successors,
-  histories: Sequences,
-  num_items: int,
-  k: int,
-  exclude_seen: bool,
-  decay: float,
+  successors: Successors, split: Split, histories: Sequences, decay: float
 ) -> np.ndarray:
-  """`recommend` for a block of users."""
-  users = np.repeat(np.arange(len(histories)), histories.lengths)
-  ages = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(users))
-  newest_first = np.lexsort((ages, users))
-  users, ages, items = users[newest_first], ages[newest_first], histories.values[newest_first]
-  # One entry for each successor of each history item.
+  """Ranks items for a block of the split's histories; see `recommend`."""
+  num_items, k = split.num_items, split.k
+  rows = np.repeat(np.arange(len(histories)), histories.lengths)
+  ages = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(rows))
+  newest_first = np.lexsort((ages, rows))
+  rows, ages, items = rows[newest_first], ages[newest_first], histories.values[newest_first]
+  # One entry per successor of each history item.
   found = successors.items.take(items)
   entries = Sequences(np.arange(len(successors.counts)), successors.items.offsets).take(items)
   per_item = found.lengths
-  keys = np.repeat(users, per_item) * num_items + found.values
+  keys = np.repeat(rows, per_item) * num_items + found.values
   points = successors.counts[entries.values] * np.repeat(decay**ages, per_item)
   pairs, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
   scores = np.bincount(inverse, points, len(pairs))
-  if exclude_seen:
-    unseen = ~np.isin(pairs, users * num_items + items)
+  if split.exclude_seen:
+    unseen = ~np.isin(pairs, rows * num_items + items)
     pairs, first, scores = pairs[unseen], first[unseen], scores[unseen]
   order = np.lexsort((first, -scores, pairs // num_items))
   owners, ranked = pairs[order] // num_items, pairs[order] % num_items
@@ -96,46 +87,30 @@ def _rank_block(
   return ranked_UK
 
 
-def recommend(
-  train: Sequences,
-  counted: Sequences,
-  histories: Sequences,
-  num_items: int,
-  k: int,
-  exclude_seen: bool = True,
-  decay: float = 0.8,
-) -> np.ndarray:
+def recommend(split: Split, decay: float = 0.8) -> np.ndarray:
   """Ranks items by decayed direct-successor counts.
 
+  The counts come from `split.train` alone, the protocol of the published tables.
+
   Args:
-    train: training sequences, the counts.
-    counted: not needed: the protocol of the published tables counts the training part alone.
-    histories: of every row: what its user has seen.
-    num_items: I, the size of the catalogue.
-    k: list length.
-    exclude_seen: whether what a user has seen is never recommended again.
-    decay: weight of a history item for each item that came after it; the last one weighs 1.
+    split: the rows.
+    decay: weight of a history item relative to the item after it; the last one has weight 1.
 
   Returns:
-    int32 `[U, k]`, one list a history, best first; of equal scores the one first reached, going from
-    the newest history item to the oldest and through the successors of each as they were first seen.
-    -1 after the last item with a score: an item that never followed any history item is not
-    recommended.
-
-  Raises:
-    ValueError: an item index lies outside the catalogue.
+    int32 `[U, k]`, best first. Ties go to the successor that is found first, from the newest history item to
+    the oldest and through the successors of each in the order of `Successors`. -1 after the last item with a
+    score: items that never followed a history item are not recommended.
   """
-  del counted
-  successors = count_successors(train, num_items)
-  check_items(histories, num_items)
+  histories, num_rows = split.histories, len(split.histories)
+  successors = count_successors(split.train, split.num_items)
   entries = np.concatenate([[0], np.cumsum(successors.items.lengths[histories.values])])
-  entries_U = entries[histories.offsets]  # of all users before each one
-  ranked_UK = np.full((len(histories), k), -1, np.int32)
+  entries_U = entries[histories.offsets]  # of all rows before each row
+  ranked_UK = np.full((num_rows, split.k), -1, np.int32)
   start = 0
-  while start < len(histories):
+  while start < num_rows:
     end = int(np.searchsorted(entries_U, entries_U[start] + BLOCK_ENTRIES, side='right')) - 1
-    end = min(max(end, start + 1), len(histories))
+    end = min(max(end, start + 1), num_rows)
     block = histories.take(np.arange(start, end))
-    ranked_UK[start:end] = _rank_block(successors, block, num_items, k, exclude_seen, decay)
+    ranked_UK[start:end] = _rank_block(successors, split, block, decay)
     start = end
   return ranked_UK

@@ -1,4 +1,4 @@
-"""The tokenised data set that tasks draw from: items as tokens, units of sequences, negatives."""
+"""The data set as tokens, from which tasks make examples: items, units of sequences, negatives."""
 
 import functools
 
@@ -12,14 +12,14 @@ from recjax.data.vocabulary import SENTINELS
 
 SHOWN = ('sid', 'title', 'both')  # how an item is shown
 NEGATIVES = ('popularity', 'uniform')  # how negatives are drawn
-ROUNDS = 20  # redraws of negatives that the user has, before all other items are listed
+ROUNDS = 20  # rounds of rejection sampling; then the remaining items are listed
 
 
 class Corpus:
   """A data set as tokens, for one kind of backbone.
 
-  Arrays over the catalogue or the log are computed at their first use and kept: one for every distinct
-  setting of the mixture. `shown` takes 4 bytes a token and 8 bytes an item, `titles` the same.
+  Arrays over the catalogue or the log are computed at their first use and kept, one for every distinct setting
+  of the mixture. `shown` and `titles` take 4 bytes per token and 8 bytes per item each.
 
   Attributes:
     dataset: the prepared data.
@@ -57,7 +57,7 @@ class Corpus:
     return self.prompter.form.is_encoder_decoder
 
   def lacks(self, needs: frozenset[str]) -> list[str]:
-    """Returns which of ratings, times, events, titles, relations and keywords the data set lacks."""
+    """Returns the entries of `needs` that the data set lacks: 'ratings', 'times', 'titles', …"""
     has = {
       'ratings': lambda: self.dataset.train_ratings is not None,
       'times': lambda: self.dataset.ticks_per_second > 0,
@@ -81,7 +81,7 @@ class Corpus:
     return Positions(self.train)
 
   def _likes(self, liked_from: float) -> Likes:
-    """Liked items of users who also rated another item lower than `liked_from`; see `Likes`."""
+    """Liked items of users who rated another item lower than `liked_from`; see `Likes`."""
     return Likes(self.train, np.asarray(self.dataset.train_ratings), liked_from)
 
   @functools.cached_property
@@ -96,11 +96,11 @@ class Corpus:
   # --- items as tokens
 
   def _shown(self, show: str, title_tokens: int) -> Sequences:
-    """Every item as a prompt shows it: its semantic ID, its title and a separator, or both.
+    """Every item as tokens in a prompt: its semantic ID, its title and a separator, or both.
 
     Args:
       show: 'sid', 'title' or 'both' (the semantic ID first).
-      title_tokens: tokens at which titles are cut.
+      title_tokens: number of tokens after which a title is cut.
     """
     I, L = self.sid_tokens_IL.shape  # noqa: E741
     if show == 'sid':
@@ -116,13 +116,13 @@ class Corpus:
     return Sequences(values, offsets)
 
   def _titles(self, tokens: int) -> Sequences:
-    """The tokens of every item's title, cut at `tokens`."""
+    """The tokens of every item's title, cut after `tokens` tokens."""
     return self.dataset.titles.cut(tokens)
 
   def items(
     self, items: np.ndarray, show: str, title_tokens: int
   ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Returns the tokens of items, one item after the other, and how many tokens each takes."""
+    """Returns the concatenated tokens of items, int32, and the number of tokens of each item."""
     if show == 'sid':
       L = self.sid_tokens_IL.shape[1]
       return self.sid_tokens_IL[items].ravel(), (L,) * len(items)
@@ -138,27 +138,27 @@ class Corpus:
 
   @functools.cached_property
   def _popularity(self) -> np.ndarray:
-    """Cumulative shares of the training interactions, float64 `[I]`; an item counts at least once."""
+    """Cumulative shares of the training interactions, float64 `[I]`. Items without any count as one."""
     cumulative = np.cumsum(np.maximum(self._counts, 1), dtype=np.float64)
     return cumulative / cumulative[-1]
 
   def by_popularity(self, items: np.ndarray) -> np.ndarray:
-    """Returns the items sorted by falling number of training interactions, then by index."""
+    """Returns the items sorted by descending number of training interactions, then by index."""
     return items[np.lexsort((items, -self._counts[items]))]
 
   def negatives(
     self, rng: np.random.Generator, excluded: np.ndarray, count: int, weighting: str
   ) -> np.ndarray:
-    """Draws different items outside `excluded`.
+    """Draws distinct items that are not in `excluded`.
 
     Args:
       rng: the source of randomness.
       excluded: item indices, such as all items that the user has in training.
-      count: how many to draw. If fewer items are left, all of them are returned.
+      count: number of items. If fewer are left, all of them are returned.
       weighting: 'popularity' (in proportion to training interactions) or 'uniform'.
 
     Returns:
-      int64 `[count]`.
+      Item indices, int64 `[count]`.
     """
     chosen: list[int] = []
     taken = set(excluded.tolist())
@@ -174,7 +174,7 @@ class Corpus:
           chosen.append(item)
           if len(chosen) == count:
             return np.array(chosen, np.int64)
-    # The user has nearly every item: take the rest in a random order.
+    # Nearly every item is excluded: take the remaining ones in random order.
     rest = np.setdiff1d(np.arange(self.dataset.num_items), np.fromiter(taken, np.int64, len(taken)))
     return np.array([*chosen, *rng.permutation(rest)[: count - len(chosen)]], np.int64)
 
@@ -190,7 +190,7 @@ class Corpus:
 
   @functools.cached_property
   def descriptions(self) -> tuple[np.ndarray, Sequences]:
-    """The SID tokens that have a description, int32, and each description's tokens."""
+    """The SID tokens with a description, int32 `[n]`, and the tokens of each description."""
     ids, texts = [], []
     names = self.dataset.vocabulary.space.sid_names
     index = {name: self.dataset.vocabulary.space.sid_start + n for n, name in enumerate(names)}

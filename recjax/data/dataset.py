@@ -1,4 +1,4 @@
-"""A prepared data set: the flat arrays of a prepared folder, memory-mapped."""
+"""A prepared data set: the memory-mapped arrays of a prepared folder."""
 
 import dataclasses
 import functools
@@ -20,7 +20,14 @@ SPLITS = ('validation', 'test')
 COLUMNS = ('times', 'ratings', 'events')  # columns of the log beside user and item
 EVENT_NAMES = 'events.json'
 TIMES = 'times.json'
-STAGES = ('interactions', 'sids', 'tokenizer', 'texts', 'relations', 'keywords')  # what it reads
+STAGES = (
+  'interactions',
+  'sids',
+  'tokenizer',
+  'texts',
+  'relations',
+  'keywords',
+)  # stages that a data set reads
 
 
 def _load(path: epath.Path) -> np.ndarray:
@@ -33,7 +40,7 @@ def _check_name(kind: str, name: str, names: tuple[str, ...]) -> None:
 
 
 def _json(path: epath.Path) -> Any:
-  """Returns what a JSON file holds, or None if there is no file."""
+  """Returns the content of a JSON file; None if the file does not exist."""
   return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -41,13 +48,13 @@ def _json(path: epath.Path) -> Any:
 class Dataset:
   """Interactions, catalogue and semantic IDs of one prepared folder.
 
-  `load` maps the arrays and reads the small files. Arrays of optional columns and the catalogue are read at
-  their first use; a stage that was prepared again in the meantime is refused.
+  `load` maps the arrays and reads the small files. Optional columns and the catalogue are read at their first
+  use. If their stage was prepared again in the meantime, that use raises a ValueError.
 
   Attributes:
-    folder: the prepared folder, which knows the folder of each stage.
-    train: each user's training items, as item indices. Under leave-one-out these are all but the last
-      two; under other splits a user may have none.
+    folder: the prepared folder with the folder of each stage.
+    train: each user's training items, as item indices. Under leave-one-out all but the last two; under
+      other splits a user may have none.
     validation_items: int32, the target of every validation row. Under leave-one-out `[U]`: each user's
       item before the last.
     test_items: int32, the target of every test row. Under leave-one-out `[U]`: each user's last item.
@@ -84,14 +91,14 @@ class Dataset:
       'keywords',
       'optimum',
     ):
-      getattr(dataset, name)  # read now: a report must describe the data that the run used
+      getattr(dataset, name)  # read at load: a report must describe the data that the run used
     return dataset
 
   def __reduce__(self):
     # A reader process maps the files itself. Pickling would copy the arrays.
     return Dataset.load, (self.folder,)
 
-  # --- facts of the preparation
+  # --- records of the preparation
 
   @functools.cached_property
   def _manifests(self) -> dict[str, Any]:
@@ -103,8 +110,8 @@ class Dataset:
 
   def files_digest(self, stage: str, *names: str) -> str:
     """Returns a hash of a stage's files, or of the named ones. Equal files have equal hashes."""
-    held = self.manifest(stage)['files']
-    return digest({name: held[name]['sha256'] for name in names or held})
+    files = self.manifest(stage)['files']
+    return digest({name: files[name]['sha256'] for name in names or files})
 
   @functools.cached_property
   def statistics(self) -> dict[str, Any] | None:
@@ -129,7 +136,7 @@ class Dataset:
 
   @functools.cached_property
   def optimum(self) -> dict[str, Any] | None:
-    """The best expected metrics of each split. None if the law of the data is not known."""
+    """The best possible expected metrics of each split. None if the distribution of the data is unknown."""
     return _json(self.folder / 'optimum' / 'optimum.json')
 
   def _check_unchanged(self, stage: str) -> None:
@@ -137,7 +144,7 @@ class Dataset:
     loaded = self._manifests[stage]
     if loaded is not None and loaded != _json(self.folder / stage / 'manifest.json'):
       raise ValueError(
-        f'{self.folder / stage} must stay as it is while it is used; it was prepared again since this '
+        f'{self.folder / stage} must not change while it is used; it was prepared again since this '
         'process started. Start again, or give each experiment its own --config.data.prepared_dir'
       )
 
@@ -154,7 +161,7 @@ class Dataset:
 
   @functools.cached_property
   def ticks_per_second(self) -> int:
-    """The unit of all times. 0: times only order the interactions."""
+    """The unit of all times. 0: times give only the order of interactions."""
     fields = json.loads((self.folder / 'interactions' / TIMES).read_text())
     return fields['ticks_per_second']
 
@@ -165,12 +172,12 @@ class Dataset:
 
   @functools.cached_property
   def train_events(self) -> np.ndarray | None:
-    """int32 indices of `event_names`, aligned with `train.values`. None if the log has no events."""
+    """int32 indices into `event_names`, aligned with `train.values`. None if the log has no events."""
     return self._log('train_events')
 
   @functools.cached_property
   def event_names(self) -> list[str]:
-    """The kinds of interactions. Empty if the log has no events."""
+    """The names of the kinds of interactions. Empty if the log has no events."""
     return _json(self.folder / 'interactions' / EVENT_NAMES) or []
 
   def _log(self, name: str) -> np.ndarray | None:
@@ -236,7 +243,7 @@ class Dataset:
     return self.validation_items if split == 'validation' else self.test_items
 
   def histories_and_targets(self, split: str) -> tuple[Sequences, np.ndarray]:
-    """Returns the items known before the target of every row of a split, and the targets.
+    """Returns the history (earlier items) and the target of every row of a split.
 
     The rows of leave-one-out are the users; the history of a test user includes the validation item.
     """

@@ -1,4 +1,4 @@
-"""The loader: global batches as a pure function of `examples_seen`. Each host assembles its own part."""
+"""Builds global batches as a pure function of `examples_seen`. Each host assembles its own part."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -17,12 +17,12 @@ from recjax.schema.stream import Loader, Mixing, Packing
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-  """The stream of a run. Batch k after `examples_seen` depends on these fields alone.
+  """The stream of a training. The batch after `examples_seen` examples depends only on these fields.
 
   Attributes:
     mixture: maps an index to an example.
     plan: the sizes of a packing group.
-    groups: packing groups in a global batch.
+    groups: number of packing groups in a global batch.
   """
 
   mixture: Mixture
@@ -41,15 +41,15 @@ class Stream:
 
   def host_batch(self, examples_seen: int, host: int, hosts: int) -> dict[str, np.ndarray]:
     """Returns this host's rows `[B / hosts, T]` of the batch after `examples_seen` examples."""
-    mine = self.groups // hosts
-    first = examples_seen // self.plan.examples + host * mine
-    parts = [self.group(first + g) for g in range(mine)]
+    num_groups = self.groups // hosts
+    first = examples_seen // self.plan.examples + host * num_groups
+    parts = [self.group(first + g) for g in range(num_groups)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
   def batches(
     self, examples_seen: int, steps: int, host: int, hosts: int, loader: Loader
   ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields this host's parts of the next `steps` batches, prefetched by threads or processes."""
+    """Yields this host's parts of the next `steps` batches; threads or processes prefetch them."""
 
     def assemble(step: int) -> dict[str, np.ndarray]:
       return self.host_batch(examples_seen + step * self.examples_per_batch, host, hosts)
@@ -58,14 +58,15 @@ class Stream:
     dataset = grain.MapDataset.range(steps).map(assemble).to_iter_dataset(options)
     if loader.workers:
       workers = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=loader.buffer)
-      dataset = dataset.mp_prefetch(workers, _leave_sigterm_to_the_parent)
+      dataset = dataset.mp_prefetch(workers, _ignore_sigterm)
     return iter(dataset)
 
 
-def _leave_sigterm_to_the_parent(*_) -> None:
+def _ignore_sigterm(*_) -> None:
   """Ignores SIGTERM in a reader process.
 
-  Launchers signal whole process groups. The parent still needs batches until it has saved a checkpoint.
+  Launchers send SIGTERM to all processes of a group. The training process still needs batches until it has
+  saved a checkpoint.
   """
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -77,7 +78,7 @@ def make_stream(mixture: Mixture, packing: Packing, batch_size: int, start_id: i
     mixture: maps an index to an example.
     packing: the config section.
     batch_size: rows of a global batch.
-    start_id: the first token of an encoder–decoder's targets (`recjax.models.start_id`).
+    start_id: the first token that the decoder of an encoder–decoder reads (`recjax.models.start_id`).
 
   Raises:
     ValueError: the rows do not fit the examples.
@@ -94,8 +95,8 @@ def check_batch(batch_size: int, rows: int, hosts: int, parts: int = 1) -> None:
   Args:
     batch_size: rows of a global batch.
     rows: rows of a packing group.
-    hosts: hosts that each read a part of the batch.
-    parts: parts of a step: batch shards x grad_accumulation.
+    hosts: number of hosts that each read a part of the batch.
+    parts: number of parts of a step: batch shards x grad_accumulation.
   """
   check(
     batch_size // rows % hosts == 0,
@@ -113,14 +114,14 @@ def check_batch(batch_size: int, rows: int, hosts: int, parts: int = 1) -> None:
 
 
 def fingerprint(stream: Stream, mixing: Mixing) -> dict[str, str]:
-  """Returns a hash of each input of the stream, so that an error can name the changed one."""
+  """Returns a hash of each input of the stream; an error can then name the changed input."""
   corpus = stream.mixture.corpus
   files = corpus.dataset.files_digest
   parts = stream.mixture.parts
   needs = frozenset().union(*(part.component.needs for part in parts))
   log = [f'train_{name}.npy' for name in ('ratings', 'times', 'events') if name in needs]
   log += [f'{name}.json' for name in ('times', 'events') if name in needs]
-  prints = {
+  digests = {
     'sequences': files('interactions', 'train_items.npy', 'train_offsets.npy', *log),
     'sids': files('sids', 'codes.npy'),
     'tokenizer': files('tokenizer'),
@@ -131,7 +132,7 @@ def fingerprint(stream: Stream, mixing: Mixing) -> dict[str, str]:
     'seed': digest(stream.mixture.seed),
   }
   if needs & {'collaborative', 'semantic'}:
-    prints['relations'] = files('relations')
+    digests['relations'] = files('relations')
   if 'keywords' in needs:
-    prints['keywords'] = files('keywords')
-  return prints
+    digests['keywords'] = files('keywords')
+  return digests

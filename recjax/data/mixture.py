@@ -1,4 +1,4 @@
-"""The mixture: a closed-form map from one integer to a task's example, in exact proportions."""
+"""The mixture: computes example n of the stream from n alone, with exact proportions of the tasks."""
 
 import bisect
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from recjax.runtime.files import digest
 from recjax.schema.checks import check
 from recjax.schema.stream import Mixing
 
-# Proportions are integers with this sum. They are exact over every block of this many examples.
+# Proportions are integers with this sum; they hold exactly in every block of BLOCK examples.
 BLOCK = 10_000
 
-# Smaller epochs use a stored permutation: the index shuffle is slow for them.
+# Epochs with fewer units use a stored permutation, because the index shuffle is slow for them.
 SMALL_EPOCH = 1 << 14
 
 
@@ -28,9 +28,9 @@ SMALL_EPOCH = 1 << 14
 
 
 def proportions(weights: Mapping[str, float]) -> dict[str, int]:
-  """Returns integers of sum BLOCK in proportion to the weights.
+  """Returns integers with sum BLOCK in proportion to the weights (largest remainders).
 
-  Remainders go to the largest fractions; among equal fractions to the first name.
+  Among equal remainders the first name comes first.
 
   Raises:
     ValueError: a component with a positive weight would get no example.
@@ -58,7 +58,7 @@ class Part:
   Attributes:
     name: the component's name in the config.
     component: its task.
-    units: units of one epoch.
+    units: number of units in one epoch.
   """
 
   name: str
@@ -81,21 +81,21 @@ class Interval:
   @functools.cached_property
   def part_at(self) -> np.ndarray:
     """The part of each slot of a block, int32 `[BLOCK]`. Every part is spread evenly."""
-    # The k-th example of a part with proportion p stands at (k + 1/2) / p of the block.
+    # The k-th example of a part with count p is at the fraction (k + 1/2) / p of the block.
     at = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in self.counts])
     owner = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
     return owner[np.argsort(at, kind='stable')]
 
   @functools.cached_property
   def rank_at(self) -> np.ndarray:
-    """For each slot, how many slots of its part come before it in the block, int64 `[BLOCK]`."""
+    """For each slot, the number of earlier slots of its part in the block, int64 `[BLOCK]`."""
     ranks = np.empty(BLOCK, np.int64)
     for p, count in enumerate(self.counts):
       ranks[self.part_at == p] = np.arange(count)
     return ranks
 
   def counts_before(self, examples: int) -> np.ndarray:
-    """Returns the examples of each part among the interval's first `examples`, int64."""
+    """Returns the number of examples of each part among the interval's first `examples`, int64."""
     blocks, rest = divmod(examples, BLOCK)
     partial = np.bincount(self.part_at[:rest], minlength=len(self.counts))
     return blocks * np.array(self.counts, np.int64) + partial
@@ -105,14 +105,14 @@ class Interval:
 
 
 class Mixture:
-  """`mixture[n]` is example n of the stream, for any n >= 0, without state.
+  """The stream of examples: `mixture[n]` computes example n, for any n >= 0, without state.
 
-  Within every block of BLOCK examples of an interval each part appears exactly as often as its proportion
-  says, spread evenly. The last block of an interval is cut where the next interval begins.
+  In every block of BLOCK examples of an interval, each part has exactly its proportion of examples, spread
+  evenly. The last block of an interval is cut where the next interval begins.
 
-  A part goes through its units in a new pseudo-random order each epoch, so every unit appears exactly once
-  an epoch. The order is a permutation that grain's index shuffle computes from the index. A new interval
-  continues the epoch.
+  A part draws its units in a new pseudo-random order each epoch, so every unit appears exactly once per epoch.
+  The order is a permutation that grain's index shuffle computes from the index. A new interval continues the
+  epoch.
   """
 
   def __init__(self, parts: list[Part], intervals: Sequence[Interval], corpus: Corpus, seed: int):
@@ -134,7 +134,7 @@ class Mixture:
     return Mixture, (self.parts, self.intervals, self.corpus, self.seed)
 
   def locate(self, n: int) -> tuple[int, int, int]:
-    """Returns example n's part, how many examples of that part come before it, and its unit."""
+    """Returns the part of example n, the number of earlier examples of that part, and the unit."""
     number = bisect.bisect_right(self._starts, n) - 1
     interval = self.intervals[number]
     block, slot = divmod(n - interval.start, BLOCK)
@@ -162,22 +162,23 @@ class Mixture:
 
   @property
   def text_targets(self) -> bool:
-    """Whether some part has text to learn."""
+    """Whether some part has learnt text targets."""
     return any(part.component.text_targets for part in self.parts)
 
   @functools.cached_property
   def survey(self) -> list[list[tuple[Part, Example]]]:
-    """The first BLOCK examples of every interval, a sample for shares and lengths."""
+    """The first BLOCK examples of every interval: the sample that gives shares and lengths."""
     return [[self[interval.start + n] for n in range(BLOCK)] for interval in self.intervals]
 
   # --- the table
 
   def table(self) -> list[dict[str, Any]]:
-    """Counts what is in the stream: one row for each part and interval, over the interval's first block.
+    """Measures the stream over the first block of every interval.
 
     Returns:
-      `name`, `task`, `from_example`, `examples` (of BLOCK), `units` of an epoch, and the shares of the
-      examples, of all tokens and of the learnt tokens.
+      One row for each part and interval: `name`, `task`, `from_example`, `examples` (of BLOCK), `units` per
+      epoch, `loss_weight`, and the part's `share` of the examples, `token_share` of all tokens and
+      `target_share` of the learnt tokens.
     """
     rows = []
     for interval, sample in zip(self.intervals, self.survey, strict=True):
@@ -216,7 +217,7 @@ def format_table(rows: list[dict[str, Any]]) -> str:
   return '\n'.join(lines)
 
 
-# --- building it
+# --- construction
 
 
 def build(
@@ -225,7 +226,7 @@ def build(
   """Builds the mixture of named components over a data set.
 
   Raises:
-    ValueError: the data set lacks what a task needs, or a task has no unit in it.
+    ValueError: the data set lacks a column or stage that a task needs, or a task has no unit in it.
   """
   dataset = corpus.dataset
   parts = []
@@ -253,7 +254,7 @@ def build(
 
 
 def _intervals(parts: list[Part], mixing: Mixing) -> list[Interval]:
-  """Returns the intervals between the borders of all schedules."""
+  """Returns the intervals between the steps of all schedules."""
   starts = sorted({0, *(int(border) for p in parts for border, _ in p.component.schedule)})
   intervals = []
   for start in starts:

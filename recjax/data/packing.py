@@ -1,10 +1,10 @@
 """Packing: W consecutive examples of the stream (a group) become exactly R rows of a fixed length.
 
 A decoder reads inputs and targets as one sequence, in rows of T positions. An encoder–decoder has two sides:
-it reads the inputs in rows of T positions, and the targets in rows of their own length. Both sides of an
-example lie in the same row, under the same segment number.
+the encoder reads the inputs in rows of T positions, the decoder the targets in rows of another length. Both
+sides of an example have the same row and the same segment number.
 
-A row holds at most `Plan.level_capacity` SID tokens of one level. Whole semantic IDs never come near that
+A row holds at most `Plan.level_capacity` SID tokens of one level. Complete semantic IDs never exceed that
 limit; examples of single SID tokens are spread over more rows.
 """
 
@@ -30,8 +30,8 @@ class Plan:
     examples: W.
     rows: R.
     row_length: T.
-    decoder_row_length: positions of a row on an encoder–decoder's target side. 0: one sequence.
-    start_id: the first token of an encoder–decoder's target side.
+    decoder_row_length: positions of a decoder row of an encoder–decoder. 0: a decoder, one sequence.
+    start_id: the first token that the decoder of an encoder–decoder reads.
     space: the token ids. None: the stream holds no SID tokens.
   """
 
@@ -45,8 +45,8 @@ class Plan:
   @property
   def identity(self) -> dict[str, Any]:
     """The fields that the stream's fingerprint covers, as JSON."""
-    # Without the space, which `sids` and `tokenizer` cover, and without the usual start token: so
-    # checkpoints that were written before these fields existed keep their fingerprint.
+    # Leaves out the space, which the parts `sids` and `tokenizer` cover, and a start token of 0. So the
+    # fingerprint equals that of checkpoints from before these fields existed.
     fields = {k: v for k, v in dataclasses.asdict(self).items() if k != 'space'}
     return {k: v for k, v in fields.items() if k != 'start_id' or v}
 
@@ -62,16 +62,16 @@ class Plan:
     return self.space.row_capacity(self.sides[-1]) if self.space else self.sides[-1]
 
   def lengths(self, example: Example) -> tuple[int, ...]:
-    """Returns the positions that an example takes on each side.
+    """Returns the number of positions that an example takes on each side.
 
-    The last token of a sequence is predicted and never read. A decoder with a side of its own reads its
-    start token first.
+    The last token of a sequence is predicted but not read. The decoder of an encoder–decoder also reads the
+    start token.
     """
     inputs, targets = len(example.inputs), len(example.targets)
     return (inputs, targets) if self.decoder_row_length else (inputs + targets - 1,)
 
   def level_counts(self, examples: Sequence[Example]) -> np.ndarray:
-    """Returns how many SID tokens of each level the examples put into a row's targets.
+    """Returns the number of SID tokens of each level that each example adds to a row's targets.
 
     Args:
       examples: W examples.
@@ -83,9 +83,8 @@ class Plan:
       return np.zeros((len(examples), 0), np.int64)
     parts = [example.targets for example in examples]
     if not self.decoder_row_length:
-      parts += [
-        example.inputs for example in examples
-      ]  # they are targets of the tokens before them
+      # Inputs are also targets (with weight 0) of the tokens before them.
+      parts += [example.inputs for example in examples]
     columns = self.space.num_levels + 1  # the first one counts text
     first = np.tile(np.arange(len(examples)) * columns, len(parts) // len(examples))
     bins = np.repeat(first, [len(part) for part in parts])
@@ -100,12 +99,12 @@ class Plan:
 def first_fit_decreasing(
   sizes: np.ndarray, rows: int, capacity: Sequence[int] | np.ndarray
 ) -> np.ndarray | None:
-  """Assigns examples to rows, the longest first, each to the first row with room (Johnson, 1973).
+  """Assigns examples to rows: longest first, each to the first row with room (Johnson, 1973).
 
   Args:
     sizes: int `[W, sizes]`; the first column decides the order. Every column must fit.
     rows: R.
-    capacity: `[sizes]`, of a row.
+    capacity: `[sizes]`, the capacity of a row.
 
   Returns:
     The row of each example, int64 `[W]`. None if they do not fit.
@@ -150,7 +149,7 @@ def fit(examples: list[Example], plan: Plan) -> tuple[list[Example], np.ndarray,
 def _fitted(
   examples: list[Example], plan: Plan, count_levels: bool
 ) -> tuple[np.ndarray, list[Example]]:
-  """Returns the row of each example, and the examples, shortened where they must be.
+  """Returns the row of each example, and the examples, shortened if necessary.
 
   Args:
     examples: W examples.
@@ -167,7 +166,7 @@ def _fitted(
     row_of = first_fit_decreasing(sizes, plan.rows, capacity)
     if row_of is not None:
       return row_of, examples
-    # Before packing again: at least a token less, and at least the excess of all lengths.
+    # Before the next attempt, remove at least one token and at least the total excess.
     missing = max(int(sizes[:, 0].sum()) - plan.rows * plan.row_length, 1)
     while missing > 0:
       spare = np.array([example.spare for example in examples])
@@ -197,18 +196,18 @@ def pack(group: list[tuple[Part, Example]], plan: Plan) -> dict[str, np.ndarray]
   """Writes one group into rows.
 
   Args:
-    group: W examples, each with its part of the mixture.
+    group: W pairs of a part of the mixture and its example.
     plan: the sizes.
 
   Returns:
     int32 `tokens`, `targets` (each position's next token), `segments` (from 1; 0 is padding) and `positions`
     (from 0 in each segment), and float32 `weights`, each `[R, T]`. For an encoder–decoder these are the
-    target side; `encoder_tokens`, `encoder_segments` and `encoder_positions` are the inputs. int32 `[R]`:
-    `learnt`, the number of learnt targets in a row whatever their weight, and `dropped`, whose sum is the
-    number of removed tokens of histories and texts.
+    decoder side; `encoder_tokens`, `encoder_segments` and `encoder_positions` are the encoder side. int32
+    `[R]`: `learnt`, the number of learnt targets in a row regardless of their weight, and `dropped`, whose sum
+    is the number of removed tokens of histories and texts.
   """
   examples, row_of, dropped = fit([example for _, example in group], plan)
-  order = np.argsort(row_of, kind='stable')  # by row, in a row as in the group
+  order = np.argsort(row_of, kind='stable')  # by row; within a row in the order of the group
   examples, rows = [examples[i] for i in order], row_of[order]
   factors = np.array([group[i][0].component.loss_weight for i in order])
   arrays = {}
@@ -223,15 +222,15 @@ def pack(group: list[tuple[Part, Example]], plan: Plan) -> dict[str, np.ndarray]
   else:
     lengths = [len(e.inputs) + len(e.targets) - 1 for e in examples]
     layout = _Layout.of(lengths, rows, plan.rows, plan.row_length)
-    whole = np.concatenate([part for e in examples for part in (e.inputs, e.targets)])
-    is_last = np.zeros(len(whole), bool)
+    sequence = np.concatenate([part for e in examples for part in (e.inputs, e.targets)])
+    is_last = np.zeros(len(sequence), bool)
     is_last[np.cumsum(layout.lengths + 1) - 1] = True
-    tokens, targets = whole[~is_last], whole[~np.roll(is_last, 1)]
+    tokens, targets = sequence[~is_last], sequence[~np.roll(is_last, 1)]
   learnt = layout.learnt(examples)
   arrays |= layout.arrays(tokens)
   arrays['targets'] = layout.scatter(targets, np.int32)
   arrays['weights'] = layout.scatter(learnt * np.repeat(factors, layout.lengths), np.float32)
-  # Counts are arrays of one number a row, so they are sharded as the rest of the batch.
+  # Counts have one number per row, so they are sharded like the rest of the batch.
   arrays['learnt'] = np.bincount(np.repeat(rows, layout.lengths)[learnt], minlength=plan.rows)
   arrays['learnt'] = arrays['learnt'].astype(np.int32)
   arrays['dropped'] = np.array([dropped] + [0] * (plan.rows - 1), np.int32)
@@ -240,14 +239,14 @@ def pack(group: list[tuple[Part, Example]], plan: Plan) -> dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-  """Where the tokens of a group's examples lie in one side's rows; the examples are sorted by row.
+  """The positions of a group's tokens in the rows of one side; the examples are sorted by row.
 
   Attributes:
-    shape: R and the positions of a row.
-    lengths: int64 `[W]`, the positions of each example.
+    shape: R and the number of positions of a row.
+    lengths: int64 `[W]`, the number of positions of each example.
     segments: int64 `[W]`, each example's number in its row, from 1.
-    places: int64 `[tokens]`, each token's place in its example, from 0.
-    at: int64 `[tokens]`, each token's place in the flat rows.
+    places: int64 `[tokens]`, each token's index in its example, from 0.
+    at: int64 `[tokens]`, each token's index in the flattened rows.
   """
 
   shape: tuple[int, int]
@@ -258,17 +257,17 @@ class _Layout:
 
   @classmethod
   def of(cls, lengths: list[int], rows: np.ndarray, num_rows: int, row_length: int) -> '_Layout':
-    """Lays examples of these lengths, sorted by row, one after the other into their rows."""
+    """Places examples of these lengths, sorted by row, one after the other into their rows."""
     lengths = np.array(lengths)
     offsets = offsets_of(lengths)
-    first = np.searchsorted(rows, rows)  # each example's first neighbour in its row
+    first = np.searchsorted(rows, rows)  # index of the first example in the same row
     places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
     starts = rows * row_length + offsets[:-1] - offsets[first]
     at = np.repeat(starts, lengths) + places
     return cls((num_rows, row_length), lengths, np.arange(len(rows)) - first + 1, places, at)
 
   def scatter(self, values: np.ndarray, dtype: type) -> np.ndarray:
-    """Returns one value a token as rows; padding is 0."""
+    """Writes one value per token into rows `[R, T]`; padding is 0."""
     rows = np.zeros(self.shape, dtype)
     rows.ravel()[self.at] = values
     return rows
@@ -280,7 +279,7 @@ class _Layout:
     return {name: self.scatter(array, np.int32) for name, array in values.items()}
 
   def learnt(self, examples: list[Example]) -> np.ndarray:
-    """Returns whether the position of each token has a learnt target, bool `[tokens]`."""
+    """Returns a mask of the tokens whose target is learnt, bool `[tokens]`."""
     num_targets = np.array([len(example.targets) for example in examples])
     learnt = self.places >= np.repeat(self.lengths - num_targets, self.lengths)
     ends = np.cumsum(self.lengths)

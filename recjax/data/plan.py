@@ -1,4 +1,4 @@
-"""The plan of a stream: how many examples become a packing group."""
+"""Chooses the number of examples in a packing group (W)."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from recjax.schema.checks import check
 from recjax.schema.stream import Packing
 from recjax.sids.token_space import TokenSpace
 
-SAMPLE_GROUPS = 64  # sampled groups that decide W
+SAMPLE_GROUPS = 64  # number of sampled groups that determine W
 OVERFLOW_SHARE = 0.05  # W is the largest that overflows in at most this share of the sampled groups
 
 
@@ -22,7 +22,14 @@ def make_plan(
   start_id: int = 0,
   space: TokenSpace | None = None,
 ) -> Plan:
-  """Fixes W: the configured number, or the largest that fits every interval of the stream.
+  """Chooses W: the configured number, or the largest that fits every interval of the stream.
+
+  Args:
+    mixture: the stream of examples.
+    packing: the config section.
+    is_encoder_decoder: whether inputs and targets have rows of their own.
+    start_id: the first token that the decoder of an encoder–decoder reads.
+    space: the token ids.
 
   Raises:
     ValueError: a row is too short for one example, or a group for W of them.
@@ -69,16 +76,16 @@ def _check_longest(samples: list['_Sizes'], plan: Plan) -> None:
 class _Sizes:
   """The sizes of a sample of examples from one interval of the stream.
 
-  A size has one column a side, in positions. It has one more column a level if some examples hold more SID
-  tokens of one level than whole semantic IDs would.
+  Sizes have one column per side, in positions. They have one more column per SID level if some example holds
+  more tokens of a level than complete semantic IDs would.
 
   Attributes:
-    whole: int `[n, sizes]`, of the examples as they are.
-    least: the same without histories and texts.
-    capacity: int `[sizes]`, of a row.
+    full: int `[n, sizes]`, sizes of the examples.
+    least: int `[n, sizes]`, sizes without histories and texts.
+    capacity: int `[sizes]`, capacity of a row.
   """
 
-  whole: np.ndarray
+  full: np.ndarray
   least: np.ndarray
   capacity: np.ndarray
 
@@ -88,42 +95,43 @@ class _Sizes:
     lengths = np.array([plan.lengths(example) for example in examples])
     least = lengths.copy()
     least[:, 0] -= [sum(example.spare) for example in examples]
-    whole = np.minimum(lengths, np.maximum(least, plan.sides))
+    full = np.minimum(lengths, np.maximum(least, plan.sides))
     capacity = np.array(plan.sides)
     counts = plan.level_counts(examples)
     if (counts.max(axis=1, initial=0) * counts.shape[1] > lengths[:, -1]).any():
       least_counts = plan.level_counts([example.without_spare() for example in examples])
       counts = np.minimum(counts, np.maximum(least_counts, plan.level_capacity))
-      whole, least = np.hstack([whole, counts]), np.hstack([least, least_counts])
+      full, least = np.hstack([full, counts]), np.hstack([least, least_counts])
       capacity = np.append(capacity, [plan.level_capacity] * counts.shape[1])
-    return cls(whole, least, capacity)
+    return cls(full, least, capacity)
 
 
 def _groups(sizes: np.ndarray, W: int, count: int) -> list[np.ndarray]:
-  """Returns `count` groups of W consecutive examples, spread over the sample, which is a circle."""
+  """Returns `count` groups of W consecutive examples, spread over the sample, which wraps around."""
   starts = np.arange(count) * len(sizes) // count
   return [sizes[(start + np.arange(W)) % len(sizes)] for start in starts]
 
 
 def _largest_that_fits(sample: _Sizes, plan: Plan) -> int:
+  """Returns the largest W that overflows in at most OVERFLOW_SHARE of the sampled groups."""
   guess = _guess(sample, plan)
   for W in range(guess, 0, -max(guess // 200, 1)):
-    groups = _groups(sample.whole, W, SAMPLE_GROUPS)
+    groups = _groups(sample.full, W, SAMPLE_GROUPS)
     overflows = sum(first_fit_decreasing(g, plan.rows, sample.capacity) is None for g in groups)
     if overflows <= OVERFLOW_SHARE * SAMPLE_GROUPS and _targets_fit(sample, W, plan):
       return W
   raise ValueError(
     f'a group of {plan.rows} rows of {plan.sides} tokens must hold at least one example; got '
-    f'lengths up to {sample.whole.max(axis=0).tolist()}. Set --config.packing.row_length'
+    f'lengths up to {sample.full.max(axis=0).tolist()}. Set --config.packing.row_length'
   )
 
 
 def _targets_fit(sample: _Sizes, W: int, plan: Plan) -> bool:
-  """Whether W examples without histories and texts fit in every group of the stream.
+  """Returns whether W examples without histories and texts fit in every group of the stream.
 
   They always fit if every row holds its share of the longest examples. Otherwise six standard deviations of
-  a group's tokens must stay free: that is tried by packing correspondingly more examples, and half of the
-  tries must fit.
+  a group's tokens must stay free. To test this, groups of correspondingly more examples are packed: at least
+  half of them must fit.
   """
   least = np.maximum(sample.least, 1)
   if plan.rows * int(np.min(sample.capacity // least.max(axis=0))) >= W:
@@ -137,6 +145,6 @@ def _targets_fit(sample: _Sizes, W: int, plan: Plan) -> bool:
 
 
 def _guess(sample: _Sizes, plan: Plan) -> int:
-  """The number of examples of mean size that fill the rows, by the size that is full first."""
-  means = np.maximum(sample.whole.mean(axis=0), 1e-9)
+  """Returns the number of mean-sized examples that fill the rows; the size that fills first decides."""
+  means = np.maximum(sample.full.mean(axis=0), 1e-9)
   return max(int(plan.rows * np.min(sample.capacity / means)), 1)

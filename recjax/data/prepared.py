@@ -1,9 +1,9 @@
 """The stage folders of a prepared folder: which variant of each stage an experiment reads.
 
-Experiments on one data set share a prepared folder. A stage lies in `<root>/<stage>/`, or beside it in
-`<root>/<stage>-<8 hex digits>/` where that folder holds the result of other settings or other raw files.
-`data_prep.stage` chooses the folders and `<root>/.variants.json` records the choice of each experiment, so
-that programs that prepare nothing find it.
+Experiments on one data set share a prepared folder. A stage is in `<root>/<stage>/`. If that folder holds the
+result of other settings or other raw files, the stage is in the variant `<root>/<stage>-<8 hex digits>/`.
+`data_prep.stage` chooses the folders. `<root>/.variants.json` records the choice for each experiment, so that
+programs that prepare nothing find the folders.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ RECORD = '.variants.json'
 
 
 class Prepared(os.PathLike):
-  """A prepared folder; `prepared / 'interactions/items.jsonl'` is a file of the right variant.
+  """A prepared folder; `prepared / 'interactions/items.jsonl'` is a file of the experiment's variant.
 
-  As a path (`os.fspath`, `str`) it is the root.
+  `os.fspath` and `str` return the root.
 
   Attributes:
     root: the prepared folder.
-    folders: stage → folder name under `root`. None: every stage lies in the folder of its name. A stage that
-      is missing in a mapping is not used: its path does not exist.
+    folders: stage → folder name under `root`. None: every stage is in the folder of its own name. A stage
+      that the mapping lacks is not used; its path does not exist.
   """
 
   def __init__(self, root: epath.PathLike, folders: Mapping[str, str] | None = None):
@@ -36,7 +36,7 @@ class Prepared(os.PathLike):
 
   @classmethod
   def of(cls, folder: 'epath.PathLike | Prepared') -> 'Prepared':
-    """Takes a plain folder as one without variants."""
+    """Returns a `Prepared`; a plain path becomes one without variants."""
     return folder if isinstance(folder, cls) else cls(folder)
 
   def __truediv__(self, place: str) -> epath.Path:
@@ -54,8 +54,8 @@ class Prepared(os.PathLike):
     return f'Prepared({os.fspath(self.root)!r}, {self.folders!r})'
 
   def __eq__(self, other: object) -> bool:
-    is_like = isinstance(other, Prepared) and self.root == other.root
-    return is_like and self.folders == other.folders
+    has_same_root = isinstance(other, Prepared) and self.root == other.root
+    return has_same_root and self.folders == other.folders
 
   __hash__ = None  # `folders` grows while stages are found
 
@@ -71,7 +71,7 @@ def recorded(root: epath.PathLike, identity: Any) -> Prepared:
     identity: JSON value of the settings that the preparation depends on.
 
   Raises:
-    ValueError: nothing is prepared; or there are variants, and none is recorded for this experiment.
+    ValueError: nothing is prepared, or variants exist but none is recorded for this experiment.
   """
   root = epath.Path(root)
   folders = read_record(root).get(digest(identity))
@@ -85,7 +85,7 @@ def recorded(root: epath.PathLike, identity: Any) -> Prepared:
 
 
 def all_exist(root: epath.Path, folders: Mapping[str, str]) -> bool:
-  """Whether every stage folder of a record is there."""
+  """Returns whether every stage folder of a record exists."""
   return all((root / folder / MANIFEST).exists() for folder in folders.values())
 
 

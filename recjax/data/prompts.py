@@ -1,4 +1,7 @@
-"""Prompts: wordings with places for items and texts, and the format that a model expects around them."""
+"""Prompts: wordings with placeholders for items and texts, and the format that a model expects around them.
+
+A wording is a text such as 'After {history} comes'; its placeholders are called places.
+"""
 
 import dataclasses
 import functools
@@ -13,7 +16,7 @@ _PLACE = re.compile(r'\{(\w+)\}')
 
 
 def check_prompt(prompt: str, places: tuple[str, ...], field: str) -> None:
-  """Raises a ValueError unless a wording names every place exactly once and no other place."""
+  """Raises a ValueError unless a wording has each of these placeholders exactly once and no other."""
   check(
     sorted(_PLACE.findall(prompt)) == sorted(places),
     f'{field} must name {", ".join(f"{{{place}}}" for place in places) or "no place"} once',
@@ -26,13 +29,14 @@ def check_prompt(prompt: str, places: tuple[str, ...], field: str) -> None:
 class Format:
   """The token ids around a prompt and its answer.
 
-  An encoder–decoder reads the prompt and EOS. A decoder's prompt begins with BOS. An instruction model has
-  its chat template around prompt and answer. A text answer ends with `end`; a semantic ID has a fixed length.
+  An encoder–decoder reads the prompt and EOS. A decoder's prompt begins with BOS. For an instruction model, its
+  chat template surrounds prompt and answer. A text answer ends with `end`; a semantic ID has a fixed length and
+  needs no end.
 
   Attributes:
-    before: precede the prompt.
-    between: follow the prompt and precede the answer.
-    end: follow a text answer.
+    before: ids before the prompt.
+    between: ids between prompt and answer.
+    end: ids after a text answer.
     is_encoder_decoder: whether prompt and answer go to different stacks.
   """
 
@@ -69,7 +73,7 @@ class Prompter:
 
   @functools.lru_cache(maxsize=4096)  # noqa: B019
   def _parts(self, prompt: str) -> tuple[tuple[str, np.ndarray | None], ...]:
-    """Splits a wording at its places: (place, None) or ('', ids)."""
+    """Splits a wording into placeholders, (place, None), and texts, ('', ids)."""
     parts = []
     for n, part in enumerate(_PLACE.split(prompt)):
       if n % 2:
@@ -79,11 +83,11 @@ class Prompter:
     return tuple(parts)
 
   def fill(self, prompt: str, contents: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
-    """Returns the inputs of an example: int32 token ids, and the position of each place in them.
+    """Returns the inputs of an example: int32 token ids, and the index where each placeholder's ids start.
 
     Args:
       prompt: a wording.
-      contents: the token ids for its places.
+      contents: token ids for each placeholder.
     """
     arrays, starts, at = [self.before], {}, len(self.before)
     for place, ids in self._parts(prompt):

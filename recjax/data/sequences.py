@@ -1,4 +1,4 @@
-"""Ragged integer arrays: many sequences as one flat array and offsets. Both can be memory-mapped."""
+"""Ragged integer arrays: sequences as a flat array and offsets, both of which can be memory-mapped."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-  """Returns where sequences of these lengths begin in a flat array, and its end: int64 `[n + 1]`."""
+  """Returns the start of each sequence in a flat array, and the end of the array: int64 `[n + 1]`."""
   offsets = np.zeros(len(lengths) + 1, np.int64)
   np.cumsum(np.asarray(lengths, np.int64), out=offsets[1:])
   return offsets
@@ -15,7 +15,7 @@ def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Sequences:
-  """`values[offsets[u]:offsets[u + 1]]` is sequence u.
+  """Sequences of integers; sequence u is `values[offsets[u]:offsets[u + 1]]`.
 
   Attributes:
     values: int32 `[sum of lengths]`.
@@ -40,12 +40,12 @@ class Sequences:
 
   @property
   def lengths(self) -> np.ndarray:
-    """int64 `[U]`."""
+    """The length of every sequence, int64 `[U]`."""
     return np.diff(self.offsets)
 
   @property
   def places(self) -> np.ndarray:
-    """The place of every value in its own sequence, counted from 0: int64 `[sum of lengths]`."""
+    """The index of every value in its own sequence, int64 `[sum of lengths]`."""
     return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], self.lengths)
 
   def take(self, rows: np.ndarray) -> 'Sequences':
@@ -54,16 +54,16 @@ class Sequences:
     return self._slices(starts, self.offsets[np.asarray(rows) + 1] - starts)
 
   def cut(self, length: int) -> 'Sequences':
-    """Returns every sequence without the values after its first `length`."""
+    """Returns the first `length` values of every sequence."""
     return self._slices(self.offsets[:-1], np.minimum(self.lengths, length))
 
   def append(self, column_U: np.ndarray) -> 'Sequences':
-    """Returns every sequence with one more value at its end."""
+    """Appends one value to every sequence."""
     values = np.insert(self.values, self.offsets[1:], column_U)
     return Sequences(values.astype(np.int32), self.offsets + np.arange(len(self) + 1))
 
   def _slices(self, starts: np.ndarray, lengths: np.ndarray) -> 'Sequences':
-    """Copies `values[starts[n]:starts[n] + lengths[n]]` of every n."""
+    """Copies `values[starts[n]:starts[n] + lengths[n]]` for every n."""
     offsets = offsets_of(lengths)
     at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
     return Sequences(self.values[at], offsets)

@@ -1,7 +1,8 @@
-"""The one place that opens a tokenizer's file: users' texts are encoded as plain text, and never padded or cut.
+"""Opens tokenizer files. Users' texts are encoded as plain text, without padding and truncation.
 
-A tokenizer.json may store padding and truncation, and both kinds of file turn the names of control tokens
-(`<eos>`, `<|im_end|>`) in a text into these tokens. A title must not have that effect; a chat template must.
+A tokenizer.json may store padding and truncation. Both kinds of file map names of control tokens (`<eos>`,
+`<|im_end|>`) in a text to these tokens. Chat templates need that; titles and other users' texts must not do it.
+All other modules open tokenizer files through this one.
 """
 
 import functools
@@ -14,7 +15,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 import tokenizers
 
-# Added tokens of this form are control tokens even if the file does not mark them as special: <think>, [INST].
+# Added tokens of this form count as control tokens even if the file does not mark them: <think>, [INST].
 _CONTROL = re.compile(r'<[^<>\s]+>|\[[^\[\]\s]+\]')
 
 
@@ -22,7 +23,9 @@ def _read(path: epath.Path, parse) -> Any:
   try:
     return parse(path.read_bytes())
   except Exception as error:  # the libraries raise their own types
-    raise ValueError(f'{path} must be a whole tokenizer: {error}. Fetch it again') from error
+    raise ValueError(
+      f'{path} must be a complete tokenizer file: {error}. Fetch it again'
+    ) from error
 
 
 def _vocab(model: dict[str, Any]) -> dict[str, int]:
@@ -31,9 +34,9 @@ def _vocab(model: dict[str, Any]) -> dict[str, int]:
 
 
 def _hide(model: dict[str, Any], names: set[str]) -> None:
-  """Renames control tokens in the model's own vocabulary, so that no text spells them; ids stay.
+  """Renames control tokens in the model's vocabulary, so that no text contains them; ids do not change.
 
-  Merges refer to names, so those of BPE keep theirs, and merges that make a control token are removed.
+  Merges refer to names, so the pieces of BPE keep theirs; merges that make a control token are removed.
   """
   vocab = model.get('vocab', {})
   if 'merges' in model:
@@ -138,7 +141,7 @@ class TextTokenizer:
     return self._plain.encode(texts)
 
   def encode_template(self, text: str) -> list[int]:
-    """Returns the ids of a chat template's text, in which names of control tokens are these tokens."""
+    """Returns the ids of a chat template's text; names of control tokens become these tokens."""
     if self._is_fast:
       return self._full.encode(text, add_special_tokens=False).ids
     ids = []
@@ -151,7 +154,7 @@ class TextTokenizer:
 
   @functools.cached_property
   def _control_names(self) -> re.Pattern[str]:
-    """A pattern with one group: any control piece of a SentencePiece model."""
+    """A pattern with one group, which matches any control piece of a SentencePiece model."""
     full = self._full
     names = [full.id_to_piece(i) for i in range(full.get_piece_size()) if full.is_control(i)]
     return (
@@ -159,7 +162,7 @@ class TextTokenizer:
     )
 
   def decode(self, ids: list[int]) -> str:
-    """Returns the text of ids; control tokens of a tokenizer.json by name."""
+    """Returns the text of ids; control tokens of a tokenizer.json appear by name."""
     if self._is_fast:
       return self._full.decode(ids, skip_special_tokens=False)
     return self._full.decode(ids)

@@ -1,4 +1,4 @@
-"""Units of training sequences, computed from a number; no list of all units is stored."""
+"""Units of training sequences. A unit is computed from its number; no list of units is stored."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from recjax.data.sequences import Sequences, offsets_of
 
 
 class _PerUser:
-  """Units that are numbered user by user."""
+  """Base class of units that are numbered user by user."""
 
   def __init__(self, counts_U: np.ndarray):
     self._ends_U = offsets_of(counts_U)[1:]
@@ -15,7 +15,7 @@ class _PerUser:
     return int(self._ends_U[-1]) if len(self._ends_U) else 0
 
   def user_and_rank(self, unit: int) -> tuple[int, int]:
-    """Returns the user of a unit, and the unit's number among that user's units."""
+    """Returns the user of a unit, and the unit's index among the units of that user."""
     user = int(np.searchsorted(self._ends_U, unit, side='right'))
     return user, unit - (int(self._ends_U[user - 1]) if user else 0)
 
@@ -23,8 +23,8 @@ class _PerUser:
 class Windows(_PerUser):
   """Windows of at most `max_items` items of every user with at least two items.
 
-  A longer sequence becomes overlapping windows, half a window apart. The items before a window's first
-  target are context. So every position after a user's first is a target in exactly one window.
+  A longer sequence is cut into overlapping windows, half a window apart. The items before a window's first
+  target are context. Every position after a user's first item is a target in exactly one window.
   """
 
   def __init__(self, train: Sequences, max_items: int):
@@ -36,7 +36,7 @@ class Windows(_PerUser):
     super().__init__(np.where(lengths_U >= 2, 1 + -(-extra_U // self._stride), 0))
 
   def __getitem__(self, unit: int) -> tuple[int, int, int]:
-    """Returns a window's start in the flat training array, its items, and how many are context."""
+    """Returns the window's start in the flat training array, its length, and its number of context items."""
     user, nth = self.user_and_rank(unit)
     first = int(self._offsets[user])
     length = int(self._offsets[user + 1]) - first
@@ -54,17 +54,17 @@ class Positions(_PerUser):
     super().__init__(np.maximum(train.lengths - 1, 0))
 
   def __getitem__(self, unit: int) -> tuple[int, int, int]:
-    """Returns places in the flat training array: the user's first, the unit's, the user's end."""
+    """Returns indices into the flat training array: the user's start, the unit, the user's end."""
     user, nth = self.user_and_rank(unit)
     first = int(self._offsets[user])
     return first, first + nth + 1, int(self._offsets[user + 1])
 
 
 class Likes:
-  """Liked items of users who also have another item that they did not like.
+  """Liked items of users who disliked at least one other item.
 
-  A unit is a position after a user's first whose rating is at least `liked_from`. The user has rated at
-  least one other item lower than `liked_from`, anywhere in the training sequence.
+  A unit is a position after a user's first with a rating of at least `liked_from`. The user rated at least one
+  other item of the training sequence lower than `liked_from`.
   """
 
   def __init__(self, train: Sequences, ratings: np.ndarray, liked_from: float):
@@ -72,18 +72,18 @@ class Likes:
     keys = users.astype(np.int64) * (int(train.values.max(initial=0)) + 1) + train.values
     _, pair_of = np.unique(keys, return_inverse=True)  # (user, item)
     liked, disliked = ratings >= liked_from, ratings < liked_from
-    of_user = np.bincount(users, disliked, len(train))[users]
-    of_pair = np.bincount(pair_of, disliked)[pair_of]
+    user_dislikes = np.bincount(users, disliked, len(train))[users]
+    pair_dislikes = np.bincount(pair_of, disliked)[pair_of]
     is_first = np.zeros(len(users), bool)
     is_first[train.offsets[:-1][train.lengths > 0]] = True
-    self._positions = np.flatnonzero(liked & ~is_first & (of_user > of_pair))
+    self._positions = np.flatnonzero(liked & ~is_first & (user_dislikes > pair_dislikes))
     self._offsets = train.offsets
 
   def __len__(self) -> int:
     return len(self._positions)
 
   def __getitem__(self, unit: int) -> tuple[int, int, int]:
-    """Returns places in the flat training array: the user's first, the unit's, the user's end."""
+    """Returns indices into the flat training array: the user's start, the unit, the user's end."""
     position = int(self._positions[unit])
     user = int(np.searchsorted(self._offsets, position, side='right')) - 1
     return int(self._offsets[user]), position, int(self._offsets[user + 1])

@@ -29,8 +29,8 @@ class Pieces:
 
   Attributes:
     size: number of text ids, which are the tokenizer's own.
-    bos_id: begins a decoder's prompt.
-    eos_id: ends an encoder's input and a text target.
+    bos_id: first id of a decoder's prompt.
+    eos_id: last id of an encoder's input and of a text target.
     chat: the chat template as ids; None: not an instruction model.
   """
 
@@ -47,7 +47,7 @@ class Pieces:
     return self._tokenizer.encode(text)
 
   def encode_template(self, text: str) -> list[int]:
-    """Returns the ids of a chat template's text, in which names of control tokens are these tokens."""
+    """Returns the ids of a chat template's text; names of control tokens become these tokens."""
     return self._tokenizer.encode_template(text)
 
   def decode(self, ids: list[int]) -> str:
@@ -60,8 +60,8 @@ class Vocabulary:
 
   Attributes:
     space: the token space.
-    bos_id: begins a decoder's prompt; EOS for a family without BOS.
-    eos_id: ends a text target, and an encoder's input (T5).
+    bos_id: first id of a decoder's prompt; EOS for a family without BOS.
+    eos_id: last id of a text target, and of an encoder's input (T5).
     chat: the chat template as ids; None: not an instruction model.
   """
 
@@ -73,7 +73,7 @@ class Vocabulary:
 
   @property
   def num_pieces(self) -> int:
-    """Number of the tokenizer's own ids; our special tokens follow them."""
+    """Number of the tokenizer's ids; our special tokens follow them."""
     return self._pieces.size
 
   def special_id(self, name: str) -> int:

@@ -1,11 +1,11 @@
 """Beam search constrained to the catalogue, in one jitted function.
 
 The trie is on the device in code space (CSR, as in STATIC, arXiv 2602.22647, section on the transition
-matrix). A beam is a node; its children are a contiguous range of nodes one level down. All beams of a user
-share the prompt. Every returned beam is an item. If fewer items are left than beams, the rest is -1 with score
--inf.
+matrix). A beam is a node of the trie; its children are a contiguous range of nodes one level deeper. All beams
+of a user share the keys and values of the prompt. Every returned beam is an item. If fewer items than beams are
+left, the result is filled with -1 and score -inf.
 
-Items that share a SID have the same score and follow each other, the most popular first. With unique SIDs the
+Items that share a SID have the same score and are adjacent, the most popular first. If all SIDs are unique, the
 code for shared SIDs is not compiled.
 """
 
@@ -24,7 +24,7 @@ def _log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
 
 
 def _count(values: jax.Array, row_BE: jax.Array, dtype) -> jax.Array:
-  """Counts each of the values `[B, M, X]` in its user's row; with dtype bool: whether it occurs."""
+  """Counts each value `[B, M, X]` in its user's row `[B, E]`; with dtype bool, tests whether it occurs."""
 
   def add(found, column_B):
     return found + (values == column_B[:, None, None]).astype(dtype), None
@@ -32,23 +32,23 @@ def _count(values: jax.Array, row_BE: jax.Array, dtype) -> jax.Array:
   return jax.lax.scan(add, jnp.zeros(values.shape, dtype), row_BE.T)[0]
 
 
-def _is_spent(trie: Trie, leaves: jax.Array, excluded_BE: jax.Array) -> jax.Array:
-  """Returns which of the leaves `[B, M, X]` hold only items excluded for their user."""
-  if trie.max_leaf_items > 1:  # count an item once, even if the history repeats it
+def _has_only_excluded(trie: Trie, leaves: jax.Array, excluded_BE: jax.Array) -> jax.Array:
+  """Returns a mask of the leaves `[B, M, X]` whose items are all excluded for the user."""
+  if trie.max_leaf_items > 1:  # an item counts once even if the history repeats it
     excluded_BE = jnp.sort(excluded_BE, axis=1)
     repeats = excluded_BE[:, 1:] == excluded_BE[:, :-1]
     excluded_BE = excluded_BE.at[:, 1:].set(jnp.where(repeats, -1, excluded_BE[:, 1:]))
-  spent_BE = jnp.where(excluded_BE < 0, -1, jnp.take(trie.item_leaves, excluded_BE))
+  excluded_leaves_BE = jnp.where(excluded_BE < 0, -1, jnp.take(trie.item_leaves, excluded_BE))
   if trie.max_leaf_items == 1:
-    return _count(leaves, spent_BE, bool)
+    return _count(leaves, excluded_leaves_BE, bool)
   offsets = jnp.asarray(trie.leaf_offsets)
-  return _count(leaves, spent_BE, jnp.int32) == offsets[leaves + 1] - offsets[leaves]
+  return _count(leaves, excluded_leaves_BE, jnp.int32) == offsets[leaves + 1] - offsets[leaves]
 
 
 def _rank_items(
   trie: Trie, leaves_BM: jax.Array, scores_BM: jax.Array, excluded_BE: jax.Array, beams: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns the first `beams` items of leaves, which are sorted by score, and the items' scores."""
+  """Returns the first `beams` items of leaves that are sorted by score, and the scores of the items."""
   if trie.max_leaf_items == 1:
     return jnp.take(trie.leaf_items, leaves_BM), scores_BM
   items_BMK, exists_BMK = trie.items(leaves_BM)
@@ -85,7 +85,7 @@ def beam_search(
   """
   space = model.tables.space
   levels = space.num_levels
-  # A level has no more prefixes than nodes. If all are kept, the search is exhaustive.
+  # A level has at most as many prefixes as nodes. If a beam keeps all of them, the search is exhaustive.
   widths = [min(beams, nodes) for nodes in trie.num_nodes[1:]]
   B = prompts['tokens'].shape[0]
   x_BD, cache = model.start(prompts, widths[0], levels - 1)
@@ -96,7 +96,7 @@ def beam_search(
     nodes_BMX, codes_BMX, exists_BMX = trie.children(level, nodes_BM)
     candidates_BMX = scores_BM[..., None] + jnp.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
     if level == levels - 1:
-      exists_BMX &= ~_is_spent(trie, nodes_BMX, excluded_BE)
+      exists_BMX &= ~_has_only_excluded(trie, nodes_BMX, excluded_BE)
     candidates_BMX = jnp.where(exists_BMX, candidates_BMX, -jnp.inf)
     branch = candidates_BMX.shape[-1]
     scores_BM, best_BM = jax.lax.top_k(candidates_BMX.reshape(B, -1), widths[level])

@@ -1,4 +1,4 @@
-"""The trie of the catalogue's semantic IDs, as arrays for a jitted search."""
+"""The trie of the catalogue's semantic IDs, as arrays for the jitted search."""
 
 import dataclasses
 import functools
@@ -32,10 +32,10 @@ class Trie:
     leaf_items: int32 `[I]`. Leaf s holds the items `leaf_items[leaf_offsets[s]:leaf_offsets[s + 1]]`, the
       most popular first. With unique SIDs leaf s holds only `leaf_items[s]`.
     item_leaves: int32 `[I]`, the leaf of each item.
-    codes_per_level: codes of each level, as in the table.
-    num_nodes: L + 1 numbers, the nodes of each depth.
-    max_branch: for each level the largest number of children of a node.
-    max_leaf_items: the largest number of items of a leaf.
+    codes_per_level: number of codes of each level, as in the table.
+    num_nodes: number of nodes of each depth, L + 1 numbers.
+    max_branch: largest number of children of a node, for each level.
+    max_leaf_items: largest number of items of a leaf.
   """
 
   first_child: tuple[np.ndarray, ...]
@@ -50,12 +50,12 @@ class Trie:
 
   @classmethod
   def from_table(cls, table: SidTable, popularity_I: np.ndarray | None = None) -> 'Trie':
-    """Builds the trie of a table's items with numpy arrays.
+    """Builds the trie of a table as numpy arrays.
 
     Args:
       table: the SIDs.
-      popularity_I: training interactions of each item. Items that share a SID are sorted by falling
-        popularity, then by index. None: by index alone.
+      popularity_I: number of training interactions of each item. Items that share a SID are sorted by
+        descending popularity, then by index. None: by index alone.
 
     Raises:
       ValueError: the table has no items.

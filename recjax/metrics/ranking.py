@@ -1,27 +1,52 @@
-"""Ranking metrics with one relevant item a user: recall, ndcg, mrr, each with its standard error.
+"""Ranking metrics with one relevant item per row, each with its standard error: `METRICS` by name.
 
-Where a split has several rows a user (`data.split`), each row counts as a user does here; the standard
-errors then take the rows of one user as independent, which they hardly are.
+A row is a held-out target with its history; under leave-one-out the rows are the users. Other splits have
+several rows per user, and the standard errors treat these as independent.
+
+To add a metric, write a function of the ranks and a cut-off here and add it to `METRICS`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 
+def recall(ranks_U: np.ndarray, k: int) -> np.ndarray:
+  """1 if the target is among the first k items, else 0."""
+  return (ranks_U < k).astype(np.float64)
+
+
+def ndcg(ranks_U: np.ndarray, k: int) -> np.ndarray:
+  """1 / log2(rank + 2) inside the cut-off: with one relevant item the ideal DCG is 1."""
+  return np.where(ranks_U < k, 1 / np.log2(ranks_U + 2.0), 0.0)
+
+
+def mrr(ranks_U: np.ndarray, k: int) -> np.ndarray:
+  """1 / (rank + 1) inside the cut-off."""
+  return np.where(ranks_U < k, 1 / (ranks_U + 1.0), 0.0)
+
+
+# (0-based ranks int64 [U], cut-off) -> float64 [U], the value of every row.
+METRICS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+  'recall': recall,
+  'ndcg': ndcg,
+  'mrr': mrr,
+}
+
+
 def target_ranks(ranked_UK: np.ndarray, targets_U: np.ndarray) -> np.ndarray:
-  """The place of each user's target in their ranked list.
+  """Returns the rank of every row's target in its ranked list.
 
   Args:
-    ranked_UK: ints, best first; negative where a list has ended.
+    ranked_UK: ints, best first; negative after the end of a list.
     targets_U: ints, not negative.
 
   Returns:
-    int64 `[U]`, 0 for the top; K where the target is absent. Only cut-offs k ≤ K can be computed
-    from these ranks: beyond K an absent target would count as found.
+    int64 `[U]`, 0 for the first place; K if the target is absent. These ranks are valid for cut-offs k ≤ K
+    only: beyond K an absent target would count as found.
 
   Raises:
-    ValueError: the shapes do not belong together, or a target is negative.
+    ValueError: the shapes do not match, or a target is negative.
   """
   ranked_UK, targets_U = np.asarray(ranked_UK), np.asarray(targets_U)
   if ranked_UK.ndim != 2 or targets_U.shape != ranked_UK.shape[:1]:
@@ -35,43 +60,30 @@ def target_ranks(ranked_UK: np.ndarray, targets_U: np.ndarray) -> np.ndarray:
   return np.where(hits_UK.any(1), hits_UK.argmax(1), ranked_UK.shape[1]).astype(np.int64)
 
 
-def gains(ranks_U: np.ndarray, k: int) -> dict[str, np.ndarray]:
-  """What each user contributes to the metrics at cut-off k: float64 `[U]` by metric name.
-
-  With one relevant item the ideal DCG is 1, so ndcg is 1 / log2(rank + 2) inside the cut-off.
-  """
-  ranks_U = np.asarray(ranks_U)
-  found_U = ranks_U < k
-  return {
-    f'recall@{k}': found_U.astype(np.float64),
-    f'ndcg@{k}': np.where(found_U, 1 / np.log2(ranks_U + 2.0), 0.0),
-    f'mrr@{k}': np.where(found_U, 1 / (ranks_U + 1.0), 0.0),
-  }
-
-
 def ranking_metrics(ranks_U: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-  """Means over users and their standard errors.
+  """Returns the mean of every metric over the rows, and its standard error.
 
   Args:
-    ranks_U: 0-based ranks as `target_ranks` gives them.
+    ranks_U: 0-based ranks from `target_ranks`.
     ks: cut-offs, none beyond the length of the ranked lists.
 
   Returns:
-    `recall@k`, `ndcg@k`, `mrr@k` for every k, and each with `_stderr`: the sample standard
-    deviation over users (ddof 1) divided by √U; 0 for a single user.
+    `<metric>@<k>` for every metric and cut-off, and `<metric>@<k>_stderr`: the sample standard deviation
+    (ddof 1) divided by √U; 0 for a single row.
 
   Raises:
-    ValueError: there are no users, or a cut-off is not positive.
+    ValueError: there are no rows, or a cut-off is not positive.
   """
   ranks_U = np.asarray(ranks_U)
   if not ranks_U.size:
-    raise ValueError('ranking metrics need at least one user; got none')
+    raise ValueError('ranking metrics need at least one row; got none')
   if min(ks) <= 0:
     raise ValueError(f'cut-offs must be positive; got {tuple(ks)}. Set --config.eval.ks')
   metrics = {}
   for k in ks:
-    for name, values_U in gains(ranks_U, k).items():
+    for name, metric in METRICS.items():
+      values_U = metric(ranks_U, k)
       deviation = values_U.std(ddof=1) if values_U.size > 1 else 0.0
-      metrics[name] = float(values_U.mean())
-      metrics[f'{name}_stderr'] = float(deviation / np.sqrt(values_U.size))
+      metrics[f'{name}@{k}'] = float(values_U.mean())
+      metrics[f'{name}@{k}_stderr'] = float(deviation / np.sqrt(values_U.size))
   return metrics

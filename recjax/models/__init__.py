@@ -1,4 +1,4 @@
-"""Backbones over the token space; a family's record (`recjax.models.family.Family`) says how it is built."""
+"""Backbones over the token space. A `Family` record describes each (`recjax.models.family`)."""
 
 from recjax.models.backbone import build as build
 from recjax.models.backbone import check_model as check_model

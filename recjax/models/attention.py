@@ -15,11 +15,11 @@ from recjax.models import splash
 
 log = logging.getLogger(__name__)
 
-MASKED = -1e30  # finite, so that a fully masked row gives no NaN
+MASKED = -1e30  # finite, so that the softmax of a fully masked row is not NaN
 
 
 def segment_mask(query_segments_BT: jax.Array, key_segments_BS: jax.Array) -> jax.Array:
-  """Returns mask_BTS (bool): keys of the query's own segment. Segment 0 is padding, which is masked."""
+  """Returns mask_BTS (bool): the keys of the query's segment. Segment 0 is padding and is masked."""
   keys_B1S = key_segments_BS[:, None, :]
   return (query_segments_BT[:, :, None] == keys_B1S) & (keys_B1S > 0)
 
@@ -30,7 +30,7 @@ def attention_mask(
   query_positions_BT: jax.Array,
   key_positions_BS: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes the causal mask within segments, before any window.
+  """Computes the causal mask within segments, without windows.
 
   Returns:
     mask_BTS (bool) and distance_BTS (int32, query position minus key position).
@@ -43,7 +43,7 @@ def attention_mask(
 def _softmax(
   logits: jax.Array, mask: jax.Array, softcap: float, bias: jax.Array | None
 ) -> jax.Array:
-  """Computes a float32 softmax over the last axis; the bias has N where the logits have K, G."""
+  """Computes a float32 softmax over the last axis; the bias has one axis N for the logits' axes K, G."""
   logits = logits.astype(jnp.float32)
   if softcap:
     logits = jnp.tanh(logits / softcap) * softcap
@@ -55,12 +55,12 @@ def _softmax(
 class PackedCausal(NamedTuple):
   """The mask of packed causal rows in a form that fused kernels take.
 
-  The tokens of a segment are contiguous, so distances can be counted along the row.
+  The tokens of a segment are contiguous, so distances are differences of row indices.
 
   Attributes:
     segments_BT: int32; 0 is padding.
     window: int32 scalar; see `recjax.models.decoder.DecoderConfig.windows`.
-    windows: its possible values, static under tracing.
+    windows: possible values of `window`, static under tracing.
   """
 
   segments_BT: jax.Array
@@ -80,15 +80,15 @@ def _widest_cudnn_head() -> int:
   return 256 if float(capability) >= 9 else 128
 
 
-def _lacks(path: str, platform: str, q_BTNH, k_BSKH, softcap, bias, packed) -> str:
-  """Returns the reason why a path does not apply; empty if it applies."""
+def _unsupported(path: str, platform: str, q_BTNH, k_BSKH, softcap, bias, packed) -> str:
+  """Returns the reason why a path does not apply; empty: it applies."""
   (B, T, N, H), (S, K) = q_BTNH.shape, k_BSKH.shape[1:3]
   if path == 'splash':
     if platform != 'tpu':
       return 'it is a TPU kernel'
     if bias is not None or packed is None:
       return 'it computes causal self-attention without a bias'
-    return splash.lacks(B, T, N, K, H)
+    return splash.unsupported(B, T, N, K, H)
   if softcap:
     return 'it has no soft-cap for logits'
   if path == 'xla':
@@ -130,9 +130,9 @@ def choose(
 ) -> str:
   """Chooses the path: 'splash', 'cudnn', 'xla' or 'plain'.
 
-  'auto' takes the first path that applies; on the CPU the plain one, which is the fastest there. The plain path
-  replaces a requested path that does not apply. One log line says why the plain path runs on an accelerator or
-  replaces the requested one.
+  'auto' takes the first path of AUTO that applies. On the CPU that is the plain path, which is the fastest there.
+  If a requested path does not apply, the plain path replaces it. A warning, logged once, gives the reason if the
+  plain path replaces a requested path or runs on an accelerator.
   """
   if implementation == 'plain':
     return 'plain'
@@ -140,7 +140,7 @@ def choose(
   asked = AUTO.get(platform, ()) if implementation == 'auto' else (implementation,)
   reasons = []
   for path in asked:
-    reason = _lacks(path, platform, q_BTNH, k_BSKH, softcap, bias, packed)
+    reason = _unsupported(path, platform, q_BTNH, k_BSKH, softcap, bias, packed)
     if not reason:
       return path
     reasons.append(f'{path}: {reason}')
@@ -159,16 +159,16 @@ def attend(
   packed: PackedCausal | None = None,
   implementation: str = 'plain',
 ) -> jax.Array:
-  """Grouped-query attention; queries come scaled. Softmax in float32.
+  """Computes grouped-query attention, with the softmax in float32.
 
   Args:
-    q_BTNH: queries.
-    k_BSKH: keys, each for N / K heads.
+    q_BTNH: queries, already scaled.
+    k_BSKH: keys; each key head serves N / K query heads.
     v_BSKH: values.
-    mask_BTS: bool, the visible keys; B or T may be 1. The result of a fully masked query is undefined.
-    softcap: 0 for none.
+    mask_BTS: bool, the visible keys; B or T may be 1. The output of a fully masked query is undefined.
+    softcap: 0: no soft-cap.
     bias: float32, added to the logits after the soft-cap: `[N, T, S]` or `[B, N, T, S]`, T may be 1.
-    packed: the same mask in parts, if it is the mask of packed causal rows.
+    packed: the same mask in another form, if it is the mask of packed causal rows; else None.
     implementation: 'auto' or the name of a path; see `choose`.
 
   Returns:
@@ -219,7 +219,7 @@ def attend_from_beams(
     suffix_kv: keys and values `[B, M, L, K, H]`.
     prompt_mask_BS: the visible prompt positions.
     suffix_mask_L: the visible suffix positions, already written.
-    softcap: 0 for none.
+    softcap: 0: no soft-cap.
     bias_NS: float32 `[N, S + L]`, added to the logits after the soft-cap; the same for all beams.
 
   Returns:

@@ -1,4 +1,4 @@
-"""From the model section of the config to a backbone: its family, its shape and the model itself."""
+"""Builds a backbone from the model section of the config: its family, its shape and the model."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -15,19 +15,19 @@ from recjax.sids.token_space import TokenSpace
 
 
 def family(model: Model) -> Family:
-  """Returns the family of the published `size`, of the folder `pretrained`, or of the name `family`.
+  """Returns the family of the folder `pretrained`, of the published `size`, or with the name `family`.
 
   Raises:
-    FileNotFoundError, ValueError: an unknown family or size, an unreadable config.json, or `model.family`
-      names another family than the size or the folder.
+    FileNotFoundError, ValueError: the family or size is unknown, config.json cannot be read, or `model.family`
+      contradicts the size or the folder.
   """
-  named = families.named(model.family)
+  by_name = families.by_name(model.family)
   if model.pretrained is not None:
     found = pretrained.family_of(model.pretrained)
   elif model.size:
-    found = families.of_size(model.size)
+    found = families.by_size(model.size)
   else:
-    return named
+    return by_name
   check(
     families.accepts(model.family, found),
     f'{model.pretrained or model.size} is a model of family {found.name}, and model.family must say so',
@@ -38,7 +38,7 @@ def family(model: Model) -> Family:
 
 
 def shape_of(model: Model) -> Any:
-  """Returns the backbone's shape: of the folder `pretrained`, of the published `size`, or of the fields.
+  """Returns the backbone's shape: from the folder `pretrained`, the published `size`, or the size fields.
 
   Raises:
     FileNotFoundError, ValueError: see `family` and `pretrained.read_config`.
@@ -66,7 +66,7 @@ def start_id(model: Model) -> int:
 
 
 def check_model(model: Model) -> None:
-  """Checks the shape, and the checkpoint folder if one is set, before a run spends time.
+  """Checks the shape and, if one is set, the checkpoint folder; call it before preparing data.
 
   Raises:
     FileNotFoundError, ValueError: see `shape_of` and `pretrained.check_folder`.
@@ -86,13 +86,13 @@ def build(model: Model, space: TokenSpace, seed: int) -> nnx.Module:
 
 
 def upgraded(section: Mapping[str, Any], folder: str | None = None) -> dict[str, Any]:
-  """Returns a saved model section with today's family name.
+  """Returns a saved model section with the current family name.
 
   Earlier versions saved Qwen models as family 'gemma'.
 
   Args:
     section: `model` of a config.json or of a checkpoint's config.
-    folder: where the checkpoint lies now, if it may have moved; None: at `pretrained`.
+    folder: current folder of the pretrained checkpoint, if it may have moved; None: `pretrained`.
   """
   saved = dict(section)
   folder = folder or saved.get('pretrained')
@@ -100,7 +100,7 @@ def upgraded(section: Mapping[str, Any], folder: str | None = None) -> dict[str,
   if saved.get('pretrained') is not None:
     found = pretrained.known_family(folder)
   elif saved.get('size') in families.sizes():
-    found = families.of_size(saved['size'])
+    found = families.by_size(saved['size'])
   if found is not None and families.accepts(saved.get('family', ''), found):
     saved['family'] = found.name
   return saved

@@ -1,7 +1,7 @@
-"""One decoder for Gemma and Qwen: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
+"""The decoder of Gemma and Qwen: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
 
-Layers are stacked on a leading axis and scanned; values that differ by layer (window, RoPE base and factor)
-are scanned arrays. Sources: Gemma (arXiv 2403.08295), Gemma 2 (2408.00118: soft-caps, post-norms, local
+Layers are stacked on a leading axis and scanned. Values that differ by layer (window, RoPE base and factor) are
+scanned arrays. Sources: Gemma (arXiv 2403.08295), Gemma 2 (2408.00118: soft-caps, post-norms, local
 layers), Gemma 3 (2503.19786: QK-norm, two RoPE bases, stretched positions), Qwen 2.5 (2412.15115: SiLU,
 biases), Qwen 3 (2505.09388: QK-norm without biases).
 """
@@ -32,18 +32,18 @@ from recjax.sids.token_space import TokenSpace
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig(Computation):
-  """The shape of a decoder; the defaults are Gemma 1's choices.
+  """The shape of a decoder; the defaults are those of Gemma 1.
 
   Attributes:
-    windows: one per layer: keys at distances below it are seen; 0: global.
-    rope_bases: one per layer.
-    rope_factors: one per layer, divides positions (linear RoPE scaling); empty: all 1.
-    post_norms: also norm the outputs of the branches.
-    qk_norm: norm queries and keys over the head width.
-    qkv_bias, out_bias: biases of the attention's projections.
-    norm_plus_one: parameters of norms are scale − 1.
-    embedding_scale: multiply embeddings by sqrt(width), rounded to the compute dtype.
-    tied: the output uses the input tables.
+    windows: window of each layer: keys at distances below it are visible; 0: global.
+    rope_bases: RoPE base of each layer.
+    rope_factors: divisor of positions of each layer (linear RoPE scaling); empty: all 1.
+    post_norms: whether the outputs of the branches are normed too.
+    qk_norm: whether queries and keys are normed over the head width.
+    qkv_bias, out_bias: whether the attention's projections have biases.
+    norm_plus_one: whether norms store scale − 1.
+    embedding_scale: whether embeddings are multiplied by sqrt(width), rounded to the compute dtype.
+    tied: whether the output uses the input tables.
     query_scale: factor on queries; None: head_width ** -0.5.
 
   Raises:
@@ -89,7 +89,7 @@ class DecoderConfig(Computation):
       )
 
   def norm(self, width: int) -> RMSNorm:
-    """Makes a norm of this decoder's kind."""
+    """Builds a norm with this decoder's settings."""
     return RMSNorm(width, self.norm_plus_one, self.norm_eps)
 
 
@@ -101,7 +101,7 @@ class PerLayer(NamedTuple):
   rope_factor: jax.Array
 
   def sees(self, distance: jax.Array) -> jax.Array:
-    """Returns whether a key at this distance lies in the window."""
+    """Returns whether a key at this distance is visible in the window."""
     return (self.window == 0) | (distance < self.window)
 
 
@@ -119,7 +119,7 @@ class Cache(NamedTuple):
   lengths_B: jax.Array
 
   def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
-    """Returns the cache with the suffixes of the beams `parents_BM`."""
+    """Returns the cache in which beam m continues the suffix of beam `parents_BM[:, m]`."""
     index = parents_BM[None, :, :, None, None, None]
     suffix = tuple(jnp.take_along_axis(x, index, axis=2) for x in self.suffix)
     return self._replace(suffix=suffix)
@@ -170,7 +170,7 @@ class Block(nnx.Module):
     return x + dropout(branch, key, self.config.dropout)
 
   def _finish(self, x, attended, keys):
-    """Computes the rest of the layer, given the attention's output."""
+    """Computes the rest of the layer after the attention."""
     x = self._add(x, self.attention.out(attended), 'attention_post_norm', keys[0])
     return self._add(x, self.ff(self.ff_norm(x)), 'ff_post_norm', keys[1])
 
@@ -207,7 +207,7 @@ class Block(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """The decoder; token ids are those of `space`."""
+  """The decoder model over the token ids of `space`."""
 
   def __init__(self, config: DecoderConfig, space: TokenSpace, rngs: nnx.Rngs):
     self.config = config
@@ -226,7 +226,7 @@ class Decoder(nnx.Module):
     return constrain(x, 'residual')
 
   def _scan(self, body, x, *scanned):
-    """Runs `body(block, x, PerLayer, *scanned layer)` over the layers."""
+    """Runs `body(block, x, per_layer, *slices of scanned)` over the layers."""
     per_layer = PerLayer(
       jnp.asarray(self.config.windows, jnp.int32),
       jnp.asarray(self.config.rope_bases, jnp.float32),
@@ -266,7 +266,7 @@ class Decoder(nnx.Module):
     Args:
       prompts: int32 `tokens_BS`, padded on the right, and `lengths_B`, at least 1.
       beams: M.
-      suffix_length: number of tokens that a beam may append.
+      suffix_length: largest number of tokens that a beam appends.
 
     Returns:
       x_BD, from which each prompt's first new token is predicted, and the cache.

@@ -1,4 +1,4 @@
-"""The token tables: text pieces and SID codes have separate tables behind one lookup."""
+"""The token tables: one for text, one for SID codes, with a common lookup."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from recjax.sharding.mesh import table_sharding
 from recjax.sids.token_space import TokenSpace
 
-LOGITS_AT_ONCE = 2**27  # limit in a search under the full softmax: half a GiB
+LOGITS_AT_ONCE = 2**27  # largest number of logits in a search under the full softmax: half a GiB
 
 
 def _take(tables, starts, ids, dtype, axis: str | None = None) -> jax.Array:
@@ -18,12 +18,12 @@ def _take(tables, starts, ids, dtype, axis: str | None = None) -> jax.Array:
   for rows_VD, start, stop in zip(tables, starts, (*starts[1:], None), strict=True):
     V = rows_VD.shape[0]
     at = ids - start
-    here = (ids >= start) & (True if stop is None else ids < stop)
+    is_inside = (ids >= start) & (True if stop is None else ids < stop)
     if axis is not None:
       at = at - V * jax.lax.axis_index(axis)
-      here = here & (at >= 0) & (at < V)
-    # An id of another table reads the row after the last one: zeros without a gradient.
-    rows = jnp.take(rows_VD, jnp.where(here, at, V), axis=0, mode='fill', fill_value=0)
+      is_inside = is_inside & (at >= 0) & (at < V)
+    # Ids outside this table read index V, which mode='fill' turns into zeros without a gradient.
+    rows = jnp.take(rows_VD, jnp.where(is_inside, at, V), axis=0, mode='fill', fill_value=0)
     x = x + rows.astype(dtype)
   return x
 
@@ -33,17 +33,17 @@ def take_rows(
 ) -> jax.Array:
   """Looks up the rows of token ids in tables that may be sharded.
 
-  Each device takes its shard of the rows for all ids of its 'fsdp' group, and the devices exchange these
-  shards. Forward and backward, the traffic has the size of the result, not of a table.
+  Each device looks up its shard of the rows for all ids of its 'fsdp' group, and the devices exchange the
+  results. In both passes the traffic is proportional to the result, not to the table.
 
   Args:
     tables: float32 `[V, D]` each.
-    starts: first id of each table, ascending; a table ends at the next one's first id.
+    starts: first id of each table, ascending. A table ends at the first id of the next one.
     ids: int32 `[B, ...]`, not below the first start.
-    dtype: of the result; gradients are summed in the tables' dtype.
+    dtype: dtype of the result; gradients are summed in the tables' dtype.
 
   Returns:
-    `[B, ..., D]`, its batch sharded as that of the ids.
+    `[B, ..., D]`, sharded along B like the ids.
   """
   sharding = table_sharding(tables, ids.shape[0])
   if sharding is None:
@@ -68,11 +68,11 @@ def take_rows(
 
 
 class TokenTables(nnx.Module):
-  """The text table and the SID table, of the input and of the output.
+  """The text table and the SID table, for input and output.
 
   Attributes:
     text: float32 `[text_rows, D]`.
-    sid: float32 `[sid_rows, D]`; level l's codes are the rows from `space.level_starts[l]`.
+    sid: float32 `[sid_rows, D]`; the codes of level l start at row `space.level_starts[l]`.
     text_out, sid_out: output tables of the same shapes; only if untied.
 
   Args:
@@ -115,12 +115,12 @@ class TokenTables(nnx.Module):
 
   def lookup(self, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Returns the rows `[B, ..., D]` of token ids `[B, ...]`."""
-    if not self.space.sid_size:  # a published checkpoint without SID rows
+    if not self.space.sid_size:  # such as a published checkpoint
       return take_rows((self.text[...],), (0,), ids, dtype)
     return take_rows((self.text[...], self.sid[...]), (0, self.space.sid_start), ids, dtype)
 
   def output_tables(self) -> tuple[jax.Array, jax.Array]:
-    """Returns the float32 output tables, padding rows included: text, SID."""
+    """Returns the float32 output tables (text, SID), padding rows included."""
     if self.tied:
       return self.text[...], self.sid[...]
     return self.text_out[...], self.sid_out[...]
@@ -154,14 +154,14 @@ class TokenTables(nnx.Module):
     return jnp.concatenate([self.text_logits(x), self.sid_logits(x)], axis=-1)
 
   def log_denominator(self, x_BMD: jax.Array) -> jax.Array:
-    """Returns float32 `[B, M, 1]`, the logsumexp of `all_logits`, over few beams at a time to bound memory."""
+    """Returns the logsumexp of `all_logits`, float32 `[B, M, 1]`; a few beams at a time, to bound memory."""
 
-    def of(x: jax.Array) -> jax.Array:
+    def logsumexp(x: jax.Array) -> jax.Array:
       parts = (self.text_logits(x), self.sid_logits(x))
       return jnp.logaddexp(*(jax.nn.logsumexp(part, axis=-1, keepdims=True) for part in parts))
 
     B, M = x_BMD.shape[:2]
     beams = max(LOGITS_AT_ONCE // (B * self.space.size), 1)
     if beams >= M:
-      return of(x_BMD)
-    return jax.lax.map(of, x_BMD.swapaxes(0, 1), batch_size=beams).swapaxes(0, 1)
+      return logsumexp(x_BMD)
+    return jax.lax.map(logsumexp, x_BMD.swapaxes(0, 1), batch_size=beams).swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""The registry of backbone families. To add one, write its module and its mapping, and list its record here."""
+"""The registry of backbone families. To add one, write its module and mapping, and list its record here."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,8 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def named(name: str) -> Family:
-  """Returns the record of `model.family`. Raises a ValueError for an unknown name."""
+def by_name(name: str) -> Family:
+  """Returns the family with a name. Raises a ValueError for an unknown name."""
   check_choice(name, tuple(FAMILIES), 'model.family')
   return FAMILIES[name]
 
@@ -22,22 +22,22 @@ def sizes() -> dict[str, Size]:
   return {name: size for family in FAMILIES.values() for name, size in family.sizes.items()}
 
 
-def of_size(size: str) -> Family:
+def by_size(size: str) -> Family:
   """Returns the family of a published size. Raises a ValueError for an unknown size."""
   check_choice(size, tuple(sizes()), 'model.size')
   return next(family for family in FAMILIES.values() if size in family.sizes)
 
 
 def accepts(name: str, family: Family) -> bool:
-  """Whether `model.family=name` may stand beside a size or a checkpoint of `family`.
+  """Returns whether `model.family=name` is accepted for a size or a checkpoint of `family`.
 
-  Until Qwen became a family of its own, its models were configured as 'gemma', the default.
+  Earlier versions configured Qwen models as family 'gemma', the default, which is still accepted.
   """
   return name == family.name or (name == gemma.FAMILY.name and family is qwen.FAMILY)
 
 
 def model_types() -> Mapping[str, Family]:
-  """Returns the family for each `model_type` that can be read."""
+  """Returns the family by `model_type`, for every `model_type` that can be read."""
   return {
     kind: family
     for family in FAMILIES.values()

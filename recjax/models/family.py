@@ -1,4 +1,4 @@
-"""The record of a backbone family: everything that the rest of recjax must know about it."""
+"""The record of a backbone family, the interface between a family and the rest of recjax."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -17,8 +17,8 @@ class Size(NamedTuple):
 
   Attributes:
     shape: the family's shape, computation fields at their defaults.
-    vocab_rows: rows of the published token table; the tokenizer has fewer tokens.
-    tokenizer_size: tokens of the published tokenizer, where a run from scratch needs only those; 0: the rows.
+    vocab_rows: rows of the published token table; the tokenizer may have fewer tokens.
+    tokenizer_size: tokens of the published tokenizer, if a run from scratch needs only these; 0: `vocab_rows`.
   """
 
   shape: Any
@@ -27,7 +27,7 @@ class Size(NamedTuple):
 
 
 class SpecialToken(NamedTuple):
-  """A family's default for a special token: its name in the tokenizer, and its id in published checkpoints."""
+  """A family's default special token: its name in the tokenizer and its id in published checkpoints."""
 
   name: str
   id: int
@@ -43,15 +43,15 @@ class Family:
 
   Attributes:
     name: value of `model.family`.
-    shape: dataclass of shapes, a subclass of `recjax.models.layers.Computation`.
+    shape: class of the shapes, a subclass of `recjax.models.layers.Computation`.
     build: (shape, token space, rngs) → the model.
-    own_shape: model section → the shape that its fields spell out; None: only sizes and checkpoints.
+    own_shape: (model section) → the shape given by its size fields; None: only sizes and checkpoints.
     sizes: published sizes by name.
     checkpoints: how checkpoint folders are read and written; None: the family has none.
     is_encoder_decoder: whether inputs and targets go to different stacks; otherwise they are one sequence.
     parameter_rules: how the mesh shards the parameters.
-    bos, eos, pad: defaults for folders whose files do not name the token; a family without BOS begins a
-      decoder's prompt with EOS.
+    bos, eos, pad: defaults for folders whose files do not name the token. Without BOS, a decoder's prompt
+      begins with EOS.
   """
 
   name: str

@@ -1,4 +1,4 @@
-"""Layers that backbones share: projections, norm, feed-forward, rotary positions, dropout, the scan over layers."""
+"""Layers that all backbones share: projections, norm, feed-forward, rotary positions, dropout, layer scan."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ ACTIVATIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computation:
-  """How a backbone computes; the fields have the names of `recjax.schema.model.Model`.
+  """Settings of a backbone's computation, named as in `recjax.schema.model.Model`.
 
   Attributes:
     dropout: rate on the residual branches and the embedding.
@@ -36,7 +36,7 @@ class Computation:
   attention: str = 'auto'
 
   def scan(self, layers: nnx.Module, body, x: jax.Array, *scanned: Any) -> tuple[jax.Array, Any]:
-    """Runs `body(block, x, *scanned of the layer)` over stacked layers; see `jax.lax.scan`."""
+    """Runs `body(block, x, *slices of scanned)` over stacked layers; see `jax.lax.scan`."""
     graph, weights = nnx.split(layers)
 
     def layer(x, inputs):
@@ -45,7 +45,7 @@ class Computation:
     unroll = self.scan_unroll
     if self.remat == 'full':
       layer = jax.checkpoint(layer, prevent_cse=False)
-      unroll = 1  # without the loop XLA recomputes at once, and no memory is saved
+      unroll = 1  # in an unrolled loop XLA recomputes early, which saves no memory
     return jax.lax.scan(layer, x, (weights, *scanned), unroll=unroll)
 
 
@@ -57,10 +57,10 @@ class Linear(nnx.Module):
 
   Args:
     spec: such as 'BTD,DNH->BTNH'.
-    shape: of the kernel.
+    shape: shape of the kernel.
     fan_in: number of inputs per output; the kernel is initialised with std 1/sqrt(fan_in).
     rngs: source of the initial values.
-    bias_shape: of the bias, which is broadcast against the output's last axes; None: no bias.
+    bias_shape: shape of the bias, which is broadcast against the output's last axes; None: no bias.
   """
 
   adapter: nnx.List | None = None
@@ -72,7 +72,7 @@ class Linear(nnx.Module):
     self.bias = nnx.Param(jnp.zeros(bias_shape)) if bias_shape is not None else None
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    # A plain matrix product: with several batch axes, XLA:CPU takes twice as long in the backward pass.
+    # A 2-D matrix product: with several batch axes, the backward pass takes twice as long on XLA:CPU.
     spec_in, spec_out = self.spec.split('->')
     inputs = len(spec_in.split(',')[0].removeprefix('...'))
     outputs = len(spec_out.removeprefix('...'))
@@ -91,7 +91,7 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-  """Root-mean-square norm in float32; with `plus_one` the parameter is scale − 1 (Gemma)."""
+  """Root-mean-square norm, computed in float32; with `plus_one` the parameter is scale − 1 (Gemma)."""
 
   def __init__(self, width: int, plus_one: bool = True, eps: float = 1e-6):
     self.scale = nnx.Param(jnp.zeros(width) if plus_one else jnp.ones(width))

@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685) as functions of the parameter tree.
 
-With adapters, the model's tree has one more subtree, `lora`, with two matrices for each adapted kernel:
-`lora/layers/attention/q/kernel/{a,b}`. Training adds their product to the kernel's output (`adapted`), and the
-kernels have no gradient; elsewhere the matrices are merged into the kernels (`merge`).
+With adapters, the parameter tree has a subtree `lora` with two matrices for each adapted kernel, such as
+`lora/layers/attention/q/kernel/{a,b}`. In training, x a b is added to the kernel's output (`adapted`), and the
+kernels have no gradients. For evaluation and export the matrices are merged into the kernels (`merge`).
 """
 
 import functools
@@ -35,8 +35,8 @@ def init(key: jax.Array, params: dict[str, Any], rank: int, targets: str) -> dic
   Args:
     key: for the initial values.
     params: the model's parameters; only shapes are read.
-    rank: r.
-    targets: a regular expression, searched in the paths of kernels.
+    rank: rank of the adapters (r).
+    targets: regular expression that is searched in the paths of kernels.
 
   Returns:
     The subtree `lora`: for each adapted kernel `[depth, in..., out...]` float32 `a` `[depth, inputs, r]` and
@@ -65,11 +65,11 @@ def init(key: jax.Array, params: dict[str, Any], rank: int, targets: str) -> dic
 
 
 def merge(params: dict[str, Any], alpha: float) -> dict[str, Any]:
-  """Returns the model's parameters, every adapted kernel W replaced by W + alpha / r · a b.
+  """Merges adapters: replaces every adapted kernel W by W + alpha / r · a b.
 
   Args:
-    params: the model's tree; without a subtree `lora` it is returned unchanged.
-    alpha: the value in the training of the adapters.
+    params: the parameter tree; without a subtree `lora` it is returned unchanged.
+    alpha: the value with which the adapters were trained.
   """
   if NAME not in params:
     return params
@@ -83,11 +83,11 @@ def merge(params: dict[str, Any], alpha: float) -> dict[str, Any]:
 
 
 def adapted(graph: nnx.GraphDef, params: dict[str, Any], alpha: float) -> nnx.Module:
-  """Returns the model that computes x W + alpha / r · (x a) b.
+  """Returns the model with adapters: its adapted layers compute x W + alpha / r · (x a) b.
 
   Args:
     graph: structure of the model without adapters.
-    params: the model's tree, with or without a subtree `lora`.
+    params: the parameter tree, with or without a subtree `lora`.
     alpha: as in `merge`.
   """
   model = nnx.merge(graph, base(params))

@@ -11,12 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 from recjax.sharding.mesh import BATCH
 
-LANES = 128  # block sizes are multiples of it
+LANES = 128  # block sizes are multiples of this
 BLOCKS = (512, 256, 128)  # block sizes, the fastest first
 
 
-def lacks(B: int, T: int, N: int, K: int, H: int) -> str:
-  """Returns the reason why the kernel does not apply under the current mesh; empty if it applies."""
+def unsupported(B: int, T: int, N: int, K: int, H: int) -> str:
+  """Returns the reason why the kernel does not apply under the current mesh; empty: it applies."""
   if T % LANES:
     return f'rows of {T} tokens are not a multiple of {LANES}'
   if H % 64:
@@ -32,7 +32,7 @@ def lacks(B: int, T: int, N: int, K: int, H: int) -> str:
 
 
 def _kernel(T: int, heads: int, window: int, softcap: float, interpret: bool):
-  """Makes the kernel for rows of T tokens and one window (0: global)."""
+  """Builds the kernel for rows of T tokens and one window (0: global)."""
   if window:
     mask = masks.LocalMask((T, T), (window - 1, 0), 0)
   else:
@@ -65,17 +65,18 @@ def attend(
   softcap: float = 0.0,
   interpret: bool = False,
 ) -> jax.Array:
-  """Computes causal attention within the segments of packed rows; queries come scaled.
+  """Computes causal attention within the segments of packed rows.
 
   Args:
-    q_BTNH: queries.
-    k_BSKH: keys, each for N / K heads; S is T.
+    q_BTNH: queries, already scaled.
+    k_BSKH: keys; each key head serves N / K query heads; S is T.
     v_BSKH: values.
-    segments_BT: int32; 0 is padding, where the result is undefined.
+    segments_BT: int32; 0 is padding, where the output is undefined.
     window: int32 scalar, one of `windows`.
-    windows: one kernel is compiled for each; 0: global, else keys at distances below the window are seen.
-    softcap: of the logits; 0 for none.
-    interpret: interpret the kernel, for tests without a TPU.
+    windows: possible windows; a kernel is compiled for each. 0: global. Otherwise keys at distances below the
+      window are visible.
+    softcap: soft-cap of the logits; 0: no soft-cap.
+    interpret: runs the kernel in the interpreter, for tests without a TPU.
 
   Returns:
     x_BTNH, in the dtype of the queries.

@@ -1,6 +1,6 @@
 """T5: an encoder–decoder with relative position buckets, RMSNorm and no biases (arXiv 1910.10683).
 
-v1.0 has a ReLU feed-forward and tied, scaled logits; v1.1, FLAN-T5 and mT5 have a gated GELU (arXiv
+T5 v1.0 has a ReLU feed-forward and tied, scaled logits. v1.1, FLAN-T5 and mT5 have a gated GELU (arXiv
 2002.05202) and an untied output. Layers are stacked on a leading axis and scanned. Dropout is applied to the
 residual branches, the embedding and the final states.
 """
@@ -29,9 +29,9 @@ class Cache(NamedTuple):
   """Keys and values of the prompts and the start token, shared by all beams, and of each beam's suffix.
 
   Attributes:
-    cross: of the encoded prompts, `[depth, B, S, N, H]`.
-    start: of the start token, `[depth, B, 1, N, H]`.
-    suffix: of each beam's own tokens, `[depth, B, M, L, N, H]`.
+    cross: keys and values of the encoded prompts, `[depth, B, S, N, H]`.
+    start: keys and values of the start token, `[depth, B, 1, N, H]`.
+    suffix: keys and values of each beam's own tokens, `[depth, B, M, L, N, H]`.
     prompt_B1S: bool, False for padding.
   """
 
@@ -41,7 +41,7 @@ class Cache(NamedTuple):
   prompt_B1S: jax.Array
 
   def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
-    """Returns the cache with the suffixes of the beams `parents_BM`."""
+    """Returns the cache in which beam m continues the suffix of beam `parents_BM[:, m]`."""
     index = parents_BM[None, :, :, None, None, None]
     suffix = tuple(jnp.take_along_axis(x, index, axis=2) for x in self.suffix)
     return self._replace(suffix=suffix)
@@ -52,8 +52,8 @@ def relative_buckets(
 ) -> np.ndarray:
   """Returns int32 bucket numbers for key positions minus query positions (section 2.1 of the paper).
 
-  The nearer half of the buckets holds one distance each; the others grow by a constant factor up to
-  `max_distance`. Causal queries see no later keys: those distances share bucket 0.
+  Half of the buckets hold one distance each. The others hold ranges of larger distances, which grow by a
+  constant factor up to `max_distance`. Causal queries see no later keys: those distances share bucket 0.
   """
   first = np.zeros_like(distances)
   if bidirectional:
@@ -63,7 +63,7 @@ def relative_buckets(
   else:
     distances = np.maximum(-distances, 0)
   exact = buckets // 2
-  # In float32, as in training of the published models: rounding decides at bucket borders.
+  # In float32, as when the published models were trained: rounding matters at bucket borders.
   ratio = np.log(np.maximum(distances, 1).astype(np.float32) / np.float32(exact))
   ratio = ratio / np.float32(np.log(max_distance / exact)) * np.float32(buckets - exact)
   far = np.minimum(exact + ratio.astype(np.int32), buckets - 1)
@@ -94,8 +94,9 @@ class RelativeBias(nnx.Module):
   def __call__(self, length: int) -> jax.Array:
     """Returns the float32 bias `[N, T, T]` of a row of T = `length` tokens.
 
-    Repeats the biases of one line of 2 T + 1 distances; rows of length 2 T then start one distance earlier
-    each. The gradient is a sum; that of a gather would scatter N T T numbers into a few.
+    Repeats a line of 2 T + 1 biases T times and cuts the result into rows of length 2 T, so that each row starts
+    one distance earlier. The gradient of that is a sum. A gather would instead scatter N T T gradients into few
+    numbers.
     """
     line = np.arange(2 * length + 1)
     line_NR = self.at(np.where(line <= length, line, line - 2 * length - 1))
@@ -105,7 +106,7 @@ class RelativeBias(nnx.Module):
 
 
 class Attention(nnx.Module):
-  """Multi-head attention of one layer; logits are unscaled, initial query weights are scaled instead."""
+  """Multi-head attention of one layer. Logits are not scaled; initial query weights are scaled instead."""
 
   def __init__(self, config: T5Config, rngs: nnx.Rngs):
     D, N, H = config.width, config.heads, config.head_width
@@ -127,7 +128,7 @@ class Attention(nnx.Module):
 
 
 class PlainFeedForward(nnx.Module):
-  """act(x W_up) W_down."""
+  """Feed-forward without a gate: act(x W_up) W_down."""
 
   def __init__(self, width: int, ff_width: int, activation, rngs: nnx.Rngs):
     self.up = Linear('...D,DF->...F', (width, ff_width), width, rngs)
@@ -139,7 +140,7 @@ class PlainFeedForward(nnx.Module):
 
 
 class Block(nnx.Module):
-  """A layer of the encoder or, with `crossed`, of the decoder; each branch is normed and added."""
+  """A layer of the encoder or, with `crossed`, of the decoder; each branch is normed and added to x."""
 
   def __init__(self, config: T5Config, crossed: bool, rngs: nnx.Rngs):
     self.rate = config.dropout
@@ -154,7 +155,7 @@ class Block(nnx.Module):
     self.ff = feed_forward(config.width, config.ff_width, ACTIVATIONS[config.activation], rngs)
 
   def __call__(self, x_BTD, mask_BTS, bias, key, encoded_BSD=None, cross_mask_BTS=None):
-    """Returns x_BTD after this layer; for a decoder also its keys and values of itself and of `encoded`."""
+    """Returns x_BTD after this layer; for a decoder also the keys and values of x and of `encoded_BSD`."""
     keys = (None,) * 3 if key is None else jax.random.split(key, 3)
     y = self.attention_norm(x_BTD)
     kv = self.attention.kv(y)
@@ -214,7 +215,7 @@ class Stack(nnx.Module):
 
 
 class T5(nnx.Module):
-  """The encoder–decoder; token ids are those of `space`."""
+  """The encoder–decoder model over the token ids of `space`."""
 
   def __init__(self, config: T5Config, space: TokenSpace, rngs: nnx.Rngs):
     self.config = config
@@ -259,7 +260,7 @@ class T5(nnx.Module):
     Args:
       prompts: int32 `tokens` `[B, S]`, padded on the right, and `lengths` `[B]`, at least 1.
       beams: M.
-      suffix_length: number of tokens that a beam may append.
+      suffix_length: largest number of tokens that a beam appends.
 
     Returns:
       x_BD, from which each prompt's first new token is predicted, and the cache.

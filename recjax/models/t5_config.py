@@ -10,10 +10,10 @@ from recjax.models.layers import Computation
 class T5Config(Computation):
   """The shape of an encoder–decoder.
 
-  v1.0 is tied and scaled, v1.1 is neither. `transformers` also makes v1.1 models that are tied and not scaled.
+  v1.0 is tied and scaled; v1.1 is neither. With `transformers`, v1.1 models can also be tied but not scaled.
   """
 
-  depth: int  # of the encoder
+  depth: int  # layers of the encoder
   decoder_depth: int
   width: int
   ff_width: int
@@ -57,7 +57,7 @@ _V1_1 = {
 }
 
 # T5 (arXiv 1910.10683, section 3.7, and its v1.1 checkpoints), FLAN-T5 (2210.11416), mT5 (2010.11934).
-_ROWS = {'mt5': (250_112, 250_100)}  # of the published table and tokens of the tokenizer
+_ROWS = {'mt5': (250_112, 250_100)}  # rows of the published table, tokens of the tokenizer
 SIZES: dict[str, Size] = {
   name: Size(config, *_ROWS.get(name.split('_')[0], (32_128, 32_100)))
   for name, config in {

@@ -1,29 +1,33 @@
-"""Line charts as inline SVG for the report: axes, hover texts, colours from the page's CSS."""
+"""Line charts as inline SVG for the report: axes and hover texts; colours come from the CSS of the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import itertools
 import math
 
-import markupsafe
+from markupsafe import Markup
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44  # margins of the plot
-MAX_POINTS = 200  # of a curve that is drawn
+MAX_POINTS = 200  # points of a curve
+MAX_MARKS = 40  # points that are drawn as dots; others show on hovering
+LABEL_HEIGHT = 18  # pixels
 
 Point = tuple[float, float]
 
 
 def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
-  """At most `limit` points: means of runs of neighbours, so that noise does not choose what is seen."""
+  """Returns at most `limit` points, each the mean of consecutive points. Picking points would show noise."""
   if len(points) <= limit:
     return [(float(x), float(y)) for x, y in points]
   cuts = [len(points) * i // limit for i in range(limit + 1)]
-  runs = [points[start:end] for start, end in itertools.pairwise(cuts)]
-  return [(sum(x for x, _ in run) / len(run), sum(y for _, y in run) / len(run)) for run in runs]
+  groups = [points[start:end] for start, end in itertools.pairwise(cuts)]
+  return [
+    tuple(sum(values) / len(group) for values in zip(*group, strict=True)) for group in groups
+  ]
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-  """Round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]."""
+  """Returns round numbers that enclose [low, high]; their distance is 1, 2 or 5 times a power of ten."""
   if not high > low:
     high = low + (abs(low) or 1.0)
   raw = (high - low) / wanted
@@ -34,10 +38,25 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-  """A figure in as few characters as it takes: 12,000, 0.0765, 3.2e-05."""
+  """Formats a number with four significant digits: 12,000, 0.0765, 3.2e-05."""
   if value == int(value) and abs(value) < 1e9:
     return f'{int(value):,}'
   return f'{value:,.2f}' if abs(value) >= 100 else f'{value:.4g}'
+
+
+class _Plot:
+  """Maps data to pixels, with axes that end at ticks."""
+
+  def __init__(self, xs: Sequence[float], ys: Sequence[float]):
+    self.x_ticks, self.y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+
+  def across(self, x: float) -> float:
+    share = (x - self.x_ticks[0]) / (self.x_ticks[-1] - self.x_ticks[0])
+    return round(LEFT + share * (WIDTH - LEFT - RIGHT), 2)
+
+  def down(self, y: float) -> float:
+    share = (y - self.y_ticks[0]) / (self.y_ticks[-1] - self.y_ticks[0])
+    return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 2)
 
 
 def line_chart(
@@ -46,86 +65,82 @@ def line_chart(
   x_name: str = 'step',
   errors: Sequence[float] | None = None,
   references: Mapping[str, float] | None = None,
-) -> markupsafe.Markup:
-  """One curve over round axes.
+) -> Markup:
+  """Draws one curve with axes.
 
   Args:
     points: (x, y), x ascending.
-    name: what y is.
-    x_name: what x is.
-    errors: a standard error for each point, drawn as a vertical bar; few points only.
+    name: of y.
+    x_name: of x.
+    errors: the standard error of every point, drawn as a vertical bar. For few points only.
     references: values to compare with, drawn as labelled horizontal lines.
 
   Returns:
     An `<svg>` element, its texts escaped. Hovering over a point shows its figures.
   """
   if not points:
-    return markupsafe.Markup('<p class="none">{} was not recorded.</p>').format(name)
+    return Markup('<p class="none">{} was not recorded.</p>').format(name)
   errors = list(errors) if errors else [0.0] * len(points)
   references = references or {}
   ends = [y + sign * e for (_, y), e in zip(points, errors, strict=True) for sign in (-1, 1)]
-  y_ticks = ticks(min([*ends, *references.values()]), max([*ends, *references.values()]))
-  x_ticks = ticks(points[0][0], points[-1][0])
+  plot = _Plot([x for x, _ in points], [*ends, *references.values()])
+  svg = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+    WIDTH, HEIGHT, f'{name} over {x_name}'
+  )
+  parts = [*_axes(plot, x_name), *_references(plot, references)]
+  parts += _curve(plot, points, name, x_name, errors)
+  return Markup('').join([svg, *parts, Markup('</svg>')])
 
-  def across(x: float) -> float:
-    return round(LEFT + (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (WIDTH - LEFT - RIGHT), 2)
 
-  def down(y: float) -> float:
-    share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-    return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 2)
-
-  markup = markupsafe.Markup
-  parts = [
-    markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-      WIDTH, HEIGHT, f'{name} over {x_name}'
-    )
-  ]
+def _axes(plot: _Plot, x_name: str) -> Iterator[Markup]:
   bottom = HEIGHT - BOTTOM
-  for y in y_ticks:
-    parts.append(
-      markup(
-        '<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>'
-        '<text class="tick" x="{}" y="{y}" dy="4" text-anchor="end">{}</text>'
-      ).format(LEFT, WIDTH - RIGHT, LEFT - 8, number(y), y=down(y))
+  for y in plot.y_ticks:
+    yield Markup(
+      '<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>'
+      '<text class="tick" x="{}" y="{y}" dy="4" text-anchor="end">{}</text>'
+    ).format(LEFT, WIDTH - RIGHT, LEFT - 8, number(y), y=plot.down(y))
+  for x in plot.x_ticks:
+    yield Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+      plot.across(x), bottom + 18, number(x)
     )
-  for x in x_ticks:
-    parts.append(
-      markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-        across(x), bottom + 18, number(x)
-      )
-    )
-  parts.append(
-    markup('<line class="axis" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
-      LEFT, WIDTH - RIGHT, y=bottom
-    )
+  yield Markup('<line class="axis" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
+    LEFT, WIDTH - RIGHT, y=bottom
   )
-  parts.append(
-    markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-      (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_name
-    )
+  yield Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+    (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_name
   )
-  for label, y in references.items():
-    parts.append(
-      markup(
-        '<line class="reference" x1="{}" x2="{}" y1="{y}" y2="{y}"/>'
-        '<text class="tick" x="{}" y="{y}" dy="-5" text-anchor="end">{}</text>'
-      ).format(LEFT, WIDTH - RIGHT, WIDTH - RIGHT, f'{label} {number(y)}', y=down(y))
+
+
+def _references(plot: _Plot, references: Mapping[str, float]) -> Iterator[Markup]:
+  """Yields lines and labels; lines that are close together share a label."""
+  labels: dict[float, list[str]] = {}  # by the y pixel
+  for name, y in sorted(references.items(), key=lambda item: item[1]):
+    down = plot.down(y)
+    yield Markup('<line class="reference" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
+      LEFT, WIDTH - RIGHT, y=down
     )
-  line = ' '.join(f'{across(x)},{down(y)}' for x, y in points)
-  parts.append(markup('<polyline class="curve" points="{}"/>').format(line))
+    place = min(labels, key=lambda other: abs(other - down), default=down)
+    place = place if abs(place - down) < LABEL_HEIGHT else down
+    labels.setdefault(place, []).append(f'{name} {number(y)}')
+  for down, texts in labels.items():
+    yield Markup('<text class="tick" x="{}" y="{}" dy="-5" text-anchor="end">{}</text>').format(
+      WIDTH - RIGHT, down, ', '.join(texts)
+    )
+
+
+def _curve(
+  plot: _Plot, points: Sequence[Point], name: str, x_name: str, errors: Sequence[float]
+) -> Iterator[Markup]:
+  line = ' '.join(f'{plot.across(x)},{plot.down(y)}' for x, y in points)
+  yield Markup('<polyline class="curve" points="{}"/>').format(line)
   for (x, y), error in zip(points, errors, strict=True):
     if error:
-      parts.append(
-        markup('<line class="error" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(
-          down(y - error), down(y + error), x=across(x)
-        )
+      yield Markup('<line class="error" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(
+        plot.down(y - error), plot.down(y + error), x=plot.across(x)
       )
     text = f'{x_name} {number(round(x))}: {name} {number(y)}' + (
       f' ± {number(error)}' if error else ''
     )
-    parts.append(
-      markup('<circle class="{}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>').format(
-        'mark' if len(points) <= 40 else 'hover', across(x), down(y), 4, text
-      )
+    yield Markup('<circle class="{}" cx="{}" cy="{}" r="4"><title>{}</title></circle>').format(
+      'mark' if len(points) <= MAX_MARKS else 'hover', plot.across(x), plot.down(y), text
     )
-  return markup('').join([*parts, markup('</svg>')])

@@ -1,4 +1,4 @@
-"""Devices of this process: peak memory, and the compilation cache."""
+"""Peak memory of this process and its devices, and JAX's compilation cache."""
 
 from etils import epath
 import jax
@@ -9,25 +9,26 @@ NAMES = ('host_peak_bytes', 'device_peak_bytes', 'device_limit_bytes')
 
 
 def peaks() -> dict[str, int]:
-  """Returns peak memory in bytes, for metrics.jsonl.
+  """Returns peak memory in bytes, as fields of metrics.jsonl.
 
   Returns:
-    `host_peak_bytes`: resident memory of this process (Linux only). `device_peak_bytes`: of the local device
-    with the highest peak; `device_limit_bytes`: memory that JAX may use on it. XLA:CPU reports neither.
+    `host_peak_bytes`: peak resident memory of this process (Linux only). `device_peak_bytes`: peak of the
+    local device with the highest peak. `device_limit_bytes`: memory limit of that device. XLA:CPU reports
+    neither of the device fields.
   """
   found = {}
   host = _host_peak()
   if host is not None:
     found['host_peak_bytes'] = host
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  fullest = max(stats, key=lambda of: of.get('peak_bytes_in_use', 0))
+  fullest = max(stats, key=lambda device_stats: device_stats.get('peak_bytes_in_use', 0))
   for name, key in (('peak', 'peak_bytes_in_use'), ('limit', 'bytes_limit')):
     if key in fullest:
       found[f'device_{name}_bytes'] = fullest[key]
   return found
 
 
-def keep_programs(folder: str | None, workdir: epath.Path) -> None:
+def set_compilation_cache(folder: str | None, workdir: epath.Path) -> None:
   """Sets the folder of JAX's persistent compilation cache; call it before the first compilation.
 
   $JAX_COMPILATION_CACHE_DIR takes precedence. CPU programs are not cached by default: they are compiled for
@@ -36,7 +37,7 @@ def keep_programs(folder: str | None, workdir: epath.Path) -> None:
   Args:
     folder: `config.compilation_cache`. None: `compilation_cache` in the workdir, but no cache on CPU. Empty:
       no cache.
-    workdir: of the run.
+    workdir: workdir of the run.
   """
   if folder is None and jax.default_backend() != 'cpu':
     folder = str(workdir / CACHE_FOLDER)

@@ -8,8 +8,8 @@ A launcher sets these environment variables for each process:
   RECJAX_MULTIHOST=1     instead of the above: JAX detects the other processes.
                          RECJAX_NUM_PROCESSES may then give their expected number.
 
-Without them, srun, mpirun and TPU pods on GKE are detected by their own variables. A process that a launcher
-started as one of several never runs alone.
+Without them, srun, mpirun and TPU pods on GKE are detected by their own variables. If a launcher started
+several processes, none of them trains alone.
 """
 
 import collections
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 _VARIABLES = ('RECJAX_COORDINATOR', 'RECJAX_NUM_PROCESSES', 'RECJAX_PROCESS_ID')
 _ADVICE = f'set {", ".join(_VARIABLES)} in each process, or use a launcher of launch/'
-_EXTRA_SECONDS = 60  # JAX's own limits are longer than ours, whose messages tell more
+_EXTRA_SECONDS = 60  # added to JAX's own timeouts: ours expire first and have better messages
 
-# By variable with the number of processes: its launcher, and whether JAX detects that launcher.
+# Variable with the number of processes -> (launcher, whether JAX detects that launcher).
 _COUNTS = {
   'SLURM_NTASKS': ('srun', True),
   'OMPI_COMM_WORLD_SIZE': ('mpirun', True),
@@ -42,7 +42,7 @@ _COUNTS = {
 }
 
 _barrier_timeout = Hosts.barrier_timeout
-_exchanges = collections.Counter()  # by topic, exchanges of this process
+_exchanges = collections.Counter()  # number of exchanges of this process, by topic
 
 
 def initialize(hosts: Hosts | None = None) -> None:
@@ -54,9 +54,9 @@ def initialize(hosts: Hosts | None = None) -> None:
     hosts: the timeouts; None: the defaults.
 
   Raises:
-    ValueError: the variables are incomplete or not numbers, or the number of processes is another one.
-    ConnectionError: the processes cannot join. After `hosts.start_timeout` the process instead ends with a
-      message and status 1.
+    ValueError: the variables are incomplete or not numbers, or JAX sees another number of processes.
+    ConnectionError: the processes cannot join. If they still wait after `hosts.start_timeout`, the process
+      ends with a message and status 1.
   """
   global _barrier_timeout
   hosts = hosts or Hosts()
@@ -117,9 +117,15 @@ def _launched() -> int | None:
   return count if count > 1 else None
 
 
-def _join(hosts: Hosts, *place: Any, **how: Any) -> None:
-  """Initializes jax.distributed with our timeouts and messages."""
-  timer = threading.Timer(hosts.start_timeout, _give_up, [hosts.start_timeout])
+def _join(hosts: Hosts, *place: Any, **options: Any) -> None:
+  """Initializes jax.distributed with our timeouts and error messages.
+
+  Args:
+    hosts: the timeouts.
+    *place: address of process 0, number of processes, index of this process. Empty: JAX detects them.
+    **options: further arguments of `jax.distributed.initialize`.
+  """
+  timer = threading.Timer(hosts.start_timeout, _exit_unjoined, [hosts.start_timeout])
   timer.daemon = True
   timer.start()
   if place:
@@ -130,16 +136,18 @@ def _join(hosts: Hosts, *place: Any, **how: Any) -> None:
       initialization_timeout=int(hosts.start_timeout) + _EXTRA_SECONDS,
       heartbeat_timeout_seconds=int(hosts.heartbeat_timeout) + _EXTRA_SECONDS,
       shutdown_timeout_seconds=int(hosts.barrier_timeout),
-      **how,
+      **options,
     )
   except (RuntimeError, ValueError, OSError, KeyError) as error:
-    raise ConnectionError(f'{_who()} could not join the run: {error}; {_ADVICE}') from error
+    raise ConnectionError(
+      f'{_describe_process()} could not join the run: {error}; {_ADVICE}'
+    ) from error
   finally:
     timer.cancel()
 
 
-def _who() -> str:
-  """Describes this process and the address of process 0, as far as they are known."""
+def _describe_process() -> str:
+  """Returns index and host of this process and the address of process 0, as far as they are known."""
   state = jax_distributed.global_state
   if state.coordinator_address is None:
     return f'the process on {socket.gethostname()}'
@@ -147,7 +155,8 @@ def _who() -> str:
   return f'{place} (address of process 0: {state.coordinator_address})'
 
 
-def _give_up(seconds: float) -> None:
+def _exit_unjoined(seconds: float) -> None:
+  """Ends this process after the start timeout, with the likely cause."""
   state = jax_distributed.global_state
   if state.coordinator_address is None:
     why = 'JAX did not detect the address of process 0'
@@ -159,7 +168,8 @@ def _give_up(seconds: float) -> None:
     except OSError as error:
       why = f'process 0 does not answer ({error}): it did not start, or a firewall blocks the port'
   print(
-    f'{_who()} could not join the run in {seconds:.0f} s (--config.hosts.start_timeout): {why}',
+    f'{_describe_process()} could not join the run in {seconds:.0f} s '
+    f'(--config.hosts.start_timeout): {why}',
     file=sys.__stderr__,
     flush=True,
   )
@@ -179,7 +189,7 @@ def _check_count(expected: int | None) -> None:
 
 
 def is_host0() -> bool:
-  """Whether this process is the one that writes logs, metrics and reports."""
+  """Returns whether this is process 0, which writes logs, metrics and reports."""
   return jax.process_index() == 0
 
 
@@ -191,12 +201,12 @@ def exchange(
 ) -> list[str]:
   """Gathers one text from every process.
 
-  Uses no device, so a background thread may call it during training. All processes must call it equally
-  often for each topic, and from one thread at a time.
+  Uses no device, so a background thread may call it during training. All processes must make the same number
+  of calls for each topic, each from one thread at a time.
 
   Args:
     topic: name of the point in the program.
-    text: of this process.
+    text: text of this process.
     timeout_seconds: how long to wait for the other processes; None: `hosts.barrier_timeout`.
     limit: the flag that sets the timeout, for the message.
 
@@ -251,7 +261,7 @@ def check_same(topic: str, values: dict[str, Any]) -> None:
   """Checks that all processes have the same JSON values.
 
   Args:
-    topic: what the values are, for the message: 'config'.
+    topic: name of the values in the message, such as 'config'.
     values: by name; nested dictionaries are compared key by key.
 
   Raises:
@@ -260,9 +270,9 @@ def check_same(topic: str, values: dict[str, Any]) -> None:
   texts = exchange(topic, json.dumps(files.flat(values), sort_keys=True))
   for process, text in enumerate(texts):
     if text != texts[0]:
-      here, there = json.loads(text), json.loads(texts[0])
-      different = sorted(k for k in here.keys() | there.keys() if here.get(k) != there.get(k))
+      other, first = json.loads(text), json.loads(texts[0])
+      different = sorted(k for k in other.keys() | first.keys() if other.get(k) != first.get(k))
       raise ValueError(
         f'all processes must have the same {topic}; process {process} differs from process 0 in '
-        f'{", ".join(f"{k} ({here.get(k)!r}, there {there.get(k)!r})" for k in different)}'
+        f'{", ".join(f"{k} ({other.get(k)!r} instead of {first.get(k)!r})" for k in different)}'
       )

@@ -1,4 +1,4 @@
-"""Files: hashes, the commit of the code, and writing a file whole or not at all."""
+"""Helpers for files: hashes, atomic writes, checks of paths; and the commit of the code."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -33,9 +33,9 @@ def sha256(path: epath.PathLike) -> str:
 
 
 def code_commit() -> str | None:
-  """Returns the git commit of the checkout of this code, with -dirty if its files have changes.
+  """Returns the git commit of this code, with the suffix -dirty if files have uncommitted changes.
 
-  None: the code does not run from a checkout, or git is not installed.
+  None: the code does not run from a git checkout, or git is not installed.
   """
   root = epath.resource_path('recjax').parent
   if not (root / '.git').exists():
@@ -50,7 +50,7 @@ def code_commit() -> str | None:
 
 
 def is_local(path: epath.PathLike) -> bool:
-  """Whether the path is on a file system of this machine, not in a bucket such as gs://."""
+  """Returns whether the path is on a file system, not in a bucket such as gs://."""
   return '://' not in os.fspath(path)
 
 
@@ -62,7 +62,7 @@ def partial_name(path: epath.PathLike) -> epath.Path:
 
 @contextlib.contextmanager
 def replacing(path: epath.PathLike, mode: str = 'w', is_durable: bool = True) -> Iterator[IO]:
-  """Opens a new file that replaces `path` on success; after an error `path` is unchanged.
+  """Opens a new file that atomically replaces `path` on success; after an error `path` is unchanged.
 
   Args:
     path: the file; its folder must exist.
@@ -84,13 +84,13 @@ def replacing(path: epath.PathLike, mode: str = 'w', is_durable: bool = True) ->
 
 
 def write_whole(path: epath.PathLike, content: str | bytes, is_durable: bool = True) -> None:
-  """Writes a file whole or not at all; text is UTF-8. See `replacing`."""
+  """Writes a file atomically; text is UTF-8. See `replacing`."""
   with replacing(path, 'wb' if isinstance(content, bytes) else 'w', is_durable) as f:
     f.write(content)
 
 
 def existing(path: epath.PathLike, setting: str, kind: str) -> epath.Path:
-  """Returns a path that the user gave, after a check that it exists.
+  """Checks that a path of the user exists, and returns it as an `epath.Path`.
 
   Args:
     path: the path.
@@ -110,7 +110,7 @@ def existing(path: epath.PathLike, setting: str, kind: str) -> epath.Path:
 
 
 def check_writable(folder: epath.PathLike, setting: str) -> None:
-  """Checks that a folder can be written or made, on a local file system.
+  """Checks that a folder can be written or created, on a local file system.
 
   Args:
     folder: the folder; it need not exist.
@@ -132,7 +132,7 @@ def check_writable(folder: epath.PathLike, setting: str) -> None:
 
 
 def remove_partial_files(path: epath.PathLike) -> None:
-  """Removes the partial files of `path` that killed processes left; no process may be writing one."""
+  """Removes partial files of `path` that killed processes left. No process may be writing `path`."""
   path = epath.Path(path)
   if path.parent.exists():
     for other in path.parent.iterdir():

@@ -1,9 +1,9 @@
 """Goodput: the share of a run's wall time spent in training steps that count, and the use of the rest.
 
-Every process has one clock from its start, imports included. Each second belongs to exactly one phase; tracing
-and compilation by JAX are counted as `compile` in every phase. A run may need several processes, one more
-after each kill or preemption: goodput.json lists them in order. Time between two processes is not counted.
-Steps that a later process repeated are lost.
+Every process has one clock that starts with the process, imports included. Each second belongs to exactly one
+phase. Tracing and compilation by JAX are counted as `compile` in every phase. After each kill or
+preemption a new process continues the run: goodput.json lists the processes in order. Time between two
+processes is not counted. Steps that a later process repeated are lost.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,7 +55,9 @@ class Clock:
     self._since = now() - age  # start of the current interval, which lies in one phase
     self._phases = ['start_up']
     self._seconds = dict.fromkeys(PHASES, 0.0)
-    self._compiled: list[tuple[float, float]] = []  # (start, end) in the current interval
+    self._compiled: list[
+      tuple[float, float]
+    ] = []  # (start, end) of compilations in the current interval
     self._thread = threading.get_ident()
 
   @contextlib.contextmanager
@@ -114,9 +116,9 @@ class Record:
   last seconds of the record.
 
   Args:
-    workdir: of the run.
-    clock: of this process.
-    enabled: False makes every call a no-op, for hosts other than the first.
+    workdir: workdir of the run.
+    clock: clock of this process.
+    enabled: False makes every call a no-op; for processes other than process 0.
   """
 
   def __init__(self, workdir: epath.PathLike, clock: Clock, enabled: bool = True):
@@ -141,8 +143,8 @@ class Record:
     """Starts the record of a training.
 
     Args:
-      folder: of the training: the workdir, or a stage's folder in it.
-      step: of the restored checkpoint; 0 if the training starts from scratch.
+      folder: folder of the training: the workdir, or a stage's folder in it.
+      step: step of the restored checkpoint; 0 if the training starts from scratch.
     """
     if not self._enabled:
       return
@@ -208,7 +210,7 @@ class Record:
 def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
   """Returns the records of the processes in goodput.json, oldest first.
 
-  A damaged file is renamed with a warning, and the record starts again.
+  A damaged file is renamed with a warning; the result is then empty.
   """
   path = epath.Path(workdir) / FILE
   if not path.exists():
@@ -247,9 +249,10 @@ def summary(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     processes: as in goodput.json, oldest first.
 
   Returns:
-    `goodput`: share of the wall time in steps that were not lost. `wall_seconds`: of all processes.
-    `seconds` and `shares`: by phase and for `lost`, which is subtracted from steps and input wait. `starts`:
-    number of processes. `steps`: without lost ones. `lost_steps`.
+    `goodput`: share of the wall time spent in steps that were not lost. `wall_seconds`: wall time of all
+    processes. `seconds` and `shares`: by phase, and `lost`, which is subtracted from `steps` and
+    `input_wait`. `starts`: number of processes. `steps`: number of steps without lost ones. `lost_steps`:
+    number of lost steps.
   """
   seconds = {name: sum(p['seconds'].get(name, 0.0) for p in processes) for name in PHASES}
   lost_steps, lost = _lost(processes)
@@ -269,18 +272,18 @@ def summary(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   }
 
 
-def describe(found: Mapping[str, Any]) -> str:
-  """Returns a summary as one line of text."""
-  shares = sorted(found['shares'].items(), key=lambda item: -item[1])
+def describe(totals: Mapping[str, Any]) -> str:
+  """Returns the result of `summary` as one line of text."""
+  shares = sorted(totals['shares'].items(), key=lambda item: -item[1])
   rest = ', '.join(
     f'{name.replace("_", " ")} {share:.1%}'
     for name, share in shares
     if name != 'steps' and share >= 0.0005
   )
-  starts = f', {found["starts"]} starts' if found['starts'] > 1 else ''
-  lost = f', {found["lost_steps"]} steps lost' if found['lost_steps'] else ''
+  starts = f', {totals["starts"]} starts' if totals['starts'] > 1 else ''
+  lost = f', {totals["lost_steps"]} steps lost' if totals['lost_steps'] else ''
   return (
-    f'goodput {found["goodput"]:.1%} of {found["wall_seconds"]:,.0f} s in {found["steps"]:,} steps'
+    f'goodput {totals["goodput"]:.1%} of {totals["wall_seconds"]:,.0f} s in {totals["steps"]:,} steps'
     f'{starts}{lost}; remaining time: {rest}'
   )
 
@@ -326,8 +329,8 @@ def recorded(workdir: epath.PathLike, enabled: bool = True) -> Iterator[None]:
   """Writes goodput.json in the workdir while the code inside trains, evaluates and reports.
 
   Args:
-    workdir: of the run.
-    enabled: False on hosts other than the first.
+    workdir: workdir of the run.
+    enabled: False in processes other than process 0.
   """
   global _record
   _record = Record(workdir, _clock, enabled)

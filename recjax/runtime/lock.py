@@ -1,9 +1,9 @@
-"""A lock on a folder, held by one process at a time. It ends with its owner, even if the owner is killed.
+"""Locks a folder for one process at a time. A lock ends with its owner, even if the owner is killed.
 
 On a file system the kernel holds the lock (`flock` on `<folder>/.lock`, also across NFS clients). Buckets and
-file systems without `flock` have a lease instead: the owner renews it in the same file every 30 seconds. A
-lease that is not renewed for LEASE_S seconds has expired. Only the clock of the process that checks is used,
-because the clocks of two machines may differ.
+file systems without `flock` use a lease instead: the owner renews it in the same file every 30 seconds. A
+lease that is not renewed for LEASE_S seconds has expired. The waiting process measures this time with its own
+clock, because the clocks of two machines may differ.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ FILE = '.lock'
 LEASE_S = 120.0
 _RENEW_S = 30.0
 _POLL_S = 0.5
-_OLD_S = 3600.0  # a lease this old has expired, whatever the difference between two clocks
+_OLD_S = 3600.0  # a lease older than this has expired; no two clocks differ by that much
 _NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -69,7 +69,7 @@ def hold(folder: epath.PathLike, purpose: str, wait: bool, field: str) -> Iterat
 def check_free(folder: epath.PathLike, field: str) -> None:
   """Checks that no process holds a folder now; writes nothing.
 
-  A bucket takes up to LEASE_S seconds if the last owner was killed.
+  In a bucket the check takes up to LEASE_S seconds if the last owner was killed.
 
   Args:
     folder: local or in a bucket; need not exist.
@@ -111,7 +111,7 @@ def _read(path: epath.Path) -> str:
 
 
 def _describe(path: epath.Path) -> str:
-  """Returns the owner of a lock as messages name it."""
+  """Returns the owner of a lock, in words for a message."""
   try:
     owner = json.loads(_read(path))
     return (
@@ -149,7 +149,7 @@ def _make(folder: epath.Path, field: str) -> None:
 
 
 class _Wait:
-  """Called between two attempts: raises `Held`, or logs the owner once and pauses."""
+  """Runs between two attempts to take the lock: raises `Held`, or logs the owner once and pauses."""
 
   def __init__(self, folder: epath.Path, wait: bool, field: str):
     self._path, self._wait, self._field, self._has_logged = folder / FILE, wait, field, False
@@ -196,7 +196,7 @@ def _acquire(folder: epath.Path, wait: bool, field: str) -> int | None:
 
 
 def _is_same_file(descriptor: int, path: str) -> bool:
-  """Whether the path still names the open file."""
+  """Returns whether the path still names the open file."""
   try:
     return os.path.samestat(os.fstat(descriptor), os.stat(path))
   except FileNotFoundError:
@@ -237,7 +237,7 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _is_renewed(path: epath.Path) -> bool:
-  """Watches a lease until it is renewed or has expired; returns whether it has an owner."""
+  """Waits until a lease is renewed or has expired; returns whether it was renewed."""
   first = _read(path)
   try:
     is_old = time.time() - float(json.loads(first)['renewed']) > _OLD_S
@@ -256,9 +256,9 @@ def _is_renewed(path: epath.Path) -> bool:
 def leased(folder: epath.Path, purpose: str, wait: bool, field: str) -> Iterator[None]:
   """Holds a folder like `hold`, by a lease that a thread renews.
 
-  A bucket cannot create a file atomically: a process writes its token and owns the lease if it reads the
-  token back after a pause. A process that was suspended until its lease expired, and finds the lease of
-  another process, ends at once with status 1.
+  A bucket cannot create a file exclusively. So a process writes its token, and owns the lease if it reads the
+  same token back after a pause. If a process was suspended until its lease expired and another process took
+  it, the suspended process ends with status 1 when it resumes.
   """
   pause, path, token = _Wait(folder, wait, field), folder / FILE, uuid.uuid4().hex
   owner = _owner(purpose)

@@ -1,4 +1,4 @@
-"""Log lines of the program on standard error."""
+"""Sets up the log lines on standard error."""
 
 import logging
 import sys
@@ -14,19 +14,22 @@ class _AboveProgressBars(logging.Handler):
     tqdm.write(self.format(record), file=sys.stderr)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-  """Drops Orbax's traceback of a full disk: the run ends with its own message about it."""
+def _is_no_disk_error(record: logging.LogRecord) -> bool:
+  """Drops Orbax's traceback of a full disk: the run ends with its own message about the disk."""
   error = record.exc_info[1] if record.exc_info else None
   return 'os_error_code' not in str(error)
 
 
 def set_up(process: int = 0) -> None:
-  """Shows log lines of recjax and data_prep: process 0 from INFO on, others only warnings, with their number."""
+  """Writes log lines of recjax and data_prep to standard error.
+
+  Process 0 logs from level INFO on. Other processes log warnings, with their process number.
+  """
   absl_logging.set_verbosity(absl_logging.WARNING)
-  absl_logging.get_absl_logger().addFilter(_is_news)
+  absl_logging.get_absl_logger().addFilter(_is_no_disk_error)
   handler = _AboveProgressBars()
-  mark = f'process {process}: ' if process else ''
-  handler.setFormatter(logging.Formatter(f'%(asctime)s {mark}%(message)s', '%H:%M:%S'))
+  prefix = f'process {process}: ' if process else ''
+  handler.setFormatter(logging.Formatter(f'%(asctime)s {prefix}%(message)s', '%H:%M:%S'))
   for name in ('recjax', 'data_prep'):
     logger = logging.getLogger(name)
     logger.setLevel(logging.WARNING if process else logging.INFO)

@@ -1,7 +1,7 @@
-"""Preemption: after SIGTERM a run saves and ends with a status on which launchers restart it.
+"""Preemption: after SIGTERM a run saves a checkpoint and ends with a status on which launchers restart it.
 
-With several processes, JAX's preemption service agrees on one step at which all of them stop. A single process
-uses its own signal handler.
+With several processes, JAX's preemption service chooses the step after which all of them stop. A single
+process uses its own signal handler.
 """
 
 import signal
@@ -32,12 +32,12 @@ def _exit(*_) -> None:
   raise Preempted
 
 
-_calls = 0  # of `_agreed`: JAX's service needs a number that grows
+_calls = 0  # calls of `_agreed`; JAX's service needs an increasing step number
 _watch: 'Watch | None' = None  # the active one
 
 
 def _agreed() -> bool:
-  """Whether to stop now; True at the same call in all processes."""
+  """Returns whether to stop now; True at the same call in all processes."""
   global _calls
   _calls += 1
   return multihost_utils.reached_preemption_sync_point(_calls)
@@ -46,8 +46,8 @@ def _agreed() -> bool:
 def check() -> None:
   """Raises `Preempted` after SIGTERM; call it between evaluation batches.
 
-  All processes must call it equally often. Does nothing in a single process without an active `Watch`, which
-  SIGTERM ends at once.
+  All processes must make the same number of calls. In a run of one process without an active `Watch` it does
+  nothing, since SIGTERM ends such a process at once.
 
   Raises:
     Preempted: SIGTERM arrived. Nothing is saved; a restart repeats the evaluation.
@@ -57,25 +57,25 @@ def check() -> None:
 
 
 class Watch:
-  """A context manager around training steps that turns SIGTERM into an answer of `reached`."""
+  """A context manager around training steps: SIGTERM sets a flag, which `reached` returns."""
 
   def __init__(self):
-    self._is_alone = jax.process_count() == 1
+    self._is_single_process = jax.process_count() == 1
     self._is_requested = False
     self._previous = None
 
   def reached(self) -> bool:
-    """Whether to save and stop now; True after the same step in all processes.
+    """Returns whether to save and stop now; True after the same step in all processes.
 
-    Every process must call it once after each step. With several processes the answer follows up to a few
-    seconds after the signal, which any of them may have received.
+    Every process must call it once after each step. With several processes, any of them may receive the
+    signal, and `reached` returns True up to a few seconds later.
     """
-    return self._is_requested if self._is_alone else _agreed()
+    return self._is_requested if self._is_single_process else _agreed()
 
   def __enter__(self) -> 'Watch':
     global _watch
     _watch = self
-    if self._is_alone and threading.current_thread() is threading.main_thread():
+    if self._is_single_process and threading.current_thread() is threading.main_thread():
       self._previous = signal.signal(signal.SIGTERM, self._request)
     return self
 

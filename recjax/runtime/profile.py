@@ -18,16 +18,16 @@ log = logging.getLogger(__name__)
 class Profiler:
   """A context manager around training steps that traces those in `profile.steps`.
 
-  If the profiler fails, a warning gives the reason and training continues without a trace.
+  If the profiler fails, training continues without a trace, with a warning.
 
   Args:
     config: the steps, hosts and folder of the trace.
-    workdir: of the training; the default folder is in it.
+    workdir: folder of the training, which holds the default folder of traces.
   """
 
   def __init__(self, config: Profile, workdir: epath.PathLike):
-    is_here = config.hosts == 'all' or jax.process_index() == 0
-    self._steps = range(config.steps[0], config.steps[1] + 1) if config.steps and is_here else ()
+    is_traced = config.hosts == 'all' or jax.process_index() == 0
+    self._steps = range(config.steps[0], config.steps[1] + 1) if config.steps and is_traced else ()
     self._folder = config.folder or os.path.join(os.fspath(workdir), FOLDER)
     if config.hosts == 'all' and jax.process_count() > 1:
       # The profiler names files by machine, which several processes may share.
@@ -66,7 +66,7 @@ class Profiler:
       jax.profiler.start_trace(self._folder)
       self._is_tracing = True
     except Exception as error:  # noqa: BLE001 - training does not depend on the profiler
-      self._give_up(error)
+      self._disable(error)
 
   def _stop(self) -> None:
     if not self._is_tracing:
@@ -76,9 +76,9 @@ class Profiler:
       jax.profiler.stop_trace()
       log.info('profile of steps %d to %d: %s', self._steps[0], self._steps[-1], self._folder)
     except Exception as error:  # noqa: BLE001
-      self._give_up(error)
+      self._disable(error)
 
-  def _give_up(self, error: Exception) -> None:
+  def _disable(self, error: Exception) -> None:
     self._steps = ()
     log.warning(
       'no profile in %s: %s: %s; training continues', self._folder, type(error).__name__, error

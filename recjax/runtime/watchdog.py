@@ -1,14 +1,14 @@
 """A watchdog that ends a hung run with a message that names the process at fault.
 
 Every process writes a heartbeat with its current activity to a key-value store (JAX's coordination service)
-every few seconds, and reads those of the others. A process fails the whole run when
+every few seconds, and reads those of the others. A process fails the run when
 
 - another process sends no heartbeat for `heartbeat_timeout` seconds: it was stopped, or its machine is gone;
 - another process reports a failure;
-- its own activity exceeds the limit given to `expect`: usually all processes but one have entered the same
-  collective. The stack traces that it prints show where it waits.
+- its own activity exceeds the limit given to `expect`. Usually all processes but one have then entered the
+  same collective. The failing process prints stack traces, which show the collective.
 
-Only time during which this process runs is counted, so a process that was suspended and resumed does not
+A process counts only the time during which it runs. So a process that was suspended and resumed does not
 blame the others.
 """
 
@@ -30,21 +30,20 @@ import jax
 from recjax.runtime import exit_status
 
 _MAX_LISTED = 16  # processes in a message
-_COMPILING_STEPS = (
-  3  # the first steps may compile; the metrics of a step arrive during the next one
-)
+# The first steps may compile, and the metrics of a step arrive during the next one.
+_COMPILING_STEPS = 3
 
 _running: 'Watchdog | None' = None
 
 
 class Store(Protocol):
-  """A key-value store with one text for each process."""
+  """A key-value store that holds one text per process."""
 
   def write(self, text: str) -> None:
     """Replaces the text of this process."""
 
   def read(self) -> dict[int, str]:
-    """Returns the texts by process, of all processes that have written one."""
+    """Returns the texts by process; processes that have written none are absent."""
 
 
 class CoordinationStore:
@@ -73,7 +72,7 @@ class _Activity:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-  """The state of a process, as its last heartbeat reported it.
+  """The state of a process according to its last heartbeat.
 
   Attributes:
     heartbeat: a number that grows with each heartbeat.
@@ -81,8 +80,8 @@ class Status:
     activity: its current activity.
     elapsed: seconds since the activity began.
     has_ended: whether the process ended without a failure.
-    exit_status: of a process that failed; 0 otherwise.
-    reason: why it failed; empty otherwise.
+    exit_status: exit status after a failure; 0: no failure.
+    reason: cause of the failure; empty: no failure.
   """
 
   heartbeat: int
@@ -114,9 +113,9 @@ class Watchdog:
     """Starts the threads.
 
     Args:
-      store: shared by all processes; None in a run of one process.
+      store: the store that all processes share; None in a run of one process.
       process: index of this process.
-      num_processes: in the run.
+      num_processes: number of processes in the run.
       heartbeat_timeout: seconds without a heartbeat after which a process counts as hung.
       period: seconds between two heartbeats.
       on_fail: called with exit status and message before the process ends.
@@ -129,7 +128,7 @@ class Watchdog:
     self._host = socket.gethostname()
     self._activity = _Activity('start-up', 0)
     self._statuses: dict[int, Status] = {}
-    self._num_reads = 0  # successful reads of the whole store
+    self._num_reads = 0  # successful reads of the store
     self._silent_seconds = dict.fromkeys(range(num_processes), 0.0)
     self._seconds_since_read = 0.0
     self._failure: tuple[int, str] = (0, '')  # of this process: exit status and reason
@@ -278,9 +277,9 @@ def start(
   """Starts the watchdog of this process.
 
   Args:
-    client: of JAX's coordination service; None in a run of one process.
+    client: client of JAX's coordination service; None in a run of one process.
     process: index of this process.
-    num_processes: in the run.
+    num_processes: number of processes in the run.
     heartbeat_timeout: seconds without a heartbeat after which a process counts as hung.
     shortest_limit: seconds; the shortest limit that will be given to `expect`.
   """
@@ -324,7 +323,7 @@ def describe(process: int) -> str:
 def fail(reason: str, details: str = '', status: int = 1) -> None:
   """Ends all processes of a distributed run at once; does nothing in a run of one process.
 
-  A normal exit of the interpreter would wait for the other processes, which wait for this one.
+  At a normal exit the interpreter would wait for the other processes, while they wait for this one.
 
   Args:
     reason: printed by all processes.
@@ -336,7 +335,7 @@ def fail(reason: str, details: str = '', status: int = 1) -> None:
 
 
 def stop() -> None:
-  """Stops the watchdog; the other processes do not wait for heartbeats of this one any longer."""
+  """Stops the watchdog; the other processes then expect no heartbeats from this one."""
   global _running
   if _running is not None:
     _running.stop()

@@ -1,4 +1,4 @@
-"""Config fields with a meaning and rules. Every error names the rule, the value and the field to set."""
+"""Config fields with a meaning and rules. Errors name the rule, the value and the field to set."""
 
 from collections.abc import Iterator
 import contextlib
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rules:
-  """Limits on one field's value. Of a tuple, they hold for every item; None always passes."""
+  """Rules for one field's value. For a tuple they apply to every item. None always passes."""
 
   one_of: tuple[str, ...] = ()
   above: float | None = None
@@ -17,11 +17,11 @@ class Rules:
   at_most: float | None = None
   below: float | None = None
   pattern: bool = False  # a regular expression
-  filled: bool = False  # not empty
-  path: bool = False  # a file or folder of the user's; a leading ~ is expanded
+  filled: bool = False  # must not be empty
+  path: bool = False  # a path that the user gives; a leading ~ is expanded
 
-  def broken(self, value: Any) -> str | None:
-    """Returns what `value` must be, or None if it obeys the rules."""
+  def violation(self, value: Any) -> str | None:
+    """Returns the broken rule as words that follow 'must'; None if the value obeys all rules."""
     if self.one_of and value not in self.one_of:
       return f'be one of {", ".join(self.one_of)}'
     in_range = (
@@ -41,7 +41,7 @@ class Rules:
 
   @property
   def range(self) -> str:
-    """The allowed range in words, for a sentence that begins with 'must'; empty if there is none."""
+    """The allowed range as words that follow 'must'; empty if there is no limit."""
     low, high = (self.above, self.at_least), (self.at_most, self.below)
     if high != (None, None) and low != (None, None):
       left = f'({self.above:g}' if self.at_least is None else f'[{self.at_least:g}'
@@ -66,9 +66,9 @@ def setting(
   """Returns a dataclass field that carries its meaning and its rules.
 
   Args:
-    default: the field's default; without one (and without `factory`) the config must set the field.
+    default: the field's default. Without a default and without `factory` the config must set the field.
     meaning: one line in plain English, with the unit.
-    factory: makes the default, such as `dict`.
+    factory: returns the default, such as `dict`.
     **rules: the fields of `Rules`: one_of, above, at_least, at_most, below, pattern, filled, path.
   """
   metadata = {'meaning': meaning, 'rules': Rules(**rules)}
@@ -78,7 +78,7 @@ def setting(
 class Section:
   """A section of the config. Checks its fields' rules on construction."""
 
-  # Where its fields stand in the config: 'model.', say. <…> stands for a name that the user chooses.
+  # Path of the section in the config, such as 'model.'. <…> stands for a name that the user chooses.
   prefix: ClassVar[str] = ''
 
   def __post_init__(self):
@@ -87,7 +87,11 @@ class Section:
   @classmethod
   @contextlib.contextmanager
   def called(cls, path: str) -> Iterator[None]:
-    """Inside, errors name the section's fields by `path`, its place in the config without a dot at the end."""
+    """Makes errors raised inside the block name the section's fields by `path`.
+
+    Args:
+      path: path of this section in the config, without a dot at the end.
+    """
     with called(cls.prefix.removesuffix('.') or path, path):
       yield
 
@@ -107,14 +111,14 @@ def check_settings(section: Any) -> None:
     check(not rules.filled or len(value) > 0, f'{path} must not be empty', value, path)
     is_tuple = isinstance(value, tuple)
     for item in value if is_tuple else (value,):
-      must = rules.broken(item)
+      must = rules.violation(item)
       each = 'every value of ' if is_tuple else ''
       check(must is None, f'{each}{path} must {must}', value, path)
 
 
 @contextlib.contextmanager
 def called(generic: str, path: str) -> Iterator[None]:
-  """Replaces a section's generic path in the text of a ValueError by its path in this config.
+  """Replaces a section's generic path by its path in this config, in ValueErrors raised inside the block.
 
   Args:
     generic: the generic path, such as 'optim.groups.<name>'.
@@ -127,11 +131,21 @@ def called(generic: str, path: str) -> Iterator[None]:
 
 
 def check(condition: bool, must: str, got: Any, field: str) -> None:
-  """Raises the ValueError of a broken rule: what must hold, what was got, which field to set."""
+  """Checks one rule.
+
+  Args:
+    condition: whether the rule holds.
+    must: the rule as a sentence, such as 'eval.ks must hold 10'.
+    got: the value.
+    field: path of the field that the message tells the user to set.
+
+  Raises:
+    ValueError: the condition is False. The message is one line.
+  """
   if not condition:
     raise ValueError(f'{must}; got {got!r}. Set --config.{field}')
 
 
 def check_choice(value: str, choices: tuple[str, ...], field: str) -> None:
-  """Raises the ValueError of a value that is not among the choices."""
+  """Raises a ValueError if the value is not among the choices."""
   check(value in choices, f'{field} must be one of {", ".join(choices)}', value, field)

@@ -1,4 +1,4 @@
-"""Nested dicts become checked sections; an error names the field by its path in the config."""
+"""Converts nested dicts to checked config sections. Errors name fields by their paths in the config."""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
@@ -11,12 +11,12 @@ from typing import Any
 
 from recjax.schema.checks import check
 
-# (section type, its values, its path) -> the type to make, which may be a subclass, and its values.
+# (section type, its values, its path) -> the type to build, which may be a subclass, and its values.
 Choose = Callable[[type, Mapping[str, Any], str], tuple[type, Mapping[str, Any]]]
 
 
-def itself(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
-  """The default `Choose`: a section type stands for itself."""
+def keep_type(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
+  """Returns the arguments unchanged; the default `Choose`."""
   del path
   return kind, values
 
@@ -32,15 +32,16 @@ def item_type(hint: Any) -> type | None:
   return typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
 
 
-def convert(kind: type, values: Mapping[str, Any], choose: Choose = itself) -> Any:
-  """Makes a section of nested dicts, as `dataclasses.asdict` gives them, also after JSON.
+def convert(kind: type, values: Mapping[str, Any], choose: Choose = keep_type) -> Any:
+  """Builds a section from nested dicts. Inverts `dataclasses.asdict`, also after a round trip through JSON.
 
-  Integers become floats and lists become tuples where the field says so. A leading ~ of a path is expanded.
+  Integers become floats and lists become tuples if the field has that type. A leading ~ of a path is
+  expanded.
 
   Args:
-    kind: the section.
-    values: its fields.
-    choose: picks the type of a section by its values.
+    kind: type of the section.
+    values: values of its fields.
+    choose: chooses the type of a nested section by its values.
 
   Raises:
     ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
@@ -50,9 +51,9 @@ def convert(kind: type, values: Mapping[str, Any], choose: Choose = itself) -> A
 
 
 def known_paths(
-  kind: type, values: Mapping[str, Any], choose: Choose = itself, prefix: str = ''
+  kind: type, values: Mapping[str, Any], choose: Choose = keep_type, prefix: str = ''
 ) -> Iterator[str]:
-  """Yields the paths of all sections and fields that the config has, for the names in `values`."""
+  """Yields the paths of all sections and fields; `values` gives the names in dict fields."""
   for name, hint in hints(kind).items():
     path, value = prefix + name, values.get(name, {})
     parts = {path: (hint, value)}
@@ -73,11 +74,11 @@ def unknown_field(path: str, known: list[str]) -> str:
   """Returns the error message for an unknown field, with the nearest known paths."""
 
   def likeness(other: str) -> float:
-    last = path.rpartition('.')[2], other.rpartition('.')[2]
-    of_paths, of_names = (
-      difflib.SequenceMatcher(None, *pair).ratio() for pair in ((path, other), last)
+    names = path.rpartition('.')[2], other.rpartition('.')[2]
+    path_ratio, name_ratio = (
+      difflib.SequenceMatcher(None, *pair).ratio() for pair in ((path, other), names)
     )
-    return max(of_paths, 0.7 * of_names + 0.3 * of_paths)
+    return max(path_ratio, 0.7 * name_ratio + 0.3 * path_ratio)
 
   near = sorted(known, key=likeness, reverse=True)[:3]
   near = [other for other in near if likeness(other) > max(0.6, likeness(near[0]) - 0.1)]
@@ -92,23 +93,25 @@ def _dict(value: Any) -> Mapping[str, Any]:
 def _section(
   kind: type, values: Mapping[str, Any], prefix: str, choose: Choose, known: list[str]
 ) -> Any:
-  types_of = hints(kind)
+  field_types = hints(kind)
   for name in values:
-    if name not in types_of:
+    if name not in field_types:
       raise ValueError(unknown_field(prefix + name, known))
   for field in dataclasses.fields(kind):
     required = field.default is field.default_factory is dataclasses.MISSING
     if required and field.name not in values:
       raise ValueError(f'the config must set {prefix}{field.name}; it is missing')
-  made = {}
+  converted = {}
   for field in dataclasses.fields(kind):
     if field.name in values:
-      value = _value(types_of[field.name], values[field.name], prefix + field.name, choose, known)
+      value = _value(
+        field_types[field.name], values[field.name], prefix + field.name, choose, known
+      )
       rules = field.metadata.get('rules')
       if rules is not None and rules.path and value is not None:
         value = os.path.expanduser(value)
-      made[field.name] = value
-  return kind(**made)
+      converted[field.name] = value
+  return kind(**converted)
 
 
 def _value(hint: Any, value: Any, path: str, choose: Choose, known: list[str]) -> Any:
@@ -124,8 +127,8 @@ def _value(hint: Any, value: Any, path: str, choose: Choose, known: list[str]) -
     }
   if typing.get_origin(hint) is tuple:
     check(isinstance(value, tuple | list), f'{path} must be a tuple', value, path)
-    of_items = typing.get_args(hint)[0]
-    return tuple(_value(of_items, part, path, choose, known) for part in value)
+    item_hint = typing.get_args(hint)[0]
+    return tuple(_value(item_hint, part, path, choose, known) for part in value)
   kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
   if float in kinds and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)

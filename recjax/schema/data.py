@@ -15,7 +15,7 @@ class Data(Section):
 
   source: str = setting(meaning='Kind of raw files, a name of data_prep.sources.SOURCES.')
   name: str = setting(meaning='Name of the data set and of its folders.', filled=True)
-  category: str = setting('', "Part of the source's file names that tells its data sets apart.")
+  category: str = setting('', "Part of the source's file names that selects one of its data sets.")
   raw_dir: str | None = setting(
     None, 'Folder of the raw files. None: $RECJAX_DATA/<name>, else data/raw/<name>.', path=True
   )
@@ -28,7 +28,7 @@ class Data(Section):
   )
   k_core: int = setting(
     5,
-    'Least number of interactions of every user and every item that is kept; 0: keep all.',
+    'Smallest number of interactions of a user or an item that is kept; 0: keep all.',
     at_least=0,
   )
   split: str = setting(
@@ -78,7 +78,7 @@ class Data(Section):
     super().__post_init__()
     check(
       self.max_history == 0 or self.split != 'leave_one_out',
-      "data.max_history must be 0 for data.split='leave_one_out', whose histories are whole",
+      "data.max_history must be 0 for data.split='leave_one_out', whose histories are not cut",
       self.max_history,
       'data.max_history=0',
     )
@@ -98,8 +98,8 @@ SOURCES: dict[str, type[Data]] = {}
 def data_section(fields: Mapping[str, Any]) -> tuple[type[Data], dict[str, Any]]:
   """Returns the class of the data section, and its fields without the options of other sources.
 
-  A config.json of an earlier version holds the options of all sources. A process that has not imported
-  `data_prep.sources` reads no raw files: it keeps the common fields alone.
+  A config.json of an earlier version holds the options of all sources. In a process that has not imported
+  `data_prep.sources`, only the common fields are kept: such a process reads no raw files.
 
   Raises:
     ValueError: the source is unknown.

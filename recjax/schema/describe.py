@@ -1,4 +1,4 @@
-"""A table of every field of a config: its value, what it may be, and its meaning (`--mode=config`)."""
+"""Prints every field of a config with its value, allowed values and meaning (`--mode=config`)."""
 
 from collections.abc import Iterator, Mapping
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 from recjax.schema.checks import Rules
 from recjax.schema.conversion import hints, item_type
 
-_WIDEST_VALUE = 28  # a longer value is printed whole, but not aligned
+_WIDEST_VALUE = 28  # longer values are printed in full, but not aligned
 
 Choices = Mapping[str, tuple[str, ...]]
 
@@ -20,7 +20,7 @@ def describe(config: Any, choices: Choices | None = None) -> str:
 
   Args:
     config: the config, a section.
-    choices: path → allowed values, for fields whose allowed values no section knows.
+    choices: path → allowed values, for fields whose rules do not list them.
   """
   return '\n\n'.join(
     '\n'.join([title, *_aligned(rows)]) for title, rows in _sections(config, '', choices or {})
@@ -28,7 +28,7 @@ def describe(config: Any, choices: Choices | None = None) -> str:
 
 
 def _sections(section: Any, path: str, choices: Choices) -> Iterator[tuple[str, list]]:
-  """Yields a title and the rows of a section's own fields, then those of the sections inside.
+  """Yields title and rows of a section's own fields, then those of its nested sections.
 
   Args:
     section: a section, or a section type, whose fields then have no values.
@@ -36,17 +36,17 @@ def _sections(section: Any, path: str, choices: Choices) -> Iterator[tuple[str, 
     choices: see `describe`.
   """
   kind = section if isinstance(section, type) else type(section)
-  rows, inside = [], []
+  rows, nested = [], []
   for field in dataclasses.fields(kind):
     hint, name = hints(kind)[field.name], f'{path}.{field.name}'.removeprefix('.')
     value = getattr(section, field.name, None)
     if (item := item_type(hint)) is not None:
       named = value if isinstance(value, dict) else {}
-      inside += [(f'{name}.{key}', part) for key, part in named.items()]
+      nested += [(f'{name}.{key}', part) for key, part in named.items()]
       if not named:
-        inside.append((f'{name}.<name>', item))
+        nested.append((f'{name}.<name>', item))
     elif dataclasses.is_dataclass(hint):
-      inside.append((name, hint if isinstance(section, type) else value))
+      nested.append((name, hint if isinstance(section, type) else value))
     else:
       shown = '' if isinstance(section, type) else repr(value)
       allowed = _allowed(hint, field, choices.get(name, ()))
@@ -54,12 +54,12 @@ def _sections(section: Any, path: str, choices: Choices) -> Iterator[tuple[str, 
   summary = inspect.cleandoc(kind.__doc__ or '').split('\n\n')[0].replace('\n', ' ')
   none = ' (none is set)' if isinstance(section, type) and path.endswith('.<name>') else ''
   yield f'{path or "the run"}{none}: {summary}', rows
-  for name, part in inside:
+  for name, part in nested:
     yield from _sections(part, name, choices)
 
 
 def _allowed(hint: Any, field: dataclasses.Field, choices: tuple[str, ...]) -> str:
-  """Returns what a field may be: its choices, or its type and range."""
+  """Returns the allowed values of a field: its choices, or its type and range."""
   rules = field.metadata.get('rules', Rules())
   kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
   optional = ' | None' if type(None) in kinds else ''
@@ -80,7 +80,7 @@ def _sentence(text: str) -> str:
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-  """Returns lines whose columns begin at the same place."""
+  """Returns the rows as lines with aligned columns."""
   widths = [max((len(row[n]) for row in rows), default=0) for n in range(3)]
   widths[1] = max((len(v) for _, v, *_ in rows if len(v) <= _WIDEST_VALUE), default=0)
   return ['  ' + '  '.join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]

@@ -1,4 +1,4 @@
-"""The flag --config: loads an experiment's file and applies overrides; an error is one line."""
+"""The flag --config: loads an experiment's file and applies overrides. Errors are one line."""
 
 from collections.abc import Iterator
 import importlib.util
@@ -36,7 +36,10 @@ def define() -> flags.FlagHolder:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags as absl does, for `app.run(flags_parser=…)`; ends with one line on a bad config file or field."""
+  """Parses flags as absl does, for `app.run(flags_parser=…)`.
+
+  A wrong config file or field ends the program with a message of one line.
+  """
   try:
     return app.parse_flags_with_usage(argv)
   except ConfigFileError as error:
@@ -91,9 +94,9 @@ def _load(file: str) -> types.ModuleType:
 
 
 def _message(error: Exception, file: str) -> str:
-  """Returns one line: the user's places in the traceback, then the error.
+  """Returns one line: file and line of each frame in the user's code, then the error.
 
-  A ValueError is a message to the user, so its place in the experiment's file is enough.
+  A ValueError is a message to the user: only its line in the experiment's file is given.
   """
   if isinstance(error, SyntaxError):
     place = f'{error.filename}:{error.lineno}' if error.filename else file

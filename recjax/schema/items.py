@@ -1,4 +1,4 @@
-"""The config sections of side information: relations between items, keywords of SID tokens."""
+"""The config sections of relations between items and of keywords of SID tokens."""
 
 import dataclasses
 from typing import ClassVar
@@ -17,14 +17,14 @@ class Relations(Section):
   )
   distance_weight: str = setting(
     'none',
-    'Weight of a pair at a distance: none: 1. inverse: 1 / distance.',
+    'Weight of one co-occurrence. none: 1. inverse: 1 / distance.',
     one_of=('none', 'inverse'),
   )
   hops: int = setting(
     1, 'Steps in the co-occurrence graph; 2: also the neighbours of neighbours.', above=0
   )
   min_count: float = setting(
-    1.0, 'Least weight of a pair of neighbours, summed over all histories.', at_least=0
+    1.0, 'Smallest weight of a pair of neighbours, summed over all histories.', at_least=0
   )
   top_k: int = setting(10, 'Neighbours kept for an item.', above=0)
   backfill: bool = setting(

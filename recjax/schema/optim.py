@@ -1,4 +1,4 @@
-"""The config sections of optimization: parameter groups, the optimizer, the loss, the stages of a run."""
+"""The config sections of optimization: parameter groups, optimizer, loss, stages of a run."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,7 +10,7 @@ SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group(Section):
-  """Parameters that are trained differently.
+  """Parameters with their own learning rate, weight decay or freezing.
 
   The first group whose pattern matches a parameter applies to it, so the order of groups matters. With
   adapters (`model.lora_rank`), a parameter outside the adapters is trained only if a group names it.
@@ -63,7 +63,7 @@ class Optim(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loss(Section):
-  """Terms beside the negative log-likelihood of the targets."""
+  """Terms that are added to the negative log-likelihood of the targets."""
 
   prefix: ClassVar = 'loss.'
 

@@ -66,7 +66,8 @@ class Checkpoint(Section):
     False, 'Take the newest checkpoint of checkpoint.init_from instead of the best one.'
   )
   allow_new_stream: bool = setting(
-    False, 'Resume although the stream of examples changed; the stream starts over.'
+    False,
+    'Resume although the stream of examples changed; the stream then restarts from its first example.',
   )
 
 
@@ -139,7 +140,7 @@ class Hosts(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(Section):
-  """The config of one training without its data: the sections that a train step reads."""
+  """The config of one training without its data: the sections that a training step reads."""
 
   seed: int = setting(0, 'Seed of initial weights, dropout and the order of examples.')
   batch_size: int = setting(

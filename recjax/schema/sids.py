@@ -64,7 +64,7 @@ class Sids(Section):
     one_of=('residual_kmeans', 'rqvae', 'import'),
   )
   codes: tuple[int, ...] = setting(
-    (256, 256, 256), 'Codes of each quantized level.', above=0, filled=True
+    (256, 256, 256), 'Number of codes of each quantized level.', above=0, filled=True
   )
   collisions: str = setting(
     'deduplicate',

@@ -1,4 +1,4 @@
-"""The device mesh, and the shardings of activations, batches and states; see `rules` for parameters."""
+"""The device mesh, and the shardings of activations, batches and train states; see `rules` for parameters."""
 
 import collections
 from collections.abc import Sequence
@@ -29,10 +29,11 @@ def make_mesh(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sh
 
   Args:
     mesh: the sizes of the axes.
-    devices: None: all devices of this run.
+    devices: devices of the mesh. None: all devices of this run.
 
   Raises:
-    ValueError: the axes do not multiply to the number of devices, or rows of a batch overlap (`host_part`).
+    ValueError: the axes do not multiply to the number of devices, or processes share only a part of their
+      rows (see `host_part`).
   """
   sizes = [mesh.data, mesh.fsdp, mesh.tensor]
   count = jax.device_count() if devices is None else len(devices)
@@ -44,15 +45,15 @@ def make_mesh(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sh
       f'the mesh axes {dict(zip(AXES, sizes, strict=True))} must multiply to the {count} devices of '
       'this run. Set --config.mesh.{data,fsdp,tensor}; one of them may be -1'
     )
-  # A mesh axis may be part of a physical axis of the slice: 32 x 2 on v5p:4x4x4.
+  # Allows a mesh axis to be a part of a physical axis of the slice, such as 32 x 2 on v5p:4x4x4.
   placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-  made = jax.sharding.Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
-  host_part(made)
-  return made
+  device_mesh = jax.sharding.Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
+  host_part(device_mesh)  # raises an error if hosts cannot divide a batch
+  return device_mesh
 
 
 def constrain(x: jax.Array, name: str) -> jax.Array:
-  """Shards an activation by ACTIVATION_RULES if a mesh is set."""
+  """Constrains the sharding of an activation by ACTIVATION_RULES; does nothing without a mesh."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
@@ -66,8 +67,8 @@ class TableSharding(NamedTuple):
   Attributes:
     axes: the mesh axes with more than one device.
     batch: the axes over which rows of the batch are sharded.
-    rows: the axis over which the rows of the tables are sharded, or None.
-    width: the axis over which the width of the tables is sharded, or None.
+    rows: the axis over which the rows of the tables are sharded; None: not sharded.
+    width: the axis over which the width of the tables is sharded; None: not sharded.
   """
 
   axes: frozenset[str]
@@ -85,10 +86,10 @@ class TableSharding(NamedTuple):
 
 
 def table_sharding(tables: Sequence[jax.Array], batch_size: int) -> TableSharding | None:
-  """Returns the sharding under the current mesh; None: one device, or the batch does not divide.
+  """Returns the sharding under the current mesh; None: one device, or the mesh does not divide the batch.
 
   Args:
-    tables: `[V, D]` each; an axis must divide all of them to shard any.
+    tables: `[V, D]` each. An axis shards the tables only if it divides all of them.
     batch_size: rows of the batch.
   """
   sizes = {axis: n for axis, n in jax.sharding.get_abstract_mesh().shape.items() if n > 1}
@@ -109,7 +110,7 @@ def batch_shards(mesh: jax.sharding.Mesh) -> int:
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """Shards rows over the batch axes; other dimensions are replicated."""
+  """Returns the sharding of a batch: rows over the batch axes, other dimensions replicated."""
   return NamedSharding(mesh, P(BATCH))
 
 
@@ -127,50 +128,50 @@ def tree_shardings(
   """Returns a NamedSharding for every array (or ShapeDtypeStruct) of a tree, by its path.
 
   Args:
-    tree: parameters or a training state; paths of moments end in their parameter's path.
+    tree: parameters or a train state. The path of a moment ends in the path of its parameter.
     mesh: the mesh.
-    params: the parameters of factored moments in the tree; None: factored moments are replicated.
-    rules: of the model's family.
+    params: parameters, whose shapes give the sharding of factored moments. None: those are replicated.
+    rules: parameter rules of the model's family.
   """
   shapes = {
     rules_lib.name_of(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(params)
   }
 
-  def of_leaf(path, x) -> NamedSharding:
+  def leaf_sharding(path, x) -> NamedSharding:
     name = rules_lib.name_of(path)
     spec = rules_lib.spec_of(name, x.shape, mesh.shape, rules)
-    of = next((shape for p, shape in shapes.items() if f'/{name}'.endswith(f'/{p}')), ())
-    if len(of) == len(x.shape) + 1:
-      parameter_spec = rules_lib.spec_of(name, of, mesh.shape, rules)
-      spec = rules_lib.factored_spec(name, x.shape, of, parameter_spec)
+    full = next((shape for p, shape in shapes.items() if f'/{name}'.endswith(f'/{p}')), ())
+    if len(full) == len(x.shape) + 1:  # a factored moment lacks one dimension
+      parameter_spec = rules_lib.spec_of(name, full, mesh.shape, rules)
+      spec = rules_lib.factored_spec(name, x.shape, full, parameter_spec)
     return NamedSharding(mesh, spec)
 
-  return jax.tree_util.tree_map_with_path(of_leaf, tree)
+  return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
 
 
 def host_part(mesh: jax.sharding.Mesh) -> tuple[int, int]:
-  """Returns (part, parts): the part of a global batch that this process reads, out of equal parts.
+  """Returns (part, parts): the index of the batch part that this process reads, and the number of parts.
 
   Processes that differ only along `tensor` hold the same rows and read the same part.
 
   Raises:
-    ValueError: the rows of two processes overlap but are not the same.
+    ValueError: two processes share some but not all of their rows.
   """
   processes = np.vectorize(lambda device: device.process_index)(mesh.devices)
   return part_of(processes.reshape(batch_shards(mesh), -1), jax.process_index())
 
 
 def part_of(processes: np.ndarray, process: int) -> tuple[int, int]:
-  """Returns `host_part` of a process.
+  """Computes `host_part` for one process.
 
   Args:
-    processes: int `[batch shards, devices of a shard]`: the process of each device.
-    process: the process.
+    processes: int `[batch shards, devices per shard]`, the process of each device.
+    process: index of the process.
   """
-  held = {
+  shards_by_process = {
     int(p): np.flatnonzero((processes == p).any(axis=1)).tolist() for p in np.unique(processes)
   }
-  parts = sorted({tuple(shards) for shards in held.values()})
+  parts = sorted({tuple(shards) for shards in shards_by_process.values()})
   owners = collections.Counter(itertools.chain(*parts))
   if max(owners.values()) > 1 or len({len(part) for part in parts}) > 1:
     raise ValueError(
@@ -179,11 +180,11 @@ def part_of(processes: np.ndarray, process: int) -> tuple[int, int]:
       f'{", ".join(map(str, parts[:4]))}, … Set --config.mesh.tensor to a divisor or a multiple of the '
       'number of devices of a process'
     )
-  return parts.index(tuple(held[process])), len(parts)
+  return parts.index(tuple(shards_by_process[process])), len(parts)
 
 
 def host_rows(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-  """Makes a global batch on the mesh from the part that each process has read; see `host_part`."""
+  """Makes a global batch on the mesh; each process passes the part that it has read (`host_part`)."""
   sharding = batch_sharding(mesh)
   return {
     name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
@@ -191,7 +192,7 @@ def host_rows(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str
 
 
 def global_rows(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-  """Makes a global batch on the mesh when every process has all of its rows."""
+  """Makes a global batch on the mesh; every process passes all rows."""
   sharding = batch_sharding(mesh)
   return {
     name: jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)

@@ -1,4 +1,4 @@
-"""Rules that shard a parameter over the mesh, by its path."""
+"""Parameter sharding rules: from a parameter's path to a PartitionSpec."""
 
 from collections.abc import Mapping
 import math
@@ -10,10 +10,10 @@ import numpy as np
 
 Rules = tuple[tuple[str, tuple[P, ...]], ...]  # (regular expression, specs in order of preference)
 
-# The rules of the layers that all backbones share; a family with parameters of its own adds rules before them
-# (`recjax.models.family.Family`). The first pattern found in a path wins, and of its specs the first whose
-# axes divide their dimensions: heads that `tensor` does not divide are sharded along D instead. Paths are
-# joined with '/'; stacked layers have their depth as the first dimension.
+# Rules of the layers that all backbones share. A family with other parameters puts its rules before them
+# (`recjax.models.family.Family`). The first pattern found in a path applies. Of its specs, the first one whose
+# axes divide the dimensions applies: if `tensor` does not divide the heads, D is sharded instead. Paths are
+# joined with '/'. Stacked layers have the depth as their first dimension.
 PARAMETER_RULES: Rules = (
   (r'tables/(text|sid)(_out)?$', (P('tensor', 'fsdp'),)),  # V, D
   # depth, inputs, rank and depth, rank, outputs: sharded like the kernel
@@ -41,14 +41,14 @@ def name_of(path: tuple[Any, ...]) -> str:
   return '/'.join(str(getattr(p, 'key', getattr(p, 'name', getattr(p, 'idx', p)))) for p in path)
 
 
-def product(axes: str | tuple[str, ...] | None, sizes: Mapping[str, int]) -> int:
-  """Returns the number of devices over which an entry of a spec shards its dimension."""
+def num_shards(axes: str | tuple[str, ...] | None, sizes: Mapping[str, int]) -> int:
+  """Returns the number of shards that one entry of a spec makes."""
   return math.prod(sizes[axis] for axis in (() if axes is None else np.atleast_1d(axes)))
 
 
 def fitted(spec: P, shape: tuple[int, ...], sizes: Mapping[str, int]) -> P:
   """Returns the spec without the axes that do not divide their dimensions."""
-  fits = (n % product(axes, sizes) == 0 for axes, n in zip(spec, shape, strict=False))
+  fits = (n % num_shards(axes, sizes) == 0 for axes, n in zip(spec, shape, strict=False))
   return P(*(axes if fit else None for axes, fit in zip(spec, fits, strict=True)))
 
 
@@ -60,21 +60,27 @@ def rule_of(path: str, rules: Rules = PARAMETER_RULES) -> tuple[P, ...]:
 def spec_of(
   path: str, shape: tuple[int, ...], sizes: Mapping[str, int], rules: Rules = PARAMETER_RULES
 ) -> P:
-  """Returns the first spec of the matching rule that fits; if none fits, the first one, `fitted`."""
+  """Returns the first spec of the matching rule that fits; if none fits, `fitted` of the first spec."""
   rule = rule_of(path, rules)
-  if not rule or len(rule[0]) > len(shape):  # an optimizer's counts and placeholders
+  if not rule or len(rule[0]) > len(shape):  # such as counts and placeholders of the optimizer
     return P()
   fits = (spec for spec in rule if fitted(spec, shape, sizes) == spec)
   return next(fits, fitted(rule[0], shape, sizes))
 
 
-def factored_spec(path: str, shape: tuple[int, ...], of: tuple[int, ...], spec: P) -> P:
-  """Returns the spec of a factored moment (Adafactor): its parameter's, without the averaged dimension.
+def factored_spec(path: str, shape: tuple[int, ...], full: tuple[int, ...], spec: P) -> P:
+  """Returns the spec of a factored moment (Adafactor): the parameter's without the averaged dimension.
 
-  If two dimensions are equal, rows lack the later one and columns the earlier one, as in optax.
+  If two dimensions have equal sizes, `v_row` lacks the later one and `v_col` the earlier one, as in optax.
+
+  Args:
+    path: path of the moment.
+    shape: shape of the moment.
+    full: shape of the parameter.
+    spec: spec of the parameter.
   """
-  lacks = [i for i in range(len(of)) if of[:i] + of[i + 1 :] == shape]
-  if not lacks or not spec:
+  averaged = [i for i in range(len(full)) if full[:i] + full[i + 1 :] == shape]
+  if not averaged or not spec:
     return P()
-  i = lacks[-1] if '/v_row/' in path else lacks[0]
+  i = averaged[-1] if '/v_row/' in path else averaged[0]
   return P(*spec[:i], *spec[i + 1 :])

@@ -11,16 +11,15 @@ import numpy as np
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import rules as rules_lib
 
-MOST_REPLICATED = (
-  0.02  # share of parameter bytes that may be replicated although a rule shards them
-)
+# Largest share of parameter bytes that may be replicated although a rule shards them.
+MOST_REPLICATED = 0.02
 
 
 class Row(NamedTuple):
   """A parameter and its sharding.
 
   Attributes:
-    bytes: of the parameter.
+    bytes: size of the parameter.
     local: bytes on one device.
     is_replicated: whether it is sharded over fewer devices than the first spec of its rule asks for.
   """
@@ -40,7 +39,7 @@ def _rows(tree: Any, mesh: jax.sharding.Mesh, rules: rules_lib.Rules) -> list[Ro
     spec = rules_lib.spec_of(name, x.shape, mesh.shape, rules)
     rule = rules_lib.rule_of(name, rules)
     wanted = rule[0] if rule else ['fsdp', 'tensor']
-    asked = [rules_lib.product(axes, mesh.shape) for axes in wanted]
+    asked = [rules_lib.num_shards(axes, mesh.shape) for axes in wanted]
     local = math.prod(NamedSharding(mesh, spec).shard_shape(x.shape))
     size = np.dtype(x.dtype).itemsize
     is_replicated = math.prod(x.shape) < local * math.prod(asked)
@@ -60,7 +59,7 @@ def describe(
     params: arrays or ShapeDtypeStructs.
     mesh: the mesh.
     opt_state: optimizer state, whose bytes are added; None: left out.
-    rules: of the model's family.
+    rules: parameter rules of the model's family.
   """
   rows = _rows(params, mesh, rules)
   lines = [
@@ -69,8 +68,8 @@ def describe(
     for row in rows
   ]
   count = sum(math.prod(row.shape) for row in rows)
-  held = sum(row.local for row in rows)
-  text = f'  {count:,} parameters; a device holds {held:,} bytes of them'
+  local_bytes = sum(row.local for row in rows)
+  text = f'  {count:,} parameters; a device holds {local_bytes:,} bytes of them'
   if opt_state is not None:
     shardings = mesh_lib.tree_shardings(opt_state, mesh, params, rules)
     moments = sum(
@@ -88,8 +87,8 @@ def check_replication(
 ) -> None:
   """Raises a ValueError if parameters are replicated that the mesh should shard.
 
-  Parameters that a rule replicates are allowed. Of the others at most MOST_REPLICATED may be replicated along
-  `fsdp` or `tensor` because a dimension does not divide or no rule matches.
+  Parameters that a rule replicates are allowed. Of the other parameters' bytes, at most the share MOST_REPLICATED
+  may be replicated along `fsdp` or `tensor` (an axis does not divide a dimension, or no rule matches).
   """
   rows = _rows(params, mesh, rules)
   replicated = sorted((row for row in rows if row.is_replicated), key=lambda row: -row.bytes)

@@ -19,22 +19,23 @@ def extend(
 ) -> SidTable:
   """Returns the table of today's items in the code space of an earlier table.
 
-  If items may share a SID, a new item keeps its quantized codes. Otherwise it takes the first free
-  de-duplication code of its quantized codes, or of the nearest codes with a free one. A new item never gets
-  a SID of the earlier table, even if that item is gone.
+  If items may share a SID, a new item gets its quantized codes. Otherwise it gets the first free de-duplication
+  code of its quantized codes or, if all are taken, of the nearest codes with a free one. A new item never gets a
+  SID of the earlier table, even if that item has left the catalogue.
 
   Args:
     table: the earlier table.
     rows_I: int `[I]`, the row of each of today's items in the earlier table; -1 for new items.
     codes_NQ: int32, the quantized codes of the new items, in item order.
-    others: yields all quantized codes for the n-th new item, nearest first. None: the codes are fixed.
+    others: returns an iterator over all quantized codes for the n-th new item, nearest first. None: new items
+      must keep their quantized codes.
     item_ids: raw ids of today's items.
 
   Returns:
     A table with the same levels, sizes, quantizer and codebooks, and so the same `code_space_hash`.
 
   Raises:
-    ValueError: there is no room for an item.
+    ValueError: no SID is free for an item.
   """
   codes_IL = np.empty((len(rows_I), table.levels), np.int32)
   codes_IL[rows_I >= 0] = table.codes_IL[rows_I[rows_I >= 0]]
@@ -43,19 +44,19 @@ def extend(
     codes_IL[new] = codes_NQ
     return dataclasses.replace(table, codes_IL=codes_IL)
   taken = set(map(tuple, table.codes_IL.tolist()))
-  room = _Room(taken, table.codes_per_level[-1] if table.deduplicated else None)
+  free = _FreeSids(taken, table.codes_per_level[-1] if table.deduplicated else None)
   for n, item in enumerate(new.tolist()):
-    sid = room.take(tuple(codes_NQ[n].tolist()))
+    sid = free.take(tuple(codes_NQ[n].tolist()))
     if sid is None and others is not None:
-      sid = next(filter(None, map(room.take, others(n))), None)
+      sid = next(filter(None, map(free.take, others(n))), None)
     if sid is None:
       codes = codes_NQ[n].tolist()
       raise ValueError(
-        f'there is no room for the new item {item_ids[item]!r}: every SID that begins with the codes '
-        f'{codes} is taken. Build the SIDs anew in a prepared folder of their own, without '
+        f'no SID is free for the new item {item_ids[item]!r}: every SID that begins with the codes '
+        f'{codes} is taken. Build new SIDs in another prepared folder, without '
         '--config.sids.extend, and train a model for them'
         if others is None
-        else f'there is no room for the new item {item_ids[item]!r}: all SIDs are taken. Build new '
+        else f'no SID is free for the new item {item_ids[item]!r}: all SIDs are taken. Build new '
         'ones with larger --config.sids.codes, without --config.sids.extend'
       )
     codes_IL[item] = sid
@@ -65,8 +66,7 @@ def extend(
 def nearest_codes(latent_Z: np.ndarray, codebooks: Sequence[np.ndarray]) -> Iterator[Codes]:
   """Yields all codes of a residual quantizer for one latent vector, nearest first at every level.
 
-  The first are the codes that the quantizer assigns. The last level changes fastest: after its last code
-  follows the next nearest code of the level before.
+  The first codes are those that the quantizer assigns. The last level varies fastest.
 
   Args:
     latent_Z: float32 `[Z]`.
@@ -81,7 +81,7 @@ def nearest_codes(latent_Z: np.ndarray, codebooks: Sequence[np.ndarray]) -> Iter
         yield (code, *rest)
 
 
-class _Room:
+class _FreeSids:
   """The free SIDs."""
 
   def __init__(self, taken: set[Codes], group_size: int | None):

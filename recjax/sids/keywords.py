@@ -1,4 +1,4 @@
-"""Keywords and a description for each SID token, in TS-Rec's file format."""
+"""Reads and writes the keywords and descriptions of SID tokens in TS-Rec's file format."""
 
 from collections.abc import Sequence
 import json
@@ -12,7 +12,7 @@ FILE = 'keywords/keywords.json'  # in a prepared folder
 
 
 def read(path: epath.PathLike, field: str) -> list[dict[str, Any]]:
-  """Reads a JSON list of `{token, description, keywords}`, one entry for each token.
+  """Reads a JSON list of entries `{token, description, keywords}`, one for each token.
 
   Args:
     path: the file.

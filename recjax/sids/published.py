@@ -21,7 +21,7 @@ _NAMED = 3  # missing items that a message lists
 
 
 def read(path: epath.PathLike, item_ids: Sequence[str], codes: tuple[int, ...]) -> np.ndarray:
-  """Returns the codes of a catalogue's items. Items of the file that are not in the catalogue are ignored.
+  """Reads the codes of a catalogue's items; ignores items of the file that are not in the catalogue.
 
   Args:
     path: the JSON file.
@@ -32,8 +32,8 @@ def read(path: epath.PathLike, item_ids: Sequence[str], codes: tuple[int, ...]) 
     int32 `[I, L]`.
 
   Raises:
-    ValueError: the file is not such an object or names an item twice; an item is missing; a SID has a
-      number of tokens other than that of `codes`, a token of another level, or a code out of range.
+    ValueError: the file is not such an object; an item occurs twice or is missing; a SID has the wrong
+      number of tokens, a token of another level, or a code out of range.
   """
   table = _parsed(epath.Path(path))
   rows = {item: _codes(path, item, tokens, codes) for item, tokens in table.items()}
@@ -49,7 +49,7 @@ def read(path: epath.PathLike, item_ids: Sequence[str], codes: tuple[int, ...]) 
 
 
 def write(path: epath.PathLike, item_ids: Sequence[str], codes_IL: np.ndarray) -> None:
-  """Writes a table in the format of `read`, one item on each line, whole or not at all."""
+  """Writes a table in the format of `read`, one item per line, atomically."""
   rows = (
     f'{json.dumps(item)}: {json.dumps([sid_name(level, code) for level, code in enumerate(row)])}'
     for item, row in zip(item_ids, codes_IL.tolist(), strict=True)
@@ -73,7 +73,7 @@ def _parsed(path: epath.Path) -> dict[str, Any]:
     raise ValueError(f'{path} must be JSON: {error}. Set --config.sids.table') from error
   if repeated:
     raise ValueError(
-      f'{path} must hold every item once; {repeated[0]!r} is there more than once. '
+      f'{path} must hold every item once; {repeated[0]!r} occurs more than once. '
       'Correct the file that --config.sids.table names'
     )
   if not isinstance(table, dict):
@@ -109,7 +109,7 @@ def _codes(path: epath.PathLike, item: str, tokens: Any, codes: tuple[int, ...])
 
 
 def _code(token: Any, level: int) -> int | None:
-  """Returns the code of a token of that level, or None if it is no such token."""
+  """Returns the code of a token of the given level; None if it is not a token of that level."""
   if type(token) is int:
     return token
   match = _TOKEN.fullmatch(token) if isinstance(token, str) else None

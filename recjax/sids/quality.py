@@ -25,17 +25,17 @@ def assess(
   quantizer: Quantizer | None,
   categories: Sequence[Sequence[str] | None],
 ) -> dict[str, Any]:
-  """Returns the quality report of a SID table. A de-duplication level is left out.
+  """Returns the quality report of a SID table, without its de-duplication level.
 
   Args:
     table: the SIDs.
-    vectors_ID: floats `[I, D]`, the item vectors to judge the SIDs by. None: no figure of vectors.
+    vectors_ID: floats `[I, D]`, the item vectors. None: the measures that need vectors are None.
     quantizer: the quantizer of the codes. None for imported tables.
     categories: each item's category path, from the widest category. None for items without one.
 
   Returns:
     The fields of `SidTable.statistics`, and the results of `reconstruction_error`, `neighbours_kept` and
-    `purity` under these names; None for figures that cannot be computed.
+    `purity` under these names; None for measures that cannot be computed.
   """
   codes_IQ = table.codes_IL[:, : table.quantized_levels]
   has_vectors = vectors_ID is not None
@@ -52,14 +52,14 @@ def assess(
 
 
 def write(folder: epath.PathLike, quality: Mapping[str, Any]) -> None:
-  """Writes quality.json, whole or not at all."""
+  """Writes quality.json atomically."""
   write_whole(epath.Path(folder) / FILE, json.dumps(quality, indent=2, allow_nan=False) + '\n')
 
 
 def reconstruction_error(
   quantizer: Quantizer, vectors_ID: np.ndarray, codes_IL: np.ndarray
 ) -> list[float]:
-  """Returns the share of the vectors' variance that 1, 2, …, L levels leave unexplained.
+  """Returns the share of the vectors' variance that is unexplained by the first 1, 2, …, L levels.
 
   The share is |x - decode(codes)|² over |x - mean|², summed over items. Above 1, the codes are worse than
   the mean vector.
@@ -79,30 +79,30 @@ def reconstruction_error(
 def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, Any] | None:
   """Measures how many of an item's nearest neighbours its SID recovers.
 
-  The neighbours are the 10 other items with the greatest cosine. All other items are ranked by the length of
-  their common prefix with the item; ties are in random order, of which the expectation is computed. `recall`
-  is the mean share of the neighbours among the first 10. `chance` is the recall of uninformative codes,
-  10 / (I - 1). `share_prefix` is the share of neighbours with the same first 1, 2, …, L codes,
-  `share_prefix_chance` that of any two items.
+  The neighbours are the 10 other items with the greatest cosine similarity. All other items are ranked by the
+  length of the SID prefix that they share with the item. `recall` is the mean share of the neighbours among
+  the first 10, in expectation over random orders of ties. `chance` is the recall of uninformative codes,
+  10 / (I - 1). `share_prefix` is the share of neighbours with the same first 1, 2, …, L codes;
+  `share_prefix_chance` is that share among all pairs of items.
 
   Args:
     codes_IL: int `[I, L]`, quantized codes.
     vectors_ID: floats `[I, D]`.
 
   Returns:
-    The figures above; `k`, which is less than 10 in catalogues of fewer than 11 items; and `items`, the
-    number of queries, evenly spaced in catalogues of more than 31,622 items. None for a single item.
+    The measures above; `k`, the number of neighbours, below 10 if there are fewer than 11 items; and `items`,
+    the number of queries, an evenly spaced sample if there are more than 31,622 items. None for a single item.
   """
   num_items, levels = codes_IL.shape
   k = min(NEIGHBOURS, num_items - 1)
   if k < 1:
     return None
-  asked = min(num_items, max(1, _MAX_PAIRS // num_items))
-  queries_Q = np.linspace(0, num_items - 1, asked).astype(np.int64)
+  num_queries = min(num_items, max(1, _MAX_PAIRS // num_items))
+  queries_Q = np.linspace(0, num_items - 1, num_queries).astype(np.int64)
   neighbours_QK = _nearest(vectors_ID, queries_Q, k)
-  # The items and the neighbours that share each query's prefix of each length.
-  items_QL = np.empty((asked, levels + 1), np.int64)
-  found_QL = np.empty((asked, levels + 1), np.int64)
+  # Numbers of items and of neighbours that share the query's prefix of each length.
+  items_QL = np.empty((num_queries, levels + 1), np.int64)
+  found_QL = np.empty((num_queries, levels + 1), np.int64)
   items_QL[:, 0], found_QL[:, 0] = num_items - 1, k
   for level in range(1, levels + 1):
     prefix_I, sizes = np.unique(
@@ -114,7 +114,7 @@ def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, A
     found_QL[:, level] = same_QK.sum(axis=1)
   return {
     'k': k,
-    'items': asked,
+    'items': num_queries,
     'recall': round(float(_expected_hits(items_QL, found_QL, k).mean() / k), 4),
     'chance': round(k / (num_items - 1), 4),
     'share_prefix': _rounded(found_QL[:, 1:].mean(axis=0) / k),
@@ -123,11 +123,13 @@ def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, A
 
 
 def _expected_hits(items_QL: np.ndarray, found_QL: np.ndarray, k: int) -> np.ndarray:
-  """Returns the expected neighbours among the first k items, the longest common prefix first: `[Q]`."""
+  """Returns the expected number of neighbours among the first k ranked items, float `[Q]`."""
   hits_Q, places_Q = np.zeros(len(items_QL)), np.full(len(items_QL), k)
   deeper_items_Q = deeper_found_Q = np.zeros(len(items_QL), np.int64)
   for level in range(items_QL.shape[1] - 1, -1, -1):
-    items_Q = items_QL[:, level] - deeper_items_Q  # whose common prefix has exactly this length
+    items_Q = (
+      items_QL[:, level] - deeper_items_Q
+    )  # items whose common prefix has exactly this length
     found_Q = found_QL[:, level] - deeper_found_Q
     shown_Q = np.minimum(items_Q, places_Q)
     hits_Q += found_Q * shown_Q / np.maximum(items_Q, 1)
@@ -144,7 +146,7 @@ def _nearest(vectors_ID: np.ndarray, queries_Q: np.ndarray, k: int) -> np.ndarra
   block = max(1, _BLOCK_VALUES // len(vectors_ID))
   for begin in range(0, len(queries_Q), block):
     rows_B = queries_Q[begin : begin + block]
-    with threadpoolctl.threadpool_limits(1):  # the same bytes for every number of cores
+    with threadpoolctl.threadpool_limits(1):  # bit-identical for every number of cores
       cosine_BI = unit_ID[rows_B] @ unit_ID.T
     cosine_BI[np.arange(len(rows_B)), rows_B] = -np.inf
     nearest_QK[begin : begin + block] = np.argpartition(cosine_BI, -k, axis=1)[:, -k:]
@@ -158,8 +160,8 @@ def purity(
 
   Purity of a clustering (Manning, Raghavan and Schütze, "Introduction to Information Retrieval", 2008,
   section 16.3): the share of items in the most frequent category of their code. The categories are those
-  of the first path level at which items differ. In Amazon's Beauty that is the second level, since all
-  paths begin with Beauty.
+  of the first path level at which items differ. For Amazon's Beauty that is the second level, since all paths
+  begin with Beauty.
 
   Args:
     codes_I: int `[I]`.

@@ -1,4 +1,4 @@
-"""SA-Init: initial rows of SID tokens in a pretrained token table."""
+"""SA-Init: initial embedding rows of SID tokens in a pretrained model."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,7 +14,7 @@ def keyword_pieces(
   keywords: Mapping[str, Sequence[str]],
   encode: Callable[[str], list[int]],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the text pieces of every token's keywords, flat.
+  """Returns the text pieces of every SID token's keywords, as flat arrays.
 
   Args:
     names: the SID tokens in the order of their rows.
@@ -40,7 +40,7 @@ def keyword_pieces(
 def semantic_rows(
   text_VD: jax.Array, pieces_N: jax.Array, rows_N: jax.Array, num_rows: int
 ) -> jax.Array:
-  """SA-Init (TS-Rec, arXiv 2602.22632): computes SID rows as means of the rows of their keywords' pieces.
+  """Computes SID rows as means of the text rows of their keywords' pieces (SA-Init of TS-Rec, arXiv 2602.22632).
 
   The mean is over all pieces of all keywords. It is rescaled to the mean norm of the table's rows. A row
   without pieces (an unused code, or a code of a de-duplication level) becomes the mean row of the table, with
@@ -49,8 +49,8 @@ def semantic_rows(
   Args:
     text_VD: float32, the pretrained rows of the text pieces without padding, from the input table or an
       untied output table.
-    pieces_N: int32, rows of `text_VD`.
-    rows_N: int32, each piece's SID row, ascending.
+    pieces_N: int32, row of each keyword piece in `text_VD`.
+    rows_N: int32, SID row of each piece, ascending.
     num_rows: number of SID rows.
 
   Returns:

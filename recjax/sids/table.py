@@ -22,13 +22,12 @@ class SidTable:
     codes_per_level: number of codes of each of the L levels.
     quantizer: the name of the quantizer that made the codes.
     collisions: how items with the same quantized codes are handled. 'deduplicate': an additional last
-      level tells them apart. 'sinkhorn': some items got another code. In both cases every row is
+      level distinguishes them. 'sinkhorn': some items got other codes. In both cases every row is
       unique. 'keep': items may share a SID.
     codebooks: a hash of the fitted codebooks. Empty without codebooks, as for an imported table.
 
   Raises:
-    ValueError: the shapes disagree, a code is out of its level's range, or rows repeat that must be
-      unique.
+    ValueError: the shapes disagree, a code is out of range, or rows that must be unique repeat.
   """
 
   codes_IL: np.ndarray
@@ -62,22 +61,22 @@ class SidTable:
 
   @property
   def num_items(self) -> int:
-    """I."""
+    """Number of items (I)."""
     return self.codes_IL.shape[0]
 
   @property
   def levels(self) -> int:
-    """L."""
+    """Number of levels (L)."""
     return self.codes_IL.shape[1]
 
   @property
   def deduplicated(self) -> bool:
-    """Whether the last level only tells apart items that share all codes before it."""
+    """Whether the last level is a de-duplication level."""
     return self.collisions == 'deduplicate'
 
   @property
   def quantized_levels(self) -> int:
-    """Levels of the quantizer: all except a de-duplication level."""
+    """Number of levels of the quantizer: all except a de-duplication level."""
     return self.levels - self.deduplicated
 
   @property
@@ -92,14 +91,14 @@ class SidTable:
 
   @property
   def sharing_items(self) -> int:
-    """Items that share their whole SID with another item. 0 unless collisions are kept."""
+    """Number of items that share their SID with another item. 0 unless collisions are kept."""
     return 0 if self.collisions != 'keep' else _in_groups(_group_sizes(self.codes_IL))
 
   def statistics(self) -> dict:
     """Computes the table's statistics for the report.
 
     Returns:
-      JSON with `items`, `unique_sids` and `items_sharing_a_sid` (items whose whole SID is not unique).
+      JSON with `items`, `unique_sids` and `items_sharing_a_sid` (items whose SID is not unique).
       `colliding_items`, `collision_groups` and `largest_group` count items that share their quantized
       codes, before de-duplication; without a collision the largest group has one item. `levels` holds
       each level's number of `codes`, of `used` codes, and the `perplexity` of their use (the
@@ -119,7 +118,7 @@ class SidTable:
     }
 
   def save(self, folder: epath.PathLike) -> None:
-    """Writes codes.npy, then sids.json, each whole or not at all."""
+    """Writes codes.npy, then sids.json, each atomically."""
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / CODES, 'wb') as f:
@@ -167,17 +166,19 @@ class SidTable:
 
 def _group_sizes(codes_IL: np.ndarray) -> np.ndarray:
   """Returns the number of items of each distinct row; the rows are in lexicographic order."""
-  ordered = codes_IL[np.lexsort(codes_IL.T[::-1])]  # np.unique(axis=0) takes three times as long
+  ordered = codes_IL[np.lexsort(codes_IL.T[::-1])]  # np.unique(axis=0) is three times slower
   is_first = np.ones(len(ordered), bool)
   is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
   return np.diff(np.flatnonzero(is_first), append=len(ordered))
 
 
 def _in_groups(sizes: np.ndarray) -> int:
+  """Returns the number of items in groups of two or more."""
   return int(sizes[sizes > 1].sum())
 
 
 def _usage(codes_I: np.ndarray, size: int) -> dict:
+  """Returns the statistics of one level; see `SidTable.statistics`."""
   counts = np.bincount(codes_I, minlength=size)
   shares = counts[counts > 0] / max(counts.sum(), 1)
   perplexity = float(np.exp(-(shares * np.log(shares)).sum()))

@@ -1,11 +1,13 @@
-"""The integer space of tokens: `[text pieces and specials | level-1 codes | … | level-L codes]`."""
+"""The token ids of a model: `[text pieces and specials | level-1 codes | … | level-L codes]`."""
 
 import dataclasses
 import functools
 
 import numpy as np
 
-TABLE_MULTIPLE = 512  # tables are padded to a multiple of this, so shapes do not depend on the mesh
+TABLE_MULTIPLE = (
+  512  # tables have a multiple of this many rows, so that shapes do not depend on the mesh
+)
 
 
 def sid_name(level: int, code: int) -> str:
@@ -19,11 +21,11 @@ def _padded(rows: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class TokenSpace:
-  """The token ids. Padding rows of the two tables have no id and are never predicted.
+  """Sizes and offsets of the token ids. Padding rows of the two tables have no id and are never predicted.
 
   Attributes:
-    text_size: text pieces and specials.
-    level_sizes: codes of each SID level, `[L]`.
+    text_size: number of text pieces and specials.
+    level_sizes: number of codes of each SID level, `[L]`.
   """
 
   text_size: int
@@ -36,7 +38,7 @@ class TokenSpace:
 
   @property
   def num_levels(self) -> int:
-    """L."""
+    """Number of SID levels (L)."""
     return len(self.level_sizes)
 
   @functools.cached_property
@@ -47,8 +49,8 @@ class TokenSpace:
   def row_capacity(self, row_length: int) -> int:
     """Returns the largest number of targets of one level in a row of `row_length` targets.
 
-    Items take L tokens each, one of every level. Packing keeps single SID tokens below this number too
-    (`recjax.data.packing`), so the loss computes no more logits of a level than this.
+    An item has L tokens, one of every level. Packing also keeps examples of single SID tokens within this number
+    (`recjax.data.packing`), so that the loss needs to compute no more logits of a level.
     """
     return -(-row_length // self.num_levels)
 
@@ -67,22 +69,22 @@ class TokenSpace:
 
   @property
   def sid_size(self) -> int:
-    """SID tokens of all levels."""
+    """Number of SID tokens of all levels."""
     return sum(self.level_sizes)
 
   @property
   def size(self) -> int:
-    """All token ids."""
+    """Number of token ids."""
     return self.text_size + self.sid_size
 
   @property
   def text_rows(self) -> int:
-    """Rows of the text table, padding included."""
+    """Number of rows of the text table, padding included."""
     return _padded(self.text_size)
 
   @property
   def sid_rows(self) -> int:
-    """Rows of the SID table, padding included."""
+    """Number of rows of the SID table, padding included."""
     return _padded(self.sid_size)
 
   def tokens(self, codes_IL: np.ndarray) -> np.ndarray:

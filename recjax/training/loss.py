@@ -1,7 +1,8 @@
-"""The loss: sums and their denominators, so that packing, accumulation and device counts change nothing.
+"""The loss as weighted sums and their weights.
 
-Every device sums over its own rows of the batch. A sharded table is gathered once before the logits are
-formed, and its gradient is reduced once after them. In between, no array of its size is communicated.
+Sums make the loss independent of packing, gradient accumulation and the number of devices. Every device sums
+over its own rows of the batch. A sharded table is gathered once before the logits are computed, and its
+gradient is reduced once afterwards. In between, no array of the table's size is communicated.
 """
 
 import functools
@@ -27,25 +28,25 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array, extras: Loss) -> jax.Ar
 
 
 def _level_loss(tables, sid_VD, x_BTD, targets_BT, weights_BT, level: int, extras: Loss):
-  """Sums over the targets of one SID level, whose logits alone are computed, and only at these targets.
+  """Returns the weighted sum of losses, and the sum of weights, over the targets of one SID level.
 
-  The sums of a row with more targets of the level than `TokenSpace.row_capacity` are NaN. Packing makes no
-  such row.
+  Computes only the logits of the level's codes, and only at the level's targets. The loss is NaN if a row has
+  more targets of the level than `TokenSpace.row_capacity`; packing makes no such row.
   """
   space = tables.space
   start, size = space.level_starts[level], space.level_sizes[level]
   codes_BT = targets_BT - (space.sid_start + start)
-  here_BT = (codes_BT >= 0) & (codes_BT < size)
+  is_level_BT = (codes_BT >= 0) & (codes_BT < size)
   # Gathers the level's positions to the front of each row: a stable sort by one bit per position.
   capacity = space.row_capacity(x_BTD.shape[1])
-  at_BP = jnp.argsort(~here_BT, axis=1, stable=True)[:, :capacity]
-  x_BPD = jnp.take_along_axis(x_BTD, at_BP[..., None], axis=1)
-  here_BP = jnp.take_along_axis(here_BT, at_BP, axis=1)
-  codes_BP = jnp.where(here_BP, jnp.take_along_axis(codes_BT, at_BP, axis=1), 0)
-  weights_BP = jnp.where(here_BP, jnp.take_along_axis(weights_BT, at_BP, axis=1), 0.0)
+  index_BP = jnp.argsort(~is_level_BT, axis=1, stable=True)[:, :capacity]
+  x_BPD = jnp.take_along_axis(x_BTD, index_BP[..., None], axis=1)
+  is_level_BP = jnp.take_along_axis(is_level_BT, index_BP, axis=1)
+  codes_BP = jnp.where(is_level_BP, jnp.take_along_axis(codes_BT, index_BP, axis=1), 0)
+  weights_BP = jnp.where(is_level_BP, jnp.take_along_axis(weights_BT, index_BP, axis=1), 0.0)
   logits_BPC = tables.logits(x_BPD, sid_VD[start : start + size])
   losses_BP = _cross_entropy(logits_BPC, codes_BP, extras)
-  has_room = jnp.max(jnp.sum(here_BT, axis=1)) <= capacity
+  has_room = jnp.max(jnp.sum(is_level_BT, axis=1)) <= capacity
   return jnp.where(has_room, jnp.sum(losses_BP * weights_BP), jnp.nan), jnp.sum(weights_BP)
 
 
@@ -61,7 +62,7 @@ def _sums(
   axis: str | None = None,
   batch_axes: tuple[str, ...] = (),
 ):
-  """Computes `loss_sums` over this device's rows; `axis` is the mesh axis that shards V."""
+  """Computes `loss_sums` over this device's rows of the batch; `axis` is the mesh axis that shards V."""
   targets, weights = batch['targets'], batch['weights']
   space = tables.space
   wide = Wide(
@@ -76,8 +77,8 @@ def _sums(
   if sid_softmax == 'full':
     loss = wide_loss(wide, x_BTD, (text_VD, sid_VD), targets, weights)
     return {'loss': loss, 'weight': jnp.sum(weights)}
-  # A level's rows may end anywhere in a shard of V. So all devices along that axis compute the whole level,
-  # and each contributes an equal share of the sum.
+  # A shard of V can end within a level. So every device along that axis computes the full level and
+  # contributes an equal share of the sum.
   shares = 1 if axis is None else jax.lax.axis_size(axis)
   if axis is not None:
     sid_VD = jax.lax.all_gather(sid_VD, axis, axis=0, tiled=True)
@@ -100,21 +101,21 @@ def _sums(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _gathered(rows_VD: jax.Array, batch_axes: tuple[str, ...], width_is_cut: bool) -> jax.Array:
-  """Gathers the width of a device's table rows; the backward pass sums the gradient over the batch once."""
-  if width_is_cut:
+def _gathered(rows_VD: jax.Array, batch_axes: tuple[str, ...], is_width_sharded: bool) -> jax.Array:
+  """Gathers a table along its width; the backward pass reduces the gradient over the batch axes once."""
+  if is_width_sharded:
     rows_VD = jax.lax.all_gather(rows_VD, 'fsdp', axis=1, tiled=True)
-  alike = tuple(axis for axis in batch_axes if axis != 'fsdp' or not width_is_cut)
-  return jax.lax.pcast(rows_VD, alike, to='varying') if alike else rows_VD
+  replicated_axes = tuple(axis for axis in batch_axes if axis != 'fsdp' or not is_width_sharded)
+  return jax.lax.pcast(rows_VD, replicated_axes, to='varying') if replicated_axes else rows_VD
 
 
-def _gathered_forward(rows_VD, batch_axes, width_is_cut):
-  return _gathered(rows_VD, batch_axes, width_is_cut), None
+def _gathered_forward(rows_VD, batch_axes, is_width_sharded):
+  return _gathered(rows_VD, batch_axes, is_width_sharded), None
 
 
-def _gathered_backward(batch_axes, width_is_cut, _, gradient_VD):
-  if width_is_cut:
-    # The scattered axis must come first: along the last one a TPU reduces everything to every device.
+def _gathered_backward(batch_axes, is_width_sharded, _, gradient_VD):
+  if is_width_sharded:
+    # The scattered axis must come first: along the last axis, a TPU runs a full all-reduce instead.
     V, n = gradient_VD.shape[0], jax.lax.axis_size('fsdp')
     parts_nVD = gradient_VD.reshape(V, n, -1).swapaxes(0, 1)
     gradient_VD = jax.lax.psum_scatter(parts_nVD, 'fsdp', scatter_dimension=0)
@@ -142,12 +143,12 @@ def loss_sums(
 
   Args:
     tables: the output tables of the model (`recjax.models.embedding.TokenTables`).
-    x_BTD: the states that predict `batch['targets']`.
+    x_BTD: hidden states; position t predicts `batch['targets'][:, t]`.
     batch: int32 `targets` and float32 `weights` `[B, T]`; weight 0 for positions without a learnt target.
     sid_softmax: 'level': a SID target is normalised over its level's codes, a text target over the text
-      vocabulary. 'full': both are normalised over the whole vocabulary.
+      vocabulary. 'full': both are normalised over the full vocabulary.
     text_targets: whether the stream has text targets. Without them no text logits are computed.
-    extras: the coefficients of the z-loss and of label smoothing.
+    extras: coefficients of z-loss and label smoothing.
 
   Returns:
     `loss` and `weight`. Under 'level' also `loss_level_<l>` and `weight_level_<l>` (l from 1), and with text
@@ -158,20 +159,22 @@ def loss_sums(
   sums = functools.partial(
     _sums, tables, sid_softmax=sid_softmax, text_targets=text_targets, extras=extras
   )
-  cut = table_sharding((text_VD, sid_VD), x_BTD.shape[0])
-  if cut is None:
+  sharding = table_sharding((text_VD, sid_VD), x_BTD.shape[0])
+  if sharding is None:
     return sums(text_VD, sid_VD, x_BTD, batch)
 
   def local_sums(text_VD, sid_VD, x_BTD, batch):
-    text_VD, sid_VD = (_gathered(t, cut.batch, cut.width is not None) for t in (text_VD, sid_VD))
-    if cut.rows:
-      x_BTD = jax.lax.pcast(x_BTD, cut.rows, to='varying')
-    local = sums(text_VD, sid_VD, x_BTD, batch, axis=cut.rows, batch_axes=cut.batch)
-    return jax.lax.psum(local, cut.batch) if cut.batch else local
+    text_VD, sid_VD = (
+      _gathered(t, sharding.batch, sharding.width is not None) for t in (text_VD, sid_VD)
+    )
+    if sharding.rows:
+      x_BTD = jax.lax.pcast(x_BTD, sharding.rows, to='varying')
+    local = sums(text_VD, sid_VD, x_BTD, batch, axis=sharding.rows, batch_axes=sharding.batch)
+    return jax.lax.psum(local, sharding.batch) if sharding.batch else local
 
   return jax.shard_map(
     local_sums,
-    in_specs=(cut.table_spec, cut.table_spec, cut.batch_spec, cut.batch_spec),
+    in_specs=(sharding.table_spec, sharding.table_spec, sharding.batch_spec, sharding.batch_spec),
     out_specs=P(),
-    axis_names=cut.axes,
+    axis_names=sharding.axes,
   )(text_VD, sid_VD, x_BTD, batch)

@@ -1,7 +1,7 @@
 """The optimizer: schedules, parameter groups, clipping, AdamW or Adafactor, averaged parameters.
 
-`split` takes frozen parameters out of the tree before a step, so they have neither gradients nor moments;
-`join` puts them back unchanged.
+`split` separates trained from frozen parameters before a step, so frozen ones have neither gradients nor
+moments. `join` merges the two trees again.
 """
 
 from collections.abc import Iterable
@@ -19,6 +19,7 @@ from recjax.schema.checks import check
 from recjax.schema.optim import Group, Optim
 from recjax.schema.run import Training
 
+# Groups of parameters that no configured group matches.
 _REST = Group(pattern='')
 _FROZEN = Group(pattern='', frozen=True)
 
@@ -47,13 +48,13 @@ def rate_change(old: Training, new: Training, step: int) -> dict[str, float] | N
   """Compares the learning rate of the next step under two configs of a training.
 
   Args:
-    old: the config that trained so far.
-    new: today's.
-    step: steps that are done, at least 1.
+    old: config of the previous start.
+    new: config of this start.
+    step: number of completed steps, at least 1.
 
   Returns:
-    `previous` (of the last step, by the old config), `old` and `new` (of the next step); None if the next
-    step has the same rate under both, or if no step is left.
+    `previous`: rate of the last step under the old config. `old`, `new`: rate of the next step under each
+    config. None: both give the next step the same rate, or no step is left.
   """
   was, now = (schedule(config.optim, config.num_train_steps) for config in (old, new))
   rates = {'previous': float(was(step - 1)), 'old': float(was(step)), 'new': float(now(step))}
@@ -80,7 +81,7 @@ def split(params: Any, optim: Optim) -> tuple[Any, Any]:
 
 
 def join(trained: Any, frozen: Any) -> Any:
-  """Returns the tree that `split` took apart."""
+  """Merges the two trees of `split`."""
   return traverse_util.unflatten_dict(
     traverse_util.flatten_dict(trained) | traverse_util.flatten_dict(frozen)
   )
@@ -106,7 +107,7 @@ def _check_groups(params: Any, optim: Optim) -> None:
 
 
 def describe(params: Any, optim: Optim) -> str:
-  """Returns one line with the numbers of trained and of frozen parameters."""
+  """Returns one line with the numbers of trained and frozen parameters."""
   sizes = [sum(math.prod(x.shape) for x in jax.tree.leaves(t)) for t in split(params, optim)]
   return f'{sizes[0]:,} parameters are trained, {sizes[1]:,} are frozen'
 
@@ -167,8 +168,8 @@ def _scaled_by_parameter() -> optax.GradientTransformation:
 def _adafactor(optim: Optim) -> optax.GradientTransformation:
   """Shazeer & Stern (arXiv 1804.04235): factored second moments of matrices, updates of RMS at most 1.
 
-  Sizes from 64 are factored: below its default of 128, Optax would leave two fifths of T5-XL, whose heads are
-  64 wide, unfactored.
+  Dimensions of 64 or more are factored. With Optax's default of 128, two fifths of T5-XL would not be factored,
+  because its heads are 64 wide.
   """
   scaled = _scaled_by_parameter() if optim.parameter_scale else optax.identity()
   return optax.chain(
@@ -180,9 +181,9 @@ class Averaged(NamedTuple):
   """The optimizer state of a run with averaged parameters.
 
   Attributes:
-    count: int32, the number of steps averaged over.
-    average: of the trained parameters.
-    inner: the state of the optimizer that makes the updates.
+    count: int32, number of averaged steps.
+    average: average of the trained parameters.
+    inner: state of the optimizer that computes the updates.
   """
 
   count: jax.Array
@@ -216,7 +217,10 @@ def _averaging(inner: optax.GradientTransformation, decay: float) -> optax.Gradi
 
 
 def swap_average(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState]:
-  """Swaps the parameters with their average, if the optimizer keeps one. Calling it twice restores the original."""
+  """Swaps the parameters with their average, if the optimizer keeps one.
+
+  Calling it twice restores the original.
+  """
   if not isinstance(opt_state, Averaged):
     return params, opt_state
   flat = traverse_util.flatten_dict(params)
@@ -233,18 +237,18 @@ def averaged_params(state) -> Any:
 def optimizer(optim: Optim, num_train_steps: int) -> optax.GradientTransformation:
   """Builds the optimizer: clipping by the global norm (if clip_norm > 0), then AdamW or Adafactor.
 
-  AdamW: Loshchilov & Hutter, 2019 (arXiv 1711.05101). Weight decay is multiplied by the learning rate, also
-  with Adafactor.
+  Source of AdamW: Loshchilov & Hutter, 2019 (arXiv 1711.05101). Weight decay is multiplied by the learning
+  rate, also with Adafactor.
 
   Returns:
-    A transformation. Its `init` takes the whole tree of parameters and raises a ValueError if a group matches
-    none. Its `update` takes and returns the trained part; see `split`.
+    A transformation. Its `init` takes all parameters and raises a ValueError if a group matches none. Its
+    `update` takes and returns trees of the trained parameters alone; see `split`.
   """
   if optim.optimizer == 'adafactor':
     direction = _adafactor(optim)
   else:
     direction = optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps)
-  # An identity stands for a part that is off, so that the tree of the state stays the same.
+  # A disabled part is an identity, so that the structure of the optimizer state stays the same.
   inner = optax.chain(
     optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity(),
     direction,

@@ -1,4 +1,4 @@
-"""Progress of a training: its metrics, its speed, and the stop at a loss that is not finite."""
+"""Logs metrics and speed of a training; stops it at a loss that is not finite."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-  """Logs and writes the metrics of each step after the next one was dispatched, so that no step waits."""
+  """Logs and writes the metrics of a step after the next step was dispatched, so that devices never wait."""
 
   def __init__(self, config: Training, writer: Writer, examples_per_step: int):
     self._config = config
@@ -24,15 +24,15 @@ class Progress:
     self._begin_window()
 
   def step(self, step: int, examples_seen: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics of a step that was just dispatched, and writes those of the step before.
+    """Takes the metrics of a step that was just dispatched, and writes those of the previous step.
 
     Args:
       step: the number of the step, from 1.
-      examples_seen: before the step.
+      examples_seen: position in the stream before the step.
       metrics: scalars on the devices.
 
     Raises:
-      FloatingPointError: the loss of the step before is not finite.
+      FloatingPointError: loss or gradient norm of the previous step is not finite.
     """
     self.flush()
     self._pending = (step, examples_seen, metrics)
@@ -41,7 +41,7 @@ class Progress:
     """Waits for the pending step and writes its metrics.
 
     Raises:
-      FloatingPointError: its loss is not finite.
+      FloatingPointError: its loss or gradient norm is not finite.
     """
     if self._pending is None:
       return
@@ -70,7 +70,7 @@ class Progress:
     self._window_start, self._window_steps, self._window_tokens = goodput.seconds(), 0, 0.0
 
   def _speeds(self) -> dict[str, float]:
-    """Returns the speed since the last log line, without the time to compile, save and evaluate."""
+    """Returns the speed since the last log line; compiling, saving and evaluating do not count."""
     now = goodput.seconds()
     waited = now['input_wait'] - self._window_start['input_wait']
     seconds = max(now['steps'] - self._window_start['steps'] + waited, 1e-9)

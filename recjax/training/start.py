@@ -1,4 +1,4 @@
-"""Initial parameters from a pretrained model or from another run."""
+"""Loads initial parameters from a pretrained model or from another run."""
 
 import functools
 import logging
@@ -23,12 +23,16 @@ _ADAPTERS = ('lora_rank', 'lora_alpha', 'lora_targets')
 
 
 def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
-  """Loads the weights of `model.pretrained` in the shards of `fresh`; `model.sid_rows` sets the SID rows.
+  """Loads the weights of `model.pretrained` and initializes the SID rows according to `model.sid_rows`.
 
   Args:
-    model: of the run.
-    fresh: random parameters, nested dicts of arrays on the mesh; `sid_rows='random'` keeps their SID rows.
-    dataset: for its vocabulary and its keywords.
+    model: the model section.
+    fresh: random parameters, nested dicts of arrays on the mesh. They give the shapes and shardings, and with
+      `sid_rows='random'` the SID rows.
+    dataset: gives the vocabulary and the keywords.
+
+  Returns:
+    Parameters with the structure and the shardings of `fresh`.
 
   Raises:
     ValueError: the folder does not fit the model, or the keywords are missing or do not fit.
@@ -50,10 +54,10 @@ def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
 def _semantic_tables(
   tables: dict[str, jax.Array], file: str | None, dataset: Dataset
 ) -> dict[str, jax.Array]:
-  """Initializes the SID tables by SA-Init, each from the text table of its own side, in its own shards.
+  """Initializes the SID tables by SA-Init, in their own shards; see `rows.semantic_rows`.
 
-  TS-Rec sets only the input rows, which a tied output shares. Here an untied output table gets rows from its
-  own text rows.
+  The input table starts from the input text rows, an untied output table from the output text rows. TS-Rec
+  initializes only the input rows, which a tied output shares.
   """
   vocabulary = dataset.vocabulary
   if file is not None:
@@ -80,14 +84,21 @@ def _semantic_tables(
   }
 
 
-def _of_source(abstract_params: Any, source: dict[str, Any]) -> Any:
-  """Returns the restore target for a checkpoint of a run with the model config `source`."""
+def _restore_target(abstract_params: Any, source_model: dict[str, Any]) -> Any:
+  """Returns ShapeDtypeStructs for a checkpoint of another run, which may have other adapters.
+
+  Args:
+    abstract_params: ShapeDtypeStructs of this run's parameters.
+    source_model: model section of the other run.
+  """
   abstract = lora.base(abstract_params)
-  rank = source.get('lora_rank', 0)
+  rank = source_model.get('lora_rank', 0)
   if rank == 0:
     return abstract
   shapes = jax.eval_shape(
-    lambda params: {lora.NAME: lora.init(jax.random.key(0), params, rank, source['lora_targets'])},
+    lambda params: {
+      lora.NAME: lora.init(jax.random.key(0), params, rank, source_model['lora_targets'])
+    },
     abstract,
   )
   shardings = mesh_lib.tree_shardings(shapes, jax.tree.leaves(abstract)[0].sharding.mesh)
@@ -100,13 +111,21 @@ def _of_source(abstract_params: Any, source: dict[str, Any]) -> Any:
 def initial_params(
   checkpoint: Checkpoint, model: Model, abstract_params: Any, dataset: Dataset
 ) -> dict[str, Any] | None:
-  """Returns the best parameters of the workdir `checkpoint.init_from`, or None if it is not set.
+  """Reads the parameters of `checkpoint.init_from`: its best or, with `init_from_last`, its newest checkpoint.
 
-  Adapters with the same rank, alpha and targets are kept. Other adapters are merged into the model, so that
-  the result has none.
+  Adapters with the rank, alpha and targets of `model` are kept. Other adapters are merged into the kernels.
+
+  Args:
+    checkpoint: the checkpoint section.
+    model: the model section.
+    abstract_params: ShapeDtypeStructs of the parameters, with shardings.
+    dataset: the data that the run trains on.
+
+  Returns:
+    Nested dicts of arrays, with the shardings of `abstract_params`. None: `init_from` is not set.
 
   Raises:
-    ValueError: the workdir has no checkpoint, or one of another code space or tokenizer.
+    ValueError: the workdir has no checkpoint, or its code space or tokenizer differs from those of the data.
   """
   source = checkpoint.init_from
   if source is None:
@@ -132,7 +151,7 @@ def initial_params(
     meta = checkpoints.meta(step)
     resume.check_tokens(meta, dataset, folder)
     source_model = meta.config['model']
-    params = checkpoints.restore_params(step, _of_source(abstract_params, source_model))
+    params = checkpoints.restore_params(step, _restore_target(abstract_params, source_model))
     same = all(source_model.get(name) == getattr(model, name) for name in _ADAPTERS)
     if lora.NAME in params and not same:
       shardings = jax.tree.map(lambda x: x.sharding, lora.base(abstract_params))

@@ -1,4 +1,4 @@
-"""The train state: step, parameters and optimizer state, initialized in their shards."""
+"""The train state: step, parameters and optimizer state. Every array is created sharded."""
 
 import math
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class TrainState(NamedTuple):
   opt_state: Any
 
   def to_saved(self) -> dict[str, Any]:
-    """Returns the items of a checkpoint: `params` for evaluation and export, and `train` with the rest.
+    """Returns the items of a checkpoint: `params` (for evaluation and export) and `train` (the rest).
 
     With averaged parameters, `params` is the average, and the optimizer state holds the raw parameters.
     """
@@ -44,7 +44,7 @@ class TrainState(NamedTuple):
 
 
 def graph(model: Model, space: TokenSpace) -> nnx.GraphDef:
-  """Returns the model without its arrays; `nnx.merge(graph, params)` gives the whole model."""
+  """Returns the structure of the model; `nnx.merge(graph, params)` returns the model."""
   built = nnx.eval_shape(lambda: models.build(model, space, seed=0))
   return nnx.split(built)[0]
 
@@ -104,7 +104,7 @@ def init_state(
   mesh: jax.sharding.Mesh,
   seed: int,
 ) -> TrainState:
-  """Returns the state of step 0 with random parameters; every array is created in its shards."""
+  """Returns the state of step 0 with random parameters; every array is created sharded."""
   shardings = jax.tree.map(lambda x: x.sharding, abstract_state(model, space, tx, mesh))
   return jax.jit(_init(model, space, tx, seed), out_shardings=shardings)()
 

@@ -1,4 +1,4 @@
-"""One training step: a pure function of the state and a batch."""
+"""The training step, a pure function of state and batch."""
 
 from flax import nnx
 import jax
@@ -23,14 +23,14 @@ def make_train_step(
   """Returns the pure step: (state, batch) -> (state, metrics).
 
   The batch `[B, T]` is split into `grad_accumulation` micro-batches whose gradients are summed. The loss is
-  a weighted sum divided by the number of learnt targets of the whole batch, so the split changes only the
-  dropout masks: their keys fold in (seed, step, micro-batch, layer). Frozen parameters stay unchanged.
+  a weighted sum divided by the number of learnt targets of the full batch. So the split changes only the
+  dropout masks, whose keys fold in step, micro-batch and layer. Frozen parameters stay unchanged.
 
   Args:
-    config: of the training.
-    graph: `state.graph` of the model.
+    config: config of the training.
+    graph: structure of the model (`state.graph`).
     tx: the optimizer.
-    text_targets: whether some targets are text.
+    text_targets: whether the stream has text targets.
   """
   rate = optim.schedule(config.optim, config.num_train_steps)
   micro_batches = config.grad_accumulation
@@ -44,7 +44,7 @@ def make_train_step(
     return sums.pop('loss'), sums
 
   def train_step(state: TrainState, batch: dict[str, jax.Array]):
-    # Threefry masks take a visible share of a small model's step; those of XLA's generator do not.
+    # Threefry would take a visible share of a small model's step; XLA's own generator does not.
     key = jax.random.fold_in(jax.random.key(config.seed, impl='rbg'), state.step)
     # The number of learnt targets: a component's loss_weight scales its own loss alone.
     num_targets = jnp.maximum(jnp.sum(batch['learnt']), 1).astype(jnp.float32)
@@ -73,12 +73,12 @@ def make_train_step(
     gradients = jax.tree.map(lambda g: g / num_targets, gradients)
     updates, opt_state = tx.update(gradients, state.opt_state, trained)
     params = optim.join(optax.apply_updates(trained, updates), frozen)
-    read = [batch[name] for name in ('segments', 'encoder_segments') if name in batch]
+    all_segments = [batch[n] for n in ('segments', 'encoder_segments') if n in batch]
     metrics = {
       'loss': nll / num_targets,
       'learning_rate': rate(state.step),
       'grad_norm': optax.tree.norm(gradients),
-      'tokens': sum(jnp.sum(segments > 0) for segments in read),
+      'tokens': sum(jnp.sum(segments > 0) for segments in all_segments),
       'tokens_dropped': jnp.sum(batch['dropped']),
     }
     for name in [name for name in sums if name.startswith('loss_')]:
@@ -96,15 +96,15 @@ def jit_train_step(
   abstract: TrainState,
   mesh: jax.sharding.Mesh,
 ):
-  """Compiles the step: the state is donated and keeps its shardings.
+  """Returns the jitted step: the state is donated and keeps its shardings.
 
   Args:
-    config: of the training.
+    config: config of the training.
     space: the token ids.
     tx: the optimizer.
-    text_targets: whether some targets are text.
+    text_targets: whether the stream has text targets.
     abstract: ShapeDtypeStructs of the state, with their shardings.
-    mesh: of the shardings; set it (`jax.set_mesh`) around calls.
+    mesh: mesh of the shardings; set it (`jax.set_mesh`) around calls.
   """
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   return jax.jit(

@@ -1,9 +1,9 @@
 """The loss under a softmax over a large vocabulary, computed in blocks of table rows.
 
-Logits `[B, T, V]` are never in memory at once. The forward pass goes over blocks of rows and keeps, for each
-position, the log of the denominator (an online log-sum-exp: Milakov and Gimelshein, arXiv 1805.02867) and the
-target's logit. The backward pass recomputes each block's logits. Blocks divide V, not T: so a block's rows get
-their whole gradient at once, and the table's gradient is written once instead of accumulated.
+Logits `[B, T, V]` are never in memory at once. The forward pass iterates over blocks of rows. For each position
+it keeps the log of the denominator (online log-sum-exp: Milakov and Gimelshein, arXiv 1805.02867) and the
+target's logit. The backward pass recomputes each block's logits. Blocks divide V, not T: the gradient of a
+block's rows is then complete after that block, and is written once instead of accumulated.
 """
 
 import dataclasses
@@ -57,16 +57,16 @@ class Wide:
 
 
 class _Seen(NamedTuple):
-  """Running values of each position over the rows seen so far, float32 `[B, T]`."""
+  """Running values of each position over the rows processed so far, float32 `[B, T]`."""
 
   top: jax.Array  # the largest logit
   denominator: jax.Array  # sum of exp(logit - top)
-  picked: jax.Array  # the target's logit; 0 before its row is seen
+  picked: jax.Array  # the target's logit; 0 until its row is processed
   total: jax.Array  # sum of the logits; 0 without label smoothing
 
 
 def block_rows(rows: int, positions: int) -> int:
-  """Returns the largest divisor of `rows` whose float32 logits fit, if possible a multiple of 64."""
+  """Returns the largest divisor of `rows` whose float32 logits fit BLOCK_BYTES, if possible a multiple of 64."""
   limit = max(BLOCK_BYTES // (4 * positions), 1)
   unit = 64 if rows % 64 == 0 and limit >= 64 else 1
   count = rows // unit
@@ -76,8 +76,16 @@ def block_rows(rows: int, positions: int) -> int:
 def _scan_rows(wide: Wide, part: int, rows_VD, labels_BT, body, carry):
   """Runs `body(carry, rows_CD, is_label_BTC, real_11C)` over the blocks of one table.
 
+  Args:
+    wide: the softmax.
+    part: index of the table in `wide.sizes`.
+    rows_VD: rows of the table; inside `shard_map` those of this device.
+    labels_BT: classes, numbered through all tables.
+    body: `real_11C` is False for padding rows.
+    carry: initial carry.
+
   Returns:
-    The last carry, and the body's outputs, in the order of the rows.
+    The last carry, and the body's outputs in the order of the rows.
   """
   V, D = rows_VD.shape
   block = block_rows(V, labels_BT.size)

@@ -1,12 +1,12 @@
-"""The folder of a run's checkpoints: its steps and scores, their checksums, and the removal of old steps.
+"""The checkpoint folder of a run: steps and scores, checksums, and the removal of old steps.
 
   checkpoints/
-    40/                 one folder a step, written by Orbax
+    40/                 one folder per step, written by Orbax
       checksums.json    size and CRC-32C of every other file, and the score; written last
-    index.json          the steps that are kept, with their scores
+    index.json          the kept steps, with their scores
 
-A folder is a checkpoint if it has `checksums.json`. A folder without it is damaged if the index holds its
-step; otherwise its save was interrupted. Both files hold their own checksum.
+A folder with `checksums.json` is a checkpoint. A folder without it is damaged if the index lists its step;
+otherwise its save was interrupted. Both files hold their own checksum.
 """
 
 from collections.abc import Callable, Container
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 INDEX = 'index.json'
 
 _UNFINISHED = ('.orbax-checkpoint-tmp', '.partial')  # names of interrupted writes
-_NAMED = 3  # damaged files in a message
-# Seconds to wait for the slowest process to read its share of the files.
+_NAMED = 3  # damaged files that a message lists
+# Seconds to wait for the slowest process to read its share of the files, and the name of this limit.
 _LIMIT = (1200, 'the limit of reading a checkpoint')
 
 
 class CheckpointFolder:
-  """The same view of the folder in every process; only host 0 writes and removes.
+  """The checkpoints in a folder. Every process has the same view; only process 0 writes and removes files.
 
-  Every process must make the same calls in the same order, because they share the reading.
+  Every process must make the same calls in the same order, because the processes share the reading.
 
   Attributes:
     path: the folder.
@@ -44,13 +44,13 @@ class CheckpointFolder:
     self._max_to_keep = max_to_keep
     self._is_read_only = read_only
     self._scores: dict[int, float | None] = {}
-    self._whole: set[int] = set()
+    self._undamaged: set[int] = set()
     self._damaged: dict[int, str] = {}
     self._load()
 
   @property
   def steps(self) -> list[int]:
-    """The steps that are kept; they are not checked for damage."""
+    """The kept steps, ascending; they are not checked for damage."""
     return sorted(self._scores)
 
   def newest(self) -> int | None:
@@ -59,7 +59,7 @@ class CheckpointFolder:
     Raises:
       ValueError: every checkpoint is damaged.
     """
-    step = self._first_of(lambda: sorted(self._scores, reverse=True))
+    step = self._search(lambda: sorted(self._scores, reverse=True))
     if step is None and self._damaged:
       problems = '; '.join(f'{step}: {text}' for step, text in sorted(self._damaged.items()))
       raise ValueError(
@@ -79,21 +79,21 @@ class CheckpointFolder:
       found = [(score, step) for step, score in self._scores.items() if score is not None]
       return [step for _, step in sorted(found, reverse=True)]
 
-    step = self._first_of(scored)
+    step = self._search(scored)
     return self.newest() if step is None else step
 
-  def check_whole(self, step: int) -> None:
+  def check_undamaged(self, step: int) -> None:
     """Raises a ValueError if a checkpoint is missing or damaged.
 
     A step that `newest` or `best` just returned is not read again.
     """
-    if step not in self._whole and self._first_whole([step]) is None:
+    if step not in self._undamaged and self._first_undamaged([step]) is None:
       raise ValueError(f'checkpoint {step} in {self.path} is damaged: {self._damaged[step]}')
 
   def commit(self, step: int, score: float | None) -> None:
-    """Writes the checksums of a step, which makes it a checkpoint, and removes the steps beyond the limit.
+    """Writes the checksums of a step, which makes it a checkpoint, and removes old steps.
 
-    Call it when all files of the step are written. It uses no device, so a background thread can call it.
+    Call it after all files of the step are written. It uses no device, so a background thread may call it.
     """
     folder = self.path / str(step)
     names = checksums.files_below(folder) if distributed.is_host0() else None
@@ -118,49 +118,49 @@ class CheckpointFolder:
       checksums.write_json(self.path / INDEX, sorted(self._scores.items()))
 
   def discard(self, step: int) -> None:
-    """Makes a step that cannot be read back no checkpoint any more; its files stay."""
+    """Drops a step that cannot be read back: it is no checkpoint any more, but its files stay."""
     self._scores.pop(step, None)
-    self._whole.discard(step)
+    self._undamaged.discard(step)
     if distributed.is_host0():
       (self.path / str(step) / checksums.FILE).unlink(missing_ok=True)
       checksums.write_json(self.path / INDEX, sorted(self._scores.items()))
 
   def was_removed(self, step: int) -> bool:
-    """Reads the folder again and returns whether the run, which is still training, has removed a step."""
+    """Reads the folder again; returns whether the training run has removed a step since."""
     before = set(self._scores)
     self._load()
     return self._is_read_only and step in before - set(self._scores)
 
   def _load(self) -> None:
-    """Reads steps and scores; forgets which steps were undamaged, since that can change during a run."""
+    """Reads steps and scores. Drops the results of earlier damage checks, which may be outdated."""
     found = self._open() if distributed.is_host0() else None
     self._scores = dict(distributed.from_host0('checkpoints', found))
-    self._whole.clear()
+    self._undamaged.clear()
     self._damaged.clear()
 
-  def _first_of(self, order: Callable[[], list[int]]) -> int | None:
-    """Returns the first undamaged step of an order.
+  def _search(self, order: Callable[[], list[int]]) -> int | None:
+    """Returns the first undamaged step in the given order; None if there is none.
 
-    A reader starts again if the run, which is still training, removed a step meanwhile.
+    A reader starts again if the training run removed a step in the meantime.
     """
-    self._whole.clear()
+    self._undamaged.clear()
     while True:
-      step = self._first_whole(order())
-      gone = sorted(self._damaged)
-      if not (self._is_read_only and gone and self._has_moved_on(gone)):
+      step = self._first_undamaged(order())
+      unreadable = sorted(self._damaged)
+      if not (self._is_read_only and unreadable and self._was_any_removed(unreadable)):
         return step
 
-  def _has_moved_on(self, gone: list[int]) -> bool:
-    """Reads the folder again and returns whether the run has removed steps that could not be read.
+  def _was_any_removed(self, unreadable: list[int]) -> bool:
+    """Reads the folder again; returns whether the training run has removed one of the unreadable steps.
 
-    If it has not, the steps are damaged and stay excluded.
+    If not, these steps are damaged and stay excluded.
     """
     damaged = dict(self._damaged)
     self._load()
-    if any(step not in self._scores for step in gone):
+    if any(step not in self._scores for step in unreadable):
       return True
     self._damaged = damaged
-    for step in gone:
+    for step in unreadable:
       self._scores.pop(step)
     return False
 
@@ -185,7 +185,7 @@ class CheckpointFolder:
             'checkpoint %s in %s is not used: its save was interrupted', path.name, self.path
           )
       except (ValueError, OSError):
-        scores[int(path.name)] = None  # damaged: `_first_whole` names it
+        scores[int(path.name)] = None  # damaged: `_first_undamaged` logs it
     return sorted(scores.items())
 
   def _indexed(self) -> dict[int, float | None]:
@@ -197,14 +197,14 @@ class CheckpointFolder:
       log.warning('%s: %s; the next save rewrites the index', self.path, error)
       return {}
 
-  def _first_whole(self, steps: list[int]) -> int | None:
+  def _first_undamaged(self, steps: list[int]) -> int | None:
     """Returns the first undamaged step; logs and excludes the damaged ones before it."""
     for step in steps:
-      if step in self._whole:
+      if step in self._undamaged:
         return step
       problem = self._problem(step)
       if not problem:
-        self._whole.add(step)
+        self._undamaged.add(step)
         return step
       log.warning('checkpoint %d in %s is damaged and not used: %s', *(step, self.path, problem))
       self._damaged[step] = problem
@@ -233,9 +233,9 @@ class CheckpointFolder:
         path.rmtree()
 
 
-def _kept(scores: dict[int, float | None], newest: int) -> dict[int, float | None]:
-  """Returns the `newest` newest checkpoints and the best one."""
-  keep = sorted(scores)[-newest:]
+def _kept(scores: dict[int, float | None], num_newest: int) -> dict[int, float | None]:
+  """Returns the newest `num_newest` checkpoints and the best one."""
+  keep = sorted(scores)[-num_newest:]
   scored = [(score, step) for step, score in scores.items() if score is not None]
   keep += [step for _, step in sorted(scored)[-1:]]
   return {step: scores[step] for step in sorted(set(keep))}

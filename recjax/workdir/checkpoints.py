@@ -1,4 +1,4 @@
-"""Checkpoints of a workdir: parameters, optimizer state and position, saved asynchronously by Orbax."""
+"""Checkpoints of a workdir: parameters, optimizer state and stream position, saved asynchronously by Orbax."""
 
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -23,8 +23,8 @@ class Meta:
 
   Attributes:
     examples_seen: the position in the stream.
-    stream: the fingerprint of the stream, part by part; a resume must match it.
-    code_space: the hash of (levels, codes a level, quantizer); the SIDs of the data must match it.
+    stream: the fingerprint of the stream, by part; a resume must match it.
+    code_space: `SidTable.code_space_hash`; the SIDs of the data must match it.
     evaluations: [step, metrics] of every evaluation so far.
     config: the config of the training.
   """
@@ -37,10 +37,10 @@ class Meta:
 
 
 class Checkpoints:
-  """The checkpoints of one workdir: the newest ones and the best one are kept.
+  """The checkpoints of one workdir. The newest ones and the best one are kept.
 
-  Only undamaged ones are used: a damaged one is named in a log line, and the next in order takes its place.
-  The first checkpoint of a workdir is read back before `save` returns.
+  A damaged checkpoint is logged and skipped: the next one in order is used instead. The first checkpoint of a
+  workdir is read back before `save` returns.
   """
 
   def __init__(self, workdir: epath.PathLike, max_to_keep: int = 1, read_only: bool = False):
@@ -56,7 +56,7 @@ class Checkpoints:
 
   @property
   def steps(self) -> list[int]:
-    """The steps that are kept; they are not checked for damage."""
+    """The kept steps, ascending; they are not checked for damage."""
     return self._folder.steps
 
   def latest_step(self) -> int | None:
@@ -84,7 +84,7 @@ class Checkpoints:
       step: names the checkpoint.
       items: trees of arrays by name; `restore_params` reads `params`.
       meta: saved beside them.
-      metrics: of the evaluation of this step; None if there was none.
+      metrics: metrics of the evaluation at this step; None if there was none.
 
     Raises:
       OSError: this checkpoint or the previous one could not be written, or this one not read back.
@@ -109,10 +109,11 @@ class Checkpoints:
     self._folder.score(step, metrics[SELECTION_METRIC])
 
   def was_removed(self, step: int) -> bool:
-    """Returns whether the run, which is still training, has removed a checkpoint; see `read_run`."""
+    """Returns whether the training run has removed a checkpoint since it was listed; see `read_run`."""
     return self._folder.was_removed(step)
 
   def meta(self, step: int) -> Meta:
+    """Reads the JSON part of a checkpoint."""
     return Meta(**self._restore(step, meta=ocp.args.JsonRestore()).meta)
 
   def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +127,7 @@ class Checkpoints:
     return self._restore(step, params=ocp.args.StandardRestore(abstract_params)).params
 
   def check(self) -> None:
-    """Raises the OSError of a save that has failed since; does not wait."""
+    """Raises an OSError if the running save has failed; does not wait for it."""
     if self._saving is not None and self._saving[1].done():
       self.wait()
 
@@ -172,12 +173,12 @@ class Checkpoints:
 
   def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
     self.wait()
-    self._folder.check_whole(step)
+    self._folder.check_undamaged(step)
     return self._orbax.restore(self.folder / str(step), args=ocp.args.Composite(**items))
 
   @contextlib.contextmanager
   def _named_errors(self, step: int) -> Iterator[None]:
-    """Adds the step, the folder and the remedy to an error of a save."""
+    """Adds step, folder and remedy to the message of a failed save."""
     try:
       yield
     except TimeoutError:  # it already names the process that is missing
@@ -197,8 +198,8 @@ def read_run(
   """Reads a checkpoint of a run that may still be training.
 
   Args:
-    workdir: of the run.
-    choose: returns the step to read; called again if the run removes that checkpoint meanwhile.
+    workdir: workdir of the run.
+    choose: returns the step to read; called again if the run removes that checkpoint in the meantime.
     read: reads the chosen step.
 
   Returns:

@@ -33,7 +33,7 @@ def files_below(folder: epath.Path) -> list[str]:
 
 
 def checksums(folder: epath.Path, names: Iterable[str]) -> dict[str, tuple[int, str]]:
-  """Syncs files to the disk and returns the size in bytes and the hexadecimal CRC-32C of each."""
+  """Syncs files to the disk; returns size in bytes and hexadecimal CRC-32C by name."""
   names = list(names)
   with futures.ThreadPoolExecutor(_THREADS) as threads:
     found = threads.map(lambda name: _checksum(folder / name, True), names)
@@ -48,7 +48,7 @@ def damage(folder: epath.Path, expected: dict[str, tuple[int, str]]) -> list[str
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-  """Writes a file whole: the JSON of a value and, on a second line, the checksum of the first line."""
+  """Writes a file atomically: the JSON of a value, then a line with the checksum of the first line."""
   line = json.dumps(value)
   write_whole(path, f'{line}\n{_hex(google_crc32c.value(line.encode()))}\n')
 

@@ -1,4 +1,4 @@
-"""The claim of a run on its workdir: one training run at a time."""
+"""Locks the workdir of a training run, so that two runs never write to it at once."""
 
 from collections.abc import Iterator
 import contextlib
@@ -9,8 +9,8 @@ from etils import epath
 from recjax.runtime import distributed, lock
 from recjax.runtime.files import is_local
 
-# Orbax lists the files of a checkpoint with a glob over the whole path. A path with these characters
-# matches nothing, or the files of another run.
+# Orbax lists the files of a checkpoint with a glob over the full path. A path with these characters would
+# match nothing, or the files of another run.
 _GLOB = '*?[\\'
 
 
@@ -29,8 +29,8 @@ def check_path(workdir: epath.Path, setting: str = '--workdir') -> None:
 def claimed(workdir: epath.Path) -> Iterator[None]:
   """Holds the lock of a workdir; every process of a run must enter it.
 
-  Host 0 holds the lock and tells the other processes whether it got it. The workdir is created, and removed
-  at the end if it is empty.
+  Process 0 takes the lock and tells the other processes the outcome. The workdir is created. It is removed at
+  the end if it is empty.
 
   Raises:
     ValueError: another run holds the workdir (`lock.Held`), or its path is refused by `check_path`.

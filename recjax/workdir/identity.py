@@ -1,4 +1,4 @@
-"""The config of a workdir: which run it belongs to, and how its model must be used."""
+"""config.json of a workdir: checks that a command belongs to the same run, or uses the model as trained."""
 
 from collections.abc import Iterable, Mapping
 import dataclasses
@@ -13,12 +13,12 @@ from recjax.runtime.files import flat, write_whole
 
 FILE = 'config.json'
 
-# A run with other values in these sections is another run. The stream of examples has a fingerprint in
-# every checkpoint instead.
+# A change in these sections makes another run. Changes of the stream of examples are found by its
+# fingerprint, which every checkpoint holds.
 _IDENTITY = ('data', 'sids', 'model')
 _LOCATIONS = ('raw_dir', 'prepared_dir', 'download', 'download_url', 'table', 'extend')
-_FOLDERS = ('pretrained', 'sid_keywords')  # may move, but must stay set or unset
-_HOW_TO_COMPUTE = ('compute_dtype', 'remat', 'scan_unroll', 'attention')
+_FOLDERS = ('pretrained', 'sid_keywords')  # may change to another path, but not to or from None
+_COMPUTATION = ('compute_dtype', 'remat', 'scan_unroll', 'attention')
 _REMEDY = (
   'Restore it from a backup (the first line of starts.jsonl holds the config of the first start), or give a '
   'new --workdir'
@@ -27,7 +27,7 @@ _PROMPT = ('show', 'title_tokens', 'prompts', 'gaps', 'events')  # of the next_i
 
 
 def read_config(fields: dict[str, Any], source: str) -> config_lib.Config:
-  """Returns a config that this or an earlier version saved; fields added since have their defaults.
+  """Converts a config that this or an earlier version saved. Fields added since have their defaults.
 
   Args:
     fields: the config as nested dicts.
@@ -61,13 +61,13 @@ def config_of(workdir: epath.Path) -> config_lib.Config | None:
 
 
 def write_config(config: config_lib.Config, workdir: epath.Path) -> None:
-  """Writes config.json; from now on the workdir belongs to this config."""
+  """Writes config.json; the workdir then belongs to this config."""
   write_whole(workdir / FILE, json.dumps(config.to_dict(), indent=2))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> list[str]:
   return [
-    f'{prefix}{name} ({old.get(name)!r} there, {new.get(name)!r} here)'
+    f'{prefix}{name} ({old.get(name)!r} in the workdir, {new.get(name)!r} now)'
     for name in {**new, **old}
     if old.get(name) != new.get(name)
     and not (name in _FOLDERS and None not in (old.get(name), new.get(name)))
@@ -80,15 +80,13 @@ def _section_differences(
   found = []
   for section in sections:
     fields = [dataclasses.asdict(getattr(config, section)) for config in (old, new)]
-    if (
-      section == 'model'
-    ):  # earlier versions named Qwen's family otherwise; its folder may have moved
+    if section == 'model':  # older versions saved another family name for Qwen
       fields = [models.upgraded(saved, new.model.pretrained) for saved in fields]
     was, now = (
       {
         name: value
         for name, value in flat(saved).items()
-        if name.rpartition('.')[2] not in _LOCATIONS + _HOW_TO_COMPUTE
+        if name.rpartition('.')[2] not in _LOCATIONS + _COMPUTATION
       }
       for saved in fields
     )
@@ -100,7 +98,7 @@ def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
   """Checks that a workdir is new or belongs to this run.
 
   Raises:
-    ValueError: it belongs to a run with other data, SIDs, model or stages; the message names the fields.
+    ValueError: it belongs to a run with other data, SIDs, model or stages. The message names the fields.
   """
   old = config_of(workdir)
   if old is None:
@@ -108,10 +106,10 @@ def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
   different = _section_differences(old, config, _IDENTITY)
   was, now = list(old.stages), list(config.stages)
   if was != now:
-    different.append(f'stages ({was} there, {now} here)')
+    different.append(f'stages ({was} in the workdir, {now} now)')
   if different:
     raise ValueError(
-      f'workdir {workdir} belongs to another config; different are {", ".join(different)}. '
+      f'workdir {workdir} belongs to another config, which differs in {", ".join(different)}. '
       'Give a new --workdir, or set the old values'
     )
 
@@ -119,8 +117,8 @@ def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
 def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   """Checks that the model in a workdir is used as it was trained.
 
-  The model section and the prompt must be the same, and the data too if they lie in the same prepared folder.
-  For data of another folder, see `recjax.workdir.resume.check_tokens`.
+  The model section and the prompt must be the same. If the prepared folder is the same, the data and SID
+  sections must be the same too. For another folder, `recjax.workdir.resume.check_tokens` checks the tokens.
 
   Raises:
     ValueError: a field differs; the message names it.
@@ -135,6 +133,6 @@ def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   different += _differences(was, now, 'the next_item component.')
   if different:
     raise ValueError(
-      f'the model in {workdir} must be used as it was trained; different are {", ".join(different)}. '
+      f'the model in {workdir} must be used as it was trained; these fields differ: {", ".join(different)}. '
       'Set the old values, or give the --workdir of another run'
     )

@@ -1,4 +1,4 @@
-"""Metrics of a run: metrics.jsonl, one line a step, and TensorBoard event files."""
+"""Metrics of a run: metrics.jsonl, one line per step, and TensorBoard event files."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -20,16 +20,17 @@ DAMAGED = 'metrics.damaged'  # lines of metrics.jsonl that could not be read
 FOLDER = 'tensorboard'
 EVALUATION = 'validation/'  # prefix of the metrics of an evaluation during training
 
-_NAMED = 5  # line numbers in a message
+_NAMED = 5  # line numbers that a message lists
 
 log = logging.getLogger(__name__)
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-  """Returns the lines of metrics.jsonl by rising step; a value that was not finite is None.
+  """Returns the rows of metrics.jsonl by ascending step. Values that were not finite are None.
 
-  A line that is not a JSON object of numbers with a step is left out with a warning; without one if it is the
-  last, which a kill can cut off. If a step stands twice, the line with more values counts, then the later one.
+  Lines that are not JSON objects of numbers with a step are skipped with a warning. An incomplete last line is skipped
+  without a warning, since a kill can cut it off. Of two lines with the same step, the one with more values
+  is used; if they have equally many, the later one.
   """
   rows, damaged = _read(epath.Path(workdir) / FILE)
   _warn(epath.Path(workdir) / FILE, damaged, 'left out')
@@ -37,11 +38,11 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def _read(path: epath.Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
-  """Returns the rows by rising step, and the damaged lines by their number."""
+  """Returns the rows by ascending step, and the damaged lines by line number."""
   if not path.exists():
     return [], {}
   lines = path.read_bytes().split(b'\n')
-  torn = lines.pop()  # what follows the last line break
+  torn = lines.pop()  # the text after the last line break
   rows, damaged = {}, {}
   for number, line in enumerate([*lines, torn] if torn else lines, start=1):
     row = _parsed(line)
@@ -88,18 +89,18 @@ class Writer:
   """Writes every step exactly once, also in a run that is killed and resumed.
 
   Opening drops the lines after `start_step`, which the resumed run computes again, and tells TensorBoard to
-  drop those events. Damaged lines are moved to metrics.damaged: the state of a run lies in its checkpoints,
-  so they do not block a resume. On a local disk every line is written at once. In a bucket, where nothing can
-  be appended, `flush` writes the lines.
+  drop those events. Damaged lines are moved to metrics.damaged. They do not block a resume, since the
+  checkpoints hold the state of the run. On a local disk every line is written at once. In a bucket, which
+  allows no appends, `flush` writes the file.
   """
 
   def __init__(self, workdir: epath.PathLike, start_step: int, enabled: bool = True):
-    """Opens the files of a workdir, which is created if need be.
+    """Opens the files of a workdir; creates the workdir if it does not exist.
 
     Args:
       workdir: the folder of metrics.jsonl and tensorboard/.
-      start_step: steps that are done; the first step to be written is later.
-      enabled: False makes every call do nothing, for the processes other than host 0.
+      start_step: number of completed steps; only later steps can be written.
+      enabled: False makes every call a no-op; for processes other than process 0.
     """
     self._enabled = enabled
     self._step = start_step
@@ -122,13 +123,13 @@ class Writer:
     self._size = sum(len(line.encode()) for line in lines)  # offset of the last line
     self._folder = workdir / FOLDER
     self._folder.mkdir(exist_ok=True)
-    # tensorboardX's SummaryWriter writes in a thread, which hangs for ever after an error of a full disk.
-    # Its file names hold the second and the host: two starts within a second need more to differ.
+    # tensorboardX's SummaryWriter writes in a thread that hangs forever after a full disk. Its file names hold
+    # only second and host, so two starts within a second would write to the same file.
     with _named_errors(self._folder):
       self._events = event_file_writer.EventsWriter(
         os.fspath(self._folder / 'events'), f'.{start_step}.{os.getpid()}.{os.urandom(3).hex()}'
       )
-    # Hides the later steps of earlier files.
+    # Makes TensorBoard hide later steps in the files of earlier starts.
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._put_event(step=start_step + 1, session_log=start)
 
@@ -169,7 +170,7 @@ class Writer:
     self.flush()
 
   def flush(self) -> None:
-    """Makes everything that was written survive a kill; call it before a checkpoint."""
+    """Writes all buffered lines and events to disk; call it before a checkpoint."""
     if not self._enabled:
       return
     if not self._is_local:
@@ -214,7 +215,7 @@ class Writer:
       self._lines.append(line)
 
   def _put_row(self) -> None:
-    """Writes the last line over its earlier form, which was shorter if there was one."""
+    """Overwrites the last line; an evaluation only makes it longer."""
     if not self._is_local:
       return
     with _named_errors(self._path), open(self._path, 'r+b') as f:  # epath knows no such mode
@@ -236,7 +237,7 @@ class Writer:
 
 @contextlib.contextmanager
 def _named_errors(path: epath.Path) -> Iterator[None]:
-  """Adds the path and the remedy to an error of the disk."""
+  """Adds path and remedy to the message of a disk error."""
   try:
     yield
   except OSError as error:

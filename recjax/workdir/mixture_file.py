@@ -1,4 +1,4 @@
-"""mixture.json: the mixture of a training as it was drawn, for the report."""
+"""mixture.json: the table of a training's mixture, for the report."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ def write(folder: epath.Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(folder: epath.Path) -> list[dict[str, Any]]:
-  """Returns the rows that `write` wrote; none if an earlier version wrote no file or the file is damaged."""
+  """Returns the rows that `write` wrote; empty if an earlier version wrote no file or the file is damaged."""
   path = folder / FILE
   if not path.exists():
     return []

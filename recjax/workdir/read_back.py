@@ -1,4 +1,4 @@
-"""Reads back a checkpoint that was just written, so that a broken file system shows at the first save."""
+"""Reads back a checkpoint after it was written, to find a broken file system at the first save."""
 
 from collections.abc import Iterator, Mapping
 import math
@@ -23,12 +23,12 @@ def read_back(folder: epath.Path, items: Mapping[str, Any]) -> None:
   """Checks shape and dtype of every array of a checkpoint, and reads all of `params`.
 
   The arrays of `params` are restored to their shardings in batches of about 1 GiB and dropped again, so that
-  a large model needs no second copy of its parameters. Of the optimizer state only the metadata are read;
-  the checksums have read its bytes.
+  a large model needs no second copy of its parameters. For the optimizer state only the metadata are read:
+  computing the checksums has already read its bytes.
 
   Args:
-    folder: of the checkpoint.
-    items: ShapeDtypeStructs with shardings by item; `params` holds nested dicts.
+    folder: folder of the checkpoint.
+    items: ShapeDtypeStructs with shardings, by item; `params` holds nested dicts.
 
   Raises:
     ValueError: an array is missing, or has another shape or dtype.

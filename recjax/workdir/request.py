@@ -1,10 +1,11 @@
-"""A command: the config and the flags beside it, checked before anything is prepared, restored or trained."""
+"""One command: config and flags, checked before anything is prepared, restored or trained."""
 
 import dataclasses
 
 from etils import epath
 
 from recjax import config as config_lib
+from recjax.data.histories import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
@@ -13,17 +14,17 @@ from recjax.workdir import claim, stages
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-  """One command.
+  """Config and flags of one command. See the flags of `recjax.main` for the fields.
 
   Attributes:
-    config: the config.
-    mode: a mode of `recjax.main`.
+    config: value of --config.
+    mode: value of --mode.
     workdir: folder of the run.
-    histories: --histories.
-    out: --out.
-    k: --k.
-    skip_unknown: --skip_unknown.
-    prune: --prune.
+    histories: value of --histories.
+    out: value of --out.
+    k: value of --k.
+    skip_unknown: value of --skip_unknown.
+    prune: value of --prune.
   """
 
   config: config_lib.Config
@@ -83,7 +84,7 @@ class Request:
     if self.mode in ('train', 'evaluate', 'recommend', 'export'):
       claim.check_path(self.workdir)
     if self.mode == 'recommend':
-      files.existing(self.histories, '--histories', 'file')
+      check_histories(self.histories)
     if model.pretrained is not None:
       files.existing(model.pretrained, '--config.model.pretrained', 'folder')
     if self.mode in ('evaluate', 'recommend', 'export'):

@@ -39,9 +39,9 @@ def check_stream(
   """Returns whether a resume continues the stream of the checkpoint.
 
   Args:
-    meta: of the checkpoint.
-    stream: today's fingerprint, part by part.
-    folder: of the checkpoints.
+    meta: metadata of the checkpoint.
+    stream: fingerprint of this start's stream, by part.
+    folder: folder of the checkpoints.
     allow_new_stream: `checkpoint.allow_new_stream`.
 
   Raises:
@@ -59,26 +59,26 @@ def check_stream(
 
 
 def check_optimizer(old: Optim, new: Optim, folder: epath.Path) -> None:
-  """Checks that the optimizer state of a checkpoint fits today's optimizer.
+  """Checks that the optimizer state of a checkpoint fits the optimizer of this start.
 
   Args:
-    old: the optimizer that wrote the checkpoint.
-    new: today's.
-    folder: of the training.
+    old: the optimizer section that wrote the checkpoint.
+    new: the optimizer section of this start.
+    folder: folder of the training.
 
   Raises:
     ValueError: the optimizer, `ema_decay`, a group or the order of the groups differs.
   """
   for name in ('optimizer', 'ema_decay', 'groups'):
     was, now = getattr(old, name), getattr(new, name)
-    what = f'optim.{name}'
+    subject = f'optim.{name}'
     if name == 'groups':
       was, now = (_plain(groups) for groups in (was, now))
       if was == now and list(was) != list(now):
-        what, was, now = 'the order of optim.groups, in which they match', list(was), list(now)
+        subject, was, now = 'the order of optim.groups, in which they match', list(was), list(now)
     if was != now:
       raise ValueError(
-        f'a resume must keep {what} of the training in {folder}: {was!r}; got {now!r}. '
+        f'a resume must keep {subject} of the training in {folder}: {was!r}; got {now!r}. '
         f'Set --config.optim.{name}, or give a new --workdir with --config.checkpoint.init_from'
       )
 

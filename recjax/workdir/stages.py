@@ -1,8 +1,8 @@
 """The stages of a run, each with its own mixture, number of steps, schedule and parameter groups.
 
-Every stage is a training of its own that starts from the last parameters of the stage before. The last stage
-lies in the workdir, each other one in `stages/<name>` below it. So every stage has its own position in the
-stream, checkpoints and metrics, and a killed run resumes in the stage that was running.
+Every stage is a separate training, which starts from the last parameters of the previous stage. The folder of
+the last stage is the workdir; the folder of any other stage is `stages/<name>` in it. So every stage has its own
+position in the stream, checkpoints and metrics, and a killed run resumes in the stage that was running.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ class PlannedStage(NamedTuple):
   """One stage of a run.
 
   Attributes:
-    name: of the stage; empty in a run without stages.
-    config: of the stage's training.
-    folder: of the stage's checkpoints and metrics.
+    name: name of the stage; empty in a run without stages.
+    config: config of the stage's training.
+    folder: folder of the stage's checkpoints and metrics.
   """
 
   name: str

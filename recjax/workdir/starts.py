@@ -4,10 +4,10 @@
   {"time": …, "step": 8, "changed": {"num_train_steps": [8, 80]},
    "learning_rate": {"step": 9, "previous": 0.0007, "old": 0.0, "new": 0.0099}}
 
-`step` counts the steps that were done. `changed` holds the old and the new value by field; null stands for a
-field that is absent. The first line of a file holds the whole config. `learning_rate` is there where the
-change moves the schedule: the rate of the step before, and of the next step by the old and the new settings.
-config.json holds the config of the latest start.
+`step` is the number of completed steps. `changed` holds the old and the new value by field; null: the field is
+absent. The first line of a file holds the full config. `learning_rate` is present if the change moves the
+schedule: it holds the rate of the previous step, and the rates of the next step under the old and the new
+settings. config.json holds the config of the latest start.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def read(folder: epath.PathLike) -> list[dict[str, Any]]:
-  """Returns the starts of a training in order, as described above; damaged lines are left out."""
+  """Returns the starts of a training in order (fields: see the module); skips damaged lines."""
   path = epath.Path(folder) / FILE
   starts = []
   for line in path.read_bytes().split(b'\n') if path.exists() else ():
@@ -56,10 +56,10 @@ def record(
   """Logs what changed since the last start, adds a line to starts.jsonl and writes config.json.
 
   Args:
-    config: of this start.
-    folder: of the training; it is created.
-    step: steps that are done.
-    rates: `learning_rate` of the line; None where the schedule did not change.
+    config: config of this start.
+    folder: folder of the training; it is created.
+    step: number of completed steps.
+    rates: `learning_rate` of the line; None: the schedule did not change.
   """
   last = identity.config_of(folder)
   changed = {} if last is None else differences(last.to_dict(), config.to_dict())

@@ -49,7 +49,7 @@ def test_a_missing_file_is_named_by_its_field(prepared, tmp_path, capsys, fields
   assert not (tmp_path / 'data').exists()
 
 
-def test_brackets_and_stars_are_plain_characters_in_paths(tmp_path):
+def test_glob_characters_in_paths_are_literal(tmp_path):
   root = tmp_path / 'a[1]*?'
   first = root / 'first[2]'
   prepare.prepare(config(first, {}))

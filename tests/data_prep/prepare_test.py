@@ -72,7 +72,7 @@ def outcomes(capsys):
   return {name: rest[0].split()[0].rstrip(',') for name, *rest in lines}
 
 
-def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
+def test_a_prepared_data_set_loads_and_its_stages_are_then_skipped(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path)
   assert not prepare.find(config)
@@ -119,7 +119,7 @@ def test_stages_give_a_data_set_and_are_skipped(tmp_path, capsys):
     ({}, {'source': 'cooccurrence'}, {'sids'}),
   ],
 )
-def test_only_stages_that_depend_on_a_change_run_again_beside_the_first(
+def test_only_stages_that_depend_on_a_change_run_again_as_variants(
   tmp_path, capsys, data, sids, again
 ):
   write_raw(tmp_path / 'raw', random_rows())
@@ -149,7 +149,7 @@ def test_only_stages_that_depend_on_a_change_run_again_beside_the_first(
   assert pickle.loads(pickle.dumps(held)).folder == other
 
 
-def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
+def test_training_data_do_not_depend_on_held_out_interactions(tmp_path, capsys):
   rows = random_rows()
   write_raw(tmp_path / 'raw', rows)
   # With every stage.
@@ -198,7 +198,7 @@ def test_held_out_interactions_leak_nowhere(tmp_path, capsys):
     (NEIGHBOURS[:1], {}, {'interactions', 'text_embeddings'}, ('collaborative', 'semantic')),
   ],
 )
-def test_relations_are_made_where_a_task_needs_them(tmp_path, tasks, relations, stage, lists):
+def test_relations_are_prepared_only_if_a_task_needs_them(tmp_path, tasks, relations, stage, lists):
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path, sids={'source': 'cooccurrence'}, tasks=tasks, relations=relations)
   root = prepare.prepare(config)
@@ -216,7 +216,7 @@ def test_relations_are_made_where_a_task_needs_them(tmp_path, tasks, relations, 
     assert {name.split('/')[0] for name in loaded.manifest('relations')['inputs']} == stage
 
 
-def test_changed_relations_alone_are_made_again(tmp_path, capsys):
+def test_a_change_of_relations_runs_only_that_stage(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   prepare.prepare(make_config(tmp_path, tasks=NEIGHBOURS))
   for change in ({'window': 2}, {'top_k': 7}, {'hops': 2}, {'backfill': False}):
@@ -232,7 +232,7 @@ def test_changed_relations_alone_are_made_again(tmp_path, capsys):
   assert contents(tmp_path / 'out') == before
 
 
-def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
+def test_prepared_data_are_found_without_the_raw_files(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path)
   prepare.prepare(config)
@@ -245,7 +245,7 @@ def test_prepared_data_serve_where_raw_files_are_gone(tmp_path, capsys):
   assert prepare.find(config)
 
 
-def test_bad_input_leaves_no_folder(tmp_path):
+def test_invalid_raw_files_leave_no_prepared_folder(tmp_path):
   rows = random_rows()
   del rows[7]['asin']
   write_raw(tmp_path / 'raw', rows)
@@ -272,7 +272,7 @@ prepare.prepare(prepare_test.make_config(pathlib.Path(sys.argv[1])))
 """
 
 
-def test_sigkill_and_again_gives_the_same_bytes(tmp_path, capsys):
+def test_a_killed_preparation_gives_the_same_bytes_when_restarted(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   killed = subprocess.run([sys.executable, '-c', KILLED, tmp_path], cwd=ROOT, check=False)
   assert killed.returncode == -signal.SIGKILL
@@ -284,7 +284,7 @@ def test_sigkill_and_again_gives_the_same_bytes(tmp_path, capsys):
   assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
 
 
-def test_where_raw_files_are_looked_for(tmp_path, monkeypatch):
+def test_raw_dir_comes_from_the_config_the_environment_or_the_default(tmp_path, monkeypatch):
   monkeypatch.delenv('RECJAX_DATA', raising=False)
   assert prepare.raw_dir(make_config(tmp_path)) == epath.Path(tmp_path / 'raw')
   config = make_config(tmp_path, {'raw_dir': None})
@@ -293,7 +293,7 @@ def test_where_raw_files_are_looked_for(tmp_path, monkeypatch):
   assert prepare.raw_dir(config) == epath.Path('/somewhere/x')
 
 
-def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
+def test_a_missing_encoder_is_only_an_error_if_texts_must_be_encoded(tmp_path):
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path)
   prepare.prepare(config)
@@ -309,7 +309,7 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path):
   assert prepare.find(missing)
 
 
-def test_the_second_of_two_preparations_waits_and_finds_all_done(tmp_path, capsys):
+def test_a_second_preparation_waits_for_the_first_and_skips_all_stages(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     both = [pool.submit(prepare.prepare, make_config(tmp_path)) for _ in range(2)]
@@ -325,7 +325,7 @@ def test_the_second_of_two_preparations_waits_and_finds_all_done(tmp_path, capsy
   assert contents(tmp_path / 'out') == contents(tmp_path / 'alone')
 
 
-def test_a_complete_folder_is_read_while_another_process_holds_it(tmp_path, monkeypatch):
+def test_a_complete_folder_is_read_while_another_process_holds_the_lock(tmp_path, monkeypatch):
   write_raw(tmp_path / 'raw', random_rows())
   first, other = make_config(tmp_path), make_config(tmp_path, sids={'codes': (4, 4)})
   root = prepare.prepare(first)
@@ -348,7 +348,7 @@ def test_a_complete_folder_is_read_while_another_process_holds_it(tmp_path, monk
 
 
 @pytest.mark.parametrize('place', ['file', 'file/prepared'])
-def test_a_place_that_is_no_folder_is_refused_in_one_line(tmp_path, place):
+def test_a_prepared_dir_that_is_no_folder_is_rejected_in_one_line(tmp_path, place):
   write_raw(tmp_path / 'raw', random_rows())
   (tmp_path / 'file').write_text('')
   message = r'file is not a folder; got .* Set --config\.data\.prepared_dir$'

@@ -48,7 +48,7 @@ def raw(tmp_path):
   return path
 
 
-def test_writes_the_manifest_that_it_promises(tmp_path, raw, capsys):
+def test_the_manifest_records_identity_files_and_summary(tmp_path, raw, capsys):
   folder = run(tmp_path / 'root', Copy(raw, {'levels': (1, 2)}).stage)
   assert json.loads((folder / 'manifest.json').read_text()) == {
     'stage': 'copy',
@@ -62,7 +62,7 @@ def test_writes_the_manifest_that_it_promises(tmp_path, raw, capsys):
   assert 'copy: done in' in capsys.readouterr().out
 
 
-def test_skips_while_nothing_changed(tmp_path, raw, capsys):
+def test_an_unchanged_stage_is_skipped(tmp_path, raw, capsys):
   copy = Copy(raw, {'levels': (1, 2)})
   for _ in range(3):
     run(tmp_path / 'root', copy.stage)
@@ -71,7 +71,7 @@ def test_skips_while_nothing_changed(tmp_path, raw, capsys):
 
 
 @pytest.mark.parametrize('change', ['file lost', 'file cut'])
-def test_an_incomplete_folder_is_built_again_in_its_place(tmp_path, raw, change):
+def test_an_incomplete_folder_is_replaced(tmp_path, raw, change):
   root = tmp_path / 'root'
   folder = run(root, Copy(raw).stage)
   again = Copy(raw)
@@ -85,7 +85,7 @@ def test_an_incomplete_folder_is_built_again_in_its_place(tmp_path, raw, change)
 
 
 @pytest.mark.parametrize('change', ['input', 'params', 'version'])
-def test_another_result_is_built_beside_the_first(tmp_path, raw, change):
+def test_another_identity_is_written_to_a_variant(tmp_path, raw, change):
   root = tmp_path / 'root'
   first = Copy(raw, {'k': 1})
   folder = run(root, first.stage)
@@ -116,17 +116,19 @@ def test_a_later_stage_reads_the_variant_of_its_own_config(tmp_path, raw):
   assert len(os.listdir(tmp_path / 'root')) == 4
 
 
-def test_variants_that_only_absent_files_tell_apart_are_refused(tmp_path, raw):
+def test_variants_that_only_absent_inputs_distinguish_are_rejected(tmp_path, raw):
   root = tmp_path / 'root'
   for text in (b'log', b'new'):
     raw.write_bytes(text)
     run(root, Copy(raw).stage)
   raw.unlink()
-  with pytest.raises(ValueError, match=r'copy, .*copy-\w+ were made of .*raw is missing.*--prune'):
+  with pytest.raises(
+    ValueError, match=r'copy, .*copy-\w+ were built from .*raw must exist.*--prune'
+  ):
     is_current(root, Copy(raw).stage)
 
 
-def test_raw_files_may_go_but_other_stages_may_not(tmp_path, raw):
+def test_absent_raw_files_count_as_unchanged_but_absent_stage_outputs_do_not(tmp_path, raw):
   root = tmp_path / 'root'
   first = Copy(raw)
   run(root, first.stage)
@@ -138,11 +140,11 @@ def test_raw_files_may_go_but_other_stages_may_not(tmp_path, raw):
   assert is_current(root, second_stage)
   (root / 'copy' / 'sub' / 'twice').unlink()
   assert not is_current(root, second_stage)
-  with pytest.raises(FileNotFoundError, match='stage copy reads raw, which is missing'):
+  with pytest.raises(FileNotFoundError, match='must exist: stage copy reads it as raw'):
     run(root, first.stage)
 
 
-def test_a_failure_leaves_the_folder_as_it_was(tmp_path, raw):
+def test_a_failed_stage_does_not_change_the_folder(tmp_path, raw):
   root = tmp_path / 'root'
   old = contents(run(root, Copy(raw).stage))
 
@@ -156,7 +158,7 @@ def test_a_failure_leaves_the_folder_as_it_was(tmp_path, raw):
   assert os.listdir(root) == ['copy']
 
 
-def test_a_manifest_that_is_not_json_is_named(tmp_path, raw):
+def test_a_manifest_that_is_not_json_is_rejected(tmp_path, raw):
   copy = Copy(raw)
   folder = run(tmp_path / 'root', copy.stage)
   (folder / 'manifest.json').write_text('{')
@@ -198,7 +200,7 @@ def run_killed(root, where, text):
 
 @pytest.mark.parametrize('where', ['in the run', 'before the swap', 'in the swap'])
 @pytest.mark.parametrize('replaced', ['nothing', 'an incomplete folder'])
-def test_sigkill_and_again_gives_the_same_bytes(tmp_path, where, replaced):
+def test_a_killed_stage_gives_the_same_bytes_when_restarted(tmp_path, where, replaced):
   assert run_killed(tmp_path / 'whole', '', 'new') == 0
   if replaced != 'nothing':
     assert run_killed(tmp_path / 'root', '', 'older') == 0
@@ -209,7 +211,7 @@ def test_sigkill_and_again_gives_the_same_bytes(tmp_path, where, replaced):
   assert contents(tmp_path / 'root') == contents(tmp_path / 'whole')
 
 
-def test_a_folder_that_an_earlier_version_was_replacing_is_put_back(tmp_path, raw):
+def test_recover_restores_a_folder_that_an_earlier_version_was_replacing(tmp_path, raw):
   folder = run(tmp_path, Copy(raw).stage)
   folder.rename(tmp_path / '.copy.old')
   (tmp_path / '.other.partial').mkdir()

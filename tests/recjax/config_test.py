@@ -69,7 +69,7 @@ def test_unknown_and_missing_fields_are_named():
     config_lib.from_dict(values)
 
 
-def test_a_mixture_of_nothing_is_refused():
+def test_a_mixture_without_a_positive_weight_is_refused():
   d = config_dict()
   d.mixture.next_item.weight = 0.0
   with pytest.raises(ValueError, match=r'a component with a positive weight; got .*next_item'):
@@ -111,7 +111,7 @@ def test_an_unknown_task_is_refused():
     ({}, {'one': {'num_train_steps': 1, 'mixture': ['nobody']}}, r'^stages.one.mixture must be one of next_item'),
   ],
 )  # fmt: skip
-def test_errors_in_named_sections_name_them(groups, stages, message):
+def test_errors_name_the_parameter_group_or_stage(groups, stages, message):
   values = config_dict().to_dict()
   values['optim']['groups'], values['stages'] = groups, stages
   with pytest.raises(ValueError, match=message):

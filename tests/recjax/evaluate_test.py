@@ -1,7 +1,8 @@
-"""Evaluation: every held-out row once, the same figures on any mesh and with any batch."""
+"""Evaluation: every held-out row once; batches and meshes do not change the metrics."""
 
 import dataclasses
 import json
+import re
 import types
 
 from flax import nnx
@@ -12,12 +13,16 @@ from configs import demo
 from data_prep import prepare
 from recjax import config as config_lib
 from recjax import models
+from recjax.baselines import BASELINES
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.evaluate import baselines, evaluate, evaluate_best, sample_rows
+from recjax.evaluate import baselines, evaluate, evaluate_best, sample_rows, unreachable_targets
 from recjax.metrics import ranking
+from recjax.metrics.ranking import METRICS
 from recjax.recommend import Recommender
+from recjax.report.build import report_run
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
+from tests.recjax.data import rated_world
 
 
 def ranked(world, mesh, batch_size, users):
@@ -28,10 +33,10 @@ def ranked(world, mesh, batch_size, users):
   recommender = Recommender(config, dataset, mesh_lib.make_mesh(mesh))
   histories, _ = dataset.histories_and_targets('test')
   items, scores = recommender.rank(params, [histories[u] for u in users])
-  return items, scores, evaluate(recommender, params, dataset, 'test', (1, 10), users, False)
+  return items, scores, evaluate(recommender, params, dataset, 'test', (1, 10), users)
 
 
-def test_batches_and_meshes_change_no_ranking(tiny_world):
+def test_batches_and_meshes_do_not_change_the_ranking(tiny_world):
   users = np.arange(45)
   items, scores, metrics = ranked(tiny_world, Mesh(data=8), 8, users)
   others = ranked(tiny_world, Mesh(data=2, fsdp=2, tensor=2), 64, users)
@@ -46,16 +51,16 @@ def test_batches_and_meshes_change_no_ranking(tiny_world):
   assert metrics['recall@10_stderr'] == pytest.approx(np.std(hits, ddof=1) / np.sqrt(45))
 
 
-def test_a_target_that_is_absent_is_found_at_no_cut_off(tiny_world):
+def test_an_absent_target_is_found_at_no_cut_off(tiny_world):
   _, dataset = tiny_world
   _, targets = dataset.histories_and_targets('test')
   search = types.SimpleNamespace(
     columns=(), rank=lambda *_: (np.stack([targets[:4], -1 - targets[:4]], 1)[:, ::-1], None)
   )
-  found = evaluate(search, None, dataset, 'test', (1, 2, 10), np.arange(4), False)
+  found = evaluate(search, None, dataset, 'test', (1, 2, 10), np.arange(4))
   assert [found[f'recall@{k}'] for k in (1, 2, 10)] == [0.0, 1.0, 1.0]
   search.rank = lambda *_: (np.full((4, 2), -1), None)
-  assert evaluate(search, None, dataset, 'test', (1, 10), np.arange(4), False)['recall@10'] == 0.0
+  assert evaluate(search, None, dataset, 'test', (1, 10), np.arange(4))['recall@10'] == 0.0
 
 
 def test_the_sample_is_fixed_by_the_seed():
@@ -77,7 +82,7 @@ def test_baselines_have_the_keys_of_the_metrics(tiny_world):
 
 @pytest.fixture(scope='module')
 def world_in_time(tmp_path_factory):
-  """The tiny world split by time: users have several rows, or none."""
+  """The tiny world split by time: a user has several rows or none."""
   folder = tmp_path_factory.mktemp('world_in_time')
   config = demo.get_config('tiny')
   config.data.prepared_dir = str(folder)
@@ -87,7 +92,7 @@ def world_in_time(tmp_path_factory):
   return config, Dataset.load(folder)
 
 
-def test_several_rows_a_user_count_once_each(world_in_time, tmp_path):
+def test_every_row_counts_once_if_users_have_several(world_in_time, tmp_path):
   config, dataset = world_in_time
   sizes = {split: dataset.num_rows(split) for split in SPLITS}
   assert min(sizes.values()) > 0
@@ -111,11 +116,11 @@ def test_several_rows_a_user_count_once_each(world_in_time, tmp_path):
   histories, targets = dataset.histories_and_targets('validation')
   ranked, _ = recommender.rank(params, [histories[row] for row in rows])
   ranks = ranking.target_ranks(ranked, targets[rows])
-  sampled = evaluate(recommender, params, dataset, 'validation', (5,), rows, False)
+  sampled = evaluate(recommender, params, dataset, 'validation', (5,), rows)
   assert sampled == ranking.ranking_metrics(ranks, (5,))
 
 
-def test_baselines_of_other_splits_count_the_training_part_alone(world_in_time):
+def test_baselines_of_a_split_by_time_count_training_sequences_only(world_in_time):
   config, dataset = world_in_time
   results = baselines(config, dataset)
   counts = np.bincount(dataset.train.values, minlength=dataset.num_items)
@@ -136,3 +141,59 @@ def test_baselines_of_other_splits_count_the_training_part_alone(world_in_time):
   for split in SPLITS:
     assert 0.3 < best[split]['recall@10'] < 1
   assert results['transitions']['recall@10'] < best['test']['recall@10']
+
+
+def constant_search(ranked: np.ndarray) -> types.SimpleNamespace:
+  """Returns a recommender that gives every history the same list."""
+  return types.SimpleNamespace(
+    columns=(), rank=lambda _, histories, *__: (np.tile(ranked, (len(histories), 1)), None)
+  )
+
+
+def test_a_metric_and_a_baseline_are_added_from_outside(tiny_world, tmp_path, monkeypatch):
+  """They reach evaluation.json, report.json and the page without another change."""
+  config, dataset = tiny_world
+  histories, targets = dataset.histories_and_targets('test')
+
+  def cheat(split):  # knows the targets, and ends its lists early
+    known = {'test': targets, 'validation': dataset.targets('validation')}
+    name = 'test' if split.histories.values.size == histories.values.size else 'validation'
+    assert (split.num_items, split.k, split.exclude_seen) == (dataset.num_items, 20, True)
+    return known[name][:, None]
+
+  monkeypatch.setitem(BASELINES, 'cheat', cheat)
+  monkeypatch.setitem(METRICS, 'place', lambda ranks_U, k: np.minimum(ranks_U, k) + 1.0)
+  ranked = np.arange(20)
+  results = evaluate_best(config, tmp_path, dataset, constant_search(ranked), None, 7)
+  cheated = results['baselines']['cheat']
+  assert cheated['recall@1'] == cheated['recall@20'] == cheated['validation']['recall@1'] == 1.0
+  assert cheated['place@10'] == 1.0
+  places = [target + 1 if target < 10 else 11 for target in targets]
+  assert results['metrics']['test']['place@10'] == pytest.approx(np.mean(places))
+  report_run(config, tmp_path, dataset, 17)
+  report = json.loads((tmp_path / 'report.json').read_text())
+  assert report['metrics'] == results['metrics']
+  assert report['baselines']['cheat']['place@10'] == 1.0
+  page = (tmp_path / 'report.html').read_text()
+  names = re.findall(r'<th scope="row">(\w+@\d+)</th>', page.partition('</table>')[0])
+  kinds = ('recall', 'ndcg', 'mrr', 'place')
+  assert names == [f'{kind}@{k}' for kind in kinds for k in (1, 5, 10, 20)]
+  assert '<th scope="col" class="n">cheat</th>' in page
+  assert f'{np.mean(places):.4f}' in page
+
+
+def test_unreachable_targets_are_counted_and_logged(tmp_path, caplog):
+  config, dataset = rated_world.prepared(tmp_path)
+  config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, ks=(10,)))
+  search = constant_search(np.full(10, -1))
+  with caplog.at_level('WARNING', 'recjax'):
+    results = evaluate_best(config, tmp_path, dataset, search, None, 7)
+  for split in SPLITS:
+    histories, targets = dataset.histories_and_targets(split)
+    count = sum(target in histories[row] for row, target in enumerate(targets))
+    assert results['unreachable_targets'][split] == count > 0
+    limit = 1 - count / len(targets)
+    assert f'eval.exclude_seen removes {count} of {len(targets)} {split} targets' in caplog.text
+    assert f'recall cannot exceed {limit:.4f}' in caplog.text
+  config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, exclude_seen=False))
+  assert unreachable_targets(config, dataset) == {'validation': 0, 'test': 0}

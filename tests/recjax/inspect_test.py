@@ -18,7 +18,7 @@ def stream(rated):
   return inspect.make_stream(rated[0])
 
 
-def test_examples_are_shown_where_they_are_packed(stream):
+def test_examples_are_shown_with_their_row_and_segment(stream):
   texts = list(inspect.describe(stream, 0, 12))
   assert len(texts) == 12
   vocabulary = stream.mixture.corpus.dataset.vocabulary
@@ -41,14 +41,14 @@ def test_examples_are_shown_where_they_are_packed(stream):
     assert inputs.startswith('inputs')
 
 
-def test_one_task_alone_and_an_unknown_one(stream):
+def test_task_selects_a_component_and_unknown_ones_are_refused(stream):
   texts = list(inspect.describe(stream, 40, 3, 'mim'))
   assert all('  mim  ' in text and '<mask>' in text for text in texts)
   with pytest.raises(ValueError, match=r"--task must be drawn from .*; got 'nothing'"):
     next(inspect.describe(stream, 0, 1, 'nothing'))
 
 
-def test_arrays_are_those_of_the_stream(stream):
+def test_written_arrays_equal_those_of_the_stream(stream):
   W = stream.examples_per_batch
   got = inspect.batches(stream, 2 * W, 3, host=1, hosts=4)
   for step in range(3):

@@ -170,12 +170,12 @@ def check_kills(tiny_world, folder, kills, steps):
     saved.assert_params(np.testing.assert_array_equal, killed / stage, straight / stage)
 
 
-def test_three_kills_lose_nothing(tiny_world, tmp_path):
+def test_a_run_after_three_kills_equals_an_uninterrupted_one(tiny_world, tmp_path):
   check_kills(tiny_world, tmp_path, kills=3, steps=40)
 
 
 @pytest.mark.soak
-def test_twenty_kills_lose_nothing(tiny_world, tmp_path):
+def test_a_run_after_twenty_kills_equals_an_uninterrupted_one(tiny_world, tmp_path):
   check_kills(tiny_world, tmp_path, kills=20, steps=300)
 
 

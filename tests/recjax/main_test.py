@@ -98,7 +98,7 @@ def test_a_killed_run_ends_with_the_same_parameters(folder, finished):
   assert metrics[0] == metrics[1]
 
 
-def test_the_report_holds_what_it_promises(finished):
+def test_the_report_holds_metrics_baselines_and_optimum(finished):
   report = json.loads((finished / 'report.json').read_text())
   for metrics in (report['metrics']['validation'], report['metrics']['test']):
     for k in (1, 5, 10, 20):
@@ -112,7 +112,7 @@ def test_the_report_holds_what_it_promises(finished):
   assert '<html' in (finished / 'report.html').read_text()
 
 
-def test_two_processes_make_the_run_of_one(folder, finished):
+def test_two_processes_give_the_same_run_as_one(folder, finished):
   launcher = ('-n', '2', '--devices_per_process=4')
   workdir = folder / 'two'
   code, output = run(
@@ -131,7 +131,7 @@ def test_two_processes_make_the_run_of_one(folder, finished):
   assert reports[1]['run']['processes'] == 2
 
 
-def test_histories_become_ranked_items(folder, finished):
+def test_recommend_writes_ranked_items_for_histories(folder, finished):
   catalogue = (folder / 'data/interactions/items.jsonl').read_text()
   items = [json.loads(row)['id'] for row in catalogue.splitlines()]
   rows = [{'user': 'a', 'history': items[:5]}, {'user': 'b', 'history': []}]
@@ -154,7 +154,7 @@ def test_histories_become_ranked_items(folder, finished):
   assert 'Traceback' not in output
 
 
-def test_a_workdir_in_use_is_refused_to_training_but_not_to_readers(folder, finished):
+def test_a_workdir_in_use_is_locked_for_training_but_not_for_reading(folder, finished):
   with lock.hold(finished, 'training', wait=False, field='--workdir'):
     for launcher in ((), ('-n', '2', '--devices_per_process=4')):
       code, output = run(*flags(folder), f'--workdir={finished}', launcher=launcher)
@@ -188,7 +188,7 @@ def test_bad_flags_end_at_once_with_one_message(folder, finished, flag, message)
   assert not workdir.exists()
 
 
-def test_mode_config_prints_every_field_and_touches_nothing(tmp_path):
+def test_mode_config_prints_every_field_and_writes_nothing(tmp_path):
   before = os.listdir(ROOT)
   done = subprocess.run(
     command('--mode=config', f'--workdir={tmp_path / "run"}', '--config.model.depth=3'),

@@ -146,7 +146,7 @@ def check_alike(one: Outcome, other: Outcome):
     ('t5', (1, 2, 4), 1),
   ],
 )
-def test_a_mesh_changes_nothing(outcome, family, sizes, accumulation):
+def test_four_meshes_give_the_same_run_as_one_device(outcome, family, sizes, accumulation):
   check_alike(outcome(family, (1, 1, 1), 1), outcome(family, sizes, accumulation))
 
 
@@ -154,7 +154,7 @@ def test_a_mesh_changes_nothing(outcome, family, sizes, accumulation):
 @pytest.mark.parametrize('accumulation', [1, 4])
 @pytest.mark.parametrize('sizes', MESHES, ids=str)
 @pytest.mark.parametrize('family', ['gemma', 't5'])
-def test_no_mesh_changes_anything(outcome, family, sizes, accumulation):
+def test_every_mesh_gives_the_same_run_as_one_device(outcome, family, sizes, accumulation):
   check_alike(outcome(family, (1, 1, 1), 1), outcome(family, sizes, accumulation))
 
 

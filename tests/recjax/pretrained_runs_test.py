@@ -100,7 +100,7 @@ def abstract_params(config, space):
 
 
 @pytest.mark.parametrize('kind', ['gemma3', 't5_v1_1'])
-def test_a_stage_of_sid_rows_changes_no_other_bit(tmp_path, kind):
+def test_a_stage_that_trains_sid_rows_changes_no_other_parameter(tmp_path, kind):
   source = checkpoint(tmp_path, kind)
   config_dict = tiny(source, tmp_path / 'data')
   config_dict.stages = ordered(sid_rows=sid_rows(2))
@@ -193,7 +193,7 @@ def logits_of(model, tokens):
   return np.asarray(model.tables.all_logits(model.hidden(batch)))
 
 
-def test_each_stage_changes_what_its_groups_name(adapted_run):
+def test_each_stage_changes_only_the_parameters_of_its_groups(adapted_run):
   folder, config, space, last = adapted_run
   shapes = lora.base(abstract_params(config, space))
   loaded = pretrained.load(folder / 'gemma3', shapes, space)
@@ -207,7 +207,7 @@ def test_each_stage_changes_what_its_groups_name(adapted_run):
   }
 
 
-def test_a_merged_export_is_the_adapted_model(adapted_run):
+def test_a_merged_export_equals_the_model_with_adapters(adapted_run):
   folder, config, space, last = adapted_run
   graph = state.graph(config.model, space)
   tokens = np.random.default_rng(0).integers(3, space.size, (2, 12))

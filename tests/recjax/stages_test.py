@@ -53,7 +53,7 @@ def params_of(folder, config, dataset):
     return checkpoints.restore_params(checkpoints.latest_step(), abstract)
 
 
-def test_a_kill_between_two_stages_loses_nothing(tiny_world, tmp_path, monkeypatch):
+def test_a_kill_between_two_stages_does_not_change_the_result(tiny_world, tmp_path, monkeypatch):
   config, dataset = staged(tiny_world)
   mesh = mesh_lib.make_mesh(config.mesh)
   recommender = Recommender(config, dataset, mesh)
@@ -117,11 +117,11 @@ def test_a_stage_overrides_fields_of_the_run(tiny_world, tmp_path):
     dataclasses.replace(config, stages={'one': Stage(num_train_steps=1, mixture=('other',))})
 
 
-def test_a_workdir_without_stages_is_no_finished_run_of_stages(tiny_world, tmp_path):
+def test_a_workdir_of_a_run_without_stages_is_refused(tiny_world, tmp_path):
   config, dataset = staged(tiny_world)
   recommender = Recommender(config, dataset, mesh_lib.make_mesh(config.mesh))
   run(dataclasses.replace(config, stages={}, num_train_steps=3), dataset, tmp_path, recommender)
-  with pytest.raises(ValueError, match=r"stages \(\[\] there, \['sid_rows', 'all'\] here"):
+  with pytest.raises(ValueError, match=r"stages \(\[\] in the workdir, \['sid_rows', 'all'\] now"):
     run(config, dataset, tmp_path, recommender)
 
 

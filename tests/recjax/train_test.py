@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tiny_world,
   assert list((tmp_path / 'checkpoints').glob('[0-9]*')) == []
 
 
-def test_another_stream_is_refused_by_name_unless_allowed(tiny_world, tmp_path):
+def test_a_changed_stream_is_refused_by_name_unless_allowed(tiny_world, tmp_path):
   config, dataset = tiny_world
   config = with_(config, num_train_steps=3)
   run(config, dataset, tmp_path)
@@ -120,7 +120,7 @@ def test_another_stream_is_refused_by_name_unless_allowed(tiny_world, tmp_path):
   assert run(allowed, dataset, tmp_path)[1] in (3, 4)
 
 
-def test_init_from_starts_at_the_parameters_of_another_run(tiny_world, tmp_path):
+def test_init_from_loads_the_parameters_of_another_run(tiny_world, tmp_path):
   config, dataset = tiny_world
   config = with_(config, num_train_steps=3)
   first = run(config, dataset, tmp_path / 'first')
@@ -133,7 +133,7 @@ def test_init_from_starts_at_the_parameters_of_another_run(tiny_world, tmp_path)
     run(with_(config, checkpoint=missing), dataset, tmp_path / 'third')
 
 
-def test_adapters_start_at_a_run_without_and_are_merged_for_one_without(tiny_world, tmp_path):
+def test_init_from_adds_fresh_adapters_and_merges_old_ones(tiny_world, tmp_path):
   config, dataset = tiny_world
   config = with_(config, num_train_steps=2, eval=with_(config.eval, eval_users=16))
   base, _ = run(config, dataset, tmp_path / 'base')
@@ -156,7 +156,7 @@ def test_adapters_start_at_a_run_without_and_are_merged_for_one_without(tiny_wor
   assert metrics[0]['validation/recall@10'] == metrics[1]['validation/recall@10']
 
 
-def test_bad_input_leaves_no_workdir(tiny_world, tmp_path):
+def test_bad_input_creates_no_workdir(tiny_world, tmp_path):
   config, dataset = tiny_world
   workdir = epath.Path(tmp_path)
   too_many_hosts = with_(config, batch_size=16, grad_accumulation=16)
@@ -195,7 +195,7 @@ def test_the_restart_repeats_an_evaluation_that_a_preemption_interrupted(
   assert one == other
 
 
-def test_a_resume_tells_what_changed_and_keeps_the_order_of_groups(tiny_world, tmp_path, caplog):
+def test_a_resume_logs_changed_fields_and_refuses_reordered_groups(tiny_world, tmp_path, caplog):
   config, dataset = tiny_world
   groups = {'sid': Group(pattern='sid|norm', learning_rate=3.0), 'rest': Group(pattern='sid|ff')}
   optim = with_(config.optim, groups=groups, warmup_steps=1, learning_rate=0.01)
@@ -220,7 +220,7 @@ def test_a_resume_tells_what_changed_and_keeps_the_order_of_groups(tiny_world, t
   assert (row['name'], row['share']) == ('next_item', 1.0)
 
 
-def test_fewer_steps_than_there_are_leave_the_workdir_as_it_is(tiny_world, tmp_path):
+def test_fewer_steps_than_completed_are_refused_and_change_no_file(tiny_world, tmp_path):
   config, dataset = tiny_world
   config = with_(config, eval=with_(config.eval, eval_users=16, ks=(10,)))
   run(with_(config, num_train_steps=4), dataset, tmp_path)

@@ -1,4 +1,4 @@
-"""The registry of tasks. A task turns a unit of the data (a window of a sequence, an item, …) into an example."""
+"""The registry of tasks. A task makes an example from a unit of the data (a window, an item, …)."""
 
 from recjax.data.tasks.base import Component
 from recjax.data.tasks.language import (

@@ -1,4 +1,4 @@
-"""The parts that all tasks share: the example, the random draw, and a mixture component's fields."""
+"""Base classes of tasks: the example, the random draw, and the fields of a mixture component."""
 
 import abc
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ class Example(NamedTuple):
   """One training example before packing.
 
   Attributes:
-    inputs: int32 token ids that are read and not learnt.
-    targets: int32 token ids that follow the inputs. Packing never cuts them.
+    inputs: int32 token ids that are read but not learnt.
+    targets: int32 token ids that follow the inputs. Packing never removes any.
     learnt: bool mask of the learnt targets. None: all are learnt.
-    history_start: where the history begins in `inputs`.
-    history: tokens of each history item, oldest first. Packing may remove whole items, oldest first.
-    text: (start, end): `inputs[start:end]` is an item's text. Packing may cut its end.
+    history_start: index of the history in `inputs`.
+    history: number of tokens of each history item, oldest first. Packing may remove items, oldest first.
+    text: (start, end): `inputs[start:end]` is an item's text. Packing may remove tokens at its end.
   """
 
   inputs: np.ndarray
@@ -35,16 +35,16 @@ class Example(NamedTuple):
 
   @property
   def num_learnt(self) -> int:
-    """How many targets are learnt."""
+    """The number of learnt targets."""
     return len(self.targets) if self.learnt is None else int(self.learnt.sum())
 
   @property
   def spare(self) -> tuple[int, int]:
-    """How many tokens of the history and of the text packing may remove."""
+    """The number of tokens of the history and of the text that packing may remove."""
     return sum(self.history), self.text[1] - self.text[0]
 
   def shorter(self, tokens: int) -> 'Example':
-    """Returns the example without its oldest history item; without a history, `tokens` of text less."""
+    """Removes the oldest history item; from an example without a history, up to `tokens` tokens of text."""
     start, end = self.text
     if self.history:
       at, length = self.history_start, self.history[0]
@@ -56,7 +56,7 @@ class Example(NamedTuple):
     return self._replace(inputs=inputs, text=(start, end - cut))
 
   def without_spare(self) -> 'Example':
-    """Returns the shortest example that packing can make of this one."""
+    """Removes all of the history and of the text."""
     example = self
     while any(example.spare):
       example = example.shorter(example.spare[1])
@@ -64,10 +64,10 @@ class Example(NamedTuple):
 
 
 class Draw:
-  """The number of an example within its component, and its random numbers.
+  """The index of an example within its component, and its random numbers.
 
   Attributes:
-    index: how many examples of the component came before.
+    index: number of earlier examples of the component.
   """
 
   def __init__(self, seed: int, index: int):
@@ -76,7 +76,7 @@ class Draw:
 
   @functools.cached_property
   def rng(self) -> np.random.Generator:
-    """The generator of this (component, index). It is created when a task asks for it."""
+    """The random generator of this component and index, created at its first use."""
     return np.random.Generator(np.random.Philox(key=[self._seed, self.index]))
 
 
@@ -84,7 +84,7 @@ class Draw:
 class Component(Section, abc.ABC):
   """A component of the mixture: a task, its share of the examples, and its wordings.
 
-  A subclass is a task. Its docstring states the unit, inputs and targets, and what is published.
+  Each subclass is a task. Its docstring gives the unit, the inputs, the targets and the publications.
   """
 
   task: str = setting(meaning='A name of recjax.data.tasks.TASKS.')
@@ -95,17 +95,17 @@ class Component(Section, abc.ABC):
     at_least=0,
   )
   schedule: tuple[tuple[float, ...], ...] = setting(
-    (), 'Pairs (examples seen, weight from there on).'
+    (), 'Pairs (examples seen, weight from then on).'
   )
   prompts: tuple[str, ...] = setting((), "Wordings that replace the task's own.")
 
   requires: ClassVar[frozenset[str]] = frozenset()  # see `needs`
-  wordings: ClassVar[tuple[str, ...]]  # chosen by the example's index
-  places: ClassVar[tuple[str, ...]]  # every wording names each of them once
+  wordings: ClassVar[tuple[str, ...]]  # prompts with placeholders; the draw's index chooses one
+  places: ClassVar[tuple[str, ...]]  # placeholders; every wording has each of them once
 
   @property
   def prefix(self) -> str:
-    """The component's generic path in the config; `called` puts its name there."""
+    """The component's generic path in the config; `called` replaces it by the component's name."""
     return f'mixture.<{self.task}>.'
 
   def __post_init__(self):
@@ -123,27 +123,27 @@ class Component(Section, abc.ABC):
   @classmethod
   @contextlib.contextmanager
   def called(cls, path: str) -> Iterator[None]:
-    """Makes errors inside name the component's fields by `path`, `mixture.<its name>`."""
+    """Makes errors raised inside the block name the component's fields by `path`, such as 'mixture.mim'."""
     with called(f'mixture.<{cls.task}>', path):
       yield
 
   def check_field(self, condition: bool, must: str, name: str) -> None:
-    """Raises a ValueError that names a field of the component unless the condition holds."""
+    """Raises a ValueError unless the condition holds; `must` follows the field's name in the message."""
     check(condition, f'{self.prefix}{name} {must}', getattr(self, name), self.prefix + name)
 
   @property
   def text_targets(self) -> bool:
-    """Whether text is learnt."""
+    """Whether the task has learnt text targets."""
     return False
 
   @property
   def needs(self) -> frozenset[str]:
-    """What the data set must have: ratings, times, titles, …; see `Corpus.lacks`."""
+    """The columns and stages that the data set must have: ratings, times, titles, …; see `Corpus.lacks`."""
     return self.requires
 
   def identity(self, corpus: Corpus) -> dict[str, Any]:
-    """Everything in the config that the component's examples depend on, as JSON."""
-    del corpus  # a task whose fields matter for some data sets only looks at it
+    """Returns all settings that the component's examples depend on, as JSON, for the fingerprint."""
+    del corpus  # subclasses use it if a field matters only for some data sets
     return {**dataclasses.asdict(self), 'prompts': self.prompts or self.wordings}
 
   def weight_at(self, examples_seen: int) -> float:
@@ -158,7 +158,7 @@ class Component(Section, abc.ABC):
 
   @property
   def is_active(self) -> bool:
-    """Whether the component is ever drawn."""
+    """Whether the component has a positive weight at some point of the stream."""
     return self.weight > 0 or any(weight > 0 for _, weight in self.schedule)
 
   def prompt(self, draw: Draw) -> str:
@@ -167,11 +167,11 @@ class Component(Section, abc.ABC):
     return prompts[draw.index % len(prompts)]
 
   def check_corpus(self, corpus: Corpus) -> None:
-    """Raises a ValueError if the data set cannot give the task's examples."""
+    """Raises a ValueError if the data set does not support the task."""
 
   @abc.abstractmethod
   def num_units(self, corpus: Corpus) -> int:
-    """Returns the units of one epoch."""
+    """Returns the number of units in one epoch."""
 
   @abc.abstractmethod
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
@@ -180,7 +180,7 @@ class Component(Section, abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HistoryComponent(Component):
-  """A task that shows a part of a user's training sequence."""
+  """Base class of tasks whose prompt shows a part of a user's training sequence."""
 
   max_items: int = setting(20, 'Items of a window, or of a history and its answer.', at_least=2)
   show: str = setting('sid', 'How items of a history are shown.', one_of=SHOWN)

@@ -1,4 +1,4 @@
-"""Semantic IDs and language: titles of items, and descriptions of SID tokens."""
+"""Tasks that connect semantic IDs with language: item titles and descriptions of SID tokens."""
 
 import dataclasses
 from typing import ClassVar
@@ -82,7 +82,7 @@ class HistoryToTitle(HistoryComponent):
 
   Example: inputs  After <a_7> <b_2> <c_0> comes the item titled    targets  Hair brush <eos>
 
-  The answer of an item without a title is the end token alone.
+  If the item has no title, the answer is only the end token.
 
   Published: a task of MiniOneRec and TS-Rec, from a history of SIDs. Ours: the wordings.
   """
@@ -156,8 +156,8 @@ class DescriptionToToken(Component):
 
   Example: inputs  Which token stands for: Styling tools with heat control.    targets  <b_9>
 
-  Unlearnt end tokens fill the targets up to the length of a semantic ID, so that examples pack as densely as
-  whole items do.
+  The targets are padded with unlearnt end tokens to the length of a semantic ID, so that examples pack as densely
+  as those of items.
 
   Published: TS-Align of TS-Rec (arXiv 2602.22632). Ours: the wordings.
   """

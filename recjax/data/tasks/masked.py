@@ -1,4 +1,4 @@
-"""Filling gaps: masked items of a sequence (MIM), and masked words of its titles (MLM)."""
+"""Masked tasks: masked items of a sequence (MIM), and masked spans of its titles (MLM)."""
 
 import dataclasses
 from typing import ClassVar
@@ -16,8 +16,8 @@ from recjax.schema.checks import setting
 class Mim(HistoryComponent):
   """History with some items masked → the masked items, in order.
 
-  The unit is a window of a user's training sequence (see `recjax.data.units.Windows`). `<mask>` replaces a share
-  `mask_share` of its items, at least one. Overflow removes only items before the first masked one.
+  The unit is a window of a user's training sequence (see `recjax.data.units.Windows`). `<mask>` replaces the
+  share `mask_share` of its items, at least one. Packing can remove only items before the first masked one.
 
   Example: inputs  Fill in: <a_7> <b_2> <c_0> <mask> <a_7> <b_1> <c_1>    targets  <a_3> <b_9> <c_0>
 
@@ -59,15 +59,15 @@ class Mim(HistoryComponent):
 class Mlm(HistoryComponent):
   """Span corruption over the titles of a history.
 
-  The unit is a window of a user's training sequence. A sentinel replaces each hidden span; the spans hold a share
-  `corruption_rate` of the text pieces and have `span_length` pieces on average. The answer is every sentinel
-  followed by its span. The sentinels are our own specials, for both kinds of backbone.
+  The unit is a window of a user's training sequence. A sentinel replaces each hidden span. The spans hold the
+  share `corruption_rate` of the text pieces and have `span_length` pieces on average. The answer is each sentinel
+  followed by its span. Both kinds of backbone use our own special tokens as sentinels.
 
   Example: inputs  Restore: dry hair <sentinel_0> <separator> argan oil    targets  <sentinel_0> shampoo <eos>
 
-  Published: T5's objective (Raffel et al., JMLR 2020, section 3.1.4: 15 %, spans of 3 on average) over the text of a
-  purchase sequence (Cao et al., arXiv 2404.00245, rate and length not known). Ours: T5's rate and length;
-  spans begin at random places at least one piece apart; there are at most as many spans as sentinels.
+  Published: T5's objective (Raffel et al., JMLR 2020, section 3.1.4: 15 %, spans of 3 on average) over the text
+  of a purchase sequence (Cao et al., arXiv 2404.00245, rate and length not known). Ours: T5's rate and length;
+  spans are at random places and at least one piece apart; there are at most as many spans as sentinels.
   """
 
   task: str = 'mlm'

@@ -1,4 +1,4 @@
-"""Relations between items as tasks: an item → its neighbours, in order."""
+"""Tasks of relations between items: an item → its neighbours, in order."""
 
 import dataclasses
 from typing import ClassVar
@@ -13,7 +13,7 @@ from recjax.schema.checks import setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Neighbours(Component):
-  """An item → its first k neighbours. The unit is an item that has neighbours."""
+  """Base class: an item → its first k neighbours. The unit is an item with neighbours."""
 
   k: int = setting(5, 'Neighbours in the answer.', above=0)
   show: str = setting('sid', 'How the item is shown.', one_of=SHOWN)
@@ -65,8 +65,8 @@ class CollaborativeNeighbours(_Neighbours):
 
   Example, k = 2: inputs  Bought together with <a_7> <b_2> <c_0>:    targets  <a_3> <b_9> <c_0> <a_7> <b_1> <c_1>
 
-  Published: the task, its order and k = 5 (IIRG, arXiv 2606.17276), with the loss weight λ1, whose value is not known;
-  here `loss_weight`. Ours: the wordings.
+  Published: the task, its order and k = 5 (IIRG, arXiv 2606.17276), with a loss weight λ1 (here `loss_weight`)
+  of unknown value. Ours: the wordings.
   """
 
   task: str = 'collaborative_neighbours'
@@ -87,8 +87,8 @@ class SemanticNeighbours(_Neighbours):
 
   Example, k = 2: inputs  Similar to <a_7> <b_2> <c_0>:    targets  <a_7> <b_2> <c_1> <a_7> <b_5> <c_0>
 
-  Published: the task, its order and k = 5 (IIRG, arXiv 2606.17276), with the loss weight λ2, whose value is not known;
-  here `loss_weight`. Ours: the wordings.
+  Published: the task, its order and k = 5 (IIRG, arXiv 2606.17276), with a loss weight λ2 (here `loss_weight`)
+  of unknown value. Ours: the wordings.
   """
 
   task: str = 'semantic_neighbours'

@@ -1,4 +1,4 @@
-"""next_item: history → the next item's semantic ID."""
+"""The task next_item: history → semantic ID of the next item."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -11,7 +11,7 @@ from recjax.data.sequences import offsets_of
 from recjax.data.tasks.base import Draw, Example, HistoryComponent
 from recjax.schema.checks import setting
 
-# Limits in seconds, and the words for a gap up to that limit.
+# (largest gap in seconds, words for it).
 _GAPS = (
   (86_399, '(the same day)'),
   (2 * 86_400, '(after a day)'),
@@ -24,12 +24,12 @@ _GAPS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NextItem(HistoryComponent):
-  """Every position of a training sequence after its first item is a target exactly once an epoch.
+  """History → the next item. Every position after a user's first is a target exactly once per epoch.
 
-  For a decoder the unit is a window of at most `max_items` items of one user, learnt at every position in
-  one row. A longer sequence becomes overlapping windows, half a window apart; the items before a window's
+  For a decoder the unit is a window of at most `max_items` items of one user; every position of the window is
+  learnt. A longer sequence is cut into overlapping windows, half a window apart; the items before a window's
   first target are context. For an encoder–decoder the unit is a (user, position) pair: at most
-  `max_items - 1` items of history, one target. A decoder uses pairs too if items are shown as titles alone.
+  `max_items - 1` items of history and one target. A decoder also uses pairs if items are shown by title only.
 
   Example: a user of the items i1, i2, i3 with SIDs (7, 2, 0), (3, 9, 0), (7, 1, 1) gives a decoder
     inputs  <bos> The customer bought: <a_7> <b_2> <c_0>
@@ -38,9 +38,9 @@ class NextItem(HistoryComponent):
     inputs  The customer bought: <a_7> <b_2> <c_0> <a_3> <b_9> <c_0> <eos>
     targets <a_7> <b_1> <c_1>
 
-  With `gaps` the time since the item before follows each item, with `events` the kind of interaction. Both
-  come after the item, so that a prompt tells nothing about the item to predict. Titles, gaps and events are
-  read, not learnt.
+  With `gaps`, each item is followed by the time since the previous item; with `events`, by the kind of
+  interaction. Both follow the item, so that a prompt does not reveal the item to predict. Titles, gaps and
+  events are read but not learnt.
 
   Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their
   titles (IIRG, MiniOneRec). Ours: the windows, the wordings, `gaps` and `events`.
@@ -72,7 +72,7 @@ class NextItem(HistoryComponent):
     return len(corpus.positions if pairs else corpus.windows(self.max_items))
 
   def _in_pairs(self, corpus: Corpus) -> bool:
-    """Whether the unit is a pair. A decoder that reads titles must not see earlier answers as SIDs."""
+    """Returns whether the unit is a pair; with titles, a window would show earlier answers as SIDs."""
     return corpus.is_encoder_decoder or self.show == 'title'
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
@@ -98,7 +98,7 @@ class NextItem(HistoryComponent):
     times: np.ndarray | None = None,
     events: np.ndarray | None = None,
   ) -> np.ndarray:
-    """Returns the prompt for the item after a history, in the first wording, as int32 tokens.
+    """Returns the search's prompt for the item after a history, in the first wording, as int32 tokens.
 
     Args:
       corpus: the data set.
@@ -108,7 +108,7 @@ class NextItem(HistoryComponent):
     """
     recent = slice(-(self.max_items - 1), None)
     items = np.asarray(items)[recent]
-    notes = self._notes_of(
+    notes = self._note_tokens(
       corpus,
       len(items),
       times[recent] if self.gaps and times is not None else None,
@@ -129,7 +129,7 @@ class NextItem(HistoryComponent):
     return len(head) + (self.max_items - 1) * longest
 
   def _inputs(self, corpus: Corpus, prompt: str, history: np.ndarray) -> tuple[np.ndarray, int]:
-    """Returns the inputs and the history's start in them. A decoder's answer continues the history."""
+    """Returns the inputs and the index of the history in them. A decoder's answer continues the history."""
     prompter = corpus.prompter
     if corpus.is_encoder_decoder:
       inputs, starts = prompter.fill(prompt, {'history': history})
@@ -140,6 +140,7 @@ class NextItem(HistoryComponent):
   def _tokens(
     self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray]
   ) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Returns the tokens of items with their notes, and the number of tokens of each item."""
     tokens, lengths = corpus.items(items, self.show, self.title_tokens)
     if not notes:
       return tokens, lengths
@@ -153,7 +154,7 @@ class NextItem(HistoryComponent):
   def _targets(
     self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the shown items and which tokens are learnt: the semantic IDs. The last SID ends them."""
+    """Returns the target tokens and the mask of learnt ones, the SIDs. The last item has its SID alone."""
     L = corpus.sid_tokens_IL.shape[1]
     parts, learnt = [], []
     for n, item in enumerate(items):
@@ -169,17 +170,17 @@ class NextItem(HistoryComponent):
 
   def _notes(self, corpus: Corpus, start: int, end: int) -> list[np.ndarray]:
     dataset = corpus.dataset
-    return self._notes_of(
+    return self._note_tokens(
       corpus,
       end - start,
       dataset.train_times[start:end] / dataset.ticks_per_second if self.gaps else None,
       dataset.train_events[start:end] if self.events else None,
     )
 
-  def _notes_of(
+  def _note_tokens(
     self, corpus: Corpus, count: int, times: np.ndarray | None, events: np.ndarray | None
   ) -> list[np.ndarray]:
-    """Returns the tokens that follow each item; an empty list without gaps and events."""
+    """Returns the tokens of gap and event after each item; an empty list if neither is shown."""
     if not (self.gaps or self.events):
       return []
     text = corpus.prompter.text

@@ -1,4 +1,4 @@
-"""Choosing between items: ranking candidates, the liked one of two items, and ratings."""
+"""Preference tasks: ranking of candidates, the liked one of two items (BPR), ratings."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -16,8 +16,8 @@ class Ranking(HistoryComponent):
   """History and candidates → the best candidate, or all in order.
 
   The unit is a (user, position) pair of the training part. The candidates are the item at the position and
-  `candidates - 1` others that the user does not have in training, in random order. With `answer='order'` the
-  answer is the item at the position, then the others by falling popularity in training.
+  `candidates - 1` items that the user does not have in training, in random order. With `answer='order'` the
+  answer is the item at the position, then the others by descending popularity in training.
 
   Example, 3 candidates: inputs  A customer bought <a_7> <b_2> <c_0>. Which of <a_1> <b_1> <c_0> <a_3> <b_9>
   <c_0> <a_4> <b_0> <c_0> comes next?    targets  <a_3> <b_9> <c_0>
@@ -60,14 +60,13 @@ class Ranking(HistoryComponent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bpr(HistoryComponent):
-  """History, a liked and another item in random order → the liked one.
+  """History, and a liked and another item in random order → the liked item.
 
   With `pairs='unseen'` the unit is a (user, position) pair of the training part. The item at the position is
   liked; the other item is one that the user does not have in training.
 
   With `pairs='ratings'` the unit is a (user, position) pair whose item the user rated `liked_from` or higher.
-  The other item is one that the same user rated lower than `liked_from`. Users without both kinds of item have
-  no unit.
+  The other item is one that the same user rated lower. Users without both kinds of items have no unit.
 
   The history is the user's items before the position, without the pair.
 
@@ -101,8 +100,8 @@ class Bpr(HistoryComponent):
     return super().needs | ({'ratings'} if self.pairs == 'ratings' else frozenset())
 
   def identity(self, corpus: Corpus) -> dict[str, Any]:
-    # Without ratings `pairs` could only be 'unseen', also before the field existed: so streams of logs
-    # without ratings keep their fingerprint.
+    # Before these fields existed, logs without ratings had pairs='unseen'. Leaving the fields out keeps the
+    # fingerprint of such streams.
     fields = super().identity(corpus)
     new = () if 'ratings' not in corpus.lacks(frozenset({'ratings'})) else ('pairs', 'liked_from')
     return {name: value for name, value in fields.items() if name not in new}
@@ -200,9 +199,9 @@ def history_example(
     component: gives the wordings and how items are shown.
     corpus: the data set.
     draw: chooses the wording.
-    history: item indices. Overflow removes the oldest.
+    history: item indices. Packing may remove the oldest.
     answer: item indices.
-    **places: item indices for the other places of the prompt.
+    **places: item indices for the other placeholders of the prompt.
   """
   show, title_tokens = component.show, component.title_tokens
   tokens, lengths = corpus.items(history, show, title_tokens)

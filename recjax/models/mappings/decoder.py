@@ -1,4 +1,4 @@
-"""The part of the mapping that Gemma and Qwen share: fields of config.json and names of tensors."""
+"""Functions that the mappings of Gemma and Qwen share: fields of config.json, names of tensors."""
 
 from typing import Any
 
@@ -34,13 +34,13 @@ def require(hf: dict[str, Any], *fields: str) -> None:
 
 
 def refuse(hf: dict[str, Any], field: str) -> None:
-  """Raises a ValueError if a feature that we do not compute is on."""
+  """Raises a ValueError if an unsupported feature is on."""
   if hf.get(field):
     raise ValueError(f'{field} of config.json must be off; got {hf[field]!r}. {ANOTHER}')
 
 
 def activation(name: str) -> str:
-  """Returns our name of an activation."""
+  """Returns our name of an activation. Raises a ValueError for an unsupported one."""
   if name not in _ACTIVATIONS:
     raise ValueError(
       f'the activation of config.json must be one of {", ".join(_ACTIVATIONS)}; got {name!r}. {ANOTHER}'
@@ -63,7 +63,7 @@ def rope(parameters: dict[str, Any], default_base: float) -> tuple[float, float]
   kind = parameters.get('rope_type', parameters.get('type', 'default'))
   if kind not in ('default', 'linear') or parameters.get('partial_rotary_factor', 1) != 1:
     raise ValueError(
-      f'rotary positions of config.json must be of type default or linear, over the whole head; got '
+      f'rotary positions of config.json must be of type default or linear, over the full head width; got '
       f'{parameters}. {ANOTHER}'
     )
   base, factor = parameters.get('rope_theta') or default_base, 1.0
@@ -78,13 +78,13 @@ def rope(parameters: dict[str, Any], default_base: float) -> tuple[float, float]
 
 
 def uniform_rope(hf: dict[str, Any]) -> tuple[float, float]:
-  """Returns the base and factor that all layers share; `rope_parameters` is the name in transformers 5."""
+  """Returns base and factor of all layers. In transformers 5 the field is called `rope_parameters`."""
   parameters = hf.get('rope_parameters') or hf.get('rope_scaling') or {}
   return rope(parameters, hf.get('rope_theta') or 10_000.0)
 
 
 def _weight(make, name: str, path: str, *args) -> Weight:
-  """Returns the rule for a tensor of the model, under any of the prefixes."""
+  """Returns the rule for a tensor whose name may have any of _PREFIXES."""
   first, *others = (make(prefix + name, path, *args) for prefix in _PREFIXES)
   aliases = tuple(other.name for other in others)
   return Weight(
@@ -130,7 +130,7 @@ def _layer(config: DecoderConfig) -> list[Weight]:
 
 
 def _bias(name: str, path: str, layers: int, heads: int, head_width: int) -> Weight:
-  """The bias of a projection to heads: theirs `[N * H]`, ours `[N, H]`."""
+  """Returns the rule for the bias of a projection to heads: theirs `[N * H]`, ours `[N, H]`."""
   return Weight(name, path, layers, lambda x: x.reshape(heads, head_width), lambda x: x.reshape(-1))
 
 

@@ -22,10 +22,10 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
 
   Args:
     hf: config.json.
-    names: of the tensors; not used.
+    names: names of the tensors; not used.
 
   Raises:
-    ValueError: a field is missing, or asks for something that we do not compute.
+    ValueError: a field is missing, or asks for an unsupported feature.
   """
   del names
   decoder.require(

@@ -44,11 +44,11 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> T5Config:
 
   Args:
     hf: config.json.
-    names: of the tensors. They tell whether the output table is untied: `transformers` 5 writes
+    names: names of the tensors. They show whether the output table is untied: `transformers` 5 writes
       `tie_word_embeddings: true` for every T5.
 
   Raises:
-    ValueError: a field is missing, or asks for something that we do not compute.
+    ValueError: a field is missing, or asks for an unsupported feature.
   """
   required = ('d_model', 'd_ff', 'd_kv', 'num_heads', 'num_layers')
   missing = [field for field in required if field not in hf]

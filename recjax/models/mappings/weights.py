@@ -1,4 +1,4 @@
-"""The parts of a mapping: one rule for each tensor of a `transformers` checkpoint, used in both directions."""
+"""Classes of a mapping: one rule per tensor of a `transformers` checkpoint, used in both directions."""
 
 from collections.abc import Callable, Collection, Mapping
 import dataclasses
@@ -16,13 +16,13 @@ class Weight:
   """One tensor, or one tensor for each layer.
 
   Attributes:
-    name: in the checkpoint; '{layer}' stands for the layer's number.
-    path: of our parameter, 'a/b/c' in the pure dict of the model.
+    name: name in the checkpoint; '{layer}' is replaced by the layer's number.
+    path: path of our parameter, 'a/b/c' in the pure dict of the model.
     layers: number of layers; our parameter stacks them on axis 0. 0: a single tensor.
-    to_ours: from the checkpoint's array (of one layer) to ours.
-    to_theirs: the inverse. Both only move elements, so a round trip is bit-identical.
+    to_ours: converts the checkpoint's array (of one layer) to ours.
+    to_theirs: the inverse. Both only move elements, so that a round trip is bit-identical.
     aliases: other names of the same tensor; read only if `name` is absent, never written.
-    vocabulary: whether axis 0 counts token ids, so that our rows and theirs differ in number and order.
+    vocabulary: whether axis 0 is token ids; our rows and theirs then differ in number and order.
   """
 
   name: str
@@ -52,7 +52,7 @@ class WeightMapping:
 
   Attributes:
     weights: every parameter of ours except the SID tables, each once.
-    ignored: regular expressions for whole names of tensors that a checkpoint may hold and we do not read.
+    ignored: regular expressions that match full names of tensors that a checkpoint may hold and we skip.
   """
 
   weights: tuple[Weight, ...]
@@ -86,12 +86,12 @@ class CheckpointFormat:
 
 
 def linear(name: str, path: str, layers: int) -> Weight:
-  """A PyTorch Linear, stored `[out, in]`, as our kernel `[in, out]`."""
+  """Returns the rule for a PyTorch Linear: theirs `[out, in]`, ours `[in, out]`."""
   return Weight(name, path, layers, np.transpose, np.transpose)
 
 
 def heads_in(name: str, path: str, layers: int, heads: int, head_width: int) -> Weight:
-  """A projection to heads: theirs `[N * H, D]`, ours `[D, N, H]`."""
+  """Returns the rule for a projection to heads: theirs `[N * H, D]`, ours `[D, N, H]`."""
   return Weight(
     name,
     path,
@@ -102,7 +102,7 @@ def heads_in(name: str, path: str, layers: int, heads: int, head_width: int) -> 
 
 
 def heads_out(name: str, path: str, layers: int, heads: int, head_width: int) -> Weight:
-  """A projection from heads: theirs `[D, N * H]`, ours `[N, H, D]`."""
+  """Returns the rule for a projection from heads: theirs `[D, N * H]`, ours `[N, H, D]`."""
   return Weight(
     name,
     path,

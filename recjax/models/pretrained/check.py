@@ -68,11 +68,11 @@ def our_logits(
   Args:
     folder: a checkpoint of `transformers`.
     tokens_BT: int32 ids; for a T5 the encoder's input.
-    pad_id: padding: nothing attends to it, and a decoder's logits at it are 0.
+    pad_id: padding id. No position attends to padding; a decoder's logits at padding are 0.
     decoder_tokens: int32 `[B, T]`, the decoder's input of a T5, read without a padding mask.
 
   Raises:
-    FileNotFoundError, ValueError: see `pretrained.load`; decoder tokens for a decoder, or none for a T5.
+    FileNotFoundError, ValueError: see `pretrained.load`; `decoder_tokens` is set for a decoder or None for a T5.
   """
   found = pretrained.read_config(folder)
   if found.family.is_encoder_decoder != (decoder_tokens is not None):
@@ -114,7 +114,7 @@ def their_logits(
   pad_id: int = 0,
   decoder_tokens: np.ndarray | None = None,
 ) -> np.ndarray:
-  """Computes the same with `transformers`, on the CPU with eager attention."""
+  """Computes the logits of `our_logits` with `transformers`, on the CPU with eager attention."""
   import torch
   import transformers
 
@@ -132,7 +132,7 @@ def their_logits(
 
 
 def comparison(ours: np.ndarray, theirs: np.ndarray, real_BT: np.ndarray) -> str:
-  """Describes the largest difference, and KL(theirs ‖ ours) in nats by position, averaged over the rows.
+  """Returns text: the largest difference, and KL(theirs ‖ ours) in nats by position, averaged over the rows.
 
   Args:
     ours: float32 logits `[B, T, V]`.
@@ -165,7 +165,7 @@ def main(argv: list[str]) -> None:
     if _DECODER_TOKENS.value:
       decoder_tokens = _read_tokens(_DECODER_TOKENS.value, 'decoder_tokens', rows, 0)
     ours = our_logits(folder, tokens, pad_id, decoder_tokens)
-  except (ValueError, OSError) as error:  # a message to the user, which a traceback would hide
+  except (ValueError, OSError) as error:  # a message to the user, without a traceback
     sys.exit(f'{type(error).__name__}: {error}')
   with epath.Path(_OUT.value).open('wb') as f:
     np.save(f, ours)

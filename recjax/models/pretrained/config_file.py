@@ -1,4 +1,4 @@
-"""config.json of a checkpoint folder: which family and shape it describes, and whether we can read it."""
+"""Reads config.json of a checkpoint folder: family and shape; refuses unsupported and quantized models."""
 
 import dataclasses
 import re
@@ -53,13 +53,13 @@ _NUMBERS = (
 
 
 class Pretrained(NamedTuple):
-  """What a folder's config.json says.
+  """Family, shape and vocabulary of a checkpoint folder.
 
   Attributes:
-    family: the record of its family.
+    family: the family that reads the folder.
     config: shape of the model, computation fields at their defaults.
     vocab_rows: rows of the token table, usually more than the tokenizer has tokens.
-    hf: config.json; of a multimodal folder the text model's.
+    hf: config.json; for a multimodal folder that of its text model.
   """
 
   family: Family
@@ -105,7 +105,7 @@ def family_of(folder: epath.PathLike) -> Family:
   """Returns the family that reads a folder, by `model_type` of its config.json.
 
   Raises:
-    FileNotFoundError, ValueError: no readable config.json, or no family reads this `model_type`.
+    FileNotFoundError, ValueError: config.json is missing or damaged, or no family reads its `model_type`.
   """
   folder = epath.Path(folder)
   model_type, known = _read(folder).get('model_type'), families.model_types()
@@ -118,16 +118,16 @@ def family_of(folder: epath.PathLike) -> Family:
 
 
 def known_family(folder: epath.PathLike) -> Family | None:
-  """Returns the family that reads a folder; None: the folder is gone, or no family reads it."""
+  """Returns the family that reads a folder; None: the folder does not exist, or no family reads it."""
   try:
     return family_of(folder)
   except (OSError, ValueError):
     return None
 
 
-def _refuse_quantized(folder: epath.Path, what: str) -> None:
+def _refuse_quantized(folder: epath.Path, evidence: str) -> None:
   raise ValueError(
-    f'{folder} holds a quantized checkpoint ({what}), and recjax reads float32, bfloat16 and float16 '
+    f'{folder} holds a quantized checkpoint ({evidence}), and recjax reads float32, bfloat16 and float16 '
     'weights. Set --config.model.pretrained to the checkpoint before quantization'
   )
 
@@ -154,7 +154,7 @@ def read_config(folder: epath.PathLike) -> Pretrained:
 
   Raises:
     FileNotFoundError: no config.json, or no tensors.
-    ValueError: a model that we do not compute, a quantized checkpoint, or damaged files.
+    ValueError: the model is unsupported or quantized, or files are damaged.
   """
   folder = epath.Path(folder)
   hf, family = _read(folder), family_of(folder)

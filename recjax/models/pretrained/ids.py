@@ -1,8 +1,8 @@
-"""The map from our token ids to those of an exported folder.
+"""Maps our token ids to those of an exported folder.
 
-Ours: `[text pieces of the tokenizer | our specials | SID codes]`. Exported: the tokenizer's own ids, SID
-tokens from `len(tokenizer)` on, then our specials. A published table has more rows than its tokenizer has
-tokens; the rows of SID tokens replace these unused rows.
+Our ids: `[text pieces of the tokenizer | our specials | SID codes]`. Exported ids: the tokenizer's own, then
+SID tokens from `len(tokenizer)` on, then our specials. A published table may have more rows than its tokenizer
+has tokens; SID rows replace these unused rows.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from recjax.models.pretrained import json_file, tokenizer_files
 from recjax.sids.token_space import TokenSpace
 
 FILE = 'recjax.json'  # in an exported folder
-PADDING, NEW = -1, -2  # rows without a token, and rows that the folder lacks
+PADDING, NEW = -1, -2  # sources of rows without a token, and of rows that the folder lacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class IdMap:
 
   @property
   def specials(self) -> int:
-    """Number of text ids that the tokenizer does not know."""
+    """Number of text ids beyond the tokenizer's own, that is, of our specials."""
     return self.space.text_size - self.tokenizer_size
 
   def exported(self) -> np.ndarray:
@@ -51,11 +51,11 @@ class IdMap:
     return ids
 
   def sources(self, exported: bool, table_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for each of our rows the row of the folder's table, or PADDING, or NEW.
+    """Returns for each of our rows the corresponding row of the folder's table, or PADDING, or NEW.
 
     Args:
-      exported: whether the folder holds our specials and SID rows already.
-      table_rows: of the folder's table.
+      exported: whether the folder is an export of ours, with our specials and SID rows.
+      table_rows: number of rows of the folder's table.
 
     Returns:
       int64 `[text_rows]` and `[sid_rows]`.
@@ -63,7 +63,7 @@ class IdMap:
     rows = self.exported().astype(np.int64)
     if not exported:
       rows[self.tokenizer_size :] = NEW
-    rows[rows >= table_rows] = NEW  # a Gemma 3 tokenizer knows a token beyond the table
+    rows[rows >= table_rows] = NEW  # the tokenizer of Gemma 3 has a token beyond the table
     text = np.full(self.space.text_rows, PADDING, np.int64)
     text[: self.space.text_size] = rows[: self.space.text_size]
     sid = np.full(self.space.sid_rows, PADDING, np.int64)
@@ -71,7 +71,7 @@ class IdMap:
     return text, sid
 
   def save(self, folder: epath.Path) -> None:
-    """Writes the sizes into an exported folder, so that `id_map` reads them back."""
+    """Writes the sizes into an exported folder, for `id_map`."""
     fields = {
       'tokenizer_size': self.tokenizer_size,
       'text_size': self.space.text_size,
@@ -93,14 +93,14 @@ def _saved(folder: epath.Path) -> dict[str, Any]:
 
 
 def text_pieces(folder: epath.Path, table_rows: int) -> int | None:
-  """Returns the number of a tokenizer's own tokens; in an export of ours, those before the SID tokens.
+  """Returns the size of a folder's tokenizer; for an export of ours, without the tokens that it added.
 
   Args:
-    folder: a checkpoint.
+    folder: a checkpoint folder.
     table_rows: rows of its table.
 
   Returns:
-    None if it has no tokenizer.
+    The number of tokens. None: the folder has no tokenizer.
 
   Raises:
     ValueError: see `tokenizer_files.tokenizer_size`.
@@ -118,8 +118,8 @@ def id_map(
   Args:
     folder: a checkpoint.
     space: our token ids.
-    tokenizer_size: None: size of the folder's tokenizer, or all rows if it has none. With a number, an
-      export of ours is read like any other folder.
+    tokenizer_size: None: the size of the folder's tokenizer or, if it has none, the rows of its table. If it is
+      set, an export of ours is read like any other folder.
     table_rows: rows of the folder's table.
 
   Raises:

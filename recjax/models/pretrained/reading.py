@@ -18,7 +18,7 @@ from recjax.sids.token_space import TokenSpace
 
 log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 25  # bytes of a token table that are read at once
+_CHUNK_BYTES = 1 << 25  # bytes of a token table that are read at a time
 _NAMED = 3  # tensors of a kind in a message
 
 
@@ -39,7 +39,7 @@ def their_shape(weight: Weight, ours: tuple[int, ...], vocab_rows: int) -> tuple
 
 
 def layers_of(weight: Weight) -> list[int | None]:
-  """Returns the layers that a rule stands for; [None] for a single tensor."""
+  """Returns the layers of a rule; [None] for a single tensor."""
   return list(range(weight.layers)) if weight.layers else [None]
 
 
@@ -49,7 +49,7 @@ def match(
   """Returns the checkpoint's name of each parameter, by path and layer.
 
   Raises:
-    ValueError: tensors are missing, unexpected or misshaped; the message names the first ones of each.
+    ValueError: a tensor is missing, unexpected or has the wrong shape. The message lists the first ones of each.
   """
   found, known = {}, set()
   missing, misshaped = [], []
@@ -83,11 +83,11 @@ def match(
 
 
 def check_folder(folder: epath.PathLike) -> None:
-  """Checks everything except the values of the tensors, in seconds.
+  """Checks everything in a checkpoint folder except the values of the tensors; takes seconds.
 
   Raises:
-    FileNotFoundError, ValueError: as `load`, except for errors that depend on the run's token space; the
-      special tokens are wrong or missing (see `special_ids.read`).
+    FileNotFoundError, ValueError: see `load` (errors that depend on the token space excepted) and
+      `special_ids.read`.
   """
   folder = epath.Path(folder)
   found = read_config(folder)
@@ -115,7 +115,7 @@ def check_folder(folder: epath.PathLike) -> None:
 
 
 class _Shards:
-  """The shards of one parameter on this host's devices, filled one piece at a time."""
+  """The shards of one parameter on this host's devices, filled one layer or chunk of rows at a time."""
 
   def __init__(self, leaf: jax.ShapeDtypeStruct):
     self.leaf = leaf
@@ -139,11 +139,11 @@ class _Shards:
       part[...] = values[tuple(slice(*b) for b in inner)]
 
   def set_rows(self, rows: np.ndarray, values: np.ndarray) -> None:
-    """Sets rows of the table; `rows` holds an index into `values` for each row, -1: not set."""
+    """Sets rows of a table. `rows` holds for each row its index in `values`; -1: the row is not set."""
     for (first, stop), columns in self.parts:
-      here = rows[first:stop]
-      part, chosen = self.parts[(first, stop), columns], np.flatnonzero(here >= 0)
-      part[chosen] = values[here[chosen], slice(*columns)]
+      indices = rows[first:stop]
+      part, chosen = self.parts[(first, stop), columns], np.flatnonzero(indices >= 0)
+      part[chosen] = values[indices[chosen], slice(*columns)]
 
   def array(self) -> jax.Array:
     return jax.make_array_from_callback(
@@ -152,7 +152,7 @@ class _Shards:
 
 
 def _aligned(shape: list[int], dtype: np.dtype) -> np.ndarray:
-  """Returns zeros aligned to 64 bytes: the CPU backend uses such a buffer without a copy."""
+  """Returns zeros aligned to 64 bytes, which the CPU backend uses without a copy."""
   size = int(np.prod(shape)) * np.dtype(dtype).itemsize
   buffer = np.zeros(size + 64, np.uint8)
   start = -buffer.ctypes.data % 64
@@ -168,7 +168,7 @@ def _check_finite(tensors: Tensors, name: str, values: np.ndarray) -> None:
 
 
 def _fill_tables(tensors: Tensors, name: str, tables, sources, tokenizer_size: int) -> None:
-  """Reads a token table chunk by chunk; rows that it lacks become the mean of the tokenizer's rows."""
+  """Reads a token table chunk by chunk; rows that it lacks are set to the mean of the tokenizer's rows."""
   rows, width = tensors.infos[name].shape
   step = max(1, _CHUNK_BYTES // (width * tensors.infos[name].dtype.itemsize))
   tokens = min(tokenizer_size, rows)
@@ -188,15 +188,15 @@ def _fill_tables(tensors: Tensors, name: str, tables, sources, tokenizer_size: i
 def load(
   folder: epath.PathLike, shapes: Any, space: TokenSpace, tokenizer_size: int | None = None
 ) -> Any:
-  """Loads the parameters of a folder, each created in its shards.
+  """Loads the parameters of a checkpoint folder; every array is created sharded.
 
-  Host memory: the local shards, and one tensor of the checkpoint (a chunk of it for token tables).
+  Host memory: the local shards, and one tensor of the checkpoint (for token tables, one chunk).
 
   Args:
     folder: config.json and safetensors of `transformers`.
     shapes: nested dict of ShapeDtypeStructs with shardings (None: the first device); see `abstract`.
-    space: our token ids. Text ids below the tokenizer's size are its ids. Rows that the folder lacks (SID
-      codes, our specials) become the mean row; an export of ours holds them.
+    space: our token ids. Text ids below the tokenizer's size are its ids. Rows that the folder lacks (SID codes
+      and our specials, unless it is an export of ours) are set to the mean row.
     tokenizer_size: None: the size of the folder's tokenizer (see `ids.id_map`).
 
   Raises:

@@ -1,4 +1,4 @@
-"""BOS, EOS, PAD and the decoder's start token of a checkpoint folder, from one ordered list of places.
+"""Reads BOS, EOS, PAD and the decoder's start token of a checkpoint folder from an ordered list of places.
 
 For each token the places are, in order: config.json, its `text_config`, generation_config.json,
 tokenizer_config.json, special_tokens_map.json, and the family's default. A place holds an id, a token, an
@@ -32,9 +32,9 @@ class Found(NamedTuple):
   """A special token.
 
   Attributes:
-    ids: ids of the first place that names the token.
-    id: the one that is used.
-    place: where `id` comes from, in words.
+    ids: all ids in the first place that names the token.
+    id: the id that is used.
+    place: the source of `id`, in words.
   """
 
   ids: tuple[int, ...]
@@ -42,18 +42,18 @@ class Found(NamedTuple):
   place: str
 
   def __str__(self) -> str:
-    of = f' of {list(self.ids)}' if len(self.ids) > 1 else ''
-    return f'{self.id}{of} ({self.place})'
+    choices = f' of {list(self.ids)}' if len(self.ids) > 1 else ''
+    return f'{self.id}{choices} ({self.place})'
 
 
 class SpecialIds(NamedTuple):
   """The special tokens of a folder as ids.
 
   Attributes:
-    bos: begins a decoder's prompt; EOS in a family without BOS.
-    eos: ends a text answer and an encoder's input.
-    start: first token that the decoder of an encoder–decoder reads; 0 for other families.
-    places: the places of BOS and EOS, in words.
+    bos: first id of a decoder's prompt; EOS in a family without BOS.
+    eos: last id of a text answer and of an encoder's input.
+    start: first id that the decoder of an encoder–decoder reads; 0 for other families.
+    places: sources of `bos` and `eos`, in words.
   """
 
   bos: int
@@ -73,7 +73,7 @@ class _Folder:
     return tokenizer_files.tokens(self._folder)
 
   def _values(self, name: str) -> Iterator[tuple[str, Any]]:
-    """Yields each place that names the token, and its value."""
+    """Yields (place, value) for every place that can name the token; value None: it does not."""
     field = _ID_FIELDS[name]
     config = json_file.read_json(self._folder / 'config.json')
     yield f'{field} of config.json', config.get(field)
@@ -90,10 +90,10 @@ class _Folder:
         )
 
   def _ids(self, place: str, value: Any) -> tuple[int, ...]:
-    """Returns the ids of a place; empty if the place leaves the token open.
+    """Returns the ids of a place; empty: the place does not name the token.
 
     Raises:
-      ValueError: a value is no id of the table, or a token that the tokenizer lacks.
+      ValueError: an id is out of range, or the tokenizer lacks a token.
     """
     if isinstance(value, list):
       return tuple(id_ for entry in value for id_ in self._ids(place, entry))
@@ -127,7 +127,7 @@ class _Folder:
     """Returns a special token; None: neither the files nor the family name one.
 
     Raises:
-      ValueError: two places disagree, or a place is wrong; see `_ids`.
+      ValueError: places have no id in common, or a place is wrong (see `_ids`).
     """
     stated = [(place, self._ids(place, value)) for place, value in self._values(name)]
     stated = [(place, ids) for place, ids in stated if ids]
@@ -146,7 +146,7 @@ class _Folder:
     return Found(ids, next(id_ for id_ in ids if id_ in shared), place)
 
   def _default(self, name: str, default: SpecialToken) -> Found:
-    """Returns the family's default, by its name if the folder has a tokenizer."""
+    """Returns the family's default; if the folder has a tokenizer, looked up by name."""
     id_ = default.id if self._tokens is None else self._tokens.id_of(default.name)
     if id_ is None:
       raise ValueError(
@@ -160,7 +160,7 @@ class _Folder:
 
 
 def files(folder: epath.Path) -> dict[str, epath.Path]:
-  """Returns the files of a folder that may name special tokens, by name; only those that exist."""
+  """Returns the existing files of a folder that can name special tokens, by file name."""
   return {name: folder / name for name in FILES if (folder / name).exists()}
 
 
@@ -169,11 +169,11 @@ def read(folder: epath.PathLike, family: Family, vocab_rows: int) -> SpecialIds:
 
   Args:
     folder: a checkpoint of `transformers`.
-    family: of the folder.
+    family: family of the folder.
     vocab_rows: rows of its token table.
 
   Raises:
-    ValueError: the files disagree, none names a token that is needed, or a named one does not exist.
+    ValueError: the files disagree, a required token is not named, or a named token does not exist.
   """
   found = _Folder(epath.Path(folder), family, vocab_rows)
   eos, bos = found.find('eos'), found.find('bos')

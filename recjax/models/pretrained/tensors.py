@@ -1,7 +1,7 @@
-"""Tensors of a checkpoint folder, read and written one at a time.
+"""Reads and writes the tensors of a checkpoint folder, one at a time.
 
-A safetensors file is eight bytes of header length, a JSON header, and the tensors' bytes. We seek in the file
-instead of mapping it: the host then holds only the requested rows, and buckets work like local folders.
+A safetensors file consists of eight bytes of header length, a JSON header, and the tensors' bytes. Files are
+read with seek instead of mmap: the host then holds only the requested rows, and buckets work like local folders.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-  """Location of a tensor: file, code of its dtype, shape, first byte."""
+  """Location of a tensor: file, dtype code, shape, offset of the first byte."""
 
   file: epath.Path
   code: str
@@ -37,7 +37,7 @@ class Info:
 
   @property
   def dtype(self) -> np.dtype:
-    """Raises a ValueError unless it is one of DTYPES."""
+    """The dtype. Raises a ValueError if it is not one of DTYPES."""
     if self.code not in DTYPES:
       raise ValueError(
         f'tensors must be of type {", ".join(DTYPES)}; {self.file} holds {self.code}, as quantized '
@@ -96,7 +96,7 @@ class Tensors:
   """The tensors of a folder.
 
   Attributes:
-    infos: by name.
+    infos: locations of the tensors by name.
 
   Args:
     folder: holds model.safetensors, or its index and parts.
@@ -157,7 +157,7 @@ def grouped(outputs: Iterable[Output], limit: int) -> Iterator[list[Output]]:
 
 
 def write(file: epath.Path | None, outputs: list[Output]) -> None:
-  """Writes one safetensors file; with None only iterates the parts, as gathering needs every host."""
+  """Writes one safetensors file. None: only iterates over the parts, since gathering needs every host."""
   header, end = {'__metadata__': {'format': 'pt'}}, 0
   for output in outputs:
     header[output.name] = {

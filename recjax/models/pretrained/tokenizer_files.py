@@ -1,4 +1,4 @@
-"""The tokenizer files of a folder: the tokens that they know, and adding tokens to them."""
+"""Reads the tokens of a folder's tokenizer files, and adds tokens to copies of the files."""
 
 from collections.abc import Sequence
 import functools
@@ -58,11 +58,11 @@ def _added_tokens(folder: epath.Path) -> dict[str, int]:
 
 
 class Tokens:
-  """The tokens that a folder's tokenizer knows.
+  """The tokens of a folder's tokenizer.
 
   Attributes:
     size: one more than the highest id.
-    plain_size: the same without special tokens.
+    plain_size: one more than the highest id of a token that is not special.
   """
 
   def __init__(self, folder: epath.Path):
@@ -105,7 +105,7 @@ class Tokens:
 
 
 def _fast_sizes(fast: tokenizers.Tokenizer) -> tuple[int, int]:
-  """Returns one more than the highest id, and the same without special tokens."""
+  """Returns `Tokens.size` and `Tokens.plain_size` of a tokenizer.json."""
   added = fast.get_added_tokens_decoder()
   plain = max(
     max(
@@ -119,7 +119,7 @@ def _fast_sizes(fast: tokenizers.Tokenizer) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=1)
 def _open_fast_once(file: str, mtime: float, length: int) -> tokenizers.Tokenizer:
-  del mtime, length  # part of the key: the file may change
+  del mtime, length  # parts of the cache key, because the file may change
   return text_tokenizer.fast_tokenizer(file, plain_text=False)
 
 
@@ -139,12 +139,12 @@ def tokens(folder: epath.Path) -> Tokens | None:
 
 
 def tokenizer_size(folder: epath.Path, table_rows: int) -> int | None:
-  """Returns `len(tokenizer)` of a folder (one more than its highest id); None: the folder has no tokenizer.
+  """Returns the size of a folder's tokenizer (see `Tokens.size`); None: the folder has no tokenizer.
 
   Args:
     folder: holds tokenizer.json, spiece.model or tokenizer.model.
-    table_rows: rows of the model's table. Special tokens may lie beyond it (text models of Gemma 3 share
-      the tokenizer of the multimodal ones), others may not.
+    table_rows: rows of the model's table. Special tokens may have ids beyond it (text models of Gemma 3 have
+      the tokenizer of the multimodal ones); other tokens may not.
 
   Raises:
     ValueError: the tokenizer knows more tokens than the table has rows, or a file is damaged.
@@ -155,8 +155,8 @@ def tokenizer_size(folder: epath.Path, table_rows: int) -> int | None:
   if found.plain_size > table_rows:
     raise ValueError(
       f'the tokenizer must not know more tokens than the table has rows ({table_rows}, vocab_size of '
-      f'config.json); the tokenizer of {folder} has {found.plain_size}. Put the files of the right '
-      'tokenizer there'
+      f'config.json); the tokenizer of {folder} has {found.plain_size}. Put the files of the '
+      'right tokenizer into this folder'
     )
   return found.size
 

@@ -38,7 +38,7 @@ def refuse_other_kinds(folder: epath.Path, auto: str = 'AutoModelForCausalLM') -
     )
   if (name := adapter(folder)) is not None:
     raise ValueError(
-      f'{folder} must hold a whole model; it holds an adapter alone ({name}). Merge it into its base '
+      f'{folder} must hold a complete model; it holds an adapter alone ({name}). Merge it into its base '
       'model, and set --config.model.pretrained to the result'
     )
   pickled = next((end for end in _PICKLED if any(name.endswith(end) for name in names)), None)

@@ -1,4 +1,4 @@
-"""Writes our parameters into a folder that `transformers` loads, with the SID tokens."""
+"""Exports parameters and SID tokens to a folder that `transformers` loads."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -24,13 +24,13 @@ from recjax.runtime import lock
 from recjax.runtime.files import is_local, partial_name
 from recjax.sids.token_space import TokenSpace
 
-FILE_BYTES = 2 << 30  # limit for a file of tensors; a larger tensor has its own file
+FILE_BYTES = 2 << 30  # size limit of a file of tensors; a larger tensor has its own file
 _CHUNK_ROWS = 1 << 14
 _NAMES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 
 
 def _fetch(x: Any) -> np.ndarray:
-  """Gathers an array on this host; every host must call."""
+  """Gathers an array on this host; every host must call it."""
   if isinstance(x, jax.Array) and not x.is_fully_addressable:
     return multihost_utils.process_allgather(x, tiled=True)
   return np.asarray(x)
@@ -50,7 +50,7 @@ def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 class _Parts:
-  """An iterable for `Output.parts` that can be read more than once."""
+  """An iterable for `Output.parts` that can be iterated more than once."""
 
   def __init__(self, make):
     self._make = make
@@ -70,7 +70,8 @@ def _parts(weight: Weight, layer: int | None, flat: dict[str, Any], ids: IdMap) 
   return _Parts(one)
 
 
-def _loses_nothing(output: Output) -> bool:
+def _is_lossless(output: Output) -> bool:
+  """Returns whether no value changes in the output's dtype."""
   if output.dtype == np.float32:
     return True
   return all(
@@ -81,7 +82,7 @@ def _loses_nothing(output: Output) -> bool:
 def _outputs(
   pretrained: Pretrained, flat: dict[str, Any], ids: IdMap, tensors: Tensors, dtype: str | None
 ) -> list[Output]:
-  """Returns every tensor to write, in the dtypes that `export` promises."""
+  """Returns every tensor to write, in the dtypes that `export` documents."""
   mapping = pretrained.family.checkpoints.mapping(pretrained.config)
   names = match(mapping, tensors, flat, pretrained.vocab_rows)
   codes = {name: code for code, name in _NAMES.items()}
@@ -101,7 +102,7 @@ def _outputs(
   if dtype is not None:
     return outputs(codes[dtype])
   same = outputs(None)
-  return same if all(_loses_nothing(output) for output in same) else outputs('F32')
+  return same if all(_is_lossless(output) for output in same) else outputs('F32')
 
 
 def _write_tensors(folder: epath.Path, outputs: list[Output], primary: bool) -> None:
@@ -135,12 +136,12 @@ def check_export(
   space: TokenSpace | None = None,
   specials: Sequence[str] = (),
 ) -> None:
-  """Checks everything that an export needs before parameters are restored.
+  """Checks the inputs of an export; call it before parameters are restored.
 
   Args:
     out: the folder to write.
     source: the folder that the model was loaded from.
-    space: our token ids; None: not known yet, and tokens are not checked.
+    space: our token ids; None: not known yet, so that the added tokens are not checked.
     specials: tokens for the text ids beyond the tokenizer's.
 
   Raises:
@@ -158,7 +159,7 @@ def check_export(
 
 
 def check_out(out: epath.PathLike) -> None:
-  """Raises an OSError unless `out` is a new or an empty folder that can be written."""
+  """Raises an OSError unless `out` is a writable folder that is new or empty."""
   out = epath.Path(out)
   if out.exists() and not (out.is_dir() and not any(out.iterdir())):
     raise FileExistsError(f'--out must be a new or an empty folder; {out} exists and is not empty')
@@ -168,11 +169,9 @@ def check_out(out: epath.PathLike) -> None:
   while not parent.exists():
     parent = parent.parent
   if not parent.is_dir():
-    raise NotADirectoryError(f'--out must lie in a folder; {parent} is a file')
+    raise NotADirectoryError(f'--out must be in a folder; {parent} is a file')
   if not os.access(parent, os.W_OK | os.X_OK):
-    raise PermissionError(
-      f'--out must lie in a folder that can be written to; {parent} is read-only'
-    )
+    raise PermissionError(f'--out must be in a writable folder; {parent} is read-only')
 
 
 def _new_tokens(
@@ -198,9 +197,9 @@ def _new_tokens(
 
 @contextlib.contextmanager
 def _writing(folder: epath.Path, primary: bool) -> Iterator[epath.Path]:
-  """Yields a partial folder that becomes `folder` at the end; on an error it is removed.
+  """Yields a partial folder that is renamed to `folder` at the end; after an error it is removed.
 
-  A partial folder that a killed export left behind is removed too.
+  Partial folders of killed exports are removed too.
   """
   if not primary:
     yield folder
@@ -237,10 +236,10 @@ def export(
   dtype: str | None = None,
   tokenizer_size: int | None = None,
 ) -> None:
-  """Writes a folder that `transformers` loads: every token has a row, and every row a token.
+  """Writes a folder that `transformers` loads.
 
   The table holds the tokenizer's tokens, SID tokens (`<a_0>` …) from `len(tokenizer)` on, then our specials.
-  It has no unused rows, so the export can predict only tokens that we can predict. On an error, nothing is
+  It has no unused rows, so the exported model cannot predict a token that ours cannot. After an error nothing is
   left behind.
 
   Args:
@@ -249,9 +248,9 @@ def export(
     space: our token ids.
     source: the folder that the model was loaded from: its config.json and tokenizer files are copied.
     specials: tokens for the text ids beyond the tokenizer's.
-    dtype: 'float32', 'bfloat16', 'float16'; None: the dtypes in `source` if no value changes by them, else
-      float32 for all.
-    tokenizer_size: as in `load`.
+    dtype: 'float32', 'bfloat16' or 'float16'. None: the dtypes in `source` if they change no value, else
+      float32 for all tensors.
+    tokenizer_size: see `load`.
 
   Raises:
     FileExistsError, ValueError: see `check_export`; the parameters do not fit the source's config.json.

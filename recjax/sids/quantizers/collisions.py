@@ -1,4 +1,4 @@
-"""De-duplication: an additional level for items with the same quantized codes."""
+"""De-duplication: adds a level that distinguishes items with the same quantized codes."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ import numpy as np
 def deduplicate(codes_IL: np.ndarray) -> tuple[np.ndarray, int]:
   """Adds a level that numbers the items with equal codes, in item order.
 
-  Rajput et al., "Recommender Systems with Generative Retrieval" (NeurIPS 2023, section 3.1), append such a
-  code to colliding items only. Here every SID has it, so that all SIDs have the same length.
+  Source: Rajput et al., "Recommender Systems with Generative Retrieval" (NeurIPS 2023, section 3.1). They append
+  the code only to colliding items. Here every SID has it, so that all SIDs have the same length.
 
   Args:
     codes_IL: int32 `[I, L]`.

@@ -13,7 +13,7 @@ from recjax.sids.quantizers.saved import Quantizer, assign_latents
 # and 1,598 colliding items with 35.5 and 36.0 % of the variance unexplained; in 128 dimensions 1,149 and
 # 1,258 with 38.5 and 38.8 %; in 64 dimensions 952 and 798 with 42.5 %.
 _MAX_WIDTH = 128
-_ITEMS_A_CODE = 1024  # a level is fitted to a random sample of at most this many items per code
+_ITEMS_A_CODE = 1024  # items per code in the random sample that a level is fitted to
 _BLOCK = 16_384  # vectors in memory at a time
 
 
@@ -22,12 +22,12 @@ def fit(vectors_ID: np.ndarray, codes: tuple[int, ...], seed: int) -> Quantizer:
 
   Residual quantization as in Lee et al., "Autoregressive Image Generation using Residual Quantization" (CVPR
   2022, section 3.1), with a separate codebook for every level. The encoder projects vectors on their first
-  128 principal components; the decoder inverts it.
+  128 principal components; the decoder projects back.
 
   Args:
     vectors_ID: floats `[I, D]`, one vector for each item.
     codes: the size of each level's codebook.
-    seed: chooses the start. Equal arguments give equal codebooks.
+    seed: seed of the initial codebooks. Equal arguments give equal codebooks.
 
   Returns:
     The quantizer. `assign(vectors_ID)` gives the items' codes.
@@ -36,7 +36,7 @@ def fit(vectors_ID: np.ndarray, codes: tuple[int, ...], seed: int) -> Quantizer:
     ValueError: there are fewer items than codes, or a vector is not finite.
   """
   check_vectors(vectors_ID, codes)
-  # One thread: several threads would add their sums in a varying order.
+  # One thread, because several threads would add up sums in a varying order.
   with threadpoolctl.threadpool_limits(1):
     mean_D, components_ZD = _principal(vectors_ID, _MAX_WIDTH)
   encoder = ((np.ascontiguousarray(components_ZD.T), -(components_ZD @ mean_D)),)
@@ -61,14 +61,14 @@ def codebooks(latents_IZ: np.ndarray, codes: tuple[int, ...], seed: int) -> list
   Args:
     latents_IZ: float32 `[I, Z]`, at least as many as the largest level has codes.
     codes: C of each level.
-    seed: chooses the starts.
+    seed: seed of samples and initial codebooks.
   """
   from sklearn import cluster, exceptions  # slow to import; runs on prepared data do not need it
 
   residual_IZ = latents_IZ.copy()
   books = []
   with warnings.catch_warnings(), threadpoolctl.threadpool_limits(1):
-    # With fewer distinct residuals than codes, codes stay unused; SidTable.statistics reports that.
+    # If there are fewer distinct residuals than codes, some codes stay unused; SidTable.statistics counts them.
     warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
     for level, size in enumerate(tqdm.tqdm(codes, 'residual k-means', unit='level')):
       fitted_to_SZ = _sample(residual_IZ, _ITEMS_A_CODE * size, seed + level)

@@ -16,9 +16,8 @@ from recjax.sids.quantizers import residual_kmeans
 from recjax.sids.quantizers.saved import Quantizer
 
 Params = dict[str, Any]  # encoder, decoder: lists of (kernel, bias); books: list of [C, Z]
-_FINAL_SHARE = (
-  0.1  # last share of the epochs, without restarts, so that every code is trained at the end
-)
+# Share of the epochs, at the end, in which codes do not restart, so that every code is trained.
+_FINAL_SHARE = 0.1
 
 
 def fit(
@@ -32,14 +31,14 @@ def fit(
 
   Loss: mean squared error of the decoded vectors + the sum over levels of mean((sg[r] - e)²) +
   β mean((r - sg[e])²), where r is a level's residual, e the nearest codebook row and sg stops the gradient.
-  The decoder's gradient goes straight through to the encoder. Means are over dimensions, so that D and Z do
-  not change the weights. The steps are:
+  The decoder's gradient passes to the encoder by the straight-through estimator. Means are over dimensions, so
+  that D and Z do not change the weights. The steps are:
 
   1. Centre the vectors and divide them by one number, so that the mean variance of a dimension is 1.
-  2. Train `autoencoder_epochs` without codebooks: codebooks fitted to random latents waste codes.
+  2. Train `autoencoder_epochs` without codebooks, because codebooks fitted to random latents waste codes.
   3. Initialise the codebooks with residual k-means on the latents.
-  4. Train `epochs` with AdamW and a cosine learning rate. After every epoch but the last tenth, a code
-     without items restarts at a random item's residual.
+  4. Train `epochs` with AdamW and a cosine learning rate. After every epoch except in the last tenth, unused
+     codes restart at the residual of a random item.
 
   `contrastive_weight` adds IIRG's term (arXiv 2606.17276): symmetric InfoNCE between the normalised encoder
   outputs of half a batch of random pairs.
@@ -78,7 +77,7 @@ def fit(
   books = residual_kmeans.codebooks(latents_IZ, codes, seed)
   params = params | {'books': [jnp.asarray(book_CZ) for book_CZ in books]}
   params = run(params, epochs=options.epochs)
-  return _frozen(jax.tree.map(np.asarray, params), mean_D, scale)
+  return _to_quantizer(jax.tree.map(np.asarray, params), mean_D, scale)
 
 
 def _init(rng: np.random.Generator, widths: tuple[int, ...]) -> list[tuple[jax.Array, jax.Array]]:
@@ -118,7 +117,7 @@ def _quantize(
 
 
 def _info_nce(left_NZ: jax.Array, right_NZ: jax.Array, temperature: float) -> jax.Array:
-  """Symmetric InfoNCE (van den Oord et al., arXiv 1807.03748); row n of both sides is a pair."""
+  """Computes symmetric InfoNCE (van den Oord et al., arXiv 1807.03748); row n of both sides is a pair."""
   left_NZ, right_NZ = (
     z / jnp.maximum(jnp.linalg.norm(z, axis=1, keepdims=True), 1e-6) for z in (left_NZ, right_NZ)
   )
@@ -194,7 +193,7 @@ def _train(
   return params
 
 
-# Everything except shapes is an argument, so that one compilation serves every setting.
+# All settings except shapes are arguments, so that one compilation serves all of them.
 @functools.partial(jax.jit, donate_argnames=('params', 'state'))
 def _run_epoch(
   params: Params,
@@ -208,8 +207,8 @@ def _run_epoch(
 
   Args:
     params, state: before the epoch; donated.
-    draws: `rates` `[S]`; `items` of the batches `[S, B]`; `pairs` of items `[S, P, 2]`, if the contrastive
-      term is on; `restarts`, for each level `[C]`: a row of the last batch for each code.
+    draws: `rates` `[S]`; `items` of the batches `[S, B]`; if the contrastive term is on, `pairs` of items
+      `[S, P, 2]`; `restarts`, one `[C]` for each level: for each code a row of the last batch.
     x_ID: the standardised vectors.
     weights: see `_weights`.
     may_restart: whether unused codes restart.
@@ -251,8 +250,8 @@ def _run_epoch(
   return params | {'books': books}, state, losses.mean()
 
 
-def _frozen(params: Params, mean_D: np.ndarray, scale: float) -> Quantizer:
-  """Returns the quantizer of raw vectors: the outer layers absorb the standardisation."""
+def _to_quantizer(params: Params, mean_D: np.ndarray, scale: float) -> Quantizer:
+  """Returns the quantizer of raw vectors: the first and last layers absorb the standardisation."""
   (kernel, bias), *encoder = params['encoder']
   *decoder, (last_kernel, last_bias) = params['decoder']
   first = (kernel / scale, bias - mean_D @ kernel / scale)

@@ -1,4 +1,4 @@
-"""A fitted residual quantizer, which assigns codes to item vectors and can be saved."""
+"""A fitted residual quantizer, which assigns codes to item vectors and can be saved and loaded."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -60,7 +60,7 @@ class Quantizer:
     if vectors_ID.ndim != 2 or vectors_ID.shape[1] != self.width:
       raise ValueError(
         f'vectors must be [items, {self.width}] as when the quantizer was fitted; '
-        f'got {list(vectors_ID.shape)}. Set --config.sids.source and --config.sids.encoder as then'
+        f'got {list(vectors_ID.shape)}. Set --config.sids.source and --config.sids.encoder as for the fit'
       )
     if not np.isfinite(vectors_ID).all():
       raise ValueError('item vectors must be finite; got NaN or infinity')
@@ -78,7 +78,7 @@ class Quantizer:
     return latents_IZ
 
   def assign(self, vectors_ID: np.ndarray) -> np.ndarray:
-    """Returns codes int32 `[I, L]` of vectors `[I, D]`: at each level the nearest row; ties: the first.
+    """Returns codes int32 `[I, L]` of vectors `[I, D]`: at each level the nearest row, the first of ties.
 
     Raises:
       ValueError: see `encode`.
@@ -86,7 +86,7 @@ class Quantizer:
     return assign_latents(self.encode(vectors_ID), self.codebooks)
 
   def last_distances(self, vectors_ID: np.ndarray, codes_IL: np.ndarray) -> np.ndarray:
-    """Computes each vector's distances to the codes of the last level, given its codes before.
+    """Computes each vector's distances to the codes of the last level, given its codes of the other levels.
 
     Args:
       vectors_ID: floats `[I, D]`.
@@ -105,7 +105,7 @@ class Quantizer:
     return np.maximum(distances_IC, 0)
 
   def save(self, folder: epath.PathLike) -> None:
-    """Writes quantizer.npz, whole or not at all."""
+    """Writes quantizer.npz atomically."""
     buffer = io.BytesIO()  # np.savez seeks; files in buckets cannot
     np.savez(buffer, **dict(self._arrays()))
     write_whole(epath.Path(folder) / FILE, buffer.getvalue())
@@ -148,7 +148,7 @@ def assign_latents(
 ) -> np.ndarray:
   """Returns codes int32 `[I, L]` of latents float32 `[I, Z]`: the nearest row, level by level."""
   codes_IL = np.empty((len(latents_IZ), len(codebooks)), np.int32)
-  # One thread: the same bytes for every number of cores.
+  # One thread, so that results are bit-identical for every number of cores.
   with threadpoolctl.threadpool_limits(1):
     for begin in range(0, len(latents_IZ), _BLOCK):
       residual_BZ = latents_IZ[begin : begin + _BLOCK].astype(np.float32)
@@ -160,7 +160,7 @@ def assign_latents(
 
 
 def _distances(residual_BZ: np.ndarray, book_CZ: np.ndarray) -> np.ndarray:
-  """Returns squared distances without the residuals' squares, which do not change the order: `[B, C]`."""
+  """Returns squared distances `[B, C]` minus the squared residual, which does not change their order."""
   return (book_CZ**2).sum(axis=1)[None, :] - 2 * (residual_BZ @ book_CZ.T)
 
 

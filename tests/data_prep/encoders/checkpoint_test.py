@@ -63,7 +63,7 @@ def encode(folder, texts, mesh=None, **fields):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_vectors_are_those_of_transformers(kind, folder_of):
+def test_vectors_equal_those_of_transformers(kind, folder_of):
   got = encode(folder_of(kind), [words(ids) for ids in make_encoders.texts()])
   assert got.dtype == np.float32
   np.testing.assert_allclose(got, golden()[kind], atol=2e-5)
@@ -71,7 +71,7 @@ def test_vectors_are_those_of_transformers(kind, folder_of):
 
 @needs_transformers
 @pytest.mark.parametrize('kind', KINDS)
-def test_goldens_are_what_transformers_computes_today(kind):
+def test_goldens_equal_the_installed_transformers(kind):
   today = make_encoders.vectors(kind, make_encoders.GOLDENS / kind)
   np.testing.assert_allclose(today, golden()[kind], atol=1e-5)
 
@@ -91,7 +91,7 @@ def test_any_mesh_gives_the_same_vectors(kind, folder_of, monkeypatch):
   assert encode(folder, texts, one).tobytes() == expected.tobytes()
 
 
-def test_half_precision_is_near(folder_of):
+def test_bfloat16_vectors_are_close_to_float32(folder_of):
   texts = [words(ids) for ids in make_encoders.texts()]
   for kind in ('t5_v1_1', 'gemma2'):
     got = encode(folder_of(kind), texts, encoder_dtype='bfloat16')
@@ -110,14 +110,14 @@ def test_texts_are_cut_with_their_special_tokens(folder_of):
     assert np.abs(cut[0] - encode(folder, [words(ids)])[0]).max() > 1e-3
 
 
-def test_an_empty_text_is_its_special_token_or_nothing(folder_of):
+def test_an_empty_text_gives_its_special_tokens_vector_or_zeros(folder_of):
   for kind, is_zero in (('t5_v1_0', False), ('gemma1', False), ('qwen2', True)):
     got = encode(folder_of(kind), ['', 'w5 w6'])
     assert np.isfinite(got).all()
     assert got.any(axis=1).tolist() == [not is_zero, True]
 
 
-def test_a_sentencepiece_model_serves_too(folder_of):
+def test_a_sentencepiece_model_is_used_without_tokenizer_json(folder_of):
   from data_prep.texts import tokenizer as tokenizer_lib
 
   folder = folder_of('t5_v1_1')
@@ -127,14 +127,14 @@ def test_a_sentencepiece_model_serves_too(folder_of):
   content = tokenizer_lib.train_model(['red soap', 'blue soap', 'a b c d'], 300)
   (folder / 'spiece.model').write_bytes(content)
   found = checkpoint.pretrained.read_config(folder)
-  ids = checkpoint._encoder_of_ids(epath.Path(folder), found, 20)
+  ids = checkpoint._tokenize_fn(epath.Path(folder), found, 20)
   import sentencepiece
 
   pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
   assert ids(['red soap', '']) == [[*pieces.encode('red soap'), 1], [1]]
 
 
-def test_input_files_are_what_is_read(folder_of):
+def test_input_files_are_exactly_the_files_that_are_read(folder_of):
   folder = folder_of('gemma3')
   (folder / 'README.md').write_text('of no matter')
   assert sorted(encoders.input_files(str(folder))) == [
@@ -147,7 +147,7 @@ def test_input_files_are_what_is_read(folder_of):
     encoders.input_files(str(folder))
 
 
-def test_other_models_and_poolings_are_refused(folder_of):
+def test_unsupported_models_and_poolings_are_rejected(folder_of):
   folder = folder_of('qwen3')
   modules = [{'type': f'sentence_transformers.models.{k}'} for k in ('Transformer', 'Dense')]
   (folder / 'modules.json').write_text(json.dumps(modules))

@@ -18,7 +18,7 @@ needs_package = pytest.mark.skipif(
 TEXTS = ['w1 w2 w3', '', 'w4 w4 w9 w8 w7 w6', 'w5']
 
 
-def test_without_the_package_the_message_says_what_to_do(monkeypatch):
+def test_a_missing_package_is_an_error_with_the_command_to_install_it(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(
     ValueError, match=r'not installed. Install it .*pip install.*--config\.sids\.encoder'
@@ -66,11 +66,11 @@ def encode(folder, **fields):
 
 @needs_package
 @pytest.mark.filterwarnings('default')  # those of the package are not ours
-def test_vectors_are_those_of_the_model(folder, monkeypatch):
+def test_vectors_equal_those_of_the_packages_model(folder, monkeypatch):
   import torch
 
   path, model, tokenizer = folder
-  monkeypatch.setattr(package, '_TEXTS_A_BATCH', 3)
+  monkeypatch.setattr(package, '_TEXTS_PER_BATCH', 3)
   expected = []
   for text in TEXTS:
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_vectors_are_those_of_the_model(folder, monkeypatch):
 
 @needs_package
 @pytest.mark.filterwarnings('default')
-def test_files_of_the_folder_are_inputs(folder):
+def test_all_visible_files_of_the_folder_are_inputs(folder):
   path, *_ = folder
   (path / '.cache').mkdir()
   (path / '.cache' / 'x').write_text('x')
@@ -98,11 +98,12 @@ def test_files_of_the_folder_are_inputs(folder):
 
 @needs_package
 @pytest.mark.filterwarnings('default')
-def test_nothing_is_downloaded(tmp_path, monkeypatch):
+def test_a_model_that_is_not_on_this_machine_is_not_downloaded(tmp_path, monkeypatch):
   import huggingface_hub
 
   monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path))
   with pytest.raises(
-    ValueError, match=r'that this machine has fetched.*hf download sentence-transformers/all-x'
+    ValueError,
+    match=r'that was downloaded to this machine.*hf download sentence-transformers/all-x',
   ):
     encoders.input_files('sentence_transformers:all-x')

@@ -35,13 +35,13 @@ def parts(tmp_path, monkeypatch):
   return epath.Path(tmp_path / 'parts' / 'x')
 
 
-def test_batches_fill_their_rows(parts):
+def test_vectors_are_written_to_the_rows_of_their_batch(parts):
   np.testing.assert_array_equal(run(Encoder(), None), EXPECTED)
   np.testing.assert_array_equal(run(Encoder(), parts), EXPECTED)
   assert [p.name[-16:-4] for p in sorted(parts.iterdir())] == [f'{n:012}' for n in (2, 5, 6, 8)]
 
 
-def test_a_run_goes_on_behind_the_parts_of_the_one_before(parts):
+def test_a_run_resumes_after_the_stored_parts(parts):
   with pytest.raises(KeyboardInterrupt):
     run(Encoder(fails_at=2), parts)
   later = Encoder()
@@ -53,7 +53,7 @@ def test_a_run_goes_on_behind_the_parts_of_the_one_before(parts):
 
 
 @pytest.mark.parametrize('damage', ['cut', 'lost', 'partial'])
-def test_a_part_that_is_not_whole_is_computed_again(parts, damage):
+def test_an_incomplete_part_is_computed_again(parts, damage):
   run(Encoder(), parts)
   second = sorted(parts.iterdir())[1]
   if damage == 'cut':
@@ -68,7 +68,7 @@ def test_a_part_that_is_not_whole_is_computed_again(parts, damage):
   assert sum(p.stat().length for p in parts.glob('*.f32')) >= 8 * 2 * 4
 
 
-def test_parts_of_other_batches_are_used_up_to_a_border(parts):
+def test_stored_parts_are_used_up_to_a_batch_border(parts):
   """As on another number of devices: the same order, divided differently."""
   run(Encoder(), parts)
   for part in sorted(parts.iterdir())[2:]:
@@ -86,7 +86,7 @@ def test_parts_of_other_batches_are_used_up_to_a_border(parts):
   assert later == [1]
 
 
-def test_a_minute_passes_before_a_part_is_written(tmp_path):
+def test_a_part_is_written_after_a_minute(tmp_path):
   parts = epath.Path(tmp_path / 'parts')
   np.testing.assert_array_equal(run(Encoder(), parts), EXPECTED)
   assert not parts.exists()

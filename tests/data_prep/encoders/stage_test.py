@@ -81,7 +81,7 @@ def vectors(folder):
   return np.load(pathlib.Path(folder) / 'embeddings.npy')
 
 
-def test_what_the_vectors_depend_on(tmp_path, checkpoint):
+def test_inputs_and_params_of_every_kind_of_encoder(tmp_path, checkpoint):
   root = tmp_path / 'root'
   write_items(root, range(20))
   first = vectors(run(root, checkpoint))
@@ -99,7 +99,7 @@ def test_what_the_vectors_depend_on(tmp_path, checkpoint):
   assert not is_current(root, moved)
 
 
-def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path, checkpoint):
+def test_a_missing_encoder_is_only_an_error_if_texts_must_be_encoded(tmp_path, checkpoint):
   root = tmp_path / 'root'
   write_items(root, range(5))
   np.save(tmp_path / 'v.npy', np.eye(5))
@@ -109,7 +109,7 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path, checkpoint):
     assert is_current(root, encoder)
     write_items(root, range(6))
     assert not is_current(root, encoder)
-    with pytest.raises(FileNotFoundError, match='stage text_embeddings reads encoder/'):
+    with pytest.raises(FileNotFoundError, match='stage text_embeddings reads it as encoder/'):
       run(root, encoder)
     write_items(root, range(5))
     assert is_current(root, encoder)
@@ -117,7 +117,7 @@ def test_an_encoder_that_is_gone_is_needed_only_to_encode(tmp_path, checkpoint):
     run(tmp_path / 'another', checkpoint)
 
 
-def test_vectors_of_a_file_belong_to_the_catalogue(tmp_path, capsys):
+def test_vectors_of_a_file_are_matched_to_the_catalogue(tmp_path, capsys):
   root = tmp_path / 'root'
   write_items(root, [3, 1, 2])
   np.savez(tmp_path / 'v.npz', ids=['i001', 'i002', 'i003'], vectors=[[2, 0], [0, 0], [3, 4]])
@@ -135,13 +135,13 @@ def test_vectors_of_a_file_belong_to_the_catalogue(tmp_path, capsys):
   }
 
 
-def test_numbers_that_are_not_finite_are_refused(tmp_path, checkpoint, monkeypatch):
+def test_vectors_that_are_not_finite_are_rejected(tmp_path, checkpoint, monkeypatch):
   root = tmp_path / 'root'
   write_items(root, range(5))
   broken = np.ones((5, 3), np.float32)
   broken[3, 1] = np.nan
   monkeypatch.setattr(encoder_stage.encoders, 'encode', lambda *_: broken)
-  with pytest.raises(ValueError, match=r'1 texts, such as that of line 4 of items\.jsonl'):
+  with pytest.raises(ValueError, match=r'1 texts, such as line 4 of items\.jsonl'):
     run(root, checkpoint)
   assert not (root / 'text_embeddings').exists()
 
@@ -149,7 +149,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, checkpoint, monkeypat
 DAY_1, DAY_2, DAY_3 = range(30), [*range(2, 30), *range(30, 41)], [*range(5, 45)]
 
 
-def test_tfidf_keeps_the_space_of_the_day_before_day_after_day(tmp_path):
+def test_tfidf_keeps_its_space_over_several_refreshes(tmp_path):
   fields = {}
   for day, numbers in enumerate((DAY_1, DAY_2, DAY_3)):
     root = tmp_path / f'day{day}'
@@ -175,7 +175,7 @@ def test_tfidf_keeps_the_space_of_the_day_before_day_after_day(tmp_path):
   assert is_current(tmp_path / 'day2', 'tfidf', extend=tmp_path / 'day1')
 
 
-def test_a_model_encodes_only_the_texts_of_the_day(tmp_path, checkpoint, monkeypatch):
+def test_a_refresh_encodes_only_new_texts(tmp_path, checkpoint, monkeypatch):
   write_items(tmp_path / 'day1', DAY_1)
   first = vectors(run(tmp_path / 'day1', checkpoint))
   asked = []
@@ -199,11 +199,11 @@ def test_a_model_encodes_only_the_texts_of_the_day(tmp_path, checkpoint, monkeyp
   assert asked == []
 
 
-def test_another_encoder_than_the_day_before_is_refused(tmp_path, checkpoint):
+def test_a_refresh_with_another_encoder_is_rejected(tmp_path, checkpoint):
   write_items(tmp_path / 'day1', DAY_1)
   run(tmp_path / 'day1', checkpoint)
   write_items(tmp_path / 'day2', DAY_2)
-  with pytest.raises(ValueError, match=r"text_embeddings differ in dtype \('float32' there"):
+  with pytest.raises(ValueError, match=r"text_embeddings differ in dtype \('float32' earlier"):
     run(tmp_path / 'day2', checkpoint, extend=tmp_path / 'day1', encoder_dtype='bfloat16')
   with pytest.raises(ValueError, match=r'text_embeddings differ in .*kind'):
     run(tmp_path / 'day2', 'tfidf', extend=tmp_path / 'day1')
@@ -249,7 +249,7 @@ def run_killed(root, encoder, where):
 
 
 @pytest.mark.parametrize('where', ['before a part', 'in a part', 'before the swap'])
-def test_sigkill_loses_a_part_at_most_and_gives_the_same_bytes(
+def test_a_killed_encoding_resumes_and_gives_the_same_bytes(
   tmp_path, checkpoint, where, monkeypatch, capsys
 ):
   write_items(tmp_path / 'root', range(200))
@@ -262,7 +262,7 @@ def test_sigkill_loses_a_part_at_most_and_gives_the_same_bytes(
   capsys.readouterr()
   run(tmp_path / 'root', checkpoint)
   assert f'{kept}/200' in capsys.readouterr().err  # where the bar begins
-  encoder_stage.forget_parts(Prepared(tmp_path / 'root'))
+  encoder_stage.remove_parts(Prepared(tmp_path / 'root'))
   write_items(tmp_path / 'whole', range(200))
   run(tmp_path / 'whole', checkpoint)
   assert contents(tmp_path / 'root') == contents(tmp_path / 'whole')
@@ -280,7 +280,7 @@ def test_parts_of_other_texts_are_not_used(tmp_path, checkpoint, monkeypatch):
   np.testing.assert_array_equal(got, vectors(run(tmp_path / 'whole', checkpoint)))
 
 
-def test_a_preparation_without_its_encoder_does_not_begin(tmp_path, checkpoint):
+def test_a_missing_encoder_is_rejected_before_the_first_stage(tmp_path, checkpoint):
   config_dict = demo.get_config('tiny')
   config_dict.data.prepared_dir = str(tmp_path / 'out')
   for encoder in ('nowhere', str(tmp_path / 'v.npy'), str(checkpoint)):
@@ -298,7 +298,7 @@ def test_a_preparation_without_its_encoder_does_not_begin(tmp_path, checkpoint):
     ({'encoder_max_tokens': -1}, r'sids\.encoder_max_tokens must not be negative; got -1'),
   ],
 )
-def test_fields_are_checked(fields, message):
+def test_invalid_encoder_fields_are_rejected(fields, message):
   with pytest.raises(ValueError, match=message):
     make_config('minilm', **fields)
 

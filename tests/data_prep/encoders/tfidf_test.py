@@ -16,7 +16,7 @@ def _encode(texts, width=4):
   return tfidf.encode(texts, width, seed=0)
 
 
-def test_rows_have_length_one_and_near_texts_are_near():
+def test_rows_are_unit_vectors_and_similar_texts_have_a_high_cosine():
   got = _encode(TEXTS, width=2)
   assert got.dtype == np.float32 and got.shape == (6, 2)
   np.testing.assert_allclose(np.linalg.norm(got, axis=1), [1, 1, 1, 1, 0, 0], atol=1e-6)
@@ -25,18 +25,18 @@ def test_rows_have_length_one_and_near_texts_are_near():
   assert abs(cosines[0, 2]) < 0.1
 
 
-def test_repeats_bit_for_bit():
+def test_equal_arguments_give_equal_bits():
   assert _encode(TEXTS).tobytes() == _encode(TEXTS).tobytes()
 
 
-def test_tiny_catalogues_keep_the_width():
+def test_vectors_of_tiny_catalogues_have_the_full_width():
   for texts in (['a'], ['same words', 'same words'], ['one', 'two']):
     got = _encode(texts, width=16)
     assert got.shape == (len(texts), 16)
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-6)
 
 
-def test_cosines_of_full_width_are_those_of_tfidf():
+def test_cosines_at_full_rank_equal_those_of_the_tfidf_weights():
   # By hand: one shared word of two; idf = 1 + ln((1 + n) / (1 + df)), no pair is shared.
   got = _encode(['red nail', 'blue nail'], width=8)
   common, rare = 1.0, 1 + np.log(3 / 2)
@@ -44,8 +44,8 @@ def test_cosines_of_full_width_are_those_of_tfidf():
   assert float(got[0] @ got[1]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_texts_without_any_word_are_refused():
-  with pytest.raises(ValueError, match=r'none of 2 has any.*--config\.sids\.source'):
+def test_a_catalogue_without_words_is_rejected():
+  with pytest.raises(ValueError, match=r'none of 2 does.*--config\.sids\.source'):
     _encode(['', '...'])
 
 
@@ -62,7 +62,7 @@ def test_a_saved_fit_encodes_a_later_catalogue_in_the_same_space(tmp_path):
   assert got[0] @ before[0] > 0.9 > got[0] @ before[2]
 
 
-def test_what_is_saved_is_the_same_bytes_and_saves_again(tmp_path):
+def test_a_loaded_fit_saves_the_same_bytes(tmp_path):
   for name in ('a', 'b'):
     (tmp_path / name).mkdir()
     tfidf.fit(TEXTS, 3, seed=0)[0].save(tmp_path / name)
@@ -71,7 +71,7 @@ def test_what_is_saved_is_the_same_bytes_and_saves_again(tmp_path):
   assert contents(tmp_path / 'a') == contents(tmp_path / 'b') == contents(tmp_path / 'c')
 
 
-def test_words_of_separated_scripts_are_those_of_scikit_learn():
+def test_words_of_separated_scripts_equal_those_of_scikit_learn():
   from sklearn.feature_extraction import text as text_features
 
   rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def test_words_of_separated_scripts_are_those_of_scikit_learn():
   ],
   ids=['chinese', 'japanese', 'thai'],
 )
-def test_texts_without_spaces_are_near_by_their_characters(texts, caplog):
+def test_texts_without_spaces_are_similar_by_their_characters(texts, caplog):
   with caplog.at_level(logging.WARNING):
     got = _encode(texts)
   assert not caplog.text
@@ -107,14 +107,14 @@ def test_texts_without_spaces_are_near_by_their_characters(texts, caplog):
   assert np.abs(cosines[:2, 2:]).max() < 0.1
 
 
-def test_a_catalogue_without_shared_words_is_told(caplog):
+def test_a_catalogue_without_shared_words_gives_a_warning(caplog):
   with caplog.at_level(logging.WARNING):
     _encode([f'word{n} other{n}' for n in range(20)])
   assert 'only 0 of 20 item texts share a word' in caplog.text
   assert '--config.sids.source=cooccurrence' in caplog.text
 
 
-def test_vectors_are_the_singular_vectors_of_the_weights():
+def test_vectors_equal_the_singular_vectors_of_the_weights():
   # An independent oracle at full rank: cosines of sublinear TF-IDF, counted in plain Python.
   texts = ['a b a', 'b c', 'c d d d', 'a d']
   grams = []

@@ -22,14 +22,14 @@ def write(path, vectors, ids=None):
 
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, np.int32])
-def test_rows_in_the_catalogues_order_get_length_one(tmp_path, dtype):
+def test_npy_rows_in_catalogue_order_are_normalised(tmp_path, dtype):
   path = write(tmp_path / 'v.npy', np.array([[3, 4], [0, 0], [0, -2]], dtype))
   got = read(path)
   assert got.dtype == np.float32
   np.testing.assert_allclose(got, [[0.6, 0.8], [0, 0], [0, -1]], atol=1e-7)
 
 
-def test_rows_by_id_come_in_any_order_and_may_be_too_many(tmp_path):
+def test_npz_rows_are_matched_by_id_and_extra_rows_ignored(tmp_path):
   vectors = np.array([[0, 2.0], [np.nan, 1], [5, 0], [3, 4]])
   path = write(tmp_path / 'v.npz', vectors, np.array(['7', 'another', 'a', 'b']))
   np.testing.assert_allclose(read(path), [[0.6, 0.8], [1, 0], [0, 1]], atol=1e-7)
@@ -54,10 +54,10 @@ GOOD = np.ones((3, 2))
     (GOOD, np.array(['a', 'b', 'a']), r'each id once; 1 of its ids are repeats'),
     (GOOD, np.array(['a', 'b']), r'as `ids` texts \[3\], one a row; got <U1 \[2\]'),
     (GOOD, np.array([1.0, 2.0, 3.0]), r'as `ids` texts \[3\], one a row; got float64'),
-    (GOOD, np.array(['a', 'b', '7'], object), r'must be a whole NumPy file without objects'),
+    (GOOD, np.array(['a', 'b', '7'], object), r'must be a complete NumPy file without objects'),
   ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, vectors, ids, message):
+def test_vectors_that_do_not_match_the_catalogue_are_rejected(tmp_path, vectors, ids, message):
   path = write(tmp_path / ('v.npy' if ids is None else 'v.npz'), vectors, ids)
   with pytest.raises(ValueError, match=message) as error:
     read(path)
@@ -67,17 +67,17 @@ def test_what_does_not_fit_is_refused(tmp_path, vectors, ids, message):
 
 @pytest.mark.parametrize('name', ['v.npy', 'v.npz'])
 @pytest.mark.parametrize('content', [b'', b'not numpy', None])
-def test_broken_files_are_refused(tmp_path, name, content):
+def test_damaged_files_are_rejected(tmp_path, name, content):
   path = tmp_path / name
   if content is None:  # cut in half
     write(path, GOOD, None if name == 'v.npy' else np.array(IDS))
     content = path.read_bytes()[: path.stat().st_size // 2]
   path.write_bytes(content)
-  with pytest.raises(ValueError, match='must be a whole NumPy file'):
+  with pytest.raises(ValueError, match='must be a complete NumPy file'):
     read(path)
 
 
-def test_names_in_a_npz_are_asked_for(tmp_path):
+def test_an_npz_without_ids_and_vectors_is_rejected(tmp_path):
   np.savez(tmp_path / 'v.npz', embeddings=GOOD)
   with pytest.raises(ValueError, match='must hold ids and vectors; it holds embeddings'):
     read(tmp_path / 'v.npz')

@@ -46,7 +46,7 @@ def brute_force(items, sid_table, top):
   return found
 
 
-def test_keywords_are_those_of_the_definition():
+def test_keywords_equal_the_definition_of_class_based_tfidf():
   items, sid_table = random_world()
   entries = ctfidf.entries(groups(sid_table), items, 5)
   expected = brute_force(items, sid_table, 5)
@@ -54,7 +54,7 @@ def test_keywords_are_those_of_the_definition():
   assert entries == ctfidf.entries(groups(sid_table), items, 5)
 
 
-def test_words_and_pairs():
+def test_terms_are_words_and_pairs_of_neighbours():
   text = "The 12 oz Bath & Body women's anti-aging Night-Cream, x 100% SOAP. Ünal 3d"
   assert list(ctfidf.terms(text)) == [
     'oz', 'bath', 'oz bath', 'body', "women's", "body women's", 'anti-aging', "women's anti-aging",
@@ -106,7 +106,7 @@ def test_the_description_names_words_category_and_titles():
 
 
 @pytest.mark.parametrize('top', [1, 20])
-def test_so_many_keywords_at_most(top):
+def test_the_number_of_keywords_is_limited(top):
   items, sid_table = random_world(seed=1)
   counts = [len(e['keywords']) for e in ctfidf.entries(groups(sid_table), items, top)]
   assert max(counts) == top
@@ -124,7 +124,7 @@ def test_scripts_without_spaces_give_shared_keywords(caplog):
   assert not caplog.text
 
 
-def test_a_catalogue_without_shared_words_is_told(caplog):
+def test_a_catalogue_without_shared_words_gives_a_warning(caplog):
   items = [{'id': str(n), 'title': f'word{n}', 'text': f'word{n}'} for n in range(20)]
   table = SidTable(np.arange(20, dtype=np.int32)[:, None] % 2, (2,), 'x', 'keep')
   ctfidf.entries(groups(table), items, 3)

@@ -53,7 +53,7 @@ def check(entries, of_tokens, items):
     assert entry['description'] == f'Items such as {entry["keywords"][0]}.'
 
 
-def test_every_token_is_asked_once_and_the_cost_comes_first(tmp_path, capsys):
+def test_every_question_is_asked_once_after_the_cost_is_printed(tmp_path, capsys):
   items, of_tokens = catalogue()
   prices = {'price_input': 1000.0, 'price_output': 20_000.0}
   with serve() as server:
@@ -81,7 +81,7 @@ def test_every_token_is_asked_once_and_the_cost_comes_first(tmp_path, capsys):
   assert KEY not in (tmp_path / 'journal').read_text() + first + last
 
 
-def test_no_key_is_needed_where_all_is_answered(tmp_path, monkeypatch, capsys):
+def test_no_key_is_needed_if_all_questions_are_answered(tmp_path, monkeypatch, capsys):
   with serve() as server:
     entries = teach(server.url, tmp_path / 'journal')
   monkeypatch.delenv('OPENAI_API_KEY')
@@ -118,7 +118,7 @@ GOOD = said(json.dumps({'keywords': ['a'], 'description': 'b.'}))
     Failure(body=said(json.dumps({'keywords': ['a' * 101], 'description': 'b'}))),
   ],
 )
-def test_what_may_pass_is_asked_again(tmp_path, failure, capsys):
+def test_transient_failures_are_retried(tmp_path, failure, capsys):
   items, of_tokens = catalogue()
   with serve(failure, failure) as server:
     entries = teach(server.url, tmp_path / 'journal')
@@ -133,7 +133,7 @@ def test_what_may_pass_is_asked_again(tmp_path, failure, capsys):
   assert set(temperatures[6:]) == {0.5 if is_nonsense else 0.0}
 
 
-def test_text_around_the_answer_is_overlooked(tmp_path, capsys):
+def test_text_around_the_json_answer_is_ignored(tmp_path, capsys):
   content = (
     'Sure:\n```json\n{"keywords": [" red\\n soap ", "red soap"], "description": " A  b. "}\n```'
   )
@@ -143,7 +143,7 @@ def test_text_around_the_answer_is_overlooked(tmp_path, capsys):
   assert {entry['description'] for entry in entries} == {'A b.'}
 
 
-def test_a_slow_answer_is_given_up_and_asked_again(tmp_path, capsys):
+def test_an_answer_that_times_out_is_retried(tmp_path, capsys):
   with serve() as server:
     server.answers_before_hold = 2
     with pytest.raises(ConnectionError, match=r'timed out.*\(2 attempts\)'):
@@ -153,7 +153,7 @@ def test_a_slow_answer_is_given_up_and_asked_again(tmp_path, capsys):
   assert len((tmp_path / 'journal').read_text().splitlines()) == 6
 
 
-def test_retry_after_holds_every_thread(tmp_path, capsys):
+def test_retry_after_pauses_all_threads(tmp_path, capsys):
   with serve(Failure(status=429, headers={'Retry-After': '0.4'})) as server:
     started = time.monotonic()
     teach(server.url, tmp_path / 'journal')
@@ -161,7 +161,7 @@ def test_retry_after_holds_every_thread(tmp_path, capsys):
     assert len(server.requests) == 7
 
 
-def test_the_pace_is_kept(tmp_path, capsys):
+def test_the_rate_limit_is_kept(tmp_path, capsys):
   with serve() as server:
     started = time.monotonic()
     teach(server.url, tmp_path / 'journal', requests_per_minute=600)
@@ -169,15 +169,15 @@ def test_the_pace_is_kept(tmp_path, capsys):
     assert len(server.requests) == 6
 
 
-def test_after_all_attempts_what_was_answered_is_kept(tmp_path, capsys):
+def test_answers_are_kept_when_a_question_finally_fails(tmp_path, capsys):
   items, of_tokens = catalogue()
   with serve() as server:
     server.answers_before_hold = 3
     server.hold.set()  # from then on connections are closed
     with pytest.raises(
       ConnectionError,
-      match=r'no answer about <a_\d>: .*\(3 attempts\)\. 3 of 6 requests are answered and kept in '
-      r'.*journal: start the same command again',
+      match=r'no answer about <a_\d>: .*\(3 attempts\)\. 3 of 6 requests are answered and stored in '
+      r'.*journal. Run the same command again',
     ):
       teach(server.url, tmp_path / 'journal', max_retries=2)
     before = len(server.requests)
@@ -192,7 +192,7 @@ def test_after_all_attempts_what_was_answered_is_kept(tmp_path, capsys):
     teach(server.url, tmp_path / 'other')
 
 
-def test_nobody_listening(tmp_path, capsys):
+def test_a_server_that_does_not_listen_is_a_connection_error(tmp_path, capsys):
   with serve() as server:
     url = server.url
   with pytest.raises(ConnectionError, match=r'0 of 6 requests are answered'):
@@ -210,7 +210,7 @@ def test_nobody_listening(tmp_path, capsys):
     (Failure(status=302, headers={'Location': 'http://127.0.0.1:9/'}), r'HTTP 302'),
   ],
 )
-def test_what_asking_again_would_not_change_ends_at_once(tmp_path, failure, message, capsys):
+def test_permanent_failures_are_not_retried(tmp_path, failure, message, capsys):
   with serve(*[failure] * 20) as server:
     with pytest.raises(ValueError, match=message) as error:
       teach(server.url, tmp_path / 'journal')
@@ -218,7 +218,7 @@ def test_what_asking_again_would_not_change_ends_at_once(tmp_path, failure, mess
   assert KEY not in str(error.value)
 
 
-def test_a_model_without_temperatures_is_asked_without(tmp_path, capsys):
+def test_a_model_that_rejects_a_temperature_is_asked_without_one(tmp_path, capsys):
   failure = Failure(status=400, body='{"error": "Unsupported value: temperature"}')
   with serve(failure) as server:
     teach(server.url, tmp_path / 'journal')
@@ -234,7 +234,7 @@ def test_a_model_without_temperatures_is_asked_without(tmp_path, capsys):
     ('sk-é', 'one word'),
   ],
 )
-def test_keys_that_are_none(tmp_path, monkeypatch, value, message):
+def test_missing_and_invalid_keys_are_rejected(tmp_path, monkeypatch, value, message):
   if value is None:
     monkeypatch.delenv('OPENAI_API_KEY')
   else:
@@ -246,7 +246,7 @@ def test_keys_that_are_none(tmp_path, monkeypatch, value, message):
     assert not server.requests
 
 
-def test_an_empty_key_is_not_sent_and_line_ends_are_no_part_of_one(tmp_path, monkeypatch, capsys):
+def test_an_empty_key_is_not_sent_and_white_space_is_stripped(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('MY_KEY', '')
   with serve() as server:
     teach(server.url, tmp_path / 'journal', api_key_variable='MY_KEY')
@@ -256,7 +256,7 @@ def test_an_empty_key_is_not_sent_and_line_ends_are_no_part_of_one(tmp_path, mon
     assert server.headers[-1]['Authorization'] == 'Bearer abc'
 
 
-def test_a_proxy_is_not_asked_for_this_machine(tmp_path, monkeypatch, capsys):
+def test_no_proxy_is_used_for_localhost(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('http_proxy', 'http://127.0.0.1:9')
   monkeypatch.setenv('no_proxy', '')
   with serve() as server:
@@ -275,7 +275,7 @@ def test_new_items_change_few_questions():
   assert sum(changed) <= 1 and not any(changed[:2] + changed[3:])
 
 
-def test_retry_after_in_seconds_or_as_a_date():
+def test_retry_after_is_read_in_seconds_or_as_a_date():
   assert endpoint._retry_after('12') == 12.0
   assert endpoint._retry_after('-3') == 0.0
   assert endpoint._retry_after(None) is None
@@ -292,7 +292,7 @@ http_teacher_test.teach(sys.argv[1], pathlib.Path(sys.argv[2]))
 """
 
 
-def test_sigkill_keeps_what_was_paid(tmp_path, capsys):
+def test_a_kill_loses_no_stored_answer(tmp_path, capsys):
   items, of_tokens = catalogue()
   journal = tmp_path / 'journal'
   with serve() as server:
@@ -322,7 +322,7 @@ def test_sigkill_keeps_what_was_paid(tmp_path, capsys):
   }
 
 
-def test_a_damaged_journal_is_named_and_left_alone(tmp_path, capsys):
+def test_a_damaged_journal_is_an_error_and_is_not_changed(tmp_path, capsys):
   journal = tmp_path / 'journal'
   with serve() as server:
     teach(server.url, journal)

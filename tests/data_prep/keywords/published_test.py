@@ -23,7 +23,7 @@ def write(tmp_path, content):
   return path
 
 
-def test_entries_are_taken_as_they_are_in_the_order_of_tokens(tmp_path):
+def test_entries_are_unchanged_and_in_token_order(tmp_path):
   more = {'token': '<a_1>', 'description': 'of no item', 'keywords': ['x']}
   entries = published.entries(write(tmp_path, [more, *ENTRIES]), OF_TOKENS, [])
   assert entries == [ENTRIES[2], ENTRIES[1], ENTRIES[0]]
@@ -34,7 +34,7 @@ def test_entries_are_taken_as_they_are_in_the_order_of_tokens(tmp_path):
   [
     ('[', r'keywords\.json must be JSON.*--config\.keywords\.file'),
     ('{}', r'must hold a list'),
-    ([*ENTRIES, ENTRIES[0]], r'entry 3, must be the only one of its token; <b_2>'),
+    ([*ENTRIES, ENTRIES[0]], r'entry 3, must be the only entry of its token; <b_2>'),
     ([*ENTRIES[:2], {'token': '<a_0>'}], r'entry 2, must be an object with a token'),
     ([*ENTRIES[:2], {**ENTRIES[2], 'keywords': [1]}], r'entry 2, must be an object'),
     ([*ENTRIES[:2], {**ENTRIES[2], 'description': None}], r'entry 2, must be an object'),
@@ -44,13 +44,13 @@ def test_entries_are_taken_as_they_are_in_the_order_of_tokens(tmp_path):
     ),
     (
       [{**entry, 'token': entry['token'].upper()} for entry in ENTRIES],
-      r'3 are missing: <a_0>, <b_1>, <b_2>\. It has 3 of other tokens',
+      r'3 are missing: <a_0>, <b_1>, <b_2>\. It has 3 entries of other tokens',
     ),
     ([*ENTRIES[:2], {**ENTRIES[2], 'keywords': []}], r'1 lack them: <a_0>'),
     ([*ENTRIES[:2], {**ENTRIES[2], 'description': ' '}], r'1 lack them: <a_0>'),
   ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, content, message):
+def test_files_that_do_not_match_the_sid_table_are_rejected(tmp_path, content, message):
   with pytest.raises(ValueError, match=message):
     published.entries(write(tmp_path, content), OF_TOKENS, [])
 

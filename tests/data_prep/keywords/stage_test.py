@@ -40,7 +40,7 @@ def used_tokens(dataset):
   ]
 
 
-def test_one_entry_for_every_used_token(tmp_path, capsys):
+def test_there_is_one_entry_per_used_token(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path)
   prepare.prepare(config)
@@ -64,14 +64,14 @@ def test_one_entry_for_every_used_token(tmp_path, capsys):
   assert max(len(entry['keywords']) for entry in Dataset.load(other).keywords) == 3
 
 
-def test_keywords_are_made_only_if_needed(tmp_path):
+def test_the_stage_runs_only_if_a_task_needs_keywords(tmp_path):
   write_raw(tmp_path / 'raw', random_rows())
   prepare.prepare(make_config(tmp_path, sid_rows='mean'))
   assert not (tmp_path / 'out' / 'keywords').exists()
   assert Dataset.load(tmp_path / 'out').keywords is None
 
 
-def test_held_out_interactions_change_nothing(tmp_path):
+def test_keywords_do_not_depend_on_held_out_interactions(tmp_path):
   rows = random_rows()
   write_raw(tmp_path / 'raw', rows)
   prepare.prepare(make_config(tmp_path))
@@ -106,7 +106,7 @@ def test_a_language_model_is_asked_once(tmp_path, monkeypatch, capsys):
     assert len(server.requests) == questions
 
 
-def test_a_refresh_inherits_the_answers_of_the_day_before(tmp_path, monkeypatch):
+def test_a_refresh_reuses_the_earlier_answers(tmp_path, monkeypatch):
   monkeypatch.setenv('OPENAI_API_KEY', '')
   write_raw(tmp_path / 'raw', random_rows())
   with serve() as server:
@@ -118,7 +118,7 @@ def test_a_refresh_inherits_the_answers_of_the_day_before(tmp_path, monkeypatch)
   assert Dataset.load(tmp_path / 'next').keywords == Dataset.load(tmp_path / 'out').keywords
 
 
-def test_a_dead_endpoint_leaves_the_older_keywords(tmp_path, monkeypatch):
+def test_a_failing_endpoint_does_not_remove_earlier_keywords(tmp_path, monkeypatch):
   monkeypatch.setenv('OPENAI_API_KEY', '')
   write_raw(tmp_path / 'raw', random_rows())
   prepare.prepare(make_config(tmp_path))
@@ -127,7 +127,7 @@ def test_a_dead_endpoint_leaves_the_older_keywords(tmp_path, monkeypatch):
     server.answers_before_hold = 3
     server.hold.set()
     config = make_config(tmp_path, **http(server))
-    with pytest.raises(ConnectionError, match=r'3 of \d+ requests are answered and kept'):
+    with pytest.raises(ConnectionError, match=r'3 of \d+ requests are answered and stored'):
       prepare.prepare(config)
     assert (tmp_path / 'out' / 'keywords' / 'keywords.json').read_bytes() == before
     before = len(server.requests)
@@ -137,7 +137,7 @@ def test_a_dead_endpoint_leaves_the_older_keywords(tmp_path, monkeypatch):
     assert len(server.requests) - before == len(lines) - 3
 
 
-def test_import_finds_its_file_in_the_raw_folder(tmp_path, capsys):
+def test_an_imported_file_may_be_relative_to_the_raw_folder(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   prepare.prepare(make_config(tmp_path))
   (tmp_path / 'out' / 'keywords' / 'keywords.json').rename(tmp_path / 'raw' / 'words.json')
@@ -152,11 +152,16 @@ def test_import_finds_its_file_in_the_raw_folder(tmp_path, capsys):
 @pytest.mark.parametrize(
   ('section', 'message'),
   [
-    ({'teacher': 'import', 'file': 'no.json'}, r'no\.json is missing, also in .*keywords\.file'),
+    (
+      {'teacher': 'import', 'file': 'no.json'},
+      r'no\.json must exist, also relative to .*keywords\.file',
+    ),
     ({'teacher': 'http', 'url': 'http://localhost:1', 'model': 'm'}, r'OPENAI_API_KEY must hold'),
   ],
 )
-def test_a_missing_teacher_is_refused_before_the_start(tmp_path, monkeypatch, section, message):
+def test_an_unusable_teacher_is_rejected_before_the_first_stage(
+  tmp_path, monkeypatch, section, message
+):
   monkeypatch.delenv('OPENAI_API_KEY', raising=False)
   write_raw(tmp_path / 'raw', random_rows())
   with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -164,7 +169,7 @@ def test_a_missing_teacher_is_refused_before_the_start(tmp_path, monkeypatch, se
   assert not (tmp_path / 'out').exists()
 
 
-def test_a_remote_folder_cannot_keep_paid_answers(tmp_path, monkeypatch):
+def test_the_http_teacher_rejects_a_remote_prepared_folder(tmp_path, monkeypatch):
   monkeypatch.setenv('OPENAI_API_KEY', '')
   section = {'teacher': 'http', 'url': 'http://localhost:1', 'model': 'm'}
   config = make_config(tmp_path, **section)
@@ -174,7 +179,7 @@ def test_a_remote_folder_cannot_keep_paid_answers(tmp_path, monkeypatch):
     make_config(tmp_path, **section | {'url': 'localhost:1'})
 
 
-def test_the_stage_reads_items_and_sids_alone(tmp_path):
+def test_the_stage_reads_only_items_and_sids(tmp_path):
   write_raw(tmp_path / 'raw', random_rows())
   root = prepare.prepare(make_config(tmp_path))
   manifest = stage_lib.read_manifest(root / 'keywords')

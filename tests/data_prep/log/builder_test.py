@@ -50,7 +50,7 @@ def check_row(example, arrays, prefix, rows, names):
   assert [kind.decode() for kind in found] == kinds
 
 
-def test_round_trip_and_the_same_bytes(tmp_path):
+def test_tfds_reads_the_log_back_and_a_second_write_gives_the_same_bytes(tmp_path):
   folder = tmp_path / 'a'
   cleaned, arrays = write(folder, raw_log())
   sequences = read(folder, 'sequences')
@@ -76,7 +76,7 @@ def test_round_trip_and_the_same_bytes(tmp_path):
   assert contents(tmp_path / 'b') == contents(folder)
 
 
-def test_held_out_rows_are_splits_of_their_own(tmp_path):
+def test_held_out_rows_are_the_tfds_splits_validation_and_test(tmp_path):
   folder = tmp_path / 'a'
   cleaned, arrays = write(folder, raw_log(), 'global_time')
   sequences = read(folder, 'sequences')
@@ -96,7 +96,7 @@ def test_held_out_rows_are_splits_of_their_own(tmp_path):
       check_row(example, arrays, f'{split}_history_', slice(start, end), cleaned.event_names)
 
 
-def test_without_ratings_and_events_there_are_none(tmp_path):
+def test_a_log_without_ratings_and_events_has_no_such_features(tmp_path):
   write(tmp_path / 'a', raw_log(with_notes=False))
   names = {'user', 'items', 'times'} | {
     f'{split}_{name}' for split in ('validation', 'test') for name in ('item', 'time')
@@ -105,7 +105,7 @@ def test_without_ratings_and_events_there_are_none(tmp_path):
   assert not (tmp_path / 'a' / 'tfds' / 'held_out').exists()
 
 
-def test_large_data_sets_have_several_files(tmp_path, monkeypatch):
+def test_large_data_sets_are_sharded_into_several_files(tmp_path, monkeypatch):
   monkeypatch.setattr(builder, 'SHARD_EXAMPLES', 20)
   monkeypatch.setattr(builder, '_BLOCK', 7)
   folder = tmp_path / 'a'
@@ -120,7 +120,7 @@ def test_large_data_sets_have_several_files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_records_are_those_of_tfds(tmp_path, seed):
+def test_encoded_records_equal_those_of_tfds(tmp_path, seed):
   """Against TFDS's own encoding, with its map in the order of the names."""
   rng = np.random.default_rng(seed)
   features = {

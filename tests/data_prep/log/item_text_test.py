@@ -20,11 +20,11 @@ from data_prep.log.item_text import tidy
     (' \n', ''),
   ],
 )
-def test_plain(raw, plain):
+def test_plain_resolves_entities_and_collapses_white_space(raw, plain):
   assert item_text.plain(raw) == plain
 
 
-def test_rows_hold_the_known_fields_and_the_text():
+def test_item_rows_hold_the_tidied_fields_and_the_encoder_text():
   long = 'long ' * 1000
   rows = {
     'nothing': {'title': None, 'brand': '', 'categories': None},
@@ -85,7 +85,7 @@ STYLE = '.a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{backgro
     (STYLE, None, 'title_dropped'),
   ],
 )
-def test_titles(raw, readable, count):
+def test_titles_are_cleaned_cut_or_dropped(raw, readable, count):
   counts = Counter()
   assert tidy({'title': raw}, counts) == ({} if readable is None else {'title': readable})
   assert +counts == Counter([count] if count else [])
@@ -118,7 +118,7 @@ def test_titles(raw, readable, count):
     ('9' * 400, None),
   ],
 )
-def test_prices(raw, number):
+def test_prices_are_parsed_or_dropped(raw, number):
   counts = Counter()
   tidied = tidy({'price': raw}, counts)
   assert tidied == ({} if number is None else {'price': number})
@@ -145,7 +145,7 @@ def test_prices(raw, number):
     ([], [], None),
   ],
 )
-def test_categories(raw, paths, count):
+def test_category_paths_are_cleaned_or_dropped(raw, paths, count):
   counts = Counter()
   assert tidy({'categories': raw}, counts) == ({'categories': paths} if paths else {})
   assert +counts == Counter([count] if count else [])

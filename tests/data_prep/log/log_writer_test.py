@@ -36,7 +36,7 @@ def raw(**fields):
   return interactions.RawLog(np.array(USERS), np.array(ITEMS), np.array(TIMES), RECORDS, **fields)
 
 
-def test_leave_one_out(tmp_path):
+def test_leave_one_out_files_equal_values_by_hand(tmp_path):
   statistics, arrays = write(tmp_path, raw())
   assert json.loads((tmp_path / 'users.json').read_text()) == ['a', 'b']
   # a: x y z at one time, in file order. b: x x w y.
@@ -72,7 +72,7 @@ def test_leave_one_out(tmp_path):
   }
 
 
-def test_ratings_and_events_lie_beside_the_items(tmp_path):
+def test_ratings_and_events_are_split_like_items(tmp_path):
   ratings = np.array([1, 2, 3, 4, 5, 2.5, 0.5], np.float32)
   events = np.array(['view', 'buy', 'view', 'buy', 'buy', 'view', 'view'])
   _, arrays = write(tmp_path, raw(ratings=ratings, events=events))
@@ -88,7 +88,7 @@ def test_ratings_and_events_lie_beside_the_items(tmp_path):
   assert found['test_events'] == [1, 1]
 
 
-def test_global_time(tmp_path):
+def test_global_time_files_equal_values_by_hand(tmp_path):
   # Targets in order of time: b at 2, 3, 4, then a's y and z at 7. Half of the five are two.
   statistics, arrays = write(tmp_path, raw(), 'global_time')
   assert {name: array.tolist() for name, array in arrays.items()} == {
@@ -113,7 +113,7 @@ def test_global_time(tmp_path):
   assert (statistics['validation_rows'], statistics['test_rows']) == (1, 2)
 
 
-def test_counts_of_only_some_logs(tmp_path):
+def test_duplicates_and_items_without_interaction_are_counted(tmp_path):
   log = interactions.RawLog(
     np.array([*USERS, 'b']), np.array([*ITEMS, 'w']), np.array([*TIMES, 3]), RECORDS
   )
@@ -125,7 +125,7 @@ def test_counts_of_only_some_logs(tmp_path):
   assert arrays['train_items'].tolist() == [2, 2, 2]
 
 
-def test_the_rows_of_a_source_count_as_interactions_with_their_items(tmp_path):
+def test_users_and_items_of_a_sources_held_out_rows_are_numbered(tmp_path):
   rows = interactions.HeldOutRows(np.array(['c']), [['w', 'unseen']], np.array(['v']))
   log = raw(held_out={'validation': rows, 'test': rows})
   statistics, arrays = write(tmp_path, log, 'source')
@@ -138,7 +138,7 @@ def test_the_rows_of_a_source_count_as_interactions_with_their_items(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['leave_one_out', 'global_time'])
-def test_a_catalogue_without_any_text_is_allowed(tmp_path, kind):
+def test_a_catalogue_without_texts_is_allowed(tmp_path, kind):
   log = interactions.RawLog(np.array(USERS), np.array(ITEMS), np.array(TIMES), {})
   statistics, _ = write(tmp_path, log, kind)
   assert statistics['items_without_text'] == statistics['items_without_record'] == 4

@@ -21,7 +21,7 @@ def test_factorise_sorts_by_code_points_over_all_columns(kind):
     assert [names[n] for n in numbers] == [str(name) for name in column]
 
 
-def test_factorise_of_nothing():
+def test_factorise_of_an_empty_column():
   names, codes = numbering.factorise(np.array([], str))
   assert names == []
   assert codes[0].shape == (0,)
@@ -37,13 +37,13 @@ def test_factorise_of_nothing():
     (np.array(['a', '\ud800']), 'must be valid text'),
   ],
 )
-def test_what_is_no_text_is_refused(column, message):
+def test_ids_that_are_not_valid_text_are_rejected(column, message):
   with pytest.raises(ValueError, match=message):
     numbering.factorise(column)
 
 
 @pytest.mark.parametrize('more', [(), ('c', 'new', 'b', '')])
-def test_renumber_drops_what_is_unused_and_adds_more(more):
+def test_renumber_drops_unused_ids_and_adds_extra_ids(more):
   ids = ['a', 'b', 'c', 'd', 'e']
   columns = [np.array([1, 3, 1], np.int32), np.array([4], np.int32), np.array([], np.int32)]
   left, (first, second, third) = numbering.renumber(ids, columns, more)

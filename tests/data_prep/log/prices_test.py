@@ -41,7 +41,7 @@ from data_prep.log import prices
     ('5-10', 5),
   ],
 )
-def test_prices_that_can_be_read(spelled, price):
+def test_readable_prices_are_parsed(spelled, price):
   assert prices.price(spelled) == price
 
 
@@ -53,5 +53,5 @@ def test_prices_that_can_be_read(spelled, price):
     [], ['12'], {'amount': 12}, b'12', decimal.Decimal('NaN'),
   ],
 )  # fmt: skip
-def test_prices_that_cannot_be_read(spelled):
+def test_unreadable_prices_give_none(spelled):
   assert prices.price(spelled) is None

@@ -110,14 +110,14 @@ def test_global_time_equals_loops(seed, max_history):
   assert arrays['train_times'].max() <= cut[0]
 
 
-def test_shares_that_binary_numbers_cannot_hold():
+def test_rounding_of_shares_does_not_move_the_borders():
   log = interactions.RawLog(np.array(['u'] * 11), np.array(list('abcdefghijk')), np.arange(11), {})
   arrays = splits.split(clean(log), 'global_time', (0.7, 0.2, 0.1), 0)
   sizes = [len(arrays[f'{name}_items']) for name in ('train', 'validation', 'test')]
   assert sizes == [8, 2, 1]  # the first interaction is no target, but it is trained on
 
 
-def test_parts_that_would_be_empty_are_refused():
+def test_shares_that_leave_a_part_empty_are_rejected():
   log = interactions.RawLog(np.array(list('uuv')), np.array(list('xyx')), np.arange(3), {})
   with pytest.raises(
     ValueError, match=r'of 1 they would get 0, 0, 1; got .*--config\.data\.split_shares'
@@ -125,7 +125,7 @@ def test_parts_that_would_be_empty_are_refused():
     splits.split(clean(log), 'global_time', SHARES, 0)
 
 
-def test_a_user_too_short_to_split_is_named_with_the_remedy():
+def test_a_user_with_too_few_interactions_is_named_with_the_fields_to_set():
   log = interactions.RawLog(
     np.array(['long'] * 3 + ['short'] * 2), np.array(list('abcab')), np.arange(5), {}
   )
@@ -135,7 +135,7 @@ def test_a_user_too_short_to_split_is_named_with_the_remedy():
     splits.split(clean(log), 'leave_one_out', SHARES, 0)
 
 
-def test_histories_beyond_all_bounds_are_refused(monkeypatch):
+def test_histories_beyond_the_memory_limit_are_rejected(monkeypatch):
   monkeypatch.setattr(splits, 'MAX_HISTORY_ITEMS', 100)
   cleaned = clean(random_log())
   with pytest.raises(ValueError, match=r'less than 100 items.*--config\.data\.max_history'):
@@ -158,7 +158,7 @@ def own_split_log() -> interactions.RawLog:
 
 
 @pytest.mark.parametrize('max_history', [0, 2])
-def test_the_split_of_the_source_stays_as_it_is(max_history):
+def test_the_split_of_the_source_is_kept_with_cut_histories(max_history):
   log = own_split_log()
   cleaned = clean(log)
   arrays = splits.split(cleaned, 'source', SHARES, max_history)
@@ -175,7 +175,7 @@ def test_the_split_of_the_source_stays_as_it_is(max_history):
     assert f'{name}_times' not in arrays
 
 
-def test_a_source_and_a_split_that_do_not_fit_are_refused():
+def test_a_split_that_does_not_match_the_source_is_rejected():
   with pytest.raises(ValueError, match=r"must be 'source'.*got 'global_time'.*split='source'"):
     splits.split(clean(own_split_log()), 'global_time', SHARES, 0)
   with pytest.raises(ValueError, match=r"may be 'source' only.*split='leave_one_out'"):
@@ -217,7 +217,7 @@ def swap(log: interactions.RawLog, kind: str) -> interactions.RawLog:
 
 
 @pytest.mark.parametrize('kind', ['leave_one_out', 'global_time', 'source'])
-def test_held_out_interactions_leak_nowhere(tmp_path, kind):
+def test_training_arrays_do_not_depend_on_held_out_interactions(tmp_path, kind):
   log = own_split_log() if kind == 'source' else random_log(5, times=10**6, least=3)
   folders = []
   for n, one in enumerate((log, swap(log, kind))):
@@ -269,7 +269,7 @@ def test_global_time_on_beauty():
   assert [max(t, 1) + r for t, r in zip(trained, rank.values(), strict=True)] == whole.tolist()
 
 
-def test_leave_one_out_has_no_history_to_cut():
+def test_max_history_is_rejected_for_leave_one_out():
   with pytest.raises(ValueError, match=r'must be 0 .*got 5\. Set --config\.data\.max_history=0'):
     config.Data(source='synthetic', name='x', max_history=5)
   config.Data(source='synthetic', name='x', max_history=5, split='global_time')

@@ -23,7 +23,7 @@ def arrays(kind):
   return splits.split(cleaned, kind, (0.5, 0.25, 0.25), 0)
 
 
-def test_leave_one_out():
+def test_leave_one_out_counts_equal_a_loop():
   made = arrays('leave_one_out')
   expected = {'validation': 0, 'test': 0}
   for u, (start, end) in enumerate(
@@ -37,7 +37,7 @@ def test_leave_one_out():
 
 
 @pytest.mark.parametrize('rows', [3, 1 << 16])
-def test_rows_with_histories_of_their_own(monkeypatch, rows):
+def test_global_time_counts_equal_a_loop(monkeypatch, rows):
   monkeypatch.setattr(unreachable, '_ROWS_AT_ONCE', rows)
   made = arrays('global_time')
   expected = {}
@@ -64,7 +64,7 @@ def test_rows_with_histories_of_their_own(monkeypatch, rows):
     (None, True, None),  # prepared by an earlier version
   ],
 )
-def test_a_warning_names_shares_and_field(tmp_path, caplog, counts, exclude_seen, message):
+def test_the_warning_gives_shares_and_the_field(tmp_path, caplog, counts, exclude_seen, message):
   config = config_lib.defaults(source='synthetic', name='x')
   config.eval.exclude_seen = exclude_seen
   folder = epath.Path(tmp_path / 'interactions')

@@ -51,7 +51,7 @@ def test_pairs_of_many_items_need_64_bits(num_items):
     assert dict(got.todok()) == expected
 
 
-def test_long_distances_count_to_the_next_unit():
+def test_weights_of_long_distances_are_rounded_down_to_a_unit():
   train = sequences.Sequences.from_lists([range(60)])
   got = cooccurrence.cooccurrence_counts(train, 60, 100)
   distances = np.abs(np.arange(60)[:, None] - np.arange(60)[None, :])
@@ -67,7 +67,7 @@ def test_the_order_of_users_does_not_matter():
   assert counts.data.tobytes() == turned.data.tobytes()
 
 
-def test_items_and_distances_that_do_not_fit_64_bits_are_refused():
+def test_a_window_whose_keys_exceed_63_bits_is_rejected():
   train = sequences.Sequences.from_lists([range(9)])
   with pytest.raises(ValueError, match='at most 7 for 1140850688 items; got 8'):
     cooccurrence.cooccurrence_counts(train, 2**30 + 2**26, 8)
@@ -95,7 +95,7 @@ def test_vectors_repeat_bit_for_bit():
   assert [a.tobytes() for a in first] == [a.tobytes() for a in second]
 
 
-def test_more_columns_than_items():
+def test_columns_beyond_the_number_of_items_are_zero():
   train = sequences.Sequences.from_lists([[0, 1, 2], [2, 0]])
   got, basis = cooccurrence.vectors(train, 4, 8, 5, seed=0)
   assert got.shape == basis.shape == (4, 8)
@@ -110,7 +110,7 @@ def test_a_log_without_pairs_gives_zero_vectors(users):
   assert not cooccurrence.fold_in(train, np.array([0, 2]), 5, basis).any()
 
 
-def test_folding_in_gives_items_of_the_basis_their_own_vectors():
+def test_fold_in_reproduces_the_vectors_of_basis_items():
   train = _train()
   expected, basis = cooccurrence.vectors(train, 32, 6, 5, seed=0)
   got = cooccurrence.fold_in(train, np.arange(32), 5, basis)
@@ -118,7 +118,7 @@ def test_folding_in_gives_items_of_the_basis_their_own_vectors():
   np.testing.assert_allclose(got, expected, atol=1e-3)
 
 
-def test_a_new_item_is_placed_by_its_company_among_the_old_ones():
+def test_a_new_item_is_placed_by_its_cooccurrence_with_old_items():
   old, grown = _train(items=20), _train(seed=1, items=24)  # 20 … 23 are new, 24 is never seen
   _, basis = cooccurrence.vectors(old, 20, 6, 3, seed=0)
   today = np.zeros((25, 6), np.float32)

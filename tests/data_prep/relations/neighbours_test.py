@@ -41,13 +41,13 @@ def test_strongest_equals_a_sort_by_strength_and_rank(monkeypatch, k, at_once):
   assert _lists(got) == expected
 
 
-def test_strongest_of_nothing():
+def test_strongest_of_empty_lists():
   assert _lists(_make([], []).strongest(3, np.arange(5))) == []
   assert _lists(_make([[], []], [[], []]).strongest(3, np.arange(5))) == [[], []]
   assert _lists(_make([[0]], [[1.0]]).strongest(3, np.arange(1))) == [[(0, 1.0)]]
 
 
-def test_more_rows_than_fit_a_key():
+def test_more_rows_than_one_key_holds_are_sorted_in_blocks():
   items = 1 << 22  # which leaves 10 bits for the row
   lists = [[5, items - 1, 0]] * 3000
   got = _make(lists, [[1.0, 2.0, 1.0]] * 3000).strongest(2, np.arange(items)[::-1])

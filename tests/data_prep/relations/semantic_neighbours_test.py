@@ -52,7 +52,7 @@ def test_equals_brute_force_over_many_blocks(small_blocks, k):
   assert _check(vectors_ID, k) == 0
 
 
-def test_equal_vectors_come_in_the_order_of_their_indices(small_blocks):
+def test_equal_vectors_are_ordered_by_index(small_blocks):
   rng = np.random.default_rng(0)
   vectors_ID = rng.normal(size=(90, 12)).astype(np.float32)
   vectors_ID[20:80] = vectors_ID[rng.integers(0, 3, 60)]  # three groups, far larger than k
@@ -71,7 +71,7 @@ def test_equal_vectors_come_in_the_order_of_their_indices(small_blocks):
     assert got.items[i].tolist() == order[:8].tolist()
 
 
-def test_fewer_vectors_than_asked_for():
+def test_lists_are_shorter_if_fewer_items_have_a_vector():
   vectors_ID = np.zeros((6, 3), np.float32)
   vectors_ID[1], vectors_ID[4], vectors_ID[5] = (1, 0, 0), (1, 1, 0), (0, 0, 1)
   got = semantic(vectors_ID, 5)
@@ -80,7 +80,7 @@ def test_fewer_vectors_than_asked_for():
   assert not semantic(np.zeros((4, 3), np.float32), 2).items.lengths.any()
 
 
-def test_bad_input():
+def test_an_invalid_k_and_vectors_that_are_not_finite_are_rejected():
   vectors_ID = np.ones((5, 3), np.float32)
   for k in (0, 5, 9):
     with pytest.raises(
@@ -89,7 +89,9 @@ def test_bad_input():
       semantic(vectors_ID, k)
   vectors_ID[2, 1] = np.nan
   vectors_ID[4, 0] = np.inf
-  with pytest.raises(ValueError, match='must be finite numbers; that of item 2 is not, and 2 of 5'):
+  with pytest.raises(
+    ValueError, match='must be finite numbers; those of 2 of 5 items are not, such as item 2'
+  ):
     semantic(vectors_ID, 2)
 
 

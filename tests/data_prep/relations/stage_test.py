@@ -98,7 +98,7 @@ def test_collaborative_equals_dictionaries(monkeypatch, hops, weight, fields):
   assert _as_dict(got) == _nonempty(expected)
 
 
-def test_hops_by_hand():
+def test_strengths_over_hops_equal_values_by_hand():
   # 0-1 twice, 1-2 once: from 0, one more hop gives 2 · 1/3 / 2 to item 2; from 2, 1 · 2/3 / 2 to 0.
   train = sequences.Sequences.from_lists([[0, 1], [1, 0], [1, 2]])
   config = Relations(hops=2)
@@ -109,7 +109,7 @@ def test_hops_by_hand():
   }
 
 
-def test_equal_counts_go_to_the_more_bought_and_then_to_the_lower_index():
+def test_ties_go_to_the_more_frequent_item_then_to_the_lower_index():
   train = sequences.Sequences.from_lists([[4, 0], [4, 1], [4, 2], [4, 3], [2], [2], [3], [3], [0]])
   got = relation_stage.collaborative(train, 5, Relations())
   assert got.items[4].tolist() == [2, 3, 0, 1]
@@ -156,7 +156,7 @@ def test_back_fill_equals_dictionaries():
   assert sum(map(len, expected.values())) > sum(map(len, lists.values()))
 
 
-def test_back_fill_reads_filled_lists_of_lower_items_alone():
+def test_back_fill_reads_filled_lists_only_of_lower_items():
   lists = sequences.Sequences.from_lists([[1], [], [3], [], [0, 1]])
   direct = neighbours.Neighbours(lists, np.ones(4, np.float32))
   near = sequences.Sequences.from_lists([[4], [0], [4], [1], []])
@@ -170,7 +170,7 @@ def test_back_fill_reads_filled_lists_of_lower_items_alone():
   assert [got.items[i].tolist() for i in range(5)] == [[1], [3], [3, 0, 1], [0, 1], [0, 1]]
 
 
-def test_back_fill_leaves_full_lists():
+def test_back_fill_does_not_change_full_lists():
   full = neighbours.Neighbours(sequences.Sequences.from_lists([[1], [0]]), np.ones(2, np.float32))
   got = relation_stage.back_fill(full, sequences.Sequences.from_lists([[1], [0]]), 1)
   assert [got.items[i].tolist() for i in range(2)] == [[1], [0]] and got.strengths.all()

@@ -97,7 +97,7 @@ RQVAE = {'hidden': (8,), 'latent': 4, 'epochs': 3, 'batch_size': 16}
   ],
   ids=lambda fields: '-'.join(map(str, list(fields.values())[:2])),
 )
-def test_old_items_keep_their_sids_and_new_ones_join_them(days, fields):
+def test_old_items_keep_their_sids_and_new_items_get_free_sids(days, fields):
   collisions = fields.get('collisions', 'deduplicate')
   first = prepared(days, 1, **fields)
   second = prepared(days, 2, extend='day1', **fields)
@@ -130,7 +130,7 @@ def test_old_items_keep_their_sids_and_new_ones_join_them(days, fields):
       assert {(*nearest[n], *end) for end in (ends if data.sids.deduplicated else [()])} <= taken
 
 
-def test_vectors_of_new_items_lie_in_the_old_space(days):
+def test_vectors_of_new_items_are_in_the_earlier_space(days):
   first, second = prepared(days, 1), prepared(days, 2, extend='day1')
   before, after = ({item['id']: i for i, item in enumerate(d.items)} for d in (first, second))
   assert list(before)[20] != list(after)[20]
@@ -150,7 +150,7 @@ def test_vectors_of_new_items_lie_in_the_old_space(days):
     assert half[nearest] == half[item]
 
 
-def test_the_earlier_folder_may_go_and_the_later_one_stands(days, capsys):
+def test_an_extended_folder_is_complete_without_the_earlier_folder(days, capsys):
   prepared(days, 1)
   before = sids_by_id(prepared(days, 2, extend='day1'))
   shutil.rmtree(days / 'day1')
@@ -168,7 +168,7 @@ def test_extending_repeats_bit_for_bit(days):
   assert contents(days / 'day2') == contents(days / 'again')
 
 
-def test_held_out_interactions_of_today_leak_nowhere(days):
+def test_todays_held_out_interactions_do_not_change_the_extended_folder(days):
   prepared(days, 1)
   prepared(days, 2, extend='day1')
   before = contents(days / 'day2')
@@ -186,19 +186,27 @@ def test_held_out_interactions_of_today_leak_nowhere(days):
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'codes': (8, 8)}, r'its sids differ in codes \(\[8, 4\] there, \[8, 8\] here\)'),
+    ({'codes': (8, 8)}, r'its sids differ in codes \(\[8, 4\] earlier, \[8, 8\] now\)'),
     ({'codes': (8, 4, 4)}, r'its sids differ in codes'),
-    ({'collisions': 'keep'}, r"its sids differ in collisions \('deduplicate' there, 'keep' here\)"),
-    ({'source': 'text'}, r"its sids differ in source \('both' there, 'text' here\)"),
-    ({'tfidf_width': 7}, r'its text_embeddings differ in width \(6 there, 7 here\)'),
-    ({'cooccurrence_width': 4}, r'its cooccurrence_vectors differ in width \(5 there, 4 here\)'),
+    (
+      {'collisions': 'keep'},
+      r"its sids differ in collisions \('deduplicate' earlier, 'keep' now\)",
+    ),
+    ({'source': 'text'}, r"its sids differ in source \('both' earlier, 'text' now\)"),
+    ({'tfidf_width': 7}, r'its text_embeddings differ in width \(6 earlier, 7 now\)'),
+    ({'cooccurrence_width': 4}, r'its cooccurrence_vectors differ in width \(5 earlier, 4 now\)'),
     ({'cooccurrence_window': 2}, r'its cooccurrence_vectors differ in window'),
     ({'data': {'text_pieces': 330}}, r'its tokenizer differ in text_pieces'),
-    ({'encoder': 'file.npy'}, r"its text_embeddings differ in kind \('tfidf' there, 'file' here\)"),
-    ({'quantizer': 'rqvae'}, r'its sids differ in quantizer .*, rqvae.batch_size \(None there'),
+    (
+      {'encoder': 'file.npy'},
+      r"its text_embeddings differ in kind \('tfidf' earlier, 'file' now\)",
+    ),
+    ({'quantizer': 'rqvae'}, r'its sids differ in quantizer .*, rqvae.batch_size \(None earlier'),
   ],
 )
-def test_other_settings_than_then_are_refused_by_name(days, monkeypatch, fields, message):
+def test_settings_that_differ_from_the_earlier_ones_are_rejected_by_name(
+  days, monkeypatch, fields, message
+):
   prepared(days, 1)
   monkeypatch.chdir(days)
   np.save('file.npy', np.zeros((DAY_2, 6), np.float32))
@@ -206,12 +214,14 @@ def test_other_settings_than_then_are_refused_by_name(days, monkeypatch, fields,
     prepared(days, 2, extend='day1', **fields)
 
 
-def test_folders_that_cannot_be_extended_are_refused(days):
+def test_folders_that_cannot_be_extended_are_rejected(days):
   with pytest.raises(ValueError, match=r'must be a prepared folder; .*day1 lacks interactions'):
     prepared(days, 2, extend='day1')
   assert not (days / 'day2').exists()
   prepared(days, 1)
-  with pytest.raises(ValueError, match=r'must be another folder .*Set --config.data.prepared_dir'):
+  with pytest.raises(
+    ValueError, match=r'must not be the folder to prepare; .*Set --config.data.prepared_dir'
+  ):
     prepared(days, 2, out='day1', extend='x/../day1')
   prepared(days, 2, extend='day1')
   before = contents(days / 'day2')
@@ -228,12 +238,12 @@ def test_folders_that_cannot_be_extended_are_refused(days):
   )
 
 
-def test_one_of_several_sid_tables_is_extended_by_its_folder(days):
+def test_the_folder_of_a_sid_table_selects_one_of_several(days):
   first = prepared(days, 1)
   other = prepared(days, 1, codes=(16, 4), tfidf_width=5)
   before, after = sids_by_id(first), sids_by_id(other)
   with pytest.raises(
-    ValueError, match=r'holds several results of a stage: .*sids, .*sids-\w+\. Set'
+    ValueError, match=r'holds several folders of a stage: .*sids, .*sids-\w+\. Set'
   ):
     prepared(days, 2, extend='day1')
   for table, fields in ((before, {}), (after, {'codes': (16, 4), 'tfidf_width': 5})):
@@ -243,7 +253,7 @@ def test_one_of_several_sid_tables_is_extended_by_its_folder(days):
     assert {item: later[item] for item in stays} == {item: table[item] for item in stays}
 
 
-def test_extended_sids_and_others_share_a_folder(days):
+def test_extended_and_independent_sids_share_a_prepared_folder(days):
   prepared(days, 1)
   plain = prepared(days, 2)
   extended = prepared(days, 2, extend='day1')
@@ -265,7 +275,7 @@ IMPORT = {'quantizer': 'import', 'table': 'sids.json', 'codes': (4, 4)}
 
 
 @pytest.mark.parametrize('collisions', ['deduplicate', 'keep'])
-def test_an_imported_table_needs_no_vectors_and_is_written_out_again(days, collisions):
+def test_importing_needs_no_vectors_and_writes_the_table_again(days, collisions):
   table = published(days, DAY_1)
   data = prepared(days, 1, collisions=collisions, **IMPORT)
   assert sorted(os.listdir(days / 'day1')) == ['interactions', 'sids', 'texts', 'tokenizer']
@@ -278,14 +288,16 @@ def test_an_imported_table_needs_no_vectors_and_is_written_out_again(days, colli
   np.testing.assert_array_equal(other.sids.codes_IL, data.sids.codes_IL)
 
 
-def test_an_imported_table_grows_with_its_file(days):
+def test_an_imported_table_is_extended_from_its_file(days):
   published(days, DAY_1)
   first = sids_by_id(prepared(days, 1, **IMPORT))
   published(days, DAY_1, raw='raw2')
   with pytest.raises(ValueError, match=r'it lacks \d+: .*Complete the file'):
     prepared(days, 2, extend='day1', **IMPORT)
   published(days, DAY_2, raw='raw2', **{name(1): ['<a_3>', '<b_3>'], name(3): ['<a_3>', '<b_3>']})
-  with pytest.raises(ValueError, match=r'must give the items of sids.extend the codes .*2 differ'):
+  with pytest.raises(
+    ValueError, match=r'must have the codes of sids.extend for its items; 2 items differ'
+  ):
     prepared(days, 2, extend='day1', **IMPORT)
   table = published(days, DAY_2, raw='raw2')
   data = prepared(days, 2, extend='day1', **IMPORT)
@@ -295,9 +307,9 @@ def test_an_imported_table_grows_with_its_file(days):
     assert [f'<{"ab"[level]}_{code}>' for level, code in enumerate(sid[:2])] == table[item]
 
 
-def test_a_missing_table_is_refused_before_the_start(days):
+def test_a_missing_table_is_rejected_before_the_first_stage(days):
   with pytest.raises(
-    FileNotFoundError, match=r'sids.json is missing, also in .*raw1. Set --config'
+    FileNotFoundError, match=r'sids.json must exist, also relative to .*raw1. Set --config'
   ):
     prepared(days, 1, **IMPORT)
   assert not (days / 'day1').exists()

@@ -52,7 +52,7 @@ def _run(config, root, out='sids'):
 
 @pytest.mark.parametrize('quantizer', ['residual_kmeans', 'rqvae'])
 @pytest.mark.parametrize('collisions', ['deduplicate', 'sinkhorn', 'keep'])
-def test_tables_come_from_the_saved_quantizer(root, quantizer, collisions):
+def test_sids_equal_the_assignments_of_the_saved_quantizer(root, quantizer, collisions):
   config = _config(quantizer=quantizer, collisions=collisions, source='both', codes=(2, 3, 30))
   _, table, saved, summary = _run(config, root)
   names = (files.TEXT_VECTORS, files.COOCCURRENCE_VECTORS)
@@ -80,7 +80,7 @@ def test_tables_come_from_the_saved_quantizer(root, quantizer, collisions):
   assert summary['purity'] == quality['purity']['purity']
 
 
-def test_options_of_an_rqvae_matter_to_it_alone(root):
+def test_rqvae_options_change_only_the_params_of_an_rqvae(root):
   def params(**fields):
     return sid_stage.stage(_config(**fields), root, root).params
 
@@ -89,7 +89,7 @@ def test_options_of_an_rqvae_matter_to_it_alone(root):
   assert params() != params(collisions='sinkhorn')
 
 
-def test_the_contrastive_term_reads_five_neighbours_an_item(root):
+def test_the_contrastive_loss_reads_five_neighbours_per_item(root):
   plain = _config(quantizer='rqvae', rqvae={'contrastive_weight': 0.0})
   stage, _, without, _ = _run(plain, root, 'plain')
   assert not set(files.COLLABORATIVE) & set(stage.inputs)
@@ -108,7 +108,7 @@ def test_the_contrastive_term_reads_five_neighbours_an_item(root):
   assert pairs.dtype == np.int32 and pairs.tolist() == want
 
 
-def test_a_prefix_with_more_items_than_codes_is_refused(root):
+def test_more_items_than_codes_under_a_prefix_are_rejected(root):
   with pytest.raises(ValueError, match=r'last level has codes \(4\).*--config\.sids\.codes'):
     _run(_config(codes=(4, 4), collisions='sinkhorn'), root)
 

@@ -55,7 +55,7 @@ def test_reads_json_and_python_literals_gzipped_or_plain(tmp_path, spell, suffix
   assert set(load(tmp_path).item_records) == {'B1', 'B2'}  # those with an interaction
 
 
-def test_of_a_file_that_is_there_twice_the_gzipped_one_is_read(tmp_path):
+def test_the_gzipped_copy_of_a_file_is_preferred(tmp_path):
   write(tmp_path, [json.dumps(REVIEW)], [])
   write(tmp_path, ['broken'], ['broken'], suffix='')
   assert load(tmp_path).items.tolist() == ['B1']
@@ -72,7 +72,7 @@ def test_ratings_are_optional(tmp_path):
 
 
 @pytest.mark.parametrize('rating', ['good', float('nan'), 1e300, None, [5], True])
-def test_without_all_ratings_a_log_has_none(tmp_path, capsys, rating):
+def test_an_unreadable_rating_drops_all_ratings(tmp_path, capsys, rating):
   lines = [json.dumps(REVIEW), json.dumps(REVIEW | {'overall': rating})]
   write(tmp_path, lines, [])
   log = load(tmp_path)
@@ -133,24 +133,26 @@ def test_a_broken_id_of_an_item_is_named_by_file_and_line(tmp_path, fields, mess
 
 
 @pytest.mark.parametrize('keep', [5, 60, 2000, -4])
-def test_a_truncated_gzip_is_named(tmp_path, keep):
+def test_a_truncated_gzip_file_is_rejected(tmp_path, keep):
   rng = np.random.default_rng(0)
   rows = [REVIEW | {'asin': f'B{n}'} for n in rng.integers(0, 10**9, 3000)]
   write(tmp_path, map(json.dumps, rows), [])
   path = tmp_path / REVIEWS
   path.write_bytes(path.read_bytes()[:keep])
-  with pytest.raises(ValueError, match=rf'{re.escape(REVIEWS)}:\d+: the gzip file must be whole'):
+  with pytest.raises(
+    ValueError, match=rf'{re.escape(REVIEWS)}:\d+: the gzip file must be complete'
+  ):
     load(tmp_path)
 
 
-def test_a_file_that_is_no_gzip_is_named(tmp_path):
+def test_a_file_that_is_no_gzip_file_is_rejected(tmp_path):
   write(tmp_path, [json.dumps(REVIEW)], [])
   (tmp_path / REVIEWS).write_bytes(b'<html>not found</html>')
-  with pytest.raises(ValueError, match=rf'{re.escape(REVIEWS)}:1: the gzip file must be whole'):
+  with pytest.raises(ValueError, match=rf'{re.escape(REVIEWS)}:1: the gzip file must be complete'):
     load(tmp_path)
 
 
-def test_no_reviews_is_an_error(tmp_path):
+def test_a_file_without_reviews_is_rejected(tmp_path):
   write(tmp_path, [], [])
   with pytest.raises(ValueError, match='must hold reviews'):
     load(tmp_path)
@@ -173,7 +175,7 @@ def test_a_category_must_be_set(tmp_path):
 
 
 @pytest.mark.parametrize('category', ['../X', 'a/b'])
-def test_a_category_is_part_of_a_name(tmp_path, category):
+def test_a_category_with_a_slash_is_rejected(tmp_path, category):
   with pytest.raises(ValueError, match=r'--config\.data\.category'):
     load(tmp_path, sources.get('amazon2014')(source='amazon2014', name='x', category=category))
 
@@ -267,14 +269,14 @@ def test_reads_2023(tmp_path, name):
   }
 
 
-def test_2023_with_both_kinds_of_reviews_is_refused(tmp_path):
+def test_two_review_files_of_2023_are_rejected(tmp_path):
   for name in ('X.csv.gz', 'X.jsonl', 'meta_X.jsonl'):
     (tmp_path / name).write_bytes(b'')
   with pytest.raises(ValueError, match=r'must hold one of X\.csv\.gz and X\.jsonl, not both'):
     load(tmp_path, DATA_2023)
 
 
-def test_2023_names_what_would_do_where_nothing_is(tmp_path):
+def test_missing_files_of_2023_are_named_with_the_alternative(tmp_path):
   with pytest.raises(
     FileNotFoundError, match=r'^X\.csv\.gz and meta_X\.jsonl\.gz must be .*X\.jsonl'
   ):
@@ -293,7 +295,7 @@ def test_a_broken_row_of_the_2023_table_is_named(tmp_path):
   whole = gzip.compress(b'user_id,parent_asin,rating,timestamp\n' + b'A1,B1,4.0,1\n' * 10_000)
   path.unlink()
   path.with_name('X.csv.gz').write_bytes(whole[: len(whole) // 2])
-  with pytest.raises(ValueError, match=r'X\.csv\.gz: the gzip file must be whole'):
+  with pytest.raises(ValueError, match=r'X\.csv\.gz: the gzip file must be complete'):
     load(tmp_path, DATA_2023)
 
 

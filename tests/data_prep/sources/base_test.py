@@ -55,7 +55,7 @@ def tiny(source, tmp_path) -> ml_collections.ConfigDict:
   return config
 
 
-def test_a_source_from_outside_is_prepared(tmp_path, toy):
+def test_a_source_registered_by_other_code_can_be_prepared(tmp_path, toy):
   (tmp_path / 'users.txt').write_text('20')
   fields = tiny('toy', tmp_path)
   fields.lock()
@@ -70,7 +70,7 @@ def test_a_source_from_outside_is_prepared(tmp_path, toy):
   assert not prepare.find(config_lib.from_config_dict(fields))
 
 
-def test_options_are_checked_and_unknown_ones_refused(toy):
+def test_options_are_checked_and_unknown_options_rejected(toy):
   fields = config_lib.defaults(source='toy', name='x').to_dict()
   assert fields['data']['toy_items'] == 7
   fields['data']['toy_items'] = 2

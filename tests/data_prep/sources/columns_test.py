@@ -52,13 +52,13 @@ def test_ids_of_text(tmp_path, values):
   assert sorted(ids.names) == ['a', 'b']
 
 
-def test_unused_entries_of_a_dictionary_are_no_ids(tmp_path):
+def test_unused_dictionary_entries_are_ignored(tmp_path):
   path = epath.Path(tmp_path) / 't'
   values = pa.DictionaryArray.from_arrays(pa.array([2, 0]), pa.array(['a', ' ', 'c']))
   rows = Rows(path, {'user': pa.chunked_array([values])}, str)
   ids = columns.ids(rows, 'user')
   assert ids.names == ['c', 'a']
-  columns.known(rows, ids, {'a', 'c'}, path)
+  columns.check_items(rows, ids, {'a', 'c'}, path)
 
 
 def test_ids_of_integers(tmp_path):
@@ -68,7 +68,7 @@ def test_ids_of_integers(tmp_path):
   assert columns.ids(rows, 'item').strings().tolist() == ['1', '2', '3']
 
 
-def test_ids_of_no_rows(tmp_path):
+def test_ids_of_an_empty_column(tmp_path):
   for path in (csv(tmp_path, 'user\n'), parquet(tmp_path, user=pa.array([], pa.string()))):
     assert columns.ids(read(path, ('user',), REQUIRED), 'user').strings().tolist() == []
 
@@ -78,13 +78,13 @@ def test_ids_of_no_rows(tmp_path):
   [
     ([1.0, 2.0], r't\.parquet: column user must hold text or integers; got double'),
     ([True], 'must hold text or integers; got bool'),
-    (['a', None], r't\.parquet: row 2: user must be there; got none'),
+    (['a', None], r't\.parquet: row 2: user must not be missing'),
     (['a', 'b', ' '], r't\.parquet: row 3: user must be a string that is not empty'),
     (['a', 'b\tc'], 'row 2: user must have at most 256 characters, none of them a control'),
     (['x' * 300], 'row 1: user must have at most 256 characters'),
   ],
 )
-def test_what_is_no_id(tmp_path, values, message):
+def test_invalid_ids_are_rejected_with_their_row(tmp_path, values, message):
   rows = read(parquet(tmp_path, user=values), ('user',), REQUIRED)
   with pytest.raises(ValueError, match=message):
     columns.ids(rows, 'user')
@@ -93,12 +93,12 @@ def test_what_is_no_id(tmp_path, values, message):
 def test_unknown_items_are_named_by_their_first_row(tmp_path):
   rows = read(csv(tmp_path, 'user\na\nb\nc\nb\n'), ('user',), REQUIRED)
   ids = columns.ids(rows, 'user')
-  columns.known(rows, ids, {'a', 'b', 'c'}, epath.Path('items.csv'))
+  columns.check_items(rows, ids, {'a', 'b', 'c'}, epath.Path('items.csv'))
   with pytest.raises(ValueError, match=r"t\.csv:3: an item must be in items\.csv; got 'b'"):
-    columns.known(rows, ids, {'a': {}}, epath.Path('items.csv'))
+    columns.check_items(rows, ids, {'a': {}}, epath.Path('items.csv'))
 
 
-def test_numbers(tmp_path):
+def test_unreadable_numbers_become_nan(tmp_path):
   cells = ['1', '2.5', '-3e2', 'good', '', 'nan', 'inf', '1e300', '—']
   path = csv(tmp_path, 'user,rating\n' + ''.join(f'a,{cell}\n' for cell in cells))
   values = columns.numbers(read(path, ('rating',), {}), 'rating')
@@ -153,10 +153,10 @@ def test_ids_of_every_type(tmp_path, values, expected):
     ),
     (pa.array([[1], [2]]), 'must hold text or integers; got list'),
     (pa.array([None, None]), 'column user must hold text or integers; got null'),
-    (pa.array([b'a', None]), 'row 2: user must be there; got none'),
+    (pa.array([b'a', None]), 'row 2: user must not be missing'),
   ],
 )
-def test_ids_of_other_types_are_refused(tmp_path, values, message):
+def test_ids_of_unsupported_types_are_rejected(tmp_path, values, message):
   rows = read(parquet(tmp_path, user=values), ('user',), REQUIRED)
   with pytest.raises(ValueError, match=message):
     columns.ids(rows, 'user')
@@ -174,7 +174,7 @@ def test_ids_of_other_types_are_refused(tmp_path, values, message):
     (pa.array(['a', 'b']).dictionary_encode(), ['a', 'b']),
   ],
 )
-def test_descriptive_columns_are_read_as_far_as_possible(values, expected):
+def test_invalid_descriptive_values_do_not_fail_the_column(values, expected):
   rows = Rows(
     epath.Path('t'),
     {'title': pa.chunked_array([parquet_lib.plain(pa.chunked_array([values])).combine_chunks()])},

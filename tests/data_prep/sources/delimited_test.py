@@ -21,7 +21,7 @@ def read(path, separator=None):
 @pytest.mark.parametrize('given', [False, True])
 @pytest.mark.parametrize('start', ['', '\ufeff'])
 @pytest.mark.parametrize('end', ['\n', '\r\n'])
-def test_separators_are_found_or_given(tmp_path, mark, given, start, end):
+def test_separators_are_detected_or_set(tmp_path, mark, given, start, end):
   path = epath.Path(tmp_path) / 't.csv'
   text = TEXT.format(mark).replace('1,5', '1.5' if mark == ',' else '1,5')
   path.write_bytes((start + text).replace('\n', end).encode())
@@ -32,7 +32,7 @@ def test_separators_are_found_or_given(tmp_path, mark, given, start, end):
   }
 
 
-def test_the_separator_is_judged_by_the_wanted_names(tmp_path):
+def test_the_separator_with_most_wanted_names_is_chosen(tmp_path):
   path = epath.Path(tmp_path) / 't.csv'
   path.write_text('item;a,b,c,d,e;title\n1;2;3\n')
   assert read(path) == {'item': ['1'], 'title': ['3']}
@@ -43,7 +43,7 @@ def test_the_separator_is_judged_by_the_wanted_names(tmp_path):
     read(path)
 
 
-def test_a_given_separator_is_one_character(tmp_path):
+def test_a_separator_of_several_characters_is_rejected(tmp_path):
   path = epath.Path(tmp_path) / 't.csv'
   path.write_text('item~title\n1~2\n')
   assert read(path, '~') == {'item': ['1'], 'title': ['2']}
@@ -56,7 +56,7 @@ def test_a_given_separator_is_one_character(tmp_path):
 
 
 @pytest.mark.parametrize('members', [1, 3])
-def test_gzip_of_several_members(tmp_path, members):
+def test_a_gzip_file_of_several_members_is_read(tmp_path, members):
   path = epath.Path(tmp_path) / 't.csv.gz'
   rows = [f'{n},title {n},\n' for n in range(30)]
   pieces = [
@@ -66,16 +66,16 @@ def test_gzip_of_several_members(tmp_path, members):
   assert read(path)['item'] == [str(n) for n in range(30)]
 
 
-def test_zstd(tmp_path):
+def test_zstd_files_are_read_and_damaged_ones_rejected(tmp_path):
   path = epath.Path(tmp_path) / 't.csv.zst'
   whole = pa.compress(TEXT.format(';').encode() * 1, 'zstd', asbytes=True)
   path.write_bytes(whole)
   assert read(path)['item'] == ['007', '8']
   path.write_bytes(whole[:-5])
-  with pytest.raises(ValueError, match=r't\.csv\.zst: (the zstd file must be whole|must )'):
+  with pytest.raises(ValueError, match=r't\.csv\.zst: (the zstd file must be complete|must )'):
     read(path)
   path.write_bytes(b'item,title\n1,2\n')
-  with pytest.raises(ValueError, match=r't\.csv\.zst: the zstd file must be whole'):
+  with pytest.raises(ValueError, match=r't\.csv\.zst: the zstd file must be complete'):
     read(path)
 
 

@@ -60,7 +60,7 @@ def fetch(url, path, **kwargs):
   download.fetch(f'{url}/f', path, pause_s=0, timeout_s=5, **kwargs)
 
 
-def test_fetches_once_and_leaves_no_part(tmp_path):
+def test_a_file_is_fetched_once_and_no_part_remains(tmp_path):
   with serve({'f': CONTENT}) as (url, requests):
     for _ in range(2):
       fetch(url, tmp_path / 'sub' / 'f')
@@ -69,7 +69,7 @@ def test_fetches_once_and_leaves_no_part(tmp_path):
   assert (tmp_path / 'sub' / 'f').read_bytes() == CONTENT
 
 
-def test_continues_where_the_connection_was_cut(tmp_path):
+def test_a_broken_connection_is_resumed(tmp_path):
   with serve({'f': CONTENT}, cut_at=90_000) as (url, requests):
     fetch(url, tmp_path / 'f', attempts=2)
   assert [asked for _, asked in requests] == [
@@ -78,7 +78,7 @@ def test_continues_where_the_connection_was_cut(tmp_path):
   assert (tmp_path / 'f').read_bytes() == CONTENT
 
 
-def test_continues_the_part_of_an_earlier_start(tmp_path):
+def test_the_part_of_an_earlier_run_is_resumed(tmp_path):
   (tmp_path / 'f.part').write_bytes(CONTENT[:123_456])
   with serve({'f': CONTENT}) as (url, requests):
     fetch(url, tmp_path / 'f')
@@ -87,14 +87,14 @@ def test_continues_the_part_of_an_earlier_start(tmp_path):
 
 
 @pytest.mark.parametrize('part', [CONTENT[:1000], CONTENT[::-1][:2000], CONTENT + b'x'])
-def test_starts_over_where_the_server_knows_no_ranges(tmp_path, part):
+def test_a_server_without_ranges_restarts_the_download(tmp_path, part):
   (tmp_path / 'f.part').write_bytes(part)
   with serve({'f': CONTENT}, ranges=False) as (url, _):
     fetch(url, tmp_path / 'f')
   assert (tmp_path / 'f').read_bytes() == CONTENT
 
 
-def test_a_whole_part_is_named_and_a_longer_one_is_dropped(tmp_path):
+def test_a_complete_part_is_renamed_and_a_longer_one_removed(tmp_path):
   (tmp_path / 'f.part').write_bytes(CONTENT)
   with serve({'f': CONTENT}) as (url, requests):
     fetch(url, tmp_path / 'f')
@@ -116,7 +116,7 @@ def test_a_wrong_size_is_an_error_that_keeps_the_part(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['f.part']
 
 
-def test_a_missing_file_is_an_error_at_once(tmp_path):
+def test_a_missing_file_is_not_retried(tmp_path):
   with (
     serve({}) as (url, requests),
     pytest.raises(FileNotFoundError, match=r'/f cannot be fetched: HTTP 404'),
@@ -126,14 +126,14 @@ def test_a_missing_file_is_an_error_at_once(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_a_busy_server_is_asked_again(tmp_path):
+def test_a_busy_server_is_retried(tmp_path):
   with serve({'f': CONTENT}, errors=(503, 429)) as (url, requests):
     fetch(url, tmp_path / 'f')
   assert len(requests) == 3
   assert (tmp_path / 'f').read_bytes() == CONTENT
 
 
-def test_a_server_without_lengths_is_refused(tmp_path):
+def test_a_server_without_content_length_is_rejected(tmp_path):
   with (
     serve({'f': CONTENT}, length=False) as (url, _),
     pytest.raises(ValueError, match='Content-Length'),
@@ -142,14 +142,14 @@ def test_a_server_without_lengths_is_refused(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_listening_is_an_error(tmp_path):
+def test_a_server_that_does_not_listen_is_a_connection_error(tmp_path):
   with serve({}) as (url, _):
     pass
   with pytest.raises(ConnectionError, match='could not be fetched in 2 attempts'):
     fetch(url, tmp_path / 'f', attempts=2)
 
 
-def test_amazon_fetches_what_is_missing(tmp_path):
+def test_amazon_fetches_only_missing_files(tmp_path):
   files = {'reviews_X_5.json.gz': CONTENT[:1000], 'meta_X.json.gz': CONTENT[1000:]}
   (tmp_path / 'meta_X.json').write_bytes(b'')
   source = sources.get('amazon2014')
@@ -174,7 +174,7 @@ def test_amazon_fetches_what_is_missing(tmp_path):
     ),
   ],
 )
-def test_later_amazon_files_lie_in_folders_of_the_address(tmp_path, source, paths):
+def test_later_amazon_editions_use_subfolders_of_the_address(tmp_path, source, paths):
   with serve(dict.fromkeys(paths, CONTENT)) as (url, requests):
     data = sources.get(source)(
       source=source, name='x', category='X', download=True, download_url=url
@@ -216,19 +216,19 @@ def test_movielens_is_unpacked_and_fetched_once(tmp_path):
 
 
 @pytest.mark.parametrize('flip', [0.3, 0.6])
-def test_a_broken_archive_leaves_nothing_of_it(tmp_path, flip):
+def test_a_broken_archive_leaves_no_files(tmp_path, flip):
   content = bytearray(archive(**MOVIELENS, README=CONTENT))
   content[int(flip * len(content))] ^= 255
   (tmp_path / 'u.item').write_bytes(b'mine')
   with (
     serve({'ml-100k.zip': bytes(content)}) as (url, _),
-    pytest.raises(ValueError, match=r'ml-100k\.zip must be a whole zip file'),
+    pytest.raises(ValueError, match=r'ml-100k\.zip must be a complete zip file'),
   ):
     fetch_movielens(url, tmp_path)
   assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {'u.item': b'mine'}
 
 
-def test_an_archive_cannot_write_elsewhere(tmp_path):
+def test_an_archive_cannot_write_outside_the_folder(tmp_path):
   evil = archive(**{'../../../escaped': b'x', 'a/../u.data': b'y'})
   with serve({'ml-100k.zip': evil}) as (url, _), pytest.raises(FileNotFoundError, match=r'u\.item'):
     fetch_movielens(url, tmp_path / 'deep' / 'raw')
@@ -242,6 +242,6 @@ def test_an_archive_cannot_write_elsewhere(tmp_path):
     fetch_movielens(url, tmp_path)
 
 
-def test_a_bucket_is_no_place_to_download_into():
+def test_a_download_into_a_bucket_is_rejected():
   with pytest.raises(ValueError, match=r'local folder.*--config\.data\.raw_dir'):
     raw_files.local(epath.Path('gs://some-bucket/raw'))

@@ -203,7 +203,9 @@ def odd_json(folder, rows, source):
     ('sequences_json', odd_json),
   ],
 )
-def test_odd_descriptive_fields_end_no_run_and_are_counted_alike(tmp_path, rows, source, write):
+def test_invalid_descriptive_fields_are_counted_equally_in_all_layouts(
+  tmp_path, rows, source, write
+):
   write(tmp_path, rows, source)
   data = sources.get(source)(source=source, name='x', category='X')
   records = data.load(epath.Path(tmp_path)).item_records
@@ -225,7 +227,7 @@ def test_odd_descriptive_fields_end_no_run_and_are_counted_alike(tmp_path, rows,
 
 @pytest.mark.parametrize('source', ['table', 'recbole'])
 @pytest.mark.parametrize('price', ['—', 'NaN', 'call us', 'x' * 13_000, '<td>', '1,2,3', '\x07'])
-def test_odd_cells_of_tables_end_no_run(tmp_path, rows, source, price):
+def test_invalid_descriptive_cells_of_tables_raise_no_error(tmp_path, rows, source, price):
   (table_csv if source == 'table' else recbole)(tmp_path, rows)
   names = ('item', 'title', 'price')
   if source == 'recbole':
@@ -242,6 +244,6 @@ def test_odd_cells_of_tables_end_no_run(tmp_path, rows, source, price):
   assert all('price' not in record for record in tidied(records).values())
 
 
-def test_every_source_is_among_the_layouts():
+def test_the_layouts_cover_every_source():
   # The two others have tests of their own: a split of its own, and no files.
   assert {source for source, _, _ in LAYOUTS} | {'minionerec', 'synthetic'} == set(sources.SOURCES)

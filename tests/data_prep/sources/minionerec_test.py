@@ -52,7 +52,7 @@ def test_reads_the_three_tables(tmp_path):
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_sequences_come_back_whole(seed):
+def test_rebuild_restores_the_original_sequences(seed):
   # Cut as MiniOneRec does, every position with at most ten items before it; rows of users interleaved.
   rng = np.random.default_rng(seed)
   whole = {f'u{u}': [str(n) for n in rng.integers(0, 5, rng.integers(2, 40))] for u in range(20)}
@@ -67,7 +67,7 @@ def test_sequences_come_back_whole(seed):
   )
 
 
-def test_a_gap_begins_a_new_sequence():
+def test_a_gap_starts_a_new_sequence():
   rows = [
     ('a', ['1'], '2'),
     ('a', ['1', '2', '3'], '4'),  # 3 was never a target
@@ -113,7 +113,7 @@ def test_a_broken_row_is_named_by_file_and_line(tmp_path, part, history, item, m
   assert len(str(error.value)) < 500
 
 
-def test_broken_tables_are_named(tmp_path):
+def test_invalid_tables_are_rejected_with_the_file(tmp_path):
   write(tmp_path, [row('a', [1], 2)])
   table = tmp_path / 'valid' / 'X_5_2016-10-2018-11.csv'
   for content, message in (

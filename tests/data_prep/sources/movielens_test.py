@@ -91,7 +91,9 @@ def test_reads_csv(tmp_path):
   with pytest.raises(ValueError, match=r"ratings\.csv:4: an item must be in movies\.csv; got '40'"):
     load(tmp_path, make('ml-25m'))
   (tmp_path / 'movies.csv').write_text('movieId,title,genres\n10,a,b\n20,a,b\n10,a,b\n')
-  with pytest.raises(ValueError, match=r"movies\.csv:4: an item must be listed once; '10' is here"):
+  with pytest.raises(
+    ValueError, match=r"movies\.csv:4: an item must be listed once; '10' is repeated"
+  ):
     load(tmp_path, make('ml-25m'))
 
 
@@ -124,7 +126,7 @@ def test_a_broken_rating_is_named_by_file_and_line(tmp_path, line, message):
   [
     ('20|title|||0|0|1', 'must have 8 values'),
     ('20|title||||0|0|2', r'flags of genres must be 0 or 1; got 0\|0\|2'),
-    ('10|title||||0|0|1', "an item must be listed once; '10' is here again"),
+    ('10|title||||0|0|1', "an item must be listed once; '10' is repeated"),
     (' |title||||0|0|1', "an item's id must be a string that is not empty"),
   ],
 )
@@ -134,21 +136,21 @@ def test_a_broken_movie_is_named_by_file_and_line(tmp_path, line, message):
     load(tmp_path, make())
 
 
-def test_a_file_in_another_encoding_is_refused(tmp_path):
+def test_a_utf16_file_is_rejected(tmp_path):
   write_100k(tmp_path)
   (tmp_path / 'u.item').write_bytes('10|title||||0|0|1\n'.encode('utf-16'))
   with pytest.raises(ValueError, match=r'u\.item:1: must be text in UTF-8 or latin-1'):
     load(tmp_path, make())
 
 
-def test_no_ratings_is_an_error(tmp_path):
+def test_a_file_without_ratings_is_rejected(tmp_path):
   write_100k(tmp_path)
   (tmp_path / 'u.data').write_bytes(b'')
   with pytest.raises(ValueError, match=r'u\.data must hold ratings; it holds none'):
     load(tmp_path, make())
 
 
-def test_missing_files_and_unknown_archives_are_named(tmp_path):
+def test_missing_files_and_unknown_categories_are_rejected(tmp_path):
   write_100k(tmp_path)
   (tmp_path / 'u.item').unlink()
   with pytest.raises(

@@ -62,7 +62,7 @@ SPARK = ('_SUCCESS', '._SUCCESS.crc', '.part-00000.parquet.crc', '_metadata')
     ),
   ],
 )
-def test_the_files_of_a_table(tmp_path, names, expected):
+def test_find_returns_the_files_of_every_layout(tmp_path, names, expected):
   assert find(tmp_path, *names) == expected
 
 
@@ -79,7 +79,7 @@ def test_the_files_of_a_table(tmp_path, names, expected):
     ('[x]*.csv', ['[x]*.csv']),
   ],
 )
-def test_a_file_a_folder_or_a_glob_can_be_given(tmp_path, given, expected):
+def test_an_option_may_name_a_file_a_folder_or_a_glob(tmp_path, given, expected):
   names = (
     'data/train-1.parquet',
     'data/train-0.parquet',
@@ -91,13 +91,13 @@ def test_a_file_a_folder_or_a_glob_can_be_given(tmp_path, given, expected):
   assert find(tmp_path, given=str(tmp_path / given)) == expected
 
 
-def test_a_pattern_may_stand_in_the_last_part_alone(tmp_path):
+def test_a_glob_outside_the_last_path_part_is_rejected(tmp_path):
   with pytest.raises(ValueError, match=r"last part of a path; got 'a\*/b\.csv'"):
     find(tmp_path, given='a*/b.csv')
 
 
 @pytest.mark.parametrize('folder', ['a [b] *c', 'c?', '~x'])
-def test_folders_may_have_any_name(tmp_path, folder):
+def test_folders_with_glob_characters_are_read(tmp_path, folder):
   raw = tmp_path / folder
   raw.mkdir()
   names = [f'interactions-0000{n}-of-00002.csv' for n in range(2)]
@@ -147,7 +147,7 @@ def test_folders_may_have_any_name(tmp_path, folder):
     (('interactions/_temporary/0/a.parquet',), ValueError, 'the output of an unfinished job'),
   ],
 )
-def test_what_is_missing_or_ambiguous_is_refused(tmp_path, names, error, message):
+def test_missing_parts_and_ambiguous_files_are_rejected(tmp_path, names, error, message):
   with pytest.raises(error, match=message) as caught:
     find(tmp_path, *names)
   assert '\n' not in str(caught.value)

@@ -77,7 +77,7 @@ def test_reads_products_without_ratings(tmp_path):
     (INTER.encode() + b'\xff\ta\t1\t1\n', ':2: must be text in UTF-8'),
   ],
 )
-def test_broken_interactions_are_named(tmp_path, inter, message):
+def test_invalid_interactions_are_rejected_with_file_and_line(tmp_path, inter, message):
   write(tmp_path, inter)
   with pytest.raises(ValueError, match=message) as error:
     load(tmp_path)
@@ -91,10 +91,10 @@ def test_broken_interactions_are_named(tmp_path, inter, message):
       'title:token\nx\n',
       r"X\.item:1: must have a column 'item_id'; it has 'title'.*data\.item_column",
     ),
-    ('item_id:token\na\nb\na\n', r"X\.item:4: an item must be listed once; 'a' is here again"),
+    ('item_id:token\na\nb\na\n', r"X\.item:4: an item must be listed once; 'a' is repeated"),
   ],
 )
-def test_broken_items_are_named(tmp_path, item, message):
+def test_invalid_items_are_rejected_with_file_and_line(tmp_path, item, message):
   write(tmp_path, INTER + 'u\ta\t1\t5\n', item)
   with pytest.raises(ValueError, match=message):
     load(tmp_path)
@@ -105,7 +105,7 @@ def test_missing_files_are_named(tmp_path):
     load(tmp_path)
 
 
-def test_columns_go_by_the_names_of_the_config(tmp_path):
+def test_the_config_can_name_other_columns(tmp_path):
   """As in RecBole's Steam."""
   write(
     tmp_path,
@@ -125,6 +125,6 @@ def test_columns_go_by_the_names_of_the_config(tmp_path):
       wrong.load(epath.Path(tmp_path))
 
 
-def test_plain_names_stand_for_the_usual_ones(tmp_path):
+def test_short_column_names_replace_the_usual_names(tmp_path):
   write(tmp_path, 'user:token\titem:token\ttime:float\nu\ta\t5\n', 'item:token\na\n')
   assert load(tmp_path).users.tolist() == ['u']

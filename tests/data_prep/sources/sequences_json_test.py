@@ -56,9 +56,9 @@ def test_reads_sequences_in_their_order(tmp_path):
 @pytest.mark.parametrize(
   ('inter', 'message'),
   [
-    ('{"a": [0, 1', r'X\.inter\.json:1: must be JSON, whole'),
-    ('{\n"a": [0],\n"b" [1]}', r'X\.inter\.json:3: must be JSON, whole'),
-    ('', r'X\.inter\.json:1: must be JSON, whole'),
+    ('{"a": [0, 1', r'X\.inter\.json:1: must be complete JSON'),
+    ('{\n"a": [0],\n"b" [1]}', r'X\.inter\.json:3: must be complete JSON'),
+    ('', r'X\.inter\.json:1: must be complete JSON'),
     (b'{"a":\n [0], "\xff": [1]}', r'X\.inter\.json:2: must be text in UTF-8'),
     ('[[0, 1]]', r'X\.inter\.json: must hold one JSON object; got \[\[0, 1\]\]'),
     ('{"a": [0], "a": [1]}', "the key 'a' occurs twice"),
@@ -72,7 +72,7 @@ def test_reads_sequences_in_their_order(tmp_path):
     ({' ': [0]}, "user ' ': a user's id must be a string that is not empty"),
   ],
 )
-def test_broken_sequences_are_named(tmp_path, inter, message):
+def test_invalid_sequences_are_rejected_with_the_file(tmp_path, inter, message):
   write(tmp_path, inter)
   with pytest.raises(ValueError, match=message) as error:
     load(tmp_path)
@@ -87,7 +87,7 @@ def test_broken_sequences_are_named(tmp_path, inter, message):
     ('{"0": {}, "0": {}}', "must be JSON; the key '0' occurs twice"),
   ],
 )
-def test_broken_items_are_named(tmp_path, items, message):
+def test_invalid_items_are_rejected_with_the_file(tmp_path, items, message):
   write(tmp_path, {'a': [0]}, items)
   with pytest.raises(ValueError, match=rf'X\.item\.json: {message}'):
     load(tmp_path)

@@ -56,7 +56,7 @@ def test_following_themes_are_one_cycle():
   assert sorted(seen) == list(range(50))
 
 
-def test_probabilities_equal_the_stated_law():
+def test_probabilities_equal_the_documented_distribution():
   following = synthetic.following_themes(4, 0).tolist()
   histories = [[3], [159, 40, 41, 7], list(range(20, 60)), [5, 5, 90]]
   probabilities = synthetic.next_item_probabilities(SMALL, Sequences.from_lists(histories))
@@ -64,7 +64,7 @@ def test_probabilities_equal_the_stated_law():
   np.testing.assert_allclose(probabilities, expected, rtol=1e-12)
 
 
-def test_frequencies_follow_the_law():
+def test_observed_frequencies_match_the_distribution():
   world = synthetic.sequences(SMALL)
   rows = [world[u] for u in range(len(world))]
   # Where the next item lies, seen from the last one: steps along the cycle × same style or not.
@@ -123,7 +123,7 @@ def test_optimum_equals_brute_force(monkeypatch):
     synthetic.optimum(SMALL, Sequences.from_lists([[1], []]), (1,))
 
 
-def test_ranking_by_the_law_reaches_the_optimum_and_counting_does_not():
+def test_ranking_by_true_probabilities_reaches_the_optimum_and_counting_does_not():
   train, histories, targets = _split(DEFAULT)
   optimum = synthetic.optimum(DEFAULT, histories, (5, 10))
   p_UI = synthetic.next_item_probabilities(DEFAULT, histories)
@@ -144,7 +144,7 @@ def test_ranking_by_the_law_reaches_the_optimum_and_counting_does_not():
   assert share(popularity.recommend(train, histories, histories, 2000, 10)) < 0.05
 
 
-def test_same_seed_same_world():
+def test_equal_seeds_give_equal_worlds():
   first, again = synthetic.sequences(DEFAULT), synthetic.sequences(DEFAULT)
   np.testing.assert_array_equal(first.values, again.values)
   np.testing.assert_array_equal(first.offsets, again.offsets)
@@ -152,7 +152,7 @@ def test_same_seed_same_world():
   assert first.values[:1000].tolist() != other.values[:1000].tolist()
 
 
-def test_log_keeps_the_numbering_of_the_world():
+def test_item_indices_of_the_clean_log_are_those_of_the_world():
   world = synthetic.sequences(DEFAULT)
   raw = DEFAULT.load(None)
   log = interactions.clean(raw, DEFAULT.k_core)
@@ -165,7 +165,7 @@ def test_log_keeps_the_numbering_of_the_world():
   assert np.bincount(first_items, minlength=2000).min() >= 5  # every item occurs in training
 
 
-def test_titles_are_unique_and_tell_theme_and_style():
+def test_titles_are_unique_and_identify_theme_and_style():
   big = [synthetic.item_record(i) for i in range(40 * 120)]
   assert len({record['title'] for record in big}) == len(big)
   rows = [item_text.item_row(str(i), synthetic.item_record(i)) for i in range(2000)]
@@ -189,6 +189,6 @@ def test_titles_are_unique_and_tell_theme_and_style():
     ({'k_core': 6}, 'k_core'),
   ],
 )
-def test_bad_worlds(fields, field):
+def test_invalid_sizes_are_rejected(fields, field):
   with pytest.raises(ValueError, match=rf'--config\.data\.{field}'):
     _world(**fields).load(None)

@@ -61,7 +61,7 @@ def test_reads_every_kind_of_table(tmp_path, log, items):
   assert tidied(raw.item_records) == {'7': {'title': 'Soap, wet', 'price': 2.5}, '8': {}}
 
 
-def test_columns_go_by_the_names_of_the_config(tmp_path):
+def test_the_config_can_name_other_columns(tmp_path):
   data = dataclasses.replace(
     DATA, user_column='visitor', item_column='sku', time_column='at', event_column='what'
   )
@@ -78,14 +78,14 @@ def test_columns_go_by_the_names_of_the_config(tmp_path):
       load(tmp_path, dataclasses.replace(data, **{f'{field}_column': 'no'}))
 
 
-def test_columns_must_differ(tmp_path):
+def test_equal_column_names_are_rejected(tmp_path):
   write_csv(tmp_path, 'interactions.csv', LOG)
   write_csv(tmp_path, 'items.csv', ITEMS)
-  with pytest.raises(ValueError, match=r"must be different ones; got \['user', 'user', .*--config"):
+  with pytest.raises(ValueError, match=r"must all be different; got \['user', 'user', .*--config"):
     load(tmp_path, dataclasses.replace(DATA, item_column='user'))
 
 
-def test_typed_columns_of_parquet(tmp_path):
+def test_parquet_columns_of_various_types_are_read(tmp_path):
   moments = [datetime.datetime(2024, 1, day) for day in (3, 1, 2)]
   write_parquet(
     tmp_path,
@@ -119,7 +119,7 @@ def test_typed_columns_of_parquet(tmp_path):
   }
 
 
-def test_categories_in_every_spelling(tmp_path):
+def test_categories_are_read_from_every_format(tmp_path):
   write_csv(tmp_path, 'interactions.csv', LOG)
   spelled = ['Toys > Puzzles | Gifts', '']
   expected = {'7': {'categories': [['Toys', 'Puzzles'], ['Gifts']]}, '8': {}}
@@ -161,7 +161,7 @@ def test_a_broken_interaction_is_named_by_file_and_line(tmp_path, change, messag
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'item': ['7', '7']}, "items.csv:3: an item must be listed once; '7' is here again"),
+    ({'item': ['7', '7']}, "items.csv:3: an item must be listed once; '7' is repeated"),
     ({'item': ['7', '']}, 'items.csv:3: item must be a string that is not empty'),
   ],
 )
@@ -173,7 +173,7 @@ def test_a_broken_item_is_named_by_file_and_line(tmp_path, change, message):
 
 
 @pytest.mark.parametrize('value', ['', 'good', 'nan', 'inf', '1e300', '—'])
-def test_without_all_ratings_a_log_has_none(tmp_path, capsys, value):
+def test_an_unreadable_rating_drops_all_ratings(tmp_path, capsys, value):
   write_csv(tmp_path, 'interactions.csv', LOG | {'rating': [1, value, 2]})
   write_csv(tmp_path, 'items.csv', ITEMS)
   raw = load(tmp_path)
@@ -185,7 +185,7 @@ def test_without_all_ratings_a_log_has_none(tmp_path, capsys, value):
     load(tmp_path, dataclasses.replace(DATA, rating_column='stars'))
 
 
-def test_empty_doubled_and_missing_tables_are_named(tmp_path):
+def test_empty_ambiguous_and_missing_tables_are_rejected(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'^interactions and items must be in .*parquet'):
     load(tmp_path)
   write_csv(tmp_path, 'interactions.csv', {name: [] for name in LOG})

@@ -70,19 +70,19 @@ def test_tabs_without_quotes(tmp_path):
     ('user,item\na,b\rc\n', ':[23]: must '),
   ],
 )
-def test_a_broken_csv_is_named_by_its_line(tmp_path, content, message):
+def test_an_invalid_csv_file_is_rejected_with_the_line(tmp_path, content, message):
   path = csv(tmp_path, content)
   with pytest.raises(ValueError, match=f'{re.escape(str(path))}{message}') as error:
     read(path, ('user', 'item'), REQUIRED)
   assert len(str(error.value)) < 500
 
 
-def test_a_broken_parquet_is_named(tmp_path):
+def test_an_invalid_parquet_file_is_rejected(tmp_path):
   path = parquet(tmp_path, user=['a'] * 1000)
   whole = path.read_bytes()
   for broken in (whole[:-10], whole[: len(whole) // 2], b'', b'user,item\na,b\n'):
     path.write_bytes(broken)
-    with pytest.raises(ValueError, match=r't\.parquet: must be a whole Parquet file'):
+    with pytest.raises(ValueError, match=r't\.parquet: must be a complete Parquet file'):
       read(path, ('user',), REQUIRED)
   with pytest.raises(ValueError, match=r"t\.parquet: must have a column 'user'; it has 'item'"):
     read(parquet(tmp_path, item=['a']), ('user',), REQUIRED)
@@ -92,7 +92,7 @@ def test_a_broken_parquet_is_named(tmp_path):
     read(path, ('user',), REQUIRED)
 
 
-def test_parts_are_one_table_in_order(tmp_path):
+def test_parts_are_concatenated_in_order(tmp_path):
   for name, rows in (
     ('a', 'item,user\n1,x\n'),
     ('b', 'user;item\n'),
@@ -122,7 +122,7 @@ def test_parts_are_one_table_in_order(tmp_path):
     ((pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int32(), pa.string())), ['1', '2']),
   ],
 )
-def test_parts_of_related_types(tmp_path, kinds, expected):
+def test_parts_of_compatible_types_are_promoted(tmp_path, kinds, expected):
   paths = []
   for n, kind in enumerate(kinds, 1):
     value = n if pa.types.is_integer(kind) else str(n)
@@ -134,7 +134,7 @@ def test_parts_of_related_types(tmp_path, kinds, expected):
   assert columns.ids(rows, 'user').strings().tolist() == expected
 
 
-def test_parts_that_do_not_go_together_are_refused(tmp_path):
+def test_parts_of_incompatible_types_or_columns_are_rejected(tmp_path):
   paths = [epath.Path(tmp_path) / f'{n}.parquet' for n in range(2)]
   for path, values in zip(paths, ({'user': [1]}, {'user': ['x']}), strict=True):
     pyarrow.parquet.write_table(pa.table(values), path)

@@ -38,7 +38,7 @@ def times(folder, *cells):
   return times_lib.read(read(path, ('time',), {}), 'time')[0]
 
 
-def test_times_in_every_spelling(tmp_path):
+def test_times_are_read_from_every_text_format(tmp_path):
   seconds = int(datetime.datetime(2018, 1, 2, 3, 4, 5, tzinfo=datetime.UTC).timestamp())
   cases = {
     (2**61, 2**62): [2**61, 2**62],
@@ -70,7 +70,7 @@ def test_times_in_every_spelling(tmp_path):
     (('1514851200000000000',), 10**9),
   ],
 )
-def test_whole_numbers_too_large_for_seconds_are_of_a_smaller_unit(tmp_path, cells, per_second):
+def test_the_unit_of_whole_numbers_follows_from_their_size(tmp_path, cells, per_second):
   path = csv(tmp_path, 'user,time\n' + ''.join(f'u,{cell}\n' for cell in cells))
   got, ticks = times_lib.read(read(path, ('time',), {}), 'time')
   assert ticks == per_second
@@ -85,7 +85,7 @@ def test_whole_numbers_too_large_for_seconds_are_of_a_smaller_unit(tmp_path, cel
     (('1600935935123456.5', '1600935935123457'), [1600935935123456, 1600935935123457], 10**6),
   ],
 )
-def test_fractions_are_of_the_unit_of_their_size(tmp_path, cells, expected, per_second):
+def test_the_unit_of_fractions_follows_from_their_size(tmp_path, cells, expected, per_second):
   path = csv(tmp_path, 'user,time\n' + ''.join(f'u,{cell}\n' for cell in cells))
   assert times_lib.read(read(path, ('time',), {}), 'time')[1] == per_second
   assert times(tmp_path, *cells).tolist() == expected
@@ -106,18 +106,18 @@ SECONDS, MILLISECONDS = '1600935935', '1600935935000'
     ((MILLISECONDS, MILLISECONDS + '000'), r'csv:3: .* \(microseconds\), while .*csv:2 has .* \(milli'),
     (('1600935935000000', MILLISECONDS + '000000'), r'csv:3: .* \(nanoseconds\), while .*csv:2 has .* \(micro'),
     ((SECONDS + '.5', MILLISECONDS), r'csv:3: .* got 1600935935000.0 \(milliseconds\), while .*csv:2 has'),
-    ((SECONDS, '2020-09-24'), r"csv:3: .* in all rows alike; got '2020-09-24', while .*csv:2 has '1600935935'"),
-    (('2020-09-24T00:00:00Z', MILLISECONDS), r"csv:3: .* alike; got '1600935935000', while .*csv:2 has '2020-"),
+    ((SECONDS, '2020-09-24'), r"csv:3: .* the same in all rows; got '2020-09-24', while .*csv:2 has '1600935935'"),
+    (('2020-09-24T00:00:00Z', MILLISECONDS), r"csv:3: .* in all rows; got '1600935935000', while .*csv:2 has '2020-"),
   ],
 )  # fmt: skip
-def test_two_units_in_one_column_are_refused_with_a_row_of_each(tmp_path, cells, message):
+def test_two_units_in_a_column_are_rejected_with_a_row_of_each(tmp_path, cells, message):
   with pytest.raises(ValueError, match=message) as error:
     times(tmp_path, *cells)
   assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('kind', [pa.int64(), pa.float64(), pa.uint64(), pa.decimal128(20, 0)])
-def test_two_units_in_a_column_of_parquet_are_refused(tmp_path, kind):
+def test_two_units_in_a_parquet_column_are_rejected(tmp_path, kind):
   values = pa.array([int(SECONDS), int(MILLISECONDS)], pa.int64()).cast(kind, safe=False)
   rows = read(parquet(tmp_path, time=values), ('time',), {})
   with pytest.raises(ValueError, match=r'row 2: time must be in one unit.*: row 1 has'):
@@ -138,21 +138,19 @@ def test_two_units_in_a_column_of_parquet_are_refused(tmp_path, kind):
     (('1', ' 2'), 3, "' 2'"),
   ],
 )
-def test_what_is_no_time(tmp_path, cells, row, got):
-  message = (
-    f'{row}: time must be an integer, a number or a date of ISO 8601, in all rows alike; got {got}'
-  )
+def test_invalid_times_are_rejected_with_their_row(tmp_path, cells, row, got):
+  message = f'{row}: time must be an integer, a number or a date of ISO 8601, the same in all rows; got {got}'
   with pytest.raises(ValueError, match=f':{re.escape(message)}'):
     times(tmp_path, *cells)
 
 
 @pytest.mark.parametrize('cells', [('1', 'nan'), ('1', 'inf'), ('1', '1e30'), ('1.5', '9' * 25)])
-def test_times_that_no_integer_holds(tmp_path, cells):
-  with pytest.raises(ValueError, match=':3: time must be a time that 64 bits can hold'):
+def test_times_beyond_64_bits_are_rejected(tmp_path, cells):
+  with pytest.raises(ValueError, match=':3: time must be a time that fits into 64 bits'):
     times(tmp_path, *cells)
 
 
-def test_times_of_parquet(tmp_path):
+def test_times_are_read_from_every_parquet_type(tmp_path):
   moment = datetime.datetime(2018, 1, 2, tzinfo=datetime.UTC)
   for values, expected, ticks in (
     (pa.array([5, 6], pa.int32()), [5, 6], 1),
@@ -174,8 +172,8 @@ def test_times_of_parquet(tmp_path):
     assert (got.tolist(), per_second) == (expected, ticks), values.type
   for values, message in (
     (pa.array([True]), r't\.parquet: column time must hold times; got bool'),
-    (pa.array([1, None]), 'row 2: time must be there; got none'),
-    (pa.array([1.0, np.nan]), 'row 2: time must be a time that 64 bits can hold; got .*nan'),
+    (pa.array([1, None]), 'row 2: time must not be missing'),
+    (pa.array([1.0, np.nan]), 'row 2: time must be a time that fits into 64 bits; got .*nan'),
   ):
     rows = read(parquet(tmp_path, time=values), ('time',), {})
     with pytest.raises(ValueError, match=message):

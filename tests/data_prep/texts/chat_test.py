@@ -60,8 +60,8 @@ def ids(text):
   return tuple(WORDS.index('\n' if word == r'\n' else word) for word in text.split())
 
 
-def test_a_template_of_turns(tmp_path):
-  around = chat.around(checkpoint(tmp_path / 'gemma', TURNS), {})
+def test_surrounding_texts_of_a_template_with_turns(tmp_path):
+  around = chat.surrounding_texts(checkpoint(tmp_path / 'gemma', TURNS), {})
   assert around == {
     'before': '<bos><turn>user\n',
     'between': '<end>\n<turn>model\n',
@@ -70,8 +70,8 @@ def test_a_template_of_turns(tmp_path):
 
 
 @pytest.mark.parametrize('as_file', [False, True])
-def test_a_template_with_a_system_turn_and_thinking(tmp_path, as_file):
-  around = chat.around(checkpoint(tmp_path / 'qwen', SYSTEM, as_file), {})
+def test_surrounding_texts_of_a_template_with_system_turn_and_thinking(tmp_path, as_file):
+  around = chat.surrounding_texts(checkpoint(tmp_path / 'qwen', SYSTEM, as_file), {})
   assert around == {
     'before': '<turn>system\nhelp<end>\n<turn>user\n',
     'between': '<end>\n<turn>assistant\n<think>\n\n</think>\n\n',
@@ -86,7 +86,7 @@ def write(folder, source, prompt_format='auto'):
   return summary, Vocabulary(folder, (4, 4))
 
 
-def test_ids_of_every_family_format(tmp_path):
+def test_chat_ids_in_the_format_of_every_family(tmp_path):
   gemma = checkpoint(tmp_path / 'gemma', TURNS)
   summary, vocabulary = write(tmp_path / 'a', gemma)
   assert summary['prompts'] == 'chat'
@@ -107,7 +107,7 @@ def test_ids_of_every_family_format(tmp_path):
   assert Format.of(vocabulary, is_encoder_decoder=False) == Format((1,), (), (2,), False)
 
 
-def test_no_template_is_plain_unless_chat_is_asked_for(tmp_path):
+def test_without_a_template_prompts_are_plain_and_chat_is_an_error(tmp_path):
   base = checkpoint(tmp_path / 'base')
   summary, vocabulary = write(tmp_path / 'a', base)
   assert summary['prompts'] == 'plain' and vocabulary.chat is None
@@ -115,7 +115,7 @@ def test_no_template_is_plain_unless_chat_is_asked_for(tmp_path):
     write(tmp_path / 'b', base, 'chat')
 
 
-def test_templates_that_fail_are_named(tmp_path):
+def test_invalid_templates_are_rejected_with_the_folder(tmp_path):
   for name, template in (
     ('syntax', '{% for %}'),
     ('raises', "{{ raise_exception('roles must alternate') }}"),
@@ -123,10 +123,10 @@ def test_templates_that_fail_are_named(tmp_path):
     ('escape', '{{ messages.__class__.__mro__[1].__subclasses__() }}'),
   ):
     with pytest.raises(ValueError, match=r'chat template of .*prompt_format=plain'):
-      chat.around(checkpoint(tmp_path / name, template), {})
+      chat.surrounding_texts(checkpoint(tmp_path / name, template), {})
 
 
-def test_extensions_of_transformers(tmp_path):
+def test_the_template_extensions_of_transformers_are_supported(tmp_path):
   body = '{{ m.role }}: {{ m.content }}<end>'
   turns = '{% for m in messages %}' + body + '{% endfor %}'
   expected = {'before': 'user: ', 'between': '<end>', 'end': '<end>'}
@@ -136,25 +136,25 @@ def test_extensions_of_transformers(tmp_path):
     ('continue', turns.replace(body, '{% if not m.content %}{% continue %}{% endif %}' + body)),
     ('tojson', turns.replace('m.role }}', "m.role | tojson(indent=None) | replace('\"', '') }}")),
   ):
-    assert chat.around(checkpoint(tmp_path / name, template), {}) == expected, name
+    assert chat.surrounding_texts(checkpoint(tmp_path / name, template), {}) == expected, name
   dated = "{{ strftime_now('%d %b %Y') }} " + turns
-  around = chat.around(checkpoint(tmp_path / 'date', dated), {})
+  around = chat.surrounding_texts(checkpoint(tmp_path / 'date', dated), {})
   assert around == expected | {'before': '26 Jul 2024 user: '}  # the same on every day
   named = dated.replace('strftime_now(', 'strftime_now(format=')
-  assert chat.around(checkpoint(tmp_path / 'named', named), {}) == around
+  assert chat.surrounding_texts(checkpoint(tmp_path / 'named', named), {}) == around
 
 
-def test_a_special_token_that_the_settings_lack_is_given(tmp_path):
+def test_special_tokens_missing_in_the_settings_are_filled_in(tmp_path):
   folder = checkpoint(tmp_path / 'gemma', TURNS)
   (folder / 'chat_template.json').write_text(json.dumps({'chat_template': TURNS}))
   (folder / 'tokenizer_config.json').write_text('{}')
-  around = chat.around(folder, {'bos_token': '<bos>'})
+  around = chat.surrounding_texts(folder, {'bos_token': '<bos>'})
   assert around['before'] == '<bos><turn>user\n'
   _, vocabulary = write(tmp_path / 'a', folder)
   assert vocabulary.chat.before == ids(r'<bos> <turn> user \n')
 
 
-def test_the_part_that_cannot_be_rendered_is_named(tmp_path):
+def test_the_error_quotes_the_failing_line_of_the_template(tmp_path):
   for name, template, message in (
     ('tag', 'a\n{% frobnicate %}', r"line 2: '{% frobnicate %}': .*unknown tag 'frobnicate'"),
     ('type', '{{ messages[0].content + 1 }}', r'rendered: TypeError'),
@@ -167,7 +167,7 @@ def test_the_part_that_cannot_be_rendered_is_named(tmp_path):
     ('sandbox', "{{ ''.__class__.__mro__ }}", 'SecurityError'),
   ):
     with pytest.raises(ValueError, match=message + r'(.|\n)*prompt_format=plain'):
-      chat.around(checkpoint(tmp_path / name, template), {})
+      chat.surrounding_texts(checkpoint(tmp_path / name, template), {})
 
 
 def test_a_template_that_does_not_end_is_stopped(tmp_path, monkeypatch):
@@ -175,7 +175,7 @@ def test_a_template_that_does_not_end_is_stopped(tmp_path, monkeypatch):
   loop = '{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}'
   tracer = sys.gettrace()
   with pytest.raises(ValueError, match='the template runs too long'):
-    chat.around(checkpoint(tmp_path / 'a', loop), {})
+    chat.surrounding_texts(checkpoint(tmp_path / 'a', loop), {})
   assert sys.gettrace() is tracer
   with pytest.raises(ValueError, match='the template runs too long'):
     tokenizer_lib.check_pretrained(tmp_path / 'a', 'auto')  # before anything is prepared
@@ -186,10 +186,10 @@ def test_a_template_that_does_not_end_is_stopped(tmp_path, monkeypatch):
 def test_a_template_is_text(tmp_path, value):
   folder = checkpoint(tmp_path / 'a', value)
   with pytest.raises(ValueError, match=r'chat_template of .*tokenizer_config.json must be a text'):
-    chat.around(folder, {})
+    chat.surrounding_texts(folder, {})
   (folder / 'chat_template.jinja').write_bytes(b'\xff')
   with pytest.raises(ValueError, match=r'chat_template\.jinja must be a text in UTF-8'):
-    chat.around(folder, {})
+    chat.surrounding_texts(folder, {})
 
 
 def test_the_date_is_warned_of(tmp_path, caplog):

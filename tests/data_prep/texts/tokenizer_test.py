@@ -29,12 +29,12 @@ def test_a_catalogue_without_texts_has_byte_pieces():
   assert pieces.decode(pieces.encode('any word')) == 'any word'
 
 
-def test_too_few_pieces_are_an_error():
+def test_too_few_pieces_are_rejected():
   with pytest.raises(ValueError, match=r'100 pieces.*--config\.data\.text_pieces'):
     tokenizer.train_model(TITLES, 100)
 
 
-def test_very_long_texts_are_trained_on():
+def test_very_long_texts_are_cut_for_training():
   long = 'unusual unusually unusualness ' * 5_000
   pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.train_model([long], 300))
   assert len(pieces.encode('unusual')) < len('unusual')
@@ -51,7 +51,7 @@ def write_items(folder):
   return epath.Path(folder / 'items.jsonl')
 
 
-def test_titles_are_cut_and_flat(tmp_path):
+def test_titles_are_cut_and_stored_as_flat_arrays(tmp_path):
   items = write_items(tmp_path)
   folder = epath.Path(tmp_path)
   assert tokenizer.write_tokenizer(items, data(text_pieces=300), None, folder)['made'] == 'trained'

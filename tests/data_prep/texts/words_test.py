@@ -26,12 +26,12 @@ WORD = re.compile(r'(?u)\b\w+\b')
     ('?! …', []),
   ],
 )
-def test_split(text, expected):
+def test_split_gives_words_and_character_ngrams(text, expected):
   assert words.split(text, WORD.findall) == expected
   assert words.is_unseparated(text) == (expected != WORD.findall(text) or text == '红')
 
 
-def test_neighbouring_ngrams_become_a_longer_one():
+def test_overlapping_ngrams_join_to_a_longer_ngram():
   assert words.pairs(['red', 'soap', 'bar']) == ['red soap', 'soap bar']
   assert words.pairs(['保护', '护壳']) == ['保护壳']
   assert words.pairs(['iphone', '保护']) == ['iphone 保护']
@@ -47,6 +47,6 @@ def test_neighbouring_ngrams_become_a_longer_one():
     ([[0, 0, 0]], None),
   ],
 )
-def test_catalogues_without_shared_words_are_told(rows, expected):
-  found = words.lonely(scipy.sparse.csr_matrix(np.array(rows)))
+def test_catalogues_with_few_shared_words_are_reported(rows, expected):
+  found = words.few_shared_terms(scipy.sparse.csr_matrix(np.array(rows)))
   assert found is None if expected is None else found.startswith(expected)

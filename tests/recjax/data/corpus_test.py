@@ -9,7 +9,7 @@ SETTINGS = [('title', n) for n in range(1, 10)] + [('both', n) for n in range(1,
 
 
 @pytest.mark.parametrize('show', ['sid', 'title', 'both'])
-def test_items_are_shown_as_their_parts(decoder_corpus, show):
+def test_shown_items_are_the_tokens_of_sid_title_and_separator(decoder_corpus, show):
   corpus, dataset = decoder_corpus, decoder_corpus.dataset
   items = np.array([5, 23, 0])
   tokens, lengths = corpus.items(items, show, 3)
@@ -22,7 +22,7 @@ def test_items_are_shown_as_their_parts(decoder_corpus, show):
   assert lengths == tuple(map(len, expected))
 
 
-def test_many_settings_in_rotation_compute_each_array_once(rated, monkeypatch):
+def test_each_array_is_computed_once_for_many_settings_in_rotation(rated, monkeypatch):
   computed = []
   for name in ('_shown', '_titles', '_windows'):
     original = getattr(Corpus, name)

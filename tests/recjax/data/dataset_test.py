@@ -47,7 +47,7 @@ def make(folder, kind, with_notes=True, max_history=0):
   return dataset, cleaned
 
 
-def test_leave_one_out(tmp_path):
+def test_leave_one_out_rows_have_the_documented_histories_and_columns(tmp_path):
   dataset, log = make(tmp_path, 'leave_one_out')
   assert dataset.is_leave_one_out
   columns = {'times': log.times, 'ratings': log.ratings, 'events': log.events}
@@ -72,7 +72,7 @@ def test_leave_one_out(tmp_path):
 
 
 @pytest.mark.parametrize('max_history', [0, 2])
-def test_global_time(tmp_path, max_history):
+def test_global_time_rows_have_the_items_before_the_target(tmp_path, max_history):
   dataset, log = make(tmp_path, 'global_time', max_history=max_history)
   assert not dataset.is_leave_one_out
   assert [dataset.num_rows(split) for split in SPLITS] == [15, 15]
@@ -93,7 +93,7 @@ def test_global_time(tmp_path, max_history):
       assert dataset.of_histories(split, 'ratings')[flat].tolist() == shown
 
 
-def test_held_out_rows_of_a_source_have_items_and_no_other_column(tmp_path):
+def test_splits_of_a_source_have_items_but_no_other_column(tmp_path):
   dataset, log = make(tmp_path, 'source')
   assert log.user_ids[-1] == 'u29'
   assert log.user_ids[0] == 'new'
@@ -124,7 +124,7 @@ def test_unknown_splits_and_columns_are_refused(tmp_path):
     dataset.of_histories('test', 'rating')
 
 
-def test_facts_are_those_of_the_load_and_a_changed_stage_is_refused(tiny_world, tmp_path):
+def test_records_are_read_at_load_and_a_changed_stage_is_refused(tiny_world, tmp_path):
   folder = shutil.copytree(tiny_world[1].folder, tmp_path / 'prepared')
   dataset, again = Dataset.load(folder), Dataset.load(folder)
   read = ('statistics', 'sid_description', 'sid_quality', 'optimum')
@@ -144,7 +144,5 @@ def test_facts_are_those_of_the_load_and_a_changed_stage_is_refused(tiny_world, 
   assert {name: getattr(dataset, name) for name in read} == expected
   assert dataset.files_digest('texts') == digest
   for name in ('items', 'titles', 'train_ratings'):
-    with pytest.raises(
-      ValueError, match=r'(interactions|texts) must stay as it is while it is used'
-    ):
+    with pytest.raises(ValueError, match=r'(interactions|texts) must not change while it is used'):
       getattr(again, name)

@@ -16,7 +16,7 @@ def stream(world, batch_size=32):
 
 
 @pytest.mark.parametrize('hosts', [1, 2, 8])
-def test_hosts_make_the_parts_of_one_batch(tiny_world, hosts):
+def test_the_batches_of_all_hosts_make_the_global_batch(tiny_world, hosts):
   one = stream(tiny_world)
   for step in range(5):
     seen = step * one.examples_per_batch
@@ -26,7 +26,7 @@ def test_hosts_make_the_parts_of_one_batch(tiny_world, hosts):
       np.testing.assert_array_equal(whole[name], np.concatenate([part[name] for part in parts]))
 
 
-def test_every_start_continues_the_same_stream_also_with_another_batch_size(tiny_world):
+def test_a_restart_continues_the_stream_even_with_another_batch_size(tiny_world):
   small, large = stream(tiny_world, 8), stream(tiny_world, 32)
   rows = [small.host_batch(k * small.examples_per_batch, 0, 1) for k in range(8)]
   got = list(large.batches(0, 2, 0, 1, Loader(threads=2, buffer=2)))
@@ -52,7 +52,7 @@ def test_a_host_assembles_only_its_own_part(tiny_world, monkeypatch):
   assert calls == list(range(3 * one.plan.examples, 4 * one.plan.examples))
 
 
-def test_hosts_that_cannot_be_split_at_group_borders_are_refused():
+def test_a_batch_that_hosts_cannot_divide_into_groups_is_refused():
   loader.check_batch(32, rows=4, hosts=4, parts=16)
   with pytest.raises(
     ValueError, match=r'packing.rows x hosts \(4 x 3\).*got 32. Set --config.batch'
@@ -62,7 +62,7 @@ def test_hosts_that_cannot_be_split_at_group_borders_are_refused():
     loader.check_batch(32, rows=4, hosts=4, parts=24)
 
 
-def test_the_fingerprint_names_what_changed(tiny_world):
+def test_a_changed_input_changes_its_part_of_the_fingerprint(tiny_world):
   config, dataset = tiny_world
 
   def fingerprint(other, plan=packing.Plan(20, 4, 32)):  # noqa: B008

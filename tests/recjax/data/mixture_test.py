@@ -68,7 +68,7 @@ def test_an_epoch_shows_each_unit_once_in_a_new_order():
   assert len({tuple(shown[0][k : k + 100]) for k in range(0, 2800, 100)}) == 28
 
 
-def test_far_examples_need_no_history_and_seeds_differ():
+def test_any_example_is_computed_without_earlier_ones_and_seeds_differ():
   mix = mixture({'a': 1.0}, {'a': 1000})
   _, draw, unit = mix.locate(10**9 + 7)
   assert draw == 10**9 + 7
@@ -105,7 +105,7 @@ def test_a_schedule_changes_the_counts_at_its_borders_and_continues_the_epochs()
       assert sorted(shown[name][at : at + count]) == list(range(count))
 
 
-def test_the_table_counts_what_is_in_the_stream():
+def test_the_table_equals_counts_over_the_stream():
   def long(unit, draw):
     learnt = np.array([True, False, False])
     return Example(np.zeros(5, np.int32), np.zeros(3, np.int32), learnt)
@@ -124,7 +124,7 @@ def test_the_table_counts_what_is_in_the_stream():
   assert 'long' in mixture_lib.format_table(mix.table())
 
 
-def test_weights_in_proportion_to_the_units_with_a_temperature():
+def test_the_size_factor_is_the_units_to_the_power_of_one_over_temperature():
   assert Mixing().size_factor(100) == 1.0
   assert Mixing(by='size').size_factor(100) == 100
   assert Mixing(by='size', temperature=2.0).size_factor(100) == 10
@@ -132,7 +132,7 @@ def test_weights_in_proportion_to_the_units_with_a_temperature():
     Mixing(by='units')
 
 
-def test_sizes_become_shares_of_a_real_mixture(tiny_world):
+def test_mixing_by_size_gives_shares_in_proportion_to_the_units(tiny_world):
   config, dataset = tiny_world
   two = {
     'next_item': config.mixture['next_item'],
@@ -150,7 +150,7 @@ def mixture_lib_component(task, **fields):
   return config_lib.TASKS[task](**values)
 
 
-def test_what_a_data_set_cannot_give_is_refused(tiny_world):
+def test_tasks_that_the_data_set_does_not_support_are_refused(tiny_world):
   config, dataset = tiny_world
 
   def build(**components):

@@ -20,7 +20,7 @@ from tests.recjax.data.fakes import Fake
 
 @pytest.mark.parametrize('sid_softmax', ['level', 'full'])
 @pytest.mark.parametrize('family', ['gemma', 't5'])
-def test_packing_changes_no_loss(rated, family, sid_softmax):
+def test_the_packed_loss_equals_the_loss_of_single_examples(rated, family, sid_softmax):
   config, dataset = rated
   model = dataclasses.replace(
     config.model, family=family, depth=2, width=32, ff_width=64, heads=2, kv_heads=2, head_width=16
@@ -56,7 +56,7 @@ def test_packing_changes_no_loss(rated, family, sid_softmax):
 
 
 @pytest.mark.parametrize('decoder_row_length', [0, 8])
-def test_packed_answers_of_one_level_lose_no_target(decoder_row_length):
+def test_no_target_of_single_level_answers_is_lost(decoder_row_length):
   space = TokenSpace(text_size=30, level_sizes=(8, 6, 4, 4))
   part = Part('codes', Fake(make=None, loss_weight=0.5), 100)
   group = [

@@ -19,7 +19,7 @@ def example(history, targets, first=100):
   return Example(inputs, target, None, 1, (2,) * history)
 
 
-def test_first_fit_decreasing_by_hand():
+def test_first_fit_decreasing_equals_a_hand_computation():
   # 7 opens row 0, 6 row 1, 3 goes to row 0 (10), 2 to row 1 (8), 2 to row 1 (10).
   lengths = np.array([[2], [7], [3], [6], [2]])
   assert first_fit_decreasing(lengths, 2, (10,)).tolist() == [1, 0, 0, 1, 1]
@@ -56,7 +56,7 @@ def test_rows_hold_every_token_target_and_weight():
   np.testing.assert_array_equal(arrays['learnt'], (arrays['weights'] > 0).sum(axis=1))
 
 
-def test_overflow_forgets_the_oldest_items_of_the_longest_histories_and_no_target():
+def test_overflow_removes_the_oldest_items_of_the_longest_histories_and_no_target():
   group = [example(6, 2, 0), example(1, 6, 200)]  # 14 and 8 positions into one row of 16
   shorter, row_of, dropped = fit(group, Plan(2, 1, 16))
   assert dropped == 6
@@ -67,14 +67,14 @@ def test_overflow_forgets_the_oldest_items_of_the_longest_histories_and_no_targe
     np.testing.assert_array_equal(before.targets, after.targets)
 
 
-def test_targets_that_cannot_fit_are_an_error():
+def test_targets_that_do_not_fit_are_refused():
   with pytest.raises(
     ValueError, match=r'targets of 3 examples must fit in 1 rows of \(16,\) tokens'
   ):
     fit([example(1, 8)] * 3, Plan(3, 1, 16))
 
 
-def test_overflow_cuts_the_longest_text_where_no_history_is_left():
+def test_overflow_shortens_the_longest_text_if_no_history_is_left():
   bare = Example(np.array([1, 2, 3], np.int32), np.array([4], np.int32))
   text = Example(np.arange(10, 20, dtype=np.int32), np.array([5, 6], np.int32), text=(1, 9))
   shorter, _, dropped = fit([bare, text, example(1, 2, 200)], Plan(3, 1, 13))
@@ -87,13 +87,13 @@ def test_overflow_cuts_the_longest_text_where_no_history_is_left():
     fit([bare] * 5, Plan(5, 1, 14))
 
 
-def test_an_example_longer_than_a_row_is_cut_to_it():
+def test_an_example_longer_than_a_row_is_shortened():
   (alone,), _, dropped = fit([example(9, 3)], Plan(1, 4, 12))
   assert len(alone.inputs) + len(alone.targets) - 1 <= 12
   assert dropped == 10
 
 
-def test_a_text_after_a_history_moves_with_it():
+def test_removing_history_shifts_the_range_of_a_later_text():
   inputs = np.arange(12, dtype=np.int32)
   whole = Example(inputs, np.array([5], np.int32), None, 2, (3, 2), (8, 11))
   shorter = whole.shorter(1)
@@ -102,7 +102,7 @@ def test_a_text_after_a_history_moves_with_it():
   assert shorter.shorter(1).shorter(2).inputs.tolist() == [0, 1, 7, 8, 11]
 
 
-def test_targets_that_are_only_read_have_no_weight():
+def test_unlearnt_targets_have_weight_0():
   learnt = np.array([True, False, True])
   masked = Example(np.array([1, 2], np.int32), np.array([3, 4, 5], np.int32), learnt)
   arrays = pack([(PART, masked)], Plan(1, 1, 8))
@@ -127,7 +127,7 @@ def test_both_sides_of_an_encoder_decoder_share_row_and_segment():
   assert (arrays['weights'] > 0).sum() == 9
 
 
-def test_targets_of_weight_zero_are_counted():
+def test_learnt_targets_with_loss_weight_0_are_counted():
   free = Part('free', Fake(make=None, loss_weight=0.0), 1000)
   arrays = pack([(PART, example(1, 2)), (free, example(1, 3, 200))], Plan(2, 1, 32))
   assert arrays['learnt'].tolist() == [5]
@@ -156,7 +156,7 @@ def test_single_sid_tokens_are_spread_over_rows_and_none_is_lost(decoder_row_len
   assert (unlimited['weights'] > 0).sum(axis=1).max() == 8
 
 
-def test_the_limit_of_a_level_moves_no_whole_items():
+def test_the_level_capacity_does_not_change_rows_of_complete_semantic_ids():
   rng = np.random.default_rng(0)
   for _ in range(20):
     group = [

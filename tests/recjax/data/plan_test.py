@@ -25,7 +25,7 @@ def random_lengths(longest):
   return fake_mixture({'a': Fake(make=make, units=100_000)})
 
 
-def test_a_plan_fills_rows_and_is_the_same_everywhere():
+def test_a_plan_fills_rows_and_is_deterministic():
   packing = Packing(row_length=64, rows=16)
   stream = random_lengths(12)
   plan = make_plan(stream, packing)
@@ -42,7 +42,7 @@ def test_a_plan_fills_rows_and_is_the_same_everywhere():
 
 
 @pytest.mark.parametrize(('rows', 'row_length'), [(4, 32), (8, 40), (16, 64)])
-def test_no_group_of_a_long_stream_outgrows_its_plan(rows, row_length):
+def test_every_group_of_a_long_stream_fits_the_plan(rows, row_length):
   stream = random_lengths(12)
   plan = make_plan(stream, Packing(row_length=row_length, rows=rows))
   assert plan.examples >= rows

@@ -17,7 +17,7 @@ def make(root, *folders):
     (root / folder / prepared.MANIFEST).write_text('{}')
 
 
-def test_paths_go_to_the_variant_of_a_stage(tmp_path):
+def test_paths_are_those_of_the_recorded_variant(tmp_path):
   chosen = Prepared(tmp_path, {'sids': 'sids-0123abcd', 'interactions': 'interactions'})
   assert chosen / 'sids/codes.npy' == tmp_path / 'sids-0123abcd' / 'codes.npy'
   assert chosen / 'sids' / 'codes.npy' == tmp_path / 'sids-0123abcd' / 'codes.npy'
@@ -40,7 +40,7 @@ def test_a_folder_without_variants_needs_no_record(tmp_path):
   assert prepared.recorded(tmp_path, {'a': 1}) == Prepared(tmp_path)
 
 
-def test_variants_are_found_by_the_record_alone(tmp_path):
+def test_variants_are_found_only_through_the_record(tmp_path):
   make(tmp_path, 'sids', 'sids-0123abcd')
   folders = {'sids': 'sids-0123abcd'}
   prepared.write_record(epath.Path(tmp_path), {digest({'a': 1}): folders})

@@ -17,7 +17,7 @@ def test_offsets_are_cumulative_lengths():
   assert offsets_of(np.array([1], np.int32)).dtype == np.int64
 
 
-def test_operations_are_those_of_lists():
+def test_operations_equal_those_of_lists():
   sequences = Sequences.from_lists(ROWS)
   assert lists(sequences) == ROWS
   assert sequences.lengths.tolist() == [2, 0, 4, 1]

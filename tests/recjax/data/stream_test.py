@@ -49,7 +49,7 @@ def test_each_unit_of_each_task_appears_once_an_epoch(stream):
 
 
 @pytest.mark.parametrize('hosts', [2, 8])
-def test_any_hosts_and_any_restart_give_the_same_batches(stream, hosts):
+def test_batches_do_not_depend_on_hosts_and_restarts(stream, hosts):
   groups = [stream.group(g) for g in range(56)]
   for g in range(0, 50, hosts):  # a restart at every border of a group that a batch can begin at
     seen = g * stream.plan.examples
@@ -68,7 +68,7 @@ def test_a_restart_at_every_group_border_continues(stream):
       np.testing.assert_array_equal(first[name], expected)
 
 
-def test_reading_processes_give_the_same_batches(stream):
+def test_worker_processes_give_the_same_batches(stream):
   flags.FLAGS.mark_as_parsed()  # as `app.run` has done in a run; grain asks for flags of its own
   alone = list(stream.batches(0, 9, 0, 1, Loader()))
   batches = stream.batches(0, 9, 0, 1, Loader(workers=2, buffer=1))
@@ -84,7 +84,7 @@ def test_reading_processes_give_the_same_batches(stream):
       np.testing.assert_array_equal(got[name], expected[name])
 
 
-def test_a_host_does_its_share_of_the_work(stream, monkeypatch):
+def test_a_host_computes_only_its_share_of_the_examples(stream, monkeypatch):
   calls = []
   locate = mixture.Mixture.locate
   monkeypatch.setattr(mixture.Mixture, 'locate', lambda self, n: calls.append(n) or locate(self, n))
@@ -94,7 +94,7 @@ def test_a_host_does_its_share_of_the_work(stream, monkeypatch):
     assert len(calls) == stream.examples_per_batch // hosts
 
 
-def test_held_out_interactions_leak_into_no_task(tmp_path):
+def test_no_task_sees_held_out_interactions(tmp_path):
   streams = []
   for seed in (0, 1):
     folder = tmp_path / str(seed)

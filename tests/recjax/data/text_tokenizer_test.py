@@ -42,7 +42,7 @@ CONTROL = ('</s>', '<start_of_turn>', '<pad>')
 
 
 @pytest.mark.parametrize('make', [unigram, bpe, word_level])
-def test_names_of_control_tokens_are_text(tmp_path, make):
+def test_names_of_control_tokens_are_encoded_as_text(tmp_path, make):
   tokenizer = make(CONTROL)
   tokenizer.add_special_tokens(list(CONTROL))
   tokenizer.add_tokens(
@@ -104,7 +104,7 @@ def test_a_post_processor_still_adds_its_tokens(tmp_path):
   ]
 
 
-def test_a_sentencepiece_model(tmp_path):
+def test_a_sentencepiece_model_encodes_control_tokens_only_in_templates(tmp_path):
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(['soap brush <start_of_turn> </s>'] * 20),
@@ -136,5 +136,7 @@ def test_a_sentencepiece_model(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
   for name in ('tokenizer.json', 'spiece.model'):
     (tmp_path / name).write_text(json.dumps({'version': '1.0'})[:9])
-    with pytest.raises(ValueError, match=f'{name} must be a whole tokenizer: .*Fetch it again'):
+    with pytest.raises(
+      ValueError, match=f'{name} must be a complete tokenizer file: .*Fetch it again'
+    ):
       TextTokenizer(tmp_path / name)

@@ -10,7 +10,7 @@ from recjax.data.units import Positions, Windows
 
 
 @pytest.mark.parametrize('max_items', [2, 3, 5, 8])
-def test_each_position_after_the_first_is_a_target_once(max_items):
+def test_each_position_after_the_first_is_a_target_in_one_window(max_items):
   rng = np.random.default_rng(max_items)
   lengths = [0, 1, 2, max_items - 1, max_items, max_items + 1, *rng.integers(0, 40, 30)]
   train = Sequences.from_lists([list(range(n)) for n in lengths])
@@ -28,7 +28,7 @@ def test_each_position_after_the_first_is_a_target_once(max_items):
   assert seen == collections.Counter((u, k) for u, n in enumerate(lengths) for k in range(1, n))
 
 
-def test_long_users_keep_half_a_window_of_context():
+def test_later_windows_have_half_a_window_of_context():
   windows = Windows(Sequences.from_lists([list(range(30))]), 8)
   units = [windows[n] for n in range(len(windows))]
   assert [size for _, size, _ in units] == [8] * 7

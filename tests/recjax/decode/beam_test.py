@@ -66,7 +66,7 @@ def score(model, prompt, codes_IL, sid_softmax='level'):
 
 
 @pytest.mark.parametrize('sid_softmax', ['level', 'full', 'full, a few beams at a time'])
-def test_a_beam_as_wide_as_the_catalogue_is_exhaustive(sid_softmax, monkeypatch):
+def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(sid_softmax, monkeypatch):
   sid_softmax, _, few = sid_softmax.partition(', ')
   model, table, trie = world(0, 40)
   prompts = [np.array([3, 14, 20, 25], np.int32), np.array([3, 13], np.int32)]
@@ -163,7 +163,7 @@ def test_items_that_share_sids_are_ranked_like_exhaustive_scoring(sid_softmax):
       assert (items[b, len(expected) :] == -1).all()
 
 
-def test_a_narrow_beam_over_shared_sids_skips_leaves_that_are_excluded_whole():
+def test_a_narrow_beam_over_shared_sids_skips_leaves_with_only_excluded_items():
   model, table, trie, popularity = shared_world(4, items=60, leaves=30)
   prompt = np.array([3, 14, 20, 25], np.int32)
   inputs = {'tokens': jnp.asarray(prompt)[None], 'lengths': jnp.asarray([4], jnp.int32)}

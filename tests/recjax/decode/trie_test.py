@@ -32,7 +32,7 @@ def _items_of(trie, sid):
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_accepts_the_items_and_nothing_else(seed):
+def test_the_trie_holds_exactly_the_items(seed):
   table = _table(seed)
   trie = trie_lib.Trie.from_table(table)
   items = {tuple(row): i for i, row in enumerate(table.codes_IL.tolist())}
@@ -40,7 +40,7 @@ def test_accepts_the_items_and_nothing_else(seed):
     assert _items_of(trie, sid) == ([items[sid]] if sid in items else [])
 
 
-def test_nodes_are_the_prefixes_in_order():
+def test_nodes_are_the_distinct_prefixes_in_lexicographic_order():
   table = _table(0)
   trie = trie_lib.Trie.from_table(table)
   rows = table.codes_IL.tolist()
@@ -56,7 +56,7 @@ def test_nodes_are_the_prefixes_in_order():
   assert [rows[i] for i in trie.leaf_items] == sorted(rows)
 
 
-def test_kept_collisions_share_a_leaf_in_item_order():
+def test_items_with_equal_sids_share_a_leaf_in_item_order():
   codes = np.array([[1, 0], [0, 2], [1, 0], [0, 2], [0, 1], [1, 0]], np.int32)
   table = table_lib.SidTable(codes, (2, 3), 'q', collisions='keep')
   trie = trie_lib.Trie.from_table(table)
@@ -66,7 +66,7 @@ def test_kept_collisions_share_a_leaf_in_item_order():
   assert _items_of(trie, (0, 0)) == []
 
 
-def test_items_of_a_leaf_come_by_popularity_and_then_by_index():
+def test_items_of_a_leaf_are_sorted_by_popularity_then_index():
   codes = np.array([[1, 0], [0, 2], [1, 0], [0, 2], [0, 1], [1, 0]], np.int32)
   table = table_lib.SidTable(codes, (2, 3), 'q', collisions='keep')
   trie = trie_lib.Trie.from_table(table, popularity_I=np.array([4, 1, 9, 2, 50, 4]))
@@ -98,7 +98,7 @@ def test_children_under_jit_equal_the_arrays():
         assert codes[where][is_child[where]].tolist() == expected
 
 
-def test_is_a_pytree_with_static_sizes():
+def test_the_trie_is_a_pytree_with_static_sizes():
   trie = trie_lib.Trie.from_table(_table(2))
   doubled = jax.tree.map(lambda x: x, trie)
   assert doubled.max_branch == trie.max_branch
@@ -107,7 +107,7 @@ def test_is_a_pytree_with_static_sizes():
   assert jax.tree.structure(trie) != jax.tree.structure(other)
 
 
-def test_one_item_and_none():
+def test_one_item_makes_a_trie_and_none_is_refused():
   one = trie_lib.Trie.from_table(table_lib.SidTable(np.array([[3, 0]], np.int32), (4, 2), 'q'))
   assert one.num_nodes == (1, 1, 1) and one.leaf_items.tolist() == [0]
   with pytest.raises(ValueError, match='at least one item'):

@@ -1,3 +1,5 @@
+"""Ranking metrics against plain loops and scikit-learn."""
+
 import math
 import statistics
 
@@ -25,7 +27,7 @@ def test_ranks_equal_a_python_search():
   assert ranks_U.dtype == np.int64
 
 
-def test_fill_is_never_a_hit():
+def test_padding_is_never_a_hit():
   ranked_UK = np.array([[3, -1, -1], [-1, -1, -1]])
   assert ranking.target_ranks(ranked_UK, np.array([3, 0])).tolist() == [0, 3]
 
@@ -48,7 +50,7 @@ def test_metrics_equal_plain_loops():
 
 
 def test_ndcg_equals_scikit_learn():
-  ranked_UK, targets_U = _random_lists(2, width=40)  # whole catalogue: every item has a score
+  ranked_UK, targets_U = _random_lists(2, width=40)  # full ranking: every item has a score
   scores = np.zeros(ranked_UK.shape)
   np.put_along_axis(scores, ranked_UK, np.arange(40, 0, -1.0)[None], axis=1)
   relevant = np.eye(40)[targets_U]
@@ -57,12 +59,12 @@ def test_ndcg_equals_scikit_learn():
     assert metrics[f'ndcg@{k}'] == pytest.approx(ndcg_score(relevant, scores, k=k))
 
 
-def test_one_user_has_no_spread():
+def test_one_row_has_no_standard_error():
   assert ranking.ranking_metrics(np.array([0]), (1,))['recall@1_stderr'] == 0.0
 
 
 def test_bad_input():
-  with pytest.raises(ValueError, match='at least one user'):
+  with pytest.raises(ValueError, match='at least one row'):
     ranking.ranking_metrics(np.array([], int), (1,))
   with pytest.raises(ValueError, match='positive'):
     ranking.ranking_metrics(np.array([0]), (0, 5))

@@ -82,7 +82,7 @@ def test_gradients_of_the_plain_and_the_xla_path_agree():
 
 
 @pytest.mark.parametrize(('window', 'softcap'), [(0, 0.0), (40, 0.0), (0, 2.0)])
-def test_the_tpu_kernel_agrees_forward_and_backward(window, softcap):
+def test_the_tpu_kernel_equals_the_plain_path_forward_and_backward(window, softcap):
   """Interprets the kernel."""
   q, k, v, segments, mask, distance = case(T=128, N=2, K=1, H=64)
   real = jnp.asarray(segments > 0, jnp.float32)[:, :, None, None]
@@ -103,7 +103,7 @@ def test_the_tpu_kernel_agrees_forward_and_backward(window, softcap):
     np.testing.assert_allclose(a, b, atol=2e-4)
 
 
-def test_the_tpu_kernel_agrees_on_a_mesh():
+def test_the_tpu_kernel_equals_the_plain_path_on_a_mesh():
   q, k, v, segments, mask, _ = case(B=4, T=128, N=2, K=2, H=64)
   real = jnp.asarray(segments > 0, jnp.float32)[:, :, None, None]
   expected = attention.attend(q, k, v, mask)
@@ -115,7 +115,7 @@ def test_the_tpu_kernel_agrees_on_a_mesh():
 
 
 @pytest.mark.parametrize('softcap', [0.0, 50.0])
-def test_half_precision_rounds_no_logits(softcap):
+def test_logits_of_half_precision_inputs_are_float32(softcap):
   q, k, v, segments, mask, _ = case(T=64, H=64, dtype=jnp.bfloat16)
   q = q * 4  # a large spread of logits, so that rounding them would dominate the error
   got = attention.attend(q, k, v, mask, softcap=softcap, implementation='plain')

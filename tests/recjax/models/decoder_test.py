@@ -93,7 +93,7 @@ def test_a_window_hides_keys_beyond_it():
 
 
 @pytest.mark.parametrize('config', [PLAIN, FULL], ids=['plain', 'full'])
-def test_beams_with_a_shared_prompt_equal_whole_sequences(config):
+def test_beams_with_a_shared_prompt_equal_full_sequences(config):
   model = model_of(config)
   prompts = [tokens_of(5, 6), tokens_of(6, 3)]
   suffixes = np.random.default_rng(7).integers(0, SPACE.size, (2, 3, 2)).astype(np.int32)  # B, M, L

@@ -55,14 +55,14 @@ def padded_logits(model, example):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_logits_are_those_of_transformers(kind):
+def test_logits_equal_those_of_transformers(kind):
   model, example = golden(kind)
   real = example['attention_mask'] > 0
   assert_agrees(padded_logits(model, example)[real], example['logits'][real])
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_packed_segments_are_those_of_transformers_alone(kind):
+def test_packed_segments_equal_single_sequences_in_transformers(kind):
   model, example = golden(kind)
   spans = [np.flatnonzero(row) for row in example['attention_mask'][1:3]]
   tokens = np.concatenate([example['input_ids'][1 + i][at] for i, at in enumerate(spans)])
@@ -74,7 +74,7 @@ def test_packed_segments_are_those_of_transformers_alone(kind):
 
 
 @pytest.mark.parametrize('kind', ['gemma2', 'gemma3', 'qwen2'])
-def test_token_by_token_through_the_cache(kind):
+def test_decoding_token_by_token_equals_transformers(kind):
   model, example = golden(kind)
   tokens, T = example['input_ids'][:1], example['input_ids'].shape[1]
   graph, params = nnx.split(model)
@@ -112,7 +112,7 @@ def test_token_by_token_through_the_cache(kind):
     ('qwen3', {'tie_word_embeddings': True, 'attention_bias': True, 'num_key_value_heads': 4}),
   ],
 )
-def test_other_configurations_against_transformers_run_live(tmp_path, kind, fields):
+def test_other_configurations_equal_transformers(tmp_path, kind, fields):
   make_decoders.make_checkpoint(kind, tmp_path, 11, **fields)
   example = make_decoders.make_example(tmp_path, 12)
   real = example['attention_mask'] > 0
@@ -152,7 +152,7 @@ def test_published_sizes_have_their_number_of_parameters(name):
   assert count - padding == PARAMETERS[name]
 
 
-def test_a_pattern_of_layers_need_not_divide_the_depth():
+def test_the_period_of_layer_types_need_not_divide_the_depth():
   shape = sizes()['gemma3_4b'].shape
   windows = shape.windows
   assert [layer for layer, window in enumerate(windows) if window == 0] == [5, 11, 17, 23, 29]

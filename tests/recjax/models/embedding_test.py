@@ -72,7 +72,7 @@ def test_rows_and_gradients_equal_those_of_replicated_tables(shape):
 
 
 @pytest.mark.parametrize('shape', MESHES, ids=str)
-def test_tables_are_not_moved(shape):
+def test_lookup_communicates_no_table(shape):
   text = compiled(shape)[0].as_text()
   gathered = re.findall(r'= (\S+) all-gather\(', text)
   assert all(kind.startswith('s32') for kind in gathered), gathered  # only ids
@@ -85,7 +85,7 @@ def test_tables_are_not_moved(shape):
     assert len(dims) > 2 or (dims in cut and shape[0] > 1), dims
 
 
-def test_a_batch_that_does_not_divide_is_looked_up_too():
+def test_a_batch_that_the_mesh_does_not_divide_is_looked_up():
   run, arguments = compiled((2, 2, 2), batch=3)
   gradients, x = run(*arguments)
   expected, expected_gradients = by_hand(*tables_and_ids(3))

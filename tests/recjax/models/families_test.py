@@ -123,7 +123,7 @@ def test_a_backbone_from_outside_trains_and_searches(tiny_world, tmp_path, toy):
   assert (np.diff(scores_UM, axis=1) <= 1e-6).all()
 
 
-def test_a_step_of_the_toy_continues_its_hidden_states(toy):
+def test_a_decoding_step_of_the_toy_equals_its_training_states(toy):
   model = models.build(Model(family='toy', width=8), TokenSpace(20, (4, 4)), 0)
   tokens = jnp.array([[3, 5, 21, 25]])
   segments, positions = jnp.ones_like(tokens), jnp.arange(4)[None]
@@ -142,7 +142,7 @@ def test_a_family_that_is_not_registered_is_refused():
     models.family(Model(family='toy'))
 
 
-def test_size_and_family_must_agree():
+def test_a_size_of_another_family_is_refused():
   assert models.family(Model(family='qwen', size='qwen3_0_6b')).name == 'qwen'
   assert models.family(Model(family='t5', size='flan_t5_base')).is_encoder_decoder
   for family, size in (('t5', 'gemma3_270m'), ('qwen', 'gemma3_270m'), ('gemma', 't5_small')):
@@ -156,12 +156,12 @@ def test_every_published_size_belongs_to_one_family():
   names = [name for family in families.FAMILIES.values() for name in family.sizes]
   assert len(names) == len(set(names)) == 40
   for name, size in families.sizes().items():
-    family = families.of_size(name)
+    family = families.by_size(name)
     assert isinstance(size.shape, family.shape)
     assert size.tokenizer_size <= size.vocab_rows
 
 
-def test_configs_that_call_qwen_a_gemma_are_read(tmp_path):
+def test_old_configs_with_family_gemma_for_qwen_are_read(tmp_path):
   folder = tmp_path / 'qwen3'
   shutil.copytree(GOLDENS / 'qwen3', folder)
   for model in (Model(size='qwen3_0_6b'), Model(pretrained=str(folder))):
@@ -181,7 +181,7 @@ def test_configs_that_call_qwen_a_gemma_are_read(tmp_path):
     models.family(Model(pretrained=str(folder)))
 
 
-def test_qwen_has_the_parameters_that_it_had_as_a_gemma():
+def test_qwen_has_the_same_parameters_as_under_family_gemma():
   space = TokenSpace(512, (4, 4))
   mesh = mesh_lib.make_mesh(Mesh(data=-1, fsdp=1, tensor=1))
   trees = [

@@ -44,7 +44,7 @@ def built(family):
 
 
 @pytest.mark.parametrize('family', ['gemma', 't5'])
-def test_fresh_adapters_change_nothing_and_have_every_kernel_of_their_targets(family):
+def test_fresh_adapters_change_no_output_and_cover_every_target_kernel(family):
   _, params = built(family)
   adapters = lora.init(jax.random.key(0), params, 2, TARGETS)
   merged = lora.merge(params | {lora.NAME: adapters}, 16.0)
@@ -173,7 +173,7 @@ def test_training_changes_only_adapters_and_named_groups():
   assert 'lora/layers/attention/q/kernel/a' in changed
 
 
-def test_a_step_holds_no_second_copy_of_the_kernels():
+def test_a_training_step_holds_no_second_copy_of_the_kernels():
   config = run_config()
   wide = dataclasses.replace(config.model, width=256, ff_width=512, depth=8)
   config = dataclasses.replace(config, model=wide)
@@ -197,7 +197,7 @@ def test_a_step_holds_no_second_copy_of_the_kernels():
   assert taken < sum(kernels) / 2, (taken, sum(kernels))
 
 
-def test_adapters_are_sharded_as_the_sides_of_their_kernels():
+def test_adapters_are_sharded_like_their_kernels():
   config = run_config()
   tx = optim.optimizer(config.optim, 10)
   adapters = state.abstract_state(config.model, SPACE, tx, mesh()).params[lora.NAME]['layers']

@@ -88,12 +88,12 @@ def largest_difference(model, example):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_logits_are_those_of_transformers(kind):
+def test_logits_equal_the_goldens_of_transformers(kind):
   assert largest_difference(*golden(kind)) < 1e-4
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_logits_are_those_of_transformers_run_live(kind, tmp_path):
+def test_logits_equal_transformers(kind, tmp_path):
   pytest.importorskip('torch', reason='torch is not installed')
   pytest.importorskip('transformers', reason='transformers is not installed')
   shape = {'num_heads': 2, 'd_kv': 10, 'num_layers': 3, 'num_decoder_layers': 2}
@@ -122,7 +122,7 @@ def test_a_packed_segment_equals_the_segment_alone(kind):
     np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_beams_with_a_shared_prompt_equal_whole_sequences():
+def test_beams_with_a_shared_prompt_equal_full_sequences():
   model, _ = golden('t5_v1_1')
   lengths, M, L = (13, 5), 3, 14  # long enough that distances share buckets
   prompts = [random_tokens(5 + b, n) for b, n in enumerate(lengths)]
@@ -165,14 +165,14 @@ def test_the_decoder_sees_its_past_and_the_whole_prompt():
 
 @pytest.mark.parametrize('length', [1, 2, 7])
 @pytest.mark.parametrize('stack', ['encoder', 'decoder'])
-def test_the_bias_of_a_row_is_that_of_each_distance(stack, length):
+def test_the_bias_of_a_row_equals_the_bias_at_each_distance(stack, length):
   bias = getattr(small(), stack).relative_bias
   distances = np.arange(length)[None] - np.arange(length)[:, None]
   expected = np.asarray(bias.at(distances.ravel())).reshape(-1, length, length)
   np.testing.assert_array_equal(bias(length), expected)
 
 
-def test_relative_buckets_are_one_distance_each_then_wider():
+def test_relative_buckets_hold_one_distance_each_then_ranges():
   # 32 buckets, 16 a direction: 0..7 alone, then 8 buckets from 8 to 128 by a factor of 2 ** 0.5.
   starts = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]
   distances = np.arange(200)
@@ -182,7 +182,7 @@ def test_relative_buckets_are_one_distance_each_then_wider():
   assert relative_buckets(distances, False, 32, 128).max() == 0
 
 
-def test_relative_buckets_are_those_of_transformers_run_live():
+def test_relative_buckets_equal_those_of_transformers():
   torch = pytest.importorskip('torch', reason='torch is not installed')
   t5 = pytest.importorskip('transformers.models.t5.modeling_t5', reason='transformers is absent')
   distances = np.arange(-3000, 3000)
@@ -239,7 +239,7 @@ def test_bfloat16_stays_close_to_float32():
     ('mt5_small', 250112, 300_176_768),
   ],
 )
-def test_the_named_sizes_have_the_parameters_of_the_published_checkpoints(name, rows, parameters):
+def test_named_sizes_have_as_many_parameters_as_published_checkpoints(name, rows, parameters):
   config = SIZES[name].shape
   model = nnx.eval_shape(lambda: T5(config, SPACE, nnx.Rngs(params=0)))
   params = nnx.to_pure_dict(nnx.split(model)[1])
@@ -249,7 +249,7 @@ def test_the_named_sizes_have_the_parameters_of_the_published_checkpoints(name, 
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_mapping_names_every_parameter_once_and_goes_both_ways(kind):
+def test_the_mapping_names_every_parameter_once_and_is_invertible(kind):
   folder = make_t5.GOLDENS / kind
   tensors = load_file(folder / 'model.safetensors')
   described = pretrained.read_config(folder)
@@ -263,7 +263,7 @@ def test_the_mapping_names_every_parameter_once_and_goes_both_ways(kind):
     np.testing.assert_array_equal(weight.to_theirs(weight.to_ours(theirs)), theirs)
 
 
-def test_a_folder_says_whether_its_output_is_tied_and_scaled():
+def test_tied_and_scaled_outputs_are_recognised_from_the_folder():
   hf = {'d_model': 8, 'd_ff': 8, 'd_kv': 4, 'num_heads': 2, 'num_layers': 1, 'model_type': 't5'}
   both, one = {'shared.weight', 'lm_head.weight'}, {'shared.weight'}
 
@@ -279,7 +279,7 @@ def test_a_folder_says_whether_its_output_is_tied_and_scaled():
   assert outcome(both, model_type='mt5') == (False, False)
 
 
-def test_a_config_that_we_cannot_compute_is_refused():
+def test_an_unsupported_config_is_refused():
   hf = json.loads((make_t5.GOLDENS / 't5_v1_0' / 'config.json').read_text())
   with pytest.raises(ValueError, match=r"feed_forward_proj .* got 'gated-tanh'"):
     mapping.config_of(hf | {'feed_forward_proj': 'gated-tanh'}, ())

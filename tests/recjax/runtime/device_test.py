@@ -62,13 +62,15 @@ def folder_now():
     ('/tmp/there', 'cpu', '/tmp/there'),
   ],
 )
-def test_the_folder_of_the_compilation_cache(folder_now, monkeypatch, field, backend, expected):
+def test_the_cache_is_in_the_workdir_unless_set_and_off_on_cpu(
+  folder_now, monkeypatch, field, backend, expected
+):
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)
-  device_lib.keep_programs(field, epath.Path('gs://bucket/run'))
+  device_lib.set_compilation_cache(field, epath.Path('gs://bucket/run'))
   assert folder_now() == expected
 
 
 def test_the_environment_takes_precedence(folder_now):
   jax.config.update('jax_compilation_cache_dir', '/tmp/of the environment')
-  device_lib.keep_programs('/tmp/there', epath.Path('/tmp/run'))
+  device_lib.set_compilation_cache('/tmp/there', epath.Path('/tmp/run'))
   assert folder_now() == '/tmp/of the environment'

@@ -43,7 +43,7 @@ def test_one_process_needs_no_variables(joined):
   assert distributed.is_host0()
 
 
-def test_exchanges_of_a_single_process():
+def test_a_single_process_exchanges_with_itself():
   distributed.barrier('alone')
   assert distributed.exchange('topic', 'x') == ['x']
   assert distributed.from_host0('topic', [1.5]) == [1.5]
@@ -132,7 +132,7 @@ def test_processes_that_did_not_join_are_rejected(joined, monkeypatch):
     distributed.initialize()
 
 
-def test_a_failed_detection_is_one_message(joined, monkeypatch):
+def test_a_failed_detection_raises_one_message(joined, monkeypatch):
   def fail(*_, **__):
     raise ValueError('coordinator_address should be defined.')
 
@@ -165,12 +165,10 @@ def run(mode):
   return done.returncode, done.stdout + done.stderr
 
 
-def test_two_processes_exchange_and_compare():
+def test_two_processes_exchange_texts_and_name_different_values():
   status, output = run('together')
   assert status == 0, output
-  message = (
-    'all processes must have the same config; process 1 differs from process 0 in a.b (1, there 0)'
-  )
+  message = 'all processes must have the same config; process 1 differs from process 0 in a.b (1 instead of 0)'
   assert output.count(f'different: {message}') == 2
   assert {'end of 0', 'end of 1'} <= set(re.findall('end of .', output))
 

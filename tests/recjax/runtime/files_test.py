@@ -26,7 +26,7 @@ def test_a_file_is_replaced_whole(tmp_path, content):
   assert [p.name for p in tmp_path.iterdir()] == ['f']
 
 
-def test_an_error_leaves_the_file_as_it_was(tmp_path):
+def test_an_error_leaves_the_file_unchanged(tmp_path):
   path = epath.Path(tmp_path / 'f')
   path.write_text('before')
   with pytest.raises(RuntimeError, match='in the middle'), files.replacing(path) as f:
@@ -36,7 +36,7 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['f']
 
 
-def test_partial_names_are_fresh():
+def test_partial_names_are_unique():
   assert files.partial_name('a/b') != files.partial_name('a/b')
   assert files.partial_name('a/b').parent == epath.Path('a')
 

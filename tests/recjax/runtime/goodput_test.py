@@ -201,7 +201,9 @@ with goodput.recorded(sys.argv[1]):
   assert process['ended'] == 'done'
 
 
-def test_a_run_that_is_stopped_and_resumed(tiny_world, tmp_path, monkeypatch, caplog):
+def test_a_resumed_run_counts_both_processes_and_the_lost_steps(
+  tiny_world, tmp_path, monkeypatch, caplog
+):
   config, dataset = tiny_world
   config = dataclasses.replace(
     config, num_train_steps=8, checkpoint_every_steps=4, eval_every_steps=8, log_every_steps=1,

@@ -144,7 +144,7 @@ def test_one_owner_at_a_time_even_if_the_folder_is_removed_each_time(tmp_path):
   assert (tmp_path / 'count').read_text() == '80'
 
 
-def test_a_check_at_the_same_moment_causes_no_refusal(tmp_path, monkeypatch):
+def test_a_concurrent_check_does_not_refuse_an_owner(tmp_path, monkeypatch):
   real, calls = lock.fcntl.flock, []
 
   def flock(*args):
@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):
       pass
 
 
-def test_a_folder_that_is_not_writable_is_one_message(tmp_path, monkeypatch):
+def test_a_folder_that_is_not_writable_is_refused(tmp_path, monkeypatch):
   def refuses(*_):
     raise PermissionError(errno.EACCES, 'Permission denied', 'the file')
 
@@ -199,7 +199,7 @@ def test_a_renewed_lease_is_refused_and_removed_at_the_end(tmp_path, short):
 
 
 @pytest.mark.parametrize('clock', [-600, 600])  # seconds that the clock of the owner is wrong
-def test_an_expired_lease_is_taken_whatever_its_clock_was(tmp_path, short, clock, monkeypatch):
+def test_an_expired_lease_is_taken_even_if_the_clocks_differ(tmp_path, short, clock, monkeypatch):
   monkeypatch.setattr(lock, 'LEASE_S', 1.0)
   path, text = tmp_path / lock.FILE, {'token': 'of a dead process', 'renewed': time.time() + clock}
   path.write_text(json.dumps(text))
@@ -209,7 +209,7 @@ def test_an_expired_lease_is_taken_whatever_its_clock_was(tmp_path, short, clock
     assert 'of a dead process' not in path.read_text()
 
 
-def test_a_lease_of_long_ago_is_taken_at_once(tmp_path):
+def test_a_lease_older_than_an_hour_is_taken_at_once(tmp_path):
   (tmp_path / lock.FILE).write_text(json.dumps({'token': 'x', 'renewed': time.time() - 7200}))
   assert not lock._is_renewed(epath.Path(tmp_path / lock.FILE))
 

@@ -51,7 +51,7 @@ def test_values_at_the_limits_pass():
   assert dataclasses.fields(Toy)[1].metadata['meaning'] == 'Size in tokens.'
 
 
-def test_an_error_inside_called_names_the_place_in_the_config():
+def test_called_replaces_the_generic_path_in_errors():
   message = r'^toys.red.size must be positive; got 0. Set --config.toys.red.size$'
   with pytest.raises(ValueError, match=message), Toy.called('toys.red'):
     Toy(size=0)

@@ -35,7 +35,7 @@ def test_values_take_the_types_of_their_fields():
   assert list(whole.parts) == ['b', 'a']
 
 
-def test_a_tilde_is_expanded_in_paths_alone(monkeypatch):
+def test_a_tilde_is_expanded_only_in_paths(monkeypatch):
   monkeypatch.setenv('HOME', '/home/somebody')
   whole = convert(Whole, {'file': '~/x', 'other': '~/x'})
   assert (whole.file, whole.other) == (os.path.join('/home/somebody', 'x'), '~/x')
@@ -60,7 +60,7 @@ def test_errors_name_the_path(values, message):
     convert(Whole, values)
 
 
-def test_the_nearest_of_all_known_fields_are_named():
+def test_an_unknown_field_is_answered_with_the_nearest_known_ones():
   known = list(known_paths(Whole, {'parts': {'red': {}}}))
   assert 'parts.red.widths' in known
   assert 'part.size' in known

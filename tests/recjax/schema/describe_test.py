@@ -18,7 +18,7 @@ def config():
   return config_lib.from_config_dict(d)
 
 
-def test_every_field_stands_in_the_table_once():
+def test_the_table_lists_every_field_once():
   made = config()
   text = describe(made)
   leaves = [

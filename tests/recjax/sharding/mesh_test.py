@@ -82,7 +82,7 @@ def test_the_table_counts_parameters_and_bytes(tiny_world):
 
 
 @pytest.mark.parametrize('size', make_parameter_tables.SIZES)
-def test_parameter_tables_are_the_golden_ones(size):
+def test_parameter_tables_equal_the_goldens(size):
   golden = make_parameter_tables.FOLDER / f'{size}.txt'
   assert make_parameter_tables.tables(size) == golden.read_text()
 
@@ -171,7 +171,7 @@ def test_meshes_that_leave_too_much_replicated_are_refused():
     parameter_table.check_replication(params, mesh)
 
 
-def test_activations_drop_axes_that_do_not_divide():
+def test_constrain_ignores_axes_that_do_not_divide():
   with jax.set_mesh(mesh_of(2, 2, 2)):
     heads = jax.jit(lambda x: mesh_lib.constrain(x, 'heads'))(jnp.zeros((4, 3, 5, 2)))
     assert heads.sharding.spec == P(('data', 'fsdp'))
@@ -196,7 +196,7 @@ def test_host_rows_arrive_in_order():
     ([[0, 1], [2, 3], [0, 1], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
   ],
 )
-def test_which_process_reads_which_part(processes, parts):
+def test_each_process_reads_its_part(processes, parts):
   found = [mesh_lib.part_of(np.array(processes), p) for p in range(len(parts))]
   assert found == parts
 
@@ -205,7 +205,7 @@ def test_which_process_reads_which_part(processes, parts):
   'processes',
   [[[0, 1], [1, 2]], [[0], [0], [1]], [[0, 1], [0, 2], [1, 3], [2, 3]], [[0], [1], [0, 1]]],
 )
-def test_rows_of_processes_must_not_overlap_partly(processes):
+def test_processes_that_share_some_of_their_rows_are_refused(processes):
   width = max(map(len, processes))
   square = np.array([row * (width // len(row)) for row in processes])
   with pytest.raises(

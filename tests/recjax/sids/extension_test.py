@@ -24,14 +24,14 @@ def test_new_items_take_the_first_free_code_of_their_group():
   assert (got.codebooks, got.collisions) == ('of a day', 'deduplicate')
 
 
-def test_a_full_group_sends_the_item_to_the_nearest_codes_with_room():
+def test_an_item_of_a_full_group_takes_the_nearest_codes_with_a_free_sid():
   table = SidTable(np.array([[0, 0], [0, 1], [2, 0]], np.int32), (3, 2), 'q')
   rows = np.array([0, 1, 2, -1, -1, -1])
   order = [(0,), (2,), (1,)]
   got = extend(table, rows, np.zeros((3, 1), np.int32), lambda n: iter(order), ids(6))
   assert got.codes_IL[3:].tolist() == [[2, 1], [1, 0], [1, 1]]
   rows = np.append(rows, -1)
-  with pytest.raises(ValueError, match=r"no room for the new item 'i6': all SIDs are taken"):
+  with pytest.raises(ValueError, match=r"no SID is free for the new item 'i6': all SIDs are taken"):
     extend(table, rows, np.zeros((4, 1), np.int32), lambda n: iter(order), ids(7))
   with pytest.raises(
     ValueError, match=r"new item 'i3': every SID that begins with the codes \[0\]"
@@ -39,7 +39,7 @@ def test_a_full_group_sends_the_item_to_the_nearest_codes_with_room():
     extend(table, rows, np.zeros((4, 1), np.int32), None, ids(7))
 
 
-def test_without_a_level_more_a_new_item_takes_the_nearest_free_sid():
+def test_without_a_deduplication_level_a_new_item_takes_the_nearest_free_sid():
   table = SidTable(np.array([[0, 0], [0, 1]], np.int32), (2, 2), 'q', 'sinkhorn')
   order = [(0, 1), (0, 0), (1, 0), (1, 1)]
   got = extend(
@@ -48,14 +48,14 @@ def test_without_a_level_more_a_new_item_takes_the_nearest_free_sid():
   assert got.codes_IL.tolist() == [[1, 0], [0, 0], [1, 1]]
 
 
-def test_where_collisions_are_kept_new_items_share():
+def test_new_items_share_sids_if_collisions_are_kept():
   table = SidTable(np.array([[0, 0], [0, 0]], np.int32), (2, 2), 'q', 'keep')
   got = extend(table, np.array([1, -1]), np.array([[0, 0]], np.int32), None, ids(2))
   assert got.codes_IL.tolist() == [[0, 0], [0, 0]]
   assert got.sharing_items == 2
 
 
-def test_a_day_without_new_items_changes_nothing():
+def test_extending_without_new_items_keeps_the_table():
   table = SidTable(np.array([[0, 0], [0, 1], [1, 0]], np.int32), (2, 2), 'q')
   got = extend(table, np.array([2, 0]), np.zeros((0, 1), np.int32), None, ids(2))
   assert got.codes_IL.tolist() == [[1, 0], [0, 0]]

@@ -12,13 +12,13 @@ ENTRIES = [
 ]
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_entries_are_read_back(tmp_path):
   keywords.write(tmp_path / 'k.json', ENTRIES)
   assert keywords.read(tmp_path / 'k.json', 'x') == ENTRIES
   assert json.loads((tmp_path / 'k.json').read_bytes()) == ENTRIES
 
 
-def test_an_absent_description_is_empty_and_other_fields_are_left_out(tmp_path):
+def test_an_absent_description_is_empty_and_other_fields_are_ignored(tmp_path):
   (tmp_path / 'k.json').write_text('[{"token": "<a_0>", "keywords": ["soap"], "level": 1}]')
   assert keywords.read(tmp_path / 'k.json', 'x') == [
     {'token': '<a_0>', 'description': '', 'keywords': ['soap']}
@@ -42,7 +42,7 @@ def test_an_absent_description_is_empty_and_other_fields_are_left_out(tmp_path):
     ),
   ],
 )
-def test_another_format_is_refused(tmp_path, content, message):
+def test_a_file_of_another_format_is_refused(tmp_path, content, message):
   (tmp_path / 'k.json').write_bytes(content)
   with pytest.raises(ValueError, match=message + r'.*Set --config\.model\.sid_keywords'):
     keywords.read(tmp_path / 'k.json', 'model.sid_keywords')

@@ -16,14 +16,14 @@ def write(tmp_path, table):
   return path
 
 
-def test_reads_tokens_and_numbers_in_item_order(tmp_path):
+def test_tokens_and_numbers_are_read_in_item_order(tmp_path):
   path = write(tmp_path, {'z': ['<a_3>', '<b_0>'], 'x': [0, 11], 'gone': [1, 1], 'y': ['<a_1>', 7]})
   got = published.read(path, ['x', 'y', 'z'], (4, 12))
   assert got.dtype == np.int32
   assert got.tolist() == [[0, 11], [1, 7], [3, 0]]
 
 
-def test_what_write_wrote_is_read_again(tmp_path):
+def test_a_written_table_is_read_back(tmp_path):
   rng = np.random.default_rng(0)
   ids = [f'item "{n}" é' for n in range(50)]
   codes = rng.integers(0, (5, 300, 2), (50, 3)).astype(np.int32)
@@ -54,18 +54,18 @@ def test_what_write_wrote_is_read_again(tmp_path):
     ({'x': [1, 1]}, r"of 2 items it lacks 1: 'y'\. Complete the file"),
     ({}, r"of 2 items it lacks 2: 'x', 'y'\. Complete the file"),
     ([['x', [1, 1]]], r'must hold one object .* it holds a list'),
-    ('{"x": [1, 1], "y": [1, 1], "x": [2, 2]}', r"every item once; 'x' is there more than once"),
+    ('{"x": [1, 1], "y": [1, 1], "x": [2, 2]}', r"every item once; 'x' occurs more than once"),
     ('{"x": [1, 1], "y": [1', r'must be JSON'),
   ],
 )
-def test_a_wrong_table_is_refused_by_file_and_item(tmp_path, table, message):
+def test_a_wrong_table_is_refused_with_file_and_item(tmp_path, table, message):
   path = write(tmp_path, table)
   with pytest.raises(ValueError, match=message) as error:
     published.read(path, ['x', 'y'], (4, 4))
   assert str(error.value).startswith(str(path))
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path):
+def test_a_file_that_is_not_utf8_is_refused(tmp_path):
   (tmp_path / 'table.json').write_bytes(b'{"x\xff": [1]}')
   with pytest.raises(ValueError, match='must be JSON'):
     published.read(tmp_path / 'table.json', [], (4,))

@@ -43,13 +43,13 @@ def test_neighbours_kept_equals_ranking_by_prefix():
     assert got['share_prefix_chance'][level - 1] == pytest.approx(chance, abs=1e-4)
 
 
-def test_codes_that_say_nothing_find_as_many_as_chance():
+def test_uninformative_codes_have_the_recall_of_chance():
   vectors = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
   got = quality.neighbours_kept(np.zeros((50, 3), np.int32), vectors)
   assert got['recall'] == got['chance'] == pytest.approx(10 / 49, abs=1e-4)
 
 
-def test_codes_that_are_the_neighbours_find_all():
+def test_codes_equal_to_the_neighbourhoods_have_full_recall():
   clouds = np.repeat(np.arange(5), 11)
   rng = np.random.default_rng(2)
   vectors = 10 * np.eye(5)[clouds] + 0.01 * rng.normal(size=(55, 5))
@@ -69,7 +69,7 @@ def test_large_catalogues_are_sampled(monkeypatch):
 
 
 @pytest.mark.parametrize('items', [2, 6])
-def test_catalogues_smaller_than_the_list_of_neighbours(items):
+def test_catalogues_of_few_items_have_fewer_neighbours(items):
   got = quality.neighbours_kept(np.zeros((items, 2), np.int32), np.eye(items, 3, dtype=np.float32))
   assert got['k'] == items - 1
   assert got['recall'] == got['chance'] == 1.0
@@ -81,7 +81,7 @@ def test_a_single_item_has_no_neighbours():
 
 
 @pytest.mark.parametrize('block', [3, 100])
-def test_variance_left_by_hand(monkeypatch, block):
+def test_unexplained_variance_equals_a_hand_computation(monkeypatch, block):
   monkeypatch.setattr(quality, '_BLOCK_ROWS', block)
   vectors = np.array([[0, 0], [0, 2], [4, 0], [4, 2]], np.float32)
   quantizer = residual_kmeans.fit(vectors, (2, 2), seed=0)
@@ -95,7 +95,7 @@ def test_variance_left_by_hand(monkeypatch, block):
   assert quality.reconstruction_error(quantizer, same, quantizer.assign(same)) == [0.0]
 
 
-def test_purity_by_hand():
+def test_purity_equals_a_hand_computation():
   codes = np.array([0, 0, 0, 1, 1, 2, 2])
   paths = [['A', 'x'], ['A', 'x', 'deep'], ['A', 'y'], ['A', 'y'], ['A', 'z'], ['A'], None]
   got = quality.purity(codes, paths)
@@ -108,11 +108,11 @@ def test_purity_by_hand():
 @pytest.mark.parametrize(
   'paths', [[None] * 3, [['A']] * 3, [[], ['A'], None], [['A', 'b'], ['A'], []]]
 )
-def test_no_purity_without_categories_that_differ(paths):
+def test_purity_is_none_without_different_categories(paths):
   assert quality.purity(np.arange(3), paths) is None
 
 
-def test_assess_leaves_out_deduplication_and_what_cannot_be_told(tmp_path):
+def test_assess_leaves_out_the_deduplication_level_and_unknown_measures(tmp_path):
   vectors = np.random.default_rng(4).normal(size=(30, 4)).astype(np.float32)
   quantizer = residual_kmeans.fit(vectors, (4, 4), seed=0)
   codes = quantizer.assign(vectors)

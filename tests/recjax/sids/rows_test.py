@@ -29,7 +29,7 @@ def test_a_row_is_the_mean_of_its_pieces_at_the_mean_norm():
   np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-def test_a_mean_of_nothing_stays_finite():
+def test_a_zero_mean_row_stays_finite():
   pieces_N, rows_N = rows.keyword_pieces(NAMES, KEYWORDS, encode)
   got = rows.semantic_rows(jnp.zeros((8, 6)), pieces_N, rows_N, 4)
   np.testing.assert_array_equal(got, np.zeros((4, 6)))

@@ -61,7 +61,7 @@ def test_saving_twice_gives_equal_bytes(tmp_path):
     assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
 
 
-def test_code_space_ignores_the_items_alone():
+def test_the_code_space_hash_depends_on_quantizer_and_sizes_but_not_on_items():
   table = _random_table(2)
   fewer = table_lib.SidTable(table.codes_IL[:50], table.codes_per_level, table.quantizer)
   other = table_lib.SidTable(table.codes_IL, table.codes_per_level, 'other')
@@ -79,7 +79,7 @@ def test_code_space_ignores_the_items_alone():
     ([[0], [1]], r'\[items, 2 levels\]; got int32 \[2, 1\]'),
   ],
 )
-def test_a_wrong_table_is_refused(codes, message):
+def test_invalid_codes_are_refused(codes, message):
   with pytest.raises(ValueError, match=message):
     table_lib.SidTable(np.array(codes, np.int32), (2, 2), 'q')
 

@@ -69,7 +69,7 @@ EXTRAS = [
 @pytest.mark.parametrize('extras', EXTRAS, ids=['plain', 'z_loss', 'smoothing', 'both'])
 @pytest.mark.parametrize('sid_softmax', ['level', 'full'])
 @pytest.mark.parametrize('block_bytes', [1 << 27, 4 * 36 * 64])  # one block of a table, and eight
-def test_equals_a_loop_over_positions(sid_softmax, extras, block_bytes, monkeypatch):
+def test_the_loss_equals_a_loop_over_positions(sid_softmax, extras, block_bytes, monkeypatch):
   monkeypatch.setattr(wide_softmax, 'BLOCK_BYTES', block_bytes)
   tables, x, targets, weights = example()
   batch = {'targets': jnp.asarray(targets), 'weights': jnp.asarray(weights)}
@@ -79,7 +79,7 @@ def test_equals_a_loop_over_positions(sid_softmax, extras, block_bytes, monkeypa
   np.testing.assert_allclose(sums['weight'], weights.sum(), rtol=1e-6)
 
 
-def test_a_full_row_of_items_counts_every_one():
+def test_a_full_row_of_items_counts_every_target():
   tables, x, _, _ = example()
   codes = np.random.default_rng(1).integers(0, SPACE.level_sizes, (3, 4, 3))
   targets = SPACE.tokens(codes).reshape(3, 12)
@@ -175,7 +175,7 @@ def test_bfloat16_states_give_gradients_near_those_of_float32():
     *(('level', axes) for axes in [(2, 4, 1), (2, 2, 2)]),
   ],
 )
-def test_a_mesh_changes_nothing(sid_softmax, axes, monkeypatch):
+def test_loss_and_gradients_are_the_same_on_every_mesh(sid_softmax, axes, monkeypatch):
   monkeypatch.setattr(wide_softmax, 'BLOCK_BYTES', 4 * 36 * 64)
   tables, x, targets, weights = example(B=8)
   graph, params = nnx.split(tables)

@@ -157,7 +157,7 @@ def test_group_factors_by_hand():
     np.testing.assert_allclose(new, expected(x, g, rate, decay), atol=1e-6)
 
 
-def test_the_norm_that_clips_is_of_trained_parameters_alone():
+def test_clipping_uses_the_norm_of_trained_parameters_only():
   params = tree()
   alone = {'tables': {'sid': params['tables']['sid']}}
   groups = {'rest': Group(pattern='layers|text', frozen=True)}
@@ -197,7 +197,7 @@ def test_a_pattern_must_be_a_regular_expression():
     Model(lora_targets='[')
 
 
-def test_the_average_by_hand():
+def test_averaged_parameters_equal_a_hand_computation():
   groups = {'text': Group(pattern='text', frozen=True)}
   config = constant(ema_decay=0.75, groups=groups)
   params = tree()
@@ -216,7 +216,7 @@ def test_the_average_by_hand():
   assert_equal(optim.swap_average(averaged, swapped), (trajectory[-1], opt_state))
 
 
-def test_adafactor_is_that_of_optax_for_a_matrix_and_sees_layers_one_by_one():
+def test_adafactor_equals_optax_for_a_matrix_and_treats_stacked_layers_separately():
   config = constant(optimizer='adafactor', weight_decay=0.0, clip_norm=0.0)
   rng = np.random.default_rng(0)
   layers = [jnp.asarray(scale * rng.normal(size=(128, 130)), jnp.float32) for scale in (0.1, 2.0)]
@@ -236,7 +236,7 @@ def test_adafactor_is_that_of_optax_for_a_matrix_and_sees_layers_one_by_one():
   assert max(x.size for x in jax.tree.leaves(state)) == 2 * 130  # factored
 
 
-def test_adafactor_with_steps_of_their_own_size():
+def test_adafactor_without_parameter_scale_steps_by_the_learning_rate():
   config = constant(optimizer='adafactor', weight_decay=0.5, clip_norm=0.0, parameter_scale=False)
   params, gradients = tree(), tree(1)
   after = steps(config, params, 1)[0][0]['layers']

@@ -59,7 +59,7 @@ def world(folder, tmp_path, kind, fsdp=1, **model):
   )
 
 
-def test_the_tokenizer_and_prompts_are_the_checkpoints(folder, tmp_path):
+def test_tokenizer_and_prompts_come_from_the_checkpoint(folder, tmp_path):
   _, dataset, _ = world(folder, tmp_path, 'gemma3')
   vocabulary = dataset.vocabulary
   assert vocabulary.encode('rustic kettle') == [3, 4]
@@ -85,7 +85,7 @@ def test_weights_are_loaded_and_train_on(folder, tmp_path, kind):
   assert step == 2
 
 
-def test_rows_can_be_random_or_of_keywords(folder, tmp_path):
+def test_sid_rows_can_be_random_or_from_keywords(folder, tmp_path):
   config, dataset, fresh = world(folder, tmp_path, 'gemma3', sid_rows='random')
   params = start.pretrained_params(config.model, fresh, dataset)
   np.testing.assert_array_equal(params['tables']['sid'], fresh['tables']['sid'])
@@ -113,7 +113,7 @@ def test_rows_can_be_random_or_of_keywords(folder, tmp_path):
 
 
 @pytest.mark.parametrize(('kind', 'fsdp'), [('gemma3', 1), ('gemma3', 4), ('t5_v1_1', 1)])
-def test_prepared_keywords_begin_the_rows_of_every_table(folder, tmp_path, kind, fsdp):
+def test_prepared_keywords_initialize_the_rows_of_every_table(folder, tmp_path, kind, fsdp):
   config, dataset, fresh = world(folder, tmp_path, kind, fsdp, sid_rows='sa_init')
   entries = {entry['token']: entry['keywords'] for entry in dataset.keywords}
   # The words of the goldens' tokenizers are not those of the catalogue: some are given to it.

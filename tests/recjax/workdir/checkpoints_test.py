@@ -96,7 +96,7 @@ def test_the_newest_and_the_best_are_kept(saved, tmp_path):
     assert checkpoints.best_step() is None
 
 
-def test_a_hundred_random_damages_are_noticed(saved, tmp_path, caplog):
+def test_a_hundred_random_damages_are_detected(saved, tmp_path, caplog):
   files = files_of(saved / 'checkpoints' / '4')
   names = {path.name for path in files}
   assert {'checksums.json', '_CHECKPOINT_METADATA', 'commit_success.txt', 'metadata'} <= names
@@ -119,7 +119,7 @@ def test_a_hundred_random_damages_are_noticed(saved, tmp_path, caplog):
 
 
 @pytest.mark.parametrize('name', ['2', '4', '4/train', '4/params/ocdbt.process_0'])
-def test_a_folder_that_is_gone_is_noticed(saved, tmp_path, caplog, name):
+def test_a_missing_folder_is_detected(saved, tmp_path, caplog, name):
   shutil.copytree(saved, tmp_path / 'w')
   shutil.rmtree(tmp_path / 'w/checkpoints' / name)
   with Checkpoints(tmp_path / 'w', read_only=True) as checkpoints:
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_not_restored_and_the_next_best_is_used(saved, t
     assert checkpoints.latest_step() == 4
 
 
-def test_a_checkpoint_is_checked_again_on_each_question(saved, tmp_path):
+def test_each_query_checks_the_checkpoint_again(saved, tmp_path):
   shutil.copytree(saved, tmp_path / 'w')
   with Checkpoints(tmp_path / 'w', read_only=True) as checkpoints:
     assert (checkpoints.latest_step(), checkpoints.best_step()) == (4, 2)
@@ -154,7 +154,7 @@ def test_a_checkpoint_is_checked_again_on_each_question(saved, tmp_path):
     assert (checkpoints.latest_step(), checkpoints.best_step()) == (3, 3)
 
 
-def test_only_damaged_checkpoints_stop_a_run(saved, tmp_path):
+def test_a_run_stops_if_every_checkpoint_is_damaged(saved, tmp_path):
   for path in ('checksums.json', 'params/_METADATA'):
     workdir = tmp_path / pathlib.Path(path).name
     shutil.copytree(saved, workdir)
@@ -217,7 +217,7 @@ def test_readers_follow_a_run_that_is_training(tmp_path):
   assert float(params['a'][0]) == 3.0
 
 
-def test_a_reader_does_not_take_damage_for_removal(tmp_path):
+def test_a_reader_reports_damage_and_not_removal(tmp_path):
   save(tmp_path, [0.1, 0.2])
   shutil.rmtree(tmp_path / 'checkpoints/2')
   assert read_run(tmp_path, Checkpoints.latest_step, lambda _, step: step) == 1
@@ -226,7 +226,7 @@ def test_a_reader_does_not_take_damage_for_removal(tmp_path):
     read_run(tmp_path, Checkpoints.best_step, lambda _, step: step)
 
 
-def test_a_score_may_come_later(tmp_path):
+def test_a_score_can_be_added_after_the_save(tmp_path):
   save(tmp_path, [0.3, None])
   with Checkpoints(tmp_path, 2) as checkpoints:
     assert checkpoints.best_step() == 1

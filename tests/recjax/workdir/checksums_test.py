@@ -28,7 +28,7 @@ def folder(tmp_path):
   return epath.Path(tmp_path)
 
 
-def test_sums_every_file_but_its_own(folder):
+def test_every_file_except_the_checksum_file_has_a_checksum(folder):
   names = checksums.files_below(folder)
   assert names == ['a/b/zeros', 'a/empty', 'check']
   sums = checksums.checksums(folder, names)
@@ -42,13 +42,13 @@ def test_sums_every_file_but_its_own(folder):
   assert checksums.damage(folder, sums) == []
 
 
-def test_a_file_of_several_chunks_has_the_sum_of_the_whole(folder, monkeypatch):
+def test_a_file_of_several_chunks_has_the_checksum_of_its_full_content(folder, monkeypatch):
   whole = checksums.checksums(folder, ['a/b/zeros', 'check'])
   monkeypatch.setattr(checksums, '_CHUNK', 7)
   assert checksums.checksums(folder, ['a/b/zeros', 'check']) == whole
 
 
-def test_names_what_is_wrong_with_each_file(folder):
+def test_the_damage_of_each_file_is_named(folder):
   sums = checksums.checksums(folder, checksums.files_below(folder))
   (folder / 'a/empty').unlink()
   (folder / 'a/b/zeros').write_bytes(bytes(999))
@@ -64,7 +64,7 @@ def test_names_what_is_wrong_with_each_file(folder):
   assert checksums.damage(folder, {'check': sums['check']})[0].startswith('check cannot be read: ')
 
 
-def test_json_notices_every_bit_and_every_cut(tmp_path):
+def test_read_json_rejects_every_flipped_bit_and_truncation(tmp_path):
   path = epath.Path(tmp_path) / 'value.json'
   value = {'files': {'ä': [1, 'ff']}, 'score': None}
   checksums.write_json(path, value)

@@ -24,7 +24,7 @@ with claim.claimed(epath.Path(sys.argv[1])):
 """
 
 
-def test_a_second_run_is_refused_and_a_killed_one_is_not_in_the_way(tmp_path):
+def test_a_second_run_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
   workdir = epath.Path(tmp_path) / 'run'
   with subprocess.Popen(
     [sys.executable, '-c', HOLDER, os.fspath(workdir)],

@@ -30,7 +30,7 @@ def with_prompt(config, **fields):
   return dataclasses.replace(config, mixture=config.mixture | {'next_item': component})
 
 
-def test_a_config_comes_back_as_it_went(config, tmp_path):
+def test_a_config_is_read_back_unchanged(config, tmp_path):
   workdir = epath.Path(tmp_path)
   assert identity.config_of(workdir) is None
   config = with_prompt(config, schedule=((5.0, 0.5),), prompts=('Then: {history}',))
@@ -45,7 +45,7 @@ def test_a_config_comes_back_as_it_went(config, tmp_path):
       identity.config_of(workdir)
 
 
-def test_a_field_that_was_added_since_has_its_default(config, tmp_path):
+def test_a_field_that_an_old_config_lacks_has_its_default(config, tmp_path):
   workdir = epath.Path(tmp_path)
   fields = json.loads(json.dumps(config.to_dict()))
   del fields['model']['remat'], fields['eval']['exclude_seen'], fields['optim']['clip_norm']
@@ -61,16 +61,16 @@ def test_a_run_belongs_to_its_data_sids_and_model(config, tmp_path):
   other = dataclasses.replace(config, batch_size=32)
   identity.check_run(with_(other, data_raw_dir='/else', model_attention='xla'), workdir)
   with pytest.raises(
-    ValueError, match=r'belongs to another config.*model.width \(16 there, 32 here'
+    ValueError, match=r'belongs to another config.*model.width \(16 in the workdir, 32 now'
   ):
     identity.check_run(with_(config, model_width=32), workdir)
 
 
-def test_folders_may_move_but_not_come_or_go(config, tmp_path):
+def test_folders_may_change_but_not_be_set_or_unset(config, tmp_path):
   workdir = epath.Path(tmp_path)
   identity.write_config(with_(config, model_pretrained='/a'), workdir)
   identity.check_run(with_(config, model_pretrained='/b'), workdir)
-  with pytest.raises(ValueError, match=r"model.pretrained \('/a' there, None here"):
+  with pytest.raises(ValueError, match=r"model.pretrained \('/a' in the workdir, None now"):
     identity.check_run(config, workdir)
 
 
@@ -80,9 +80,11 @@ def test_a_model_is_used_as_it_was_trained(config, tmp_path):
   identity.write_config(config, workdir)
   same = with_(config, eval_beams=30, mesh_fsdp=2, optim_learning_rate=1.0)
   identity.check_use(with_prompt(same, max_items=3, weight=0.1), workdir)
-  with pytest.raises(ValueError, match=r"sid_softmax \('level' there, 'full' here"):
+  with pytest.raises(ValueError, match=r"sid_softmax \('level' in the workdir, 'full' now"):
     identity.check_use(with_(config, model_sid_softmax='full'), workdir)
-  with pytest.raises(ValueError, match=r"next_item component.show \('sid' there, 'both' here"):
+  with pytest.raises(
+    ValueError, match=r"next_item component.show \('sid' in the workdir, 'both' now"
+  ):
     identity.check_use(with_prompt(config, show='both'), workdir)
   with pytest.raises(ValueError, match=r'data.k_core .*--workdir'):
     identity.check_use(with_(config, data_k_core=3), workdir)

@@ -38,7 +38,7 @@ def _scalars(workdir) -> dict[tuple[str, int], float]:
   return shown
 
 
-def test_lines_and_events(tmp_path):
+def test_steps_are_written_as_lines_and_events(tmp_path):
   with writer.Writer(tmp_path, 0) as out:
     for step in (1, 2, 3):
       out.write(step, {'loss': 4.0 / step, 'tokens': 100 * step})
@@ -72,7 +72,7 @@ def test_continued_run_writes_each_step_once(tmp_path):
   assert [scalars['loss', step] for step in range(1, 11)] == [row['loss'] for row in rows]
 
 
-def test_a_fresh_start_drops_everything(tmp_path):
+def test_a_start_at_step_0_drops_earlier_lines(tmp_path):
   for _ in range(2):
     with writer.Writer(tmp_path, 0) as out:
       out.write(1, {'loss': 1.0})
@@ -92,7 +92,7 @@ def test_lines_are_on_disk_before_a_kill(tmp_path):
   assert [row['step'] for row in writer.read_metrics(tmp_path)] == [1, 2]
 
 
-def test_object_stores_get_whole_files(tmp_path):
+def test_flush_writes_the_full_file_to_a_bucket(tmp_path):
   out = writer.Writer(tmp_path, 0)
   out._is_local = False  # as for gs://, where nothing can be appended
   out.write(1, {'loss': 1.0})
@@ -107,7 +107,7 @@ def test_object_stores_get_whole_files(tmp_path):
   assert writer.read_metrics(tmp_path)[1]['validation/ndcg@10'] == 0.5
 
 
-def test_not_finite_is_null(tmp_path):
+def test_values_that_are_not_finite_become_null(tmp_path):
   with writer.Writer(tmp_path, 0) as out:
     out.write(1, {'loss': math.nan})
   assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
@@ -123,7 +123,7 @@ def test_other_hosts_write_nothing(tmp_path):
   assert writer.read_metrics(tmp_path / 'run') == []
 
 
-def test_bad_order_and_bad_files(tmp_path):
+def test_steps_out_of_order_are_refused(tmp_path):
   with writer.Writer(tmp_path, 3) as out:
     with pytest.raises(ValueError, match='step 3 after 3'):
       out.write(3, {'loss': 1.0})

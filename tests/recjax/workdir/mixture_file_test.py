@@ -4,7 +4,7 @@ import pytest
 from recjax.workdir import mixture_file
 
 
-def test_rows_come_back_and_may_be_absent(tmp_path):
+def test_written_rows_are_read_back_and_a_missing_file_is_empty(tmp_path):
   folder = epath.Path(tmp_path)
   assert mixture_file.read(folder) == []
   rows = [{'name': 'next_item', 'share': 0.25, 'units': 3}]

@@ -59,7 +59,7 @@ def test_every_parameter_is_read_once_in_batches(tmp_path, monkeypatch):
     (lambda t: t['train'].update(step=jnp.float32(1)), r'train/step must be .*float32.*int32'),
   ],
 )
-def test_another_array_is_named(tmp_path, change, message):
+def test_a_missing_or_different_array_is_named(tmp_path, change, message):
   folder, other = save(tmp_path), items()
   change(other)
   with pytest.raises(ValueError, match=message):

@@ -29,7 +29,7 @@ def folder(tmp_path):
   return tmp_path
 
 
-def test_paths_that_are_there_pass(folder):
+def test_existing_paths_pass(folder):
   request(folder, 'train').check()
   (folder / 'run/checkpoints').mkdir(parents=True)
   (folder / 'run/evaluation.json').write_text('{}')

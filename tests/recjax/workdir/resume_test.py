@@ -13,7 +13,7 @@ FOLDER = epath.Path('/runs/one')
 TABLES, SIDS = Group(pattern='tables'), Group(pattern='tables/sid', learning_rate=3.0)
 
 
-def test_the_optimizer_its_groups_and_their_order_are_kept():
+def test_a_changed_optimizer_group_or_order_is_refused():
   old = Optim(groups={'tables': TABLES, 'sids': SIDS}, ema_decay=0.5)
   resume.check_optimizer(old, dataclasses.replace(old, learning_rate=0.5, weight_decay=0.0), FOLDER)
   changes = {
@@ -33,7 +33,7 @@ def test_the_optimizer_its_groups_and_their_order_are_kept():
       resume.check_optimizer(old, dataclasses.replace(old, **change), FOLDER)
 
 
-def test_a_changed_stream_is_named_and_may_be_allowed():
+def test_a_changed_stream_is_refused_by_name_unless_allowed():
   meta = Meta(10, {'sids': 'a', 'texts': 'b'}, 'c', [], {})
   assert resume.check_stream(meta, {'sids': 'a', 'texts': 'b'}, FOLDER, False)
   changed = {'sids': 'a', 'texts': 'x', 'relations': 'y'}

@@ -11,7 +11,7 @@ from tests.goldens import make_tasks
 
 
 @pytest.mark.parametrize('family', make_tasks.FAMILIES)
-def test_examples_are_the_golden_ones(rated, family):
+def test_examples_equal_the_goldens(rated, family):
   config, dataset = rated
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, family=family))
   golden = json.loads(make_tasks.FILE.read_text())[family]

@@ -42,14 +42,14 @@ def test_an_item_may_be_shown_with_its_title_which_may_be_cut(decoder_corpus):
   assert f'{sid(corpus, item)} <separator>' in read(corpus, shorter.inputs)
 
 
-def test_more_neighbours_than_there_are_is_refused(decoder_corpus):
+def test_k_above_the_longest_list_of_neighbours_is_refused(decoder_corpus):
   with pytest.raises(ValueError, match=r'k must be at most the longest prepared list \(4;.*got 5'):
     SemanticNeighbours(k=5).check_corpus(decoder_corpus)
   with pytest.raises(ValueError, match=r'must leave room in the catalogue of 24 items; got 24'):
     CollaborativeNeighbours(k=24).check_corpus(decoder_corpus)
 
 
-def test_titles_and_semantic_ids_both_ways(encoder_decoder_corpus):
+def test_title_to_sid_and_sid_to_title(encoder_decoder_corpus):
   corpus = encoder_decoder_corpus
   titled = [i for i in range(24) if corpus.dataset.items[i].get('title')]
   assert len(titled) == 23
@@ -78,7 +78,7 @@ def test_a_history_gives_the_title_of_the_next_item(decoder_corpus):
     assert got.history == (3,) * min(p, 3)
 
 
-def test_tokens_and_descriptions_both_ways(encoder_decoder_corpus):
+def test_token_to_description_and_description_to_token(encoder_decoder_corpus):
   corpus = encoder_decoder_corpus
   entries = {entry['token']: entry['description'] for entry in corpus.dataset.keywords}
   describe, find = TokenToDescription(description_tokens=500), DescriptionToToken()

@@ -9,7 +9,7 @@ from recjax.data.tasks import Mim, Mlm
 from tests.recjax.data.tasks.reading import example, read, sid
 
 
-def test_masked_items_fill_their_places(decoder_corpus):
+def test_targets_are_the_masked_items_in_order(decoder_corpus):
   corpus = decoder_corpus
   component = Mim(max_items=8, mask_share=0.4)
   for unit in range(component.num_units(corpus)):
@@ -30,7 +30,7 @@ def test_masked_items_fill_their_places(decoder_corpus):
     assert len(got.history) < size
 
 
-def test_hidden_words_fill_their_places(decoder_corpus):
+def test_targets_are_the_sentinels_with_their_hidden_spans(decoder_corpus):
   corpus = decoder_corpus
   component = Mlm(max_items=8, corruption_rate=0.3, span_length=2.0)
   sentinels = {int(t): n for n, t in enumerate(corpus.sentinels)}
@@ -73,7 +73,7 @@ def test_every_length_can_be_corrupted():
     assert (starts[1:] > starts[:-1] + lengths[:-1]).all()
 
 
-def test_a_draw_decides_alone(decoder_corpus):
+def test_the_example_depends_only_on_unit_and_draw(decoder_corpus):
   component = Mim()
   one, again = (example(component, decoder_corpus, 3, 5) for _ in range(2))
   np.testing.assert_array_equal(one.inputs, again.inputs)

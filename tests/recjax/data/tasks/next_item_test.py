@@ -38,7 +38,7 @@ def test_an_encoder_decoder_learns_one_position_an_example(encoder_decoder_corpu
     assert got.history == (3,) * len(shown) and got.history_start == 0
 
 
-def test_titles_are_read_and_not_learnt(decoder_corpus):
+def test_titles_are_read_but_not_learnt(decoder_corpus):
   corpus = decoder_corpus
   component = dataclasses.replace(BARE, show='both', title_tokens=50)
   assert component.needs == {'titles'}
@@ -56,7 +56,7 @@ def test_titles_are_read_and_not_learnt(decoder_corpus):
   assert cut.history[0] <= 3 + 2 + 1
 
 
-def test_titles_alone_come_in_pairs_so_that_no_answer_is_read(decoder_corpus):
+def test_titles_alone_use_pairs_so_that_no_earlier_answer_is_read(decoder_corpus):
   corpus = decoder_corpus
   component = dataclasses.replace(BARE, show='title', title_tokens=50)
   assert component.num_units(corpus) == len(pairs(corpus))
@@ -68,7 +68,7 @@ def test_titles_alone_come_in_pairs_so_that_no_answer_is_read(decoder_corpus):
   assert read(corpus, got.targets) == sid(corpus, sequence(corpus, u)[p])
 
 
-def test_gaps_and_events_follow_their_item_and_say_nothing_of_the_next(decoder_corpus):
+def test_gaps_and_events_follow_their_item_and_do_not_reveal_the_next(decoder_corpus):
   corpus = decoder_corpus
   component = dataclasses.replace(BARE, gaps=True, events=True)
   assert component.needs == {'times', 'events'}
@@ -114,7 +114,9 @@ def test_gaps_and_events_follow_their_item_and_say_nothing_of_the_next(decoder_c
 
 
 @pytest.mark.parametrize('show', ['sid', 'title', 'both'])
-def test_the_inference_prompt_is_what_was_learnt_from(decoder_corpus, encoder_decoder_corpus, show):
+def test_the_inference_prompt_equals_the_training_prompt(
+  decoder_corpus, encoder_decoder_corpus, show
+):
   component = NextItem(max_items=5, show=show)
   for corpus in (decoder_corpus, encoder_decoder_corpus):
     longest = 0

@@ -40,7 +40,7 @@ def test_candidates_are_the_next_item_and_others_that_the_user_does_not_have(
   assert max(places.values()) < 2 * len(pairs(corpus)) / 5
 
 
-def test_all_in_order_is_the_true_one_and_then_the_popular_ones(decoder_corpus):
+def test_the_order_is_the_true_item_then_the_others_by_popularity(decoder_corpus):
   corpus = decoder_corpus
   counts = collections.Counter(corpus.train.values.tolist())
   for unit, (u, p) in list(enumerate(pairs(corpus)))[:30]:
@@ -51,7 +51,7 @@ def test_all_in_order_is_the_true_one_and_then_the_popular_ones(decoder_corpus):
     assert len(others) == 5
 
 
-def test_popular_negatives_are_drawn_in_proportion(decoder_corpus):
+def test_negatives_by_popularity_are_drawn_in_proportion(decoder_corpus):
   corpus = decoder_corpus
   rng = np.random.default_rng(0)
   drawn = collections.Counter()
@@ -67,7 +67,9 @@ def test_popular_negatives_are_drawn_in_proportion(decoder_corpus):
 
 
 @pytest.mark.parametrize('liked_from', [4.0, 2.5])
-def test_liked_items_are_set_against_items_rated_lower_by_the_same_user(decoder_corpus, liked_from):
+def test_pairs_of_ratings_are_a_liked_and_a_lower_rated_item_of_one_user(
+  decoder_corpus, liked_from
+):
   corpus = decoder_corpus
   component = Bpr(max_items=20, pairs='ratings', liked_from=liked_from)
   units = []  # every liked place of a user with another item that is not liked
@@ -90,7 +92,7 @@ def test_liked_items_are_set_against_items_rated_lower_by_the_same_user(decoder_
     assert history == [i for i in items[:p] if i not in pair]
 
 
-def test_an_unseen_item_is_set_against_the_next_one_whatever_the_ratings(decoder_corpus):
+def test_pairs_of_unseen_items_ignore_ratings(decoder_corpus):
   corpus, first = decoder_corpus, 0
   for unit, (u, p) in enumerate(pairs(corpus)):
     got = example(Bpr(), corpus, unit, unit)
@@ -114,7 +116,7 @@ class WithoutRatings:
     return getattr(self._dataset, name)
 
 
-def test_tasks_of_ratings_need_ratings_and_both_kinds_of_items(decoder_corpus):
+def test_pairs_of_ratings_need_liked_and_disliked_items(decoder_corpus):
   bare = Corpus(WithoutRatings(decoder_corpus.dataset), is_encoder_decoder=False)
   by_ratings = Bpr(pairs='ratings')
   assert bare.lacks(Rating().needs) == bare.lacks(by_ratings.needs) == ['ratings']
@@ -123,14 +125,14 @@ def test_tasks_of_ratings_need_ratings_and_both_kinds_of_items(decoder_corpus):
     Bpr(pairs='ratings', liked_from=9.0).check_corpus(decoder_corpus)
 
 
-def test_streams_of_bpr_keep_their_identity_where_the_field_changes_nothing(decoder_corpus):
+def test_bpr_without_ratings_keeps_the_identity_of_earlier_versions(decoder_corpus):
   bare = Corpus(WithoutRatings(decoder_corpus.dataset), is_encoder_decoder=False)
   new = {'pairs', 'liked_from'}
   assert not new & set(Bpr().identity(bare))
   assert new <= set(Bpr().identity(decoder_corpus))  # ratings decided the pairs before
 
 
-def test_ratings_are_said_as_numbers(encoder_decoder_corpus):
+def test_ratings_are_written_as_numbers(encoder_decoder_corpus):
   corpus = encoder_decoder_corpus
   ratings, offsets = corpus.dataset.train_ratings, corpus.train.offsets
   component = Rating(max_items=3)

@@ -51,7 +51,7 @@ def config(rated, monkeypatch):
   return config_lib.from_dict(fields)
 
 
-def test_it_is_checked_and_trains_two_steps(config, rated):
+def test_a_task_from_outside_is_checked_and_trained(config, rated):
   dataset = rated[1]
   with pytest.raises(ValueError, match=r'mixture.codes.offset must not be negative; got -1'):
     fields = config.to_dict()

@@ -18,7 +18,7 @@ def example_of(kind):
   return folder, dict(np.load(folder / 'example.npz'))
 
 
-def test_a_decoder_with_padding():
+def test_logits_of_a_padded_decoder_batch_equal_the_goldens():
   folder, example = example_of('gemma3')
   ours = check.our_logits(folder, example['input_ids'])
   real = example['attention_mask'] > 0
@@ -28,7 +28,7 @@ def test_a_decoder_with_padding():
   assert not ours[~real].any()
 
 
-def test_an_encoder_decoder():
+def test_logits_of_an_encoder_decoder_equal_the_goldens():
   folder = make_t5.GOLDENS / 't5_v1_0'
   example = dict(np.load(folder / 'example.npz'))
   ours = check.our_logits(folder, example['input_ids'], 0, example['decoder_input_ids'])
@@ -39,7 +39,7 @@ def test_an_encoder_decoder():
     check.our_logits(folder, example['input_ids'])
 
 
-def test_the_comparison_leaves_padding_out():
+def test_the_comparison_ignores_padding():
   rng = np.random.default_rng(0)
   theirs = rng.normal(size=(2, 3, 5)).astype(np.float32)
   ours = theirs + np.array([0, 0.25, 0], np.float32)[None, :, None]  # shifts change no distribution
@@ -72,7 +72,7 @@ def run(folder, tokens, out, *flags):
   )
 
 
-def test_the_command_line(tmp_path):
+def test_the_command_line_writes_logits_and_prints_the_comparison(tmp_path):
   folder, example = example_of('qwen3')
   tokens, out = tmp_path / 'tokens.npy', tmp_path / 'logits.npy'
   np.save(tokens, np.where(example['attention_mask'] > 0, example['input_ids'], 63))

@@ -144,7 +144,7 @@ def test_sid_rows_are_appended_at_the_size_of_the_tokenizer(checkpoint, tmp_path
     pretrained.export(out, params, SPACE, source, SPECIALS)
 
 
-def test_parameters_are_the_same_in_any_shards(checkpoint):
+def test_parameters_do_not_depend_on_the_sharding(checkpoint):
   source = checkpoint('qwen3')
   shapes = pretrained.abstract(pretrained.read_config(source), SPACE)[1]
   whole = pretrained.load(source, shapes, SPACE)
@@ -159,7 +159,7 @@ def test_parameters_are_the_same_in_any_shards(checkpoint):
   assert parts['layers']['ff']['gate']['kernel'].addressable_shards[0].data.shape == (3, 12, 20)
 
 
-def test_the_dtype_of_the_source_is_kept_where_it_loses_nothing(checkpoint, tmp_path):
+def test_an_export_keeps_the_dtype_of_the_source_if_that_is_lossless(checkpoint, tmp_path):
   source = checkpoint('gemma1')
   tensors = load_file(source / 'model.safetensors')
   rounded = {name: x.astype(ml_dtypes.bfloat16) for name, x in tensors.items()}
@@ -181,7 +181,7 @@ def test_the_dtype_of_the_source_is_kept_where_it_loses_nothing(checkpoint, tmp_
   assert_same(load(tmp_path / 'more', space, tokenizer_size=ROWS)[1], params)
 
 
-def test_many_files_and_chunks_of_tables(checkpoint, tmp_path, monkeypatch):
+def test_an_export_of_several_files_and_chunks_is_read_back(checkpoint, tmp_path, monkeypatch):
   monkeypatch.setattr(writing, 'FILE_BYTES', 10_000)
   monkeypatch.setattr(writing, '_CHUNK_ROWS', 7)
   monkeypatch.setattr(reading, '_CHUNK_BYTES', 1_000)
@@ -192,12 +192,12 @@ def test_many_files_and_chunks_of_tables(checkpoint, tmp_path, monkeypatch):
   assert len(files) > 3 and files[0] == f'model-00001-of-{len(files):05}.safetensors'
   assert_same(load(tmp_path / 'out', SPACE)[1], params)
   (tmp_path / 'out' / files[1]).unlink()
-  with pytest.raises(FileNotFoundError, match=f'names files that are not there: {files[1]}'):
+  with pytest.raises(FileNotFoundError, match=f'names files that do not exist: {files[1]}'):
     pretrained.read_config(tmp_path / 'out')
 
 
 @pytest.mark.parametrize('prefix', ['language_model.model.', 'model.language_model.'])
-def test_a_multimodal_folder_is_read_as_text(checkpoint, tmp_path, prefix):
+def test_a_multimodal_folder_is_read_as_its_text_model(checkpoint, tmp_path, prefix):
   text = checkpoint('gemma3')
   expected = load(text, SPACE)[1]
   folder = tmp_path / 'multimodal'
@@ -221,7 +221,7 @@ def test_a_multimodal_folder_is_read_as_text(checkpoint, tmp_path, prefix):
   assert_same(load(tmp_path / 'out', SPACE)[1], expected)
 
 
-def test_configs_may_leave_out_what_transformers_fills_in(checkpoint):
+def test_missing_config_fields_have_the_defaults_of_transformers(checkpoint):
   folder = checkpoint('gemma3')
   file = folder / 'config.json'
   hf = json.loads(file.read_text())
@@ -234,7 +234,7 @@ def test_configs_may_leave_out_what_transformers_fills_in(checkpoint):
   assert pretrained.read_config(folder).config == new
 
 
-def test_tensors_that_do_not_agree_are_reported_together(checkpoint):
+def test_all_wrong_tensors_are_reported_together(checkpoint):
   folder = checkpoint('qwen2')
   tensors = load_file(folder / 'model.safetensors')
   del tensors['model.layers.1.self_attn.k_proj.bias']
@@ -389,7 +389,7 @@ def test_a_failed_export_leaves_nothing_behind(checkpoint, tmp_path, monkeypatch
   assert not (out / '.lock').exists()
 
 
-def test_what_an_export_needs_is_checked_first(checkpoint, tmp_path):
+def test_the_inputs_of_an_export_are_checked_first(checkpoint, tmp_path):
   source = checkpoint('qwen3')
   pretrained.check_export(tmp_path / 'out', source, SPACE, SPECIALS)
   pretrained.check_export(tmp_path / 'a' / 'b', source)
@@ -400,7 +400,7 @@ def test_what_an_export_needs_is_checked_first(checkpoint, tmp_path):
     ):
       pretrained.check_export(out, source)
   with pytest.raises(
-    NotADirectoryError, match=r'--out must lie in a folder; .*config.json is a file'
+    NotADirectoryError, match=r'--out must be in a folder; .*config.json is a file'
   ):
     pretrained.check_export(source / 'config.json' / 'out', source)
   with pytest.raises(FileNotFoundError, match='must be a checkpoint folder'):
@@ -410,7 +410,7 @@ def test_what_an_export_needs_is_checked_first(checkpoint, tmp_path):
     pretrained.check_export(tmp_path / 'out', source, SPACE, SPECIALS)
 
 
-def test_sid_tokens_of_another_run_are_warned_of(checkpoint, caplog):
+def test_sid_tokens_in_the_source_tokenizer_cause_a_warning(checkpoint, caplog):
   pretrained.check_folder(checkpoint('qwen3'))
   assert 'already has SID tokens' not in caplog.text
   folder = checkpoint('gemma1')
@@ -424,7 +424,9 @@ def test_a_damaged_tokenizer_is_refused(checkpoint, name):
   folder = checkpoint('gemma1')
   (folder / 'tokenizer.json').unlink()
   (folder / name).write_bytes(b'{"version"')
-  with pytest.raises(ValueError, match=f'{name} must be a whole tokenizer: .*Fetch it again'):
+  with pytest.raises(
+    ValueError, match=f'{name} must be a complete tokenizer file: .*Fetch it again'
+  ):
     pretrained.tokenizer_size(folder, ROWS)
 
 

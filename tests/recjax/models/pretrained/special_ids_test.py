@@ -143,14 +143,14 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize('name', LAYOUTS)
-def test_published_layouts(tmp_path, name):
+def test_special_ids_of_published_folder_layouts(tmp_path, name):
   tokens, files, expected = LAYOUTS[name]
   found = read(folder_of(tmp_path, tokens, **files))
   assert (found.bos, found.eos) == expected
   assert found.start == 0
 
 
-def test_the_place_and_the_chosen_id_are_stated(tmp_path):
+def test_places_give_the_source_and_the_chosen_id(tmp_path):
   tokens, files, _ = LAYOUTS['gemma 3 4b, all files']
   places = read(folder_of(tmp_path, tokens, **files)).places
   assert places['eos'] == '1 of [1, 5] (eos_token_id of config.json)'
@@ -161,7 +161,7 @@ def test_the_place_and_the_chosen_id_are_stated(tmp_path):
   assert places['bos'] == '2, EOS: the family has no BOS'
 
 
-def test_the_first_place_wins_and_tokens_are_looked_up(tmp_path):
+def test_the_first_place_decides_and_tokens_are_looked_up(tmp_path):
   names = ('<eos>', '<bos>', '<pad>', 'x')  # ids of its own
   folder = folder_of(
     tmp_path, names, config={'model_type': 'gemma'}, special={'bos_token': '<bos>'}
@@ -225,12 +225,12 @@ def test_the_decoder_begins_with_its_start_token_or_with_padding(tmp_path):
     ),
   ],
 )
-def test_files_that_disagree_or_lack_are_named(tmp_path, tokens, files, message):
+def test_contradictory_or_missing_special_tokens_are_refused(tmp_path, tokens, files, message):
   with pytest.raises(ValueError, match=message):
     read(folder_of(tmp_path, tokens, **files))
 
 
-def test_every_family_has_defaults_for_what_it_needs():
+def test_every_family_has_default_special_tokens():
   for family in FAMILIES.values():
     assert family.eos is not None
     assert not family.is_encoder_decoder or family.pad is not None

@@ -18,7 +18,7 @@ def test_deduplicate_counts_in_item_order(seed):
   assert got.dtype == np.int32
 
 
-def test_deduplicate_without_collisions():
+def test_deduplicate_without_collisions_adds_zeros():
   got, size = collisions.deduplicate(np.array([[1, 0], [0, 1]], np.int32))
   assert got.tolist() == [[1, 0, 0], [0, 1, 0]]
   assert size == 2

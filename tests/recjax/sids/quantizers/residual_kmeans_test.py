@@ -11,7 +11,7 @@ def _clouds(seed=0, clouds=6, width=5, spread=0.01):
   return vectors.astype(np.float32), cloud
 
 
-def test_first_level_finds_separate_clouds():
+def test_the_first_level_finds_separate_clusters():
   vectors, cloud = _clouds()
   codes = residual_kmeans.fit(vectors, codes=(6,), seed=0).assign(vectors)
   assert len(set(zip(codes[:, 0].tolist(), cloud.tolist(), strict=True))) == 6
@@ -47,21 +47,21 @@ def test_codebook_rows_are_the_means_of_their_items():
     np.testing.assert_allclose(means[code], vectors[codes[:, 0] == code].mean(0), atol=1e-5)
 
 
-def test_repeats_bit_for_bit():
+def test_a_repeated_fit_is_bit_identical():
   vectors, _ = _clouds(spread=1.0)
   first, second = (residual_kmeans.fit(vectors, (16, 16, 16), seed=2) for _ in range(2))
   other = residual_kmeans.fit(vectors, (16, 16, 16), seed=3)
   assert first.fingerprint == second.fingerprint != other.fingerprint
 
 
-def test_fewer_distinct_vectors_than_codes():
+def test_fewer_distinct_vectors_than_codes_leave_codes_unused():
   vectors = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
   codes = residual_kmeans.fit(vectors, codes=(5, 5), seed=0).assign(vectors)
   assert len(np.unique(codes, axis=0)) == 3
   assert len(np.unique(codes[::4, 0])) == 3
 
 
-def test_refuses_fewer_items_than_codes_and_nan():
+def test_fewer_items_than_codes_and_nan_are_refused():
   with pytest.raises(ValueError, match=r'\(9\); got 8 items. Set --config.sids.codes'):
     residual_kmeans.fit(np.ones((8, 2), np.float32), (8, 9), seed=0)
   with pytest.raises(ValueError, match='finite'):

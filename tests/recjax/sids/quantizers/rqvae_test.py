@@ -35,7 +35,7 @@ def fitted():
   return rqvae.fit(vectors, CODES, options, seed=0), vectors, outer
 
 
-def test_codes_say_what_the_vectors_are(fitted):
+def test_codes_reconstruct_the_vectors(fitted):
   quantizer, vectors, outer = fitted
   codes = quantizer.assign(vectors)
   assert [book.shape for book in quantizer.codebooks] == [(6, 4), (8, 4), (5, 4)]
@@ -50,14 +50,14 @@ def test_codes_say_what_the_vectors_are(fitted):
   assert 'float32' == quantizer.encoder[0][0].dtype == quantizer.codebooks[0].dtype
 
 
-def test_repeats_bit_for_bit_and_depends_on_the_seed():
+def test_a_repeated_fit_is_bit_identical_and_the_seed_matters():
   vectors, _ = _hierarchy()
   options = Rqvae(**SMALL | {'epochs': 3})
   one, two, other = (rqvae.fit(vectors, CODES, options, seed) for seed in (1, 1, 2))
   assert one.fingerprint == two.fingerprint != other.fingerprint
 
 
-def test_neither_place_nor_scale_of_the_vectors_matters(fitted):
+def test_codes_do_not_depend_on_offset_and_scale_of_the_vectors(fitted):
   quantizer, vectors, _ = fitted
   options = Rqvae(**SMALL, learning_rate=1e-2)
   moved = rqvae.fit(1e-3 * (vectors - 7), CODES, options, seed=0)
@@ -65,7 +65,7 @@ def test_neither_place_nor_scale_of_the_vectors_matters(fitted):
   assert np.isfinite(quantizer.decode(quantizer.codebooks[0])).all()
 
 
-def test_losses_and_gradients_of_a_level_by_hand():
+def test_losses_and_gradients_of_a_level_equal_a_hand_computation():
   rng = np.random.default_rng(0)
   latents = rng.normal(size=(7, 3)).astype(np.float32)
   books = [rng.normal(size=(n, 3)).astype(np.float32) for n in (4, 5)]
@@ -133,7 +133,7 @@ def test_the_contrastive_term_brings_pairs_together():
 
 
 @pytest.mark.parametrize('restarts', [True, False])
-def test_a_code_that_nothing_used_restarts_at_a_residual(restarts):
+def test_an_unused_code_restarts_at_a_residual(restarts):
   vectors, _ = _hierarchy()
   x = jnp.asarray(vectors - vectors.mean(0))
   books = [jnp.asarray(np.array([[0.0] * 4, [1e3] * 4], np.float32)), jnp.zeros((1, 4))]
@@ -159,7 +159,7 @@ def test_a_code_that_nothing_used_restarts_at_a_residual(restarts):
   np.testing.assert_allclose(dead, want, atol=1e-2)
 
 
-def test_refusals():
+def test_bad_input_is_refused():
   vectors, _ = _hierarchy(each=1)
   with pytest.raises(ValueError, match=r'\(99\); got 24 items. Set --config.sids.codes'):
     rqvae.fit(vectors, (99, 2), Rqvae(**SMALL), seed=0)

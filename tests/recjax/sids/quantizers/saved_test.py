@@ -50,7 +50,7 @@ def test_blocks_do_not_change_codes(monkeypatch):
   np.testing.assert_array_equal(quantizer.assign(vectors), whole)
 
 
-def test_quantized_and_decode_by_hand():
+def test_quantized_and_decode_equal_a_hand_computation():
   quantizer = _quantizer()
   codes = np.array([[1, 2, 3], [4, 0, 5]])
   one, two, three = quantizer.codebooks
@@ -62,7 +62,7 @@ def test_quantized_and_decode_by_hand():
   np.testing.assert_allclose(quantizer.decode(total), want, rtol=1e-4, atol=1e-5)
 
 
-def test_load_gives_back_what_save_wrote(tmp_path):
+def test_a_saved_quantizer_is_loaded_unchanged(tmp_path):
   quantizer, vectors = _quantizer(), _vectors()
   quantizer.save(tmp_path)
   again = saved.Quantizer.load(tmp_path)
@@ -90,7 +90,7 @@ def test_a_file_without_codebooks_is_refused(tmp_path):
     saved.Quantizer.load(tmp_path)
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
   with pytest.raises(FileNotFoundError):
     saved.Quantizer.load(tmp_path)
 

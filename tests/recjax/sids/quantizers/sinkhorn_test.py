@@ -28,7 +28,7 @@ def _colliding(codes):
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_unique_close_to_the_best_assignment_and_others_untouched(seed):
+def test_codes_are_unique_near_the_best_assignment_and_other_items_keep_theirs(seed):
   quantizer, vectors = _world(seed)
   codes = quantizer.assign(vectors)
   open_items = _colliding(codes)
@@ -68,7 +68,7 @@ def test_an_item_alone_on_its_code_keeps_it_from_others():
   assert got[:, 1].tolist() == [0, 2, 1]  # the code 1 is nearer to the second item, and taken
 
 
-def test_a_table_without_collisions_stays():
+def test_a_table_without_collisions_is_unchanged():
   quantizer, vectors = _world()
   codes = np.unique(quantizer.assign(vectors), axis=0)
   got, found = sinkhorn.reassign(quantizer, vectors[: len(codes)], codes)
@@ -76,7 +76,7 @@ def test_a_table_without_collisions_stays():
   assert found == {'reassigned_items': 0, 'reassigned_greedily': 0}
 
 
-def test_one_level_alone():
+def test_a_single_level_is_reassigned():
   quantizer = _plain([np.array([[0.0], [1.0], [2.0]])])
   vectors = np.array([[0.1], [0.0], [0.2]], np.float32)
   got, _ = sinkhorn.reassign(quantizer, vectors, quantizer.assign(vectors))
@@ -91,7 +91,7 @@ def test_more_items_than_codes_are_refused():
     sinkhorn.reassign(quantizer, vectors, quantizer.assign(vectors))
 
 
-def test_blocks_change_nothing(monkeypatch):
+def test_the_result_does_not_depend_on_the_block_size(monkeypatch):
   quantizer, vectors = _world()
   codes = quantizer.assign(vectors)
   whole, _ = sinkhorn.reassign(quantizer, vectors, codes)

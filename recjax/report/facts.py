@@ -1,0 +1,60 @@
+"""The facts of a run, as its workdir and its data set hold them."""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+from etils import epath
+
+from recjax.config import Config
+from recjax.data.dataset import Dataset
+from recjax.workdir import mixture_file, starts
+from recjax.workdir.metrics_file import read_metrics
+
+EXAMPLES = 8  # number of items, and of keywords, in the report
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """One training of a run: the run itself, or one of its stages.
+
+  Attributes:
+    name: of the stage; empty in a run without stages.
+    rows: of metrics.jsonl.
+    mixture: rows of `Mixture.table`; empty if mixture.json is missing.
+    starts: lines of starts.jsonl; empty if it is missing.
+  """
+
+  name: str
+  rows: Sequence[dict[str, Any]]
+  mixture: Sequence[dict[str, Any]] = ()
+  starts: Sequence[dict[str, Any]] = ()
+
+
+def training(name: str, folder: epath.Path) -> Training:
+  """Reads the files of a training."""
+  return Training(name, read_metrics(folder), mixture_file.read(folder), starts.read(folder))
+
+
+def sids(config: Config, dataset: Dataset) -> dict[str, Any]:
+  """Describes the semantic IDs that were loaded, with their statistics and some examples."""
+  table = dataset.sids
+  described = (dataset.sid_description or {}) | {
+    'levels': table.levels,
+    'codes_per_level': list(table.codes_per_level),
+    'statistics': table.statistics(),
+    'examples': [
+      {'title': dataset.items[i]['text'], 'sid': table.codes_IL[i].tolist()}
+      for i in _spread(range(dataset.num_items))
+    ],
+  }
+  if dataset.sid_quality is not None:  # earlier preparations wrote none
+    described['quality'] = dataset.sid_quality
+  if config.needs('keywords') and dataset.keywords:
+    described['keywords'] = _spread(dataset.keywords)
+  return described
+
+
+def _spread(values: Sequence[Any]) -> Sequence[Any]:
+  """Returns EXAMPLES values at equal distances."""
+  return values[:: max(1, len(values) // EXAMPLES)][:EXAMPLES]

@@ -1,0 +1,117 @@
+"""report.html: the page of a report."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from typing import Any
+
+from etils import epath
+import jinja2
+import markupsafe
+
+from recjax.report import charts
+from recjax.workdir.checkpoints import SELECTION_METRIC
+from recjax.workdir.metrics_file import EVALUATION
+
+CURVE = EVALUATION + SELECTION_METRIC
+
+_OWN_SECTIONS = ('statistics', 'quality', 'examples', 'keywords')  # of `sids`
+
+
+def render(report: Mapping[str, Any]) -> str:
+  """Returns the HTML page of a report; every text in it is escaped.
+
+  Args:
+    report: as `recjax.report.build.build_report` returns it.
+  """
+  environment = jinja2.Environment(
+    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False
+  )
+  template = environment.from_string(
+    (epath.resource_path('recjax.report') / 'report.html.j2').read_text(encoding='utf-8')
+  )
+  baselines, sids = report['baselines'], report['sids']
+  best = max(baselines, key=lambda name: baselines[name]['recall@10'], default=None)
+  references = {
+    name: values['validation'][SELECTION_METRIC]
+    for name, values in baselines.items()
+    if SELECTION_METRIC in values.get('validation', {})
+  }
+  return template.render(
+    r={'optimum': None, **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
+    names=_metric_names(report['metrics']['test']),
+    best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
+    figures=lambda value: f'{value:,}',
+    trainings=[
+      (training, _charts(training['curves'], references))
+      for training in (*report['earlier_stages'], report | {'name': report['stage']})
+    ],
+    number=charts.number,
+    changes=_changes,
+    data_rows=_labelled(_flat(report['data'])),
+    sid_rows=_labelled(_flat(_sid_facts(sids))),
+    run_rows=[
+      *_labelled(_flat(report['run'] | report['throughput'])),
+      *(
+        (f'{name.removesuffix("_bytes").replace("_", " ")} memory', f'{value / 1e9:.2f} GB')
+        for name, value in report['memory'].items()
+      ),
+    ],
+    config_rows=list(_flat(report['config'])),
+    version_rows=[('commit', report['commit'] or 'unknown'), *report['versions'].items()],
+  )
+
+
+def _sid_facts(sids: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the facts about semantic IDs that stand in one table: neither levels nor examples."""
+  found = {name: value for name, value in sids.items() if name not in _OWN_SECTIONS}
+  found |= {name: value for name, value in sids.get('statistics', {}).items() if name != 'levels'}
+  quality = sids.get('quality') or {}
+  return found | {name: quality[name] for name in quality if name.startswith('reassigned')}
+
+
+def _charts(
+  curves: Mapping[str, Sequence], references: Mapping[str, float]
+) -> list[tuple[str, markupsafe.Markup]]:
+  """Returns titles and drawings of a training's curves."""
+  evaluations = charts.line_chart(
+    [(step, value) for step, value, _ in curves[CURVE]],
+    SELECTION_METRIC,
+    errors=[error for _, _, error in curves[CURVE]],
+    references=references,
+  )
+  return [
+    ('Training loss', charts.line_chart(curves['loss'], 'loss')),
+    (f'{SELECTION_METRIC} on the validation sample', evaluations),
+  ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
+  """Yields rows of a table: dotted names, and values as text. Lists and None are written as JSON."""
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      yield from _flat(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, _text(value)
+
+
+def _text(value: Any) -> str:
+  if isinstance(value, (int, float)) and not isinstance(value, bool):
+    return charts.number(value)
+  return value if isinstance(value, str) else json.dumps(value)
+
+
+def _labelled(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+  """Returns rows of a table with their names in words."""
+  return [(name.replace('_', ' ').replace('.', ': '), value) for name, value in rows]
+
+
+def _changes(start: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  """Returns field, old and new value of everything that a start of a training changed."""
+  return [(name, _text(old), _text(new)) for name, (old, new) in start['changed'].items()]
+
+
+def _metric_names(metrics: Mapping[str, Any]) -> list[str]:
+  """Returns the rows of the table of metrics: recall@1, recall@5, …, ndcg@1, …, in the order given."""
+  names = [name for name in metrics if '@' in name and not name.endswith('_stderr')]
+  kinds = list(dict.fromkeys(name.split('@')[0] for name in names))
+  return sorted(names, key=lambda name: (kinds.index(name.split('@')[0]), int(name.split('@')[1])))

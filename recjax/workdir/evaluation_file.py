@@ -1,0 +1,72 @@
+"""evaluation.json: the full evaluation of a run's best checkpoint.
+
+| key | value |
+|---|---|
+| `step` | of the checkpoint |
+| `metrics` | by split: every metric with its standard error |
+| `rows` | by split: number of evaluated rows |
+| `unreachable_targets` | by split: number of targets that `eval.exclude_seen` removes from every list |
+| `eval` | the eval section that was used |
+| `baselines` | by name: metrics of the test rows, and under `validation` of the validation rows |
+| `rows_per_sec` | evaluated rows per second |
+| `items_sharing_a_sid` | number of items that share their semantic ID with another |
+| `data` | the evaluated data: `folder`, `item_text`, and the digests `interactions` and `sids` |
+
+Files of earlier versions have neither `rows`, `unreachable_targets` nor `data`.
+"""
+
+from collections.abc import Mapping
+import json
+from typing import Any
+
+from etils import epath
+
+from recjax.data.dataset import Dataset
+from recjax.runtime.files import write_whole
+
+FILE = 'evaluation.json'
+
+_LOG = ('train_items.npy', 'train_offsets.npy', 'validation_items.npy', 'test_items.npy')
+
+
+def data_record(dataset: Dataset, item_text: str) -> dict[str, str]:
+  """Returns the value of `data`.
+
+  Args:
+    dataset: the evaluated data.
+    item_text: `data.item_text` of the evaluation's config.
+  """
+  return {
+    'folder': str(dataset.folder),
+    'item_text': item_text,
+    'interactions': dataset.files_digest('interactions', *_LOG),
+    'sids': dataset.files_digest('sids', 'codes.npy'),
+  }
+
+
+def write(workdir: epath.Path, results: Mapping[str, Any]) -> None:
+  """Writes the results of an evaluation."""
+  write_whole(workdir / FILE, json.dumps(results, indent=2))
+
+
+def read(workdir: epath.Path) -> dict[str, Any]:
+  """Returns the results of the last evaluation.
+
+  Raises:
+    ValueError: there was no evaluation, or the file is damaged.
+  """
+  path = workdir / FILE
+  if not path.exists():
+    raise ValueError(
+      f'{path} must exist before a report; run --mode=evaluate on that --workdir first'
+    )
+  try:
+    results = json.loads(path.read_text())
+    complete = {'step', 'metrics', 'baselines', 'rows_per_sec'} <= results.keys()
+  except (ValueError, AttributeError):
+    complete = False
+  if not complete:
+    raise ValueError(
+      f'{path} must hold the results of an evaluation; it is damaged. Run --mode=evaluate again'
+    )
+  return results

@@ -1,0 +1,228 @@
+"""The page: its figures, its structure, and escaped texts."""
+
+import html
+import html.parser
+import re
+
+import pytest
+
+from data_prep.log import item_text
+from recjax.report.page import render
+from tests.recjax.report import reports
+from tests.recjax.report.reports import NASTY
+
+VOID = {'meta', 'link', 'br', 'img', 'hr', 'input'}
+
+
+class Checker(html.parser.HTMLParser):
+  """Collects tags and texts; fails on tags that are not closed in order."""
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.tags, self.texts = [], [], []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.texts.append(data)
+
+
+def checked(page: str) -> Checker:
+  checker = Checker()
+  checker.feed(page)
+  checker.close()
+  assert not checker.open
+  return checker
+
+
+def text_of(report: dict) -> str:
+  """Returns the visible text of a report's page."""
+  return ' '.join(' '.join(checked(render(report)).texts).split())
+
+
+def test_page_shows_the_figures():
+  report = reports.report()
+  report['commit'] = '0123abcd'
+  text = text_of(report)
+  for figure in ('0.0812', '0.0016', '0.0707', '0.0135', '0.0900', '22,363', '12,101', '198,502'):
+    assert figure in text
+  for figure in ('1.15', '75.00 %', '54,321', '0123abcd', '1,234', '200.1', '1,234,567'):
+    assert figure in text
+  assert 'generated' not in text
+  assert 'optim' not in text.lower()
+  assert 'step 500: ndcg@10 0.05 ± 0.002' in text  # on hovering
+
+
+QUALITY = {
+  'reconstruction_error': [0.5369],
+  'neighbours_kept': {
+    'k': 10,
+    'items': 99,
+    'recall': 0.1638,
+    'chance': 0.0008,
+    'share_prefix': [0.552],
+    'share_prefix_chance': [0.005],
+  },
+  'purity': {
+    'category_level': 2,
+    'categories': 6,
+    'items': 99,
+    'purity': 0.7544,
+    'chance': 0.3486,
+  },
+}
+
+
+def test_page_shows_the_quality_of_sids_if_it_is_known():
+  report = reports.report()
+  text = text_of(report)
+  assert 'variance left' not in text and 'by chance' not in text
+  report['sids']['quality'] = QUALITY | {'purity': None}
+  text = text_of(report)
+  for figure in ('variance left', '53.7 %', '55.2 %', '16.4 %', 'by chance 0.08 %'):
+    assert figure in text
+  assert 'category' not in text
+  report['sids']['quality'] = QUALITY | {'reconstruction_error': None, 'neighbours_kept': None}
+  report['sids']['quality']['reassigned_items'] = 4567
+  text = text_of(report)
+  assert 'reassigned items 4,567' in text
+  assert '75.4 % of the items' in text and '6 categories at level 2' in text
+  assert 'variance left' not in text
+
+
+def test_page_needs_no_other_files():
+  page = render(reports.report())
+  checker = checked(page)
+  assert not [tag for tag, _ in checker.tags if tag in ('script', 'link', 'img', 'iframe')]
+  assert not [a for _, a in checker.tags if {'src', 'href'} & set(a)]
+  assert 'url(' not in page
+  assert '@import' not in page
+
+
+def test_no_text_can_break_the_page():
+  changed = {'time': NASTY, 'step': 3, 'changed': {NASTY: [NASTY, None]}}
+  training = reports.training(starts=[changed])
+  page = render(reports.report(name=NASTY, trainings=[training], warnings=[NASTY]))
+  checker = checked(page)
+  assert '<script' not in page
+  assert '<b>5' not in page
+  assert ''.join(checker.texts).count(NASTY) >= 8  # title, heading, warning, mixture, change, …
+  assert '<a_17>' in checker.texts
+  assert NASTY in html.unescape(page)
+
+
+def test_titles_with_entities_are_escaped():
+  row = item_text.item_row('x', {'title': '&lt;i&gt; &amp; &quot;5&quot;'})
+  report = reports.report()
+  report['sids']['examples'] = [{'title': '<script>' + row['text'], 'sid': [1, 2]}]
+  page = render(report)
+  assert '<script' not in page
+  assert '<td>&lt;script&gt;' in page
+
+
+def test_rows_are_counted_unless_they_are_users():
+  report = reports.report()
+  page = render(report)
+  assert 'seen items removed, every user once; ± is one standard error over users' in page
+  report['config']['eval'] = {'exclude_seen': False}
+  report['data'] |= {'validation_rows': 17613, 'test_rows': 17614}
+  page = render(report)
+  assert 'seen items included, every held-out row once (17,613 for validation, 17,614 ' in page
+  assert 'every user once' not in page
+
+
+def test_optimum_and_generated_texts():
+  optimum = {'recall@10': 0.1015, 'ndcg@10': 0.09, 'validation': {'recall@10': 0.1}}
+  report = reports.report(item_text='generated', optimum=optimum)
+  assert report['optimum_share']['recall@10'] == pytest.approx(0.8)
+  text = text_of(report)
+  assert '80.0 %' in text
+  assert '0.1015' in text
+  assert 'item texts are generated' in text
+
+
+def test_what_an_old_workdir_lacks_is_left_out_with_a_sentence():
+  training = reports.training(rows=[], mixture=[])
+  text = text_of(reports.report(trainings=[training]))
+  assert 'loss was not recorded' in text
+  assert 'The mixture was not recorded' in text
+  assert 'The starts were not recorded' in text
+  assert 'can exceed' not in text
+
+
+def test_every_stage_has_its_curves_and_its_mixture():
+  rows = [{'step': s, 'loss': 7.125 / s, 'host_peak_bytes': 3_210_000_000} for s in (1, 2)]
+  row = reports.mixture_row('rows', token_share=0.123, loss_weight=0.25, from_example=50_000)
+  earlier = reports.training(NASTY, rows=rows, mixture=[row])
+  report = reports.report(trainings=[earlier, reports.training('all')])
+  text = text_of(report)
+  assert f'Training: stage {" ".join(NASTY.split())} 1 of 2' in text
+  assert 'Training: stage all 2 of 2' in text
+  for figure in ('step 1: loss 7.125', '12.30 %', '0.25', '50,000', 'host peak memory 3.21 GB'):
+    assert figure in text
+  assert render(report).count('<svg') == 2 + 1  # the first stage was not evaluated
+  heading = re.search(r'<h2>Training.*?</h2>', render(reports.report())).group()
+  assert 'stage' not in heading
+
+
+def test_every_start_shows_its_changes():
+  starts = [
+    {'time': '2030-01-02T03:04:05+00:00', 'step': 0, 'changed': {}, 'config': {'seed': 0}},
+    {
+      'time': '2030-01-02T05:04:05+00:00',
+      'step': 8,
+      'changed': {'num_train_steps': [8, 80], 'optim.schedule': ['cosine', 'constant']},
+      'learning_rate': {'step': 9, 'previous': 0.00067, 'old': 0.0, 'new': 0.00986},
+    },
+    {'time': '2030-01-02T06:04:05+00:00', 'step': 80, 'changed': {}},
+  ]
+  report = reports.report(trainings=[reports.training(starts=starts)])
+  assert report['starts'] == starts
+  text = text_of(report)
+  assert '2030-01-02 03:04:05 0 first start 2030-01-02 05:04:05 8 num_train_steps: 8 → 80' in text
+  assert 'optim.schedule: cosine → constant' in text
+  assert '0.00067 at step 8, 0.00986 at step 9 (0 with the old settings)' in text
+  assert '2030-01-02 06:04:05 80 none' in text
+
+
+def test_targets_out_of_reach_are_shown_with_the_limit():
+  results = reports.results() | {
+    'rows': {'validation': 2000, 'test': 1000},
+    'unreachable_targets': {'validation': 0, 'test': 250},
+  }
+  report = reports.report(results=results)
+  limits = {'rows': 1000, 'unreachable_targets': 250, 'highest_recall': 0.75}
+  assert report['evaluation']['test'] == limits
+  text = text_of(report)
+  assert 'No test metric can exceed 0.7500: 250 of 1,000 targets are in their own history' in text
+  assert 'No validation metric' not in text
+
+
+def test_warnings_stand_before_the_figures():
+  text = text_of(reports.report(warnings=['The loss was not finite at 3 steps.']))
+  assert text.index('The loss was not finite') < text.index('Test recall@10')
+
+
+def test_wall_time_is_shown_as_a_table_and_a_bar():
+  assert 'goodput' not in render(reports.report())
+  process = reports.process({'.': (0, 300, 60.0)})
+  last = reports.process({'.': (200, 500, 60.0)}, ended='done')
+  report = reports.report(processes=[process, last])
+  assert report['goodput']['goodput'] == pytest.approx(0.5)  # 60 - 20 + 60 of 200
+  page, text = render(report), text_of(report)
+  for figure in ('goodput 50.0 %', 'compile 60.0 s 30.0 %', 'lost 20.0 s 10.0 %', '200 to 500'):
+    assert figure in text
+  assert 'killed' in text and 'running' not in text
+  widths = re.findall(r'<span class="(\w+)" style="width: ([\d.]+)%"', page)
+  assert dict(widths) == {
+    'steps': '50.000', 'compile': '30.000', 'start_up': '10.000', 'lost': '10.000'
+  }  # fmt: skip
