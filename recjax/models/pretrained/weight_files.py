@@ -85,7 +85,7 @@ def find(folder: epath.Path, auto: str) -> tuple[list[epath.Path], dict[str, epa
   absent = [name for name, file in files.items() if not file.exists()]
   if absent:
     raise FileNotFoundError(
-      f'{index} names files that are not there: {", ".join(absent)}. Fetch them, or set '
+      f'{index} names files that do not exist: {", ".join(absent)}. Fetch them, or set '
       '--config.model.pretrained to another folder'
     )
   return list(files.values()), {tensor: files[name] for tensor, name in names.items()}

@@ -196,7 +196,7 @@ def test_the_date_is_warned_of(tmp_path, caplog):
   chat.warn_of_date(checkpoint(tmp_path / 'a', TURNS))
   assert not caplog.text
   chat.warn_of_date(checkpoint(tmp_path / 'b', "{{ strftime_now('%Y') }}"))
-  assert 'prompts have 2024-07-26 instead' in caplog.text
+  assert 'prompts contain 2024-07-26 instead' in caplog.text
 
 
 def test_the_template_is_an_input_of_the_stage(tmp_path):

@@ -35,12 +35,13 @@ def test_existing_paths_pass(folder):
   (folder / 'run/evaluation.json').write_text('{}')
   request(folder, 'evaluate').check()
   request(folder, 'report').check()
-  request(folder, 'recommend', histories=folder / 'file', out=folder / 'new/out.jsonl').check()
+  (folder / 'histories').write_text('{"history": ["item"]}\n')
+  request(folder, 'recommend', histories=folder / 'histories', out=folder / 'new/out.jsonl').check()
   here = {'model.pretrained': folder / 'here'}
   request(folder, 'export', here, out=folder / 'out').check()
   fields = here | {'model.sid_rows': 'sa_init', 'model.sid_keywords': folder / 'file'}
   request(folder, 'train', fields | {'checkpoint.init_from': folder / 'run'}).check()
-  assert sorted(os.listdir(folder)) == ['file', 'full', 'here', 'lr=[1]', 'run']
+  assert sorted(os.listdir(folder)) == ['file', 'full', 'here', 'histories', 'lr=[1]', 'run']
 
 
 @pytest.mark.parametrize(

@@ -253,10 +253,9 @@ def test_all_wrong_tensors_are_reported_together(checkpoint):
   renamed = {f'base.{name}': tensor for name, tensor in tensors.items()}
   save_file(renamed, folder / 'model.safetensors')
   with pytest.raises(
-    ValueError, match=r'missing: .*; unexpected: base.*; and \d+ more\. Set'
-  ) as error:
+    ValueError, match=r'missing: .*; unexpected: base.*; and \d+ more\. Set[^\n]+$'
+  ):
     pretrained.check_folder(folder)
-  assert '\n' not in str(error.value)
 
 
 def _edit_config(folder, **fields):

@@ -53,7 +53,7 @@ def test_links_and_folders_inside_are_followed(tmp_path):
     ({'a': 'x/../../1.safetensors'}, ValueError, 'inside the folder'),
     ({'a': ''}, ValueError, 'inside the folder'),
     ({'a': 3}, ValueError, "must be a file name; got '3'"),
-    ({'a': '3.safetensors'}, FileNotFoundError, 'files that are not there: 3.safetensors'),
+    ({'a': '3.safetensors'}, FileNotFoundError, 'files that do not exist: 3.safetensors'),
   ],
 )
 def test_an_index_names_files_of_its_folder(tmp_path, weight_map, kind, message):
