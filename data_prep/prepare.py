@@ -22,7 +22,6 @@ from recjax.data import prepared as prepared_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime import files as files_lib
 from recjax.runtime import lock
-from recjax.schema.checks import check
 
 FIELD = '--config.data.prepared_dir'
 
@@ -53,7 +52,7 @@ def prepare(config: config_lib.Config) -> Prepared:
   _check_ready(config, folder.root)
   stages = _find_all(config, folder)
   if stages is None:
-    _check_writable(folder.root)
+    files_lib.check_writable(folder.root, FIELD)
     with lock.hold(folder.root, 'preparing', wait=True, field=FIELD):
       folder.recover()
       # Must come before the raw files are hashed. If the log is prepared, they are not needed.
@@ -116,20 +115,6 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   # The optimum is only known for complete histories.
   if source.has_optimum and not config.data.max_history:
     yield optimum.stage(source, config, prepared)
-
-
-def _check_writable(root: epath.Path) -> None:
-  if not files_lib.is_local(root):
-    return
-  path = root.expanduser()
-  existing = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
-  problem = 'is not a folder' if not existing.is_dir() else 'cannot be written to'
-  check(
-    existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
-    f'data.prepared_dir must be a folder that can be created and written to; {existing} {problem}',
-    str(root),
-    'data.prepared_dir',
-  )
 
 
 def _record(config: config_lib.Config, prepared: Prepared) -> None:

@@ -63,7 +63,9 @@ class Request:
 
   def _check_outputs(self) -> None:
     config, mode = self.config, self.mode
-    folders = {'--config.data.prepared_dir': config.prepared_folder}
+    # A complete prepared folder is only read, so the preparation checks whether it can be written.
+    files.check_folder(config.prepared_folder, '--config.data.prepared_dir')
+    folders = {}
     if mode in ('train', 'evaluate', 'report'):
       folders['--workdir'] = self.workdir
     if mode == 'train':
