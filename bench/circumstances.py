@@ -15,8 +15,8 @@ import jax
 from launch.options import portable
 from recjax.runtime.files import code_commit, write_whole
 
-# A setting of glibc's malloc, from which XLA:CPU allocates its temporaries anew in each step. Without huge
-# pages, page faults take a third of a small model's step.
+# A setting of glibc's malloc. XLA:CPU allocates its temporaries with malloc in every step; without huge pages,
+# page faults take a third of a small model's step.
 HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 
 _COMMIT = flags.DEFINE_string(

@@ -1,7 +1,7 @@
-"""Texts per second of a sentence encoder, compared with sentence-transformers and the same weights.
+"""Measures texts per second of a sentence encoder, compared with sentence-transformers with the same weights.
 
 Both sides alternate in one run, so that other load on the machine slows both. Our time includes reading the
-weights and compilation; the model of sentence-transformers is loaded before. CPU seconds are those of all
+weights and compilation; the model of sentence-transformers is loaded before. CPU seconds are summed over all
 threads. The command fails if a vector differs: cosine below 0.9999.
 
 Command:  python -m bench.encode --items=data/beauty/interactions/items.jsonl     (after `make encoder` and

@@ -18,9 +18,8 @@ import tempfile
 import time
 from typing import Any
 
-os.environ.setdefault(
-  'XLA_PYTHON_CLIENT_PREALLOCATE', 'false'
-)  # the processes of parts share the GPU
+# Other processes (model sizes, PyTorch) need memory of the same GPU.
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 from absl import app, flags
 from flax import nnx
@@ -55,7 +54,7 @@ ATTENTION = {
 
 
 def _median_seconds(run, repeats: int = 10) -> float:
-  """Returns the median of calls that wait for the device, after one call that compiles."""
+  """Returns the median seconds of a call that waits for the device, after one call that compiles."""
   jax.block_until_ready(run())
   seconds = []
   for _ in range(repeats):
@@ -76,8 +75,8 @@ def check_attention(
     N: query heads.
     K: key heads.
     H: head width.
-    softcap: 0: none.
-    window: 0: none.
+    softcap: soft-cap of the logits; 0: none.
+    window: local window in tokens; 0: none.
 
   Returns:
     The path that 'auto' selects. For each path that supports the case: seconds of forward and backward pass,
@@ -163,9 +162,9 @@ def train(name: str) -> list[dict[str, Any]]:
     shape = {'rows': 2, 'row_length': 32, 'decoder_row_length': 16, 'segments': 2, 'steps': 1}
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder) / 'result.json'
-    flags_of = {'models': name, 'dtype': 'bfloat16', 'commit': 'as above', 'out': out} | shape
+    arguments = {'models': name, 'dtype': 'bfloat16', 'commit': 'as above', 'out': out} | shape
     command = [sys.executable, '-m', 'bench.train_step']
-    command += [f'--{flag}={value}' for flag, value in flags_of.items()]
+    command += [f'--{flag}={value}' for flag, value in arguments.items()]
     done = subprocess.run(command, check=False)
     if done.returncode:
       return [{'model': name, 'failed': f'exit code {done.returncode}'}]

@@ -31,7 +31,7 @@ _USERS = flags.DEFINE_integer(
   'users', 0, 'Users of the random log whose memory is measured; 0: none.'
 )
 
-FAR = 10**9  # an example further than any run reaches
+FAR = 10**9  # index of an example beyond the end of any run
 
 
 def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
@@ -40,34 +40,37 @@ def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
   dataset = Dataset.load(config.prepared)
   stream = train.make_stream(config, dataset)
   plan = stream.plan
-  at = FAR // plan.examples
-  stream.group(at)
-  first = time.perf_counter() - start
+  group = FAR // plan.examples
+  stream.group(group)
+  first_seconds = time.perf_counter() - start
   start, groups = time.perf_counter(), []
   while time.perf_counter() - start < seconds:
-    groups.append(stream.group(at + 1 + len(groups)))
+    groups.append(stream.group(group + 1 + len(groups)))
   elapsed = time.perf_counter() - start
   main = 'encoder_segments' if models.family(config.model).is_encoder_decoder else 'segments'
-  filled = np.array([group[main] > 0 for group in groups])
+  filled = np.array([arrays[main] > 0 for arrays in groups])
   return {
     'examples_per_sec': len(groups) * plan.examples / elapsed,
     'tokens_per_sec': float(filled.sum() / elapsed),
     'utilisation': float(filled.mean()),
     'padding_only_rows': float((~filled.any(axis=2)).mean()),
-    'tokens_left_out_share': float(sum(g['dropped'].sum() for g in groups) / filled.sum()),
+    'tokens_left_out_share': float(
+      sum(arrays['dropped'].sum() for arrays in groups) / filled.sum()
+    ),
     'examples_per_group': plan.examples,
     'rows_per_group': plan.rows,
-    'seconds_to_first_batch_at_example_1e9': first,
+    'seconds_to_first_batch_at_example_1e9': first_seconds,
   }
 
 
 def with_rows(config: config_lib.Config, rows: int) -> config_lib.Config:
+  """Returns the config with `rows` rows in a packing group and in a batch."""
   packing_config = dataclasses.replace(config.packing, rows=rows, examples=None)
   return dataclasses.replace(config, packing=packing_config, batch_size=rows)
 
 
 def memory(config: config_lib.Config, users: int) -> dict[str, float]:
-  """Measures the peak memory of a process that reads a memory-mapped log of `users` users."""
+  """Measures the peak memory, in GiB, of a pipeline process over a memory-mapped random log of `users` users."""
   dataset = Dataset.load(config.prepared)
   rng = np.random.default_rng(0)
   with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ _SID = re.compile(r'(<[a-z]_\d+>)')
 
 
 class Texts:
-  """A data set for torch's DataLoader: the token ids of input and target of the stream's n-th example."""
+  """A data set for torch's DataLoader. Element n holds the token ids of input and target of the n-th example."""
 
   def __init__(self, config: config_lib.Config, dataset: Dataset):
     self._mixture = train.make_mixture(config, dataset)
@@ -52,7 +52,7 @@ class Texts:
   def _text(self, component: base.Component, unit: int, draw: int) -> tuple[str, str]:
     prompt = component.prompt(base.Draw(0, draw))
     if isinstance(component, base.HistoryComponent):
-      return self._of_history(component, prompt, unit)
+      return self._history_text(component, prompt, unit)
     if 'token' in component.task:
       token = self._described[unit]
       places = {'token': token, 'description': self._descriptions[token]}
@@ -70,7 +70,7 @@ class Texts:
       return prompt.format(title=title), self._names[item]
     return prompt.format(item=self._names[item]), title
 
-  def _of_history(
+  def _history_text(
     self, component: base.HistoryComponent, prompt: str, unit: int
   ) -> tuple[str, str]:
     train = self._corpus.train
@@ -112,7 +112,7 @@ def measure(config: config_lib.Config, seconds: float) -> dict[str, float] | Non
   try:
     from torch.utils import data
   except ImportError:
-    print('torch is not installed  (requirements-bench.txt): the peer is skipped')
+    print('torch is not installed (requirements-bench.txt): the peer is skipped')
     return None
   texts = Texts(config, Dataset.load(config.prepared))
   batches = iter(data.DataLoader(texts, BATCH, shuffle=False, num_workers=0, collate_fn=collate))

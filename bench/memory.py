@@ -1,7 +1,7 @@
-"""Bytes of parameters, gradients and optimizer in training, by model size and trained parameters.
+"""Computes the bytes of parameters, gradients and optimizer, by model size and trained parameters.
 
-They are counted from the shapes of the real state. Activations, blocks of the loss and temporaries of XLA are not
-included. They grow with the batch; `--config.model.remat=full` and smaller batches reduce them.
+The bytes are computed from the shapes of the training state. Activations, blocks of the loss and temporaries of XLA
+are not included; these grow with the batch, and `--config.model.remat=full` and smaller batches reduce them.
 
 Command:  python -m bench.memory --sizes=t5_base,gemma3_270m,gemma2_2b [--rank=16]
 """
@@ -35,14 +35,14 @@ def _bytes(tree: Any) -> int:
   return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def kept(size: str, way: str, rank: int = 16) -> dict[str, int]:
+def training_bytes(size: str, way: str, rank: int = 16) -> dict[str, int]:
   """Returns the bytes of `parameters`, `gradients` and `optimizer`, all float32 with AdamW.
 
   Args:
-    size: name of a published size; it gets four SID levels of 256 codes.
-    way: of WAYS. 'full' trains every parameter, 'lora' adapters on all kernels, 'sid_rows' only the table rows
+    size: name of a published size; four SID levels of 256 codes are added.
+    way: one of WAYS. 'full' trains every parameter, 'lora' adapters on all kernels, 'sid_rows' only the table rows
       of SID tokens.
-    rank: of the adapters.
+    rank: rank of the adapters.
   """
   config_dict = config_lib.defaults(source='synthetic', name='memory')
   config_dict.model.update(size=size, family=families.by_size(size).name)
@@ -69,8 +69,8 @@ def main(_) -> None:
   print('|---|---|---|---|---|')
   results = {}
   for size in _SIZES.value:
-    found = results[size] = {way: kept(size, way, _RANK.value) for way in WAYS}
-    sums = ' | '.join(f'{sum(of.values()) / 1e9:.1f}' for of in found.values())
+    found = results[size] = {way: training_bytes(size, way, _RANK.value) for way in WAYS}
+    sums = ' | '.join(f'{sum(parts.values()) / 1e9:.1f}' for parts in found.values())
     print(f'| {size} | {found["full"]["parameters"] // 4:,} | {sums} |', flush=True)
   write({'circumstances': circumstances()} | results)
 

@@ -68,7 +68,7 @@ class Peer:
   Args:
     config: shape of the model.
     vocab: number of token ids.
-    rows: of a batch.
+    rows: rows of a batch.
     lengths: (T,) of a decoder; (S, T) of an encoder-decoder.
     dtype: 'float32' or 'bfloat16'.
     compiled: whether to use `torch.compile`.

@@ -1,4 +1,4 @@
-"""Speed and memory of data preparation: co-occurrence, logs with millions of interactions, semantic neighbours.
+"""Measures data preparation: co-occurrence, logs with millions of interactions, semantic neighbours.
 
 Command:  python -m bench.prep --raw_dir=FOLDER   (the raw files of Amazon Sports; several minutes)
 """
@@ -30,11 +30,11 @@ GIB = 2**30
 
 
 class Meter:
-  """Measures the parts of a process.
+  """Measures time and memory of the parts of a process.
 
   Attributes:
-    parts: by name of the part, wall seconds, CPU seconds, and the peak of the resident memory of the process
-      during the part in GiB.
+    parts: for each part by name: wall seconds, CPU seconds, and the process's peak of resident memory during the
+      part, in GiB.
   """
 
   def __init__(self):
@@ -42,6 +42,7 @@ class Meter:
 
   @contextlib.contextmanager
   def part(self, name: str) -> Iterator[None]:
+    """Measures the body of a `with` statement as the part `name`."""
     # Writing 5 resets the peak of this process in Linux.
     pathlib.Path('/proc/self/clear_refs').write_text('5')
     start, cpu_start = time.perf_counter(), time.process_time()
@@ -109,10 +110,10 @@ def measure_log(num_interactions: int, place: str) -> dict[str, Any]:
   with meter.part('co-occurrence, top 10'):
     folder.run(relation_stage.stage(config, folder.prepared))
   inside = sum(meter.parts[name]['seconds'] for name in ('5-core, sorted', 'split', 'artifacts'))
-  made = stage_lib.read_manifest(folder.prepared / 'interactions')['summary']
+  summary = stage_lib.read_manifest(folder.prepared / 'interactions')['summary']
   return {
     'interactions': num_interactions,
-    'kept': {name: made[name] for name in ('interactions', 'users', 'items')},
+    'kept': {name: summary[name] for name in ('interactions', 'users', 'items')},
     'parts': meter.parts,
     'hashes_seconds': written - inside,
     'seconds': written + meter.parts['co-occurrence, top 10']['seconds'],

@@ -1,8 +1,8 @@
-"""Cost of a preemption: seconds from start to first step, from resume to first step, and blocked by a save.
+"""Measures the cost of a preemption: seconds from a start or a resume to the first step, and per save.
 
-Every start is a new process of `python -m recjax.main`. It is measured from its start (imports included) until
-the results of its first step, by its own goodput.json. Then it receives SIGTERM, as in a preemption: it saves and
-ends with status 75. "Cold" means an empty compilation cache. Data preparation is not counted.
+Every start is a new process of `python -m recjax.main`. Its goodput.json gives the seconds from its start (including
+imports) to the result of its first step. Then it receives SIGTERM, as in a preemption: it saves and ends with status
+75. "Cold" means an empty compilation cache. Data preparation is not counted.
 
 Command:  python -m bench.resume --config=configs/demo.py [--out=FILE] [-- FLAGS OF recjax.main …]
 """
@@ -94,7 +94,7 @@ def _starts(folder: pathlib.Path) -> dict[str, dict[str, float]]:
 
 
 def _saves(folder: pathlib.Path) -> list[float]:
-  """Returns the seconds that each save blocked training; a mean for saves between two reads of the file."""
+  """Returns the seconds that each save blocked training; for several saves between two reads, their mean."""
   every = _SAVE_EVERY.value
   never = f'--config.eval_every_steps={10**9}'
   run = Run(folder / 'saves', folder / 'cache', f'--config.checkpoint_every_steps={every}', never)

@@ -1,6 +1,6 @@
-"""Users per second of the constrained beam search, compared with scoring every item of the catalogue.
+"""Measures users per second of the constrained beam search, compared with scoring every item of the catalogue.
 
-The peer encodes the history once for each item: the cost without a trie.
+The peer encodes the history once per item, which is the cost without a trie.
 
 Command:  python -m bench.search --config=configs/beauty.py:cpu   (after --mode=prepare; untrained weights)
 """

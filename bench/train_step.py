@@ -16,7 +16,7 @@ import os
 import time
 from typing import Any
 
-# PyTorch needs memory of the same GPU.
+# Without preallocation: PyTorch needs memory of the same GPU.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 from absl import app, flags
@@ -97,7 +97,7 @@ def make_config(name: str, dtype: str) -> config_lib.Config:
 
 
 def text_rows(name: str) -> int:
-  """Returns the rows of the published text table."""
+  """Returns the number of rows of the published text table."""
   return 1024 if name == SMALL else families.sizes()[name].vocab_rows
 
 
@@ -126,14 +126,13 @@ class Ours:
   """The compiled training step of `recjax.train`. A call runs one step and waits for it.
 
   Attributes:
-    compile_seconds: of the compilation, without tracing.
-    temporary_bytes: memory of the compiled step without state and batch.
+    compile_seconds: seconds of the compilation, without tracing.
+    temporary_bytes: temporary memory of the compiled step, without state and batch.
   """
 
   def __init__(self, config: config_lib.Config, space: TokenSpace, lengths: tuple[int, ...]):
-    self.mesh = mesh_lib.make_mesh(
-      config.mesh, jax.devices()[:1]
-    )  # one device, like the peer, the ceiling and the peak
+    # One device, like the peer, the matmul ceiling and the peak.
+    self.mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
     self.batch = mesh_lib.host_rows(_batch(lengths, space.size), self.mesh)
     tx = optim.optimizer(config.optim, config.num_train_steps)
     abstract = state_lib.abstract_state(config.model, space, tx, self.mesh)
@@ -204,7 +203,7 @@ def alternate(sides: dict[str, Any], turns: int, steps: int) -> dict[str, np.nda
 
 
 def measure(name: str) -> dict[str, Any]:
-  """Measures one shape; returns all figures but the shares of the ceiling."""
+  """Measures one shape; returns all figures except the shares of the matmul ceiling."""
   rows = _TEXT_ROWS.value or text_rows(name)
   config = make_config(cut_to(name, _LAYERS.value) if _LAYERS.value else name, _DTYPE.value)
   space, shape = TokenSpace(rows, SIDS), models.shape_of(config.model)
@@ -242,8 +241,8 @@ def measure(name: str) -> dict[str, Any]:
     del side, sides
     if len(make) > 1:
       peer.release()
-  for side, of_side in seconds.items():
-    result[f'{side}_seconds'], cpu_seconds = map(float, np.median(of_side, axis=0))
+  for side, side_seconds in seconds.items():
+    result[f'{side}_seconds'], cpu_seconds = map(float, np.median(side_seconds, axis=0))
     if on_cpu:  # CPU seconds depend less on other load
       result[f'{side}_cpu_seconds'] = cpu_seconds
     result[f'{side}_tokens_per_sec'] = _ROWS.value * sum(lengths) / result[f'{side}_seconds']

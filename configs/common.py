@@ -1,4 +1,4 @@
-"""The common parts of the experiments on real data: their start, their variants, the check of a variant's name."""
+"""Shared parts of the configs: the defaults of a data set, the variants, and the check of a variant's name."""
 
 import difflib
 
@@ -20,9 +20,9 @@ def experiment(
 
   Args:
     source: a name of `data_prep.sources.SOURCES`.
-    name: the name of the data set and of its folders.
+    name: name of the data set and of its folders.
     variant: see `vary`.
-    category: the part of the source's file names that tells its data sets apart.
+    category: `data.category`, the part of the source's file names that identifies the data set.
   """
   small = variant in SMALL
   config = start(source, name, category)
@@ -38,8 +38,8 @@ def experiment(
 
 
 def start(source: str, name: str, category: str = '') -> ml_collections.ConfigDict:
-  """Returns the defaults of a data set with the prompt and the intervals that all experiments share."""
-  sources.get(source)  # with the sources imported, the config has the source's options
+  """Returns the default config of a data set, with the prompt and the intervals of all experiments."""
+  sources.get(source)  # checks the name; the import of `sources` adds its options to the config
   config = defaults(source=source, name=name)
   config.data.category = category
   config.mixture.next_item.prompts = ('{history}',)  # a single task needs no words
@@ -71,7 +71,7 @@ def vary(config: ml_collections.ConfigDict, variant: str) -> ml_collections.Conf
 
 
 def add_tasks(config: ml_collections.ConfigDict, share: float = 0.5) -> None:
-  """Adds every task that needs no ratings; together they have this share of the examples."""
+  """Adds all tasks that need no ratings; together they get this share of the examples."""
   tasks = [
     task for task, kind in TASKS.items() if task != 'next_item' and 'ratings' not in kind.requires
   ]
@@ -103,7 +103,7 @@ def check_variant(variant: str, known: tuple[str, ...]) -> None:
   """Checks the variant of `--config=FILE.py:VARIANT`.
 
   Raises:
-    ValueError: the file does not know it; the message names the nearest ones and all.
+    ValueError: the variant is not in `known`; the message lists all variants and suggests similar ones.
   """
   if variant not in known:
     near = difflib.get_close_matches(variant, known, cutoff=0.5)

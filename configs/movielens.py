@@ -1,4 +1,4 @@
-"""MovieLens with ratings, leave-one-out; every movie and user counts, as in the published statistics.
+"""MovieLens with ratings, leave-one-out, without a k-core filter, as in the published statistics.
 
 Command:   python -m recjax.main --config=configs/movielens.py:cpu --config.data.raw_dir=FOLDER
            python -m recjax.main --config=configs/movielens.py:1m-cpu --config.data.raw_dir=FOLDER

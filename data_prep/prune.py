@@ -35,7 +35,7 @@ def prune(config: config_lib.Config, prepared: Prepared) -> dict[str, int]:
 
   Args:
     config: the config of the run.
-    prepared: its stage folders, as `prepare` returns them.
+    prepared: the stage folders of the config, as `prepare` returns them.
 
   Returns:
     The names of the removed folders, and their sizes in bytes.

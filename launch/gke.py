@@ -27,12 +27,12 @@ _JOB = 'workers'  # the only replicated job of the JobSet
 _CONTAINER = 'recjax'
 _PORT = 8476
 _MAX_NAME = (
-  40  # the longest pod name, NAME-workers-SLICE-POD-SUFFIX, must stay within 63 characters
+  40  # so that the longest pod name, NAME-workers-SLICE-POD-SUFFIX, has at most 63 characters
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Returns kubectl's exit status."""
+  """Writes and applies the manifest; returns kubectl's exit status."""
   options, program = _parse(sys.argv[1:] if argv is None else argv)
   text = yaml.safe_dump(manifest(options, program), sort_keys=False, width=1000)
   command = ['kubectl', 'apply', '-f', options.out or f'{options.name}.yaml']
@@ -103,7 +103,7 @@ def _chips(options: argparse.Namespace) -> int:
 
 
 def manifest(options: argparse.Namespace, program: Sequence[str]) -> dict[str, Any]:
-  """Returns the JobSet (jobset.x-k8s.io/v1alpha2).
+  """Returns the JobSet manifest (jobset.x-k8s.io/v1alpha2).
 
   A job is one TPU slice, or all GPU nodes. A failed pod fails its job, and the JobSet restarts all jobs: at most
   --restarts times, without counting preemptions.
@@ -174,7 +174,7 @@ def _pod(options: argparse.Namespace, program: Sequence[str], pods: int) -> dict
     'name': _CONTAINER,
     'image': options.image,
     'command': ['python', '-m', 'recjax.main', *(_literal(argument) for argument in program)],
-    'env': [{'name': 'PYTHONUNBUFFERED', 'value': '1'}, *_place(options, pods)],
+    'env': [{'name': 'PYTHONUNBUFFERED', 'value': '1'}, *_process_env(options, pods)],
     'resources': {'limits': limits},
   }
   pod = {
@@ -193,7 +193,7 @@ def _pod(options: argparse.Namespace, program: Sequence[str], pods: int) -> dict
   return pod
 
 
-def _place(options: argparse.Namespace, pods: int) -> list[dict[str, Any]]:
+def _process_env(options: argparse.Namespace, pods: int) -> list[dict[str, Any]]:
   """Returns the variables for recjax.runtime.distributed.
 
   On TPUs JAX detects the index of the process; on GPUs it is the index of the pod.

@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Returns 0, or the exit status of the first process that failed (128 + n for signal n)."""
+  """Runs all processes; returns 0, or the exit status of the first that failed (128 + n for signal n)."""
   options, program = _parse(sys.argv[1:] if argv is None else argv)
   command = [sys.executable, '-m', options.module, *program]
   if options.dry_run:
@@ -143,8 +143,8 @@ class _Group:
     for i, process in enumerate(self._processes):
       code = process.poll()
       if code:
-        what = f'was killed by signal {-code}' if code < 0 else f'ended with status {code}'
-        print(f'launch.local: process {i} {what}', file=sys.stderr, flush=True)
+        outcome = f'was killed by signal {-code}' if code < 0 else f'ended with status {code}'
+        print(f'launch.local: process {i} {outcome}', file=sys.stderr, flush=True)
         return code if code > 0 else 128 - code
     return 0
 

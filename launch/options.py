@@ -77,5 +77,5 @@ def _portable(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _is_path(value: str) -> bool:
-  """Whether the text names a place on this machine or in a bucket, other than below the current folder."""
+  """Returns whether the text names a place on this machine or in a bucket, other than below the current folder."""
   return '://' in value or value.startswith(('~', '..')) or os.path.isabs(value)

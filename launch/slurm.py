@@ -47,7 +47,7 @@ exit "$status"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Returns sbatch's exit status."""
+  """Submits the batch script; returns sbatch's exit status."""
   options, program = _parse(sys.argv[1:] if argv is None else argv)
   script = batch_script(options, program)
   if options.dry_run:

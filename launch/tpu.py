@@ -59,7 +59,7 @@ exec .venv/bin/python -m recjax.main {arguments}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Returns the program's exit status."""
+  """Creates the slice and runs the program on it; returns the program's exit status."""
   options, program = _parse(sys.argv[1:] if argv is None else argv)
   tpu = _Slice(options)
   if options.dry_run:
@@ -191,7 +191,7 @@ class _Slice:
     self._is_created = True  # set before the request, so that an interruption deletes it too
     if subprocess.run(self._create_command, check=False).returncode:
       self._is_created = self._state() != (True, '')
-      sys.exit('launch.tpu: gcloud refused the request')
+      sys.exit('launch.tpu: gcloud rejected the request')
     last = None
     while (state := self.state()) != 'ACTIVE':
       if state != last:
@@ -229,12 +229,12 @@ class _Slice:
     return self._ssh(_run_script(program, str(workers)))
 
   def is_preempted(self) -> bool:
-    """Whether the slice is gone; waits first, because the state is updated late."""
+    """Returns whether the slice is gone; waits first, because the state is updated late."""
     time.sleep(self._options.poll)
     return self._is_gone()
 
   def _is_gone(self) -> bool:
-    """Whether the slice is known to be gone; False if gcloud fails, because the run may continue."""
+    """Returns whether the slice is known to be gone; False if gcloud fails, because the run may continue."""
     is_known, answer = self._state()
     return is_known and (not answer or answer in _GONE)
 

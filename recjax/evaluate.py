@@ -1,7 +1,7 @@
-"""Exact metrics: every held-out row once, ranked against the full catalogue.
+"""Evaluates a model and the baselines: every held-out row once, ranked against the full catalogue.
 
-Seen items are removed unless `eval.exclude_seen` is off. Under leave-one-out the rows are the users;
-`data_prep.log.splits` describes the other splits.
+Items of the history are removed from the ranking unless `eval.exclude_seen` is off. Under leave-one-out the
+rows are the users; `data_prep.log.splits` describes the other splits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,22 +55,22 @@ def evaluate(
   """
   histories, targets = dataset.histories_and_targets(split)
   rows = np.arange(len(targets)) if rows is None else rows
-  columns = {name: dataset.of_histories(split, name) for name in recommender.columns}
+  columns = {name: dataset.history_column(split, name) for name in recommender.columns}
   if 'times' in columns:  # in seconds, as in a file of histories
     columns['times'] = columns['times'] / dataset.ticks_per_second
   columns = {name: values for name, values in columns.items() if values is not None}
-  places = [slice(histories.offsets[row], histories.offsets[row + 1]) for row in rows]
+  slices = [slice(histories.offsets[row], histories.offsets[row + 1]) for row in rows]
   ranked_UM, _ = recommender.rank(
     params,
-    [histories.values[place] for place in places],
+    [histories.values[s] for s in slices],
     f'evaluate {split}',
-    [{name: values[place] for name, values in columns.items()} for place in places],
+    [{name: values[s] for name, values in columns.items()} for s in slices],
   )
   return _metrics(ranked_UM, targets[rows], ks)
 
 
 def _metrics(ranked_UM: np.ndarray, targets_U: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-  # Lists may be shorter than the largest cut-off. Without padding, absent targets would count as found.
+  # Pads lists that are shorter than the largest cut-off: otherwise absent targets would count as found.
   missing = max(max(ks) - ranked_UM.shape[1], 0)
   ranked_UM = np.pad(ranked_UM, ((0, 0), (0, missing)), constant_values=-1)
   return ranking.ranking_metrics(ranking.target_ranks(ranked_UM, targets_U), ks)
@@ -84,26 +84,28 @@ def headline(metrics: Mapping[str, float]) -> str:
 
 
 def baselines(config: Config, dataset: Dataset) -> dict[str, dict]:
-  """Returns every baseline's metrics of the test rows, and under `validation` of the validation rows."""
+  """Returns the test metrics of every baseline, and under `validation` its validation metrics."""
   train = Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets))
   results = {name: {} for name in BASELINES}
   for split in SPLITS:
     histories, targets = dataset.histories_and_targets(split)
-    given = Split(
+    baseline_input = Split(
       train=train,
-      counted=dataset.counted_before(split),
+      counted=dataset.countable_sequences(split),
       histories=histories,
       num_items=dataset.num_items,
       k=max(config.eval.ks),
       exclude_seen=config.eval.exclude_seen,
     )
     for name, recommend in BASELINES.items():
-      results[name][split] = _metrics(recommend(given), np.asarray(targets), config.eval.ks)
+      results[name][split] = _metrics(
+        recommend(baseline_input), np.asarray(targets), config.eval.ks
+      )
   return {name: found.pop('test') | found for name, found in results.items()}
 
 
 def unreachable_targets(config: Config, dataset: Dataset) -> dict[str, int]:
-  """Returns by split how many targets `eval.exclude_seen` removes from every list, and logs their share."""
+  """Returns the number of targets that `eval.exclude_seen` removes, by split; warns if there are any."""
   if not config.eval.exclude_seen:
     return dict.fromkeys(SPLITS, 0)
   counts = {split: count_unreachable(*dataset.histories_and_targets(split)) for split in SPLITS}
@@ -127,15 +129,15 @@ def evaluate_best(
   params,
   step: int,
 ) -> dict[str, Any]:
-  """Evaluates all validation and test rows beside the baselines, and writes evaluation.json.
+  """Evaluates model and baselines on all validation and test rows; writes evaluation.json.
 
   Args:
-    config: of the evaluation.
-    workdir: of the run.
+    config: config of the evaluation.
+    workdir: workdir of the run.
     dataset: the prepared data.
     recommender: the search.
     params: parameters of the best checkpoint, on the mesh.
-    step: of that checkpoint.
+    step: step of that checkpoint.
 
   Returns:
     The content of evaluation.json; see `recjax.workdir.evaluation_file`.

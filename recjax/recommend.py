@@ -1,4 +1,4 @@
-"""Recommendation: ranks the catalogue for histories, on any mesh."""
+"""Ranks the catalogue for histories, on any mesh."""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -27,9 +27,8 @@ from recjax.training import state as state_lib
 
 log = logging.getLogger(__name__)
 
-PROMPT_MULTIPLE = (
-  32  # prompt lengths are rounded up to a multiple of it, so few shapes are compiled
-)
+# Prompt lengths are rounded up to a multiple of this, so that few shapes are compiled.
+PROMPT_MULTIPLE = 32
 
 
 def _round_up(n: int, multiple: int) -> int:
@@ -43,7 +42,7 @@ def _power_of_two(n: int, least: int = 16) -> int:
 def make_search(config: Config, space: TokenSpace):
   """Returns the pure search: (params, trie, prompts, excluded_BE) -> (items_BM, scores_BM).
 
-  `recjax.decode.beam.beam_search` describes its arguments.
+  See `recjax.decode.beam.beam_search` for its arguments.
   """
   graph = state_lib.graph(config.model, space)
 
@@ -76,7 +75,7 @@ class Recommender:
 
   @property
   def columns(self) -> tuple[str, ...]:
-    """The columns of an interaction that prompts show: of `times` and `events`, those used in training."""
+    """The columns that prompts show, as in training: `times`, `events`, both or none."""
     return tuple(sorted(self._task.needs & {'times', 'events'}))
 
   def rank(
@@ -86,17 +85,17 @@ class Recommender:
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the best items of every history, each once; batches and devices do not change the result.
+    """Returns distinct items for every history, best first; independent of batch size and devices.
 
     Args:
       params: parameters on the mesh.
       histories: item indices, oldest first. They are excluded from the ranking unless `eval.exclude_seen`
         is off.
       progress: label of the progress bar. None: no bar.
-      known: the `columns` of each history by name, one value per item. None: nothing is known.
+      known: other columns of each history by name (see `columns`), one value per item. None: none.
 
     Returns:
-      Items int32 `[U, M]`, best first, -1 after the end of a list; and their log-probabilities.
+      Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 log-probabilities.
     """
     U, B = len(histories), self._batch_size
     order = np.argsort([-len(history) for history in histories], kind='stable')
@@ -158,8 +157,8 @@ def recommend_file(
     recommender: the search.
     params: parameters on the mesh.
     dataset: the prepared data.
-    histories: the file; `recjax.data.histories` describes it.
-    out: file to write, whole or not at all; its folder is created.
+    histories: path of the file; see `recjax.data.histories` for its format.
+    out: file that is written atomically; its folder is created.
     k: items per history.
     skip_unknown: leave out items of a history that are not in the catalogue.
 

@@ -1,4 +1,4 @@
-"""Eight fake CPU devices and strict shapes for every test; set before jax is imported anywhere."""
+"""Sets up eight simulated CPU devices and strict rank promotion for all tests, before jax is imported."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 ).strip()
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
-# Tests of whole runs, also those in processes of their own, compile the same programs: once is enough.
+# Many tests compile the same programs, also in new processes; the cache avoids repeated compilation.
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', os.path.join(tempfile.gettempdir(), 'recjax-test-cache')
 )
@@ -22,7 +22,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 @pytest.fixture(scope='session')
 def tiny_world(tmp_path_factory):
-  """The config `configs/demo.py:tiny` and its prepared data, made once a test process."""
+  """The config `configs/demo.py:tiny` and its prepared data, created once per test process."""
   from configs import demo
   from data_prep import prepare
   from recjax import config as config_lib

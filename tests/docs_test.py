@@ -1,4 +1,4 @@
-"""The README and the docs: links, tests, files and line counts that they name exist."""
+"""Links, tests, files and line counts in the README and the docs are correct."""
 
 import re
 
@@ -17,7 +17,7 @@ PAGES = sorted(
 
 
 def anchors(text):
-  """Anchors of a page's headings."""
+  """Returns the anchors of a page's headings."""
   headings = re.findall(r'^#+ (.*)$', text, re.M)
   return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
@@ -33,19 +33,19 @@ def test_links_lead_to_files_and_headings(page):
     assert not anchor or anchor in anchors(target.read_text()), f'{page}: {link}'
 
 
-def test_the_readme_is_a_page():
+def test_the_readme_has_at_most_150_lines():
   assert len((ROOT / 'README.md').read_text().splitlines()) <= 150
 
 
-def test_the_reading_order_has_the_lines_that_it_says():
+def test_the_reading_order_states_the_lengths_of_files():
   text = (ROOT / 'README.md').read_text()
-  said = {
+  stated = {
     path: int(n) for path, n in re.findall(r'^\d+\. \[[^]]+\]\(([^)]+)\) \((\d+)\)', text, re.M)
   }
-  lines = {path: len((ROOT / path).read_text().splitlines()) for path in said}
-  assert len(said) > 10
+  lines = {path: len((ROOT / path).read_text().splitlines()) for path in stated}
+  assert len(stated) > 10
   assert sum(lines.values()) <= 4000
-  for path, n in said.items():
+  for path, n in stated.items():
     assert abs(lines[path] - n) <= 0.1 * n + 5, f'{path}: {lines[path]} lines'
 
 

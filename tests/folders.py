@@ -1,13 +1,13 @@
-"""What folders hold, for tests that compare artifacts byte by byte."""
+"""The root of the repository, and the contents of a folder, for tests that compare files byte by byte."""
 
 import os
 import pathlib
 
-ROOT = pathlib.Path(__file__).parents[1]  # of the repository
+ROOT = pathlib.Path(__file__).parents[1]  # the root of the repository
 
 
 def contents(folder: os.PathLike) -> dict[str, bytes]:
-  """Every file below a folder, by relative name."""
+  """Returns the bytes of every file below a folder, by relative path."""
   folder = pathlib.Path(folder)
   return {
     path.relative_to(folder).as_posix(): path.read_bytes()

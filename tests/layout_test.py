@@ -1,4 +1,4 @@
-"""The layout: which room may import which, how many files there are and how long they are."""
+"""The source layout: forbidden imports, no import cycles, number and length of files."""
 
 import ast
 import functools
@@ -16,7 +16,7 @@ PACKAGES = ('recjax', 'data_prep', 'launch')
 
 @functools.cache
 def sources() -> dict[str, pathlib.Path]:
-  """Every module of the program by its dotted name."""
+  """Returns the path of every module of the program, by dotted name."""
   found = {}
   for package in (*PACKAGES, 'configs', 'bench'):
     for path in (ROOT / package).rglob('*.py'):
@@ -27,7 +27,7 @@ def sources() -> dict[str, pathlib.Path]:
 
 @functools.cache
 def imports(module: str) -> frozenset[str]:
-  """The modules of the program that a module imports, also inside functions."""
+  """Returns the modules of the program that a module imports, also inside functions."""
   path = sources()[module]
   package = module if path.name == '__init__.py' else module.rpartition('.')[0]
   names = set()
@@ -46,29 +46,31 @@ def is_in(module: str, *places: str) -> bool:
   return any(module == place or module.startswith(f'{place}.') for place in places)
 
 
-def room(module: str) -> str:
-  """A folder of recjax or data_prep, or a file at their root."""
+def folder_of(module: str) -> str:
+  """Returns the folder of recjax or data_prep that holds a module, or the module itself at their root."""
   return '.'.join(module.split('.')[:2])
 
 
-def arrows(of: tuple[str, ...], to: tuple[str, ...], but: tuple[str, ...] = ()) -> list[str]:
-  """Imports from a module in `of`, except those in `but`, to a module in `to`."""
+def arrows(
+  importers: tuple[str, ...], imported: tuple[str, ...], exempt: tuple[str, ...] = ()
+) -> list[str]:
+  """Returns the imports of a module in `imported` by a module in `importers` but not in `exempt`."""
   return sorted(
     f'{module} -> {other}'
     for module in sources()
-    if is_in(module, *of) and not is_in(module, *but)
+    if is_in(module, *importers) and not is_in(module, *exempt)
     for other in imports(module)
-    if is_in(other, *to)
+    if is_in(other, *imported)
   )
 
 
-SECTION_ROOMS = ('data', 'models', 'sids', 'sharding', 'runtime', 'training', 'decode', 'schema')
+SECTION_FOLDERS = ('data', 'models', 'sids', 'sharding', 'runtime', 'training', 'decode', 'schema')
 
 
 @pytest.mark.parametrize(
-  ('of', 'to', 'but'),
+  ('importers', 'imported', 'exempt'),
   [
-    (tuple(f'recjax.{name}' for name in SECTION_ROOMS), ('recjax.config',), ()),
+    (tuple(f'recjax.{name}' for name in SECTION_FOLDERS), ('recjax.config',), ()),
     (('recjax.workdir.checkpoints', 'recjax.workdir.checkpoint_folder'),
      ('recjax.training', 'recjax.config'), ()),
     (('recjax.report',), ('recjax.evaluate', 'recjax.train', 'recjax.data.mixture',
@@ -79,22 +81,22 @@ SECTION_ROOMS = ('data', 'models', 'sids', 'sharding', 'runtime', 'training', 'd
     (('recjax', 'data_prep'), ('launch', 'bench', 'configs'), ()),
   ],
 )  # fmt: skip
-def test_forbidden_imports_are_absent(of, to, but):
-  found = arrows(of, to, but)
+def test_forbidden_imports_are_absent(importers, imported, exempt):
+  found = arrows(importers, imported, exempt)
   assert not found, '\n'.join(found)
 
 
-def test_the_schema_imports_nothing_else_of_the_program():
+def test_the_schema_imports_no_other_package_of_the_program():
   assert not [a for a in arrows(('recjax.schema',), PACKAGES) if '-> recjax.schema.' not in a]
 
 
 @pytest.mark.parametrize('package', ['recjax'])
-def test_rooms_form_no_circle(package):
+def test_folders_have_no_import_cycle(package):
   edges = {}
   for module in sources():
     if is_in(module, package) and module != package:
-      others = {room(o) for o in imports(module) if is_in(o, package) and o != package}
-      edges.setdefault(room(module), set()).update(others - {room(module)})
+      others = {folder_of(o) for o in imports(module) if is_in(o, package) and o != package}
+      edges.setdefault(folder_of(module), set()).update(others - {folder_of(module)})
   done, path = set(), []
 
   def visit(place):
@@ -111,7 +113,7 @@ def test_rooms_form_no_circle(package):
     visit(place)
 
 
-def test_the_root_of_recjax_is_small():
+def test_the_root_of_recjax_has_few_files_and_folders():
   entries = [path for path in (ROOT / 'recjax').iterdir() if not path.name.startswith(('__', '.'))]
   files = [path.name for path in entries if path.is_file()]
   folders = [path.name for path in entries if path.is_dir()]
@@ -119,7 +121,7 @@ def test_the_root_of_recjax_is_small():
   assert len(folders) <= 13, folders
 
 
-def test_files_are_short():
+def test_median_and_maximum_file_lengths_are_bounded():
   lengths = {}
   for folder in (*PACKAGES, 'configs', 'bench'):
     for path in (ROOT / folder).rglob('*.py'):
@@ -131,7 +133,7 @@ def test_files_are_short():
 
 
 @pytest.mark.parametrize('module', ['recjax.sharding.mesh', 'recjax.sharding', 'recjax.schema.run'])
-def test_low_rooms_load_no_data_libraries(module):
+def test_sharding_and_schema_import_no_data_libraries(module):
   program = f'import sys, {module}; print(*sorted(sys.modules))'
   done = subprocess.run(
     [sys.executable, '-c', program],

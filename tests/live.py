@@ -1,4 +1,4 @@
-"""For tests that run `transformers` beside us where it and torch are installed."""
+"""A marker for tests that compare with `transformers`; they are skipped unless it and torch are installed."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Result files can be published, and their commands can be run on another machine."""
+"""Result files name no local paths, and their commands can be run on another machine."""
 
 import json
 import re
@@ -12,7 +12,7 @@ FILES = sorted((ROOT / 'results').glob('*.json'))
 
 
 def commands(value):
-  """All commands and argument lists in a JSON value."""
+  """Yields all commands and argument lists in a JSON value."""
   if isinstance(value, dict):
     for name, part in value.items():
       if name == 'command':
@@ -27,7 +27,7 @@ def commands(value):
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
-def test_commands_name_no_path_of_the_machine_and_existing_programs(path, monkeypatch):
+def test_commands_name_existing_programs_and_no_local_paths(path, monkeypatch):
   monkeypatch.chdir(ROOT)
   text = path.read_text()
   assert not re.search(r'"[^"]*(^|[=" ])(/|~|\.\./)', text)
@@ -43,6 +43,6 @@ def test_commands_name_no_path_of_the_machine_and_existing_programs(path, monkey
         assert (ROOT / argument.removeprefix('--config=').partition(':')[0]).exists()
 
 
-def test_the_page_names_every_file():
+def test_the_readme_names_every_result_file():
   page = (ROOT / 'results/README.md').read_text()
   assert [path.name for path in FILES if f'`{path.name}`' not in page] == []

@@ -1,4 +1,4 @@
-"""Reads the checkpoints of a run without `recjax.workdir`."""
+"""Reads the checkpoints of a run, independently of `recjax.workdir`."""
 
 import json
 import pathlib
@@ -15,15 +15,15 @@ def scores(workdir: pathlib.Path) -> dict[int, float | None]:
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
-  """Returns the steps that are kept."""
+  """Returns the steps of the kept checkpoints."""
   return sorted(scores(workdir))
 
 
 def params(workdir: pathlib.Path) -> dict[str, np.ndarray]:
   """Returns the parameters of the newest checkpoint, by path."""
-  # The mesh of the save may not exist here.
-  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  args = ocp.args.Composite(params=ocp.args.StandardRestore(fallback_sharding=here))
+  # One device, because this process may not have the mesh of the save.
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  args = ocp.args.Composite(params=ocp.args.StandardRestore(fallback_sharding=sharding))
   with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
     folder = workdir / 'checkpoints' / str(max(steps(workdir)))
     tree = checkpointer.restore(folder, args=args).params

@@ -1,4 +1,4 @@
-"""Where the real data sets lie, for tests that read them by path and skip where they are absent."""
+"""The folder of real data sets, and a marker that skips tests if a data set is absent."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ SHARED = pathlib.Path(
 
 
 def needs_shared(subpath: str) -> pytest.MarkDecorator:
-  """Skips a test where the real data set is not beside the checkout."""
+  """Returns a marker that skips a test if a real data set is absent."""
   return pytest.mark.skipif(
     not (SHARED / subpath).exists(), reason=f'needs the real data at {SHARED / subpath}'
   )

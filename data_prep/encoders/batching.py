@@ -83,7 +83,7 @@ def widths(lengths: np.ndarray, compilation: float) -> np.ndarray:
 def plan(lengths: np.ndarray, tokens: int, shards: int) -> list[Batch]:
   """Assigns every non-empty text to a batch, longest texts first.
 
-  Only the last batch has padding rows.
+  A batch takes the longest remaining texts, so only the last batch has padding rows.
 
   Args:
     lengths: int, length of each text.

@@ -20,9 +20,7 @@ from recjax.sharding import mesh as mesh_lib
 log = logging.getLogger(__name__)
 
 NAME = files.TEXT_VECTORS.partition('/')[0]
-PARTS = (
-  f'.{NAME}.parts'  # folder of finished parts in the prepared folder, which a kill does not remove
-)
+PARTS = f'.{NAME}.parts'  # folder in the prepared folder; keeps finished parts after a kill
 _VERSION = 2
 
 

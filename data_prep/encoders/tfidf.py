@@ -93,7 +93,7 @@ def fit(texts: Sequence[str], width: int, seed: int) -> tuple[Fit, np.ndarray]:
   if problem := words.few_shared_terms(weights_IV):
     log.warning(
       'tfidf: %s, so similar items hardly get similar vectors. Set --config.sids.source=cooccurrence, or '
-      '--config.sids.encoder to a model that knows the language',
+      '--config.sids.encoder to a model of the language',
       problem,
     )
   _, _, right_DV = extmath.randomized_svd(

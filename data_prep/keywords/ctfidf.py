@@ -71,7 +71,7 @@ def entries(
   counts_IV, names_V = _count([item['text'] for item in items])
   if problem := words.few_shared_terms(counts_IV):
     log.warning(
-      'keywords: %s, so the keywords hardly describe what the items of a token have in common. Set '
+      'keywords: %s, so the keywords hardly describe the items of a token. Set '
       '--config.keywords.teacher=http',
       problem,
     )
@@ -156,10 +156,10 @@ def _without_parts(keywords: Sequence[str]) -> list[str]:
   return kept
 
 
-def _is_part(part: str, whole: str) -> bool:
+def _is_part(part: str, keyword: str) -> bool:
   if words.is_unseparated(part):
-    return part in whole
-  return set(part.split()) <= set(whole.split())
+    return part in keyword
+  return set(part.split()) <= set(keyword.split())
 
 
 def _and(keywords: Sequence[str]) -> str:

@@ -61,7 +61,7 @@ class Endpoint:
 
   Args:
     section: the fields `url`, `model`, `requests_per_minute`, `max_retries` and `timeout` are read.
-    key: sent as a bearer token; empty: none is sent. Messages never contain it.
+    key: the bearer token; empty: no token is sent. Messages never contain it.
     first_pause: seconds before the second attempt. Each further pause is twice as long; all are multiplied by
       a random number in [0.5, 1.5].
 
@@ -78,9 +78,8 @@ class Endpoint:
     self.stop = threading.Event()
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     if urllib.parse.urlsplit(section.url).hostname in ('localhost', '127.0.0.1', '::1'):
-      handlers.append(
-        urllib.request.ProxyHandler({})
-      )  # for a proxy, localhost would be its own machine
+      # No proxy: it would resolve localhost to its own machine.
+      handlers.append(urllib.request.ProxyHandler({}))
     self._opener = urllib.request.build_opener(*handlers)
 
   def ask(
@@ -96,7 +95,7 @@ class Endpoint:
       The result of `parse`, and the `usage` that the endpoint reports (perhaps empty).
 
     Raises:
-      ValueError: the endpoint refuses the request, and a retry would not help.
+      ValueError: the endpoint rejects the request; a retry would fail again.
       GaveUpError: every attempt failed.
       StoppedError: `stop` was set.
     """
@@ -189,7 +188,7 @@ class Endpoint:
       self._sends_temperature = False  # some models reject a temperature
       raise _Retry(shown, after=0.0)
     advice = _ADVICE.get(error.code, 'Check --config.keywords.url and --config.keywords.model')
-    raise ValueError(f'{self._url} refuses the request: {shown}. {advice}')
+    raise ValueError(f'{self._url} rejects the request: {shown}. {advice}')
 
   def _hide(self, text: str) -> str:
     return text.replace(self._key, '***') if self._key else text

@@ -66,7 +66,7 @@ def entries(
 
   Raises:
     ConnectionError: all attempts to ask a question failed; a repeated call asks only the remaining questions.
-    ValueError: there is no key, the endpoint refuses the key or the request, or the journal is damaged.
+    ValueError: there is no key, the endpoint rejects the key or the request, or the journal is damaged.
   """
   stored = Journal(journal)
   chats = [_chat(group, items, section) for group in groups]

@@ -21,9 +21,8 @@ from recjax.sids import keywords as keywords_lib
 from recjax.sids.table import SidTable
 
 NAME, FILE = keywords_lib.FILE.split('/')
-JOURNAL = (
-  '.keywords.answers.jsonl'  # in the prepared folder, because paid answers must outlive the stage
-)
+# In the prepared folder, not in the stage's: paid answers must outlive the stage.
+JOURNAL = '.keywords.answers.jsonl'
 
 
 def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> None:

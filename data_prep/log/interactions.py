@@ -32,7 +32,7 @@ class RawLog:
   Attributes:
     users: str `[N]`, raw ids.
     items: str `[N]`, raw ids.
-    times: int64 `[N]`, ascending with time.
+    times: int64 `[N]`; later times are larger numbers.
     item_records: catalogue records by raw item id, with any of title, brand, categories, price and
       description (see `data_prep.log.item_text.tidy`). An item may lack a record. Items without interactions
       are ignored unless `data.catalogue` is 'all'.

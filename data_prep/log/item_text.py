@@ -72,7 +72,7 @@ def tidy(record: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
 
 
 def _text_field(field: str, value: Any, counts: Counts) -> str:
-  """The readable text of a field; empty if there is none. Counts what was changed."""
+  """The readable text of a field; empty if there is none. Counts changes."""
   if value is None or value == '' or value == []:
     return ''
   if isinstance(value, list | tuple):

@@ -28,7 +28,7 @@ def write(
 
   Args:
     log: the clean log.
-    arrays: its split, from `splits.split`.
+    arrays: the split of the log, as `splits.split` returns it.
     records: catalogue records by raw item id.
     folder: an existing, empty folder.
 

@@ -217,9 +217,8 @@ def sid_table(
   def alternatives(n: int):
     return extension.nearest_codes(latents_NZ[n], quantizer.codebooks)
 
-  return extension.extend(
-    before, rows_I, quantizer.assign(vectors_ND), alternatives, today
-  ), quantizer
+  codes_NQ = quantizer.assign(vectors_ND)
+  return extension.extend(before, rows_I, codes_NQ, alternatives, today), quantizer
 
 
 def _check_unchanged(

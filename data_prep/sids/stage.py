@@ -158,8 +158,8 @@ def _pairs(relations: Mapping[str, epath.Path]) -> np.ndarray:
   lists = Sequences(*(files.load(path) for path in relations.values()))
   items = np.repeat(np.arange(len(lists), dtype=np.int32), lists.lengths)
   place = np.arange(len(items)) - np.repeat(lists.offsets[:-1], lists.lengths)
-  near = place < _PAIRS_PER_ITEM
-  return np.stack([items[near], lists.values[near].astype(np.int32)], axis=1)
+  is_near = place < _PAIRS_PER_ITEM
+  return np.stack([items[is_near], lists.values[is_near].astype(np.int32)], axis=1)
 
 
 def _headline(found: Mapping[str, Any]) -> dict[str, float]:

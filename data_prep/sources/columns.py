@@ -45,7 +45,7 @@ def ids(rows: Rows, column: str) -> Ids:
     values = pa.chunked_array([_uuids(values)], pa.large_string())
   elif not (is_text(kind) or is_bytes(kind) or is_exact(kind)):
     raise ValueError(f'{rows.path}: column {column} must hold text or integers; got {kind}')
-  refuse_nulls(rows, column)
+  check_no_nulls(rows, column)
   if not len(values):
     return Ids([], np.zeros(0, np.int32))
   if pa.types.is_decimal(kind):
@@ -149,11 +149,8 @@ def texts(rows: Rows, column: str) -> list[Any]:
     values = pa.chunked_array([_uuids(values)], pa.large_string())
   try:
     found = values.to_pylist()
-  except (
-    UnicodeDecodeError,
-    ValueError,
-    OverflowError,
-  ):  # one invalid value fails the whole conversion
+  except (UnicodeDecodeError, ValueError, OverflowError):
+    # One invalid value fails the whole conversion.
     found = [_object(value) for value in values]
   return [
     value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in found
@@ -196,7 +193,7 @@ def is_number(kind: pa.DataType) -> bool:
   return is_exact(kind) or pa.types.is_floating(kind)
 
 
-def refuse_nulls(rows: Rows, column: str) -> None:
+def check_no_nulls(rows: Rows, column: str) -> None:
   """Raises a ValueError for the first row without a value."""
   values = rows.columns[column]
   if values.null_count:

@@ -126,7 +126,9 @@ def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
   with contextlib.closing(response):
     length = response.headers.get('Content-Length')
     if length is None:
-      raise ValueError(f'{url} must be served with a Content-Length, to be checked; it has none')
+      raise ValueError(
+        f'{url} must be served with a Content-Length, which is needed to check the size; it has none'
+      )
     if response.status != http.client.PARTIAL_CONTENT:
       start = 0  # the server ignores the range and sends the whole file
     with (
@@ -145,7 +147,7 @@ def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
 
 
 def _size_if_complete(content_range: str, part: pathlib.Path) -> int:
-  """Handles the answer `bytes */total` to a range beyond the end: `part` is complete, or of another file."""
+  """Reads the answer `bytes */total` to a range beyond the end; returns the size if `part` is complete."""
   total = content_range.rpartition('/')[2]
   if not total.isdecimal() or int(total) != _size(part):
     part.unlink()

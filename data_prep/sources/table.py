@@ -52,9 +52,8 @@ class Table(base.Tabular):
   identity: ClassVar[tuple[str, ...]] = tuple(f'{name}_column' for name in _LOG)
 
   def params(self) -> dict[str, Any]:
-    params = (
-      super().params()
-    )  # without file names: the content of the files is an input of the stage
+    # Without the file names: the content of the files is an input of the stage.
+    params = super().params()
     return {name: value for name, value in params.items() if not name.endswith('_files')}
 
   def input_files(self, raw_dir: epath.Path) -> dict[str, epath.Path]:

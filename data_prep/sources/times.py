@@ -35,7 +35,7 @@ def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
     ValueError: a time is missing or unreadable, or two rows have different units; the message names the rows.
   """
   values = columns.decoded(rows.columns[column])
-  columns.refuse_nulls(rows, column)
+  columns.check_no_nulls(rows, column)
   kind = values.type
   if columns.is_bytes(kind):
     values = _text(rows, column, values)

@@ -165,8 +165,8 @@ def write_tokenizer(
   # For a tokenizer without BOS, such as T5's, prompts of decoders begin with the padding piece, as in T5.
   bos_id = pieces.bos_id() if pieces.bos_id() >= 0 else max(pieces.pad_id(), 0)
   _write_vocabulary(folder, MODEL, pieces.get_piece_size(), bos_id, pieces.eos_id())
-  made = 'trained' if data.sentencepiece is None else 'copied'
-  return {'pieces': pieces.get_piece_size(), 'made': made}
+  origin = 'trained' if data.sentencepiece is None else 'copied'
+  return {'pieces': pieces.get_piece_size(), 'made': origin}
 
 
 def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) -> dict[str, Any]:
@@ -219,8 +219,7 @@ def write_titles(
   offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
   tokens = np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1]))
   for name, array in (('item_tokens', tokens), ('item_token_offsets', offsets)):
-    with (folder / f'{name}.npy').open('wb') as f:
-      np.save(f, array)
+    files.save(folder / f'{name}.npy', array)
   return {
     'tokens': len(tokens),
     'mean_tokens': round(len(tokens) / len(rows), 3),

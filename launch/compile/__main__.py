@@ -13,7 +13,7 @@ import json
 import os
 import sys
 
-# Before jax is imported: the programs are traced on this machine, for chips that it does not have.
+# Must be set before jax is imported: tracing runs on the CPU, because this machine has no TPU.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 from absl import app, flags, logging
@@ -38,7 +38,7 @@ _TABLE = flags.DEFINE_bool(
   f'Compile the cells that {table.RESULTS} lacks, and write the table of {table.DOCS}.',
 )
 _CELLS = flags.DEFINE_string(
-  'cells', '', '--table: compile only cells whose name has this pattern.'
+  'cells', '', '--table: compile only cells whose name matches this regular expression.'
 )
 
 

@@ -16,7 +16,7 @@ class Chip(NamedTuple):
   """One TPU chip.
 
   Attributes:
-    name: of the generation, as in a topology.
+    name: the generation, as in a topology.
     kind: JAX's `device_kind` starts with it.
     hbm: bytes available to a program.
     flops: dense bfloat16 FLOP/s of the matrix units. With JAX's default precision, float32 products run
@@ -56,7 +56,7 @@ def peak_flops(device_kind: str) -> float | None:
   """Returns the dense bfloat16 FLOP/s of an accelerator; None if it is not known here.
 
   Args:
-    device_kind: of a JAX device. The first name that it contains decides.
+    device_kind: `device_kind` of a JAX device. The first known name that it contains is used.
   """
   flops = _GPU_FLOPS | {chip.kind: chip.flops for chip in CHIPS.values()}
   return next((flops[name] for name in flops if name in device_kind), None)

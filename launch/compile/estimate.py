@@ -15,12 +15,12 @@ class Memory(NamedTuple):
   """Bytes of HBM that one chip needs while the program runs.
 
   Attributes:
-    parameters: of the model.
-    optimizer: its state, also for the search, because evaluation during training finds it in memory.
-    inputs: other arguments, and padding by the layout of all arguments.
+    parameters: parameters of the model.
+    optimizer: state of the optimizer; also for the search, because it stays in memory during an evaluation in training.
+    inputs: the other arguments, and the padding in the layout of all arguments.
     temporary: peak of activations, gathered weights and gradients.
-    outputs: those that do not reuse the memory of an argument.
-    program: its code.
+    outputs: outputs that do not reuse the memory of an argument.
+    program: code of the program.
   """
 
   parameters: int
@@ -39,7 +39,7 @@ def memory_of(analysis: Any, parameters: int, optimizer: int, is_resident: bool)
   """Splits a program's memory into its parts.
 
   Args:
-    analysis: of `jax.stages.Compiled.memory_analysis`.
+    analysis: the result of `jax.stages.Compiled.memory_analysis`.
     parameters: bytes per chip.
     optimizer: bytes per chip.
     is_resident: whether the optimizer is in memory without being an argument.

@@ -28,9 +28,9 @@ class Work(NamedTuple):
   """FLOPs of a compiled step over all devices.
 
   Attributes:
-    products: of the matrix products that XLA compiles.
-    kernels: of the products inside attention kernels.
-    again: the part of both beyond three times the forward pass: recomputed, or computed on several devices.
+    products: FLOPs of the matrix products that XLA compiles.
+    kernels: FLOPs of the products inside attention kernels.
+    again: FLOPs of both beyond three times the forward pass: recomputed, or computed on several devices.
   """
 
   products: int
@@ -46,9 +46,9 @@ class _Layers(NamedTuple):
   """FLOPs of one row in the forward pass of all layers.
 
   Attributes:
-    weights: of products with weights.
+    weights: FLOPs of products with weights.
     last: the part of `weights` that rematerialisation does not compute again, because no gradient needs it.
-    attention: of the products of queries with keys and of weights with values.
+    attention: FLOPs of the products of queries with keys, and of attention weights with values.
   """
 
   weights: int
@@ -60,24 +60,24 @@ def _layers(shape: Shape, lengths: tuple[int, ...], pairs: int) -> _Layers:
   """Counts one row.
 
   Args:
-    shape: of the model.
+    shape: shape of the model.
     lengths: (T,) of a decoder; (S, T) of an encoder-decoder.
     pairs: query-key pairs of all layers.
   """
   heads = shape.heads * shape.head_width
-  one = 2 * shape.width * shape.ff_width
+  ff_product = 2 * shape.width * shape.ff_width
   if isinstance(shape, T5Config):
     S, T = lengths
-    matrix, ff = 2 * shape.width * heads, (3 if shape.gated else 2) * one
+    matrix, ff = 2 * shape.width * heads, (3 if shape.gated else 2) * ff_product
     encoder = shape.depth * S * (4 * matrix + ff)
     decoder = shape.decoder_depth * (T * (6 * matrix + ff) + 2 * S * matrix)
-    weights, last = encoder + decoder, one * (shape.depth * S + shape.decoder_depth * T)
+    weights, last = encoder + decoder, ff_product * (shape.depth * S + shape.decoder_depth * T)
   else:
     (T,) = lengths
     projections = 2 * shape.width * (2 * heads + 2 * shape.kv_heads * shape.head_width)
-    weights = shape.depth * T * (projections + 3 * one)
+    weights = shape.depth * T * (projections + 3 * ff_product)
     # The norm after a branch needs the branch's result for its gradient.
-    last = 0 if shape.post_norms else shape.depth * T * one
+    last = 0 if shape.post_norms else shape.depth * T * ff_product
   return _Layers(weights, last, 4 * heads * pairs)
 
 
@@ -112,7 +112,7 @@ def forward(
   """Returns the FLOPs of one row's forward pass, with logits at every target position.
 
   Args:
-    shape: of the model.
+    shape: shape of the model.
     lengths: (T,) of a decoder; (S, T) of an encoder-decoder.
     vocab: classes of the softmax.
     segments: packed examples of the row, all of one length; they divide the lengths.
@@ -146,17 +146,17 @@ def kernel_pairs(length: int, window: int = 0) -> int:
   return visible * block**2
 
 
-def _softmax(rows: int, one: int, positions: int) -> int:
+def _softmax(rows: int, product: int, positions: int) -> int:
   """Returns the FLOPs of the softmax over a table: one product forward, two backward, one recomputed.
 
   A single block is recomputed next to its forward pass, and the compiler merges the two.
 
   Args:
-    rows: of the table on one device.
-    one: FLOPs of the product.
-    positions: of a micro-batch on one device.
+    rows: rows of the table on one device.
+    product: FLOPs of one product with the table.
+    positions: target positions of a micro-batch on one device.
   """
-  return 3 * one if block_rows(rows, positions) == rows else 4 * one
+  return 3 * product if block_rows(rows, positions) == rows else 4 * product
 
 
 def compiled_step(
@@ -169,14 +169,14 @@ def compiled_step(
   """Counts a training step of `config.batch_size` rows.
 
   Args:
-    config: of the run.
+    config: the config of the run.
     space: the token ids.
     text_targets: whether targets contain text.
     with_kernels: whether a decoder's attention runs in the kernels of `recjax.models.splash`.
-    mesh: sizes of its axes; all devices along `tensor` compute the logits of a SID level.
+    mesh: size of each mesh axis; all devices along `tensor` compute the logits of a SID level.
 
   Returns:
-    None with frozen or adapted parameters: the saving then depends on which ones these are.
+    FLOPs over all devices. None if parameters are frozen or adapted: the saving depends on the parameters.
   """
   frozen = config.model.lora_rank or any(group.frozen for group in config.optim.groups.values())
   if frozen:
@@ -193,9 +193,9 @@ def compiled_step(
   kernels = 0
   if with_kernels:
     pairs = sum(kernel_pairs(targets, window) for window in shape.windows)
-    one = 2 * shape.heads * shape.head_width * pairs  # of one product over all pairs
+    product = 2 * shape.heads * shape.head_width * pairs  # one product over all pairs
     # Forward 2; backward 4 for keys and values, 3 for queries, both with recomputed attention weights.
-    forward_flops, kernels = forward_flops + 2 * one, (2 + 2 * remat + 4 + 3) * one
+    forward_flops, kernels = forward_flops + 2 * product, (2 + 2 * remat + 4 + 3) * product
   else:
     forward_flops += layers.attention
     products += (3 + remat) * layers.attention
@@ -208,10 +208,10 @@ def compiled_step(
   shards = mesh['data'] * mesh['fsdp'] * config.grad_accumulation
   positions = targets * config.batch_size // shards
   for V in tables:
-    one = 2 * shape.width * targets * V
+    product = 2 * shape.width * targets * V
     forward_flops, products = (
-      forward_flops + one,
-      products + _softmax(V // mesh['tensor'], one, positions),
+      forward_flops + product,
+      products + _softmax(V // mesh['tensor'], product, positions),
     )
   rows = config.batch_size
   return Work(rows * products, rows * kernels, rows * (products + kernels - 3 * forward_flops))

@@ -32,7 +32,7 @@ class Collective(NamedTuple):
   Attributes:
     kind: one of KINDS. An all-reduce that the TPU compiler fused with a slice of its result counts as a
       reduce-scatter.
-    bytes: sent by each device in one execution, with the algorithm that sends the least (a ring). With n
+    bytes: bytes that each device sends in one execution, with the algorithm that sends the least (a ring). With n
       devices this is (n - 1) / n of `payload` for an all-gather, a reduce-scatter and an all-to-all, twice
       that for an all-reduce, and `payload` for the other kinds.
     count: executions in a run of the program.
@@ -72,7 +72,7 @@ def _group_size(instruction: Instruction, devices: int) -> int:
 
 
 def _is_repeated(instruction: Instruction, computation: Computation) -> bool:
-  """Whether it continues a collective that the TPU compiler distributes over several fusions."""
+  """Returns whether the instruction continues a collective that the compiler spread over several fusions."""
   return 'chain_id=' in instruction.attributes and not any(
     '"AsyncCollectiveStart"' in user.attributes
     for user in computation.instructions.values()
@@ -86,7 +86,7 @@ def collectives(hlo_text: str) -> list[Collective]:
   An asynchronous pair counts once. Groups of one device are ignored. All branches of a conditional count.
 
   Args:
-    hlo_text: of `jax.stages.Compiled.as_text`.
+    hlo_text: the result of `jax.stages.Compiled.as_text`.
 
   Raises:
     ValueError: the text is no HLO module, or the trip count of a loop with a collective is unknown.
@@ -154,8 +154,8 @@ def _convolution_flops(instruction: Instruction, computation: Computation) -> in
   pairs = 1
   for axis in map(str, range(len(left) - 2)):
     defaults = {'stride': 1, 'pad': 0, 'lhs_dilate': 1, 'rhs_dilate': 1}
-    of_axis = {name: along(int(axis), name, default) for name, default in defaults.items()}
-    pairs *= _pairs(left[axis], kernel[axis], out[axis], of_axis)
+    axis_window = {name: along(int(axis), name, default) for name, default in defaults.items()}
+    pairs *= _pairs(left[axis], kernel[axis], out[axis], axis_window)
   groups = int(instruction.attribute(r'batch_group_count=(\d+)') or 1)
   return 2 * pairs * kernel['i'] * kernel['o'] * (left['b'] // groups)
 
@@ -167,17 +167,19 @@ def flops(hlo_text: str) -> float:
   operations and products inside hand-written kernels (see `kernels`) do not.
 
   Args:
-    hlo_text: of `jax.stages.Compiled.as_text`.
+    hlo_text: the result of `jax.stages.Compiled.as_text`.
 
   Raises:
     ValueError: the text is no HLO module, or the trip count of a loop with a product is unknown.
   """
   program = parse(hlo_text)
-  of_opcode = {'dot': _dot_flops, 'convolution': _convolution_flops}
+  flops_by_opcode = {'dot': _dot_flops, 'convolution': _convolution_flops}
   return float(
     sum(
-      count * of_opcode[instruction.opcode](instruction, computation)
-      for instruction, computation, count in executed(program, lambda i: i.opcode in of_opcode)
+      count * flops_by_opcode[instruction.opcode](instruction, computation)
+      for instruction, computation, count in executed(
+        program, lambda i: i.opcode in flops_by_opcode
+      )
     )
   )
 

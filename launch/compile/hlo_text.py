@@ -8,7 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 _BITS = {'pred': 8, 'bf16': 16, 'c64': 64, 'c128': 128, 'token': 0, 'opaque': 0}
-_MAX_TRIPS = 1 << 16  # of a loop whose trip count is found by executing its counter
+_MAX_TRIPS = 1 << 16  # limit for loops whose trip count is found by executing their counter
 _INTEGERS: dict[str, Callable[[int, int], int]] = {
   'add': operator.add,
   'subtract': operator.sub,
@@ -24,6 +24,8 @@ _INTEGERS: dict[str, Callable[[int, int], int]] = {
 
 
 class Shape(NamedTuple):
+  """The type of an array; `bytes` is its size."""
+
   dtype: str
   sizes: tuple[int, ...]
 
@@ -39,9 +41,9 @@ class Instruction(NamedTuple):
   """One line of HLO.
 
   Attributes:
-    name: of the instruction.
-    type: of the result, with its layout.
-    opcode: such as 'dot'.
+    name: name of the instruction.
+    type: type and layout of the result.
+    opcode: operation, such as 'dot'.
     operands: names of instructions in the same computation.
     inside: text in the parentheses after the opcode.
     attributes: text after the parentheses.
@@ -69,6 +71,8 @@ class Instruction(NamedTuple):
 
 
 class Computation(NamedTuple):
+  """A function of the module: its instructions by name, and the name of its result."""
+
   name: str
   instructions: dict[str, Instruction]
   root: str
@@ -160,8 +164,8 @@ def _evaluate(program: Program, computation: Computation, name: str, parameter) 
   if opcode == 'tuple':
     return operand
   if opcode == 'get-tuple-element':
-    whole = operand(0)
-    return whole(int(instruction.attribute(r'index=(\d+)'))) if callable(whole) else None
+    elements = operand(0)
+    return elements(int(instruction.attribute(r'index=(\d+)'))) if callable(elements) else None
   if opcode in ('copy', 'convert', 'bitcast', 'reshape'):
     return operand(0)
   if opcode in ('fusion', 'call'):
@@ -193,9 +197,8 @@ def trips(program: Program, computation: Computation, loop: Instruction) -> int 
   start = _evaluate(program, computation, loop.operands[0], lambda _: None)
   if not callable(start):
     return None
-  read = (
-    set()
-  )  # elements of the loop's tuple that the condition reads: the counter, and maybe its bound
+  # Elements of the loop's tuple that the condition reads: the counter, and possibly its bound.
+  read = set()
   evaluate(condition, lambda index: read.add(index) or start(index))
   values = {index: start(index) for index in read}
   for count in range(_MAX_TRIPS):

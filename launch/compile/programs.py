@@ -35,8 +35,9 @@ from recjax.training import state as state_lib
 from recjax.training.step import jit_train_step
 
 DEDUPLICATION = 16  # minimum codes of the level that distinguishes items with equal SIDs
-ITEMS = 50_000
+ITEMS = 50_000  # default size of the catalogue
 PROMPT_WORDS = 24  # tokens of a prompt without its history
+HISTORY = 64  # items of the longest history; all are excluded from the ranking
 # For libtpu: it opens no chip, so several processes may use it at once, on any machine.
 ENVIRONMENT = {
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
@@ -46,7 +47,6 @@ ENVIRONMENT = {
   'TPU_STDERR_LOG_LEVEL': '3',
   'TPU_MIN_LOG_LEVEL': '3',
 }
-HISTORY = 64  # items of the longest history; all are excluded from the ranking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +68,8 @@ def sizes(config: config_lib.Config, items: int = ITEMS) -> Sizes:
   """Returns the assumed sizes of a run.
 
   Args:
-    config: of the run.
-    items: of the catalogue.
+    config: the config of the run.
+    items: number of items in the catalogue.
   """
   pieces, source = _pieces(config)
   levels = config.sids.codes
@@ -95,8 +95,8 @@ def _pieces(config: config_lib.Config) -> tuple[int, str]:
     return size or rows, f'the {"tokenizer" if size else "table"} of {model.pretrained}'
   if model.size:
     size = models.family(model).sizes[model.size]
-    of = 'tokenizer' if size.tokenizer_size else 'table'
-    return size.tokenizer_size or size.vocab_rows, f'the {of} of {model.size} as published'
+    source = 'tokenizer' if size.tokenizer_size else 'table'
+    return size.tokenizer_size or size.vocab_rows, f'the {source} of {model.size} as published'
   return config.data.text_pieces, 'data.text_pieces'
 
 
@@ -137,7 +137,7 @@ class Compiled:
 
   Attributes:
     hlo: optimised HLO text of one chip; empty if the compiler ran out of memory.
-    memory: of `jax.stages.Compiled.memory_analysis`; None if the compiler ran out of memory.
+    memory: the result of `jax.stages.Compiled.memory_analysis`; None if the compiler ran out of memory.
     refusal: the compiler's message in that case.
     seconds: compilation time.
   """
@@ -258,9 +258,9 @@ class Programs:
       'lengths': jax.ShapeDtypeStruct((B,), np.int32),
     }
     excluded = jax.ShapeDtypeStruct((B, HISTORY), np.int32)
-    whole = mesh_lib.replicated(self._mesh)
+    replicated = mesh_lib.replicated(self._mesh)
     trie = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
       Trie.from_table(self._sizes.sids),
     )
     return trie, self._on_mesh(prompts), self._on_mesh(excluded)

@@ -1,4 +1,4 @@
-"""Reports of estimates: printed text, advice if a program does not fit, and plain values for a file."""
+"""Reports estimates: as text, with advice if a program does not fit, and as plain values for a file."""
 
 from collections.abc import Mapping
 import functools
@@ -19,35 +19,35 @@ def advice(
   """Returns settings that reduce the memory of a program, the most effective first.
 
   Args:
-    config: of the run.
+    config: the config of the run.
     found: the estimate.
-    mesh: sizes of its axes.
+    mesh: size of each mesh axis.
     state: bytes of parameters and optimizer per chip.
     is_search: whether the program is the search; False for the training step.
   """
   shards = mesh['data'] * mesh['fsdp']
-  of_state, of_rest = _state_advice(config, found, mesh), []
+  for_state, for_rest = _state_advice(config, found, mesh), []
   model, accumulation = config.model, config.grad_accumulation
   if model.compute_dtype == 'float32':
-    of_rest.append('--config.model.compute_dtype=bfloat16')
+    for_rest.append('--config.model.compute_dtype=bfloat16')
   if is_search:
     if config.eval.batch_size > shards:
-      of_rest.append(f'--config.eval.batch_size={max(config.eval.batch_size // 2, shards)}')
+      for_rest.append(f'--config.eval.batch_size={max(config.eval.batch_size // 2, shards)}')
     if config.eval.beams > max(config.eval.ks):
-      of_rest.append(f'--config.eval.beams={max(config.eval.beams // 2, *config.eval.ks)}')
-    of_rest.append('--config.mixture.next_item.max_items lower (shorter prompts)')
+      for_rest.append(f'--config.eval.beams={max(config.eval.beams // 2, *config.eval.ks)}')
+    for_rest.append('--config.mixture.next_item.max_items lower (shorter prompts)')
   else:
     if model.remat == 'none':
-      of_rest.insert(0, '--config.model.remat=full (keeps only the input of each layer)')
+      for_rest.insert(0, '--config.model.remat=full (keeps only the input of each layer)')
     if config.batch_size % (2 * accumulation * shards) == 0:
       more = f'--config.grad_accumulation={2 * accumulation}'
-      of_rest.append(f'{more} (half as many rows at a time, the same step)')
+      for_rest.append(f'{more} (half as many rows at a time, the same step)')
     if config.batch_size // 2 >= shards:
       less = f'--config.batch_size={config.batch_size // 2}'
-      of_rest.append(f'{less} (a multiple of packing.rows x hosts)')
-    of_rest.append(f'--config.packing.row_length={config.packing.row_length // 2}')
-  of_rest.append(f'--config.mesh.tensor={2 * mesh["tensor"]} (shards the layers too)')
-  return of_state + of_rest if state > found.chip.hbm / 2 else of_rest + of_state
+      for_rest.append(f'{less} (a multiple of packing.rows x hosts)')
+    for_rest.append(f'--config.packing.row_length={config.packing.row_length // 2}')
+  for_rest.append(f'--config.mesh.tensor={2 * mesh["tensor"]} (shards the layers too)')
+  return for_state + for_rest if state > found.chip.hbm / 2 else for_rest + for_state
 
 
 def _state_advice(config: Config, found: Estimate, mesh: Mapping[str, int]) -> list[str]:
@@ -70,9 +70,9 @@ def describe(name: str, found: Estimate, units: str, count: int) -> str:
   """Returns the report of one program as text.
 
   Args:
-    name: of the program.
-    found: its estimate.
-    units: of a step's work, such as 'tokens'.
+    name: name of the program.
+    found: estimate of the program.
+    units: unit of a step's work, such as 'tokens'.
     count: units per step.
   """
   chip, lines = found.chip, [f'{name} (compiled in {found.seconds:.0f} s)']
@@ -147,10 +147,10 @@ def estimates(
   Every stage of a run has its own training step.
 
   Args:
-    config: of the run.
-    topology: such as 'v5e:16x16'.
-    items: of the catalogue.
-    with_search: compile the search too.
+    config: the config of the run.
+    topology: the slice, such as 'v5e:16x16'.
+    items: number of items in the catalogue.
+    with_search: whether to compile the search too.
     hlo_folder: folder to write the optimised programs to, as text; None: none.
 
   Returns:
@@ -168,28 +168,28 @@ def estimates(
   )
   jobs = {}
   for stage, stage_config, _ in stages_lib.plan(config, epath.Path()):
-    made = programs.Programs(stage_config, sizes, mesh)
+    built = programs.Programs(stage_config, sizes, mesh)
     closed = functools.partial(
-      flops.compiled_step, stage_config, sizes.space, made.text_targets, mesh=mesh.shape
+      flops.compiled_step, stage_config, sizes.space, built.text_targets, mesh=mesh.shape
     )
     tokens = config.batch_size * config.packing.row_length
     name = f'training step of stage {stage}' if stage else 'training step'
-    jobs[name] = (made, made.train_step, closed, 'row tokens', tokens)
+    jobs[name] = (built, built.train_step, closed, 'row tokens', tokens)
   if with_search:
-    users = made.search_arguments()[2].shape[0]
-    jobs['search'] = (made, made.search, lambda with_kernels: None, 'users', users)
+    users = built.search_arguments()[2].shape[0]
+    jobs['search'] = (built, built.search, lambda with_kernels: None, 'users', users)
   found = {}
-  for name, (made, compile_, closed_form, units, count) in jobs.items():
+  for name, (built, compile_, closed_form, units, count) in jobs.items():
     compiled = compile_()
     if hlo_folder is not None:
       folder = epath.Path(hlo_folder)
       folder.mkdir(parents=True, exist_ok=True)
       (folder / f'{name.replace(" ", "_")}.txt').write_text(compiled.hlo)
-    memory = _memory(compiled, made.state, is_resident=name == 'search')
+    memory = _memory(compiled, built.state, is_resident=name == 'search')
     found[name] = estimate(compiled, memory, chip, mesh.size, closed_form)
     print(describe(name, found[name], units, count), flush=True)
     if not found[name].fits:
-      state = programs.bytes_a_device(made.state)
+      state = programs.bytes_a_device(built.state)
       ways = advice(config, found[name], mesh.shape, state, is_search=name == 'search')
       print('  to make it fit, set one or more of:')
       print('\n'.join(f'    {way}' for way in ways), flush=True)

@@ -1,4 +1,4 @@
-"""The table of docs/compile.md: its cells (a model on a slice), their compilation, and the page."""
+"""Writes the table of docs/compile.md: compiles its cells (a model on a slice) and updates the page."""
 
 from collections.abc import Mapping
 import json
@@ -25,7 +25,7 @@ class Cell(NamedTuple):
 
   Attributes:
     size: a variant of configs/sports.py.
-    topology: of `chips` chips.
+    topology: a slice of `chips` chips.
     rows: rows of 512 tokens per chip and step.
     packing_rows: rows of a packing group; a host has at least one group.
   """
@@ -91,7 +91,7 @@ def markdown(rows: Mapping[str, Any]) -> str:
   """Returns the table, with one line for each cell.
 
   Args:
-    rows: by `Cell.name`, the content of `launch.compile --json`; may lack cells.
+    rows: the content of `launch.compile --json` by `Cell.name`; cells may be missing.
   """
   separator = '|' + '---|' * (_HEADER.count('|') - 1)
   return '\n'.join([_HEADER, separator, *(_line(cell, rows.get(cell.name)) for cell in CELLS)])
@@ -101,7 +101,7 @@ def write_docs(path: epath.Path, rows: Mapping[str, Any]) -> None:
   """Replaces the table of a page, between its two marks.
 
   Args:
-    path: of the page.
+    path: path of the page.
     rows: see `markdown`.
 
   Raises:

@@ -58,8 +58,8 @@ def _users(computation: Computation, name: str) -> list[Instruction]:
 
 def _read(program: Program, called: Computation, parameter: Instruction) -> int:
   """Returns the bytes that a fusion reads from a parameter in HBM."""
-  whole = _bytes(parameter.type)
-  if not whole:
+  size = _bytes(parameter.type)
+  if not size:
     return 0
   total = 0
   for user in _users(called, parameter.name):
@@ -68,8 +68,8 @@ def _read(program: Program, called: Computation, parameter: Instruction) -> int:
     elif user.opcode == 'dynamic-update-slice' and _is_source(called, user, parameter):
       continue  # in place
     else:
-      return whole
-  return min(total, whole)
+      return size
+  return min(total, size)
 
 
 def _is_source(computation: Computation, update: Instruction, value: Instruction) -> bool:
@@ -103,10 +103,8 @@ def _moved(program: Program, computation: Computation, instruction: Instruction)
     return 2 * _bytes(instruction.type)
   if opcode == 'dynamic-update-slice':
     return 2 * _bytes(operands[1].type)
-  if opcode in (
-    'copy-start',
-    'slice-start',
-  ):  # the type names both sides; one may be in on-chip memory
+  if opcode in ('copy-start', 'slice-start'):
+    # The type names both sides. One of them may be in on-chip memory.
     sides = _SHAPE.findall(instruction.type)[:2]
     size = min(_shape(dtype, sizes).bytes for dtype, sizes, _ in sides)
     return size * sum(_is_in_hbm(layout) for _, _, layout in sides)
@@ -119,7 +117,7 @@ def hbm_bytes(hlo_text: str) -> int:
   """Returns the bytes moved between one chip and its HBM in a run of the program.
 
   Args:
-    hlo_text: of `jax.stages.Compiled.as_text`.
+    hlo_text: the result of `jax.stages.Compiled.as_text`.
 
   Raises:
     ValueError: the text is no HLO module, or the trip count of a loop is unknown.

@@ -1,4 +1,4 @@
-"""Recommenders without parameters, which a trained model should beat: `BASELINES` by name.
+"""Recommenders without learnt parameters, to compare a model with; `BASELINES` lists them by name.
 
 To add a baseline, write a module with `recommend(split)` and add it to `BASELINES`.
 """

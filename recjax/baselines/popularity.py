@@ -1,18 +1,17 @@
-"""The most popular items that a user has not seen."""
+"""The popularity baseline: the most popular items that are not in the history."""
 
 import numpy as np
 
 from recjax.baselines.split import Split
 
-BLOCK_CELLS = 1 << 24  # cells of a dense block of rows; bounds the memory
+BLOCK_CELLS = 1 << 24  # cells of a dense block of rows, which bounds the memory
 
 
 def recommend(split: Split) -> np.ndarray:
   """Ranks items by their number of interactions in `split.counted`.
 
   Returns:
-    int32 `[U, k]`, best first; ties go to the lower item index, so items without interactions come last. -1
-    after the end of a list.
+    int32 `[U, k]`, best first, -1 after the end of a list. Of equal counts the lower item index comes first.
   """
   counts_I = np.bincount(split.counted.values, minlength=split.num_items)
   order_I = np.argsort(-counts_I, kind='stable')

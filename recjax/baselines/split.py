@@ -7,15 +7,15 @@ from recjax.data.sequences import Sequences
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """The held-out rows of a data set without their targets, and the log before them.
+  """Held-out rows without their targets, and the sequences that a baseline may use to predict them.
 
   Attributes:
     train: each user's training sequence.
     counted: sequences that may be counted to predict the targets. Under leave-one-out these are the
       histories; under other splits they are the training sequences, because the history of one row may hold
       the target of another.
-    histories: of each row, the items of its user before the target, oldest first.
-    num_items: size of the catalogue.
+    histories: for each row the user's items before the target, oldest first.
+    num_items: number of items of the catalogue.
     k: length of the ranked lists.
     exclude_seen: whether the items of a history are removed from its list.
 
@@ -35,5 +35,5 @@ class Split:
       items = sequences.values
       if items.size and not 0 <= items.min() <= items.max() < self.num_items:
         raise ValueError(
-          f'item indices must lie in [0, {self.num_items}); got {items.min()} to {items.max()}'
+          f'item indices must be in [0, {self.num_items}); got {items.min()} to {items.max()}'
         )

@@ -1,8 +1,8 @@
-"""Transition counting: items that followed the items of a history in the training sequences.
+"""The transitions baseline: items that directly followed items of the history in training sequences.
 
-A first-order Markov chain without smoothing, read from every item of the history instead of the last one
-alone. An item's score is the sum of its direct-successor counts, each weighted by decay^age. There are no
-parameters to learn, and many trained models score lower.
+A first-order Markov chain without smoothing, applied to every item of the history instead of only the last one.
+A candidate's score is the sum over history items of (times it directly followed that item) · decay^age. Many
+trained models score lower.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 from recjax.baselines.split import Split
 from recjax.data.sequences import Sequences
 
-BLOCK_ENTRIES = 1 << 22  # successors in a block of rows; bounds the memory
+BLOCK_ENTRIES = 1 << 22  # successors per block of rows, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Successors:
 def _by_lowest_item(sequences: Sequences) -> Sequences:
   """Returns the non-empty sequences, sorted by their lowest item.
 
-  Most counts are 1, so the order of the transitions decides many ties (a thousandth of recall@10 on Amazon
-  data). This order is that of a log sorted by item, as the published files are. It does not depend on the
-  numbering of users or on held-out interactions.
+  Most counts are 1, so the order of the transitions decides many ties (an effect of 0.001 on recall@10 with Amazon
+  data). This order equals that of a log sorted by item, like the published files. It depends neither on the
+  numbering of users nor on held-out interactions.
   """
   sequences = sequences.take(np.flatnonzero(sequences.lengths))
   if not len(sequences):
@@ -90,21 +90,21 @@ def _rank_block(
 def recommend(split: Split, decay: float = 0.8) -> np.ndarray:
   """Ranks items by decayed direct-successor counts.
 
-  The counts come from `split.train` alone, the protocol of the published tables.
+  The counts come only from `split.train`, as in the published tables.
 
   Args:
     split: the rows.
-    decay: weight of a history item relative to the item after it; the last one has weight 1.
+    decay: weight of a history item relative to the next one; the last item has weight 1.
 
   Returns:
-    int32 `[U, k]`, best first. Ties go to the successor that is found first, from the newest history item to
-    the oldest and through the successors of each in the order of `Successors`. -1 after the last item with a
-    score: items that never followed a history item are not recommended.
+    int32 `[U, k]`, best first, -1 after the last item with a score: items that never followed a history item
+    are not recommended. Of equal scores, the successor of the newer history item comes first; successors of the
+    same item have the order of `Successors`.
   """
   histories, num_rows = split.histories, len(split.histories)
   successors = count_successors(split.train, split.num_items)
   entries = np.concatenate([[0], np.cumsum(successors.items.lengths[histories.values])])
-  entries_U = entries[histories.offsets]  # of all rows before each row
+  entries_U = entries[histories.offsets]  # number of entries of all earlier rows
   ranked_UK = np.full((num_rows, split.k), -1, np.int32)
   start = 0
   while start < num_rows:

@@ -255,7 +255,7 @@ class Dataset:
       return self.train, targets
     return self.train.append(self.validation_items), targets
 
-  def of_histories(self, split: str, column: str) -> np.ndarray | None:
+  def history_column(self, split: str, column: str) -> np.ndarray | None:
     """Returns a column of the log for the items of a split's histories.
 
     Args:
@@ -274,7 +274,7 @@ class Dataset:
       return values
     return np.insert(values, self.train.offsets[1:], self._log(f'validation_{column}'))
 
-  def counted_before(self, split: str) -> Sequences:
+  def countable_sequences(self, split: str) -> Sequences:
     """Returns the sequences that baselines may count to predict a split's targets.
 
     Under leave-one-out these are the histories. Under other splits they are the training part alone,

@@ -1,4 +1,4 @@
-"""Files of histories: JSON lines, each an object with `history`, the raw item ids of a user, oldest first."""
+"""Reads files of histories: JSON lines with `history`, a list of raw item ids, oldest first."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import json
@@ -16,8 +16,8 @@ class Row(NamedTuple):
   """One line of a file of histories.
 
   Attributes:
-    fields: the object of the line.
-    items: item indices of its history, int32.
+    fields: the JSON object of the line.
+    items: item indices of the history, int32.
     known: other columns of the history by name, aligned with `items`.
   """
 
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 def check_histories(path: epath.PathLike) -> None:
-  """Checks a file without the data set, so that a bad file is refused before any work.
+  """Checks the format of a file without the data set; call it before preparing data.
 
   Raises:
     OSError: the path is not a file.
@@ -43,19 +43,19 @@ def read_histories(
   columns: Sequence[str] = (),
   skip_unknown: bool = False,
 ) -> list[Row]:
-  """Reads a file of histories. Ids may be numbers if the log has them as numbers. Other keys are kept.
+  """Reads a file of histories. Ids may be numbers if those of the log are. Other keys are kept.
 
   Args:
     path: the file.
-    dataset: for its catalogue.
+    dataset: gives the catalogue and the names of events.
     columns: optional columns to read if a line has them: `times` (seconds since 1970) and `events` (names).
-    skip_unknown: leave out items that are not in the catalogue and list them under `unknown`, instead of
-      refusing the line.
+    skip_unknown: whether items that are not in the catalogue are moved to the key `unknown`; otherwise they
+      are an error.
 
   Raises:
     OSError: the path is not a file.
-    ValueError: a line is not such an object, or names an item or event that is not in the data; or there is
-      no line.
+    ValueError: a line is not such an object, or names an item or event that is not in the data; or the file
+      is empty.
   """
   check_histories(path)
   events = {name: i for i, name in enumerate(dataset.event_names)}
@@ -73,9 +73,9 @@ def read_histories(
 
 
 def _lines(path: epath.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yields the place and the object of every line that is not blank; ids in `history` become text."""
+  """Yields file:line and the object of every line that is not blank; converts numeric ids to text."""
   path = existing(path, '--histories', 'file')
-  # Not splitlines: JSON strings may contain other characters that it takes for line ends.
+  # Not splitlines, which also splits at characters that JSON strings may contain.
   for number, line in enumerate(path.read_bytes().split(b'\n'), 1):
     if not line.strip():
       continue
@@ -108,7 +108,7 @@ def _column(
 def _without_unknown(
   row: dict[str, Any], index: Mapping[str, int], columns: Sequence[str]
 ) -> dict[str, Any]:
-  """Returns the row without items that are not in the index; they are listed under `unknown`."""
+  """Moves items that are not in the index to the key `unknown`."""
   history = row['history']
   is_known = [isinstance(item, str) and item in index for item in history]
   if all(is_known):

@@ -1,4 +1,4 @@
-"""Ranking metrics with one relevant item per row, each with its standard error: `METRICS` by name.
+"""Ranking metrics for one relevant item per row, with standard errors; `METRICS` lists them by name.
 
 A row is a held-out target with its history; under leave-one-out the rows are the users. Other splits have
 several rows per user, and the standard errors treat these as independent.
@@ -12,17 +12,17 @@ import numpy as np
 
 
 def recall(ranks_U: np.ndarray, k: int) -> np.ndarray:
-  """1 if the target is among the first k items, else 0."""
+  """Computes recall@k: 1 if the target is among the first k items, else 0."""
   return (ranks_U < k).astype(np.float64)
 
 
 def ndcg(ranks_U: np.ndarray, k: int) -> np.ndarray:
-  """1 / log2(rank + 2) inside the cut-off: with one relevant item the ideal DCG is 1."""
+  """Computes ndcg@k: 1 / log2(rank + 2) for ranks below k, else 0. The ideal DCG of one item is 1."""
   return np.where(ranks_U < k, 1 / np.log2(ranks_U + 2.0), 0.0)
 
 
 def mrr(ranks_U: np.ndarray, k: int) -> np.ndarray:
-  """1 / (rank + 1) inside the cut-off."""
+  """Computes mrr@k: 1 / (rank + 1) for ranks below k, else 0."""
   return np.where(ranks_U < k, 1 / (ranks_U + 1.0), 0.0)
 
 
@@ -42,8 +42,8 @@ def target_ranks(ranked_UK: np.ndarray, targets_U: np.ndarray) -> np.ndarray:
     targets_U: ints, not negative.
 
   Returns:
-    int64 `[U]`, 0 for the first place; K if the target is absent. These ranks are valid for cut-offs k ≤ K
-    only: beyond K an absent target would count as found.
+    0-based ranks int64 `[U]`; K if the target is absent. They are valid only for cut-offs k ≤ K: beyond K an
+    absent target would count as found.
 
   Raises:
     ValueError: the shapes do not match, or a target is negative.
@@ -65,7 +65,7 @@ def ranking_metrics(ranks_U: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
 
   Args:
     ranks_U: 0-based ranks from `target_ranks`.
-    ks: cut-offs, none beyond the length of the ranked lists.
+    ks: cut-offs, at most the length of the ranked lists.
 
   Returns:
     `<metric>@<k>` for every metric and cut-off, and `<metric>@<k>_stderr`: the sample standard deviation

@@ -1,14 +1,14 @@
-"""Held-out targets that no search can return, and the limit that they set to every metric."""
+"""Counts held-out targets that no search can return, which bound every metric from above."""
 
 import numpy as np
 
 from recjax.data.sequences import Sequences
 
-BLOCK_ROWS = 1 << 16  # rows in a block; bounds the memory
+BLOCK_ROWS = 1 << 16  # rows per block, which bounds the memory
 
 
 def count_unreachable(histories: Sequences, targets_U: np.ndarray) -> int:
-  """Counts the targets that are in their own history; `eval.exclude_seen` removes them from every list.
+  """Counts the targets that occur in their history; `eval.exclude_seen` removes them from the ranking.
 
   With N such targets among U, recall@k, ndcg@k and mrr@k cannot exceed 1 - N / U.
 

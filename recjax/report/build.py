@@ -1,4 +1,4 @@
-"""The report of a run: report.json for programs, report.html (one file, no external parts) for people."""
+"""Writes the report of a run: report.json for programs, and report.html, which needs no other file."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import importlib.metadata
@@ -24,7 +24,7 @@ from recjax.workdir import evaluation_file
 log = logging.getLogger(__name__)
 
 PACKAGES = ('recjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-SPEEDS = ('steps_per_sec', 'tokens_per_sec', 'input_wait_share')  # of metrics.jsonl
+SPEEDS = ('steps_per_sec', 'tokens_per_sec', 'input_wait_share')  # columns of metrics.jsonl
 JSON, HTML = 'report.json', 'report.html'
 
 
@@ -38,10 +38,10 @@ def report_run(
   """Writes report.json and report.html from the files in a workdir and the data set that was loaded.
 
   Args:
-    config: of the last start of the run.
-    workdir: of the run.
+    config: config of the latest start of the run.
+    workdir: workdir of the run.
     dataset: the evaluated data.
-    num_params: parameters of the model.
+    num_params: number of parameters of the model.
     stages: name and folder of every stage in order. Empty: the run has no stages.
 
   Raises:
@@ -97,18 +97,19 @@ def build_report(
   Args:
     config: the config as nested dicts.
     data: `item_text`, `users`, `items`, `interactions` and other statistics.
-    sids: as `facts.sids` returns them.
-    results: of the evaluation; see `recjax.workdir.evaluation_file`.
-    trainings: of the run, in order.
-    warnings: sentences for the head of the report.
-    processes: of the run, as in goodput.json.
-    optimum: the best expected test metrics if the law of the data is known, with `validation`.
-    run: other facts: best_step, parameters, devices, ….
+    sids: the result of `facts.sids`.
+    results: content of evaluation.json; see `recjax.workdir.evaluation_file`.
+    trainings: trainings of the run, in order.
+    warnings: sentences for the top of the report.
+    processes: processes of the run, as in goodput.json.
+    optimum: the best possible expected test metrics if the distribution of the data is known, with
+      `validation`.
+    run: further entries: best_step, parameters, devices, ….
 
   Returns:
-    A JSON-able dict. `curves` holds at most `charts.MAX_POINTS` points of the loss, and every evaluation;
-    `memory` holds peaks; `optimum_share` is the test metrics divided by the optimum. These, the mixture and
-    the starts are of the last training; `earlier_stages` holds them for the others.
+    JSON. `curves` holds at most `charts.MAX_POINTS` points of the loss, and every evaluation. `memory` holds
+    peaks of all trainings. `optimum_share` holds test metrics divided by the optimum. `curves`, `mixture` and
+    `starts` are those of the last training; `earlier_stages` holds those of the others.
   """
   last, metrics = trainings[-1], results['metrics']
   report = {
@@ -159,19 +160,19 @@ def _training(training: Training) -> dict[str, Any]:
 def _values(
   summary: Callable[[list[float]], float], names: Iterable[str], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-  """Returns a summary of each column of metrics.jsonl that has values."""
+  """Returns the summary of every column of metrics.jsonl that has values, by name."""
   columns = {name: [row[name] for row in rows if _has(row, name)] for name in names}
   return {name: summary(values) for name, values in columns.items() if values}
 
 
 def _has(row: Mapping[str, float | None], name: str) -> bool:
-  """Whether a row of metrics.jsonl has a finite value of this name."""
+  """Returns whether a row of metrics.jsonl has a finite value with this name."""
   value = row.get(name)
   return value is not None and math.isfinite(value)
 
 
 def write_report(workdir: epath.PathLike, report: Mapping[str, Any]) -> None:
-  """Writes report.json and report.html; each appears whole or not at all.
+  """Writes report.json and report.html, each atomically.
 
   Raises:
     ValueError: a number is not finite, which JSON cannot hold.
@@ -187,11 +188,11 @@ def write_report(workdir: epath.PathLike, report: Mapping[str, Any]) -> None:
 
 
 def code_versions() -> dict[str, str]:
-  """Returns the versions of Python and of the packages that results depend on."""
+  """Returns the versions of Python and of PACKAGES."""
   versions = {'python': platform.python_version()}
   for name in PACKAGES:
     try:
       versions[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-      versions[name] = 'not installed'  # recjax itself, if it runs from its folder
+      versions[name] = 'not installed'  # such as recjax, if it runs from a checkout
   return versions

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG for the report: axes and hover texts; colours come from the CSS of the page."""
+"""Draws line charts as inline SVG with hover texts; the CSS of the page sets the colours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import itertools
@@ -8,15 +8,15 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44  # margins of the plot
-MAX_POINTS = 200  # points of a curve
-MAX_MARKS = 40  # points that are drawn as dots; others show on hovering
-LABEL_HEIGHT = 18  # pixels
+MAX_POINTS = 200  # largest number of points of a curve
+MAX_MARKS = 40  # curves with more points show their dots only on hovering
+LABEL_HEIGHT = 18  # pixels; closer reference lines share a label
 
 Point = tuple[float, float]
 
 
 def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
-  """Returns at most `limit` points, each the mean of consecutive points. Picking points would show noise."""
+  """Returns at most `limit` points: means of consecutive points, since single points would show noise."""
   if len(points) <= limit:
     return [(float(x), float(y)) for x, y in points]
   cuts = [len(points) * i // limit for i in range(limit + 1)]
@@ -27,7 +27,7 @@ def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-  """Returns round numbers that enclose [low, high]; their distance is 1, 2 or 5 times a power of ten."""
+  """Returns equidistant round numbers that enclose [low, high]; steps are 1, 2 or 5 times a power of ten."""
   if not high > low:
     high = low + (abs(low) or 1.0)
   raw = (high - low) / wanted
@@ -45,7 +45,7 @@ def number(value: float) -> str:
 
 
 class _Plot:
-  """Maps data to pixels, with axes that end at ticks."""
+  """Maps data to pixels; the axes begin and end at ticks."""
 
   def __init__(self, xs: Sequence[float], ys: Sequence[float]):
     self.x_ticks, self.y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
@@ -70,13 +70,13 @@ def line_chart(
 
   Args:
     points: (x, y), x ascending.
-    name: of y.
-    x_name: of x.
-    errors: the standard error of every point, drawn as a vertical bar. For few points only.
+    name: name of y.
+    x_name: name of x.
+    errors: the standard error of every point, drawn as a vertical bar; suits few points.
     references: values to compare with, drawn as labelled horizontal lines.
 
   Returns:
-    An `<svg>` element, its texts escaped. Hovering over a point shows its figures.
+    An `<svg>` element with escaped texts. Hovering over a point shows its values.
   """
   if not points:
     return Markup('<p class="none">{} was not recorded.</p>').format(name)
@@ -112,7 +112,7 @@ def _axes(plot: _Plot, x_name: str) -> Iterator[Markup]:
 
 
 def _references(plot: _Plot, references: Mapping[str, float]) -> Iterator[Markup]:
-  """Yields lines and labels; lines that are close together share a label."""
+  """Yields reference lines and labels; lines that are close together share a label."""
   labels: dict[float, list[str]] = {}  # by the y pixel
   for name, y in sorted(references.items(), key=lambda item: item[1]):
     down = plot.down(y)

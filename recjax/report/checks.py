@@ -1,4 +1,4 @@
-"""Rejects figures that cannot be right, and describes what a reader of a report must know about the others."""
+"""Rejects impossible metrics, and returns the warnings that a report shows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
@@ -23,12 +23,12 @@ def check_evaluation(results: Mapping[str, Any], dataset: Dataset, path: epath.P
   """Checks the content of evaluation.json.
 
   Args:
-    results: as `recjax.workdir.evaluation_file` describes them.
+    results: content of evaluation.json; see `recjax.workdir.evaluation_file`.
     dataset: the data of the report.
-    path: of the file.
+    path: path of the file, for messages.
 
   Raises:
-    ValueError: a metric is impossible, or other data were evaluated.
+    ValueError: a metric is missing or impossible, or other data were evaluated.
   """
   metrics = results['metrics']
   for split in SPLITS:
@@ -48,9 +48,9 @@ def check_evaluation(results: Mapping[str, Any], dataset: Dataset, path: epath.P
 
 
 def ceilings(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-  """Returns for every split the number of rows, of unreachable targets, and the highest possible recall.
+  """Returns `rows`, `unreachable_targets` and `highest_recall` (the highest possible one) by split.
 
-  Empty for files of earlier versions.
+  Empty if `results` is from an earlier version.
   """
   if not {'rows', 'unreachable_targets'} <= results.keys():
     return {}
@@ -66,7 +66,7 @@ def ceilings(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, float]]:
-  """Yields the owner, the name, the value and the upper bound of every metric."""
+  """Yields (description of the table, name, value, upper bound) for every metric."""
   bounds = {split: limits['highest_recall'] for split, limits in ceilings(results).items()}
   tables = [(f'{split} metrics:', split, table) for split, table in results['metrics'].items()]
   for name, found in results['baselines'].items():
@@ -88,7 +88,7 @@ def _check_data(results: Mapping[str, Any], dataset: Dataset, path: epath.Path) 
         f'{rows}. Run --mode=evaluate again'
       )
   evaluated = results.get('data')
-  if evaluated is None:  # an earlier version; this figure is all that it recorded of its data
+  if evaluated is None:  # earlier versions recorded only this number
     was, now = results.get('items_sharing_a_sid', 0), dataset.sids.sharing_items
     different = ['sids'] if was != now else []
   else:
@@ -97,7 +97,7 @@ def _check_data(results: Mapping[str, Any], dataset: Dataset, path: epath.Path) 
   if different:
     folder = '' if evaluated is None else f' {evaluated["folder"]}'
     raise ValueError(
-      f'{path} holds metrics of other data{folder}; different from {dataset.folder} are '
+      f'{path} holds metrics of other data{folder}, which differ from {dataset.folder} in '
       f'{", ".join(different)}. Run --mode=evaluate again, or set --config.data.prepared_dir'
     )
 
@@ -105,13 +105,13 @@ def _check_data(results: Mapping[str, Any], dataset: Dataset, path: epath.Path) 
 def warnings(
   results: Mapping[str, Any], config: Config, dataset: Dataset, trainings: Sequence[Training]
 ) -> list[str]:
-  """Returns sentences for the head of the report.
+  """Returns warnings for the top of the report, one sentence each or more.
 
   Args:
-    results: of evaluation.json.
-    config: of the last start of the run.
+    results: content of evaluation.json.
+    config: config of the latest start of the run.
     dataset: the data of the report.
-    trainings: of the run; the last one gave the evaluated checkpoint.
+    trainings: trainings of the run; the evaluated checkpoint is of the last one.
   """
   found = [*_evaluation_settings(results, config)]
   if 'data' not in results:
@@ -134,7 +134,7 @@ def warnings(
 
 
 def _evaluation_settings(results: Mapping[str, Any], config: Config) -> Iterator[str]:
-  """Yields the settings of the evaluation that differ from the run's config."""
+  """Yields a sentence for every eval setting that differs from the run's config."""
   run = json.loads(json.dumps(dataclasses.asdict(config.eval)))
   for name, value in results.get('eval', {}).items():
     if name in run and run[name] != value:
@@ -145,7 +145,7 @@ def _evaluation_settings(results: Mapping[str, Any], config: Config) -> Iterator
 
 
 def _better_checkpoint(results: Mapping[str, Any], training: Training) -> Iterator[str]:
-  """Yields a warning if training went on after the evaluation and reached a better checkpoint."""
+  """Yields a sentence if training continued after the evaluation and reached a better checkpoint."""
   name = EVALUATION + SELECTION_METRIC
   scores = {row['step']: row[name] for row in training.rows if _is_finite(row.get(name))}
   step = results['step']

@@ -1,4 +1,4 @@
-"""The facts of a run, as its workdir and its data set hold them."""
+"""Reads the content of a report from a workdir and a data set."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -11,7 +11,7 @@ from recjax.data.dataset import Dataset
 from recjax.workdir import mixture_file, starts
 from recjax.workdir.metrics_file import read_metrics
 
-EXAMPLES = 8  # number of items, and of keywords, in the report
+EXAMPLES = 8  # number of example items and of example keywords in the report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Training:
   """One training of a run: the run itself, or one of its stages.
 
   Attributes:
-    name: of the stage; empty in a run without stages.
-    rows: of metrics.jsonl.
+    name: name of the stage; empty in a run without stages.
+    rows: rows of metrics.jsonl.
     mixture: rows of `Mixture.table`; empty if mixture.json is missing.
     starts: lines of starts.jsonl; empty if it is missing.
   """
@@ -37,7 +37,7 @@ def training(name: str, folder: epath.Path) -> Training:
 
 
 def sids(config: Config, dataset: Dataset) -> dict[str, Any]:
-  """Describes the semantic IDs that were loaded, with their statistics and some examples."""
+  """Returns description, statistics, quality and examples of the loaded semantic IDs, as JSON."""
   table = dataset.sids
   described = (dataset.sid_description or {}) | {
     'levels': table.levels,
@@ -56,5 +56,5 @@ def sids(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 
 def _spread(values: Sequence[Any]) -> Sequence[Any]:
-  """Returns EXAMPLES values at equal distances."""
+  """Returns at most EXAMPLES evenly spaced values."""
   return values[:: max(1, len(values) // EXAMPLES)][:EXAMPLES]

@@ -1,4 +1,4 @@
-"""report.html: the page of a report."""
+"""Renders report.html."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
@@ -14,14 +14,19 @@ from recjax.workdir.metrics_file import EVALUATION
 
 CURVE = EVALUATION + SELECTION_METRIC
 
-_OWN_SECTIONS = ('statistics', 'quality', 'examples', 'keywords')  # of `sids`
+_OWN_SECTIONS = (
+  'statistics',
+  'quality',
+  'examples',
+  'keywords',
+)  # keys of `sids` with their own section
 
 
 def render(report: Mapping[str, Any]) -> str:
-  """Returns the HTML page of a report; every text in it is escaped.
+  """Returns the HTML page of a report; all texts are escaped.
 
   Args:
-    report: as `recjax.report.build.build_report` returns it.
+    report: the result of `recjax.report.build.build_report`.
   """
   environment = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False
@@ -62,7 +67,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def _sid_facts(sids: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the facts about semantic IDs that stand in one table: neither levels nor examples."""
+  """Returns the rows of the table of semantic IDs, without levels and examples."""
   found = {name: value for name, value in sids.items() if name not in _OWN_SECTIONS}
   found |= {name: value for name, value in sids.get('statistics', {}).items() if name != 'levels'}
   quality = sids.get('quality') or {}
@@ -72,7 +77,7 @@ def _sid_facts(sids: Mapping[str, Any]) -> dict[str, Any]:
 def _charts(
   curves: Mapping[str, Sequence], references: Mapping[str, float]
 ) -> list[tuple[str, markupsafe.Markup]]:
-  """Returns titles and drawings of a training's curves."""
+  """Returns title and chart of every curve of a training."""
   evaluations = charts.line_chart(
     [(step, value) for step, value, _ in curves[CURVE]],
     SELECTION_METRIC,
@@ -86,7 +91,7 @@ def _charts(
 
 
 def _flat(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
-  """Yields rows of a table: dotted names, and values as text. Lists and None are written as JSON."""
+  """Yields rows of a table: dotted names, and values as text; lists and None as JSON."""
   for name, value in values.items():
     if isinstance(value, Mapping):
       yield from _flat(value, f'{prefix}{name}.')
@@ -101,17 +106,17 @@ def _text(value: Any) -> str:
 
 
 def _labelled(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-  """Returns rows of a table with their names in words."""
+  """Returns the rows of a table with readable names."""
   return [(name.replace('_', ' ').replace('.', ': '), value) for name, value in rows]
 
 
 def _changes(start: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-  """Returns field, old and new value of everything that a start of a training changed."""
+  """Returns (field, old value, new value) for every field that a start changed."""
   return [(name, _text(old), _text(new)) for name, (old, new) in start['changed'].items()]
 
 
 def _metric_names(metrics: Mapping[str, Any]) -> list[str]:
-  """Returns the rows of the table of metrics: recall@1, recall@5, …, ndcg@1, …, in the order given."""
+  """Returns the metrics in the order of the table: recall@1, recall@5, …, ndcg@1, …"""
   names = [name for name in metrics if '@' in name and not name.endswith('_stderr')]
   kinds = list(dict.fromkeys(name.split('@')[0] for name in names))
   return sorted(names, key=lambda name: (kinds.index(name.split('@')[0]), int(name.split('@')[1])))

@@ -1,18 +1,18 @@
-"""evaluation.json: the full evaluation of a run's best checkpoint.
+"""Reads and writes evaluation.json, the full evaluation of a run's best checkpoint.
 
 | key | value |
 |---|---|
-| `step` | of the checkpoint |
-| `metrics` | by split: every metric with its standard error |
-| `rows` | by split: number of evaluated rows |
-| `unreachable_targets` | by split: number of targets that `eval.exclude_seen` removes from every list |
+| `step` | step of the checkpoint |
+| `metrics` | every metric with its standard error, by split |
+| `rows` | number of evaluated rows, by split |
+| `unreachable_targets` | number of targets that `eval.exclude_seen` removes from the ranking, by split |
 | `eval` | the eval section that was used |
-| `baselines` | by name: metrics of the test rows, and under `validation` of the validation rows |
+| `baselines` | test metrics by name of the baseline, and under `validation` its validation metrics |
 | `rows_per_sec` | evaluated rows per second |
 | `items_sharing_a_sid` | number of items that share their semantic ID with another |
 | `data` | the evaluated data: `folder`, `item_text`, and the digests `interactions` and `sids` |
 
-Files of earlier versions have neither `rows`, `unreachable_targets` nor `data`.
+Files of earlier versions lack `rows`, `unreachable_targets` and `data`.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _LOG = ('train_items.npy', 'train_offsets.npy', 'validation_items.npy', 'test_it
 
 
 def data_record(dataset: Dataset, item_text: str) -> dict[str, str]:
-  """Returns the value of `data`.
+  """Returns a record of the evaluated data, the value of `data`.
 
   Args:
     dataset: the evaluated data.
@@ -50,7 +50,7 @@ def write(workdir: epath.Path, results: Mapping[str, Any]) -> None:
 
 
 def read(workdir: epath.Path) -> dict[str, Any]:
-  """Returns the results of the last evaluation.
+  """Returns the results of the latest evaluation.
 
   Raises:
     ValueError: there was no evaluation, or the file is damaged.

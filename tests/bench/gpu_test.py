@@ -1,4 +1,4 @@
-"""The GPU benchmark with small shapes on CPU: every part runs and has its figures."""
+"""Runs the GPU benchmark with small shapes on CPU, and checks the figures of every part."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Bytes of one size, computed by hand."""
+"""Compares the bytes of one size with values by hand."""
 
 import json
 import os
@@ -9,12 +9,12 @@ import pytest
 
 from tests.folders import ROOT
 
-# google/gemma-3-270m as published, and the padded rows of 1,024 SID codes.
+# Published parameters of google/gemma-3-270m, plus the rows of 1,024 SID codes.
 PARAMETERS = 268_098_176 + 1024 * 640
 
 
 @pytest.fixture(scope='module')
-def kept(tmp_path_factory):
+def computed(tmp_path_factory):
   """Runs the command in a new process, because flags of all commands have the same names."""
   out = tmp_path_factory.mktemp('memory') / 'memory.json'
   done = subprocess.run(
@@ -30,19 +30,19 @@ def kept(tmp_path_factory):
   return json.loads(out.read_text())['gemma3_270m']
 
 
-def test_full_training_has_four_numbers_per_parameter(kept):
-  full = kept['full']
+def test_full_training_has_four_numbers_per_parameter(computed):
+  full = computed['full']
   assert full['parameters'] == full['gradients'] == 4 * PARAMETERS
   assert 0 <= full['optimizer'] - 8 * PARAMETERS < 100  # two moments, and step counts
 
 
-def test_only_trained_parameters_have_gradients_and_moments(kept):
-  rows = kept['sid_rows']
+def test_only_trained_parameters_have_gradients_and_moments(computed):
+  rows = computed['sid_rows']
   assert (rows['parameters'], rows['gradients']) == (4 * PARAMETERS, 4 * 1024 * 640)
   assert 0 <= rows['optimizer'] - 8 * 1024 * 640 < 100
-  # Inputs and outputs of q, out, k, v, gate, up and down, in each of 18 layers.
+  # Sums of input and output widths of q, out, k, v, gate, up and down, in each of 18 layers.
   sides = (640 + 1024) * 2 + (640 + 256) * 2 + (640 + 2048) * 3
-  lora = kept['lora']
+  lora = computed['lora']
   assert lora['gradients'] == 4 * 4 * 18 * sides
   assert lora['parameters'] == 4 * PARAMETERS + lora['gradients']
   assert 0 <= lora['optimizer'] - 2 * lora['gradients'] < 100

@@ -1,4 +1,4 @@
-"""The benchmark of data preparation on small inputs."""
+"""Runs the benchmark of data preparation on small inputs."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def test_the_5_core_filter_keeps_most_of_the_random_log():
   assert counts[0] > 50 * np.median(counts)
 
 
-def test_the_loop_counts_the_same_pairs():
+def test_the_peer_loop_counts_the_same_pairs():
   rng = np.random.default_rng(0)
   users = [rng.integers(0, 20, rng.integers(0, 12)).tolist() for _ in range(50)]
   counts = cooccurrence.cooccurrence_counts(Sequences.from_lists(users), 20, 5, 'none')
@@ -35,20 +35,20 @@ def test_the_loop_counts_the_same_pairs():
   assert {(i, j): n for i, row in looped.items() for j, n in row.items()} == dict(counts.todok())
 
 
-def test_a_log_is_measured_part_by_part(tmp_path):
-  made = prep.measure_log(20_000, str(tmp_path))
-  assert made['interactions'] == 20_000 > made['kept']['interactions'] > 15_000
-  measured = sum(part['seconds'] for part in made['parts'].values()) + made['hashes_seconds']
-  assert measured == pytest.approx(made['seconds'] + made['parts']['the log itself']['seconds'])
-  assert all(0.05 < part['peak_gib'] < 8 for part in made['parts'].values())
+def test_measured_parts_of_a_log_sum_to_the_total(tmp_path):
+  result = prep.measure_log(20_000, str(tmp_path))
+  assert result['interactions'] == 20_000 > result['kept']['interactions'] > 15_000
+  measured = sum(part['seconds'] for part in result['parts'].values()) + result['hashes_seconds']
+  assert measured == pytest.approx(result['seconds'] + result['parts']['the log itself']['seconds'])
+  assert all(0.05 < part['peak_gib'] < 8 for part in result['parts'].values())
   train = np.load(tmp_path / 'interactions' / 'train_items.npy')
-  assert len(train) == made['kept']['interactions'] - 2 * made['kept']['users']
+  assert len(train) == result['kept']['interactions'] - 2 * result['kept']['users']
   items = np.load(tmp_path / 'relations' / 'collaborative_items.npy')
   offsets = np.load(tmp_path / 'relations' / 'collaborative_offsets.npy')
-  assert len(offsets) == made['kept']['items'] + 1 and offsets[-1] == len(items)
+  assert len(offsets) == result['kept']['items'] + 1 and offsets[-1] == len(items)
 
 
-def test_the_peak_is_that_of_the_part():
+def test_the_peak_memory_is_measured_per_part():
   meter = prep.Meter()
   for name, mib in (('large', 300), ('small', 1)):
     with meter.part(name):
@@ -56,18 +56,18 @@ def test_the_peak_is_that_of_the_part():
   assert meter.parts['large']['peak_gib'] - meter.parts['small']['peak_gib'] > 0.2
 
 
-def test_semantic_neighbours_are_measured():
-  made = prep.measure_semantic(300, 16)
-  assert (made['items'], made['width']) == (300, 16)
-  assert made['seconds'] > 0 and made['peak_gib'] > 0.05
+def test_semantic_search_has_time_and_memory():
+  result = prep.measure_semantic(300, 16)
+  assert (result['items'], result['width']) == (300, 16)
+  assert result['seconds'] > 0 and result['peak_gib'] > 0.05
 
 
 @needs_shared('amazon2014/sports')
 @pytest.mark.soak
-def test_the_command_prints_and_writes(tmp_path):
+def test_the_command_prints_and_writes_all_parts(tmp_path):
   command = [sys.executable, '-m', 'bench.prep', f'--raw_dir={SHARED / "amazon2014" / "sports"}']
   command += ['--millions=0.01,0.02', '--vectors=300,16', f'--out={tmp_path / "prep.json"}']
-  made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
   result = json.loads((tmp_path / 'prep.json').read_text())
   assert result['sports']['pairs'] == 1_160_790
   assert result['sports']['ratio'] > 5  # 20 and more on a quiet machine
@@ -79,4 +79,4 @@ def test_the_command_prints_and_writes(tmp_path):
     'seconds per million',
     'the 10 nearest of 300 × 16',
   ):
-    assert line in made.stdout
+    assert line in done.stdout

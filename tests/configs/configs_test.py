@@ -1,4 +1,4 @@
-"""Every experiment in configs/, with every variant, converts and is consistent."""
+"""Every variant of every config is valid, and real data can be prepared with it."""
 
 import importlib
 import json
@@ -19,14 +19,14 @@ FILES = sorted(
 
 
 def variants(name):
-  """The variants that the file's own error message lists."""
+  """Returns the variants that the config file's error message lists."""
   with pytest.raises(ValueError, match='the variant of this config') as error:
     importlib.import_module(f'configs.{name}').get_config('no such variant')
   return re.findall(r"'([^']*)'", str(error.value).split(';')[0])
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_every_variant_converts(name):
+def test_every_variant_is_a_valid_config(name):
   module = importlib.import_module(f'configs.{name}')
   assert 'Command:' in module.__doc__
   for variant in variants(name):
@@ -35,7 +35,7 @@ def test_every_variant_converts(name):
     assert config.batch_size % config.packing.rows == 0
 
 
-def test_names_of_data_folders_do_not_collide():
+def test_default_names_of_data_sets_are_unique():
   names = [importlib.import_module(f'configs.{name}').get_config().data.name for name in FILES]
   assert len(set(names)) == len(names)
 
@@ -51,7 +51,7 @@ def test_names_of_data_folders_do_not_collide():
     ('flan_t5_base', 'ml-100k', 128),
   ],
 )
-def test_variants_of_movielens_name_data_set_and_size(variant, category, batch_size):
+def test_movielens_variants_set_data_set_and_size(variant, category, batch_size):
   from configs import movielens
 
   config = movielens.get_config(variant)
@@ -66,7 +66,7 @@ def test_variants_of_movielens_name_data_set_and_size(variant, category, batch_s
       'movielens', 'movielens/ml-100k', (943, 1682), marks=needs_shared('movielens/ml-100k')
     ),
     pytest.param(
-      # Users of the training, validation and test part; few are in all three.
+      # Counts users of all three parts; few of them are in every part.
       'industrial',
       'amazon2018/industrial',
       (3285, 3686),
@@ -81,12 +81,12 @@ def test_variants_of_movielens_name_data_set_and_size(variant, category, batch_s
   ],
 )
 @needs_shared('tokenizers')
-def test_real_data_are_prepared(tmp_path, name, folder, counts):
+def test_real_data_are_prepared_with_the_published_counts(tmp_path, name, folder, counts):
   config = importlib.import_module(f'configs.{name}').get_config('cpu')
   config.data.update(
     raw_dir=str(SHARED / folder),
     prepared_dir=str(tmp_path / 'prepared'),
-    sentencepiece=str(SHARED / 'tokenizers' / 't5_spiece.model'),  # faster than to train one
+    sentencepiece=str(SHARED / 'tokenizers' / 't5_spiece.model'),  # faster than training one
   )
   config.sids.update(source='cooccurrence', cooccurrence_width=16)
   config = config_lib.from_config_dict(config)
@@ -95,7 +95,7 @@ def test_real_data_are_prepared(tmp_path, name, folder, counts):
   assert prepare.find(config)
 
 
-def test_values_are_those_of_the_golden_file():
+def test_field_values_equal_the_golden_digests():
   golden = json.loads((ROOT / 'tests/goldens/configs.json').read_text())
   found = {
     f'{name}:{variant}': make_configs.digest(make_configs.values(name, variant), golden['fields'])

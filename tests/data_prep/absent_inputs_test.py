@@ -1,4 +1,4 @@
-"""Files of the user that are missing are named before any stage runs, also in a folder that was prepared before."""
+"""Missing files of the user are rejected before any stage runs, also in a folder with other prepared data."""
 
 import pytest
 
@@ -41,7 +41,9 @@ KEYWORDS = {
   ],
 )
 @pytest.mark.parametrize('is_first', [True, False])
-def test_a_missing_file_is_named_by_its_field(prepared, tmp_path, capsys, fields, field, is_first):
+def test_a_missing_file_is_rejected_with_its_field(
+  prepared, tmp_path, capsys, fields, field, is_first
+):
   folder = tmp_path / 'data' if is_first else prepared
   with pytest.raises((ValueError, OSError), match=rf'--config\.{field}\b'):
     prepare.prepare(config(folder, fields))
@@ -60,5 +62,5 @@ def test_glob_characters_in_paths_are_literal(tmp_path):
     **IMPORTED,
     'sids.table': str(first / 'sids/table.json'),
   }
-  copied['sids.codes'] = (16, 16, 120)  # the last level tells items of equal codes apart
+  copied['sids.codes'] = (16, 16, 120)  # the last level distinguishes items with equal codes
   assert (prepare.prepare(config(root / 'copied[4]', copied)) / 'sids/table.json').exists()

@@ -1,4 +1,4 @@
-"""Amazon Beauty read by a few lines of its own, as an oracle's input."""
+"""Reads Amazon Beauty independently of the program, as input of test oracles."""
 
 import collections
 import functools

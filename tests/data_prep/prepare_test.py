@@ -31,7 +31,7 @@ WORDS = ('red', 'blue', 'green', 'soap', 'brush', 'oil', 'dry', 'soft', 'night',
 
 
 def random_rows(seed=0):
-  """Rows in order of time; every item occurs in some user's training part."""
+  """Returns rows in order of time; every item occurs in some user's training part."""
   rng = np.random.default_rng(seed)
   items = rng.integers(0, ITEMS, (USERS, LENGTH))
   items[:, 0] = np.arange(USERS) % ITEMS
@@ -132,15 +132,15 @@ def test_only_stages_that_depend_on_a_change_run_again_as_variants(
   assert {name for name, outcome in outcomes(capsys).items() if outcome == 'done'} == again
   assert prepare.find(changed) == other
   assert {name for name in other.folders if other / name != root / name} == again
-  # The first experiment's files are untouched, and it finds them.
+  # The folders of the first config are unchanged and are found.
   after = contents(root)
   assert {name: after[name] for name in before} == before
   assert prepare.find(first) == root
   prepare.prepare(first)
   assert 'done' not in capsys.readouterr().out
-  # Programs that prepare nothing find the folders of both.
+  # `config.prepared` finds the folders of both configs.
   assert (first.prepared, changed.prepared) == (root, other)
-  # The variant's files are those of a preparation on its own.
+  # The variants have the same files as a separate preparation.
   alone = prepare.prepare(make_config(tmp_path, data, sids, out='alone'))
   for name in other.folders:
     assert contents(other / name) == contents(alone / name)
@@ -152,7 +152,7 @@ def test_only_stages_that_depend_on_a_change_run_again_as_variants(
 def test_training_data_do_not_depend_on_held_out_interactions(tmp_path, capsys):
   rows = random_rows()
   write_raw(tmp_path / 'raw', rows)
-  # With every stage.
+  # The config needs every stage.
   config = make_config(tmp_path, tasks=NEIGHBOURS)
   prepare.prepare(config)
   before = contents(tmp_path / 'out')
@@ -162,7 +162,7 @@ def test_training_data_do_not_depend_on_held_out_interactions(tmp_path, capsys):
   write_raw(tmp_path / 'raw', rows)
   capsys.readouterr()
   after = prepare.prepare(config)
-  # In the same folder nothing but the log runs again. From scratch all runs:
+  # In the same folder only the log runs again. A new folder runs all stages:
   assert outcomes(capsys) == dict.fromkeys([*STAGES, 'relations'], 'skipped') | {
     'interactions': 'done'
   }
@@ -175,7 +175,7 @@ def test_training_data_do_not_depend_on_held_out_interactions(tmp_path, capsys):
     'interactions/manifest.json',
     'interactions/tfds/sequences/1.0.0/sequences-train.array_record-00000-of-00001',
   }
-  # The training data: the fingerprint and the rows.
+  # The training data are equal: fingerprint and rows.
   streams = []
   for prepared in (tmp_path / 'out', after, from_scratch):
     data = dataset.Dataset.load(prepared)
@@ -340,7 +340,7 @@ def test_a_complete_folder_is_read_while_another_process_holds_the_lock(tmp_path
 
   monkeypatch.setattr(lock, 'hold', held)
   assert prepare.prepare(first) == root
-  # The record is left as it is, also in a folder that cannot be written to.
+  # The record is not changed, also in a read-only folder.
   assert prepared_lib.read_record(root.root) == {'another': {}}
   monkeypatch.setattr(os, 'access', lambda *args: False)
   monkeypatch.setattr(lock, 'hold', None)

@@ -1,4 +1,4 @@
-"""Unused stage folders: listed, and removed."""
+"""Unused stage folders are listed and removed."""
 
 from data_prep import prepare, prune
 from tests.data_prep.prepare_test import NEIGHBOURS, make_config, outcomes, random_rows, write_raw
@@ -12,22 +12,22 @@ def test_prune_removes_everything_that_the_config_does_not_use(tmp_path, capsys)
   root = prepare.prepare(first)
   assert prune.unused(root) == {} and not prune.describe_unused(root)
   alone = contents(root)
-  kept = prepare.prepare(other)
+  other_prepared = prepare.prepare(other)
   (tmp_path / 'out' / '.keywords.answers.jsonl').write_text('')
   (tmp_path / 'out' / '.sids.0123abcd.partial').mkdir()
-  unused = {kept.folders[name] for name in ('relations', 'sids', 'texts', 'tokenizer')}
+  unused = {other_prepared.folders[name] for name in ('relations', 'sids', 'texts', 'tokenizer')}
   assert set(prune.unused(root)) == unused
   line = prune.describe_unused(root)
   assert '4 folders of 0.' in line and ', '.join(sorted(unused)) in line and '--prune' in line
   removed = prune.prune(first, prepare.prepare(first))
   assert set(removed) == unused | {'.sids.0123abcd.partial'}
-  assert removed[kept.folders['sids']] > 1000
+  assert removed[other_prepared.folders['sids']] > 1000
   assert contents(root) == alone | {'.keywords.answers.jsonl': b''}
-  # The ordinary folders go, too, where the config uses variants.
-  kept = prepare.prepare(other)
-  prune.prune(other, kept)
+  # If the config uses variants, the usual folders are removed.
+  other_prepared = prepare.prepare(other)
+  prune.prune(other, other_prepared)
   assert not (root / 'sids').exists()
-  assert prepare.find(other) == other.prepared == kept
+  assert prepare.find(other) == other.prepared == other_prepared
   assert prepare.find(first) is None
   capsys.readouterr()
   assert prepare.prepare(first) == root

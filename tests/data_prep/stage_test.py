@@ -1,4 +1,4 @@
-"""Stages: skipped, atomic, and byte-identical after a kill."""
+"""Stages are skipped if unchanged, written atomically, and byte-identical after a kill."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ class Copy:
 
 
 def run(root, stage):
-  """Runs a stage in a fresh view of the folder and returns the folder that it chose."""
+  """Runs a stage in a new `Folder`, and returns the stage's folder."""
   folder = stage_lib.Folder(root)
   folder.run(stage)
   return folder.prepared / stage.name

@@ -1,8 +1,8 @@
-"""Writes configs.json: a digest of the values of every experiment in configs/, for every variant.
+"""Writes configs.json: a digest of the field values of every config and variant in configs/.
 
 Command: python -m tests.goldens.make_configs > tests/goldens/configs.json
 
-The digest covers the fields that the config has today; fields that are added later do not change it.
+The digest covers only the fields of the time of writing, so later fields do not change it.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from recjax import config as config_lib
 
 FOLDER = pathlib.Path(__file__).parents[2] / 'configs'
 FILES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem not in ('__init__', 'common'))
-# Changed on purpose since: Qwen has a family of its own; item texts of Sports are called original; options of one
-# source are not fields of the others.
+# Fields that changed on purpose: Qwen became a separate family; item texts of Sports are called original; options of
+# a source are no fields of other sources.
 _CHANGED = re.compile(r'model\.family|data\.(item_text|synthetic_\w+|\w+_column)')
 
 
 def variants(name: str) -> list[str]:
-  """Returns the variants that the file's own error message lists."""
+  """Returns the variants that the config file's error message lists."""
   try:
     importlib.import_module(f'configs.{name}').get_config('no such variant')
   except ValueError as error:
@@ -33,18 +33,19 @@ def variants(name: str) -> list[str]:
 
 
 def values(name: str, variant: str) -> dict[str, Any]:
-  """Returns the value of every field by its path."""
+  """Returns the values of all fields, by path."""
   module = importlib.import_module(f'configs.{name}')
   config = config_lib.from_config_dict(module.get_config(variant))
   return dict(flat(json.loads(json.dumps(config.to_dict()))))
 
 
 def is_kept(path: str) -> bool:
-  """Returns whether the values of a field are still those of the golden file."""
+  """Returns whether the digest covers a field."""
   return not _CHANGED.fullmatch(path)
 
 
 def flat(fields: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Yields path and value of all fields in a nested dict."""
   for name, value in fields.items():
     if isinstance(value, dict):
       yield from flat(value, f'{prefix}{name}.')
@@ -53,7 +54,7 @@ def flat(fields: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def digest(fields: dict[str, Any], names: list[str]) -> str:
-  """Returns a hash of the named fields; names of absent ones count, too."""
+  """Returns a hash of the named fields that exist."""
   found = {name: fields[name] for name in names if name in fields}
   return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
 

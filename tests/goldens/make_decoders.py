@@ -1,6 +1,6 @@
-"""Tiny random Gemma and Qwen checkpoints and the logits that `transformers` computes for them.
+"""Writes tiny random Gemma and Qwen checkpoints, and their logits computed by `transformers`.
 
-Run where torch and transformers are installed: `python -m tests.goldens.make_decoders`. The files beside
+With torch and transformers installed, run `python -m tests.goldens.make_decoders`. The files beside
 this script were made with torch 2.13.0 and transformers 5.23.0.
 """
 
@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 GOLDENS = pathlib.Path(__file__).parent
-TOKENIZER_SIZE = 53  # further rows of the table belong to no token
+TOKENIZER_SIZE = 53  # rows of the table beyond it belong to no token
 SHAPE = {
   'vocab_size': 64,
   'hidden_size': 24,

@@ -1,6 +1,6 @@
-"""Writes the pooled states that `transformers` computes for texts with the tiny checkpoints here.
+"""Writes encoders.npz: pooled states of texts, computed by `transformers` with the tiny checkpoints.
 
-Run after make_t5 and make_decoders where torch and transformers are installed:
+Run after make_t5 and make_decoders, with torch and transformers installed:
 `python -m tests.goldens.make_encoders`. encoders.npz was made with torch 2.13.0 and transformers 5.23.0.
 """
 

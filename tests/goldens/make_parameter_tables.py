@@ -1,8 +1,8 @@
-"""Writes parameter_tables/: the shardings on eight devices that a run prints at its start.
+"""Writes parameter_tables/: the parameter shardings on eight devices, as a run prints them.
 
   python -m tests.goldens.make_parameter_tables
 
-A difference here moves bytes between devices, and checkpoints with them: read it before you accept it.
+A difference changes the placement of parameters on devices: check it before you commit it.
 """
 
 import os

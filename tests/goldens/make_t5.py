@@ -1,6 +1,6 @@
-"""Tiny random T5 checkpoints and the logits that `transformers` computes for them.
+"""Writes tiny random T5 checkpoints, and their logits computed by `transformers`.
 
-Run where torch and transformers are installed: `python -m tests.goldens.make_t5`. The files beside this
+With torch and transformers installed, run `python -m tests.goldens.make_t5`. The files beside this
 script were made with torch 2.13.0 and transformers 5.23.0.
 """
 
@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 GOLDENS = pathlib.Path(__file__).parent
-TOKENIZER_SIZE = 83  # further rows of the table belong to no token
+TOKENIZER_SIZE = 83  # rows of the table beyond it belong to no token
 ROWS = 96
 SHAPE = {
   'vocab_size': ROWS,

@@ -1,8 +1,8 @@
-"""Writes tasks.json: one example of every task in both formats, as text and as ids.
+"""Writes tasks.json: one example of every task for both model families, as text and as ids.
 
   python -m tests.goldens.make_tasks
 
-A difference here means that streams of old runs cannot be continued: read it before you accept it.
+A difference means that runs of earlier versions cannot resume their streams: check it before you commit it.
 """
 
 import json

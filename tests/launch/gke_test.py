@@ -1,4 +1,4 @@
-"""The GKE launcher: its manifest against a schema of the used fields, and its calls of kubectl."""
+"""Checks the GKE launcher: validates its manifest against a schema, and its calls of kubectl."""
 
 import json
 import pathlib
@@ -22,63 +22,64 @@ GPU = ('--name=run', '--image=r/i:1', '--gpu=nvidia-h100-80gb', '--nodes=4')
 
 
 def manifest(*options):
-  made = gke.manifest(*gke._parse([*options, *PROGRAM]))
-  read = yaml.safe_load(yaml.safe_dump(made, sort_keys=False))
+  jobset = gke.manifest(*gke._parse([*options, *PROGRAM]))
+  read = yaml.safe_load(yaml.safe_dump(jobset, sort_keys=False))
   jsonschema.validate(read, SCHEMA)
   return read
 
 
-def job(made):
-  [group] = made['spec']['replicatedJobs']
+def job(jobset):
+  [group] = jobset['spec']['replicatedJobs']
   return group['replicas'], group['template']['spec']
 
 
-def pod(made):
-  return job(made)[1]['template']['spec']
+def pod(jobset):
+  return job(jobset)[1]['template']['spec']
 
 
-def environment(made):
+def environment(jobset):
   return {
-    row['name']: row.get('value', row.get('valueFrom')) for row in pod(made)['containers'][0]['env']
+    row['name']: row.get('value', row.get('valueFrom'))
+    for row in pod(jobset)['containers'][0]['env']
   }
 
 
 def test_a_slice_is_a_job_with_one_pod_per_host():
-  made = manifest(*TPU, '--slices=2', '--spot')
-  replicas, spec = job(made)
+  jobset = manifest(*TPU, '--slices=2', '--spot')
+  replicas, spec = job(jobset)
   assert replicas == 2
   assert spec['parallelism'] == spec['completions'] == 4  # 16 chips, 4 per host
-  assert pod(made)['nodeSelector'] == {
+  assert pod(jobset)['nodeSelector'] == {
     'cloud.google.com/gke-tpu-accelerator': 'tpu-v5-lite-podslice',
     'cloud.google.com/gke-tpu-topology': '4x4',
     'cloud.google.com/gke-spot': 'true',
   }
-  assert pod(made)['containers'][0]['resources']['limits'] == {'google.com/tpu': 4}
-  assert environment(made) == {
+  assert pod(jobset)['containers'][0]['resources']['limits'] == {'google.com/tpu': 4}
+  assert environment(jobset) == {
     'PYTHONUNBUFFERED': '1',
     'RECJAX_MULTIHOST': '1',
     'RECJAX_NUM_PROCESSES': '8',
   }
-  assert made['metadata']['annotations'] == {
+  assert jobset['metadata']['annotations'] == {
     'alpha.jobset.sigs.k8s.io/exclusive-topology': 'cloud.google.com/gke-nodepool'
   }
 
 
 def test_a_slice_of_one_host_is_one_process():
-  made = manifest(*TPU[:3], '--topology=2x4', '--chips_per_host=8')
-  assert job(made)[1]['parallelism'] == 1
-  assert environment(made) == {'PYTHONUNBUFFERED': '1'}
-  assert 'annotations' not in made['metadata']
+  jobset = manifest(*TPU[:3], '--topology=2x4', '--chips_per_host=8')
+  assert job(jobset)[1]['parallelism'] == 1
+  assert environment(jobset) == {'PYTHONUNBUFFERED': '1'}
+  assert 'annotations' not in jobset['metadata']
 
 
 def test_gpu_nodes_find_process_0_by_its_host_name():
-  made = manifest(*GPU, '--service_account=s')
-  replicas, spec = job(made)
+  jobset = manifest(*GPU, '--service_account=s')
+  replicas, spec = job(jobset)
   assert (replicas, spec['parallelism']) == (1, 4)
-  assert pod(made)['containers'][0]['resources']['limits'] == {'nvidia.com/gpu': 8}
-  assert pod(made)['nodeSelector'] == {'cloud.google.com/gke-accelerator': 'nvidia-h100-80gb'}
-  assert pod(made)['serviceAccountName'] == 's'
-  env = environment(made)
+  assert pod(jobset)['containers'][0]['resources']['limits'] == {'nvidia.com/gpu': 8}
+  assert pod(jobset)['nodeSelector'] == {'cloud.google.com/gke-accelerator': 'nvidia-h100-80gb'}
+  assert pod(jobset)['serviceAccountName'] == 's'
+  env = environment(jobset)
   assert env['RECJAX_COORDINATOR'] == 'run-workers-0-0.run:8476'
   assert env['RECJAX_NUM_PROCESSES'] == '4'
   index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
@@ -86,32 +87,32 @@ def test_gpu_nodes_find_process_0_by_its_host_name():
 
 
 def test_preemptions_are_not_counted_as_restarts():
-  made = manifest(*TPU, '--restarts=3')
-  _, spec = job(made)
+  jobset = manifest(*TPU, '--restarts=3')
+  _, spec = job(jobset)
   assert spec['backoffLimit'] == 0
-  assert pod(made)['restartPolicy'] == 'Never'  # required by podFailurePolicy
+  assert pod(jobset)['restartPolicy'] == 'Never'  # required by podFailurePolicy
   by_status, by_condition = spec['podFailurePolicy']['rules']
   assert by_status['onExitCodes']['values'] == [75]
-  assert by_status['onExitCodes']['containerName'] == pod(made)['containers'][0]['name']
+  assert by_status['onExitCodes']['containerName'] == pod(jobset)['containers'][0]['name']
   assert by_condition['onPodConditions'] == [{'type': 'DisruptionTarget', 'status': 'True'}]
-  assert made['spec']['failurePolicy']['maxRestarts'] == 3
-  [rule] = made['spec']['failurePolicy']['rules']
+  assert jobset['spec']['failurePolicy']['maxRestarts'] == 3
+  [rule] = jobset['spec']['failurePolicy']['rules']
   assert rule['action'] == 'RestartJobSetAndIgnoreMaxRestarts'
   assert rule['onJobFailureReasons'] == ['PodFailurePolicy']
 
 
-def test_arguments_are_passed_unchanged():
-  made = gke.manifest(*gke._parse([*TPU, *PROGRAM, '--', '--restarts=$(HOME)']))
-  command = pod(made)['containers'][0]['command']
+def test_program_arguments_are_passed_literally():
+  jobset = gke.manifest(*gke._parse([*TPU, *PROGRAM, '--', '--restarts=$(HOME)']))
+  command = pod(jobset)['containers'][0]['command']
   assert command == ['python', '-m', 'recjax.main', *PROGRAM, '--restarts=$$(HOME)']
 
 
 @pytest.mark.parametrize('key', ['podFailurePolic', 'backoffLimits'])
 def test_the_schema_rejects_an_unknown_field(key):
-  made = manifest(*TPU)
-  job(made)[1][key] = 1
+  jobset = manifest(*TPU)
+  job(jobset)[1][key] = 1
   with pytest.raises(jsonschema.ValidationError, match=key):
-    jsonschema.validate(made, SCHEMA)
+    jsonschema.validate(jobset, SCHEMA)
 
 
 def test_kubectl_applies_the_written_manifest(tmp_path):

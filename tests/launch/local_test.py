@@ -1,4 +1,4 @@
-"""The local launcher with real processes."""
+"""Tests the local launcher with real processes."""
 
 import os
 import pathlib
@@ -71,7 +71,7 @@ def test_two_processes_sum_over_their_devices():
   assert {line[:4] for line in out.splitlines()} == {'[0] ', '[1] '}
 
 
-def test_a_failure_ends_the_others_and_gives_the_status(tmp_path):
+def test_a_failure_ends_the_other_processes_and_is_the_exit_status(tmp_path):
   with _start_processes(tmp_path, 'wait', 'fail') as launcher:
     out, err = launcher.communicate(timeout=60)
   assert launcher.returncode == 7
@@ -88,7 +88,7 @@ def test_a_process_that_ignores_sigterm_is_killed_after_the_grace_period(tmp_pat
 
 
 @pytest.mark.parametrize(('mode', 'status'), [('polite', 0), ('wait', 128 + signal.SIGTERM)])
-def test_sigterm_is_forwarded(tmp_path, mode, status):
+def test_sigterm_is_forwarded_to_all_processes(tmp_path, mode, status):
   with _start_processes(tmp_path, mode, mode) as launcher:
     pids = _pids(tmp_path, 2)
     launcher.terminate()
@@ -102,10 +102,9 @@ def test_a_preempted_run_is_restarted(tmp_path, restarts, status, starts):
   with _start_processes(tmp_path, 'preempted', restarts=restarts) as launcher:
     _, err = launcher.communicate(timeout=60)
   assert launcher.returncode == status
-  places = (tmp_path / 'starts').read_text().splitlines()
-  assert (
-    len(places) == len(set(places)) == starts
-  )  # the port of the previous run may still be in use
+  coordinators = (tmp_path / 'starts').read_text().splitlines()
+  # Every start needs a new port, because that of the previous run may still be in use.
+  assert len(coordinators) == len(set(coordinators)) == starts
   assert err.count('launch.local: restart') == starts - 1
 
 
@@ -143,7 +142,7 @@ def test_dry_run_prints_the_commands(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('args', [['-n', '0'], ['--dry_run'], ['-n', 'x']])
-def test_a_wrong_count_is_rejected(args, capsys):
+def test_an_invalid_number_of_processes_is_rejected(args, capsys):
   with pytest.raises(SystemExit):
     local.main(args)
   assert '-n' in capsys.readouterr().err

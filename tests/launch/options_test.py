@@ -1,3 +1,5 @@
+"""Commands that are recorded in result files."""
+
 import os
 
 import pytest
@@ -21,12 +23,12 @@ from tests.folders import ROOT
     ('-train', '-train'),
   ],
 )
-def test_recorded_commands_name_no_path_of_this_machine(argument, expected, monkeypatch):
+def test_paths_in_arguments_are_replaced_by_names(argument, expected, monkeypatch):
   monkeypatch.chdir(ROOT)
   assert portable([argument]) == [expected]
 
 
-def test_a_value_after_its_flag_is_replaced_too(monkeypatch):
+def test_a_path_after_its_flag_is_replaced_too(monkeypatch):
   monkeypatch.chdir(ROOT)
   assert portable(['--items', '/tmp/x', '--train']) == ['--items', 'ITEMS', '--train']
   assert portable([os.path.abspath('/tmp')]) == ['PATH']

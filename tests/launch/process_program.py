@@ -1,4 +1,4 @@
-"""A process without JAX for local_test.py: fails, waits for a signal, ignores signals, or is preempted."""
+"""A process without JAX for local_test.py; its mode: fail, wait, ignore SIGTERM, or end as preempted."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ if mode == 'fail':
     time.sleep(0.01)
   print('failing')
   sys.exit(7)
-if mode == 'preempted':  # but not the third time
+if mode == 'preempted':  # ends with status 75 twice, then with 0
   with pathlib.Path(folder, 'starts').open('a') as file:
     file.write(f'{os.environ["RECJAX_COORDINATOR"]}\n')
   starts = pathlib.Path(folder, 'starts').read_text().splitlines()

@@ -16,7 +16,7 @@ def script(*options):
   return slurm.batch_script(*slurm._parse([*OPTIONS, *options, *PROGRAM]))
 
 
-def test_sbatch_reads_the_script(tmp_path):
+def test_the_script_is_passed_to_sbatch_and_the_log_folder_created(tmp_path):
   logs = f'--logs={tmp_path / "logs"}'
   fakes = Fakes(tmp_path, 'sbatch', plan={'sbatch': [{'out': 'Submitted batch job 7'}]})
   command = [
@@ -43,7 +43,7 @@ def test_dry_run_prints_the_script_and_submits_nothing(tmp_path):
   assert done.stdout == script()
 
 
-def test_one_process_per_gpu_with_sigterm_two_minutes_before_the_limit(tmp_path):
+def test_directives_set_one_task_per_gpu_and_sigterm_before_the_limit(tmp_path):
   text = script('--partition=gpu', '--account=a', '--sbatch=--mem=0', '--name=my run')
   directives = re.findall('^#SBATCH (.*)$', text, re.M)
   assert {
@@ -57,7 +57,7 @@ def test_one_process_per_gpu_with_sigterm_two_minutes_before_the_limit(tmp_path)
   ('status', 'restarts', 'is_queued'),
   [(0, 0, False), (1, 0, False), (75, 0, True), (124, 3, True), (75, 5, False)],
 )
-def test_a_preempted_or_hung_job_is_requeued(tmp_path, status, restarts, is_queued):
+def test_only_a_preempted_or_hung_job_is_requeued(tmp_path, status, restarts, is_queued):
   fakes = Fakes(tmp_path, 'srun', 'scontrol', plan={'srun': [{'status': status}], 'scontrol': [{}]})
   env = {'SLURM_JOB_ID': '42', 'SLURM_JOB_NODELIST': 'n[1-2]', 'SLURM_RESTART_COUNT': str(restarts)}
   done = fakes.run('bash', '-c', script('--restarts=5'), **env)
@@ -75,5 +75,5 @@ def test_a_missing_workdir_is_rejected(capsys):
   assert '--workdir must be a folder that all nodes share' in capsys.readouterr().err
 
 
-def test_the_program_runs_in_this_tree():
+def test_the_script_changes_to_this_source_tree():
   assert f'\ncd {ROOT} || exit 1\n' in script()

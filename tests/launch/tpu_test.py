@@ -1,4 +1,4 @@
-"""The TPU launcher with a fake gcloud that records its calls."""
+"""Tests the TPU launcher with a fake gcloud that records its calls."""
 
 import json
 import re
@@ -25,7 +25,7 @@ ABSENT = {'status': 1, 'err': 'ERROR: NOT_FOUND: there is no n'}
 
 
 def queue(*states):
-  """Plans the states that gcloud returns one after the other; the last one is repeated."""
+  """Returns the plan for the states that gcloud reports in turn; the last one is repeated."""
   answers = [ABSENT if state is None else {'out': state} for state in states]
   return {'queued-resources describe': answers}
 
@@ -54,7 +54,7 @@ def verbs(calls):
   return [call[4] for call in calls]
 
 
-def test_creates_waits_installs_runs_and_deletes(tmp_path):
+def test_the_launcher_creates_installs_runs_and_deletes(tmp_path):
   created = {'then': queue('WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE')}
   done, calls = launch(tmp_path, '--spot', '--project=p', create=[created], ssh=[0])
   assert done.returncode == 0, done.stderr
@@ -88,14 +88,14 @@ def test_a_preempted_or_hung_program_is_restarted_on_the_same_slice(tmp_path):
   assert verbs(calls) == ['create', 'scp', 'ssh', 'ssh', 'ssh', 'ssh', 'delete']
 
 
-def test_a_failure_gives_the_status(tmp_path):
+def test_the_status_of_a_failed_program_is_returned_without_restart(tmp_path):
   done, calls = launch(tmp_path, '--keep', ssh=[0, 3])
   assert done.returncode == 3
   assert verbs(calls) == ['create', 'scp', 'ssh', 'ssh']
   assert 'the slice is kept and costs money until: gcloud' in done.stderr
 
 
-def test_restarts_are_bounded(tmp_path):
+def test_the_number_of_restarts_is_limited(tmp_path):
   done, calls = launch(tmp_path, '--restarts=1', create=[{'then': queue('FAILED')}], ssh=[0])
   assert done.returncode == 75
   assert verbs(calls) == ['create', 'delete'] * 2

@@ -25,7 +25,7 @@ def command(*args, launcher=()):
 
 
 def environment():
-  """One device a process unless the launcher says otherwise."""
+  """Returns an environment with one device per process; the launcher may change it."""
   env = {k: v for k, v in os.environ.items() if k not in ('XLA_FLAGS', 'PYTEST_CURRENT_TEST')}
   return env | {'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default'}
 
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def finished(folder):
-  """The workdir of a whole run, with its report."""
+  """The workdir of a finished run, with its report."""
   checked(*flags(folder), f'--workdir={folder / "finished"}')
   return folder / 'finished'
 

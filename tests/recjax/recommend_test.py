@@ -33,7 +33,7 @@ def test_items_with_the_same_sid_are_ranked_by_popularity(tiny_world):
   for history, items, scores in zip(histories, items_UM, scores_UM, strict=True):
     left = set(range(dataset.num_items)) - set(history.tolist())
     items, scores = items[: len(left)].tolist(), scores[: len(left)]
-    assert set(items) == left  # the whole catalogue, each item once
+    assert set(items) == left  # every item of the catalogue, once
     sids = [tuple(kept.codes_IL[item].tolist()) for item in items]
     starts = [n for n in range(len(sids)) if n == 0 or sids[n] != sids[n - 1]]
     assert len(starts) == len(set(sids))  # together
@@ -73,8 +73,8 @@ def test_evaluation_prompts_show_the_columns_of_training(noted):
   for u in range(2):
     rows = slice(histories.offsets[u], histories.offsets[u + 1])
     known = {
-      'times': dataset.of_histories('test', 'times')[rows],
-      'events': dataset.of_histories('test', 'events')[rows],
+      'times': dataset.history_column('test', 'times')[rows],
+      'events': dataset.history_column('test', 'events')[rows],
     }
     (items,), _ = recommender.rank(params, [histories[u]], known=[known])
     ranks.append(int(np.flatnonzero(items == targets[u])[0]) if targets[u] in items else 99)

@@ -1,4 +1,4 @@
-"""Parts outlive a run that ends early; incomplete ones are computed again."""
+"""Stored parts survive a run that ends early; incomplete parts are computed again."""
 
 from etils import epath
 import numpy as np
@@ -12,13 +12,13 @@ EXPECTED[8] = 0  # in no batch
 
 
 class Encoder:
-  """Counts the batches, and fails at one of them."""
+  """Records the started batches; fails at batch `fails_at`."""
 
   def __init__(self, fails_at=None):
-    self.asked, self.fails_at = [], fails_at
+    self.started, self.fails_at = [], fails_at
 
   def __call__(self, n):
-    self.asked.append(n)
+    self.started.append(n)
     if n == self.fails_at:
       raise KeyboardInterrupt
     rows = np.append(ROWS[n], 99)  # a row that pads the batch
@@ -46,10 +46,10 @@ def test_a_run_resumes_after_the_stored_parts(parts):
     run(Encoder(fails_at=2), parts)
   later = Encoder()
   np.testing.assert_array_equal(run(later, parts), EXPECTED)
-  assert later.asked == [1, 2, 3]  # batch 1 was under way
+  assert later.started == [1, 2, 3]  # batch 1 was not stored when batch 2 failed
   again = Encoder()
   np.testing.assert_array_equal(run(again, parts), EXPECTED)
-  assert again.asked == []
+  assert again.started == []
 
 
 @pytest.mark.parametrize('damage', ['cut', 'lost', 'partial'])
@@ -64,12 +64,12 @@ def test_an_incomplete_part_is_computed_again(parts, damage):
     (parts / 'partial').write_bytes(b'half')
   later = Encoder()
   np.testing.assert_array_equal(run(later, parts), EXPECTED)
-  assert later.asked == [1, 2, 3]
+  assert later.started == [1, 2, 3]
   assert sum(p.stat().length for p in parts.glob('*.f32')) >= 8 * 2 * 4
 
 
 def test_stored_parts_are_used_up_to_a_batch_border(parts):
-  """As on another number of devices: the same order, divided differently."""
+  """With another number of devices, the order is the same and the batches differ."""
   run(Encoder(), parts)
   for part in sorted(parts.iterdir())[2:]:
     part.unlink()

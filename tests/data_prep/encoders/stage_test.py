@@ -64,7 +64,7 @@ def folder_and_stage(root, encoder, **sids):
 
 
 def run(root, encoder, **sids):
-  """Runs the stage and returns the folder that it chose."""
+  """Runs the stage, and returns its folder."""
   folder, stage = folder_and_stage(root, encoder, **sids)
   if folder.root.exists():
     folder.recover()
@@ -167,10 +167,10 @@ def test_tfidf_keeps_its_space_over_several_refreshes(tmp_path):
   fits = [contents(tmp_path / f'day{day}/text_embeddings') for day in range(3)]
   for name in tfidf.FILES:
     assert fits[0][name] == fits[1][name] == fits[2][name]
-  # A fit of its own would give another space.
+  # A new fit would give another space.
   alone = vectors(run(tmp_path / 'day1', 'tfidf'))
   assert np.abs(alone[:28] - first[2:]).max() > 0.01
-  # The earlier folder may go.
+  # The earlier folder is no longer needed.
   shutil.rmtree(tmp_path / 'day1')
   assert is_current(tmp_path / 'day2', 'tfidf', extend=tmp_path / 'day1')
 

@@ -1,4 +1,4 @@
-"""TF-IDF vectors beside counts in plain Python and beside scikit-learn's own words."""
+"""TF-IDF vectors compared with counts in plain Python, and words with those of scikit-learn."""
 
 import itertools
 import logging

@@ -1,4 +1,4 @@
-"""Vectors from a file: matched by id, normalised, or refused with a message."""
+"""Vectors from a file are matched by id and normalised, or rejected with a message."""
 
 from etils import epath
 import numpy as np

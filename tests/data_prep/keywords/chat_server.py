@@ -1,4 +1,4 @@
-"""A local chat endpoint with the failures of real ones."""
+"""A local chat endpoint that can fail like real endpoints."""
 
 import contextlib
 import dataclasses
@@ -13,10 +13,10 @@ class Failure:
   """One failure: an HTTP status, a truncated body, an invalid text, or no answer.
 
   Attributes:
-    status: of the response; 0: the connection is closed without one.
-    body: what is sent.
-    announced: bytes of the body by its header, None: as many as it has.
-    headers: further ones.
+    status: HTTP status of the response; 0: the connection is closed without a response.
+    body: body of the response.
+    announced: Content-Length of the response; None: the length of the body.
+    headers: additional headers.
   """
 
   status: int = 200
@@ -25,34 +25,34 @@ class Failure:
   headers: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def said(content):
-  """A complete response with a text of the model."""
+def completion(content):
+  """Returns the body of a response with this text of the model."""
   usage = {'prompt_tokens': 100, 'completion_tokens': 10}
   return json.dumps({'choices': [{'message': {'content': content}}], 'usage': usage})
 
 
 def titles(question):
-  """The titles in a question."""
+  """Returns the titles in a question."""
   return re.findall(r'^- (.*?)(?: \(.*\))?$', question, re.MULTILINE)
 
 
 def answer(question):
-  """The answer of the server to a question: the titles in it."""
+  """Returns the answer of the server to a question: its titles as keywords."""
   seen = titles(question)
   return {'keywords': seen, 'description': f'Items such as {seen[0]}.'}
 
 
 @dataclasses.dataclass
 class Server:
-  """The requests in order; the failures are returned first, one per request.
+  """Records the requests in order. The first responses are the failures, one per request.
 
   Attributes:
-    url: of the endpoint.
-    requests: bodies.
-    headers: of each.
-    paths: of each.
-    failures: still to come.
-    hold: holds back every answer after the first `answers_before_hold`, until it is set.
+    url: address of the endpoint.
+    requests: bodies of the requests.
+    headers: headers of the requests.
+    paths: paths of the requests.
+    failures: the remaining failures.
+    hold: an event; until it is set, the server sends only the first `answers_before_hold` answers.
   """
 
   url: str = ''
@@ -87,7 +87,7 @@ def serve(*failures):
         state.hold.wait(30)
         return
       question = request['messages'][-1]['content']
-      failure = failure or Failure(body=said(json.dumps(answer(question))))
+      failure = failure or Failure(body=completion(json.dumps(answer(question))))
       if not failure.status:
         return
       body = failure.body.encode()
@@ -100,7 +100,7 @@ def serve(*failures):
       self.wfile.write(body)
 
     def log_message(self, *args):
-      """Says nothing."""
+      """Suppresses the request log."""
 
   with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
     state.url = f'http://127.0.0.1:{server.server_port}/v1'

@@ -65,14 +65,14 @@ def test_terms_are_words_and_pairs_of_neighbours():
 def test_every_used_token_of_quantized_levels_has_an_entry():
   codes_IL = np.array([[3, 1, 0], [3, 1, 1], [0, 2, 0]], np.int32)
   items = [{'id': 'a', 'text': ''}, {'id': 'b', 'text': '7'}, {'id': 'c', 'text': 'soap'}]
-  of_tokens = groups(SidTable(codes_IL, (4, 4, 2), 'x'))
-  assert [(g.token, g.items.tolist()) for g in of_tokens] == [
+  token_groups = groups(SidTable(codes_IL, (4, 4, 2), 'x'))
+  assert [(g.token, g.items.tolist()) for g in token_groups] == [
     ('<a_0>', [2]), ('<a_3>', [0, 1]), ('<b_1>', [0, 1]), ('<b_2>', [2]),
   ]  # fmt: skip
-  entries = ctfidf.entries(of_tokens, items, 20)
+  entries = ctfidf.entries(token_groups, items, 20)
   assert [entry['keywords'] for entry in entries] == [['soap'], [], [], ['soap']]
   assert entries[1]['description'] == 'Items that no word describes.'
-  nothing = ctfidf.entries(of_tokens, [{'id': 'x', 'text': ''}] * 3, 20)
+  nothing = ctfidf.entries(token_groups, [{'id': 'x', 'text': ''}] * 3, 20)
   assert [entry['keywords'] for entry in nothing] == [[]] * 4
 
 

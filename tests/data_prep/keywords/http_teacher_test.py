@@ -13,7 +13,7 @@ from data_prep.keywords import endpoint, http_teacher
 from data_prep.keywords.groups import groups
 from recjax.schema.items import Keywords
 from recjax.sids.table import SidTable
-from tests.data_prep.keywords.chat_server import Failure, answer, said, serve
+from tests.data_prep.keywords.chat_server import Failure, answer, completion, serve
 from tests.folders import ROOT
 
 KEY = 'sk-secret-1234'
@@ -35,8 +35,10 @@ def section(url, **fields):
 
 
 def teach(url, journal, **fields):
-  items, of_tokens = catalogue()
-  return http_teacher.entries(of_tokens, items, section(url, **fields), journal, first_pause=0.002)
+  items, token_groups = catalogue()
+  return http_teacher.entries(
+    token_groups, items, section(url, **fields), journal, first_pause=0.002
+  )
 
 
 @pytest.fixture(autouse=True)
@@ -44,24 +46,24 @@ def key(monkeypatch):
   monkeypatch.setenv('OPENAI_API_KEY', KEY)
 
 
-def check(entries, of_tokens, items):
+def check(entries, token_groups, items):
   """Checks that the entries are the server's answers about three items of each group."""
-  assert [entry['token'] for entry in entries] == [group.token for group in of_tokens]
-  for entry, group in zip(entries, of_tokens, strict=True):
+  assert [entry['token'] for entry in entries] == [group.token for group in token_groups]
+  for entry, group in zip(entries, token_groups, strict=True):
     assert len(entry['keywords']) == 3
     assert set(entry['keywords']) <= {items[i]['title'] for i in group.items}
     assert entry['description'] == f'Items such as {entry["keywords"][0]}.'
 
 
 def test_every_question_is_asked_once_after_the_cost_is_printed(tmp_path, capsys):
-  items, of_tokens = catalogue()
+  items, token_groups = catalogue()
   prices = {'price_input': 1000.0, 'price_output': 20_000.0}
   with serve() as server:
     entries = teach(server.url, tmp_path / 'journal', **prices)
     first, last = capsys.readouterr().out.splitlines()
     assert teach(server.url, tmp_path / 'journal', **prices) == entries
     assert len(server.requests) == 6
-  check(entries, of_tokens, items)
+  check(entries, token_groups, items)
   assert server.paths == ['/v1/chat/completions'] * 6
   assert {headers['Authorization'] for headers in server.headers} == {f'Bearer {KEY}'}
   request = server.requests[0]
@@ -88,7 +90,7 @@ def test_no_key_is_needed_if_all_questions_are_answered(tmp_path, monkeypatch, c
   assert teach(server.url, tmp_path / 'journal') == entries
 
 
-GOOD = said(json.dumps({'keywords': ['a'], 'description': 'b.'}))
+GOOD = completion(json.dumps({'keywords': ['a'], 'description': 'b.'}))
 
 
 @pytest.mark.parametrize(
@@ -106,24 +108,24 @@ GOOD = said(json.dumps({'keywords': ['a'], 'description': 'b.'}))
     Failure(body='<html>busy</html>'),
     Failure(body='{"error": "no choices"}'),
     Failure(body='[]'),
-    Failure(body=said(None)),
-    Failure(body=said('I am sorry.')),
-    Failure(body=said('{"keywords": ["a"]}')),
-    Failure(body=said('{"keywords": "a", "description": "b"}')),
-    Failure(body=said('{"keywords": [1], "description": "b"}')),
-    Failure(body=said('{"keywords": [], "description": "b"}')),
-    Failure(body=said('{"keywords": [" "], "description": "b"}')),
-    Failure(body=said('{"keywords": ["a"], "description": "  "}')),
-    Failure(body=said('{"keywords": ["a"], "description": ["b"]}')),
-    Failure(body=said(json.dumps({'keywords': ['a' * 101], 'description': 'b'}))),
+    Failure(body=completion(None)),
+    Failure(body=completion('I am sorry.')),
+    Failure(body=completion('{"keywords": ["a"]}')),
+    Failure(body=completion('{"keywords": "a", "description": "b"}')),
+    Failure(body=completion('{"keywords": [1], "description": "b"}')),
+    Failure(body=completion('{"keywords": [], "description": "b"}')),
+    Failure(body=completion('{"keywords": [" "], "description": "b"}')),
+    Failure(body=completion('{"keywords": ["a"], "description": "  "}')),
+    Failure(body=completion('{"keywords": ["a"], "description": ["b"]}')),
+    Failure(body=completion(json.dumps({'keywords': ['a' * 101], 'description': 'b'}))),
   ],
 )
 def test_transient_failures_are_retried(tmp_path, failure, capsys):
-  items, of_tokens = catalogue()
+  items, token_groups = catalogue()
   with serve(failure, failure) as server:
     entries = teach(server.url, tmp_path / 'journal')
     assert len(server.requests) == 6 + 2
-  check(entries, of_tokens, items)
+  check(entries, token_groups, items)
   assert len((tmp_path / 'journal').read_text().splitlines()) == 6
   # After an invalid answer the temperature changes.
   is_nonsense = failure.status == 200 and '"message": {"content": "' in failure.body
@@ -137,7 +139,7 @@ def test_text_around_the_json_answer_is_ignored(tmp_path, capsys):
   content = (
     'Sure:\n```json\n{"keywords": [" red\\n soap ", "red soap"], "description": " A  b. "}\n```'
   )
-  with serve(*[Failure(body=said(content))] * 6) as server:
+  with serve(*[Failure(body=completion(content))] * 6) as server:
     entries = teach(server.url, tmp_path / 'journal')
   assert {tuple(entry['keywords']) for entry in entries} == {('red soap',)}
   assert {entry['description'] for entry in entries} == {'A b.'}
@@ -170,7 +172,7 @@ def test_the_rate_limit_is_kept(tmp_path, capsys):
 
 
 def test_answers_are_kept_when_a_question_finally_fails(tmp_path, capsys):
-  items, of_tokens = catalogue()
+  items, token_groups = catalogue()
   with serve() as server:
     server.answers_before_hold = 3
     server.hold.set()  # from then on connections are closed
@@ -184,7 +186,7 @@ def test_answers_are_kept_when_a_question_finally_fails(tmp_path, capsys):
     server.answers_before_hold = None
     entries = teach(server.url, tmp_path / 'journal')
     assert len(server.requests) == before + 3
-  check(entries, of_tokens, items)
+  check(entries, token_groups, items)
   with (
     serve(*[Failure(status=429, headers={'Retry-After': '7200'})] * 20) as server,
     pytest.raises(ConnectionError, match=r'HTTP 429.*asks for a pause of 7,200 s \(1 attempts\)'),
@@ -265,12 +267,12 @@ def test_no_proxy_is_used_for_localhost(tmp_path, monkeypatch, capsys):
 
 
 def test_new_items_change_few_questions():
-  items, of_tokens = catalogue()
-  before = [http_teacher._chat(group, items, section('http://x')) for group in of_tokens]
-  items[of_tokens[2].items[0]]['title'] = 'Another'
-  after = [http_teacher._chat(group, items, section('http://x', items=4)) for group in of_tokens]
+  items, token_groups = catalogue()
+  before = [http_teacher._chat(group, items, section('http://x')) for group in token_groups]
+  items[token_groups[2].items[0]]['title'] = 'Another'
+  after = [http_teacher._chat(group, items, section('http://x', items=4)) for group in token_groups]
   assert [a == b for a, b in zip(before, after, strict=True)] == [False] * 6
-  after = [http_teacher._chat(group, items, section('http://y')) for group in of_tokens]
+  after = [http_teacher._chat(group, items, section('http://y')) for group in token_groups]
   changed = [a != b for a, b in zip(before, after, strict=True)]
   assert sum(changed) <= 1 and not any(changed[:2] + changed[3:])
 
@@ -293,7 +295,7 @@ http_teacher_test.teach(sys.argv[1], pathlib.Path(sys.argv[2]))
 
 
 def test_a_kill_loses_no_stored_answer(tmp_path, capsys):
-  items, of_tokens = catalogue()
+  items, token_groups = catalogue()
   journal = tmp_path / 'journal'
   with serve() as server:
     server.answers_before_hold = 4
@@ -313,7 +315,7 @@ def test_a_kill_loses_no_stored_answer(tmp_path, capsys):
     paid = server.questions[:4]
     entries = teach(server.url, journal)
     again = server.questions[6:]
-  check(entries, of_tokens, items)
+  check(entries, token_groups, items)
   assert len(again) == 2 and not set(again) & set(paid)
   lines = [json.loads(line) for line in journal.read_text().splitlines()]
   assert len(lines) == 6

@@ -1,4 +1,4 @@
-"""Imported keywords: a file of TS-Rec, and files that do not fit."""
+"""Imported keywords: a file of TS-Rec, and files that do not match the SID table."""
 
 import json
 
@@ -10,7 +10,7 @@ from data_prep.keywords.groups import groups
 from recjax.sids.table import SidTable
 from tests.shared_data import SHARED, needs_shared
 
-OF_TOKENS = groups(SidTable(np.array([[0, 2], [0, 1]], np.int32), (2, 3), 'x', 'keep'))
+TOKEN_GROUPS = groups(SidTable(np.array([[0, 2], [0, 1]], np.int32), (2, 3), 'x', 'keep'))
 ENTRIES = [
   {'token': token, 'description': f'about {token}', 'keywords': [' as it is ']}
   for token in ('<b_2>', '<b_1>', '<a_0>')
@@ -25,7 +25,7 @@ def write(tmp_path, content):
 
 def test_entries_are_unchanged_and_in_token_order(tmp_path):
   more = {'token': '<a_1>', 'description': 'of no item', 'keywords': ['x']}
-  entries = published.entries(write(tmp_path, [more, *ENTRIES]), OF_TOKENS, [])
+  entries = published.entries(write(tmp_path, [more, *ENTRIES]), TOKEN_GROUPS, [])
   assert entries == [ENTRIES[2], ENTRIES[1], ENTRIES[0]]
 
 
@@ -52,7 +52,7 @@ def test_entries_are_unchanged_and_in_token_order(tmp_path):
 )
 def test_files_that_do_not_match_the_sid_table_are_rejected(tmp_path, content, message):
   with pytest.raises(ValueError, match=message):
-    published.entries(write(tmp_path, content), OF_TOKENS, [])
+    published.entries(write(tmp_path, content), TOKEN_GROUPS, [])
 
 
 @needs_shared('amazon2018/industrial')
@@ -60,9 +60,9 @@ def test_the_file_of_ts_rec_covers_its_sids():
   folder = SHARED / 'amazon2018' / 'industrial'
   table = json.loads((folder / 'index' / 'Industrial_and_Scientific.index.json').read_text())
   codes_IL = np.array([[int(token[3:-1]) for token in row] for row in table.values()], np.int32)
-  of_tokens = groups(SidTable(codes_IL, (256, 256, 256), 'import', 'keep'))
+  token_groups = groups(SidTable(codes_IL, (256, 256, 256), 'import', 'keep'))
   path = folder / 'semantics' / 'Industrial_and_Scientific.description_keywords.json'
-  entries = published.entries(path, of_tokens, [])
+  entries = published.entries(path, token_groups, [])
   assert len(entries) == 560
   assert [sum(f'<{level}_' in entry['token'] for entry in entries) for level in 'abc'] == [
     48,

@@ -100,7 +100,7 @@ def test_a_language_model_is_asked_once(tmp_path, monkeypatch, capsys):
     assert prepare.find(config)
     prepare.prepare(make_config(tmp_path, **http(server) | {'url': 'http://elsewhere'}))
     assert outcomes(capsys)['keywords'] == 'skipped'
-    # Another teacher and back: the paid answers are still there.
+    # After a change to another teacher and back, the paid answers are reused.
     prepare.prepare(make_config(tmp_path))
     assert Dataset.load(prepare.prepare(config)).keywords == dataset.keywords
     assert len(server.requests) == questions

@@ -121,7 +121,7 @@ def test_large_data_sets_are_sharded_into_several_files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('seed', range(5))
 def test_encoded_records_equal_those_of_tfds(tmp_path, seed):
-  """Against TFDS's own encoding, with its map in the order of the names."""
+  """Compares with the encoding of TFDS, serialized again with its features in sorted order."""
   rng = np.random.default_rng(seed)
   features = {
     'ints': tfds.features.Sequence(np.int64),

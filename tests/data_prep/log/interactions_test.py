@@ -49,7 +49,7 @@ def test_k_core_equals_brute_force(seed, k):
 
 
 def test_k_core_needs_several_rounds():
-  # A chain: each removal takes the next node below 2, until nothing is left.
+  # A chain: each removal leaves the next node with less than 2 rows, until the log is empty.
   users, items = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 1, 2, 2, 3])
   assert not interactions.k_core(users, items, 2).any()
   assert interactions.k_core(np.array([], int), np.array([], int), 2).shape == (0,)
@@ -142,7 +142,7 @@ def test_catalogue_all_includes_items_without_interactions():
   whole = interactions.clean(log, 0, catalogue='all')
   assert whole.item_ids == ['w', 'x', 'y', 'z', 'zz']
   assert whole.items.tolist() == [1, 2, 3, 1, 2]
-  # The 2-core keeps x and y; z has a record and stays, without interactions.
+  # The 2-core keeps x and y. z has a record, and so stays in the catalogue without interactions.
   core = interactions.clean(log, 2, catalogue='all')
   assert core.item_ids == ['w', 'x', 'y', 'z', 'zz']
   assert core.items.tolist() == [1, 2, 1, 2]

@@ -1,4 +1,4 @@
-"""Ids as numbers, against Python's sets and dictionaries."""
+"""Numbered ids, compared with Python's sets and dictionaries."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Prices as catalogues spell them."""
+"""Prices in the formats of catalogues."""
 
 import decimal
 

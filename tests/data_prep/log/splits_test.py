@@ -1,4 +1,4 @@
-"""The splits against plain loops, and no leak of held-out interactions."""
+"""Splits compared with plain loops; training arrays do not depend on held-out interactions."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ ITEMS = 20
 
 
 def random_log(seed=0, users=40, rows=400, times=30, least=1) -> interactions.RawLog:
-  """A log with few distinct times, so many ties, and a least number of interactions per user."""
+  """Returns a log with few distinct times, and so many ties, and a minimum number of interactions per user."""
   rng = np.random.default_rng(seed)
   u = np.concatenate(
     [np.tile(np.arange(users), least), rng.integers(0, users, rows - users * least)]

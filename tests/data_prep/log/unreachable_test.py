@@ -24,30 +24,32 @@ def arrays(kind):
 
 
 def test_leave_one_out_counts_equal_a_loop():
-  made = arrays('leave_one_out')
+  split_arrays = arrays('leave_one_out')
   expected = {'validation': 0, 'test': 0}
   for u, (start, end) in enumerate(
-    zip(made['train_offsets'], made['train_offsets'][1:], strict=False)
+    zip(split_arrays['train_offsets'], split_arrays['train_offsets'][1:], strict=False)
   ):
-    seen = set(made['train_items'][start:end].tolist())
-    expected['validation'] += int(made['validation_items'][u]) in seen
-    expected['test'] += int(made['test_items'][u]) in seen | {int(made['validation_items'][u])}
-  assert unreachable.count(made, ITEMS) == expected
+    seen = set(split_arrays['train_items'][start:end].tolist())
+    expected['validation'] += int(split_arrays['validation_items'][u]) in seen
+    expected['test'] += int(split_arrays['test_items'][u]) in seen | {
+      int(split_arrays['validation_items'][u])
+    }
+  assert unreachable.count(split_arrays, ITEMS) == expected
   assert 0 < expected['test'] < USERS
 
 
 @pytest.mark.parametrize('rows', [3, 1 << 16])
 def test_global_time_counts_equal_a_loop(monkeypatch, rows):
   monkeypatch.setattr(unreachable, '_ROWS_AT_ONCE', rows)
-  made = arrays('global_time')
+  split_arrays = arrays('global_time')
   expected = {}
   for split in ('validation', 'test'):
-    items, offsets = (made[f'{split}_history_{name}'] for name in ('items', 'offsets'))
+    items, offsets = (split_arrays[f'{split}_history_{name}'] for name in ('items', 'offsets'))
     expected[split] = sum(
       target in items[offsets[n] : offsets[n + 1]]
-      for n, target in enumerate(made[f'{split}_items'])
+      for n, target in enumerate(split_arrays[f'{split}_items'])
     )
-  assert unreachable.count(made, ITEMS) == expected
+  assert unreachable.count(split_arrays, ITEMS) == expected
   assert expected['test'] > 0
 
 

@@ -1,3 +1,5 @@
+"""Co-occurrence counts compared with a loop, and vectors with a dense SVD."""
+
 import collections
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Lists of neighbours compared with sorted Python lists."""
+
 import numpy as np
 import pytest
 

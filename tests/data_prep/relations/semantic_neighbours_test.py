@@ -1,3 +1,5 @@
+"""Nearest neighbours compared with brute force in float64."""
+
 import numpy as np
 import pytest
 

@@ -16,12 +16,12 @@ from tests.folders import contents
 
 USERS, LENGTH = 60, 8
 DAY_1, DAY_2, DAY_3 = 40, 55, 60  # items of the catalogue
-GONE = 7  # an item that is in the log of the first day alone
+GONE = 7  # an item that only the log of the first day contains
 WORDS = ('red', 'blue', 'green', 'soap', 'brush', 'oil', 'dry', 'soft', 'night', 'day')
 
 
 def name(item):
-  """Raw ids that sort new items between old ones, so that every item changes its number."""
+  """Returns a raw id. New ids sort between old ids, so the indices of old items change."""
   return f'{item % 10}-{item:03}'
 
 
@@ -275,7 +275,7 @@ IMPORT = {'quantizer': 'import', 'table': 'sids.json', 'codes': (4, 4)}
 
 
 @pytest.mark.parametrize('collisions', ['deduplicate', 'keep'])
-def test_importing_needs_no_vectors_and_writes_the_table_again(days, collisions):
+def test_an_import_needs_no_vectors_and_its_written_table_can_be_imported(days, collisions):
   table = published(days, DAY_1)
   data = prepared(days, 1, collisions=collisions, **IMPORT)
   assert sorted(os.listdir(days / 'day1')) == ['interactions', 'sids', 'texts', 'tokenizer']

@@ -109,7 +109,10 @@ def test_the_contrastive_loss_reads_five_neighbours_per_item(root):
 
 
 def test_more_items_than_codes_under_a_prefix_are_rejected(root):
-  with pytest.raises(ValueError, match=r'last level has codes \(4\).*--config\.sids\.codes'):
+  with pytest.raises(
+    ValueError,
+    match=r'at most 4 items, the number of codes of the last level.*--config\.sids\.codes',
+  ):
     _run(_config(codes=(4, 4), collisions='sinkhorn'), root)
 
 

@@ -1,4 +1,4 @@
-"""Sources as sections of the config: options, identity, and a source from outside the package."""
+"""Sources as config sections: options, identity, and a source that other code registers."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from recjax.schema.checks import setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Toy(base.Source):
-  """Users who walk round a circle of items; one file holds the number of users."""
+  """A source of users who visit the items in a cycle; its file holds the number of users."""
 
   toy_items: int = setting(7, 'Items of the circle.', at_least=3)
 
@@ -87,7 +87,7 @@ def test_options_are_checked_and_unknown_options_rejected(toy):
 
 
 def test_options_of_other_sources_are_ignored(toy):
-  """As config.json files of earlier versions hold them."""
+  """Config files of earlier versions hold the options of all sources."""
   fields = config_lib.defaults(source='toy', name='x').to_dict()
   fields['data'] |= {'user_column': 5, 'synthetic_users': None}
   config = config_lib.from_dict(fields)
@@ -97,7 +97,7 @@ def test_options_of_other_sources_are_ignored(toy):
 
 @pytest.mark.parametrize('name', sorted(sources.SOURCES))
 def test_an_option_at_its_default_does_not_change_the_identity(name):
-  """Folders that were prepared before an option existed stay current."""
+  """So folders that were prepared before the option existed are still found."""
   old = {
     'amazon2014': ['category', 'catalogue'],
     'synthetic': ['synthetic_users', 'synthetic_items', 'synthetic_seed'],

@@ -1,4 +1,4 @@
-"""Separators that are given or found, compressed files, and descriptive cells in other encodings."""
+"""Delimited text: separators that are set or detected, compressed files, cells in other encodings."""
 
 import gzip
 

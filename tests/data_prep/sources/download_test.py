@@ -1,4 +1,4 @@
-"""Downloads from a local server that cuts connections, lies about sizes and ignores ranges."""
+"""Downloads from a local server that cuts connections, sends wrong sizes and ignores ranges."""
 
 import contextlib
 import http.server
@@ -44,7 +44,7 @@ def serve(files, *, cut_at=None, ranges=True, length=True, extra=0, errors=()):
       self.wfile.write(content[start:][:cut_at])
 
     def log_message(self, *args):
-      """Says nothing."""
+      """Suppresses the request log."""
 
   with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
     thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})

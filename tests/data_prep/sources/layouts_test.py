@@ -1,4 +1,4 @@
-"""One log, written in the layout of every source, is one and the same log when it is read."""
+"""The same log, written in the layout of every source, is read back equal."""
 
 import csv
 import gzip
@@ -245,5 +245,5 @@ def test_invalid_descriptive_cells_of_tables_raise_no_error(tmp_path, rows, sour
 
 
 def test_the_layouts_cover_every_source():
-  # The two others have tests of their own: a split of its own, and no files.
+  # The other two have separate tests: one has its own split, the other no files.
   assert {source for source, _, _ in LAYOUTS} | {'minionerec', 'synthetic'} == set(sources.SOURCES)

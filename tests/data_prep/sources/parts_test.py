@@ -1,4 +1,4 @@
-"""The files of a table: whole, in a folder of parts, numbered; what is missing or ambiguous is refused."""
+"""The files of a table: one file, a folder of parts, numbered files; missing and ambiguous files are rejected."""
 
 from etils import epath
 import pytest

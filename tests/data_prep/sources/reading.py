@@ -1,4 +1,4 @@
-"""What becomes of the records that a source reads."""
+"""Tidies the records that a source reads, as the preparation does."""
 
 import collections
 from typing import Any

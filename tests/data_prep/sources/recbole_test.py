@@ -106,7 +106,7 @@ def test_missing_files_are_named(tmp_path):
 
 
 def test_the_config_can_name_other_columns(tmp_path):
-  """As in RecBole's Steam."""
+  """RecBole's Steam data set has such names."""
   write(
     tmp_path,
     'who:token\tproduct_id:token\twhen:float\tkind:token\nu\ta\t5\tview\n',

@@ -1,4 +1,4 @@
-"""One-file sequences: hand-made, broken in every way, and the published counts."""
+"""The source `sequences_json`: small files, invalid files, and the published counts."""
 
 import json
 

@@ -1,3 +1,5 @@
+"""The synthetic source compared with its documented distribution and a brute-force optimum."""
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -6,6 +8,7 @@ from data_prep.encoders import tfidf
 from data_prep.log import interactions, item_text
 from data_prep.sources import synthetic
 from recjax.baselines import popularity, transitions
+from recjax.baselines.split import Split
 from recjax.data.sequences import Sequences
 from recjax.metrics import ranking
 from recjax.sids.quantizers import residual_kmeans
@@ -20,7 +23,7 @@ DEFAULT = _world()
 
 
 def _law(history: list[int], following: list[int]) -> list[float]:
-  """p(next | history) of a small world, from the words of the module's docstring."""
+  """Returns p(next | history) of a small world, as the module's docstring defines it."""
 
   def parts(i):
     return i // 40, i // 5 % 8  # theme, style
@@ -67,7 +70,7 @@ def test_probabilities_equal_the_documented_distribution():
 def test_observed_frequencies_match_the_distribution():
   world = synthetic.sequences(SMALL)
   rows = [world[u] for u in range(len(world))]
-  # Where the next item lies, seen from the last one: steps along the cycle × same style or not.
+  # Position of the next item relative to the last: steps along the cycle × same style or not.
   following = synthetic.following_themes(4, 0)
   steps = np.zeros((4, 4), int)
   for theme in range(4):
@@ -85,7 +88,7 @@ def test_observed_frequencies_match_the_distribution():
     expected = np.bincount(cells.ravel(), probabilities.ravel(), 8)
     observed = np.bincount(np.take_along_axis(cells, following_item[:, None], 1)[:, 0], minlength=8)
     assert scipy.stats.chisquare(observed, expected).pvalue > 1e-3
-  # Before the exclusion of seen items: the four shares themselves.
+  # Without the exclusion of seen items, these are the four shares.
   rng = np.random.default_rng(0)
   drawn = synthetic._propose(rng, np.full(200_000, 87), following)
   by_law = synthetic.DIRECT * np.isin(np.arange(160), _variants(87, following, 1)) / 5
@@ -137,11 +140,12 @@ def test_ranking_by_true_probabilities_reaches_the_optimum_and_counting_does_not
     ranks = ranking.target_ranks(ranked_UK, targets)
     return ranking.ranking_metrics(ranks, (10,))['recall@10'] / optimum['recall@10']
 
-  counting = transitions.recommend(train, histories, histories, 2000, 10)
-  last_item = transitions.recommend(train, histories, histories, 2000, 10, decay=1e-6)
+  split = Split(train, histories, histories, num_items=2000, k=10)
+  counting = transitions.recommend(split)
+  last_item = transitions.recommend(split, decay=1e-6)
   assert 0.3 < share(counting) < 0.6
   assert share(last_item) < 0.6
-  assert share(popularity.recommend(train, histories, histories, 2000, 10)) < 0.05
+  assert share(popularity.recommend(split)) < 0.05
 
 
 def test_equal_seeds_give_equal_worlds():

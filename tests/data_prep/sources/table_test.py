@@ -1,4 +1,4 @@
-"""A log of one's own as CSV and as Parquet, with columns by name, and every broken row."""
+"""The source `table`, as CSV and Parquet, with named columns; invalid rows are rejected."""
 
 import dataclasses
 import datetime

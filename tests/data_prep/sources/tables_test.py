@@ -1,4 +1,4 @@
-"""Tables, delimited and Parquet, in one file and in parts: every broken row by its line."""
+"""Tables, delimited and Parquet, in one file and in parts; invalid rows are rejected with their line."""
 
 import gzip
 import re

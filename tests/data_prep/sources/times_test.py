@@ -1,4 +1,4 @@
-"""Times in every spelling and unit; two units in one column are refused."""
+"""Times in every format and unit; two units in a column are rejected."""
 
 import datetime
 import gzip

@@ -1,4 +1,4 @@
-"""Estimates by hand, advice, the report, the table, and real compilations if libtpu is installed."""
+"""Tests estimates against values by hand, advice, report and table; compiles for a TPU if libtpu is installed."""
 
 import importlib.util
 import json
@@ -67,7 +67,7 @@ def test_peaks_are_found_by_part_of_the_device_kind():
   assert peak_flops('cpu') is None
 
 
-def test_the_roofline_by_hand():
+def test_the_roofline_equals_values_by_hand():
   line = roofline(V5E, 394e12, 819e9, 100e9)
   assert (line.flops, line.hbm, line.ici) == (2.0, 1.0, 0.5)
   assert (line.seconds, line.bound) == (2.0, 'FLOPs')
@@ -110,7 +110,7 @@ def test_the_needed_memory_is_read_from_the_compilers_message(refusal, gib):
   assert needed == (gib and gib * GIB)
 
 
-def test_agreement_ends_at_five_percent():
+def test_counts_agree_up_to_a_difference_of_five_percent():
   assert estimate_of(counted=1.049e15).agrees
   assert not estimate_of(counted=1.051e15).agrees
   assert not estimate_of(counted=0.949e15).agrees
@@ -138,7 +138,7 @@ def test_the_report_has_every_figure():
   )
 
 
-def test_advice_if_a_program_does_not_fit():
+def test_a_program_that_does_not_fit_gets_advice():
   config = config_of(
     **{'model.remat': 'none', 'model.compute_dtype': 'float32', 'packing.row_length': 256}
   )
@@ -255,7 +255,7 @@ def test_the_message_without_a_compiler_names_the_package():
 
 @pytest.mark.skipif(not HAS_COMPILER, reason='libtpu is not installed (requirements-tpu.txt)')
 @pytest.mark.parametrize('family, width', [('t5', 32), ('gemma', 64)])
-def test_compiling_for_a_small_slice(family, width, capsys):
+def test_programs_compile_for_a_small_slice(family, width, capsys):
   """The gemma case has shapes that the splash kernels support."""
   config = demo.get_config('tiny')
   config.model.family = family

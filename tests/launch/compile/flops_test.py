@@ -85,7 +85,7 @@ def test_visible_pairs_are_those_of_the_mask(window):
   assert flops.visible_pairs(9, window) == visible.sum()
 
 
-def test_t5_base_by_hand():
+def test_t5_base_equals_a_value_by_hand():
   # 512 and 128 tokens: 2 FLOPs per weight and token, then pairs, then logits; backward twice as much.
   encoder = 12 * (512 * 2 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 768 * 512**2)
   decoder = 12 * (128 * 2 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 768 * 128 * 129 // 2)

@@ -49,7 +49,7 @@ def test_products_in_nested_loops_are_multiplied_by_the_trip_counts():
     ('bijh,bkjh->bik', [(2, 3, 5, 4), (2, 7, 5, 4)]),
   ],
 )
-def test_a_product_counts_two_for_every_multiplication(spec, shapes):
+def test_a_product_counts_two_flops_per_multiplication(spec, shapes):
   sizes = {}
   for letters, shape in zip(spec.split('->')[0].split(','), shapes, strict=True):
     sizes |= dict(zip(letters, shape, strict=True))
@@ -67,7 +67,7 @@ def test_a_product_counts_two_for_every_multiplication(spec, shapes):
     {'window_strides': (1, 1), 'padding': 'SAME', 'feature_group_count': 2},
   ],
 )
-def test_a_convolution_counts_as_in_xla(options):
+def test_convolution_flops_equal_those_of_xla(options):
   groups = options.get('feature_group_count', 1)
   arguments = [
     jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 4, 9, 8), (6, 4 // groups, 3, 2))
@@ -76,7 +76,7 @@ def test_a_convolution_counts_as_in_xla(options):
   assert hlo.flops(program.compile().as_text()) == program.cost_analysis()['flops']
 
 
-def test_each_kind_of_collective_with_its_bytes_and_trips():
+def test_every_kind_of_collective_has_its_bytes_and_trip_count():
   mesh = mesh_of(data=2, fsdp=4)
 
   def local(x):  # [4, 8] of [16, 16]: 128 bytes
@@ -195,7 +195,7 @@ def test_an_unknown_trip_count_is_an_error():
     ('{}', 8),
   ],
 )
-def test_every_notation_of_groups(groups, devices):
+def test_group_sizes_are_read_from_every_notation(groups, devices):
   text = module(f"""
     %p = f32[8]{{0}} parameter(0)
     ROOT %r = f32[8]{{0}} all-reduce(%p), channel_id=1, replica_groups={groups}, to_apply=%add
@@ -229,7 +229,7 @@ def test_asynchronous_pairs_count_once():
   assert found['collective-permute'].bytes == 8 * F32
 
 
-def test_collectives_as_the_tpu_compiler_fuses_them():
+def test_collectives_fused_by_the_tpu_compiler_are_counted():
   """One all-gather distributed over three fusions, and a reduce-scatter as a fused all-reduce."""
   gather = (
     'all-gather(%p0), channel_id=9, replica_groups=[1,8]<=[8], dimensions={0}, '
@@ -270,7 +270,7 @@ def test_collectives_as_the_tpu_compiler_fuses_them():
   ]
 
 
-def test_kernels_are_counted_and_lines_may_be_broken():
+def test_kernels_are_counted_also_if_their_attributes_span_lines():
   body = """
     %p = f32[8]{0} parameter(0)
     %splash.2 = f32[8]{0} custom-call(%p), custom_call_target="tpu_custom_call", frontend_attributes={m={

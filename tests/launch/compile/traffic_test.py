@@ -1,4 +1,4 @@
-"""Bytes to and from HBM in programs written by hand."""
+"""Counts the bytes to and from HBM in programs written by hand."""
 
 import textwrap
 

@@ -46,7 +46,7 @@ def _sequences(file) -> tuple[list[list[int]], int]:
 
 @pytest.mark.parametrize('name', ['beauty', 'sports'])
 @needs_shared('amazon2014')
-def test_yardstick(name):
+def test_baselines_reach_the_published_metrics(name):
   rows, items = _sequences(next((SHARED / 'amazon2014' / name).glob('reviews_*_5.json.gz')))
   given = logs.split_of(
     [row[:-2] for row in rows], [row[:-1] for row in rows], num_items=items, k=20

@@ -54,20 +54,20 @@ def test_leave_one_out_rows_have_the_documented_histories_and_columns(tmp_path):
   for place, split in enumerate(SPLITS):
     histories, targets = dataset.histories_and_targets(split)
     assert len(histories) == dataset.num_rows(split) == 30
-    assert dataset.counted_before(split).values.tolist() == histories.values.tolist()
+    assert dataset.countable_sequences(split).values.tolist() == histories.values.tolist()
     for u in range(30):
       rows = slice(log.offsets[u], log.offsets[u + 1])
       end = 4 + place
       assert histories[u].tolist() == log.items[rows][:end].tolist()
       assert targets[u] == log.items[rows][end]
       for name, column in columns.items():
-        flat = dataset.of_histories(split, name)
+        flat = dataset.history_column(split, name)
         assert flat.dtype == column.dtype
         found = flat[histories.offsets[u] : histories.offsets[u + 1]]
         assert found.tolist() == column[rows][:end].tolist()
-  assert dataset.train_ratings.tolist() == dataset.of_histories('validation', 'ratings').tolist()
-  assert dataset.train_times.tolist() == dataset.of_histories('validation', 'times').tolist()
-  assert dataset.train_events.tolist() == dataset.of_histories('validation', 'events').tolist()
+  assert dataset.train_ratings.tolist() == dataset.history_column('validation', 'ratings').tolist()
+  assert dataset.train_times.tolist() == dataset.history_column('validation', 'times').tolist()
+  assert dataset.train_events.tolist() == dataset.history_column('validation', 'events').tolist()
   assert dataset.event_names == ['buy', 'view']
 
 
@@ -80,7 +80,7 @@ def test_global_time_rows_have_the_items_before_the_target(tmp_path, max_history
   places = dict(zip(log.times.tolist(), range(180), strict=True))
   for split in SPLITS:
     histories, targets = dataset.histories_and_targets(split)
-    assert dataset.counted_before(split) is dataset.train
+    assert dataset.countable_sequences(split) is dataset.train
     times = np.load(tmp_path / 'interactions' / f'{split}_times.npy')  # of the targets
     for n, time in enumerate(times.tolist()):
       at = places[time]
@@ -89,8 +89,8 @@ def test_global_time_rows_have_the_items_before_the_target(tmp_path, max_history
       assert targets[n] == log.items[at]
       assert histories[n].tolist() == log.items[start:at].tolist()
       flat = slice(*histories.offsets[n : n + 2])
-      shown = [ratings[t] for t in dataset.of_histories(split, 'times')[flat].tolist()]
-      assert dataset.of_histories(split, 'ratings')[flat].tolist() == shown
+      shown = [ratings[t] for t in dataset.history_column(split, 'times')[flat].tolist()]
+      assert dataset.history_column(split, 'ratings')[flat].tolist() == shown
 
 
 def test_splits_of_a_source_have_items_but_no_other_column(tmp_path):
@@ -102,7 +102,7 @@ def test_splits_of_a_source_have_items_but_no_other_column(tmp_path):
   assert [[log.item_ids[i] for i in row] for row in histories] == [['i01', 'i02', 'i03'], ['i04']]
   assert [log.item_ids[i] for i in targets] == ['i05', 'i06']
   for name in COLUMNS:
-    assert dataset.of_histories('test', name) is None
+    assert dataset.history_column('test', name) is None
   assert dataset.train_ratings.shape == dataset.train.values.shape
 
 
@@ -111,7 +111,7 @@ def test_columns_that_a_log_lacks_are_none(tmp_path):
   assert dataset.train_ratings is None
   assert dataset.train_events is None
   assert dataset.event_names == []
-  assert dataset.of_histories('test', 'ratings') is None
+  assert dataset.history_column('test', 'ratings') is None
 
 
 def test_unknown_splits_and_columns_are_refused(tmp_path):
@@ -121,7 +121,7 @@ def test_unknown_splits_and_columns_are_refused(tmp_path):
   with pytest.raises(
     ValueError, match="column must be one of times, ratings, events; got 'rating'"
   ):
-    dataset.of_histories('test', 'rating')
+    dataset.history_column('test', 'rating')
 
 
 def test_records_are_read_at_load_and_a_changed_stage_is_refused(tiny_world, tmp_path):

@@ -1,4 +1,4 @@
-"""The stream as a pure function of examples_seen, whatever the hosts, and its fingerprint."""
+"""Batches are a pure function of examples_seen for any number of hosts; the fingerprint of the stream."""
 
 import dataclasses
 

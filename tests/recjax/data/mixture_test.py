@@ -1,4 +1,4 @@
-"""The closed-form mixture: exact proportions, whole epochs, schedules, random access."""
+"""The mixture: exact proportions, epochs, schedules, random access."""
 
 import collections
 import dataclasses
@@ -89,7 +89,7 @@ def test_a_schedule_changes_the_counts_at_its_borders_and_continues_the_epochs()
     assert draw == len(shown[name])
     names.append(name)
     shown[name].append(unit)
-  # a : b : c = 2 : 0 : 1, then 2 : 1 : 1, then .5 : 1 : 1; whole blocks are exact.
+  # a : b : c = 2 : 0 : 1, then 2 : 1 : 1, then .5 : 1 : 1; complete blocks are exact.
   assert collections.Counter(names[:BLOCK]) == {'a': 6667, 'c': 3333}
   assert collections.Counter(names[12_345:22_345]) == {'a': 5000, 'b': 2500, 'c': 2500}
   assert collections.Counter(names[31_000:41_000]) == {'a': 2000, 'b': 4000, 'c': 4000}

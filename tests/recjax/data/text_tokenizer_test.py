@@ -1,4 +1,4 @@
-"""Users' texts are encoded as plain text, whatever a tokenizer's file stores."""
+"""Users' texts are encoded as plain text, for all settings that a tokenizer's file may store."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The search against exhaustive scoring of the whole catalogue."""
+"""Compares the search with exhaustive scoring of the catalogue."""
 
 import itertools
 
@@ -38,7 +38,7 @@ def world(seed, items):
 
 
 def score(model, prompt, codes_IL, sid_softmax='level'):
-  """The log-probability of every row of codes after a prompt, from whole-sequence forwards.
+  """The log-probability of every row of codes after a prompt, from forward passes over full sequences.
 
   Rows may be prefixes: what follows their last level is not scored.
   """
@@ -144,7 +144,7 @@ def test_items_that_share_sids_are_ranked_like_exhaustive_scoring(sid_softmax):
   prompt = np.array([3, 14, 20, 25], np.int32)
   leaf = trie.leaf_items[slice(*trie.leaf_offsets[np.argmax(np.diff(trie.leaf_offsets)) :][:2])]
   excluded = np.full((3, 16), -1, np.int32)
-  excluded[1, : len(leaf)] = leaf  # a whole leaf
+  excluded[1, : len(leaf)] = leaf  # all items of a leaf
   excluded[1, len(leaf)] = leaf[0]  # once more, as a history may
   excluded[2, :5] = [leaf[0], leaf[0], leaf[0], leaf[1], leaf[1]]  # as many rows, not all items
   inputs = {
@@ -182,4 +182,6 @@ def test_a_narrow_beam_over_shared_sids_skips_leaves_with_only_excluded_items():
     expected = [i for s in sharing for i in sorted(s, key=lambda i: (-popularity[i], i))][:6]
     items, _ = search(inputs, jnp.asarray(excluded))
     assert items[0].tolist() == expected
-    excluded[0, 10 * round_ :][: len(sharing[0])] = sharing[0]  # the best leaf goes, whole
+    excluded[0, 10 * round_ :][: len(sharing[0])] = sharing[
+      0
+    ]  # excludes all items of the best leaf

@@ -63,7 +63,7 @@ def test_one_row_has_no_standard_error():
   assert ranking.ranking_metrics(np.array([0]), (1,))['recall@1_stderr'] == 0.0
 
 
-def test_bad_input():
+def test_bad_input_is_refused():
   with pytest.raises(ValueError, match='at least one row'):
     ranking.ranking_metrics(np.array([], int), (1,))
   with pytest.raises(ValueError, match='positive'):

@@ -16,7 +16,7 @@ def test_count_equals_a_loop(monkeypatch, block):
   assert reachable.count_unreachable(Sequences.from_lists(histories), targets) == expected
 
 
-def test_empty_histories():
+def test_empty_histories_have_no_unreachable_targets():
   empty = Sequences.from_lists([[], []])
   assert reachable.count_unreachable(empty, np.zeros(2, np.int32)) == 0
   assert reachable.count_unreachable(Sequences.from_lists([]), np.zeros(0, np.int32)) == 0

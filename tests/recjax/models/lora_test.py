@@ -149,7 +149,8 @@ def test_training_changes_only_adapters_and_named_groups():
   shape = (4, 12)
   batch = {
     'tokens': rng.integers(0, 20, shape),
-    'targets': rng.integers(20, 32, shape),
+    # Codes of both levels in turn: a row has room for half of its targets per level.
+    'targets': rng.integers(0, 6, shape) + np.tile([20, 26], 6),
     'segments': np.ones(shape),
     'positions': np.tile(np.arange(12), (4, 1)),
   }

@@ -1,4 +1,4 @@
-"""report.json: the keys that programs read, and the report of a whole workdir."""
+"""report.json: the keys that programs read, and the report of a workdir."""
 
 import dataclasses
 import json
@@ -65,7 +65,7 @@ def evaluated(tiny_world, tmp_path):
   return config, dataset, workdir, results
 
 
-def test_report_of_a_run(evaluated):
+def test_the_report_of_a_run_is_written(evaluated):
   config, dataset, workdir, results = evaluated
   build.report_run(config, workdir, dataset, 17)
   report = json.loads((workdir / 'report.json').read_text())
@@ -90,7 +90,7 @@ def test_report_of_a_run(evaluated):
   assert report['earlier_stages'] == report['warnings'] == [] and report['goodput'] is None
 
 
-def test_report_of_a_run_with_stages(evaluated):
+def test_the_report_of_a_run_with_stages_is_written(evaluated):
   config, dataset, workdir, _ = evaluated
   stages = [('first', workdir / 'stages/first'), ('last', workdir)]
   for (_, folder), loss in zip(stages, (8.0, 4.0), strict=True):
@@ -134,6 +134,6 @@ def test_a_report_needs_an_evaluation(tiny_world, tmp_path):
       build.report_run(config, tmp_path, dataset, 17)
 
 
-def test_commit_and_versions():
+def test_code_versions_lists_python_and_packages():
   assert re.fullmatch(r'[0-9a-f]{40}(-dirty)?', code_commit() or '0' * 40)
   assert {'python', 'jax', 'flax'} <= set(build.code_versions())

@@ -27,7 +27,7 @@ def results(tiny_world):
   }
 
 
-def test_possible_figures_pass(tiny_world, results, tmp_path):
+def test_possible_metrics_pass(tiny_world, results, tmp_path):
   checks.check_evaluation(results, tiny_world[1], tmp_path)
   for name in ('rows', 'unreachable_targets', 'data', 'eval'):  # as in earlier versions
     del results[name]
@@ -48,11 +48,11 @@ def test_possible_figures_pass(tiny_world, results, tmp_path):
     ('baselines.popularity.validation.recall@1', 2, r'baseline popularity, validation: recall@1'),
     ('metrics.test', {}, r'must hold recall@10 of the test split'),
     ('rows.test', 60, r'must be of all \d+ test rows in .*; it is of 60'),
-    ('data.sids', 'x', r'metrics of other data .*; different from .* are sids\. Run --mode'),
-    ('data.interactions', 'x', r'metrics of other data .* are interactions\. Run --mode=evaluate'),
+    ('data.sids', 'x', r'metrics of other data .*, which differ from .* in sids\. Run --mode'),
+    ('data.interactions', 'x', r'metrics of other data .* in interactions\. Run --mode=evaluate'),
   ],
 )
-def test_impossible_figures_are_refused(tiny_world, results, path, value, message):
+def test_impossible_metrics_are_refused(tiny_world, results, path, value, message):
   results = copy.deepcopy(results)
   *folders, name = path.split('.')
   place = results
@@ -71,17 +71,17 @@ def test_metrics_of_other_ranges_pass(tiny_world, results, tmp_path):
 def test_an_old_evaluation_is_compared_by_its_shared_sids(tiny_world, results):
   del results['data']
   results['items_sharing_a_sid'] = 5
-  with pytest.raises(ValueError, match=r'metrics of other data; different from .* are sids'):
+  with pytest.raises(ValueError, match=r'metrics of other data, which differ from .* in sids'):
     checks.check_evaluation(results, tiny_world[1], 'evaluation.json')
 
 
-def test_nothing_is_said_of_a_run_without_surprises(tiny_world, results):
+def test_a_consistent_run_has_no_warnings(tiny_world, results):
   config, dataset = tiny_world
   training = facts.Training('', [{'step': 400, 'loss': 1.0, 'validation/ndcg@10': 0.5}])
   assert checks.warnings(results, config, dataset, [training]) == []
 
 
-def test_warnings(tiny_world, results):
+def test_inconsistencies_give_warnings(tiny_world, results):
   config, dataset = tiny_world
   del results['data']
   results['eval'] |= {'beams': 99, 'removed_field': 1}

@@ -49,7 +49,7 @@ def text_of(report: dict) -> str:
   return ' '.join(' '.join(checked(render(report)).texts).split())
 
 
-def test_page_shows_the_figures():
+def test_page_shows_metrics_baselines_and_statistics():
   report = reports.report()
   report['commit'] = '0123abcd'
   text = text_of(report)
@@ -108,7 +108,7 @@ def test_page_needs_no_other_files():
   assert '@import' not in page
 
 
-def test_no_text_can_break_the_page():
+def test_texts_are_escaped():
   changed = {'time': NASTY, 'step': 3, 'changed': {NASTY: [NASTY, None]}}
   training = reports.training(starts=[changed])
   page = render(reports.report(name=NASTY, trainings=[training], warnings=[NASTY]))
@@ -140,7 +140,7 @@ def test_rows_are_counted_unless_they_are_users():
   assert 'every user once' not in page
 
 
-def test_optimum_and_generated_texts():
+def test_page_shows_the_optimum_and_that_texts_are_generated():
   optimum = {'recall@10': 0.1015, 'ndcg@10': 0.09, 'validation': {'recall@10': 0.1}}
   report = reports.report(item_text='generated', optimum=optimum)
   assert report['optimum_share']['recall@10'] == pytest.approx(0.8)
@@ -150,7 +150,7 @@ def test_optimum_and_generated_texts():
   assert 'item texts are generated' in text
 
 
-def test_what_an_old_workdir_lacks_is_left_out_with_a_sentence():
+def test_missing_files_of_an_old_workdir_are_stated():
   training = reports.training(rows=[], mixture=[])
   text = text_of(reports.report(trainings=[training]))
   assert 'loss was not recorded' in text
@@ -194,7 +194,7 @@ def test_every_start_shows_its_changes():
   assert '2030-01-02 06:04:05 80 none' in text
 
 
-def test_targets_out_of_reach_are_shown_with_the_limit():
+def test_unreachable_targets_are_shown_with_the_highest_recall():
   results = reports.results() | {
     'rows': {'validation': 2000, 'test': 1000},
     'unreachable_targets': {'validation': 0, 'test': 250},
@@ -207,7 +207,7 @@ def test_targets_out_of_reach_are_shown_with_the_limit():
   assert 'No validation metric' not in text
 
 
-def test_warnings_stand_before_the_figures():
+def test_warnings_are_at_the_top():
   text = text_of(reports.report(warnings=['The loss was not finite at 3 steps.']))
   assert text.index('The loss was not finite') < text.index('Test recall@10')
 

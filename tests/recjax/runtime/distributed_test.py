@@ -57,7 +57,7 @@ def test_initialize_passes_place_and_timeouts_to_jax(joined, monkeypatch):
   distributed.initialize(Hosts(start_timeout=7, heartbeat_timeout=50))
   [(args, limits)] = joined
   assert args == ('here:1', 2, 1)
-  # JAX's own limits are longer than ours, whose messages tell more.
+  # JAX's own timeouts are longer, so that ours expire first.
   assert limits['initialization_timeout'] > 7
   assert limits['heartbeat_timeout_seconds'] > 50
   assert limits['cluster_detection_method'] == 'deactivate'

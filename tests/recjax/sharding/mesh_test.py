@@ -112,7 +112,7 @@ def test_factored_moments_are_sharded_as_their_parameters():
     'tables': {'sid': jnp.zeros((512, 128))},
   }
   tx = optim.optimizer(make_config('adafactor').optim, 10)
-  # The gradient of the square kernel varies only along its first matrix axis, which tells the moments apart.
+  # The gradient of the square kernel varies only along its first matrix axis, which distinguishes the two moments.
   gradients = jax.tree.map(
     lambda x: x + jnp.arange(x.shape[1])[(None, ..., *[None] * (x.ndim - 2))], params
   )

@@ -20,7 +20,7 @@ SPACE = TokenSpace(text_size=30, level_sizes=(8, 6, 4))
 
 
 def example(seed=0, B=3, T=12):
-  """Rows that hold whole items (three levels each) and text, with weights."""
+  """Rows of complete semantic IDs (three levels each) and text, with weights."""
   rng = np.random.default_rng(seed)
   targets = np.zeros((B, T), np.int32)
   for b in range(B):
@@ -116,7 +116,7 @@ def test_padding_rows_get_no_gradient_and_text_rows_none_from_sids():
 
 
 def plain_loss(graph, params, x, batch, extras):
-  """The loss over the whole vocabulary from logits that all exist at once, by its definition."""
+  """Computes the loss over the full vocabulary by its definition, from all logits at once."""
   logits = nnx.merge(graph, params).all_logits(x)
   wanted = jax.nn.one_hot(batch['targets'], SPACE.size) * (1 - extras.label_smoothing)
   wanted = wanted + extras.label_smoothing / SPACE.size

@@ -187,7 +187,7 @@ def test_an_interrupted_save_is_no_checkpoint(saved, tmp_path, caplog):
     checkpoints.save(5, state(5), META, None)
   assert latest(workdir) == 5
   assert steps_on_disk(workdir) == [2, 4, 5]
-  # The very first save of a run: there is nothing to continue.
+  # The first save of a run was interrupted, so there is nothing to resume.
   first = tmp_path / 'first/checkpoints'
   shutil.copytree(folder / '4', first / '4')
   (first / '4/checksums.json').unlink()

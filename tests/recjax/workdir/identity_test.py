@@ -56,7 +56,7 @@ def test_a_field_that_an_old_config_lacks_has_its_default(config, tmp_path):
 
 def test_a_run_belongs_to_its_data_sids_and_model(config, tmp_path):
   workdir = epath.Path(tmp_path)
-  identity.check_run(config, workdir)  # nothing there yet
+  identity.check_run(config, workdir)  # a new workdir
   identity.write_config(config, workdir)
   other = dataclasses.replace(config, batch_size=32)
   identity.check_run(with_(other, data_raw_dir='/else', model_attention='xla'), workdir)

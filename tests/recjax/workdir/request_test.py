@@ -21,7 +21,7 @@ def request(folder, mode, fields=None, **flags):
 
 @pytest.fixture
 def folder(tmp_path):
-  (tmp_path / 'file').write_text('{}')
+  (tmp_path / 'file').write_text('{"history": ["x"]}')
   (tmp_path / 'here').mkdir()
   (tmp_path / 'full').mkdir()
   (tmp_path / 'lr=[1]').mkdir()

@@ -90,7 +90,7 @@ def test_token_to_description_and_description_to_token(encoder_decoder_corpus):
     assert words[:2] == ['Items', 'with'] and words[3:] == ['are', '<eos>']
     assert read(corpus, got.targets) == f'{" ".join(entries[words[2]].split())} <eos>'
     back = example(find, corpus, unit)
-    # The unlearnt ends keep a row from holding more targets of a level than whole items would.
+    # With unlearnt end tokens a row holds no more targets of a level than with complete semantic IDs.
     assert read(corpus, back.targets).split() == [words[2], '<eos>', '<eos>']
     assert back.learnt.tolist() == [True, False, False]
     found.add(words[2])

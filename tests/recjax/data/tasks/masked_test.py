@@ -1,4 +1,4 @@
-"""Masked items and masked words: what is hidden and what is left make the whole again."""
+"""Masked items and spans: inputs and targets together give the original sequence."""
 
 import re
 
@@ -23,7 +23,7 @@ def test_targets_are_the_masked_items_in_order(decoder_corpus):
     for text in hidden:
       whole = whole.replace('<mask>', text, 1)
     assert sid(corpus, *items) in whole
-    # What overflow may forget lies before the first mask.
+    # Packing may remove only items before the first mask.
     end = got.history_start + sum(got.history)
     mask = corpus.dataset.vocabulary.special_id('<mask>')
     assert mask not in got.inputs[:end]

@@ -43,7 +43,7 @@ def test_codes_reconstruct_the_vectors(fitted):
   assert all(
     (np.bincount(codes[:, n], minlength=size) > 0).all() for n, size in enumerate((6, 8, 5))
   )
-  # The first level alone cannot tell more than the outer clouds, the others tell the inner ones.
+  # The first level can distinguish only the outer clusters; the other levels distinguish the inner ones.
   pairs = {tuple(pair) for pair in zip(codes[:, 0].tolist(), outer.tolist(), strict=True)}
   assert len(pairs) <= 9
   assert _variance_left(quantizer, vectors) < 0.05

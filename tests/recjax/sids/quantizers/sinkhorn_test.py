@@ -87,7 +87,7 @@ def test_a_single_level_is_reassigned():
 def test_more_items_than_codes_are_refused():
   quantizer = _plain([np.zeros((1, 1)), np.array([[0.0], [1.0]])])
   vectors = np.zeros((3, 1), np.float32)
-  with pytest.raises(ValueError, match=r'\(2\); got 3. Set --config.sids.codes'):
+  with pytest.raises(ValueError, match=r'at most 2 items.*got 3. Set --config.sids.codes'):
     sinkhorn.reassign(quantizer, vectors, quantizer.assign(vectors))
 
 
