@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import ml_collections
 import pytest
 
 from recjax import config as config_lib
@@ -146,3 +147,16 @@ def test_the_search_continues_the_prompt_of_the_largest_active_component():
     prompt_owner(a={'max_items': 5}, b={'max_items': 6})
   with pytest.raises(ValueError, match=r'next_item component with a positive weight'):
     prompt_owner(('b',), ('c',), a={}, b={}, c={'weight': 0.0})
+
+
+@pytest.mark.parametrize(('section', 'name'), [('optim', 'groups'), (None, 'stages')])
+def test_a_written_order_that_a_config_dict_would_sort_is_refused(section, name):
+  config = config_lib.defaults(source='synthetic', name='world')
+  place = config[section] if section else config
+  part = config_lib.group('x') if name == 'groups' else config_lib.stage(3)
+  parts = {'b': part, 'a': part}
+  place[name] = config_lib.ordered(**parts)
+  assert list(getattr(config_lib.from_config_dict(config).optim, name, parts)) == ['b', 'a']
+  place[name] = ml_collections.ConfigDict(parts)
+  with pytest.raises(ValueError, match=name + r" must keep the order .*'b', 'a'.* config.ordered"):
+    config_lib.from_config_dict(config)
