@@ -158,5 +158,5 @@ def test_a_written_order_that_a_config_dict_would_sort_is_refused(section, name)
   place[name] = config_lib.ordered(**parts)
   assert list(getattr(config_lib.from_config_dict(config).optim, name, parts)) == ['b', 'a']
   place[name] = ml_collections.ConfigDict(parts)
-  with pytest.raises(ValueError, match=name + r" must keep the order .*'b', 'a'.* config.ordered"):
+  with pytest.raises(ValueError, match=name + r" must keep the order .*'b', 'a'.*config.ordered"):
     config_lib.from_config_dict(config)
