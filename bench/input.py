@@ -15,7 +15,6 @@ import tempfile
 import time
 
 from absl import app, flags
-from ml_collections import config_flags
 import numpy as np
 
 from bench import input_peer
@@ -23,9 +22,10 @@ from bench.circumstances import circumstances, write
 from recjax import config as config_lib
 from recjax import models, train
 from recjax.data.dataset import Dataset
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
+from recjax.schema import flag as config_flag
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+_CONFIG = config_flag.define()
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds of each measurement.')
 _USERS = flags.DEFINE_integer(
   'users', 0, 'Users of the random log whose memory is measured; 0: none.'
@@ -75,7 +75,7 @@ def memory(config: config_lib.Config, users: int) -> dict[str, float]:
   rng = np.random.default_rng(0)
   with tempfile.TemporaryDirectory() as folder:
     lengths = np.minimum(3 + rng.geometric(0.2, users), 50)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     values = np.lib.format.open_memmap(
       os.path.join(folder, 'items.npy'), 'w+', np.int32, (int(offsets[-1]),)
     )
@@ -129,4 +129,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=config_flag.parse_flags)

@@ -11,7 +11,6 @@ from absl import app, flags
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from ml_collections import config_flags
 import numpy as np
 
 from bench.circumstances import circumstances, show, write
@@ -21,9 +20,10 @@ from recjax.config import next_item_component
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.recommend import Recommender
+from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+_CONFIG = config_flag.define()
 _USERS = flags.DEFINE_integer('users', 1024, 'Users to search for.')
 
 
@@ -71,4 +71,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=config_flag.parse_flags)

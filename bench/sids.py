@@ -17,7 +17,6 @@ from typing import Any
 
 from absl import app, flags
 from etils import epath
-from ml_collections import config_flags
 import numpy as np
 
 from bench.circumstances import circumstances, write
@@ -28,11 +27,12 @@ from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate, sample_rows
 from recjax.recommend import Recommender
 from recjax.runtime.files import write_whole
+from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import quality
 from recjax.train import train
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+_CONFIG = config_flag.define()
 _SCRATCH = flags.DEFINE_string(
   'scratch', None, 'Folder of prepared data, workdirs and intermediate results.', required=True
 )
@@ -145,4 +145,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=config_flag.parse_flags)

@@ -257,7 +257,7 @@ def _replace(partial: epath.Path, folder: epath.Path) -> None:
     folder.rmtree()
   partial.rename(folder)
   if files_lib.is_local(folder):
-    _fsync(folder.parent)
+    files_lib.sync(folder.parent)
 
 
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
@@ -277,15 +277,7 @@ def _sync(folder: epath.Path) -> None:
   """Syncs a folder and all files in it to the disk."""
   if files_lib.is_local(folder):
     for path in (*_walk(folder), folder):
-      _fsync(path)
-
-
-def _fsync(path: epath.Path) -> None:
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
+      files_lib.sync(path)
 
 
 def _print_line(name: str, outcome: str, summary: Mapping[str, Any]) -> None:

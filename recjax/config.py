@@ -20,7 +20,7 @@ from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
 from recjax.schema.checks import check, check_choice, setting
 from recjax.schema.conversion import convert, hints, item_type
-from recjax.schema.data import SOURCES, Data, data_section
+from recjax.schema.data import SOURCES, Data, data_section, own_fields
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
 from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
@@ -124,8 +124,8 @@ class Config(Training):
     return is_used or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
 
 
-# The fields that determine the prompt of a next_item component.
-PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events', 'max_items')
+# The fields of a next_item component that determine the form of its prompt. `max_items` determines its length.
+PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events')
 
 
 def next_item_component(config: Config) -> NextItem:
@@ -153,7 +153,7 @@ def next_item_component(config: Config) -> NextItem:
   first, *others = [name for name, c in candidates.items() if c.final_weight == largest]
   for other in others:
     a, b = candidates[first], candidates[other]
-    differing = [field for field in PROMPT_FIELDS if getattr(a, field) != getattr(b, field)]
+    differing = [f for f in (*PROMPT_FIELDS, 'max_items') if getattr(a, f) != getattr(b, f)]
     if differing:
       raise ValueError(
         f'the search continues the prompt of the next_item component with the largest weight, which must be '
@@ -201,9 +201,11 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
 def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the fields of an older config.json with the current names and values.
 
-  An older data section also holds options of other sources; `choose` drops them.
+  An older data section also holds options of other sources; they are dropped.
   """
   fields = dict(fields)
+  if isinstance(fields.get('data'), Mapping):
+    fields['data'] = own_fields(fields['data'])
   if isinstance(fields.get('model'), Mapping):
     fields['model'] = models.upgraded(fields['model'])  # names of model families
   return fields

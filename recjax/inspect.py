@@ -11,7 +11,6 @@ import sys
 
 from absl import app, flags
 from etils import epath
-from ml_collections import config_flags
 import numpy as np
 
 from recjax import config as config_lib
@@ -20,7 +19,8 @@ from recjax.data import loader, mixture, packing
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
-from recjax.runtime.files import replacing
+from recjax.runtime.files import existing, replacing
+from recjax.schema import flag as config_flag
 from recjax.workdir import stages as stages_lib
 
 
@@ -131,7 +131,7 @@ def _ids(example: Example) -> str:
 
 def define_flags() -> None:
   """Defines the flags of `python -m recjax.inspect`."""
-  config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+  config_flag.define()
   flags.DEFINE_string('stage', None, 'The stage of the run; the first one by default.')
   flags.DEFINE_integer('examples', 20, 'Examples to print.')
   flags.DEFINE_string('task', None, 'Print only examples of this component or task.')
@@ -149,10 +149,12 @@ def main(_) -> None:
   try:
     if given.batches and not given.out:
       raise ValueError('--batches needs a file to write; set --out=F.npz')
+    if given.out:
+      existing(epath.Path(given.out).expanduser().parent, 'the folder of --out', 'folder')
     stream = make_stream(config_lib.from_config_dict(given.config), given.stage)
     if given.batches:
       arrays = batches(stream, given.examples_seen, given.batches, given.host, given.hosts)
-      with replacing(given.out, 'wb') as f:
+      with replacing(epath.Path(given.out).expanduser(), 'wb') as f:
         np.savez(f, **arrays)
       print(f'{given.batches} batches of host {given.host} of {given.hosts} -> {given.out}')
       return
@@ -160,10 +162,10 @@ def main(_) -> None:
     print(f'{stream.plan.examples} examples become {stream.plan.rows} rows\n')
     for text in describe(stream, given.examples_seen, given.examples, given.task):
       print(text)
-  except ValueError as error:
-    sys.exit(f'ValueError: {error}')
+  except (ValueError, OSError) as error:
+    sys.exit(f'{type(error).__name__}: {error}')
 
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  app.run(main, flags_parser=config_flag.parse_flags)

@@ -3,6 +3,7 @@
 import ast
 import functools
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def is_in(module: str, *places: str) -> bool:
 
 
 def folder_of(module: str) -> str:
-  """Returns the folder of recjax or data_prep that holds a module, or the module itself at their root."""
+  """Returns the folder of a package that holds a module, or the module itself at the package's root."""
   return '.'.join(module.split('.')[:2])
 
 
@@ -90,7 +91,7 @@ def test_the_schema_imports_no_other_package_of_the_program():
   assert not [a for a in arrows(('recjax.schema',), PACKAGES) if '-> recjax.schema.' not in a]
 
 
-@pytest.mark.parametrize('package', ['recjax'])
+@pytest.mark.parametrize('package', ['recjax', 'data_prep', 'launch', 'bench'])
 def test_folders_have_no_import_cycle(package):
   edges = {}
   for module in sources():
@@ -111,6 +112,20 @@ def test_folders_have_no_import_cycle(package):
 
   for place in sorted(edges):
     visit(place)
+
+
+def test_one_module_opens_tokenizers():
+  opener = re.compile(r'SentencePieceProcessor\(|\bTokenizer\.from_')
+  found = {module for module, path in sources().items() if opener.search(path.read_text())}
+  assert found == {'recjax.data.text_tokenizer'}
+
+
+def test_all_programs_with_a_config_parse_it_with_one_module():
+  texts = {module: path.read_text() for module, path in sources().items()}
+  assert {m for m, text in texts.items() if 'DEFINE_config_file' in text} == {'recjax.schema.flag'}
+  programs = {module for module, text in texts.items() if 'config_flag.define()' in text}
+  assert len(programs) == 6
+  assert programs == {m for m, text in texts.items() if 'flags_parser=config_flag.parse' in text}
 
 
 def test_the_root_of_recjax_has_few_files_and_folders():

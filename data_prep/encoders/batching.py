@@ -9,7 +9,7 @@ import numpy as np
 import tqdm
 
 from data_prep.encoders import resumable
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
 from recjax.sharding import mesh as mesh_lib
 
 _MAX_SHAPES = 16
@@ -47,7 +47,7 @@ def tokenized(
     return Sequences.from_lists([])
   lengths = np.concatenate([chunk.lengths for chunk in chunks])
   values = np.concatenate([chunk.values for chunk in chunks])
-  return Sequences(values, np.concatenate([[0], np.cumsum(lengths)]))
+  return Sequences(values, offsets_of(lengths))
 
 
 def widths(lengths: np.ndarray, compilation: float) -> np.ndarray:
@@ -63,7 +63,7 @@ def widths(lengths: np.ndarray, compilation: float) -> np.ndarray:
   rounded = np.minimum(-(-lengths // 4) * 4, lengths.max())
   candidates, counts = np.unique(rounded, return_counts=True)
   n = len(candidates)
-  texts_before = np.concatenate([[0], np.cumsum(counts)])
+  texts_before = offsets_of(counts)
   # cost[i, j]: padded tokens of the texts of candidates i … j - 1, with candidate j - 1 as the width
   cost = np.full((n + 1, n + 1), np.inf)
   for j in range(1, n + 1):

@@ -14,13 +14,12 @@ import numpy as np
 from data_prep.encoders import batching, layout
 from recjax.data.text_tokenizer import TextTokenizer
 from recjax.models import attention, families, pretrained
-from recjax.models.pretrained import special_ids
+from recjax.models.pretrained import special_ids, tokenizer_files
 from recjax.models.pretrained.tensors import Tensors
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
 MODEL_TYPES = tuple(families.model_types())
-_TOKENIZERS = ('tokenizer.json', 'spiece.model', 'tokenizer.model')  # the first one found is used
 _INDEX = 'model.safetensors.index.json'
 
 
@@ -35,7 +34,7 @@ def model_files(folder: epath.Path) -> dict[str, epath.Path]:
     pretrained.read_config(folder)
     tensors = sorted({info.file.name for info in Tensors(folder).infos.values()})
   optional = [name for name in (_INDEX, *layout.OPTIONAL_FILES) if (folder / name).exists()]
-  names = ('config.json', _tokenizer_file(folder), *tensors, *optional)
+  names = ('config.json', _tokenizer_file(folder).name, *tensors, *optional)
   return {name: folder / name for name in names}
 
 
@@ -50,11 +49,13 @@ def _as_encoder(folder: epath.Path) -> Iterator[None]:
     ) from error
 
 
-def _tokenizer_file(folder: epath.Path) -> str:
-  name = next((name for name in _TOKENIZERS if (folder / name).exists()), None)
-  if name is None:
-    raise ValueError(f'{folder} lacks {", ".join(_TOKENIZERS)}. Set --config.sids.encoder')
-  return name
+def _tokenizer_file(folder: epath.Path) -> epath.Path:
+  file = tokenizer_files.find(folder)
+  if file is None:
+    raise ValueError(
+      f'{folder} must hold one of {", ".join(tokenizer_files.FILES)}; it has none. Set --config.sids.encoder'
+    )
+  return file
 
 
 def encode(
@@ -95,8 +96,7 @@ def _tokenize_fn(
   folder: epath.Path, found: pretrained.Pretrained, max_tokens: int
 ) -> Callable[[list[str]], list[list[int]]]:
   """A function from texts to ids, at most `max_tokens` per text, with the special tokens of the family."""
-  path = folder / _tokenizer_file(folder)
-  pieces = TextTokenizer(path).encode_batch
+  pieces = TextTokenizer(_tokenizer_file(folder)).encode_batch
   with _as_encoder(folder):
     special = special_ids.read(folder, found.family, found.vocab_rows)
   before, after = [], []

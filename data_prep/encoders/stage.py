@@ -7,10 +7,9 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from data_prep import encoders, files
+from data_prep import encoders, files, refresh
 from data_prep import stage as stage_lib
 from data_prep.encoders import tfidf, vectors_file
-from data_prep.sids import refresh
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime.files import digest, sha256

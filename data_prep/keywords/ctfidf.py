@@ -12,6 +12,7 @@ import scipy.sparse
 
 from data_prep.keywords.groups import Group
 from data_prep.texts import words
+from recjax.data.sequences import offsets_of
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def _best_terms(
 ) -> Iterator[np.ndarray]:
   """Yields for each group of a level the term indices of its keywords, best first."""
   member = np.concatenate([group.items for group in groups])
-  offsets = np.cumsum([0, *(len(group.items) for group in groups)])
+  offsets = offsets_of([len(group.items) for group in groups])
   indicator_GI = scipy.sparse.csr_matrix(
     (np.ones(len(member), np.int32), member, offsets), (len(groups), counts_IV.shape[0])
   )

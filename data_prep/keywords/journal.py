@@ -6,6 +6,8 @@ import pathlib
 import threading
 from typing import Any
 
+from recjax.runtime import files
+
 _FIELDS = ('model', 'keywords', 'description', 'usage')
 
 
@@ -40,7 +42,7 @@ class Journal:
         f.flush()
         os.fsync(f.fileno())
       if not self._complete_bytes:
-        _sync_folder(self.path.parent)
+        files.sync(self.path.parent)
       self._complete_bytes += len(line)
       self.answers[question] = answer
 
@@ -57,11 +59,3 @@ class Journal:
           f'{self.path}:{n} must be an answer of the teacher; it is damaged. Remove that line; its question is '
           'then asked again'
         ) from None
-
-
-def _sync_folder(folder: pathlib.Path) -> None:
-  descriptor = os.open(folder, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)

@@ -8,11 +8,10 @@ from typing import Any
 
 from etils import epath
 
-from data_prep import files
+from data_prep import files, refresh
 from data_prep import stage as stage_lib
 from data_prep.keywords import ctfidf, http_teacher, published
 from data_prep.keywords.groups import Group, groups
-from data_prep.sids import refresh
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime.files import is_local, write_whole

@@ -1,12 +1,12 @@
 """Cleans a raw log: numbers ids, rejects or drops duplicates, filters to the k-core, sorts by time."""
 
-from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
 import numpy as np
 
 from data_prep.log.numbering import factorise, renumber
+from recjax.data.sequences import offsets_of
 from recjax.schema.checks import check
 
 
@@ -167,7 +167,7 @@ def clean(
     items,
     times[rows],
     rows,
-    _offsets(np.bincount(users, minlength=len(user_ids))),
+    offsets_of(np.bincount(users, minlength=len(user_ids))),
     None if log.ratings is None else np.asarray(log.ratings, np.float32)[rows],
     events,
     tuple(event_names),
@@ -225,12 +225,8 @@ def _held_out(
         f'{len(part.users)}, {len(part.histories)} and {len(part.targets)}'
       )
     lengths = [len(history) for history in part.histories]
-    held_out[name] = HeldOut(users[n], items[2 * n], _offsets(lengths), items[2 * n + 1])
+    held_out[name] = HeldOut(users[n], items[2 * n], offsets_of(lengths), items[2 * n + 1])
   return held_out
-
-
-def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-  return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def _check_columns(log: RawLog) -> None:
@@ -275,7 +271,7 @@ def _repeated(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.nda
   """Marks rows that repeat an earlier row. The rows must be sorted by user and time."""
   repeated = np.zeros(len(users), bool)
   is_tie = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
-  run = np.concatenate([[0], np.cumsum(~is_tie)])
+  run = offsets_of(~is_tie)
   # Only rows with the user and time of a neighbouring row are sorted by item; these are few.
   tied = np.flatnonzero(np.append(is_tie, False) | np.append(False, is_tie))
   tied = tied[np.lexsort((items[tied], run[tied]))]

@@ -5,7 +5,9 @@ Invalid descriptive fields are cleaned, cut or dropped, and counted; they raise 
 
 from collections import Counter
 from collections.abc import Mapping
+import decimal
 import html
+import math
 import re
 from typing import Any
 
@@ -28,12 +30,14 @@ _TAG = re.compile(
   r'(?:\s[^<>]*|\s*/)?>',
   re.IGNORECASE,
 )
-_MARKUP = re.compile('</?[a-z]|<!--', re.IGNORECASE)  # also a tag that was cut off
-# Scripts and style sheets that a crawler stored as text.
-_CODE = re.compile(
-  r'\bvar\s+\w+\s*=|\bfunction\s*\w*\s*\([^)]*\)\s*\{|\bdocument\.(?:getElement|write|query)|'
-  r'(?:^|[\s}])[.#]?[\w-]+(?:[\s,>.#]+[\w-]+)*\s*\{\s*[\w-]+\s*:[^}]*[;}]'
+_MARKUP = re.compile('</?[a-z]|<!--', re.IGNORECASE)  # also of a tag that was cut off
+# Scripts and rules of style sheets that a crawl took for text.
+_SCRIPT = re.compile(
+  r'\bvar\s+\w+\s*=|\bfunction\s*\w*\s*\([^)]{0,500}\)\s*\{|\bdocument\.(?:getElement|write|query)'
 )
+_STYLE = re.compile(r'\{\s*[\w-]+\s*:[^{}]*\}?')
+_SHORT_STYLE = re.compile(r'\{[a-z-]+:[^\s{}]*\}')
+_CLASS = re.compile('[.#@][a-z]', re.IGNORECASE)
 
 Counts = Counter[str]  # '<field>_dropped', '<field>_cut' and '<field>_cleaned' → number of items
 
@@ -53,7 +57,8 @@ def tidy(record: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
     record: any of title, brand, description (text, a list of texts, or a number), categories (a list of
       paths, one path, or one name) and price (a number or text). Other types and fields are dropped.
     counts: for every changed field, `<field>_dropped` (not readable), `<field>_cut` (too long) or
-      `<field>_cleaned` (markup removed) is raised by one. Entities and white space are not counted.
+      `<field>_cleaned` (markup or code removed, or bytes replaced that are not UTF-8) is raised by one.
+      Entities and white space are not counted.
   """
   tidied: dict[str, Any] = {}
   for field in ('title', 'brand', 'description'):
@@ -77,8 +82,8 @@ def _text_field(field: str, value: Any, counts: Counts) -> str:
     return ''
   if isinstance(value, list | tuple):
     value = ' '.join(part for part in value if isinstance(part, str) and part) or None
-  elif isinstance(value, int | float) and not isinstance(value, bool):
-    value = str(value)
+  elif isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool):
+    value = str(value) if math.isfinite(value) else None
   text, is_cleaned = _readable(value) if isinstance(value, str) else ('', False)
   if not text:
     is_blank = isinstance(value, str) and not plain(value)
@@ -92,17 +97,42 @@ def _text_field(field: str, value: Any, counts: Counts) -> str:
 
 
 def _readable(value: str) -> tuple[str, bool]:
-  """Plain text without markup, empty if it is not readable; and whether markup was removed."""
-  stripped = _TAG.sub(' ', _NOT_TEXT.sub(' ', value)) if '<' in value else value
-  text = plain(stripped)
-  if text.lower() in _MISSING or _is_code(text):
-    return '', stripped != value
-  return text, stripped != value
+  """Plain text without markup and code, empty if it is not readable; and whether anything was removed or was not UTF-8."""
+  without = _TAG.sub(' ', _NOT_TEXT.sub(' ', value)) if '<' in value else value
+  whole = plain(without)
+  text = _without_code(whole)
+  is_readable = text.lower() not in _MISSING and 2 * len(text) >= len(whole)  # else it is code
+  return text if is_readable else '', without != value or text != whole or '\ufffd' in value
 
 
-def _is_code(text: str) -> bool:
-  has_signs = '{' in text or '=' in text or '(' in text  # a quick test before the slow pattern
-  return has_signs and _CODE.search(text) is not None
+def _without_code(text: str) -> str:
+  """Text without the rules of style sheets, cut where a script begins; its words are joined by one space."""
+  if '{' in text:
+    text = _without_styles(text)
+  if '=' in text or '(' in text:
+    script = _SCRIPT.search(text)
+    text = text[: script.start()] if script else text
+  return ' '.join(text.split())
+
+
+def _without_styles(text: str) -> str:
+  kept, end = [], 0
+  for block in _STYLE.finditer(text):
+    before = text[end : block.start()]
+    words = before.split()
+    selector = words[-1] if words else ''
+    is_short = before[-1:].isalnum() and _SHORT_STYLE.fullmatch(block[0])
+    if _CLASS.search(selector) or ';' in block[0] or is_short:
+      words = words[:-1]
+      while words and (
+        words[-1][0] in '.#@' or words[-1][-1] in ',>'
+      ):  # a selector of several words
+        words.pop()
+      kept.append(f' {" ".join(words)} ')
+    else:
+      kept.append(text[end : block.end()])
+    end = block.end()
+  return ''.join([*kept, text[end:]])
 
 
 def _paths(value: Any, counts: Counts) -> list[list[str]]:
@@ -120,11 +150,16 @@ def _paths(value: Any, counts: Counts) -> list[list[str]]:
     names: list[str] = []
     for part in path if isinstance(path, list | tuple) else (path,):
       text = _readable(part)[0] if isinstance(part, str) else ''
-      if not isinstance(part, str) or _MARKUP.search(part) or (not text and _is_code(part)):
+      if (
+        not isinstance(part, str)
+        or _MARKUP.search(part)
+        or plain(part) != _without_code(plain(part))
+      ):
         is_changed = True
         break
       if text:
         names.append(text[:MAX_TITLE])
+        is_changed |= '\ufffd' in text
       else:
         is_changed |= bool(plain(part))
     if names:

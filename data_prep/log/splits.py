@@ -19,6 +19,7 @@ import numpy as np
 
 from data_prep.log.interactions import CleanLog
 from recjax.data.dataset import SPLITS
+from recjax.data.sequences import offsets_of
 from recjax.schema.checks import check, check_choice
 
 MIN_LENGTH = 3  # leave-one-out: one interaction each for training, validation and test
@@ -144,15 +145,15 @@ def _source(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
 
 
 def _train(log: CleanLog, in_train: np.ndarray) -> dict[str, np.ndarray]:
-  before = np.concatenate([[0], np.cumsum(in_train)])  # training interactions before each position
+  before = offsets_of(in_train)  # training interactions before each position
   arrays = {f'train_{name}': column[in_train] for name, column in columns(log).items()}
-  return arrays | {'train_offsets': before[log.offsets].astype(np.int64)}
+  return arrays | {'train_offsets': before[log.offsets]}
 
 
 def _ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """The numbers of all ranges [start, end), concatenated, and the offsets of the ranges."""
   lengths = end - start
-  offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+  offsets = offsets_of(lengths)
   return np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths), offsets
 
 

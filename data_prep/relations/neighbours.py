@@ -7,7 +7,7 @@ from etils import epath
 import numpy as np
 
 from data_prep import files
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
 
 _ENTRIES_AT_ONCE = 1 << 22
 
@@ -42,13 +42,12 @@ class Neighbours:
 
   def keep(self, mask: np.ndarray) -> 'Neighbours':
     """Returns the entries selected by a mask, bool `[sum of lengths]`."""
-    offsets = np.concatenate([[0], np.cumsum(mask)])[self.items.offsets]
+    offsets = offsets_of(mask)[self.items.offsets]
     return Neighbours(Sequences(self.items.values[mask], offsets), self.strengths[mask])
 
   def first(self, k: int) -> 'Neighbours':
     """Returns the first k entries of every list."""
-    starts = np.repeat(self.items.offsets[:-1], self.items.lengths)
-    return self.keep(np.arange(len(self.strengths)) - starts < k)
+    return self.keep(self.items.places < k)
 
   def strongest(self, k: int, ranks_I: np.ndarray) -> 'Neighbours':
     """Returns the k strongest entries of every list, strongest first; ties go to the lower rank.
@@ -80,11 +79,11 @@ class Neighbours:
 
 def concatenate(parts: list[Neighbours]) -> Neighbours:
   """Concatenates the lists of all parts."""
-  lengths = np.concatenate([np.zeros(1, np.int64), *(part.items.lengths for part in parts)])
+  lengths = np.concatenate([np.zeros(0, np.int64), *(part.items.lengths for part in parts)])
   return Neighbours(
     Sequences(
       np.concatenate([np.zeros(0, np.int32), *(part.items.values for part in parts)]),
-      np.cumsum(lengths),
+      offsets_of(lengths),
     ),
     np.concatenate([np.zeros(0, np.float32), *(part.strengths for part in parts)]),
   )

@@ -10,7 +10,7 @@ import tqdm
 
 from data_prep.relations import neighbours
 from data_prep.relations.neighbours import Neighbours
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
 
 _ROWS, _COLUMNS = 1024, 8192
 _SPARE = 8  # extra candidates, because the device ranks in float32
@@ -88,7 +88,7 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _members(items: np.ndarray, groups: np.ndarray, most: int) -> Sequences:
   """At most `most` items of each group, in ascending order."""
   order = np.argsort(groups, kind='stable')
-  offsets = np.concatenate([[0], np.cumsum(np.bincount(groups))])
+  offsets = offsets_of(np.bincount(groups))
   members = Neighbours(Sequences(items[order].astype(np.int32), offsets), np.zeros(len(items)))
   return members.first(most).items
 

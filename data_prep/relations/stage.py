@@ -18,7 +18,7 @@ from data_prep.relations import cooccurrence, neighbours, semantic_neighbours
 from data_prep.relations.neighbours import Neighbours
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
 from recjax.schema.checks import check
 from recjax.schema.items import Relations
 
@@ -118,7 +118,7 @@ def _strengths(counts: scipy.sparse.csr_matrix, hops: int) -> Iterator[Neighbour
   if hops > 1:
     sums_I = np.asarray(counts.sum(axis=1)).ravel()
     step = scipy.sparse.diags(HOP_DECAY / np.where(sums_I > 0, sums_I, 1)) @ counts
-  offsets = np.concatenate([[0], np.cumsum(_most_entries(counts, hops))])
+  offsets = offsets_of(_most_entries(counts, hops))
   for rows in neighbours.row_blocks(offsets, _ENTRIES_AT_ONCE, num_items):
     total = walk = counts[rows]
     for _ in range(hops - 1):
@@ -172,10 +172,9 @@ def back_fill(lists: Neighbours, semantic: Sequences, k: int) -> Neighbours:
     filled[i] = members
   lengths = lists.items.lengths.copy()
   lengths[list(filled)] = [len(members) for members in filled.values()]
-  offsets = np.concatenate([[0], np.cumsum(lengths)])
+  offsets = offsets_of(lengths)
   items, strengths = np.empty(offsets[-1], np.int32), np.zeros(offsets[-1], np.float32)
-  old = np.arange(len(lists.strengths)) - np.repeat(lists.items.offsets[:-1], lists.items.lengths)
-  old += np.repeat(offsets[:-1], lists.items.lengths)
+  old = lists.items.places + np.repeat(offsets[:-1], lists.items.lengths)
   items[old], strengths[old] = lists.items.values, lists.strengths
   for i, members in filled.items():
     items[offsets[i] : offsets[i + 1]] = members

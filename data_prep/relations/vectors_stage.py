@@ -6,10 +6,9 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from data_prep import files
+from data_prep import files, refresh
 from data_prep import stage as stage_lib
 from data_prep.relations import cooccurrence
-from data_prep.sids import refresh
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.schema.sids import Sids

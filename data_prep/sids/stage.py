@@ -7,9 +7,9 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from data_prep import files
+from data_prep import files, refresh
 from data_prep import stage as stage_lib
-from data_prep.sids import refresh
+from data_prep.sids import extended
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
@@ -32,10 +32,12 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
 
   Raises:
     FileNotFoundError: the table to import is missing, and `root` holds no imported SIDs.
-    ValueError: see `refresh.check`; or the file is not a SID table.
+    ValueError: see `refresh.check` and `refresh.params`; or the file is not a SID table.
   """
   sids = config.sids
   refresh.check(config, root)
+  if sids.extend is not None:
+    refresh.params(sids, 'sids', _params(sids))
   manifests = stage_lib.variants(root, 'sids').values()
   if sids.table is None or any('table' in manifest['inputs'] for manifest in manifests):
     return
@@ -64,7 +66,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
   if table_file is not None:
     inputs['table'] = table_file
   if sids.extend is not None:
-    inputs |= refresh.sid_inputs(sids)
+    inputs |= extended.inputs(sids)
     params = refresh.params(sids, 'sids', params)
   relations = stage_lib.outputs(prepared, *(files.COLLABORATIVE if _needs_pairs(sids) else ()))
   inputs |= relations
@@ -77,7 +79,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
       np.concatenate([files.load(path) for path in vectors.values()], 1) if vectors else None
     )
     if sids.extend is not None:
-      sid_table, quantizer = refresh.sid_table(sids, item_ids, vectors_ID, table_file)
+      sid_table, quantizer = extended.table(sids, item_ids, vectors_ID, table_file)
     elif table_file is not None:
       sid_table, quantizer = imported(sids, table_file, item_ids), None
     else:
@@ -157,8 +159,7 @@ def _pairs(relations: Mapping[str, epath.Path]) -> np.ndarray:
   """The pairs of each item with its nearest five collaborative neighbours, int32 `[P, 2]`."""
   lists = Sequences(*(files.load(path) for path in relations.values()))
   items = np.repeat(np.arange(len(lists), dtype=np.int32), lists.lengths)
-  place = np.arange(len(items)) - np.repeat(lists.offsets[:-1], lists.lengths)
-  is_near = place < _PAIRS_PER_ITEM
+  is_near = lists.places < _PAIRS_PER_ITEM
   return np.stack([items[is_near], lists.values[is_near].astype(np.int32)], axis=1)
 
 

@@ -141,9 +141,11 @@ class Amazon(base.Tabular):
       field: (given.get(field, (name,))[0], records.as_it_is)
       for field, name in self._edition.fields.items()
     }
-    for number, row in _objects(meta):
+    for number, row in _objects(meta, is_descriptive=True):
       try:
         item = records.identifier(row.get(id_field), id_field)
+        if '\ufffd' in item:
+          raise ValueError(f'{id_field} must be text in UTF-8; got {records.short(item)}')
       except ValueError as error:
         raise ValueError(f'{meta}:{number}: {error}') from None
       if chosen is None or item in chosen:
@@ -195,10 +197,19 @@ def _line(path: epath.Path, row: int) -> int:
   return next(itertools.islice(raw_files.lines(path), row, None))[0]
 
 
-def _objects(path: epath.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields the number, from 1, and the object of every line that is not blank."""
+def _objects(
+  path: epath.Path, is_descriptive: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields the number, from 1, and the object of every line that is not blank.
+
+  Args:
+    path: the file.
+    is_descriptive: replace bytes that are not UTF-8 by U+FFFD.
+  """
   for number, line in raw_files.lines(path):
     row = _parse(line)
+    if row is None and is_descriptive:
+      row = _parse(line.decode('utf-8', 'replace').encode())
     if not isinstance(row, dict):
       raise ValueError(
         f'{path}:{number}: a line must be a JSON object or a Python dict; got {records.short(line)}'

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 import dataclasses
+import math
 from typing import Any
 import uuid
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.sources import records
-from data_prep.sources.rows import Rows
+from data_prep.sources.rows import Rows, decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +42,13 @@ def ids(rows: Rows, column: str) -> Ids:
   """
   values = decoded(rows.columns[column])
   kind = values.type
+  if not len(values):
+    return Ids([], np.zeros(0, np.int32))
   if isinstance(kind, pa.UuidType):
     values = pa.chunked_array([_uuids(values)], pa.large_string())
   elif not (is_text(kind) or is_bytes(kind) or is_exact(kind)):
-    raise ValueError(f'{rows.path}: column {column} must hold text or integers; got {kind}')
+    raise rows.column_error(column, 'text or integers')
   check_no_nulls(rows, column)
-  if not len(values):
-    return Ids([], np.zeros(0, np.int32))
   if pa.types.is_decimal(kind):
     values = _integers(rows, column, values)
   encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
@@ -63,7 +64,9 @@ def ids(rows: Rows, column: str) -> Ids:
     try:
       records.identifier(names[code], column)
     except ValueError as error:
-      raise ValueError(f'{rows.place(int(np.argmax(codes == code)))}: {error}') from None
+      raise ValueError(
+        f'{rows.place(int(np.argmax(codes == code)))}: {error}{rows.advice(column)}'
+      ) from None
   return Ids(names, codes)
 
 
@@ -79,7 +82,7 @@ def _integers(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArr
   is_whole = pc.equal(wide, pc.floor(wide)).combine_chunks()
   if not pc.all(is_whole).as_py():
     row = pc.index(is_whole, False).as_py()
-    raise rows.error(row, f'{column} must be text or an integer', values[row].as_py())
+    raise rows.error(row, f'{column} must be text or an integer', values[row].as_py(), column)
   return pa.chunked_array(
     [[str(int(value)) for value in chunk.to_pylist()] for chunk in values.chunks], pa.string()
   )
@@ -93,7 +96,7 @@ def _utf8(rows: Rows, column: str, names: pa.Array, codes: np.ndarray) -> pa.Arr
       texts.append(name.decode())
     except UnicodeDecodeError:
       row = int(np.argmax(codes == code))
-      raise rows.error(row, f'{column} must be text in UTF-8', name) from None
+      raise rows.error(row, f'{column} must be text in UTF-8', name, column) from None
   return pa.array(texts, pa.large_string())
 
 
@@ -149,28 +152,25 @@ def texts(rows: Rows, column: str) -> list[Any]:
     values = pa.chunked_array([_uuids(values)], pa.large_string())
   try:
     found = values.to_pylist()
-  except (UnicodeDecodeError, ValueError, OverflowError):
-    # One invalid value fails the whole conversion.
+  except (ValueError, OverflowError):  # one invalid value fails the whole conversion
     found = [_object(value) for value in values]
-  return [
-    value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in found
-  ]
+  return [_texts_in(value) for value in found]
 
 
 def _object(value: pa.Scalar) -> Any:
   try:
     return value.as_py()
   except UnicodeDecodeError:
-    return value.as_buffer().to_pybytes() if hasattr(value, 'as_buffer') else None
+    return value.as_buffer().to_pybytes() if hasattr(value, 'as_buffer') else math.nan
   except (ValueError, OverflowError):
-    return None
+    return math.nan  # dropped and counted by every field
 
 
-def decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
-  """Returns the column without dictionary encoding; a dictionary may hold values that no row has."""
-  if pa.types.is_dictionary(values.type):
-    return values.cast(values.type.value_type)
-  return values
+def _texts_in(value: Any) -> Any:
+  """Decodes bytes, also in lists."""
+  if isinstance(value, bytes):
+    return value.decode('utf-8', 'replace')
+  return [_texts_in(part) for part in value] if isinstance(value, list) else value
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -198,4 +198,4 @@ def check_no_nulls(rows: Rows, column: str) -> None:
   values = rows.columns[column]
   if values.null_count:
     row = pc.index(pc.is_null(values), True).as_py()
-    raise ValueError(f'{rows.place(row)}: {column} must not be missing')
+    raise ValueError(f'{rows.place(row)}: {column} must not be missing{rows.advice(column)}')

@@ -4,10 +4,13 @@ Arrow reads the files. Its messages name no line if it reads with several thread
 slower reader finds the line.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+import collections
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import csv
 import io
+import itertools
 import sys
+from typing import BinaryIO
 
 from etils import epath
 import pyarrow as pa
@@ -20,6 +23,21 @@ from recjax.schema.checks import check
 SEPARATORS = (',', '\t', ';', '|')  # detected if the config sets none
 _BLOCK = 1 << 24  # bytes per parsed block; a row must fit into one
 _NAMED = {'tab': '\t', '\\t': '\t'}
+# A row of this cell is appended to every file. An unclosed quote would contain it.
+_END = 'EndOfTheTable'
+# First bytes of other formats → the format, and the remedy.
+_OTHER_FORMATS = {
+  b'\xff\xfe': ('text in UTF-16', 'Convert it to UTF-8'),
+  b'\xfe\xff': ('text in UTF-16', 'Convert it to UTF-8'),
+  b'PAR1': ('Parquet', 'Let its name end in .parquet'),
+  b'\x1f\x8b': ('compressed by gzip', 'Let its name end in .gz'),
+  b'\x28\xb5\x2f\xfd': ('compressed by zstd', 'Let its name end in .zst'),
+  b'BZh': ('compressed by bzip2', 'Unpack it'),
+  b'PK\x03\x04': ('a zip archive or a spreadsheet', 'Unpack it, or export it as CSV'),
+  b'version https://git-lfs': ('a pointer of Git LFS', 'Fetch the file itself with git lfs pull'),
+  b'<!DOCTYPE': ('a web page', 'Fetch the file again'),
+  b'<html': ('a web page', 'Fetch the file again'),
+}
 
 
 def separator(given: str | None) -> str | None:
@@ -50,21 +68,40 @@ def find_separator(path: epath.Path, wanted: Collection[str], quoted: bool = Tru
   return max(SEPARATORS, key=counts)
 
 
-def header(path: epath.Path, mark: str = ',', quoted: bool = True) -> list[str]:
+def header(
+  path: epath.Path, mark: str = ',', quoted: bool = True, wanted: Collection[str] | None = None
+) -> list[str]:
   """Returns the column names in the first line.
 
+  Args:
+    path: the file.
+    mark: the separator of cells.
+    quoted: see `read`.
+    wanted: names that may occur only once; None: all.
+
   Raises:
-    ValueError: the file is empty or a name occurs twice.
+    ValueError: the file is empty or not text, or a name occurs twice.
   """
   first = _first(path, mark, quoted)
-  if not first or len(set(first)) < len(first):
+  checked = first if wanted is None else [name for name in first if name in wanted]
+  if not first or len(set(checked)) < len(checked):
     raise ValueError(
-      f'{path}:1: the first line must name the columns, each once; got {records.short(first)}'
+      f'{path}:1: the first line must name the columns, each once; got '
+      f'{records.short(first) if first else "an empty file"}'
     )
   return first
 
 
 def _first(path: epath.Path, mark: str, quoted: bool) -> list[str]:
+  with raw_files.opened(path) as stream:
+    start = stream.read(1024)
+  for magic, (kind, advice) in _OTHER_FORMATS.items():
+    if start.startswith(magic):
+      raise ValueError(f'{path}:1: must be text in UTF-8; it is {kind}. {advice}')
+  if b'\0' in start.partition(b'\n')[0]:
+    raise ValueError(
+      f'{path}:1: must be text in UTF-8; it holds zero bytes, as UTF-16 does. Convert it to UTF-8'
+    )
   return next(_cells(path, mark, quoted), (1, []))[1]
 
 
@@ -90,10 +127,12 @@ def read(
   types: Mapping[str, pa.DataType] = {
     name: pa.binary() if name in loose else pa.string() for name in wanted
   }
+  width = len(_first(path, mark, quoted))
+  end = f'\n{_end(mark, width)}'.encode() if quoted else b''
   try:
     with raw_files.opened(path) as stream:
       table = pyarrow.csv.read_csv(
-        stream,
+        _Appended(stream, end),
         pyarrow.csv.ReadOptions(block_size=_BLOCK),
         pyarrow.csv.ParseOptions(
           delimiter=mark, quote_char='"' if quoted else False, newlines_in_values=quoted
@@ -104,6 +143,10 @@ def read(
       )
   except pa.ArrowInvalid as error:
     raise _located_error(path, mark, quoted, error) from None
+  if quoted and wanted:
+    table, last = table.slice(0, len(table) - 1), table.slice(len(table) - 1)
+    if any(last[name].to_pylist() not in ([_END], [_END.encode()]) for name in wanted):
+      raise _unclosed_quote(path, mark) or ValueError(f'{path}: must be a table of text')
 
   def place(row: int) -> str:
     rows = _cells(path, mark, quoted)
@@ -113,14 +156,56 @@ def read(
   return Rows(path, {name: table[name] for name in wanted}, place)
 
 
-def _cells(path: epath.Path, mark: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-  """Yields for every row the number of its first line, and its cells as Arrow splits them."""
+class _Appended(io.RawIOBase):
+  """A stream with bytes appended."""
+
+  def __init__(self, stream: BinaryIO, end: bytes):
+    self._stream, self._end = stream, end
+
+  def readable(self) -> bool:
+    return True
+
+  def read(self, size: int = -1) -> bytes:
+    found = self._stream.read(size)
+    if not found:
+      found, self._end = self._end, b''
+    return found
+
+
+def _end(mark: str, width: int) -> str:
+  return mark.join([_END] * width) + '\n'
+
+
+def _unclosed_quote(path: epath.Path, mark: str) -> ValueError | None:
+  """The error for a file that ends inside a quoted cell; None for any other file."""
+  width = len(_first(path, mark, True))
+  rows = _cells(path, mark, True, [_end(mark, width)])
+  line, cells = collections.deque(rows, maxlen=1).pop()
+  if cells == [_END] * width:
+    return None
+  return ValueError(
+    f'{path}:{line}: a quote (") that opens a cell must be closed; this one contains the rest of the file. '
+    'Close it, or double the quotes in a cell and put quotes around the cell'
+  )
+
+
+def _cells(
+  path: epath.Path, mark: str, quoted: bool, more: Iterable[str] = ()
+) -> Iterator[tuple[int, list[str]]]:
+  """Yields for every row the number of its first line, and its cells as Arrow splits them.
+
+  Args:
+    path: the file.
+    mark: the separator of cells.
+    quoted: see `read`.
+    more: lines to read after those of the file.
+  """
   quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
   limit, line = csv.field_size_limit(sys.maxsize), 1
   try:
     with raw_files.opened(path) as stream:
       text = io.TextIOWrapper(stream, 'utf-8-sig', 'replace', newline='')
-      reader = csv.reader(text, delimiter=mark, quoting=quoting)
+      reader = csv.reader(itertools.chain(text, more), delimiter=mark, quoting=quoting)
       for cells in reader:
         if cells:
           yield line, cells
@@ -133,7 +218,9 @@ def _cells(path: epath.Path, mark: str, quoted: bool) -> Iterator[tuple[int, lis
 
 def _located_error(path: epath.Path, mark: str, quoted: bool, error: Exception) -> ValueError:
   """The error for a file that Arrow rejected, with the line."""
-  width = len(header(path, mark, quoted))
+  if quoted and (found := _unclosed_quote(path, mark)):
+    return found
+  width = len(_first(path, mark, quoted))
   for number, cells in _cells(path, mark, quoted):
     if len(cells) != width:
       return ValueError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 import contextlib
+import re
 
 from etils import epath
 import pyarrow as pa
@@ -11,15 +12,16 @@ from data_prep.sources import records
 from data_prep.sources.rows import Rows
 
 
-def names(path: epath.Path) -> list[str]:
+def names(path: epath.Path, wanted: Collection[str]) -> list[str]:
   """Returns the column names of a file.
 
   Raises:
-    ValueError: the file is invalid, or a name occurs twice.
+    ValueError: the file is invalid, or a wanted name occurs twice.
   """
   with _opened(path) as file:
     found = file.schema_arrow.names
-  if len(set(found)) < len(found):
+  checked = [name for name in found if name in wanted]
+  if len(set(checked)) < len(checked):
     raise ValueError(f'{path}: must name each column once; got {records.short(found)}')
   return found
 
@@ -37,7 +39,11 @@ def read(path: epath.Path, wanted: Collection[str]) -> Rows:
 
 
 def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
-  """Returns the column with view, fixed-size and extension types (except UUID) cast to plain types."""
+  """Returns the column in a plain type.
+
+  View, fixed-size and extension types (except UUID) are cast. Text that is not UTF-8 becomes bytes. Instants get the
+  time zone UTC.
+  """
   kind = values.type
   if isinstance(kind, pa.BaseExtensionType):
     return values if isinstance(kind, pa.UuidType) else plain(values.cast(kind.storage_type))
@@ -45,6 +51,13 @@ def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(pa.large_string())
   if pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
     return values.cast(pa.large_binary())
+  if pa.types.is_timestamp(kind) and kind.tz is not None:
+    return values.cast(pa.timestamp(kind.unit, 'UTC'))
+  if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    try:
+      values.validate(full=True)
+    except pa.ArrowInvalid:  # not UTF-8, although the file says so
+      return values.cast(pa.large_binary())
   return values
 
 
@@ -54,4 +67,7 @@ def _opened(path: epath.Path) -> Iterator[pyarrow.parquet.ParquetFile]:
     with path.open('rb') as stream:
       yield pyarrow.parquet.ParquetFile(stream)
   except (pa.ArrowException, OSError) as error:
-    raise ValueError(f'{path}: must be a complete Parquet file; {error}') from None
+    cause = re.sub('[^ -~]+', ' ', str(error)).strip(' .')
+    raise ValueError(
+      f'{path}: must be a complete Parquet file; {cause}. Remove it and fetch it again'
+    ) from None

@@ -3,7 +3,8 @@
 For the table `interactions` these are one of:
 
   interactions.parquet                      one file; also .csv, .tsv, .txt, and these with .gz or .zst
-  interactions.parquet/, interactions/      a folder of parts, as Spark and Hive write it, with its subfolders
+  interactions.parquet/, interactions/      a folder of parts, as Spark and Hive write it, with its subfolders;
+                                            subfolders <column>=<value> add a column
   interactions-00000-of-00002.parquet, …    files of the Hugging Face hub; the set must be complete
   interactions-2024-01.csv, …               any other files interactions-*, interactions_*, interactions.*
 
@@ -12,7 +13,9 @@ Names that begin with '.' or '_', such as _SUCCESS, are ignored. An option may n
 
 from collections.abc import Iterator, Sequence
 import fnmatch
+import os
 import re
+import urllib.parse
 
 from etils import epath
 
@@ -22,6 +25,12 @@ _TEXT = ('.csv', '.tsv', '.txt')
 SUFFIXES = ('.parquet', *(text + packed for text in _TEXT for packed in ('', *COMPRESSED)))
 _NUMBERED = re.compile(r'(?P<stem>.*?)(?P<number>\d+)-of-(?P<count>\d+)(?P<end>\D*)')
 _PATTERN = re.compile(r'[*?\[]')
+_NO_VALUE = '__HIVE_DEFAULT_PARTITION__'
+
+
+def like(raw_dir: epath.Path, name: str) -> list[str]:
+  """Returns the names in a folder that begin with the name of a table, in any case."""
+  return [path.name for path in _visible(raw_dir) if path.name.lower().startswith(name)]
 
 
 def find(raw_dir: epath.Path, name: str, given: str | None, field: str) -> list[epath.Path]:
@@ -41,6 +50,7 @@ def find(raw_dir: epath.Path, name: str, given: str | None, field: str) -> list[
     files = _given(raw_dir, given)
   else:
     files = _named(raw_dir, name, field)
+  files = _without_unpacked(files)
   _check_complete(files, field)
   kinds = {path.suffix == '.parquet' for path in files}
   if len(kinds) > 1:
@@ -82,11 +92,7 @@ def _named(raw_dir: epath.Path, name: str, field: str) -> list[epath.Path]:
     and path.name not in exact_names
     and not path.is_dir()
   ]
-  # If a file has a compressed copy, only the copy is read.
-  packed = {
-    path.name.removesuffix(path.suffix) for path in exact_files if path.suffix in COMPRESSED
-  }
-  exact_files = [path for path in exact_files if path.name not in packed]
+  exact_files = _without_unpacked(exact_files)
   numbered = [path for path in others if _NUMBERED.fullmatch(path.name)]
   if len(exact_files) > 1 or (exact_files and numbered):
     both = [*exact_files, *numbered][:2]
@@ -103,6 +109,23 @@ def _named(raw_dir: epath.Path, name: str, field: str) -> list[epath.Path]:
       f'--config.{field} to a pattern such as {name}-*-of-*.parquet'
     )
   return others
+
+
+def _without_unpacked(files: Sequence[epath.Path]) -> list[epath.Path]:
+  """Drops files that have a compressed copy."""
+  packed = {path.with_suffix('') for path in files if path.suffix in COMPRESSED}
+  return [path for path in files if path not in packed]
+
+
+def partition(path: epath.Path) -> dict[str, str | None]:
+  """Returns the names and values of the folders `<name>=<value>` that directly enclose a file."""
+  found = {}
+  for folder in path.parents:
+    name, sign, value = folder.name.partition('=')
+    if not (name and sign):
+      break
+    found[urllib.parse.unquote(name)] = None if value == _NO_VALUE else urllib.parse.unquote(value)
+  return found
 
 
 def _inside(folder: epath.Path) -> list[epath.Path]:
@@ -126,7 +149,9 @@ def _inside(folder: epath.Path) -> list[epath.Path]:
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
   for path in _visible(folder):
     if path.is_dir():
-      yield from _walk(path)
+      # A link to an enclosing folder would be followed without end.
+      if not f'{os.path.realpath(folder)}/'.startswith(f'{os.path.realpath(path)}/'):
+        yield from _walk(path)
     elif path.name.endswith(SUFFIXES):
       yield path
 

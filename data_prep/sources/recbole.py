@@ -75,6 +75,8 @@ class RecBole(base.Tabular):
           f'{path}:1: a column must be name:type with one of the types {", ".join(_TYPES)}; '
           f'got {records.short(field)}'
         )
+      if name in names:
+        raise ValueError(f'{path}:1: must name each column once; got {names[name]!r} and {field!r}')
       names[name] = field
     for name, usual in self.usual_columns().items():
       if usual not in names and name in names:  # for example user:token instead of user_id:token

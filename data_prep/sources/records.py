@@ -6,6 +6,8 @@ sources only split it into its parts, and `data_prep.log.item_text` tidies or dr
 
 import ast
 from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import json
 import math
 import re
 from typing import Any
@@ -23,7 +25,7 @@ Kind = Callable[[Any], Any]  # converts a raw value of any type to the value in 
 
 def short(value: Any) -> str:
   """Returns the value as text for an error message, at most 80 characters."""
-  text = repr(value)
+  text = repr(value.item() if isinstance(value, np.generic) else value)
   return text if len(text) <= 80 else f'{text[:77]}…'
 
 
@@ -117,17 +119,16 @@ def tags(value: list[str]) -> list[list[str]]:
 
 
 def literal_list(value: str) -> list[Any]:
-  """Parses a Python list literal; never executes it.
+  """Parses a list in Python or JSON notation; never executes it.
 
   Raises:
     ValueError: the literal is no list, or longer than `MAX_LITERAL`. The message is only the expected format.
   """
   result = None
-  if len(value) <= MAX_LITERAL:
-    try:
-      result = ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-      result = None
+  for parse in (ast.literal_eval, json.loads) if len(value) <= MAX_LITERAL else ():
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+      result = parse(value.strip())
+      break
   if not isinstance(result, list):
     raise ValueError(f'a list such as [1, 2] of at most {MAX_LITERAL:,} characters')
   return result

@@ -1,11 +1,13 @@
 """Columns of a table, in one file or several parts, with the file and line of every row."""
 
 import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
+import itertools
 from typing import Any
 
 from etils import epath
+import numpy as np
 import pyarrow as pa
 
 from data_prep.sources import records
@@ -19,64 +21,93 @@ class Rows:
     path: the file, or the first part of a table in parts.
     columns: name → values.
     place: row number, from 0 → file and line, for a message.
+    fields: column → config field of its name, for a message.
   """
 
   path: epath.Path
   columns: Mapping[str, pa.ChunkedArray]
   place: Callable[[int], str]
+  fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-  def error(self, row: int, must: str, got: Any) -> ValueError:
-    """Returns the error for an invalid value, with file and line."""
-    return ValueError(f'{self.place(row)}: {must}; got {records.short(got)}')
+  def error(self, row: int, must: str, got: Any, column: str = '') -> ValueError:
+    """Returns the error for an invalid value, with file and line, and the config field of the column if given."""
+    return ValueError(f'{self.place(row)}: {must}; got {records.short(got)}{self.advice(column)}')
+
+  def column_error(self, column: str, must: str) -> ValueError:
+    """Returns the error for a column of an invalid type."""
+    kind = self.columns[column].type
+    return ValueError(
+      f'{self.path}: column {column} must hold {must}; got {kind}{self.advice(column)}'
+    )
+
+  def advice(self, column: str) -> str:
+    """Returns a sentence with the config field of a column; '' if there is none."""
+    field = self.fields.get(column)
+    return f'. Correct the column, or set --config.{field} to another one' if field else ''
 
   def __len__(self) -> int:
     return len(next(iter(self.columns.values()))) if self.columns else 0
 
 
-def join(parts: Sequence[Rows]) -> Rows:
-  """Concatenates the parts of a table, in order.
+def join(parts: Sequence[Rows], loose: Collection[str] = ()) -> Rows:
+  """Concatenates the parts of a table, in order. A column that a part lacks is null there.
+
+  Args:
+    parts: at least one.
+    loose: descriptive columns, whose types may differ between parts.
 
   Raises:
-    ValueError: the parts differ in their columns, or in types that have no common type.
+    ValueError: the parts have columns of types that have no common type.
   """
   first = parts[0]
   if len(parts) == 1:
     return first
-  for part in parts[1:]:
-    if set(part.columns) != set(first.columns):
-      raise ValueError(
-        f'{part.path}: must have the columns of {first.path.name}, which are '
-        f'{_listed(first.columns)}; it has {_listed(part.columns)}'
-      )
-  ends = []
-  for part in parts:
-    ends.append(len(part) + (ends[-1] if ends else 0))
+  ends = list(itertools.accumulate(map(len, parts)))
 
   def place(row: int) -> str:
     part = bisect.bisect_right(ends, row)
     return parts[part].place(row - (ends[part - 1] if part else 0))
 
-  return Rows(first.path, {name: _column(parts, name) for name in first.columns}, place)
+  names = dict.fromkeys(name for part in parts for name in part.columns)
+  columns = {name: _column(parts, name, name in loose) for name in names}
+  return Rows(first.path, columns, place, first.fields)
 
 
-def _listed(names: Mapping[str, Any]) -> str:
-  return ', '.join(sorted(map(repr, names))) or 'none'
-
-
-def _column(parts: Sequence[Rows], name: str) -> pa.ChunkedArray:
+def _column(parts: Sequence[Rows], name: str, is_loose: bool) -> pa.ChunkedArray:
   """One column of all parts. Empty parts do not influence its type."""
   filled = [part for part in parts if len(part)] or parts[:1]
-  tables = [pa.table({name: part.columns[name]}) for part in filled]
+  columns = [part.columns.get(name, pa.chunked_array([pa.nulls(len(part))])) for part in filled]
+  if len({column.type for column in columns}) > 1:
+    columns = [decoded(column) for column in columns]
+  tables = [pa.table({name: column}) for column in columns]
   try:
     return pa.concat_tables(tables, promote_options='permissive')[name]
   except pa.ArrowException:
-    first = tables[0][name].type
+    if is_loose:
+      return _union(columns)
+    first = columns[0].type
     other, kind = next(
-      (part, table[name].type)
-      for part, table in zip(filled, tables, strict=True)
-      if table[name].type != first
+      (part, column.type)
+      for part, column in zip(filled, columns, strict=True)
+      if column.type != first
     )
     raise ValueError(
       f'{other.path}: column {name} must be of the same type in all parts; it is {kind}, and {first} in '
-      f'{filled[0].path.name}'
+      f'{filled[0].path.name}{parts[0].advice(name)}'
     ) from None
+
+
+def _union(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+  """Concatenates columns of different types into a column of a union type."""
+  children = [column.combine_chunks() for column in columns]
+  lengths = [len(child) for child in children]
+  types = pa.array(np.repeat(np.arange(len(children)), lengths), pa.int8())
+  offsets = pa.array(np.concatenate([np.arange(length) for length in lengths]), pa.int32())
+  return pa.chunked_array([pa.UnionArray.from_dense(types, offsets, children)])
+
+
+def decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
+  """Returns the column without dictionary encoding; a dictionary may hold values that no row has."""
+  if pa.types.is_dictionary(values.type):
+    return values.cast(values.type.value_type)
+  return values

@@ -22,7 +22,7 @@ import numpy as np
 
 from data_prep.log.interactions import RawLog
 from data_prep.sources import base
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
 from recjax.schema.checks import check, setting
 
 DIRECT, TWO_HOP, SAME_THEME, NOISE = 0.25, 0.30, 0.30, 0.15  # probabilities of the next item's kind
@@ -79,7 +79,7 @@ class Synthetic(base.Source):
       'data.k_core',
     )
     users = np.repeat(np.arange(len(world)), world.lengths)
-    days = np.arange(len(world.values)) - np.repeat(world.offsets[:-1], world.lengths)
+    days = world.places
     ids = _ids('item', np.arange(items), items)
     return RawLog(
       users=_ids('user', users, len(world)),
@@ -160,7 +160,7 @@ def sequences(world: Synthetic) -> Sequences:
       fresh = ~(grid_UT[waiting, :t] == drawn[:, None]).any(1)
       grid_UT[waiting[fresh], t] = drawn[fresh]
       waiting = waiting[~fresh]
-  offsets = np.concatenate([[0], np.cumsum(lengths)])
+  offsets = offsets_of(lengths)
   return Sequences(grid_UT[grid_UT >= 0].astype(np.int32), offsets)
 
 

@@ -23,6 +23,7 @@ dropped and counted.
 
 import contextlib
 import dataclasses
+import re
 from typing import Any, ClassVar
 
 from etils import epath
@@ -31,6 +32,9 @@ from data_prep.log import interactions
 from data_prep.sources import base, parts, raw_files, records, tables
 from recjax.schema.checks import check, setting
 
+# pandas writes an array of strings into CSV like this: ['Toys' 'Puzzles'].
+_TEXT = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
+_OF_NUMPY = re.compile(rf'\[\s*(?:{_TEXT.pattern})(?:\s+(?:{_TEXT.pattern}))+\s*\]')
 _LOG = ('user', 'item', 'time', 'rating', 'event')
 
 
@@ -60,9 +64,9 @@ class Table(base.Tabular):
     files = {}
     for name in ('interactions', 'items'):
       found = self._files(raw_dir, name)
-      if len(found) > 1:
+      if len(found) > 1 or (found and found[0].parent != raw_dir and _folders(found[0])):
         # Parts are named by their order, so that the raw files may be moved and renamed.
-        files |= {f'{name}/{n:05d}': path for n, path in enumerate(found)}
+        files |= {f'{name}/{_folders(path)}{n:05d}': path for n, path in enumerate(found)}
       else:
         files[name] = found[0] if found else raw_dir / f'{name}.csv'
     return files
@@ -79,11 +83,17 @@ class Table(base.Tabular):
           f'{raw_dir / given} must be a file, a folder of parts or a glob that finds some; nothing was found. '
           f'Set --config.data.{name}_files or --config.data.raw_dir'
         )
+    there = [
+      f'{name} is not read: it has another ending or is an empty folder. '
+      for table in ('interactions', 'items')
+      if not self._files(raw_dir, table)
+      for name in parts.like(raw_dir, table)
+    ]
     raw_files.require(
       files,
       raw_dir,
-      'Each is a file, a folder of parts or several numbered files: .csv, .tsv or .txt, perhaps with .gz or '
-      '.zst, or .parquet.',
+      f'{"".join(there[:1])}Each is a file, a folder of parts or several numbered files: .csv, .tsv or .txt, '
+      'perhaps with .gz or .zst, or .parquet.',
     )
 
   def load(self, raw_dir: epath.Path) -> interactions.RawLog:
@@ -112,10 +122,17 @@ class Table(base.Tabular):
     return tables.catalogue(rows, item, fields)
 
 
+def _folders(path: epath.Path) -> str:
+  """The enclosing folders `<column>=<value>` of a part; their values belong to the identity."""
+  return ''.join(f'{name}={value}/' for name, value in parts.partition(path).items())
+
+
 def _categories(value: Any) -> Any:
   if not isinstance(value, str):
     return value
   if value.startswith('[') and value.endswith(']'):
+    if _OF_NUMPY.fullmatch(value):  # Python would join these strings
+      return [first or second for first, second in _TEXT.findall(value)]
     with contextlib.suppress(ValueError):  # a plain text may also begin with [
       return records.literal_list(value)
   return [[part.strip() for part in path.split(' > ')] for path in value.split(' | ')]

@@ -1,13 +1,15 @@
 """Reads tables, delimited or Parquet, in one file or several parts, into a raw log and its catalogue."""
 
 from collections.abc import Collection, Mapping, Sequence
+import dataclasses
 from typing import Any
 
 from etils import epath
 import numpy as np
+import pyarrow as pa
 
 from data_prep.log import interactions
-from data_prep.sources import base, columns, delimited, parquet, records, times
+from data_prep.sources import base, columns, delimited, parquet, parts, records, times
 from data_prep.sources.rows import Rows, join
 
 
@@ -22,7 +24,8 @@ def read(
 
   Args:
     paths: the parts, in order; Parquet if the name ends in .parquet, else delimited text.
-    wanted: names of the columns to read.
+    wanted: names of the columns to read, perhaps with the config field of each. Enclosing folders
+      `<name>=<value>`, as Spark and Hive write them, are columns too.
     required: names of columns that must exist → the config field that sets the name.
     separator: `data.separator`.
     loose: descriptive columns, whose encoding is not checked.
@@ -31,7 +34,7 @@ def read(
     ValueError: a file is invalid or lacks a required column; the message names the file and the line.
   """
   mark = delimited.separator(separator)
-  return join([_read_part(path, wanted, required, mark, loose) for path in paths])
+  return join([_read_part(path, wanted, required, mark, loose) for path in paths], loose)
 
 
 def _read_part(
@@ -44,17 +47,26 @@ def _read_part(
   is_parquet = path.suffix == '.parquet'
   if not is_parquet and mark is None:
     mark = delimited.find_separator(path, wanted)
-  names = parquet.names(path) if is_parquet else delimited.header(path, mark)
+  names = parquet.names(path, wanted) if is_parquet else delimited.header(path, mark, True, wanted)
+  folders = {name: value for name, value in parts.partition(path).items() if name not in names}
   for name, field in required.items():
-    if name not in names:
+    if name not in names and name not in folders:
       raise ValueError(
         f'{path}{"" if is_parquet else ":1"}: must have a column {name!r}; it has '
         f'{", ".join(map(repr, names))}. Set --config.{field}'
       )
   present = [name for name in names if name in wanted]
   if is_parquet:
-    return parquet.read(path, present)
-  return delimited.read(path, present, mark, loose=[name for name in present if name in loose])
+    rows = parquet.read(path, present)
+  else:
+    rows = delimited.read(path, present, mark, loose=[name for name in present if name in loose])
+  constant = {
+    name: pa.chunked_array([pa.array([value] * len(rows), pa.string())])
+    for name, value in folders.items()
+    if name in wanted
+  }
+  fields = {**(wanted if isinstance(wanted, Mapping) else {}), **required}
+  return dataclasses.replace(rows, columns={**rows.columns, **constant}, fields=fields)
 
 
 def catalogue(
@@ -138,12 +150,13 @@ def usable_ratings(
   if not broken.any():
     return ratings_N, 0
   name, row = data.column('rating'), int(np.argmax(broken))
-  got = rows.columns[name][row].as_py() if name in rows.columns else None
+  known = name in rows.columns
+  got = f'; got {records.short(rows.columns[name][row].as_py())}' if known else ''
   if data.is_named('rating'):
-    raise rows.error(row, f'{name} must be a finite number', got)
+    raise ValueError(f'{rows.place(row)}: {name} must be a finite number{got}')
   count = int(broken.sum())
   print(
-    f'{rows.place(row)}: {name} is not a finite number; got {records.short(got)}. {count:,} of '
+    f'{rows.place(row)}: {name} is not a finite number{got}. {count:,} of '
     f'{len(broken):,} ratings cannot be read: the log has no ratings',
     flush=True,
   )

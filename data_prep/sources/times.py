@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.sources import columns, records
-from data_prep.sources.rows import Rows
+from data_prep.sources.rows import Rows, decoded
 
 _TICKS = {'s': 1, 'ms': 10**3, 'us': 10**6, 'ns': 10**9}  # per second
 _UNITS = ('s', 'ms', 'us', 'ns')
@@ -34,7 +34,7 @@ def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
   Raises:
     ValueError: a time is missing or unreadable, or two rows have different units; the message names the rows.
   """
-  values = columns.decoded(rows.columns[column])
+  values = decoded(rows.columns[column])
   columns.check_no_nulls(rows, column)
   kind = values.type
   if columns.is_bytes(kind):
@@ -43,16 +43,18 @@ def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
   if columns.is_text(kind):
     values = _read_text(rows, column, values)
     kind = values.type
-  if pa.types.is_decimal(kind):
-    values, kind = values.cast(pa.float64()), pa.float64()
+  if pa.types.is_decimal(kind) or kind == pa.uint64():
+    try:
+      values = values.cast(pa.int64())
+    except pa.ArrowInvalid:
+      values = values.cast(pa.float64(), safe=False)
+    kind = values.type
   if pa.types.is_floating(kind):
     return _read_floats(rows, column, values)
   if pa.types.is_date(kind):
     values = values.cast(pa.timestamp('ms'))
-  elif kind == pa.uint64():
-    return _read_floats(rows, column, values.cast(pa.float64(), safe=False))
   elif not pa.types.is_timestamp(kind) and not pa.types.is_integer(kind):
-    raise ValueError(f'{rows.path}: column {column} must hold times; got {kind}')
+    raise rows.column_error(column, 'times')
   counts = values.cast(pa.int64()).to_numpy()
   if pa.types.is_timestamp(values.type):
     return counts, _TICKS[values.type.unit]
@@ -103,7 +105,8 @@ def _read_floats(rows: Rows, column: str, values: pa.ChunkedArray) -> tuple[np.n
   is_valid = np.abs(numbers) < 2.0**63  # False for NaN
   if not is_valid.all():
     row = int(np.argmin(is_valid))
-    raise rows.error(row, f'{column} must be a time that fits into 64 bits', numbers[row])
+    must = f'{column} must be a time that fits into 64 bits'
+    raise rows.error(row, must, numbers[row], column)
   unit = _unit(numbers, column, rows.place)
   if (numbers % 1 == 0).all():
     return numbers.astype(np.int64), _TICKS[_UNITS[unit]]
@@ -117,7 +120,8 @@ def _text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(pa.large_string())
   except pa.ArrowInvalid:
     row = next(n for n, value in enumerate(values.to_pylist()) if not _is_utf8(value))
-    raise rows.error(row, f'{column} must be text in UTF-8', values[row].as_py()) from None
+    must = f'{column} must be text in UTF-8'
+    raise rows.error(row, must, values[row].as_py(), column) from None
 
 
 def _is_utf8(value: bytes) -> bool:
@@ -144,7 +148,7 @@ def _read_text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedAr
   if any(_is_parsable(values[row], kind) for kind in _TEXT_TYPES):
     other = f', while {rows.place(0)} has {records.short(values[0].as_py())}'
     raise ValueError(f'{rows.error(row, error, got)}{other}')
-  raise rows.error(row, error, got)
+  raise rows.error(row, error, got, column)
 
 
 def _is_parsable(value: Any, kind: pa.DataType) -> bool:

@@ -5,13 +5,11 @@ from typing import Any
 
 from etils import epath
 
-from data_prep import files
+from data_prep import files, refresh
 from data_prep import stage as stage_lib
-from data_prep.sids import refresh
 from data_prep.texts import tokenizer
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
-from recjax.runtime.files import existing
 from recjax.schema.sids import Sids
 
 
@@ -20,14 +18,15 @@ def check_ready(config: config_lib.Config, root: epath.Path) -> None:
 
   Raises:
     FileNotFoundError: data.sentencepiece is missing, and `root` holds no tokenizer from such a file.
-    ValueError: model.pretrained has no tokenizer, or a chat template that cannot be rendered.
+    ValueError: data.sentencepiece is no SentencePiece model; or model.pretrained has no tokenizer, or a chat
+      template that cannot be rendered.
   """
   if config.model.pretrained is not None:
     tokenizer.check_pretrained(config.model.pretrained, config.data.prompt_format)
   elif config.data.sentencepiece is not None:
     manifests = stage_lib.variants(root, 'tokenizer').values()
     if not any(list(manifest['inputs']) == [tokenizer.MODEL] for manifest in manifests):
-      existing(config.data.sentencepiece, '--config.data.sentencepiece', 'file')
+      tokenizer.check_model(config.data.sentencepiece)
 
 
 def tokenizer_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:

@@ -6,22 +6,20 @@ import logging
 from typing import Any
 
 from etils import epath
-import numpy as np
 import sentencepiece
 import tqdm
 
 from data_prep import files
 from data_prep.texts import chat
-from recjax.data import vocabulary
+from recjax.data import text_tokenizer, vocabulary
+from recjax.data.sequences import Sequences
 from recjax.models.pretrained import read_config, special_ids, text_pieces, tokenizer_files
+from recjax.runtime.files import existing
 from recjax.schema.data import Data
 
 log = logging.getLogger(__name__)
 
 MODEL = 'spiece.model'
-FAST = 'tokenizer.json'
-# Tokenizers of a checkpoint folder; the first one found is used.
-_PRETRAINED = (FAST, MODEL, 'tokenizer.model')
 _MAX_TRAINING_CHARACTERS = 2_000  # texts are cut, because the trainer would skip longer ones
 
 
@@ -64,13 +62,28 @@ def train_model(texts: list[str], num_pieces: int) -> bytes:
   return model.getvalue()
 
 
-def _tokenizer_name(folder: epath.Path) -> str:
-  found = [name for name in _PRETRAINED if (folder / name).exists()]
-  if not found:
+def check_model(path: epath.PathLike) -> None:
+  """Checks the file that `data.sentencepiece` names.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is no SentencePiece model.
+  """
+  path = existing(path, '--config.data.sentencepiece', 'file')
+  try:
+    text_tokenizer.sentencepiece_model(path, plain_text=False)
+  except ValueError as error:
+    raise ValueError(f'{error}, or set --config.data.sentencepiece') from error
+
+
+def _tokenizer_file(folder: epath.Path) -> epath.Path:
+  file = tokenizer_files.find(folder)
+  if file is None:
     raise ValueError(
-      f'{folder} must hold one of {", ".join(_PRETRAINED)}; it has none. Set --config.model.pretrained'
+      f'{folder} must hold one of {", ".join(tokenizer_files.FILES)}; it has none. '
+      'Set --config.model.pretrained'
     )
-  return found[0]
+  return file
 
 
 def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
@@ -80,7 +93,7 @@ def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
     ValueError: the folder holds no tokenizer.
   """
   folder = epath.Path(folder)
-  tokenizer_file = {name: folder / name for name in (_tokenizer_name(folder), 'config.json')}
+  tokenizer_file = {file.name: file for file in (_tokenizer_file(folder), folder / 'config.json')}
   return tokenizer_file | special_ids.files(folder) | chat.template_files(folder)
 
 
@@ -153,15 +166,11 @@ def write_tokenizer(
     return _copy_pretrained(pretrained, data.prompt_format, folder)
   if data.sentencepiece is None:
     content = train_model([item['text'] for item in files.read_items(items)], data.text_pieces)
+    (folder / MODEL).write_bytes(content)
   else:
-    content = epath.Path(data.sentencepiece).read_bytes()
-  try:
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
-  except RuntimeError as error:
-    raise ValueError(
-      f'{data.sentencepiece} must be a SentencePiece model: {error}. Set --config.data.sentencepiece'
-    ) from error
-  (folder / MODEL).write_bytes(content)
+    check_model(data.sentencepiece)
+    epath.Path(data.sentencepiece).copy(folder / MODEL)
+  pieces = text_tokenizer.sentencepiece_model(folder / MODEL, plain_text=False)
   # For a tokenizer without BOS, such as T5's, prompts of decoders begin with the padding piece, as in T5.
   bos_id = pieces.bos_id() if pieces.bos_id() >= 0 else max(pieces.pad_id(), 0)
   _write_vocabulary(folder, MODEL, pieces.get_piece_size(), bos_id, pieces.eos_id())
@@ -171,12 +180,12 @@ def write_tokenizer(
 
 def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) -> dict[str, Any]:
   source = epath.Path(pretrained)
-  name = _tokenizer_name(source)
+  file = _tokenizer_file(source)
   found = read_config(source)
   special = special_ids.read(source, found.family, found.vocab_rows)
   size = text_pieces(source, found.vocab_rows)
-  (folder / name).write_bytes((source / name).read_bytes())
-  _write_vocabulary(folder, name, size, special.bos, special.eos)
+  file.copy(folder / file.name)
+  _write_vocabulary(folder, file.name, size, special.bos, special.eos)
   log.info('tokenizer of %s: BOS %s, EOS %s', source, special.places['bos'], special.places['eos'])
   summary = {'pieces': size, 'made': f'of a checkpoint ({source.name})', 'prompts': 'plain'}
   summary |= special.places
@@ -186,7 +195,7 @@ def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) ->
   chat.warn_of_date(source)
   pieces = vocabulary.Pieces(folder)
   chat_ids = {name: pieces.encode_template(text) for name, text in around.items()}
-  _write_vocabulary(folder, name, size, special.bos, special.eos, chat_ids)
+  _write_vocabulary(folder, file.name, size, special.bos, special.eos, chat_ids)
   return summary | {'prompts': 'chat'}
 
 
@@ -216,12 +225,11 @@ def write_titles(
   titles = [item.get('title', item['text']) for item in files.read_items(items)]
   uncut = [pieces.encode(title) for title in tqdm.tqdm(titles, 'titles', unit=' items')]
   rows = [row[:max_tokens] for row in uncut]
-  offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-  tokens = np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1]))
-  for name, array in (('item_tokens', tokens), ('item_token_offsets', offsets)):
-    files.save(folder / f'{name}.npy', array)
+  cut = Sequences.from_lists(rows)
+  files.save(folder / 'item_tokens.npy', cut.values)
+  files.save(folder / 'item_token_offsets.npy', cut.offsets)
   return {
-    'tokens': len(tokens),
-    'mean_tokens': round(len(tokens) / len(rows), 3),
+    'tokens': len(cut.values),
+    'mean_tokens': round(len(cut.values) / len(rows), 3),
     'cut_titles': sum(len(row) > max_tokens for row in uncut),
   }

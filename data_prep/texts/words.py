@@ -66,7 +66,7 @@ def pairs(words: Sequence[str]) -> list[str]:
 
 
 def few_shared_terms(counts_IV) -> str | None:
-  """Returns a warning if almost no item text shares a term with another one; else None.
+  """Returns a warning if almost no item text has a term, or shares one with another text; else None.
 
   Args:
     counts_IV: counts or weights of terms, a sparse matrix in CSR format.
@@ -76,6 +76,8 @@ def few_shared_terms(counts_IV) -> str | None:
   owners = np.repeat(np.arange(len(num_terms_I)), num_terms_I)
   sharing = len(np.unique(owners[texts_V[counts_IV.indices] > 1]))
   non_empty = int((num_terms_I > 0).sum())
+  if non_empty < min(2, len(num_terms_I)) or non_empty < _FEW * len(num_terms_I):
+    return f'only {non_empty:,} of {len(num_terms_I):,} item texts have a word'
   if non_empty < 2 or sharing >= _FEW * non_empty:
     return None
   return f'only {sharing:,} of {non_empty:,} item texts share a word with another one'

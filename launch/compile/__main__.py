@@ -17,7 +17,6 @@ import sys
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from launch.compile import programs, table
 from launch.compile.chips import chip_of
@@ -25,8 +24,9 @@ from launch.compile.report import as_json, estimates
 from launch.options import portable
 from recjax import config as config_lib
 from recjax.runtime.files import code_commit, write_whole
+from recjax.schema import flag as config_flag
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+_CONFIG = config_flag.define()
 _TOPOLOGY = flags.DEFINE_string('topology', None, 'The slice, such as v5e:16x16 or v5p:4x4x4.')
 _ITEMS = flags.DEFINE_integer('items', programs.ITEMS, 'Items of the catalogue.')
 _SEARCH = flags.DEFINE_bool('search', True, 'Compile the search too.')
@@ -72,4 +72,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=config_flag.parse_flags)

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from recjax.baselines.split import Split
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
 
 BLOCK_ENTRIES = 1 << 22  # successors per block of rows, which bounds the memory
 
@@ -53,7 +53,7 @@ def count_successors(train: Sequences, num_items: int) -> Successors:
   )
   order = np.lexsort((first, pairs // num_items))
   lengths = np.bincount(pairs // num_items, minlength=num_items)
-  offsets = np.concatenate([[0], np.cumsum(lengths)])
+  offsets = offsets_of(lengths)
   items = Sequences((pairs[order] % num_items).astype(np.int32), offsets)
   return Successors(items, counts[order].astype(np.float64))
 
@@ -103,7 +103,7 @@ def recommend(split: Split, decay: float = 0.8) -> np.ndarray:
   """
   histories, num_rows = split.histories, len(split.histories)
   successors = count_successors(split.train, split.num_items)
-  entries = np.concatenate([[0], np.cumsum(successors.items.lengths[histories.values])])
+  entries = offsets_of(successors.items.lengths[histories.values])
   entries_U = entries[histories.offsets]  # number of entries of all earlier rows
   ranked_UK = np.full((num_rows, split.k), -1, np.int32)
   start = 0

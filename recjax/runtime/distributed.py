@@ -262,17 +262,26 @@ def check_same(topic: str, values: dict[str, Any]) -> None:
 
   Args:
     topic: name of the values in the message, such as 'config'.
-    values: by name; nested dictionaries are compared key by key.
+    values: by name; nested dictionaries are compared key by key. The order of keys must be the same too: it
+      decides which optimizer group matches and which stage comes first.
 
   Raises:
     ValueError: a process differs from process 0; the message names the keys and both values.
   """
-  texts = exchange(topic, json.dumps(files.flat(values), sort_keys=True))
+  texts = exchange(topic, json.dumps(files.flat(values)))
   for process, text in enumerate(texts):
     if text != texts[0]:
-      other, first = json.loads(text), json.loads(texts[0])
-      different = sorted(k for k in other.keys() | first.keys() if other.get(k) != first.get(k))
       raise ValueError(
         f'all processes must have the same {topic}; process {process} differs from process 0 in '
-        f'{", ".join(f"{k} ({other.get(k)!r} instead of {first.get(k)!r})" for k in different)}'
+        f'{_difference(json.loads(text), json.loads(texts[0]))}'
       )
+
+
+def _difference(other: dict[str, Any], first: dict[str, Any]) -> str:
+  """Describes how two different flat dictionaries differ: in values, or only in the order of keys."""
+  different = sorted(k for k in other.keys() | first.keys() if other.get(k) != first.get(k))
+  if different:
+    return ', '.join(f'{k} ({other.get(k)!r} instead of {first.get(k)!r})' for k in different)
+  pair = next(pair for pair in zip(other, first, strict=True) if pair[0] != pair[1])
+  place = os.path.commonpath([name.replace('.', '/') for name in pair]).replace('/', '.')
+  return f'the order of {place or "the values"} ({pair[0]} instead of {pair[1]})'

@@ -89,6 +89,15 @@ def write_whole(path: epath.PathLike, content: str | bytes, is_durable: bool = T
     f.write(content)
 
 
+def sync(path: epath.PathLike) -> None:
+  """Waits until a local file, or the list of a local folder's files, is on the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
 def existing(path: epath.PathLike, setting: str, kind: str) -> epath.Path:
   """Checks that a path of the user exists, and returns it as an `epath.Path`.
 
@@ -125,6 +134,7 @@ def check_folder(folder: epath.PathLike, setting: str) -> epath.Path:
   folder = epath.Path(folder)
   if not is_local(folder):
     return folder
+  folder = folder.expanduser()
   existing_parts = (path for path in (folder, *folder.parents) if os.path.lexists(path))
   nearest = next(existing_parts, epath.Path('.'))
   if not nearest.is_dir():

@@ -38,7 +38,7 @@ class Data(Section):
   )
   split_shares: tuple[float, ...] = setting(
     (0.8, 0.1, 0.1),
-    'global_time: shares of the interactions for training, validation and test; they sum to 1.',
+    'With global_time: shares of the interactions for training, validation and test; they sum to 1.',
     above=0,
   )
   max_history: int = setting(
@@ -98,18 +98,43 @@ SOURCES: dict[str, type[Data]] = {}
 def data_section(fields: Mapping[str, Any]) -> tuple[type[Data], dict[str, Any]]:
   """Returns the class of the data section, and its fields without the options of other sources.
 
-  A config.json of an earlier version holds the options of all sources. In a process that has not imported
-  `data_prep.sources`, only the common fields are kept: such a process reads no raw files.
+  In a process that has not imported `data_prep.sources`, only the common fields are kept: such a process reads no
+  raw files.
 
   Raises:
-    ValueError: the source is unknown.
+    ValueError: the source is unknown, or an option of other sources is set.
   """
   if not SOURCES:
     known = {field.name for field in dataclasses.fields(Data)}
     return Data, {name: value for name, value in fields.items() if name in known}
   source = fields.get('source')
   check_choice(source, tuple(SOURCES), 'data.source')
-  names = [{field.name for field in dataclasses.fields(kind)} for kind in SOURCES.values()]
-  mine = {field.name for field in dataclasses.fields(SOURCES[source])}
-  foreign = set().union(*names) - mine
-  return SOURCES[source], {name: value for name, value in fields.items() if name not in foreign}
+  own = own_fields(fields)
+  for name in (
+    fields.keys() - own.keys()
+  ):  # at a default where --config.data.source changed the source
+    owners = {kind: options[name] for kind, options in _options().items() if name in options}
+    check(
+      fields[name] in owners.values(),
+      f'data.{name} must not be set for data.source={source!r}, which has no such option; it is an option of '
+      f'{", ".join(owners)}',
+      fields[name],
+      'data.source',
+    )
+  return SOURCES[source], own
+
+
+def own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the fields of a data section without the options that only other sources have."""
+  options = _options()
+  own = options.get(fields.get('source'), {})
+  foreign = set().union(*options.values()) - own.keys()
+  return {name: value for name, value in fields.items() if name not in foreign}
+
+
+def _options() -> dict[str, dict[str, Any]]:
+  """The fields of every source's data section and their defaults, by source."""
+  return {
+    source: {field.name: field.default for field in dataclasses.fields(kind)}
+    for source, kind in SOURCES.items()
+  }

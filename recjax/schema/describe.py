@@ -50,7 +50,7 @@ def _sections(section: Any, path: str, choices: Choices) -> Iterator[tuple[str, 
     else:
       shown = '' if isinstance(section, type) else repr(value)
       allowed = _allowed(hint, field, choices.get(name, ()))
-      rows.append((name, shown, allowed, _sentence(field.metadata.get('meaning', ''))))
+      rows.append((name, shown, allowed, meaning(kind, field.name)))
   summary = inspect.cleandoc(kind.__doc__ or '').split('\n\n')[0].replace('\n', ' ')
   none = ' (none is set)' if isinstance(section, type) and path.endswith('.<name>') else ''
   yield f'{path or "the run"}{none}: {summary}', rows
@@ -75,8 +75,13 @@ def _allowed(hint: Any, field: dataclasses.Field, choices: tuple[str, ...]) -> s
   return f'{many}{special or kind.__name__}{f", {limit}" if limit else ""}{optional}'
 
 
-def _sentence(text: str) -> str:
-  return text and text[0].upper() + text[1:].removesuffix('.') + '.'
+def meaning(kind: type, name: str) -> str:
+  """Returns the meaning of a section's field; a subclass that only changes the default inherits it."""
+  for base in kind.__mro__:
+    field = getattr(base, '__dataclass_fields__', {}).get(name)
+    if field is not None and 'meaning' in field.metadata:
+      return field.metadata['meaning']
+  return ''
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

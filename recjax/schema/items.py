@@ -44,26 +44,26 @@ class Keywords(Section):
     one_of=('ctfidf', 'http', 'import'),
   )
   keywords: int = setting(20, 'Keywords of a token.', above=0)
-  items: int = setting(30, 'http: items of a token that the language model reads.', above=0)
+  items: int = setting(30, 'With http: items of a token that the language model reads.', above=0)
   file: str | None = setting(
     None,
-    'import: JSON file in the format of TS-Rec, also looked for in data.raw_dir.',
+    'With import: JSON file in the format of TS-Rec, also looked for in data.raw_dir.',
     path=True,
   )
   url: str = setting(
-    '', 'http: address of an OpenAI-compatible endpoint, without /chat/completions.'
+    '', 'With http: address of an OpenAI-compatible endpoint, without /chat/completions.'
   )
-  model: str = setting('', 'http: name of the model at the endpoint.')
+  model: str = setting('', 'With http: name of the model at the endpoint.')
   api_key_variable: str = setting(
-    'OPENAI_API_KEY', 'http: environment variable that holds the API key.'
+    'OPENAI_API_KEY', 'With http: environment variable that holds the API key.'
   )
-  requests_per_minute: float = setting(60.0, 'http: limit on requests per minute.', above=0)
-  max_retries: int = setting(5, 'http: retries of a failed request.', at_least=0)
-  timeout: float = setting(60.0, 'http: seconds until a request fails.', above=0)
+  requests_per_minute: float = setting(60.0, 'With http: limit on requests per minute.', above=0)
+  max_retries: int = setting(5, 'With http: retries of a failed request.', at_least=0)
+  timeout: float = setting(60.0, 'With http: seconds until a request fails.', above=0)
   price_input: float = setting(
-    0.0, 'http: price of a million input tokens, for the estimate printed beforehand.'
+    0.0, 'With http: price of a million input tokens, for the estimate printed beforehand.'
   )
-  price_output: float = setting(0.0, 'http: price of a million output tokens.')
+  price_output: float = setting(0.0, 'With http: price of a million output tokens.')
 
   def __post_init__(self):
     super().__post_init__()

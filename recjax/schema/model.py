@@ -22,13 +22,13 @@ class Model(Section):
   )
   sid_rows: str = setting(
     'mean',
-    'Initial embedding rows of SID tokens in a pretrained model. '
-    'sa_init: from the keywords of each token.',
+    'Initial embedding rows of SID tokens in a pretrained model; with sa_init from the keywords of each '
+    'token.',
     one_of=('mean', 'random', 'sa_init'),
   )
   sid_keywords: str | None = setting(
     None,
-    'sa_init: JSON file with the keywords of each SID token. None: those of the preparation.',
+    'With sa_init: JSON file with the keywords of each SID token. None: those of the preparation.',
     path=True,
   )
   depth: int = setting(4, 'Layers; an encoder–decoder has as many in each stack.', above=0)
@@ -60,7 +60,7 @@ class Model(Section):
     'float32', 'Data type of matrix products, also in gradients.', one_of=('float32', 'bfloat16')
   )
   remat: str = setting(
-    'none', 'full: recompute each layer in the backward pass.', one_of=('none', 'full')
+    'none', 'Recomputation of each layer in the backward pass.', one_of=('none', 'full')
   )
   scan_unroll: int = setting(1, 'Layers per step of the scan over layers.', above=0)
   attention: str = setting(

@@ -41,11 +41,11 @@ class Optim(Section):
   schedule: str = setting('cosine', 'Learning rate after the warm-up.', one_of=SCHEDULES)
   warmup_steps: int = setting(100, 'Steps of linear warm-up.', at_least=0)
   weight_decay: float = setting(0.1, 'Weight decay (decoupled).', at_least=0)
-  b1: float = setting(0.9, 'adamw: decay rate of the first moment.', at_least=0, below=1)
-  b2: float = setting(0.98, 'adamw: decay rate of the second moment.', at_least=0, below=1)
-  eps: float = setting(1e-8, 'adamw: added to the denominator.', above=0)
+  b1: float = setting(0.9, 'With adamw: decay rate of the first moment.', at_least=0, below=1)
+  b2: float = setting(0.98, 'With adamw: decay rate of the second moment.', at_least=0, below=1)
+  eps: float = setting(1e-8, 'With adamw: added to the denominator.', above=0)
   parameter_scale: bool = setting(
-    True, "adafactor: scale steps by each parameter's root mean square, as T5 does."
+    True, "With adafactor: scale steps by each parameter's root mean square, as T5 does."
   )
   clip_norm: float = setting(
     1.0, 'Limit on the norm of the gradient of all trained parameters; 0: no clipping.', at_least=0

@@ -73,7 +73,7 @@ class Sids(Section):
   )
   table: str | None = setting(
     None,
-    'import: JSON file of item id -> SID tokens, also looked for in data.raw_dir.',
+    'With import: JSON file of item id -> SID tokens, also looked for in data.raw_dir.',
     path=True,
   )
   extend: str | None = setting(
@@ -81,7 +81,7 @@ class Sids(Section):
     'Earlier prepared folder whose items keep their SIDs; new items are added to them.',
     path=True,
   )
-  tfidf_width: int = setting(128, 'tfidf: width of the vectors (TF-IDF, then SVD).', above=0)
+  tfidf_width: int = setting(128, 'With tfidf: width of the vectors (TF-IDF, then SVD).', above=0)
   cooccurrence_width: int = setting(64, 'Width of the co-occurrence vectors.', above=0)
   cooccurrence_window: int = setting(
     5, 'Largest distance of two co-occurring items in a history, in items.', above=0

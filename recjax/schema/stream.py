@@ -14,11 +14,11 @@ class Mixing(Section):
 
   by: str = setting(
     'weight',
-    'weight: shares in proportion to the weights. size: weights times task sizes.',
+    'Shares in proportion to the weights, or with size to weights times task sizes.',
     one_of=('weight', 'size'),
   )
   temperature: float = setting(
-    1.0, 'size: task sizes are raised to 1 / temperature (T5, section 3.5.2).', above=0
+    1.0, 'With size: task sizes are raised to 1 / temperature (T5, section 3.5.2).', above=0
   )
 
   def size_factor(self, units: int) -> float:

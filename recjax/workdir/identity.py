@@ -23,7 +23,6 @@ _REMEDY = (
   'Restore it from a backup (the first line of starts.jsonl holds the config of the first start), or give a '
   'new --workdir'
 )
-_PROMPT = ('show', 'title_tokens', 'prompts', 'gaps', 'events')  # of the next_item component
 
 
 def read_config(fields: dict[str, Any], source: str) -> config_lib.Config:
@@ -129,7 +128,10 @@ def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   same_folder = old.prepared_folder == config.prepared_folder
   different = _section_differences(old, config, _IDENTITY if same_folder else ('model',))
   was, now = config_lib.next_item_component(old), config_lib.next_item_component(config)
-  was, now = ({name: getattr(component, name) for name in _PROMPT} for component in (was, now))
+  was, now = (
+    {name: getattr(component, name) for name in config_lib.PROMPT_FIELDS}
+    for component in (was, now)
+  )
   different += _differences(was, now, 'the next_item component.')
   if different:
     raise ValueError(

@@ -63,9 +63,11 @@ class Request:
 
   def _check_outputs(self) -> None:
     config, mode = self.config, self.mode
-    # A complete prepared folder is only read, so the preparation checks whether it can be written.
+    # A complete prepared folder is only read; `data_prep.prepare` checks an incomplete one.
     files.check_folder(config.prepared_folder, '--config.data.prepared_dir')
     folders = {}
+    if self.prune:
+      folders['--config.data.prepared_dir'] = config.prepared_folder
     if mode in ('train', 'evaluate', 'report'):
       folders['--workdir'] = self.workdir
     if mode == 'train':

@@ -51,6 +51,14 @@ def test_a_missing_file_is_rejected_with_its_field(
   assert not (tmp_path / 'data').exists()
 
 
+def test_a_damaged_sentencepiece_model_is_refused_before_anything_is_prepared(tmp_path):
+  (tmp_path / 'a.model').write_bytes(b'no model')
+  fields = {'data.sentencepiece': str(tmp_path / 'a.model')}
+  with pytest.raises(ValueError, match=r'a\.model must be .*--config\.data\.sentencepiece'):
+    prepare.prepare(config(tmp_path / 'data', fields))
+  assert not (tmp_path / 'data').exists()
+
+
 def test_glob_characters_in_paths_are_literal(tmp_path):
   root = tmp_path / 'a[1]*?'
   first = root / 'first[2]'

@@ -351,6 +351,6 @@ def test_a_complete_folder_is_read_while_another_process_holds_the_lock(tmp_path
 def test_a_prepared_dir_that_is_no_folder_is_rejected_in_one_line(tmp_path, place):
   write_raw(tmp_path / 'raw', random_rows())
   (tmp_path / 'file').write_text('')
-  message = r'file is not a folder; got .* Set --config\.data\.prepared_dir$'
-  with pytest.raises(ValueError, match=message):
+  message = r'^--config\.data\.prepared_dir must be a folder; .*file is a file$'
+  with pytest.raises(NotADirectoryError, match=message):
     prepare.prepare(make_config(tmp_path, out=place))

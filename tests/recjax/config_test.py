@@ -149,6 +149,26 @@ def test_the_search_continues_the_prompt_of_the_largest_active_component():
     prompt_owner(('b',), ('c',), a={}, b={}, c={'weight': 0.0})
 
 
+def test_an_option_of_another_source_is_refused_by_name():
+  d = config_lib.defaults(source='table', name='x')
+  d.data.synthetic_items = 3
+  message = (
+    r"data\.synthetic_items must not be set for data\.source='table', which has no such option; it is an option "
+    r'of synthetic; got 3\. Set --config\.data\.source'
+  )
+  with pytest.raises(ValueError, match=message):
+    config_lib.from_config_dict(d)
+  # An older config.json holds the options of all sources.
+  fields = config_lib.from_config_dict(config_lib.defaults(source='table', name='x')).to_dict()
+  fields['data']['synthetic_items'] = 3
+  made = config_lib.from_dict(fields)
+  assert not hasattr(made.data, 'synthetic_items')
+  # A source given on the command line leaves the options of the first one at their defaults.
+  d = config_lib.defaults(source='synthetic', name='x')
+  d.data.source = 'table'
+  assert config_lib.from_config_dict(d).data.source == 'table'
+
+
 @pytest.mark.parametrize(('section', 'name'), [('optim', 'groups'), (None, 'stages')])
 def test_a_written_order_that_a_config_dict_would_sort_is_refused(section, name):
   config = config_lib.defaults(source='synthetic', name='world')

@@ -84,6 +84,15 @@ def test_two_real_processes_write_the_halves_of_one_stream(tmp_path):
       np.testing.assert_array_equal(np.concatenate([first[name], second[name]], axis=1), array)
 
 
+@pytest.mark.parametrize('program', ['recjax.inspect', 'launch.compile'])
+def test_an_unknown_field_is_one_line(program):
+  command = [sys.executable, '-m', program, '--config=configs/demo.py', '--config.model.widht=3']
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+  assert done.returncode == 1
+  assert done.stderr.startswith('unknown config field model.widht; did you mean model.width')
+  assert done.stderr.count('\n') == 1
+
+
 def test_unprepared_data_are_named(tmp_path):
   config = rated_world.make_config(tmp_path)
   with pytest.raises(

@@ -1,5 +1,6 @@
 """Runs that start from a pretrained model and end in an export: which parameters changed, bit for bit."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -163,13 +164,13 @@ def test_a_missing_file_is_refused_before_the_data_are_prepared(tmp_path, name, 
 
 @pytest.fixture(scope='module')
 def adapted_run(tmp_path_factory):
-  """A run of two stages by the command line, and its export by a second command."""
+  """A run of two stages by the command line, then its evaluation and its export by further commands."""
   folder = tmp_path_factory.mktemp('adapted')
   source = checkpoint(folder, 'gemma3')
   file = folder / 'two_stages.py'
   file.write_text(CONFIG.format(source=str(source), data=str(folder / 'data')))
   env = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
-  for more in ([], ['--mode=export', f'--out={folder / "out"}']):
+  for more in ([], ['--mode=evaluate'], ['--mode=export', f'--out={folder / "out"}']):
     command = [
       sys.executable,
       '-m',
@@ -181,6 +182,8 @@ def adapted_run(tmp_path_factory):
       [*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    if not more:
+      shutil.copy(folder / 'run/evaluation.json', folder / 'trained.json')
   config = config_lib.from_config_dict(two_stages(source, folder / 'data'))
   space = Dataset.load(folder / 'data').vocabulary.space
   return folder, config, space, newest_params(folder / 'run', config, space)
@@ -205,6 +208,17 @@ def test_each_stage_changes_only_the_parameters_of_its_groups(adapted_run):
   assert moved - {'tables/sid'} == {
     path for path in traverse_util.flatten_dict(last, sep='/') if path.startswith('lora/')
   }
+
+
+def test_an_evaluation_of_its_own_repeats_the_metrics(adapted_run):
+  # The groups of the run freeze every parameter; only those of the stages train.
+  folder, *_ = adapted_run
+  during, after = (
+    json.loads(path.read_text())
+    for path in (folder / 'trained.json', folder / 'run/evaluation.json')
+  )
+  assert during['metrics'] == after['metrics']
+  assert during['step'] == after['step'] == 3
 
 
 def test_a_merged_export_equals_the_model_with_adapters(adapted_run):

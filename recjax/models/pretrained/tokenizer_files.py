@@ -16,6 +16,7 @@ _FAST = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
 _ADDED = 'added_tokens.json'
 _PIECES = ('spiece.model', 'tokenizer.model')
+FILES = (_FAST, *_PIECES)  # of a folder; the first one that exists is used
 _COPIED = (
   *_PIECES,
   'special_tokens_map.json',
@@ -27,6 +28,11 @@ _COPIED = (
 )
 _T5_EXTRA_IDS = 100  # sentinels that T5's tokenizer adds by default
 _SID = re.compile(r'<[a-z]_\d+>')
+
+
+def find(folder: epath.Path) -> epath.Path | None:
+  """Returns the tokenizer's file in a folder; None: the folder has none."""
+  return next((folder / name for name in FILES if (folder / name).exists()), None)
 
 
 def _added_tokens(folder: epath.Path) -> dict[str, int]:
@@ -67,11 +73,11 @@ class Tokens:
 
   def __init__(self, folder: epath.Path):
     self._added = _added_tokens(folder)
-    if (folder / _FAST).exists():
-      self._fast = _open_fast(folder / _FAST)
+    file = find(folder)
+    if file.name == _FAST:
+      self._fast = _open_fast(file)
       self.size, self.plain_size = _fast_sizes(self._fast)
     else:
-      file = next(folder / name for name in _PIECES if (folder / name).exists())
       self._fast, self._pieces = None, text_tokenizer.sentencepiece_model(file, plain_text=False)
       is_t5 = json_file.read_json(folder / 'config.json').get('model_type') == 't5'
       default = _T5_EXTRA_IDS if is_t5 else 0
@@ -134,8 +140,7 @@ def tokens(folder: epath.Path) -> Tokens | None:
   Raises:
     ValueError: a file is damaged.
   """
-  has_one = any((folder / name).exists() for name in (_FAST, *_PIECES))
-  return Tokens(folder) if has_one else None
+  return None if find(folder) is None else Tokens(folder)
 
 
 def tokenizer_size(folder: epath.Path, table_rows: int) -> int | None:

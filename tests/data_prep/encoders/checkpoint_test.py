@@ -122,7 +122,9 @@ def test_a_sentencepiece_model_is_used_without_tokenizer_json(folder_of):
 
   folder = folder_of('t5_v1_1')
   (folder / 'tokenizer.json').unlink()
-  with pytest.raises(ValueError, match=r'lacks tokenizer\.json, spiece\.model, tokenizer\.model'):
+  with pytest.raises(
+    ValueError, match=r'must hold one of tokenizer\.json, spiece\.model, tokenizer\.model'
+  ):
     encoders.input_files(str(folder))
   content = tokenizer_lib.train_model(['red soap', 'blue soap', 'a b c d'], 300)
   (folder / 'spiece.model').write_bytes(content)

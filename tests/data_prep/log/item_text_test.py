@@ -1,6 +1,7 @@
 """Rows of the catalogue, written out by hand."""
 
 from collections import Counter
+import decimal
 import json
 
 import pytest
@@ -51,6 +52,7 @@ def test_item_rows_hold_the_tidied_fields_and_the_encoder_text():
 
 
 SCRIPT = 'var aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();'
+PROSE = 'A soap that is kind to the hands and to the river.'
 STYLE = '.a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{background:#eee}'
 
 
@@ -61,6 +63,9 @@ STYLE = '.a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{backgro
     ('Soap <script>var x = 1;</script>bar', 'Soap bar', 'title_cleaned'),
     ('Soap <!-- <b>old</b> --> bar', 'Soap bar', 'title_cleaned'),
     ('Soap <style>p{color:red}', 'Soap', 'title_cleaned'),
+    ('Caf\ufffd', 'Caf\ufffd', 'title_cleaned'),
+    (decimal.Decimal('1984'), '1984', None),
+    (float('inf'), None, 'title_dropped'),
     ('x' * 13_000, 'x' * 10_000, 'title_cut'),
     (1984, '1984', None),
     (['Soap', 'bar'], 'Soap bar', None),
@@ -68,6 +73,16 @@ STYLE = '.a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{backgro
     ('Love <3, 5 < 7 > 2, <unk> & {curly} a=b', 'Love <3, 5 < 7 > 2, <unk> & {curly} a=b', None),
     ('Shampoo (function: shine) {2 pack}', 'Shampoo (function: shine) {2 pack}', None),
     ('Nano', 'Nano', None),
+    ('Pack{size: 2}of x', 'Pack{size: 2}of x', None),
+    ('Pack {size: 2} 3.5 {note: (a = b)}', 'Pack {size: 2} 3.5 {note: (a = b)}', None),
+    # A few rules of a style sheet, or a script, inside much text
+    (
+      f'{PROSE} .caption {{font: bold;}}ul.a, p {{list: b;c: d}}i{{a:b}}{PROSE}',
+      f'{PROSE} {PROSE}',
+      'title_cleaned',
+    ),
+    (f'{PROSE} var a = 1; b();', PROSE, 'title_cleaned'),
+    (f'{PROSE} function (a) {{', PROSE, 'title_cleaned'),
     ('', None, None),
     (' \t', None, None),
     (None, None, None),
@@ -139,6 +154,7 @@ def test_prices_are_parsed_or_dropped(raw, number):
     ([['A <3 B']], [['A <3 B']], None),
     ([['A', STYLE, 'C']], [['A']], 'categories_cleaned'),
     ([['A', None, 3]], [['A']], 'categories_cleaned'),
+    ([['A', 'B\ufffd']], [['A', 'B\ufffd']], 'categories_cleaned'),
     ([[float('nan')]], [], 'categories_dropped'),
     (float('nan'), [], 'categories_dropped'),
     ({'a': 1}, [], 'categories_dropped'),

@@ -61,6 +61,16 @@ def test_the_gzipped_copy_of_a_file_is_preferred(tmp_path):
   assert load(tmp_path).items.tolist() == ['B1']
 
 
+def test_texts_of_items_that_are_not_utf8_end_no_run(tmp_path):
+  write(tmp_path, [json.dumps(REVIEW)], [])
+  meta = next(path for path in tmp_path.iterdir() if path.name.startswith('meta'))
+  meta.write_bytes(gzip.compress(b'{"asin": "B1", "title": "Caf\xe9"}\n'))
+  assert load(tmp_path).item_records == {'B1': {'title': 'Caf\ufffd'}}
+  meta.write_bytes(gzip.compress(b'{"asin": "B1\xe9", "title": "x"}\n'))
+  with pytest.raises(ValueError, match=r':1: asin must be text in UTF-8'):
+    load(tmp_path)
+
+
 def test_ratings_are_optional(tmp_path):
   rated = [json.dumps(REVIEW | {'overall': rating}) for rating in (5, 2.5)]
   write(tmp_path, rated, [])

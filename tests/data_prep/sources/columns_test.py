@@ -2,6 +2,7 @@
 
 import datetime
 import gzip
+import math
 
 from etils import epath
 import numpy as np
@@ -170,7 +171,8 @@ def test_ids_of_unsupported_types_are_rejected(tmp_path, values, message):
     (pa.array([b'\xff', b'x']).cast(pa.string(), safe=False), ['\ufffd', 'x']),
     (pa.array([['a', 'b'], []]), [['a', 'b'], []]),
     (pa.array([{'a': 1}, None]), [{'a': 1}, None]),
-    (pa.array([2**62, 1], pa.timestamp('s')), [None, datetime.datetime(1970, 1, 1, 0, 0, 1)]),
+    (pa.array([[b'a', None], [b'\xff']]), [['a', None], ['\ufffd']]),
+    (pa.array([2**62, 1], pa.timestamp('s')), [math.nan, datetime.datetime(1970, 1, 1, 0, 0, 1)]),
     (pa.array(['a', 'b']).dictionary_encode(), ['a', 'b']),
   ],
 )
@@ -181,3 +183,33 @@ def test_invalid_descriptive_values_do_not_fail_the_column(values, expected):
     str,
   )
   assert columns.texts(rows, 'title') == expected
+
+
+def test_text_that_is_not_utf8_is_named_by_its_row(tmp_path):
+  spoiled = pa.array([b'a', b'\xff']).cast(pa.string(), safe=False)
+  rows = read(parquet(tmp_path, user=spoiled, time=spoiled), ('user', 'time'), REQUIRED)
+  with pytest.raises(
+    ValueError, match=r"t\.parquet: row 2: user must be text in UTF-8; got b'\\xff'"
+  ):
+    columns.ids(rows, 'user')
+  assert np.isnan(columns.numbers(rows, 'time')).all()
+
+
+def test_a_column_without_rows_holds_no_ids(tmp_path):
+  rows = read(parquet(tmp_path, user=pa.nulls(0)), ('user',), REQUIRED)
+  assert columns.ids(rows, 'user').names == []
+
+
+def test_an_unreadable_column_is_refused_with_its_field(tmp_path):
+  rows = read(parquet(tmp_path, user=[1.0]), ('user',), REQUIRED)
+  with pytest.raises(
+    ValueError, match=r'got double\. .*set --config\.data\.user_column to another'
+  ):
+    columns.ids(rows, 'user')
+
+
+def test_an_invalid_id_is_rejected_with_its_row_and_field(tmp_path):
+  for values in (['a', ' '], ['a', None], [b'a', b'\xff']):
+    rows = read(parquet(tmp_path, user=values), ('user',), REQUIRED)
+    with pytest.raises(ValueError, match=r'row 2: user must .*set --config\.data\.user_column'):
+      columns.ids(rows, 'user')

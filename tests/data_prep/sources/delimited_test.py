@@ -86,3 +86,54 @@ def test_descriptive_cells_need_not_be_utf8(tmp_path):
   assert rows.columns['title'].to_pylist() == [b'Caf\xe9', b'\xff']
   with pytest.raises(ValueError, match=r't\.csv:2: must be text in UTF-8'):
     read(path)
+
+
+@pytest.mark.parametrize(
+  ('content', 'line'),
+  [
+    ('item,title\n1,"x\n2,y\n', 2),
+    ('item,title\n1,x\n"2\n,y', 3),
+    ('item,title\n1,"x\ny"\n2,"""z\n', 4),
+    ('item,title\n1,x\n2,"', 3),
+  ],
+)
+@pytest.mark.parametrize('name', ['t.csv', 't.csv.zst'])
+def test_a_quote_that_is_never_closed_is_refused(tmp_path, content, line, name):
+  path = epath.Path(tmp_path) / name
+  packed = pa.compress(content.encode(), 'zstd', asbytes=True)
+  path.write_bytes(packed if name.endswith('.zst') else content.encode())
+  with pytest.raises(ValueError, match=rf':{line}: a quote \("\) that opens a cell must be closed'):
+    read(path)
+
+
+@pytest.mark.parametrize(
+  'content', ['item\n"1"', 'item\n1"', 'item\n"1"\n\n', 'item\r\n"1"\r\n', 'item\r1\r']
+)
+def test_every_ending_of_a_table_is_read(tmp_path, content):
+  path = epath.Path(tmp_path) / 't.csv'
+  path.write_bytes(content.encode())
+  assert read(path)['item'] in (['1'], ['1"'])
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (TEXT.encode('utf-16'), 'it is text in UTF-16. Convert it to UTF-8'),
+    (TEXT.encode('utf-16-le'), 'it holds zero bytes, as UTF-16 does'),
+    (gzip.compress(b'item'), 'it is compressed by gzip. Let its name end in .gz'),
+    (b'PAR1\0\0', 'it is Parquet. Let its name end in .parquet'),
+    (b'version https://git-lfs.github.com/spec/v1\n', 'it is a pointer of Git LFS'),
+    (b'<!DOCTYPE html>\n', 'it is a web page'),
+  ],
+)
+def test_a_file_of_another_format_is_named_as_one(tmp_path, content, message):
+  path = epath.Path(tmp_path) / 't.csv'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=rf't\.csv:1: must be text in UTF-8; {message}'):
+    read(path)
+
+
+def test_spaces_separate_cells_if_the_config_says_so(tmp_path):
+  path = epath.Path(tmp_path) / 't.csv'
+  path.write_text('item title\n1 "a b"\n')
+  assert read(path, ' ') == {'item': ['1'], 'title': ['a b']}

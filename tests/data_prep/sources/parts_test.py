@@ -27,6 +27,11 @@ SPARK = ('_SUCCESS', '._SUCCESS.crc', '.part-00000.parquet.crc', '_metadata')
     (('interactions.csv',), ['interactions.csv']),
     (('interactions.csv', 'interactions.csv.gz'), ['interactions.csv.gz']),
     (('interactions.tsv.zst',), ['interactions.tsv.zst']),
+    (('interactions-1.csv', 'interactions-1.csv.gz'), ['interactions-1.csv.gz']),
+    (
+      ('interactions/a.csv', 'interactions/a.csv.zst', 'interactions/b.csv'),
+      ['interactions/a.csv.zst', 'interactions/b.csv'],
+    ),
     (('interactions.csv', 'interactions-old.csv', 'items-1.csv'), ['interactions.csv']),
     (
       (
@@ -94,6 +99,12 @@ def test_an_option_may_name_a_file_a_folder_or_a_glob(tmp_path, given, expected)
 def test_a_glob_outside_the_last_path_part_is_rejected(tmp_path):
   with pytest.raises(ValueError, match=r"last part of a path; got 'a\*/b\.csv'"):
     find(tmp_path, given='a*/b.csv')
+
+
+def test_a_link_to_an_enclosing_folder_is_not_followed(tmp_path):
+  (tmp_path / 'interactions' / 'day').mkdir(parents=True)
+  (tmp_path / 'interactions' / 'day' / 'all').symlink_to(tmp_path / 'interactions')
+  assert find(tmp_path, 'interactions/day/a.csv') == ['interactions/day/a.csv']
 
 
 @pytest.mark.parametrize('folder', ['a [b] *c', 'c?', '~x'])

@@ -128,3 +128,11 @@ def test_the_config_can_name_other_columns(tmp_path):
 def test_short_column_names_replace_the_usual_names(tmp_path):
   write(tmp_path, 'user:token\titem:token\ttime:float\nu\ta\t5\n', 'item:token\na\n')
   assert load(tmp_path).users.tolist() == ['u']
+
+
+def test_a_column_that_is_named_twice_is_refused(tmp_path):
+  write(tmp_path, 'user_id:token\titem_id:token\tuser_id:float\ttimestamp:float\n')
+  with pytest.raises(
+    ValueError, match=r"\.inter:1: must name each column once; got 'user_id:token' and"
+  ):
+    load(tmp_path)

@@ -197,3 +197,42 @@ def test_empty_ambiguous_and_missing_tables_are_rejected(tmp_path):
     ValueError, match=r'one of interactions\.csv and interactions\.parquet, not both'
   ):
     load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('cell', 'paths'),
+  [
+    ("['Toys' 'Puzzles']", [['Toys', 'Puzzles']]),
+    ("['Toys'\n \"Girls' toys\"]", [['Toys', "Girls' toys"]]),
+    ("['Toys', 'Puzzles']", [['Toys', 'Puzzles']]),
+    ('["Toys", null]', [['Toys']]),
+    ("[['A'], ['B', 'C']]", [['A'], ['B', 'C']]),
+    ('[Toys]', [['[Toys]']]),
+  ],
+)
+def test_lists_of_categories_in_text(tmp_path, cell, paths):
+  write_parquet(tmp_path, 'interactions.parquet', LOG)
+  write_parquet(tmp_path, 'items.parquet', {'item': ['7', '8'], 'categories': [cell, None]})
+  assert tidied(load(tmp_path).item_records)['7'] == {'categories': paths}
+
+
+def test_values_of_a_partition_are_part_of_the_identity(tmp_path):
+  write_parquet(tmp_path, 'items.parquet', ITEMS)
+  for event in ('buy', 'view'):
+    folder = tmp_path / 'interactions' / f'event={event}'
+    folder.mkdir(parents=True)
+    write_parquet(folder, '0.parquet', {name: LOG[name] for name in ('user', 'item', 'time')})
+  assert load(tmp_path).events.tolist() == ['buy'] * 3 + ['view'] * 3
+  assert sorted(DATA.input_files(epath.Path(tmp_path))) == [
+    'interactions/event=buy/00000',
+    'interactions/event=view/00001',
+    'items',
+  ]
+
+
+@pytest.mark.parametrize('name', ['interactions.CSV', 'interactions.xlsx', 'Interactions.csv.bz2'])
+def test_a_table_of_another_ending_is_named(tmp_path, name):
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  (tmp_path / name).write_text('x')
+  with pytest.raises(FileNotFoundError, match=rf'interactions must be in .*\. {name} is not read'):
+    load(tmp_path)

@@ -66,7 +66,7 @@ def test_tabs_without_quotes(tmp_path):
       'user,item\na,b\n'.encode('utf-16'),
       ':1: must have a column|:1: the first line|:1: must be text',
     ),
-    ('user,item\n"a,b\n', ':2: must have 2 columns'),
+    ('user,item\n"a,b\n', ':2: a quote'),
     ('user,item\na,b\rc\n', ':[23]: must '),
   ],
 )
@@ -142,8 +142,78 @@ def test_parts_of_incompatible_types_or_columns_are_rejected(tmp_path):
     ValueError, match=r'1\.parquet: column user must be of the same type in all parts; it is string'
   ):
     tables.read(paths, ('user',), REQUIRED)
-  pyarrow.parquet.write_table(pa.table({'user': [2], 'rating': [1]}), paths[1])
+
+
+def write_parts(folder, *tables_of_parts):
+  paths = [epath.Path(folder) / f'{n}.parquet' for n in range(len(tables_of_parts))]
+  for path, values in zip(paths, tables_of_parts, strict=True):
+    pyarrow.parquet.write_table(pa.table(values), path)
+  return paths
+
+
+def test_a_column_that_a_part_lacks_is_null_there(tmp_path):
+  paths = write_parts(tmp_path, {'user': ['a']}, {'user': ['b'], 'rating': [2.5]})
+  rows = tables.read(paths, ('user', 'rating'), REQUIRED)
+  assert rows.columns['rating'].to_pylist() == [None, 2.5]
+  assert rows.columns['user'].to_pylist() == ['a', 'b']
+
+
+def test_parts_of_descriptive_columns_may_differ_in_type(tmp_path):
+  paths = write_parts(
+    tmp_path,
+    {'user': ['a'], 'price': [1.5]},
+    {'user': ['b', 'c'], 'price': ['$3', None]},
+    {'user': ['d'], 'price': [['x', 'y']]},
+  )
+  rows = tables.read(paths, ('user', 'price'), REQUIRED, loose=('price',))
+  assert columns.texts(rows, 'price') == [1.5, '$3', None, ['x', 'y']]
+
+
+def test_parts_with_and_without_a_dictionary_and_instants_of_several_zones(tmp_path):
+  zones = [pa.array([0], pa.timestamp('ms', zone)) for zone in ('UTC', 'Asia/Tokyo')]
+  users = pa.array(['a']), pa.array(['b']).dictionary_encode()
+  paths = write_parts(
+    tmp_path, *({'user': user, 'time': zone} for user, zone in zip(users, zones, strict=True))
+  )
+  rows = tables.read(paths, ('user', 'time'), REQUIRED)
+  assert columns.ids(rows, 'user').names == ['a', 'b']
+  assert rows.columns['time'].type == pa.timestamp('ms', 'UTC')
+
+
+@pytest.mark.parametrize('kind', ['csv', 'parquet'])
+def test_folders_of_a_partition_are_columns(tmp_path, kind):
+  folder = tmp_path / 'event=a%20b' / 'user=__HIVE_DEFAULT_PARTITION__' / 'year=2024'
+  folder.mkdir(parents=True)
+  path = epath.Path(folder) / f'0.{kind}'
+  if kind == 'csv':
+    path.write_text('item,user\n1,x\n2,y\n')
+  else:
+    pyarrow.parquet.write_table(pa.table({'item': ['1', '2'], 'user': ['x', 'y']}), path)
+  rows = tables.read([path], ('user', 'item', 'event'), {'event': 'data.event_column'})
+  assert {name: values.to_pylist() for name, values in rows.columns.items()} == {
+    'item': ['1', '2'],
+    'user': ['x', 'y'],  # the file's own column counts
+    'event': ['a b', 'a b'],
+  }
+
+
+def test_columns_that_are_not_wanted_may_share_a_name(tmp_path):
+  path = csv(tmp_path, 'user,x,x,,\na,1,2,,\n')
+  assert read(path, ('user',), REQUIRED).columns['user'].to_pylist() == ['a']
+  values = pa.Table.from_arrays([pa.array(['a']), pa.array([1]), pa.array([2])], ['user', 'x', 'x'])
+  path = epath.Path(tmp_path) / 't.parquet'
+  pyarrow.parquet.write_table(values, path)
+  assert read(path, ('user',), REQUIRED).columns['user'].to_pylist() == ['a']
+  with pytest.raises(ValueError, match=r't\.parquet: must name each column once'):
+    read(path, ('user', 'x'), REQUIRED)
+
+
+def test_a_broken_parquet_file_is_named_in_one_line(tmp_path):
+  path = parquet(tmp_path, user=['a'] * 100)
+  content = path.read_bytes()
+  path.write_bytes(content[:5] + b'\xff' * 30 + content[35:])
   with pytest.raises(
-    ValueError, match=r"1\.parquet: must have the columns of 0\.parquet, which are 'user'; it has"
-  ):
-    tables.read(paths, ('user', 'rating'), REQUIRED)
+    ValueError, match=r't\.parquet: must be a complete Parquet file; .*fetch it'
+  ) as error:
+    read(path, ('user',), REQUIRED)
+  assert '\n' not in str(error.value)

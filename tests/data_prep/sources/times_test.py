@@ -188,3 +188,22 @@ def test_the_first_broken_row_among_many_is_found(tmp_path):
     cells[broken] = 'x'
     with pytest.raises(ValueError, match=rf'\.csv:{broken[0] + 2}: time must be'):
       times(tmp_path, *cells)
+
+
+@pytest.mark.parametrize('kind', [pa.uint64(), pa.decimal128(38, 0), pa.decimal128(38, 3)])
+def test_whole_times_of_any_type_keep_every_digit(tmp_path, kind):
+  counts = [1700000000000000001, 1700000000000000002]
+  values = (
+    pa.array(counts, pa.decimal128(19, 0)).cast(kind)
+    if kind != pa.uint64()
+    else pa.array(counts, kind)
+  )
+  rows = read(parquet(tmp_path, time=values), ('time',), {})
+  got, ticks = times_lib.read(rows, 'time')
+  assert (got.tolist(), ticks) == (counts, 10**9)
+
+
+def test_a_refused_time_is_shown_as_a_plain_number_with_its_field(tmp_path):
+  path = csv(tmp_path, 'user,time\nu,1\nu,nan\n')
+  with pytest.raises(ValueError, match=r':3: time must .*; got nan\. Correct .*data\.time_column'):
+    times_lib.read(read(path, ('time',), {'time': 'data.time_column'}), 'time')

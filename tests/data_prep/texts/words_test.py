@@ -43,8 +43,11 @@ def test_overlapping_ngrams_join_to_a_longer_ngram():
   [
     ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], 'only 0 of 3 item texts'),
     ([[1, 1, 0], [0, 1, 0], [0, 0, 1]], None),
-    ([[1, 0, 0], [0, 0, 0]], None),  # one text
-    ([[0, 0, 0]], None),
+    ([[1, 0, 0], [0, 0, 0]], 'only 1 of 2 item texts have a word'),
+    ([[0, 0, 0]] * 3, 'only 0 of 3 item texts have a word'),
+    ([[1, 1, 0]] * 2 + [[0, 0, 0]] * 19, 'only 2 of 21 item texts have a word'),
+    ([[1, 1, 0]] * 2 + [[0, 0, 0]] * 17, None),
+    ([[1, 0, 0]], None),  # one text
   ],
 )
 def test_catalogues_with_few_shared_words_are_reported(rows, expected):

@@ -1,6 +1,7 @@
 """Distributed start-up, exchanges between processes, and messages about a missing process."""
 
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -48,6 +49,22 @@ def test_a_single_process_exchanges_with_itself():
   assert distributed.exchange('topic', 'x') == ['x']
   assert distributed.from_host0('topic', [1.5]) == [1.5]
   distributed.check_same('config', {'a': 1})
+
+
+def test_an_order_that_differs_is_named(monkeypatch):
+  first = {'groups': {'a': {'rate': 1}, 'b': {'rate': 2}}, 'steps': 3}
+  second = {'groups': dict(reversed(first['groups'].items())), 'steps': 3}
+  texts = []
+  monkeypatch.setattr(distributed, 'exchange', lambda topic, text: [*texts, text])
+  distributed.check_same('config', first)
+  texts.append(json.dumps({'groups.a.rate': 1, 'groups.b.rate': 2, 'steps': 3}))
+  distributed.check_same('config', first)
+  message = (
+    r'same config; process 1 differs from process 0 in the order of groups '
+    r'\(groups\.b\.rate instead of groups\.a\.rate\)'
+  )
+  with pytest.raises(ValueError, match=message):
+    distributed.check_same('config', second)
 
 
 def test_initialize_passes_place_and_timeouts_to_jax(joined, monkeypatch):

@@ -3,9 +3,11 @@
 import dataclasses
 import re
 
+from data_prep import sources
 from recjax import config as config_lib
+from recjax.data.tasks import TASKS
 from recjax.schema.conversion import known_paths
-from recjax.schema.describe import describe
+from recjax.schema.describe import describe, meaning
 
 
 def config():
@@ -52,7 +54,7 @@ def test_a_line_holds_value_choices_and_meaning():
   assert 'a | b' in describe(config(), {'data.source': ('a', 'b')})
 
 
-def test_every_field_has_a_meaning():
+def test_every_meaning_is_a_sentence():
   def sections(kind):
     yield kind
     for hint in config_lib.hints(kind).values():
@@ -60,11 +62,9 @@ def test_every_field_has_a_meaning():
       if dataclasses.is_dataclass(hint):
         yield from sections(hint)
 
-  for kind in sections(config_lib.Config):
+  for kind in (*sections(config_lib.Config), *TASKS.values(), *sources.SOURCES.values()):
     assert kind.__doc__
     for field in dataclasses.fields(kind):
-      if (
-        not dataclasses.is_dataclass(config_lib.hints(kind)[field.name])
-        and kind is not config_lib.Component
-      ):
-        assert field.metadata['meaning'].endswith('.'), (kind, field.name)
+      if not dataclasses.is_dataclass(config_lib.hints(kind)[field.name]):
+        text = meaning(kind, field.name)
+        assert re.fullmatch(r'[A-Z].*\.', text), (kind, field.name, text)

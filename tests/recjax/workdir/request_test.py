@@ -44,6 +44,23 @@ def test_existing_paths_pass(folder):
   assert sorted(os.listdir(folder)) == ['file', 'full', 'here', 'histories', 'lr=[1]', 'run']
 
 
+def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypatch):
+  (folder / 'run/checkpoints').mkdir(parents=True)
+  (folder / 'run/evaluation.json').write_text('{}')
+  prepared = folder / 'prepared'
+  prepared.mkdir()
+  access = os.access
+  monkeypatch.setattr(
+    os, 'access', lambda path, mode: os.fspath(path) != str(prepared) and access(path, mode)
+  )
+  for mode in ('prepare', 'train', 'evaluate', 'report'):
+    request(folder, mode).check()
+  with pytest.raises(
+    PermissionError, match=r'--config\.data\.prepared_dir must be a folder that can be'
+  ):
+    request(folder, 'prepare', prune=True).check()
+
+
 @pytest.mark.parametrize(
   ('mode', 'fields', 'flags', 'message'),
   [
@@ -80,5 +97,8 @@ def test_errors_name_the_flag(folder, mode, fields, flags, message):
 
 
 def test_a_resume_needs_no_initial_parameters(folder):
+  asked = request(folder, 'train', {'checkpoint.init_from': folder / 'none'})
+  with pytest.raises(FileNotFoundError, match='init_from'):
+    asked.check()
   (folder / 'run/checkpoints').mkdir(parents=True)
-  request(folder, 'train', {'checkpoint.init_from': folder / 'none'}).check()
+  assert asked.check() is None

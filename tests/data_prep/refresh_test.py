@@ -212,6 +212,8 @@ def test_settings_that_differ_from_the_earlier_ones_are_rejected_by_name(
   np.save('file.npy', np.zeros((DAY_2, 6), np.float32))
   with pytest.raises(ValueError, match=message):
     prepared(days, 2, extend='day1', **fields)
+  # Settings of the SIDs are checked before the first stage.
+  assert (days / 'day2').exists() == ('its sids differ' not in message)
 
 
 def test_folders_that_cannot_be_extended_are_rejected(days):

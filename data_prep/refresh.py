@@ -17,13 +17,9 @@ from data_prep import files
 from data_prep import stage as stage_lib
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
+from recjax.runtime.files import flat
 from recjax.schema.sids import Sids
-from recjax.sids import extension, published
-from recjax.sids.quantizers.saved import FILE as QUANTIZER
-from recjax.sids.quantizers.saved import Quantizer
-from recjax.sids.table import SidTable
 
-_TABLE = ('sids/codes.npy', 'sids/sids.json')
 _NEEDED = ('interactions', 'tokenizer', 'sids')
 _VECTORS = ('text_embeddings', 'cooccurrence_vectors')
 _DAILY_PARAMS = ('extend', 'items')  # may differ between two days
@@ -133,8 +129,8 @@ def params(sids: Sids, stage: str, today: Mapping[str, Any]) -> dict[str, Any]:
     ValueError: `today` differs from the params of the earlier stage; the message names the differences.
   """
   manifest = stage_lib.read_manifest(earlier(sids) / stage)
-  recorded = {} if manifest is None else _flat(manifest['params'])
-  current = _flat(json.loads(json.dumps(today)))  # as in a manifest: tuples become lists
+  recorded = {} if manifest is None else flat(manifest['params'])
+  current = flat(json.loads(json.dumps(today)))  # as in a manifest: tuples become lists
   different = [
     f'{name} ({recorded.get(name)!r} earlier, {current.get(name)!r} now)'
     for name in sorted({*recorded, *current} - {*_DAILY_PARAMS})
@@ -147,14 +143,6 @@ def params(sids: Sids, stage: str, today: Mapping[str, Any]) -> dict[str, Any]:
       '--config.sids.extend'
     )
   return {**today, 'extend': True}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for name, value in values.items():
-    nested = isinstance(value, Mapping)
-    flat |= _flat(value, f'{prefix}{name}.') if nested else {prefix + name: value}
-  return flat
 
 
 def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
@@ -171,70 +159,3 @@ def item_ids(prepared: Prepared) -> list[str]:
 def carried(rows_I: np.ndarray, earlier_ID: np.ndarray) -> np.ndarray:
   """Returns the earlier rows of today's items, `[I, D]`; zero rows for new items."""
   return np.where((rows_I >= 0)[:, None], earlier_ID[rows_I], 0)
-
-
-def sid_inputs(sids: Sids) -> dict[str, epath.Path]:
-  """Returns the files of the earlier preparation that `sid_table` reads."""
-  quantizer = () if sids.quantizer == 'import' else (f'sids/{QUANTIZER}',)
-  return inputs(sids, files.ITEMS, *_TABLE, *quantizer)
-
-
-def sid_table(
-  sids: Sids,
-  today: Sequence[str],
-  vectors_ID: np.ndarray | None,
-  table_file: epath.Path | None,
-) -> tuple[SidTable, Quantizer | None]:
-  """Returns today's table in the earlier code space, and the frozen quantizer (None for imported SIDs).
-
-  Args:
-    sids: `extend` names the earlier preparation.
-    today: raw ids of today's items.
-    vectors_ID: floats of today's items in the space that the quantizer was fitted to.
-    table_file: a published table with the codes of all items; None: quantize the vectors of new items.
-
-  Raises:
-    ValueError: an item finds no free SID; the earlier quantizer and SIDs do not belong together; or the
-      published table lacks an item or has other codes for an old item.
-  """
-  folder = earlier(sids) / 'sids'
-  before = SidTable.load(folder)
-  rows_I = item_rows(sids, today)
-  new = np.flatnonzero(rows_I < 0)
-  if table_file is not None:
-    codes_IQ = published.read(table_file, today, sids.codes)
-    _check_unchanged(codes_IQ, before, rows_I, today, table_file)
-    return extension.extend(before, rows_I, codes_IQ[new], None, today), None
-  quantizer = Quantizer.load(folder)
-  if quantizer.fingerprint != before.codebooks:
-    raise ValueError(
-      f'{folder} must hold the quantizer of its SIDs, {before.codebooks}; it holds '
-      f'{quantizer.fingerprint}. Prepare that folder again'
-    )
-  vectors_ND = vectors_ID[new]
-  latents_NZ = quantizer.encode(vectors_ND)
-
-  def alternatives(n: int):
-    return extension.nearest_codes(latents_NZ[n], quantizer.codebooks)
-
-  codes_NQ = quantizer.assign(vectors_ND)
-  return extension.extend(before, rows_I, codes_NQ, alternatives, today), quantizer
-
-
-def _check_unchanged(
-  codes_IQ: np.ndarray,
-  before: SidTable,
-  rows_I: np.ndarray,
-  today: Sequence[str],
-  file: epath.Path,
-) -> None:
-  old = np.flatnonzero(rows_I >= 0)
-  before_OQ = before.codes_IL[rows_I[old], : before.quantized_levels]
-  changed = old[(codes_IQ[old] != before_OQ).any(axis=1)]
-  if len(changed):
-    item = changed[0]
-    raise ValueError(
-      f'{file} must have the codes of sids.extend for its items; {len(changed)} items differ, such as '
-      f'{today[item]!r}: {codes_IQ[item].tolist()} in the file, {before.codes_IL[rows_I[item]].tolist()} in '
-      'sids.extend. Correct the file, or build new SIDs without --config.sids.extend'
-    )
