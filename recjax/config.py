@@ -6,6 +6,7 @@ and checked once; the program reads only these. `--mode=config` prints every fie
 
 from collections.abc import Mapping
 import dataclasses
+import re
 import types
 import typing
 from typing import Any
@@ -166,9 +167,26 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   """Converts and checks a ConfigDict.
 
   Raises:
-    ValueError: a field is unknown, missing, of the wrong type or breaks a rule.
+    ValueError: a field is unknown, missing, of the wrong type or breaks a rule; or groups or stages are in a
+      ConfigDict that sorts them by name, and were written in another order.
   """
+  _check_order(config)
   return convert(Config, config.to_dict(), choose)
+
+
+def _check_order(config: ml_collections.ConfigDict, prefix: str = '') -> None:
+  for name, value in config.items():
+    if not isinstance(value, ml_collections.ConfigDict):
+      continue
+    path = prefix + name
+    written = list(value._fields)
+    is_ordered = path in ('optim.groups', 'stages') or re.fullmatch(r'stages\..*\.groups', path)
+    if is_ordered and list(value) != written:
+      raise ValueError(
+        f'{path} must keep the order in which it was written, {written}; a plain ConfigDict sorts by name. Make '
+        f'config.{path} with recjax.config.ordered(…)'
+      )
+    _check_order(value, f'{path}.')
 
 
 def from_dict(fields: Mapping[str, Any]) -> Config:

@@ -219,8 +219,6 @@ def _best_params(
   Raises:
     ValueError: the workdir has no undamaged checkpoint, or the data have another code space or tokenizer.
   """
-  if not (workdir / 'checkpoints').exists():
-    raise ValueError(f'{workdir} must hold the checkpoints of a run; it has none. Set --workdir')
   abstract = state_lib.abstract_params(config.model, dataset.vocabulary.space, mesh)
 
   def choose(checkpoints: checkpoints_lib.Checkpoints) -> int:

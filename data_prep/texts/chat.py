@@ -1,9 +1,11 @@
 """Renders the chat template of an instruction model, and returns the texts around prompt and answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import datetime
 import json
 import logging
+import sys
 from typing import Any
 
 from etils import epath
@@ -11,7 +13,7 @@ import jinja2
 from jinja2 import ext, nodes
 import jinja2.sandbox
 
-from recjax.models.pretrained.tokenizer_files import read_json
+from recjax.models.pretrained.json_file import read_json
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,19 @@ DATE = datetime.datetime(2024, 7, 26)
 _PROMPT, _ANSWER = '\ue000', '\ue001'  # private-use characters, which occur in no template
 _JINJA, _JSON, _CONFIG = 'chat_template.jinja', 'chat_template.json', 'tokenizer_config.json'
 _TOKENS = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
+_MAX_LINES = 1_000_000  # compiled lines that a template may run
+_MAX_CHARACTERS = 100_000  # of a rendered template
+# Templates run Python's operators, which raise their own types.
+_ERRORS = (
+  jinja2.TemplateError,
+  TypeError,
+  ValueError,
+  LookupError,
+  ArithmeticError,
+  AttributeError,
+  RecursionError,
+  MemoryError,
+)
 _PLAIN = 'Set --config.data.prompt_format=plain'
 
 
@@ -37,16 +52,25 @@ def read_template(folder: epath.Path) -> str | None:
   tokenizer_config.json. Of several named templates, `default` is used.
 
   Raises:
-    ValueError: a file is not a JSON object.
+    ValueError: a file cannot be read, or its template is not text.
   """
-  if (folder / _JINJA).exists():
-    return (folder / _JINJA).read_text()
+  file = folder / _JINJA
+  if file.exists():
+    try:
+      return file.read_text()
+    except (OSError, ValueError) as error:
+      raise ValueError(f'{file} must be a text in UTF-8: {error}. {_PLAIN}') from error
   for name in (_JSON, _CONFIG):
     template = read_json(folder / name).get('chat_template')
     if isinstance(template, list):
-      template = {entry['name']: entry['template'] for entry in template}
+      entries = [entry for entry in template if isinstance(entry, dict)]
+      template = {entry.get('name'): entry.get('template') for entry in entries}
     if isinstance(template, dict):
       template = template.get('default')
+    if template is not None and not isinstance(template, str):
+      raise ValueError(
+        f'chat_template of {folder / name} must be a text; got {str(template)[:80]!r}. {_PLAIN}'
+      )
     if template:
       return template
   return None
@@ -59,8 +83,18 @@ def _special_tokens(folder: epath.Path, known: Mapping[str, str]) -> dict[str, s
   for name in _TOKENS:
     value = settings.get(name)
     value = value.get('content') if isinstance(value, dict) else value
-    tokens[name] = value or known.get(name, '')
+    tokens[name] = value if isinstance(value, str) and value else known.get(name, '')
   return tokens
+
+
+def warn_of_date(folder: epath.Path) -> None:
+  """Logs a warning if the template of a folder inserts today's date."""
+  if 'strftime_now' in (read_template(folder) or ''):
+    log.warning(
+      "the chat template of %s inserts today's date; prompts contain %s instead, so that they "
+      'do not change every day',
+      *(folder, f'{DATE:%Y-%m-%d}'),
+    )
 
 
 def surrounding_texts(folder: epath.Path, known: Mapping[str, str]) -> dict[str, str] | None:
@@ -118,18 +152,45 @@ def _tojson(
   )
 
 
-def _strftime_now(form: str) -> str:
-  log.warning(
-    "the chat template inserts today's date; prompts contain %s instead, so that they do not change every day",
-    DATE.strftime(form),
+def _strftime_now(format: str) -> str:
+  return DATE.strftime(format)
+
+
+def _load(name: str) -> str:
+  raise jinja2.TemplateRuntimeError(
+    f'a template must stand alone; include, import and extends have no file {name!r}'
   )
-  return DATE.strftime(form)
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+  """Raises an error in a template that runs for more than _MAX_LINES lines."""
+  lines = 0
+
+  def count(frame, event, argument):
+    nonlocal lines
+    if frame.f_code.co_filename != '<template>':
+      return None
+    lines += 1
+    if lines > _MAX_LINES:
+      raise jinja2.TemplateRuntimeError('the template runs too long: a loop has no end')
+    return count
+
+  before = sys.gettrace()
+  sys.settrace(count)
+  try:
+    yield
+  finally:
+    sys.settrace(before)
 
 
 def _environment() -> jinja2.Environment:
   """The Jinja environment of `transformers`: a sandbox, because a checkpoint's template is not trusted."""
   environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, ext.loopcontrols]
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[_Generation, ext.loopcontrols],
+    loader=jinja2.FunctionLoader(_load),
   )
   environment.filters['tojson'] = _tojson
   environment.globals |= {'raise_exception': _raise_exception, 'strftime_now': _strftime_now}
@@ -145,10 +206,9 @@ def _render(
 ) -> str:
   line = None
   try:
-    return (
-      _environment()
-      .from_string(template)
-      .render(
+    compiled = _environment().from_string(template)
+    with _limited():
+      text = compiled.render(
         messages=messages,
         add_generation_prompt=add_generation_prompt,
         enable_thinking=False,
@@ -156,11 +216,13 @@ def _render(
         documents=None,
         **tokens,
       )
-    )
+    if len(text) > _MAX_CHARACTERS:
+      raise ValueError(f'the text must have at most {_MAX_CHARACTERS} characters; got {len(text)}')
+    return text
   except jinja2.TemplateSyntaxError as error:
     line, reason = error.lineno, error
-  except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-    reason = error  # the operators of a template are those of Python and raise its errors
+  except _ERRORS as error:
+    reason = error
   where = '' if line is None else f', line {line}: {template.splitlines()[line - 1].strip()[:80]!r}'
   raise ValueError(
     f'the chat template of {folder} cannot be rendered{where}: {type(reason).__name__}: {reason}. {_PLAIN}'

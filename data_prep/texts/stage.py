@@ -18,10 +18,11 @@ def check_ready(config: config_lib.Config, root: epath.Path) -> None:
 
   Raises:
     FileNotFoundError: data.sentencepiece is missing, and `root` holds no tokenizer from such a file.
-    ValueError: data.sentencepiece is no SentencePiece model, or model.pretrained has no tokenizer.
+    ValueError: data.sentencepiece is no SentencePiece model; or model.pretrained has no tokenizer, or a chat
+      template that cannot be rendered.
   """
   if config.model.pretrained is not None:
-    tokenizer.pretrained_files(config.model.pretrained)
+    tokenizer.check_pretrained(config.model.pretrained, config.data.prompt_format)
   elif config.data.sentencepiece is not None:
     manifests = stage_lib.variants(root, 'tokenizer').values()
     if not any(list(manifest['inputs']) == [tokenizer.MODEL] for manifest in manifests):

@@ -108,6 +108,46 @@ def pretrained_params(folder: epath.PathLike) -> dict[str, int]:
   return {'bos_id': special.bos, 'eos_id': special.eos}
 
 
+def chat_texts(
+  folder: epath.Path, special: special_ids.SpecialIds, prompt_format: str
+) -> dict[str, str] | None:
+  """Returns the texts around prompt and answer; None: prompts are plain.
+
+  Args:
+    folder: a checkpoint folder.
+    special: its special ids.
+    prompt_format: `data.prompt_format`.
+
+  Raises:
+    ValueError: a chat template is needed and there is none, or it cannot be rendered.
+  """
+  if prompt_format == 'plain':
+    return None
+  tokens = tokenizer_files.tokens(folder)
+  known = {'eos_token': tokens.token_of(special.eos) or ''}
+  if special.bos != special.eos:
+    known['bos_token'] = tokens.token_of(special.bos) or ''
+  around = chat.surrounding_texts(folder, known)
+  if around is None and prompt_format == 'chat':
+    raise ValueError(
+      f"data.prompt_format='chat' must find a chat template in {folder}; it has none. "
+      'Set --config.data.prompt_format=plain'
+    )
+  return around
+
+
+def check_pretrained(folder: epath.PathLike, prompt_format: str) -> None:
+  """Checks that tokenizer, special ids and chat template of a checkpoint folder can be used.
+
+  Raises:
+    ValueError: they cannot; see `special_ids.read` and `chat_texts`.
+  """
+  pretrained_files(folder)
+  found = read_config(folder)
+  special = special_ids.read(folder, found.family, found.vocab_rows)
+  chat_texts(epath.Path(folder), special, prompt_format)
+
+
 def write_tokenizer(
   items: epath.Path, data: Data, pretrained: str | None, folder: epath.Path
 ) -> dict[str, Any]:
@@ -149,18 +189,10 @@ def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) ->
   log.info('tokenizer of %s: BOS %s, EOS %s', source, special.places['bos'], special.places['eos'])
   summary = {'pieces': size, 'made': f'of a checkpoint ({source.name})', 'prompts': 'plain'}
   summary |= special.places
-  tokens = tokenizer_files.tokens(source)
-  known = {'eos_token': tokens.token_of(special.eos) or ''}
-  if special.bos != special.eos:
-    known['bos_token'] = tokens.token_of(special.bos) or ''
-  around = chat.surrounding_texts(source, known) if prompt_format != 'plain' else None
-  if around is None and prompt_format == 'chat':
-    raise ValueError(
-      f"data.prompt_format='chat' must find a chat template in {source}; it has none. "
-      'Set --config.data.prompt_format=plain'
-    )
+  around = chat_texts(source, special, prompt_format)
   if around is None:
     return summary
+  chat.warn_of_date(source)
   pieces = vocabulary.Pieces(folder)
   chat_ids = {name: pieces.encode_template(text) for name, text in around.items()}
   _write_vocabulary(folder, file.name, size, special.bos, special.eos, chat_ids)

@@ -34,13 +34,21 @@ def _vocab(model: dict[str, Any]) -> dict[str, int]:
 
 
 def _hide(model: dict[str, Any], names: set[str]) -> None:
-  """Renames control tokens in the model's vocabulary, so that no text contains them; ids do not change."""
+  """Renames control tokens in the model's vocabulary, so that no text contains them; ids do not change.
+
+  Merges refer to names, so the pieces of BPE keep theirs; merges that make a control token are removed.
+  """
   vocab = model.get('vocab', {})
+  if 'merges' in model:
+    parts = (
+      (merge, merge.split(' ') if isinstance(merge, str) else merge) for merge in model['merges']
+    )
+    model['merges'] = [merge for merge, pair in parts if ''.join(pair) not in names]
   if isinstance(vocab, list):  # Unigram
     model['vocab'] = [
       [f'\0{i}' if piece in names else piece, score] for i, (piece, score) in enumerate(vocab)
     ]
-  elif 'merges' not in model or model.get('ignore_merges'):  # merges never make a control token
+  elif 'merges' not in model or model.get('ignore_merges'):
     unknown = model.get('unk_token')
     model['vocab'] = {
       f'\0{i}' if piece in names and piece != unknown else piece: i for piece, i in vocab.items()
@@ -79,6 +87,8 @@ def fast_tokenizer(path: epath.PathLike, plain_text: bool = True) -> tokenizers.
 
 
 def _sentencepiece(content: bytes, plain_text: bool) -> sentencepiece.SentencePieceProcessor:
+  if not content:
+    raise ValueError('the file is empty')  # the library reads it as a model without pieces
   if plain_text:
     model = sentencepiece_model_pb2.ModelProto.FromString(content)
     types = sentencepiece_model_pb2.ModelProto.SentencePiece

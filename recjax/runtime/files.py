@@ -118,6 +118,31 @@ def existing(path: epath.PathLike, setting: str, kind: str) -> epath.Path:
   return path
 
 
+def check_folder(folder: epath.PathLike, setting: str) -> epath.Path:
+  """Checks that a path is a folder or lies in one, on a local file system.
+
+  Args:
+    folder: the folder; it need not exist.
+    setting: the flag that gave it, for the error.
+
+  Returns:
+    The folder or its nearest existing parent.
+
+  Raises:
+    OSError: a part of the path is a file or a broken link.
+  """
+  folder = epath.Path(folder)
+  if not is_local(folder):
+    return folder
+  folder = folder.expanduser()
+  existing_parts = (path for path in (folder, *folder.parents) if os.path.lexists(path))
+  nearest = next(existing_parts, epath.Path('.'))
+  if not nearest.is_dir():
+    kind = 'a file' if nearest.exists() else 'a link to a missing folder'
+    raise NotADirectoryError(f'{setting} must be a folder; {nearest} is {kind}')
+  return nearest
+
+
 def check_writable(folder: epath.PathLike, setting: str) -> None:
   """Checks that a folder can be written or created, on a local file system.
 
@@ -126,15 +151,10 @@ def check_writable(folder: epath.PathLike, setting: str) -> None:
     setting: the flag that gave it, for the error.
 
   Raises:
-    OSError: a part of the path is a file, or a folder cannot be written.
+    OSError: a part of the path is a file or a broken link, or a folder cannot be written.
   """
-  if not is_local(folder):
-    return
-  folder = epath.Path(folder).expanduser()
-  nearest = next((path for path in (folder, *folder.parents) if path.exists()), epath.Path('.'))
-  if not nearest.is_dir():
-    raise NotADirectoryError(f'{setting} must be a folder; {nearest} is a file')
-  if not os.access(nearest, os.W_OK | os.X_OK):
+  nearest = check_folder(folder, setting)
+  if is_local(folder) and not os.access(nearest, os.W_OK | os.X_OK):
     raise PermissionError(f'{setting} must be a folder that can be written; {nearest} cannot')
 
 

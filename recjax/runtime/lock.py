@@ -21,7 +21,7 @@ import uuid
 
 from etils import epath
 
-from recjax.runtime.files import is_local
+from recjax.runtime.files import is_local, write_whole
 
 FILE = '.lock'
 LEASE_S = 120.0
@@ -132,6 +132,22 @@ def _not_writable(folder: epath.Path, field: str, error: OSError) -> ValueError:
   return ValueError(f'{folder} must be writable; got {error}. Set {field} to another folder')
 
 
+def _make(folder: epath.Path, field: str) -> None:
+  """Creates a folder if need be.
+
+  Raises:
+    ValueError: that is impossible.
+  """
+  for is_last in (False, False, True):
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      return
+    except OSError as error:
+      # Another process may have removed the empty folder between two steps of `mkdir`.
+      if is_last or not isinstance(error, FileExistsError | FileNotFoundError):
+        raise _not_writable(folder, field, error) from None
+
+
 class _Wait:
   """Runs between two attempts to take the lock: raises `Held`, or logs the owner once and pauses."""
 
@@ -151,8 +167,8 @@ def _acquire(folder: epath.Path, wait: bool, field: str) -> int | None:
   """Returns the locked file descriptor; None if the file system has no `flock`."""
   pause, path, attempts = _Wait(folder, wait, field), os.fspath(folder / FILE), 0
   while True:
+    _make(folder, field)
     try:
-      folder.mkdir(parents=True, exist_ok=True)
       descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except FileNotFoundError:  # the previous owner removed the folder between the two calls
       continue
@@ -248,9 +264,10 @@ def leased(folder: epath.Path, purpose: str, wait: bool, field: str) -> Iterator
   owner = _owner(purpose)
 
   def write() -> None:
-    path.write_text(json.dumps(owner | {'token': token, 'renewed': time.time()}))
+    text = json.dumps(owner | {'token': token, 'renewed': time.time()})
+    write_whole(path, text, is_durable=False)  # a reader never sees an empty lease
 
-  folder.mkdir(parents=True, exist_ok=True)
+  _make(folder, field)
   while True:
     if _is_renewed(path):
       pause()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import difflib
+import math
 import os
 import types
 import typing
@@ -132,5 +133,7 @@ def _value(hint: Any, value: Any, path: str, choose: Choose, known: list[str]) -
   if float in kinds and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)
   fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+  is_finite = not isinstance(value, float) or math.isfinite(value)
+  check(is_finite, f'{path} must be a finite number', value, path)
   check(fits, f'{path} must be of type {" or ".join(k.__name__ for k in kinds)}', value, path)
   return value

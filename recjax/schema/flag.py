@@ -20,6 +20,7 @@ _HELP = (
   'The experiment: FILE.py or FILE.py:VARIANT. --config.FIELD=VALUE changes one field; --mode=config '
   'prints all fields.'
 )
+_PLACES = 6  # of a traceback in a message
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ('stdlib', 'platlib', 'purelib'))
 
 
@@ -69,7 +70,8 @@ class _FileParser(flags.ArgumentParser):
     """
     file, *variant = os.path.expanduser(path).split(':', 1)
     if not os.path.isfile(file):
-      raise ConfigFileError(f'--config must name a file; got {file!r}, which does not exist')
+      state = 'is a folder' if os.path.isdir(file) else 'does not exist'
+      raise ConfigFileError(f'--config must name a file; got {file!r}, which {state}')
     try:
       module = _load(file)
       if not hasattr(module, 'get_config'):
@@ -99,7 +101,8 @@ def _message(error: Exception, file: str) -> str:
   A ValueError is a message to the user: only its line in the experiment's file is given.
   """
   if isinstance(error, SyntaxError):
-    return f'{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}'
+    place = f'{error.filename}:{error.lineno}' if error.filename else file
+    return f'{place}: {type(error).__name__}: {error.msg}'
   frames = traceback.extract_tb(error.__traceback__)
   own = [f for f in frames if os.path.realpath(f.filename) == os.path.realpath(file)]
   if isinstance(error, ValueError):
@@ -108,6 +111,8 @@ def _message(error: Exception, file: str) -> str:
     frames = frames[frames.index(own[0]) :]
     frames = [f for f in frames if not f.filename.startswith(_LIBRARIES)]
   places = [f'{_short(f.filename)}:{f.lineno}' for f in frames] if own else [file]
+  if len(places) > _PLACES:
+    places = [*places[: _PLACES - 1], '…', places[-1]]
   line = f' ({frames[-1].line})' if own and frames[-1].line else ''
   cause = error.args[0] if error.args and isinstance(error.args[0], KeyError) else error
   is_sentence = bool(cause.args) and '\n' in str(cause.args[0])  # a ConfigDict's own error

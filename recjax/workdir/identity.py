@@ -19,6 +19,10 @@ _IDENTITY = ('data', 'sids', 'model')
 _LOCATIONS = ('raw_dir', 'prepared_dir', 'download', 'download_url', 'table', 'extend')
 _FOLDERS = ('pretrained', 'sid_keywords')  # may change to another path, but not to or from None
 _COMPUTATION = ('compute_dtype', 'remat', 'scan_unroll', 'attention')
+_REMEDY = (
+  'Restore it from a backup (the first line of starts.jsonl holds the config of the first start), or give a '
+  'new --workdir'
+)
 
 
 def read_config(fields: dict[str, Any], source: str) -> config_lib.Config:
@@ -48,8 +52,10 @@ def config_of(workdir: epath.Path) -> config_lib.Config | None:
     return None
   try:
     fields = json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(f'{path} must be a JSON object: {error}') from error
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{path} must be a JSON object: {error}. {_REMEDY}') from error
+  if not isinstance(fields, dict):
+    raise ValueError(f'{path} must be a JSON object; got {type(fields).__name__}. {_REMEDY}')
   return read_config(fields, str(path))
 
 

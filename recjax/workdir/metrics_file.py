@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
   """Returns the rows of metrics.jsonl by ascending step. Values that were not finite are None.
 
-  Lines that are not JSON objects with a step are skipped with a warning. An incomplete last line is skipped
+  Lines that are not JSON objects of numbers with a step are skipped with a warning. An incomplete last line is skipped
   without a warning, since a kill can cut it off. Of two lines with the same step, the one with more values
   is used; if they have equally many, the later one.
   """
@@ -45,16 +45,23 @@ def _read(path: epath.Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
   torn = lines.pop()  # the text after the last line break
   rows, damaged = {}, {}
   for number, line in enumerate([*lines, torn] if torn else lines, start=1):
-    try:
-      row = json.loads(line)
-    except ValueError:  # also bytes that are not UTF-8
-      row = None
-    if isinstance(row, dict) and type(row.get('step')) is int:
+    row = _parsed(line)
+    if row is not None:
       if len(row) >= len(rows.get(row['step'], ())):
         rows[row['step']] = row
     elif number <= len(lines):
       damaged[number] = line
   return [rows[step] for step in sorted(rows)], damaged
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+  """Returns the row of a line; None: the line is damaged."""
+  try:
+    row = json.loads(line, parse_constant=lambda _: None)  # NaN
+  except (ValueError, RecursionError):  # also bytes that are not UTF-8
+    return None
+  is_row = isinstance(row, dict) and type(row.get('step')) is int and row['step'] >= 0
+  return row if is_row and all(type(v) in (int, float, type(None)) for v in row.values()) else None
 
 
 def _warn(path: epath.Path, damaged: Mapping[int, bytes], outcome: str) -> None:
@@ -63,15 +70,19 @@ def _warn(path: epath.Path, damaged: Mapping[int, bytes], outcome: str) -> None:
     more = f' and {len(damaged) - _NAMED} more' if len(damaged) > _NAMED else ''
     first = next(iter(damaged.values()))[:60].decode(errors='replace')
     log.warning(
-      '%s: damaged lines %s%s are %s; every line must be a JSON object with a step, got %r',
+      '%s: damaged lines %s%s are %s; every line must be a JSON object of numbers with a step, got %r',
       *(path, numbers, more, outcome, first),
     )
 
 
-def _line(row: Mapping[str, float]) -> str:
-  numbers = {name: v if isinstance(v, int) else float(v) for name, v in row.items()}
-  finite = {name: v if math.isfinite(v) else None for name, v in numbers.items()}  # JSON has no NaN
-  return json.dumps(finite, allow_nan=False) + '\n'
+def _numbers(values: Mapping[str, float]) -> dict[str, int | float | None]:
+  """Returns the values as JSON knows them, which has no NaN."""
+  numbers = {name: v if isinstance(v, int) else float(v) for name, v in values.items()}
+  return {name: v if math.isfinite(v) else None for name, v in numbers.items()}
+
+
+def _line(row: Mapping[str, int | float | None]) -> str:
+  return json.dumps(row, allow_nan=False) + '\n'
 
 
 class Writer:
@@ -93,7 +104,9 @@ class Writer:
     """
     self._enabled = enabled
     self._step = start_step
-    self._row: dict[str, float] | None = None  # the last line, which an evaluation may extend
+    self._row: dict[str, int | float | None] | None = (
+      None  # the last line, which an evaluation may extend
+    )
     if not enabled:
       return
     workdir = epath.Path(workdir)
@@ -101,7 +114,7 @@ class Writer:
     self._path = workdir / FILE
     self._is_local = is_local(self._path)
     kept = [row for row in self._repaired_rows() if row['step'] <= start_step]
-    lines = [json.dumps(row) + '\n' for row in kept]
+    lines = [_line(row) for row in kept]
     write_whole(self._path, ''.join(lines))
     if kept and kept[-1]['step'] == start_step:
       self._row = kept[-1]
@@ -131,26 +144,27 @@ class Writer:
     if step <= self._step:
       raise ValueError(f'steps must be written once, in order; got step {step} after {self._step}')
     self._end_row()
-    self._step, self._row = step, {'step': step, **values}
+    self._step, self._row = step, {'step': step, **_numbers(values)}
     self._put_row()
     self._add_events(step, values)
 
   def write_evaluation(self, step: int, values: Mapping[str, float]) -> None:
     """Adds the metrics of an evaluation to the line of the last step, and flushes.
 
-    They appear as `validation/<name>`.
+    They appear as `validation/<name>`. The last step of a new writer is `start_step`.
 
     Raises:
       ValueError: another step was written last.
     """
     if not self._enabled:
       return
-    if self._row is None or step != self._step:
+    if step != self._step:
       raise ValueError(
         f'an evaluation must follow the metrics of its step {step}; got {self._step}'
       )
     values = {EVALUATION + name: value for name, value in values.items()}
-    self._row |= values
+    row = self._row or {'step': step}  # the line of a resumed step may be lost
+    self._row = row | _numbers(values)
     self._put_row()
     self._add_events(step, values)
     self.flush()

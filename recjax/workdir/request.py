@@ -63,9 +63,10 @@ class Request:
 
   def _check_outputs(self) -> None:
     config, mode = self.config, self.mode
-    folders = {}
     # A complete prepared folder is only read; `data_prep.prepare` checks an incomplete one.
-    if self.prune or not config.prepared_folder.is_dir():
+    files.check_folder(config.prepared_folder, '--config.data.prepared_dir')
+    folders = {}
+    if self.prune:
       folders['--config.data.prepared_dir'] = config.prepared_folder
     if mode in ('train', 'evaluate', 'report'):
       folders['--workdir'] = self.workdir
@@ -73,7 +74,7 @@ class Request:
       folders['--config.compilation_cache'] = config.compilation_cache
       folders['--config.profile.folder'] = config.profile.folder
     if mode in ('recommend', 'export'):
-      folders['--out'] = epath.Path(self.out).parent
+      folders['the folder of --out'] = epath.Path(self.out).parent
     for setting, folder in folders.items():
       if folder:
         files.check_writable(folder, setting)
@@ -90,6 +91,10 @@ class Request:
       check_histories(self.histories)
     if model.pretrained is not None:
       files.existing(model.pretrained, '--config.model.pretrained', 'folder')
+    if self.mode in ('evaluate', 'recommend', 'export'):
+      self._check_has('checkpoints', 'the checkpoints of a run')
+    if self.mode == 'report':
+      self._check_has('evaluation.json', 'evaluation.json, which --mode=evaluate writes')
     if self.mode != 'train' or self._has_begun():  # a resume reads none of the following
       return
     if model.sid_rows == 'sa_init' and model.sid_keywords is not None:
@@ -97,6 +102,16 @@ class Request:
     if init_from is not None:
       folder = files.existing(init_from, '--config.checkpoint.init_from', 'folder')
       claim.check_path(folder, '--config.checkpoint.init_from')
+      check(
+        (folder / 'checkpoints').exists(),
+        'checkpoint.init_from must be the workdir of a run, with checkpoints',
+        init_from,
+        'checkpoint.init_from',
+      )
+
+  def _check_has(self, name: str, what: str) -> None:
+    if not (self.workdir / name).exists():
+      raise ValueError(f'{self.workdir} must hold {what}; it has none. Set --workdir')
 
   def _has_begun(self) -> bool:
     plan = stages.plan(self.config, self.workdir)

@@ -34,11 +34,20 @@ def read(folder: epath.PathLike) -> list[dict[str, Any]]:
   for line in path.read_bytes().split(b'\n') if path.exists() else ():
     try:
       start = json.loads(line)
-    except ValueError:  # also bytes that are not UTF-8
+    except (ValueError, RecursionError):  # also bytes that are not UTF-8
       continue
-    if isinstance(start, dict) and {'time', 'step', 'changed'} <= start.keys():
+    if _is_start(start):
       starts.append(start)
   return starts
+
+
+def _is_start(start: Any) -> bool:
+  kinds = {'time': str, 'step': int, 'changed': dict}
+  return (
+    isinstance(start, dict)
+    and all(isinstance(start.get(name), kind) for name, kind in kinds.items())
+    and all(isinstance(pair, list) and len(pair) == 2 for pair in start['changed'].values())
+  )
 
 
 def record(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import ml_collections
 import pytest
 
 from recjax import config as config_lib
@@ -166,3 +167,16 @@ def test_an_option_of_another_source_is_refused_by_name():
   d = config_lib.defaults(source='synthetic', name='x')
   d.data.source = 'table'
   assert config_lib.from_config_dict(d).data.source == 'table'
+
+
+@pytest.mark.parametrize(('section', 'name'), [('optim', 'groups'), (None, 'stages')])
+def test_a_written_order_that_a_config_dict_would_sort_is_refused(section, name):
+  config = config_lib.defaults(source='synthetic', name='world')
+  place = config[section] if section else config
+  part = config_lib.group('x') if name == 'groups' else config_lib.stage(3)
+  parts = {'b': part, 'a': part}
+  place[name] = config_lib.ordered(**parts)
+  assert list(getattr(config_lib.from_config_dict(config).optim, name, parts)) == ['b', 'a']
+  place[name] = ml_collections.ConfigDict(parts)
+  with pytest.raises(ValueError, match=name + r" must keep the order .*'b', 'a'.*config.ordered"):
+    config_lib.from_config_dict(config)

@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.texts import tokenizer
 from recjax.data.dataset import Dataset
-from tests.data_prep.sids import refresh_test
+from tests.data_prep import refresh_test
 from tests.folders import ROOT
 
 

@@ -50,7 +50,7 @@ def activation(name: str) -> str:
 
 def windows(layer_types: list[str], window: int | None) -> tuple[int, ...]:
   """Returns one window for each layer; 0: global."""
-  unknown = sorted(set(layer_types) - {'sliding_attention', 'full_attention'})
+  unknown = [k for k in layer_types if k not in ('sliding_attention', 'full_attention')]
   if unknown:
     raise ValueError(
       f'layer_types of config.json must be sliding_attention or full_attention; got {unknown}. {ANOTHER}'
@@ -66,8 +66,15 @@ def rope(parameters: dict[str, Any], default_base: float) -> tuple[float, float]
       f'rotary positions of config.json must be of type default or linear, over the full head width; got '
       f'{parameters}. {ANOTHER}'
     )
-  base = parameters.get('rope_theta') or default_base
-  return float(base), float(parameters['factor']) if kind == 'linear' else 1.0
+  base, factor = parameters.get('rope_theta') or default_base, 1.0
+  if kind == 'linear':
+    factor = parameters.get('factor')
+  for name, value in {'rope_theta': base, 'factor': factor}.items():
+    if not isinstance(value, int | float) or value <= 0:
+      raise ValueError(
+        f'{name} of the rotary positions of config.json must be a positive number; got {value!r}. {ANOTHER}'
+      )
+  return float(base), float(factor)
 
 
 def uniform_rope(hf: dict[str, Any]) -> tuple[float, float]:

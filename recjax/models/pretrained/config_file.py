@@ -8,7 +8,7 @@ from etils import epath
 
 from recjax.models import families
 from recjax.models.family import Family
-from recjax.models.pretrained import special_ids, tokenizer_files
+from recjax.models.pretrained import json_file, special_ids, weight_files
 from recjax.models.pretrained.tensors import DTYPES, Tensors
 
 _QUANTIZATION_FIELDS = ('quantization_config', 'compression_config')
@@ -17,6 +17,38 @@ _QUANTIZATION_FIELDS = ('quantization_config', 'compression_config')
 _QUANTIZED = re.compile(
   r'.*\.(weight_scale(_inv)?|input_scale|activation_scale|qweight|qzeros|scales|g_idx|SCB|weight_packed'
   r'|weight_zero_point|weight_shape|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*))'
+)
+
+# Fields of config.json by kind.
+_KINDS = {
+  str: ('model_type',),
+  dict: ('rope_parameters', 'rope_scaling'),
+  list: ('layer_types',),
+  int: ('sliding_window', 'sliding_window_pattern', 'max_window_layers'),
+}
+_SIZES = (
+  'vocab_size',
+  'hidden_size',
+  'intermediate_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'num_key_value_heads',
+  'head_dim',
+  'd_model',
+  'd_ff',
+  'd_kv',
+  'num_heads',
+  'num_layers',
+  'num_decoder_layers',
+  'relative_attention_num_buckets',
+  'relative_attention_max_distance',
+)
+_NUMBERS = (
+  'rope_theta',
+  'rope_local_base_freq',
+  'rms_norm_eps',
+  'layer_norm_epsilon',
+  'query_pre_attn_scalar',
 )
 
 
@@ -39,11 +71,34 @@ class Pretrained(NamedTuple):
 def _read(folder: epath.Path) -> dict[str, Any]:
   file = folder / 'config.json'
   if not file.exists():
+    weight_files.refuse_other_kinds(folder)
     raise FileNotFoundError(
       f'{folder} must be a checkpoint folder of transformers; it holds no config.json. Set '
       '--config.model.pretrained'
     )
-  return tokenizer_files.read_json(file)
+  hf = json_file.read_json(file)
+  _check_kinds(file, hf)
+  return hf
+
+
+def _check_kinds(file: epath.Path, hf: dict[str, Any]) -> None:
+  """Checks the kind of every field that any family reads, so that families may compute with them."""
+  text = json_file.field(file, hf, 'text_config', dict, {})
+  for section in (hf, text):
+    for kind, names in _KINDS.items():
+      for name in names:
+        json_file.field(file, section, name, kind, None)
+    for name in _SIZES:
+      value = json_file.field(file, section, name, int, 1)
+      if value < 1:
+        raise ValueError(f'{name} of {file} must be positive; got {value}. {json_file.REMEDY}')
+    for name in _NUMBERS:
+      value = section.get(name)
+      is_number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+      if value is not None and not is_number:
+        raise ValueError(
+          f'{name} of {file} must be a positive number; got {value!r}. {json_file.REMEDY}'
+        )
 
 
 def family_of(folder: epath.PathLike) -> Family:

@@ -7,11 +7,12 @@ has tokens; SID rows replace these unused rows.
 
 import dataclasses
 import json
+from typing import Any
 
 from etils import epath
 import numpy as np
 
-from recjax.models.pretrained import tokenizer_files
+from recjax.models.pretrained import json_file, tokenizer_files
 from recjax.sids.token_space import TokenSpace
 
 FILE = 'recjax.json'  # in an exported folder
@@ -79,6 +80,18 @@ class IdMap:
     (folder / FILE).write_text(json.dumps(fields, indent=2) + '\n')
 
 
+def _saved(folder: epath.Path) -> dict[str, Any]:
+  """Returns the sizes that `IdMap.save` wrote.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  file = folder / FILE
+  fields = json_file.read_json(file)
+  kinds = {'tokenizer_size': int, 'text_size': int, 'level_sizes': list}
+  return {name: json_file.field(file, fields, name, kind, None) for name, kind in kinds.items()}
+
+
 def text_pieces(folder: epath.Path, table_rows: int) -> int | None:
   """Returns the size of a folder's tokenizer; for an export of ours, without the tokens that it added.
 
@@ -93,7 +106,7 @@ def text_pieces(folder: epath.Path, table_rows: int) -> int | None:
     ValueError: see `tokenizer_files.tokenizer_size`.
   """
   if (folder / FILE).exists():
-    return json.loads((folder / FILE).read_text())['tokenizer_size']
+    return _saved(folder)['tokenizer_size']
   return tokenizer_files.tokenizer_size(folder, table_rows)
 
 
@@ -115,7 +128,7 @@ def id_map(
   """
   file = folder / FILE
   if tokenizer_size is None and file.exists():
-    fields = json.loads(file.read_text())
+    fields = _saved(folder)
     held = (fields['text_size'], tuple(fields['level_sizes']))
     if held != (space.text_size, space.level_sizes):
       raise ValueError(

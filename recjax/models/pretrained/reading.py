@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from recjax.models.mappings.weights import Weight, WeightMapping
-from recjax.models.pretrained import special_ids, tokenizer_files
+from recjax.models.pretrained import special_ids, tokenizer_files, weight_files
 from recjax.models.pretrained.config_file import Pretrained, read_config
 from recjax.models.pretrained.ids import FILE, NEW, id_map
 from recjax.models.pretrained.tensors import Tensors
@@ -19,6 +19,7 @@ from recjax.sids.token_space import TokenSpace
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 25  # bytes of a token table that are read at a time
+_NAMED = 3  # tensors of a kind in a message
 
 
 def abstract(pretrained: Pretrained, space: TokenSpace) -> tuple[nnx.GraphDef, Any]:
@@ -48,9 +49,10 @@ def match(
   """Returns the checkpoint's name of each parameter, by path and layer.
 
   Raises:
-    ValueError: a tensor is missing, unexpected or has the wrong shape. The message lists all of them.
+    ValueError: a tensor is missing, unexpected or has the wrong shape. The message lists the first ones of each.
   """
-  found, known, problems = {}, set(), []
+  found, known = {}, set()
+  missing, misshaped = [], []
   for weight in mapping.weights:
     expected = their_shape(weight, shapes[weight.path].shape, vocab_rows)
     for layer in layers_of(weight):
@@ -58,22 +60,24 @@ def match(
       known.update(names)
       name = next((name for name in names if name in tensors.infos), None)
       if name is None:
-        problems.append(f'missing: {names[0]} {list(expected)}')
+        missing.append(f'missing: {names[0]} {list(expected)}')
       elif tensors.infos[name].shape != expected:
         got = list(tensors.infos[name].shape)
-        problems.append(f'of another shape: {name} must be {list(expected)}, is {got}')
+        misshaped.append(f'of another shape: {name} must be {list(expected)}, is {got}')
       else:
         found[weight.path, layer] = name
   ignored = re.compile('|'.join(mapping.ignored) or '(?!)')
-  problems += [
+  unexpected = [
     f'unexpected: {name}'
     for name in sorted(set(tensors.infos) - known)
     if not ignored.fullmatch(name)
   ]
-  if problems:
+  if number := len(missing) + len(misshaped) + len(unexpected):
+    named = [line for lines in (missing, misshaped, unexpected) for line in lines[:_NAMED]]
+    more = f'; and {number - len(named)} more' if number > len(named) else ''
     raise ValueError(
-      f'the checkpoint must hold exactly the tensors of its config.json; {len(problems)} do not agree:\n  '
-      + '\n  '.join(problems)
+      f'the checkpoint must hold exactly the tensors of its config.json; {number} do not agree: '
+      f'{"; ".join(named)}{more}. Set --config.model.pretrained to another folder'
     )
   return found
 
@@ -94,6 +98,12 @@ def check_folder(folder: epath.PathLike) -> None:
   match(checkpoints.mapping(found.config), tensors, shapes, found.vocab_rows)
   tokenizer_files.tokenizer_size(folder, found.vocab_rows)
   special_ids.read(folder, found.family, found.vocab_rows)
+  if (adapter := weight_files.adapter(folder)) is not None:
+    log.warning(
+      '%s also holds an adapter (%s), which is not applied: the run starts from the weights of the model '
+      'alone',
+      *(folder, adapter),
+    )
   tokens = tokenizer_files.tokens(folder)
   taken = [] if tokens is None or (folder / FILE).exists() else tokens.sid_tokens()
   if taken:
@@ -149,6 +159,14 @@ def _aligned(shape: list[int], dtype: np.dtype) -> np.ndarray:
   return buffer[start : start + size].view(dtype).reshape(shape)
 
 
+def _check_finite(tensors: Tensors, name: str, values: np.ndarray) -> None:
+  if not np.isfinite(values).all():
+    raise ValueError(
+      f'the weights of a checkpoint must be finite; tensor {name} in {tensors.infos[name].file} holds NaN or '
+      'infinity. Set --config.model.pretrained to another folder'
+    )
+
+
 def _fill_tables(tensors: Tensors, name: str, tables, sources, tokenizer_size: int) -> None:
   """Reads a token table chunk by chunk; rows that it lacks are set to the mean of the tokenizer's rows."""
   rows, width = tensors.infos[name].shape
@@ -157,6 +175,7 @@ def _fill_tables(tensors: Tensors, name: str, tables, sources, tokenizer_size: i
   total = np.zeros(width, np.float64)
   for first in range(0, rows, step):
     values = tensors.read(name, first, step).astype(np.float32)
+    _check_finite(tensors, name, values[: max(tokens - first, 0)])
     total += values[: max(tokens - first, 0)].sum(axis=0, dtype=np.float64)
     for table, source in zip(tables, sources, strict=True):
       inside = (source >= first) & (source < first + len(values))
@@ -181,7 +200,7 @@ def load(
     tokenizer_size: None: the size of the folder's tokenizer (see `ids.id_map`).
 
   Raises:
-    FileNotFoundError, ValueError: see `read_config`, `match` and `id_map`.
+    FileNotFoundError, ValueError: see `read_config`, `match` and `id_map`; a weight is not finite.
   """
   folder = epath.Path(folder)
   pretrained = read_config(folder)
@@ -202,7 +221,9 @@ def load(
       continue
     shards = _Shards(flat[weight.path])
     for layer in layers_of(weight):
-      shards.set_layer(layer, weight.to_ours(tensors.read(names[weight.path, layer])))
+      values = tensors.read(names[weight.path, layer])
+      _check_finite(tensors, names[weight.path, layer], values)
+      shards.set_layer(layer, weight.to_ours(values))
     arrays[weight.path] = shards.array()
   return traverse_util.unflatten_dict(arrays, sep='/')
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from recjax.models.family import Family, SpecialToken
-from recjax.models.pretrained import tokenizer_files
+from recjax.models.pretrained import json_file, tokenizer_files
 
 _NAMES = {'bos': 'BOS', 'eos': 'EOS', 'pad': 'padding', 'start': "decoder's start"}
 _ID_FIELDS = {
@@ -75,18 +75,18 @@ class _Folder:
   def _values(self, name: str) -> Iterator[tuple[str, Any]]:
     """Yields (place, value) for every place that can name the token; value None: it does not."""
     field = _ID_FIELDS[name]
-    config = tokenizer_files.read_json(self._folder / 'config.json')
+    config = json_file.read_json(self._folder / 'config.json')
     yield f'{field} of config.json', config.get(field)
     text_config = config.get('text_config')
     if isinstance(text_config, dict):
       yield f'text_config.{field} of config.json', text_config.get(field)
-    generation = tokenizer_files.read_json(self._folder / 'generation_config.json')
+    generation = json_file.read_json(self._folder / 'generation_config.json')
     yield f'{field} of generation_config.json', generation.get(field)
     if name in _TOKEN_FIELDS:
       for file in TOKEN_FILES:
         yield (
           f'{_TOKEN_FIELDS[name]} of {file}',
-          tokenizer_files.read_json(self._folder / file).get(_TOKEN_FIELDS[name]),
+          json_file.read_json(self._folder / file).get(_TOKEN_FIELDS[name]),
         )
 
   def _ids(self, place: str, value: Any) -> tuple[int, ...]:

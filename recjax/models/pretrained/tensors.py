@@ -15,6 +15,8 @@ from etils import epath
 import ml_dtypes
 import numpy as np
 
+from recjax.models.pretrained import weight_files
+
 DTYPES = {
   'F64': np.dtype(np.float64),
   'F32': np.dtype(np.float32),
@@ -22,10 +24,6 @@ DTYPES = {
   'BF16': np.dtype(ml_dtypes.bfloat16),
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
-_CONVERT = (
-  "python -c \"from transformers import {auto} as M; M.from_pretrained('{folder}')"
-  ".save_pretrained('{folder}-safetensors', safe_serialization=True)\""
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,54 +46,50 @@ class Info:
     return DTYPES[self.code]
 
 
-def _header(file: epath.Path) -> tuple[dict[str, Any], int]:
-  """Returns the JSON header of a file and the offset of the first tensor's bytes."""
-  size = file.stat().length
-  with file.open('rb') as f:
-    start = 8 + struct.unpack('<Q', f.read(8))[0] if size >= 8 else math.inf
-    header = {}
-    if start <= size:
-      try:
-        header = json.loads(f.read(start - 8))
-      except ValueError as error:
-        raise ValueError(f'{file} is not a safetensors file: its header is no JSON') from error
-  header.pop('__metadata__', None)
-  end = max((start + info['data_offsets'][1] for info in header.values()), default=start)
-  if end != size:
+def _infos(file: epath.Path) -> dict[str, Info]:
+  """Returns the tensors of a file by name.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  try:
+    size = file.stat().length
+    with file.open('rb') as f:
+      start = 8 + struct.unpack('<Q', f.read(8))[0] if size >= 8 else math.inf
+      content = f.read(start - 8) if start <= size else b'{}'
+  except OSError as error:
+    raise ValueError(f'{file} must be a readable file: {error}. Fetch it again') from error
+  try:
+    header = json.loads(content)
+    header.pop('__metadata__', None)
+    infos = {name: _info(file, entry, start) for name, entry in header.items()}
+    end = max((start + entry['data_offsets'][1] for entry in header.values()), default=start)
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(
-      f'{file} is truncated or damaged: its header asks for {end} bytes, it has {size}. Fetch it again'
+      f'{file} must be a safetensors file; its header is damaged ({type(error).__name__}: {error}). Fetch it '
+      'again'
+    ) from error
+  if end != size:
+    needed = f'{end} bytes' if start <= size else 'more'
+    raise ValueError(
+      f'{file} is truncated or damaged: its header asks for {needed}, it has {size} bytes. Fetch it again'
     )
-  return header, start
+  return infos
 
 
-def _files(folder: epath.Path, auto: str) -> list[epath.Path]:
-  single, index = folder / 'model.safetensors', folder / 'model.safetensors.index.json'
-  if single.exists():
-    return [single]
-  if not index.exists():
-    if any(path.name.endswith('.gguf') for path in folder.iterdir()):
-      raise ValueError(
-        f'{folder} must hold safetensors; it holds GGUF files, which are quantized. Set '
-        '--config.model.pretrained to the checkpoint that they were made from'
-      )
-    if (folder / 'adapter_model.safetensors').exists():
-      raise ValueError(
-        f'{folder} must hold a complete model; it holds an adapter alone (adapter_model.safetensors). Merge it '
-        'into its base model, and set --config.model.pretrained to the result'
-      )
-    if any(path.name.endswith('.bin') for path in folder.iterdir()):
-      raise ValueError(
-        f'{folder} must hold safetensors; it holds .bin files, which can run code when read. With torch '
-        f'and transformers installed, convert it: {_CONVERT.format(folder=folder, auto=auto)}'
-      )
-    raise FileNotFoundError(
-      f'{folder} must hold model.safetensors, or model.safetensors.index.json with its parts'
-    )
-  names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
-  absent = [name for name in names if not (folder / name).exists()]
-  if absent:
-    raise FileNotFoundError(f'{index} names files that do not exist: {", ".join(absent)}')
-  return [folder / name for name in names]
+def _info(file: epath.Path, entry: dict[str, Any], start: int) -> Info:
+  """Returns a tensor of a file's header; the tensors' bytes begin at `start`.
+
+  Raises:
+    ValueError: the tensor's bytes do not fit its shape and type.
+  """
+  (first, end), shape = entry['data_offsets'], tuple(entry['shape'])
+  dtype = DTYPES.get(entry['dtype'])
+  if min((*shape, first)) < 0 or (
+    dtype is not None and end - first != math.prod(shape) * dtype.itemsize
+  ):
+    raise ValueError(f'{entry} has a wrong number of bytes')
+  return Info(file, entry['dtype'], shape, start + first)
 
 
 class Tensors:
@@ -109,18 +103,16 @@ class Tensors:
     auto: the `transformers` class for the conversion command of a .bin folder.
 
   Raises:
-    FileNotFoundError: the folder has no tensors, or a part is missing.
-    ValueError: the folder holds no safetensors but .bin, GGUF or adapter files; or a file is truncated or
-      damaged.
+    FileNotFoundError, ValueError: see `weight_files.find`; a file is truncated or damaged.
   """
 
   def __init__(self, folder: epath.PathLike, auto: str = 'AutoModelForCausalLM'):
     self.infos: dict[str, Info] = {}
-    for file in _files(epath.Path(folder), auto):
-      header, start = _header(file)
-      for name, entry in header.items():
-        first = start + entry['data_offsets'][0]
-        self.infos[name] = Info(file, entry['dtype'], tuple(entry['shape']), first)
+    files, named = weight_files.find(epath.Path(folder), auto)
+    for file in files:
+      for name, info in _infos(file).items():
+        if name not in self.infos or file == named.get(name):  # the index decides between two files
+          self.infos[name] = info
 
   def read(self, name: str, first: int = 0, count: int | None = None) -> np.ndarray:
     """Returns `count` rows (None: all) of a tensor from row `first` on, in its own dtype."""

@@ -10,6 +10,7 @@ from etils import epath
 import tokenizers
 
 from recjax.data import text_tokenizer
+from recjax.models.pretrained import json_file
 
 _FAST = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
@@ -34,23 +35,32 @@ def find(folder: epath.Path) -> epath.Path | None:
   return next((folder / name for name in FILES if (folder / name).exists()), None)
 
 
-def read_json(file: epath.Path) -> dict[str, Any]:
-  """Returns the object in a JSON file; empty if the file does not exist.
+def _added_tokens(folder: epath.Path) -> dict[str, int]:
+  """Returns the ids of the tokens that files beside the tokenizer's own add.
 
   Raises:
-    ValueError: it is not a JSON object.
+    ValueError: an entry has no token or no id.
   """
-  if not file.exists():
-    return {}
-  try:
-    content = json.loads(file.read_text())
-  except ValueError as error:
-    raise ValueError(f'{file} must be JSON: {error}. Set --config.model.pretrained') from error
-  if not isinstance(content, dict):
-    raise ValueError(
-      f'{file} must hold a JSON object; got {type(content).__name__}. Set --config.model.pretrained'
-    )
-  return content
+  added = {}
+  entries = json_file.read_json(folder / _ADDED).items()
+  decoder = json_file.field(
+    folder / _CONFIG, json_file.read_json(folder / _CONFIG), 'added_tokens_decoder', dict, {}
+  )
+  for file, token, id_ in (
+    *((_ADDED, token, id_) for token, id_ in entries),
+    *(
+      (_CONFIG, token.get('content') if isinstance(token, dict) else token, id_)
+      for id_, token in decoder.items()
+    ),
+  ):
+    is_id = isinstance(id_, int) and not isinstance(id_, bool)
+    if not isinstance(token, str) or not (is_id or (isinstance(id_, str) and id_.isdecimal())):
+      raise ValueError(
+        f'every added token of {folder / file} must be a string with an id; got {token!r} with {id_!r}. '
+        'Correct the file, or set --config.model.pretrained to another folder'
+      )
+    added[token] = int(id_)
+  return added
 
 
 class Tokens:
@@ -62,17 +72,17 @@ class Tokens:
   """
 
   def __init__(self, folder: epath.Path):
-    self._added: dict[str, int] = dict(read_json(folder / _ADDED))
-    decoder = read_json(folder / _CONFIG).get('added_tokens_decoder') or {}
-    self._added |= {entry['content']: int(i) for i, entry in decoder.items()}
+    self._added = _added_tokens(folder)
     file = find(folder)
     if file.name == _FAST:
       self._fast = _open_fast(file)
       self.size, self.plain_size = _fast_sizes(self._fast)
     else:
       self._fast, self._pieces = None, text_tokenizer.sentencepiece_model(file, plain_text=False)
-      is_t5 = read_json(folder / 'config.json').get('model_type') == 't5'
-      extra = read_json(folder / _CONFIG).get('extra_ids', _T5_EXTRA_IDS if is_t5 else 0)
+      is_t5 = json_file.read_json(folder / 'config.json').get('model_type') == 't5'
+      default = _T5_EXTRA_IDS if is_t5 else 0
+      config = json_file.read_json(folder / _CONFIG)
+      extra = json_file.field(folder / _CONFIG, config, 'extra_ids', int, default)
       self.plain_size = self._pieces.get_piece_size()
       self.size = max(self.plain_size + extra, max(self._added.values(), default=-1) + 1)
 
@@ -186,9 +196,10 @@ def copy_with_tokens(
     if (source / name).exists():
       (source / name).copy(target / name)
   ids = {token: first_id + i for i, token in enumerate(names)}
-  fast, config, added = (read_json(source / name) for name in (_FAST, _CONFIG, _ADDED))
+  fast, config, added = (json_file.read_json(source / name) for name in (_FAST, _CONFIG, _ADDED))
   if fast:
-    fast['added_tokens'] += [{'id': i} | _entry(token) for token, i in ids.items()]
+    new = [{'id': i} | _entry(token) for token, i in ids.items()]
+    fast['added_tokens'] = [*(fast.get('added_tokens') or ()), *new]
     (target / _FAST).write_text(json.dumps(fast, ensure_ascii=False, indent=2))
   if ids and any((source / name).exists() for name in _PIECES) and not fast:
     config.setdefault('added_tokens_decoder', {})

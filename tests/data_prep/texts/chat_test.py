@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 from etils import epath
 import pytest
@@ -139,6 +140,8 @@ def test_the_template_extensions_of_transformers_are_supported(tmp_path):
   dated = "{{ strftime_now('%d %b %Y') }} " + turns
   around = chat.surrounding_texts(checkpoint(tmp_path / 'date', dated), {})
   assert around == expected | {'before': '26 Jul 2024 user: '}  # the same on every day
+  named = dated.replace('strftime_now(', 'strftime_now(format=')
+  assert chat.surrounding_texts(checkpoint(tmp_path / 'named', named), {}) == around
 
 
 def test_special_tokens_missing_in_the_settings_are_filled_in(tmp_path):
@@ -157,9 +160,43 @@ def test_the_error_quotes_the_failing_line_of_the_template(tmp_path):
     ('type', '{{ messages[0].content + 1 }}', r'rendered: TypeError'),
     ('filter', '{{ messages | frobnicate }}', r"No filter named 'frobnicate'"),
     ('function', '{{ frobnicate() }}', r"'frobnicate' is undefined"),
+    ('include', "{% include 'x' %}", r"a template must stand alone; .* no file 'x'"),
+    ('import', "{% import 'os' as x %}", r"a template must stand alone; .* no file 'os'"),
+    ('recursion', '{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}', 'RecursionError'),
+    ('long', "{{ 'x' * 200000 }}", 'at most 100000 characters; got 200000'),
+    ('sandbox', "{{ ''.__class__.__mro__ }}", 'SecurityError'),
   ):
     with pytest.raises(ValueError, match=message + r'(.|\n)*prompt_format=plain'):
       chat.surrounding_texts(checkpoint(tmp_path / name, template), {})
+
+
+def test_a_template_that_does_not_end_is_stopped(tmp_path, monkeypatch):
+  monkeypatch.setattr(chat, '_MAX_LINES', 1000)
+  loop = '{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}'
+  tracer = sys.gettrace()
+  with pytest.raises(ValueError, match='the template runs too long'):
+    chat.surrounding_texts(checkpoint(tmp_path / 'a', loop), {})
+  assert sys.gettrace() is tracer
+  with pytest.raises(ValueError, match='the template runs too long'):
+    tokenizer_lib.check_pretrained(tmp_path / 'a', 'auto')  # before anything is prepared
+  tokenizer_lib.check_pretrained(tmp_path / 'a', 'plain')
+
+
+@pytest.mark.parametrize('value', [5, [{'name': 'default', 'template': 5}], {'default': ['x']}])
+def test_a_template_is_text(tmp_path, value):
+  folder = checkpoint(tmp_path / 'a', value)
+  with pytest.raises(ValueError, match=r'chat_template of .*tokenizer_config.json must be a text'):
+    chat.surrounding_texts(folder, {})
+  (folder / 'chat_template.jinja').write_bytes(b'\xff')
+  with pytest.raises(ValueError, match=r'chat_template\.jinja must be a text in UTF-8'):
+    chat.surrounding_texts(folder, {})
+
+
+def test_the_date_is_warned_of(tmp_path, caplog):
+  chat.warn_of_date(checkpoint(tmp_path / 'a', TURNS))
+  assert not caplog.text
+  chat.warn_of_date(checkpoint(tmp_path / 'b', "{{ strftime_now('%Y') }}"))
+  assert 'prompts contain 2024-07-26 instead' in caplog.text
 
 
 def test_the_template_is_an_input_of_the_stage(tmp_path):

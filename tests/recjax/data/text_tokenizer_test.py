@@ -63,6 +63,18 @@ def test_names_of_control_tokens_are_encoded_as_text(tmp_path, make):
   assert named == ['</s>', '<start_of_turn>', '<a_0>', '<think>']
 
 
+def test_no_merge_of_bpe_makes_a_control_token(tmp_path):
+  vocab = {word: i for i, word in enumerate(['<s>', '<', 's', '>', 'a', '<s', 'as'])}
+  merges = [('<', 's'), ('<s', '>'), ('a', 's')]
+  tokenizer = tokenizers.Tokenizer(models.BPE(vocab, merges))
+  assert tokenizer.encode('a<s>').ids == [4, 0]
+  tokenizer.add_special_tokens(['<s>'])
+  tokenizer.save(str(tmp_path / 'tokenizer.json'))
+  ours = TextTokenizer(tmp_path / 'tokenizer.json')
+  assert ours.encode('as<s>') == [6, 5, 3]
+  assert ours.encode_template('as<s>') == [6, 0]
+
+
 def test_texts_without_control_tokens_are_encoded_as_before(tmp_path):
   for n, make in enumerate((unigram, bpe, word_level)):
     tokenizer = make(CONTROL)

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import re
 
 from etils import epath
@@ -61,3 +62,18 @@ def test_partial_files_of_killed_processes_are_removed(tmp_path):
   files.remove_partial_files(tmp_path / 'f')
   assert sorted(p.name for p in tmp_path.iterdir()) == ['.f.0a.partial.txt', '.g.0a.partial', 'f']
   files.remove_partial_files(tmp_path / 'gone' / 'f')
+
+
+def test_folders_to_write_are_checked_before_they_are_made(tmp_path, monkeypatch):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'link').symlink_to(tmp_path / 'missing')
+  files.check_writable(tmp_path / 'new' / 'run', '--workdir')
+  files.check_writable('gs://bucket/run', '--workdir')
+  for path, kind in (('file/run', 'a file'), ('link/run', 'a link to a missing folder')):
+    with pytest.raises(NotADirectoryError, match=f'^--workdir must be a folder; .* is {kind}$'):
+      files.check_writable(tmp_path / path, '--workdir')
+  monkeypatch.setattr(os, 'access', lambda path, mode: False)
+  files.check_folder(tmp_path / 'new', '--config.data.prepared_dir')  # may be read-only
+  with pytest.raises(PermissionError, match='--workdir must be a folder that can be written'):
+    files.check_writable(tmp_path / 'new', '--workdir')
+  assert not (tmp_path / 'new').exists()

@@ -158,6 +158,16 @@ def test_a_concurrent_check_does_not_refuse_an_owner(tmp_path, monkeypatch):
     assert len(calls) == 2
 
 
+def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):
+  (tmp_path / 'link').symlink_to(tmp_path / 'missing')
+  for folder in (tmp_path / 'link', tmp_path / ('x' * 300), '/proc/missing/run'):
+    with (
+      pytest.raises(ValueError, match=r'must be writable; got \[Errno .*Set --workdir'),
+      lock.hold(folder, 'training', wait=False, field='--workdir'),
+    ):
+      pass
+
+
 def test_a_folder_that_is_not_writable_is_refused(tmp_path, monkeypatch):
   def refuses(*_):
     raise PermissionError(errno.EACCES, 'Permission denied', 'the file')

@@ -1,6 +1,7 @@
 """Nested dicts become sections; errors name fields by their path, also in named sections."""
 
 import dataclasses
+import math
 import os
 from typing import ClassVar
 
@@ -48,6 +49,8 @@ def test_a_tilde_is_expanded_only_in_paths(monkeypatch):
     ({'parts': {'red': 3}}, r'^parts.red must be a section of fields; got 3'),
     ({'parts': 3}, r'^parts must be a section of named fields; got 3'),
     ({'part': {'rate': True}}, r'^part.rate must be of type float or NoneType; got True'),
+    ({'part': {'rate': math.inf}}, r'^part.rate must be a finite number; got inf. Set --config.part.rate$'),
+    ({'part': {'rate': math.nan}}, r'^part.rate must be a finite number; got nan'),
     ({'part': {'widths': 3}}, r'^part.widths must be a tuple; got 3'),
     ({'parts': {'red': {'sise': 1}}}, r'^unknown config field parts.red.sise; did you mean parts.red.size'),
   ],

@@ -50,6 +50,8 @@ def folder(tmp_path_factory):
   (path / 'mine.py').write_text(CONFIG)
   (path / 'broken.py').write_text('def get_config():\n  return (\n')
   (path / 'empty.py').write_text('')
+  (path / 'zeros.py').write_bytes(bytes(9))
+  (path / 'endless.py').write_text('def f():\n  f()\nf()\n')
   return path
 
 
@@ -74,6 +76,9 @@ def test_the_last_override_of_a_field_is_valid(folder):
   ('args', 'message'),
   [
     ('--config=nobody.py', "--config must name a file; got 'nobody.py', which does not exist"),
+    ('--config=.', "--config must name a file; got '.', which is a folder"),
+    ('--config=zeros.py', 'zeros.py: SyntaxError: source code string cannot contain null bytes'),
+    ('--config=endless.py', 'endless.py:3 -> endless.py:2 -> endless.py:2 -> endless.py:2 -> endless.py:2 -> … -> endless.py:2: RecursionError'),
     ('--config=mine.py:key', "mine.py:8: KeyError: 'b' (config.steps = table['b'])"),
     ('--config=mine.py:field', "mine.py:10: AttributeError: 'widht' Did you mean"),
     ('--config=mine.py:value', 'mine.py:12: the variant must be none'),

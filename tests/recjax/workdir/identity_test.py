@@ -39,9 +39,10 @@ def test_a_config_is_read_back_unchanged(config, tmp_path):
   (workdir / 'config.json').write_text('{"sizes": 3}')
   with pytest.raises(ValueError, match=r'must be a config of this version: unknown config field'):
     identity.config_of(workdir)
-  (workdir / 'config.json').write_text('{"sizes"')
-  with pytest.raises(ValueError, match=r'config\.json must be a JSON object'):
-    identity.config_of(workdir)
+  for content in (b'{"sizes"', b'', b'[1]', b'null', b'\xff', b'[' * 100_000):
+    (workdir / 'config.json').write_bytes(content)
+    with pytest.raises(ValueError, match=r'config\.json must be a JSON object.*--workdir'):
+      identity.config_of(workdir)
 
 
 def test_a_field_that_an_old_config_lacks_has_its_default(config, tmp_path):

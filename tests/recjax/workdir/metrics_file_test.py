@@ -140,6 +140,9 @@ def test_damaged_lines_do_not_block_a_resume(tmp_path, caplog):
     b'{"epoch": 3}',
     b'[2]',
     b'\xff\x00',
+    b'{"step": 3, "loss": "x"}',
+    b'{"step": -1}',
+    b'[' * 100_000,
     b'{"step": 2, "loss": 2.0}',  # by a second process
     b'{"step": 4, "loss": 4.0}',
     b'{"step": 3, "loss": 3.0}',
@@ -150,14 +153,25 @@ def test_damaged_lines_do_not_block_a_resume(tmp_path, caplog):
   rows = writer.read_metrics(tmp_path)
   assert [row['step'] for row in rows] == [1, 2, 3, 4]
   assert rows[1]['validation/ndcg@10'] == 0.5
-  assert 'metrics.jsonl: damaged lines 2, 4, 5, 6 are left out' in caplog.text
+  assert 'metrics.jsonl: damaged lines 2, 4, 5, 6, 7 and 2 more are left out' in caplog.text
   assert path.read_bytes() == b'\n'.join(lines)  # a reader changes nothing
   caplog.clear()
   with writer.Writer(tmp_path, 3) as out:
     out.write(4, {'loss': 40.0})
-  assert 'damaged lines 2, 4, 5, 6 are moved to metrics.damaged' in caplog.text
+  assert 'damaged lines 2, 4, 5, 6, 7 and 2 more are moved to metrics.damaged' in caplog.text
   assert [row['loss'] for row in writer.read_metrics(tmp_path)] == [1.0, 2.0, 3.0, 40.0]
-  assert (tmp_path / 'metrics.damaged').read_bytes().split(b'\n')[:-1] == lines[1:2] + lines[3:6]
+  assert (tmp_path / 'metrics.damaged').read_bytes().split(b'\n')[:-1] == lines[1:2] + lines[3:9]
+
+
+@pytest.mark.parametrize('line', ['{"step": 3, "loss": null}\n', '{"step": 3, "lo', ''])
+def test_an_evaluation_of_a_resumed_step_needs_no_whole_line(tmp_path, line):
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 2, "loss": 2.0}\n' + line)
+  with writer.Writer(tmp_path, 3) as out:
+    out.write_evaluation(3, {'ndcg@10': 0.5})
+    out.write(4, {'loss': 4.0})
+  rows = writer.read_metrics(tmp_path)
+  assert [row['step'] for row in rows] == [2, 3, 4]
+  assert rows[1]['validation/ndcg@10'] == 0.5
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):

@@ -31,15 +31,22 @@ def folder(tmp_path):
 
 def test_existing_paths_pass(folder):
   request(folder, 'train').check()
-  request(folder, 'recommend', histories=folder / 'file', out=folder / 'new/out.jsonl').check()
+  (folder / 'run/checkpoints').mkdir(parents=True)
+  (folder / 'run/evaluation.json').write_text('{}')
+  request(folder, 'evaluate').check()
+  request(folder, 'report').check()
+  (folder / 'histories').write_text('{"history": ["item"]}\n')
+  request(folder, 'recommend', histories=folder / 'histories', out=folder / 'new/out.jsonl').check()
   here = {'model.pretrained': folder / 'here'}
   request(folder, 'export', here, out=folder / 'out').check()
   fields = here | {'model.sid_rows': 'sa_init', 'model.sid_keywords': folder / 'file'}
-  request(folder, 'train', fields | {'checkpoint.init_from': folder / 'here'}).check()
-  assert sorted(os.listdir(folder)) == ['file', 'full', 'here', 'lr=[1]']
+  request(folder, 'train', fields | {'checkpoint.init_from': folder / 'run'}).check()
+  assert sorted(os.listdir(folder)) == ['file', 'full', 'here', 'histories', 'lr=[1]', 'run']
 
 
 def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypatch):
+  (folder / 'run/checkpoints').mkdir(parents=True)
+  (folder / 'run/evaluation.json').write_text('{}')
   prepared = folder / 'prepared'
   prepared.mkdir()
   access = os.access
@@ -61,7 +68,7 @@ def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypa
     ('recommend', {}, {'histories': 'none', 'out': 'out'}, r'^--histories must be a file; .*none does not exist$'),
     ('recommend', {}, {'histories': 'here', 'out': 'out'}, r'--histories must be a file; .*here is a folder'),
     ('recommend', {}, {'histories': 'file', 'out': 'here'}, r'--out must be a file; .*here is a folder'),
-    ('recommend', {}, {'histories': 'file', 'out': 'file/x/y'}, r'--out must be a folder; .*file is a file'),
+    ('recommend', {}, {'histories': 'file', 'out': 'file/x/y'}, r'the folder of --out must be a folder; .*file is a file'),
     ('recommend', {}, {'histories': 'file', 'out': 'out', 'k': 41}, r'--k must be from 1 to the 40 items'),
     ('export', {}, {'out': 'out'}, '--mode=export needs --out=FOLDER and --config.model.pretrained'),
     ('export', {'model.pretrained': 'here'}, {'out': 'full'}, r'--out must be a new or an empty folder'),
@@ -71,6 +78,9 @@ def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypa
     ('train', {'compilation_cache': 'file'}, {}, r'--config.compilation_cache must be a folder'),
     ('evaluate', {'model.pretrained': 'none'}, {}, r'--config.model.pretrained must be a folder; .*none does not'),
     ('train', {'model.sid_rows': 'sa_init', 'model.sid_keywords': 'none'}, {}, r'--config.model.sid_keywords must'),
+    ('evaluate', {}, {}, r'run must hold the checkpoints of a run; it has none. Set --workdir$'),
+    ('report', {}, {}, r'run must hold evaluation.json, which --mode=evaluate writes; it has none'),
+    ('train', {'checkpoint.init_from': 'here'}, {}, r'init_from must be the workdir of a run, with checkpoints'),
     ('evaluate', {}, {'workdir': 'run[1]'}, r'must not contain any of .* Set --workdir to a path'),
     ('train', {'checkpoint.init_from': 'lr=[1]'}, {}, r'Set --config.checkpoint.init_from to a path without'),
     ('train', {'checkpoint.init_from': 'none'}, {}, r'--config.checkpoint.init_from must be a folder'),

@@ -60,6 +60,7 @@ def test_damaged_lines_are_left_out(config, tmp_path):
   folder = epath.Path(tmp_path)
   starts.record(config, folder, 0, None)
   with (tmp_path / 'starts.jsonl').open('ab') as file:
-    file.write(b'\xff\n[1]\n{"time": "today"}\n{"ste')
+    file.write(b'\xff\n[1]\n{"time": "today"}\n{"time": "today", "step": 1, "changed": {"a": 3}}\n')
+    file.write(b'[' * 100_000 + b'\n{"ste')
   starts.record(config, folder, 2, None)
   assert [start['step'] for start in starts.read(folder)] == [0, 2]

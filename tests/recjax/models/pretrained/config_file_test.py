@@ -1,0 +1,42 @@
+"""Fields of config.json of a wrong kind are one line that names the field."""
+
+import json
+import shutil
+
+import pytest
+
+from recjax.models import pretrained
+from tests.goldens import make_decoders
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'hidden_size': '24'}, "hidden_size of .*config.json must be an integer; got '24'"),
+    ({'num_attention_heads': 0}, 'num_attention_heads of .* must be positive; got 0'),
+    ({'num_hidden_layers': -1}, 'num_hidden_layers of .* must be positive; got -1'),
+    ({'vocab_size': 1.5}, 'vocab_size of .* must be an integer'),
+    ({'rope_theta': 'x'}, "rope_theta of .* must be a positive number; got 'x'"),
+    ({'rms_norm_eps': -1}, 'rms_norm_eps of .* must be a positive number'),
+    ({'rope_parameters': [1]}, 'rope_parameters of .* must be an object'),
+    ({'rope_parameters': {'rope_type': 'linear'}}, 'factor of the rotary positions .* got None'),
+    ({'layer_types': 3}, 'layer_types of .* must be a list'),
+    ({'layer_types': [['a']]}, r"full_attention; got \[\['a'\]\]"),
+    ({'model_type': ['qwen2']}, 'model_type of .* must be a string'),
+    ({'text_config': []}, 'text_config of .* must be an object'),
+    ({'text_config': {'head_dim': 'x'}}, 'head_dim of .* must be an integer'),
+  ],
+)
+def test_a_field_of_a_wrong_kind_is_named(tmp_path, fields, message):
+  shutil.copytree(make_decoders.GOLDENS / 'qwen2', tmp_path / 'f')
+  file = tmp_path / 'f' / 'config.json'
+  file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+  with pytest.raises(ValueError, match=message) as error:
+    pretrained.read_config(tmp_path / 'f')
+  assert '\n' not in str(error.value)
+
+
+def test_an_adapter_without_config_is_named(tmp_path):
+  (tmp_path / 'adapter_config.json').write_text('{}')
+  with pytest.raises(ValueError, match='it holds an adapter alone'):
+    pretrained.read_config(tmp_path)
