@@ -75,7 +75,7 @@ def check_optimizer(old: Optim, new: Optim, folder: epath.Path) -> None:
     if name == 'groups':
       was, now = (_plain(groups) for groups in (was, now))
       if was == now and list(was) != list(now):
-        subject, was, now = 'the order of optim.groups, in which they match', list(was), list(now)
+        subject, was, now = 'the order of optim.groups', list(was), list(now)
     if was != now:
       raise ValueError(
         f'a resume must keep {subject} of the training in {folder}: {was!r}; got {now!r}. '

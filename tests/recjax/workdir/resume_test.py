@@ -24,7 +24,7 @@ def test_a_changed_optimizer_group_or_order_is_refused():
     r"optim.groups of .*'frozen': True": {
       'groups': {'tables': dataclasses.replace(TABLES, frozen=True), 'sids': SIDS}
     },
-    r"the order of optim.groups, .*: \['tables', 'sids'\]; got \['sids', 'tables'\]. Set .*groups": {
+    r"the order of optim.groups of .*: \['tables', 'sids'\]; got \['sids', 'tables'\]. Set .*groups": {
       'groups': {'sids': SIDS, 'tables': TABLES}
     },
   }
