@@ -21,7 +21,7 @@ import uuid
 
 from etils import epath
 
-from recjax.runtime.files import is_local
+from recjax.runtime.files import is_local, write_whole
 
 FILE = '.lock'
 LEASE_S = 120.0
@@ -271,7 +271,8 @@ def leased(folder: epath.Path, purpose: str, wait: bool, field: str) -> Iterator
   owner = _owner(purpose)
 
   def write() -> None:
-    path.write_text(json.dumps(owner | {'token': token, 'renewed': time.time()}))
+    text = json.dumps(owner | {'token': token, 'renewed': time.time()})
+    write_whole(path, text, is_durable=False)  # a reader never sees an empty lease
 
   _make(folder, field)
   while True:
