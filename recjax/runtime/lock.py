@@ -239,11 +239,6 @@ os.register_at_fork(after_in_child=_close_in_child)
 def _is_renewed(path: epath.Path) -> bool:
   """Waits until a lease is renewed or has expired; returns whether it was renewed."""
   first = _read(path)
-  if (
-    not first and path.exists()
-  ):  # a file system without atomic writes: its owner may be writing it
-    time.sleep(_POLL_S)
-    first = _read(path)
   try:
     is_old = time.time() - float(json.loads(first)['renewed']) > _OLD_S
   except (ValueError, KeyError, TypeError):
@@ -252,10 +247,8 @@ def _is_renewed(path: epath.Path) -> bool:
   while first and not is_old and time.monotonic() < deadline:
     time.sleep(_RENEW_S / 6)
     now = _read(path)
-    if now and now != first:
-      return True
-    if not now and not path.exists():
-      return False
+    if now != first:
+      return bool(now)
   return False
 
 

@@ -214,15 +214,6 @@ def test_a_lease_older_than_an_hour_is_taken_at_once(tmp_path):
   assert not lock._is_renewed(epath.Path(tmp_path / lock.FILE))
 
 
-@pytest.mark.parametrize('read', [['old', '', 'new'], ['', 'old', 'new']])
-def test_a_lease_that_is_read_while_it_is_written_has_not_ended(tmp_path, short, monkeypatch, read):
-  (tmp_path / lock.FILE).write_text('present')
-  texts = iter(read)
-  monkeypatch.setattr(lock, '_read', lambda path: next(texts))
-  assert lock._is_renewed(epath.Path(tmp_path / lock.FILE))
-  assert not list(texts)
-
-
 def test_a_file_system_without_flock_has_leases(tmp_path, short, monkeypatch):
   def flock(*_):
     raise OSError(errno.ENOLCK, 'No locks available')
