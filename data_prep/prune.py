@@ -2,6 +2,7 @@
 
 from data_prep import prepare
 from data_prep import stage as stage_lib
+from data_prep.encoders import stage as encoder_stage
 from recjax import config as config_lib
 from recjax.data import prepared as prepared_lib
 from recjax.data.prepared import Prepared
@@ -43,8 +44,13 @@ def prune(config: config_lib.Config, prepared: Prepared) -> dict[str, int]:
   root = prepared.root
   with lock.hold(root, 'pruning', wait=True, field=prepare.FIELD):
     sizes = unused(prepared)
-    hidden = [path for path in root.iterdir() if path.name.startswith('.') and path.is_dir()]
-    sizes |= {path.name: stage_lib.num_bytes(path) for path in hidden}
+    # Other hidden folders belong to the user or to the file system, such as .snapshot.
+    left = [
+      path
+      for path in root.iterdir()
+      if path.is_dir() and (path.name == encoder_stage.PARTS or stage_lib.is_leftover(path.name))
+    ]
+    sizes |= {path.name: stage_lib.num_bytes(path) for path in left}
     for name in sizes:
       (root / name).rmtree()
     has_variants = any(map(stage_lib.is_variant, prepared.folders.values()))

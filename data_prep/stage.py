@@ -82,6 +82,11 @@ def is_variant(name: str) -> bool:
   return '-' in name
 
 
+def is_leftover(name: str) -> bool:
+  """Returns whether a killed process left a folder of this name."""
+  return bool(_PARTIAL.fullmatch(name) or _REPLACED.fullmatch(name))
+
+
 def finished(root: epath.Path) -> list[str]:
   """Returns the names of the finished stage folders of all configs."""
   return sorted(path.name for path in root.iterdir() if (path / MANIFEST).exists())

@@ -98,7 +98,7 @@ def _statistics(
     names = ('users', 'items', 'interactions')
     below = zip(names, log.below_k_core, strict=True)
     statistics |= {f'{name}_below_k_core': count for name, count in below}
-  statistics[unreachable.NAME] = unreachable.count(arrays, num_items)
+  statistics[unreachable.NAME] = unreachable.count(arrays)
   held_out = [arrays[name] for name in arrays if name.endswith('_items')]
   seen = np.zeros(num_items, bool)
   for items in (log.items, *held_out):

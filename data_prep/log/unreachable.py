@@ -10,42 +10,30 @@ from recjax import config as config_lib
 from recjax.data.dataset import SPLITS
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
+from recjax.metrics.reachable import count_unreachable
 
 log = logging.getLogger(__name__)
 
 STATISTICS = 'interactions/statistics.json'
 NAME = 'unreachable_targets'  # in statistics.json: split → count
-_ROWS_AT_ONCE = 1 << 16
 
 
-def count(arrays: Mapping[str, np.ndarray], num_items: int) -> dict[str, int]:
+def count(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
   """Counts the targets that occur in their own history, by split.
 
   Args:
     arrays: a split, as `data_prep.log.splits` describes it.
-    num_items: I, the number of items.
   """
   counts = {}
   histories = Sequences(arrays['train_items'], arrays['train_offsets'])
   for split in SPLITS:
-    targets = arrays[f'{split}_items']
     if 'test_users' in arrays:
       parts = (arrays[f'{split}_history_{part}'] for part in ('items', 'offsets'))
       histories = Sequences(*parts)
     elif split == 'test':
       histories = histories.append(arrays['validation_items'])
-    counts[split] = _count(histories, targets, num_items)
+    counts[split] = count_unreachable(histories, arrays[f'{split}_items'])
   return counts
-
-
-def _count(histories: Sequences, targets: np.ndarray, num_items: int) -> int:
-  total = 0
-  for first in range(0, len(targets), _ROWS_AT_ONCE):
-    rows = np.arange(first, min(first + _ROWS_AT_ONCE, len(targets)))
-    part = histories.take(rows)
-    seen = np.repeat(np.arange(len(rows)), part.lengths) * num_items + part.values
-    total += int(np.isin(np.arange(len(rows)) * num_items + targets[rows], seen).sum())
-  return total
 
 
 def warn(config: config_lib.Config, prepared: Prepared) -> None:

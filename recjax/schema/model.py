@@ -65,7 +65,7 @@ class Model(Section):
   scan_unroll: int = setting(1, 'Layers per step of the scan over layers.', above=0)
   attention: str = setting(
     'auto',
-    'Attention implementation, where it applies.',
+    'Attention implementation, if the backbone has a choice.',
     one_of=('auto', 'plain', 'xla', 'cudnn', 'splash'),
   )
 

@@ -4,15 +4,19 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 import contextlib
 import dataclasses
+import logging
 from typing import Any
 
 from etils import epath
+import jax
 import orbax.checkpoint as ocp
 
 from recjax.runtime import distributed
 from recjax.runtime.files import is_local
 from recjax.workdir import read_back
 from recjax.workdir.checkpoint_folder import CheckpointFolder
+
+log = logging.getLogger(__name__)
 
 SELECTION_METRIC = 'ndcg@10'  # of the validation sample; chooses the best checkpoint
 
@@ -164,6 +168,10 @@ class Checkpoints:
     try:
       read_back.read_back(self.folder / str(step), read_back.abstract(items))
     except Exception as error:
+      if isinstance(error, jax.errors.JaxRuntimeError) and 'RESOURCE_EXHAUSTED' in str(error):
+        # Arrays are read beside the train state. Full device memory says nothing about the files.
+        log.warning('checkpoint %d is not read back: the device memory is full', step)
+        return
       self._folder.discard(step)
       text = str(error).partition('[tensorstore_spec=')[0].strip()
       raise OSError(

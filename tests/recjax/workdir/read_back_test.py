@@ -76,13 +76,27 @@ def test_the_first_save_of_a_workdir_is_read_back_and_no_other(tmp_path, monkeyp
   assert read == ['1']
 
 
+def test_full_device_memory_does_not_discard_the_checkpoint(tmp_path, monkeypatch, caplog):
+  def fails(*_):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes')
+
+  monkeypatch.setattr(read_back, 'read_back', fails)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(1, items(), META, None)
+    assert checkpoints.latest_step() == 1
+  assert 'checkpoint 1 is not read back: the device memory is full' in caplog.text
+
+
+# After one failed array, Orbax closes the event loop that the reads of other arrays still call.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_a_checkpoint_that_cannot_be_read_back_ends_the_run(tmp_path):
   workdir = tmp_path / 'lr=[0.1]'  # Orbax takes the brackets for a pattern and loses the arrays
+  tree = {'params': {'a': jnp.ones(4)}, 'train': {'step': jnp.int32(1)}}
   with Checkpoints(workdir) as checkpoints:
     with pytest.raises(
       OSError, match=r'checkpoint 1 was written .*cannot be read back: .*--workdir'
     ) as e:
-      checkpoints.save(1, items(), META, None)
+      checkpoints.save(1, tree, META, None)
     assert 'tensorstore_spec' not in str(e.value)
     assert checkpoints.latest_step() is None
   with Checkpoints(workdir) as checkpoints:
