@@ -89,7 +89,13 @@ def is_leftover(name: str) -> bool:
 
 def finished(root: epath.Path) -> list[str]:
   """Returns the names of the finished stage folders of all configs."""
-  return sorted(path.name for path in root.iterdir() if (path / MANIFEST).exists())
+  found = []
+  for path in root.iterdir():
+    manifest = read_manifest(path) if path.is_dir() else None
+    # Another program's folder may hold a manifest.json too.
+    if manifest is not None and path.name.split('-')[0] == manifest.get('stage'):
+      found.append(path.name)
+  return sorted(found)
 
 
 def has_params(manifest: Mapping[str, Any], params: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
 from recjax.schema.checks import check, check_choice, setting
 from recjax.schema.conversion import convert, hints, item_type
-from recjax.schema.data import SOURCES, Data, data_section, own_fields
+from recjax.schema.data import SOURCES, Data, data_section, own_fields, warn_of_ignored_options
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
 from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
@@ -171,7 +171,9 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
       ConfigDict that sorts them by name, and were written in another order.
   """
   _check_order(config)
-  return convert(Config, config.to_dict(), choose)
+  made = convert(Config, config.to_dict(), choose)
+  warn_of_ignored_options(config.data.to_dict())
+  return made
 
 
 def _check_order(config: ml_collections.ConfigDict, prefix: str = '') -> None:

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 import dataclasses
+import logging
 from typing import Any, ClassVar
 
 from recjax.schema.checks import Section, check, check_choice, setting
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,7 @@ def data_section(fields: Mapping[str, Any]) -> tuple[type[Data], dict[str, Any]]
   raw files.
 
   Raises:
-    ValueError: the source is unknown, or an option of other sources is set.
+    ValueError: the source is unknown.
   """
   if not SOURCES:
     known = {field.name for field in dataclasses.fields(Data)}
@@ -110,18 +113,18 @@ def data_section(fields: Mapping[str, Any]) -> tuple[type[Data], dict[str, Any]]
   source = fields.get('source')
   check_choice(source, tuple(SOURCES), 'data.source')
   own = own_fields(fields)
-  for name in (
-    fields.keys() - own.keys()
-  ):  # at a default where --config.data.source changed the source
-    owners = {kind: options[name] for kind, options in _options().items() if name in options}
-    check(
-      fields[name] in owners.values(),
-      f'data.{name} must not be set for data.source={source!r}, which has no such option; it is an option of '
-      f'{", ".join(owners)}',
-      fields[name],
-      'data.source',
-    )
   return SOURCES[source], own
+
+
+def warn_of_ignored_options(fields: Mapping[str, Any]) -> None:
+  """Logs options in a data section that only other sources have, unless they are at a default."""
+  for name in sorted(fields.keys() - own_fields(fields).keys()):
+    owners = {kind: options[name] for kind, options in _options().items() if name in options}
+    if fields[name] not in owners.values():
+      log.warning(
+        'data.%s=%r is ignored: it is an option of source %s, and data.source is %r',
+        *(name, fields[name], ', '.join(owners), fields['source']),
+      )
 
 
 def own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

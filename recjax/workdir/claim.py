@@ -33,7 +33,8 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
   the end if it is empty.
 
   Raises:
-    ValueError: another run holds the workdir (`lock.Held`), or its path is refused by `check_path`.
+    ValueError: another run holds the workdir (`lock.Held`), the workdir cannot be made or written, or its path is
+      refused by `check_path`.
   """
   check_path(workdir)
   with contextlib.ExitStack() as held:
@@ -41,7 +42,7 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
     if distributed.is_host0():
       try:
         held.enter_context(lock.hold(workdir, 'training', wait=False, field='--workdir'))
-      except lock.Held as error:
+      except (ValueError, OSError) as error:  # any refusal must reach the other processes
         refusal = str(error)
     refusal = distributed.from_host0('claim of the workdir', refusal)
     if refusal is not None:

@@ -149,15 +149,14 @@ def test_the_search_continues_the_prompt_of_the_largest_active_component():
     prompt_owner(('b',), ('c',), a={}, b={}, c={'weight': 0.0})
 
 
-def test_an_option_of_another_source_is_refused_by_name():
+def test_an_option_of_another_source_is_ignored_with_a_warning(caplog):
   d = config_lib.defaults(source='table', name='x')
   d.data.synthetic_items = 3
-  message = (
-    r"data\.synthetic_items must not be set for data\.source='table', which has no such option; it is an option "
-    r'of synthetic; got 3\. Set --config\.data\.source'
-  )
-  with pytest.raises(ValueError, match=message):
-    config_lib.from_config_dict(d)
+  with caplog.at_level('WARNING', 'recjax.schema.data'):
+    assert not hasattr(config_lib.from_config_dict(d).data, 'synthetic_items')
+  assert caplog.messages == [
+    "data.synthetic_items=3 is ignored: it is an option of source synthetic, and data.source is 'table'"
+  ]
   # An older config.json holds the options of all sources.
   fields = config_lib.from_config_dict(config_lib.defaults(source='table', name='x')).to_dict()
   fields['data']['synthetic_items'] = 3
