@@ -3,9 +3,19 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from typing import Any
+
+
+def _end_at_start(*_) -> None:
+  os.write(2, b'interrupted: nothing was started\n')
+  os._exit(130)
+
+
+if __name__ != '__mp_main__':  # which a reader process imports
+  signal.signal(signal.SIGINT, _end_at_start)  # the imports take seconds; `main` replaces it
 
 from absl import app, flags
 from etils import epath
@@ -25,6 +35,7 @@ from recjax.runtime import (
   distributed,
   exit_status,
   goodput,
+  interrupt,
   logs,
   preemption,
   watchdog,
@@ -35,7 +46,7 @@ from recjax.sharding import mesh as mesh_lib
 from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoints as checkpoints_lib
-from recjax.workdir import claim, identity, resume
+from recjax.workdir import claim, identity, next_command, resume
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
 
@@ -81,6 +92,8 @@ def main(argv: list[str]) -> None:
     raise app.UsageError('--config must be given, such as --config=configs/demo.py')
   logs.set_up()
   preemption.exit_on_sigterm()
+  preemption.handle_sigint()
+  interrupt.set_line(next_command.interrupted(_MODE.value))
   try:
     config = config_lib.from_config_dict(_CONFIG.value)
     if _MODE.value == 'config':
@@ -90,6 +103,7 @@ def main(argv: list[str]) -> None:
     if jax.process_count() == 1:
       preemption.exit_on_sigterm()  # again: `initialize` may have installed JAX's handler
     logs.set_up(jax.process_index())
+    interrupt.set_line(next_command.interrupted(_MODE.value), distributed.is_host0())
     request = _request(config)
     flag_values = {'mode': request.mode, 'workdir': str(request.workdir)}
     distributed.check_same('config', config.to_dict() | flag_values)
@@ -98,7 +112,11 @@ def main(argv: list[str]) -> None:
     claimed = claim.claimed(request.workdir) if is_training else contextlib.nullcontext()
     with claimed, goodput.recorded(request.workdir, is_training and distributed.is_host0()):
       run(request)
-  except (Exception, KeyboardInterrupt) as error:
+    log.info('done. Next: %s', next_command.after(request))
+  except preemption.Preempted as stopped:
+    _end(stopped)
+    raise
+  except Exception as error:
     is_message = isinstance(error, (ValueError, OSError, FloatingPointError)) and _is_ours(error)
     text = f'{type(error).__name__}: {error}'.rstrip(': ')
     status = exit_status.HUNG if isinstance(error, TimeoutError) and is_message else 1
@@ -108,6 +126,14 @@ def main(argv: list[str]) -> None:
     sys.exit(text)
   finally:
     watchdog.stop()
+
+
+def _end(stopped: preemption.Preempted) -> None:
+  """Ends an interrupted process that has saved its work, at once if it runs alone."""
+  if isinstance(stopped, preemption.Interrupted):
+    log.info('next: %s', next_command.same())
+    if jax.process_count() == 1:  # libraries would wait for their threads
+      interrupt.end()
 
 
 def run(request: Request) -> None:
@@ -152,7 +178,6 @@ def run(request: Request) -> None:
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
-  log.info('done')
 
 
 def _request(config: config_lib.Config) -> Request:

@@ -152,7 +152,7 @@ def train(
   Raises:
     ValueError: config, data or workdir do not fit each other. The workdir is then unchanged.
     FloatingPointError: a loss is not finite.
-    Preempted: SIGTERM arrived; the state is saved.
+    Preempted: SIGTERM or SIGINT arrived; the state is saved.
     OSError: a file could not be written.
   """
   setup, limits = _set_up(config, dataset, recommender, mesh), config.hosts
@@ -258,7 +258,7 @@ def _train_steps(
   """Runs the remaining steps; evaluates and saves when due.
 
   Raises:
-    Preempted: SIGTERM arrived; the last step is saved.
+    Preempted: SIGTERM or SIGINT arrived; the last step is saved.
     FloatingPointError: a loss is not finite.
   """
   config, stream = setup.config, setup.stream
@@ -275,7 +275,7 @@ def _train_steps(
     if _is_evaluation_due(config, loop):  # a preemption interrupted the evaluation of this step
       results = _validate(setup, loop, writer)
       if results is None:
-        raise preemption.Preempted
+        raise preemption.stop()
       checkpoints.score(loop.step, results)
     for step in watchdog.watched(steps, limits.phase_timeout, limits.step_timeout):
       if _is_patience_out(loop.evaluations, config.eval.patience):
@@ -295,8 +295,9 @@ def _train_steps(
       if is_preempted:
         with _checkpointing(f'saving step {step}', limits):
           checkpoints.wait()
-        log.info('preempted: step %d is saved; the same command resumes from it', step)
-        raise preemption.Preempted
+        stopped = preemption.stop()
+        log.info('%s: step %d is saved; the same command resumes from it', stopped.word, step)
+        raise stopped
     with _checkpointing('saving the last checkpoint', limits):
       checkpoints.wait()
 
@@ -349,8 +350,8 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
   params = optim.averaged_params(loop.state)
   try:
     results = evaluate(setup.recommender, params, dataset, 'validation', config.eval.ks, sample)
-  except preemption.Preempted:
-    log.info('preempted: the restart evaluates step %d', loop.step)
+  except preemption.Preempted as stopped:
+    log.info('%s: the restart evaluates step %d', stopped.word, loop.step)
     return None
   results = distributed.from_host0('validation', results)
   log.info('step %d  validation %s', loop.step, headline(results))

@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 import threadpoolctl
-import tqdm
 
+from recjax.runtime import logs
 from recjax.sids.quantizers.saved import Quantizer, assign_latents
 
 # More dimensions explain more variance, but later levels then spend codes on outliers. Beauty's
@@ -70,7 +70,7 @@ def codebooks(latents_IZ: np.ndarray, codes: tuple[int, ...], seed: int) -> list
   with warnings.catch_warnings(), threadpoolctl.threadpool_limits(1):
     # If there are fewer distinct residuals than codes, some codes stay unused; SidTable.statistics counts them.
     warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
-    for level, size in enumerate(tqdm.tqdm(codes, 'residual k-means', unit='level')):
+    for level, size in enumerate(logs.progress(codes, 'residual k-means', unit=' levels')):
       fitted_to_SZ = _sample(residual_IZ, _ITEMS_A_CODE * size, seed + level)
       kmeans = cluster.KMeans(size, n_init=1, max_iter=100, random_state=seed + level)
       books.append(kmeans.fit(fitted_to_SZ).cluster_centers_.astype(np.float32))
