@@ -146,9 +146,20 @@ def params(sids: Sids, stage: str, today: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
-  """Returns int64 `[I]`: the earlier index of each of today's items; -1 for new items."""
+  """Returns int64 `[I]`: the earlier index of each of today's items; -1 for new items.
+
+  Raises:
+    ValueError: all items are new.
+  """
   index = {item: i for i, item in enumerate(item_ids(earlier(sids)))}
-  return np.array([index.get(item, -1) for item in today], np.int64)
+  rows_I = np.array([index.get(item, -1) for item in today], np.int64)
+  if (rows_I < 0).all():
+    raise ValueError(
+      f'the log must hold items of the earlier preparation, {sids.extend}; none of its {len(index):,} items, such '
+      f'as {next(iter(index), None)!r}, is among the {len(today):,} items of the log, such as {today[0]!r}. Set the '
+      'folder of the raw files and the column of the items to those of the same catalogue'
+    )
+  return rows_I
 
 
 def item_ids(prepared: Prepared) -> list[str]:

@@ -23,7 +23,7 @@ import jax
 
 from data_prep import sources  # also registers the sources' options, for the flags
 from recjax import config as config_lib
-from recjax import models
+from recjax import models, refresh
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate_best
@@ -58,6 +58,7 @@ MODES = {
   'recommend': 'rank items for --histories into --out',
   'export': "write the workdir's best checkpoint for transformers into --out",
   'prepare': 'prepare the data only',
+  'refresh': 'train the run --from on with the new log in --raw_dir, compare both models, and decide: go or no-go',
   'report': 'write the report again from the files in the workdir',
   'config': 'print every field of the config with its value, its allowed values and its meaning',
 }
@@ -80,6 +81,13 @@ _SKIP = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
 )
 _K = flags.DEFINE_integer('k', 20, 'recommend: items per history.')
+_FROM = flags.DEFINE_string('from', None, 'refresh: workdir of the earlier run.')
+_RAW_DIR = flags.DEFINE_string(
+  'raw_dir', None, 'refresh: folder of the new log, which also holds the old interactions.'
+)
+_BUDGET = flags.DEFINE_float(
+  'budget', refresh.SHARE, 'refresh: steps to train, as a share of the steps of the first training.'
+)
 _PRUNE = flags.DEFINE_boolean(
   'prune', False, 'prepare: remove prepared stage folders that this config does not use.'
 )
@@ -105,14 +113,20 @@ def main(argv: list[str]) -> None:
     logs.set_up(jax.process_index())
     interrupt.set_line(next_command.interrupted(_MODE.value), distributed.is_host0())
     request = _request(config)
+    request.check_refresh()
+    if request.mode == 'refresh':
+      request = refresh.planned(request, identity.config_of(request.source).prepared)
+      config = request.config
     flag_values = {'mode': request.mode, 'workdir': str(request.workdir)}
     distributed.check_same('config', config.to_dict() | flag_values)
     request.check()
-    is_training = request.mode == 'train'
+    is_training = request.mode in ('train', 'refresh')
     claimed = claim.claimed(request.workdir) if is_training else contextlib.nullcontext()
     with claimed, goodput.recorded(request.workdir, is_training and distributed.is_host0()):
-      run(request)
-    log.info('done. Next: %s', next_command.after(request))
+      status = run(request)
+    log.info('done. Next: %s', next_command.after(request, status))
+    if status:
+      sys.exit(status)
   except preemption.Preempted as stopped:
     _end(stopped)
     raise
@@ -136,8 +150,8 @@ def _end(stopped: preemption.Preempted) -> None:
       interrupt.end()
 
 
-def run(request: Request) -> None:
-  """Runs one mode; `request.check` must have passed."""
+def run(request: Request) -> int:
+  """Runs one mode and returns the exit status; `request.check` must have passed."""
   config, mode, workdir = request.config, request.mode, request.workdir
   mesh = mesh_lib.make_mesh(config.mesh)
   log.info(
@@ -145,24 +159,26 @@ def run(request: Request) -> None:
     *(jax.process_index(), jax.process_count(), jax.device_count()),
     *(jax.devices()[0].device_kind, dict(mesh.shape), workdir),
   )
-  if mode == 'train':
+  if mode in ('train', 'refresh'):
     identity.check_run(config, workdir)
   elif mode != 'prepare':
     identity.check_use(config, workdir)
   if mode != 'prepare':
     device.set_compilation_cache(config.compilation_cache, workdir)
   models.check_model(config.model)  # before the data are prepared
+  if mode == 'refresh':
+    return _refresh(request, mesh)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = _prepared(config, mode == 'prepare', request.prune)
     distributed.barrier('data prepared')
   if mode == 'prepare':
-    return
+    return 0
   if mode == 'export':
     space, source = dataset.vocabulary.space, config.model.pretrained
     pretrained.check_export(request.out, source, space, vocabulary.SPECIALS)
     params, _ = _best_params(config, workdir, dataset, mesh)
     _export(request, dataset, params)
-    return
+    return 0
   if mode != 'report':
     recommender = Recommender(config, dataset, mesh)
     if mode == 'train':
@@ -178,16 +194,45 @@ def run(request: Request) -> None:
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
+  return 0
+
+
+def _refresh(request: Request, mesh: jax.sharding.Mesh) -> int:
+  """Runs a refresh, reports it, and returns the exit status of its verdict."""
+  config, workdir = request.config, request.workdir
+
+  def prepare():
+    with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
+      prepared = _prepared(config, False, False).folder
+      distributed.barrier('data prepared')
+    return prepared
+
+  old_prepared = identity.config_of(request.source).prepared
+  result, dataset = refresh.refresh(request, old_prepared, prepare, _best_params, mesh)
+  if dataset is not None and distributed.is_host0():
+    _report(config, workdir, dataset)
+  distributed.barrier('done')
+  for line in refresh.text(result).splitlines():
+    log.info('%s', line)
+  return 0 if result['verdict'] == 'go' else exit_status.NO_GO
 
 
 def _request(config: config_lib.Config) -> Request:
-  workdir = _WORKDIR.value or _default_workdir(flags.FLAGS['config'].config_filename)
+  source = _FROM.value and epath.Path(_FROM.value.rstrip('/')).expanduser()
+  workdir = _WORKDIR.value or (
+    str(refresh.default_workdir(source))
+    if source
+    else _default_workdir(flags.FLAGS['config'].config_filename)
+  )
   paths = (workdir, _HISTORIES.value, _OUT.value)
   workdir, histories, out = (path and os.path.expanduser(path) for path in paths)
   return Request(
     config=config,
     mode=_MODE.value,
     workdir=epath.Path(workdir),
+    source=source,
+    raw_dir=_RAW_DIR.value and os.path.expanduser(_RAW_DIR.value),
+    budget=_BUDGET.value,
     histories=histories,
     out=out,
     k=_K.value,

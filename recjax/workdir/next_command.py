@@ -32,8 +32,13 @@ def interrupted(mode: str) -> str:
   return f'interrupted: {_KEPT.get(mode, "nothing was written")}: {same()}'
 
 
-def after(request: Request) -> str:
-  """Returns what to do after a finished mode, with a command if there is one."""
+def after(request: Request, status: int = 0) -> str:
+  """Returns what to do after a finished mode, with a command if there is one.
+
+  Args:
+    request: the finished command.
+    status: its exit status; not 0: a refresh with the verdict no-go.
+  """
   workdir, out = request.workdir, request.out
   report = workdir / 'report.html'
   if request.mode == 'prepare':
@@ -42,7 +47,9 @@ def after(request: Request) -> str:
     return f'the recommendations are in {out}'
   if request.mode == 'export':
     return f'the model is in {out}'
-  if request.mode == 'train':
+  if status:
+    return f'keep {request.source}; {workdir / "refresh.txt"} names the reason'
+  if request.mode in ('train', 'refresh'):
     return f'open {report}, or {_recommend(workdir)}'
   return f'open {report}'
 
