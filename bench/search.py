@@ -22,8 +22,9 @@ from recjax.data.dataset import Dataset
 from recjax.recommend import Recommender
 from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
+from recjax.workdir import identity
 
-_CONFIG = config_flag.define()
+_CONFIG = config_flag.define(identity.read_config_dict)
 _USERS = flags.DEFINE_integer('users', 1024, 'Users to search for.')
 
 

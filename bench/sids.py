@@ -31,8 +31,9 @@ from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import quality
 from recjax.train import train
+from recjax.workdir import identity
 
-_CONFIG = config_flag.define()
+_CONFIG = config_flag.define(identity.read_config_dict)
 _SCRATCH = flags.DEFINE_string(
   'scratch', None, 'Folder of prepared data, workdirs and intermediate results.', required=True
 )

@@ -32,7 +32,7 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, resume, starts
+from recjax.workdir import identity, mixture_file, paths, resume, starts
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer
@@ -169,6 +169,7 @@ def train(
     # All checks have passed. Nothing before this line writes to the workdir.
     if distributed.is_host0():
       starts.record(run or config, workdir, loop.step, rates)
+      paths.write(workdir, dataset.folder)
       mixture_file.write(workdir, setup.stream.mixture.table())
     with Writer(workdir, loop.step, enabled=distributed.is_host0()) as writer:
       _train_steps(setup, loop, workdir, checkpoints, writer)
