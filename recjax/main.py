@@ -19,7 +19,7 @@ from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best
 from recjax.models import lora, pretrained
-from recjax.recommend import Recommender, recommend_file
+from recjax.recommend import Ranker, Recommender, best_params
 from recjax.report.build import report_run
 from recjax.runtime import (
   device,
@@ -36,8 +36,7 @@ from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
-from recjax.workdir import checkpoints as checkpoints_lib
-from recjax.workdir import claim, identity, resume
+from recjax.workdir import claim, identity
 from recjax.workdir import paths as paths_lib
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
@@ -142,21 +141,21 @@ def run(request: Request) -> None:
   if mode == 'export':
     space, source = dataset.vocabulary.space, config.model.pretrained
     pretrained.check_export(request.out, source, space, vocabulary.SPECIALS)
-    params, _ = _best_params(config, workdir, dataset, mesh)
+    params, _ = best_params(config, workdir, dataset, mesh)
     _export(request, dataset, params)
     return
   if mode != 'report':
-    recommender = Recommender(config, dataset, mesh)
+    ranker = Ranker(config, dataset, mesh)
     if mode == 'train':
-      params, step = train_stages(config, workdir, dataset, recommender, mesh)
+      params, step = train_stages(config, workdir, dataset, ranker, mesh)
     else:
-      params, step = _best_params(config, workdir, dataset, mesh)
+      params, step = best_params(config, workdir, dataset, mesh)
     if mode == 'recommend':
-      paths = (request.histories, request.out)
-      recommend_file(recommender, params, dataset, *paths, request.k, request.skip_unknown)
+      recommender = Recommender(ranker, dataset, params, step)
+      recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
     else:
       with watchdog.expect('the full evaluation', 0):
-        evaluate_best(config, workdir, dataset, recommender, params, step)
+        evaluate_best(config, workdir, dataset, ranker, params, step)
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
@@ -247,29 +246,6 @@ def _found(config: config_lib.Config, workdir: epath.Path) -> Prepared:
       'with --mode=prepare'
     )
   return found
-
-
-def _best_params(
-  config: config_lib.Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
-) -> tuple[Any, int]:
-  """Returns the parameters of the workdir's best checkpoint, on the current mesh, and its step.
-
-  Raises:
-    ValueError: the workdir has no undamaged checkpoint, or the data have another code space or tokenizer.
-  """
-  abstract = state_lib.abstract_params(config.model, dataset.vocabulary.space, mesh)
-
-  def choose(checkpoints: checkpoints_lib.Checkpoints) -> int:
-    step = checkpoints.best_step()
-    if step is None:
-      raise ValueError(f'{checkpoints.folder} must hold an undamaged checkpoint; it has none')
-    return step
-
-  def read(checkpoints: checkpoints_lib.Checkpoints, step: int):
-    resume.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
-    return jax.block_until_ready(checkpoints.restore_params(step, abstract)), step
-
-  return checkpoints_lib.read_run(workdir, choose, read)
 
 
 def _export(request: Request, dataset: Dataset, params: Any) -> None:
