@@ -16,17 +16,17 @@ from etils import epath
 import jax
 import numpy as np
 
-from recjax import config as config_lib
 from recjax.data import log_change
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
 from recjax.evaluate import baseline_ranks, evaluate_best, row_ranks
 from recjax.metrics import paired, ranking
-from recjax.recommend import Recommender
+from recjax.recommend import Ranker, best_params
 from recjax.runtime import distributed, files, watchdog
+from recjax.runtime.program import program
 from recjax.sids.extension import NoFreeSidError
 from recjax.train import train_stages
-from recjax.workdir import evaluation_file, identity
+from recjax.workdir import evaluation_file, identity, paths
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints
 from recjax.workdir.request import Request
@@ -45,8 +45,6 @@ _WARMUP_SHARE = 0.1
 
 log = logging.getLogger(__name__)
 
-BestParams = Callable[[config_lib.Config, epath.Path, Dataset, jax.sharding.Mesh], tuple[Any, int]]
-
 
 def default_workdir(source: epath.Path) -> epath.Path:
   """Returns the workdir of a refresh: runs/shop-2 for runs/shop, runs/shop-3 for runs/shop-2 if that is a refresh."""
@@ -56,17 +54,16 @@ def default_workdir(source: epath.Path) -> epath.Path:
   return source.with_name(f'{source.name}-2')
 
 
-def planned(request: Request, prepared: Prepared) -> Request:
+def planned(request: Request) -> Request:
   """Returns the request with the config of the refresh; `request.config` is that of the earlier run.
 
   Fields that the command line changed keep their values.
 
-  Args:
-    request: `source`, `raw_dir`, `workdir` and `budget` are set.
-    prepared: the prepared data of the earlier run.
+  Raises:
+    ValueError: the prepared data of the earlier run are missing.
   """
   source, given = request.source, request.config
-  saved = identity.config_of(source)
+  saved, prepared = identity.config_of(source), _old_prepared(source)
   last = stages_lib.plan(given, source)[-1].config
   steps = max(1, round(request.budget * base_steps(source)))
 
@@ -94,6 +91,21 @@ def planned(request: Request, prepared: Prepared) -> Request:
     stages={},
   )
   return dataclasses.replace(request, config=config)
+
+
+def _old_prepared(source: epath.Path) -> Prepared:
+  """Returns the prepared data of the earlier run.
+
+  Raises:
+    ValueError: they are missing.
+  """
+  saved = identity.config_of(source)
+  if not saved.prepared_folder.exists():
+    raise ValueError(
+      f'--from needs the prepared data of {source}, whose SIDs are extended; {saved.prepared_folder} does not exist. '
+      f'Prepare them again: {program()} --workdir={source} --mode=prepare'
+    )
+  return paths.prepared_data(saved, source)
 
 
 def base_steps(source: epath.Path) -> int:
@@ -132,18 +144,14 @@ def read(workdir: epath.Path) -> dict[str, Any] | None:
 
 def refresh(
   request: Request,
-  old_prepared: Prepared,
   prepare: Callable[[], Prepared],
-  best_params: BestParams,
   mesh: jax.sharding.Mesh,
 ) -> tuple[dict[str, Any], Dataset | None]:
   """Runs a refresh; the same call continues a killed one, and returns the result of a finished one.
 
   Args:
     request: result of `planned`.
-    old_prepared: the prepared data of the earlier run.
     prepare: prepares the data of `request.config`.
-    best_params: reads the parameters of a workdir's best checkpoint, and returns its step too.
     mesh: the devices.
 
   Returns:
@@ -152,7 +160,7 @@ def refresh(
   Raises:
     ValueError: the new workdir holds another refresh, or see `train_stages`.
   """
-  config, workdir = request.config, request.workdir
+  config, workdir, old_prepared = request.config, request.workdir, _old_prepared(request.source)
   result = {
     'verdict': 'no-go',
     'reasons': [],
@@ -185,14 +193,14 @@ def refresh(
     reasons = ['nothing is new: the log is the same as that of the earlier run']
   if reasons:
     return _finish(workdir, result | {'reasons': reasons}), None
-  recommender = Recommender(config, dataset, mesh)
-  params, step = train_stages(config, workdir, dataset, recommender, mesh)
+  ranker = Ranker(config, dataset, mesh)
+  params, step = train_stages(config, workdir, dataset, ranker, mesh)
   ranks = {}
   with watchdog.expect('the full evaluation', 0):
-    evaluation = evaluate_best(config, workdir, dataset, recommender, params, step, ranks)
+    evaluation = evaluate_best(config, workdir, dataset, ranker, params, step, ranks)
     del params  # the old parameters take their place in the memory of the devices
     old_params, old_step = best_params(config, request.source, dataset, mesh)
-    old_ranks = row_ranks(recommender, old_params, dataset, 'test', config.eval.ks)
+    old_ranks = row_ranks(ranker, old_params, dataset, 'test', config.eval.ks)
   result |= {'old_step': old_step, 'new_step': step}
   result['data']['unreachable_targets'] = evaluation['unreachable_targets']['test']
   models = {'new': ranks['test'], 'old': old_ranks, **baseline_ranks(config, dataset, 'test')}

@@ -1,10 +1,10 @@
 """Commands that follow a run, in the form in which the user typed this one."""
 
 import os
-import pathlib
 import shlex
 import sys
 
+from recjax.runtime.program import program
 from recjax.workdir.request import Request
 
 _KEPT = {
@@ -12,14 +12,6 @@ _KEPT = {
   'prepare': 'finished stages are kept; the same command continues',
   'refresh': 'the same command continues from what is saved',
 }
-
-
-def program() -> str:
-  """Returns the start of a command: `recjax`, or `python -m recjax.main`."""
-  path = pathlib.Path(sys.argv[0])
-  if path.suffix == '.py':
-    return f'{os.path.basename(sys.executable)} -m {path.parent.name}.{path.stem}'
-  return path.name
 
 
 def same() -> str:

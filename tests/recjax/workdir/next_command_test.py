@@ -1,6 +1,5 @@
 """The commands that the last line of a run names."""
 
-import pathlib
 import sys
 
 from etils import epath
@@ -17,7 +16,7 @@ def after(**fields):
 @pytest.mark.parametrize(
   ('started', 'program'),
   [
-    ('/x/recjax/main.py', f'{pathlib.Path(sys.executable).name} -m recjax.main'),
+    ('/x/recjax/main.py', 'python -m recjax.main'),
     ('/b/recjax', 'recjax'),
   ],
 )
