@@ -48,7 +48,7 @@ def evaluate(
 
 @goodput.phase('evaluation')
 def row_ranks(
-  recommender: Recommender,
+  recommender: Ranker,
   params,
   dataset: Dataset,
   split: str,
