@@ -101,8 +101,8 @@ def earlier(sids: Sids) -> Prepared:
 
 
 def _single(root: epath.Path, found: Mapping[epath.Path, Any]) -> epath.Path:
-  """The only folder of `found`; raises a ValueError if there are several."""
-  if len(found) > 1:
+  """The first folder of `found`; raises a ValueError if there are several with different files."""
+  if len({json.dumps(manifest['files'], sort_keys=True) for manifest in found.values()}) > 1:
     raise ValueError(
       f'sids.extend must name one preparation; {root} holds several folders of a stage: '
       f'{", ".join(map(os.fspath, found))}. Set --config.sids.extend to one of its SID folders, or run '

@@ -286,7 +286,8 @@ def _prepared(request: Request) -> Prepared:
   if prepared is None:
     raise ValueError(
       f'several processes need the data prepared in {config.prepared_folder}; they are missing or out of '
-      f'date. Run once: {program()} --config={flags.FLAGS["config"].config_filename} --mode=prepare'
+      f'date. Run once: {program()} --config={flags.FLAGS["config"].config_filename}'
+      f'{refresh.data_flags(request) if request.mode == "refresh" else ""} --mode=prepare'
     )
   if request.prune and distributed.is_host0():
     for folder, size in prune_lib.prune(config, prepared).items():
@@ -343,9 +344,14 @@ def _is_ours(error: Exception) -> bool:
 
 
 def cli() -> None:
-  """Runs the command line; the console command `recjax`. `recjax inspect …` is `python -m recjax.inspect …`."""
+  """Runs the command line; the console command `recjax`.
+
+  `recjax inspect …` is `python -m recjax.inspect …`, and `recjax MODE …` is `recjax --mode=MODE …`.
+  """
   if sys.argv[1:2] == ['inspect']:
     os.execv(sys.executable, [sys.executable, '-m', 'recjax.inspect', *sys.argv[2:]])
+  if sys.argv[1:2] and sys.argv[1] in MODES:
+    sys.argv[1] = f'--mode={sys.argv[1]}'
   app.run(main, flags_parser=config_flag.parse_flags)
 
 

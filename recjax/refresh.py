@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import re
+import shlex
 from typing import Any
 
 from etils import epath
@@ -93,6 +94,17 @@ def planned(request: Request) -> Request:
   return dataclasses.replace(request, config=config)
 
 
+def data_flags(request: Request) -> str:
+  """Returns the flags with which `--mode=prepare` and the config of the earlier run prepare the new log."""
+  data, sids = request.config.data, request.config.sids
+  flags = {
+    'data.raw_dir': data.raw_dir,
+    'data.prepared_dir': data.prepared_dir,
+    'sids.extend': sids.extend,
+  }
+  return ''.join(f' --config.{name}={shlex.quote(value)}' for name, value in flags.items())
+
+
 def _old_prepared(source: epath.Path) -> Prepared:
   """Returns the prepared data of the earlier run.
 
@@ -134,7 +146,7 @@ def read(workdir: epath.Path) -> dict[str, Any] | None:
     return None
   try:
     result = json.loads(path.read_text())
-    is_complete = {'verdict', 'inputs', 'steps', 'base_steps'} <= result.keys()
+    is_complete = {'verdict', 'raw_dir', 'inputs', 'steps', 'base_steps'} <= result.keys()
   except (ValueError, AttributeError):
     is_complete = False
   if not is_complete:
@@ -166,21 +178,23 @@ def refresh(
     'reasons': [],
     'warnings': [],
     'rule': RULE,
-    'from': str(request.source),
+    'from': paths.absolute(request.source),
     'workdir': str(workdir),
-    'raw_dir': str(request.raw_dir),
+    'raw_dir': paths.absolute(request.raw_dir),
     'prepared': str(config.prepared_folder),
     'base_steps': base_steps(request.source),
     'steps': config.num_train_steps,
   }
   done = read(workdir)
+  if done is not None and done['raw_dir'] != result['raw_dir']:
+    _check_own(workdir, done, None)
   try:
     dataset = Dataset.load(prepare())
   except NoFreeSidError as error:
     _check_own(workdir, done, None)
     reasons = [f'too many new items for the codes: {error}']
     return _finish(workdir, result | {'reasons': reasons, 'inputs': None}), None
-  result['inputs'] = {'from': str(request.source), **_digests(dataset)}
+  result['inputs'] = {'from': result['from'], **_digests(dataset)}
   _check_own(workdir, done, result['inputs'])
   if done is not None and all(done[name] == result[name] for name in ('inputs', 'steps')):
     log.info('%s holds the finished refresh of this log: nothing is done again', workdir)
