@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(f'{options.name} already exists ({state}); set another --name, or delete it:')
     _say(shlex.join(tpu.delete_command))
     return 1
-  for number in (signal.SIGTERM, signal.SIGHUP):  # so that the slice is deleted
+  for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # so that the slice is deleted
     signal.signal(number, lambda number, _: sys.exit(128 + number))
   try:
     return _run(tpu, program, options.restarts)

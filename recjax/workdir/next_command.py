@@ -15,7 +15,9 @@ _KEPT = {
 
 
 def same() -> str:
-  """Returns this command."""
+  """Returns this command; of a launched process only words, since its launcher has the command."""
+  if 'RECJAX_NUM_PROCESSES' in os.environ:
+    return 'the same command of the launcher'
   return ' '.join([program(), *map(shlex.quote, sys.argv[1:])])
 
 
