@@ -43,6 +43,7 @@ RULE = (
 )
 _EVALUATIONS = 10
 _WARMUP_SHARE = 0.1
+_SAME = ('inputs', 'steps', 'base_steps')  # of a finished refresh that is not done again
 
 log = logging.getLogger(__name__)
 
@@ -186,17 +187,15 @@ def refresh(
     'steps': config.num_train_steps,
   }
   done = read(workdir)
-  if done is not None and done['raw_dir'] != result['raw_dir']:
-    _check_own(workdir, done, None)
+  _check_own(result, done)
   try:
     dataset = Dataset.load(prepare())
   except NoFreeSidError as error:
-    _check_own(workdir, done, None)
     reasons = [f'too many new items for the codes: {error}']
     return _finish(workdir, result | {'reasons': reasons, 'inputs': None}), None
   result['inputs'] = {'from': result['from'], **_digests(dataset)}
-  _check_own(workdir, done, result['inputs'])
-  if done is not None and all(done[name] == result[name] for name in ('inputs', 'steps')):
+  _check_own(result, done)
+  if done is not None and all(done[name] == result[name] for name in _SAME):
     log.info('%s holds the finished refresh of this log: nothing is done again', workdir)
     return done, None
   old = log_change.Log.load(old_prepared)
@@ -207,6 +206,17 @@ def refresh(
     reasons = ['nothing is new: the log is the same as that of the earlier run']
   if reasons:
     return _finish(workdir, result | {'reasons': reasons}), None
+  result |= _trained_and_judged(request, dataset, old, mesh)
+  result['warnings'] = _warnings(result | result['data'], dataset)
+  result['verdict'] = 'no-go' if result['reasons'] else 'go'
+  return _finish(workdir, result), dataset
+
+
+def _trained_and_judged(
+  request: Request, dataset: Dataset, old: log_change.Log, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+  """Trains and evaluates the new model, and ranks the test rows with the old one; see `judged`."""
+  config, workdir = request.config, request.workdir
   ranker = Ranker(config, dataset, mesh)
   params, step = train_stages(config, workdir, dataset, ranker, mesh)
   ranks = {}
@@ -215,20 +225,35 @@ def refresh(
     del params  # the old parameters take their place in the memory of the devices
     old_params, old_step = best_params(config, request.source, dataset, mesh)
     old_ranks = row_ranks(ranker, old_params, dataset, 'test', config.eval.ks)
-  result |= {'old_step': old_step, 'new_step': step}
-  result['data']['unreachable_targets'] = evaluation['unreachable_targets']['test']
   models = {'new': ranks['test'], 'old': old_ranks, **baseline_ranks(config, dataset, 'test')}
-  result |= judged(models, dataset, old, max(config.eval.ks))
-  result['warnings'] = _warnings(result['data'], dataset)
-  result['verdict'] = 'no-go' if result['reasons'] else 'go'
-  return _finish(workdir, result), dataset
+  steps = {'old_step': old_step, 'new_step': step}
+  unreachable = evaluation['unreachable_targets']['test']
+  return (
+    steps | {'unreachable_targets': unreachable} | judged(models, dataset, old, max(config.eval.ks))
+  )
 
 
-def _check_own(
-  workdir: epath.Path, done: Mapping[str, Any] | None, inputs: Mapping[str, Any] | None
-) -> None:
-  """Raises a ValueError if a model was trained in the workdir for another refresh."""
-  if done is not None and done['inputs'] != inputs and (workdir / identity.FILE).exists():
+def _check_own(result: Mapping[str, Any], done: Mapping[str, Any] | None) -> None:
+  """Checks that no model was trained in the workdir for anything but this refresh.
+
+  Args:
+    result: this refresh; `inputs` may not be known yet.
+    done: the finished refresh in the workdir.
+
+  Raises:
+    ValueError: another run or refresh was trained there.
+  """
+  workdir = epath.Path(result['workdir'])
+  trained = identity.config_of(workdir)
+  if trained is None:
+    return
+  source = trained.checkpoint.init_from
+  if source is None or paths.absolute(source) != result['from']:
+    raise ValueError(
+      f'{workdir} must be a new workdir or that of this refresh; it holds another run. Set --workdir to a new one'
+    )
+  names = ('raw_dir', *(('inputs',) if 'inputs' in result else ()))
+  if done is not None and any(done[name] != result[name] for name in names):
     raise ValueError(
       f'{workdir} must be a new workdir or that of this refresh; it holds a finished refresh of another log or '
       f'from another run. Set --workdir to a new one, or --from={workdir} to go on from it'
