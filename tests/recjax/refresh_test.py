@@ -61,7 +61,8 @@ def shop(tmp_path_factory):
 def request(shop, source, day, workdir=None, **changes):
   source = refresh_lib.epath.Path(shop / 'runs' / source)
   workdir = shop / 'runs' / workdir if workdir else refresh_lib.default_workdir(source)
-  config = dataclasses.replace(identity.config_of(source), **changes)
+  config = identity.config_of(source)
+  config = config and dataclasses.replace(config, **changes)
   made = Request(
     config=config, mode='refresh', workdir=refresh_lib.epath.Path(workdir), source=source,
     raw_dir=str(shop / 'raw' / day), budget=1.0,
