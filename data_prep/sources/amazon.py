@@ -152,9 +152,9 @@ class Amazon(base.Tabular):
         raise ValueError(f'{meta}:{number}: {error}') from None
       if chosen is None or item in chosen:
         log.item_records[item] = records.record(row, fields)
-    if is_empty:
+    if is_empty and self.unknown_items != 'auto':
       raise ValueError(f'{meta} must hold items; it holds none')
-    return dataclasses.replace(log, catalogue_file=meta.name)
+    return log if is_empty else dataclasses.replace(log, catalogue_file=meta.name)
 
   def _read_lines(self, path: epath.Path) -> raw_log.RawLog:
     user, item, time, rating = self.log_columns('user', 'item', 'time', 'rating')

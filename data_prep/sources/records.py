@@ -23,7 +23,7 @@ _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 Kind = Callable[[Any], Any]  # converts a raw value of any type to the value in a record
 Columns = str | tuple[str, ...]  # the column of a field, or several columns that are joined
 # Texts that stand for a missing number, in lower case.
-MISSING = frozenset(('', '-', 'nan', 'none', 'null', 'na', 'n/a', '#n/a', '<na>', '\\n'))
+MISSING = frozenset(('', '-', '–', '—', 'nan', 'none', 'null', 'na', 'n/a', '#n/a', '<na>', '\\n'))
 
 
 def short(value: Any) -> str:
