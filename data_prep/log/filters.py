@@ -170,10 +170,10 @@ def _known_items(
   known = np.array([name in log.item_records for name in item_ids], bool)
   if not known.any():
     example = next(iter(log.item_records), None)
-    has = f'which has {len(log.item_records):,} others, such as {example!r}' if example else 'none'
+    has = '' if example is None else f', which has others, such as {example!r}'
     raise ValueError(
       f'the interactions and {log.catalogue_file} must share items; none of the {len(item_ids):,} items of '
-      f'the log, such as {item_ids[items[0]]!r}, is in it, {has}. Set --config.data.item_column or '
+      f'the log, such as {item_ids[items[0]]!r}, is in it{has}. Set --config.data.item_column or '
       '--config.data.item_id_column to the columns with the same ids'
     )
   if mode == 'drop' or known.all():
