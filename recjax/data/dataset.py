@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from etils import epath
 import numpy as np
@@ -45,8 +45,8 @@ def _json(path: epath.Path) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-  """Interactions, catalogue and semantic IDs of one prepared folder.
+class Log:
+  """Interactions and catalogue of one prepared folder, of which only the stage `interactions` must exist.
 
   `load` maps the arrays and reads the small files. Optional columns and the catalogue are read at their first
   use. If their stage was prepared again in the meantime, that use raises a ValueError.
@@ -58,45 +58,41 @@ class Dataset:
     validation_items: int32, the target of every validation row. Under leave-one-out `[U]`: each user's
       item before the last.
     test_items: int32, the target of every test row. Under leave-one-out `[U]`: each user's last item.
-    sids: the semantic IDs of the items.
   """
+
+  # Small files that `load` reads: a report must describe the data that the run used.
+  _READ_AT_LOAD: ClassVar = ('_manifests', 'statistics')
 
   folder: Prepared
   train: Sequences
   validation_items: np.ndarray
   test_items: np.ndarray
-  sids: SidTable
 
   @classmethod
-  def load(cls, folder: epath.PathLike | Prepared) -> 'Dataset':
+  def load(cls, folder: epath.PathLike | Prepared) -> Self:
     """Maps the arrays of a prepared folder and reads its small files; no large file is read.
 
     Args:
       folder: a plain path stands for a folder whose stages have no variants.
     """
-    folder = Prepared.of(folder)
+    loaded = cls(**cls._mapped(Prepared.of(folder)))
+    for name in cls._READ_AT_LOAD:
+      getattr(loaded, name)
+    return loaded
+
+  @classmethod
+  def _mapped(cls, folder: Prepared) -> dict[str, Any]:
     log = folder / 'interactions'
-    dataset = cls(
-      folder=folder,
-      train=Sequences(_load(log / 'train_items.npy'), _load(log / 'train_offsets.npy')),
-      validation_items=_load(log / 'validation_items.npy'),
-      test_items=_load(log / 'test_items.npy'),
-      sids=SidTable.load(folder / 'sids'),
-    )
-    for name in (
-      '_manifests',
-      'statistics',
-      'sid_description',
-      'sid_quality',
-      'keywords',
-      'optimum',
-    ):
-      getattr(dataset, name)  # read at load: a report must describe the data that the run used
-    return dataset
+    return {
+      'folder': folder,
+      'train': Sequences(_load(log / 'train_items.npy'), _load(log / 'train_offsets.npy')),
+      'validation_items': _load(log / 'validation_items.npy'),
+      'test_items': _load(log / 'test_items.npy'),
+    }
 
   def __reduce__(self):
     # A reader process maps the files itself. Pickling would copy the arrays.
-    return Dataset.load, (self.folder,)
+    return type(self).load, (self.folder,)
 
   # --- records of the preparation
 
@@ -117,27 +113,6 @@ class Dataset:
   def statistics(self) -> dict[str, Any] | None:
     """Users, items, interactions and other statistics of the log."""
     return _json(self.folder / 'interactions' / 'statistics.json')
-
-  @functools.cached_property
-  def sid_description(self) -> dict[str, Any] | None:
-    """The description of the SID table with its statistics; see `SidTable.save`."""
-    return _json(self.folder / 'sids' / DESCRIPTION)
-
-  @functools.cached_property
-  def sid_quality(self) -> dict[str, Any] | None:
-    """The quality report of the SIDs (`recjax.sids.quality`). None if the preparation wrote none."""
-    return _json(self.folder / 'sids' / quality_lib.FILE)
-
-  @functools.cached_property
-  def keywords(self) -> list[dict[str, Any]] | None:
-    """Token, description and keywords of every used SID token. None if they were not prepared."""
-    path = self.folder / keywords_lib.FILE
-    return keywords_lib.read(path, 'keywords') if path.exists() else None
-
-  @functools.cached_property
-  def optimum(self) -> dict[str, Any] | None:
-    """The best possible expected metrics of each split. None if the distribution of the data is unknown."""
-    return _json(self.folder / 'optimum' / 'optimum.json')
 
   def _check_unchanged(self, stage: str) -> None:
     """Raises a ValueError if a stage was prepared again after this data set was loaded."""
@@ -189,7 +164,7 @@ class Dataset:
 
   @property
   def num_items(self) -> int:
-    return len(self.sids.codes_IL)
+    return self.statistics['items']
 
   @functools.cached_property
   def items(self) -> list[dict[str, Any]]:
@@ -197,34 +172,6 @@ class Dataset:
     self._check_unchanged('interactions')
     lines = (self.folder / 'interactions' / 'items.jsonl').read_text().splitlines()
     return [json.loads(line) for line in lines]
-
-  @functools.cached_property
-  def vocabulary(self) -> Vocabulary:
-    self._check_unchanged('tokenizer')
-    return Vocabulary(self.folder / 'tokenizer', self.sids.codes_per_level)
-
-  @functools.cached_property
-  def titles(self) -> Sequences:
-    """The text pieces of every item's title (of another text if it has none), without BOS or EOS."""
-    self._check_unchanged('texts')
-    texts = self.folder / 'texts'
-    return Sequences(_load(texts / 'item_tokens.npy'), _load(texts / 'item_token_offsets.npy'))
-
-  @functools.cached_property
-  def collaborative(self) -> Sequences | None:
-    """Each item's co-occurring items, the strongest first. None if they were not prepared."""
-    return self._relation('collaborative')
-
-  @functools.cached_property
-  def semantic(self) -> Sequences | None:
-    """Each item's nearest items by text, the nearest first. None if they were not prepared."""
-    return self._relation('semantic')
-
-  def _relation(self, name: str) -> Sequences | None:
-    self._check_unchanged('relations')
-    items = self.folder / 'relations' / f'{name}_items.npy'
-    offsets = self.folder / 'relations' / f'{name}_offsets.npy'
-    return Sequences(_load(items), _load(offsets)) if items.exists() else None
 
   # --- held-out rows
 
@@ -281,3 +228,79 @@ class Dataset:
     since the history of one row may hold the target of another.
     """
     return self.histories_and_targets(split)[0] if self.is_leave_one_out else self.train
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(Log):
+  """Interactions, catalogue and semantic IDs of one prepared folder.
+
+  Attributes:
+    sids: the semantic IDs of the items.
+  """
+
+  _READ_AT_LOAD: ClassVar = (
+    *Log._READ_AT_LOAD, 'sid_description', 'sid_quality', 'keywords', 'optimum',
+  )  # fmt: skip
+
+  sids: SidTable
+
+  @classmethod
+  def _mapped(cls, folder: Prepared) -> dict[str, Any]:
+    return super()._mapped(folder) | {'sids': SidTable.load(folder / 'sids')}
+
+  # --- records of the preparation
+
+  @functools.cached_property
+  def sid_description(self) -> dict[str, Any] | None:
+    """The description of the SID table with its statistics; see `SidTable.save`."""
+    return _json(self.folder / 'sids' / DESCRIPTION)
+
+  @functools.cached_property
+  def sid_quality(self) -> dict[str, Any] | None:
+    """The quality report of the SIDs (`recjax.sids.quality`). None if the preparation wrote none."""
+    return _json(self.folder / 'sids' / quality_lib.FILE)
+
+  @functools.cached_property
+  def keywords(self) -> list[dict[str, Any]] | None:
+    """Token, description and keywords of every used SID token. None if they were not prepared."""
+    path = self.folder / keywords_lib.FILE
+    return keywords_lib.read(path, 'keywords') if path.exists() else None
+
+  @functools.cached_property
+  def optimum(self) -> dict[str, Any] | None:
+    """The best possible expected metrics of each split. None if the distribution of the data is unknown."""
+    return _json(self.folder / 'optimum' / 'optimum.json')
+
+  # --- the catalogue
+
+  @property
+  def num_items(self) -> int:
+    return len(self.sids.codes_IL)
+
+  @functools.cached_property
+  def vocabulary(self) -> Vocabulary:
+    self._check_unchanged('tokenizer')
+    return Vocabulary(self.folder / 'tokenizer', self.sids.codes_per_level)
+
+  @functools.cached_property
+  def titles(self) -> Sequences:
+    """The text pieces of every item's title (of another text if it has none), without BOS or EOS."""
+    self._check_unchanged('texts')
+    texts = self.folder / 'texts'
+    return Sequences(_load(texts / 'item_tokens.npy'), _load(texts / 'item_token_offsets.npy'))
+
+  @functools.cached_property
+  def collaborative(self) -> Sequences | None:
+    """Each item's co-occurring items, the strongest first. None if they were not prepared."""
+    return self._relation('collaborative')
+
+  @functools.cached_property
+  def semantic(self) -> Sequences | None:
+    """Each item's nearest items by text, the nearest first. None if they were not prepared."""
+    return self._relation('semantic')
+
+  def _relation(self, name: str) -> Sequences | None:
+    self._check_unchanged('relations')
+    items = self.folder / 'relations' / f'{name}_items.npy'
+    offsets = self.folder / 'relations' / f'{name}_offsets.npy'
+    return Sequences(_load(items), _load(offsets)) if items.exists() else None
