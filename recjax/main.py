@@ -13,9 +13,10 @@ import jax
 
 from data_prep import sources  # also registers the sources' options, for the flags
 from recjax import config as config_lib
+from recjax import describe as describe_lib
 from recjax import models
 from recjax.data import vocabulary
-from recjax.data.dataset import Dataset
+from recjax.data.dataset import Dataset, Log
 from recjax.evaluate import evaluate_best
 from recjax.models import lora, pretrained
 from recjax.recommend import Recommender, recommend_file
@@ -24,6 +25,7 @@ from recjax.runtime import (
   device,
   distributed,
   exit_status,
+  files,
   goodput,
   logs,
   preemption,
@@ -47,6 +49,7 @@ MODES = {
   'recommend': 'rank items for --histories into --out',
   'export': "write the workdir's best checkpoint for transformers into --out",
   'prepare': 'prepare the data only',
+  'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
   'report': 'write the report again from the files in the workdir',
   'config': 'print every field of the config with its value, its allowed values and its meaning',
 }
@@ -63,7 +66,9 @@ _HISTORIES = flags.DEFINE_string(
   'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
 )
 _OUT = flags.DEFINE_string(
-  'out', None, 'recommend: file to write, JSON lines. export: folder to write, new or empty.'
+  'out',
+  None,
+  'recommend: file to write, JSON lines. export: folder to write, new or empty. describe: file to write, JSON.',
 )
 _SKIP = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
@@ -85,6 +90,9 @@ def main(argv: list[str]) -> None:
     config = config_lib.from_config_dict(_CONFIG.value)
     if _MODE.value == 'config':
       print(describe(config, _choices()))
+      return
+    if _MODE.value == 'describe':
+      _describe(config, _OUT.value)
       return
     distributed.initialize(config.hosts)
     if jax.process_count() == 1:
@@ -128,6 +136,8 @@ def run(request: Request) -> None:
   models.check_model(config.model)  # before the data are prepared
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = _prepared(config, mode == 'prepare', request.prune)
+    if mode in ('prepare', 'train') and distributed.is_host0():
+      describe_lib.log_short(dataset, config)
     distributed.barrier('data prepared')
   if mode == 'prepare':
     return
@@ -153,6 +163,15 @@ def run(request: Request) -> None:
     _report(config, workdir, dataset)
   distributed.barrier('done')
   log.info('done')
+
+
+def _describe(config: config_lib.Config, out: str | None) -> None:
+  from data_prep import prepare
+
+  if out is not None:
+    out = os.path.expanduser(out)
+    files.check_writable(epath.Path(out).parent, 'the folder of --out')
+  describe_lib.print_all(Log.load(prepare.prepare_log(config)), config, out)
 
 
 def _request(config: config_lib.Config) -> Request:

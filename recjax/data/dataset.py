@@ -132,7 +132,7 @@ class Log:
   @functools.cached_property
   def train_times(self) -> np.ndarray:
     """int64, aligned with `train.values`; see `ticks_per_second`."""
-    return self._log('train_times')
+    return self.column('train_times')
 
   @functools.cached_property
   def ticks_per_second(self) -> int:
@@ -143,19 +143,20 @@ class Log:
   @functools.cached_property
   def train_ratings(self) -> np.ndarray | None:
     """float32, aligned with `train.values`. None if the log has no ratings."""
-    return self._log('train_ratings')
+    return self.column('train_ratings')
 
   @functools.cached_property
   def train_events(self) -> np.ndarray | None:
     """int32 indices into `event_names`, aligned with `train.values`. None if the log has no events."""
-    return self._log('train_events')
+    return self.column('train_events')
 
   @functools.cached_property
   def event_names(self) -> list[str]:
     """The names of the kinds of interactions. Empty if the log has no events."""
     return _json(self.folder / 'interactions' / EVENT_NAMES) or []
 
-  def _log(self, name: str) -> np.ndarray | None:
+  def column(self, name: str) -> np.ndarray | None:
+    """Returns an array of the stage by the name of its file, such as `test_times`. None if there is none."""
     self._check_unchanged('interactions')
     path = self.folder / 'interactions' / f'{name}.npy'
     return _load(path) if path.exists() else None
@@ -178,7 +179,7 @@ class Log:
   @functools.cached_property
   def is_leave_one_out(self) -> bool:
     """Whether every user has one validation row and one test row, after all training items."""
-    return self._log('test_history_offsets') is None
+    return self.column('test_history_offsets') is None
 
   def num_rows(self, split: str) -> int:
     """Returns the number of targets of a split. Under leave-one-out every user has one."""
@@ -196,7 +197,7 @@ class Log:
     """
     targets = self.targets(split)
     if not self.is_leave_one_out:
-      items, offsets = (self._log(f'{split}_history_{name}') for name in ('items', 'offsets'))
+      items, offsets = (self.column(f'{split}_history_{name}') for name in ('items', 'offsets'))
       return Sequences(items, offsets), targets
     if split == 'validation':
       return self.train, targets
@@ -215,11 +216,11 @@ class Log:
     _check_name('split', split, SPLITS)
     _check_name('column', column, COLUMNS)
     if not self.is_leave_one_out:
-      return self._log(f'{split}_history_{column}')
-    values = self._log(f'train_{column}')
+      return self.column(f'{split}_history_{column}')
+    values = self.column(f'train_{column}')
     if values is None or split == 'validation':
       return values
-    return np.insert(values, self.train.offsets[1:], self._log(f'validation_{column}'))
+    return np.insert(values, self.train.offsets[1:], self.column(f'validation_{column}'))
 
   def countable_sequences(self, split: str) -> Sequences:
     """Returns the sequences that baselines may count to predict a split's targets.
