@@ -267,7 +267,8 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
     num_params = state_lib.num_params(trained.model, dataset.vocabulary.space)
     record_mixtures(trained, workdir, dataset)
     folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
-    report_run(trained, workdir, dataset, num_params, folders)
+    description = describe_lib.describe(dataset, trained)
+    report_run(trained, workdir, dataset, num_params, folders, description)
 
 
 def _is_ours(error: Exception) -> bool:

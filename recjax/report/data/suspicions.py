@@ -8,6 +8,7 @@ from typing import Any
 
 from recjax.config import Config
 from recjax.data.dataset import SPLITS
+from recjax.report.data.text import percent
 
 _OLDEST = datetime.datetime(1990, 1, 1, tzinfo=datetime.UTC).timestamp()
 _VIEWS = re.compile(r'view|click|impression|visit|browse|pv|hover|seen|show', re.IGNORECASE)
@@ -44,7 +45,7 @@ def _dates(facts: Mapping[str, Any], config: Config, now: float) -> Iterator[str
     )
   elif gaps and gaps['same_time_share'] > MANY:
     yield (
-      f'{gaps["same_time_share"]:.0%} of the interactions have the same time as the one before of the same user: '
+      f'{percent(gaps["same_time_share"], 0)} of the interactions have the same time as the one before of the same user: '
       'their order is that of the file.'
     )
   if first < _OLDEST:
@@ -65,12 +66,12 @@ def _concentration(facts: Mapping[str, Any]) -> Iterator[str]:
   user, item = popularity['top_user'], popularity['top_item']
   if user['share'] >= LARGE and facts['log']['users'] > 3:
     yield (
-      f'User {user["id"]!r} has {user["share"]:.0%} of all interactions: probably a robot, a test account or a '
+      f'User {user["id"]!r} has {percent(user["share"], 0)} of all interactions: probably a robot, a test account or a '
       'placeholder for unknown users. Remove these rows.'
     )
   if item['share'] >= LARGE and facts['log']['items'] > 3:
     yield (
-      f'Item {item["id"]!r} has {item["share"]:.0%} of all interactions: probably a placeholder, or an item that '
+      f'Item {item["id"]!r} has {percent(item["share"], 0)} of all interactions: probably a placeholder, or an item that '
       'everybody gets. Remove these rows.'
     )
 
@@ -83,7 +84,7 @@ def _events(facts: Mapping[str, Any], config: Config) -> Iterator[str]:
   if share > MANY and orders:
     names = ', '.join(map(repr, views))
     yield (
-      f'{share:.0%} of the interactions are {names}, and all kinds of interactions are predicted alike. Set '
+      f'{percent(share, 0)} of the interactions are {names}, and all kinds of interactions are predicted alike. Set '
       f'--config.data.events="{tuple(orders)!r}" to predict only {" and ".join(orders)}.'
     )
 
@@ -103,7 +104,7 @@ def _texts(facts: Mapping[str, Any], config: Config) -> Iterator[str]:
   uses_text = config.sids.quantizer != 'import' and config.sids.source in ('text', 'both')
   if without > MANY * items and uses_text:
     yield (
-      f'{without:,} of {items:,} items ({without / items:.0%}) have no text, and the semantic IDs are made from '
+      f'{without:,} of {items:,} items ({percent(without / items, 0)}) have no text, and the semantic IDs are made from '
       'texts: these items get IDs by chance. Set --config.data.title_column and the other columns of the item '
       'table, or --config.sids.source=cooccurrence.'
     )
@@ -115,7 +116,7 @@ def _left_out(facts: Mapping[str, Any]) -> Iterator[str]:
     count = part['interactions']
     if part['reason'] == 'k_core' and count > kept:
       yield (
-        f'The k-core leaves out {count:,} of {count + kept:,} interactions ({count / (count + kept):.0%}). Set '
+        f'The k-core leaves out {count:,} of {count + kept:,} interactions ({percent(count / (count + kept), 0)}). Set '
         '--config.data.k_core to a smaller number to keep more users and items.'
       )
 
@@ -147,6 +148,6 @@ def _splits(facts: Mapping[str, Any], config: Config) -> Iterator[str]:
 
 def _each(splits: Mapping[str, Mapping[str, Any]], count: str, what: str) -> str:
   return ' and '.join(
-    f'{of[count]:,} of {of["rows"]:,} {name}{what} ({of[count] / of["rows"]:.1%})'
+    f'{of[count]:,} of {of["rows"]:,} {name}{what} ({percent(of[count] / of["rows"])})'
     for name, of in splits.items()
   )

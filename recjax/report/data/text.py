@@ -32,10 +32,10 @@ def long_text(facts: Mapping[str, Any], warnings: Sequence[str]) -> str:
     f'{facts["name"]}: source {facts["source"]}, split {facts["split"]}, {facts["folder"]}',
     '',
   ]
-  for label, values in _facts(facts):
+  for label, values in fact_lines(facts):
     for number, value in enumerate(values):
       lines += _wrapped('' if number else label, value)
-  lines += ['', *_table(_quantile_rows(facts)), '', *_table(_split_rows(facts))]
+  lines += ['', *_table(quantile_rows(facts)), '', *_table(split_rows(facts))]
   lines += ['', *_table(target_rows(facts)), '', *_histogram(facts['lengths'])]
   if warnings:
     lines += ['', 'Look at this:']
@@ -104,7 +104,7 @@ def event(name: str, of: Mapping[str, Any]) -> str:
   return f'{name}: {of["interactions"]:,} ({percent(of["share"])}), {kind}'
 
 
-def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+def fact_lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
   """Yields the label and the lines of every fact that is no table."""
   log, dates, popularity = facts['log'], facts['dates'], facts['popularity']
   yield 'kept', [size(log)]
@@ -168,7 +168,7 @@ def tops(popularity: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def _quantile_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+def quantile_rows(facts: Mapping[str, Any]) -> list[list[str]]:
   rows = [['of users', *_QUANTILES.values()]]
   rows.append(['interactions', *(f'{facts["lengths"][name]:,}' for name in _QUANTILES)])
   if facts['gaps']:
@@ -176,7 +176,7 @@ def _quantile_rows(facts: Mapping[str, Any]) -> list[list[str]]:
   return rows
 
 
-def _split_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+def split_rows(facts: Mapping[str, Any]) -> list[list[str]]:
   rows = [['split', 'rows', 'users', 'items', 'history', 'dates']]
   for name, of in facts['splits'].items():
     count = of['interactions'] if name == 'training' else of['rows']
