@@ -65,6 +65,7 @@ class Recommender:
     self._exclude_seen = config.eval.exclude_seen
     self._timeout = config.hosts.phase_timeout  # a batch of a new shape is compiled first
     self._task = config_lib.next_item_component(config)
+    self._target_events = dataset.target_events if config.eval.exclude_seen else None
     self._corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
@@ -75,8 +76,9 @@ class Recommender:
 
   @property
   def columns(self) -> tuple[str, ...]:
-    """The columns that prompts show, as in training: `times`, `events`, both or none."""
-    return tuple(sorted(self._task.needs & {'times', 'events'}))
+    """The columns that prompts show or that tell seen items from context: `times`, `events`, both or none."""
+    shown = self._task.needs & {'times', 'events'}
+    return tuple(sorted(shown if self._target_events is None else shown | {'events'}))
 
   def rank(
     self,
@@ -90,7 +92,7 @@ class Recommender:
     Args:
       params: parameters on the mesh.
       histories: item indices, oldest first. They are excluded from the ranking unless `eval.exclude_seen`
-        is off.
+        is off; with context events, and where the kinds are known, only items that may be targets are.
       progress: label of the progress bar. None: no bar.
       known: other columns of each history by name (see `columns`), one value per item. None: none.
 
@@ -108,7 +110,8 @@ class Recommender:
         rows = order[start : start + B]
         prompts = [self._prompt(histories[u], known[u] if known else {}) for u in rows]
         with watchdog.expect(f'ranking rows {start} to {start + B} of {U}', self._timeout):
-          items_BM, scores_BM = self._rank_batch(params, [histories[u] for u in rows], prompts)
+          seen = [self._seen(histories[u], known[u] if known else {}) for u in rows]
+          items_BM, scores_BM = self._rank_batch(params, seen, prompts)
         if items_UM is None:
           items_UM = np.full((U, items_BM.shape[1]), -1, np.int32)
           scores_UM = np.full((U, items_BM.shape[1]), -np.inf, np.float32)
@@ -122,20 +125,26 @@ class Recommender:
       self._corpus, history, known.get('times'), known.get('events')
     )
 
+  def _seen(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The items of a history that are excluded from its ranking; see `Dataset.seen`."""
+    if self._target_events is None or 'events' not in known:
+      return history
+    return history[self._target_events[known['events']]]
+
   def _rank_batch(
-    self, params, histories: list[np.ndarray], prompts: list[np.ndarray]
+    self, params, seen: list[np.ndarray], prompts: list[np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray]:
     longest = max(len(prompt) for prompt in prompts)
     S = min(_round_up(longest, PROMPT_MULTIPLE), self._task.max_prompt_length(self._corpus))
-    E = _power_of_two(max(len(history) for history in histories))
+    E = _power_of_two(max(len(items) for items in seen))
     tokens_BS = np.zeros((self._batch_size, S), np.int32)
     lengths_B = np.ones(self._batch_size, np.int32)  # padding rows have length one
     excluded_BE = np.full((self._batch_size, E), -1, np.int32)
-    for b, (prompt, history) in enumerate(zip(prompts, histories, strict=True)):
+    for b, (prompt, items) in enumerate(zip(prompts, seen, strict=True)):
       tokens_BS[b, : len(prompt)] = prompt
       lengths_B[b] = len(prompt)
       if self._exclude_seen:
-        excluded_BE[b, : len(history)] = history
+        excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
     batch = mesh_lib.global_rows(batch, self._mesh)
     excluded = batch.pop('excluded')

@@ -1,4 +1,7 @@
-"""Counts unreachable targets: `eval.exclude_seen` excludes a target that occurs in its own history."""
+"""Counts unreachable targets: `eval.exclude_seen` excludes a target that occurs in its own history.
+
+Context does not count: a user may buy an item after viewing it.
+"""
 
 from collections.abc import Mapping
 import json
@@ -18,11 +21,14 @@ STATISTICS = 'interactions/statistics.json'
 NAME = 'unreachable_targets'  # in statistics.json: split → count
 
 
-def count(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+def count(
+  arrays: Mapping[str, np.ndarray], target_events: np.ndarray | None = None
+) -> dict[str, int]:
   """Counts the targets that occur in their own history, by split.
 
   Args:
     arrays: a split, as `data_prep.log.splits` describes it.
+    target_events: bool, which kinds of events may be targets; None: all.
   """
   counts = {}
   histories = Sequences(arrays['train_items'], arrays['train_offsets'])
@@ -30,6 +36,8 @@ def count(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
     if 'test_users' in arrays:
       parts = (arrays[f'{split}_history_{part}'] for part in ('items', 'offsets'))
       histories = Sequences(*parts)
+      if target_events is not None:
+        histories = histories.keep(target_events[arrays[f'{split}_history_events']])
     elif split == 'test':
       histories = histories.append(arrays['validation_items'])
     counts[split] = count_unreachable(histories, arrays[f'{split}_items'])

@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 from etils import epath
 import numpy as np
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, download, raw_files, records, tables, times
 from data_prep.sources.rows import Rows
 
@@ -129,7 +129,7 @@ class Amazon(base.Tabular):
       '--config.data.download=True fetches them.',
     )
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     """Reads the interactions, and the metadata of their items (of all items if `catalogue` is 'all')."""
     self.fetch(raw_dir)
     reviews, meta = self.input_files(raw_dir).values()
@@ -152,7 +152,7 @@ class Amazon(base.Tabular):
         log.item_records[item] = records.record(row, fields)
     return log
 
-  def _read_lines(self, path: epath.Path) -> interactions.RawLog:
+  def _read_lines(self, path: epath.Path) -> raw_log.RawLog:
     user, item, time, rating = map(self.column, ('user', 'item', 'time', 'rating'))
     users, items, counts, ratings, events = [], [], [], [], []
     for number, row in _objects(path):
@@ -173,7 +173,7 @@ class Amazon(base.Tabular):
     usable, unreadable = None, 0
     if self.is_named('rating') or not np.isnan(ratings_N).all():
       usable, unreadable = tables.usable_ratings(self, ratings_N, rows)
-    return interactions.RawLog(
+    return raw_log.RawLog(
       np.array(users, str),
       np.array(items, str),
       times_N,
@@ -184,7 +184,7 @@ class Amazon(base.Tabular):
       unreadable_ratings=unreadable,
     )
 
-  def _read_table(self, path: epath.Path) -> interactions.RawLog:
+  def _read_table(self, path: epath.Path) -> raw_log.RawLog:
     names = ['user', 'item', 'time', *(name for name in ('rating', 'event') if self.is_named(name))]
     required = {self.column(name): f'data.{name}_column' for name in names}
     wanted = {*required, self.column('rating')}

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from etils import epath
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check, setting
 from recjax.schema.data import Data
@@ -52,7 +52,7 @@ class Source(Data, abc.ABC):
     del raw_dir
 
   @abc.abstractmethod
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     """Reads the log.
 
     Raises:

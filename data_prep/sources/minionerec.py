@@ -22,7 +22,7 @@ import dataclasses
 from etils import epath
 import numpy as np
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, items_json, raw_files, records, tables
 from recjax.schema.checks import setting
 
@@ -60,7 +60,7 @@ class MiniOneRec(base.Named):
     origin = "They are published as data/Amazon in MiniOneRec's repository."
     raw_files.require(self.input_files(raw_dir), raw_dir, origin)
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     """Reads the training rows, joined into sequences with a running number as time, and the held-out rows."""
     self.fetch(raw_dir)
     *paths, catalogue = self.input_files(raw_dir).values()
@@ -73,7 +73,7 @@ class MiniOneRec(base.Named):
       f'{len(sequences):,} sequences of {sum(lengths):,} interactions',
       flush=True,
     )
-    return interactions.RawLog(
+    return raw_log.RawLog(
       np.repeat(np.array(list(sequences), str), lengths),
       np.array([item for items in sequences.values() for item in items], str),
       np.arange(sum(lengths)),
@@ -150,6 +150,6 @@ def rebuild(rows: Sequence[Row]) -> dict[str, list[str]]:
   return sequences
 
 
-def _held_out(rows: Sequence[Row]) -> interactions.HeldOutRows:
+def _held_out(rows: Sequence[Row]) -> raw_log.HeldOutRows:
   users, histories, targets = zip(*rows, strict=True)
-  return interactions.HeldOutRows(np.array(users, str), list(histories), np.array(targets, str))
+  return raw_log.HeldOutRows(np.array(users, str), list(histories), np.array(targets, str))

@@ -21,7 +21,7 @@ from typing import Any
 from etils import epath
 import pyarrow as pa
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, download, raw_files, records, tables
 from data_prep.sources.rows import Rows
 from recjax.schema.checks import check_choice
@@ -73,7 +73,7 @@ class MovieLens(base.Tabular):
       f'They are published at {url}/{archive}, and --config.data.download=True fetches them.',
     )
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     self.fetch(raw_dir)
     paths = list(self.input_files(raw_dir).values())
     layout = self._layout

@@ -23,7 +23,7 @@ from typing import Any
 
 from etils import epath
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, delimited, raw_files, records, tables
 from data_prep.sources.rows import Rows
 
@@ -44,7 +44,7 @@ class RecBole(base.Tabular):
   def fetch(self, raw_dir: epath.Path) -> None:
     raw_files.require(self.input_files(raw_dir), raw_dir, "They are RecBole's atomic files.")
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     self.fetch(raw_dir)
     log, table = self.input_files(raw_dir).values()
     wanted = {self.column(name): name for name in ('user', 'item', 'time', 'rating')}

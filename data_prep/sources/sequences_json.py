@@ -14,7 +14,7 @@ import dataclasses
 from etils import epath
 import numpy as np
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, items_json, raw_files, records
 
 
@@ -29,7 +29,7 @@ class SequencesJson(base.Source):
   def fetch(self, raw_dir: epath.Path) -> None:
     raw_files.require(self.input_files(raw_dir), raw_dir, 'LC-Rec publishes such files.')
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     """Reads sequences and items. The time of an interaction is its position in the file."""
     self.fetch(raw_dir)
     log, table = self.input_files(raw_dir).values()
@@ -49,7 +49,7 @@ class SequencesJson(base.Source):
       users += [user] * len(sequence)
     if not users:
       raise ValueError(f'{log} must hold interactions; it holds none')
-    return interactions.RawLog(
+    return raw_log.RawLog(
       np.array(users, str),
       np.array(items, str),
       np.arange(len(users)),

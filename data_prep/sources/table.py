@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 
 from etils import epath
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, parts, raw_files, records, tables
 from recjax.schema.checks import check, setting
 
@@ -96,7 +96,7 @@ class Table(base.Tabular):
       'perhaps with .gz or .zst, or .parquet.',
     )
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     self.fetch(raw_dir)
     names = {self.column(name): f'data.{name}_column' for name in _LOG}
     check(

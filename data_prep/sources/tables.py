@@ -8,7 +8,7 @@ from etils import epath
 import numpy as np
 import pyarrow as pa
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, columns, delimited, parquet, parts, records, times
 from data_prep.sources.rows import Rows, join
 
@@ -97,7 +97,7 @@ def raw_log(
   item_records: dict[str, dict[str, Any]] | None,
   catalogue_file: epath.Path | None = None,
   row_kind: str = 'interactions',
-) -> interactions.RawLog:
+) -> raw_log.RawLog:
   """Returns a table of interactions as a raw log.
 
   Args:
@@ -121,7 +121,7 @@ def raw_log(
   ratings, unreadable = None, 0
   if rating in rows.columns:
     ratings, unreadable = usable_ratings(data, columns.numbers(rows, rating), rows)
-  return interactions.RawLog(
+  return raw_log.RawLog(
     columns.ids(rows, data.column('user')).strings(),
     item_ids.strings(),
     counts,

@@ -19,6 +19,7 @@ from recjax.sids.table import DESCRIPTION, SidTable
 SPLITS = ('validation', 'test')
 COLUMNS = ('times', 'ratings', 'events')  # columns of the log beside user and item
 EVENT_NAMES = 'events.json'
+CONTEXT_EVENTS = 'context_events.json'  # names of the kinds that are never targets
 TIMES = 'times.json'
 STAGES = (
   'interactions',
@@ -155,6 +156,17 @@ class Log:
     """The names of the kinds of interactions. Empty if the log has no events."""
     return _json(self.folder / 'interactions' / EVENT_NAMES) or []
 
+  @functools.cached_property
+  def target_events(self) -> np.ndarray | None:
+    """bool, which of `event_names` may be targets. None: all; the others are context of histories alone."""
+    names = _json(self.folder / 'interactions' / CONTEXT_EVENTS)
+    return None if names is None else np.array([name not in names for name in self.event_names])
+
+  @functools.cached_property
+  def train_is_target(self) -> np.ndarray | None:
+    """bool, aligned with `train.values`: the interactions that may be targets. None: all of them."""
+    return None if self.target_events is None else self.target_events[self.train_events]
+
   def column(self, name: str) -> np.ndarray | None:
     """Returns an array of the stage by the name of its file, such as `test_times`. None if there is none."""
     self._check_unchanged('interactions')
@@ -178,7 +190,7 @@ class Log:
 
   @functools.cached_property
   def is_leave_one_out(self) -> bool:
-    """Whether every user has one validation row and one test row, after all training items."""
+    """Whether the rows are the users and no history is stored: each user has one target after all other items."""
     return self.column('test_history_offsets') is None
 
   def num_rows(self, split: str) -> int:
@@ -222,13 +234,25 @@ class Log:
       return values
     return np.insert(values, self.train.offsets[1:], self.column(f'validation_{column}'))
 
+  def seen(self, split: str) -> Sequences:
+    """Returns the items that `eval.exclude_seen` removes, for every row of a split.
+
+    These are the items of the history; with context events, only items of interactions that may be targets.
+    """
+    histories, _ = self.histories_and_targets(split)
+    if self.target_events is None:
+      return histories
+    return histories.keep(self.target_events[self.history_column(split, 'events')])
+
   def countable_sequences(self, split: str) -> Sequences:
     """Returns the sequences that baselines may count to predict a split's targets.
 
-    Under leave-one-out these are the histories. Under other splits they are the training part alone,
-    since the history of one row may hold the target of another.
+    Under leave-one-out these are the histories. Under other splits, and with context events, they are the
+    training part alone, since the history of one row may hold the target of another. Context is left out.
     """
-    return self.histories_and_targets(split)[0] if self.is_leave_one_out else self.train
+    if self.is_leave_one_out:
+      return self.histories_and_targets(split)[0]
+    return self.train if self.train_is_target is None else self.train.keep(self.train_is_target)
 
 
 @dataclasses.dataclass(frozen=True)

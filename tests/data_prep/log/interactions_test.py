@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data_prep.log import interactions
+from data_prep.log import interactions, raw_log
 
 
 def random_log(seed, rows=400, users=40, items=60):
@@ -14,7 +14,7 @@ def random_log(seed, rows=400, users=40, items=60):
   # Skewed, so that the k-core takes several rounds.
   u = (users * rng.random(rows) ** 2).astype(int)
   i = (items * rng.random(rows) ** 2).astype(int)
-  return interactions.RawLog(
+  return raw_log.RawLog(
     np.array([f'u{n}' for n in u]),
     np.array([f'i{n}' for n in i]),
     rng.integers(0, 9, rows),
@@ -88,13 +88,13 @@ def test_clean_equals_brute_force(seed):
 def small_log(**fields):
   """Users a (x, y, z) and b (x, y) of increasing times."""
   users, items = np.array(list('aaabb')), np.array(list('xyzxy'))
-  return dataclasses.replace(interactions.RawLog(users, items, np.arange(5), {}), **fields)
+  return dataclasses.replace(raw_log.RawLog(users, items, np.arange(5), {}), **fields)
 
 
 def test_duplicates_are_rejected_with_an_example_or_dropped():
   # Row 4 repeats row 1, row 6 repeats row 1 again, row 5 repeats row 0; row 3 has another item.
   users, items = np.array(list('abcbbab')), np.array(list('xyxxyxy'))
-  log = interactions.RawLog(users, items, np.array([5, 7, 5, 7, 7, 5, 7]), {})
+  log = raw_log.RawLog(users, items, np.array([5, 7, 5, 7, 7, 5, 7]), {})
   with pytest.raises(
     ValueError,
     match=r"3 repeats; the first one has user 'b', item 'y', time 7 \(interaction 5 "
@@ -149,7 +149,7 @@ def test_catalogue_all_includes_items_without_interactions():
 
 
 def held_out_log():
-  rows = interactions.HeldOutRows
+  rows = raw_log.HeldOutRows
   return small_log(
     held_out={
       'validation': rows(np.array(['b', 'new']), [['x', 'y'], []], np.array(['z', 'v'])),
@@ -187,7 +187,7 @@ def test_a_k_core_filter_is_rejected_for_a_source_with_held_out_rows():
 def test_an_empty_k_core_is_an_error():
   with pytest.raises(ValueError, match=r'it keeps none of 400.*--config\.data\.k_core'):
     interactions.clean(random_log(0), 99, 'drop')
-  empty = interactions.RawLog(np.array([], str), np.array([], str), np.array([], int), {})
+  empty = raw_log.RawLog(np.array([], str), np.array([], str), np.array([], int), {})
   with pytest.raises(ValueError, match='must keep at least one interaction'):
     interactions.clean(empty, 0)
 

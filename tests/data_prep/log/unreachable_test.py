@@ -7,7 +7,7 @@ from etils import epath
 import numpy as np
 import pytest
 
-from data_prep.log import interactions, splits, unreachable
+from data_prep.log import interactions, raw_log, splits, unreachable
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 
@@ -18,7 +18,7 @@ USERS, ITEMS, LENGTH = 40, 12, 9
 def arrays(kind):
   users = np.repeat([f'u{u:02}' for u in range(USERS)], LENGTH)
   items = np.array([f'i{i:02}' for i in RNG.integers(0, ITEMS, len(users))])
-  log = interactions.RawLog(users, items, np.arange(len(users)) % LENGTH * 100, {})
+  log = raw_log.RawLog(users, items, np.arange(len(users)) % LENGTH * 100, {})
   cleaned = interactions.clean(log, 0, 'drop')
   return splits.split(cleaned, kind, (0.5, 0.25, 0.25), 0)
 
