@@ -16,7 +16,6 @@ QUANTILES = {'min': 0, 'p10': 0.1, 'p25': 0.25, 'median': 0.5, 'p75': 0.75, 'p90
 SESSION_SECONDS = 1800  # a longer pause begins a new session
 TIMELINE_BINS = 40  # of the days from first to last; fewer if there are fewer days
 HOP_ROWS = 20_000  # rows of a split whose targets are looked up among the successors
-_UNREACHABLE, _BELOW = 'unreachable_targets', '_below_k_core'
 
 
 def facts(log: Log, data: Data) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def facts(log: Log, data: Data) -> dict[str, Any]:
     'log': _log(whole, statistics),
     'left_out': left_out(statistics),
     'dates': _dates(log, whole),
-    'events': _events(log, whole, data),
+    'events': _events(log, whole),
     'ratings': _ratings(whole),
     'lengths': _lengths(lengths[lengths > 0]),
     'gaps': _gaps(log, whole),
@@ -63,11 +62,17 @@ def quantiles(values: np.ndarray) -> dict[str, float]:
 
 
 def left_out(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Returns what the preparation left out, with the reason and its counts."""
-  found = []
+  """Returns what the preparation left out, in the order of its steps, with the reason and its counts."""
+  found = [
+    {'reason': 'other_event', 'event': name, 'interactions': count}
+    for name, count in statistics.get('other_events_dropped', {}).items()
+  ]
+  if unknown := statistics.get('unknown_items_dropped'):
+    found.append({'reason': 'unknown_items', **unknown})
   if count := statistics.get('duplicates_dropped'):
     found.append({'reason': 'duplicates', 'interactions': count})
-  below = {name: statistics.get(f'{name}{_BELOW}', 0) for name in ('users', 'items', 'interactions')}  # fmt: skip
+  counts = ('users', 'items', 'interactions')
+  below = {name: statistics.get(f'{name}_below_k_core', 0) for name in counts}
   if any(below.values()):
     found.append({'reason': 'k_core', **below})
   return found
@@ -111,19 +116,20 @@ def date(time: int, ticks: int) -> str:
   return str(np.datetime64(int(time) // ticks, 's'))
 
 
-def _events(log: Log, whole: Whole, data: Data) -> dict[str, Any] | None:
+def _events(log: Log, whole: Whole) -> dict[str, Any] | None:
   events = whole.columns.get('events')
   if events is None:
     return None
-  targets = getattr(data, 'events', ())
-  counts = np.bincount(events, minlength=len(log.event_names)).tolist()
+  names, is_target = log.event_names, log.target_events
+  is_target = np.ones(len(names), bool) if is_target is None else is_target
+  counts = np.bincount(events, minlength=len(names))
   return {
     name: {
-      'interactions': count,
-      'share': count / len(events),
-      'is_target': not targets or name in targets,
+      'interactions': int(counts[n]),
+      'share': counts[n] / len(events),
+      'is_target': bool(is_target[n]),
     }
-    for name, count in zip(log.event_names, counts, strict=True)
+    for n, name in enumerate(names)
   }
 
 
@@ -224,19 +230,24 @@ def _splits(log: Log) -> dict[str, Any]:
 def _split(log: Log, name: str, is_trained: np.ndarray, transitions: np.ndarray) -> dict[str, Any]:
   histories, targets = log.histories_and_targets(name)
   users = log.column(f'{name}_users')
-  repeated = log.statistics.get(_UNREACHABLE, {}).get(name)
+  repeated = log.statistics.get('unreachable_targets', {}).get(name)
   if repeated is None:  # folders of earlier versions
-    repeated = count_unreachable(histories, targets)
+    repeated = count_unreachable(log.seen(name), targets)
   return {
     'rows': len(targets),
-    'users': len(targets) if users is None else len(np.unique(users)),
-    'items': len(np.unique(targets)),
+    'users': len(targets) if users is None else _distinct(users),
+    'items': _distinct(targets),
     **_period(log, f'{name}_times'),
     'median_history': quantiles(histories.lengths)['median'],
     'repeated_targets': repeated,
     'cold_targets': int((~is_trained[targets]).sum()),
     'successors': _successors(log, transitions, histories, np.asarray(targets)),
   }
+
+
+def _distinct(values: np.ndarray) -> int:
+  """The number of distinct values of an array of small integers; faster than `np.unique`."""
+  return int((np.bincount(values) > 0).sum()) if len(values) else 0
 
 
 def _period(log: Log, column: str) -> dict[str, str]:
@@ -250,9 +261,11 @@ def _period(log: Log, column: str) -> dict[str, str]:
 
 
 def _transitions(log: Log) -> np.ndarray:
-  """The distinct pairs of directly following training items, each as item · num_items + next item, sorted."""
+  """The pairs of an item and a target directly after it in training, as item · num_items + target, sorted."""
   values, inside = np.asarray(log.train.values), log.train.places[1:] > 0
-  return np.unique(values[:-1][inside].astype(np.int64) * log.num_items + values[1:][inside])
+  if log.train_is_target is not None:
+    inside &= log.train_is_target[1:]
+  return np.sort(values[:-1][inside].astype(np.int64) * log.num_items + values[1:][inside])
 
 
 def _successors(
@@ -273,5 +286,5 @@ def _successors(
   return {
     'rows': count,
     'of_newest_share': float(found[is_newest].sum() / count),
-    'of_any_share': len(np.unique(owners[found])) / count,
+    'of_any_share': _distinct(owners[found]) / count,
   }

@@ -85,7 +85,8 @@ def _events(facts: Mapping[str, Any], config: Config) -> Iterator[str]:
     names = ', '.join(map(repr, views))
     yield (
       f'{percent(share, 0)} of the interactions are {names}, and all kinds of interactions are predicted alike. Set '
-      f'--config.data.events="{tuple(orders)!r}" to predict only {" and ".join(orders)}.'
+      f'--config.data.events="{tuple(orders)!r}" to predict only {" and ".join(orders)}, and '
+      f'--config.data.context_events="{tuple(views)!r}" to keep the others in the histories.'
     )
 
 

@@ -10,8 +10,10 @@ WIDTH = 100
 _LABEL = 17
 _BAR = 40
 _REASONS = {
-  'duplicates': 'repeat the user, item and time of another row (data.duplicates)',
-  'k_core': 'users and items with too few interactions (data.k_core)',
+  'other_event': 'another kind of interaction than data.events and data.context_events name',
+  'unknown_items': 'the item table lacks the item (data.unknown_items)',
+  'duplicates': 'equal to another row in user, item and time (data.duplicates)',
+  'k_core': 'too few interactions of the user or of the item (data.k_core)',
 }
 _UNITS = ((86_400 * 365.25, 'y'), (86_400, 'd'), (3600, 'h'), (60, 'min'), (1, 's'))
 _QUANTILES = {
@@ -95,7 +97,9 @@ def period(dates: Mapping[str, Any] | None) -> str:
 def left_out(part: Mapping[str, Any]) -> str:
   """Returns what one reason left out, and the reason."""
   names = [name for name in ('interactions', 'users', 'items') if part.get(name)]
-  return f'{", ".join(f"{part[name]:,} {name}" for name in names)}: {_REASONS[part["reason"]]}'
+  counts = ', '.join(f'{part[name]:,} {name}' for name in names)
+  event_name = f' ({part["event"]})' if 'event' in part else ''
+  return f'{counts}{event_name}: {_REASONS[part["reason"]]}'
 
 
 def event(name: str, of: Mapping[str, Any]) -> str:

@@ -64,7 +64,10 @@ def _general(log: Log, train: _Piece, names: tuple[str, ...], is_cut: bool) -> l
   wanted = (
     _first_rows(log, users, log.train.lengths) if is_cut else _last_rows(users, len(log.train))
   )
-  kept = ~np.isin(train.owners, () if is_cut else np.concatenate(list(users.values())))
+  is_trained_only = np.ones(len(log.train), bool)
+  for column in () if is_cut else users.values():
+    is_trained_only[column] = False
+  kept = is_trained_only[train.owners]
   pieces = [_Piece(train.owners[kept], {name: train.columns[name][kept] for name in names})]
   for part in SPLITS:
     rows, offsets = wanted[part], log.column(f'{part}_history_offsets')
