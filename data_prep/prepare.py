@@ -11,7 +11,7 @@ from data_prep import sources
 from data_prep import stage as stage_lib
 from data_prep.encoders import stage as encoder_stage
 from data_prep.keywords import stage as keyword_stage
-from data_prep.log import optimum, unreachable
+from data_prep.log import optimum
 from data_prep.log import stage as log_stage
 from data_prep.relations import stage as relation_stage
 from data_prep.relations import vectors_stage
@@ -64,7 +64,6 @@ def prepare(config: config_lib.Config) -> Prepared:
     for stage in stages:
       folder.print_found(stage)
     _record_if_free(config, folder.prepared)
-  unreachable.warn(config, folder.prepared)
   return folder.prepared
 
 
