@@ -143,7 +143,7 @@ def clean(
   rows = order[_core(users[order], items[order], is_context, k)]
   if not len(rows):
     raise ValueError(
-      f'the {k}-core must keep at least one interaction; it keeps none of {len(order)}. '
+      f'the {k}-core must keep at least one interaction; it keeps none of {len(log.users)}. '
       'Set --config.data.k_core to a smaller number'
     )
   below = tuple(

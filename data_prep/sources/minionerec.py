@@ -24,7 +24,7 @@ import numpy as np
 
 from data_prep.log import raw_log
 from data_prep.sources import base, items_json, raw_files, records, tables
-from recjax.schema.checks import setting
+from recjax.schema.checks import check, setting
 
 _PARTS = ('train', 'valid', 'test')
 
@@ -63,6 +63,12 @@ class MiniOneRec(base.Named):
   def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     """Reads the training rows, joined into sequences with a running number as time, and the held-out rows."""
     self.fetch(raw_dir)
+    check(
+      self.unknown_items in ('auto', 'refuse'),
+      "data.unknown_items must be 'refuse' for a source with its own split, whose rows are not filtered",
+      self.unknown_items,
+      'data.unknown_items',
+    )
     *paths, catalogue = self.input_files(raw_dir).values()
     item_records = items_json.item_records(catalogue)
     train, validation, test = (list(self._rows(path, item_records, catalogue)) for path in paths)
@@ -87,7 +93,7 @@ class MiniOneRec(base.Named):
   ) -> Iterator['Row']:
     """Yields user, history and target of every row, checked."""
     fields = ('user', 'history', 'item')
-    wanted = {self.column(name): f'data.{name}_column' for name in fields}
+    wanted = self.log_columns(*fields)
     rows = tables.read([path], wanted, wanted)
     values = [rows.columns[name].to_pylist() for name in wanted]
     if not values[0]:

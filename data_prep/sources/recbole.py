@@ -47,13 +47,13 @@ class RecBole(base.Tabular):
   def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     self.fetch(raw_dir)
     log, table = self.input_files(raw_dir).values()
-    wanted = {self.column(name): name for name in ('user', 'item', 'time', 'rating')}
-    if self.is_named('event'):
-      wanted[self.event_column] = 'event'
+    names = ('user', 'item', 'time', 'rating', *(('event',) if self.has_events else ()))
+    wanted = self.log_columns(*names)
+    is_optional = not self.is_named('rating')
     required = {
-      column: f'data.{name}_column'
-      for column, name in wanted.items()
-      if name != 'rating' or self.is_named('rating')
+      column: field
+      for column, field in wanted.items()
+      if not (is_optional and column == self.rating_column)
     }
     rows = self._read(log, wanted, required, strict=wanted)
     return tables.raw_log(self, rows, self._catalogue(table), table)
@@ -95,7 +95,7 @@ class RecBole(base.Tabular):
   def _catalogue(self, path: epath.Path) -> dict[str, dict[str, Any]]:
     item, option = self.item_id(self.column('item'))
     given = self.item_columns()
-    required = {item: option} | dict(given.values())
+    required = {item: option} | self.required_item_columns()
     usual = [name for names in _FIELDS.values() for name in names]
     rows = self._read(path, dict.fromkeys((*required, *usual)), required, strict=(item,))
     fields = {}

@@ -6,7 +6,7 @@ Zheng et al., "Adapting large language models by integrating collaborative seman
   C.inter.json   {"user": [item index, …], …}, oldest first; there are no times
   C.item.json    {"item index": {"title", "description", "brand", "categories"}, …}
 
-C.item.json is the catalogue: an interaction with an unlisted item is an error.
+C.item.json is the catalogue; `data.unknown_items` says what an interaction with an unlisted item means.
 """
 
 import dataclasses
@@ -40,10 +40,7 @@ class SequencesJson(base.Source):
         records.identifier(user, "a user's id")
         if not isinstance(sequence, list):
           raise ValueError(f'a sequence must be a list of indices; got {records.short(sequence)}')
-        for item in map(items_json.index, sequence):
-          if item not in item_records:
-            raise ValueError(f'an item must be in {table.name}; got {item!r}')
-          items.append(item)
+        items += map(items_json.index, sequence)
       except ValueError as error:
         raise ValueError(f'{log}: user {records.short(user)}: {error}') from None
       users += [user] * len(sequence)
@@ -55,4 +52,7 @@ class SequencesJson(base.Source):
       np.arange(len(users)),
       item_records,
       ticks_per_second=0,
+      place=lambda row: f'{log}: user {users[row]!r}, item {row - users.index(users[row]) + 1}',
+      catalogue_file=table.name,
+      is_catalogue_whole=True,
     )

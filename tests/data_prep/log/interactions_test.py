@@ -97,8 +97,8 @@ def test_duplicates_are_rejected_with_an_example_or_dropped():
   log = raw_log.RawLog(users, items, np.array([5, 7, 5, 7, 7, 5, 7]), {})
   with pytest.raises(
     ValueError,
-    match=r"3 repeats; the first one has user 'b', item 'y', time 7 \(interaction 5 "
-    r"of the log\)\. Set --config\.data\.duplicates='drop'",
+    match=r"^interaction 5 of the log: .*this one repeats interaction 2 of the log: user 'b', item 'y', time 7. "
+    r"3 rows repeat an earlier one\. Set --config\.data\.duplicates='drop'",
   ):
     interactions.clean(log, 0)
   cleaned = interactions.clean(log, 0, 'drop')
@@ -118,7 +118,7 @@ def test_duplicates_are_rejected_with_an_example_or_dropped():
     ({'times': np.array([0, 1, 2, 3, 1e19])}, 'got 1e.19'),
     ({'times': np.array(list('01234'))}, 'whole numbers; got an array of <U1'),
     ({'times': np.arange(4)}, 'got 5, 5 and 4'),
-    ({'ratings': np.array([1, 2, np.nan, 4, 5], np.float32)}, "got nan from user 'a' for item 'z'"),
+    ({'ratings': np.array([1, 2, np.inf, 4, 5], np.float32)}, "got inf from user 'a' for item 'z'"),
     ({'ratings': np.ones(4, np.float32)}, 'as many ratings as users; got 4 and 5'),
     ({'events': np.array(['view'])}, 'as many events as users; got 1 and 5'),
     ({'users': np.array(['a', 'a', 'a', '\ud800', 'b'])}, 'must be valid text'),

@@ -68,6 +68,7 @@ def test_leave_one_out_files_equal_values_by_hand(tmp_path):
     'items_without_record': 1,
     'items_without_title': 2,
     'items_without_text': 2,
+    'equal_times': 2,
     'unreachable_targets': {'validation': 0, 'test': 0},
   }
 

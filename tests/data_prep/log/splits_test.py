@@ -111,10 +111,11 @@ def test_global_time_equals_loops(seed, max_history):
 
 
 def test_rounding_of_shares_does_not_move_the_borders():
-  log = raw_log.RawLog(np.array(['u'] * 11), np.array(list('abcdefghijk')), np.arange(11), {})
+  users, items = np.array(['t'] + ['u'] * 11), np.array(list('aabcdefghijk'))
+  log = raw_log.RawLog(users, items, np.arange(12), {})
   arrays = splits.split(clean(log), 'global_time', (0.7, 0.2, 0.1), 0)
   sizes = [len(arrays[f'{name}_items']) for name in ('train', 'validation', 'test')]
-  assert sizes == [8, 2, 1]  # the first interaction is no target, but it is trained on
+  assert sizes == [9, 2, 1]  # first interactions are no targets, but they are trained on
 
 
 def test_shares_that_leave_a_part_empty_are_rejected():

@@ -6,7 +6,7 @@ from etils import epath
 import pytest
 
 from data_prep import sources
-from tests.data_prep.sources.reading import tidied
+from tests.data_prep.sources.reading import cleaned, tidied
 
 DATA = sources.get('recbole')(source='recbole', name='x', category='X')
 INTER = 'user_id:token\titem_id:token\trating:float\ttimestamp:float\n'
@@ -80,7 +80,7 @@ def test_reads_products_without_ratings(tmp_path):
 def test_invalid_interactions_are_rejected_with_file_and_line(tmp_path, inter, message):
   write(tmp_path, inter)
   with pytest.raises(ValueError, match=message) as error:
-    load(tmp_path)
+    cleaned(load(tmp_path))
   assert len(str(error.value)) < 500
 
 
