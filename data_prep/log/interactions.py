@@ -52,6 +52,7 @@ class CleanLog:
     unreadable_ratings: see `RawLog`.
     equal_times: number of rows with the time of the same user's row before; their order is that of the file.
     dropped: statistics of the rows that `data_prep.log.filters` dropped, by name.
+    ignored_columns: see `RawLog`.
     ids_alike: 'users' and 'items' → number and an example of raw ids that differ from others only by case or white
       space; without kinds that have none.
   """
@@ -73,6 +74,7 @@ class CleanLog:
   unreadable_ratings: int = 0
   equal_times: int = 0
   dropped: dict[str, Any] = dataclasses.field(default_factory=dict)
+  ignored_columns: dict[str, list[str]] = dataclasses.field(default_factory=dict)
   ids_alike: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
   @property
@@ -176,6 +178,7 @@ def clean(
     log.unreadable_ratings,
     int(is_tie.sum()) - int(repeated.sum()),
     chosen.dropped,
+    log.ignored_columns,
     ids_alike,
   )
 
