@@ -45,7 +45,7 @@ log = logging.getLogger('recjax')
 
 MODES = {
   'train': 'prepare, train, evaluate and report; the same command continues a stopped run',
-  'evaluate': "evaluate the workdir's best checkpoint on all held-out users, and report",
+  'evaluate': "evaluate the workdir's best checkpoint on all held-out rows, and report",
   'recommend': 'rank items for --histories into --out',
   'export': "write the workdir's best checkpoint for transformers into --out",
   'prepare': 'prepare the data only',

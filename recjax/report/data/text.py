@@ -15,6 +15,7 @@ _REASONS = {
   'duplicates': 'equal to another row in user, item and time (data.duplicates)',
   'k_core': 'too few interactions of the user or of the item (data.k_core)',
 }
+_NOUNS = ('interaction', 'user', 'item')
 _UNITS = ((86_400 * 365.25, 'y'), (86_400, 'd'), (3600, 'h'), (60, 'min'), (1, 's'))
 _QUANTILES = {
   'min': 'min', 'p10': '10 %', 'p25': '25 %', 'median': 'median', 'p75': '75 %', 'p90': '90 %',
@@ -80,9 +81,12 @@ def percent(share: float, digits: int = 1) -> str:
 
 def size(log: Mapping[str, Any]) -> str:
   """Returns the numbers of interactions, users and items."""
-  return (
-    f'{log["interactions"]:,} interactions of {log["users"]:,} users with {log["items"]:,} items'
-  )
+  interactions, users, items = (_counted(log[f'{noun}s'], noun) for noun in _NOUNS)
+  return f'{interactions} of {users} with {items}'
+
+
+def _counted(count: int, noun: str) -> str:
+  return f'{count:,} {noun}' if count == 1 else f'{count:,} {noun}s'
 
 
 def period(dates: Mapping[str, Any] | None) -> str:
@@ -96,8 +100,8 @@ def period(dates: Mapping[str, Any] | None) -> str:
 
 def left_out(part: Mapping[str, Any]) -> str:
   """Returns what one reason left out, and the reason."""
-  names = [name for name in ('interactions', 'users', 'items') if part.get(name)]
-  counts = ', '.join(f'{part[name]:,} {name}' for name in names)
+  nouns = [noun for noun in _NOUNS if part.get(f'{noun}s')]
+  counts = ', '.join(_counted(part[f'{noun}s'], noun) for noun in nouns)
   event_name = f' ({part["event"]})' if 'event' in part else ''
   return f'{counts}{event_name}: {_REASONS[part["reason"]]}'
 
@@ -118,7 +122,7 @@ def fact_lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     yield (
       'in no split',
       [
-        f'{log["in_no_split"]:,} interactions after the training part, before which their users have none'
+        f'{log["in_no_split"]:,} interactions after the training part, neither a target nor in the history of one'
       ],
     )
   yield (
@@ -141,7 +145,7 @@ def fact_lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     'popularity',
     [
       f'the top 1 % of the items have {percent(popularity["top_1_percent_share"])} of the interactions, the top '
-      f'10 % {percent(popularity["top_10_percent_share"])}; {popularity["items_seen_once"]:,} items occur once',
+      f'10 % {percent(popularity["top_10_percent_share"])}; {_counted(popularity["items_seen_once"], "item")} with one interaction',
       *tops(popularity),
     ],
   )
