@@ -5,6 +5,8 @@ import logging
 import time
 from typing import Any
 
+from etils import epath
+
 from recjax.config import Config
 from recjax.data.dataset import Log
 from recjax.report.data import text
@@ -41,10 +43,11 @@ def print_all(data: Log, config: Config, out: str | None = None) -> None:
   Args:
     data: the prepared log.
     config: the config that prepared it.
-    out: also write them as JSON into this file.
+    out: also write them as JSON into this file; its folder is created.
   """
   found = describe(data, config)
   print(text.long_text(found, found['warnings']), flush=True)
   if out is not None:
+    epath.Path(out).parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, json.dumps(found, indent=2) + '\n')
     log.info('description: %s', out)

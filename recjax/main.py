@@ -171,6 +171,8 @@ def _describe(config: config_lib.Config, out: str | None) -> None:
   if out is not None:
     out = os.path.expanduser(out)
     files.check_writable(epath.Path(out).parent, 'the folder of --out')
+    if epath.Path(out).is_dir():
+      raise IsADirectoryError(f'--out must be a file; {out} is a folder')
   describe_lib.print_all(Log.load(prepare.prepare_log(config)), config, out)
 
 

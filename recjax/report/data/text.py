@@ -177,7 +177,7 @@ def tops(popularity: Mapping[str, Any]) -> list[str]:
 
 
 def quantile_rows(facts: Mapping[str, Any]) -> list[list[str]]:
-  rows = [['of users', *_QUANTILES.values()]]
+  rows = [['quantile', *_QUANTILES.values()]]
   rows.append(['interactions', *(f'{facts["lengths"][name]:,}' for name in _QUANTILES)])
   if facts['gaps']:
     rows.append(['time gap', *(duration(facts['gaps'][name]) for name in _QUANTILES)])

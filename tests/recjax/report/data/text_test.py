@@ -35,7 +35,7 @@ sessions          8 with pauses of 30 min between them, of 1.0 interactions; 0.0
                     are zero
 columns not read  interactions: channel, device
 
-of users          min  10 %  25 %  median  75 %  90 %  99 %  max
+quantile          min  10 %  25 %  median  75 %  90 %  99 %  max
 interactions        4     4     4       4     4     4     4    4
 time gap          1 d   1 d   1 d     1 d   1 d   1 d   1 d  1 d
 
