@@ -63,6 +63,7 @@ def report_run(
     trainings=trainings,
     warnings=checks.warnings(results, config, dataset, trainings),
     processes=facts.processes(workdir),
+    refresh=facts.refresh(workdir),
     description=description,
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
     run={
@@ -94,6 +95,7 @@ def build_report(
   processes: Sequence[Mapping[str, Any]] = (),
   optimum: Mapping[str, Any] | None = None,
   description: Mapping[str, Any] | None = None,
+  refresh: Mapping[str, Any] | None = None,
   run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Returns the content of report.json.
@@ -109,6 +111,7 @@ def build_report(
     optimum: the best possible expected test metrics if the distribution of the data is known, with
       `validation`.
     description: see `report_run`.
+    refresh: the result of `facts.refresh`.
     run: further entries: best_step, parameters, devices, ….
 
   Returns:
@@ -125,6 +128,7 @@ def build_report(
     'config': dict(config),
     'data': dict(data),
     'description': None if description is None else dict(description),
+    'refresh': None if refresh is None else dict(refresh),
     'sids': dict(sids),
     'stage': last.name,
     'earlier_stages': [{'name': each.name, **_training(each)} for each in trainings[:-1]],
