@@ -73,6 +73,7 @@ def report_run(
       'device': jax.devices()[0].device_kind,
       'processes': jax.process_count(),
       'evaluated_rows_per_sec': results['rows_per_sec'],
+      **{name: results[name] for name in ('training',) if name in results},
     },
   )
   write_report(workdir, report)
