@@ -123,10 +123,9 @@ class Ranker:
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
     excluded = np.empty(0, np.int32) if excluded is None else excluded
-    rows_known = [{}] * U if known is None else known
     hidden = [
-      np.concatenate([self._seen(h, k) if self._exclude_seen else h[:0], excluded])
-      for h, k in zip(histories, rows_known, strict=True)
+      np.concatenate([self._seen(history, known[u] if known else {}), excluded])
+      for u, history in enumerate(histories)
     ]
     order = np.argsort([-len(history) for history in histories], kind='stable')
     items_UM = scores_UM = None
@@ -155,6 +154,8 @@ class Ranker:
 
   def _seen(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
     """The items of a history that are excluded from its ranking; see `Dataset.seen`."""
+    if not self._exclude_seen:
+      return history[:0]
     if self._target_events is None or 'events' not in known:
       return history
     return history[self._target_events[known['events']]]
