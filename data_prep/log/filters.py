@@ -33,8 +33,7 @@ class Filters:
   @classmethod
   def of(cls, data: Data) -> 'Filters':
     """Returns the filters that a data section sets."""
-    names = (tuple(map(str, kinds)) for kinds in (data.events, data.context_events))
-    return cls(*names, data.unknown_items)
+    return cls(data.events, data.context_events, data.unknown_items)
 
 
 @dataclasses.dataclass(frozen=True)
