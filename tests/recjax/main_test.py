@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from bench import shop_log
 from recjax.runtime import exit_status, lock
 from recjax.workdir.metrics_file import read_metrics
 from tests import saved
@@ -43,7 +44,7 @@ def run_alone(*args):
   """Runs recjax.main without --config."""
   done = subprocess.run(
     [sys.executable, '-m', 'recjax.main', *args],
-    cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False,
   )  # fmt: skip
   return done.returncode, done.stdout + done.stderr
 
@@ -97,13 +98,17 @@ def kill_at_random(folder, workdir, seed):
 
 def interrupt(folder, workdir):
   """Sends SIGINT to the group of a run, as a terminal does; returns its output."""
-  metrics = workdir / 'metrics.jsonl'
-  before = metrics.stat().st_mtime_ns
+
+  def written():
+    return (workdir / 'metrics.jsonl').read_text().count('\n')
+
   with subprocess.Popen(
     command(*flags(folder), f'--workdir={workdir}'), start_new_session=True,
     cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
   ) as process:  # fmt: skip
-    while process.poll() is None and metrics.stat().st_mtime_ns == before:
+    before = written()
+    while process.poll() is None and written() <= before:
+      before = min(before, written())  # the start cuts the file at the newest checkpoint
       time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
@@ -285,3 +290,30 @@ def test_mode_config_prints_every_field_and_writes_nothing(tmp_path):
   assert done.stderr == ''
   assert os.listdir(ROOT) == before
   assert not any(tmp_path.iterdir())
+
+
+def test_mode_describe_prepares_only_the_log_and_starts_nothing(tmp_path):
+  shop_log.write(tmp_path / 'raw', users=120, items=60, oddities=shop_log.ODDITIES)
+  columns = {
+    f'{name}_column': column for name, column in shop_log.COLUMNS.items() if name != 'price'
+  }
+  settings = columns | {
+    'raw_dir': tmp_path / 'raw', 'prepared_dir': tmp_path / 'data', 'name': 'shop',
+    'unknown_items': 'drop', 'duplicates': 'drop', 'k_core': 3,
+  }  # fmt: skip
+  arguments = [f'--config.data.{name}={value}' for name, value in settings.items()]
+  done = subprocess.run(
+    [sys.executable, '-m', 'recjax.main', f'--config={ROOT / "configs/table.py"}:cpu', *arguments,
+     '--mode=describe', f'--out={tmp_path / "facts.json"}'],
+    cwd=tmp_path, env=environment() | {'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=120,
+    check=True,
+  )  # fmt: skip
+  assert sorted(os.listdir(tmp_path)) == ['data', 'facts.json', 'raw']
+  assert sorted(name for name in os.listdir(tmp_path / 'data') if name[0] != '.') == [
+    'interactions'
+  ]
+  assert 'interactions: channel' in done.stdout and 'items: cost' in done.stdout
+  facts = json.loads((tmp_path / 'facts.json').read_text())
+  reasons = [part['reason'] for part in facts['left_out']]
+  assert reasons == ['unknown_items', 'duplicates', 'k_core']
+  assert facts['items']['without_text'] > 0
