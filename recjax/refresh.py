@@ -34,6 +34,9 @@ from recjax.workdir.request import Request
 
 FILE, TEXT = 'refresh.json', 'refresh.txt'
 SHARE = 0.25  # default of --budget
+RATE_SHARE = (
+  0.25  # of the learning rate of the first training; the whole rate undoes what was learnt
+)
 MOST_REMOVED = 0.2  # share of the old items that a new log may lack
 LEAST_ROWS = 20  # of the new day; with fewer all test rows are compared
 MOST_DRIFT = 3.0  # factor of interactions per day that is reported
@@ -43,6 +46,7 @@ RULE = (
 )
 _EVALUATIONS = 10
 _WARMUP_SHARE = 0.1
+_BASE = ('base_steps', 'base_learning_rate')
 _SAME = ('inputs', 'steps', 'base_steps')  # of a finished refresh that is not done again
 
 log = logging.getLogger(__name__)
@@ -67,7 +71,8 @@ def planned(request: Request) -> Request:
   source, given = request.source, request.config
   saved, prepared = identity.config_of(source), _old_prepared(source)
   last = stages_lib.plan(given, source)[-1].config
-  steps = max(1, round(request.budget * base_steps(source)))
+  base = first_training(source)
+  steps = max(1, round(request.budget * base['base_steps']))
 
   def kept(name: str, value: Any) -> Any:
     section, _, field = name.rpartition('.')
@@ -81,12 +86,13 @@ def planned(request: Request) -> Request:
     given.data, raw_dir=request.raw_dir, prepared_dir=str(folder), download=False
   )
   warmup = kept('optim.warmup_steps', min(last.optim.warmup_steps, int(_WARMUP_SHARE * steps)))
+  rate = kept('optim.learning_rate', RATE_SHARE * base['base_learning_rate'])
   config = dataclasses.replace(
     last,
     data=data,
     sids=dataclasses.replace(given.sids, extend=str(prepared / 'sids')),
     checkpoint=dataclasses.replace(given.checkpoint, init_from=str(source), init_from_last=False),
-    optim=dataclasses.replace(last.optim, warmup_steps=warmup),
+    optim=dataclasses.replace(last.optim, warmup_steps=warmup, learning_rate=rate),
     num_train_steps=steps,
     eval_every_steps=kept('eval_every_steps', every),
     checkpoint_every_steps=kept('checkpoint_every_steps', every),
@@ -121,13 +127,14 @@ def _old_prepared(source: epath.Path) -> Prepared:
   return paths.prepared_data(saved, source)
 
 
-def base_steps(source: epath.Path) -> int:
-  """Returns the steps of the first training of a chain of refreshes, which budgets are shares of."""
+def first_training(source: epath.Path) -> dict[str, float]:
+  """Returns `base_steps` and `base_learning_rate`: those of the first training of a chain of refreshes."""
   earlier = read(source)
   if earlier is not None:
-    return earlier['base_steps']
+    return {name: earlier[name] for name in _BASE}
+  last = stages_lib.plan(identity.config_of(source), source)[-1].config
   with Checkpoints(source, read_only=True) as checkpoints:
-    return checkpoints.steps[-1]
+    return dict(zip(_BASE, (checkpoints.steps[-1], last.optim.learning_rate), strict=True))
 
 
 def _prepared_folder(root: epath.Path, workdir: epath.Path) -> epath.Path:
@@ -147,7 +154,7 @@ def read(workdir: epath.Path) -> dict[str, Any] | None:
     return None
   try:
     result = json.loads(path.read_text())
-    is_complete = {'verdict', 'raw_dir', 'inputs', 'steps', 'base_steps'} <= result.keys()
+    is_complete = {'verdict', 'raw_dir', 'inputs', 'steps', *_BASE} <= result.keys()
   except (ValueError, AttributeError):
     is_complete = False
   if not is_complete:
@@ -183,7 +190,7 @@ def refresh(
     'workdir': str(workdir),
     'raw_dir': paths.absolute(request.raw_dir),
     'prepared': str(config.prepared_folder),
-    'base_steps': base_steps(request.source),
+    **first_training(request.source),
     'steps': config.num_train_steps,
   }
   done = read(workdir)
