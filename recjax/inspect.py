@@ -21,6 +21,7 @@ from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import existing, replacing
 from recjax.schema import flag as config_flag
+from recjax.workdir import sizes
 from recjax.workdir import stages as stages_lib
 
 
@@ -47,7 +48,8 @@ def make_stream(config: config_lib.Config, stage: str | None = None) -> loader.S
   Raises:
     ValueError: the data are not prepared, or the mixture does not fit them.
   """
-  return train.make_stream(stage_config(config, stage), Dataset.load(config.prepared))
+  dataset = Dataset.load(config.prepared)
+  return train.make_stream(stage_config(sizes.resolved(config, dataset), stage), dataset)
 
 
 def batches(

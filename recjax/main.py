@@ -35,7 +35,7 @@ from recjax.sharding import mesh as mesh_lib
 from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoints as checkpoints_lib
-from recjax.workdir import claim, identity, resume
+from recjax.workdir import claim, identity, outcome, resume, sizes
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
 
@@ -131,6 +131,7 @@ def run(request: Request) -> None:
     distributed.barrier('data prepared')
   if mode == 'prepare':
     return
+  config = sizes.resolved(config, dataset, workdir, mesh)
   if mode == 'export':
     space, source = dataset.vocabulary.space, config.model.pretrained
     pretrained.check_export(request.out, source, space, vocabulary.SPECIALS)
@@ -148,10 +149,15 @@ def run(request: Request) -> None:
       recommend_file(recommender, params, dataset, *paths, request.k, request.skip_unknown)
     else:
       with watchdog.expect('the full evaluation', 0):
-        evaluate_best(config, workdir, dataset, recommender, params, step)
+        results = evaluate_best(config, workdir, dataset, recommender, params, step)
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
+  if mode in ('train', 'evaluate'):
+    summary, *losses = outcome.lines(results)
+    for loss in losses:
+      log.warning('%s', loss)
+    log.info('%s', summary)
   log.info('done')
 
 
