@@ -37,7 +37,7 @@ def measure(name: str, folder: pathlib.Path, settings: tuple[str, ...] = ()) -> 
     settings: further flags; none in the benchmark.
 
   Returns:
-    The sizes of the log, the seconds of the run, its closing lines, and test metrics by method.
+    The sizes of the log, the seconds of the run, how its training went, and test metrics by method.
   """
   users, items = LOGS[name]
   raw, workdir = folder / name / 'raw', folder / name / 'run'

@@ -7,7 +7,7 @@ FOLDER holds interactions.csv or .parquet (user, item, time; optional: rating, e
 (item; optional: title, brand, description, categories, price). NAME names the prepared folder. Set other
 column names with `--config.data.user_column` and so on. Users and items with fewer than five interactions are left
 out and counted; `--config.data.k_core=0` keeps them. `--config.data.split=leave_one_out` holds out each user's
-last two interactions instead.
+last two interactions instead. Sizes are chosen from the data: see docs/configuration.md.
 """
 
 from configs import common
@@ -18,7 +18,7 @@ def get_config(variant: str = ''):
   config.data.k_core = 5
   config.data.split = 'global_time'
   config.sids.encoder = 'minilm'
-  config.sids.codes = ()  # from here on: None and () are chosen from the data, see docs/configuration.md
+  config.sids.codes = ()  # () and None: from the data
   config.model.depth = 4
   config.model.width = 128
   config.model.ff_width = 512

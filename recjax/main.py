@@ -154,10 +154,7 @@ def run(request: Request) -> None:
     _report(config, workdir, dataset)
   distributed.barrier('done')
   if mode in ('train', 'evaluate'):
-    summary, *losses = outcome.lines(results)
-    for loss in losses:
-      log.warning('%s', loss)
-    log.info('%s', summary)
+    log.info('%s', outcome.closing(results))
   log.info('done')
 
 

@@ -65,8 +65,8 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
   }
 
 
-def lines(results: Mapping[str, Any]) -> list[str]:
-  """Returns the closing lines of a run: its best epoch and test metrics, then a line for a lost comparison.
+def closing(results: Mapping[str, Any]) -> str:
+  """Returns the closing line of a run: best epoch, test metrics, why it stopped, and the comparisons that it lost.
 
   Args:
     results: content of evaluation.json.
@@ -77,7 +77,7 @@ def lines(results: Mapping[str, Any]) -> list[str]:
   parts = [f'test {METRIC}: {", ".join([*rivals, f"this model {model:.4f}"])}']
   if training:
     parts = [_best(training), *parts, _reason(training)]
-  return ['; '.join(parts), *losses(results)]
+  return ' '.join(['; '.join(parts) + '.', *losses(results)])
 
 
 def losses(results: Mapping[str, Any]) -> list[str]:

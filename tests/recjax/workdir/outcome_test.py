@@ -1,4 +1,4 @@
-"""The closing lines of a run, from the files in its workdir."""
+"""The closing line of a run, from the files in its workdir."""
 
 import dataclasses
 import json
@@ -41,10 +41,10 @@ def results(folder, config, best, recall, transitions, popularity, stderr=0.01):
 def test_a_run_without_patience_left(tmp_path):
   config = write_run(tmp_path, [0.1, 0.3, 0.2, 0.2, 0.3], 900, patience=3)
   found = results(tmp_path, config, 20, 0.33, 0.31, 0.12)
-  assert outcome.lines(found) == [
+  assert outcome.closing(found) == (
     'best at epoch 6.7 of 16.7 (step 20 of 50); test recall@10: popularity 0.1200, transition counting 0.3100, this '
-    'model 0.3300; stopped because ndcg@10 of the validation sample did not improve in 3 evaluations'
-  ]
+    'model 0.3300; stopped because ndcg@10 of the validation sample did not improve in 3 evaluations.'
+  )
   assert found['training']['num_epochs'] == pytest.approx(300)
   assert outcome.losses(found) == []
 
@@ -52,12 +52,10 @@ def test_a_run_without_patience_left(tmp_path):
 def test_a_model_that_loses_says_so(tmp_path):
   config = write_run(tmp_path, [0.1, 0.3], 20)
   found = results(tmp_path, config, 20, 0.30, 0.31, 0.12, stderr=0.02)
-  summary, loss = outcome.lines(found)
-  assert summary.endswith('stopped because all 20 steps are done')
-  assert loss == (
-    'The model loses to transition counting: test recall@10 0.3000 against 0.3100, less than a standard error.'
+  assert outcome.closing(found).endswith(
+    '; stopped because all 20 steps are done. The model loses to transition counting: test recall@10 0.3000 against 0.3100, less than a standard error.'
   )
-  assert 'standard error' not in outcome.lines(results(tmp_path, config, 20, 0.3, 0.4, 0.1))[1]
+  assert 'standard error' not in outcome.closing(results(tmp_path, config, 20, 0.3, 0.4, 0.1))
   both = outcome.losses(results(tmp_path, config, 20, 0.1, 0.4, 0.2))
   assert [line.split(':')[0] for line in both] == [
     'The model loses to popularity',
@@ -69,12 +67,11 @@ def test_an_unfinished_run_and_one_of_an_earlier_version(tmp_path):
   config = write_run(tmp_path, [0.1, 0.3], 100, epochs=False)
   found = results(tmp_path, config, 10, 0.33, 0.31, 0.12)
   assert found['training']['stopped'] is None
-  (summary,) = outcome.lines(found)
-  assert summary.startswith('best at step 10 of 20; test recall@10')
-  assert summary.endswith('not finished: 100 steps are planned')
+  line = outcome.closing(found)
+  assert line.startswith('best at step 10 of 20; test recall@10')
+  assert line.endswith('not finished: 100 steps are planned.')
   del found['training']  # evaluation.json of an earlier version
-  (summary,) = outcome.lines(found)
-  assert summary.startswith('test recall@10: popularity')
+  assert outcome.closing(found).startswith('test recall@10: popularity')
 
 
 def test_patience_counts_evaluations_without_a_better_one():
