@@ -75,10 +75,9 @@ def resolved(
   Raises:
     ValueError: the mixture does not fit the data.
   """
-  codes = tuple(dataset.manifest('sids')['params']['codes'])
-  config = dataclasses.replace(
-    config, sids=dataclasses.replace(config.sids, codes=config.sids.codes or codes)
-  )
+  if not config.sids.codes:
+    codes = tuple(dataset.manifest('sids')['params']['codes'])
+    config = dataclasses.replace(config, sids=dataclasses.replace(config.sids, codes=codes))
   before = None if workdir is None else identity.config_of(workdir)
   if before is not None:
     config = _as_before(config, before)
