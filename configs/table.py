@@ -14,6 +14,7 @@ from configs import common
 
 
 def get_config(variant: str = ''):
+  small = variant in common.SMALL  # for two cores
   config = common.start('table', 'table')
   config.data.k_core = 5
   config.data.split = 'global_time'
@@ -28,6 +29,7 @@ def get_config(variant: str = ''):
   config.eval.patience = 5
   config.packing.row_length = config.packing.decoder_row_length = config.packing.rows = None
   config.batch_size = config.num_train_steps = config.optim.warmup_steps = None
+  config.num_epochs = None if small else 20.0
   config.eval_every_steps = config.checkpoint_every_steps = config.log_every_steps = None
   config.eval.eval_users = config.eval.batch_size = None
   return common.vary(config, variant)

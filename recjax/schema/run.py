@@ -156,7 +156,7 @@ class Training(Section):
   )
   num_train_steps: int | None = setting(
     1000,
-    'Training steps. None: from num_epochs; without it from the data: 40 epochs, at most 2000 steps.',
+    'Training steps. None: from num_epochs; without it from the data: 40 epochs, at most 12 million tokens.',
     above=0,
   )
   num_epochs: float | None = setting(

@@ -8,9 +8,9 @@ numbers of its first start, so that a resume continues the same run, even if the
 | `sids.codes` | `recjax.sids.code_sizes`, already chosen by the preparation |
 | `packing.row_length` | room for the longest example, and for three of the mean length if they fit in twice the longest; a multiple of 32, at most 1024 |
 | `packing.decoder_row_length` | the targets of the inputs that fill a row, and a quarter more; a multiple of 8 |
-| `batch_size` | the square root of the rows of an epoch, as a power of two, at most 16,384 tokens |
+| `batch_size` | the square root of the rows of an epoch, as a power of two, at most 8,192 tokens |
 | `packing.rows` | the largest power of two up to 64 that divides the rows of a host |
-| `num_train_steps` | `num_epochs`; without it 40 epochs, at most 2000 steps |
+| `num_train_steps` | `num_epochs`; without it 40 epochs, at most 12 million tokens: a quarter of an hour on two cores |
 | `optim.warmup_steps` | a tenth of the steps |
 | `eval_every_steps`, `checkpoint_every_steps` | a twentieth of the steps |
 | `log_every_steps` | `eval_every_steps`, at most 50 |
@@ -44,9 +44,9 @@ from recjax.sids import code_sizes
 from recjax.workdir import identity
 from recjax.workdir import stages as stages_lib
 
-EPOCHS, MOST_STEPS = 40, 2000
+EPOCHS, MOST_TOKENS = 40, 12_000_000
 EVALUATIONS = 20  # of a run
-MOST_ROW_LENGTH, STEP_TOKENS, MOST_ROWS = 1024, 16_384, 64
+MOST_ROW_LENGTH, STEP_TOKENS, MOST_ROWS = 1024, 8192, 64
 LEAST_SAMPLE, MOST_SAMPLE, EVAL_BATCH = 100, 2000, 128
 _BACKWARD = 3  # a training step computes three times as much for a token as the search
 
@@ -104,7 +104,7 @@ def without_data(config: Config, num_items: int) -> Config:
     'optim': {'warmup_steps': 0},
     'eval': {'batch_size': EVAL_BATCH, 'eval_users': MOST_SAMPLE},
     'sids': {'codes': code_sizes.for_catalogue(num_items)},
-    **dict.fromkeys(_FIELDS[1:], MOST_STEPS // EVALUATIONS),
+    **dict.fromkeys(_FIELDS[1:], MOST_TOKENS // STEP_TOKENS // EVALUATIONS),
   }
   stages = {name: _with_length(stage) for name, stage in config.stages.items()}
   return _filled(dataclasses.replace(_with_length(config), stages=stages), numbers)
@@ -112,7 +112,7 @@ def without_data(config: Config, num_items: int) -> Config:
 
 def _with_length(training: Any) -> Any:
   """A config or a stage with the largest number of steps, if it is left to the data."""
-  steps = training.num_train_steps or MOST_STEPS
+  steps = training.num_train_steps or MOST_TOKENS // STEP_TOKENS
   return dataclasses.replace(training, num_train_steps=steps, num_epochs=None)
 
 
@@ -269,9 +269,11 @@ def _with_own_steps(stage: Any, stream: loader.Stream, warmup: bool) -> Any:
 
 
 def _steps(epochs: float | None, stream: loader.Stream) -> int:
-  """Returns the steps of so many epochs; None: EPOCHS, but at most MOST_STEPS."""
+  """Returns the steps of so many epochs; None: EPOCHS, but at most MOST_TOKENS."""
   wanted = -(-stream.mixture.examples_in(epochs or EPOCHS) // stream.examples_per_batch)
-  return wanted if epochs else min(wanted, MOST_STEPS)
+  plan = stream.plan
+  most = max(MOST_TOKENS // (stream.groups * plan.rows * plan.row_length), 1)
+  return wanted if epochs else min(wanted, most)
 
 
 def _with_sample(config: Config, dataset: Dataset) -> Config:
