@@ -1,5 +1,7 @@
 """The number of codes of each quantized level: chosen from the size of a catalogue, or checked against it."""
 
+import math
+
 from recjax.schema.checks import check
 
 SMALL = 2048  # items up to which two levels distinguish most of them
@@ -7,17 +9,20 @@ MOST = 256  # codes of a level at most, as in TIGER (section 3.1)
 
 
 def for_catalogue(num_items: int) -> tuple[int, ...]:
-  """Returns the codes of each level for a catalogue: powers of two, and on average four or more items a code.
+  """Returns the codes of each level for a catalogue.
 
-  Up to SMALL items there are two levels, for more items three. 54 items get (8, 8), 300 get (64, 64), 20,000 get
-  (256, 256, 256).
+  Up to SMALL items there are two levels, for more items three. A level has a power of two of codes: a quarter of the
+  items, but at least twice their square root, so that two levels have room to tell most items apart. 54 items get
+  (16, 16), 300 get (64, 64), 20,000 get (256, 256, 256).
 
   Raises:
     ValueError: the catalogue is empty.
   """
   check(num_items > 0, 'the catalogue must hold an item', num_items, 'data.k_core to less')
-  size = min(max(2 ** ((num_items // 4).bit_length() - 1), 2), MOST) if num_items > 7 else 2
-  return (min(size, num_items),) * (2 if num_items <= SMALL else 3)
+  quarter = math.floor(math.log2(num_items / 4))
+  room = math.ceil(math.log2(2 * math.sqrt(num_items)))
+  size = min(2 ** max(quarter, room), 2 ** math.floor(math.log2(num_items)), MOST)
+  return (size,) * (2 if num_items <= SMALL else 3)
 
 
 def check_codes(codes: tuple[int, ...], num_items: int) -> None:

@@ -9,10 +9,11 @@ from recjax.sids import code_sizes
   ('items', 'codes'),
   [
     (1, (1, 1)),
-    (5, (2, 2)),
-    (26, (4, 4)),
-    (54, (8, 8)),
+    (5, (4, 4)),
+    (26, (16, 16)),
+    (54, (16, 16)),
     (300, (64, 64)),
+    (1000, (128, 128)),
     (2048, (256, 256)),
     (20_000, (256, 256, 256)),
   ],
@@ -25,7 +26,8 @@ def test_every_catalogue_has_an_item_for_every_code():
   for items in (*range(1, 3000), 10**6):
     codes = code_sizes.for_catalogue(items)
     code_sizes.check_codes(codes, items)
-    assert items < 8 or max(codes) == 256 or items // 8 < max(codes) <= items // 4
+    assert max(codes) == 256 or items < 16 or max(codes) ** 2 >= 4 * items
+    assert max(codes) <= max(items / 4, 4 * items**0.5)
 
 
 def test_too_many_codes_and_an_empty_catalogue_are_refused():
