@@ -11,7 +11,7 @@ from recjax.schema.stream import Packing
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval(Section):
-  """Evaluation: beam search for the next item of held-out users."""
+  """Evaluation: beam search for the targets of held-out rows; under leave-one-out a row is a user."""
 
   prefix: ClassVar = 'eval.'
 
@@ -21,11 +21,11 @@ class Eval(Section):
     above=0,
   )
   batch_size: int | None = setting(
-    128, 'Users per batch, over all devices. None: from the data, at most 128.', above=0
+    128, 'Held-out rows per batch, over all devices. None: from the data, at most 128.', above=0
   )
   eval_users: int | None = setting(
     2000,
-    'Validation users (rows) evaluated during training, a fixed sample. None: from 100 to 2000, so that an '
+    'Validation rows evaluated during training, a fixed sample. None: from 100 to 2000, so that an '
     'evaluation computes at most half of the tokens that training computes between two evaluations.',
     above=0,
   )
@@ -38,7 +38,9 @@ class Eval(Section):
     (1, 5, 10, 20), 'Cut-offs of the metrics; 10 must be among them.', above=0
   )
   exclude_seen: bool = setting(
-    True, 'Never recommend an item of the history; baselines follow the same rule.'
+    True,
+    'Never recommend an item of the history (with data.context_events: of its other interactions). Baselines '
+    'follow the same rule.',
   )
 
   def __post_init__(self):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from bench import shop_log
 from recjax.runtime import lock
 from recjax.workdir.metrics_file import read_metrics
 from tests import saved
@@ -154,6 +156,37 @@ def test_recommend_writes_ranked_items_for_histories(folder, finished):
   assert 'Traceback' not in output
 
 
+def test_a_moved_workdir_is_enough_from_another_folder(folder, finished):
+  (folder / 'else').mkdir()
+  (folder / 'moved').mkdir()
+  shutil.copytree(finished, folder / 'moved/run')
+
+  def run_there(*args):
+    done = subprocess.run(
+      [sys.executable, '-m', 'recjax.main', *args],
+      cwd=folder / 'else', env=environment() | {'PYTHONPATH': str(ROOT)},
+      capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert 'Traceback' not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+  before = json.loads((finished / 'report.json').read_text())['metrics']
+  (folder / 'moved/run/report.json').unlink()
+  code, output = run_there('--workdir=../moved/run', '--mode=report')
+  assert code == 0, output
+  assert json.loads((folder / 'moved/run/report.json').read_text())['metrics'] == before
+  code, output = run_there('--workdir=../moved/run', f'--config.num_train_steps={STEPS + 2}')
+  assert code == 0, output
+  assert saved.steps(folder / 'moved/run')[-1] == STEPS + 2
+  changed = (folder / 'moved/run/starts.jsonl').read_text().splitlines()[-1]
+  assert json.loads(changed)['changed'] == {'num_train_steps': [STEPS, STEPS + 2]}
+  code, output = run_there('--workdir=../moved/run', '--config.model.width=32', '--mode=evaluate')
+  assert code == 1 and 'model.width (16 in the workdir, 32 now)' in output
+  code, output = run_there()
+  assert code == 1 and '--config=recjax:table' in output and '--workdir=runs/demo --mode=' in output
+  assert os.listdir(folder / 'else') == []
+
+
 def test_a_workdir_in_use_is_locked_for_training_but_not_for_reading(folder, finished):
   with lock.hold(finished, 'training', wait=False, field='--workdir'):
     for launcher in ((), ('-n', '2', '--devices_per_process=4')):
@@ -203,3 +236,30 @@ def test_mode_config_prints_every_field_and_writes_nothing(tmp_path):
   assert done.stderr == ''
   assert os.listdir(ROOT) == before
   assert not any(tmp_path.iterdir())
+
+
+def test_mode_describe_prepares_only_the_log_and_starts_nothing(tmp_path):
+  shop_log.write(tmp_path / 'raw', users=120, items=60, oddities=shop_log.ODDITIES)
+  columns = {
+    f'{name}_column': column for name, column in shop_log.COLUMNS.items() if name != 'price'
+  }
+  settings = columns | {
+    'raw_dir': tmp_path / 'raw', 'prepared_dir': tmp_path / 'data', 'name': 'shop',
+    'unknown_items': 'drop', 'duplicates': 'drop', 'k_core': 3,
+  }  # fmt: skip
+  arguments = [f'--config.data.{name}={value}' for name, value in settings.items()]
+  done = subprocess.run(
+    [sys.executable, '-m', 'recjax.main', f'--config={ROOT / "configs/table.py"}:cpu', *arguments,
+     '--mode=describe', f'--out={tmp_path / "facts.json"}'],
+    cwd=tmp_path, env=environment() | {'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=120,
+    check=True,
+  )  # fmt: skip
+  assert sorted(os.listdir(tmp_path)) == ['data', 'facts.json', 'raw']
+  assert sorted(name for name in os.listdir(tmp_path / 'data') if name[0] != '.') == [
+    'interactions'
+  ]
+  assert 'interactions: channel' in done.stdout and 'items: cost' in done.stdout
+  facts = json.loads((tmp_path / 'facts.json').read_text())
+  reasons = [part['reason'] for part in facts['left_out']]
+  assert reasons == ['unknown_items', 'duplicates', 'k_core']
+  assert facts['items']['without_text'] > 0
