@@ -124,6 +124,7 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   """
   source, raw = sources.get(config.data.source), raw_dir(config)
   yield log_stage.stage(source, config.data, raw)
+  config = sid_stage.with_codes(config, prepared)  # fails before the stages that take long
   relation_stage.check_top_k(config, prepared)
   yield text_stage.tokenizer_stage(config, prepared)
   yield text_stage.titles_stage(config, prepared)
@@ -145,17 +146,23 @@ def _record(config: config_lib.Config, prepared: Prepared) -> None:
   """Records the config's stage folders, if the prepared folder holds variants."""
   record = prepared_lib.read_record(prepared.root)
   if record or any(map(stage_lib.is_variant, stage_lib.finished(prepared.root))):
-    key = files_lib.digest(config.preparation)
-    if record.get(key) != prepared.folders:
-      prepared_lib.write_record(prepared.root, {**record, key: prepared.folders})
+    keys = record_keys(config, prepared)
+    if any(record.get(key) != prepared.folders for key in keys):
+      prepared_lib.write_record(prepared.root, record | dict.fromkeys(keys, prepared.folders))
+
+
+def record_keys(config: config_lib.Config, prepared: Prepared) -> list[str]:
+  """Returns the identities of an experiment: as it was written, and with the codes of its catalogue, as in a workdir."""
+  configs = config, sid_stage.with_codes(config, prepared)
+  return [files_lib.digest(each.preparation) for each in configs]
 
 
 def _record_if_free(config: config_lib.Config, prepared: Prepared) -> None:
   """Records the config's stage folders unless the folder is read-only or another process prepares it."""
   record = prepared_lib.read_record(prepared.root)
-  recorded = record.get(files_lib.digest(config.preparation))
+  is_recorded = all(record.get(key) == prepared.folders for key in record_keys(config, prepared))
   is_writable = not files_lib.is_local(prepared.root) or os.access(prepared.root, os.W_OK)
-  if record and recorded != prepared.folders and is_writable:
+  if record and not is_recorded and is_writable:
     with (
       contextlib.suppress(lock.Held),
       lock.hold(prepared.root, 'preparing', wait=False, field=FIELD),

@@ -17,6 +17,7 @@ from etils import epath
 import jax
 import numpy as np
 
+from recjax.config import Config
 from recjax.data import log_change
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
@@ -27,7 +28,7 @@ from recjax.runtime import distributed, files, watchdog
 from recjax.runtime.program import program
 from recjax.sids.extension import NoFreeSidError
 from recjax.train import train_stages
-from recjax.workdir import evaluation_file, identity, paths
+from recjax.workdir import evaluation_file, identity, outcome, paths, sizes
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints
 from recjax.workdir.request import Request
@@ -44,8 +45,7 @@ RULE = (
   f'go if the 95 % interval of the paired difference of {SELECTION_METRIC} is not wholly below zero, for the new '
   'model against the old one and against the best baseline'
 )
-_EVALUATIONS = 10
-_WARMUP_SHARE = 0.1
+_INTERVALS = ('log_every_steps', 'eval_every_steps', 'checkpoint_every_steps')  # in steps
 _BASE = ('base_steps', 'base_learning_rate')
 _SAME = ('inputs', 'steps', 'base_steps')  # of a finished refresh that is not done again
 
@@ -63,7 +63,8 @@ def default_workdir(source: epath.Path) -> epath.Path:
 def planned(request: Request) -> Request:
   """Returns the request with the config of the refresh; `request.config` is that of the earlier run.
 
-  Fields that the command line changed keep their values.
+  Fields that the command line changed keep their values. Those that depend on the number of steps are left to
+  `recjax.workdir.sizes`.
 
   Raises:
     ValueError: the prepared data of the earlier run are missing.
@@ -79,23 +80,23 @@ def planned(request: Request) -> Request:
     now, was = (getattr(c, section) if section else c for c in (given, saved))
     return getattr(now, field) if getattr(now, field) != getattr(was, field) else value
 
-  steps = kept('num_train_steps', steps)
-  every = max(1, steps // _EVALUATIONS)
+  steps = None if given.num_epochs else kept('num_train_steps', steps)
   folder = kept('data.prepared_dir', None) or _prepared_folder(prepared.root, request.workdir)
   data = dataclasses.replace(
     given.data, raw_dir=request.raw_dir, prepared_dir=str(folder), download=False
   )
-  warmup = kept('optim.warmup_steps', min(last.optim.warmup_steps, int(_WARMUP_SHARE * steps)))
   rate = kept('optim.learning_rate', RATE_SHARE * base['base_learning_rate'])
   config = dataclasses.replace(
     last,
     data=data,
     sids=dataclasses.replace(given.sids, extend=str(prepared / 'sids')),
     checkpoint=dataclasses.replace(given.checkpoint, init_from=str(source), init_from_last=False),
-    optim=dataclasses.replace(last.optim, warmup_steps=warmup, learning_rate=rate),
+    optim=dataclasses.replace(
+      last.optim, warmup_steps=kept('optim.warmup_steps', None), learning_rate=rate
+    ),
     num_train_steps=steps,
-    eval_every_steps=kept('eval_every_steps', every),
-    checkpoint_every_steps=kept('checkpoint_every_steps', every),
+    num_epochs=given.num_epochs,
+    **{name: kept(name, None) for name in _INTERVALS},
     stages={},
   )
   return dataclasses.replace(request, config=config)
@@ -191,7 +192,6 @@ def refresh(
     'raw_dir': paths.absolute(request.raw_dir),
     'prepared': str(config.prepared_folder),
     **first_training(request.source),
-    'steps': config.num_train_steps,
   }
   done = read(workdir)
   _check_own(result, done)
@@ -199,8 +199,10 @@ def refresh(
     dataset = Dataset.load(prepare())
   except NoFreeSidError as error:
     reasons = [f'too many new items for the codes: {error}']
-    return _finish(workdir, result | {'reasons': reasons, 'inputs': None}), None
+    return _finish(workdir, result | {'reasons': reasons, 'inputs': None, 'steps': None}), None
+  config = sizes.resolved(config, dataset, workdir, mesh)
   result['inputs'] = {'from': result['from'], **_digests(dataset)}
+  result['steps'] = config.num_train_steps
   _check_own(result, done)
   if done is not None and all(done[name] == result[name] for name in _SAME):
     log.info('%s holds the finished refresh of this log: nothing is done again', workdir)
@@ -213,17 +215,17 @@ def refresh(
     reasons = ['nothing is new: the log is the same as that of the earlier run']
   if reasons:
     return _finish(workdir, result | {'reasons': reasons}), None
-  result |= _trained_and_judged(request, dataset, old, mesh)
+  result |= _trained_and_judged(config, request, dataset, old, mesh)
   result['warnings'] = _warnings(result | result['data'], dataset)
   result['verdict'] = 'no-go' if result['reasons'] else 'go'
   return _finish(workdir, result), dataset
 
 
 def _trained_and_judged(
-  request: Request, dataset: Dataset, old: log_change.Log, mesh: jax.sharding.Mesh
+  config: Config, request: Request, dataset: Dataset, old: log_change.Log, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
   """Trains and evaluates the new model, and ranks the test rows with the old one; see `judged`."""
-  config, workdir = request.config, request.workdir
+  workdir = request.workdir
   ranker = Ranker(config, dataset, mesh)
   params, step = train_stages(config, workdir, dataset, ranker, mesh)
   ranks = {}
@@ -232,6 +234,7 @@ def _trained_and_judged(
     del params  # the old parameters take their place in the memory of the devices
     old_params, old_step = best_params(config, request.source, dataset, mesh)
     old_ranks = row_ranks(ranker, old_params, dataset, 'test', config.eval.ks)
+  log.info('%s', outcome.closing(evaluation))
   models = {'new': ranks['test'], 'old': old_ranks, **baseline_ranks(config, dataset, 'test')}
   steps = {'old_step': old_step, 'new_step': step}
   unreachable = evaluation['unreachable_targets']['test']

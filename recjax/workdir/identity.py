@@ -158,6 +158,12 @@ def _section_differences(
   return found
 
 
+def _with_codes_of(old: config_lib.Config, new: config_lib.Config) -> config_lib.Config:
+  """Fills codes that are left to the data; once the data are known, they are compared as numbers."""
+  sids = dataclasses.replace(new.sids, codes=new.sids.codes or old.sids.codes)
+  return dataclasses.replace(new, sids=sids)
+
+
 def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
   """Checks that a workdir is new or belongs to this run.
 
@@ -167,6 +173,7 @@ def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
   old = config_of(workdir)
   if old is None:
     return
+  config = _with_codes_of(old, config)
   different = _section_differences(old, config, _IDENTITY)
   was, now = list(old.stages), list(config.stages)
   if was != now:
@@ -190,6 +197,7 @@ def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   old = config_of(workdir)
   if old is None:
     return
+  config = _with_codes_of(old, config)
   same_folder = paths.absolute(old.prepared_folder) == paths.absolute(config.prepared_folder)
   different = _section_differences(old, config, _IDENTITY if same_folder else ('model',))
   was, now = config_lib.next_item_component(old), config_lib.next_item_component(config)

@@ -136,7 +136,9 @@ def test_a_log_without_news_is_no_go_and_a_lost_preparation_is_refused(shop):
   assert result['reasons'][0].startswith('nothing is new: no interaction is later than 2026-03-19')
   assert not (made.workdir / 'checkpoints').exists()
   # The command line has precedence over the budget.
-  assert request(shop, 'shop', 'tuesday', num_train_steps=50).config.eval_every_steps == 5
+  assert request(shop, 'shop', 'tuesday', num_train_steps=50).config.num_train_steps == 50
+  epochs = request(shop, 'shop', 'tuesday', num_train_steps=None, num_epochs=2.0).config
+  assert (epochs.num_train_steps, epochs.num_epochs) == (None, 2.0)
 
   others = shop / 'raw/others'
   shop_log.write(others, users=30, items=20, seed=1)
