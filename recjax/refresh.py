@@ -325,7 +325,7 @@ def judged(
     f'{SELECTION_METRIC} is worse than that of {label}: {metrics["new"][SELECTION_METRIC]:.4f}, not '
     f'{metrics[name][SELECTION_METRIC]:.4f}, on {rows["compared"]:,} rows (difference {d["mean"]:+.4f}, 95 % '
     f'interval {d["low"]:+.4f} to {d["high"]:+.4f})'
-    for name, label in (('old', 'the old model'), (best, f'{best} counting'))
+    for name, label in (('old', 'the old model'), (best, f'the baseline {best}'))
     if (d := differences[name][SELECTION_METRIC])['high'] < 0
   ]
   trained = of_new_items['trained'] & is_compared
@@ -369,7 +369,7 @@ def _finish(workdir: epath.Path, result: dict[str, Any]) -> dict[str, Any]:
 def text(result: Mapping[str, Any]) -> str:
   """Returns the result as lines for a reader; the first one is the verdict with its reasons."""
   because = '; '.join(result['reasons']) or (
-    f'{SELECTION_METRIC} is not worse than that of the old model and of {result["best_baseline"]} counting'
+    f'{SELECTION_METRIC} is not worse than that of the old model and of the baseline {result["best_baseline"]}'
   )
   lines = [f'{result["verdict"].upper()}: {because}']
   if 'metrics' in result:
