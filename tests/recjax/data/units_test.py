@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recjax.data.sequences import Sequences
-from recjax.data.units import Likes, Positions, Windows
+from recjax.data.units import Likes, Positions, Windows, most_items
 
 
 @pytest.mark.parametrize('max_items', [2, 3, 5, 8])
@@ -75,3 +75,8 @@ def test_interactions_without_a_rating_are_neither_liked_nor_disliked():
   ratings = np.array([1, np.nan, 5, np.nan, 5, np.nan, np.nan, np.nan], np.float32)
   likes = Likes(train, ratings, 4.0)
   assert [likes[n] for n in range(len(likes))] == [(0, 2, 3)]
+
+
+def test_the_most_items_of_a_user_count_repeats_once():
+  assert most_items(Sequences.from_lists([[1, 1, 1, 1], [], [4, 0, 4], [2]])) == 2
+  assert most_items(Sequences.from_lists([[], []])) == 0
