@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.log import filters as filters_lib
 from data_prep.log.filters import Filters
-from data_prep.log.numbering import factorise, renumber
+from data_prep.log.numbering import alike, factorise, renumber
 from data_prep.log.raw_log import RawLog
 from recjax.data.sequences import offsets_of
 from recjax.schema.checks import check
@@ -52,6 +52,9 @@ class CleanLog:
     unreadable_ratings: see `RawLog`.
     equal_times: number of rows with the time of the same user's row before; their order is that of the file.
     dropped: statistics of the rows that `data_prep.log.filters` dropped, by name.
+    ignored_columns: see `RawLog`.
+    ids_alike: 'users' and 'items' → number and an example of raw ids that differ from others only by case or white
+      space; without kinds that have none.
   """
 
   user_ids: list[str]
@@ -71,6 +74,8 @@ class CleanLog:
   unreadable_ratings: int = 0
   equal_times: int = 0
   dropped: dict[str, Any] = dataclasses.field(default_factory=dict)
+  ignored_columns: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+  ids_alike: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
   @property
   def is_target(self) -> np.ndarray | None:
@@ -123,6 +128,7 @@ def clean(
   held_out_users, held_out_items = _held_out_columns(log)
   user_ids, (users, *held_out_users) = factorise(log.users, *held_out_users)
   item_ids, (items, *held_out_items) = factorise(log.items, *held_out_items)
+  ids_alike = _ids_alike(user_ids, item_ids)
   filters = filters or Filters()
   event_names, (events,) = ([], [None]) if log.events is None else factorise(log.events)
   chosen = filters_lib.select(log, filters, item_ids, items, event_names, events)
@@ -169,7 +175,18 @@ def clean(
     log.unreadable_ratings,
     int(is_tie.sum()) - int(repeated.sum()),
     chosen.dropped,
+    log.ignored_columns,
+    ids_alike,
   )
+
+
+def _ids_alike(user_ids: list[str], item_ids: list[str]) -> dict[str, dict[str, Any]]:
+  groups = {'users': alike(user_ids), 'items': alike(item_ids)}
+  return {
+    name: {'count': sum(map(len, found)), 'example': found[0][:2]}
+    for name, found in groups.items()
+    if found
+  }
 
 
 def _order(users: np.ndarray, times: np.ndarray, is_context: np.ndarray | None) -> np.ndarray:

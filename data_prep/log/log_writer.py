@@ -97,6 +97,9 @@ def _statistics(
   if log.equal_times:
     statistics['equal_times'] = log.equal_times
   statistics |= log.dropped
+  for name in ('ignored_columns', 'ids_alike'):
+    if found := getattr(log, name):
+      statistics[name] = found
   if log.events is not None:
     counts = np.bincount(log.events, minlength=len(log.event_names)).tolist()
     statistics['events'] = dict(zip(log.event_names, counts, strict=True))

@@ -42,6 +42,8 @@ class RawLog:
     place: row number, from 0 → file and line, for a message.
     catalogue_file: name of the file of the item table, for a message; '': the source has none.
     is_catalogue_whole: whether every item should have a record (see `data.unknown_items`).
+    ignored_columns: 'interactions' and 'items' → columns of these tables that are not used; without tables whose
+      columns are all used.
   """
 
   users: np.ndarray
@@ -56,3 +58,4 @@ class RawLog:
   place: Callable[[int], str] = lambda row: f'interaction {row + 1:,} of the log'
   catalogue_file: str = ''
   is_catalogue_whole: bool = False
+  ignored_columns: dict[str, list[str]] = dataclasses.field(default_factory=dict)

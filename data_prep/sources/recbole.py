@@ -56,7 +56,8 @@ class RecBole(base.Tabular):
       if not (is_optional and column == self.rating_column)
     }
     rows = self._read(log, wanted, required, strict=wanted)
-    return tables.raw_log(self, rows, self._catalogue(table), table)
+    item_records, unused = self._catalogue(table)
+    return tables.raw_log(self, rows, item_records, table, unused_item_columns=unused)
 
   def _read(
     self,
@@ -90,9 +91,12 @@ class RecBole(base.Tabular):
     present = {name: names[name] for name in wanted if name in names}
     loose = [field for name, field in present.items() if name not in strict]
     rows = delimited.read(path, present.values(), mark, quoted=False, loose=loose)
-    return Rows(path, {name: rows.columns[field] for name, field in present.items()}, rows.place)
+    every = {field: name for name, field in names.items()}  # the usual name, if a column has two
+    columns = {name: rows.columns[field] for name, field in present.items()}
+    return Rows(path, columns, rows.place, names=tuple(every.values()))
 
-  def _catalogue(self, path: epath.Path) -> dict[str, dict[str, Any]]:
+  def _catalogue(self, path: epath.Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Returns the records by raw item id, and the columns of the item table that no record holds."""
     item, option = self.item_id(self.column('item'))
     given = self.item_columns()
     required = {item: option} | self.required_item_columns()
@@ -103,7 +107,7 @@ class RecBole(base.Tabular):
       present = [name for name in kinds if name in rows.columns]
       if name := given[field][0] if field in given else next(iter(present), None):
         fields[field] = (name, kinds.get(name, next(iter(kinds.values()))))
-    return tables.catalogue(rows, item, fields)
+    return tables.catalogue(rows, item, fields), rows.unused({item, *tables.columns_of(fields)})
 
 
 def _parts(value: str) -> list[str]:

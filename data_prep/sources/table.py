@@ -105,9 +105,11 @@ class Table(base.Tabular):
     required = {name: field for name, field in names.items() if name not in optional}
     rows = tables.read(self._files(raw_dir, 'interactions'), names, required, self.separator)
     files = self._files(raw_dir, 'items')
-    return tables.raw_log(self, rows, self._catalogue(files), files[0])
+    item_records, unused = self._catalogue(files)
+    return tables.raw_log(self, rows, item_records, files[0], unused_item_columns=unused)
 
-  def _catalogue(self, files: list[epath.Path]) -> dict[str, dict[str, Any]]:
+  def _catalogue(self, files: list[epath.Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Returns the records by raw item id, and the columns of the item table that no record holds."""
     item, option = self.item_id(self.item_column)
     given = self.item_columns()
     names = {name for usual in _USUAL.values() for name in usual} | {*self.required_item_columns()}
@@ -117,7 +119,7 @@ class Table(base.Tabular):
     for field, usual in _USUAL.items():
       present = next((name for name in usual if name in rows.columns), usual[0])
       fields[field] = (given.get(field, (present,))[0], _KINDS.get(field, records.as_it_is))
-    return tables.catalogue(rows, item, fields)
+    return tables.catalogue(rows, item, fields), rows.unused({item, *tables.columns_of(fields)})
 
 
 def _folders(path: epath.Path) -> str:

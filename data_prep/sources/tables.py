@@ -66,7 +66,9 @@ def _read_part(
     if name in wanted
   }
   fields = {**(wanted if isinstance(wanted, Mapping) else {}), **required}
-  return dataclasses.replace(rows, columns={**rows.columns, **constant}, fields=fields)
+  return dataclasses.replace(
+    rows, columns={**rows.columns, **constant}, fields=fields, names=(*names, *folders)
+  )
 
 
 def catalogue(
@@ -90,11 +92,16 @@ def catalogue(
     for field, pair in fields.items()
     if all(name in rows.columns for name in records.names(pair[0]))
   }
-  names = sorted({name for given, _ in fields.values() for name in records.names(given)})
+  names = sorted(columns_of(fields))
   values = zip(*(columns.texts(rows, name) for name in names), strict=True)
   raw = (dict(zip(names, row, strict=True)) for row in values) if names else ({} for _ in ids.codes)
   items = (ids.names[code] for code in ids.codes)
   return records.catalogue(zip(items, raw, strict=True), fields, rows.place)
+
+
+def columns_of(fields: Mapping[str, tuple[records.Columns, records.Kind]]) -> set[str]:
+  """Returns the columns that hold fields of a record (see `catalogue`)."""
+  return {name for given, _ in fields.values() for name in records.names(given)}
 
 
 def raw_log(
@@ -103,6 +110,7 @@ def raw_log(
   item_records: dict[str, dict[str, Any]] | None,
   catalogue_file: epath.Path | None = None,
   row_kind: str = 'interactions',
+  unused_item_columns: Sequence[str] = (),
 ) -> RawLog:
   """Returns a table of interactions as a raw log.
 
@@ -112,6 +120,7 @@ def raw_log(
     item_records: the catalogue; None: the caller adds records of some items.
     catalogue_file: file of the catalogue, for a message.
     row_kind: name of the rows, for a message.
+    unused_item_columns: columns of the item table that `item_records` do not hold.
 
   Raises:
     ValueError: the table is empty, an id or time is missing or invalid, or times have several units.
@@ -121,6 +130,11 @@ def raw_log(
     raise ValueError(f'{rows.path} must hold {row_kind}; it holds none')
   counts, ticks_per_second = times.read(rows, data.column('time'))
   rating, event = data.column('rating'), data.column('event')
+  used = {data.column(name) for name in ('user', 'item', 'time', 'rating', 'event')}
+  unused = {
+    'interactions': rows.unused(used & rows.columns.keys()),
+    'items': list(unused_item_columns),
+  }
   ratings, unreadable = None, 0
   if rating in rows.columns:
     ratings, unreadable = usable_ratings(data, columns.numbers(rows, rating), rows)
@@ -136,6 +150,7 @@ def raw_log(
     place=rows.place,
     catalogue_file='' if catalogue_file is None else catalogue_file.name,
     is_catalogue_whole=item_records is not None,
+    ignored_columns={table: names for table, names in unused.items() if names},
   )
 
 

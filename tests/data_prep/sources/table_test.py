@@ -257,6 +257,17 @@ def test_a_table_of_another_ending_is_named(tmp_path, name):
     load(tmp_path)
 
 
+def test_columns_without_a_use_are_listed_also_those_of_folders(tmp_path):
+  write_parquet(tmp_path, 'items.parquet', ITEMS | {'colour': ['red'] * len(ITEMS['item'])})
+  for day in ('1', '2'):
+    folder = tmp_path / 'interactions' / f'day={day}'
+    folder.mkdir(parents=True)
+    write_parquet(folder, '0.parquet', LOG | {f'only_{day}': ['x'] * len(LOG['user'])})
+  assert load(tmp_path).ignored_columns == {
+    'interactions': ['only_1', 'day', 'only_2'], 'items': ['colour']
+  }  # fmt: skip
+
+
 def test_usual_and_joined_columns_of_items(tmp_path):
   write_csv(tmp_path, 'interactions.csv', LOG)
   table = {'item': ['7', '8'], 'name': ['Soap', 'Oil'], 'category': ['Home > Bath', '']}
