@@ -53,7 +53,7 @@ from recjax.training import state as state_lib
 from recjax.workdir import claim, identity, next_command, outcome, sizes
 from recjax.workdir import paths as paths_lib
 from recjax.workdir import stages as stages_lib
-from recjax.workdir.request import Request
+from recjax.workdir.request import NEEDS, Request
 
 log = logging.getLogger('recjax')
 
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {argv[1:]}')
   if _CONFIG.value is None:
-    sys.exit(_usage())
+    sys.exit(NEEDS if _MODE.value == 'refresh' else _usage())
   logs.set_up()
   preemption.exit_on_sigterm()
   preemption.handle_sigint()

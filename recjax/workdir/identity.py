@@ -88,7 +88,7 @@ def required_config(workdir: epath.Path) -> config_lib.Config:
       else f'has no {FILE}'
     )
     raise FileNotFoundError(
-      f'without --config, --workdir must be the workdir of a run; {workdir} {state}. Set --workdir to a run, or '
+      f'without --config, --workdir (with --mode=refresh: --from) must be the workdir of a run; {workdir} {state}. Set --workdir to a run, or '
       'start one with --config, such as --config=recjax:table'
     )
   return config

@@ -12,6 +12,8 @@ from recjax.schema.checks import check
 from recjax.workdir import claim, identity, stages
 from recjax.workdir.checkpoints import Checkpoints
 
+NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
@@ -58,10 +60,9 @@ class Request:
         )
       return
     if not (self.source and self.raw_dir):
-      raise ValueError(
-        '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
-      )
-    check(0 < self.budget <= 10, '--budget must be above 0 and at most 10', self.budget, 'budget')
+      raise ValueError(NEEDS)
+    if not 0 < self.budget <= 10:
+      raise ValueError(f'--budget must be above 0 and at most 10; got {self.budget}. Set --budget')
     files.existing(self.source, '--from', 'folder')
     claim.check_path(self.source, '--from')
     if not (self.source / 'config.json').exists():
