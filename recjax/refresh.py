@@ -141,7 +141,8 @@ def first_training(source: epath.Path) -> dict[str, float]:
 def _prepared_folder(root: epath.Path, workdir: epath.Path) -> epath.Path:
   """Returns the folder of the new preparation: beside the old one, with the name of the workdir."""
   folder = root.with_name(workdir.name)
-  return folder if folder != root else root.with_name(f'{workdir.name}-refresh')
+  is_taken = paths.absolute(folder) in (paths.absolute(root), paths.absolute(workdir))
+  return root.with_name(f'{workdir.name}-data') if is_taken else folder
 
 
 def read(workdir: epath.Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from recjax.data.histories import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
-from recjax.workdir import claim, identity, stages
+from recjax.workdir import claim, identity, paths, stages
 from recjax.workdir.checkpoints import Checkpoints
 
 NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
@@ -105,6 +105,10 @@ class Request:
     config, mode = self.config, self.mode
     # A complete prepared folder is only read; `data_prep.prepare` checks an incomplete one.
     files.check_folder(config.prepared_folder, '--config.data.prepared_dir')
+    if paths.absolute(config.prepared_folder) == paths.absolute(self.workdir):
+      raise ValueError(  # the training would wait for its own lock
+        f'--workdir must be another folder than --config.data.prepared_dir; both are {self.workdir}'
+      )
     folders = {}
     if self.prune:
       folders['--config.data.prepared_dir'] = config.prepared_folder

@@ -162,6 +162,7 @@ def test_a_refresh_without_news_is_no_go(folder, finished):
   assert 'NO-GO: nothing is new' in output
   assert f'keep {finished}; {finished}-2/refresh.txt names the reason' in output.splitlines()[-1]
   assert json.loads((folder / 'finished-2/refresh.json').read_text())['verdict'] == 'no-go'
+  assert (folder / 'finished-2-data/sids').exists()  # not in the workdir
   code, output = run_alone(flag[0], '--raw_dir=nowhere', '--mode=refresh')
   assert code == 1
   assert '--raw_dir must be a folder; nowhere does not exist' in output
