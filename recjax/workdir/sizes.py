@@ -8,7 +8,7 @@ numbers of its first start, so that a resume continues the same run, even if the
 | `sids.codes` | `recjax.sids.code_sizes`, already chosen by the preparation |
 | `packing.row_length` | room for the longest example, and for three of the mean length if they fit in twice the longest; a multiple of 32, at most 1024 |
 | `packing.decoder_row_length` | the targets of the inputs that fill a row, and a quarter more; a multiple of 8 |
-| `batch_size` | the square root of the rows of an epoch, as a power of two, at most 8,192 tokens |
+| `batch_size` | the square root of the rows of an epoch, as a power of two, at most about 8,192 tokens |
 | `packing.rows` | the largest power of two up to 64 that divides the rows of a host |
 | `num_train_steps` | `num_epochs`; without it 40 epochs, at most 12 million tokens: a quarter of an hour on two cores |
 | `optim.warmup_steps` | a tenth of the steps |
