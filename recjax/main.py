@@ -14,10 +14,9 @@ import jax
 from data_prep import sources  # also registers the sources' options, for the flags
 from recjax import config as config_lib
 from recjax import models
-from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate_best
-from recjax.models import lora, pretrained
+from recjax.export import folder as export
 from recjax.recommend import Recommender, recommend_file
 from recjax.report.build import report_run
 from recjax.runtime import (
@@ -132,10 +131,9 @@ def run(request: Request) -> None:
   if mode == 'prepare':
     return
   if mode == 'export':
-    space, source = dataset.vocabulary.space, config.model.pretrained
-    pretrained.check_export(request.out, source, space, vocabulary.SPECIALS)
+    export.check(request.out, config, dataset)
     params, _ = _best_params(config, workdir, dataset, mesh)
-    _export(request, dataset, params)
+    export.write(request.out, config, dataset, params)
     return
   if mode != 'report':
     recommender = Recommender(config, dataset, mesh)
@@ -232,13 +230,6 @@ def _best_params(
     return jax.block_until_ready(checkpoints.restore_params(step, abstract)), step
 
   return checkpoints_lib.read_run(workdir, choose, read)
-
-
-def _export(request: Request, dataset: Dataset, params: Any) -> None:
-  model, space = request.config.model, dataset.vocabulary.space
-  params = lora.merge(params, model.lora_alpha)
-  pretrained.export(request.out, params, space, model.pretrained, vocabulary.SPECIALS)
-  log.info('exported to %s', request.out)
 
 
 def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) -> None:

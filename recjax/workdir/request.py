@@ -46,11 +46,8 @@ class Request:
     config, mode = self.config, self.mode
     if mode == 'recommend' and not (self.histories and self.out):
       raise ValueError('--mode=recommend needs --histories=FILE and --out=FILE')
-    if mode == 'export' and not (self.out and config.model.pretrained):
-      raise ValueError(
-        '--mode=export needs --out=FOLDER and --config.model.pretrained, the folder that training started '
-        'from: its config.json and tokenizer files are copied'
-      )
+    if mode == 'export' and not self.out:
+      raise ValueError('--mode=export needs --out=FOLDER')
     if self.prune and mode != 'prepare':
       raise ValueError(f'--prune needs --mode=prepare; got --mode={mode}')
     if mode == 'recommend':

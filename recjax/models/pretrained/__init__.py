@@ -10,6 +10,8 @@ from recjax.models.pretrained.ids import text_pieces as text_pieces
 from recjax.models.pretrained.reading import abstract as abstract
 from recjax.models.pretrained.reading import check_folder as check_folder
 from recjax.models.pretrained.reading import load as load
+from recjax.models.pretrained.scratch import described as described
+from recjax.models.pretrained.scratch import write_tokenizer as write_tokenizer
 from recjax.models.pretrained.tokenizer_files import tokenizer_size as tokenizer_size
 from recjax.models.pretrained.writing import check_export as check_export
 from recjax.models.pretrained.writing import check_out as check_out
