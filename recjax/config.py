@@ -81,7 +81,9 @@ class Config(Training):
     if self.data.prepared_dir is not None:
       return epath.Path(self.data.prepared_dir)
     pretrained = self.model.pretrained
-    suffix = f'-{epath.Path(pretrained).name}' if pretrained is not None else ''
+    # Without the commit of a name of the hub, hf:organisation/name@commit.
+    name = pretrained.partition('@')[0] if models.pretrained.is_name(pretrained) else pretrained
+    suffix = f'-{epath.Path(name).name}' if name is not None else ''
     return epath.Path(f'data/{self.data.name}{suffix}')
 
   @property

@@ -21,6 +21,7 @@ from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import existing, replacing
 from recjax.schema import flag as config_flag
+from recjax.workdir import checkpoint_name
 from recjax.workdir import stages as stages_lib
 
 
@@ -151,7 +152,8 @@ def main(_) -> None:
       raise ValueError('--batches needs a file to write; set --out=F.npz')
     if given.out:
       existing(epath.Path(given.out).expanduser().parent, 'the folder of --out', 'folder')
-    stream = make_stream(config_lib.from_config_dict(given.config), given.stage)
+    config = checkpoint_name.resolved(config_lib.from_config_dict(given.config))
+    stream = make_stream(config, given.stage)
     if given.batches:
       arrays = batches(stream, given.examples_seen, given.batches, given.host, given.hosts)
       with replacing(epath.Path(given.out).expanduser(), 'wb') as f:

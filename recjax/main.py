@@ -1,6 +1,7 @@
 """The command line: `python -m recjax.main --config=configs/sports.py [--mode=…] [--workdir=…]`."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
@@ -33,8 +34,8 @@ from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
+from recjax.workdir import checkpoint_name, claim, identity, resume
 from recjax.workdir import checkpoints as checkpoints_lib
-from recjax.workdir import claim, identity, resume
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
 
@@ -90,6 +91,8 @@ def main(argv: list[str]) -> None:
       preemption.exit_on_sigterm()  # again: `initialize` may have installed JAX's handler
     logs.set_up(jax.process_index())
     request = _request(config)
+    config = checkpoint_name.resolved(config, request.workdir)
+    request = dataclasses.replace(request, config=config)
     flag_values = {'mode': request.mode, 'workdir': str(request.workdir)}
     distributed.check_same('config', config.to_dict() | flag_values)
     request.check()

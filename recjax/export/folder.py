@@ -61,7 +61,7 @@ def write(out: str, config: Config, dataset: Dataset, params: Any) -> None:
   params, source, found, size = lora.merge(params, config.model.lora_alpha), None, None, None
   with contextlib.ExitStack() as stack:
     if config.model.pretrained is not None:
-      source = epath.Path(config.model.pretrained)
+      source = pretrained.path(config.model.pretrained)
     else:
       source = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
       _write_scratch_tokenizer(dataset, source)

@@ -16,8 +16,8 @@ class Model(Section):
   size: str = setting('', 'Published size, such as gemma3_270m; empty: the size fields below.')
   pretrained: str | None = setting(
     None,
-    'Folder of a transformers checkpoint to start from; it also sets the size. '
-    'None: random weights.',
+    'Folder of a transformers checkpoint to start from, or hf:organisation/name[@revision] of the hub; it '
+    'also sets the size. None: random weights.',
     path=True,
   )
   sid_rows: str = setting(

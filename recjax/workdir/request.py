@@ -87,7 +87,7 @@ class Request:
     if self.mode == 'recommend':
       check_histories(self.histories)
     if model.pretrained is not None:
-      files.existing(model.pretrained, '--config.model.pretrained', 'folder')
+      files.existing(pretrained.path(model.pretrained), '--config.model.pretrained', 'folder')
     if self.mode in ('evaluate', 'recommend', 'export'):
       self._check_has('checkpoints', 'the checkpoints of a run')
     if self.mode == 'report':

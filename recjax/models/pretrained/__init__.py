@@ -4,6 +4,10 @@ from recjax.models.pretrained.config_file import Pretrained as Pretrained
 from recjax.models.pretrained.config_file import family_of as family_of
 from recjax.models.pretrained.config_file import known_family as known_family
 from recjax.models.pretrained.config_file import read_config as read_config
+from recjax.models.pretrained.hub import fetch as fetch
+from recjax.models.pretrained.hub import is_name as is_name
+from recjax.models.pretrained.hub import path as path
+from recjax.models.pretrained.hub import resolve as resolve
 from recjax.models.pretrained.ids import IdMap as IdMap
 from recjax.models.pretrained.ids import id_map as id_map
 from recjax.models.pretrained.ids import text_pieces as text_pieces

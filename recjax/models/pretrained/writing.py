@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from recjax.models.mappings.weights import Weight
-from recjax.models.pretrained import tokenizer_files
+from recjax.models.pretrained import hub, tokenizer_files
 from recjax.models.pretrained.config_file import Pretrained, read_config
 from recjax.models.pretrained.ids import IdMap, id_map
 from recjax.models.pretrained.reading import layers_of, match, sid_path, their_shape
@@ -154,7 +154,7 @@ def check_export(
     NotADirectoryError, PermissionError: the folder that will hold `out` is a file, or not writable.
     ValueError: `source` cannot be read, or its tokenizer already has one of the tokens to add.
   """
-  out, source = epath.Path(out), epath.Path(source)
+  out, source = epath.Path(out), hub.path(source)
   check_out(out)
   found = read_config(source)
   tokenizer_files.tokenizer_size(source, found.vocab_rows)
@@ -264,7 +264,7 @@ def export(
   Raises:
     FileExistsError, ValueError: see `check_export`; the parameters do not fit the source's config.json.
   """
-  folder, source = epath.Path(folder), epath.Path(source)
+  folder, source = epath.Path(folder), hub.path(source)
   primary = jax.process_index() == 0
   if primary:
     check_out(folder)
