@@ -52,6 +52,11 @@ class Config(Training):
     'workdir, but none on CPU; empty: none. $JAX_COMPILATION_CACHE_DIR has precedence.',
     path=True,
   )
+  log_to: tuple[str, ...] = setting(
+    (),
+    'Services that get the metrics too: wandb (Weights & Biases), mlflow. The package must be installed.',
+    one_of=('wandb', 'mlflow'),
+  )
   stages: dict[str, Stage] = setting(
     meaning='Stages of the run by name, in order; empty: one stage.', factory=dict
   )

@@ -32,7 +32,7 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, resume, starts
+from recjax.workdir import identity, mixture_file, resume, starts, trackers
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer
@@ -170,7 +170,11 @@ def train(
     if distributed.is_host0():
       starts.record(run or config, workdir, loop.step, rates)
       mixture_file.write(workdir, setup.stream.mixture.table())
-    with Writer(workdir, loop.step, enabled=distributed.is_host0()) as writer:
+    is_host0 = distributed.is_host0()
+    with (
+      trackers.opened(config, workdir, is_host0) as tracked,
+      Writer(workdir, loop.step, is_host0, tracked.log) as writer,
+    ):
       _train_steps(setup, loop, workdir, checkpoints, writer)
     with _checkpointing('restoring the best checkpoint', limits):
       best_step = checkpoints.best_step()

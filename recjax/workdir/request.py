@@ -9,7 +9,7 @@ from recjax.data.histories import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
-from recjax.workdir import claim, stages
+from recjax.workdir import claim, stages, trackers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,8 @@ class Request:
         f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams'
       )
       check(1 <= self.k <= config.eval.beams, must, self.k, 'eval.beams')
+    if mode == 'train':
+      trackers.check(config.log_to)
     self._check_outputs()
     self._check_inputs()
 

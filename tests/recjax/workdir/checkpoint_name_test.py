@@ -42,7 +42,7 @@ def test_another_commit_is_another_run_and_a_folder_may_replace_a_name(tmp_path)
   ):
     identity.check_run(config_with(TWO), tmp_path)
   identity.check_run(config_with('/models/tiny'), tmp_path)
-  with pytest.raises(ValueError, match='model.pretrained'):
+  with pytest.raises(ValueError, match=r'model\.pretrained'):
     identity.check_run(config_with(None), tmp_path)
 
 
