@@ -32,6 +32,7 @@ def rated(folder: pathlib.Path, family: str = 'gemma', **next_item: Any) -> tupl
   """The rated world with a small model, trained from scratch, whose items 0 and 1 share a SID."""
   rated_world.write_raw(folder / 'raw', rated_world.rows())
   config = rated_world.config_dict(folder, family=family)
+  config.sids.collisions = 'keep'
   config.mixture.next_item.update(next_item)
   config.model.update(depth=2, width=16, ff_width=32, heads=2, kv_heads=2, head_width=8)
   config.eval.update(batch_size=8, ks=(10,), beams=24)
