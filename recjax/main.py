@@ -35,7 +35,7 @@ from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
-from recjax.workdir import checkpoint_name, claim, identity
+from recjax.workdir import checkpoint_name, claim, identity, trackers
 from recjax.workdir import paths as paths_lib
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
@@ -155,7 +155,9 @@ def run(request: Request) -> None:
       recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
     else:
       with watchdog.expect('the full evaluation', 0):
-        evaluate_best(config, workdir, dataset, ranker, params, step)
+        results = evaluate_best(config, workdir, dataset, ranker, params, step)
+        if mode == 'train' and distributed.is_host0():
+          trackers.log_test(config, workdir, step, results['metrics']['test'])
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')

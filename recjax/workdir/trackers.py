@@ -237,3 +237,17 @@ def opened(config: Config, folder: epath.Path, enabled: bool) -> Iterator[Tracke
     is_complete = True
   finally:
     trackers.close(is_complete)
+
+
+def log_test(config: Config, folder: epath.Path, step: int, metrics: Mapping[str, float]) -> None:
+  """Sends the test metrics of the best checkpoint, as test/<name>, to the runs of a finished training.
+
+  Args:
+    config: config of the run; without `log_to` nothing is done.
+    folder: folder of the training; of several stages, the last one.
+    step: step of the checkpoint.
+    metrics: by name.
+  """
+  if config.log_to:
+    with opened(config, folder, True) as trackers:
+      trackers.log(step, {f'test/{name}': value for name, value in metrics.items()})

@@ -172,6 +172,18 @@ def test_a_preempted_training_closes_its_trackers(tmp_path, calls):
   assert ('finish', 1) in calls and ('end', 'abc', 'KILLED') in calls
 
 
+def test_the_metrics_of_the_test_split_go_to_the_same_run(tmp_path, calls):
+  train(tmp_path / 'run', ['wandb'], (1,))
+  id_ = calls[0][1]['id']
+  calls.clear()
+  folder = epath.Path(tmp_path / 'run')
+  trackers.log_test(config_with('wandb'), folder, 1, {'recall@10': 0.25})
+  assert calls[0][1]['id'] == id_
+  assert calls[2:] == [('log', {'step': 1, 'test/recall@10': 0.25}), ('finish', 0)]
+  trackers.log_test(config_with(), folder, 1, {'recall@10': 0.25})
+  assert len(calls) == 4
+
+
 def test_other_processes_and_runs_without_trackers_call_nothing(tmp_path, calls):
   train(tmp_path / 'a', ['wandb', 'mlflow'], (1,), is_enabled=False)
   train(tmp_path / 'b', [], (1,))
