@@ -133,10 +133,13 @@ def run(request: Request) -> None:
     identity.check_use(config, workdir)
   if mode != 'prepare':
     device.set_compilation_cache(config.compilation_cache, workdir)
-  models.check_model(config.model)  # before the data are prepared
+  is_source_needed = is_training or mode == 'export'
+  model = config.model if is_source_needed else models.without_source(config.model)
+  models.check_model(model)  # before the data are prepared
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = Dataset.load(_prepared(request) if is_training else _found(config, workdir))
     distributed.barrier('data prepared')
+  config = dataclasses.replace(config, model=model)
   if mode == 'prepare':
     return
   if mode == 'export':
@@ -254,7 +257,8 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
   goodput.write()
   with goodput.phase('report'), watchdog.expect('the report', 0):
     trained = identity.config_of(workdir) or config
-    num_params = state_lib.num_params(trained.model, dataset.vocabulary.space)
+    model = models.without_source(trained.model)
+    num_params = state_lib.num_params(model, dataset.vocabulary.space)
     record_mixtures(trained, workdir, dataset)
     folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
     report_run(trained, workdir, dataset, num_params, folders)
