@@ -335,6 +335,8 @@ def main():
   args = parser.parse_args()
   transformers.utils.logging.disable_progress_bar()
   try:
+    if not pathlib.Path(args.histories).is_file():
+      raise FileNotFoundError(f'--histories must be a file; {args.histories} is not')
     recommender = Recommender(device=args.device, dtype=args.dtype)
     known, columns = recommender.catalogue.index, recommender.columns
     rows = read_rows(args.histories, known, columns, args.skip_unknown)
