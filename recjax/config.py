@@ -203,13 +203,16 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
 def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the fields of an older config.json with the current names and values.
 
-  An older data section also holds options of other sources; they are dropped.
+  An older data section also holds options of other sources; they are dropped. Without `optim.train_sid_rows`,
+  the SID rows beside adapters were frozen unless a group matched them.
   """
   fields = dict(fields)
   if isinstance(fields.get('data'), Mapping):
     fields['data'] = own_fields(fields['data'])
   if isinstance(fields.get('model'), Mapping):
     fields['model'] = models.upgraded(fields['model'])  # names of model families
+  if isinstance(fields.get('optim'), Mapping):
+    fields['optim'] = {'train_sid_rows': False, **fields['optim']}
   return fields
 
 

@@ -57,6 +57,7 @@ def train_stages(
   Raises:
     ValueError: a stage's group matches no parameter, or the workdir belongs to another run. See also `train`.
   """
+  config = stages_lib.with_sid_rows(config, workdir)
   stages = stages_lib.plan(config, workdir)
   for stage in stages:
     tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)

@@ -67,9 +67,9 @@ def check_optimizer(old: Optim, new: Optim, folder: epath.Path) -> None:
     folder: folder of the training.
 
   Raises:
-    ValueError: the optimizer, `ema_decay`, a group or the order of the groups differs.
+    ValueError: the optimizer, `ema_decay`, `train_sid_rows`, a group or the order of the groups differs.
   """
-  for name in ('optimizer', 'ema_decay', 'groups'):
+  for name in ('optimizer', 'ema_decay', 'train_sid_rows', 'groups'):
     was, now = getattr(old, name), getattr(new, name)
     subject = f'optim.{name}'
     if name == 'groups':
