@@ -7,8 +7,6 @@ and checked once; the program reads only these. `--mode=config` prints every fie
 from collections.abc import Mapping
 import dataclasses
 import re
-import types
-import typing
 from typing import Any
 
 from etils import epath
@@ -18,8 +16,10 @@ from recjax import models
 from recjax.data.prepared import Prepared, recorded
 from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
+from recjax.schema.building import fields_of
+from recjax.schema.building import ordered as ordered
 from recjax.schema.checks import check, check_choice, setting
-from recjax.schema.conversion import convert, hints, item_type
+from recjax.schema.conversion import convert
 from recjax.schema.data import SOURCES, Data, data_section, own_fields, warn_of_ignored_options
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
@@ -231,8 +231,8 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
 
   Optional fields are placeholders, so that the command line can set them.
   """
-  config = _defaults(Config)
-  config.data = _defaults(SOURCES.get(source, Data))
+  config = fields_of(Config)
+  config.data = fields_of(SOURCES.get(source, Data))
   config.data.source, config.data.name = source, name
   config.mixture = ml_collections.ConfigDict({'next_item': component('next_item')})
   return config
@@ -241,14 +241,14 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
 def component(task: str, **fields: Any) -> ml_collections.ConfigDict:
   """Returns a component for `config.mixture`, with every field of the task (`recjax.data.tasks`)."""
   check_choice(task, tuple(TASKS), 'mixture.<name>.task')
-  config = _defaults(TASKS[task])
+  config = fields_of(TASKS[task])
   config.update(fields)
   return config
 
 
 def group(pattern: str, **fields: Any) -> ml_collections.ConfigDict:
   """Returns a parameter group for `config.optim.groups`, with every field of `Group`."""
-  config = _defaults(Group)
+  config = fields_of(Group)
   config.pattern = pattern
   config.update(fields)
   return config
@@ -256,31 +256,7 @@ def group(pattern: str, **fields: Any) -> ml_collections.ConfigDict:
 
 def stage(num_train_steps: int, **fields: Any) -> ml_collections.ConfigDict:
   """Returns a stage for `config.stages`, with every field of `Stage`."""
-  config = _defaults(Stage)
+  config = fields_of(Stage)
   config.num_train_steps = num_train_steps
   config.update(fields)
-  return config
-
-
-def ordered(**sections: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns named groups or stages in the given order; a plain dict in a ConfigDict is sorted by name."""
-  config = ml_collections.ConfigDict(sort_keys=False)
-  for name, section in sections.items():
-    config[name] = section
-  return config
-
-
-def _defaults(kind: type) -> ml_collections.ConfigDict:
-  config = ml_collections.ConfigDict()
-  field_types = hints(kind)
-  for field in dataclasses.fields(kind):
-    hint = field_types[field.name]
-    if isinstance(hint, types.UnionType):
-      config[field.name] = ml_collections.config_dict.placeholder(typing.get_args(hint)[0])
-    elif item_type(hint) is not None:
-      config[field.name] = ordered()
-    elif dataclasses.is_dataclass(hint):
-      config[field.name] = _defaults(hint)
-    elif field.default is not dataclasses.MISSING:
-      config[field.name] = field.default
   return config

@@ -32,7 +32,8 @@ from recjax.runtime import (
 from recjax.schema import flag as config_flag
 from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
-from recjax.train import record_mixtures, train_stages
+from recjax.train import checked_streams, record_mixtures, train_stages
+from recjax.training import preflight
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoints as checkpoints_lib
 from recjax.workdir import claim, identity, resume
@@ -126,10 +127,13 @@ def run(request: Request) -> None:
   if mode != 'prepare':
     device.set_compilation_cache(config.compilation_cache, workdir)
   models.check_model(config.model)  # before the data are prepared
+  if mode in ('train', 'prepare'):
+    preflight.check_config(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = _prepared(config, mode == 'prepare', request.prune)
     distributed.barrier('data prepared')
   if mode == 'prepare':
+    checked_streams(config, workdir, dataset, mesh)
     return
   if mode == 'export':
     space, source = dataset.vocabulary.space, config.model.pretrained

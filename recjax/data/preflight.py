@@ -136,6 +136,24 @@ def check_stream(stream: Stream, num_examples: int, searched: Component | None =
       _check_part(part, examples, stream)
 
 
+def seen_tokens(stream: Stream) -> np.ndarray:
+  """Returns whether each SID token occurs in training, bool `[sid_size]`.
+
+  The tokens are those of the training sequences. A stream whose sample holds another SID token has a task about the
+  whole catalogue; all tokens then count as seen.
+  """
+  corpus = stream.mixture.corpus
+  space, sid_tokens_IL = corpus.dataset.vocabulary.space, corpus.sid_tokens_IL
+  items = np.flatnonzero(np.bincount(corpus.train.values, minlength=len(sid_tokens_IL)))
+  seen = np.zeros(space.size, bool)
+  seen[sid_tokens_IL[items]] = True
+  for _, example in (pair for sample in stream.mixture.survey for pair in sample):
+    for tokens in (example.inputs, example.targets):
+      if not seen[tokens[tokens >= space.sid_start]].all():
+        return np.ones(space.sid_size, bool)
+  return seen[space.sid_start :]
+
+
 def _examples_of_run(stream: Stream, num_examples: int) -> np.ndarray:
   """Returns the number of examples of each part among the first `num_examples`."""
   intervals = stream.mixture.intervals

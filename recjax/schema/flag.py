@@ -14,6 +14,7 @@ from absl import app, flags
 import ml_collections
 from ml_collections import config_flags
 
+from recjax.schema import overrides
 from recjax.schema.conversion import unknown_field
 
 _HELP = (
@@ -83,6 +84,10 @@ class _FileParser(flags.ArgumentParser):
         )
     except Exception as error:
       raise ConfigFileError(_message(error, file)) from error
+    try:
+      overrides.add_named(config, flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False))
+    except ValueError as error:
+      raise ConfigFileError(str(error)) from error
     self.config = config.lock()
     return config
 

@@ -41,9 +41,7 @@ def check_config(config: Training, checkpoint: Checkpoint) -> None:
   if not is_mean or (epath.Path(model.pretrained) / EXPORTED).exists():
     return
   paths = [('tables', 'sid')] + ([('lora', 'a')] if model.lora_rank else [])
-  trained, _ = optim_lib.split(
-    traverse_util.unflatten_dict(dict.fromkeys(paths, 0)), config.optim
-  )
+  trained, _ = optim_lib.split(traverse_util.unflatten_dict(dict.fromkeys(paths, 0)), config.optim)
   if 'tables' not in trained:
     raise ValueError(
       'SID rows that are frozen must not be equal; model.sid_rows=mean makes all of them equal, and tables/sid is '
@@ -53,7 +51,9 @@ def check_config(config: Training, checkpoint: Checkpoint) -> None:
 
 def _check_rates(config: Training) -> None:
   optim, model = config.optim, config.model
-  factor = max((group.learning_rate for group in optim.groups.values() if not group.frozen), default=1.0)
+  factor = max(
+    (group.learning_rate for group in optim.groups.values() if not group.frozen), default=1.0
+  )
   rate = optim.learning_rate * max(factor, 1.0)
   decay = rate * optim.weight_decay
   check(
@@ -101,7 +101,9 @@ def warn_of_random(trainings: Sequence[Training], params: Any) -> None:
   size = sum(math.prod(frozen[0][path].shape) for path in always)
   if size:
     total = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-    reason = 'model.lora_rank trains adapters beside' if trainings[0].model.lora_rank else 'groups freeze'
+    reason = (
+      'model.lora_rank trains adapters beside' if trainings[0].model.lora_rank else 'groups freeze'
+    )
     log.warning(
       '%s of %s parameters keep their random initial values: %s them, and neither model.pretrained nor '
       'checkpoint.init_from gives other values',
@@ -109,24 +111,23 @@ def warn_of_random(trainings: Sequence[Training], params: Any) -> None:
     )
 
 
-def check_rows(params: Any, optim: optim_lib.Optim, dataset: Dataset) -> None:
+def check_rows(params: Any, optim: optim_lib.Optim, dataset: Dataset, seen_V: np.ndarray) -> None:
   """Checks that the initial SID rows, or their training, tell items apart.
 
-  Equal rows of two codes stay equal if they are frozen, or if neither code occurs in a training sequence: both then
-  have the same gradient.
+  Equal rows of two codes stay equal if they are frozen, or if neither code occurs in training: both then have the
+  same gradient.
 
   Args:
     params: the initial parameters.
     optim: the optimizer section.
     dataset: the prepared data.
+    seen_V: bool, whether a SID token occurs in training.
 
   Raises:
     ValueError: the used rows of a level are all equal and frozen.
   """
   space, codes_IL = dataset.vocabulary.space, dataset.sids.codes_IL
   tokens_IL = codes_IL + np.asarray(space.level_starts)
-  seen = np.zeros(space.sid_size, bool)
-  seen[tokens_IL[np.unique(np.asarray(dataset.train.values))]] = True
   trained = optim_lib.split(params, optim)[0].get('tables', {})
   expected = count_distinct(codes_IL)
   for name, table in params['tables'].items():
@@ -135,7 +136,7 @@ def check_rows(params: Any, optim: optim_lib.Optim, dataset: Dataset) -> None:
     classes = _classes(table)[: space.sid_size]
     if name in trained:
       # Codes that occur in training get rows of their own.
-      classes = np.where(seen, len(classes) + np.arange(len(classes)), classes)
+      classes = np.where(seen_V, len(classes) + np.arange(len(classes)), classes)
     else:
       for level, tokens_I in enumerate(tokens_IL.T):
         used = np.unique(tokens_I)
@@ -150,7 +151,7 @@ def check_rows(params: Any, optim: optim_lib.Optim, dataset: Dataset) -> None:
         '%d of %d items cannot be told apart from another item by tables/%s: the rows of their codes are equal and '
         '%s. --config.model.sid_rows=random or sa_init gives them rows of their own',
         *(lost, len(codes_IL), name),
-        'no training sequence holds these codes' if name in trained else 'frozen',
+        'no training example holds these codes' if name in trained else 'frozen',
       )
 
 
