@@ -58,6 +58,9 @@ class Config(Training):
 
   def __post_init__(self):
     super().__post_init__()
+    check_choice(self.model.family, tuple(models.FAMILIES), 'model.family')
+    if self.model.size:
+      check_choice(self.model.size, tuple(models.families.sizes()), 'model.size')
     check(
       bool(self.active_mixture),
       'the mixture must hold a component with a positive weight',
@@ -211,7 +214,7 @@ def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
     fields['data'] = own_fields(fields['data'])
   if isinstance(fields.get('model'), Mapping):
     fields['model'] = models.upgraded(fields['model'])  # names of model families
-  if isinstance(fields.get('optim'), Mapping):
+  if isinstance(fields.get('optim'), Mapping) and fields.get('model', {}).get('lora_rank'):
     fields['optim'] = {'train_sid_rows': False, **fields['optim']}
   return fields
 

@@ -128,6 +128,7 @@ def run(request: Request) -> None:
     device.set_compilation_cache(config.compilation_cache, workdir)
   models.check_model(config.model)  # before the data are prepared
   if mode in ('train', 'prepare'):
+    config_lib.next_item_component(config)  # raises if there is none
     preflight.check_config(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = _prepared(config, mode == 'prepare', request.prune)

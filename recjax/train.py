@@ -59,7 +59,7 @@ def train_stages(
   Raises:
     ValueError: a stage's group matches no parameter, or the workdir belongs to another run. See also `train`.
   """
-  config = stages_lib.with_sid_rows(config, workdir)
+  config = resume.with_sid_rows(config, workdir)
   stages = stages_lib.plan(config, workdir)
   streams = checked_streams(config, workdir, dataset, mesh)
   identity.check_run(config, workdir)

@@ -16,7 +16,7 @@ from recjax.data.tasks.base import Component, Example
 from recjax.metrics.reachable import count_unreachable
 from recjax.schema.checks import check
 
-FEW_ROWS = 100  # held-out rows below which a metric is mostly noise
+FEW_ROWS = 50  # held-out rows below which a metric is mostly noise
 LARGE_GROUP = 0.1  # share of the catalogue with equal codes that deserves a warning
 SAMPLE = 2000  # examples of a component that are looked at
 

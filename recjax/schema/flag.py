@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from recjax.schema import overrides
 from recjax.schema.conversion import unknown_field
+from recjax.schema.names import question
 
 _HELP = (
   'The experiment: FILE.py or FILE.py:VARIANT. --config.FIELD=VALUE changes one field; --mode=config '
@@ -43,6 +44,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   field is valid.
   """
   argv = _without_replaced(argv)
+  _check_choices(argv)
   try:
     return app.parse_flags_with_usage(argv)
   except ConfigFileError as error:
@@ -129,6 +131,18 @@ def _short(file: str) -> str:
   """Returns the path from the current folder if the file is inside it."""
   short = os.path.relpath(file)
   return file if short.startswith('..') else short
+
+
+def _check_choices(argv: list[str]) -> None:
+  """Ends the program if the value of a flag with choices, such as --mode, is none of them."""
+  for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
+    match = re.match(r'--?(\w+)=(.*)', argument)
+    parser = match and match[1] in flags.FLAGS and flags.FLAGS[match[1]].parser
+    if isinstance(parser, flags.EnumParser) and match[2] not in parser.enum_values:
+      known = parser.enum_values
+      sys.exit(
+        f'--{match[1]} must be one of {", ".join(known)}; got {match[2]!r}{question(match[2], known)}'
+      )
 
 
 def _overrides(argv: list[str]) -> Iterator[str]:

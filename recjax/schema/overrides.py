@@ -89,7 +89,7 @@ def _component(path: str, name: str, present: list[str], given: Mapping[str, str
   if task not in TASKS:
     raise ValueError(
       f'{path} is no component of the config ({", ".join(present)}), and {task!r} is no task'
-      f'{question(task, [*present, *TASKS])}. Tasks: {", ".join(TASKS)}. A component of another name also sets '
+      f'{question(task, [*present, *TASKS]) or "."} Tasks: {", ".join(TASKS)}. A component of another name also sets '
       f'--config.mixture.{name}.task=TASK'
     )
   return TASKS[task]

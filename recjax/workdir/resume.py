@@ -2,12 +2,35 @@
 
 from collections.abc import Mapping
 import dataclasses
+import logging
 
 from etils import epath
 
+from recjax.config import Config
 from recjax.data.dataset import Dataset
 from recjax.schema.optim import Optim
+from recjax.workdir import identity, stages
 from recjax.workdir.checkpoints import Meta
+
+log = logging.getLogger(__name__)
+
+
+def with_sid_rows(config: Config, workdir: epath.Path) -> Config:
+  """Returns a config with adapters with a value for `optim.train_sid_rows`: that of the workdir's run, else True.
+
+  Earlier versions froze SID rows beside adapters. Their runs go on so.
+  """
+  if config.optim.train_sid_rows is not None or config.model.lora_rank == 0:
+    return config
+  begun = (identity.config_of(stage.folder) for stage in reversed(stages.plan(config, workdir)))
+  old = next((old.optim.train_sid_rows for old in begun if old is not None), True)
+  if old is False:
+    log.warning(
+      'the run in %s began with an earlier version, in which SID rows beside adapters were trained only if a '
+      'parameter group names them; it continues so (optim.train_sid_rows=False)',
+      workdir,
+    )
+  return dataclasses.replace(config, optim=dataclasses.replace(config.optim, train_sid_rows=old))
 
 
 def check_tokens(meta: Meta, dataset: Dataset, folder: epath.Path) -> None:

@@ -6,17 +6,13 @@ position in the stream, checkpoints and metrics, and a killed run resumes in the
 """
 
 import dataclasses
-import logging
 from typing import NamedTuple
 
 from etils import epath
 
 from recjax import config as config_lib
-from recjax.workdir import identity
 
 FOLDER = 'stages'
-
-log = logging.getLogger(__name__)
 
 
 class PlannedStage(NamedTuple):
@@ -31,24 +27,6 @@ class PlannedStage(NamedTuple):
   name: str
   config: config_lib.Config
   folder: epath.Path
-
-
-def with_sid_rows(config: config_lib.Config, workdir: epath.Path) -> config_lib.Config:
-  """Returns the config with a value for `optim.train_sid_rows`: that of the workdir's run, else True.
-
-  Earlier versions froze SID rows beside adapters. Their runs go on so.
-  """
-  if config.optim.train_sid_rows is not None:
-    return config
-  begun = (identity.config_of(stage.folder) for stage in reversed(plan(config, workdir)))
-  old = next((old.optim.train_sid_rows for old in begun if old is not None), True)
-  if old is False and config.model.lora_rank > 0:
-    log.warning(
-      'the run in %s began with an earlier version, in which SID rows beside adapters were trained only if a '
-      'parameter group names them; it continues so (optim.train_sid_rows=False)',
-      workdir,
-    )
-  return dataclasses.replace(config, optim=dataclasses.replace(config.optim, train_sid_rows=old))
 
 
 def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
