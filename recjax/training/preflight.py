@@ -24,8 +24,8 @@ from recjax.training import optim as optim_lib
 log = logging.getLogger(__name__)
 
 _REMEDY = (
-  'Set --config.model.sid_rows=random or sa_init, or train the rows: no group may freeze tables/sid, and '
-  'beside adapters optim.train_sid_rows must be True'
+  'Set --config.model.sid_rows=random, or train the rows: no group may freeze tables/sid, and beside adapters '
+  'optim.train_sid_rows must be True'
 )
 
 
@@ -149,7 +149,7 @@ def check_rows(params: Any, optim: optim_lib.Optim, dataset: Dataset, seen_V: np
     if lost:
       log.warning(
         '%d of %d items cannot be told apart from another item by tables/%s: the rows of their codes are equal and '
-        '%s. --config.model.sid_rows=random or sa_init gives them rows of their own',
+        '%s. --config.model.sid_rows=random gives them rows of their own',
         *(lost, len(codes_IL), name),
         'no training example holds these codes' if name in trained else 'frozen',
       )
@@ -158,11 +158,11 @@ def check_rows(params: Any, optim: optim_lib.Optim, dataset: Dataset, seen_V: np
 def _classes(table_VD: jax.Array) -> np.ndarray:
   """Returns a number for every row; rows with equal bits have equal numbers (up to 1 in 2^64)."""
   width = table_VD.shape[1]
-  factors = np.random.default_rng(0).integers(0, 2**32, (width, 2), np.uint32) | 1
+  factors = np.random.default_rng(0).integers(0, 2**32, (width, 2), np.uint32) | np.uint32(1)
 
   def hashes(x_VD):
     bits_VD = jax.lax.bitcast_convert_type(x_VD, jnp.uint32)
-    return jnp.stack([(bits_VD * f).sum(axis=1, dtype=jnp.uint32) for f in factors.T], axis=1)
+    return jnp.stack([(bits_VD * f[None, :]).sum(axis=1, dtype=jnp.uint32) for f in factors.T], axis=1)
 
   mesh = getattr(table_VD.sharding, 'mesh', None)
   out = None if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
