@@ -16,7 +16,6 @@ from recjax import models
 from recjax.config import Config, next_item_component
 from recjax.data import loader
 from recjax.data import mixture as mixture_lib
-from recjax.data import preflight as data_preflight
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, headline, sample_rows
@@ -29,7 +28,7 @@ from recjax.schema.checks import check
 from recjax.schema.run import Hosts
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import table as parameter_table
-from recjax.training import optim, preflight, start
+from recjax.training import data_preflight, optim, preflight, start
 from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
@@ -84,7 +83,7 @@ def checked_streams(
     The stream of every stage, in order.
 
   Raises:
-    ValueError: see `data.preflight` and `training.preflight`; or a stage's group matches no parameter.
+    ValueError: see `training.data_preflight` and `training.preflight`; or a stage's group matches no parameter.
   """
   data_preflight.check_dataset(dataset, config.eval.exclude_seen, config.eval.eval_users)
   searched = next_item_component(config)

@@ -14,9 +14,9 @@ from absl import app, flags
 import ml_collections
 from ml_collections import config_flags
 
-from recjax.schema import overrides
 from recjax.schema.conversion import unknown_field
 from recjax.schema.names import question
+from recjax.schema.overrides import add_named
 
 _HELP = (
   'The experiment: FILE.py or FILE.py:VARIANT. --config.FIELD=VALUE changes one field; --mode=config '
@@ -87,7 +87,7 @@ class _FileParser(flags.ArgumentParser):
     except Exception as error:
       raise ConfigFileError(_message(error, file)) from error
     try:
-      overrides.add_named(config, flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False))
+      add_named(config, flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False))
     except ValueError as error:
       raise ConfigFileError(str(error)) from error
     self.config = config.lock()

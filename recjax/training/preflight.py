@@ -1,6 +1,6 @@
 """Checks before the first step that concern parameters and the optimizer.
 
-An error ends the program; a warning is one line in the log. `recjax.data.preflight` checks the data.
+An error ends the program; a warning is one line in the log. `data_preflight` checks the data.
 """
 
 from collections.abc import Sequence
@@ -162,7 +162,9 @@ def _classes(table_VD: jax.Array) -> np.ndarray:
 
   def hashes(x_VD):
     bits_VD = jax.lax.bitcast_convert_type(x_VD, jnp.uint32)
-    return jnp.stack([(bits_VD * f[None, :]).sum(axis=1, dtype=jnp.uint32) for f in factors.T], axis=1)
+    return jnp.stack(
+      [(bits_VD * f[None, :]).sum(axis=1, dtype=jnp.uint32) for f in factors.T], axis=1
+    )
 
   mesh = getattr(table_VD.sharding, 'mesh', None)
   out = None if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 import dataclasses
 import logging
+from typing import Any
 
 from etils import epath
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
-from recjax.schema.optim import Optim
+from recjax.schema.optim import Group, Optim
 from recjax.workdir import identity, stages
 from recjax.workdir.checkpoints import Meta
 
@@ -96,15 +97,23 @@ def check_optimizer(old: Optim, new: Optim, folder: epath.Path) -> None:
     was, now = getattr(old, name), getattr(new, name)
     subject = f'optim.{name}'
     if name == 'groups':
-      was, now = (_plain(groups) for groups in (was, now))
-      if was == now and list(was) != list(now):
-        subject, was, now = 'the order of optim.groups', list(was), list(now)
+      subject, was, now = _difference(was, now)
     if was != now:
       raise ValueError(
         f'a resume must keep {subject} of the training in {folder}: {was!r}; got {now!r}. '
-        f'Set --config.optim.{name}, or give a new --workdir with --config.checkpoint.init_from'
+        f'Set --config.{subject.removeprefix("the order of ")}, or give a new --workdir with '
+        '--config.checkpoint.init_from'
       )
 
 
-def _plain(groups: Mapping) -> dict[str, dict]:
-  return {name: dataclasses.asdict(group) for name, group in groups.items()}
+def _difference(old: Mapping[str, Group], new: Mapping[str, Group]) -> tuple[str, Any, Any]:
+  """Returns name, old and new value of the first field that differs, or of the order; None: it is absent."""
+  was, now = (
+    {f'optim.groups.{name}.{field}': value for name, group in groups.items()
+     for field, value in dataclasses.asdict(group).items()}
+    for groups in (old, new)
+  )  # fmt: skip
+  for path in {**was, **now}:
+    if was.get(path) != now.get(path):
+      return path, was.get(path), now.get(path)
+  return 'the order of optim.groups', list(old), list(new)

@@ -24,8 +24,11 @@ def test_a_changed_optimizer_group_or_order_is_refused():
       'optimizer': 'adafactor'
     },
     r'optim.ema_decay .*: 0.5; got 0.25. Set --config.optim.ema_decay': {'ema_decay': 0.25},
-    r"optim.groups of .*'frozen': True": {
+    r'optim.groups.tables.frozen of .*: False; got True. Set --config.optim.groups.tables.frozen': {
       'groups': {'tables': dataclasses.replace(TABLES, frozen=True), 'sids': SIDS}
+    },
+    r"optim.groups.new.pattern of .*: None; got 'x'": {
+      'groups': {**old.groups, 'new': Group(pattern='x')}
     },
     r"the order of optim.groups of .*: \['tables', 'sids'\]; got \['sids', 'tables'\]. Set .*groups": {
       'groups': {'sids': SIDS, 'tables': TABLES}

@@ -1,6 +1,6 @@
 """Checks before the first step: items can be told apart, targets can be found, every task has something to learn.
 
-An error ends the program; a warning is one line in the log. `recjax.training.preflight` checks the parameters.
+An error ends the program; a warning is one line in the log. `preflight` checks the parameters.
 """
 
 import logging

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from recjax import train
-from recjax.data import preflight
 from recjax.data.sequences import Sequences
 from recjax.data.tasks.next_item import NextItem
 from recjax.sids.table import SidTable
+from recjax.training import data_preflight as preflight
 
 
 def data(codes, histories, targets, **fields):
