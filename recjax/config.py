@@ -263,3 +263,25 @@ def stage(num_train_steps: int, **fields: Any) -> ml_collections.ConfigDict:
   config.num_train_steps = num_train_steps
   config.update(fields)
   return config
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+  """Inverts `from_config_dict`, with every field of the config. The command line can set any of them."""
+  made = fields_of(Config)
+  _fill(made, config)
+  return made
+
+
+def _fill(made: ml_collections.ConfigDict, section: Any) -> None:
+  """Sets the fields of a ConfigDict of `fields_of` to those of a section of its type."""
+  for field in dataclasses.fields(section):
+    value = getattr(section, field.name)
+    if dataclasses.is_dataclass(value):
+      made[field.name] = fields_of(type(value))
+      _fill(made[field.name], value)
+    elif isinstance(value, dict):
+      for name, part in value.items():
+        made[field.name][name] = fields_of(type(part))
+        _fill(made[field.name][name], part)
+    elif value is not None:
+      made[field.name] = value

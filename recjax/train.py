@@ -21,7 +21,7 @@ from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, headline, sample_rows
 from recjax.metrics import doubts
 from recjax.models import lora
-from recjax.recommend import Recommender
+from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
@@ -33,7 +33,7 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, resume, starts
+from recjax.workdir import identity, mixture_file, paths, resume, starts
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
@@ -45,7 +45,7 @@ def train_stages(
   config: Config,
   workdir: epath.Path,
   dataset: Dataset,
-  recommender: Recommender,
+  recommender: Ranker,
   mesh: jax.sharding.Mesh,
 ) -> tuple[Any, int]:
   """Trains every unfinished stage of a run in order; see `train`.
@@ -90,6 +90,7 @@ def checked_streams(
   stages, streams = stages_lib.plan(config, workdir), []
   for stage in stages:
     try:
+      preflight.check_rates(stage.config)
       tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)
       abstract = state_lib.abstract_state(stage.config.model, dataset.vocabulary.space, tx, mesh)
       stream = make_stream(stage.config, dataset)
@@ -130,7 +131,7 @@ class _Setup:
 
   config: Config
   dataset: Dataset
-  recommender: Recommender
+  recommender: Ranker
   mesh: jax.sharding.Mesh
   stream: loader.Stream
   fingerprint: dict[str, str]
@@ -159,7 +160,7 @@ def train(
   config: Config,
   workdir: epath.Path,
   dataset: Dataset,
-  recommender: Recommender,
+  recommender: Ranker,
   mesh: jax.sharding.Mesh,
   run: Config | None = None,
   stream: loader.Stream | None = None,
@@ -198,13 +199,13 @@ def train(
     # All checks have passed. Nothing before this line writes to the workdir.
     if distributed.is_host0():
       starts.record(run or config, workdir, loop.step, rates)
+      paths.write(workdir, dataset.folder)
       mixture_file.write(workdir, setup.stream.mixture.table())
     with Writer(workdir, loop.step, enabled=distributed.is_host0()) as writer:
       _train_steps(setup, loop, workdir, checkpoints, writer)
     if distributed.is_host0():
-      for doubt in doubts.of_losses(
-        [row['loss'] for row in read_metrics(workdir) if 'loss' in row]
-      ):
+      losses = [row['loss'] for row in read_metrics(workdir) if 'loss' in row]
+      for doubt in doubts.of_losses(losses):
         log.warning('%s', doubt)
     with _checkpointing('restoring the best checkpoint', limits):
       best_step = checkpoints.best_step()
@@ -214,7 +215,7 @@ def train(
 def _set_up(
   config: Config,
   dataset: Dataset,
-  recommender: Recommender,
+  recommender: Ranker,
   mesh: jax.sharding.Mesh,
   stream: loader.Stream | None,
 ) -> _Setup:

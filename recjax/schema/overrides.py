@@ -27,7 +27,11 @@ TASKS: dict[str, type[Section]] = {}
 _NAMED = re.compile(
   r'(mixture|stages|optim\.groups|stages\.[^.]+\.groups)\.([^.]+)\.((?!groups\.)[^.]+)'
 )
-_KINDS = {'mixture': 'component', 'stages': 'stage'}
+# Kinds of sections, and the fields of which a flag must set one: otherwise the name may be misspelt.
+_KINDS = {
+  Group: ('group', ('pattern',)),
+  Stage: ('stage', ('num_train_steps', 'num_epochs')),
+}
 
 
 def assignments(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -72,16 +76,23 @@ def _add(
   if place == 'mixture':
     section.task = given.get(f'{path}.task') or name
   for field in dataclasses.fields(kind):
-    if field.name in section:
-      continue
-    if f'{path}.{field.name}' not in given:
-      what = _KINDS.get(place, 'group')
-      raise ValueError(
-        f'a new {what} must set {field.name}; --config.{path}.{field.name} is not given. The config has '
-        f'{", ".join(parent) or "no " + what}{question(name, parent)}'
-      )
-    section[field.name] = ml_collections.config_dict.placeholder(hints(kind)[field.name])
+    if field.name not in section:  # it has no default
+      section[field.name] = ml_collections.config_dict.placeholder(hints(kind)[field.name])
+  _check_intended(path, kind, parent, given)
   parent[name] = section
+
+
+def _check_intended(
+  path: str, kind: type[Section], present: Iterable[str], given: Mapping[str, str]
+) -> None:
+  """Raises a ValueError if no flag sets a field that makes a new group or stage meaningful."""
+  what, fields = _KINDS.get(kind, ('', ()))
+  fields = [field for field in fields if field in hints(kind)]
+  if fields and not any(f'{path}.{field}' in given for field in fields):
+    raise ValueError(
+      f'a new {what} must set {" or ".join(fields)}; --config.{path}.{fields[0]} is not given. The config has '
+      f'{", ".join(present) or "no " + what}{question(path.rpartition(".")[2], present)}'
+    )
 
 
 def _component(path: str, name: str, present: list[str], given: Mapping[str, str]) -> type[Section]:

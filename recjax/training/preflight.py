@@ -29,13 +29,12 @@ _REMEDY = (
 )
 
 
-def check_config(config: Training, checkpoint: Checkpoint) -> None:
-  """Checks the settings of the first training of a run that need no data.
+def check_first_rows(config: Training, checkpoint: Checkpoint) -> None:
+  """Checks before the data are prepared that the first training of a run has SID rows that differ or are trained.
 
   Raises:
-    ValueError: the weight decay reverses parameters, or the SID rows are equal and frozen.
+    ValueError: the SID rows are equal and frozen.
   """
-  _check_rates(config)
   source, model = checkpoint.init_from, config.model
   is_mean = model.pretrained is not None and model.sid_rows == 'mean' and source is None
   if not is_mean or (epath.Path(model.pretrained) / EXPORTED).exists():
@@ -49,7 +48,12 @@ def check_config(config: Training, checkpoint: Checkpoint) -> None:
     )
 
 
-def _check_rates(config: Training) -> None:
+def check_rates(config: Training) -> None:
+  """Checks that learning rate, weight decay and regularisation leave something to learn.
+
+  Raises:
+    ValueError: the weight decay reverses parameters.
+  """
   optim, model = config.optim, config.model
   factor = max(
     (group.learning_rate for group in optim.groups.values() if not group.frozen), default=1.0

@@ -104,15 +104,15 @@ def test_mean_rows_that_are_frozen_are_refused_before_anything_is_read(fields, i
   made = config(**fields)
   if is_refused:
     with pytest.raises(ValueError, match=r'model.sid_rows=mean makes all of them equal'):
-      preflight.check_config(made, made.checkpoint)
+      preflight.check_first_rows(made, made.checkpoint)
   else:
-    preflight.check_config(made, made.checkpoint)
+    preflight.check_first_rows(made, made.checkpoint)
 
 
 def test_an_export_of_ours_has_rows_of_its_own(tmp_path):
   (tmp_path / 'recjax.json').write_text('{}')
   made = config(**OLD | {'model__pretrained': str(tmp_path)})
-  preflight.check_config(made, made.checkpoint)
+  preflight.check_first_rows(made, made.checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_an_export_of_ours_has_rows_of_its_own(tmp_path):
 )
 def test_doubtful_rates_are_warned_of(fields, message, caplog):
   made = config(**fields)
-  preflight.check_config(made, made.checkpoint)
+  preflight.check_rates(made)
   messages = [record.getMessage() for record in caplog.records]
   assert len(messages) == bool(message)
   assert message in ' '.join(messages)
@@ -141,7 +141,7 @@ def test_a_weight_decay_that_reverses_parameters_is_refused():
   with pytest.raises(
     ValueError, match=r'must be less than 1; .*got 1.2. Set --config.optim.weight'
   ):
-    preflight.check_config(made, made.checkpoint)
+    preflight.check_rates(made)
 
 
 def test_parameters_that_no_stage_trains_are_counted(caplog):
