@@ -34,6 +34,7 @@ def report_run(
   dataset: Dataset,
   num_params: int,
   stages: Sequence[tuple[str, epath.Path]] = (),
+  description: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes report.json and report.html from the files in a workdir and the data set that was loaded.
 
@@ -43,6 +44,7 @@ def report_run(
     dataset: the evaluated data.
     num_params: number of parameters of the model.
     stages: name and folder of every stage in order. Empty: the run has no stages.
+    description: the result of `recjax.describe.describe`. None: the page shows the statistics of the preparation.
 
   Raises:
     ValueError: there is no evaluation, it holds impossible figures, or other data were evaluated.
@@ -60,7 +62,9 @@ def report_run(
     results=results,
     trainings=trainings,
     warnings=checks.warnings(results, config, dataset, trainings),
-    processes=goodput.read(workdir),
+    processes=facts.processes(workdir),
+    refresh=facts.refresh(workdir),
+    description=description,
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
     run={
       'best_step': results['step'],
@@ -69,6 +73,7 @@ def report_run(
       'device': jax.devices()[0].device_kind,
       'processes': jax.process_count(),
       'evaluated_rows_per_sec': results['rows_per_sec'],
+      **{name: results[name] for name in ('training',) if name in results},
     },
   )
   write_report(workdir, report)
@@ -90,6 +95,8 @@ def build_report(
   warnings: Sequence[str] = (),
   processes: Sequence[Mapping[str, Any]] = (),
   optimum: Mapping[str, Any] | None = None,
+  description: Mapping[str, Any] | None = None,
+  refresh: Mapping[str, Any] | None = None,
   run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Returns the content of report.json.
@@ -104,6 +111,8 @@ def build_report(
     processes: processes of the run, as in goodput.json.
     optimum: the best possible expected test metrics if the distribution of the data is known, with
       `validation`.
+    description: see `report_run`.
+    refresh: the result of `facts.refresh`.
     run: further entries: best_step, parameters, devices, ….
 
   Returns:
@@ -119,6 +128,8 @@ def build_report(
     'warnings': list(warnings),
     'config': dict(config),
     'data': dict(data),
+    'description': None if description is None else dict(description),
+    'refresh': None if refresh is None else dict(refresh),
     'sids': dict(sids),
     'stage': last.name,
     'earlier_stages': [{'name': each.name, **_training(each)} for each in trainings[:-1]],

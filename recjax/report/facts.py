@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 import dataclasses
+import json
 from typing import Any
 
 from etils import epath
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
+from recjax.runtime import goodput, lock
+from recjax.runtime.files import is_local
 from recjax.workdir import mixture_file, starts
 from recjax.workdir.metrics_file import read_metrics
 
+REFRESH = 'refresh.json'  # written by --mode=refresh
 EXAMPLES = 8  # number of example items and of example keywords in the report
 
 
@@ -34,6 +38,41 @@ class Training:
 def training(name: str, folder: epath.Path) -> Training:
   """Reads the files of a training."""
   return Training(name, read_metrics(folder), mixture_file.read(folder), starts.read(folder))
+
+
+def processes(workdir: epath.Path) -> list[dict[str, Any]]:
+  """Returns the processes of goodput.json; `ended` tells how each ended: 'done', 'running', 'killed' or an error."""
+  found = goodput.read(workdir)
+  for process in found:
+    process['ended'] = process['ended'] or 'killed'
+  if found and found[-1]['ended'] == 'killed':
+    if goodput.is_recording(workdir):  # this process, whose last work is the report
+      found[-1]['ended'] = 'done'
+    elif is_local(workdir):
+      try:
+        lock.check_free(workdir, '--workdir')
+      except lock.Held:
+        found[-1]['ended'] = 'running'
+  return found
+
+
+def refresh(workdir: epath.Path) -> dict[str, Any] | None:
+  """Returns refresh.json, the comparison with the run that this one continues; None: this run is no refresh.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  path = workdir / REFRESH
+  if not path.exists():
+    return None
+  try:
+    found = json.loads(path.read_text())
+    is_complete = {'verdict', 'reasons', 'from'} <= found.keys()
+  except (ValueError, AttributeError):
+    is_complete = False
+  if not is_complete:
+    raise ValueError(f'{path} must hold the result of a refresh; it is damaged. Remove it')
+  return found
 
 
 def sids(config: Config, dataset: Dataset) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from data_prep import sources
-from tests.data_prep.sources.reading import tidied
+from data_prep.log import interactions
+from tests.data_prep.sources.reading import cleaned, tidied
 
 DATA = sources.get('table')(source='table', name='x')
 LOG = {
@@ -81,7 +82,9 @@ def test_the_config_can_name_other_columns(tmp_path):
 def test_equal_column_names_are_rejected(tmp_path):
   write_csv(tmp_path, 'interactions.csv', LOG)
   write_csv(tmp_path, 'items.csv', ITEMS)
-  with pytest.raises(ValueError, match=r"must all be different; got \['user', 'user', .*--config"):
+  with pytest.raises(
+    ValueError, match=r'data\.user_column and data\.item_column must .*both\. Set --config\.'
+  ):
     load(tmp_path, dataclasses.replace(DATA, item_column='user'))
 
 
@@ -155,7 +158,7 @@ def test_a_broken_interaction_is_named_by_file_and_line(tmp_path, change, messag
   write_csv(tmp_path, 'interactions.csv', LOG | change)
   write_csv(tmp_path, 'items.csv', ITEMS)
   with pytest.raises(ValueError, match=message):
-    load(tmp_path)
+    cleaned(load(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,7 @@ def test_a_broken_item_is_named_by_file_and_line(tmp_path, change, message):
     load(tmp_path)
 
 
-@pytest.mark.parametrize('value', ['', 'good', 'nan', 'inf', '1e300', '—'])
+@pytest.mark.parametrize('value', ['good', 'inf', '1e300', '4,5'])
 def test_an_unreadable_rating_drops_all_ratings(tmp_path, capsys, value):
   write_csv(tmp_path, 'interactions.csv', LOG | {'rating': [1, value, 2]})
   write_csv(tmp_path, 'items.csv', ITEMS)
@@ -182,6 +185,22 @@ def test_an_unreadable_rating_drops_all_ratings(tmp_path, capsys, value):
   assert 'interactions.csv:3: rating is not a finite number' in capsys.readouterr().out
   write_csv(tmp_path, 'interactions.csv', {**LOG, 'stars': [1, value, 2]})
   with pytest.raises(ValueError, match=r'interactions\.csv:3: stars must be a finite number'):
+    load(tmp_path, dataclasses.replace(DATA, rating_column='stars'))
+
+
+@pytest.mark.parametrize('value', ['', 'nan', 'NULL', '—', ' N/A '])
+def test_rows_without_a_rating_are_kept(tmp_path, value):
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  for name in ('rating', 'stars'):
+    write_csv(tmp_path, 'interactions.csv', {**LOG, name: [1, value, 2]})
+    raw = load(tmp_path, dataclasses.replace(DATA, rating_column=name))
+    np.testing.assert_array_equal(raw.ratings, [1, np.nan, 2])
+    assert raw.unreadable_ratings == 0
+  write_csv(tmp_path, 'interactions.csv', {**LOG, 'stars': [value] * 3, 'rating': [value] * 3})
+  assert load(tmp_path).ratings is None
+  with pytest.raises(
+    ValueError, match=r'interactions\.csv: stars must be a number in at least one'
+  ):
     load(tmp_path, dataclasses.replace(DATA, rating_column='stars'))
 
 
@@ -236,3 +255,77 @@ def test_a_table_of_another_ending_is_named(tmp_path, name):
   (tmp_path / name).write_text('x')
   with pytest.raises(FileNotFoundError, match=rf'interactions must be in .*\. {name} is not read'):
     load(tmp_path)
+
+
+def test_columns_without_a_use_are_listed_also_those_of_folders(tmp_path):
+  write_parquet(tmp_path, 'items.parquet', ITEMS | {'colour': ['red'] * len(ITEMS['item'])})
+  for day in ('1', '2'):
+    folder = tmp_path / 'interactions' / f'day={day}'
+    folder.mkdir(parents=True)
+    write_parquet(folder, '0.parquet', LOG | {f'only_{day}': ['x'] * len(LOG['user'])})
+  assert load(tmp_path).ignored_columns == {
+    'interactions': ['only_1', 'day', 'only_2'], 'items': ['colour']
+  }  # fmt: skip
+
+
+def test_usual_and_joined_columns_of_items(tmp_path):
+  write_csv(tmp_path, 'interactions.csv', LOG)
+  table = {'item': ['7', '8'], 'name': ['Soap', 'Oil'], 'category': ['Home > Bath', '']}
+  write_csv(tmp_path, 'items.csv', table)
+  expected = {'7': {'title': 'Soap', 'categories': [['Home', 'Bath']]}, '8': {'title': 'Oil'}}
+  assert tidied(load(tmp_path).item_records) == expected
+  table |= {'title': ['S', ''], 'l1': ['A', 'B'], 'l2': ['C', ''], 'size': [12, 'nan']}
+  write_csv(tmp_path, 'items.csv', table)
+  options = {'category_column': 'l1+l2', 'description_column': 'size + name'}
+  records = tidied(load(tmp_path, dataclasses.replace(DATA, **options)).item_records)
+  assert records['7'] == {'title': 'S', 'description': '12 Soap', 'categories': [['A', 'C']]}
+  assert records['8'] == {'description': 'Oil', 'categories': [['B']]}
+  with pytest.raises(ValueError, match=r"column 'l3'; .*Set --config\.data\.category_column"):
+    load(tmp_path, dataclasses.replace(DATA, category_column='l1+l3'))
+  for option, value in (
+    ('price_column', 'l1+l2'),
+    ('title_column', 'l1+'),
+    ('brand_column', 'size'),
+  ):
+    data = dataclasses.replace(DATA, **options | {option: value})
+    with pytest.raises(ValueError, match=rf'(must name|may be named once).*{option}'):
+      load(tmp_path, data)
+
+
+def test_an_empty_item_table_and_a_column_twice_are_refused(tmp_path):
+  write_csv(tmp_path, 'interactions.csv', LOG)
+  (tmp_path / 'items.csv').write_text('item,title\n')
+  with pytest.raises(ValueError, match=r'items\.csv must hold items; it holds none'):
+    load(tmp_path)
+  (tmp_path / 'items.csv').write_text('item,title,colour,title\n7,a,b,c\n')
+  with pytest.raises(ValueError, match=r"items\.csv:1: .*each once; got 'title' several times"):
+    load(tmp_path)
+
+
+def test_kinds_of_events_need_a_column_of_events(tmp_path):
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  write_csv(tmp_path, 'interactions.csv', {name: LOG[name] for name in ('user', 'item', 'time')})
+  with pytest.raises(
+    ValueError, match=r"interactions\.csv:1: must have a column 'event'.*event_col"
+  ):
+    load(tmp_path, dataclasses.replace(DATA, events=('buy',)))
+
+
+@pytest.mark.parametrize('name', ['interactions.csv.gz', 'parts'])
+def test_equal_and_unknown_rows_are_named_by_file_and_line(tmp_path, name):
+  """The messages come after the rows were sorted."""
+  log = {column: LOG[column] for column in ('user', 'item', 'time')}
+  if name == 'parts':
+    (tmp_path / 'interactions').mkdir()
+    write_parquet(tmp_path, 'interactions/part-0.parquet', log)
+    write_parquet(tmp_path, 'interactions/part-1.parquet', {c: v[1:2] for c, v in log.items()})
+    later, earlier = r'part-1\.parquet: row 1', r'part-0\.parquet: row 2'
+  else:
+    write_csv(tmp_path, name, {column: values + values[1:2] for column, values in log.items()})
+    later, earlier = r'interactions\.csv\.gz:5', r'interactions\.csv\.gz:3'
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  with pytest.raises(ValueError, match=rf'{later}: no two .*repeats .*{earlier}: user .u2.'):
+    interactions.clean(load(tmp_path), 0)
+  write_csv(tmp_path, 'items.csv', {'item': ['7'], 'title': ['x']})
+  with pytest.raises(ValueError, match=rf"{earlier}: an item must be .*'8'. 2 interactions have 1"):
+    interactions.clean(load(tmp_path), 0)

@@ -8,15 +8,16 @@ from etils import epath
 import numpy as np
 import pytest
 
-from data_prep.log import interactions, log_writer, splits
+from data_prep.log import interactions, log_writer, raw_log, splits
+from data_prep.log.filters import Filters
 from recjax.data.dataset import COLUMNS, SPLITS, Dataset
 from recjax.data.sequences import Sequences
 
 
-def make(folder, kind, with_notes=True, max_history=0):
+def make(folder, kind, with_notes=True, max_history=0, filters=None, k=0):
   """Returns a data set without semantic IDs, and its clean log."""
   rng = np.random.default_rng(0)
-  log = interactions.RawLog(
+  log = raw_log.RawLog(
     np.repeat([f'u{n:02}' for n in range(30)], 6),
     np.array([f'i{n:02}' for n in rng.integers(0, 20, 180)]),
     rng.permutation(180),
@@ -25,14 +26,12 @@ def make(folder, kind, with_notes=True, max_history=0):
     np.array(['buy', 'view'])[rng.integers(0, 2, 180)] if with_notes else None,
   )
   if kind == 'source':
-    rows = interactions.HeldOutRows(
+    rows = raw_log.HeldOutRows(
       np.array(['u00', 'new']), [['i01', 'i02', 'i03'], ['i04']], np.array(['i05', 'i06'])
     )
     held_out = {'validation': rows, 'test': rows}
-    log = interactions.RawLog(
-      log.users, log.items, log.times, {}, log.ratings, log.events, held_out
-    )
-  cleaned = interactions.clean(log, 0)
+    log = raw_log.RawLog(log.users, log.items, log.times, {}, log.ratings, log.events, held_out)
+  cleaned = interactions.clean(log, k, filters=filters)
   arrays = splits.split(cleaned, kind, (0.8, 0.1, 0.1), max_history)
   stage = epath.Path(folder) / 'interactions'
   stage.mkdir()
@@ -69,6 +68,33 @@ def test_leave_one_out_rows_have_the_documented_histories_and_columns(tmp_path):
   assert dataset.train_times.tolist() == dataset.history_column('validation', 'times').tolist()
   assert dataset.train_events.tolist() == dataset.history_column('validation', 'events').tolist()
   assert dataset.event_names == ['buy', 'view']
+
+
+@pytest.mark.parametrize('kind', ['leave_one_out', 'global_time'])
+def test_context_is_in_histories_and_is_neither_seen_nor_counted(tmp_path, kind):
+  dataset, log = make(tmp_path, kind, filters=Filters(context_events=('view',)), k=3)
+  assert dataset.target_events.tolist() == [True, False]
+  assert not dataset.is_leave_one_out
+  bought = dataset.train_events == 0
+  assert dataset.train_is_target.tolist() == bought.tolist()
+  users = np.repeat(np.arange(len(log.user_ids)), np.diff(log.offsets))
+  row_of = {time: row for row, time in enumerate(log.times.tolist())}  # no time is twice
+  counted = dataset.countable_sequences('test')
+  assert counted.values.tolist() == dataset.train.values[bought].tolist()
+  for split in SPLITS:
+    (histories, targets), seen = dataset.histories_and_targets(split), dataset.seen(split)
+    times = dataset.history_column(split, 'times')
+    for n, target in enumerate(targets):
+      rows = [row_of[time] for time in times[slice(*histories.offsets[n : n + 2])].tolist()]
+      at = rows[-1] + 1
+      assert rows == [row for row in range(at) if users[row] == users[at]]
+      assert log.items[at] == target and log.events[at] == 0
+      assert seen[n].tolist() == [log.items[row] for row in rows if log.events[row] == 0]
+  assert dataset.statistics['context_interactions'] == int((log.events == 1).sum())
+  assert dataset.statistics['events'] == {
+    'buy': int((log.events == 0).sum()),
+    'view': int((log.events == 1).sum()),
+  }
 
 
 @pytest.mark.parametrize('max_history', [0, 2])

@@ -99,6 +99,28 @@ def test_page_shows_the_quality_of_sids_if_it_is_known():
   assert 'variance left' not in text
 
 
+def test_metrics_that_equal_recall_at_one_item_are_not_repeated():
+  report = reports.report()
+  assert 'ndcg@1' in report['metrics']['test']
+  page = render(report)
+  assert '<th scope="row">recall@1</th>' in page and '<th scope="row">ndcg@10</th>' in page
+  assert '<th scope="row">ndcg@1</th>' not in page and '<th scope="row">mrr@1</th>' not in page
+  assert 'At one item, ndcg@1 and mrr@1 equal recall@1.' in text_of(report)
+
+
+def test_cells_that_a_narrow_page_stacks_name_their_columns():
+  report = reports.report(processes=[reports.process({'.': (0, 300, 60.0)}, 'done')])
+  tables = re.findall(r'<table class="stack">(.*?)</table>', render(report), re.S)
+  assert len(tables) == 3  # mixture, processes, levels; there are no starts
+  for table in tables:
+    head, body = table.split('<tbody>')
+    names = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', head)
+    first_row = body[: body.index('</tr>')]
+    cells = re.findall(r'<td[^>]*?data-label="(.*?)"', first_row)
+    assert len(cells) == first_row.count('<td')
+    assert names[-len(cells) :] == cells
+
+
 def test_page_needs_no_other_files():
   page = render(reports.report())
   checker = checked(page)
@@ -214,7 +236,7 @@ def test_warnings_are_at_the_top():
 
 def test_wall_time_is_shown_as_a_table_and_a_bar():
   assert 'goodput' not in render(reports.report())
-  process = reports.process({'.': (0, 300, 60.0)})
+  process = reports.process({'.': (0, 300, 60.0)}, ended='killed')
   last = reports.process({'.': (200, 500, 60.0)}, ended='done')
   report = reports.report(processes=[process, last])
   assert report['goodput']['goodput'] == pytest.approx(0.5)  # 60 - 20 + 60 of 200
@@ -226,3 +248,32 @@ def test_wall_time_is_shown_as_a_table_and_a_bar():
   assert dict(widths) == {
     'steps': '50.000', 'compile': '30.000', 'start_up': '10.000', 'lost': '10.000'
   }  # fmt: skip
+
+
+REFRESH = {
+  'verdict': 'no-go',
+  'reasons': ['ndcg@10 is worse than that of the old model'],
+  'warnings': ['interactions a day changed from 10 to 90'],
+  'rule': 'go if nothing speaks against it',
+  'from': NASTY,
+  'rows': {'compared': 4321, 'users': 99},
+  'metrics': {'new': {'ndcg@10': 0.1234, 'recall@10': 0.2}, 'old': {'ndcg@10': 0.15, 'recall@10': 0.3}},
+  'differences': {'old': {'ndcg@10': {'mean': -0.0266, 'stderr': 0.0031, 'low': -0.03, 'high': -0.02}}},
+}  # fmt: skip
+
+
+def test_a_refresh_shows_its_verdict_and_the_comparison():
+  report = reports.report(refresh=REFRESH)
+  assert report['refresh'] == REFRESH
+  page, text = render(report), text_of(report)
+  assert '<script' not in page
+  for figure in ('no go', 'is worse than that of the old', '4,321 compared rows', '0.1234', '-0.0266 ± 0.0031'):  # fmt: skip
+    assert figure in text
+  assert text.index('no go') < text.index('Test recall@10')
+
+
+def test_a_refresh_that_trained_nothing_shows_its_reasons():
+  result = {'verdict': 'no-go', 'reasons': ['nothing is new'], 'from': 'runs/shop'}
+  text = text_of(reports.report(refresh=result))
+  assert 'Refresh of runs/shop: no go nothing is new' in text
+  assert 'Refresh' not in text_of(reports.report())
