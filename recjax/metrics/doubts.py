@@ -26,7 +26,7 @@ def of_ranking(ranked_UM: np.ndarray, scores_UM: np.ndarray, num_items: int) -> 
       'SID rows trained, and do they differ at the start?'
     )
   first = np.unique(ranked_UM[:, 0])
-  if len(first) == 1 and num_items > 2 and not equal.mean() > 0.5:
+  if len(first) == 1 and first[0] >= 0 and num_items > 2 and not equal.mean() > 0.5:
     yield (
       f'the first item is the same in all {U} rankings: the model ignores the history. Train longer, or check the '
       'learning rate and the parameters that are trained'
