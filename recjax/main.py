@@ -35,7 +35,8 @@ from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
 from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
-from recjax.train import record_mixtures, train_stages
+from recjax.train import checked_streams, record_mixtures, train_stages
+from recjax.training import preflight
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoint_name, claim, identity, trackers
 from recjax.workdir import paths as paths_lib
@@ -144,6 +145,10 @@ def run(request: Request) -> None:
   is_source_needed = is_training or mode == 'export'
   model = config.model if is_source_needed else models.without_source(config.model)
   models.check_model(model)  # before the data are prepared
+  if is_training:
+    config_lib.next_item_component(config)  # raises if there is none
+  if is_training and not request.has_begun():
+    preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = Dataset.load(_prepared(request) if is_training else _found(config, workdir))
     if is_training and distributed.is_host0():
@@ -151,6 +156,7 @@ def run(request: Request) -> None:
     distributed.barrier('data prepared')
   config = dataclasses.replace(config, model=model)
   if mode == 'prepare':
+    checked_streams(config, workdir, dataset, mesh)
     return
   if mode == 'export':
     export.check(request.out, config, dataset)

@@ -154,9 +154,8 @@ class Ranker:
     """The items of a history that are excluded from its ranking; see `Dataset.seen`."""
     if not self._exclude_seen:
       return history[:0]
-    if self._target_events is None or 'events' not in known:
-      return history
-    return history[self._target_events[known['events']]]
+    is_told = self._target_events is not None and 'events' in known
+    return history[self._target_events[known['events']]] if is_told else history
 
   def _shape(
     self, B: int, prompts: list[np.ndarray], excluded: list[np.ndarray], few_shapes: bool

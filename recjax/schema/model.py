@@ -42,8 +42,8 @@ class Model(Section):
   )
   lora_rank: int = setting(
     0,
-    'Rank of LoRA adapters. With adapters, other parameters are trained only if a parameter group '
-    'names them. 0: no adapters.',
+    'Rank of LoRA adapters. With adapters, the SID rows are trained too; other parameters only if a '
+    'parameter group names them. 0: no adapters.',
     at_least=0,
   )
   lora_alpha: float = setting(16.0, 'Adapters are scaled by lora_alpha / lora_rank.', above=0)

@@ -96,7 +96,7 @@ class Request:
       self._check_has('checkpoints', 'the checkpoints of a run')
     if self.mode == 'report':
       self._check_has('evaluation.json', 'evaluation.json, which --mode=evaluate writes')
-    if self.mode != 'train' or self._has_begun():  # a resume reads none of the following
+    if self.mode != 'train' or self.has_begun():  # a resume reads none of the following
       return
     if model.sid_rows == 'sa_init' and model.sid_keywords is not None:
       files.existing(model.sid_keywords, '--config.model.sid_keywords', 'file')
@@ -114,6 +114,7 @@ class Request:
     if not (self.workdir / name).exists():
       raise ValueError(f'{self.workdir} must hold {what}; it has none. Set --workdir')
 
-  def _has_begun(self) -> bool:
+  def has_begun(self) -> bool:
+    """Returns whether a stage of the run in the workdir has saved checkpoints."""
     plan = stages.plan(self.config, self.workdir)
     return any((folder / 'checkpoints').exists() for _, _, folder in plan)
