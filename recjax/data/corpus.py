@@ -83,8 +83,7 @@ class Corpus:
   @functools.cached_property
   def rated_positions(self) -> Positions:
     """Every (user, position) after the first with a rating."""
-    is_rated = ~np.isnan(self.dataset.train_ratings)
-    return Positions(self.train, None if is_rated.all() else is_rated)
+    return Positions(self.train, ~np.isnan(self.dataset.train_ratings))
 
   def is_target(self, start: int, size: int) -> np.ndarray:
     """Returns which interactions of a part of the flat training array may be targets, bool `[size]`."""

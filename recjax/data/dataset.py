@@ -247,9 +247,8 @@ class Log:
     Under leave-one-out these are the histories. Under other splits, and with context events, they are the
     training part alone, since the history of one row may hold the target of another. Context is left out.
     """
-    if self.is_leave_one_out:
-      return self.histories_and_targets(split)[0]
-    return self.train if self.train_is_target is None else self.train.keep(self.train_is_target)
+    found = self.histories_and_targets(split)[0] if self.is_leave_one_out else self.train
+    return found if self.train_is_target is None else found.keep(self.train_is_target)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,8 +134,14 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) ->
     f'{prefix}{name} ({old.get(name)!r} in the workdir, {new.get(name)!r} now)'
     for name in {**new, **old}
     if old.get(name) != new.get(name)
-    and not (name in _FOLDERS and None not in (old.get(name), new.get(name)))
+    and not (name in _FOLDERS and _may_move(old.get(name), new.get(name)))
   ]
+
+
+def _may_move(old: str | None, new: str | None) -> bool:
+  """Returns whether two paths may hold the same files; two names of the hub (hf:…@commit) never do."""
+  is_named = models.pretrained.is_name(old) and models.pretrained.is_name(new)
+  return None not in (old, new) and not is_named
 
 
 def _section_differences(

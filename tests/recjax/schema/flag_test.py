@@ -20,6 +20,7 @@ def read_saved(path):
 
 config = flag.define(read_saved)
 flags.DEFINE_string('workdir', None, '')
+flags.DEFINE_enum('mode', 'train', ['train', 'report'], '')
 app.run(lambda argv: print(config.value.model.depth), flags_parser=flag.parse_flags)
 """
 SIZES = PROGRAM.replace('config.value.model.depth', 'dict(config.value.run)')
@@ -148,7 +149,7 @@ def test_values_of_the_flag_are_taken_apart():
     ('--config=.', "--config must name a file; got '.', which is a folder"),
     ('--config=demo', "got 'demo', which does not exist. Did you mean recjax:demo?"),
     ('--config=configs/table.py', 'which does not exist. Did you mean recjax:table?'),
-    ('--config=recjax:tabel:cpu', "must name a config of the package; got 'tabel'; did you mean recjax:table? Known: beauty, demo,"),
+    ('--config=recjax:tabel:cpu', "must name a config of the package; got 'tabel'; did you mean table? Known: beauty, demo,"),
     ('--config=recjax:common', "got 'common'"),
     ('--config=recjax:demo:big', "the variant of this config must be one of '', 'tiny'; got 'big'"),
     ('--workdir=none', "none/config.json"),
@@ -163,6 +164,8 @@ def test_values_of_the_flag_are_taken_apart():
     ('--config=empty.py', 'empty.py: the file must define get_config(); it does not'),
     ('--config=mine.py --config.model.detph=3', 'unknown config field model.detph; did you mean model.depth'),
     ('--config=mine.py --config.widht=3', 'unknown config field widht; did you mean model.width?'),
+    ('--config=mine.py --config.stages.warm.learning_rate=3', 'a new stage must set num_train_steps'),
+    ('--config=mine.py --mode=trian', "--mode must be one of train, report; got 'trian'; did you mean train?"),
     ('--config=mine.py --noconfig.stesp', 'unknown config field stesp; did you mean steps?'),
   ],
 )  # fmt: skip
@@ -171,3 +174,14 @@ def test_an_error_is_one_line(folder, args, message):
   assert code == 1
   assert message in output
   assert len(output.splitlines()) == 1
+
+
+def test_flags_add_stages_and_groups_in_their_order(folder):
+  show = (
+    'print([(name, s.num_train_steps, list(s.groups)) for name, s in config.value.stages.items()])'
+  )
+  program = PROGRAM.replace('print(config.value.model.depth)', show)
+  flags = ('warm.num_train_steps=3', 'warm.groups.x.pattern=norm', 'main.num_train_steps=5')
+  args = [f'--config.stages.{flag}' for flag in flags]
+  code, output = run(folder, '--config=mine.py', *args, program=program)
+  assert (code, output) == (0, "[('warm', 3, ['x']), ('main', 5, [])]\n")
