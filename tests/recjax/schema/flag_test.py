@@ -29,8 +29,6 @@ import ml_collections
 
 def get_config(variant='none'):
   config = ml_collections.ConfigDict({'model': {'depth': 4, 'width': 8}, 'steps': 1, 'codes': (1, 2)})
-  config.run = {'num_train_steps': 5, 'batch_size': 4, 'codes': (4, 4)}
-  config.run.num_epochs = ml_collections.config_dict.placeholder(float)
   table = {'a': 1}
   if variant == 'key':
     config.steps = table['b']
@@ -57,10 +55,22 @@ def run(folder, *args, program=PROGRAM):
   return done.returncode, done.stdout + done.stderr
 
 
+RUN = """
+import ml_collections
+
+def get_config():
+  config = ml_collections.ConfigDict()
+  config.run = {'num_train_steps': 5, 'batch_size': 4, 'codes': (4, 4)}
+  config.run.num_epochs = ml_collections.config_dict.placeholder(float)
+  return config
+"""
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('flag')
   (path / 'mine.py').write_text(CONFIG)
+  (path / 'run.py').write_text(RUN)
   (path / 'broken.py').write_text('def get_config():\n  return (\n')
   (path / 'empty.py').write_text('')
   (path / 'zeros.py').write_bytes(bytes(9))
@@ -87,7 +97,7 @@ def test_a_field_can_be_overridden(folder, args):
 def test_sizes_are_left_to_the_data_and_one_length_unsets_the_other(folder, args, changes):
   values = {'num_train_steps': 5, 'batch_size': 4, 'codes': (4, 4), 'num_epochs': None} | changes
   flags = [f'--config.run.{arg}' for arg in args]
-  code, text = run(folder, '--config=mine.py', *flags, program=SIZES)
+  code, text = run(folder, '--config=run.py', *flags, program=SIZES)
   assert code == 0, text
   assert eval(text) == values
 
