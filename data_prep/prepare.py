@@ -1,6 +1,6 @@
 """Prepares a data set, from raw files to semantic IDs: runs the stages of a config under the folder's lock."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import logging
 import os
@@ -48,6 +48,7 @@ def prepare(config: config_lib.Config) -> Prepared:
     FileNotFoundError: raw files are missing and `data.download` is off.
     ValueError: the raw files, the config or the prepared folder are invalid.
   """
+  given, config = config, encoder_stage.resolved(config)
   folder, source = stage_lib.Folder(config.prepared_folder), sources.get(config.data.source)
   _check_ready(config, folder.root)
   stages = _find_all(config, folder)
@@ -61,17 +62,18 @@ def prepare(config: config_lib.Config) -> Prepared:
       for stage in _stages(config, folder.prepared):
         folder.run(stage)
       encoder_stage.remove_parts(folder.prepared)
-      _record(config, folder.prepared)
+      _record((given, config), folder.prepared)
   else:
     for stage in stages:
       folder.print_found(stage)
-    _record_if_free(config, folder.prepared)
+    _record_if_free((given, config), folder.prepared)
   unreachable.warn(config, folder.prepared)
   return folder.prepared
 
 
 def find(config: config_lib.Config) -> Prepared | None:
   """Returns the folders of the config's stages; None if `prepare` would run a stage. Changes nothing."""
+  config = encoder_stage.resolved(config)
   folder = stage_lib.Folder(config.prepared_folder)
   return None if _find_all(config, folder) is None else folder.prepared
 
@@ -117,23 +119,30 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
     yield optimum.stage(source, config, prepared)
 
 
-def _record(config: config_lib.Config, prepared: Prepared) -> None:
-  """Records the config's stage folders, if the prepared folder holds variants."""
+def _record(configs: Sequence[config_lib.Config], prepared: Prepared) -> None:
+  """Records the stage folders for these configs, if the prepared folder holds variants.
+
+  The configs are the given one and the one with a resolved encoder, which config.json of a workdir holds.
+  """
   record = prepared_lib.read_record(prepared.root)
   if record or any(map(stage_lib.is_variant, stage_lib.finished(prepared.root))):
-    key = files_lib.digest(config.preparation)
-    if record.get(key) != prepared.folders:
-      prepared_lib.write_record(prepared.root, {**record, key: prepared.folders})
+    added = dict.fromkeys(_keys(configs), prepared.folders)
+    if record != record | added:
+      prepared_lib.write_record(prepared.root, record | added)
 
 
-def _record_if_free(config: config_lib.Config, prepared: Prepared) -> None:
-  """Records the config's stage folders unless the folder is read-only or another process prepares it."""
+def _record_if_free(configs: Sequence[config_lib.Config], prepared: Prepared) -> None:
+  """Records the stage folders unless the folder is read-only or another process prepares it."""
   record = prepared_lib.read_record(prepared.root)
-  recorded = record.get(files_lib.digest(config.preparation))
+  is_recorded = all(record.get(key) == prepared.folders for key in _keys(configs))
   is_writable = not files_lib.is_local(prepared.root) or os.access(prepared.root, os.W_OK)
-  if record and recorded != prepared.folders and is_writable:
+  if record and not is_recorded and is_writable:
     with (
       contextlib.suppress(lock.Held),
       lock.hold(prepared.root, 'preparing', wait=False, field=FIELD),
     ):
-      _record(config, prepared)
+      _record(configs, prepared)
+
+
+def _keys(configs: Sequence[config_lib.Config]) -> list[str]:
+  return [files_lib.digest(config.preparation) for config in configs]

@@ -54,6 +54,8 @@ def prune(config: config_lib.Config, prepared: Prepared) -> dict[str, int]:
     for name in sizes:
       (root / name).rmtree()
     has_variants = any(map(stage_lib.is_variant, prepared.folders.values()))
-    key = digest(config.preparation)
-    prepared_lib.write_record(root, {key: prepared.folders} if has_variants else {})
+    # Another config may use the same folders, such as the config.json of a workdir.
+    record = prepared_lib.read_record(root) | {digest(config.preparation): prepared.folders}
+    kept = {key: folders for key, folders in record.items() if folders == prepared.folders}
+    prepared_lib.write_record(root, kept if has_variants else {})
   return sizes

@@ -1,6 +1,7 @@
 """The `text_embeddings` stage: encodes item texts as unit vectors with the encoder `sids.encoder`."""
 
 from collections.abc import Mapping
+import dataclasses
 import logging
 from typing import Any
 
@@ -27,6 +28,32 @@ def is_needed(config: config_lib.Config) -> bool:
   """Returns whether the config needs text vectors: for the quantizer, or for semantic neighbours."""
   is_quantized = config.sids.quantizer != 'import' and config.sids.source != 'cooccurrence'
   return is_quantized or config.needs('semantic')
+
+
+def resolved(config: config_lib.Config) -> config_lib.Config:
+  """Returns the config with the encoder that `sids.encoder=auto` selects; logs which one it is, and why.
+
+  A prepared folder keeps its encoder, because other vectors give other SIDs: also where the package of MiniLM is
+  missing, or was installed later. A daily refresh keeps the encoder of the earlier preparation.
+  """
+  if config.sids.encoder != 'auto' or not is_needed(config):
+    return config
+  root, sids = config.prepared_folder, config.sids
+  kinds = {'tfidf': 'tfidf', 'folder': 'minilm'}
+  folders = list(stage_lib.variants(root, NAME))
+  if sids.extend is not None:
+    folders = [refresh.earlier(sids) / NAME, *folders]
+  for folder in folders:
+    manifest = stage_lib.read_manifest(folder)
+    if manifest is not None and manifest['params']['kind'] in kinds:
+      encoder, why = kinds[manifest['params']['kind']], f'like the vectors in {folder}'
+      break
+  else:
+    is_installed = encoders.is_minilm_installed()
+    encoder = 'minilm' if is_installed else 'tfidf'
+    why = 'its package is installed' if is_installed else 'the package of MiniLM is not installed'
+  log.info('sids.encoder=auto is %s: %s', encoder, why)
+  return dataclasses.replace(config, sids=dataclasses.replace(sids, encoder=encoder))
 
 
 def check_ready(config: config_lib.Config, root: epath.Path) -> None:
