@@ -259,5 +259,10 @@ def _is_ours(error: Exception) -> bool:
   return any(epath.Path(last).is_relative_to(root / name) for name in ours)
 
 
-if __name__ == '__main__':
+def cli() -> None:
+  """Runs the console command `recjax`."""
   app.run(main, flags_parser=config_flag.parse_flags)
+
+
+if __name__ == '__main__':
+  cli()
