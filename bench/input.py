@@ -24,8 +24,9 @@ from recjax import models, train
 from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences, offsets_of
 from recjax.schema import flag as config_flag
+from recjax.workdir import identity
 
-_CONFIG = config_flag.define()
+_CONFIG = config_flag.define(identity.read_config_dict)
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds of each measurement.')
 _USERS = flags.DEFINE_integer(
   'users', 0, 'Users of the random log whose memory is measured; 0: none.'

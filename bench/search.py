@@ -19,11 +19,12 @@ from recjax import models
 from recjax.config import next_item_component
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
-from recjax.recommend import Recommender
+from recjax.recommend import Ranker
 from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
+from recjax.workdir import identity
 
-_CONFIG = config_flag.define()
+_CONFIG = config_flag.define(identity.read_config_dict)
 _USERS = flags.DEFINE_integer('users', 1024, 'Users to search for.')
 
 
@@ -51,7 +52,7 @@ def main(_) -> None:
   dataset = Dataset.load(config.prepared)
   model = models.build(config.model, dataset.vocabulary.space, config.seed)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Recommender(config, dataset, mesh_lib.make_mesh(config.mesh))
+  recommender = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   histories, _ = dataset.histories_and_targets('test')
   rows = [histories[u] for u in range(min(_USERS.value, len(histories)))]
   recommender.rank(params, rows)

@@ -25,14 +25,15 @@ from recjax import config as config_lib
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate, sample_rows
-from recjax.recommend import Recommender
+from recjax.recommend import Ranker
 from recjax.runtime.files import write_whole
 from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import quality
 from recjax.train import train
+from recjax.workdir import identity
 
-_CONFIG = config_flag.define()
+_CONFIG = config_flag.define(identity.read_config_dict)
 _SCRATCH = flags.DEFINE_string(
   'scratch', None, 'Folder of prepared data, workdirs and intermediate results.', required=True
 )
@@ -101,7 +102,7 @@ def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[st
   config = _config(scratch / name, sids)
   dataset = Dataset.load(config.prepared)
   mesh = mesh_lib.make_mesh(config.mesh)
-  recommender = Recommender(config, dataset, mesh)
+  recommender = Ranker(config, dataset, mesh)
   start = time.perf_counter()
   params, _ = train(config, scratch / 'runs' / name, dataset, recommender, mesh)
   rows = sample_rows(dataset.num_rows('test'), _USERS.value, config.seed)

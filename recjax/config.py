@@ -267,6 +267,28 @@ def ordered(**sections: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   return config
 
 
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+  """Inverts `from_config_dict`, with every field of the config. The command line can set any of them."""
+  made = _defaults(Config)
+  _fill(made, config)
+  return made
+
+
+def _fill(made: ml_collections.ConfigDict, section: Any) -> None:
+  """Sets the fields of a ConfigDict of `_defaults` to those of a section of its type."""
+  for field in dataclasses.fields(section):
+    value = getattr(section, field.name)
+    if dataclasses.is_dataclass(value):
+      made[field.name] = _defaults(type(value))
+      _fill(made[field.name], value)
+    elif isinstance(value, dict):
+      for name, part in value.items():
+        made[field.name][name] = _defaults(type(part))
+        _fill(made[field.name][name], part)
+    elif value is not None:
+      made[field.name] = value
+
+
 def _defaults(kind: type) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   field_types = hints(kind)

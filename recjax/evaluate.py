@@ -20,7 +20,7 @@ from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
 from recjax.metrics import ranking
 from recjax.metrics.reachable import count_unreachable
-from recjax.recommend import Recommender
+from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput
 from recjax.workdir import evaluation_file
 
@@ -36,7 +36,7 @@ def sample_rows(num_rows: int, size: int, seed: int) -> np.ndarray:
 
 @goodput.phase('evaluation')
 def evaluate(
-  recommender: Recommender,
+  recommender: Ranker,
   params,
   dataset: Dataset,
   split: str,
@@ -125,7 +125,7 @@ def evaluate_best(
   config: Config,
   workdir: epath.Path,
   dataset: Dataset,
-  recommender: Recommender,
+  recommender: Ranker,
   params,
   step: int,
 ) -> dict[str, Any]:

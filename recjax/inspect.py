@@ -3,7 +3,8 @@
 python -m recjax.inspect --config=configs/beauty.py:cpu --examples=20 [--task=mim] [--examples_seen=N]
 python -m recjax.inspect --config=configs/beauty.py --batches=5 --examples_seen=N --hosts=4 --host=1 --out=F.npz
 
-In a run of stages, `--stage=NAME` selects the stage; the first one is the default.
+--workdir=W, without --config, shows what the run in W trains on. In a run of stages, `--stage=NAME` selects the
+stage; the first one is the default.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import existing, replacing
 from recjax.schema import flag as config_flag
+from recjax.workdir import identity, paths
 from recjax.workdir import stages as stages_lib
 
 
@@ -41,13 +43,21 @@ def stage_config(config: config_lib.Config, stage: str | None = None) -> config_
   return next(iter(configs.values())) if stage is None else configs[stage]
 
 
-def make_stream(config: config_lib.Config, stage: str | None = None) -> loader.Stream:
+def make_stream(
+  config: config_lib.Config, stage: str | None = None, workdir: epath.Path | None = None
+) -> loader.Stream:
   """Builds the stream of one stage of a run (see `stage_config`).
+
+  Args:
+    config: the config of the run.
+    stage: the stage's name. None: the first stage.
+    workdir: the workdir that the config was read from; None: from none.
 
   Raises:
     ValueError: the data are not prepared, or the mixture does not fit them.
   """
-  return train.make_stream(stage_config(config, stage), Dataset.load(config.prepared))
+  prepared = paths.prepared_data(config, workdir)
+  return train.make_stream(stage_config(config, stage), Dataset.load(prepared))
 
 
 def batches(
@@ -131,7 +141,7 @@ def _ids(example: Example) -> str:
 
 def define_flags() -> None:
   """Defines the flags of `python -m recjax.inspect`."""
-  config_flag.define()
+  config_flag.define(identity.read_config_dict)
   flags.DEFINE_string('stage', None, 'The stage of the run; the first one by default.')
   flags.DEFINE_integer('examples', 20, 'Examples to print.')
   flags.DEFINE_string('task', None, 'Print only examples of this component or task.')
@@ -140,18 +150,22 @@ def define_flags() -> None:
   flags.DEFINE_integer('hosts', 1, 'Hosts that share a batch.')
   flags.DEFINE_integer('host', 0, 'The host whose part of the batches is written.')
   flags.DEFINE_string('out', None, 'The .npz file for --batches.')
-  flags.mark_flag_as_required('config')
+  flags.DEFINE_string('workdir', None, 'Workdir of a run, instead of --config.')
 
 
 def main(_) -> None:
   """Prints examples, or writes batches."""
   given = flags.FLAGS
   try:
+    if given.config is None:
+      raise ValueError('--config or --workdir must be given, such as --config=recjax:demo')
     if given.batches and not given.out:
       raise ValueError('--batches needs a file to write; set --out=F.npz')
     if given.out:
       existing(epath.Path(given.out).expanduser().parent, 'the folder of --out', 'folder')
-    stream = make_stream(config_lib.from_config_dict(given.config), given.stage)
+    config = config_lib.from_config_dict(given.config)
+    saved = config_flag.saved_in(given['config'].config_filename)
+    stream = make_stream(config, given.stage, saved and epath.Path(saved))
     if given.batches:
       arrays = batches(stream, given.examples_seen, given.batches, given.host, given.hosts)
       with replacing(epath.Path(given.out).expanduser(), 'wb') as f:

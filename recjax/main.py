@@ -1,4 +1,4 @@
-"""The command line: `python -m recjax.main --config=configs/sports.py [--mode=…] [--workdir=…]`."""
+"""The command line: `recjax --config=recjax:sports [--mode=…] [--workdir=…]`, or `python -m recjax.main …`."""
 
 import contextlib
 import logging
@@ -16,9 +16,10 @@ from recjax import config as config_lib
 from recjax import models
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
+from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best
 from recjax.models import lora, pretrained
-from recjax.recommend import Recommender, recommend_file
+from recjax.recommend import Ranker, Recommender, best_params
 from recjax.report.build import report_run
 from recjax.runtime import (
   device,
@@ -29,13 +30,14 @@ from recjax.runtime import (
   preemption,
   watchdog,
 )
+from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
 from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
-from recjax.workdir import checkpoints as checkpoints_lib
-from recjax.workdir import claim, identity, resume
+from recjax.workdir import claim, identity
+from recjax.workdir import paths as paths_lib
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
 
@@ -51,10 +53,12 @@ MODES = {
   'config': 'print every field of the config with its value, its allowed values and its meaning',
 }
 
-_CONFIG = config_flag.define()
+_CONFIG = config_flag.define(identity.read_config_dict)
 flags.declare_key_flag('config')  # for --help
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder of the run. Default: runs/NAME, or runs/NAME-VARIANT.'
+  'workdir',
+  None,
+  'Folder of the run. Default: runs/NAME, or runs/NAME-VARIANT. Without --config the config is that of the run.',
 )
 _MODE = flags.DEFINE_enum(
   'mode', 'train', list(MODES), '; '.join(f'{name}: {text}' for name, text in MODES.items()) + '.'
@@ -78,7 +82,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {argv[1:]}')
   if _CONFIG.value is None:
-    raise app.UsageError('--config must be given, such as --config=configs/demo.py')
+    sys.exit(_usage())
   logs.set_up()
   preemption.exit_on_sigterm()
   try:
@@ -113,7 +117,10 @@ def main(argv: list[str]) -> None:
 def run(request: Request) -> None:
   """Runs one mode; `request.check` must have passed."""
   config, mode, workdir = request.config, request.mode, request.workdir
-  mesh = mesh_lib.make_mesh(config.mesh)
+  is_training = mode in ('train', 'prepare')
+  mesh = mesh_lib.make_mesh(
+    config.mesh if is_training else mesh_lib.fitted(config.mesh, jax.device_count())
+  )
   log.info(
     'process %d of %d, %d devices (%s), mesh %s, workdir %s',
     *(jax.process_index(), jax.process_count(), jax.device_count()),
@@ -127,28 +134,28 @@ def run(request: Request) -> None:
     device.set_compilation_cache(config.compilation_cache, workdir)
   models.check_model(config.model)  # before the data are prepared
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
-    dataset = _prepared(config, mode == 'prepare', request.prune)
+    dataset = Dataset.load(_prepared(request) if is_training else _found(config, workdir))
     distributed.barrier('data prepared')
   if mode == 'prepare':
     return
   if mode == 'export':
     space, source = dataset.vocabulary.space, config.model.pretrained
     pretrained.check_export(request.out, source, space, vocabulary.SPECIALS)
-    params, _ = _best_params(config, workdir, dataset, mesh)
+    params, _ = best_params(config, workdir, dataset, mesh)
     _export(request, dataset, params)
     return
   if mode != 'report':
-    recommender = Recommender(config, dataset, mesh)
+    ranker = Ranker(config, dataset, mesh)
     if mode == 'train':
-      params, step = train_stages(config, workdir, dataset, recommender, mesh)
+      params, step = train_stages(config, workdir, dataset, ranker, mesh)
     else:
-      params, step = _best_params(config, workdir, dataset, mesh)
+      params, step = best_params(config, workdir, dataset, mesh)
     if mode == 'recommend':
-      paths = (request.histories, request.out)
-      recommend_file(recommender, params, dataset, *paths, request.k, request.skip_unknown)
+      recommender = Recommender(ranker, dataset, params, step)
+      recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
     else:
       with watchdog.expect('the full evaluation', 0):
-        evaluate_best(config, workdir, dataset, recommender, params, step)
+        evaluate_best(config, workdir, dataset, ranker, params, step)
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
@@ -171,10 +178,24 @@ def _request(config: config_lib.Config) -> Request:
   )
 
 
-def _default_workdir(config_flag: str) -> str:
-  """Returns runs/sports for configs/sports.py and runs/sports-cpu for configs/sports.py:cpu."""
-  file, _, variant = config_flag.partition(':')
+def _default_workdir(config_flag_value: str) -> str:
+  """Returns runs/sports for configs/sports.py, runs/sports-cpu for recjax:sports:cpu, W for W/config.json."""
+  if saved := config_flag.saved_in(config_flag_value):
+    return saved
+  file, variant = config_flag.split(config_flag_value)
   return f'runs/{epath.Path(file).stem}' + (f'-{variant}' if variant else '')
+
+
+def _usage() -> str:
+  known = '\n'.join(f'  --mode={name:<10} {text}' for name, text in MODES.items())
+  return (
+    f'{program()} needs --config, or --workdir of a run:\n'
+    f'  {program()} --config=recjax:demo                      the demo, from the raw log to the report\n'
+    f'  {program()} --config=recjax:table --config.data.name=shop --config.data.raw_dir=FOLDER    your own log\n'
+    f'  {program()} --workdir=runs/demo --mode=evaluate       a run knows its config\n'
+    f'{known}\n'
+    f'--config=recjax:NAME is a config of the package: {", ".join(config_flag.names())}'
+  )
 
 
 def _choices() -> dict[str, tuple[str, ...]]:
@@ -182,13 +203,8 @@ def _choices() -> dict[str, tuple[str, ...]]:
   return {'data.source': tuple(sources.SOURCES), 'model.family': tuple(models.FAMILIES)}
 
 
-def _prepared(config: config_lib.Config, lists_unused: bool, prune: bool) -> Dataset:
+def _prepared(request: Request) -> Prepared:
   """Returns the prepared data; a run of one process prepares them if they are missing.
-
-  Args:
-    config: config of the run.
-    lists_unused: whether to log the stage folders that this config does not use.
-    prune: whether to remove these folders instead.
 
   Raises:
     ValueError: the run has several processes, and the data are missing or out of date.
@@ -196,42 +212,40 @@ def _prepared(config: config_lib.Config, lists_unused: bool, prune: bool) -> Dat
   from data_prep import prepare  # here: only this module uses data_prep, and only to prepare
   from data_prep import prune as prune_lib
 
+  config = request.config
   prepared = prepare.prepare(config) if jax.process_count() == 1 else prepare.find(config)
   if prepared is None:
     raise ValueError(
       f'several processes need the data prepared in {config.prepared_folder}; they are missing or out of '
-      f'date. Run once: python -m recjax.main --config={flags.FLAGS["config"].config_filename} '
-      '--mode=prepare'
+      f'date. Run once: {program()} --config={flags.FLAGS["config"].config_filename} --mode=prepare'
     )
-  if prune and distributed.is_host0():
+  if request.prune and distributed.is_host0():
     for folder, size in prune_lib.prune(config, prepared).items():
       log.info('removed %s (%.1f MB)', folder, size / 1e6)
-  elif lists_unused and (line := prune_lib.describe_unused(prepared)):
+  elif request.mode == 'prepare' and (line := prune_lib.describe_unused(prepared)):
     log.info('%s', line)
-  return Dataset.load(prepared)
+  return prepared
 
 
-def _best_params(
-  config: config_lib.Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
-) -> tuple[Any, int]:
-  """Returns the parameters of the workdir's best checkpoint, on the current mesh, and its step.
+def _found(config: config_lib.Config, workdir: epath.Path) -> Prepared:
+  """Returns the prepared data of a run, and prepares nothing.
 
   Raises:
-    ValueError: the workdir has no undamaged checkpoint, or the data have another code space or tokenizer.
+    ValueError: they are missing.
   """
-  abstract = state_lib.abstract_params(config.model, dataset.vocabulary.space, mesh)
+  from data_prep import prepare
 
-  def choose(checkpoints: checkpoints_lib.Checkpoints) -> int:
-    step = checkpoints.best_step()
-    if step is None:
-      raise ValueError(f'{checkpoints.folder} must hold an undamaged checkpoint; it has none')
-    return step
-
-  def read(checkpoints: checkpoints_lib.Checkpoints, step: int):
-    resume.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
-    return jax.block_until_ready(checkpoints.restore_params(step, abstract)), step
-
-  return checkpoints_lib.read_run(workdir, choose, read)
+  found = paths_lib.trained_on(workdir, config.prepared_folder)
+  if found is None:
+    paths_lib.check_exists(config, workdir)
+    found = prepare.find(config)  # another folder than that of the training
+  if found is None:
+    raise ValueError(
+      f'{paths_lib.absolute(config.prepared_folder)} must hold data that were prepared with this config; some '
+      'are missing or were prepared with other settings. Set --config.data.prepared_dir, or prepare them first '
+      'with --mode=prepare'
+    )
+  return found
 
 
 def _export(request: Request, dataset: Dataset, params: Any) -> None:
@@ -260,7 +274,9 @@ def _is_ours(error: Exception) -> bool:
 
 
 def cli() -> None:
-  """Runs the console command `recjax`."""
+  """Runs the command line; the console command `recjax`. `recjax inspect …` is `python -m recjax.inspect …`."""
+  if sys.argv[1:2] == ['inspect']:
+    os.execv(sys.executable, [sys.executable, '-m', 'recjax.inspect', *sys.argv[2:]])
   app.run(main, flags_parser=config_flag.parse_flags)
 
 

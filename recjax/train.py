@@ -20,7 +20,7 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, headline, sample_rows
 from recjax.models import lora
-from recjax.recommend import Recommender
+from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
@@ -32,7 +32,7 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, resume, starts
+from recjax.workdir import identity, mixture_file, paths, resume, starts
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer
@@ -44,7 +44,7 @@ def train_stages(
   config: Config,
   workdir: epath.Path,
   dataset: Dataset,
-  recommender: Recommender,
+  recommender: Ranker,
   mesh: jax.sharding.Mesh,
 ) -> tuple[Any, int]:
   """Trains every unfinished stage of a run in order; see `train`.
@@ -103,7 +103,7 @@ class _Setup:
 
   config: Config
   dataset: Dataset
-  recommender: Recommender
+  recommender: Ranker
   mesh: jax.sharding.Mesh
   stream: loader.Stream
   fingerprint: dict[str, str]
@@ -132,7 +132,7 @@ def train(
   config: Config,
   workdir: epath.Path,
   dataset: Dataset,
-  recommender: Recommender,
+  recommender: Ranker,
   mesh: jax.sharding.Mesh,
   run: Config | None = None,
 ) -> tuple[Any, int]:
@@ -169,6 +169,7 @@ def train(
     # All checks have passed. Nothing before this line writes to the workdir.
     if distributed.is_host0():
       starts.record(run or config, workdir, loop.step, rates)
+      paths.write(workdir, dataset.folder)
       mixture_file.write(workdir, setup.stream.mixture.table())
     with Writer(workdir, loop.step, enabled=distributed.is_host0()) as writer:
       _train_steps(setup, loop, workdir, checkpoints, writer)
@@ -178,7 +179,7 @@ def train(
 
 
 def _set_up(
-  config: Config, dataset: Dataset, recommender: Recommender, mesh: jax.sharding.Mesh
+  config: Config, dataset: Dataset, recommender: Ranker, mesh: jax.sharding.Mesh
 ) -> _Setup:
   """Builds the fixed parts of a training, and logs its mixture and its parameters."""
   hosts = mesh_lib.host_part(mesh)[1]

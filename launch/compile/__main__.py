@@ -25,8 +25,9 @@ from launch.options import portable
 from recjax import config as config_lib
 from recjax.runtime.files import code_commit, write_whole
 from recjax.schema import flag as config_flag
+from recjax.workdir import identity
 
-_CONFIG = config_flag.define()
+_CONFIG = config_flag.define(identity.read_config_dict)
 _TOPOLOGY = flags.DEFINE_string('topology', None, 'The slice, such as v5e:16x16 or v5p:4x4x4.')
 _ITEMS = flags.DEFINE_integer('items', programs.ITEMS, 'Items of the catalogue.')
 _SEARCH = flags.DEFINE_bool('search', True, 'Compile the search too.')

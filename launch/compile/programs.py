@@ -235,7 +235,7 @@ class Programs:
     return _compile(step, self._mesh, self.state, self.batch)
 
   def search(self) -> Compiled:
-    """Compiles the search like `recjax.recommend.Recommender`, for the longest prompts."""
+    """Compiles the search like `recjax.recommend.Ranker`, for the longest prompts."""
     trie, prompts, excluded = self.search_arguments()
     search = jax.jit(
       recommend_lib.make_search(self._config, self._sizes.space),

@@ -1,6 +1,6 @@
-"""Reads files of histories: JSON lines with `history`, a list of raw item ids, oldest first."""
+"""Reads histories of raw item ids, oldest first, also from files of JSON lines with `history`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
 import math
 from typing import Any, NamedTuple
@@ -10,6 +10,8 @@ import numpy as np
 
 from recjax.data.dataset import Dataset
 from recjax.runtime.files import existing
+
+_NAMED = 5  # unknown items that a message lists
 
 
 class Row(NamedTuple):
@@ -26,6 +28,49 @@ class Row(NamedTuple):
   known: dict[str, np.ndarray]
 
 
+class Reader:
+  """Turns raw histories into item indices. Ids may be numbers if those of the log are."""
+
+  def __init__(self, dataset: Dataset, columns: Sequence[str] = ()):
+    """Prepares the look-up of ids.
+
+    Args:
+      dataset: gives the catalogue and the names of events.
+      columns: optional columns to read if a history has them: `times` (seconds since 1970) and `events` (names).
+    """
+    self._columns = columns
+    self._events = {name: i for i, name in enumerate(dataset.event_names)}
+    self._index = {item['id']: i for i, item in enumerate(dataset.items)}
+
+  def known(self, items: Iterable[Any]) -> np.ndarray:
+    """Returns the indices of the items that are in the catalogue, int32."""
+    found = (self._index.get(_id(item)) for item in items)
+    return np.array([i for i in found if i is not None], np.int32)
+
+  def row(self, fields: Mapping[str, Any], place: str, skip_unknown: bool = False) -> Row:
+    """Reads one history.
+
+    Args:
+      fields: `history`, a list of item ids, and further keys.
+      place: names the history in messages.
+      skip_unknown: whether items that are not in the catalogue are moved to the key `unknown`; otherwise they are
+        an error.
+
+    Raises:
+      ValueError: an item or event is not in the data, or a column does not fit the history.
+    """
+    fields = {**fields, 'history': [_id(item) for item in fields['history']]}
+    if skip_unknown:
+      fields = _without_unknown(fields, self._index, self._columns)
+    items = _indices(fields['history'], self._index, 'item', 'in the catalogue', place)
+    known = {
+      name: _column(fields[name], name, len(items), self._events, place)
+      for name in self._columns
+      if name in fields
+    }
+    return Row(fields, items, known)
+
+
 def check_histories(path: epath.PathLike) -> None:
   """Checks the format of a file without the data set; call it before preparing data.
 
@@ -37,43 +82,19 @@ def check_histories(path: epath.PathLike) -> None:
     raise ValueError(f'{path} must hold at least one history; it is empty. Set --histories')
 
 
-def read_histories(
-  path: epath.PathLike,
-  dataset: Dataset,
-  columns: Sequence[str] = (),
-  skip_unknown: bool = False,
-) -> list[Row]:
-  """Reads a file of histories. Ids may be numbers if those of the log are. Other keys are kept.
-
-  Args:
-    path: the file.
-    dataset: gives the catalogue and the names of events.
-    columns: optional columns to read if a line has them: `times` (seconds since 1970) and `events` (names).
-    skip_unknown: whether items that are not in the catalogue are moved to the key `unknown`; otherwise they
-      are an error.
+def read_histories(path: epath.PathLike, reader: Reader, skip_unknown: bool = False) -> list[Row]:
+  """Reads a file of histories; see `Reader.row`. Other keys of a line are kept.
 
   Raises:
     OSError: the path is not a file.
-    ValueError: a line is not such an object, or names an item or event that is not in the data; or the file
-      is empty.
+    ValueError: a line is not such an object, or the file is empty; see also `Reader.row`.
   """
   check_histories(path)
-  events = {name: i for i, name in enumerate(dataset.event_names)}
-  index = {item['id']: i for i, item in enumerate(dataset.items)}
-  rows = []
-  for place, row in _lines(path):
-    if skip_unknown:
-      row = _without_unknown(row, index, columns)
-    items = _indices(row['history'], index, 'item', 'in the catalogue', place)
-    known = {
-      name: _column(row[name], name, len(items), events, place) for name in columns if name in row
-    }
-    rows.append(Row(row, items, known))
-  return rows
+  return [reader.row(fields, place, skip_unknown) for place, fields in _lines(path)]
 
 
 def _lines(path: epath.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yields file:line and the object of every line that is not blank; converts numeric ids to text."""
+  """Yields file:line and the object of every line that is not blank."""
   path = existing(path, '--histories', 'file')
   # Not splitlines, which also splits at characters that JSON strings may contain.
   for number, line in enumerate(path.read_bytes().split(b'\n'), 1):
@@ -88,8 +109,11 @@ def _lines(path: epath.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
       raise ValueError(
         f'{place}: a line must be an object with a list "history"; got {line[:80]!r}'
       )
-    row['history'] = [str(i) if type(i) is int else i for i in row['history']]
     yield place, row
+
+
+def _id(item: Any) -> Any:
+  return str(item) if isinstance(item, int | np.integer) and not isinstance(item, bool) else item
 
 
 def _column(
@@ -129,7 +153,10 @@ def _without_unknown(
 def _indices(
   values: Sequence[Any], index: Mapping[str, int], kind: str, rule: str, place: str
 ) -> np.ndarray:
-  for value in values:
-    if not isinstance(value, str) or value not in index:
-      raise ValueError(f'{place}: every {kind} must be {rule}; {value!r} is not')
+  unknown = [value for value in values if not isinstance(value, str) or value not in index]
+  if unknown:
+    named = ', '.join(map(repr, dict.fromkeys(map(str, unknown[:_NAMED]))))
+    more = f' and {len(unknown) - _NAMED} more' if len(unknown) > _NAMED else ''
+    verb = 'is' if len(unknown) == 1 else 'are'
+    raise ValueError(f'{place}: every {kind} must be {rule}; {named}{more} {verb} not')
   return np.array([index[value] for value in values], np.int32)

@@ -1,7 +1,12 @@
 """Peak memory of this process and its devices, and JAX's compilation cache."""
 
+import os
+import platform
+
 from etils import epath
 import jax
+
+from recjax.runtime.files import digest, is_local
 
 CACHE_FOLDER = 'compilation_cache'
 
@@ -43,6 +48,30 @@ def set_compilation_cache(folder: str | None, workdir: epath.Path) -> None:
     folder = str(workdir / CACHE_FOLDER)
   if folder and jax.config.jax_compilation_cache_dir is None:
     jax.config.update('jax_compilation_cache_dir', folder)
+
+
+def set_library_cache(workdir: epath.Path) -> None:
+  """Sets the compilation cache of an application that loads a model: `compilation_cache` in the workdir.
+
+  On CPU it has a folder for each type of processor, because its programs run on no other. An application that has
+  set a cache keeps it; a workdir that cannot be written gets none.
+  """
+  folder = workdir / CACHE_FOLDER
+  if jax.default_backend() == 'cpu':
+    folder = folder / f'cpu-{_processor()}'
+  is_writable = not is_local(workdir) or os.access(workdir, os.W_OK)
+  if is_writable and jax.config.jax_compilation_cache_dir is None:
+    jax.config.update('jax_compilation_cache_dir', os.fspath(folder))
+
+
+def _processor() -> str:
+  """Returns a hash of the instructions that this machine's processor knows."""
+  try:
+    with open('/proc/cpuinfo') as f:
+      features = [line for line in f if line.startswith(('flags', 'Features', 'model name'))]
+  except OSError:
+    features = [platform.processor()]
+  return digest([platform.machine(), *sorted(set(features))])
 
 
 def _host_peak() -> int | None:

@@ -1,8 +1,11 @@
 """The flag --config: loads an experiment's file and applies overrides. Errors are one line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+import contextlib
+import difflib
 import importlib.util
 import os
+import pathlib
 import re
 import sys
 import sysconfig
@@ -17,9 +20,17 @@ from ml_collections import config_flags
 from recjax.schema.conversion import unknown_field
 
 _HELP = (
-  'The experiment: FILE.py or FILE.py:VARIANT. --config.FIELD=VALUE changes one field; --mode=config '
-  'prints all fields.'
+  'The experiment: FILE.py, recjax:NAME (a config of the package) or one of them with :VARIANT; or config.json of '
+  'a workdir, which is the default with --workdir. --config.FIELD=VALUE changes one field; --mode=config prints '
+  'all fields.'
 )
+_PACKAGE = 'recjax:'
+_SHARED = ('__init__', 'common')  # modules of configs/ that are no config
+# The folder of the configs, in a checkout and where the package is installed.
+_CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
+
+# Path of a workdir's config.json → its config.
+ReadSaved = Callable[[str], ml_collections.ConfigDict]
 _PLACES = 6  # of a traceback in a message
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ('stdlib', 'platlib', 'purelib'))
 
@@ -28,11 +39,26 @@ class ConfigFileError(Exception):
   """The experiment's file cannot be loaded; the message names the file and the line."""
 
 
-def define() -> flags.FlagHolder:
-  """Defines --config. Programs with this flag parse their arguments with `parse_flags`."""
+def define(read_saved: ReadSaved) -> flags.FlagHolder:
+  """Defines --config. Programs with this flag parse their arguments with `parse_flags`.
+
+  Args:
+    read_saved: reads config.json of a workdir.
+  """
   holder = config_flags.DEFINE_config_file('config', None, _HELP, lock_config=True)
-  flags.FLAGS['config'].parser = _FileParser()
+  flags.FLAGS['config'].parser = _FileParser(read_saved)
   return holder
+
+
+def saved_in(value: str) -> str | None:
+  """Returns the workdir of a value of --config that names its config.json; None for another value."""
+  return os.path.dirname(os.path.expanduser(value)) or '.' if value.endswith('.json') else None
+
+
+def split(value: str) -> tuple[str, str | None]:
+  """Returns file or name, and variant, of a value of --config that names a program; None: no variant."""
+  file, *variant = os.path.expanduser(value.removeprefix(_PACKAGE)).split(':', 1)
+  return file, variant[0] if variant else None
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -41,7 +67,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   A wrong config file or field ends the program with a message of one line. The last of several overrides of a
   field is valid.
   """
-  argv = _without_replaced(argv)
+  argv = _with_workdir_config(_without_replaced(argv))
   try:
     return app.parse_flags_with_usage(argv)
   except ConfigFileError as error:
@@ -55,36 +81,98 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 class _FileParser(flags.ArgumentParser):
-  """Calls `get_config` of the experiment's file."""
+  """Calls `get_config` of the experiment's file, or reads config.json of a workdir."""
 
   config: ml_collections.ConfigDict | None = None  # before the overrides
+
+  def __init__(self, read_saved: ReadSaved):
+    self._read_saved = read_saved
 
   def flag_type(self) -> str:
     return 'config file'
 
-  def parse(self, path: str) -> ml_collections.ConfigDict:
-    """Returns the locked ConfigDict of FILE.py or FILE.py:VARIANT.
+  def parse(self, value: str) -> ml_collections.ConfigDict:
+    """Returns the locked ConfigDict that a value of --config names.
 
     Raises:
       ConfigFileError: the file does not exist or fails.
     """
-    file, *variant = os.path.expanduser(path).split(':', 1)
-    if not os.path.isfile(file):
-      state = 'is a folder' if os.path.isdir(file) else 'does not exist'
-      raise ConfigFileError(f'--config must name a file; got {file!r}, which {state}')
-    try:
+    if value.endswith('.json'):
+      try:
+        config = self._read_saved(value)
+      except (ValueError, OSError) as error:
+        raise ConfigFileError(str(error)) from error
+    else:
+      config = _get_config(value)
+    self.config = config.lock()
+    return config
+
+
+def _get_config(value: str) -> ml_collections.ConfigDict:
+  file, variant = split(value)
+  is_packaged = value.startswith(_PACKAGE)
+  if is_packaged:
+    file = _packaged(file)
+  if not os.path.isfile(file):
+    state = 'is a folder' if os.path.isdir(file) else 'does not exist'
+    raise ConfigFileError(f'--config must name a file; got {file!r}, which {state}{_hint(file)}')
+  try:
+    with _imports_of_package() if is_packaged else contextlib.nullcontext():
       module = _load(file)
       if not hasattr(module, 'get_config'):
         raise ValueError('the file must define get_config(); it does not')
-      config = module.get_config(*variant)
-      if not isinstance(config, ml_collections.ConfigDict):
-        raise ValueError(
-          f'get_config must return a ConfigDict; it returned {type(config).__name__}'
-        )
-    except Exception as error:
-      raise ConfigFileError(_message(error, file)) from error
-    self.config = config.lock()
-    return config
+      config = module.get_config(*(() if variant is None else (variant,)))
+    if not isinstance(config, ml_collections.ConfigDict):
+      raise ValueError(f'get_config must return a ConfigDict; it returned {type(config).__name__}')
+  except Exception as error:
+    raise ConfigFileError(_message(error, file)) from error
+  return config
+
+
+def names() -> list[str]:
+  """Returns the names of the configs of the package."""
+  return sorted(path.stem for path in _CONFIGS.glob('*.py') if path.stem not in _SHARED)
+
+
+def _packaged(name: str) -> str:
+  """Returns the file of recjax:NAME."""
+  known = names()
+  if name not in known:
+    near = difflib.get_close_matches(name, known, n=1)
+    question = f'; did you mean {_PACKAGE}{near[0]}?' if near else '.'
+    raise ConfigFileError(
+      f'--config={_PACKAGE}NAME must name a config of the package; got {name!r}{question} Known: '
+      f'{", ".join(known)}'
+    )
+  return str(_CONFIGS / f'{name}.py')
+
+
+@contextlib.contextmanager
+def _imports_of_package() -> Iterator[None]:
+  """Makes `import configs` lead to the configs of the package, also if the user's project has such a folder."""
+
+  def is_config(name: str) -> bool:
+    return name.split('.')[0] == _CONFIGS.name
+
+  kept = {name: sys.modules.pop(name) for name in list(sys.modules) if is_config(name)}
+  package = types.ModuleType(_CONFIGS.name)
+  package.__path__ = [str(_CONFIGS)]
+  sys.modules[_CONFIGS.name] = package
+  try:
+    yield
+  finally:
+    for name in list(filter(is_config, sys.modules)):
+      del sys.modules[name]
+    sys.modules.update(kept)
+
+
+def _hint(file: str) -> str:
+  """Returns the value that was probably meant instead of a file that does not exist."""
+  if os.path.isfile(os.path.join(file, 'config.json')):
+    return f'. Set --workdir={file}, or --config={os.path.join(file, "config.json")}'
+  path = pathlib.Path(file)
+  is_packaged = path.stem in names() and path.parent.name in ('', _CONFIGS.name)
+  return f'. Did you mean {_PACKAGE}{path.stem}?' if is_packaged else ''
 
 
 def _load(file: str) -> types.ModuleType:
@@ -124,6 +212,20 @@ def _short(file: str) -> str:
   """Returns the path from the current folder if the file is inside it."""
   short = os.path.relpath(file)
   return file if short.startswith('..') else short
+
+
+def _with_workdir_config(argv: list[str]) -> list[str]:
+  """Adds --config=W/config.json to arguments with --workdir=W and without --config."""
+  given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  workdir = None
+  for n, argument in enumerate(given):
+    if re.match(r'--?config(=|$)', argument) or re.match(r'--?help', argument):
+      return argv
+    if match := re.match(r'--?workdir(?:=(.*))?$', argument):
+      workdir = match[1] or (given[n + 1] if match[1] is None and n + 1 < len(given) else None)
+  if not workdir:
+    return argv
+  return [argv[0], f'--config={os.path.join(workdir, "config.json")}', *argv[1:]]
 
 
 def _overrides(argv: list[str]) -> Iterator[str]:

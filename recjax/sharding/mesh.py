@@ -52,6 +52,21 @@ def make_mesh(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sh
   return device_mesh
 
 
+def fitted(mesh: Mesh, count: int) -> Mesh:
+  """Returns a mesh for `count` devices, as close to a mesh of a run as possible.
+
+  A mesh that fits is returned as it is. Otherwise `tensor` and `fsdp` are cut to divisors of `count`, and `data`
+  takes the remaining devices.
+  """
+  sizes = (mesh.data, mesh.fsdp, mesh.tensor)
+  known = abs(math.prod(sizes))
+  if known == count or (-1 in sizes and count % known == 0):
+    return mesh
+  tensor = math.gcd(abs(mesh.tensor), count)
+  fsdp = math.gcd(abs(mesh.fsdp), count // tensor)
+  return Mesh(data=-1, fsdp=fsdp, tensor=tensor)
+
+
 def constrain(x: jax.Array, name: str) -> jax.Array:
   """Constrains the sharding of an activation by ACTIVATION_RULES; does nothing without a mesh."""
   mesh = jax.sharding.get_abstract_mesh()

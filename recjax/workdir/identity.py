@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 from etils import epath
+import ml_collections
 
 from recjax import config as config_lib
 from recjax import models
-from recjax.runtime.files import flat, write_whole
+from recjax.runtime.files import flat, is_local, write_whole
+from recjax.workdir import paths, stages
 
 FILE = 'config.json'
 
@@ -44,6 +46,8 @@ def read_config(fields: dict[str, Any], source: str) -> config_lib.Config:
 def config_of(workdir: epath.Path) -> config_lib.Config | None:
   """Returns the config of the latest start in a workdir; None if nothing was started there.
 
+  Relative paths in it are valid in the current folder; see `recjax.workdir.paths`.
+
   Raises:
     ValueError: config.json is damaged or of another version of the program.
   """
@@ -56,7 +60,68 @@ def config_of(workdir: epath.Path) -> config_lib.Config | None:
     raise ValueError(f'{path} must be a JSON object: {error}. {_REMEDY}') from error
   if not isinstance(fields, dict):
     raise ValueError(f'{path} must be a JSON object; got {type(fields).__name__}. {_REMEDY}')
-  return read_config(fields, str(path))
+  if 'model_type' in fields and 'data' not in fields:
+    raise ValueError(
+      f'{workdir} must be the workdir of a run; its config.json is that of a transformers folder, such as an '
+      'export. Set --workdir to the run that was exported'
+    )
+  return paths.located(read_config(fields, str(path)), workdir)
+
+
+def required_config(workdir: epath.Path) -> config_lib.Config:
+  """Returns `config_of` of the workdir of a run.
+
+  Raises:
+    FileNotFoundError, NotADirectoryError: the folder does not exist, is a file, or holds no config.json.
+    ValueError: see `config_of`.
+  """
+  if workdir.exists() and not workdir.is_dir():
+    raise NotADirectoryError(f'the workdir of a run must be a folder; {workdir} is a file')
+  config = config_of(workdir)
+  if config is None:
+    is_there = workdir.exists()
+    state = (
+      'does not exist'
+      if not is_there
+      else 'is empty'
+      if not any(workdir.iterdir())
+      else f'has no {FILE}'
+    )
+    raise FileNotFoundError(
+      f'without --config, --workdir must be the workdir of a run; {workdir} {state}. Set --workdir to a run, or '
+      'start one with --config, such as --config=recjax:table'
+    )
+  return config
+
+
+def read_config_dict(path: str) -> ml_collections.ConfigDict:
+  """Returns the config of --config=W/config.json, to be changed by the command line.
+
+  Raises:
+    OSError, ValueError: see `required_config`.
+  """
+  path = epath.Path(path).expanduser()
+  if path.name != FILE:
+    raise ValueError(
+      f'--config must be FILE.py, recjax:NAME or the {FILE} of a workdir; got {path}'
+    )
+  return config_lib.to_config_dict(required_config(path.parent))
+
+
+def check_is_run(workdir: epath.Path) -> None:
+  """Checks that a workdir is not the folder of a stage: a training there would not continue the run.
+
+  Raises:
+    ValueError: it is.
+  """
+  run = workdir.absolute().parent.parent if is_local(workdir) else workdir.parent.parent
+  if workdir.absolute().parent.name != stages.FOLDER or not (run / FILE).exists():
+    return
+  config = config_of(run)
+  if config is not None and workdir.name in config.stages:
+    raise ValueError(
+      f'{workdir} must be the workdir of a run; it is its stage {workdir.name}. Set --workdir={run}'
+    )
 
 
 def write_config(config: config_lib.Config, workdir: epath.Path) -> None:
@@ -125,7 +190,7 @@ def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   old = config_of(workdir)
   if old is None:
     return
-  same_folder = old.prepared_folder == config.prepared_folder
+  same_folder = paths.absolute(old.prepared_folder) == paths.absolute(config.prepared_folder)
   different = _section_differences(old, config, _IDENTITY if same_folder else ('model',))
   was, now = config_lib.next_item_component(old), config_lib.next_item_component(config)
   was, now = (

@@ -9,7 +9,7 @@ from recjax.data.histories import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
-from recjax.workdir import claim, stages
+from recjax.workdir import claim, identity, stages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,8 @@ class Request:
       check_histories(self.histories)
     if model.pretrained is not None:
       files.existing(model.pretrained, '--config.model.pretrained', 'folder')
+    if self.mode == 'train':
+      identity.check_is_run(self.workdir)
     if self.mode in ('evaluate', 'recommend', 'export'):
       self._check_has('checkpoints', 'the checkpoints of a run')
     if self.mode == 'report':

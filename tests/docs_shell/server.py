@@ -70,7 +70,9 @@ def _run(request: list, descriptors: list[int]) -> int:
   os.environ.update(environment)
   status = 0
   try:
-    _start(['-m', 'recjax.main', *arguments] if name == 'recjax' else arguments)
+    if name == 'recjax':
+      arguments = ['-m', *_module_of(arguments)]
+    _start(arguments)
   except SystemExit as error:
     if isinstance(error.code, str):
       print(error.code, file=sys.stderr)
@@ -81,6 +83,13 @@ def _run(request: list, descriptors: list[int]) -> int:
   sys.stdout.flush()
   sys.stderr.flush()
   return status & 255
+
+
+def _module_of(arguments: list[str]) -> list[str]:
+  """Returns the module that the command `recjax` runs, and its arguments."""
+  if arguments[:1] == ['inspect']:
+    return ['recjax.inspect', *arguments[1:]]
+  return ['recjax.main', *arguments]
 
 
 def _start(arguments: list[str]) -> None:

@@ -51,6 +51,7 @@ def shop(tmp_path_factory):
   for day, items in ((1, refresh_test.DAY_1), (2, refresh_test.DAY_2)):
     refresh_test.write_day(folder / f'raw{day}', items, seed=day)
   run(folder, 1, 'monday')
+  run(folder, 2, 'none', '--mode=prepare')
   return folder
 
 
@@ -69,7 +70,7 @@ def test_the_old_model_recommends_from_the_new_catalogue(shop):
   before = sids_by_id(old)
   known, fresh = refresh_test.name(1), refresh_test.name(refresh_test.DAY_2 - 1)
   histories = [[known, refresh_test.name(2)], [fresh, known]]
-  today = recommend(shop, 2, histories)  # also prepares the second day
+  today = recommend(shop, 2, histories)
   new = Dataset.load(shop / 'day2')
   after = sids_by_id(new)
   assert known in before and fresh in after.keys() - before.keys()
@@ -111,6 +112,9 @@ def test_rebuilt_data_are_refused(shop, flag, message):
   (shop / 'other.model').write_bytes(tokenizer.train_model(['other words'] * 9, 280))
   flag = flag.replace('other.model', str(shop / 'other.model'))
   folder = f'--config.data.prepared_dir={shop / message}'
+  output = run(shop, 1, 'monday', '--mode=evaluate', folder, f'--config.{flag}', expect=1)
+  assert 'must hold data that were prepared' in output or 'does not exist' in output
+  run(shop, 1, 'none', '--mode=prepare', folder, f'--config.{flag}')
   output = run(shop, 1, 'monday', '--mode=evaluate', folder, f'--config.{flag}', expect=1)
   assert message in output
   assert '--config.sids.extend=<that folder>' in output

@@ -24,7 +24,7 @@ from recjax.config import group, ordered, stage
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
 from recjax.models import lora, pretrained
-from recjax.recommend import Recommender
+from recjax.recommend import Ranker
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import state
 from recjax.workdir.checkpoints import Checkpoints
@@ -109,7 +109,7 @@ def test_a_stage_that_trains_sid_rows_changes_no_other_parameter(tmp_path, kind)
   prepare.prepare(config)
   dataset = Dataset.load(tmp_path / 'data')
   mesh, space = mesh_lib.make_mesh(config.mesh), dataset.vocabulary.space
-  recommender = Recommender(config, dataset, mesh)
+  recommender = Ranker(config, dataset, mesh)
   workdir = epath.Path(tmp_path / 'run')
   params, step = train_lib.train_stages(config, workdir, dataset, recommender, mesh)
   assert step == 2

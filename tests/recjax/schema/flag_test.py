@@ -5,12 +5,21 @@ import sys
 
 import pytest
 
+from recjax.schema import flag
 from tests.folders import ROOT
 
 PROGRAM = """
-from absl import app
+import json
+from absl import app, flags
+import ml_collections
 from recjax.schema import flag
-config = flag.define()
+
+def read_saved(path):
+  with open(path) as f:
+    return ml_collections.ConfigDict(json.load(f))
+
+config = flag.define(read_saved)
+flags.DEFINE_string('workdir', None, '')
 app.run(lambda argv: print(config.value.model.depth), flags_parser=flag.parse_flags)
 """
 CONFIG = """
@@ -73,10 +82,54 @@ def test_the_last_override_of_a_field_is_valid(folder):
 
 
 @pytest.mark.parametrize(
+  'args',
+  [
+    '--workdir=run',
+    '--workdir run',
+    '--config=run/config.json',
+    '--workdir=x --config=run/config.json',
+  ],
+)
+def test_the_config_of_a_workdir_is_read_unless_another_is_given(folder, args):
+  (folder / 'run').mkdir(exist_ok=True)
+  (folder / 'run/config.json').write_text('{"model": {"depth": 5}}')
+  assert run(folder, *args.split()) == (0, '5\n')
+  assert run(folder, *args.split(), '--config.model.depth=6') == (0, '6\n')
+  assert run(folder, '--workdir=run', '--config=mine.py') == (0, '4\n')
+  code, output = run(folder, '--config=run')
+  assert code == 1 and 'Set --workdir=run, or --config=run/config.json' in output
+
+
+def test_a_config_of_the_package_is_found_by_name_from_any_folder(folder):
+  (folder / 'configs').mkdir(exist_ok=True)  # a package of the user's own
+  (folder / 'configs/__init__.py').write_text('')
+  program = 'import sys; sys.path.insert(0, ""); import configs\n' + PROGRAM
+  assert run(folder, '--config=recjax:demo', program=program) == (0, '2\n')
+  assert run(folder, '--config=recjax:demo:tiny', '--config.model.depth=3') == (0, '3\n')
+
+
+def test_values_of_the_flag_are_taken_apart():
+  assert flag.split('configs/demo.py:tiny') == ('configs/demo.py', 'tiny')
+  assert flag.split('recjax:demo') == ('demo', None)
+  assert flag.split('recjax:demo:tiny') == ('demo', 'tiny')
+  assert flag.saved_in('runs/a:b/config.json') == 'runs/a:b'
+  assert flag.saved_in('config.json') == '.'
+  assert flag.saved_in('configs/demo.py') is None
+  assert {'demo', 'table', 'beauty'} <= set(flag.names())
+  assert not {'common', '__init__'} & set(flag.names())
+
+
+@pytest.mark.parametrize(
   ('args', 'message'),
   [
     ('--config=nobody.py', "--config must name a file; got 'nobody.py', which does not exist"),
     ('--config=.', "--config must name a file; got '.', which is a folder"),
+    ('--config=demo', "got 'demo', which does not exist. Did you mean recjax:demo?"),
+    ('--config=configs/table.py', 'which does not exist. Did you mean recjax:table?'),
+    ('--config=recjax:tabel:cpu', "must name a config of the package; got 'tabel'; did you mean recjax:table? Known: beauty, demo,"),
+    ('--config=recjax:common', "got 'common'"),
+    ('--config=recjax:demo:big', "the variant of this config must be one of '', 'tiny'; got 'big'"),
+    ('--workdir=none', "none/config.json"),
     ('--config=zeros.py', 'zeros.py: SyntaxError: source code string cannot contain null bytes'),
     ('--config=endless.py', 'endless.py:3 -> endless.py:2 -> endless.py:2 -> endless.py:2 -> endless.py:2 -> … -> endless.py:2: RecursionError'),
     ('--config=mine.py:key', "mine.py:8: KeyError: 'b' (config.steps = table['b'])"),

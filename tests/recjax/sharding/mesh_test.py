@@ -37,6 +37,25 @@ def abstract(config: config_lib.Config, mesh: jax.sharding.Mesh) -> state.TrainS
   return state.abstract_state(config.model, SPACE, optim.optimizer(config.optim, 10), mesh)
 
 
+@pytest.mark.parametrize(
+  ('sizes', 'count', 'expected'),
+  [
+    ((-1, 1, 1), 1, (-1, 1, 1)),  # fits any number of devices
+    ((1, 2, 4), 8, (1, 2, 4)),
+    ((8, 1, 1), 1, (-1, 1, 1)),
+    ((-1, 2, 4), 1, (-1, 1, 1)),
+    ((1, 2, 4), 4, (-1, 1, 4)),
+    ((1, -1, 8), 4, (-1, 1, 4)),
+    ((2, 6, 1), 4, (-1, 2, 1)),
+    ((4, 1, 1), 8, (-1, 1, 1)),
+  ],
+)
+def test_a_mesh_of_a_run_is_fitted_to_other_devices(sizes, count, expected):
+  fitted = mesh_lib.fitted(Mesh(**dict(zip(mesh_lib.AXES, sizes, strict=True))), count)
+  assert (fitted.data, fitted.fsdp, fitted.tensor) == expected
+  mesh_lib.make_mesh(fitted, jax.devices()[:count])
+
+
 def test_the_mesh_covers_all_devices():
   assert dict(mesh_lib.make_mesh(Mesh()).shape) == {'data': 8, 'fsdp': 1, 'tensor': 1}
   mesh = mesh_lib.make_mesh(Mesh(data=2, fsdp=-1, tensor=2))

@@ -8,6 +8,7 @@ import pytest
 
 from configs import demo
 from recjax import config as config_lib
+from recjax.schema.optim import Group, Stage
 from recjax.workdir import identity
 
 
@@ -90,3 +91,78 @@ def test_a_model_is_used_as_it_was_trained(config, tmp_path):
     identity.check_use(with_(config, data_k_core=3), workdir)
   # Data of another folder are checked by their hashes instead.
   identity.check_use(with_(config, data_k_core=3, data_prepared_dir='tuesday'), workdir)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'message'),
+  [
+    ('none', r'must be the workdir of a run; .*none does not exist\. Set --workdir to a run, or start one with'),
+    ('empty', r'empty is empty\. Set --workdir'),
+    ('other', r'other has no config\.json\. Set --workdir'),
+    ('file', r'the workdir of a run must be a folder; .*file is a file'),
+    ('export', r'its config\.json is that of a transformers folder, such as an export\. Set --workdir'),
+    ('newer', r'config\.json must be a config of this version: unknown config field model\.sparkle;'),
+    ('damaged', r'config\.json must be a JSON object'),
+  ],
+)  # fmt: skip
+def test_a_folder_that_is_no_workdir_is_refused(config, tmp_path, kind, message):
+  folder = epath.Path(tmp_path / kind)
+  if kind == 'file':
+    folder.write_text('x')
+  elif kind != 'none':
+    folder.mkdir()
+  if kind == 'other':
+    (folder / 'sids').mkdir()
+  if kind == 'export':
+    (folder / 'config.json').write_text('{"model_type": "t5", "vocab_size": 3}')
+  if kind == 'newer':
+    fields = json.loads(json.dumps(config.to_dict()))
+    fields['model']['sparkle'] = 1
+    (folder / 'config.json').write_text(json.dumps(fields))
+  if kind == 'damaged':
+    identity.write_config(config, folder)
+    whole = (folder / 'config.json').read_text()
+    (folder / 'config.json').write_text(whole[: len(whole) // 2])
+  with pytest.raises((ValueError, OSError), match=message) as error:
+    identity.read_config_dict(str(folder / 'config.json'))
+  assert len(str(error.value).splitlines()) == 1
+
+
+def test_only_config_json_is_read_as_a_saved_config(tmp_path):
+  with pytest.raises(
+    ValueError, match=r'must be FILE\.py, recjax:NAME or the config\.json of a workdir; got'
+  ):
+    identity.read_config_dict(str(tmp_path / 'evaluation.json'))
+
+
+def test_the_command_line_changes_a_saved_config(config, tmp_path):
+  workdir = epath.Path(tmp_path)
+  stages = {'one': Stage(num_train_steps=3, mixture=('next_item',)), 'a': Stage(num_train_steps=4)}
+  groups = {'z': Group(pattern='x'), 'b': Group(pattern='y', learning_rate=0.5)}
+  config = dataclasses.replace(
+    config, stages=stages, optim=dataclasses.replace(config.optim, groups=groups)
+  )
+  identity.write_config(config, workdir)
+  fields = identity.read_config_dict(str(workdir / 'config.json'))
+  assert config_lib.from_config_dict(fields) == config
+  assert list(config_lib.from_config_dict(fields).stages) == ['one', 'a']
+  fields.lock()
+  fields.eval.beams = 33
+  fields.data.raw_dir = '/raw'  # None so far
+  fields.stages.one.learning_rate = 0.25
+  changed = config_lib.from_config_dict(fields)
+  assert (changed.eval.beams, changed.data.raw_dir) == (33, '/raw')
+  assert changed.stages['one'].learning_rate == 0.25
+  with pytest.raises(AttributeError):
+    fields.eval.baems = 3
+
+
+def test_the_folder_of_a_stage_is_no_run(config, tmp_path):
+  run = epath.Path(tmp_path)
+  stages = {'one': Stage(num_train_steps=3), 'two': Stage(num_train_steps=4)}
+  identity.write_config(dataclasses.replace(config, stages=stages), run)
+  with pytest.raises(ValueError, match=r'it is its stage one\. Set --workdir='):
+    identity.check_is_run(run / 'stages/one')
+  identity.check_is_run(run)
+  identity.check_is_run(run / 'stages/three')
+  identity.check_is_run(run / 'one')
