@@ -17,6 +17,8 @@ import sys
 import tomllib
 from typing import NamedTuple
 
+import nbclient
+import nbformat
 import pytest
 
 from tests.docs_shell import rules, world
@@ -24,7 +26,8 @@ from tests.folders import ROOT
 
 SHELL = ('', 'bash', 'sh')
 SKIPPED = ('text', 'dockerfile')
-TOOLS = ('cat', 'cp', 'head', 'ls', 'mkdir', 'tail', 'wc')
+TOOLS = ('bash', 'cat', 'cp', 'grep', 'head', 'ls', 'mkdir', 'tail', 'wc')
+TOUR = ROOT / 'docs/tour.ipynb'
 PAGES = ('README.md', 'WORKSPACE.md', *sorted(f'docs/{p.name}' for p in ROOT.glob('docs/*.md')))
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 EXTRAS = set(PROJECT['tool']['setuptools']['dynamic']['optional-dependencies'])
@@ -171,3 +174,32 @@ def test_the_commands_of_a_page_run(page, shell, tmp_path):
       run('python block.py', tmp_path, shell)
     else:
       assert block.language in SKIPPED, f'{page}:{block.line}: no rule for ```{block.language}'
+
+
+def outputs(notebook):
+  """Returns the texts of the outputs of a notebook."""
+  cells = [cell for cell in notebook.cells if cell.cell_type == 'code']
+  found = [output for cell in cells for output in cell.outputs]
+  assert not [output for output in found if output.output_type == 'error']
+  return [o.text if o.output_type == 'stream' else '\n'.join(o.data.values()) for o in found]
+
+
+def test_the_notebook_runs_in_an_empty_folder(shell, tmp_path):
+  notebook = nbformat.read(TOUR, as_version=4)
+  client = nbclient.NotebookClient(
+    notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(tmp_path)}}
+  )
+  client.execute(env=shell | {'PYTHONPATH': str(ROOT)})
+  texts = outputs(notebook)
+  (compared,) = [text for text in texts if '<td' in text and 'optimum' in text]
+  values = {name: float(x) for name, x in re.findall(r'>([a-z]+)</td><td[^>]*>([\d.]+)', compared)}
+  assert values['popularity'] < values['transitions'] < values['model'] < values['optimum']
+  assert (tmp_path / 'tour/report.html').exists()
+
+
+def test_the_stored_outputs_of_the_notebook_are_small_and_name_no_path_of_a_machine():
+  notebook = nbformat.read(TOUR, as_version=4)
+  assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == 'code')
+  texts = outputs(notebook)
+  assert len(texts) >= 7 and max(map(len, texts)) < 8000
+  assert not [text for text in texts if re.search(r'/(home|root|tmp|Users|work|usr|opt)/', text)]

@@ -97,9 +97,9 @@ def plan(module: str, arguments: list[str]) -> tuple[str, ...] | str:
 
 
 def small(module: str, arguments: list[str]) -> list[str]:
-  """Returns the arguments with settings that make an experiment small; a workdir has its own settings."""
-  at = [n for n, a in enumerate(arguments, 1) if a.startswith('--config=') and '.json' not in a]
-  if module not in SMALL_PROGRAMS or not at:
+  """Returns the arguments with settings that make an experiment small; workdirs and tiny ones have their own."""
+  at = [n for n, a in enumerate(arguments, 1) if a.startswith('--config=')]
+  if module not in SMALL_PROGRAMS or not at or arguments[at[0] - 1].endswith(('.json', ':tiny')):
     return arguments
   is_pretrained = any(a.startswith('--config.model.pretrained=') for a in arguments)
   added = (*SMALL, *(() if is_pretrained else SMALL_MODEL))

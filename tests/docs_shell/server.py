@@ -51,7 +51,6 @@ def main(path: str) -> None:
       if os.fork() == 0:
         server.close()
         status = _run(json.loads(request), descriptors)
-        import resource; u=resource.getrusage(resource.RUSAGE_SELF); open('/tmp/h/s6-tmp/times','a').write(f'{u.ru_utime+u.ru_stime:.1f} {json.loads(request)[1]}\n')
         connection.send(str(status).encode())
         os._exit(status)
       connection.close()
