@@ -18,7 +18,7 @@ from etils import epath
 import numpy as np
 
 from data_prep import stage as stage_lib
-from data_prep.log import interactions, log_writer, splits
+from data_prep.log import interactions, log_writer, raw_log, splits
 from data_prep.relations import cooccurrence, semantic_neighbours
 from data_prep.relations import stage as relation_stage
 from data_prep.sources.amazon import Amazon
@@ -53,7 +53,7 @@ class Meter:
     self.parts[name] = {'seconds': seconds, 'cpu_seconds': cpu_seconds, 'peak_gib': peak / GIB}
 
 
-def synthetic_log(num_interactions: int, seed: int = 0) -> interactions.RawLog:
+def synthetic_log(num_interactions: int, seed: int = 0) -> raw_log.RawLog:
   """Returns a random log in the order of time, with n / 10 items and n / 8 users.
 
   60 % of the interactions are spread evenly over the items, the others follow Zipf's law. Users have at least
@@ -68,7 +68,7 @@ def synthetic_log(num_interactions: int, seed: int = 0) -> interactions.RawLog:
   popular = np.searchsorted(law, rng.random(num_interactions - len(even)) * law[-1])
   items = rng.permutation(np.concatenate([even, popular]))
   order = rng.permutation(num_interactions)
-  return interactions.RawLog(
+  return raw_log.RawLog(
     users=_ids('A', 12, len(lengths))[users[order]],
     items=(item_ids := _ids('B', 9, num_items))[items],
     times=1_400_000_000 + np.arange(num_interactions) * 5,

@@ -11,7 +11,7 @@ from data_prep import sources
 from data_prep import stage as stage_lib
 from data_prep.encoders import stage as encoder_stage
 from data_prep.keywords import stage as keyword_stage
-from data_prep.log import optimum, unreachable
+from data_prep.log import optimum
 from data_prep.log import stage as log_stage
 from data_prep.relations import stage as relation_stage
 from data_prep.relations import vectors_stage
@@ -53,9 +53,7 @@ def prepare(config: config_lib.Config) -> Prepared:
   _check_ready(config, folder.root)
   stages = _find_all(config, folder)
   if stages is None:
-    files_lib.check_writable(folder.root, FIELD)
-    with lock.hold(folder.root, 'preparing', wait=True, field=FIELD):
-      folder.recover()
+    with _locked(folder):
       # Must come before the raw files are hashed. If the log is prepared, they are not needed.
       if not folder.find(log_stage.stage(source, config.data, raw_dir(config))):
         source.fetch(config.data, raw_dir(config))
@@ -67,8 +65,34 @@ def prepare(config: config_lib.Config) -> Prepared:
     for stage in stages:
       folder.print_found(stage)
     _record_if_free((given, config), folder.prepared)
-  unreachable.warn(config, folder.prepared)
   return folder.prepared
+
+
+def prepare_log(config: config_lib.Config) -> Prepared:
+  """Brings only the log up to date: users, items and splits, without texts, vectors and semantic IDs.
+
+  Returns:
+    The folder of the log's stage.
+
+  Raises:
+    FileNotFoundError, ValueError: see `prepare`.
+  """
+  folder, source = stage_lib.Folder(config.prepared_folder), sources.get(config.data.source)
+  raw = raw_dir(config)
+  if not folder.find(log_stage.stage(source, config.data, raw)):
+    with _locked(folder):
+      source.fetch(config.data, raw)
+      folder.run(log_stage.stage(source, config.data, raw))
+  return folder.prepared
+
+
+@contextlib.contextmanager
+def _locked(folder: stage_lib.Folder) -> Iterator[None]:
+  """Holds the lock of a prepared folder, without leftovers of killed processes."""
+  files_lib.check_writable(folder.root, FIELD)
+  with lock.hold(folder.root, 'preparing', wait=True, field=FIELD):
+    folder.recover()
+    yield
 
 
 def find(config: config_lib.Config) -> Prepared | None:

@@ -88,8 +88,9 @@ class Config(Training):
   def preparation(self) -> dict[str, Any]:
     """The settings that the prepared data depend on, as JSON; without paths of raw files."""
     data = dataclasses.asdict(self.data)
-    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url'):
+    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url', *self.data.later):
       del data[name]
+    data |= self.data.changed(*self.data.later)
     needs = [name for name in ('collaborative', 'semantic', 'keywords') if self.needs(name)]
     sections = {name: dataclasses.asdict(getattr(self, name)) for name in _PREPARED_SECTIONS}
     return sections | {

@@ -96,6 +96,8 @@ def baselines(config: Config, dataset: Dataset) -> dict[str, dict]:
       num_items=dataset.num_items,
       k=max(config.eval.ks),
       exclude_seen=config.eval.exclude_seen,
+      seen=dataset.seen(split),
+      train_is_target=dataset.train_is_target,
     )
     for name, recommend in BASELINES.items():
       results[name][split] = _metrics(
@@ -108,7 +110,9 @@ def unreachable_targets(config: Config, dataset: Dataset) -> dict[str, int]:
   """Returns the number of targets that `eval.exclude_seen` removes, by split; warns if there are any."""
   if not config.eval.exclude_seen:
     return dict.fromkeys(SPLITS, 0)
-  counts = {split: count_unreachable(*dataset.histories_and_targets(split)) for split in SPLITS}
+  counts = {
+    split: count_unreachable(dataset.seen(split), dataset.targets(split)) for split in SPLITS
+  }
   for split, count in counts.items():
     if count and distributed.is_host0():
       num_rows = dataset.num_rows(split)

@@ -13,9 +13,10 @@ import jax
 
 from data_prep import sources  # also registers the sources' options, for the flags
 from recjax import config as config_lib
+from recjax import describe as describe_lib
 from recjax import models
 from recjax.data import vocabulary
-from recjax.data.dataset import Dataset
+from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best
 from recjax.models import lora, pretrained
@@ -25,6 +26,7 @@ from recjax.runtime import (
   device,
   distributed,
   exit_status,
+  files,
   goodput,
   logs,
   preemption,
@@ -45,10 +47,11 @@ log = logging.getLogger('recjax')
 
 MODES = {
   'train': 'prepare, train, evaluate and report; the same command continues a stopped run',
-  'evaluate': "evaluate the workdir's best checkpoint on all held-out users, and report",
+  'evaluate': "evaluate the workdir's best checkpoint on all held-out rows, and report",
   'recommend': 'rank items for --histories into --out',
   'export': "write the workdir's best checkpoint for transformers into --out",
   'prepare': 'prepare the data only',
+  'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
   'report': 'write the report again from the files in the workdir',
   'config': 'print every field of the config with its value, its allowed values and its meaning',
 }
@@ -67,7 +70,9 @@ _HISTORIES = flags.DEFINE_string(
   'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
 )
 _OUT = flags.DEFINE_string(
-  'out', None, 'recommend: file to write, JSON lines. export: folder to write, new or empty.'
+  'out',
+  None,
+  'recommend: file to write, JSON lines. export: folder to write, new or empty. describe: file to write, JSON.',
 )
 _SKIP = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
@@ -89,6 +94,9 @@ def main(argv: list[str]) -> None:
     config = config_lib.from_config_dict(_CONFIG.value)
     if _MODE.value == 'config':
       print(describe(config, _choices()))
+      return
+    if _MODE.value == 'describe':
+      _describe(config, _OUT.value)
       return
     distributed.initialize(config.hosts)
     if jax.process_count() == 1:
@@ -135,6 +143,8 @@ def run(request: Request) -> None:
   models.check_model(config.model)  # before the data are prepared
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = Dataset.load(_prepared(request) if is_training else _found(config, workdir))
+    if is_training and distributed.is_host0():
+      describe_lib.log_short(dataset, config)
     distributed.barrier('data prepared')
   if mode == 'prepare':
     return
@@ -160,6 +170,22 @@ def run(request: Request) -> None:
     _report(config, workdir, dataset)
   distributed.barrier('done')
   log.info('done')
+
+
+def _describe(config: config_lib.Config, out: str | None) -> None:
+  """Describes the log of a config; if the config is that of a workdir, the log that it was trained on."""
+  from data_prep import prepare
+
+  if out is not None:
+    out = os.path.expanduser(out)
+    files.check_writable(epath.Path(out).parent, 'the folder of --out')
+    if epath.Path(out).is_dir():
+      raise IsADirectoryError(f'--out must be a file; {out} is a folder')
+  prepared = None
+  if saved := config_flag.saved_in(flags.FLAGS['config'].config_filename):
+    identity.check_use(config, epath.Path(saved))
+    prepared = paths_lib.trained_on(epath.Path(saved), config.prepared_folder)
+  describe_lib.print_all(Log.load(prepared or prepare.prepare_log(config)), config, out)
 
 
 def _request(config: config_lib.Config) -> Request:
@@ -262,7 +288,8 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
     num_params = state_lib.num_params(trained.model, dataset.vocabulary.space)
     record_mixtures(trained, workdir, dataset)
     folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
-    report_run(trained, workdir, dataset, num_params, folders)
+    description = describe_lib.describe(dataset, trained)
+    report_run(trained, workdir, dataset, num_params, folders, description)
 
 
 def _is_ours(error: Exception) -> bool:

@@ -80,6 +80,7 @@ class Ranker:
     self._exclude_seen = config.eval.exclude_seen
     self._timeout = config.hosts.phase_timeout  # a batch of a new shape is compiled first
     self._task = config_lib.next_item_component(config)
+    self._target_events = dataset.target_events if config.eval.exclude_seen else None
     self._corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
@@ -90,8 +91,9 @@ class Ranker:
 
   @property
   def columns(self) -> tuple[str, ...]:
-    """The columns that prompts show, as in training: `times`, `events`, both or none."""
-    return tuple(sorted(self._task.needs & {'times', 'events'}))
+    """The columns that prompts show or that tell seen items from context: `times`, `events`, both or none."""
+    shown = self._task.needs & {'times', 'events'}
+    return tuple(sorted(shown if self._target_events is None else shown | {'events'}))
 
   def rank(
     self,
@@ -107,7 +109,7 @@ class Ranker:
     Args:
       params: parameters on the mesh.
       histories: item indices, oldest first. They are excluded from the ranking unless `eval.exclude_seen`
-        is off.
+        is off; with context events, and where the kinds are known, only items that may be targets are.
       progress: label of the progress bar. None: no bar.
       known: other columns of each history by name (see `columns`), one value per item. None: none.
       excluded: item indices that are excluded for every history.
@@ -121,7 +123,11 @@ class Ranker:
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
     excluded = np.empty(0, np.int32) if excluded is None else excluded
-    hidden = [np.concatenate([h if self._exclude_seen else h[:0], excluded]) for h in histories]
+    rows_known = [{}] * U if known is None else known
+    hidden = [
+      np.concatenate([self._seen(h, k) if self._exclude_seen else h[:0], excluded])
+      for h, k in zip(histories, rows_known, strict=True)
+    ]
     order = np.argsort([-len(history) for history in histories], kind='stable')
     items_UM = scores_UM = None
     is_shown = progress is not None and jax.process_index() == 0
@@ -146,6 +152,12 @@ class Ranker:
     return self._task.inference_prompt(
       self._corpus, history, known.get('times'), known.get('events')
     )
+
+  def _seen(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The items of a history that are excluded from its ranking; see `Dataset.seen`."""
+    if self._target_events is None or 'events' not in known:
+      return history
+    return history[self._target_events[known['events']]]
 
   def _shape(
     self, B: int, prompts: list[np.ndarray], excluded: list[np.ndarray], few_shapes: bool

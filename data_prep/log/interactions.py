@@ -1,58 +1,16 @@
-"""Cleans a raw log: numbers ids, rejects or drops duplicates, filters to the k-core, sorts by time."""
+"""Cleans a raw log: numbers ids, chooses rows, rejects or drops duplicates, filters to the k-core, sorts by time."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from data_prep.log.numbering import factorise, renumber
+from data_prep.log import filters as filters_lib
+from data_prep.log.filters import Filters
+from data_prep.log.numbering import alike, factorise, renumber
+from data_prep.log.raw_log import RawLog
 from recjax.data.sequences import offsets_of
 from recjax.schema.checks import check
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldOutRows:
-  """The rows of a source's own validation or test part.
-
-  Attributes:
-    users: str `[n]`, raw ids.
-    histories: for each target the items before it: raw ids, oldest first.
-    targets: str `[n]`, raw item ids.
-  """
-
-  users: np.ndarray
-  histories: list[list[str]]
-  targets: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class RawLog:
-  """The output of a source: one row per interaction, in file order.
-
-  Attributes:
-    users: str `[N]`, raw ids.
-    items: str `[N]`, raw ids.
-    times: int64 `[N]`; later times are larger numbers.
-    item_records: catalogue records by raw item id, with any of title, brand, categories, price and
-      description (see `data_prep.log.item_text.tidy`). An item may lack a record. Items without interactions
-      are ignored unless `data.catalogue` is 'all'.
-    ratings: float32 `[N]`, or None.
-    events: str `[N]`, kinds of interactions, or None.
-    ticks_per_second: unit of the times; 0: the times only define an order.
-    held_out: the rows of a source's own `validation` and `test` parts; the other columns are then its
-      training part. None: the source has no split.
-    unreadable_ratings: number of ratings that cannot be read. If it is not 0, `ratings` is None.
-  """
-
-  users: np.ndarray
-  items: np.ndarray
-  times: np.ndarray
-  item_records: dict[str, dict[str, Any]]
-  ratings: np.ndarray | None = None
-  events: np.ndarray | None = None
-  held_out: dict[str, HeldOutRows] | None = None
-  ticks_per_second: int = 1
-  unreadable_ratings: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +41,20 @@ class CleanLog:
     times: int64 `[N]`.
     rows: int64 `[N]`, row numbers in the raw log, which order interactions of equal times.
     offsets: int64 `[U + 1]`. Users that only occur in a source's held-out rows have empty sequences.
-    ratings: float32 `[N]` or None.
+    ratings: float32 `[N]`, NaN for rows without a rating; or None.
     events: int32 `[N]`, indices of `event_names`, or None.
     event_names: kinds of interactions, sorted; empty without events.
+    context_events: the kinds that are never targets, sorted. None: every interaction may be a target.
     held_out: a source's own validation and test rows, or None.
     duplicates: number of rows that were dropped because they repeat another row.
     below_k_core: number of users, of items and of interactions outside the k-core.
     ticks_per_second: unit of the times; 0: the times only define an order.
     unreadable_ratings: see `RawLog`.
+    equal_times: number of rows with the time of the same user's row before; their order is that of the file.
+    dropped: statistics of the rows that `data_prep.log.filters` dropped, by name.
+    ignored_columns: see `RawLog`.
+    ids_alike: 'users' and 'items' → number and an example of raw ids that differ from others only by case or white
+      space; without kinds that have none.
   """
 
   user_ids: list[str]
@@ -102,32 +66,56 @@ class CleanLog:
   ratings: np.ndarray | None = None
   events: np.ndarray | None = None
   event_names: tuple[str, ...] = ()
+  context_events: tuple[str, ...] | None = None
   held_out: dict[str, HeldOut] | None = None
   duplicates: int = 0
   below_k_core: tuple[int, int, int] = (0, 0, 0)
   ticks_per_second: int = 1
   unreadable_ratings: int = 0
+  equal_times: int = 0
+  dropped: dict[str, Any] = dataclasses.field(default_factory=dict)
+  ignored_columns: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+  ids_alike: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+  @property
+  def is_target(self) -> np.ndarray | None:
+    """bool `[N]`, the interactions that may be targets; None: all of them."""
+    return None if self.target_events is None else self.target_events[self.events]
+
+  @property
+  def target_events(self) -> np.ndarray | None:
+    """bool, which of `event_names` may be targets; None: all of them."""
+    if self.context_events is None:
+      return None
+    return np.array([name not in self.context_events for name in self.event_names], bool)
 
 
 def clean(
-  log: RawLog, k: int, duplicates: str = 'refuse', catalogue: str = 'interacted'
+  log: RawLog,
+  k: int,
+  duplicates: str = 'refuse',
+  catalogue: str = 'interacted',
+  filters: Filters | None = None,
 ) -> CleanLog:
-  """Filters a raw log to its k-core and sorts each user's rows by time.
+  """Chooses rows of a raw log, filters it to its k-core and sorts each user's rows by time.
 
-  The sort is stable: rows of one user with equal times stay in file order. Duplicates are dropped before
-  the k-core filter counts interactions.
+  The sort is stable: rows of one user with equal times stay in file order, except that context follows rows that
+  may be targets. So a history never shows context of the time of its target. Duplicates are dropped before the
+  k-core filter counts interactions.
 
   Args:
     log: the log of a source.
-    k: see `k_core`.
+    k: see `k_core`. Only rows that may be targets count; for k > 0, context of the remaining users with the
+      remaining items is kept.
     duplicates: 'refuse' or 'drop' rows that repeat an earlier one in user, item and time.
     catalogue: 'interacted': items of the remaining interactions and of held-out rows. 'all': also every other
       item with a record, even if it has no interactions or is outside the k-core.
+    filters: the events and the items to keep; None: all.
 
   Raises:
     ValueError: the columns differ in length; an id is not valid text; a time is not a whole number; a rating
-      is not finite; there are duplicates and `duplicates` is 'refuse'; the k-core is empty; or `k` is not 0
-      for a source with its own held-out rows.
+      is infinite; the filters leave nothing; there are duplicates and `duplicates` is 'refuse'; the k-core is
+      empty or holds one user; or `k` is not 0 for a source with its own held-out rows.
   """
   _check_columns(log)
   check(
@@ -140,13 +128,21 @@ def clean(
   held_out_users, held_out_items = _held_out_columns(log)
   user_ids, (users, *held_out_users) = factorise(log.users, *held_out_users)
   item_ids, (items, *held_out_items) = factorise(log.items, *held_out_items)
-  order = np.lexsort((times, users))
-  repeated = _repeated(users[order], items[order], times[order])
+  ids_alike = _ids_alike(user_ids, item_ids)
+  filters = filters or Filters()
+  event_names, (events,) = ([], [None]) if log.events is None else factorise(log.events)
+  chosen = filters_lib.select(log, filters, item_ids, items, event_names, events)
+  order = _order(users, times, chosen.is_context)
+  if chosen.keep is not None:
+    order = order[chosen.keep[order]]
+  is_tie = _ties(users[order], times[order])
+  repeated = _repeated(items[order], is_tie)
   if repeated.any():
     if duplicates == 'refuse':
-      raise _duplicates_error(log, times, order[repeated])
+      raise _duplicates_error(log, users, items, times, order, repeated)
     order = order[~repeated]
-  rows = order[k_core(users[order], items[order], k)]
+  is_context = None if chosen.is_context is None else chosen.is_context[order]
+  rows = order[_core(users[order], items[order], is_context, k)]
   if not len(rows):
     raise ValueError(
       f'the {k}-core must keep at least one interaction; it keeps none of {len(log.users)}. '
@@ -158,9 +154,12 @@ def clean(
   records = log.item_records if catalogue == 'all' else ()
   user_ids, (users, *held_out_users) = renumber(user_ids, (users[rows], *held_out_users))
   item_ids, (items, *held_out_items) = renumber(item_ids, (items[rows], *held_out_items), records)
-  events, event_names = None, []
-  if log.events is not None:
-    event_names, (events,) = factorise(log.events[rows])
+  _check_several(user_ids, item_ids, len(rows), k)
+  context_events = None
+  if events is not None:
+    event_names, (events,) = renumber(event_names, (events[rows],))
+    if chosen.is_context is not None:
+      context_events = tuple(sorted(filters.context_events))
   return CleanLog(
     user_ids,
     item_ids,
@@ -171,12 +170,60 @@ def clean(
     None if log.ratings is None else np.asarray(log.ratings, np.float32)[rows],
     events,
     tuple(event_names),
+    context_events,
     _held_out(log, held_out_users, held_out_items),
     int(repeated.sum()),
     (*below, len(order) - len(rows)),
     log.ticks_per_second,
     log.unreadable_ratings,
+    int(is_tie.sum()) - int(repeated.sum()),
+    chosen.dropped,
+    log.ignored_columns,
+    ids_alike,
   )
+
+
+def _ids_alike(user_ids: list[str], item_ids: list[str]) -> dict[str, dict[str, Any]]:
+  groups = {'users': alike(user_ids), 'items': alike(item_ids)}
+  return {
+    name: {'count': sum(map(len, found)), 'example': found[0][:2]}
+    for name, found in groups.items()
+    if found
+  }
+
+
+def _order(users: np.ndarray, times: np.ndarray, is_context: np.ndarray | None) -> np.ndarray:
+  """The rows by user, then time, then targets before context, then file order."""
+  keys = (times, users) if is_context is None else (is_context, times, users)
+  return np.lexsort(keys)
+
+
+def _core(
+  users: np.ndarray, items: np.ndarray, is_context: np.ndarray | None, k: int
+) -> np.ndarray:
+  """The rows of the k-core of all targets, with the context of its users and items: bool `[N]`."""
+  if is_context is None or k == 0:
+    return k_core(users, items, k)
+  is_target = ~is_context
+  keep = is_target.copy()
+  keep[is_target] = k_core(users[is_target], items[is_target], k)
+  for column in (users, items):
+    is_left = np.zeros(int(column.max(initial=-1)) + 1, bool)
+    is_left[column[keep & is_target]] = True
+    is_context = is_context & is_left[column]
+  return keep | is_context
+
+
+def _check_several(user_ids: list[str], item_ids: list[str], count: int, k: int) -> None:
+  """Raises a ValueError if all interactions are of one user or one item."""
+  for kind, ids in (('user', user_ids), ('item', item_ids)):
+    if len(ids) == 1:
+      core = f' in the {k}-core' if k else ''
+      raise ValueError(
+        f'the log must have at least two {kind}s; all {count:,} interactions{core} are of {kind} {ids[0]!r}. '
+        f'Set --config.data.{kind}_column to the column of {kind}s'
+        f'{", or --config.data.k_core to a smaller number" if k else ""}'
+      )
 
 
 def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
@@ -241,12 +288,13 @@ def _check_columns(log: RawLog) -> None:
         f'a raw log must have as many {name} as users; got {len(column)} and {len(log.users)}'
       )
   if log.ratings is not None:
-    is_finite = np.isfinite(log.ratings)
-    if not is_finite.all():
-      row = int(np.argmin(is_finite))
+    is_infinite = np.isinf(log.ratings)
+    if is_infinite.any():
+      row = int(np.argmax(is_infinite))
       raise ValueError(
-        f'ratings must be finite numbers; got {log.ratings[row]} from user {str(log.users[row])!r} '
-        f'for item {str(log.items[row])!r}. Set --config.data.rating_column to a column of numbers'
+        f'{log.place(row)}: ratings must be finite numbers; got {log.ratings[row]} from user '
+        f'{str(log.users[row])!r} for item {str(log.items[row])!r}. Set --config.data.rating_column to a column '
+        'of numbers'
       )
 
 
@@ -261,31 +309,49 @@ def _int64_times(log: RawLog) -> np.ndarray:
   if not is_whole.all():
     row = int(np.argmin(is_whole))
     raise ValueError(
-      f'times must be whole numbers; got {times[row]} of user {str(log.users[row])!r} and item '
+      f'{log.place(row)}: times must be whole numbers; got {times[row]} of user {str(log.users[row])!r} and item '
       f'{str(log.items[row])!r}. Set --config.data.time_column to a column of such numbers'
     )
   return times.astype(np.int64)
 
 
-def _repeated(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-  """Marks rows that repeat an earlier row. The rows must be sorted by user and time."""
-  repeated = np.zeros(len(users), bool)
-  is_tie = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
-  run = offsets_of(~is_tie)
+def _ties(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+  """Marks rows with the user and the time of the row before. The rows must be sorted by user and time."""
+  is_tie = np.zeros(len(users), bool)
+  is_tie[1:] = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+  return is_tie
+
+
+def _repeated(items: np.ndarray, is_tie: np.ndarray) -> np.ndarray:
+  """Marks rows that repeat the item of an earlier row of the same user and time; see `_ties`."""
+  repeated = np.zeros(len(items), bool)
+  run = np.cumsum(~is_tie)
   # Only rows with the user and time of a neighbouring row are sorted by item; these are few.
-  tied = np.flatnonzero(np.append(is_tie, False) | np.append(False, is_tie))
+  tied = np.flatnonzero(is_tie | np.append(is_tie[1:], False))
   tied = tied[np.lexsort((items[tied], run[tied]))]
   first, second = tied[:-1], tied[1:]
   repeated[second] = (run[first] == run[second]) & (items[first] == items[second])
   return repeated
 
 
-def _duplicates_error(log: RawLog, times: np.ndarray, repeats: np.ndarray) -> ValueError:
-  """The error about duplicates; `repeats` are the rows of the raw log that repeat an earlier row."""
+def _duplicates_error(
+  log: RawLog,
+  users: np.ndarray,
+  items: np.ndarray,
+  times: np.ndarray,
+  order: np.ndarray,
+  repeated: np.ndarray,
+) -> ValueError:
+  """The error about duplicates: rows of `order` that repeat an earlier one; names the first in the file."""
+  repeats = order[repeated]
   row = int(repeats.min())
+  equal = (users == users[row]) & (items == items[row]) & (times == times[row])
+  first = int(order[equal[order]].min())
+  first, row = sorted((first, row))
+  kinds = '' if log.events is None else f' (events {log.events[first]!s} and {log.events[row]!s})'
   return ValueError(
-    'no two interactions may be equal in user, item and time; '
-    f'got {len(repeats):,} repeats; the first one has user {str(log.users[row])!r}, '
-    f'item {str(log.items[row])!r}, time {times[row]} (interaction {row + 1:,} of the log). '
+    f'{log.place(row)}: no two interactions may be equal in user, item and time; this one repeats '
+    f'{log.place(first)}{kinds}: user {str(log.users[row])!r}, item {str(log.items[row])!r}, time {times[row]}. '
+    f'{len(repeats):,} rows repeat an earlier one. '
     "Set --config.data.duplicates='drop' to keep the first of each"
   )

@@ -13,7 +13,7 @@ from data_prep import files
 from data_prep.log import builder, unreachable
 from data_prep.log.interactions import CleanLog
 from data_prep.log.item_text import Counts, item_row
-from recjax.data.dataset import EVENT_NAMES, TIMES
+from recjax.data.dataset import CONTEXT_EVENTS, EVENT_NAMES, TIMES
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ def write(
   (folder / TIMES).write_text(json.dumps({'ticks_per_second': log.ticks_per_second}) + '\n')
   if log.events is not None:
     (folder / EVENT_NAMES).write_text(json.dumps(log.event_names) + '\n')
+  if log.context_events is not None:
+    (folder / CONTEXT_EVENTS).write_text(json.dumps(log.context_events) + '\n')
   builder.write_sequences(folder / 'tfds', log.user_ids, arrays, log.event_names)
   missing, tidied = dict.fromkeys(('record', 'title', 'text'), 0), Counter()
   # Written one item at a time: rows and records of a large catalogue together do not fit into memory.
@@ -92,13 +94,26 @@ def _statistics(
   # The following counts are left out if they are zero.
   if log.duplicates:
     statistics['duplicates_dropped'] = log.duplicates
+  if log.equal_times:
+    statistics['equal_times'] = log.equal_times
+  statistics |= log.dropped
+  for name in ('ignored_columns', 'ids_alike'):
+    if found := getattr(log, name):
+      statistics[name] = found
+  if log.events is not None:
+    counts = np.bincount(log.events, minlength=len(log.event_names)).tolist()
+    statistics['events'] = dict(zip(log.event_names, counts, strict=True))
+  if log.context_events is not None:
+    statistics['context_interactions'] = int((~log.is_target).sum())
+  if log.ratings is not None and (unrated := int(np.isnan(log.ratings).sum())):
+    statistics['interactions_without_rating'] = unrated
   if log.unreadable_ratings:
     statistics['unreadable_ratings'] = log.unreadable_ratings
   if any(log.below_k_core):
     names = ('users', 'items', 'interactions')
     below = zip(names, log.below_k_core, strict=True)
     statistics |= {f'{name}_below_k_core': count for name, count in below}
-  statistics[unreachable.NAME] = unreachable.count(arrays)
+  statistics[unreachable.NAME] = unreachable.count(arrays, log.target_events)
   held_out = [arrays[name] for name in arrays if name.endswith('_items')]
   seen = np.zeros(num_items, bool)
   for items in (log.items, *held_out):

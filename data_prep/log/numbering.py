@@ -61,3 +61,13 @@ def renumber(
   else:
     number[is_used] = np.arange(len(numbered))
   return numbered, [number[column] for column in columns]
+
+
+def alike(ids: Sequence[str]) -> list[list[str]]:
+  """Returns the groups of ids that differ only by case or by white space at their ends, in order of their first ids."""
+  keys = pc.utf8_lower(pc.utf8_trim_whitespace(pa.array(ids, pa.large_string())))
+  codes = keys.dictionary_encode().indices.to_numpy()
+  groups: dict[int, list[str]] = {}
+  for n in np.flatnonzero(np.bincount(codes)[codes] > 1).tolist():
+    groups.setdefault(int(codes[n]), []).append(ids[n])
+  return list(groups.values())

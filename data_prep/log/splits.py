@@ -6,11 +6,14 @@ A split is a dict of arrays; the keys are the names of their files in the `inter
   global_time     consecutive shares of all (history → target) pairs, sorted by time
   source          the source's own validation and test rows
 
+With context events (`CleanLog.context_events`), interactions of these kinds are never held-out targets: leave-one-out
+takes the last two other interactions of a user. Context after them is in no part of the split.
+
 All kinds have train_items (flat), train_offsets `[U + 1]`, train_times, and the targets of validation and test,
 `<split>_items`. Ratings and events are stored like times if the log has them. Leave-one-out has one target
-per user, in order of users; its history is the user's sequence before the target. The other kinds store the user
-and the history of every target: `<split>_users`, and flat `<split>_history_items` with
-`<split>_history_offsets`.
+per user, in order of users; its history is the user's sequence before the target. The other kinds, and leave-one-out
+with context events, store the user and the history of every target: `<split>_users`, and flat
+`<split>_history_items` with `<split>_history_offsets`.
 """
 
 from collections.abc import Sequence
@@ -35,7 +38,7 @@ def split(
     log: the clean log.
     kind: leave_one_out, global_time or source.
     shares: global_time: shares of the pairs for training, validation and test.
-    max_history: global_time, source: keep only the last items of a history, up to this number; 0: keep all.
+    max_history: if histories are stored: keep only the last items of a history, up to this number; 0: keep all.
 
   Raises:
     ValueError: a part would be empty; a user has too few interactions for leave-one-out; or the kind is
@@ -49,7 +52,7 @@ def split(
     "data.split='source'",
   )
   if kind == 'leave_one_out':
-    return _leave_one_out(log)
+    return _leave_one_out(log, max_history)
   if kind == 'global_time':
     return _global_time(log, shares, max_history)
   check(
@@ -67,33 +70,46 @@ def columns(log: CleanLog) -> dict[str, np.ndarray]:
   return {name: column for name, column in known.items() if column is not None}
 
 
-def _leave_one_out(log: CleanLog) -> dict[str, np.ndarray]:
-  lengths = np.diff(log.offsets)
+def _leave_one_out(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
+  is_target = log.is_target
+  if is_target is None:
+    targets, ends = np.arange(len(log.items)), log.offsets[1:]
+  else:
+    targets = np.flatnonzero(is_target)  # positions of the interactions that may be targets
+    ends = offsets_of(is_target)[log.offsets[1:]]  # targets up to each user's end
+  lengths = np.diff(ends, prepend=0)
   if lengths.min() < MIN_LENGTH:
     short = int(np.argmax(lengths < MIN_LENGTH))
+    kind = 'interactions' if is_target is None else 'interactions that may be targets'
     raise ValueError(
-      f'every user must have at least {MIN_LENGTH} interactions, to be split into training, '
+      f'every user must have at least {MIN_LENGTH} {kind}, to be split into training, '
       f'validation and test; user {log.user_ids[short]!r} has {lengths[short]}. '
       f"Set --config.data.k_core to {MIN_LENGTH} or more, or --config.data.split='global_time'"
     )
-  last = log.offsets[1:] - 1
-  in_train = np.ones(len(log.items), bool)
-  in_train[last] = in_train[last - 1] = False
-  arrays = _train(log, in_train)
-  for name, column in columns(log).items():
-    arrays[f'validation_{name}'] = column[last - 1]
-    arrays[f'test_{name}'] = column[last]
+  held_out = dict(zip(SPLITS, (targets[ends - 2], targets[ends - 1]), strict=True))
+  owners = np.repeat(np.arange(len(log.user_ids)), np.diff(log.offsets))
+  arrays = _train(log, np.arange(len(log.items)) < held_out['validation'][owners])
+  for split_name, rows in held_out.items():
+    for name, column in columns(log).items():
+      arrays[f'{split_name}_{name}'] = column[rows]
+    if is_target is not None:
+      arrays |= _histories(log, split_name, rows, log.offsets[:-1], max_history)
   return arrays
 
 
 def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> dict[str, np.ndarray]:
-  """Sorts by time, then by file order. Every interaction except the first of each user is a target.
+  """Sorts by time, then by file order. Every interaction that may be a target and has a history is one.
 
-  All interactions before the first validation target are used for training, so a user's training part is a
+  Context follows other interactions of its time, as in the sequences of users. All interactions before the first validation target are used for training, so a user's training part is a
   prefix of the sequence. A later first interaction of a user is only used as history.
   """
-  order = np.lexsort((log.rows, log.times))
-  is_target = np.ones(len(log.items), bool)
+  may_be_target = log.is_target
+  if may_be_target is None:
+    order = np.lexsort((log.rows, log.times))
+    is_target = np.ones(len(log.items), bool)
+  else:
+    order = np.lexsort((log.rows, ~may_be_target, log.times))
+    is_target = may_be_target.copy()
   is_target[log.offsets[:-1]] = False
   ranks = np.flatnonzero(is_target[order])  # of the targets, in `order`
   # 1e-6 corrects the rounding of sums of shares: 0.7 + 0.2 < 0.9 in floating point.
@@ -112,15 +128,34 @@ def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> di
   owners = np.repeat(np.arange(len(log.user_ids)), np.diff(log.offsets))
   for split_name, part in zip(SPLITS, np.split(order[ranks], borders)[1:], strict=True):
     rows = np.sort(part)
-    first = log.offsets[owners[rows]]
-    start = np.maximum(first, rows - max_history) if max_history else first
-    _check_histories(split_name, int((rows - start).sum()))
-    arrays[f'{split_name}_users'] = owners[rows].astype(np.int32)
-    positions, offsets = _ranges(start, rows)
-    arrays[f'{split_name}_history_offsets'] = offsets
     for name, column in columns(log).items():
       arrays[f'{split_name}_{name}'] = column[rows]
-      arrays[f'{split_name}_history_{name}'] = column[positions]
+    arrays |= _histories(log, split_name, rows, log.offsets[owners[rows]], max_history)
+  return arrays
+
+
+def _histories(
+  log: CleanLog, split_name: str, rows: np.ndarray, first: np.ndarray, max_history: int
+) -> dict[str, np.ndarray]:
+  """The users and the histories of held-out targets: all interactions of the user before the target.
+
+  Args:
+    log: the clean log.
+    split_name: 'validation' or 'test'.
+    rows: positions of the targets in the log, ascending.
+    first: position of the first interaction of each target's user.
+    max_history: see `split`.
+  """
+  start = np.maximum(first, rows - max_history) if max_history else first
+  _check_histories(split_name, int((rows - start).sum()))
+  positions, offsets = _ranges(start, rows)
+  users = np.searchsorted(log.offsets, rows, side='right') - 1
+  arrays = {
+    f'{split_name}_users': users.astype(np.int32),
+    f'{split_name}_history_offsets': offsets,
+  }
+  for name, column in columns(log).items():
+    arrays[f'{split_name}_history_{name}'] = column[positions]
   return arrays
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from data_prep import stage as stage_lib
-from data_prep.log import interactions, log_writer, splits
+from data_prep.log import filters, interactions, log_writer, splits
 from recjax.schema.data import Data
 
 
@@ -16,7 +16,9 @@ def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stag
   def run(out: epath.Path) -> dict[str, Any]:
     raw = source.load(data, raw_dir)
     records = raw.item_records
-    log = interactions.clean(raw, data.k_core, data.duplicates, data.catalogue)
+    log = interactions.clean(
+      raw, data.k_core, data.duplicates, data.catalogue, filters.Filters.of(data)
+    )
     del raw  # raw ids take up most of the memory of this stage
     arrays = splits.split(log, data.split, data.split_shares, data.max_history)
     return log_writer.write(log, arrays, records, out)
@@ -25,5 +27,6 @@ def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stag
   params |= {'split': data.split, 'max_history': data.max_history}
   if data.split == 'global_time':
     params['split_shares'] = data.split_shares
+  params |= data.changed(*data.later)
   inputs = source.input_files(data, raw_dir)
   return stage_lib.Stage('interactions', run, inputs, source.params(data) | params)

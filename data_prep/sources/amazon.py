@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 from etils import epath
 import numpy as np
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, download, raw_files, records, tables, times
 from data_prep.sources.rows import Rows
 
@@ -129,7 +129,7 @@ class Amazon(base.Tabular):
       '--config.data.download=True fetches them.',
     )
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     """Reads the interactions, and the metadata of their items (of all items if `catalogue` is 'all')."""
     self.fetch(raw_dir)
     reviews, meta = self.input_files(raw_dir).values()
@@ -141,7 +141,9 @@ class Amazon(base.Tabular):
       field: (given.get(field, (name,))[0], records.as_it_is)
       for field, name in self._edition.fields.items()
     }
+    is_empty = True
     for number, row in _objects(meta, is_descriptive=True):
+      is_empty = False
       try:
         item = records.identifier(row.get(id_field), id_field)
         if '\ufffd' in item:
@@ -150,10 +152,12 @@ class Amazon(base.Tabular):
         raise ValueError(f'{meta}:{number}: {error}') from None
       if chosen is None or item in chosen:
         log.item_records[item] = records.record(row, fields)
-    return log
+    if is_empty and self.unknown_items != 'auto':
+      raise ValueError(f'{meta} must hold items; it holds none')
+    return log if is_empty else dataclasses.replace(log, catalogue_file=meta.name)
 
-  def _read_lines(self, path: epath.Path) -> interactions.RawLog:
-    user, item, time, rating = map(self.column, ('user', 'item', 'time', 'rating'))
+  def _read_lines(self, path: epath.Path) -> raw_log.RawLog:
+    user, item, time, rating = self.log_columns('user', 'item', 'time', 'rating')
     users, items, counts, ratings, events = [], [], [], [], []
     for number, row in _objects(path):
       try:
@@ -161,7 +165,7 @@ class Amazon(base.Tabular):
         items.append(records.identifier(row.get(item), item))
         counts.append(records.integer(row.get(time), time, 'seconds or milliseconds since 1970'))
         ratings.append(records.rating(row.get(rating)))
-        if self.is_named('event'):
+        if self.has_events:
           events.append(records.identifier(row.get(self.event_column), self.event_column))
       except ValueError as error:
         raise ValueError(f'{path}:{number}: {error}') from None
@@ -170,10 +174,8 @@ class Amazon(base.Tabular):
     times_N, ratings_N = np.array(counts, np.int64), np.array(ratings, np.float32)
     rows = Rows(path, {}, lambda row: f'{path}:{_line(path, row)}')
     ticks_per_second = times.ticks_per_second(times_N, time, rows.place)
-    usable, unreadable = None, 0
-    if self.is_named('rating') or not np.isnan(ratings_N).all():
-      usable, unreadable = tables.usable_ratings(self, ratings_N, rows)
-    return interactions.RawLog(
+    usable, unreadable = tables.usable_ratings(self, ratings_N, rows)
+    return raw_log.RawLog(
       np.array(users, str),
       np.array(items, str),
       times_N,
@@ -182,12 +184,15 @@ class Amazon(base.Tabular):
       ticks_per_second=ticks_per_second,
       events=np.array(events, str) if events else None,
       unreadable_ratings=unreadable,
+      place=rows.place,
     )
 
-  def _read_table(self, path: epath.Path) -> interactions.RawLog:
-    names = ['user', 'item', 'time', *(name for name in ('rating', 'event') if self.is_named(name))]
-    required = {self.column(name): f'data.{name}_column' for name in names}
-    wanted = {*required, self.column('rating')}
+  def _read_table(self, path: epath.Path) -> raw_log.RawLog:
+    names = ('user', 'item', 'time', 'rating', *(('event',) if self.has_events else ()))
+    wanted = self.log_columns(*names)
+    required = dict(wanted)
+    if not self.is_named('rating'):
+      del required[self.column('rating')]
     rows = tables.read([path], wanted, required, self.separator)
     return tables.raw_log(self, rows, None, row_kind='reviews')
 

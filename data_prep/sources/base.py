@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from etils import epath
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
+from data_prep.sources import records
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check, setting
 from recjax.schema.data import Data
@@ -52,7 +53,7 @@ class Source(Data, abc.ABC):
     del raw_dir
 
   @abc.abstractmethod
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     """Reads the log.
 
     Raises:
@@ -82,6 +83,23 @@ class Named(Source):
     """Returns whether the config names this column. A named column must exist."""
     return getattr(self, f'{name}_column') not in (name, None)
 
+  def log_columns(self, *names: str) -> dict[str, str]:
+    """Returns the columns of the interactions that hold 'user', 'item' and so on → the config fields that name them.
+
+    Raises:
+      ValueError: two of them are the same column.
+    """
+    fields: dict[str, str] = {}
+    for name in names:
+      column, field = self.column(name), f'data.{name}_column'
+      if column in fields:
+        raise ValueError(
+          f'{fields[column]} and {field} must name different columns; got {column!r} for both. '
+          f'Set --config.{field}'
+        )
+      fields[column] = field
+    return fields
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tabular(Named):
@@ -95,26 +113,67 @@ class Tabular(Named):
   item_id_column: str | None = setting(
     None, "Column of the item id in the item table. None: the source's usual name."
   )
-  title_column: str | None = setting(None, "Item table: title. None: the source's usual name.")
-  brand_column: str | None = setting(None, "Item table: brand. None: the source's usual name.")
+  title_column: str | None = setting(
+    None, "Item table: title; 'a+b' joins the texts of two columns. None: the source's usual name."
+  )
+  brand_column: str | None = setting(
+    None, "Item table: brand; 'a+b' joins two columns. None: the source's usual name."
+  )
   description_column: str | None = setting(
-    None, "Item table: description. None: the source's usual name."
+    None, "Item table: description; 'a+b' joins two columns. None: the source's usual name."
   )
   category_column: str | None = setting(
-    None, "Item table: categories. None: the source's usual name."
+    None,
+    "Item table: categories; 'a+b' are two levels of one path. None: the source's usual name.",
   )
   price_column: str | None = setting(None, "Item table: price. None: the source's usual name.")
   separator: str | None = setting(
     None, "Separator of cells in text files: one character, or 'tab'. None: found in the header."
   )
 
-  def item_columns(self) -> dict[str, tuple[str, str]]:
-    """Returns the columns of the item table that the config names: field of a record → (column, config field)."""
+  @property
+  def has_events(self) -> bool:
+    """Whether the interactions must have a column of events, because the config names it or kinds of events."""
+    return self.is_named('event') or bool(self.events or self.context_events)
+
+  def item_columns(self) -> dict[str, tuple[records.Columns, str]]:
+    """Returns the columns of the item table that the config names: field of a record → (columns, config field).
+
+    Raises:
+      ValueError: two fields name the same column.
+    """
     fields = {'categories': 'category_column'} | {
       name: f'{name}_column' for name in ('title', 'brand', 'description', 'price')
     }
-    given = {name: (getattr(self, option), f'data.{option}') for name, option in fields.items()}
-    return {name: pair for name, pair in given.items() if pair[0] is not None}
+    given, owners = {}, {}
+    for name, option in fields.items():
+      value, field = getattr(self, option), f'data.{option}'
+      if value is None:
+        continue
+      columns = tuple(part.strip() for part in value.split('+'))
+      check(
+        all(columns) and (len(columns) == 1 or name != 'price'),
+        f'{field} must name {"a column" if name == "price" else "columns joined by +"}',
+        value,
+        field,
+      )
+      for column in columns:
+        if column in owners:
+          raise ValueError(
+            f'each column of the item table may be named once; {owners[column]} and {field} name {column!r}. '
+            f'Set --config.{field}'
+          )
+        owners[column] = field
+      given[name] = (columns[0] if len(columns) == 1 else columns, field)
+    return given
+
+  def required_item_columns(self) -> dict[str, str]:
+    """Returns the columns of the item table that must exist because the config names them → the config field."""
+    return {
+      column: field
+      for columns, field in self.item_columns().values()
+      for column in records.names(columns)
+    }
 
   def item_id(self, usual: str) -> tuple[str, str]:
     """Returns the column of the item id in the item table, and the config field that names it."""

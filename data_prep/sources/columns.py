@@ -1,12 +1,10 @@
 """Reads and checks whole columns of ids, numbers and texts: tens of millions of rows in seconds."""
 
-from collections.abc import Collection
 import dataclasses
 import math
 from typing import Any
 import uuid
 
-from etils import epath
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -100,36 +98,21 @@ def _utf8(rows: Rows, column: str, names: pa.Array, codes: np.ndarray) -> pa.Arr
   return pa.array(texts, pa.large_string())
 
 
-def check_items(
-  rows: Rows, items: Ids, catalogue: Collection[str], catalogue_file: epath.Path
-) -> None:
-  """Checks that the catalogue holds all items of a table.
-
-  Raises:
-    ValueError: the catalogue lacks an item; the message names its first row.
-  """
-  unknown = np.array([name not in catalogue for name in items.names], bool)
-  if unknown.any():
-    row = int(np.argmax(unknown[items.codes]))
-    raise rows.error(
-      row, f'an item must be in {catalogue_file.name}', items.names[items.codes[row]]
-    )
-
-
 def numbers(rows: Rows, column: str) -> np.ndarray:
-  """Returns a column of numbers as float32 `[N]`; NaN for a value that is not a finite number."""
+  """Returns a column of numbers as float32 `[N]`: NaN for missing values, infinity for values that are no numbers."""
   values = decoded(rows.columns[column])
   if is_bytes(values.type) or is_text(values.type):
     wide = _parse_numbers(values)
   elif is_number(values.type):
     wide = values.cast(pa.float64(), safe=False).to_numpy()
   else:
-    wide = np.full(len(values), np.nan)
-  return np.where(np.abs(wide) < 1e38, wide, np.nan).astype(np.float32)
+    wide = np.full(len(values), np.inf)
+    wide[values.is_null().to_numpy()] = np.nan
+  return np.where(np.abs(wide) >= 1e38, np.inf, wide).astype(np.float32)
 
 
 def _parse_numbers(values: pa.ChunkedArray) -> np.ndarray:
-  """Texts as float64; NaN for texts that are no numbers."""
+  """Texts as float64; see `numbers`."""
   encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
   if not len(encoded):
     return np.zeros(0)
@@ -139,10 +122,14 @@ def _parse_numbers(values: pa.ChunkedArray) -> np.ndarray:
 
 
 def _number(value: Any) -> float:
-  try:
-    return float(value)
-  except ValueError:
+  text = value.decode('utf-8', 'replace') if isinstance(value, bytes) else value
+  if text.strip().lower() in records.MISSING:
     return np.nan
+  try:
+    number = float(text)
+  except ValueError:
+    return np.inf
+  return number if number == number else np.inf
 
 
 def texts(rows: Rows, column: str) -> list[Any]:

@@ -22,9 +22,9 @@ import dataclasses
 from etils import epath
 import numpy as np
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, items_json, raw_files, records, tables
-from recjax.schema.checks import setting
+from recjax.schema.checks import check, setting
 
 _PARTS = ('train', 'valid', 'test')
 
@@ -60,9 +60,15 @@ class MiniOneRec(base.Named):
     origin = "They are published as data/Amazon in MiniOneRec's repository."
     raw_files.require(self.input_files(raw_dir), raw_dir, origin)
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     """Reads the training rows, joined into sequences with a running number as time, and the held-out rows."""
     self.fetch(raw_dir)
+    check(
+      self.unknown_items in ('auto', 'refuse'),
+      "data.unknown_items must be 'refuse' for a source with its own split, whose rows are not filtered",
+      self.unknown_items,
+      'data.unknown_items',
+    )
     *paths, catalogue = self.input_files(raw_dir).values()
     item_records = items_json.item_records(catalogue)
     train, validation, test = (list(self._rows(path, item_records, catalogue)) for path in paths)
@@ -73,7 +79,7 @@ class MiniOneRec(base.Named):
       f'{len(sequences):,} sequences of {sum(lengths):,} interactions',
       flush=True,
     )
-    return interactions.RawLog(
+    return raw_log.RawLog(
       np.repeat(np.array(list(sequences), str), lengths),
       np.array([item for items in sequences.values() for item in items], str),
       np.arange(sum(lengths)),
@@ -87,7 +93,7 @@ class MiniOneRec(base.Named):
   ) -> Iterator['Row']:
     """Yields user, history and target of every row, checked."""
     fields = ('user', 'history', 'item')
-    wanted = {self.column(name): f'data.{name}_column' for name in fields}
+    wanted = self.log_columns(*fields)
     rows = tables.read([path], wanted, wanted)
     values = [rows.columns[name].to_pylist() for name in wanted]
     if not values[0]:
@@ -150,6 +156,6 @@ def rebuild(rows: Sequence[Row]) -> dict[str, list[str]]:
   return sequences
 
 
-def _held_out(rows: Sequence[Row]) -> interactions.HeldOutRows:
+def _held_out(rows: Sequence[Row]) -> raw_log.HeldOutRows:
   users, histories, targets = zip(*rows, strict=True)
-  return interactions.HeldOutRows(np.array(users, str), list(histories), np.array(targets, str))
+  return raw_log.HeldOutRows(np.array(users, str), list(histories), np.array(targets, str))

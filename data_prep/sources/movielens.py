@@ -21,7 +21,7 @@ from typing import Any
 from etils import epath
 import pyarrow as pa
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, download, raw_files, records, tables
 from data_prep.sources.rows import Rows
 from recjax.schema.checks import check_choice
@@ -73,13 +73,12 @@ class MovieLens(base.Tabular):
       f'They are published at {url}/{archive}, and --config.data.download=True fetches them.',
     )
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     self.fetch(raw_dir)
     paths = list(self.input_files(raw_dir).values())
     layout = self._layout
     if layout is _CSV:
-      names = _COLUMNS + (('event',) if self.is_named('event') else ())
-      required = {self.column(name): f'data.{name}_column' for name in names}
+      required = self.log_columns(*_COLUMNS, *(('event',) if self.has_events else ()))
       rows = tables.read(paths[:1], required, required, self.separator)
       movies = self._csv_movies(paths[1])
     else:
@@ -107,8 +106,9 @@ class MovieLens(base.Tabular):
       field: (given.get(field, (name,))[0], kinds.get(field, records.as_it_is))
       for field, name in usual.items()
     }
-    names = {name for name, _ in fields.values()}
-    required = dict.fromkeys(names, 'data.category') | dict(given.values()) | {item: option}
+    names = {name for columns, _ in fields.values() for name in records.names(columns)}
+    required = dict.fromkeys(names, 'data.category') | self.required_item_columns()
+    required |= {item: option}
     rows = tables.read([path], required, required, self.separator, loose=names - {item})
     return tables.catalogue(rows, item, fields)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from etils import epath
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, delimited, raw_files, records, tables
 from data_prep.sources.rows import Rows
 
@@ -44,19 +44,20 @@ class RecBole(base.Tabular):
   def fetch(self, raw_dir: epath.Path) -> None:
     raw_files.require(self.input_files(raw_dir), raw_dir, "They are RecBole's atomic files.")
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     self.fetch(raw_dir)
     log, table = self.input_files(raw_dir).values()
-    wanted = {self.column(name): name for name in ('user', 'item', 'time', 'rating')}
-    if self.is_named('event'):
-      wanted[self.event_column] = 'event'
+    names = ('user', 'item', 'time', 'rating', *(('event',) if self.has_events else ()))
+    wanted = self.log_columns(*names)
+    is_optional = not self.is_named('rating')
     required = {
-      column: f'data.{name}_column'
-      for column, name in wanted.items()
-      if name != 'rating' or self.is_named('rating')
+      column: field
+      for column, field in wanted.items()
+      if not (is_optional and column == self.rating_column)
     }
     rows = self._read(log, wanted, required, strict=wanted)
-    return tables.raw_log(self, rows, self._catalogue(table), table)
+    item_records, unused = self._catalogue(table)
+    return tables.raw_log(self, rows, item_records, table, unused_item_columns=unused)
 
   def _read(
     self,
@@ -90,12 +91,15 @@ class RecBole(base.Tabular):
     present = {name: names[name] for name in wanted if name in names}
     loose = [field for name, field in present.items() if name not in strict]
     rows = delimited.read(path, present.values(), mark, quoted=False, loose=loose)
-    return Rows(path, {name: rows.columns[field] for name, field in present.items()}, rows.place)
+    every = {field: name for name, field in names.items()}  # the usual name, if a column has two
+    columns = {name: rows.columns[field] for name, field in present.items()}
+    return Rows(path, columns, rows.place, names=tuple(every.values()))
 
-  def _catalogue(self, path: epath.Path) -> dict[str, dict[str, Any]]:
+  def _catalogue(self, path: epath.Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Returns the records by raw item id, and the columns of the item table that no record holds."""
     item, option = self.item_id(self.column('item'))
     given = self.item_columns()
-    required = {item: option} | dict(given.values())
+    required = {item: option} | self.required_item_columns()
     usual = [name for names in _FIELDS.values() for name in names]
     rows = self._read(path, dict.fromkeys((*required, *usual)), required, strict=(item,))
     fields = {}
@@ -103,7 +107,7 @@ class RecBole(base.Tabular):
       present = [name for name in kinds if name in rows.columns]
       if name := given[field][0] if field in given else next(iter(present), None):
         fields[field] = (name, kinds.get(name, next(iter(kinds.values()))))
-    return tables.catalogue(rows, item, fields)
+    return tables.catalogue(rows, item, fields), rows.unused({item, *tables.columns_of(fields)})
 
 
 def _parts(value: str) -> list[str]:

@@ -21,6 +21,9 @@ _INT64 = np.iinfo(np.int64)
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 
 Kind = Callable[[Any], Any]  # converts a raw value of any type to the value in a record
+Columns = str | tuple[str, ...]  # the column of a field, or several columns that are joined
+# Texts that stand for a missing number, in lower case.
+MISSING = frozenset(('', '-', '–', '—', 'nan', 'none', 'null', 'na', 'n/a', '#n/a', '<na>', '\\n'))
 
 
 def short(value: Any) -> str:
@@ -58,24 +61,44 @@ def integer(value: Any, name: str, unit: str) -> int:
 
 
 def rating(value: Any) -> float:
-  """Returns a rating as a number that fits into float32; NaN if it is invalid or missing."""
+  """Returns a rating as a number that fits into float32; NaN if it is missing, infinity if it is invalid."""
+  if value is None or (isinstance(value, str) and value.strip().lower() in MISSING):
+    return math.nan
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  return float(value) if is_number and abs(value) < 1e38 else math.nan
+  return float(value) if is_number and not abs(value) >= 1e38 else math.inf
 
 
-def record(row: Mapping[str, Any], fields: Mapping[str, tuple[str, Kind]]) -> dict[str, Any]:
+def names(columns: Columns) -> tuple[str, ...]:
+  """Returns the column names of a field."""
+  return (columns,) if isinstance(columns, str) else columns
+
+
+def record(row: Mapping[str, Any], fields: Mapping[str, tuple[Columns, Kind]]) -> dict[str, Any]:
   """Returns the record of an item for `RawLog.item_records`.
 
   Args:
     row: the raw row. The values null, '' and [] count as absent.
-    fields: field of a record → its name in the row, and its kind.
+    fields: field of a record → its name in the row, and its kind. Of several names, the values become one
+      list of texts; for categories, one path.
   """
   result = {}
   for field, (name, kind) in fields.items():
+    if not isinstance(name, str):
+      if texts := [text for part in name for text in _texts(row.get(part))]:
+        result[field] = [texts] if field == 'categories' else texts
+      continue
     value = row.get(name)
     if not _is_absent(value) and not _is_absent(value := kind(value)):
       result[field] = value
   return result
+
+
+def _texts(value: Any) -> list[str]:
+  """The texts in a value, which may be a text, a number or a list of them."""
+  if isinstance(value, list | tuple):
+    return [text for part in value for text in _texts(part)]
+  text = '' if value is None or value != value else str(value).strip()
+  return [] if text.lower() in MISSING else [text]
 
 
 def _is_absent(value: Any) -> bool:
@@ -84,7 +107,7 @@ def _is_absent(value: Any) -> bool:
 
 def catalogue(
   rows: Iterable[tuple[Any, Mapping[str, Any]]],
-  fields: Mapping[str, tuple[str, Kind]],
+  fields: Mapping[str, tuple[Columns, Kind]],
   place: Callable[[int], str],
 ) -> dict[str, dict[str, Any]]:
   """Returns the records of an item table, by item id.

@@ -22,12 +22,18 @@ class Rows:
     columns: name → values.
     place: row number, from 0 → file and line, for a message.
     fields: column → config field of its name, for a message.
+    names: all columns of the table, also those that were not read.
   """
 
   path: epath.Path
   columns: Mapping[str, pa.ChunkedArray]
   place: Callable[[int], str]
   fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  names: Sequence[str] = ()
+
+  def unused(self, used: Collection[str]) -> list[str]:
+    """Returns the columns of the table that are not among the used ones."""
+    return [name for name in self.names if name not in used]
 
   def error(self, row: int, must: str, got: Any, column: str = '') -> ValueError:
     """Returns the error for an invalid value, with file and line, and the config field of the column if given."""
@@ -70,7 +76,8 @@ def join(parts: Sequence[Rows], loose: Collection[str] = ()) -> Rows:
 
   names = dict.fromkeys(name for part in parts for name in part.columns)
   columns = {name: _column(parts, name, name in loose) for name in names}
-  return Rows(first.path, columns, place, first.fields)
+  every = tuple(dict.fromkeys(name for part in parts for name in part.names))
+  return Rows(first.path, columns, place, first.fields, every)
 
 
 def _column(parts: Sequence[Rows], name: str, is_loose: bool) -> pa.ChunkedArray:

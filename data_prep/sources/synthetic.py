@@ -20,7 +20,7 @@ from typing import ClassVar
 from etils import epath
 import numpy as np
 
-from data_prep.log.interactions import RawLog
+from data_prep.log.raw_log import RawLog
 from data_prep.sources import base
 from recjax.data.sequences import Sequences, offsets_of
 from recjax.schema.checks import check, setting

@@ -28,9 +28,9 @@ from typing import Any, ClassVar
 
 from etils import epath
 
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base, parts, raw_files, records, tables
-from recjax.schema.checks import check, setting
+from recjax.schema.checks import setting
 
 # pandas writes an array of strings into CSV like this: ['Toys' 'Puzzles'].
 _TEXT = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
@@ -96,30 +96,30 @@ class Table(base.Tabular):
       'perhaps with .gz or .zst, or .parquet.',
     )
 
-  def load(self, raw_dir: epath.Path) -> interactions.RawLog:
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
     self.fetch(raw_dir)
-    names = {self.column(name): f'data.{name}_column' for name in _LOG}
-    check(
-      len(names) == len(_LOG),
-      'the columns of the interactions must all be different',
-      [self.column(name) for name in _LOG],
-      'data.user_column',
-    )
-    # Ratings and events are optional, unless the config names their columns.
-    optional = {name for name in ('rating', 'event') if not self.is_named(name)}
+    names = self.log_columns(*_LOG)
+    # Ratings and events are optional, unless the config names their columns or kinds of events.
+    needed = {'rating': self.is_named('rating'), 'event': self.has_events}
+    optional = {self.column(name) for name, is_needed in needed.items() if not is_needed}
     required = {name: field for name, field in names.items() if name not in optional}
     rows = tables.read(self._files(raw_dir, 'interactions'), names, required, self.separator)
     files = self._files(raw_dir, 'items')
-    return tables.raw_log(self, rows, self._catalogue(files), files[0])
+    item_records, unused = self._catalogue(files)
+    return tables.raw_log(self, rows, item_records, files[0], unused_item_columns=unused)
 
-  def _catalogue(self, files: list[epath.Path]) -> dict[str, dict[str, Any]]:
+  def _catalogue(self, files: list[epath.Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Returns the records by raw item id, and the columns of the item table that no record holds."""
     item, option = self.item_id(self.item_column)
     given = self.item_columns()
-    fields = {name: (given.get(name, (name,))[0], kind) for name, kind in _KINDS.items()}
-    names = {column for column, _ in fields.values()}
-    required = {item: option} | dict(given.values())
+    names = {name for usual in _USUAL.values() for name in usual} | {*self.required_item_columns()}
+    required = {item: option} | self.required_item_columns()
     rows = tables.read(files, {item, *names}, required, self.separator, loose=names - {item})
-    return tables.catalogue(rows, item, fields)
+    fields = {}
+    for field, usual in _USUAL.items():
+      present = next((name for name in usual if name in rows.columns), usual[0])
+      fields[field] = (given.get(field, (present,))[0], _KINDS.get(field, records.as_it_is))
+    return tables.catalogue(rows, item, fields), rows.unused({item, *tables.columns_of(fields)})
 
 
 def _folders(path: epath.Path) -> str:
@@ -138,10 +138,12 @@ def _categories(value: Any) -> Any:
   return [[part.strip() for part in path.split(' > ')] for path in value.split(' | ')]
 
 
-_KINDS: dict[str, records.Kind] = {
-  'title': records.as_it_is,
-  'brand': records.as_it_is,
-  'description': records.as_it_is,
-  'categories': _categories,
-  'price': records.as_it_is,
+# Field of a record → the columns that may hold it. The first existing column is used.
+_USUAL = {
+  'title': ('title', 'name'),
+  'brand': ('brand',),
+  'description': ('description',),
+  'categories': ('categories', 'category'),
+  'price': ('price',),
 }
+_KINDS: dict[str, records.Kind] = {'categories': _categories}

@@ -8,7 +8,7 @@ from etils import epath
 import numpy as np
 import pyarrow as pa
 
-from data_prep.log import interactions
+from data_prep.log.raw_log import RawLog
 from data_prep.sources import base, columns, delimited, parquet, parts, records, times
 from data_prep.sources.rows import Rows, join
 
@@ -66,29 +66,42 @@ def _read_part(
     if name in wanted
   }
   fields = {**(wanted if isinstance(wanted, Mapping) else {}), **required}
-  return dataclasses.replace(rows, columns={**rows.columns, **constant}, fields=fields)
+  return dataclasses.replace(
+    rows, columns={**rows.columns, **constant}, fields=fields, names=(*names, *folders)
+  )
 
 
 def catalogue(
-  rows: Rows, item_column: str, fields: Mapping[str, tuple[str, records.Kind]]
+  rows: Rows, item_column: str, fields: Mapping[str, tuple[records.Columns, records.Kind]]
 ) -> dict[str, dict[str, Any]]:
   """Returns the records of an item table, by raw id.
 
   Args:
     rows: the table.
     item_column: the column of item ids.
-    fields: field of a record → column and kind; missing columns are ignored.
+    fields: field of a record → columns and kind; missing columns are ignored.
 
   Raises:
-    ValueError: an id is invalid or occurs twice.
+    ValueError: the table is empty, or an id is invalid or occurs twice.
   """
   ids = columns.ids(rows, item_column)
-  fields = {field: pair for field, pair in fields.items() if pair[0] in rows.columns}
-  names = sorted({name for name, _ in fields.values()})
+  if not len(ids.codes):
+    raise ValueError(f'{rows.path} must hold items; it holds none')
+  fields = {
+    field: pair
+    for field, pair in fields.items()
+    if all(name in rows.columns for name in records.names(pair[0]))
+  }
+  names = sorted(columns_of(fields))
   values = zip(*(columns.texts(rows, name) for name in names), strict=True)
   raw = (dict(zip(names, row, strict=True)) for row in values) if names else ({} for _ in ids.codes)
   items = (ids.names[code] for code in ids.codes)
   return records.catalogue(zip(items, raw, strict=True), fields, rows.place)
+
+
+def columns_of(fields: Mapping[str, tuple[records.Columns, records.Kind]]) -> set[str]:
+  """Returns the columns that hold fields of a record (see `catalogue`)."""
+  return {name for given, _ in fields.values() for name in records.names(given)}
 
 
 def raw_log(
@@ -97,31 +110,35 @@ def raw_log(
   item_records: dict[str, dict[str, Any]] | None,
   catalogue_file: epath.Path | None = None,
   row_kind: str = 'interactions',
-) -> interactions.RawLog:
+  unused_item_columns: Sequence[str] = (),
+) -> RawLog:
   """Returns a table of interactions as a raw log.
 
   Args:
     data: names the columns.
     rows: the table.
-    item_records: the catalogue; None: any item is accepted.
+    item_records: the catalogue; None: the caller adds records of some items.
     catalogue_file: file of the catalogue, for a message.
     row_kind: name of the rows, for a message.
+    unused_item_columns: columns of the item table that `item_records` do not hold.
 
   Raises:
-    ValueError: the table is empty, an id or time is missing or invalid, times have several units, or an item
-      is not in the catalogue.
+    ValueError: the table is empty, an id or time is missing or invalid, or times have several units.
   """
   item_ids = columns.ids(rows, data.column('item'))
   if not len(item_ids.codes):
     raise ValueError(f'{rows.path} must hold {row_kind}; it holds none')
-  if item_records is not None:
-    columns.check_items(rows, item_ids, item_records, catalogue_file)
   counts, ticks_per_second = times.read(rows, data.column('time'))
   rating, event = data.column('rating'), data.column('event')
+  used = {data.column(name) for name in ('user', 'item', 'time', 'rating', 'event')}
+  unused = {
+    'interactions': rows.unused(used & rows.columns.keys()),
+    'items': list(unused_item_columns),
+  }
   ratings, unreadable = None, 0
   if rating in rows.columns:
     ratings, unreadable = usable_ratings(data, columns.numbers(rows, rating), rows)
-  return interactions.RawLog(
+  return RawLog(
     columns.ids(rows, data.column('user')).strings(),
     item_ids.strings(),
     counts,
@@ -130,32 +147,43 @@ def raw_log(
     ticks_per_second=ticks_per_second,
     events=columns.ids(rows, event).strings() if event in rows.columns else None,
     unreadable_ratings=unreadable,
+    place=rows.place,
+    catalogue_file='' if catalogue_file is None else catalogue_file.name,
+    is_catalogue_whole=item_records is not None,
+    ignored_columns={table: names for table, names in unused.items() if names},
   )
 
 
 def usable_ratings(
   data: base.Tabular, ratings_N: np.ndarray, rows: Rows
 ) -> tuple[np.ndarray | None, int]:
-  """Returns the ratings (None if any of them is unreadable), and the number of unreadable ratings.
+  """Returns the ratings (None if no row has one, or any is unreadable), and the number of unreadable ratings.
 
   Args:
     data: names the column.
-    ratings_N: float32; NaN for unreadable ratings.
+    ratings_N: float32; NaN for rows without a rating, infinity for unreadable ratings.
     rows: the table, for a message.
 
   Raises:
-    ValueError: a rating is unreadable, and the config names their column.
+    ValueError: the config names the column, and a rating is unreadable or no row has a rating.
   """
-  broken = np.isnan(ratings_N)
+  broken, name = np.isinf(ratings_N), data.column('rating')
   if not broken.any():
-    return ratings_N, 0
-  name, row = data.column('rating'), int(np.argmax(broken))
+    if not np.isnan(ratings_N).all():
+      return ratings_N, 0
+    if data.is_named('rating'):
+      raise ValueError(
+        f'{rows.path}: {name} must be a number in at least one row; all {len(ratings_N):,} rows are without. '
+        'Set --config.data.rating_column to another column, or leave it out'
+      )
+    return None, 0
+  row = int(np.argmax(broken))
   known = name in rows.columns
   got = f'; got {records.short(rows.columns[name][row].as_py())}' if known else ''
   if data.is_named('rating'):
     raise ValueError(
-      f'{rows.place(row)}: {name} must be a finite number{got}. Rows without a rating are not possible: correct '
-      'the file, or do not set --config.data.rating_column; the log then has no ratings'
+      f'{rows.place(row)}: {name} must be a finite number or empty{got}. Correct the file, or do not set '
+      '--config.data.rating_column; the log then has no ratings'
     )
   count = int(broken.sum())
   print(

@@ -1,4 +1,4 @@
-"""The popularity baseline: the most popular items that are not in the history."""
+"""The popularity baseline: the most popular items that the user has not seen."""
 
 import numpy as np
 
@@ -19,13 +19,13 @@ def recommend(split: Split) -> np.ndarray:
   num_rows, k = len(split.histories), split.k
   ranked_UK = np.full((num_rows, k), -1, np.int32)
   # The k best unseen items are among the first k + |seen| items of the order, which all rows share.
-  width = min(split.num_items, k + int(split.histories.lengths.max(initial=0)))
+  width = min(split.num_items, k + int(split.seen.lengths.max(initial=0)))
   block = max(1, BLOCK_CELLS // width)
   for start in range(0, num_rows, block):
-    histories = split.histories.take(np.arange(start, min(start + block, num_rows)))
-    rows = np.repeat(np.arange(len(histories)), histories.lengths)
-    places = place_I[histories.values]
-    hidden = np.zeros((len(histories), width), bool)
+    seen = split.seen.take(np.arange(start, min(start + block, num_rows)))
+    rows = np.repeat(np.arange(len(seen)), seen.lengths)
+    places = place_I[seen.values]
+    hidden = np.zeros((len(seen), width), bool)
     if split.exclude_seen:
       hidden[rows[places < width], places[places < width]] = True
     first = np.argsort(hidden, axis=1, kind='stable')[:, :k]  # unseen items, in the shared order

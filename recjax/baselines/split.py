@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from recjax.data.sequences import Sequences
 
 
@@ -17,7 +19,10 @@ class Split:
     histories: for each row the user's items before the target, oldest first.
     num_items: number of items of the catalogue.
     k: length of the ranked lists.
-    exclude_seen: whether the items of a history are removed from its list.
+    exclude_seen: whether the items of `seen` are removed from a list.
+    seen: for each row the items that `exclude_seen` removes. None: those of `histories`; with context
+      events, only items of interactions that may be targets.
+    train_is_target: bool, aligned with `train.values`: the interactions that may be targets. None: all.
 
   Raises:
     ValueError: an item index is outside the catalogue.
@@ -29,8 +34,12 @@ class Split:
   num_items: int
   k: int
   exclude_seen: bool = True
+  seen: Sequences | None = None
+  train_is_target: np.ndarray | None = None
 
   def __post_init__(self):
+    if self.seen is None:
+      object.__setattr__(self, 'seen', self.histories)
     for sequences in (self.train, self.counted, self.histories):
       items = sequences.values
       if items.size and not 0 <= items.min() <= items.max() < self.num_items:

@@ -73,12 +73,28 @@ class Corpus:
 
   def _windows(self, max_items: int) -> Windows:
     """Overlapping windows of every user; see `Windows`."""
-    return Windows(self.train, max_items)
+    return Windows(self.train, max_items, self._is_target)
 
   @functools.cached_property
   def positions(self) -> Positions:
-    """Every (user, position) after the first; see `Positions`."""
-    return Positions(self.train)
+    """Every (user, position) after the first that may be a target; see `Positions`."""
+    return Positions(self.train, self._is_target)
+
+  @functools.cached_property
+  def rated_positions(self) -> Positions:
+    """Every (user, position) after the first with a rating."""
+    is_rated = ~np.isnan(self.dataset.train_ratings)
+    return Positions(self.train, None if is_rated.all() else is_rated)
+
+  @functools.cached_property
+  def _is_target(self) -> np.ndarray | None:
+    """The training interactions that may be targets, bool; None: all."""
+    return self.dataset.train_is_target
+
+  def is_target(self, start: int, size: int) -> np.ndarray:
+    """Returns which interactions of a part of the flat training array may be targets, bool `[size]`."""
+    marked = self._is_target
+    return np.ones(size, bool) if marked is None else marked[start : start + size]
 
   def _likes(self, liked_from: float) -> Likes:
     """Liked items of users who rated another item lower than `liked_from`; see `Likes`."""

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from etils import epath
 import numpy as np
@@ -19,6 +19,7 @@ from recjax.sids.table import DESCRIPTION, SidTable
 SPLITS = ('validation', 'test')
 COLUMNS = ('times', 'ratings', 'events')  # columns of the log beside user and item
 EVENT_NAMES = 'events.json'
+CONTEXT_EVENTS = 'context_events.json'  # names of the kinds that are never targets
 TIMES = 'times.json'
 STAGES = (
   'interactions',
@@ -45,8 +46,8 @@ def _json(path: epath.Path) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-  """Interactions, catalogue and semantic IDs of one prepared folder.
+class Log:
+  """Interactions and catalogue of one prepared folder, of which only the stage `interactions` must exist.
 
   `load` maps the arrays and reads the small files. Optional columns and the catalogue are read at their first
   use. If their stage was prepared again in the meantime, that use raises a ValueError.
@@ -58,45 +59,41 @@ class Dataset:
     validation_items: int32, the target of every validation row. Under leave-one-out `[U]`: each user's
       item before the last.
     test_items: int32, the target of every test row. Under leave-one-out `[U]`: each user's last item.
-    sids: the semantic IDs of the items.
   """
+
+  # Small files that `load` reads: a report must describe the data that the run used.
+  _READ_AT_LOAD: ClassVar = ('_manifests', 'statistics')
 
   folder: Prepared
   train: Sequences
   validation_items: np.ndarray
   test_items: np.ndarray
-  sids: SidTable
 
   @classmethod
-  def load(cls, folder: epath.PathLike | Prepared) -> 'Dataset':
+  def load(cls, folder: epath.PathLike | Prepared) -> Self:
     """Maps the arrays of a prepared folder and reads its small files; no large file is read.
 
     Args:
       folder: a plain path stands for a folder whose stages have no variants.
     """
-    folder = Prepared.of(folder)
+    loaded = cls(**cls._mapped(Prepared.of(folder)))
+    for name in cls._READ_AT_LOAD:
+      getattr(loaded, name)
+    return loaded
+
+  @classmethod
+  def _mapped(cls, folder: Prepared) -> dict[str, Any]:
     log = folder / 'interactions'
-    dataset = cls(
-      folder=folder,
-      train=Sequences(_load(log / 'train_items.npy'), _load(log / 'train_offsets.npy')),
-      validation_items=_load(log / 'validation_items.npy'),
-      test_items=_load(log / 'test_items.npy'),
-      sids=SidTable.load(folder / 'sids'),
-    )
-    for name in (
-      '_manifests',
-      'statistics',
-      'sid_description',
-      'sid_quality',
-      'keywords',
-      'optimum',
-    ):
-      getattr(dataset, name)  # read at load: a report must describe the data that the run used
-    return dataset
+    return {
+      'folder': folder,
+      'train': Sequences(_load(log / 'train_items.npy'), _load(log / 'train_offsets.npy')),
+      'validation_items': _load(log / 'validation_items.npy'),
+      'test_items': _load(log / 'test_items.npy'),
+    }
 
   def __reduce__(self):
     # A reader process maps the files itself. Pickling would copy the arrays.
-    return Dataset.load, (self.folder,)
+    return type(self).load, (self.folder,)
 
   # --- records of the preparation
 
@@ -117,6 +114,166 @@ class Dataset:
   def statistics(self) -> dict[str, Any] | None:
     """Users, items, interactions and other statistics of the log."""
     return _json(self.folder / 'interactions' / 'statistics.json')
+
+  def _check_unchanged(self, stage: str) -> None:
+    """Raises a ValueError if a stage was prepared again after this data set was loaded."""
+    loaded = self._manifests[stage]
+    if loaded is not None and loaded != _json(self.folder / stage / 'manifest.json'):
+      raise ValueError(
+        f'{self.folder / stage} must not change while it is used; it was prepared again since this '
+        'process started. Start again, or give each experiment its own --config.data.prepared_dir'
+      )
+
+  # --- the log
+
+  @property
+  def num_users(self) -> int:
+    return len(self.train)
+
+  @functools.cached_property
+  def train_times(self) -> np.ndarray:
+    """int64, aligned with `train.values`; see `ticks_per_second`."""
+    return self.column('train_times')
+
+  @functools.cached_property
+  def ticks_per_second(self) -> int:
+    """The unit of all times. 0: times give only the order of interactions."""
+    fields = json.loads((self.folder / 'interactions' / TIMES).read_text())
+    return fields['ticks_per_second']
+
+  @functools.cached_property
+  def train_ratings(self) -> np.ndarray | None:
+    """float32, aligned with `train.values`. None if the log has no ratings."""
+    return self.column('train_ratings')
+
+  @functools.cached_property
+  def train_events(self) -> np.ndarray | None:
+    """int32 indices into `event_names`, aligned with `train.values`. None if the log has no events."""
+    return self.column('train_events')
+
+  @functools.cached_property
+  def event_names(self) -> list[str]:
+    """The names of the kinds of interactions. Empty if the log has no events."""
+    return _json(self.folder / 'interactions' / EVENT_NAMES) or []
+
+  @functools.cached_property
+  def target_events(self) -> np.ndarray | None:
+    """bool, which of `event_names` may be targets. None: all; the others are context of histories alone."""
+    names = _json(self.folder / 'interactions' / CONTEXT_EVENTS)
+    return None if names is None else np.array([name not in names for name in self.event_names])
+
+  @functools.cached_property
+  def train_is_target(self) -> np.ndarray | None:
+    """bool, aligned with `train.values`: the interactions that may be targets. None: all of them."""
+    return None if self.target_events is None else self.target_events[self.train_events]
+
+  def column(self, name: str) -> np.ndarray | None:
+    """Returns an array of the stage by the name of its file, such as `test_times`. None if there is none."""
+    self._check_unchanged('interactions')
+    path = self.folder / 'interactions' / f'{name}.npy'
+    return _load(path) if path.exists() else None
+
+  # --- the catalogue
+
+  @property
+  def num_items(self) -> int:
+    return self.statistics['items']
+
+  @functools.cached_property
+  def items(self) -> list[dict[str, Any]]:
+    """The catalogue in index order: `id`, `text` and the fields of the source."""
+    self._check_unchanged('interactions')
+    lines = (self.folder / 'interactions' / 'items.jsonl').read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+  # --- held-out rows
+
+  @functools.cached_property
+  def is_leave_one_out(self) -> bool:
+    """Whether the rows are the users and no history is stored: each user has one target after all other items."""
+    return self.column('test_history_offsets') is None
+
+  def num_rows(self, split: str) -> int:
+    """Returns the number of targets of a split. Under leave-one-out every user has one."""
+    return len(self.targets(split))
+
+  def targets(self, split: str) -> np.ndarray:
+    """Returns the held-out item of every row of a split, int32."""
+    _check_name('split', split, SPLITS)
+    return self.validation_items if split == 'validation' else self.test_items
+
+  def histories_and_targets(self, split: str) -> tuple[Sequences, np.ndarray]:
+    """Returns the history (earlier items) and the target of every row of a split.
+
+    The rows of leave-one-out are the users; the history of a test user includes the validation item.
+    """
+    targets = self.targets(split)
+    if not self.is_leave_one_out:
+      items, offsets = (self.column(f'{split}_history_{name}') for name in ('items', 'offsets'))
+      return Sequences(items, offsets), targets
+    if split == 'validation':
+      return self.train, targets
+    return self.train.append(self.validation_items), targets
+
+  def history_column(self, split: str, column: str) -> np.ndarray | None:
+    """Returns a column of the log for the items of a split's histories.
+
+    Args:
+      split: validation or test.
+      column: times, ratings or events.
+
+    Returns:
+      Flat, aligned with the values of `histories_and_targets(split)[0]`. None if it is not known.
+    """
+    _check_name('split', split, SPLITS)
+    _check_name('column', column, COLUMNS)
+    if not self.is_leave_one_out:
+      return self.column(f'{split}_history_{column}')
+    values = self.column(f'train_{column}')
+    if values is None or split == 'validation':
+      return values
+    return np.insert(values, self.train.offsets[1:], self.column(f'validation_{column}'))
+
+  def seen(self, split: str) -> Sequences:
+    """Returns the items that `eval.exclude_seen` removes, for every row of a split.
+
+    These are the items of the history; with context events, only items of interactions that may be targets.
+    """
+    histories, _ = self.histories_and_targets(split)
+    if self.target_events is None:
+      return histories
+    return histories.keep(self.target_events[self.history_column(split, 'events')])
+
+  def countable_sequences(self, split: str) -> Sequences:
+    """Returns the sequences that baselines may count to predict a split's targets.
+
+    Under leave-one-out these are the histories. Under other splits, and with context events, they are the
+    training part alone, since the history of one row may hold the target of another. Context is left out.
+    """
+    if self.is_leave_one_out:
+      return self.histories_and_targets(split)[0]
+    return self.train if self.train_is_target is None else self.train.keep(self.train_is_target)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(Log):
+  """Interactions, catalogue and semantic IDs of one prepared folder.
+
+  Attributes:
+    sids: the semantic IDs of the items.
+  """
+
+  _READ_AT_LOAD: ClassVar = (
+    *Log._READ_AT_LOAD, 'sid_description', 'sid_quality', 'keywords', 'optimum',
+  )  # fmt: skip
+
+  sids: SidTable
+
+  @classmethod
+  def _mapped(cls, folder: Prepared) -> dict[str, Any]:
+    return super()._mapped(folder) | {'sids': SidTable.load(folder / 'sids')}
+
+  # --- records of the preparation
 
   @functools.cached_property
   def sid_description(self) -> dict[str, Any] | None:
@@ -139,64 +296,11 @@ class Dataset:
     """The best possible expected metrics of each split. None if the distribution of the data is unknown."""
     return _json(self.folder / 'optimum' / 'optimum.json')
 
-  def _check_unchanged(self, stage: str) -> None:
-    """Raises a ValueError if a stage was prepared again after this data set was loaded."""
-    loaded = self._manifests[stage]
-    if loaded is not None and loaded != _json(self.folder / stage / 'manifest.json'):
-      raise ValueError(
-        f'{self.folder / stage} must not change while it is used; it was prepared again since this '
-        'process started. Start again, or give each experiment its own --config.data.prepared_dir'
-      )
-
-  # --- the log
-
-  @property
-  def num_users(self) -> int:
-    return len(self.train)
-
-  @functools.cached_property
-  def train_times(self) -> np.ndarray:
-    """int64, aligned with `train.values`; see `ticks_per_second`."""
-    return self._log('train_times')
-
-  @functools.cached_property
-  def ticks_per_second(self) -> int:
-    """The unit of all times. 0: times give only the order of interactions."""
-    fields = json.loads((self.folder / 'interactions' / TIMES).read_text())
-    return fields['ticks_per_second']
-
-  @functools.cached_property
-  def train_ratings(self) -> np.ndarray | None:
-    """float32, aligned with `train.values`. None if the log has no ratings."""
-    return self._log('train_ratings')
-
-  @functools.cached_property
-  def train_events(self) -> np.ndarray | None:
-    """int32 indices into `event_names`, aligned with `train.values`. None if the log has no events."""
-    return self._log('train_events')
-
-  @functools.cached_property
-  def event_names(self) -> list[str]:
-    """The names of the kinds of interactions. Empty if the log has no events."""
-    return _json(self.folder / 'interactions' / EVENT_NAMES) or []
-
-  def _log(self, name: str) -> np.ndarray | None:
-    self._check_unchanged('interactions')
-    path = self.folder / 'interactions' / f'{name}.npy'
-    return _load(path) if path.exists() else None
-
   # --- the catalogue
 
   @property
   def num_items(self) -> int:
     return len(self.sids.codes_IL)
-
-  @functools.cached_property
-  def items(self) -> list[dict[str, Any]]:
-    """The catalogue in index order: `id`, `text` and the fields of the source."""
-    self._check_unchanged('interactions')
-    lines = (self.folder / 'interactions' / 'items.jsonl').read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
   @functools.cached_property
   def vocabulary(self) -> Vocabulary:
@@ -225,59 +329,3 @@ class Dataset:
     items = self.folder / 'relations' / f'{name}_items.npy'
     offsets = self.folder / 'relations' / f'{name}_offsets.npy'
     return Sequences(_load(items), _load(offsets)) if items.exists() else None
-
-  # --- held-out rows
-
-  @functools.cached_property
-  def is_leave_one_out(self) -> bool:
-    """Whether every user has one validation row and one test row, after all training items."""
-    return self._log('test_history_offsets') is None
-
-  def num_rows(self, split: str) -> int:
-    """Returns the number of targets of a split. Under leave-one-out every user has one."""
-    return len(self.targets(split))
-
-  def targets(self, split: str) -> np.ndarray:
-    """Returns the held-out item of every row of a split, int32."""
-    _check_name('split', split, SPLITS)
-    return self.validation_items if split == 'validation' else self.test_items
-
-  def histories_and_targets(self, split: str) -> tuple[Sequences, np.ndarray]:
-    """Returns the history (earlier items) and the target of every row of a split.
-
-    The rows of leave-one-out are the users; the history of a test user includes the validation item.
-    """
-    targets = self.targets(split)
-    if not self.is_leave_one_out:
-      items, offsets = (self._log(f'{split}_history_{name}') for name in ('items', 'offsets'))
-      return Sequences(items, offsets), targets
-    if split == 'validation':
-      return self.train, targets
-    return self.train.append(self.validation_items), targets
-
-  def history_column(self, split: str, column: str) -> np.ndarray | None:
-    """Returns a column of the log for the items of a split's histories.
-
-    Args:
-      split: validation or test.
-      column: times, ratings or events.
-
-    Returns:
-      Flat, aligned with the values of `histories_and_targets(split)[0]`. None if it is not known.
-    """
-    _check_name('split', split, SPLITS)
-    _check_name('column', column, COLUMNS)
-    if not self.is_leave_one_out:
-      return self._log(f'{split}_history_{column}')
-    values = self._log(f'train_{column}')
-    if values is None or split == 'validation':
-      return values
-    return np.insert(values, self.train.offsets[1:], self._log(f'validation_{column}'))
-
-  def countable_sequences(self, split: str) -> Sequences:
-    """Returns the sequences that baselines may count to predict a split's targets.
-
-    Under leave-one-out these are the histories. Under other splits they are the training part alone,
-    since the history of one row may hold the target of another.
-    """
-    return self.histories_and_targets(split)[0] if self.is_leave_one_out else self.train

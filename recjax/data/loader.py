@@ -121,6 +121,8 @@ def fingerprint(stream: Stream, mixing: Mixing) -> dict[str, str]:
   needs = frozenset().union(*(part.component.needs for part in parts))
   log = [f'train_{name}.npy' for name in ('ratings', 'times', 'events') if name in needs]
   log += [f'{name}.json' for name in ('times', 'events') if name in needs]
+  if corpus.dataset.target_events is not None:
+    log = [*dict.fromkeys([*log, 'train_events.npy', 'events.json', 'context_events.json'])]
   digests = {
     'sequences': files('interactions', 'train_items.npy', 'train_offsets.npy', *log),
     'sids': files('sids', 'codes.npy'),

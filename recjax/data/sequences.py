@@ -57,6 +57,10 @@ class Sequences:
     """Returns the first `length` values of every sequence."""
     return self._slices(self.offsets[:-1], np.minimum(self.lengths, length))
 
+  def keep(self, is_kept: np.ndarray) -> 'Sequences':
+    """Returns the values that are marked in a bool array, aligned with `values`."""
+    return Sequences(self.values[is_kept], offsets_of(is_kept)[self.offsets])
+
   def append(self, column_U: np.ndarray) -> 'Sequences':
     """Appends one value to every sequence."""
     values = np.insert(self.values, self.offsets[1:], column_U)

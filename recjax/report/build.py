@@ -34,6 +34,7 @@ def report_run(
   dataset: Dataset,
   num_params: int,
   stages: Sequence[tuple[str, epath.Path]] = (),
+  description: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes report.json and report.html from the files in a workdir and the data set that was loaded.
 
@@ -43,6 +44,7 @@ def report_run(
     dataset: the evaluated data.
     num_params: number of parameters of the model.
     stages: name and folder of every stage in order. Empty: the run has no stages.
+    description: the result of `recjax.describe.describe`. None: the page shows the statistics of the preparation.
 
   Raises:
     ValueError: there is no evaluation, it holds impossible figures, or other data were evaluated.
@@ -60,7 +62,8 @@ def report_run(
     results=results,
     trainings=trainings,
     warnings=checks.warnings(results, config, dataset, trainings),
-    processes=goodput.read(workdir),
+    processes=facts.processes(workdir),
+    description=description,
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
     run={
       'best_step': results['step'],
@@ -90,6 +93,7 @@ def build_report(
   warnings: Sequence[str] = (),
   processes: Sequence[Mapping[str, Any]] = (),
   optimum: Mapping[str, Any] | None = None,
+  description: Mapping[str, Any] | None = None,
   run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Returns the content of report.json.
@@ -104,6 +108,7 @@ def build_report(
     processes: processes of the run, as in goodput.json.
     optimum: the best possible expected test metrics if the distribution of the data is known, with
       `validation`.
+    description: see `report_run`.
     run: further entries: best_step, parameters, devices, ….
 
   Returns:
@@ -119,6 +124,7 @@ def build_report(
     'warnings': list(warnings),
     'config': dict(config),
     'data': dict(data),
+    'description': None if description is None else dict(description),
     'sids': dict(sids),
     'stage': last.name,
     'earlier_stages': [{'name': each.name, **_training(each)} for each in trainings[:-1]],

@@ -1,4 +1,4 @@
-"""Draws line charts as inline SVG with hover texts; the CSS of the page sets the colours."""
+"""Draws line charts and bars as inline SVG with hover texts; the CSS of the page sets the colours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import itertools
@@ -92,17 +92,75 @@ def line_chart(
   return Markup('').join([svg, *parts, Markup('</svg>')])
 
 
+def bar_chart(
+  bars: Sequence[tuple[str, float]],
+  name: str,
+  x_name: str,
+  labels: int = 7,
+  marks: Mapping[str, float] | None = None,
+) -> Markup:
+  """Draws bars of equal width.
+
+  Args:
+    bars: label and height of every bar; at least one height is positive.
+    name: name of the heights.
+    x_name: name of the labels.
+    labels: the most labels below the bars; the others are seen on hovering.
+    marks: places to mark by vertical lines with a name, in bars from the left.
+
+  Returns:
+    An `<svg>` element with escaped texts.
+  """
+  plot = _Plot([0, len(bars)], [0, max(height for _, height in bars)])
+  width = (WIDTH - LEFT - RIGHT) / len(bars)
+  gap = min(4, width / 5)
+  svg = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+    WIDTH, HEIGHT, f'{name} by {x_name}'
+  )
+  parts = [*_frame(plot, x_name)]
+  every = -(-len(bars) // labels)
+  for i, (label, height) in enumerate(bars):
+    left, top = LEFT + i * width, plot.down(height)
+    parts.append(
+      Markup(
+        '<rect class="block" x="{:.2f}" y="{}" width="{:.2f}" height="{:.2f}"><title>{}</title></rect>'
+      ).format(
+        left + gap / 2, top, width - gap, HEIGHT - BOTTOM - top, f'{label}: {number(height)}'
+      )
+    )
+    if i % every == 0:
+      parts.append(
+        Markup('<text class="tick" x="{:.2f}" y="{}" text-anchor="middle">{}</text>').format(
+          left + width / 2, HEIGHT - BOTTOM + 18, label
+        )
+      )
+  for n, (text, place) in enumerate((marks or {}).items()):
+    across = round(LEFT + place * width, 2)
+    parts.append(
+      Markup(
+        '<line class="reference" x1="{x}" x2="{x}" y1="{}" y2="{}"/>'
+        '<text class="tick" x="{x}" y="{}" dx="-5" text-anchor="end">{}</text>'
+      ).format(TOP, HEIGHT - BOTTOM, TOP + 10 + LABEL_HEIGHT * n, text, x=across)
+    )
+  return Markup('').join([svg, *parts, Markup('</svg>')])
+
+
 def _axes(plot: _Plot, x_name: str) -> Iterator[Markup]:
+  yield from _frame(plot, x_name)
+  for x in plot.x_ticks:
+    yield Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+      plot.across(x), HEIGHT - BOTTOM + 18, number(x)
+    )
+
+
+def _frame(plot: _Plot, x_name: str) -> Iterator[Markup]:
+  """Yields the lines and labels of y, and the name of x."""
   bottom = HEIGHT - BOTTOM
   for y in plot.y_ticks:
     yield Markup(
       '<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>'
       '<text class="tick" x="{}" y="{y}" dy="4" text-anchor="end">{}</text>'
     ).format(LEFT, WIDTH - RIGHT, LEFT - 8, number(y), y=plot.down(y))
-  for x in plot.x_ticks:
-    yield Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-      plot.across(x), bottom + 18, number(x)
-    )
   yield Markup('<line class="axis" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
     LEFT, WIDTH - RIGHT, y=bottom
   )

@@ -8,6 +8,8 @@ from etils import epath
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
+from recjax.runtime import goodput, lock
+from recjax.runtime.files import is_local
 from recjax.workdir import mixture_file, starts
 from recjax.workdir.metrics_file import read_metrics
 
@@ -34,6 +36,22 @@ class Training:
 def training(name: str, folder: epath.Path) -> Training:
   """Reads the files of a training."""
   return Training(name, read_metrics(folder), mixture_file.read(folder), starts.read(folder))
+
+
+def processes(workdir: epath.Path) -> list[dict[str, Any]]:
+  """Returns the processes of goodput.json; `ended` tells how each ended: 'done', 'running', 'killed' or an error."""
+  found = goodput.read(workdir)
+  for process in found:
+    process['ended'] = process['ended'] or 'killed'
+  if found and found[-1]['ended'] == 'killed':
+    if goodput.is_recording(workdir):  # this process, whose last work is the report
+      found[-1]['ended'] = 'done'
+    elif is_local(workdir):
+      try:
+        lock.check_free(workdir, '--workdir')
+      except lock.Held:
+        found[-1]['ended'] = 'running'
+  return found
 
 
 def sids(config: Config, dataset: Dataset) -> dict[str, Any]:

@@ -9,10 +9,12 @@ import jinja2
 import markupsafe
 
 from recjax.report import charts
+from recjax.report.data.section import section
 from recjax.workdir.checkpoints import SELECTION_METRIC
 from recjax.workdir.metrics_file import EVALUATION
 
 CURVE = EVALUATION + SELECTION_METRIC
+EQUAL_TO_RECALL = ('ndcg@1', 'mrr@1')  # equal recall@1: there is one relevant item a row
 
 _OWN_SECTIONS = (
   'statistics',
@@ -29,11 +31,12 @@ def render(report: Mapping[str, Any]) -> str:
     report: the result of `recjax.report.build.build_report`.
   """
   environment = jinja2.Environment(
-    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False
+    loader=jinja2.FunctionLoader(_template),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=False,
   )
-  template = environment.from_string(
-    (epath.resource_path('recjax.report') / 'report.html.j2').read_text(encoding='utf-8')
-  )
+  template = environment.get_template('report.html.j2')
   baselines, sids = report['baselines'], report['sids']
   best = max(baselines, key=lambda name: baselines[name]['recall@10'], default=None)
   references = {
@@ -44,8 +47,11 @@ def render(report: Mapping[str, Any]) -> str:
   return template.render(
     r={'optimum': None, **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
     names=_metric_names(report['metrics']['test']),
+    one=[name for name in EQUAL_TO_RECALL if name in report['metrics']['test']],
     best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
     figures=lambda value: f'{value:,}',
+    percent=lambda share: f'{100 * share:.2f} %',
+    data=section(report['description']) if report.get('description') else None,
     trainings=[
       (training, _charts(training['curves'], references))
       for training in (*report['earlier_stages'], report | {'name': report['stage']})
@@ -64,6 +70,10 @@ def render(report: Mapping[str, Any]) -> str:
     config_rows=list(_flat(report['config'])),
     version_rows=[('commit', report['commit'] or 'unknown'), *report['versions'].items()],
   )
+
+
+def _template(name: str) -> str:
+  return (epath.resource_path('recjax.report') / name).read_text(encoding='utf-8')
 
 
 def _sid_facts(sids: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,5 +128,6 @@ def _changes(start: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _metric_names(metrics: Mapping[str, Any]) -> list[str]:
   """Returns the metrics in the order of the table: recall@1, recall@5, …, ndcg@1, …"""
   names = [name for name in metrics if '@' in name and not name.endswith('_stderr')]
+  names = [name for name in names if name not in EQUAL_TO_RECALL]
   kinds = list(dict.fromkeys(name.split('@')[0] for name in names))
   return sorted(names, key=lambda name: (kinds.index(name.split('@')[0]), int(name.split('@')[1])))

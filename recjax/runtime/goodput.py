@@ -158,6 +158,10 @@ class Record:
     self._steps_before = self._step_seconds()
     self.write()
 
+  def is_recording(self, workdir: epath.Path) -> bool:
+    """Returns whether a training in this workdir has started."""
+    return self._training is not None and workdir == self._workdir
+
   def done(self, step: int) -> None:
     """Records that the results of a step have arrived."""
     if self._training is None:
@@ -316,6 +320,11 @@ def done(step: int) -> None:
   """See `Record.done`; does nothing outside of `recorded`."""
   if _record is not None:
     _record.done(step)
+
+
+def is_recording(workdir: epath.PathLike) -> bool:
+  """Returns whether this process is recording a training in a workdir."""
+  return _record is not None and _record.is_recording(epath.Path(workdir))
 
 
 def write() -> None:

@@ -15,6 +15,8 @@ class Data(Section):
   """The interaction log, its split, and the texts of its items."""
 
   prefix: ClassVar = 'data.'
+  # Fields that earlier versions lacked. At their defaults they are left out of what identifies prepared data.
+  later: ClassVar[tuple[str, ...]] = ('events', 'context_events', 'unknown_items')
 
   source: str = setting(meaning='Kind of raw files, a name of data_prep.sources.SOURCES.')
   name: str = setting(meaning='Name of the data set and of its folders.', filled=True)
@@ -59,6 +61,21 @@ class Data(Section):
     'Rows with equal user, item and time: end with an error, or keep one of them.',
     one_of=('refuse', 'drop'),
   )
+  events: tuple[str | int, ...] = setting(
+    (),
+    "Kinds of interactions that may be targets, such as ('purchase',). (): all but context_events.",
+  )
+  context_events: tuple[str | int, ...] = setting(
+    (),
+    "Kinds of interactions that histories show and that are never targets, such as ('view',). With "
+    'data.events, kinds that neither names are dropped.',
+  )
+  unknown_items: str = setting(
+    'auto',
+    'Interactions with items that the item table lacks: end with an error, drop and count them, or keep them '
+    'without texts. auto: keep for Amazon, whose metadata are incomplete, else refuse.',
+    one_of=('auto', 'refuse', 'drop', 'keep'),
+  )
   item_text: str = setting(
     'original',
     'Origin of the item texts, as the report states it.',
@@ -80,10 +97,17 @@ class Data(Section):
   def __post_init__(self):
     super().__post_init__()
     check(
-      self.max_history == 0 or self.split != 'leave_one_out',
+      self.max_history == 0 or self.split != 'leave_one_out' or bool(self.context_events),
       "data.max_history must be 0 for data.split='leave_one_out', whose histories are not cut",
       self.max_history,
       'data.max_history=0',
+    )
+    both = sorted({*map(str, self.events)} & {*map(str, self.context_events)})
+    check(
+      not both,
+      f'an event may be a target or context, not both; data.events also names {", ".join(map(repr, both))}',
+      self.context_events,
+      'data.context_events',
     )
     shares = self.split_shares
     check(
@@ -92,6 +116,11 @@ class Data(Section):
       shares,
       'data.split_shares',
     )
+
+  def changed(self, *names: str) -> dict[str, Any]:
+    """Returns the named fields that are not at their defaults."""
+    defaults = {field.name: field.default for field in dataclasses.fields(self)}
+    return {name: value for name in names if (value := getattr(self, name)) != defaults[name]}
 
 
 # Source → its data section: `Data` with the source's options. `data_prep.sources` registers them.

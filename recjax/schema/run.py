@@ -11,7 +11,7 @@ from recjax.schema.stream import Packing
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval(Section):
-  """Evaluation: beam search for the next item of held-out users."""
+  """Evaluation: beam search for the targets of held-out rows; under leave-one-out a row is a user."""
 
   prefix: ClassVar = 'eval.'
 
@@ -20,9 +20,9 @@ class Eval(Section):
     'Beams of the search (M), and items that it ranks; at least the largest of eval.ks.',
     above=0,
   )
-  batch_size: int = setting(128, 'Users per batch, over all devices.', above=0)
+  batch_size: int = setting(128, 'Held-out rows per batch, over all devices.', above=0)
   eval_users: int = setting(
-    2000, 'Validation users evaluated during training, a fixed sample.', above=0
+    2000, 'Validation rows evaluated during training, a fixed sample.', above=0
   )
   patience: int = setting(
     0,

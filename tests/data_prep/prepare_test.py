@@ -245,6 +245,22 @@ def test_prepared_data_are_found_without_the_raw_files(tmp_path, capsys):
   assert prepare.find(config)
 
 
+def test_the_log_can_be_prepared_alone_and_is_used_later(tmp_path, capsys):
+  config = make_config(tmp_path)
+  write_raw(tmp_path / 'raw', random_rows())
+  folder = prepare.prepare_log(config)
+  assert list(folder.folders) == ['interactions']
+  assert dataset.Log.load(folder).num_rows('test') > 0
+  assert prepare.find(config) is None
+  assert list(outcomes(capsys)) == ['interactions']
+  assert prepare.prepare_log(config).folders == folder.folders
+  assert not outcomes(capsys)
+  prepare.prepare(config)
+  found = outcomes(capsys)
+  assert found.pop('interactions') == 'skipped'
+  assert set(found.values()) == {'done'}
+
+
 def test_invalid_raw_files_leave_no_prepared_folder(tmp_path):
   rows = random_rows()
   del rows[7]['asin']

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from bench import shop_log
 from recjax.runtime import lock
 from recjax.workdir.metrics_file import read_metrics
 from tests import saved
@@ -203,3 +204,30 @@ def test_mode_config_prints_every_field_and_writes_nothing(tmp_path):
   assert done.stderr == ''
   assert os.listdir(ROOT) == before
   assert not any(tmp_path.iterdir())
+
+
+def test_mode_describe_prepares_only_the_log_and_starts_nothing(tmp_path):
+  shop_log.write(tmp_path / 'raw', users=120, items=60, oddities=shop_log.ODDITIES)
+  columns = {
+    f'{name}_column': column for name, column in shop_log.COLUMNS.items() if name != 'price'
+  }
+  settings = columns | {
+    'raw_dir': tmp_path / 'raw', 'prepared_dir': tmp_path / 'data', 'name': 'shop',
+    'unknown_items': 'drop', 'duplicates': 'drop', 'k_core': 3,
+  }  # fmt: skip
+  arguments = [f'--config.data.{name}={value}' for name, value in settings.items()]
+  done = subprocess.run(
+    [sys.executable, '-m', 'recjax.main', f'--config={ROOT / "configs/table.py"}:cpu', *arguments,
+     '--mode=describe', f'--out={tmp_path / "facts.json"}'],
+    cwd=tmp_path, env=environment() | {'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=120,
+    check=True,
+  )  # fmt: skip
+  assert sorted(os.listdir(tmp_path)) == ['data', 'facts.json', 'raw']
+  assert sorted(name for name in os.listdir(tmp_path / 'data') if name[0] != '.') == [
+    'interactions'
+  ]
+  assert 'interactions: channel' in done.stdout and 'items: cost' in done.stdout
+  facts = json.loads((tmp_path / 'facts.json').read_text())
+  reasons = [part['reason'] for part in facts['left_out']]
+  assert reasons == ['unknown_items', 'duplicates', 'k_core']
+  assert facts['items']['without_text'] > 0

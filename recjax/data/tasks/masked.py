@@ -17,7 +17,7 @@ class Mim(HistoryComponent):
   """History with some items masked → the masked items, in order.
 
   The unit is a window of a user's training sequence (see `recjax.data.units.Windows`). `<mask>` replaces the
-  share `mask_share` of its items, at least one. Packing can remove only items before the first masked one.
+  share `mask_share` of its items that may be targets, at least one. Packing can remove only items before the first masked one.
 
   Example: inputs  Fill in: <a_7> <b_2> <c_0> <mask> <a_7> <b_1> <c_1>    targets  <a_3> <b_9> <c_0>
 
@@ -41,8 +41,9 @@ class Mim(HistoryComponent):
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     start, size, _ = corpus.windows(self.max_items)[unit]
     items = corpus.train.values[start : start + size]
-    count = min(max(round(self.mask_share * size), 1), size - 1)
-    masked = np.sort(draw.rng.permutation(size)[:count])
+    maskable = np.flatnonzero(corpus.is_target(start, size))
+    count = min(max(round(self.mask_share * len(maskable)), 1), size - 1)
+    masked = np.sort(maskable[draw.rng.permutation(len(maskable))[:count]])
     tokens, lengths = corpus.items(items, self.show, self.title_tokens)
     ends = np.cumsum(lengths)
     parts, at = [], 0

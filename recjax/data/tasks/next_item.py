@@ -40,7 +40,8 @@ class NextItem(HistoryComponent):
 
   With `gaps`, each item is followed by the time since the previous item; with `events`, by the kind of
   interaction. Both follow the item, so that a prompt does not reveal the item to predict. Titles, gaps and
-  events are read but not learnt.
+  events are read but not learnt. With context events (`data.context_events`), interactions of these kinds are read
+  but not learnt.
 
   Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their
   titles (IIRG, MiniOneRec). Ours: the windows, the wordings, `gaps` and `events`.
@@ -86,9 +87,11 @@ class NextItem(HistoryComponent):
     notes = self._notes(corpus, start, start + size)
     history, lengths = self._tokens(corpus, items[:context], notes[:context])
     inputs, at = self._inputs(corpus, self.prompt(draw), history)
+    is_learnt = corpus.is_target(start + context, size - context)
     if self.show == 'sid' and not notes:
-      return Example(inputs, corpus.sid_tokens_IL[items[context:]].ravel(), None, at, lengths)
-    targets, learnt = self._targets(corpus, items[context:], notes[context:])
+      learnt = None if is_learnt.all() else np.repeat(is_learnt, corpus.sid_tokens_IL.shape[1])
+      return Example(inputs, corpus.sid_tokens_IL[items[context:]].ravel(), learnt, at, lengths)
+    targets, learnt = self._targets(corpus, items[context:], notes[context:], is_learnt)
     return Example(inputs, targets, learnt, at, lengths)
 
   def inference_prompt(
@@ -152,15 +155,22 @@ class NextItem(HistoryComponent):
     )
 
   def _targets(
-    self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray]
+    self,
+    corpus: Corpus,
+    items: np.ndarray,
+    notes: Sequence[np.ndarray],
+    is_learnt: np.ndarray,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the target tokens and the mask of learnt ones, the SIDs. The last item has its SID alone."""
+    """Returns the target tokens and the mask of learnt ones, the SIDs of the items that may be targets.
+
+    The last item has its SID alone.
+    """
     L = corpus.sid_tokens_IL.shape[1]
     parts, learnt = [], []
     for n, item in enumerate(items):
       sid = corpus.sid_tokens_IL[item]
       parts.append(sid)
-      learnt += [True] * L
+      learnt += [bool(is_learnt[n])] * L
       if n == len(items) - 1:
         break
       shown = self._tokens(corpus, items[n : n + 1], notes[n : n + 1])[0][L:]

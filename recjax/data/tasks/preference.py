@@ -67,6 +67,7 @@ class Bpr(HistoryComponent):
 
   With `pairs='ratings'` the unit is a (user, position) pair whose item the user rated `liked_from` or higher.
   The other item is one that the same user rated lower. Users without both kinds of items have no unit.
+  Interactions without a rating are neither liked nor the other item.
 
   The history is the user's items before the position, without the pair.
 
@@ -143,7 +144,8 @@ class Bpr(HistoryComponent):
 class Rating(HistoryComponent):
   """History with ratings, and an item → the user's rating of it.
 
-  The unit is a (user, position) pair of the training part. Ratings are written as numbers: 4, 3.5.
+  The unit is a (user, position) pair of the training part with a rating. Ratings are written as numbers: 4, 3.5.
+  Items of the history without a rating are shown without a number.
 
   Example: inputs  Ratings so far: <a_7> <b_2> <c_0> 5 <a_3> <b_9> <c_0> 2 . Rate <a_7> <b_1> <c_1>
   targets  4 <eos>
@@ -166,16 +168,17 @@ class Rating(HistoryComponent):
     return True
 
   def num_units(self, corpus: Corpus) -> int:
-    return len(corpus.positions)
+    return len(corpus.rated_positions)
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
-    first, position, _ = corpus.positions[unit]
+    first, position, _ = corpus.rated_positions[unit]
     prompter, ratings = corpus.prompter, corpus.dataset.train_ratings
     start = max(position - self.max_items + 1, first)
     parts = []
     for at in range(start, position):
       tokens, _ = corpus.items(corpus.train.values[at : at + 1], self.show, self.title_tokens)
-      parts.append(np.concatenate([tokens, prompter.text(f'{ratings[at]:g}')]))
+      known = [] if np.isnan(ratings[at]) else [prompter.text(f'{ratings[at]:g}')]
+      parts.append(np.concatenate([tokens, *known]))
     item, _ = corpus.items(
       corpus.train.values[position : position + 1], self.show, self.title_tokens
     )

@@ -8,6 +8,7 @@ from tensorflow_datasets.core import example_serializer
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_prep.log import builder, interactions, log_writer, splits
+from data_prep.log.raw_log import RawLog
 from tests.folders import contents
 
 
@@ -20,10 +21,10 @@ def raw_log(with_notes=True):
   times[-6:] += 2**41  # after all others
   records = {'i1': {'title': 'Ä title'}, 'i2': {'description': 'no title'}}
   if not with_notes:
-    return interactions.RawLog(users, items, times, records)
+    return RawLog(users, items, times, records)
   ratings = (rng.integers(1, 11, 300) / 2).astype(np.float32)
   events = np.array(['buy', 'vïew'])[rng.integers(0, 2, 300)]
-  return interactions.RawLog(users, items, times, records, ratings, events)
+  return RawLog(users, items, times, records, ratings, events)
 
 
 def write(folder, log, kind='leave_one_out'):

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data_prep.log import interactions
+from data_prep.log import interactions, raw_log
 
 
 def random_log(seed, rows=400, users=40, items=60):
@@ -14,7 +14,7 @@ def random_log(seed, rows=400, users=40, items=60):
   # Skewed, so that the k-core takes several rounds.
   u = (users * rng.random(rows) ** 2).astype(int)
   i = (items * rng.random(rows) ** 2).astype(int)
-  return interactions.RawLog(
+  return raw_log.RawLog(
     np.array([f'u{n}' for n in u]),
     np.array([f'i{n}' for n in i]),
     rng.integers(0, 9, rows),
@@ -88,17 +88,17 @@ def test_clean_equals_brute_force(seed):
 def small_log(**fields):
   """Users a (x, y, z) and b (x, y) of increasing times."""
   users, items = np.array(list('aaabb')), np.array(list('xyzxy'))
-  return dataclasses.replace(interactions.RawLog(users, items, np.arange(5), {}), **fields)
+  return dataclasses.replace(raw_log.RawLog(users, items, np.arange(5), {}), **fields)
 
 
 def test_duplicates_are_rejected_with_an_example_or_dropped():
   # Row 4 repeats row 1, row 6 repeats row 1 again, row 5 repeats row 0; row 3 has another item.
   users, items = np.array(list('abcbbab')), np.array(list('xyxxyxy'))
-  log = interactions.RawLog(users, items, np.array([5, 7, 5, 7, 7, 5, 7]), {})
+  log = raw_log.RawLog(users, items, np.array([5, 7, 5, 7, 7, 5, 7]), {})
   with pytest.raises(
     ValueError,
-    match=r"3 repeats; the first one has user 'b', item 'y', time 7 \(interaction 5 "
-    r"of the log\)\. Set --config\.data\.duplicates='drop'",
+    match=r"^interaction 5 of the log: .*this one repeats interaction 2 of the log: user 'b', item 'y', time 7. "
+    r"3 rows repeat an earlier one\. Set --config\.data\.duplicates='drop'",
   ):
     interactions.clean(log, 0)
   cleaned = interactions.clean(log, 0, 'drop')
@@ -118,7 +118,7 @@ def test_duplicates_are_rejected_with_an_example_or_dropped():
     ({'times': np.array([0, 1, 2, 3, 1e19])}, 'got 1e.19'),
     ({'times': np.array(list('01234'))}, 'whole numbers; got an array of <U1'),
     ({'times': np.arange(4)}, 'got 5, 5 and 4'),
-    ({'ratings': np.array([1, 2, np.nan, 4, 5], np.float32)}, "got nan from user 'a' for item 'z'"),
+    ({'ratings': np.array([1, 2, np.inf, 4, 5], np.float32)}, "got inf from user 'a' for item 'z'"),
     ({'ratings': np.ones(4, np.float32)}, 'as many ratings as users; got 4 and 5'),
     ({'events': np.array(['view'])}, 'as many events as users; got 1 and 5'),
     ({'users': np.array(['a', 'a', 'a', '\ud800', 'b'])}, 'must be valid text'),
@@ -149,7 +149,7 @@ def test_catalogue_all_includes_items_without_interactions():
 
 
 def held_out_log():
-  rows = interactions.HeldOutRows
+  rows = raw_log.HeldOutRows
   return small_log(
     held_out={
       'validation': rows(np.array(['b', 'new']), [['x', 'y'], []], np.array(['z', 'v'])),
@@ -187,7 +187,7 @@ def test_a_k_core_filter_is_rejected_for_a_source_with_held_out_rows():
 def test_an_empty_k_core_is_an_error():
   with pytest.raises(ValueError, match=r'it keeps none of 400.*--config\.data\.k_core'):
     interactions.clean(random_log(0), 99, 'drop')
-  empty = interactions.RawLog(np.array([], str), np.array([], str), np.array([], int), {})
+  empty = raw_log.RawLog(np.array([], str), np.array([], str), np.array([], int), {})
   with pytest.raises(ValueError, match='must keep at least one interaction'):
     interactions.clean(empty, 0)
 

@@ -6,7 +6,7 @@ from etils import epath
 import numpy as np
 import pytest
 
-from data_prep.log import interactions, log_writer, splits
+from data_prep.log import interactions, log_writer, raw_log, splits
 
 
 def write(folder, log, kind='leave_one_out', catalogue='interacted', duplicates='refuse'):
@@ -33,7 +33,7 @@ RECORDS = {
 
 
 def raw(**fields):
-  return interactions.RawLog(np.array(USERS), np.array(ITEMS), np.array(TIMES), RECORDS, **fields)
+  return raw_log.RawLog(np.array(USERS), np.array(ITEMS), np.array(TIMES), RECORDS, **fields)
 
 
 def test_leave_one_out_files_equal_values_by_hand(tmp_path):
@@ -68,6 +68,7 @@ def test_leave_one_out_files_equal_values_by_hand(tmp_path):
     'items_without_record': 1,
     'items_without_title': 2,
     'items_without_text': 2,
+    'equal_times': 2,
     'unreachable_targets': {'validation': 0, 'test': 0},
   }
 
@@ -114,7 +115,7 @@ def test_global_time_files_equal_values_by_hand(tmp_path):
 
 
 def test_duplicates_and_items_without_interaction_are_counted(tmp_path):
-  log = interactions.RawLog(
+  log = raw_log.RawLog(
     np.array([*USERS, 'b']), np.array([*ITEMS, 'w']), np.array([*TIMES, 3]), RECORDS
   )
   statistics, arrays = write(tmp_path, log, catalogue='all', duplicates='drop')
@@ -126,7 +127,7 @@ def test_duplicates_and_items_without_interaction_are_counted(tmp_path):
 
 
 def test_users_and_items_of_a_sources_held_out_rows_are_numbered(tmp_path):
-  rows = interactions.HeldOutRows(np.array(['c']), [['w', 'unseen']], np.array(['v']))
+  rows = raw_log.HeldOutRows(np.array(['c']), [['w', 'unseen']], np.array(['v']))
   log = raw(held_out={'validation': rows, 'test': rows})
   statistics, arrays = write(tmp_path, log, 'source')
   assert json.loads((tmp_path / 'users.json').read_text()) == ['a', 'b', 'c']
@@ -139,6 +140,6 @@ def test_users_and_items_of_a_sources_held_out_rows_are_numbered(tmp_path):
 
 @pytest.mark.parametrize('kind', ['leave_one_out', 'global_time'])
 def test_a_catalogue_without_texts_is_allowed(tmp_path, kind):
-  log = interactions.RawLog(np.array(USERS), np.array(ITEMS), np.array(TIMES), {})
+  log = raw_log.RawLog(np.array(USERS), np.array(ITEMS), np.array(TIMES), {})
   statistics, _ = write(tmp_path, log, kind)
   assert statistics['items_without_text'] == statistics['items_without_record'] == 4

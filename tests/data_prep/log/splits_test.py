@@ -7,7 +7,7 @@ from etils import epath
 import numpy as np
 import pytest
 
-from data_prep.log import interactions, log_writer, splits
+from data_prep.log import interactions, log_writer, raw_log, splits
 from data_prep.sources import amazon
 from recjax import config
 from tests.folders import contents
@@ -17,14 +17,14 @@ SHARES = (0.8, 0.1, 0.1)
 ITEMS = 20
 
 
-def random_log(seed=0, users=40, rows=400, times=30, least=1) -> interactions.RawLog:
+def random_log(seed=0, users=40, rows=400, times=30, least=1) -> raw_log.RawLog:
   """Returns a log with few distinct times, and so many ties, and a minimum number of interactions per user."""
   rng = np.random.default_rng(seed)
   u = np.concatenate(
     [np.tile(np.arange(users), least), rng.integers(0, users, rows - users * least)]
   )
   order = rng.permutation(rows)
-  return interactions.RawLog(
+  return raw_log.RawLog(
     np.array([f'u{n:02}' for n in u])[order],
     np.array([f'i{n:02}' for n in rng.integers(0, ITEMS, rows)]),
     rng.integers(0, times, rows),
@@ -111,14 +111,15 @@ def test_global_time_equals_loops(seed, max_history):
 
 
 def test_rounding_of_shares_does_not_move_the_borders():
-  log = interactions.RawLog(np.array(['u'] * 11), np.array(list('abcdefghijk')), np.arange(11), {})
+  users, items = np.array(['t'] + ['u'] * 11), np.array(list('aabcdefghijk'))
+  log = raw_log.RawLog(users, items, np.arange(12), {})
   arrays = splits.split(clean(log), 'global_time', (0.7, 0.2, 0.1), 0)
   sizes = [len(arrays[f'{name}_items']) for name in ('train', 'validation', 'test')]
-  assert sizes == [8, 2, 1]  # the first interaction is no target, but it is trained on
+  assert sizes == [9, 2, 1]  # first interactions are no targets, but they are trained on
 
 
 def test_shares_that_leave_a_part_empty_are_rejected():
-  log = interactions.RawLog(np.array(list('uuv')), np.array(list('xyx')), np.arange(3), {})
+  log = raw_log.RawLog(np.array(list('uuv')), np.array(list('xyx')), np.arange(3), {})
   with pytest.raises(
     ValueError, match=r'of 1 they would get 0, 0, 1; got .*--config\.data\.split_shares'
   ):
@@ -126,7 +127,7 @@ def test_shares_that_leave_a_part_empty_are_rejected():
 
 
 def test_a_user_with_too_few_interactions_is_named_with_the_fields_to_set():
-  log = interactions.RawLog(
+  log = raw_log.RawLog(
     np.array(['long'] * 3 + ['short'] * 2), np.array(list('abcab')), np.arange(5), {}
   )
   with pytest.raises(
@@ -143,14 +144,14 @@ def test_histories_beyond_the_memory_limit_are_rejected(monkeypatch):
   splits.split(cleaned, 'global_time', SHARES, 2)
 
 
-def own_split_log() -> interactions.RawLog:
+def own_split_log() -> raw_log.RawLog:
   rng = np.random.default_rng(3)
   log = random_log(3)
 
   def part(rows):
     users = np.array([f'u{n:02}' for n in rng.integers(0, 60, rows)])  # some are new
     histories = [[f'i{n:02}' for n in rng.integers(0, ITEMS, n % 5)] for n in range(rows)]
-    return interactions.HeldOutRows(
+    return raw_log.HeldOutRows(
       users, histories, np.array([f'i{n:02}' for n in rng.integers(0, ITEMS, rows)])
     )
 
@@ -182,13 +183,13 @@ def test_a_split_that_does_not_match_the_source_is_rejected():
     splits.split(clean(random_log()), 'source', SHARES, 0)
   log = own_split_log()
   part = log.held_out['validation']
-  empty = interactions.HeldOutRows(part.users[:0], [], part.targets[:0])
+  empty = raw_log.HeldOutRows(part.users[:0], [], part.targets[:0])
   for held_out in ({'test': part}, {'validation': empty, 'test': part}):
     with pytest.raises(ValueError, match='must hold validation rows; it holds none'):
       splits.split(clean(dataclasses.replace(log, held_out=held_out)), 'source', SHARES, 0)
 
 
-def swap(log: interactions.RawLog, kind: str) -> interactions.RawLog:
+def swap(log: raw_log.RawLog, kind: str) -> raw_log.RawLog:
   """The log with every held-out interaction replaced by a random one of the same user and time."""
   rng = np.random.default_rng(9)
 

@@ -77,11 +77,13 @@ def test_ratings_are_optional(tmp_path):
   ratings = load(tmp_path).ratings
   assert ratings.tolist() == [5, 2.5]
   assert ratings.dtype == np.float32
+  write(tmp_path, [*rated, without('overall'), json.dumps(REVIEW | {'overall': None})], [])
+  np.testing.assert_array_equal(load(tmp_path).ratings, [5, 2.5, np.nan, np.nan])
   write(tmp_path, [without('overall')] * 2, [])
   assert load(tmp_path).ratings is None
 
 
-@pytest.mark.parametrize('rating', ['good', float('nan'), 1e300, None, [5], True])
+@pytest.mark.parametrize('rating', ['good', 1e300, float('inf'), [5], True])
 def test_an_unreadable_rating_drops_all_ratings(tmp_path, capsys, rating):
   lines = [json.dumps(REVIEW), json.dumps(REVIEW | {'overall': rating})]
   write(tmp_path, lines, [])

@@ -12,7 +12,7 @@ import pytest
 
 from configs import common
 from data_prep import prepare, sources
-from data_prep.log import interactions
+from data_prep.log import raw_log
 from data_prep.sources import base
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
@@ -31,7 +31,7 @@ class Toy(base.Source):
   def load(self, raw_dir):
     users = int((raw_dir / 'users.txt').read_text())
     walks_UT = (np.arange(users)[:, None] + np.arange(5)) % self.toy_items
-    return interactions.RawLog(
+    return raw_log.RawLog(
       np.repeat(np.array([f'u{n}' for n in range(users)]), 5),
       np.array([f'i{n}' for n in walks_UT.ravel()]),
       np.tile(np.arange(5), users),

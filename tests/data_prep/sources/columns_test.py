@@ -59,7 +59,6 @@ def test_unused_dictionary_entries_are_ignored(tmp_path):
   rows = Rows(path, {'user': pa.chunked_array([values])}, str)
   ids = columns.ids(rows, 'user')
   assert ids.names == ['c', 'a']
-  columns.check_items(rows, ids, {'a', 'c'}, path)
 
 
 def test_ids_of_integers(tmp_path):
@@ -91,30 +90,24 @@ def test_invalid_ids_are_rejected_with_their_row(tmp_path, values, message):
     columns.ids(rows, 'user')
 
 
-def test_unknown_items_are_named_by_their_first_row(tmp_path):
-  rows = read(csv(tmp_path, 'user\na\nb\nc\nb\n'), ('user',), REQUIRED)
-  ids = columns.ids(rows, 'user')
-  columns.check_items(rows, ids, {'a', 'b', 'c'}, epath.Path('items.csv'))
-  with pytest.raises(ValueError, match=r"t\.csv:3: an item must be in items\.csv; got 'b'"):
-    columns.check_items(rows, ids, {'a': {}}, epath.Path('items.csv'))
-
-
-def test_unreadable_numbers_become_nan(tmp_path):
+def test_missing_numbers_become_nan_and_unreadable_ones_infinite(tmp_path):
   cells = ['1', '2.5', '-3e2', 'good', '', 'nan', 'inf', '1e300', '—']
   path = csv(tmp_path, 'user,rating\n' + ''.join(f'a,{cell}\n' for cell in cells))
   values = columns.numbers(read(path, ('rating',), {}), 'rating')
   assert values.dtype == np.float32
-  np.testing.assert_array_equal(values, [1, 2.5, -300] + [np.nan] * 6)
+  np.testing.assert_array_equal(
+    values, [1, 2.5, -300, np.inf, *[np.nan] * 2, *[np.inf] * 2, np.nan]
+  )
   for values, expected in (
     ([1, 2], [1, 2]),
     (pa.array([1, 2]).cast(pa.decimal128(20, 1)), [1, 2]),
     (pa.array([1, None], pa.int8()), [1, np.nan]),
     (pa.array([1.5, np.nan], pa.float32()), [1.5, np.nan]),
     (pa.array(['1', None], pa.large_string()), [1, np.nan]),
-    (pa.array([b'2', b'x']), [2, np.nan]),
+    (pa.array([b'2', b'x', None]), [2, np.inf, np.nan]),
     (pa.array(['3', '4']).dictionary_encode(), [3, 4]),
-    ([True, False], [np.nan, np.nan]),
-    ([[1], [2]], [np.nan, np.nan]),
+    ([True, None], [np.inf, np.nan]),
+    ([[1], [2]], [np.inf, np.inf]),
   ):
     rows = read(parquet(tmp_path, rating=values), ('rating',), {})
     np.testing.assert_array_equal(columns.numbers(rows, 'rating'), expected)
@@ -192,7 +185,7 @@ def test_text_that_is_not_utf8_is_named_by_its_row(tmp_path):
     ValueError, match=r"t\.parquet: row 2: user must be text in UTF-8; got b'\\xff'"
   ):
     columns.ids(rows, 'user')
-  assert np.isnan(columns.numbers(rows, 'time')).all()
+  assert np.isinf(columns.numbers(rows, 'time')).all()
 
 
 def test_a_column_without_rows_holds_no_ids(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep import sources
+from tests.data_prep.sources.reading import cleaned
 from tests.shared_data import SHARED, needs_shared
 
 RATINGS = [('1', '10', '5', '881250949'), ('2', '20', '3.5', '881250948')]
@@ -89,7 +90,7 @@ def test_reads_csv(tmp_path):
   }
   (tmp_path / 'ratings.csv').write_text('\n'.join([*rows, '3,40,1,1']))
   with pytest.raises(ValueError, match=r"ratings\.csv:4: an item must be in movies\.csv; got '40'"):
-    load(tmp_path, make('ml-25m'))
+    cleaned(load(tmp_path, make('ml-25m')))
   (tmp_path / 'movies.csv').write_text('movieId,title,genres\n10,a,b\n20,a,b\n10,a,b\n')
   with pytest.raises(
     ValueError, match=r"movies\.csv:4: an item must be listed once; '10' is repeated"
@@ -117,7 +118,7 @@ def test_a_broken_rating_is_named_by_file_and_line(tmp_path, line, message):
   good = '1\t10\t5\t881250949'
   write_100k(tmp_path, ratings=[good, line, good])
   with pytest.raises(ValueError, match=rf'u\.data:2: {message}') as error:
-    load(tmp_path, make())
+    cleaned(load(tmp_path, make()))
   assert len(str(error.value)) < 500
 
 

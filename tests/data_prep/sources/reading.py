@@ -1,9 +1,15 @@
-"""Tidies the records that a source reads, as the preparation does."""
+"""Treats what a source reads as the preparation does."""
 
 import collections
 from typing import Any
 
-from data_prep.log import item_text
+from data_prep.log import interactions, item_text
+from data_prep.log.raw_log import RawLog
+
+
+def cleaned(log: RawLog) -> interactions.CleanLog:
+  """Returns the clean log, without a k-core."""
+  return interactions.clean(log, 0, 'drop')
 
 
 def tidied(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from etils import epath
 import pytest
 
 from data_prep import sources
-from tests.data_prep.sources.reading import tidied
+from tests.data_prep.sources.reading import cleaned, tidied
 
 DATA = sources.get('recbole')(source='recbole', name='x', category='X')
 INTER = 'user_id:token\titem_id:token\trating:float\ttimestamp:float\n'
@@ -80,7 +80,7 @@ def test_reads_products_without_ratings(tmp_path):
 def test_invalid_interactions_are_rejected_with_file_and_line(tmp_path, inter, message):
   write(tmp_path, inter)
   with pytest.raises(ValueError, match=message) as error:
-    load(tmp_path)
+    cleaned(load(tmp_path))
   assert len(str(error.value)) < 500
 
 
@@ -119,6 +119,7 @@ def test_the_config_can_name_other_columns(tmp_path):
   log = data.load(epath.Path(tmp_path))
   assert (log.users.tolist(), log.items.tolist(), log.events.tolist()) == (['u'], ['a'], ['view'])
   assert tidied(log.item_records)['a'] == {'title': 'Game', 'price': 4.99}
+  assert not log.ignored_columns
   for field in ('user', 'item', 'time', 'rating', 'event', 'title', 'price'):
     wrong = dataclasses.replace(data, **{f'{field}_column': 'no'})
     with pytest.raises(ValueError, match=rf":1: must have a column 'no'.*data\.{field}_column"):
@@ -128,6 +129,16 @@ def test_the_config_can_name_other_columns(tmp_path):
 def test_short_column_names_replace_the_usual_names(tmp_path):
   write(tmp_path, 'user:token\titem:token\ttime:float\nu\ta\t5\n', 'item:token\na\n')
   assert load(tmp_path).users.tolist() == ['u']
+
+
+def test_columns_without_a_use_are_listed(tmp_path):
+  write(
+    tmp_path,
+    'user:token\titem_id:token\ttimestamp:float\tx:token\nu\ta\t5\tx\n',
+    'item_id:token\tname:token\ttitle:token\tyear:float\na\tA\tB\t1999\n',
+  )
+  # The title is the first of the usual columns, so `name` has no use.
+  assert load(tmp_path).ignored_columns == {'interactions': ['x'], 'items': ['name', 'year']}
 
 
 def test_a_column_that_is_named_twice_is_refused(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep import sources
-from tests.data_prep.sources.reading import tidied
+from tests.data_prep.sources.reading import cleaned, tidied
 from tests.shared_data import SHARED, needs_shared
 
 ITEMS = {
@@ -64,7 +64,7 @@ def test_reads_sequences_in_their_order(tmp_path):
     ('{"a": [0], "a": [1]}', "the key 'a' occurs twice"),
     ('[' * 100_000, r'X\.inter\.json: must be JSON'),
     ('{}', r'X\.inter\.json must hold interactions; it holds none'),
-    ({'a': [0, 3]}, r"user 'a': an item must be in X\.item\.json; got '3'"),
+    ({'a': [0, 3]}, r"user 'a', item 2: an item must be in X\.item\.json; got '3'"),
     ({'a': 0}, "user 'a': a sequence must be a list of indices; got 0"),
     ({'a': [0.5]}, "user 'a': an item must be an index; got 0.5"),
     ({'a': [True]}, "user 'a': an item must be an index; got True"),
@@ -75,7 +75,7 @@ def test_reads_sequences_in_their_order(tmp_path):
 def test_invalid_sequences_are_rejected_with_the_file(tmp_path, inter, message):
   write(tmp_path, inter)
   with pytest.raises(ValueError, match=message) as error:
-    load(tmp_path)
+    cleaned(load(tmp_path))
   assert len(str(error.value)) < 500
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from data_prep import sources
-from tests.data_prep.sources.reading import tidied
+from tests.data_prep.sources.reading import cleaned, tidied
 
 DATA = sources.get('table')(source='table', name='x')
 LOG = {
@@ -81,7 +81,9 @@ def test_the_config_can_name_other_columns(tmp_path):
 def test_equal_column_names_are_rejected(tmp_path):
   write_csv(tmp_path, 'interactions.csv', LOG)
   write_csv(tmp_path, 'items.csv', ITEMS)
-  with pytest.raises(ValueError, match=r"must all be different; got \['user', 'user', .*--config"):
+  with pytest.raises(
+    ValueError, match=r'data\.user_column and data\.item_column must .*both\. Set --config\.'
+  ):
     load(tmp_path, dataclasses.replace(DATA, item_column='user'))
 
 
@@ -155,7 +157,7 @@ def test_a_broken_interaction_is_named_by_file_and_line(tmp_path, change, messag
   write_csv(tmp_path, 'interactions.csv', LOG | change)
   write_csv(tmp_path, 'items.csv', ITEMS)
   with pytest.raises(ValueError, match=message):
-    load(tmp_path)
+    cleaned(load(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_a_broken_item_is_named_by_file_and_line(tmp_path, change, message):
     load(tmp_path)
 
 
-@pytest.mark.parametrize('value', ['', 'good', 'nan', 'inf', '1e300', '—'])
+@pytest.mark.parametrize('value', ['good', 'inf', '1e300', '4,5'])
 def test_an_unreadable_rating_drops_all_ratings(tmp_path, capsys, value):
   write_csv(tmp_path, 'interactions.csv', LOG | {'rating': [1, value, 2]})
   write_csv(tmp_path, 'items.csv', ITEMS)
@@ -182,6 +184,22 @@ def test_an_unreadable_rating_drops_all_ratings(tmp_path, capsys, value):
   assert 'interactions.csv:3: rating is not a finite number' in capsys.readouterr().out
   write_csv(tmp_path, 'interactions.csv', {**LOG, 'stars': [1, value, 2]})
   with pytest.raises(ValueError, match=r'interactions\.csv:3: stars must be a finite number'):
+    load(tmp_path, dataclasses.replace(DATA, rating_column='stars'))
+
+
+@pytest.mark.parametrize('value', ['', 'nan', 'NULL', '—', ' N/A '])
+def test_rows_without_a_rating_are_kept(tmp_path, value):
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  for name in ('rating', 'stars'):
+    write_csv(tmp_path, 'interactions.csv', {**LOG, name: [1, value, 2]})
+    raw = load(tmp_path, dataclasses.replace(DATA, rating_column=name))
+    np.testing.assert_array_equal(raw.ratings, [1, np.nan, 2])
+    assert raw.unreadable_ratings == 0
+  write_csv(tmp_path, 'interactions.csv', {**LOG, 'stars': [value] * 3, 'rating': [value] * 3})
+  assert load(tmp_path).ratings is None
+  with pytest.raises(
+    ValueError, match=r'interactions\.csv: stars must be a number in at least one'
+  ):
     load(tmp_path, dataclasses.replace(DATA, rating_column='stars'))
 
 
@@ -236,3 +254,14 @@ def test_a_table_of_another_ending_is_named(tmp_path, name):
   (tmp_path / name).write_text('x')
   with pytest.raises(FileNotFoundError, match=rf'interactions must be in .*\. {name} is not read'):
     load(tmp_path)
+
+
+def test_columns_without_a_use_are_listed_also_those_of_folders(tmp_path):
+  write_parquet(tmp_path, 'items.parquet', ITEMS | {'colour': ['red'] * len(ITEMS['item'])})
+  for day in ('1', '2'):
+    folder = tmp_path / 'interactions' / f'day={day}'
+    folder.mkdir(parents=True)
+    write_parquet(folder, '0.parquet', LOG | {f'only_{day}': ['x'] * len(LOG['user'])})
+  assert load(tmp_path).ignored_columns == {
+    'interactions': ['only_1', 'day', 'only_2'], 'items': ['colour']
+  }  # fmt: skip

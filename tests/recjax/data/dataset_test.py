@@ -8,7 +8,7 @@ from etils import epath
 import numpy as np
 import pytest
 
-from data_prep.log import interactions, log_writer, splits
+from data_prep.log import interactions, log_writer, raw_log, splits
 from recjax.data.dataset import COLUMNS, SPLITS, Dataset
 from recjax.data.sequences import Sequences
 
@@ -16,7 +16,7 @@ from recjax.data.sequences import Sequences
 def make(folder, kind, with_notes=True, max_history=0):
   """Returns a data set without semantic IDs, and its clean log."""
   rng = np.random.default_rng(0)
-  log = interactions.RawLog(
+  log = raw_log.RawLog(
     np.repeat([f'u{n:02}' for n in range(30)], 6),
     np.array([f'i{n:02}' for n in rng.integers(0, 20, 180)]),
     rng.permutation(180),
@@ -25,13 +25,11 @@ def make(folder, kind, with_notes=True, max_history=0):
     np.array(['buy', 'view'])[rng.integers(0, 2, 180)] if with_notes else None,
   )
   if kind == 'source':
-    rows = interactions.HeldOutRows(
+    rows = raw_log.HeldOutRows(
       np.array(['u00', 'new']), [['i01', 'i02', 'i03'], ['i04']], np.array(['i05', 'i06'])
     )
     held_out = {'validation': rows, 'test': rows}
-    log = interactions.RawLog(
-      log.users, log.items, log.times, {}, log.ratings, log.events, held_out
-    )
+    log = raw_log.RawLog(log.users, log.items, log.times, {}, log.ratings, log.events, held_out)
   cleaned = interactions.clean(log, 0)
   arrays = splits.split(cleaned, kind, (0.8, 0.1, 0.1), max_history)
   stage = epath.Path(folder) / 'interactions'

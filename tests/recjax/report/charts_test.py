@@ -1,5 +1,6 @@
 """Charts: well-formed SVG inside its axes, round ticks, thinned curves."""
 
+import re
 import xml.etree.ElementTree
 
 import pytest
@@ -51,3 +52,18 @@ def test_references_with_nearly_equal_values_share_a_label():
   svg = charts.line_chart([(1, 0.0), (2, 1.0)], 'ndcg@10', references=references)
   texts = [text.text for text in xml.etree.ElementTree.fromstring(str(svg)).findall('text')]
   assert 'a 0.5, b 0.5001' in texts and 'c 0.9' in texts
+
+
+def test_bars_have_heights_labels_and_marks():
+  bars = [(f'<{n}>', n) for n in range(1, 11)]
+  svg = charts.bar_chart(bars, 'users', 'length', labels=4, marks={'<m>': 5.0})
+  rectangles = re.findall(r'<rect class="block" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)">', svg)  # fmt: skip
+  heights = [float(height) for *_, height in rectangles]
+  assert len(heights) == 10
+  assert heights == pytest.approx([heights[0] * n for n in range(1, 11)], rel=0.01)
+  lefts = [float(x) for x, *_ in rectangles]
+  assert lefts == sorted(lefts) and lefts[-1] + float(rectangles[-1][2]) <= charts.WIDTH
+  assert re.findall(r'text-anchor="middle">(&lt;\d+&gt;)<', svg) == ['&lt;1&gt;', '&lt;4&gt;', '&lt;7&gt;', '&lt;10&gt;']  # fmt: skip
+  (mark,) = re.findall(r'class="reference" x1="([\d.]+)"', svg)
+  assert float(mark) == pytest.approx((charts.LEFT + charts.WIDTH - charts.RIGHT) / 2)
+  assert '&lt;m&gt;' in svg and '<m>' not in svg

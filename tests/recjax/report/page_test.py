@@ -99,6 +99,28 @@ def test_page_shows_the_quality_of_sids_if_it_is_known():
   assert 'variance left' not in text
 
 
+def test_metrics_that_equal_recall_at_one_item_are_not_repeated():
+  report = reports.report()
+  assert 'ndcg@1' in report['metrics']['test']
+  page = render(report)
+  assert '<th scope="row">recall@1</th>' in page and '<th scope="row">ndcg@10</th>' in page
+  assert '<th scope="row">ndcg@1</th>' not in page and '<th scope="row">mrr@1</th>' not in page
+  assert 'At one item, ndcg@1 and mrr@1 equal recall@1.' in text_of(report)
+
+
+def test_cells_that_a_narrow_page_stacks_name_their_columns():
+  report = reports.report(processes=[reports.process({'.': (0, 300, 60.0)}, 'done')])
+  tables = re.findall(r'<table class="stack">(.*?)</table>', render(report), re.S)
+  assert len(tables) == 3  # mixture, processes, levels; there are no starts
+  for table in tables:
+    head, body = table.split('<tbody>')
+    names = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', head)
+    first_row = body[: body.index('</tr>')]
+    cells = re.findall(r'<td[^>]*?data-label="(.*?)"', first_row)
+    assert len(cells) == first_row.count('<td')
+    assert names[-len(cells) :] == cells
+
+
 def test_page_needs_no_other_files():
   page = render(reports.report())
   checker = checked(page)
@@ -214,7 +236,7 @@ def test_warnings_are_at_the_top():
 
 def test_wall_time_is_shown_as_a_table_and_a_bar():
   assert 'goodput' not in render(reports.report())
-  process = reports.process({'.': (0, 300, 60.0)})
+  process = reports.process({'.': (0, 300, 60.0)}, ended='killed')
   last = reports.process({'.': (200, 500, 60.0)}, ended='done')
   report = reports.report(processes=[process, last])
   assert report['goodput']['goodput'] == pytest.approx(0.5)  # 60 - 20 + 60 of 200
