@@ -26,7 +26,7 @@ from tests.folders import ROOT
 
 SHELL = ('', 'bash', 'sh')
 SKIPPED = ('text', 'dockerfile')
-TOOLS = ('bash', 'cat', 'cp', 'grep', 'head', 'ls', 'mkdir', 'tail', 'wc')
+TOOLS = ('bash', 'cat', 'cp', 'grep', 'head', 'id', 'ls', 'mkdir', 'tail', 'tr', 'wc')
 TOUR = ROOT / 'docs/tour.ipynb'
 PAGES = ('README.md', 'WORKSPACE.md', *sorted(f'docs/{p.name}' for p in ROOT.glob('docs/*.md')))
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())

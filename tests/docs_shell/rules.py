@@ -37,6 +37,11 @@ VALUES = {
 # Page → commands that run before its own.
 BEFORE = {
   'docs/configuration.md': ('python -m recjax.main --config=configs/beauty.py:cpu',),
+  'docs/pretrained.md': (
+    'python -m recjax.main --config=configs/sports.py --config.model.pretrained=WORLD/t5_v1_1 --mode=prepare '
+    '--config.model.sid_rows=sa_init --config.model.family=t5',
+    'cp data/sports-t5_v1_1/keywords/keywords.json .',
+  ),
   'docs/daily_refresh.md': ("""echo '{"history": ["B004756YJA"]}' > histories.jsonl""",),
 }
 
@@ -63,6 +68,9 @@ SMALL = (
   '--config.optim.warmup_steps=1',
   '--config.batch_size=8',
   '--config.packing.rows=4',
+  '--config.packing.row_length=128',
+  '--config.model.compute_dtype=float32',
+  '--config.model.remat=none',
   '--config.sids.codes=(8,8)',
   '--config.sids.encoder=tfidf',
   '--config.sids.tfidf_width=8',

@@ -23,7 +23,11 @@ def main() -> None:
     (bin / 'recjax').chmod(0o755)
     path = f'{bin}:{os.environ["PATH"]}'
     client = nbclient.NotebookClient(
-      notebook, timeout=600, kernel_name='python3', resources={'metadata': {'path': str(work)}}
+      notebook,
+      timeout=600,
+      kernel_name='python3',
+      coalesce_streams=True,
+      resources={'metadata': {'path': str(work)}},
     )
     client.execute(env=os.environ | {'PATH': path, 'PYTHONPATH': str(ROOT)})
   for cell in notebook.cells:
