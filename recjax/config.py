@@ -252,8 +252,8 @@ def group(pattern: str, **fields: Any) -> ml_collections.ConfigDict:
   return config
 
 
-def stage(num_train_steps: int, **fields: Any) -> ml_collections.ConfigDict:
-  """Returns a stage for `config.stages`, with every field of `Stage`."""
+def stage(num_train_steps: int | None = None, **fields: Any) -> ml_collections.ConfigDict:
+  """Returns a stage for `config.stages`, with every field of `Stage`; its length may be `num_epochs` too."""
   config = _defaults(Stage)
   config.num_train_steps = num_train_steps
   config.update(fields)
@@ -296,7 +296,8 @@ def _defaults(kind: type) -> ml_collections.ConfigDict:
   for field in dataclasses.fields(kind):
     hint = field_types[field.name]
     if isinstance(hint, types.UnionType):
-      config[field.name] = ml_collections.config_dict.placeholder(typing.get_args(hint)[0])
+      default = None if field.default is dataclasses.MISSING else field.default
+      config[field.name] = ml_collections.FieldReference(default, typing.get_args(hint)[0])
     elif item_type(hint) is not None:
       config[field.name] = ordered()
     elif dataclasses.is_dataclass(hint):

@@ -22,7 +22,7 @@ from recjax.metrics import ranking
 from recjax.metrics.reachable import count_unreachable
 from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput
-from recjax.workdir import evaluation_file
+from recjax.workdir import evaluation_file, outcome
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ def evaluate_best(
   rows = {split: dataset.num_rows(split) for split in SPLITS}
   results = {
     'step': step,
+    'training': outcome.of_training(workdir, config, step),
     'metrics': metrics,
     'rows': rows,
     'unreachable_targets': unreachable_targets(config, dataset),

@@ -38,7 +38,7 @@ from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import record_mixtures, train_stages
 from recjax.training import state as state_lib
-from recjax.workdir import claim, identity
+from recjax.workdir import claim, identity, outcome, sizes
 from recjax.workdir import paths as paths_lib
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import Request
@@ -148,6 +148,7 @@ def run(request: Request) -> None:
     distributed.barrier('data prepared')
   if mode == 'prepare':
     return
+  config = sizes.resolved(config, dataset, workdir, mesh)
   if mode == 'export':
     space, source = dataset.vocabulary.space, config.model.pretrained
     pretrained.check_export(request.out, source, space, vocabulary.SPECIALS)
@@ -165,10 +166,12 @@ def run(request: Request) -> None:
       recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
     else:
       with watchdog.expect('the full evaluation', 0):
-        evaluate_best(config, workdir, dataset, ranker, params, step)
+        results = evaluate_best(config, workdir, dataset, ranker, params, step)
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
+  if mode in ('train', 'evaluate'):
+    log.info('%s', outcome.closing(results))
   log.info('done')
 
 

@@ -32,7 +32,7 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, paths, resume, starts
+from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer
@@ -188,8 +188,9 @@ def _set_up(
   stream = make_stream(config, dataset)
   log.info('mixture\n%s', mixture_lib.format_table(stream.mixture.table()))
   log.info(
-    'packing: %d examples become %d rows of %d tokens; %d examples a step',
+    'packing: %d examples become %d rows of %d tokens; %d examples a step, %.1f steps an epoch',
     *(stream.plan.examples, stream.plan.rows, stream.plan.row_length, stream.examples_per_batch),
+    stream.mixture.examples_in(1.0) / stream.examples_per_batch,
   )
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config.model, dataset.vocabulary.space, tx, mesh)
@@ -272,14 +273,17 @@ def _train_steps(
     goodput.phase('steps'),
   ):
     goodput.training(workdir, loop.step)
-    progress = Progress(config, writer, stream.examples_per_batch)
+    progress = Progress(config, writer, stream)
     if _is_evaluation_due(config, loop):  # a preemption interrupted the evaluation of this step
       results = _validate(setup, loop, writer)
       if results is None:
         raise preemption.Preempted
       checkpoints.score(loop.step, results)
     for step in watchdog.watched(steps, limits.phase_timeout, limits.step_timeout):
-      if _is_patience_out(loop.evaluations, config.eval.patience):
+      if outcome.is_patience_out(loop.evaluations, config.eval.patience):
+        log.info(
+          'stopping: %s did not improve in %d evaluations', SELECTION_METRIC, config.eval.patience
+        )
         break
       with profiler.step(step, progress.flush):
         with goodput.phase('input_wait'):
@@ -309,15 +313,6 @@ def _is_save_due(config: Config, step: int) -> bool:
 def _is_evaluation_due(config: Config, loop: _LoopState) -> bool:
   is_due = loop.step == config.num_train_steps or loop.step % config.eval_every_steps == 0
   return loop.step > 0 and is_due and all(step != loop.step for step, _ in loop.evaluations)
-
-
-def _is_patience_out(evaluations: list, patience: int) -> bool:
-  """Returns whether none of the last `patience` evaluations is better than the best one before."""
-  scores = [metrics[SELECTION_METRIC] for _, metrics in evaluations]
-  is_out = 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
-  if is_out:
-    log.info('stopping: %s did not improve in %d evaluations', SELECTION_METRIC, patience)
-  return is_out
 
 
 def _evaluate_and_save(
@@ -354,7 +349,8 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
     log.info('preempted: the restart evaluates step %d', loop.step)
     return None
   results = distributed.from_host0('validation', results)
-  log.info('step %d  validation %s', loop.step, headline(results))
+  epoch = setup.stream.mixture.epochs(loop.examples_seen)
+  log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, headline(results))
   loop.evaluations = [*loop.evaluations, (loop.step, results)]
   writer.write_evaluation(loop.step, results)
   return results

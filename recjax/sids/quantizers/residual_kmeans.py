@@ -6,6 +6,7 @@ import numpy as np
 import threadpoolctl
 import tqdm
 
+from recjax.sids import code_sizes
 from recjax.sids.quantizers.saved import Quantizer, assign_latents
 
 # More dimensions explain more variance, but later levels then spend codes on outliers. Beauty's
@@ -86,10 +87,6 @@ def _sample(rows_IZ: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 def check_vectors(vectors_ID: np.ndarray, codes: tuple[int, ...]) -> None:
   """Raises a ValueError if the vectors cannot be quantized with these numbers of codes."""
-  if len(vectors_ID) < max(codes):
-    raise ValueError(
-      f'the catalogue must have at least as many items as a level has codes ({max(codes)}); '
-      f'got {len(vectors_ID)} items. Set --config.sids.codes'
-    )
+  code_sizes.check_codes(codes, len(vectors_ID))
   if not np.isfinite(vectors_ID).all():
     raise ValueError('item vectors must be finite; got NaN or infinity')
