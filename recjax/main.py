@@ -1,6 +1,7 @@
 """The command line: `recjax --config=recjax:sports [--mode=…] [--workdir=…]`, or `python -m recjax.main …`."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
@@ -140,12 +141,15 @@ def run(request: Request) -> None:
     identity.check_use(config, workdir)
   if mode != 'prepare':
     device.set_compilation_cache(config.compilation_cache, workdir)
-  models.check_model(config.model)  # before the data are prepared
+  is_source_needed = is_training or mode == 'export'
+  model = config.model if is_source_needed else models.without_source(config.model)
+  models.check_model(model)  # before the data are prepared
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = Dataset.load(_prepared(request) if is_training else _found(config, workdir))
     if is_training and distributed.is_host0():
       describe_lib.log_short(dataset, config)
     distributed.barrier('data prepared')
+  config = dataclasses.replace(config, model=model)
   if mode == 'prepare':
     return
   config = sizes.resolved(config, dataset, workdir, mesh)
@@ -288,7 +292,8 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
   goodput.write()
   with goodput.phase('report'), watchdog.expect('the report', 0):
     trained = identity.config_of(workdir) or config
-    num_params = state_lib.num_params(trained.model, dataset.vocabulary.space)
+    model = models.without_source(trained.model)
+    num_params = state_lib.num_params(model, dataset.vocabulary.space)
     record_mixtures(trained, workdir, dataset)
     folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
     description = describe_lib.describe(dataset, trained)

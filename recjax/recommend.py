@@ -265,6 +265,7 @@ class Recommender:
       config = dataclasses.replace(config, data=data)
     device.set_library_cache(workdir)
     dataset = Dataset.load(paths.prepared_data(config, workdir))
+    config = dataclasses.replace(config, model=models.without_source(config.model))
     mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))
     params, step = best_params(config, workdir, dataset, mesh)
     recommender = cls(Ranker(config, dataset, mesh, beams), dataset, params, step)

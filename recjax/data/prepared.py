@@ -14,6 +14,7 @@ from typing import Any
 from etils import epath
 
 from recjax.runtime.files import digest, write_whole
+from recjax.runtime.program import program
 
 MANIFEST = 'manifest.json'
 RECORD = '.variants.json'
@@ -78,7 +79,7 @@ def recorded(root: epath.PathLike, identity: Any) -> Prepared:
   is_prepared = (root / 'sids').exists() if folders is None else all_exist(root, folders)
   if not is_prepared or (folders is None and (root / RECORD).exists()):
     raise ValueError(
-      f'{root} must hold data that were prepared with this config; run recjax.main with this config and '
+      f'{root} must hold data that were prepared with this config; run {program()} with this config and '
       '--mode=prepare first, or set --config.data.prepared_dir'
     )
   return Prepared(root, folders)

@@ -6,4 +6,5 @@ from recjax.models.backbone import family as family
 from recjax.models.backbone import shape_of as shape_of
 from recjax.models.backbone import start_id as start_id
 from recjax.models.backbone import upgraded as upgraded
+from recjax.models.backbone import without_source as without_source
 from recjax.models.families import FAMILIES as FAMILIES

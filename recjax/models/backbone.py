@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
+from etils import epath
 from flax import nnx
 
 from recjax.models import families, pretrained
@@ -58,6 +59,23 @@ def shape_of(model: Model) -> Any:
     shape = found.own_shape(model)
   names = [field.name for field in dataclasses.fields(Computation)]
   return dataclasses.replace(shape, **{name: getattr(model, name) for name in names})
+
+
+def without_source(model: Model) -> Model:
+  """Returns a section that builds a trained model although its folder `pretrained` is gone, by its published size.
+
+  Raises:
+    FileNotFoundError: the folder is gone and `model.size` is not set.
+  """
+  source = model.pretrained
+  if source is None or ':' in source or epath.Path(source).exists():
+    return model
+  if not model.size:
+    raise FileNotFoundError(
+      f'{source} must exist: its config.json gives the shape of the model, which was trained from it. Set '
+      '--config.model.pretrained to the folder where it is now'
+    )
+  return dataclasses.replace(model, pretrained=None)
 
 
 def start_id(model: Model) -> int:

@@ -1,6 +1,6 @@
 """paths.json of a workdir: the folder from which its config counts relative paths, and the data it was trained on.
 
-  {"current_folder": "/home/ann/shop", "prepared_folder": "/home/ann/shop/data/table",
+  {"current_folder": "/home/ann/shop", "workdir": "runs/table", "prepared_folder": "/home/ann/shop/data/table",
    "stages": {"interactions": "interactions", "sids": "sids-1f0c22ab", …}}
 
 With this file a workdir can be used from any folder and after a move, and needs no raw files. `stages` is null if
@@ -30,18 +30,21 @@ class Paths(NamedTuple):
 
   Attributes:
     current_folder: current folder of the latest start of the training.
+    workdir: folder of the training, from there.
     prepared_folder: absolute path of the prepared folder of that start.
     stages: the stage folders in it; see `Prepared`.
   """
 
   current_folder: str
+  workdir: str
   prepared_folder: str
   stages: dict[str, str] | None
 
 
 def write(folder: epath.Path, prepared: Prepared) -> None:
   """Writes paths.json of a training, which reads `prepared`."""
-  paths = Paths(os.getcwd(), absolute(prepared), prepared.folders)
+  place = os.path.relpath(folder) if is_local(folder) else os.fspath(folder)
+  paths = Paths(os.getcwd(), place, absolute(prepared), prepared.folders)
   write_whole(folder / FILE, json.dumps(paths._asdict(), indent=2) + '\n')
 
 
@@ -56,7 +59,7 @@ def read(folder: epath.Path) -> Paths | None:
     return None
   try:
     paths = Paths(**json.loads(path.read_text()))
-    is_whole = all(isinstance(value, str) for value in paths[:2])
+    is_whole = all(isinstance(value, str) for value in paths[:3])
     is_whole &= isinstance(paths.stages, dict | None)
   except (ValueError, TypeError):
     is_whole = False
@@ -76,8 +79,8 @@ def absolute(path: os.PathLike | str) -> str:
 def located(config: Config, folder: epath.Path) -> Config:
   """Returns the config of a workdir with relative paths that are valid in the current folder.
 
-  A relative path counts from the folder in which the run was started. If nothing exists there, it counts from the
-  current folder: then the project was moved as a whole.
+  A relative path counts from the folder in which the run was started. If nothing exists there, the project was moved
+  as a whole: then it counts from the folder that has the workdir at the same place, or from the current one.
 
   Args:
     config: the config that the workdir holds.
@@ -87,36 +90,46 @@ def located(config: Config, folder: epath.Path) -> Config:
   if paths is None or paths.current_folder == os.getcwd():
     return config
   prepared = os.fspath(config.prepared_folder)
-  found = _found(prepared, paths.current_folder)
+  starts = _starts(paths, folder)
+  found = _found(prepared, starts)
   if found == prepared and is_local(prepared) and not os.path.exists(prepared):
     found = paths.prepared_folder  # for the message
   if found != prepared:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, prepared_dir=found))
-  return _replaced(config, paths.current_folder)
+  return _replaced(config, starts)
 
 
-def _replaced(section: Any, start: str) -> Any:
-  """Returns a section with the paths that exist below the folder `start`."""
+def _starts(paths: Paths, folder: epath.Path) -> tuple[str, ...]:
+  """Returns the folders from which relative paths may count."""
+  here = absolute(folder)
+  is_below = here.endswith(os.sep + paths.workdir)
+  root = here.removesuffix(os.sep + paths.workdir)
+  return (paths.current_folder, root) if is_below else (paths.current_folder,)
+
+
+def _replaced(section: Any, starts: tuple[str, ...]) -> Any:
+  """Returns a section with the paths that exist below one of the folders `starts`."""
   changes = {}
   for field in dataclasses.fields(section):
     value = getattr(section, field.name)
     rules = field.metadata.get('rules')
     if dataclasses.is_dataclass(value):
-      changes[field.name] = _replaced(value, start)
+      changes[field.name] = _replaced(value, starts)
     elif isinstance(value, dict):
       changes[field.name] = {
-        name: _replaced(part, start) if dataclasses.is_dataclass(part) else part
+        name: _replaced(part, starts) if dataclasses.is_dataclass(part) else part
         for name, part in value.items()
       }
     elif rules is not None and rules.path and value and field.name not in _IN_RAW_DIR:
-      changes[field.name] = _found(value, start)
+      changes[field.name] = _found(value, starts)
   return dataclasses.replace(section, **changes)
 
 
-def _found(path: str, start: str) -> str:
-  is_relative = not os.path.isabs(path) and ':' not in path  # a colon: gs://…, hf:…
-  there = os.path.join(start, path)
-  return there if is_relative and os.path.exists(there) else path
+def _found(path: str, starts: tuple[str, ...]) -> str:
+  if os.path.isabs(path) or ':' in path:  # a colon: gs://…, hf:…
+    return path
+  there = (os.path.join(start, path) for start in starts)
+  return next(filter(os.path.exists, there), path)
 
 
 def prepared_data(config: Config, folder: epath.Path | None) -> Prepared:

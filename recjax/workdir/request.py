@@ -89,7 +89,7 @@ class Request:
       claim.check_path(self.workdir)
     if self.mode == 'recommend':
       check_histories(self.histories)
-    if model.pretrained is not None:
+    if model.pretrained is not None and self.mode in ('train', 'prepare', 'export'):
       files.existing(model.pretrained, '--config.model.pretrained', 'folder')
     if self.mode == 'train':
       identity.check_is_run(self.workdir)

@@ -97,7 +97,7 @@ def test_unprepared_data_are_named(tmp_path):
   config = rated_world.make_config(tmp_path)
   with pytest.raises(
     ValueError,
-    match=r'must hold data that were prepared with this config; run recjax.main with this config and --mode=prepare',
+    match=r'must hold data that were prepared with this config; run python -m recjax.main with this config and --mode=prepare',
   ):
     inspect.make_stream(config)
 

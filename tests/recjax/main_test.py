@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,37 @@ def test_recommend_writes_ranked_items_for_histories(folder, finished):
   assert code == 1
   assert "bad.jsonl:1: every item must be in the catalogue; 'nobody' is not" in output
   assert 'Traceback' not in output
+
+
+def test_a_moved_workdir_is_enough_from_another_folder(folder, finished):
+  (folder / 'else').mkdir()
+  (folder / 'moved').mkdir()
+  shutil.copytree(finished, folder / 'moved/run')
+
+  def run_there(*args):
+    done = subprocess.run(
+      [sys.executable, '-m', 'recjax.main', *args],
+      cwd=folder / 'else', env=environment() | {'PYTHONPATH': str(ROOT)},
+      capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert 'Traceback' not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+  before = json.loads((finished / 'report.json').read_text())['metrics']
+  (folder / 'moved/run/report.json').unlink()
+  code, output = run_there('--workdir=../moved/run', '--mode=report')
+  assert code == 0, output
+  assert json.loads((folder / 'moved/run/report.json').read_text())['metrics'] == before
+  code, output = run_there('--workdir=../moved/run', f'--config.num_train_steps={STEPS + 2}')
+  assert code == 0, output
+  assert saved.steps(folder / 'moved/run')[-1] == STEPS + 2
+  changed = (folder / 'moved/run/starts.jsonl').read_text().splitlines()[-1]
+  assert json.loads(changed)['changed'] == {'num_train_steps': [STEPS, STEPS + 2]}
+  code, output = run_there('--workdir=../moved/run', '--config.model.width=32', '--mode=evaluate')
+  assert code == 1 and 'model.width (16 in the workdir, 32 now)' in output
+  code, output = run_there()
+  assert code == 1 and '--config=recjax:table' in output and '--workdir=runs/demo --mode=' in output
+  assert os.listdir(folder / 'else') == []
 
 
 def test_a_workdir_in_use_is_locked_for_training_but_not_for_reading(folder, finished):

@@ -190,3 +190,18 @@ def test_qwen_has_the_same_parameters_as_under_family_gemma():
   ]
   assert jax.tree.structure(trees[0]) == jax.tree.structure(trees[1])
   assert jax.tree.all(jax.tree.map(lambda a, b: a == b, *trees))
+
+
+def test_a_trained_model_of_a_published_size_needs_no_source(tmp_path):
+  section = Model(family='t5', size='flan_t5_base')
+  assert models.without_source(section) == section
+  there = dataclasses.replace(section, pretrained=str(tmp_path))
+  assert models.without_source(there) == there
+  hub = dataclasses.replace(section, pretrained='hf:google/flan-t5-base')
+  assert models.without_source(hub) == hub
+  gone = dataclasses.replace(section, pretrained=str(tmp_path / 'gone'))
+  assert models.shape_of(models.without_source(gone)) == models.shape_of(section)
+  with pytest.raises(
+    FileNotFoundError, match=r'gone must exist: its config.json .* --config\.model\.pretrained'
+  ):
+    models.without_source(dataclasses.replace(gone, size=''))

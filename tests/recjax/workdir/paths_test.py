@@ -75,10 +75,15 @@ def test_a_moved_workdir_finds_its_data(project, tmp_path, monkeypatch):
 
 def test_a_project_is_moved_as_a_whole(project, tmp_path, monkeypatch):
   project.rename(tmp_path / 'other')
-  config, prepared = used(tmp_path / 'other', monkeypatch, 'runs/demo')
-  assert (config.data.raw_dir, config.model.pretrained) == ('raw', 'flan')
-  assert os.fspath(prepared) == 'data/demo-tiny-flan'
-  assert prepared.folders == STAGES
+  for folder, workdir in (
+    ('other', 'runs/demo'),
+    ('other/runs', 'demo'),
+    ('else', '../other/runs/demo'),
+  ):
+    config, prepared = used(tmp_path / folder, monkeypatch, workdir)
+    assert os.path.samefile(config.data.raw_dir, tmp_path / 'other/raw')
+    assert os.path.samefile(prepared, tmp_path / 'other/data/demo-tiny-flan')
+    assert prepared.folders == STAGES
 
 
 def test_missing_data_are_named_with_their_old_place(project, tmp_path, monkeypatch):
@@ -119,7 +124,13 @@ def test_a_workdir_of_an_earlier_version_has_no_paths(project, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-  'content', ['{', '[]', '{"a": 1}', '{"current_folder": 3, "prepared_folder": "", "stages": {}}']
+  'content',
+  [
+    '{',
+    '[]',
+    '{"a": 1}',
+    '{"current_folder": 3, "workdir": "", "prepared_folder": "", "stages": {}}',
+  ],
 )
 def test_a_damaged_file_is_refused(project, content):
   del project

@@ -76,7 +76,7 @@ def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypa
     ('train', {}, {'workdir': 'file/run'}, r'--workdir must be a folder; .*file is a file'),
     ('prepare', {'data.prepared_dir': 'file/p'}, {}, r'--config.data.prepared_dir must be a folder; .*file is a'),
     ('train', {'compilation_cache': 'file'}, {}, r'--config.compilation_cache must be a folder'),
-    ('evaluate', {'model.pretrained': 'none'}, {}, r'--config.model.pretrained must be a folder; .*none does not'),
+    ('prepare', {'model.pretrained': 'none'}, {}, r'--config.model.pretrained must be a folder; .*none does not'),
     ('train', {'model.sid_rows': 'sa_init', 'model.sid_keywords': 'none'}, {}, r'--config.model.sid_keywords must'),
     ('evaluate', {}, {}, r'run must hold the checkpoints of a run; it has none. Set --workdir$'),
     ('report', {}, {}, r'run must hold evaluation.json, which --mode=evaluate writes; it has none'),
