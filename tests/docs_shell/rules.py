@@ -68,9 +68,6 @@ SMALL = (
   '--config.optim.warmup_steps=1',
   '--config.batch_size=8',
   '--config.packing.rows=4',
-  '--config.packing.row_length=128',
-  '--config.model.compute_dtype=float32',
-  '--config.model.remat=none',
   '--config.sids.codes=(8,8)',
   '--config.sids.encoder=tfidf',
   '--config.sids.tfidf_width=8',
@@ -87,6 +84,11 @@ SMALL_MODEL = (  # not with a pretrained model, whose folder has the sizes
   '--config.model.kv_heads=1',
   '--config.model.head_width=8',
   '--config.model.scan_unroll=1',
+)
+SMALL_PRETRAINED = (
+  '--config.packing.row_length=128',
+  '--config.model.compute_dtype=float32',
+  '--config.model.remat=none',
 )
 
 # Page, or '' for all pages → lines that run before its Python code.
@@ -110,7 +112,7 @@ def small(module: str, arguments: list[str]) -> list[str]:
   if module not in SMALL_PROGRAMS or not at or arguments[at[0] - 1].endswith(('.json', ':tiny')):
     return arguments
   is_pretrained = any(a.startswith('--config.model.pretrained=') for a in arguments)
-  added = (*SMALL, *(() if is_pretrained else SMALL_MODEL))
+  added = (*SMALL, *(SMALL_PRETRAINED if is_pretrained else SMALL_MODEL))
   # Before the document's own flags, because the last of several flags for a field counts.
   return [*arguments[: at[0]], *added, *arguments[at[0] :]]
 
@@ -119,5 +121,5 @@ def with_values(page: str, text: str, world: str) -> str:
   """Returns a block with the values of its page and of all pages in place of the placeholders."""
   for where in (page, ''):
     for pattern, value in VALUES.get(where, {}).items():
-      text = re.sub(pattern, value.replace('WORLD', world), text, flags=re.M)
-  return text
+      text = re.sub(pattern, value, text, flags=re.M)
+  return re.sub(r'\bWORLD\b', world, text)
