@@ -110,9 +110,7 @@ def unreachable_targets(config: Config, dataset: Dataset) -> dict[str, int]:
   """Returns the number of targets that `eval.exclude_seen` removes, by split; warns if there are any."""
   if not config.eval.exclude_seen:
     return dict.fromkeys(SPLITS, 0)
-  counts = {
-    split: count_unreachable(dataset.seen(split), dataset.targets(split)) for split in SPLITS
-  }
+  counts = {name: count_unreachable(dataset.seen(name), dataset.targets(name)) for name in SPLITS}
   for split, count in counts.items():
     if count and distributed.is_host0():
       num_rows = dataset.num_rows(split)

@@ -245,7 +245,10 @@ def _prepared(request: Request) -> Prepared:
   from data_prep import prepare  # here: only this module uses data_prep, and only to prepare
   from data_prep import prune as prune_lib
 
-  config = request.config
+  config, workdir = request.config, request.workdir
+  is_resume = request.mode == 'train' and paths_lib.read(workdir) is not None
+  if is_resume and config_flag.saved_in(flags.FLAGS['config'].config_filename):
+    paths_lib.check_exists(config, workdir)  # never prepares at the old place of moved data
   prepared = prepare.prepare(config) if jax.process_count() == 1 else prepare.find(config)
   if prepared is None:
     raise ValueError(

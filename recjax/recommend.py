@@ -92,8 +92,8 @@ class Ranker:
   @property
   def columns(self) -> tuple[str, ...]:
     """The columns that prompts show or that tell seen items from context: `times`, `events`, both or none."""
-    shown = self._task.needs & {'times', 'events'}
-    return tuple(sorted(shown if self._target_events is None else shown | {'events'}))
+    telling = set() if self._target_events is None else {'events'}
+    return tuple(sorted(telling | self._task.needs & {'times', 'events'}))
 
   def rank(
     self,
@@ -123,11 +123,8 @@ class Ranker:
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
     excluded = np.empty(0, np.int32) if excluded is None else excluded
-    rows_known = [{}] * U if known is None else known
-    hidden = [
-      np.concatenate([self._seen(h, k) if self._exclude_seen else h[:0], excluded])
-      for h, k in zip(histories, rows_known, strict=True)
-    ]
+    known = known or [{}] * U
+    hidden = [np.concatenate([items, excluded]) for items in map(self._seen, histories, known)]
     order = np.argsort([-len(history) for history in histories], kind='stable')
     items_UM = scores_UM = None
     is_shown = progress is not None and jax.process_index() == 0
@@ -136,7 +133,7 @@ class Ranker:
       for start in range(0, U, B):
         preemption.check()
         rows = order[start : start + B]
-        prompts = [self._prompt(histories[u], known[u] if known else {}) for u in rows]
+        prompts = [self._prompt(histories[u], known[u]) for u in rows]
         with watchdog.expect(f'ranking rows {start} to {start + B} of {U}', self._timeout):
           shape = self._shape(B, prompts, [hidden[u] for u in rows], few_shapes)
           items_BM, scores_BM = self._rank_batch(params, prompts, [hidden[u] for u in rows], shape)
@@ -155,6 +152,8 @@ class Ranker:
 
   def _seen(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
     """The items of a history that are excluded from its ranking; see `Dataset.seen`."""
+    if not self._exclude_seen:
+      return history[:0]
     if self._target_events is None or 'events' not in known:
       return history
     return history[self._target_events[known['events']]]

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 import dataclasses
 import difflib
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from data_prep.log.raw_log import RawLog
 from recjax.schema.data import Data
 
 _SHOWN = 10  # names in a message
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +33,7 @@ class Filters:
   @classmethod
   def of(cls, data: Data) -> 'Filters':
     """Returns the filters that a data section sets."""
-    names = (tuple(map(str, kinds)) for kinds in (data.events, data.context_events))
-    return cls(*names, data.unknown_items)
+    return cls(data.events, data.context_events, data.unknown_items)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +88,11 @@ def select(
     others = ~(is_target_E | is_context_E)
     if others.any():
       keep = ~others[events]
-      dropped['other_events_dropped'] = {
+      left_out = {
         name: counts[name] for name, is_other in zip(event_names, others, strict=True) if is_other
       }
+      dropped['other_events_dropped'] = left_out
+      _log.info('left out interactions of other events: %s', _listed(left_out))
     if filters.context_events:
       is_context = is_context_E[events]
   known = _known_items(log, filters, item_ids, items, keep)
@@ -98,12 +101,17 @@ def select(
     count = int(rows.sum())
     if count:
       keep = ~rows if keep is None else keep & ~rows
-      unknown = {'items': len(np.unique(items[rows])), 'interactions': count}
-      dropped['unknown_items_dropped'] = unknown
+      num_items = len(np.unique(items[rows]))
+      dropped |= {'unknown_items_dropped': num_items, 'unknown_item_interactions_dropped': count}
+      example = item_ids[items[np.argmax(rows)]]
+      _log.info(
+        'left out %d interactions with %d items that %s lacks, such as %r',
+        *(count, num_items, log.catalogue_file, example),
+      )
   if keep is not None and not keep.any():
     raise ValueError(
-      f'the log must keep at least one interaction; it keeps none of {len(items):,}: {dropped}. '
-      'Set --config.data.events or --config.data.unknown_items'
+      f'the log must keep at least one interaction; of {len(items):,}, all are of other events or of items that '
+      f'{log.catalogue_file} lacks. Set --config.data.events or --config.data.item_id_column'
     )
   return Selection(keep, is_context, dropped)
 
@@ -161,10 +169,10 @@ def _known_items(
   known = np.array([name in log.item_records for name in item_ids], bool)
   if not known.any():
     example = next(iter(log.item_records), None)
-    has = f'which has {len(log.item_records):,} others, such as {example!r}' if example else 'none'
+    has = '' if example is None else f', which has others, such as {example!r}'
     raise ValueError(
       f'the interactions and {log.catalogue_file} must share items; none of the {len(item_ids):,} items of '
-      f'the log, such as {item_ids[items[0]]!r}, is in it, {has}. Set --config.data.item_column or '
+      f'the log, such as {item_ids[items[0]]!r}, is in it{has}. Set --config.data.item_column or '
       '--config.data.item_id_column to the columns with the same ids'
     )
   if mode == 'drop' or known.all():

@@ -144,10 +144,7 @@ def clean(
   is_context = None if chosen.is_context is None else chosen.is_context[order]
   rows = order[_core(users[order], items[order], is_context, k)]
   if not len(rows):
-    raise ValueError(
-      f'the {k}-core must keep at least one interaction; it keeps none of {len(log.users)}. '
-      'Set --config.data.k_core to a smaller number'
-    )
+    raise _empty_core_error(users[order], items[order], is_context, k)
   below = tuple(
     len(np.unique(column[order])) - len(np.unique(column[rows])) for column in (users, items)
   )
@@ -212,6 +209,19 @@ def _core(
     is_left[column[keep & is_target]] = True
     is_context = is_context & is_left[column]
   return keep | is_context
+
+
+def _empty_core_error(
+  users: np.ndarray, items: np.ndarray, is_context: np.ndarray | None, k: int
+) -> ValueError:
+  chosen = slice(None) if is_context is None else ~is_context
+  users, items = users[chosen], items[chosen]
+  kind = '' if is_context is None else ' that may be targets'
+  left = next((n for n in range(k - 1, 0, -1) if k_core(users, items, n).any()), 0)
+  return ValueError(
+    f'the {k}-core must keep at least one interaction; it keeps none of {len(users)}{kind}. '
+    f'Set --config.data.k_core to a smaller number; the {left}-core is the largest that keeps some'
+  )
 
 
 def _check_several(user_ids: list[str], item_ids: list[str], count: int, k: int) -> None:
@@ -348,7 +358,8 @@ def _duplicates_error(
   equal = (users == users[row]) & (items == items[row]) & (times == times[row])
   first = int(order[equal[order]].min())
   first, row = sorted((first, row))
-  kinds = '' if log.events is None else f' (events {log.events[first]!s} and {log.events[row]!s})'
+  has_kinds = log.events is not None and log.events[first] != log.events[row]
+  kinds = f' ({log.events[first]!s} there, {log.events[row]!s} here)' if has_kinds else ''
   return ValueError(
     f'{log.place(row)}: no two interactions may be equal in user, item and time; this one repeats '
     f'{log.place(first)}{kinds}: user {str(log.users[row])!r}, item {str(log.items[row])!r}, time {times[row]}. '

@@ -85,9 +85,10 @@ def header(
   first = _first(path, mark, quoted)
   checked = first if wanted is None else [name for name in first if name in wanted]
   if not first or len(set(checked)) < len(checked):
+    twice = next((name for name in checked if checked.count(name) > 1), None)
     raise ValueError(
       f'{path}:1: the first line must name the columns, each once; got '
-      f'{records.short(first) if first else "an empty file"}'
+      f'{f"{twice!r} several times: {records.short(first)}" if first else "an empty file"}'
     )
   return first
 

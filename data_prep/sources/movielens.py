@@ -10,8 +10,8 @@ name of the archive, which determines the layout:
   ml-20m, ml-25m, ml-32m            (movieId,title,genres)
 
 Files of the first two layouts are latin-1 (copies in UTF-8 are read too). Genres are separated by `|`; each genre
-is one category path. Titles are not changed: 'Usual Suspects, The (1995)'. The movies are the catalogue: a rating of
-an unlisted movie is an error. Options set other column names of the CSV files (`data_prep.sources.base.Tabular`).
+is one category path. Titles are not changed: 'Usual Suspects, The (1995)'. The movies are the catalogue (see
+`data.unknown_items`). Options set other column names of the CSV files (`data_prep.sources.base.Tabular`).
 """
 
 from collections.abc import Callable, Iterable, Mapping

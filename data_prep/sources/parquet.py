@@ -22,7 +22,10 @@ def names(path: epath.Path, wanted: Collection[str]) -> list[str]:
     found = file.schema_arrow.names
   checked = [name for name in found if name in wanted]
   if len(set(checked)) < len(checked):
-    raise ValueError(f'{path}: must name each column once; got {records.short(found)}')
+    twice = next(name for name in checked if checked.count(name) > 1)
+    raise ValueError(
+      f'{path}: must name each column once; got {twice!r} several times: {records.short(found)}'
+    )
   return found
 
 

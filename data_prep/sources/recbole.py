@@ -4,7 +4,7 @@ Zhao et al., "RecBole: towards a unified, comprehensive and efficient framework 
 algorithms" (CIKM 2021). UTF-8 text with values separated by tabs, without quotes. The first line
 holds `name:type` of each column; the types are token, token_seq, float and float_seq.
 
-  C.inter   user_id, item_id, timestamp; optional: rating
+  C.inter   user_id, item_id, timestamp; optional: rating; event, if `data.event_column` or `data.events` is set
   C.item    item_id; optional:
               title, movie_title, name        the title
               brand                           the brand
@@ -14,7 +14,7 @@ holds `name:type` of each column; the types are token, token_seq, float and floa
               price                           the price
 
 Options set other names, without the type: `data.item_column=product_id` (`data_prep.sources.base.Tabular`).
-Other columns are ignored. C.item is the catalogue: an interaction with an unlisted item is an error.
+Other columns are ignored. C.item is the catalogue (see `data.unknown_items`).
 """
 
 from collections.abc import Collection, Mapping

@@ -1,7 +1,7 @@
 """Your own log: a table of interactions and a table of items.
 
   interactions   user, item, time; optional: rating, event
-  items          item; optional: title, brand, description, categories, price
+  items          item; optional: title or name, brand, description, categories or category, price
 
 Each table is CSV (or with tabs, semicolons or bars) or Parquet, in one file or several parts
 (`data_prep.sources.parts`), in `data.raw_dir`. Options such as `data.user_column` set the column names
@@ -16,9 +16,9 @@ Text files are UTF-8 with a header; quoted cells may hold separators and line en
               lists (paths), in text files as a Python or JSON literal
   price       a number or a text such as '$1,299.00' or '12,99 €'
 
-Every row must have a user, an item and a time, and an event if there is that column. The item table is the
-catalogue: an interaction with an unlisted item is an error. Other cells of items may be empty; invalid ones are
-dropped and counted.
+Every row must have a user, an item and a time, and an event if there is that column; ratings may be empty. The item
+table is the catalogue; `data.unknown_items` says what an interaction with an unlisted item means. Other cells of items
+may be empty; invalid ones are dropped and counted.
 """
 
 import contextlib

@@ -73,12 +73,12 @@ class Corpus:
 
   def _windows(self, max_items: int) -> Windows:
     """Overlapping windows of every user; see `Windows`."""
-    return Windows(self.train, max_items, self._is_target)
+    return Windows(self.train, max_items, self.dataset.train_is_target)
 
   @functools.cached_property
   def positions(self) -> Positions:
     """Every (user, position) after the first that may be a target; see `Positions`."""
-    return Positions(self.train, self._is_target)
+    return Positions(self.train, self.dataset.train_is_target)
 
   @functools.cached_property
   def rated_positions(self) -> Positions:
@@ -86,14 +86,9 @@ class Corpus:
     is_rated = ~np.isnan(self.dataset.train_ratings)
     return Positions(self.train, None if is_rated.all() else is_rated)
 
-  @functools.cached_property
-  def _is_target(self) -> np.ndarray | None:
-    """The training interactions that may be targets, bool; None: all."""
-    return self.dataset.train_is_target
-
   def is_target(self, start: int, size: int) -> np.ndarray:
     """Returns which interactions of a part of the flat training array may be targets, bool `[size]`."""
-    marked = self._is_target
+    marked = self.dataset.train_is_target
     return np.ones(size, bool) if marked is None else marked[start : start + size]
 
   def _likes(self, liked_from: float) -> Likes:

@@ -236,10 +236,7 @@ class Log:
     return np.insert(values, self.train.offsets[1:], self.column(f'validation_{column}'))
 
   def seen(self, split: str) -> Sequences:
-    """Returns the items that `eval.exclude_seen` removes, for every row of a split.
-
-    These are the items of the history; with context events, only items of interactions that may be targets.
-    """
+    """Returns the items that `eval.exclude_seen` removes from every row: those of its history, without context."""
     histories, _ = self.histories_and_targets(split)
     if self.target_events is None:
       return histories

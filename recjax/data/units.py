@@ -100,6 +100,16 @@ class Positions(_PerUser):
     return first, position, end
 
 
+def most_items(train: Sequences) -> int:
+  """Returns the largest number of different items of a user."""
+  users, width = (
+    np.repeat(np.arange(len(train)), train.lengths),
+    int(train.values.max(initial=0)) + 1,
+  )
+  pairs = np.unique(users * width + train.values)
+  return int(np.bincount(pairs // width, minlength=1).max())
+
+
 def later(train: Sequences, is_marked: np.ndarray) -> np.ndarray:
   """Returns the marks without those of users' first positions, which have no history: bool."""
   is_marked = is_marked.copy()

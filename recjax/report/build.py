@@ -63,6 +63,7 @@ def report_run(
     trainings=trainings,
     warnings=checks.warnings(results, config, dataset, trainings),
     processes=facts.processes(workdir),
+    refresh=facts.refresh(workdir),
     description=description,
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
     run={
@@ -72,6 +73,7 @@ def report_run(
       'device': jax.devices()[0].device_kind,
       'processes': jax.process_count(),
       'evaluated_rows_per_sec': results['rows_per_sec'],
+      **{name: results[name] for name in ('training',) if name in results},
     },
   )
   write_report(workdir, report)
@@ -94,6 +96,7 @@ def build_report(
   processes: Sequence[Mapping[str, Any]] = (),
   optimum: Mapping[str, Any] | None = None,
   description: Mapping[str, Any] | None = None,
+  refresh: Mapping[str, Any] | None = None,
   run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Returns the content of report.json.
@@ -109,6 +112,7 @@ def build_report(
     optimum: the best possible expected test metrics if the distribution of the data is known, with
       `validation`.
     description: see `report_run`.
+    refresh: the result of `facts.refresh`.
     run: further entries: best_step, parameters, devices, ….
 
   Returns:
@@ -125,6 +129,7 @@ def build_report(
     'config': dict(config),
     'data': dict(data),
     'description': None if description is None else dict(description),
+    'refresh': None if refresh is None else dict(refresh),
     'sids': dict(sids),
     'stage': last.name,
     'earlier_stages': [{'name': each.name, **_training(each)} for each in trainings[:-1]],

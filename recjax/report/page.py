@@ -45,7 +45,7 @@ def render(report: Mapping[str, Any]) -> str:
     if SELECTION_METRIC in values.get('validation', {})
   }
   return template.render(
-    r={'optimum': None, **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
+    r={'optimum': None, 'refresh': None, **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
     names=_metric_names(report['metrics']['test']),
     one=[name for name in EQUAL_TO_RECALL if name in report['metrics']['test']],
     best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
@@ -57,6 +57,7 @@ def render(report: Mapping[str, Any]) -> str:
       for training in (*report['earlier_stages'], report | {'name': report['stage']})
     ],
     number=charts.number,
+    metric=SELECTION_METRIC,
     changes=_changes,
     data_rows=_labelled(_flat(report['data'])),
     sid_rows=_labelled(_flat(_sid_facts(sids))),
@@ -128,6 +129,6 @@ def _changes(start: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _metric_names(metrics: Mapping[str, Any]) -> list[str]:
   """Returns the metrics in the order of the table: recall@1, recall@5, …, ndcg@1, …"""
   names = [name for name in metrics if '@' in name and not name.endswith('_stderr')]
-  names = [name for name in names if name not in EQUAL_TO_RECALL]
   kinds = list(dict.fromkeys(name.split('@')[0] for name in names))
-  return sorted(names, key=lambda name: (kinds.index(name.split('@')[0]), int(name.split('@')[1])))
+  shown = [name for name in names if name not in EQUAL_TO_RECALL]
+  return sorted(shown, key=lambda name: (kinds.index(name.split('@')[0]), int(name.split('@')[1])))

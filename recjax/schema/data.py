@@ -61,11 +61,11 @@ class Data(Section):
     'Rows with equal user, item and time: end with an error, or keep one of them.',
     one_of=('refuse', 'drop'),
   )
-  events: tuple[str | int, ...] = setting(
+  events: tuple[str, ...] = setting(
     (),
     "Kinds of interactions that may be targets, such as ('purchase',). (): all but context_events.",
   )
-  context_events: tuple[str | int, ...] = setting(
+  context_events: tuple[str, ...] = setting(
     (),
     "Kinds of interactions that histories show and that are never targets, such as ('view',). With "
     'data.events, kinds that neither names are dropped.',
@@ -102,7 +102,7 @@ class Data(Section):
       self.max_history,
       'data.max_history=0',
     )
-    both = sorted({*map(str, self.events)} & {*map(str, self.context_events)})
+    both = sorted({*self.events} & {*self.context_events})
     check(
       not both,
       f'an event may be a target or context, not both; data.events also names {", ".join(map(repr, both))}',

@@ -38,7 +38,9 @@ class Eval(Section):
     (1, 5, 10, 20), 'Cut-offs of the metrics; 10 must be among them.', above=0
   )
   exclude_seen: bool = setting(
-    True, 'Never recommend an item of the history; baselines follow the same rule.'
+    True,
+    'Never recommend an item of the history (with data.context_events: of its other interactions). Baselines '
+    'follow the same rule.',
   )
 
   def __post_init__(self):

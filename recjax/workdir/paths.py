@@ -58,10 +58,11 @@ def read(folder: epath.Path) -> Paths | None:
   if not path.exists():
     return None
   try:
-    paths = Paths(**json.loads(path.read_text()))
+    fields = json.loads(path.read_text())
+    paths = Paths(*(fields.get(name) for name in Paths._fields))
     is_whole = all(isinstance(value, str) for value in paths[:3])
     is_whole &= isinstance(paths.stages, dict | None)
-  except (ValueError, TypeError):
+  except (ValueError, AttributeError):
     is_whole = False
   if not is_whole:
     raise ValueError(

@@ -177,7 +177,8 @@ def test_a_metric_and_a_baseline_are_added_from_outside(tiny_world, tmp_path, mo
   page = (tmp_path / 'report.html').read_text()
   names = re.findall(r'<th scope="row">(\w+@\d+)</th>', page.partition('</table>')[0])
   kinds = ('recall', 'ndcg', 'mrr', 'place')
-  assert names == [f'{kind}@{k}' for kind in kinds for k in (1, 5, 10, 20)]
+  every = [f'{kind}@{k}' for kind in kinds for k in (1, 5, 10, 20)]
+  assert names == [name for name in every if name not in ('ndcg@1', 'mrr@1')]
   assert '<th scope="col" class="n">cheat</th>' in page
   assert f'{np.mean(places):.4f}' in page
 

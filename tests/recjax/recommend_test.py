@@ -97,6 +97,19 @@ def test_seen_items_are_recommended_unless_they_are_excluded(noted):
   assert set(items.tolist()) == set(range(dataset.num_items))
 
 
+def test_items_of_context_are_not_excluded(noted, viewed):
+  config, dataset, params = noted
+  ranker = ranker_of(config, viewed)
+  history, views = [np.asarray(dataset.train[3])], viewed.event_names.index('view')
+  events = np.where(np.arange(len(history[0])) % 2, views, 1 - views)
+  ranked, _ = ranker.rank(params, history, known=[{'events': events}])
+  found = set(ranked[0].tolist()) & set(history[0].tolist())
+  bought = set(history[0][events != views].tolist())
+  assert found == set(history[0].tolist()) - bought
+  ranked, _ = ranker.rank(params, history)  # kinds that are not known count as seen
+  assert not set(ranked[0].tolist()) & set(history[0].tolist())
+
+
 @pytest.fixture(scope='module')
 def recommender(noted):
   config, dataset, params = noted

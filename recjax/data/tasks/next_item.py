@@ -40,8 +40,7 @@ class NextItem(HistoryComponent):
 
   With `gaps`, each item is followed by the time since the previous item; with `events`, by the kind of
   interaction. Both follow the item, so that a prompt does not reveal the item to predict. Titles, gaps and
-  events are read but not learnt. With context events (`data.context_events`), interactions of these kinds are read
-  but not learnt.
+  events are read but not learnt, and so are interactions that are context (`data.context_events`).
 
   Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their
   titles (IIRG, MiniOneRec). Ours: the windows, the wordings, `gaps` and `events`.
@@ -155,16 +154,9 @@ class NextItem(HistoryComponent):
     )
 
   def _targets(
-    self,
-    corpus: Corpus,
-    items: np.ndarray,
-    notes: Sequence[np.ndarray],
-    is_learnt: np.ndarray,
+    self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray], is_learnt: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the target tokens and the mask of learnt ones, the SIDs of the items that may be targets.
-
-    The last item has its SID alone.
-    """
+    """Returns the target tokens and the mask of learnt ones, SIDs. The last item has its SID alone."""
     L = corpus.sid_tokens_IL.shape[1]
     parts, learnt = [], []
     for n, item in enumerate(items):

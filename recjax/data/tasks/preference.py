@@ -7,7 +7,7 @@ import numpy as np
 
 from recjax.data.corpus import NEGATIVES, Corpus
 from recjax.data.tasks.base import Draw, Example, HistoryComponent
-from recjax.data.units import Likes, Positions
+from recjax.data.units import Likes, Positions, most_items
 from recjax.schema.checks import setting
 
 
@@ -39,8 +39,9 @@ class Ranking(HistoryComponent):
   places: ClassVar = ('history', 'candidates')
 
   def check_corpus(self, corpus: Corpus) -> None:
-    longest = int(corpus.train.lengths.max(initial=0))
-    corpus.check_room(self.candidates - 1 + longest, f'{self.prefix}candidates', self.candidates)
+    corpus.check_room(
+      self.candidates - 1 + most_items(corpus.train), f'{self.prefix}candidates', self.candidates
+    )
 
   def num_units(self, corpus: Corpus) -> int:
     return len(corpus.positions)
@@ -109,7 +110,7 @@ class Bpr(HistoryComponent):
 
   def check_corpus(self, corpus: Corpus) -> None:
     if self.pairs == 'unseen':
-      corpus.check_room(1 + int(corpus.train.lengths.max(initial=0)), f'{self.prefix}weight', 1)
+      corpus.check_room(1 + most_items(corpus.train), f'{self.prefix}weight', 1)
       return
     self.check_field(
       len(corpus.likes(self.liked_from)) > 0,

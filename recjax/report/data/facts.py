@@ -67,8 +67,9 @@ def left_out(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
     {'reason': 'other_event', 'event': name, 'interactions': count}
     for name, count in statistics.get('other_events_dropped', {}).items()
   ]
-  if unknown := statistics.get('unknown_items_dropped'):
-    found.append({'reason': 'unknown_items', **unknown})
+  if items := statistics.get('unknown_items_dropped'):
+    count = statistics['unknown_item_interactions_dropped']
+    found.append({'reason': 'unknown_items', 'items': items, 'interactions': count})
   if count := statistics.get('duplicates_dropped'):
     found.append({'reason': 'duplicates', 'interactions': count})
   counts = ('users', 'items', 'interactions')

@@ -25,7 +25,9 @@ def section(description: Mapping[str, Any]) -> dict[str, Any]:
   return {
     'headline': f'source {description["source"]}, split {description["split"]}',
     'warnings': description['warnings'],
-    'lines': list(text.fact_lines(description)),
+    'lines': [
+      (label, [_unbroken(line) for line in lines]) for label, lines in text.fact_lines(description)
+    ],
     'tables': [
       ('Quantiles', quantiles),
       ('Splits', text.split_rows(description)),
@@ -33,6 +35,11 @@ def section(description: Mapping[str, Any]) -> dict[str, Any]:
     ],
     'charts': list(_charts(description)),
   }
+
+
+def _unbroken(line: str) -> str:
+  """A line with no break between a number and its per cent sign."""
+  return line.replace(' %', '\u00a0%')
 
 
 def _charts(description: Mapping[str, Any]) -> list[tuple[str, Markup]]:

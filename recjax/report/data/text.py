@@ -9,6 +9,7 @@ from recjax.data.dataset import SPLITS
 WIDTH = 100
 _LABEL = 17
 _BAR = 40
+_SHOWN = 10  # kinds of interactions
 _REASONS = {
   'other_event': 'another kind of interaction than data.events and data.context_events name',
   'unknown_items': 'the item table lacks the item (data.unknown_items)',
@@ -52,7 +53,8 @@ def short_text(facts: Mapping[str, Any]) -> list[str]:
   rows = ', '.join(f'{name} {_rows_of(splits[name])}' for name in SPLITS)
   left = sum(part['interactions'] for part in facts['left_out'])
   parts = [size(facts['log']) + (f' ({left:,} left out)' if left else ''), period(facts['dates'])]
-  parts += [', '.join(f'{name} {percent(of["share"], 0)}' for name, of in (facts['events'] or {}).items())]  # fmt: skip
+  events = _ranked(facts['events'] or {})
+  parts.append(', '.join(f'{name} {percent(of["share"], 0)}' for name, of in events[:3]))
   return [
     'data: ' + '; '.join(part for part in parts if part),
     f'data: {lengths["median"]:,} interactions a user (10 % to 90 %: {lengths["p10"]:,} to {lengths["p90"]:,}); '
@@ -130,7 +132,7 @@ def fact_lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     [f'{period(dates)}, {dates["days"]:,.0f} days' if dates else 'none: times only give the order'],
   )
   if facts['events']:
-    yield 'events', [event(name, of) for name, of in facts['events'].items()]
+    yield 'events', _events(facts['events'])
   if rating := facts['ratings']:
     spread = f'mean {rating["mean"]:.2f}, from {rating["min"]:g} to {rating["max"]:g}'
     yield 'ratings', [f'{rating["interactions"]:,} ({percent(rating["share"])}), {spread}']
@@ -164,6 +166,17 @@ def fact_lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
       'columns not read',
       [f'{table}: {", ".join(names)}' for table, names in facts['ignored_columns'].items()],
     )
+
+
+def _events(events: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """Returns a line for each of the most frequent kinds of interactions, and their number if there are more."""
+  ranked = _ranked(events)
+  more = [f'and {len(ranked) - _SHOWN:,} more'] if len(ranked) > _SHOWN else []
+  return [event(name, of) for name, of in ranked[:_SHOWN]] + more
+
+
+def _ranked(events: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+  return sorted(events.items(), key=lambda pair: -pair[1]['interactions'])
 
 
 def tops(popularity: Mapping[str, Any]) -> list[str]:

@@ -185,7 +185,7 @@ def test_a_k_core_filter_is_rejected_for_a_source_with_held_out_rows():
 
 
 def test_an_empty_k_core_is_an_error():
-  with pytest.raises(ValueError, match=r'it keeps none of 400.*--config\.data\.k_core'):
+  with pytest.raises(ValueError, match=r'it keeps none of 384.*--config\.data\.k_core'):
     interactions.clean(random_log(0), 99, 'drop')
   empty = raw_log.RawLog(np.array([], str), np.array([], str), np.array([], int), {})
   with pytest.raises(ValueError, match='must keep at least one interaction'):

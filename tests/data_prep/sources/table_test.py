@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from data_prep import sources
+from data_prep.log import interactions
 from tests.data_prep.sources.reading import cleaned, tidied
 
 DATA = sources.get('table')(source='table', name='x')
@@ -265,3 +266,66 @@ def test_columns_without_a_use_are_listed_also_those_of_folders(tmp_path):
   assert load(tmp_path).ignored_columns == {
     'interactions': ['only_1', 'day', 'only_2'], 'items': ['colour']
   }  # fmt: skip
+
+
+def test_usual_and_joined_columns_of_items(tmp_path):
+  write_csv(tmp_path, 'interactions.csv', LOG)
+  table = {'item': ['7', '8'], 'name': ['Soap', 'Oil'], 'category': ['Home > Bath', '']}
+  write_csv(tmp_path, 'items.csv', table)
+  expected = {'7': {'title': 'Soap', 'categories': [['Home', 'Bath']]}, '8': {'title': 'Oil'}}
+  assert tidied(load(tmp_path).item_records) == expected
+  table |= {'title': ['S', ''], 'l1': ['A', 'B'], 'l2': ['C', ''], 'size': [12, 'nan']}
+  write_csv(tmp_path, 'items.csv', table)
+  options = {'category_column': 'l1+l2', 'description_column': 'size + name'}
+  records = tidied(load(tmp_path, dataclasses.replace(DATA, **options)).item_records)
+  assert records['7'] == {'title': 'S', 'description': '12 Soap', 'categories': [['A', 'C']]}
+  assert records['8'] == {'description': 'Oil', 'categories': [['B']]}
+  with pytest.raises(ValueError, match=r"column 'l3'; .*Set --config\.data\.category_column"):
+    load(tmp_path, dataclasses.replace(DATA, category_column='l1+l3'))
+  for option, value in (
+    ('price_column', 'l1+l2'),
+    ('title_column', 'l1+'),
+    ('brand_column', 'size'),
+  ):
+    data = dataclasses.replace(DATA, **options | {option: value})
+    with pytest.raises(ValueError, match=rf'(must name|may be named once).*{option}'):
+      load(tmp_path, data)
+
+
+def test_an_empty_item_table_and_a_column_twice_are_refused(tmp_path):
+  write_csv(tmp_path, 'interactions.csv', LOG)
+  (tmp_path / 'items.csv').write_text('item,title\n')
+  with pytest.raises(ValueError, match=r'items\.csv must hold items; it holds none'):
+    load(tmp_path)
+  (tmp_path / 'items.csv').write_text('item,title,colour,title\n7,a,b,c\n')
+  with pytest.raises(ValueError, match=r"items\.csv:1: .*each once; got 'title' several times"):
+    load(tmp_path)
+
+
+def test_kinds_of_events_need_a_column_of_events(tmp_path):
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  write_csv(tmp_path, 'interactions.csv', {name: LOG[name] for name in ('user', 'item', 'time')})
+  with pytest.raises(
+    ValueError, match=r"interactions\.csv:1: must have a column 'event'.*event_col"
+  ):
+    load(tmp_path, dataclasses.replace(DATA, events=('buy',)))
+
+
+@pytest.mark.parametrize('name', ['interactions.csv.gz', 'parts'])
+def test_equal_and_unknown_rows_are_named_by_file_and_line(tmp_path, name):
+  """The messages come after the rows were sorted."""
+  log = {column: LOG[column] for column in ('user', 'item', 'time')}
+  if name == 'parts':
+    (tmp_path / 'interactions').mkdir()
+    write_parquet(tmp_path, 'interactions/part-0.parquet', log)
+    write_parquet(tmp_path, 'interactions/part-1.parquet', {c: v[1:2] for c, v in log.items()})
+    later, earlier = r'part-1\.parquet: row 1', r'part-0\.parquet: row 2'
+  else:
+    write_csv(tmp_path, name, {column: values + values[1:2] for column, values in log.items()})
+    later, earlier = r'interactions\.csv\.gz:5', r'interactions\.csv\.gz:3'
+  write_csv(tmp_path, 'items.csv', ITEMS)
+  with pytest.raises(ValueError, match=rf'{later}: no two .*repeats .*{earlier}: user .u2.'):
+    interactions.clean(load(tmp_path), 0)
+  write_csv(tmp_path, 'items.csv', {'item': ['7'], 'title': ['x']})
+  with pytest.raises(ValueError, match=rf"{earlier}: an item must be .*'8'. 2 interactions have 1"):
+    interactions.clean(load(tmp_path), 0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recjax.baselines import popularity
+from recjax.data.sequences import Sequences
 from tests.recjax.baselines import logs
 
 
@@ -39,3 +40,10 @@ def test_order_of_users_does_not_matter():
   ranked = popularity.recommend(logs.split_of(train, histories))
   again = popularity.recommend(logs.split_of(train, [histories[u] for u in shuffled]))
   np.testing.assert_array_equal(again, ranked[shuffled])
+
+
+def test_items_of_context_may_be_recommended():
+  train, histories = logs.random_log(6)
+  seen = [row[::2] for row in histories]
+  split = logs.split_of(train, histories, train, seen=Sequences.from_lists(seen))
+  assert popularity.recommend(split).tolist() == by_loops(train, seen, 10)

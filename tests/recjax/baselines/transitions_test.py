@@ -61,3 +61,31 @@ def test_order_of_users_does_not_matter():
 
 def test_nothing_is_recommended_without_training_sequences():
   assert (transitions.recommend(logs.split_of([], [[0]], num_items=3)) == -1).all()
+
+
+def test_context_precedes_but_does_not_follow():
+  train, histories = logs.random_log(5)
+  rng = np.random.default_rng(0)
+  marks = [(rng.random(len(row)) < 0.5).tolist() for row in train]
+  seen = [row[::2] for row in histories]
+  split = logs.split_of(
+    train,
+    histories,
+    seen=Sequences.from_lists(seen),
+    train_is_target=np.array([mark for row in marks for mark in row]),
+  )
+  counts = collections.defaultdict(collections.Counter)
+  for row, marked in zip(train, marks, strict=True):
+    for (source, target), is_target in zip(itertools.pairwise(row), marked[1:], strict=True):
+      counts[source][target] += is_target
+  ranked = transitions.recommend(split, decay=0.5).tolist()
+  for row, hidden, found in zip(histories, seen, ranked, strict=True):
+    scores = collections.Counter()
+    for age, source in enumerate(reversed(row)):
+      for target, count in counts[source].items():
+        scores[target] += 0.5**age * count
+    best = sorted(
+      (scores[item] for item in scores if item not in hidden and scores[item]), reverse=True
+    )
+    assert [scores[item] for item in found if item >= 0] == pytest.approx(best[:10])
+    assert not set(found) & set(hidden)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from data_prep.log import interactions, log_writer, raw_log, splits
+from data_prep.log.filters import Filters
 from recjax.data.dataset import COLUMNS, SPLITS, Dataset
 from recjax.data.sequences import Sequences
 
 
-def make(folder, kind, with_notes=True, max_history=0):
+def make(folder, kind, with_notes=True, max_history=0, filters=None, k=0):
   """Returns a data set without semantic IDs, and its clean log."""
   rng = np.random.default_rng(0)
   log = raw_log.RawLog(
@@ -30,7 +31,7 @@ def make(folder, kind, with_notes=True, max_history=0):
     )
     held_out = {'validation': rows, 'test': rows}
     log = raw_log.RawLog(log.users, log.items, log.times, {}, log.ratings, log.events, held_out)
-  cleaned = interactions.clean(log, 0)
+  cleaned = interactions.clean(log, k, filters=filters)
   arrays = splits.split(cleaned, kind, (0.8, 0.1, 0.1), max_history)
   stage = epath.Path(folder) / 'interactions'
   stage.mkdir()
@@ -67,6 +68,33 @@ def test_leave_one_out_rows_have_the_documented_histories_and_columns(tmp_path):
   assert dataset.train_times.tolist() == dataset.history_column('validation', 'times').tolist()
   assert dataset.train_events.tolist() == dataset.history_column('validation', 'events').tolist()
   assert dataset.event_names == ['buy', 'view']
+
+
+@pytest.mark.parametrize('kind', ['leave_one_out', 'global_time'])
+def test_context_is_in_histories_and_is_neither_seen_nor_counted(tmp_path, kind):
+  dataset, log = make(tmp_path, kind, filters=Filters(context_events=('view',)), k=3)
+  assert dataset.target_events.tolist() == [True, False]
+  assert not dataset.is_leave_one_out
+  bought = dataset.train_events == 0
+  assert dataset.train_is_target.tolist() == bought.tolist()
+  users = np.repeat(np.arange(len(log.user_ids)), np.diff(log.offsets))
+  row_of = {time: row for row, time in enumerate(log.times.tolist())}  # no time is twice
+  counted = dataset.countable_sequences('test')
+  assert counted.values.tolist() == dataset.train.values[bought].tolist()
+  for split in SPLITS:
+    (histories, targets), seen = dataset.histories_and_targets(split), dataset.seen(split)
+    times = dataset.history_column(split, 'times')
+    for n, target in enumerate(targets):
+      rows = [row_of[time] for time in times[slice(*histories.offsets[n : n + 2])].tolist()]
+      at = rows[-1] + 1
+      assert rows == [row for row in range(at) if users[row] == users[at]]
+      assert log.items[at] == target and log.events[at] == 0
+      assert seen[n].tolist() == [log.items[row] for row in rows if log.events[row] == 0]
+  assert dataset.statistics['context_interactions'] == int((log.events == 1).sum())
+  assert dataset.statistics['events'] == {
+    'buy': int((log.events == 0).sum()),
+    'view': int((log.events == 1).sum()),
+  }
 
 
 @pytest.mark.parametrize('max_history', [0, 2])

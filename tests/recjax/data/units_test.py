@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recjax.data.sequences import Sequences
-from recjax.data.units import Positions, Windows
+from recjax.data.units import Likes, Positions, Windows, most_items
 
 
 @pytest.mark.parametrize('max_items', [2, 3, 5, 8])
@@ -40,3 +40,43 @@ def test_positions_are_numbered_user_by_user():
   train = Sequences.from_lists([[5], [1, 2, 3], [], [7, 8]])
   positions = Positions(train)
   assert [positions[n] for n in range(len(positions))] == [(1, 2, 4), (1, 3, 4), (4, 5, 6)]
+
+
+@pytest.mark.parametrize('max_items', [2, 3, 5, 8])
+def test_only_marked_positions_are_targets(max_items):
+  rng = np.random.default_rng(max_items)
+  lengths = [0, 1, 2, max_items + 1, 0, *rng.integers(0, 40, 30)]
+  train = Sequences.from_lists([list(range(n)) for n in lengths])
+  is_target = rng.random(train.offsets[-1]) < 0.2
+  everywhere, windows = Windows(train, max_items), Windows(train, max_items, is_target)
+  expected = []  # the same windows, cut after the last marked target; those without one are left out
+  for unit in range(len(everywhere)):
+    start, size, context = everywhere[unit]
+    marked = [at for at in range(start + context, start + size) if is_target[at]]
+    if marked:
+      expected.append((start, marked[-1] + 1 - start, marked[0] - start))
+  assert [windows[unit] for unit in range(len(windows))] == expected
+  positions = Positions(train, is_target)
+  users = [(train.offsets[u], train.offsets[u + 1]) for u in range(len(lengths))]
+  marked = [
+    (first, at, end) for first, end in users for at in range(first + 1, end) if is_target[at]
+  ]
+  assert [positions[unit] for unit in range(len(positions))] == marked
+  for kind in (
+    lambda *mask: Positions(train, *mask),
+    lambda *mask: Windows(train, max_items, *mask),
+  ):
+    plain, whole = kind(), kind(np.ones(train.offsets[-1], bool))
+    assert [plain[n] for n in range(len(plain))] == [whole[n] for n in range(len(whole))]
+
+
+def test_interactions_without_a_rating_are_neither_liked_nor_disliked():
+  train = Sequences.from_lists([[0, 1, 2], [3, 4, 5], [6, 7]])
+  ratings = np.array([1, np.nan, 5, np.nan, 5, np.nan, np.nan, np.nan], np.float32)
+  likes = Likes(train, ratings, 4.0)
+  assert [likes[n] for n in range(len(likes))] == [(0, 2, 3)]
+
+
+def test_the_most_items_of_a_user_count_repeats_once():
+  assert most_items(Sequences.from_lists([[1, 1, 1, 1], [], [4, 0, 4], [2]])) == 2
+  assert most_items(Sequences.from_lists([[], []])) == 0

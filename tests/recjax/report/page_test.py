@@ -248,3 +248,32 @@ def test_wall_time_is_shown_as_a_table_and_a_bar():
   assert dict(widths) == {
     'steps': '50.000', 'compile': '30.000', 'start_up': '10.000', 'lost': '10.000'
   }  # fmt: skip
+
+
+REFRESH = {
+  'verdict': 'no-go',
+  'reasons': ['ndcg@10 is worse than that of the old model'],
+  'warnings': ['interactions a day changed from 10 to 90'],
+  'rule': 'go if nothing speaks against it',
+  'from': NASTY,
+  'rows': {'compared': 4321, 'users': 99},
+  'metrics': {'new': {'ndcg@10': 0.1234, 'recall@10': 0.2}, 'old': {'ndcg@10': 0.15, 'recall@10': 0.3}},
+  'differences': {'old': {'ndcg@10': {'mean': -0.0266, 'stderr': 0.0031, 'low': -0.03, 'high': -0.02}}},
+}  # fmt: skip
+
+
+def test_a_refresh_shows_its_verdict_and_the_comparison():
+  report = reports.report(refresh=REFRESH)
+  assert report['refresh'] == REFRESH
+  page, text = render(report), text_of(report)
+  assert '<script' not in page
+  for figure in ('no go', 'is worse than that of the old', '4,321 compared rows', '0.1234', '-0.0266 ± 0.0031'):  # fmt: skip
+    assert figure in text
+  assert text.index('no go') < text.index('Test recall@10')
+
+
+def test_a_refresh_that_trained_nothing_shows_its_reasons():
+  result = {'verdict': 'no-go', 'reasons': ['nothing is new'], 'from': 'runs/shop'}
+  text = text_of(reports.report(refresh=result))
+  assert 'Refresh of runs/shop: no go nothing is new' in text
+  assert 'Refresh' not in text_of(reports.report())

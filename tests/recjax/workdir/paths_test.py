@@ -137,3 +137,10 @@ def test_a_damaged_file_is_refused(project, content):
   epath.Path('runs/demo', paths.FILE).write_text(content)
   with pytest.raises(ValueError, match=r'paths\.json must hold the paths of a run; it is damaged'):
     paths.read(epath.Path('runs/demo'))
+
+
+def test_fields_of_a_later_version_are_ignored(project):
+  del project
+  file = epath.Path('runs/demo', paths.FILE)
+  file.write_text(file.read_text().replace('{', '{"more": 1,', 1))
+  assert paths.read(epath.Path('runs/demo')).stages == STAGES

@@ -1,11 +1,15 @@
 """next_item: what decoders and encoder–decoders read and learn, in words and in ids."""
 
+import collections
 import dataclasses
 
 import numpy as np
 import pytest
 
-from recjax.data.tasks import NextItem
+from recjax.data.corpus import Corpus
+from recjax.data.loader import fingerprint
+from recjax.data.tasks import TASKS, NextItem
+from recjax.train import make_stream
 from tests.recjax.data.tasks.reading import example, pairs, read, sequence, sid
 
 BARE = NextItem(prompts=('{history}',), max_items=6)
@@ -144,3 +148,55 @@ def test_prompts_must_end_with_the_history():
     NextItem(max_items=1)
   with pytest.raises(ValueError, match='show must be one of sid, title, both'):
     NextItem(show='asin')
+
+
+@pytest.mark.parametrize('show', ['sid', 'both'])
+def test_context_events_are_read_but_not_learnt(viewed, show):
+  """Every purchase after a user's first interaction is learnt once; views are not."""
+  corpus = Corpus(viewed, is_encoder_decoder=False)
+  is_bought = viewed.train_events == viewed.event_names.index('buy')
+  component = dataclasses.replace(BARE, show=show, events=show == 'both')
+  learnt = collections.Counter()
+  for unit in range(component.num_units(corpus)):
+    start, size, context = corpus.windows(6)[unit]
+    got = example(component, corpus, unit)
+    mask = np.ones(len(got.targets), bool) if got.learnt is None else got.learnt
+    marked = [at for at in range(start + context, start + size) if is_bought[at]]
+    items = corpus.train.values[marked]
+    assert got.targets[mask].tolist() == corpus.sid_tokens_IL[items].ravel().tolist()
+    assert marked[0] == start + context and marked[-1] == start + size - 1
+    learnt.update(marked)
+  first = set(corpus.train.offsets[:-1].tolist())
+  expected = [at for at in np.flatnonzero(is_bought).tolist() if at not in first]
+  assert learnt == collections.Counter(expected)
+
+
+def test_an_encoder_decoder_and_other_tasks_have_no_context_event_as_target(viewed):
+  corpus = Corpus(viewed, is_encoder_decoder=True)
+  is_bought = viewed.train_events == viewed.event_names.index('buy')
+  for component in (
+    BARE,
+    TASKS['ranking'](candidates=4),
+    TASKS['bpr'](),
+    TASKS['history_to_title'](),
+  ):
+    units = [corpus.positions[unit][1] for unit in range(component.num_units(corpus))]
+    assert len(units) > 50 and is_bought[units].all()
+  mim = TASKS['mim'](max_items=6)
+  for unit in range(mim.num_units(corpus)):
+    start, size, _ = corpus.windows(6)[unit]
+    masked = example(mim, corpus, unit).targets
+    bought = corpus.train.values[start : start + size][is_bought[start : start + size]]
+    assert {*map(tuple, masked.reshape(-1, 3).tolist())} <= {
+      *map(tuple, corpus.sid_tokens_IL[bought].tolist())
+    }
+
+
+def test_the_kinds_of_events_belong_to_the_stream_if_some_are_context(rated, viewed):
+  config, plain = rated
+  bare = dataclasses.replace(config, mixture={'next_item': BARE})
+  before, after = (
+    fingerprint(make_stream(bare, dataset), bare.mixing) for dataset in (plain, viewed)
+  )
+  changed = {name for name in before if before[name] != after[name]}
+  assert changed <= {'sequences', 'packing'} and 'sequences' in changed

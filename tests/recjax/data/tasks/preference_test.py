@@ -2,11 +2,13 @@
 
 import collections
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 from recjax.data.corpus import Corpus
+from recjax.data.dataset import Dataset
 from recjax.data.tasks import Bpr, Ranking, Rating
 from tests.recjax.data.tasks.reading import example, pairs, read, sequence, sid
 
@@ -149,6 +151,31 @@ def test_ratings_are_written_as_numbers(encoder_decoder_corpus):
     shown = read(corpus, got.inputs[start : start + sum(got.history)])
     assert shown == ' '.join(rated)
     assert len(got.history) == len(rated)
+
+
+def test_rows_without_a_rating_are_shown_without_a_number(rated, tmp_path):
+  folder = tmp_path / 'prepared'
+  shutil.copytree(rated[0].prepared_folder, folder)
+  ratings = np.load(folder / 'interactions' / 'train_ratings.npy')
+  ratings[np.random.default_rng(0).random(len(ratings)) < 0.5] = np.nan
+  np.save(folder / 'interactions' / 'train_ratings.npy', ratings)
+  corpus = Corpus(Dataset.load(folder), is_encoder_decoder=True)
+  offsets, component = corpus.train.offsets, Rating(max_items=3)
+  units = [(u, p) for u, p in pairs(corpus) if not np.isnan(ratings[offsets[u] + p])]
+  assert component.num_units(corpus) == len(units) > 20
+  for unit, (u, p) in enumerate(units[:40]):
+    items, rated_as = sequence(corpus, u), ratings[offsets[u] :]
+    shown = [
+      sid(corpus, items[k]) + ('' if np.isnan(rated_as[k]) else f' {rated_as[k]:g}')
+      for k in range(max(0, p - 2), p)
+    ]
+    got = example(component, corpus, unit)
+    words = component.wordings[0].format(history=' '.join(shown), item=sid(corpus, items[p]))
+    assert read(corpus, got.inputs).replace(' .', '.') == f'{words} <eos>'
+    assert read(corpus, got.targets) == f'{rated_as[p]:g} <eos>'
+  pair = Bpr(pairs='ratings', liked_from=3.0)
+  for unit in range(pair.num_units(corpus)):
+    assert ratings[corpus.likes(3.0)[unit][1]] >= 3
 
 
 def test_fields_are_checked():

@@ -26,6 +26,7 @@ def test_the_page_shows_facts_tables_and_charts(tmp_path):
   assert 'Look at the times.' in text
   size = description['log']
   assert f'{size["interactions"]} interactions of {size["users"]} users with' in text
+  assert '\u00a0% of all pairs' in render(report)
   share = description['splits']['test']['successors']['of_any_share']
   assert f'{100 * share:.1f} %' in text
   assert text.count('validation →') == text.count('test →') == 1  # marks in the chart of time

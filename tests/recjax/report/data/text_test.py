@@ -104,3 +104,11 @@ def test_a_log_without_dates_and_events_has_no_such_lines(tiny_world):
   whole = text.long_text(found, [])
   assert 'none: times only give the order' in whole
   assert 'events' not in whole and 'time gap' not in whole and 'Look at this' not in whole
+
+
+def test_the_most_frequent_of_many_kinds_of_interactions_are_shown(small):
+  kinds = {f'k{n}': {'interactions': n, 'share': n / 78, 'is_target': True} for n in range(1, 13)}
+  whole = text.long_text(small | {'events': kinds}, [])
+  assert 'events            k12: 12 (15.4 %), target\n' in whole
+  assert 'k3: 3' in whole and 'k2: 2' not in whole and 'and 2 more' in whole
+  assert text.short_text(small | {'events': kinds})[0].endswith('k12 15 %, k11 14 %, k10 13 %')
