@@ -29,6 +29,10 @@ SKIPPED = ('text', 'dockerfile')
 TOOLS = ('bash', 'cat', 'cp', 'grep', 'head', 'id', 'ls', 'mkdir', 'tail', 'tr', 'wc')
 TOUR = ROOT / 'docs/tour.ipynb'
 PAGES = ('README.md', 'WORKSPACE.md', *sorted(f'docs/{p.name}' for p in ROOT.glob('docs/*.md')))
+SLOW = (
+  'docs/goodput.md',
+  'docs/pretrained.md',
+)  # pages that compile large programs: in `make soak`
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 EXTRAS = set(PROJECT['tool']['setuptools']['dynamic']['optional-dependencies'])
 PINS = ''.join(path.read_text() for path in ROOT.glob('requirements*.txt'))
@@ -158,7 +162,9 @@ def run(text, folder, environment):
     CHECKS[name](arguments)
 
 
-@pytest.mark.parametrize('page', PAGES)
+@pytest.mark.parametrize(
+  'page', [pytest.param(p, marks=[pytest.mark.soak] if p in SLOW else []) for p in PAGES]
+)
 def test_the_commands_of_a_page_run(page, shell, tmp_path):
   (tmp_path / 'configs').symlink_to(ROOT / 'configs')
   (tmp_path / '.venv/bin').mkdir(parents=True)
