@@ -164,9 +164,10 @@ def _section_differences(
   return found
 
 
-def _with_codes_of(old: config_lib.Config, new: config_lib.Config) -> config_lib.Config:
-  """Fills codes that are left to the data; once the data are known, they are compared as numbers."""
-  sids = dataclasses.replace(new.sids, codes=new.sids.codes or old.sids.codes)
+def _with_sids_of(old: config_lib.Config, new: config_lib.Config) -> config_lib.Config:
+  """Fills codes and encoder that are left to the data; once the data are known, codes are compared as numbers."""
+  encoder = old.sids.encoder if new.sids.encoder == 'auto' else new.sids.encoder
+  sids = dataclasses.replace(new.sids, codes=new.sids.codes or old.sids.codes, encoder=encoder)
   return dataclasses.replace(new, sids=sids)
 
 
@@ -179,7 +180,7 @@ def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
   old = config_of(workdir)
   if old is None:
     return
-  config = _with_codes_of(old, config)
+  config = _with_sids_of(old, config)
   different = _section_differences(old, config, _IDENTITY)
   was, now = list(old.stages), list(config.stages)
   if was != now:
@@ -203,7 +204,7 @@ def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   old = config_of(workdir)
   if old is None:
     return
-  config = _with_codes_of(old, config)
+  config = _with_sids_of(old, config)
   same_folder = paths.absolute(old.prepared_folder) == paths.absolute(config.prepared_folder)
   different = _section_differences(old, config, _IDENTITY if same_folder else ('model',))
   was, now = config_lib.next_item_component(old), config_lib.next_item_component(config)

@@ -167,3 +167,17 @@ def test_estimates_without_data_have_numbers():
   assert found.batch_size * found.packing.row_length == 8192
   assert {'batch_size', 'num_train_steps', 'optim.warmup_steps'} & set(holes(config))
   assert not {'batch_size', 'num_train_steps', 'optim.warmup_steps'} & set(holes(found))
+
+
+def test_an_open_encoder_becomes_that_of_the_data_and_of_the_workdir(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  assert config.sids.encoder == 'tfidf'
+  is_open = dataclasses.replace(config, sids=dataclasses.replace(config.sids, encoder='auto'))
+  assert sizes.resolved(is_open, dataset) == config
+  workdir = epath.Path(tmp_path)
+  identity.write_config(config, workdir)
+  identity.check_run(is_open, workdir)
+  identity.check_use(is_open, workdir)
+  other = dataclasses.replace(config, sids=dataclasses.replace(config.sids, encoder='minilm'))
+  with pytest.raises(ValueError, match=r'encoder'):
+    identity.check_run(other, workdir)
