@@ -1,10 +1,10 @@
 """Runs `configs/table.py:cpu` as it is on three made-up logs, and compares the models with the baselines.
 
-Command:  python -m bench.first_hour [--logs=small,middle,large] [--scratch=FOLDER]
+Command:  python -m bench.first_hour --out=results/first_hour.json [--logs=small,middle,large] [--scratch=FOLDER]
 
 The logs are those of `bench.shop_log`: 40 customers and 30 items, 800 and 300, 50,000 and 20,000. Nothing is set but
-the names of the columns. On two quiet cores the three take about 1, 3 and 25 minutes. A killed run goes on where it
-was. The table and results/first_hour.json hold test recall@10 of the model and the baselines, epochs, steps and time.
+the names of the columns. With --scratch a killed run goes on where it was. The table and the file hold test recall@10
+of the model and the baselines, epochs, steps and time.
 """
 
 import json
@@ -21,9 +21,6 @@ from bench import shop_log
 from bench.circumstances import circumstances, write
 
 LOGS = {'small': (40, 30), 'middle': (800, 300), 'large': (50_000, 20_000)}
-# A rating on every row is not expected; the column is left out.
-_COLUMNS = [flag for flag in shop_log.column_flags() if 'rating_column' not in flag]
-
 _NAMES = flags.DEFINE_list('logs', list(LOGS), f'Logs to run: {", ".join(LOGS)}.')
 _SCRATCH = flags.DEFINE_string('scratch', None, 'Folder of logs and workdirs. Default: a new one.')
 
@@ -44,7 +41,7 @@ def measure(name: str, folder: pathlib.Path, settings: tuple[str, ...] = ()) -> 
   rows = shop_log.write(raw, users, items)['rows']
   command = [
     *(sys.executable, '-m', 'recjax.main', '--config=configs/table.py:cpu'),
-    *(f'--config.data.name={name}', f'--config.data.raw_dir={raw}', *_COLUMNS),
+    *(f'--config.data.name={name}', f'--config.data.raw_dir={raw}', *shop_log.column_flags()),
     *(
       f'--config.data.prepared_dir={folder / name / "prepared"}',
       f'--workdir={workdir}',

@@ -1,13 +1,12 @@
 """Shared parts of the configs: the defaults of a data set, the variants, and the check of a variant's name."""
 
-import difflib
-
 import ml_collections
 
 from data_prep import sources
 from recjax.config import component, defaults
 from recjax.data.tasks import TASKS
 from recjax.models import families
+from recjax.schema.names import question
 
 SMALL = ('cpu', 'tasks')  # variants for two cores
 VARIANTS = ('', *SMALL, *families.sizes())
@@ -107,9 +106,7 @@ def check_variant(variant: str, known: tuple[str, ...]) -> None:
     ValueError: the variant is not in `known`; the message lists all variants and suggests similar ones.
   """
   if variant not in known:
-    near = difflib.get_close_matches(variant, known, cutoff=0.5)
-    question = f'. Did you mean {" or ".join(map(repr, near))}?' if near else ''
     names = ', '.join(map(repr, known))
     raise ValueError(
-      f'the variant of this config must be one of {names}; got {variant!r}{question}'
+      f'the variant of this config must be one of {names}; got {variant!r}{question(variant, known)}'
     )

@@ -18,7 +18,6 @@ def get_config(variant: str = ''):
   config = common.start('table', 'table')
   config.data.k_core = 5
   config.data.split = 'global_time'
-  config.sids.encoder = 'minilm'
   config.sids.codes = ()  # () and None: from the data
   config.model.depth = 4
   config.model.width = 128

@@ -48,6 +48,8 @@ def prepare(config: config_lib.Config) -> Prepared:
     FileNotFoundError: raw files are missing and `data.download` is off.
     ValueError: the raw files, the config or the prepared folder are invalid.
   """
+  given, config = config, encoder_stage.resolved(config)
+  encoder_stage.explain(given)
   folder, source = stage_lib.Folder(config.prepared_folder), sources.get(config.data.source)
   _check_ready(config, folder.root)
   stages = _find_all(config, folder)
@@ -59,11 +61,11 @@ def prepare(config: config_lib.Config) -> Prepared:
       for stage in _stages(config, folder.prepared):
         folder.run(stage)
       encoder_stage.remove_parts(folder.prepared)
-      _record(config, folder.prepared)
+      _record(given, folder.prepared)
   else:
     for stage in stages:
       folder.print_found(stage)
-    _record_if_free(config, folder.prepared)
+    _record_if_free(given, folder.prepared)
   return folder.prepared
 
 
@@ -96,6 +98,7 @@ def _locked(folder: stage_lib.Folder) -> Iterator[None]:
 
 def find(config: config_lib.Config) -> Prepared | None:
   """Returns the folders of the config's stages; None if `prepare` would run a stage. Changes nothing."""
+  config = encoder_stage.resolved(config)
   folder = stage_lib.Folder(config.prepared_folder)
   return None if _find_all(config, folder) is None else folder.prepared
 
@@ -152,8 +155,8 @@ def _record(config: config_lib.Config, prepared: Prepared) -> None:
 
 
 def record_keys(config: config_lib.Config, prepared: Prepared) -> list[str]:
-  """Returns the identities of an experiment: as it was written, and with the codes of its catalogue, as in a workdir."""
-  configs = config, sid_stage.with_codes(config, prepared)
+  """Returns the identities of an experiment: as it was written, and with its encoder and codes, as in a workdir."""
+  configs = config, sid_stage.with_codes(encoder_stage.resolved(config), prepared)
   return [files_lib.digest(each.preparation) for each in configs]
 
 

@@ -53,6 +53,9 @@ def prune(config: config_lib.Config, prepared: Prepared) -> dict[str, int]:
     for name in sizes:
       (root / name).rmtree()
     has_variants = any(map(stage_lib.is_variant, prepared.folders.values()))
-    keys = prepare.record_keys(config, prepared)
-    prepared_lib.write_record(root, dict.fromkeys(keys, prepared.folders) if has_variants else {})
+    keys = dict.fromkeys(prepare.record_keys(config, prepared), prepared.folders)
+    # Another config may use the same folders, such as one with the values of a workdir.
+    record = prepared_lib.read_record(root) | keys
+    kept = {key: folders for key, folders in record.items() if folders == prepared.folders}
+    prepared_lib.write_record(root, kept if has_variants else {})
   return sizes

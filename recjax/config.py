@@ -7,8 +7,6 @@ and checked once; the program reads only these. `--mode=config` prints every fie
 from collections.abc import Mapping
 import dataclasses
 import re
-import types
-import typing
 from typing import Any
 
 from etils import epath
@@ -18,8 +16,10 @@ from recjax import models
 from recjax.data.prepared import Prepared, recorded
 from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
+from recjax.schema.building import fields_of
+from recjax.schema.building import ordered as ordered
 from recjax.schema.checks import check, check_choice, setting
-from recjax.schema.conversion import convert, hints, item_type
+from recjax.schema.conversion import convert
 from recjax.schema.data import SOURCES, Data, data_section, own_fields, warn_of_ignored_options
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
@@ -52,12 +52,20 @@ class Config(Training):
     'workdir, but none on CPU; empty: none. $JAX_COMPILATION_CACHE_DIR has precedence.',
     path=True,
   )
+  log_to: tuple[str, ...] = setting(
+    (),
+    'Services that get the metrics too: wandb (Weights & Biases), mlflow. The package must be installed.',
+    one_of=('wandb', 'mlflow'),
+  )
   stages: dict[str, Stage] = setting(
     meaning='Stages of the run by name, in order; empty: one stage.', factory=dict
   )
 
   def __post_init__(self):
     super().__post_init__()
+    check_choice(self.model.family, tuple(models.FAMILIES), 'model.family')
+    if self.model.size:
+      check_choice(self.model.size, tuple(models.families.sizes()), 'model.size')
     check(
       bool(self.active_mixture),
       'the mixture must hold a component with a positive weight',
@@ -81,7 +89,9 @@ class Config(Training):
     if self.data.prepared_dir is not None:
       return epath.Path(self.data.prepared_dir)
     pretrained = self.model.pretrained
-    suffix = f'-{epath.Path(pretrained).name}' if pretrained is not None else ''
+    # Without the commit of a name of the hub, hf:organisation/name@commit.
+    name = pretrained.partition('@')[0] if models.pretrained.is_name(pretrained) else pretrained
+    suffix = f'-{epath.Path(name).name}' if name is not None else ''
     return epath.Path(f'data/{self.data.name}{suffix}')
 
   @property
@@ -204,13 +214,16 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
 def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the fields of an older config.json with the current names and values.
 
-  An older data section also holds options of other sources; they are dropped.
+  An older data section also holds options of other sources; they are dropped. Without `optim.train_sid_rows`,
+  the SID rows beside adapters were frozen unless a group matched them.
   """
   fields = dict(fields)
   if isinstance(fields.get('data'), Mapping):
     fields['data'] = own_fields(fields['data'])
   if isinstance(fields.get('model'), Mapping):
     fields['model'] = models.upgraded(fields['model'])  # names of model families
+  if isinstance(fields.get('optim'), Mapping) and fields.get('model', {}).get('lora_rank'):
+    fields['optim'] = {'train_sid_rows': False, **fields['optim']}
   return fields
 
 
@@ -229,8 +242,8 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
 
   Optional fields are placeholders, so that the command line can set them.
   """
-  config = _defaults(Config)
-  config.data = _defaults(SOURCES.get(source, Data))
+  config = fields_of(Config)
+  config.data = fields_of(SOURCES.get(source, Data))
   config.data.source, config.data.name = source, name
   config.mixture = ml_collections.ConfigDict({'next_item': component('next_item')})
   return config
@@ -239,14 +252,14 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
 def component(task: str, **fields: Any) -> ml_collections.ConfigDict:
   """Returns a component for `config.mixture`, with every field of the task (`recjax.data.tasks`)."""
   check_choice(task, tuple(TASKS), 'mixture.<name>.task')
-  config = _defaults(TASKS[task])
+  config = fields_of(TASKS[task])
   config.update(fields)
   return config
 
 
 def group(pattern: str, **fields: Any) -> ml_collections.ConfigDict:
   """Returns a parameter group for `config.optim.groups`, with every field of `Group`."""
-  config = _defaults(Group)
+  config = fields_of(Group)
   config.pattern = pattern
   config.update(fields)
   return config
@@ -254,54 +267,29 @@ def group(pattern: str, **fields: Any) -> ml_collections.ConfigDict:
 
 def stage(num_train_steps: int | None = None, **fields: Any) -> ml_collections.ConfigDict:
   """Returns a stage for `config.stages`, with every field of `Stage`; its length may be `num_epochs` too."""
-  config = _defaults(Stage)
+  config = fields_of(Stage)
   config.num_train_steps = num_train_steps
   config.update(fields)
   return config
 
 
-def ordered(**sections: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns named groups or stages in the given order; a plain dict in a ConfigDict is sorted by name."""
-  config = ml_collections.ConfigDict(sort_keys=False)
-  for name, section in sections.items():
-    config[name] = section
-  return config
-
-
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
   """Inverts `from_config_dict`, with every field of the config. The command line can set any of them."""
-  made = _defaults(Config)
+  made = fields_of(Config)
   _fill(made, config)
   return made
 
 
 def _fill(made: ml_collections.ConfigDict, section: Any) -> None:
-  """Sets the fields of a ConfigDict of `_defaults` to those of a section of its type."""
+  """Sets the fields of a ConfigDict of `fields_of` to those of a section of its type."""
   for field in dataclasses.fields(section):
     value = getattr(section, field.name)
     if dataclasses.is_dataclass(value):
-      made[field.name] = _defaults(type(value))
+      made[field.name] = fields_of(type(value))
       _fill(made[field.name], value)
     elif isinstance(value, dict):
       for name, part in value.items():
-        made[field.name][name] = _defaults(type(part))
+        made[field.name][name] = fields_of(type(part))
         _fill(made[field.name][name], part)
     elif value is not None:
       made[field.name] = value
-
-
-def _defaults(kind: type) -> ml_collections.ConfigDict:
-  config = ml_collections.ConfigDict()
-  field_types = hints(kind)
-  for field in dataclasses.fields(kind):
-    hint = field_types[field.name]
-    if isinstance(hint, types.UnionType):
-      default = None if field.default is dataclasses.MISSING else field.default
-      config[field.name] = ml_collections.FieldReference(default, typing.get_args(hint)[0])
-    elif item_type(hint) is not None:
-      config[field.name] = ordered()
-    elif dataclasses.is_dataclass(hint):
-      config[field.name] = _defaults(hint)
-    elif field.default is not dataclasses.MISSING:
-      config[field.name] = field.default
-  return config

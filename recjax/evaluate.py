@@ -18,7 +18,7 @@ from recjax.baselines.split import Split
 from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
-from recjax.metrics import ranking
+from recjax.metrics import doubts, ranking
 from recjax.metrics.reachable import count_unreachable
 from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput
@@ -72,12 +72,15 @@ def row_ranks(
     columns['times'] = columns['times'] / dataset.ticks_per_second
   columns = {name: values for name, values in columns.items() if values is not None}
   slices = [slice(histories.offsets[row], histories.offsets[row + 1]) for row in rows]
-  ranked_UM, _ = recommender.rank(
+  ranked_UM, scores_UM = recommender.rank(
     params,
     [histories.values[s] for s in slices],
     f'evaluate {split}',
     [{name: values[s] for name, values in columns.items()} for s in slices],
   )
+  if len(rows) == len(targets) and distributed.is_host0():
+    for doubt in doubts.of_ranking(ranked_UM, scores_UM, dataset.num_items):
+      log.warning('%s: %s', split, doubt)
   return _ranks(ranked_UM, targets[rows], ks)
 
 

@@ -22,7 +22,7 @@ from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import existing, replacing
 from recjax.schema import flag as config_flag
-from recjax.workdir import identity, paths, sizes
+from recjax.workdir import checkpoint_name, identity, paths, sizes
 from recjax.workdir import stages as stages_lib
 
 
@@ -164,9 +164,10 @@ def main(_) -> None:
       raise ValueError('--batches needs a file to write; set --out=F.npz')
     if given.out:
       existing(epath.Path(given.out).expanduser().parent, 'the folder of --out', 'folder')
-    config = config_lib.from_config_dict(given.config)
     saved = config_flag.saved_in(given['config'].config_filename)
-    stream = make_stream(config, given.stage, saved and epath.Path(saved))
+    workdir = saved and epath.Path(saved)
+    config = checkpoint_name.resolved(config_lib.from_config_dict(given.config), workdir)
+    stream = make_stream(config, given.stage, workdir)
     if given.batches:
       arrays = batches(stream, given.examples_seen, given.batches, given.host, given.hosts)
       with replacing(epath.Path(given.out).expanduser(), 'wb') as f:

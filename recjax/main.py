@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any
 
 
 def _end_at_start(*_) -> None:
@@ -26,11 +25,10 @@ from data_prep import sources  # also registers the sources' options, for the fl
 from recjax import config as config_lib
 from recjax import describe as describe_lib
 from recjax import models, refresh
-from recjax.data import vocabulary
 from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best
-from recjax.models import lora, pretrained
+from recjax.export import folder as export
 from recjax.recommend import Ranker, Recommender, best_params
 from recjax.report.build import report_run
 from recjax.runtime import (
@@ -48,9 +46,18 @@ from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
 from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
-from recjax.train import record_mixtures, train_stages
+from recjax.train import checked_streams, record_mixtures, train_stages
+from recjax.training import preflight
 from recjax.training import state as state_lib
-from recjax.workdir import claim, identity, next_command, outcome, sizes
+from recjax.workdir import (
+  checkpoint_name,
+  claim,
+  identity,
+  next_command,
+  outcome,
+  sizes,
+  trackers,
+)
 from recjax.workdir import paths as paths_lib
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import NEEDS, Request
@@ -127,6 +134,8 @@ def main(argv: list[str]) -> None:
     interrupt.set_line(next_command.interrupted(_MODE.value), distributed.is_host0())
     request = _request(config)
     request.check_refresh()
+    config = checkpoint_name.resolved(config, request.source or request.workdir)
+    request = dataclasses.replace(request, config=config)
     if request.mode == 'refresh':
       request = refresh.planned(request)
       config = request.config
@@ -184,6 +193,10 @@ def run(request: Request) -> int:
   is_source_needed = is_training or mode == 'export'
   model = config.model if is_source_needed else models.without_source(config.model)
   models.check_model(model)  # before the data are prepared
+  if is_training:
+    config_lib.next_item_component(config)  # raises if there is none
+  if is_training and not request.has_begun():
+    preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
   if mode == 'refresh':
     return _refresh(request, mesh)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
@@ -192,14 +205,14 @@ def run(request: Request) -> int:
       describe_lib.log_short(dataset, config)
     distributed.barrier('data prepared')
   config = dataclasses.replace(config, model=model)
+  config = sizes.resolved(config, dataset, None if mode == 'prepare' else workdir, mesh)
   if mode == 'prepare':
+    checked_streams(config, workdir, dataset, mesh)
     return 0
-  config = sizes.resolved(config, dataset, workdir, mesh)
   if mode == 'export':
-    space, source = dataset.vocabulary.space, config.model.pretrained
-    pretrained.check_export(request.out, source, space, vocabulary.SPECIALS)
+    export.check(request.out, config, dataset)
     params, _ = best_params(config, workdir, dataset, mesh)
-    _export(request, dataset, params)
+    export.write(request.out, config, dataset, params)
     return 0
   if mode != 'report':
     ranker = Ranker(config, dataset, mesh)
@@ -213,6 +226,8 @@ def run(request: Request) -> int:
     else:
       with watchdog.expect('the full evaluation', 0):
         results = evaluate_best(config, workdir, dataset, ranker, params, step)
+        if mode == 'train' and distributed.is_host0():
+          trackers.log_test(config, workdir, step, results['metrics']['test'])
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
@@ -352,13 +367,6 @@ def _found(config: config_lib.Config, workdir: epath.Path) -> Prepared:
       'with --mode=prepare'
     )
   return found
-
-
-def _export(request: Request, dataset: Dataset, params: Any) -> None:
-  model, space = request.config.model, dataset.vocabulary.space
-  params = lora.merge(params, model.lora_alpha)
-  pretrained.export(request.out, params, space, model.pretrained, vocabulary.SPECIALS)
-  log.info('exported to %s', request.out)
 
 
 def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) -> None:

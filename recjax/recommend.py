@@ -25,7 +25,7 @@ from recjax.runtime.files import replacing
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import state as state_lib
-from recjax.workdir import identity, paths, resume
+from recjax.workdir import checkpoint_name, identity, paths, resume
 from recjax.workdir.checkpoints import Checkpoints, read_run
 
 log = logging.getLogger(__name__)
@@ -263,6 +263,7 @@ class Recommender:
       data = dataclasses.replace(config.data, prepared_dir=prepared_dir)
       config = dataclasses.replace(config, data=data)
     device.set_library_cache(workdir)
+    config = checkpoint_name.resolved(config, workdir)
     dataset = Dataset.load(paths.prepared_data(config, workdir))
     config = dataclasses.replace(config, model=models.without_source(config.model))
     mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))

@@ -13,12 +13,13 @@ import numpy as np
 import optax
 
 from recjax import models
-from recjax.config import Config
+from recjax.config import Config, next_item_component
 from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluate, headline, sample_rows
+from recjax.metrics import doubts
 from recjax.models import lora
 from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput, preemption, watchdog
@@ -27,15 +28,15 @@ from recjax.schema.checks import check
 from recjax.schema.run import Hosts
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import table as parameter_table
-from recjax.training import optim, start
+from recjax.training import data_preflight, optim, preflight, start
 from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts
+from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
-from recjax.workdir.metrics_file import Writer
+from recjax.workdir.metrics_file import Writer, read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -57,24 +58,51 @@ def train_stages(
   Raises:
     ValueError: a stage's group matches no parameter, or the workdir belongs to another run. See also `train`.
   """
+  config = resume.with_sid_rows(config, workdir)
   stages = stages_lib.plan(config, workdir)
-  for stage in stages:
-    tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)
-    try:
-      state_lib.abstract_state(stage.config.model, dataset.vocabulary.space, tx, mesh)
-    except ValueError as error:
-      raise ValueError(f'stage {stage.name}: {error}' if stage.name else str(error)) from error
+  streams = checked_streams(config, workdir, dataset, mesh)
   identity.check_run(config, workdir)
   first = _first_unfinished(stages)
   for stage in stages[:first]:
     if (old := identity.config_of(stage.folder)) is not None:
       resume.check_optimizer(old.optim, stage.config.optim, stage.folder)
-  for stage in stages[first:]:
+  for stage, stream in zip(stages[first:], streams[first:], strict=True):
     if stage.name:
       log.info('stage %s, %d steps', stage.name, stage.config.num_train_steps)
     run = config if stage.folder == workdir else None
-    best = train(stage.config, stage.folder, dataset, recommender, mesh, run)
+    best = train(stage.config, stage.folder, dataset, recommender, mesh, run, stream)
   return best
+
+
+def checked_streams(
+  config: Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> list[loader.Stream]:
+  """Checks before the first step that every stage of a run trains something sensible.
+
+  Returns:
+    The stream of every stage, in order.
+
+  Raises:
+    ValueError: see `training.data_preflight` and `training.preflight`; or a stage's group matches no parameter.
+  """
+  data_preflight.check_dataset(dataset, config.eval.exclude_seen, config.eval.eval_users)
+  searched = next_item_component(config)
+  stages, streams = stages_lib.plan(config, workdir), []
+  for stage in stages:
+    try:
+      preflight.check_rates(stage.config)
+      tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)
+      abstract = state_lib.abstract_state(stage.config.model, dataset.vocabulary.space, tx, mesh)
+      stream = make_stream(stage.config, dataset)
+      examples = stage.config.num_train_steps * stream.examples_per_batch
+      is_last = stage.folder == workdir
+      data_preflight.check_stream(stream, examples, searched if is_last else None)
+    except ValueError as error:
+      raise ValueError(f'stage {stage.name}: {error}' if stage.name else str(error)) from error
+    streams.append(stream)
+  if config.model.pretrained is None and config.checkpoint.init_from is None:
+    preflight.warn_of_random([stage.config for stage in stages], abstract.params)
+  return streams
 
 
 def _first_unfinished(stages: list[stages_lib.PlannedStage]) -> int:
@@ -135,6 +163,7 @@ def train(
   recommender: Ranker,
   mesh: jax.sharding.Mesh,
   run: Config | None = None,
+  stream: loader.Stream | None = None,
 ) -> tuple[Any, int]:
   """Trains until `num_train_steps` or until patience runs out; the same call resumes a killed training.
 
@@ -145,6 +174,7 @@ def train(
     recommender: the search, for evaluations.
     mesh: the devices.
     run: Config to record in the workdir. For the last stage: the parent run's. None: `config`.
+    stream: the stream of the training. None: it is built.
 
   Returns:
     The parameters of the best checkpoint, on the mesh, and its step.
@@ -155,7 +185,7 @@ def train(
     Preempted: SIGTERM or SIGINT arrived; the state is saved.
     OSError: a file could not be written.
   """
-  setup, limits = _set_up(config, dataset, recommender, mesh), config.hosts
+  setup, limits = _set_up(config, dataset, recommender, mesh, stream), config.hosts
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
     latest = checkpoints.latest_step()
     if latest is None:
@@ -171,21 +201,33 @@ def train(
       starts.record(run or config, workdir, loop.step, rates)
       paths.write(workdir, dataset.folder)
       mixture_file.write(workdir, setup.stream.mixture.table())
-    with Writer(workdir, loop.step, enabled=distributed.is_host0()) as writer:
+    is_host0 = distributed.is_host0()
+    with (
+      trackers.opened(config, workdir, is_host0) as tracked,
+      Writer(workdir, loop.step, is_host0, tracked.log) as writer,
+    ):
       _train_steps(setup, loop, workdir, checkpoints, writer)
+    if distributed.is_host0():
+      losses = [row['loss'] for row in read_metrics(workdir) if 'loss' in row]
+      for doubt in doubts.of_losses(losses):
+        log.warning('%s', doubt)
     with _checkpointing('restoring the best checkpoint', limits):
       best_step = checkpoints.best_step()
       return checkpoints.restore_params(best_step, setup.abstract.params), best_step
 
 
 def _set_up(
-  config: Config, dataset: Dataset, recommender: Ranker, mesh: jax.sharding.Mesh
+  config: Config,
+  dataset: Dataset,
+  recommender: Ranker,
+  mesh: jax.sharding.Mesh,
+  stream: loader.Stream | None,
 ) -> _Setup:
   """Builds the fixed parts of a training, and logs its mixture and its parameters."""
   hosts = mesh_lib.host_part(mesh)[1]
   batch_shards = mesh_lib.batch_shards(mesh) * config.grad_accumulation
   loader.check_batch(config.batch_size, config.packing.rows, hosts, batch_shards)
-  stream = make_stream(config, dataset)
+  stream = make_stream(config, dataset) if stream is None else stream
   log.info('mixture\n%s', mixture_lib.format_table(stream.mixture.table()))
   log.info(
     'packing: %d examples become %d rows of %d tokens; %d examples a step, %.1f steps an epoch',
@@ -212,9 +254,11 @@ def _initial_state(setup: _Setup) -> TrainState:
     log.info('starting from the parameters of %s', config.checkpoint.init_from)
   elif config.model.pretrained is not None:
     params = start.pretrained_params(config.model, lora.base(state.params), dataset)
-  else:
-    return state
-  return state._replace(params=state.params | params)  # `params` may lack adapters; fresh ones stay
+  if params is not None:  # they may lack adapters; fresh ones stay
+    state = state._replace(params=state.params | params)
+  seen = data_preflight.seen_tokens(setup.stream)
+  preflight.check_rows(state.params, config.optim, dataset, seen)
+  return state
 
 
 def _resumed(

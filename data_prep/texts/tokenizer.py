@@ -12,7 +12,7 @@ from data_prep import files
 from data_prep.texts import chat
 from recjax.data import text_tokenizer, vocabulary
 from recjax.data.sequences import Sequences
-from recjax.models.pretrained import read_config, special_ids, text_pieces, tokenizer_files
+from recjax.models.pretrained import hub, read_config, special_ids, text_pieces, tokenizer_files
 from recjax.runtime import logs
 from recjax.runtime.files import existing
 from recjax.schema.data import Data
@@ -92,7 +92,7 @@ def pretrained_files(folder: epath.PathLike) -> dict[str, epath.Path]:
   Raises:
     ValueError: the folder holds no tokenizer.
   """
-  folder = epath.Path(folder)
+  folder = hub.path(folder)
   tokenizer_file = {file.name: file for file in (_tokenizer_file(folder), folder / 'config.json')}
   return tokenizer_file | special_ids.files(folder) | chat.template_files(folder)
 
@@ -104,7 +104,7 @@ def pretrained_params(folder: epath.PathLike) -> dict[str, int]:
     ValueError: see `special_ids.read`.
   """
   found = read_config(folder)
-  special = special_ids.read(folder, found.family, found.vocab_rows)
+  special = special_ids.read(hub.path(folder), found.family, found.vocab_rows)
   return {'bos_id': special.bos, 'eos_id': special.eos}
 
 
@@ -144,8 +144,8 @@ def check_pretrained(folder: epath.PathLike, prompt_format: str) -> None:
   """
   pretrained_files(folder)
   found = read_config(folder)
-  special = special_ids.read(folder, found.family, found.vocab_rows)
-  chat_texts(epath.Path(folder), special, prompt_format)
+  special = special_ids.read(hub.path(folder), found.family, found.vocab_rows)
+  chat_texts(hub.path(folder), special, prompt_format)
 
 
 def write_tokenizer(
@@ -179,7 +179,7 @@ def write_tokenizer(
 
 
 def _copy_pretrained(pretrained: str, prompt_format: str, folder: epath.Path) -> dict[str, Any]:
-  source = epath.Path(pretrained)
+  source = hub.path(pretrained)
   file = _tokenizer_file(source)
   found = read_config(source)
   special = special_ids.read(source, found.family, found.vocab_rows)

@@ -4,7 +4,7 @@
     --config.mesh.fsdp=128 --config.batch_size=1024 --config.packing.rows=16
   python -m launch.compile --table     the table of docs/compile.md
 
-Needs no TPU and no data, but the compiler: pip install -r requirements-tpu.txt. Exits with 1 if the training step
+Needs no TPU and no data, but the compiler: pip install '.[tpu]'. Exits with 1 if the training step
 or the search does not fit.
 """
 
@@ -25,7 +25,7 @@ from launch.options import portable
 from recjax import config as config_lib
 from recjax.runtime.files import code_commit, write_whole
 from recjax.schema import flag as config_flag
-from recjax.workdir import identity
+from recjax.workdir import checkpoint_name, identity
 
 _CONFIG = config_flag.define(identity.read_config_dict)
 _TOPOLOGY = flags.DEFINE_string('topology', None, 'The slice, such as v5e:16x16 or v5p:4x4x4.')
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError('--config and --topology must be set, or --table')
   try:
     chip_of(_TOPOLOGY.value)
-    config = config_lib.from_config_dict(_CONFIG.value)
+    config = checkpoint_name.resolved(config_lib.from_config_dict(_CONFIG.value))
     assumed, found = estimates(config, _TOPOLOGY.value, _ITEMS.value, _SEARCH.value, _HLO.value)
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)

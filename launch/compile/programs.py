@@ -11,7 +11,6 @@ import time
 import types
 from typing import Any
 
-from etils import epath
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 import numpy as np
@@ -24,7 +23,7 @@ from recjax.data import loader, packing
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
 from recjax.decode.trie import Trie
-from recjax.models.pretrained import read_config, text_pieces
+from recjax.models.pretrained import hub, read_config, text_pieces
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.quantizers.collisions import deduplicate
@@ -89,7 +88,7 @@ def sizes(config: config_lib.Config, items: int = ITEMS) -> Sizes:
 def _pieces(config: config_lib.Config) -> tuple[int, str]:
   model = config.model
   if model.pretrained is not None:
-    folder = epath.Path(model.pretrained)
+    folder = hub.path(model.pretrained)
     rows = read_config(folder).vocab_rows
     size = text_pieces(folder, rows)
     return size or rows, f'the {"tokenizer" if size else "table"} of {model.pretrained}'
@@ -113,8 +112,8 @@ def topology_devices(topology: str) -> tuple[Chip, list[Any]]:
     import libtpu  # noqa: F401
   except ImportError as error:
     raise ValueError(
-      'the package libtpu, which holds the TPU compiler, must be installed; it is missing. Run: pip '
-      'install -r requirements-tpu.txt (no TPU is needed)'
+      'the package libtpu, which holds the TPU compiler, must be installed; it is missing. Run in a clone of the '
+      "repository: pip install '.[tpu]' (no TPU is needed)"
     ) from error
   from jax.experimental import topologies
 

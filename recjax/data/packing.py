@@ -136,7 +136,7 @@ def fit(examples: list[Example], plan: Plan) -> tuple[list[Example], np.ndarray,
     ValueError: the targets alone do not fit.
   """
   before = sum(len(example.inputs) for example in examples)
-  examples = [_cut_to_row(example, plan) for example in examples]
+  examples = [cut_to_row(example, plan) for example in examples]
   row_of, examples = _fitted(examples, plan, count_levels=False)
   counts = plan.level_counts(examples)
   in_rows = np.zeros((plan.rows, counts.shape[1]), np.int64)
@@ -183,7 +183,8 @@ def _fitted(
       examples[longest] = shorter
 
 
-def _cut_to_row(example: Example, plan: Plan) -> Example:
+def cut_to_row(example: Example, plan: Plan) -> Example:
+  """Removes the oldest history items, then the end of the text, until the example fits in a row."""
   while (excess := plan.lengths(example)[0] - plan.row_length) > 0 and any(example.spare):
     example = example.shorter(excess)
   return example

@@ -32,6 +32,7 @@ class Pieces:
     bos_id: first id of a decoder's prompt.
     eos_id: last id of an encoder's input and of a text target.
     chat: the chat template as ids; None: not an instruction model.
+    file: the tokenizer's file.
   """
 
   def __init__(self, folder: epath.PathLike):
@@ -40,7 +41,8 @@ class Pieces:
     self.size, self.bos_id, self.eos_id = (fields[n] for n in ('size', 'bos_id', 'eos_id'))
     chat = fields.get('chat')
     self.chat = chat and Chat(**{name: tuple(ids) for name, ids in chat.items()})
-    self._tokenizer = TextTokenizer(folder / fields['file'])
+    self.file = folder / fields['file']
+    self._tokenizer = TextTokenizer(self.file)
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text, without BOS or EOS; names of control tokens are plain text."""
@@ -63,13 +65,14 @@ class Vocabulary:
     bos_id: first id of a decoder's prompt; EOS for a family without BOS.
     eos_id: last id of a text target, and of an encoder's input (T5).
     chat: the chat template as ids; None: not an instruction model.
+    file: the tokenizer's file.
   """
 
   def __init__(self, folder: epath.PathLike, level_sizes: tuple[int, ...]):
     self._pieces = Pieces(folder)
     self.space = TokenSpace(self._pieces.size + len(SPECIALS), tuple(level_sizes))
     self.bos_id, self.eos_id = self._pieces.bos_id, self._pieces.eos_id
-    self.chat = self._pieces.chat
+    self.chat, self.file = self._pieces.chat, self._pieces.file
 
   @property
   def num_pieces(self) -> int:

@@ -6,6 +6,8 @@ import dataclasses
 import re
 from typing import Any, ClassVar
 
+from recjax.schema.names import question
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rules:
@@ -113,7 +115,8 @@ def check_settings(section: Any) -> None:
     for item in value if is_tuple else (value,):
       must = rules.violation(item)
       each = 'every value of ' if is_tuple else ''
-      check(must is None, f'{each}{path} must {must}', value, path)
+      meant = question(item, rules.one_of)
+      check(must is None, f'{each}{path} must {must}', value, path, meant)
 
 
 @contextlib.contextmanager
@@ -130,7 +133,7 @@ def called(generic: str, path: str) -> Iterator[None]:
     raise ValueError(str(error).replace(generic, path)) from None
 
 
-def check(condition: bool, must: str, got: Any, field: str) -> None:
+def check(condition: bool, must: str, got: Any, field: str, question: str = '') -> None:
   """Checks one rule.
 
   Args:
@@ -138,14 +141,16 @@ def check(condition: bool, must: str, got: Any, field: str) -> None:
     must: the rule as a sentence, such as 'eval.ks must hold 10'.
     got: the value.
     field: path of the field that the message tells the user to set.
+    question: which value was probably meant; see `names.question`.
 
   Raises:
     ValueError: the condition is False. The message is one line.
   """
   if not condition:
-    raise ValueError(f'{must}; got {got!r}. Set --config.{field}')
+    raise ValueError(f'{must}; got {got!r}{question or "."} Set --config.{field}')
 
 
 def check_choice(value: str, choices: tuple[str, ...], field: str) -> None:
-  """Raises a ValueError if the value is not among the choices."""
-  check(value in choices, f'{field} must be one of {", ".join(choices)}', value, field)
+  """Raises a ValueError if the value is not among the choices; it suggests the nearest ones."""
+  must = f'{field} must be one of {", ".join(choices)}'
+  check(value in choices, must, value, field, question(value, choices))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 import contextlib
-import difflib
 import importlib.util
 import os
 import pathlib
@@ -18,6 +17,8 @@ import ml_collections
 from ml_collections import config_flags
 
 from recjax.schema.conversion import unknown_field
+from recjax.schema.names import question
+from recjax.schema.overrides import add_named
 
 _HELP = (
   'The experiment: FILE.py, recjax:NAME (a config of the package) or one of them with :VARIANT; or config.json of '
@@ -80,6 +81,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   left = {match[1] for argument in argv if (match := _AUTO.fullmatch(argument))}
   argv = [argument for argument in argv if not _AUTO.fullmatch(argument)]
   left |= {path for path in map(_other_length, given - left) if path and path not in given}
+  _check_choices(argv)
   try:
     rest = app.parse_flags_with_usage(argv)
     if flags.FLAGS['config'].value is not None:
@@ -120,6 +122,10 @@ class _FileParser(flags.ArgumentParser):
         raise ConfigFileError(str(error)) from error
     else:
       config = _get_config(value)
+    try:
+      add_named(config, flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False))
+    except ValueError as error:
+      raise ConfigFileError(str(error)) from error
     self.config = config.lock()
     return config
 
@@ -154,11 +160,9 @@ def _packaged(name: str) -> str:
   """Returns the file of recjax:NAME."""
   known = names()
   if name not in known:
-    near = difflib.get_close_matches(name, known, n=1)
-    question = f'; did you mean {_PACKAGE}{near[0]}?' if near else '.'
     raise ConfigFileError(
-      f'--config={_PACKAGE}NAME must name a config of the package; got {name!r}{question} Known: '
-      f'{", ".join(known)}'
+      f'--config={_PACKAGE}NAME must name a config of the package; got {name!r}{question(name, known) or "."} '
+      f'Known: {", ".join(known)}'
     )
   return str(_CONFIGS / f'{name}.py')
 
@@ -241,6 +245,18 @@ def _leave_to_data(config: ml_collections.ConfigDict, path: str) -> None:
   for section in sections:
     config = config[section]
   config[name] = () if name == 'codes' else None
+
+
+def _check_choices(argv: list[str]) -> None:
+  """Ends the program if the value of a flag with choices, such as --mode, is none of them."""
+  for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
+    match = re.match(r'--?(\w+)=(.*)', argument)
+    parser = match and match[1] in flags.FLAGS and flags.FLAGS[match[1]].parser
+    if isinstance(parser, flags.EnumParser) and match[2] not in parser.enum_values:
+      known = parser.enum_values
+      sys.exit(
+        f'--{match[1]} must be one of {", ".join(known)}; got {match[2]!r}{question(match[2], known)}'
+      )
 
 
 def _with_workdir_config(argv: list[str]) -> list[str]:

@@ -16,8 +16,8 @@ class Model(Section):
   size: str = setting('', 'Published size, such as gemma3_270m; empty: the size fields below.')
   pretrained: str | None = setting(
     None,
-    'Folder of a transformers checkpoint to start from; it also sets the size. '
-    'None: random weights.',
+    'Folder of a transformers checkpoint to start from, or hf:organisation/name[@revision] of the hub; it '
+    'also sets the size. None: random weights.',
     path=True,
   )
   sid_rows: str = setting(
@@ -42,8 +42,8 @@ class Model(Section):
   )
   lora_rank: int = setting(
     0,
-    'Rank of LoRA adapters. With adapters, other parameters are trained only if a parameter group '
-    'names them. 0: no adapters.',
+    'Rank of LoRA adapters. With adapters, the SID rows are trained too; other parameters only if a '
+    'parameter group names them. 0: no adapters.',
     at_least=0,
   )
   lora_alpha: float = setting(16.0, 'Adapters are scaled by lora_alpha / lora_rank.', above=0)

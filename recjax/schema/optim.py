@@ -13,7 +13,8 @@ class Group(Section):
   """Parameters with their own learning rate, weight decay or freezing.
 
   The first group whose pattern matches a parameter applies to it, so the order of groups matters. With
-  adapters (`model.lora_rank`), a parameter outside the adapters is trained only if a group names it.
+  adapters (`model.lora_rank`), a parameter outside the adapters is trained only if a group names it. SID rows
+  are trained beside adapters unless a group freezes them (`optim.train_sid_rows`).
   """
 
   prefix: ClassVar = 'optim.groups.<name>.'
@@ -57,6 +58,11 @@ class Optim(Section):
     'Decay rate of averaged parameters, which are evaluated and exported; 0: no averaging.',
     at_least=0,
     below=1,
+  )
+  train_sid_rows: bool | None = setting(
+    None,
+    'With adapters: also train the SID rows that no group matches. None: True; a workdir that an earlier '
+    'version began keeps False.',
   )
   groups: dict[str, Group] = setting(
     meaning='Parameter groups by name, in order: the first match applies.', factory=dict

@@ -44,9 +44,10 @@ class Sids(Section):
     'both', 'Item vectors that are quantized.', one_of=('text', 'cooccurrence', 'both')
   )
   encoder: str = setting(
-    'minilm',
+    'auto',
     'Text encoder: tfidf, minilm, a model folder, a .npy or .npz file of vectors, or '
-    'sentence_transformers:NAME.',
+    'sentence_transformers:NAME. auto: that of the prepared folder, else minilm if its package is '
+    'installed, else tfidf.',
     filled=True,
     path=True,
   )

@@ -18,7 +18,7 @@ class Mixing(Section):
     one_of=('weight', 'size'),
   )
   temperature: float = setting(
-    1.0, 'With size: task sizes are raised to 1 / temperature (T5, section 3.5.2).', above=0
+    1.0, 'With size: task sizes are raised to 1 / temperature (T5, section 3.5.2).', at_least=0.05
   )
 
   def size_factor(self, units: int) -> float:

@@ -164,6 +164,11 @@ class SidTable:
     return table
 
 
+def count_distinct(codes_IL: np.ndarray) -> int:
+  """Returns the number of distinct rows."""
+  return len(_group_sizes(codes_IL))
+
+
 def _group_sizes(codes_IL: np.ndarray) -> np.ndarray:
   """Returns the number of items of each distinct row; the rows are in lexicographic order."""
   ordered = codes_IL[np.lexsort(codes_IL.T[::-1])]  # np.unique(axis=0) is three times slower

@@ -4,7 +4,7 @@
 moments. `join` merges the two trees again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import math
 import re
 from typing import Any, NamedTuple
@@ -67,14 +67,22 @@ def _group(path: Iterable[Any], optim: Optim, rest: Group = _REST) -> Group:
   return next((g for g in optim.groups.values() if re.search(g.pattern, name)), rest)
 
 
+def is_sid_table(path: Sequence[Any]) -> bool:
+  """Returns whether a path is that of a table of SID rows: `tables/sid`, or `tables/sid_out` if untied."""
+  return path[0] == 'tables' and path[-1].startswith('sid')
+
+
 def split(params: Any, optim: Optim) -> tuple[Any, Any]:
   """Splits nested dicts of parameters into (trained, frozen).
 
-  With adapters (a subtree `lora`), all other parameters are frozen unless a group matches them.
+  With adapters (a subtree `lora`), parameters that no group matches are frozen, except the adapters and, unless
+  `optim.train_sid_rows` is False, the SID rows. Text rows are another parameter, so they stay bit-identical.
   """
   parts = ({}, {})
+  has_adapters = lora.NAME in params
   for path, x in traverse_util.flatten_dict(params).items():
-    rest = _FROZEN if lora.NAME in params and path[0] != lora.NAME else _REST
+    is_trained = path[0] == lora.NAME or (is_sid_table(path) and optim.train_sid_rows is not False)
+    rest = _FROZEN if has_adapters and not is_trained else _REST
     parts[_group(path, optim, rest).frozen][path] = x
   trained, frozen = map(traverse_util.unflatten_dict, parts)
   return trained, frozen

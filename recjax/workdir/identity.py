@@ -134,8 +134,14 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) ->
     f'{prefix}{name} ({old.get(name)!r} in the workdir, {new.get(name)!r} now)'
     for name in {**new, **old}
     if old.get(name) != new.get(name)
-    and not (name in _FOLDERS and None not in (old.get(name), new.get(name)))
+    and not (name in _FOLDERS and _may_move(old.get(name), new.get(name)))
   ]
+
+
+def _may_move(old: str | None, new: str | None) -> bool:
+  """Returns whether two paths may hold the same files; two names of the hub (hf:…@commit) never do."""
+  is_named = models.pretrained.is_name(old) and models.pretrained.is_name(new)
+  return None not in (old, new) and not is_named
 
 
 def _section_differences(
@@ -158,9 +164,10 @@ def _section_differences(
   return found
 
 
-def _with_codes_of(old: config_lib.Config, new: config_lib.Config) -> config_lib.Config:
-  """Fills codes that are left to the data; once the data are known, they are compared as numbers."""
-  sids = dataclasses.replace(new.sids, codes=new.sids.codes or old.sids.codes)
+def _with_sids_of(old: config_lib.Config, new: config_lib.Config) -> config_lib.Config:
+  """Fills codes and encoder that are left to the data; once the data are known, codes are compared as numbers."""
+  encoder = old.sids.encoder if new.sids.encoder == 'auto' else new.sids.encoder
+  sids = dataclasses.replace(new.sids, codes=new.sids.codes or old.sids.codes, encoder=encoder)
   return dataclasses.replace(new, sids=sids)
 
 
@@ -173,7 +180,7 @@ def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
   old = config_of(workdir)
   if old is None:
     return
-  config = _with_codes_of(old, config)
+  config = _with_sids_of(old, config)
   different = _section_differences(old, config, _IDENTITY)
   was, now = list(old.stages), list(config.stages)
   if was != now:
@@ -197,7 +204,7 @@ def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   old = config_of(workdir)
   if old is None:
     return
-  config = _with_codes_of(old, config)
+  config = _with_sids_of(old, config)
   same_folder = paths.absolute(old.prepared_folder) == paths.absolute(config.prepared_folder)
   different = _section_differences(old, config, _IDENTITY if same_folder else ('model',))
   was, now = config_lib.next_item_component(old), config_lib.next_item_component(config)

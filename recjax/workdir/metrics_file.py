@@ -1,6 +1,6 @@
 """Metrics of a run: metrics.jsonl, one line per step, and TensorBoard event files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import json
 import logging
@@ -94,15 +94,22 @@ class Writer:
   allows no appends, `flush` writes the file.
   """
 
-  def __init__(self, workdir: epath.PathLike, start_step: int, enabled: bool = True):
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    start_step: int,
+    enabled: bool = True,
+    also: Callable[[int, Mapping[str, float]], None] | None = None,
+  ):
     """Opens the files of a workdir; creates the workdir if it does not exist.
 
     Args:
       workdir: the folder of metrics.jsonl and tensorboard/.
       start_step: number of completed steps; only later steps can be written.
       enabled: False makes every call a no-op; for processes other than process 0.
+      also: gets the step and its metrics too; see `recjax.workdir.trackers`.
     """
-    self._enabled = enabled
+    self._enabled, self._also = enabled, also
     self._step = start_step
     self._row: dict[str, int | float | None] | None = (
       None  # the last line, which an evaluation may extend
@@ -229,6 +236,8 @@ class Writer:
       for name, value in values.items()
     ]
     self._put_event(step=step, summary=summary_pb2.Summary(value=scalars))
+    if self._also is not None:
+      self._also(step, values)
 
   def _put_event(self, **fields) -> None:
     with _named_errors(self._folder):

@@ -9,7 +9,7 @@ from recjax.data.histories import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
-from recjax.workdir import claim, identity, paths, stages
+from recjax.workdir import claim, identity, paths, stages, trackers
 from recjax.workdir.checkpoints import Checkpoints
 
 NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
@@ -86,11 +86,8 @@ class Request:
     config, mode = self.config, self.mode
     if mode == 'recommend' and not (self.histories and self.out):
       raise ValueError('--mode=recommend needs --histories=FILE and --out=FILE')
-    if mode == 'export' and not (self.out and config.model.pretrained):
-      raise ValueError(
-        '--mode=export needs --out=FOLDER and --config.model.pretrained, the folder that training started '
-        'from: its config.json and tokenizer files are copied'
-      )
+    if mode == 'export' and not self.out:
+      raise ValueError('--mode=export needs --out=FOLDER')
     if self.prune and mode != 'prepare':
       raise ValueError(f'--prune needs --mode=prepare; got --mode={mode}')
     if mode == 'recommend':
@@ -98,6 +95,8 @@ class Request:
         f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams'
       )
       check(1 <= self.k <= config.eval.beams, must, self.k, 'eval.beams')
+    if mode == 'train':
+      trackers.check(config.log_to)
     self._check_outputs()
     self._check_inputs()
 
@@ -134,14 +133,14 @@ class Request:
     if self.mode == 'recommend':
       check_histories(self.histories)
     if model.pretrained is not None and self.mode in ('train', 'prepare', 'export'):
-      files.existing(model.pretrained, '--config.model.pretrained', 'folder')
+      files.existing(pretrained.path(model.pretrained), '--config.model.pretrained', 'folder')
     if self.mode == 'train':
       identity.check_is_run(self.workdir)
     if self.mode in ('evaluate', 'recommend', 'export'):
       self._check_has('checkpoints', 'the checkpoints of a run')
     if self.mode == 'report':
       self._check_has('evaluation.json', 'evaluation.json, which --mode=evaluate writes')
-    if self.mode != 'train' or self._has_begun():  # a resume reads none of the following
+    if self.mode != 'train' or self.has_begun():  # a resume reads none of the following
       return
     if model.sid_rows == 'sa_init' and model.sid_keywords is not None:
       files.existing(model.sid_keywords, '--config.model.sid_keywords', 'file')
@@ -159,6 +158,7 @@ class Request:
     if not (self.workdir / name).exists():
       raise ValueError(f'{self.workdir} must hold {what}; it has none. Set --workdir')
 
-  def _has_begun(self) -> bool:
+  def has_begun(self) -> bool:
+    """Returns whether a stage of the run in the workdir has saved checkpoints."""
     plan = stages.plan(self.config, self.workdir)
     return any((folder / 'checkpoints').exists() for _, _, folder in plan)

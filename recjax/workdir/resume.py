@@ -2,12 +2,36 @@
 
 from collections.abc import Mapping
 import dataclasses
+import logging
+from typing import Any
 
 from etils import epath
 
+from recjax.config import Config
 from recjax.data.dataset import Dataset
-from recjax.schema.optim import Optim
+from recjax.schema.optim import Group, Optim
+from recjax.workdir import identity, stages
 from recjax.workdir.checkpoints import Meta
+
+log = logging.getLogger(__name__)
+
+
+def with_sid_rows(config: Config, workdir: epath.Path) -> Config:
+  """Returns a config with adapters with a value for `optim.train_sid_rows`: that of the workdir's run, else True.
+
+  Earlier versions froze SID rows beside adapters. Their runs go on so.
+  """
+  if config.optim.train_sid_rows is not None or config.model.lora_rank == 0:
+    return config
+  begun = (identity.config_of(stage.folder) for stage in reversed(stages.plan(config, workdir)))
+  old = next((old.optim.train_sid_rows for old in begun if old is not None), True)
+  if old is False:
+    log.warning(
+      'the run in %s began with an earlier version, in which SID rows beside adapters were trained only if a '
+      'parameter group names them; it continues so (optim.train_sid_rows=False)',
+      workdir,
+    )
+  return dataclasses.replace(config, optim=dataclasses.replace(config.optim, train_sid_rows=old))
 
 
 def check_tokens(meta: Meta, dataset: Dataset, folder: epath.Path) -> None:
@@ -67,21 +91,29 @@ def check_optimizer(old: Optim, new: Optim, folder: epath.Path) -> None:
     folder: folder of the training.
 
   Raises:
-    ValueError: the optimizer, `ema_decay`, a group or the order of the groups differs.
+    ValueError: the optimizer, `ema_decay`, `train_sid_rows`, a group or the order of the groups differs.
   """
-  for name in ('optimizer', 'ema_decay', 'groups'):
+  for name in ('optimizer', 'ema_decay', 'train_sid_rows', 'groups'):
     was, now = getattr(old, name), getattr(new, name)
     subject = f'optim.{name}'
     if name == 'groups':
-      was, now = (_plain(groups) for groups in (was, now))
-      if was == now and list(was) != list(now):
-        subject, was, now = 'the order of optim.groups', list(was), list(now)
+      subject, was, now = _difference(was, now)
     if was != now:
       raise ValueError(
         f'a resume must keep {subject} of the training in {folder}: {was!r}; got {now!r}. '
-        f'Set --config.optim.{name}, or give a new --workdir with --config.checkpoint.init_from'
+        f'Set --config.{subject.removeprefix("the order of ")}, or give a new --workdir with '
+        '--config.checkpoint.init_from'
       )
 
 
-def _plain(groups: Mapping) -> dict[str, dict]:
-  return {name: dataclasses.asdict(group) for name, group in groups.items()}
+def _difference(old: Mapping[str, Group], new: Mapping[str, Group]) -> tuple[str, Any, Any]:
+  """Returns name, old and new value of the first field that differs, or of the order; None: it is absent."""
+  was, now = (
+    {f'optim.groups.{name}.{field}': value for name, group in groups.items()
+     for field, value in dataclasses.asdict(group).items()}
+    for groups in (old, new)
+  )  # fmt: skip
+  for path in {**was, **now}:
+    if was.get(path) != now.get(path):
+      return path, was.get(path), now.get(path)
+  return 'the order of optim.groups', list(old), list(new)

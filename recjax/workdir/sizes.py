@@ -6,9 +6,10 @@ numbers of its first start, so that a resume continues the same run, even if the
 | field | number |
 |---|---|
 | `sids.codes` | `recjax.sids.code_sizes`, already chosen by the preparation |
+| `sids.encoder` | the encoder that the preparation selected (`data_prep.encoders.stage`) |
 | `packing.row_length` | room for the longest example, and for three of the mean length if they fit in twice the longest; a multiple of 32, at most 1024 |
 | `packing.decoder_row_length` | the targets of the inputs that fill a row, and a quarter more; a multiple of 8 |
-| `batch_size` | the square root of the rows of an epoch, as a power of two, at most 8,192 tokens |
+| `batch_size` | the square root of the rows of an epoch, as a power of two, at most about 8,192 tokens |
 | `packing.rows` | the largest power of two up to 64 that divides the rows of a host |
 | `num_train_steps` | `num_epochs`; without it 40 epochs, at most 12 million tokens: a quarter of an hour on two cores |
 | `optim.warmup_steps` | a tenth of the steps |
@@ -75,6 +76,7 @@ def resolved(
   Raises:
     ValueError: the mixture does not fit the data.
   """
+  config = _with_encoder(config, dataset)
   if not config.sids.codes:
     codes = tuple(dataset.manifest('sids')['params']['codes'])
     config = dataclasses.replace(config, sids=dataclasses.replace(config.sids, codes=codes))
@@ -92,6 +94,16 @@ def resolved(
   config = _with_batch(config, mixtures, mesh)
   streams = [_stream(config, mixture) for mixture in mixtures]
   return _with_steps(config, streams, dataset)
+
+
+def _with_encoder(config: Config, dataset: Dataset) -> Config:
+  """Fills the encoder that the preparation selected; without text vectors it stays open."""
+  manifest = dataset.manifest('text_embeddings')
+  if config.sids.encoder != 'auto' or manifest is None:
+    return config
+  is_tfidf = manifest['params']['kind'] == 'tfidf'
+  sids = dataclasses.replace(config.sids, encoder='tfidf' if is_tfidf else 'minilm')
+  return dataclasses.replace(config, sids=sids)
 
 
 def without_data(config: Config, num_items: int) -> Config:

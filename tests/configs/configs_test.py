@@ -4,11 +4,14 @@ import importlib
 import json
 import re
 
+from etils import epath
 import pytest
 
 from data_prep import prepare, sources
 from recjax import config as config_lib
+from recjax import train
 from recjax.data.dataset import Dataset
+from recjax.sharding import mesh as mesh_lib
 from tests.folders import ROOT
 from tests.goldens import make_configs
 from tests.shared_data import SHARED, needs_shared
@@ -34,6 +37,18 @@ def test_every_variant_is_a_valid_config(name):
     sources.get(config.data.source)
     if config.batch_size is not None:  # else it is chosen from the data
       assert config.batch_size % config.packing.rows == 0
+
+
+def test_the_example_trains_something_sensible(tmp_path, caplog):
+  config_dict = importlib.import_module('configs.example').get_config('tiny')
+  config_dict.data.prepared_dir = str(tmp_path)
+  config = config_lib.from_config_dict(config_dict)
+  dataset = Dataset.load(prepare.prepare(config))
+  caplog.clear()
+  mesh = mesh_lib.make_mesh(config.mesh)
+  [stream] = train.checked_streams(config, epath.Path(tmp_path), dataset, mesh)
+  assert {part.name for part in stream.mixture.parts} == {'next_item', 'title_to_sid'}
+  assert not caplog.records
 
 
 def test_default_names_of_data_sets_are_unique():

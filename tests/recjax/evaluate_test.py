@@ -145,8 +145,10 @@ def test_baselines_of_a_split_by_time_count_training_sequences_only(world_in_tim
 
 def constant_search(ranked: np.ndarray) -> types.SimpleNamespace:
   """Returns a recommender that gives every history the same list."""
+  scores = -np.arange(len(ranked))
   return types.SimpleNamespace(
-    columns=(), rank=lambda _, histories, *__: (np.tile(ranked, (len(histories), 1)), None)
+    columns=(),
+    rank=lambda _, histories, *__: tuple(np.tile(x, (len(histories), 1)) for x in (ranked, scores)),
   )
 
 

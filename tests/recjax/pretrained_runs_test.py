@@ -43,7 +43,7 @@ def get_config():
 def checkpoint(folder: pathlib.Path, kind: str) -> pathlib.Path:
   """Makes a tiny pretrained folder with a word tokenizer, smaller than the embedding table."""
   shutil.copytree(GOLDENS / kind, folder / kind)
-  size = TOKENIZER_SIZE if kind == 'gemma3' else 80
+  size = 80 if 't5' in kind else TOKENIZER_SIZE
   words = ['<pad>', '<eos>', '<bos>', *(f'w{i}' for i in range(size - 3))]
   vocab = {word: i for i, word in enumerate(words)}
   tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token='<pad>'))

@@ -94,7 +94,8 @@ def test_a_kill_between_two_stages_does_not_change_the_result(tiny_world, tmp_pa
   other = dataclasses.replace(config.stages['sid_rows'], groups=groups)
   config = dataclasses.replace(config, stages=config.stages | {'sid_rows': other})
   with pytest.raises(
-    ValueError, match=r'must keep optim.groups of the training in .*stages/sid_rows'
+    ValueError,
+    match=r'must keep optim.groups.sid.learning_rate of the training in .*stages/sid_rows',
   ):
     run(config, dataset, tmp_path / 'killed', recommender)
 

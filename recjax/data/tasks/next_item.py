@@ -12,7 +12,7 @@ from recjax.data.tasks.base import Draw, Example, HistoryComponent
 from recjax.schema.checks import setting
 
 # (largest gap in seconds, words for it).
-_GAPS = (
+GAPS = (
   (86_399, '(the same day)'),
   (2 * 86_400, '(after a day)'),
   (7 * 86_400, '(after days)'),
@@ -123,7 +123,7 @@ class NextItem(HistoryComponent):
     """Returns the length of the longest inference prompt in tokens."""
     longest = int(corpus.shown(self.show, self.title_tokens).lengths.max())
     if self.gaps:
-      longest += max(len(corpus.prompter.text(words)) for _, words in _GAPS)
+      longest += max(len(corpus.prompter.text(words)) for _, words in GAPS)
     if self.events:
       longest += max(len(corpus.prompter.text(f'({name})')) for name in corpus.dataset.event_names)
     nothing = np.empty(0, np.int32)
@@ -189,7 +189,7 @@ class NextItem(HistoryComponent):
     notes = [[np.empty(0, np.int32)] for _ in range(count)]
     if times is not None:
       for note, gap in zip(notes[1:], np.diff(times).tolist(), strict=True):
-        note.append(text(next(words for limit, words in _GAPS if gap <= limit)))
+        note.append(text(next(words for limit, words in GAPS if gap <= limit)))
     if events is not None:
       for note, event in zip(notes, events.tolist(), strict=True):
         note.append(text(f'({corpus.dataset.event_names[event]})'))

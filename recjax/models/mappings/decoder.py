@@ -134,6 +134,29 @@ def _bias(name: str, path: str, layers: int, heads: int, head_width: int) -> Wei
   return Weight(name, path, layers, lambda x: x.reshape(heads, head_width), lambda x: x.reshape(-1))
 
 
+def hf_of(config: DecoderConfig) -> dict[str, Any]:
+  """Returns the fields of config.json that Gemma and Qwen share; `hidden_act` holds the activation."""
+  names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
+  return {
+    'hidden_size': config.width,
+    'intermediate_size': config.ff_width,
+    'num_hidden_layers': config.depth,
+    'num_attention_heads': config.heads,
+    'num_key_value_heads': config.kv_heads,
+    'head_dim': config.head_width,
+    'rms_norm_eps': config.norm_eps,
+    'attention_bias': config.out_bias,
+    'tie_word_embeddings': config.tied,
+    'hidden_act': names[config.activation],
+  }
+
+
+def rope_of(base: float, factor: float) -> dict[str, Any]:
+  """Returns rope_parameters of config.json; the inverse of `rope`."""
+  kind = {'rope_type': 'default'} if factor == 1.0 else {'rope_type': 'linear', 'factor': factor}
+  return kind | {'rope_theta': base}
+
+
 def mapping(config: DecoderConfig) -> WeightMapping:
   """Returns the rules for one shape."""
   table = _weight(_table, 'embed_tokens.weight', 'tables/text')

@@ -122,6 +122,36 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
   )
 
 
+def hf_of(config: DecoderConfig) -> dict[str, Any]:
+  """Returns the fields of config.json; see `CheckpointFormat.hf_of`."""
+  hf = decoder.hf_of(config)
+  hf['hidden_activation'] = hf['hidden_act']
+  factors = config.rope_factors or (1.0,) * config.depth
+  ropes = [decoder.rope_of(*pair) for pair in zip(config.rope_bases, factors, strict=True)]
+  if not config.post_norms:
+    return hf | {
+      'model_type': 'gemma',
+      'rope_theta': config.rope_bases[0],
+      'rope_parameters': ropes[0],
+    }
+  types = ['sliding_attention' if window else 'full_attention' for window in config.windows]
+  hf |= {
+    'layer_types': types,
+    'sliding_window': max(config.windows) or None,
+    'query_pre_attn_scalar': round(config.query_scale**-2),
+    'final_logit_softcapping': config.logit_softcap or None,
+  }
+  if config.qk_norm:
+    by_type = dict(zip(types, ropes, strict=True))
+    return hf | {'model_type': 'gemma3_text', 'rope_parameters': by_type}
+  return hf | {
+    'model_type': 'gemma2',
+    'attn_logit_softcapping': config.attention_softcap or None,
+    'rope_theta': config.rope_bases[0],
+    'rope_parameters': ropes[0],
+  }
+
+
 CHECKPOINTS = CheckpointFormat(
   architectures={
     'gemma': 'GemmaForCausalLM',
@@ -131,6 +161,7 @@ CHECKPOINTS = CheckpointFormat(
   auto='AutoModelForCausalLM',
   config_of=config_of,
   mapping=decoder.mapping,
+  hf_of=hf_of,
   multimodal=(_MULTIMODAL,),
   text_config=_text_config,
 )

@@ -62,9 +62,24 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
   )
 
 
+def hf_of(config: DecoderConfig) -> dict[str, Any]:
+  """Returns the fields of config.json; see `CheckpointFormat.hf_of`."""
+  types = ['sliding_attention' if window else 'full_attention' for window in config.windows]
+  factor = config.rope_factors[0] if config.rope_factors else 1.0
+  return decoder.hf_of(config) | {
+    'model_type': 'qwen3' if config.qk_norm else 'qwen2',
+    'use_sliding_window': any(config.windows),
+    'sliding_window': max(config.windows) or None,
+    'layer_types': types,
+    'rope_theta': config.rope_bases[0],
+    'rope_parameters': decoder.rope_of(config.rope_bases[0], factor),
+  }
+
+
 CHECKPOINTS = CheckpointFormat(
   architectures={'qwen2': 'Qwen2ForCausalLM', 'qwen3': 'Qwen3ForCausalLM'},
   auto='AutoModelForCausalLM',
   config_of=config_of,
   mapping=decoder.mapping,
+  hf_of=hf_of,
 )

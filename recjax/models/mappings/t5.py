@@ -126,9 +126,34 @@ def mapping(config: T5Config) -> WeightMapping:
   return WeightMapping((*tables, *_stack('encoder', config), *_stack('decoder', config)), _IGNORED)
 
 
+def hf_of(config: T5Config) -> dict[str, Any]:
+  """Returns the fields of config.json; see `CheckpointFormat.hf_of`."""
+  names = {'relu': 'relu', 'gelu': 'gelu', 'gelu_tanh': 'gelu_new', 'silu': 'silu'}
+  feed_forward = ('gated-' if config.gated else '') + names[config.activation]
+  return {
+    'model_type': 't5',
+    'is_encoder_decoder': True,
+    'd_model': config.width,
+    'd_ff': config.ff_width,
+    'd_kv': config.head_width,
+    'num_heads': config.heads,
+    'num_layers': config.depth,
+    'num_decoder_layers': config.decoder_depth,
+    # 'gated-gelu' means gelu_new in all versions of `transformers`.
+    'feed_forward_proj': feed_forward.replace('gated-gelu_new', 'gated-gelu'),
+    'relative_attention_num_buckets': config.relative_buckets,
+    'relative_attention_max_distance': config.relative_max_distance,
+    'layer_norm_epsilon': config.norm_eps,
+    'tie_word_embeddings': config.tied,
+    'scale_decoder_outputs': config.scaled,
+    'decoder_start_token_id': config.start_id,
+  }
+
+
 CHECKPOINTS = CheckpointFormat(
   architectures={'t5': 'T5ForConditionalGeneration', 'mt5': 'MT5ForConditionalGeneration'},
   auto='AutoModelForSeq2SeqLM',
   config_of=config_of,
   mapping=mapping,
+  hf_of=hf_of,
 )

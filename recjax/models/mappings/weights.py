@@ -68,6 +68,7 @@ class CheckpointFormat:
     auto: the class of `transformers` that loads such a folder.
     config_of: (config.json, names of the tensors) → the model's shape, computation fields at their defaults.
     mapping: shape → WeightMapping.
+    hf_of: shape → the fields of config.json that describe it, without the vocabulary; the inverse of `config_of`.
     multimodal: `model_type` of folders whose config.json nests the text model's under `text_config`.
     text_config: config.json → the text model's config.json, absent fields filled in.
   """
@@ -76,6 +77,7 @@ class CheckpointFormat:
   auto: str
   config_of: Callable[[dict[str, Any], Collection[str]], Any]
   mapping: Callable[[Any], WeightMapping]
+  hf_of: Callable[[Any], dict[str, Any]]
   multimodal: tuple[str, ...] = ()
   text_config: Callable[[dict[str, Any]], dict[str, Any]] = lambda hf: hf
 

@@ -8,7 +8,7 @@ from etils import epath
 
 from recjax.models import families
 from recjax.models.family import Family
-from recjax.models.pretrained import json_file, special_ids, weight_files
+from recjax.models.pretrained import hub, json_file, special_ids, weight_files
 from recjax.models.pretrained.tensors import DTYPES, Tensors
 
 _QUANTIZATION_FIELDS = ('quantization_config', 'compression_config')
@@ -107,7 +107,7 @@ def family_of(folder: epath.PathLike) -> Family:
   Raises:
     FileNotFoundError, ValueError: config.json is missing or damaged, or no family reads its `model_type`.
   """
-  folder = epath.Path(folder)
+  folder = hub.path(folder)
   model_type, known = _read(folder).get('model_type'), families.model_types()
   if model_type not in known:
     raise ValueError(
@@ -156,7 +156,7 @@ def read_config(folder: epath.PathLike) -> Pretrained:
     FileNotFoundError: no config.json, or no tensors.
     ValueError: the model is unsupported or quantized, or files are damaged.
   """
-  folder = epath.Path(folder)
+  folder = hub.path(folder)
   hf, family = _read(folder), family_of(folder)
   _check_not_quantized(folder, hf)
   hf = family.checkpoints.text_config(hf)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from recjax.models.mappings.weights import Weight, WeightMapping
-from recjax.models.pretrained import special_ids, tokenizer_files, weight_files
+from recjax.models.pretrained import hub, special_ids, tokenizer_files, weight_files
 from recjax.models.pretrained.config_file import Pretrained, read_config
 from recjax.models.pretrained.ids import FILE, NEW, id_map
 from recjax.models.pretrained.tensors import Tensors
@@ -89,7 +89,7 @@ def check_folder(folder: epath.PathLike) -> None:
     FileNotFoundError, ValueError: see `load` (errors that depend on the token space excepted) and
       `special_ids.read`.
   """
-  folder = epath.Path(folder)
+  folder = hub.path(folder)
   found = read_config(folder)
   checkpoints = found.family.checkpoints
   space = TokenSpace(found.vocab_rows, ())
@@ -202,7 +202,7 @@ def load(
   Raises:
     FileNotFoundError, ValueError: see `read_config`, `match` and `id_map`; a weight is not finite.
   """
-  folder = epath.Path(folder)
+  folder = hub.path(folder)
   pretrained = read_config(folder)
   checkpoints = pretrained.family.checkpoints
   tensors = Tensors(folder, checkpoints.auto)

@@ -26,6 +26,7 @@ _COPIED = (
   'chat_template.jinja',
   'generation_config.json',
 )
+ALL = tuple(sorted({*FILES, *_COPIED, _CONFIG, _ADDED}))  # every file that describes a tokenizer
 _T5_EXTRA_IDS = 100  # sentinels that T5's tokenizer adds by default
 _SID = re.compile(r'<[a-z]_\d+>')
 

@@ -6,8 +6,8 @@ from etils import epath
 
 from recjax.models.pretrained import json_file
 
-_FILE = 'model.safetensors'
-_INDEX = 'model.safetensors.index.json'
+FILE = 'model.safetensors'
+INDEX = 'model.safetensors.index.json'
 _ADAPTERS = ('adapter_model.safetensors', 'adapter_model.bin', 'adapter_config.json')
 _PICKLED = ('.bin', '.pth', '.pt', '.ckpt')
 _CONVERT = (
@@ -28,7 +28,7 @@ def refuse_other_kinds(folder: epath.Path, auto: str = 'AutoModelForCausalLM') -
     folder: has neither model.safetensors nor its index, or no config.json.
     auto: the `transformers` class for the conversion command of a pickled checkpoint.
   """
-  if (folder / _FILE).exists() or (folder / _INDEX).exists():
+  if (folder / FILE).exists() or (folder / INDEX).exists():
     return
   names = [path.name for path in folder.iterdir()]
   if any(name.endswith('.gguf') for name in names):
@@ -60,13 +60,13 @@ def find(folder: epath.Path, auto: str) -> tuple[list[epath.Path], dict[str, epa
     FileNotFoundError: there are no tensors, or a part is absent.
     ValueError: the weights have another form, or the index is damaged or names files outside the folder.
   """
-  if (folder / _FILE).exists():
-    return [folder / _FILE], {}
-  index = folder / _INDEX
+  if (folder / FILE).exists():
+    return [folder / FILE], {}
+  index = folder / INDEX
   if not index.exists():
     refuse_other_kinds(folder, auto)
     raise FileNotFoundError(
-      f'{folder} must hold {_FILE}, or {_INDEX} with its parts. Set --config.model.pretrained'
+      f'{folder} must hold {FILE}, or {INDEX} with its parts. Set --config.model.pretrained'
     )
   names = json_file.field(index, json_file.read_json(index), 'weight_map', dict, {})
   for name in names.values():

@@ -1,6 +1,6 @@
 """Exports parameters and SID tokens to a folder that `transformers` loads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import glob
 import json
@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from recjax.models.mappings.weights import Weight
-from recjax.models.pretrained import tokenizer_files
+from recjax.models.pretrained import hub, tokenizer_files
 from recjax.models.pretrained.config_file import Pretrained, read_config
 from recjax.models.pretrained.ids import IdMap, id_map
 from recjax.models.pretrained.reading import layers_of, match, sid_path, their_shape
@@ -80,11 +80,15 @@ def _is_lossless(output: Output) -> bool:
 
 
 def _outputs(
-  pretrained: Pretrained, flat: dict[str, Any], ids: IdMap, tensors: Tensors, dtype: str | None
+  pretrained: Pretrained,
+  flat: dict[str, Any],
+  ids: IdMap,
+  tensors: Tensors | None,
+  dtype: str | None,
 ) -> list[Output]:
   """Returns every tensor to write, in the dtypes that `export` documents."""
   mapping = pretrained.family.checkpoints.mapping(pretrained.config)
-  names = match(mapping, tensors, flat, pretrained.vocab_rows)
+  names = match(mapping, tensors, flat, pretrained.vocab_rows) if tensors else {}
   codes = {name: code for code, name in _NAMES.items()}
   if dtype is not None and dtype not in codes:
     raise ValueError(f'dtype must be one of {", ".join(codes)}; got {dtype!r}')
@@ -99,8 +103,8 @@ def _outputs(
         result.append(Output(weight.names(layer)[0], DTYPES[code], shape, parts))
     return result
 
-  if dtype is not None:
-    return outputs(codes[dtype])
+  if dtype is not None or tensors is None:
+    return outputs(codes[dtype or 'float32'])
   same = outputs(None)
   return same if all(_is_lossless(output) for output in same) else outputs('F32')
 
@@ -150,7 +154,7 @@ def check_export(
     NotADirectoryError, PermissionError: the folder that will hold `out` is a file, or not writable.
     ValueError: `source` cannot be read, or its tokenizer already has one of the tokens to add.
   """
-  out, source = epath.Path(out), epath.Path(source)
+  out, source = epath.Path(out), hub.path(source)
   check_out(out)
   found = read_config(source)
   tokenizer_files.tokenizer_size(source, found.vocab_rows)
@@ -235,8 +239,10 @@ def export(
   specials: Sequence[str] = (),
   dtype: str | None = None,
   tokenizer_size: int | None = None,
+  found: Pretrained | None = None,
+  add: Callable[[epath.Path, IdMap], None] | None = None,
 ) -> None:
-  """Writes a folder that `transformers` loads.
+  """Writes a folder that `transformers` loads. It is whole or absent.
 
   The table holds the tokenizer's tokens, SID tokens (`<a_0>` …) from `len(tokenizer)` on, then our specials.
   It has no unused rows, so the exported model cannot predict a token that ours cannot. After an error nothing is
@@ -251,16 +257,19 @@ def export(
     dtype: 'float32', 'bfloat16' or 'float16'. None: the dtypes in `source` if they change no value, else
       float32 for all tensors.
     tokenizer_size: see `load`.
+    found: family and shape of a model that was trained from scratch (see `scratch.described`); `source` then
+      holds the tokenizer's files alone, and `tokenizer_size` must be set.
+    add: writes more files into the folder before it gets its name; called on process 0.
 
   Raises:
     FileExistsError, ValueError: see `check_export`; the parameters do not fit the source's config.json.
   """
-  folder, source = epath.Path(folder), epath.Path(source)
+  folder, source = epath.Path(folder), hub.path(source)
   primary = jax.process_index() == 0
   if primary:
     check_out(folder)
-  pretrained = read_config(source)
-  tensors = Tensors(source)
+  pretrained = found or read_config(source)
+  tensors = None if found else Tensors(source)
   ids, tokens = _new_tokens(source, pretrained.vocab_rows, space, specials, tokenizer_size)
   outputs = _outputs(pretrained, traverse_util.flatten_dict(params, sep='/'), ids, tensors, dtype)
   with _writing(folder, primary) as partial:
@@ -271,3 +280,5 @@ def export(
       tokenizer_files.copy_with_tokens(source, partial, tokens, ids.tokenizer_size)
       if space.size > ids.tokenizer_size:
         ids.save(partial)
+      if add is not None:
+        add(partial, ids)

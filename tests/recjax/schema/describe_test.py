@@ -6,6 +6,7 @@ import re
 from data_prep import sources
 from recjax import config as config_lib
 from recjax.data.tasks import TASKS
+from recjax.schema import conversion
 from recjax.schema.conversion import known_paths
 from recjax.schema.describe import describe, meaning
 
@@ -57,14 +58,14 @@ def test_a_line_holds_value_choices_and_meaning():
 def test_every_meaning_is_a_sentence():
   def sections(kind):
     yield kind
-    for hint in config_lib.hints(kind).values():
-      hint = config_lib.item_type(hint) or hint
+    for hint in conversion.hints(kind).values():
+      hint = conversion.item_type(hint) or hint
       if dataclasses.is_dataclass(hint):
         yield from sections(hint)
 
   for kind in (*sections(config_lib.Config), *TASKS.values(), *sources.SOURCES.values()):
     assert kind.__doc__
     for field in dataclasses.fields(kind):
-      if not dataclasses.is_dataclass(config_lib.hints(kind)[field.name]):
+      if not dataclasses.is_dataclass(conversion.hints(kind)[field.name]):
         text = meaning(kind, field.name)
         assert re.fullmatch(r'[A-Z].*\.', text), (kind, field.name, text)

@@ -20,6 +20,7 @@ def read_saved(path):
 
 config = flag.define(read_saved)
 flags.DEFINE_string('workdir', None, '')
+flags.DEFINE_enum('mode', 'train', ['train', 'report'], '')
 app.run(lambda argv: print(config.value.model.depth), flags_parser=flag.parse_flags)
 """
 SIZES = PROGRAM.replace('config.value.model.depth', 'dict(config.value.run)')
@@ -28,8 +29,6 @@ import ml_collections
 
 def get_config(variant='none'):
   config = ml_collections.ConfigDict({'model': {'depth': 4, 'width': 8}, 'steps': 1, 'codes': (1, 2)})
-  config.run = {'num_train_steps': 5, 'batch_size': 4, 'codes': (4, 4)}
-  config.run.num_epochs = ml_collections.config_dict.placeholder(float)
   table = {'a': 1}
   if variant == 'key':
     config.steps = table['b']
@@ -56,10 +55,22 @@ def run(folder, *args, program=PROGRAM):
   return done.returncode, done.stdout + done.stderr
 
 
+RUN = """
+import ml_collections
+
+def get_config():
+  config = ml_collections.ConfigDict()
+  config.run = {'num_train_steps': 5, 'batch_size': 4, 'codes': (4, 4)}
+  config.run.num_epochs = ml_collections.config_dict.placeholder(float)
+  return config
+"""
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('flag')
   (path / 'mine.py').write_text(CONFIG)
+  (path / 'run.py').write_text(RUN)
   (path / 'broken.py').write_text('def get_config():\n  return (\n')
   (path / 'empty.py').write_text('')
   (path / 'zeros.py').write_bytes(bytes(9))
@@ -86,7 +97,7 @@ def test_a_field_can_be_overridden(folder, args):
 def test_sizes_are_left_to_the_data_and_one_length_unsets_the_other(folder, args, changes):
   values = {'num_train_steps': 5, 'batch_size': 4, 'codes': (4, 4), 'num_epochs': None} | changes
   flags = [f'--config.run.{arg}' for arg in args]
-  code, text = run(folder, '--config=mine.py', *flags, program=SIZES)
+  code, text = run(folder, '--config=run.py', *flags, program=SIZES)
   assert code == 0, text
   assert eval(text) == values
 
@@ -148,7 +159,7 @@ def test_values_of_the_flag_are_taken_apart():
     ('--config=.', "--config must name a file; got '.', which is a folder"),
     ('--config=demo', "got 'demo', which does not exist. Did you mean recjax:demo?"),
     ('--config=configs/table.py', 'which does not exist. Did you mean recjax:table?'),
-    ('--config=recjax:tabel:cpu', "must name a config of the package; got 'tabel'; did you mean recjax:table? Known: beauty, demo,"),
+    ('--config=recjax:tabel:cpu', "must name a config of the package; got 'tabel'; did you mean table? Known: beauty, demo,"),
     ('--config=recjax:common', "got 'common'"),
     ('--config=recjax:demo:big', "the variant of this config must be one of '', 'tiny'; got 'big'"),
     ('--workdir=none', "none/config.json"),
@@ -163,6 +174,8 @@ def test_values_of_the_flag_are_taken_apart():
     ('--config=empty.py', 'empty.py: the file must define get_config(); it does not'),
     ('--config=mine.py --config.model.detph=3', 'unknown config field model.detph; did you mean model.depth'),
     ('--config=mine.py --config.widht=3', 'unknown config field widht; did you mean model.width?'),
+    ('--config=mine.py --config.stages.warm.learning_rate=3', 'a new stage must set num_train_steps'),
+    ('--config=mine.py --mode=trian', "--mode must be one of train, report; got 'trian'; did you mean train?"),
     ('--config=mine.py --noconfig.stesp', 'unknown config field stesp; did you mean steps?'),
   ],
 )  # fmt: skip
@@ -171,3 +184,14 @@ def test_an_error_is_one_line(folder, args, message):
   assert code == 1
   assert message in output
   assert len(output.splitlines()) == 1
+
+
+def test_flags_add_stages_and_groups_in_their_order(folder):
+  show = (
+    'print([(name, s.num_train_steps, list(s.groups)) for name, s in config.value.stages.items()])'
+  )
+  program = PROGRAM.replace('print(config.value.model.depth)', show)
+  flags = ('warm.num_train_steps=3', 'warm.groups.x.pattern=norm', 'main.num_train_steps=5')
+  args = [f'--config.stages.{flag}' for flag in flags]
+  code, output = run(folder, '--config=mine.py', *args, program=program)
+  assert (code, output) == (0, "[('warm', 3, ['x']), ('main', 5, [])]\n")

@@ -70,7 +70,7 @@ def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypa
     ('recommend', {}, {'histories': 'file', 'out': 'here'}, r'--out must be a file; .*here is a folder'),
     ('recommend', {}, {'histories': 'file', 'out': 'file/x/y'}, r'the folder of --out must be a folder; .*file is a file'),
     ('recommend', {}, {'histories': 'file', 'out': 'out', 'k': 41}, r'--k must be from 1 to the 40 items'),
-    ('export', {}, {'out': 'out'}, '--mode=export needs --out=FOLDER and --config.model.pretrained'),
+    ('export', {}, {}, '--mode=export needs --out=FOLDER'),
     ('export', {'model.pretrained': 'here'}, {'out': 'full'}, r'--out must be a new or an empty folder'),
     ('train', {}, {'prune': True}, '--prune needs --mode=prepare; got --mode=train'),
     ('train', {}, {'workdir': 'file/run'}, r'--workdir must be a folder; .*file is a file'),

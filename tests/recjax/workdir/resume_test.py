@@ -1,12 +1,15 @@
 """What a resume must keep of the optimizer and of the stream."""
 
 import dataclasses
+import json
 
 from etils import epath
 import pytest
 
+from configs import demo
+from recjax import config as config_lib
 from recjax.schema.optim import Group, Optim
-from recjax.workdir import resume
+from recjax.workdir import identity, resume
 from recjax.workdir.checkpoints import Meta
 
 FOLDER = epath.Path('/runs/one')
@@ -21,8 +24,11 @@ def test_a_changed_optimizer_group_or_order_is_refused():
       'optimizer': 'adafactor'
     },
     r'optim.ema_decay .*: 0.5; got 0.25. Set --config.optim.ema_decay': {'ema_decay': 0.25},
-    r"optim.groups of .*'frozen': True": {
+    r'optim.groups.tables.frozen of .*: False; got True. Set --config.optim.groups.tables.frozen': {
       'groups': {'tables': dataclasses.replace(TABLES, frozen=True), 'sids': SIDS}
+    },
+    r"optim.groups.new.pattern of .*: None; got 'x'": {
+      'groups': {**old.groups, 'new': Group(pattern='x')}
     },
     r"the order of optim.groups of .*: \['tables', 'sids'\]; got \['sids', 'tables'\]. Set .*groups": {
       'groups': {'sids': SIDS, 'tables': TABLES}
@@ -40,3 +46,27 @@ def test_a_changed_stream_is_refused_by_name_unless_allowed():
   with pytest.raises(ValueError, match=r'changed since: relations, texts\. Undo'):
     resume.check_stream(meta, changed, FOLDER, False)
   assert not resume.check_stream(meta, changed, FOLDER, True)
+
+
+def test_a_run_of_an_earlier_version_keeps_its_frozen_sid_rows(tmp_path, caplog):
+  config = config_lib.from_config_dict(demo.get_config('tiny'))
+  adapted = dataclasses.replace(config, model=dataclasses.replace(config.model, lora_rank=2))
+  workdir = epath.Path(tmp_path)
+
+  def trains(config):
+    return resume.with_sid_rows(config, workdir).optim.train_sid_rows
+
+  assert trains(config) is None
+  assert trains(adapted) is True
+  fields = adapted.to_dict()
+  del fields['optim']['train_sid_rows']
+  (workdir / 'config.json').write_text(json.dumps(fields))
+  assert trains(adapted) is False
+  assert 'began with an earlier version' in caplog.text
+  now = resume.with_sid_rows(adapted, workdir)
+  resume.check_optimizer(identity.config_of(workdir).optim, now.optim, workdir)
+  explicit = dataclasses.replace(now.optim, train_sid_rows=True)
+  with pytest.raises(ValueError, match=r'must keep optim.train_sid_rows .*: False; got True'):
+    resume.check_optimizer(identity.config_of(workdir).optim, explicit, workdir)
+  identity.write_config(resume.with_sid_rows(adapted, workdir / 'new'), workdir)
+  assert trains(adapted) is True

@@ -74,7 +74,7 @@ def test_rows_hold_every_example_of_every_task(rated, family):
   found = sizes.resolved(free(config), dataset)
   stream = train.make_stream(found, dataset)
   plan = stream.plan
-  lengths = np.array([plan.lengths(stream.mixture[n][1]) for n in range(4000)])
+  lengths = np.array([plan.lengths(example) for _, example in stream.mixture.survey[0]])
   assert (lengths <= plan.sides).all()  # nothing is cut
   group = stream.group(0)
   assert group['dropped'].sum() == 0
@@ -85,7 +85,7 @@ def test_rows_hold_every_example_of_every_task(rated, family):
   assert math.log2(found.batch_size) % 1 == 0
 
 
-def test_small_data_get_small_batches(tiny_world):
+def test_small_data_get_small_batches_and_few_steps(tiny_world, monkeypatch):
   config, dataset = tiny_world
   found = sizes.resolved(free(config), dataset)
   stream = train.make_stream(found, dataset)
@@ -96,11 +96,9 @@ def test_small_data_get_small_batches(tiny_world):
   assert 0.5 < found.batch_size / math.sqrt(rows) < 2
   steps = found.num_train_steps * stream.examples_per_batch / stream.mixture.parts[0].units
   assert 40 <= steps < 41
-  small = dataclasses.replace(
-    free(config), packing=dataclasses.replace(free(config).packing, row_length=1024)
-  )
-  found = sizes.resolved(dataclasses.replace(small, batch_size=256), dataset)
-  assert found.num_train_steps == 12_000_000 // (256 * 1024)
+  tokens = found.batch_size * found.packing.row_length
+  monkeypatch.setattr(sizes, 'MOST_TOKENS', 7 * tokens + 1)
+  assert sizes.resolved(free(config), dataset).num_train_steps == 7
 
 
 def test_a_fixed_value_always_counts(tiny_world):
@@ -169,3 +167,17 @@ def test_estimates_without_data_have_numbers():
   assert found.batch_size * found.packing.row_length == 8192
   assert {'batch_size', 'num_train_steps', 'optim.warmup_steps'} & set(holes(config))
   assert not {'batch_size', 'num_train_steps', 'optim.warmup_steps'} & set(holes(found))
+
+
+def test_an_open_encoder_becomes_that_of_the_data_and_of_the_workdir(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  assert config.sids.encoder == 'tfidf'
+  is_open = dataclasses.replace(config, sids=dataclasses.replace(config.sids, encoder='auto'))
+  assert sizes.resolved(is_open, dataset) == config
+  workdir = epath.Path(tmp_path)
+  identity.write_config(config, workdir)
+  identity.check_run(is_open, workdir)
+  identity.check_use(is_open, workdir)
+  other = dataclasses.replace(config, sids=dataclasses.replace(config.sids, encoder='minilm'))
+  with pytest.raises(ValueError, match=r'encoder'):
+    identity.check_run(other, workdir)

@@ -1,0 +1,106 @@
+"""Adds the components, groups and stages that only the command line names.
+
+  --config.mixture.rating.weight=0.1                              a component with the task of that name
+  --config.mixture.late.task=next_item --config.mixture.late.weight=0.5
+  --config.optim.groups.sids.pattern=tables/sid --config.optim.groups.sids.learning_rate=3
+  --config.stages.warm.num_train_steps=100
+
+New groups and stages follow those of the config file, in the order of the command line.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+import re
+
+import ml_collections
+
+from recjax.schema.building import fields_of, ordered
+from recjax.schema.checks import Section
+from recjax.schema.conversion import hints
+from recjax.schema.names import question
+from recjax.schema.optim import Group, Stage
+
+# Task → the section of its component. `recjax.data.tasks` registers them.
+TASKS: dict[str, type[Section]] = {}
+
+# Path of a named section, such as optim.groups.sids, and the field in it.
+_NAMED = re.compile(
+  r'(mixture|stages|optim\.groups|stages\.[^.]+\.groups)\.([^.]+)\.((?!groups\.)[^.]+)'
+)
+# Kinds of sections, and the fields of which a flag must set one: otherwise the name may be misspelt.
+_KINDS = {
+  Group: ('group', ('pattern',)),
+  Stage: ('stage', ('num_train_steps', 'num_epochs')),
+}
+
+
+def assignments(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:
+  """Yields path and value of every --config.PATH=VALUE; the value is empty if it is an argument of its own."""
+  for argument in arguments:
+    if match := re.match(r'--?(?:no)?config\.([^=]+)=?(.*)', argument, re.DOTALL):
+      yield match[1], match[2]
+
+
+def add_named(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> None:
+  """Adds every named section that the arguments set and the config lacks, with its fields at their defaults.
+
+  Args:
+    config: the config before the overrides; it is changed.
+    arguments: the command line.
+
+  Raises:
+    ValueError: a new component names no task, or a new group or stage lacks a field that has no default.
+  """
+  given = dict(assignments(arguments))
+  with config.unlocked():
+    for path in given:
+      if match := _NAMED.fullmatch(path):
+        _add(config, match[1], match[2], given)
+
+
+def _add(
+  config: ml_collections.ConfigDict, place: str, name: str, given: Mapping[str, str]
+) -> None:
+  """Adds the section `name` at `place` unless it exists."""
+  parent = config
+  for part in place.split('.'):
+    if part not in parent or parent[part] is None:
+      parent[part] = ordered()
+    parent = parent[part]
+  if name in parent:
+    return
+  path = f'{place}.{name}'
+  kind = _component(path, name, list(parent), given) if place == 'mixture' else Group
+  kind = Stage if place == 'stages' else kind
+  section = fields_of(kind)
+  if place == 'mixture':
+    section.task = given.get(f'{path}.task') or name
+  for field in dataclasses.fields(kind):
+    if field.name not in section:  # it has no default
+      section[field.name] = ml_collections.config_dict.placeholder(hints(kind)[field.name])
+  _check_intended(path, kind, parent, given)
+  parent[name] = section
+
+
+def _check_intended(
+  path: str, kind: type[Section], present: Iterable[str], given: Mapping[str, str]
+) -> None:
+  """Raises a ValueError if no flag sets a field that makes a new group or stage meaningful."""
+  what, fields = _KINDS.get(kind, ('', ()))
+  fields = [field for field in fields if field in hints(kind)]
+  if fields and not any(f'{path}.{field}' in given for field in fields):
+    raise ValueError(
+      f'a new {what} must set {" or ".join(fields)}; --config.{path}.{fields[0]} is not given. The config has '
+      f'{", ".join(present) or "no " + what}{question(path.rpartition(".")[2], present)}'
+    )
+
+
+def _component(path: str, name: str, present: list[str], given: Mapping[str, str]) -> type[Section]:
+  task = given.get(f'{path}.task') or name
+  if task not in TASKS:
+    raise ValueError(
+      f'{path} is no component of the config ({", ".join(present)}), and {task!r} is no task'
+      f'{question(task, [*present, *TASKS]) or "."} Tasks: {", ".join(TASKS)}. A component of another name also sets '
+      f'--config.mixture.{name}.task=TASK'
+    )
+  return TASKS[task]

@@ -1,0 +1,176 @@
+"""Checks before the first step that concern parameters and the optimizer.
+
+An error ends the program; a warning is one line in the log. `data_preflight` checks the data.
+"""
+
+from collections.abc import Sequence
+import logging
+import math
+from typing import Any
+
+from etils import epath
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.data.dataset import Dataset
+from recjax.models.pretrained.ids import FILE as EXPORTED
+from recjax.schema.checks import check
+from recjax.schema.run import Checkpoint, Training
+from recjax.sids.table import count_distinct
+from recjax.training import optim as optim_lib
+
+log = logging.getLogger(__name__)
+
+_REMEDY = (
+  'Set --config.model.sid_rows=random, or train the rows: no group may freeze tables/sid, and beside adapters '
+  'optim.train_sid_rows must be True'
+)
+
+
+def check_first_rows(config: Training, checkpoint: Checkpoint) -> None:
+  """Checks before the data are prepared that the first training of a run has SID rows that differ or are trained.
+
+  Raises:
+    ValueError: the SID rows are equal and frozen.
+  """
+  source, model = checkpoint.init_from, config.model
+  is_mean = model.pretrained is not None and model.sid_rows == 'mean' and source is None
+  if not is_mean or (epath.Path(model.pretrained) / EXPORTED).exists():
+    return
+  paths = [('tables', 'sid')] + ([('lora', 'a')] if model.lora_rank else [])
+  trained, _ = optim_lib.split(traverse_util.unflatten_dict(dict.fromkeys(paths, 0)), config.optim)
+  if 'tables' not in trained:
+    raise ValueError(
+      'SID rows that are frozen must not be equal; model.sid_rows=mean makes all of them equal, and tables/sid is '
+      f'frozen. {_REMEDY}'
+    )
+
+
+def check_rates(config: Training) -> None:
+  """Checks that learning rate, weight decay and regularisation leave something to learn.
+
+  Raises:
+    ValueError: the weight decay reverses parameters.
+  """
+  optim, model = config.optim, config.model
+  factor = max(
+    (group.learning_rate for group in optim.groups.values() if not group.frozen), default=1.0
+  )
+  rate = optim.learning_rate * max(factor, 1.0)
+  decay = rate * optim.weight_decay
+  check(
+    decay < 1,
+    'optim.learning_rate x optim.weight_decay must be less than 1; a step would reverse every parameter',
+    decay,
+    'optim.weight_decay',
+  )
+  doubts = {
+    f'optim.learning_rate x optim.weight_decay is {decay:g}: a step removes that share of every parameter': (
+      decay > 0.05
+    ),
+    f'with adamw, a learning rate of {rate:g} (with its group factor) changes every parameter by about as much a '
+    'step': optim.optimizer == 'adamw' and rate > 0.1,
+    f'optim.learning_rate={optim.learning_rate:g} is too small to change float32 parameters': (
+      optim.learning_rate < 1e-8
+    ),
+    f'optim.warmup_steps={optim.warmup_steps} is more than half of num_train_steps={config.num_train_steps}': (
+      2 * optim.warmup_steps > config.num_train_steps
+    ),
+    f'optim.clip_norm={optim.clip_norm:g} leaves gradients that are not much larger than optim.eps': (
+      optim.optimizer == 'adamw' and 0 < optim.clip_norm < 1e4 * optim.eps
+    ),
+    f'model.dropout={model.dropout:g} removes most of the signal': model.dropout > 0.5,
+    f'loss.label_smoothing={config.loss.label_smoothing:g} hides most of the targets': (
+      config.loss.label_smoothing > 0.5
+    ),
+  }
+  for doubt, holds in doubts.items():
+    if holds:
+      log.warning('%s', doubt)
+
+
+def warn_of_random(trainings: Sequence[Training], params: Any) -> None:
+  """Warns of parameters that keep random initial values, because no training of a run changes them.
+
+  Args:
+    trainings: the trainings of a run that begins with random parameters.
+    params: the parameters; only paths and shapes are read.
+  """
+  frozen = [
+    traverse_util.flatten_dict(optim_lib.split(params, training.optim)[1]) for training in trainings
+  ]
+  always = set.intersection(*map(set, frozen))
+  size = sum(math.prod(frozen[0][path].shape) for path in always)
+  if size:
+    total = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+    reason = (
+      'model.lora_rank trains adapters beside' if trainings[0].model.lora_rank else 'groups freeze'
+    )
+    log.warning(
+      '%s of %s parameters keep their random initial values: %s them, and neither model.pretrained nor '
+      'checkpoint.init_from gives other values',
+      *(f'{size:,}', f'{total:,}', reason),
+    )
+
+
+def check_rows(params: Any, optim: optim_lib.Optim, dataset: Dataset, seen_V: np.ndarray) -> None:
+  """Checks that the initial SID rows, or their training, tell items apart.
+
+  Equal rows of two codes stay equal if they are frozen, or if neither code occurs in training: both then have the
+  same gradient.
+
+  Args:
+    params: the initial parameters.
+    optim: the optimizer section.
+    dataset: the prepared data.
+    seen_V: bool, whether a SID token occurs in training.
+
+  Raises:
+    ValueError: the used rows of a level are all equal and frozen.
+  """
+  space, codes_IL = dataset.vocabulary.space, dataset.sids.codes_IL
+  tokens_IL = codes_IL + np.asarray(space.level_starts)
+  trained = optim_lib.split(params, optim)[0].get('tables', {})
+  expected = count_distinct(codes_IL)
+  for name, table in params['tables'].items():
+    if not optim_lib.is_sid_table(('tables', name)):
+      continue
+    classes = _classes(table)[: space.sid_size]
+    if name in trained:
+      # Codes that occur in training get rows of their own.
+      classes = np.where(seen_V, len(classes) + np.arange(len(classes)), classes)
+    else:
+      for level, tokens_I in enumerate(tokens_IL.T):
+        used = np.unique(tokens_I)
+        if len(used) > 1 and len(np.unique(classes[used])) == 1:
+          raise ValueError(
+            f'SID rows that are frozen must not be equal; the rows of all {len(used)} codes of level '
+            f'{level + 1} in tables/{name} are. {_REMEDY}'
+          )
+    lost = expected - count_distinct(classes[tokens_IL])
+    if lost:
+      log.warning(
+        '%d of %d items cannot be told apart from another item by tables/%s: the rows of their codes are equal and '
+        '%s. --config.model.sid_rows=random gives them rows of their own',
+        *(lost, len(codes_IL), name),
+        'no training example holds these codes' if name in trained else 'frozen',
+      )
+
+
+def _classes(table_VD: jax.Array) -> np.ndarray:
+  """Returns a number for every row; rows with equal bits have equal numbers (up to 1 in 2^64)."""
+  width = table_VD.shape[1]
+  factors = np.random.default_rng(0).integers(0, 2**32, (width, 2), np.uint32) | np.uint32(1)
+
+  def hashes(x_VD):
+    bits_VD = jax.lax.bitcast_convert_type(x_VD, jnp.uint32)
+    return jnp.stack(
+      [(bits_VD * f[None, :]).sum(axis=1, dtype=jnp.uint32) for f in factors.T], axis=1
+    )
+
+  mesh = getattr(table_VD.sharding, 'mesh', None)
+  out = None if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  hashes_V2 = np.asarray(jax.jit(hashes, out_shardings=out)(table_VD))
+  return np.unique(hashes_V2, axis=0, return_inverse=True)[1].reshape(-1)

@@ -1,0 +1,71 @@
+"""recommend.py of an export ranks as recjax does; only where torch and transformers are installed."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from recjax.recommend import Ranker, Recommender
+from recjax.sharding import mesh as mesh_lib
+from tests.live import needs_transformers
+from tests.recjax.export import exports
+
+pytestmark = needs_transformers
+
+
+def write_histories(path, dataset, seed=0):
+  """Writes histories of every length from none on, with repeats, times, kinds of interactions and extra keys."""
+  rng = np.random.default_rng(seed)
+  names = dataset.event_names or ['view']
+  with path.open('w') as f:
+    for n in range(20):
+      items = rng.integers(0, dataset.num_items, n % 11).tolist()
+      row = {'user': n, 'history': [dataset.items[i]['id'] for i in items]}
+      if n % 3:
+        row['times'] = np.cumsum(rng.choice([0, 100, 90_000, 9_000_000], len(items))).tolist()
+        row['events'] = rng.choice(names, len(items)).tolist()
+      f.write(json.dumps(row) + '\n')
+    f.write(json.dumps({'history': ['gone', dataset.items[1]['id']]}) + '\n')
+
+
+def assert_same_recommendations(folder, config, dataset):
+  params = exports.write(folder / 'out', config, dataset)
+  histories, ours, theirs = (folder / name for name in ('h.jsonl', 'ours.jsonl', 'theirs.jsonl'))
+  write_histories(histories, dataset)
+  mesh, k = mesh_lib.make_mesh(config.mesh), config.eval.beams
+  recommender = Recommender(Ranker(config, dataset, mesh), dataset, params, 0)
+  recommender.recommend_file(histories, ours, k, skip_unknown=True)
+  command = [sys.executable, folder / 'out' / 'recommend.py', '--skip_unknown', f'--k={k}']
+  done = subprocess.run(
+    [*command, f'--histories={histories}', f'--out={theirs}'],
+    cwd=folder, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr[-3000:]
+  ours, theirs = (list(map(json.loads, path.read_text().splitlines())) for path in (ours, theirs))
+  assert len(ours) == len(theirs) == 21
+  for a, b in zip(ours, theirs, strict=True):
+    scores = [[r.pop('score') for r in row['recommendations']] for row in (a, b)]
+    assert a == b
+    np.testing.assert_allclose(*scores, atol=2e-4)
+
+
+@pytest.mark.parametrize('kind', ['gemma1', 'gemma2', 'gemma3', 'qwen2', 'qwen3', 't5_v1_0', 'mt5'])
+def test_every_family_ranks_alike(tmp_path, kind):
+  assert_same_recommendations(tmp_path, *exports.pretrained(tmp_path, kind, kind == 'qwen3'))
+
+
+@pytest.mark.parametrize('family', ['gemma', 't5'])
+@pytest.mark.parametrize('shown', ['sid', 'both'])
+def test_a_run_from_scratch_ranks_alike_with_notes_titles_and_shared_sids(tmp_path, family, shown):
+  events = family == 'gemma'
+  config, dataset = exports.rated(tmp_path, family, gaps=True, events=events, show=shown)
+  assert_same_recommendations(tmp_path, config, dataset)
+
+
+def test_the_full_softmax_and_seen_items_are_used_as_in_training(tmp_path):
+  config, dataset = exports.rated(tmp_path, 'gemma', show='title')
+  config = exports.with_(config, 'model', sid_softmax='full')
+  config = exports.with_(config, 'eval', exclude_seen=False, beams=11)
+  assert_same_recommendations(tmp_path, config, dataset)
