@@ -40,7 +40,10 @@ def after(request: Request, status: int = 0) -> str:
   if request.mode == 'recommend':
     return f'the recommendations are in {out}'
   if request.mode == 'export':
-    return f'the model is in {out}'
+    return (
+      f'python {shlex.quote(str(out))}/recommend.py --histories=histories.jsonl --out=ranked.jsonl (needs torch and '
+      'transformers)'
+    )
   if status:
     return f'keep {request.source}; {workdir / "refresh.txt"} names the reason'
   if request.mode in ('train', 'refresh'):
