@@ -25,7 +25,7 @@ FAILED := { echo 'make: pip could not install the packages. It needs a package i
 	@command -v $(PYTHON) >/dev/null || { echo 'make: recjax needs Python 3.11 or later; there is no $(PYTHON). Name another one: make … PYTHON=python3.11' >&2; exit 1; }
 	@$(PYTHON) -c "$$CHECK"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	@echo 'installing the packages into .venv (about a minute and 1.5 GB) …'
+	@echo 'installing the packages into .venv (about a minute and 1.1 GB) …'
 	@$(INSTALL) --editable . || $(FAILED)
 	@touch $@
 

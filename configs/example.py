@@ -47,8 +47,8 @@ def _data(config):
   config.sids.source = (
     'both'  # vectors from 'text', from 'cooccurrence' in histories, or from 'both'
   )
-  config.sids.encoder = 'tfidf'  # 'minilm' (after `make encoder`), or the folder of an encoder
-  config.sids.codes = (64, 64, 64)  # codes of each level; fewer for a small catalogue
+  config.sids.encoder = 'tfidf'  # 'minilm' (after `make encoder`), 'auto', or a folder
+  config.sids.codes = (64, 64, 64)  # codes of each level; (): from the size of the catalogue
   config.sids.collisions = 'deduplicate'  # a further level tells items with equal codes apart
 
 
@@ -76,7 +76,7 @@ def _model(config):
 
 def _training(config):
   config.seed = 0  # of initial weights, dropout and the order of examples
-  config.num_train_steps = 800
+  config.num_train_steps = 800  # or num_epochs; None: from the data, as other sizes below
   config.batch_size = 32  # packed rows of a step; a multiple of packing.rows
   config.packing.row_length = 160  # tokens of a row; several examples share a row
   config.packing.rows = 32  # rows that are packed together

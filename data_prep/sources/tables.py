@@ -49,12 +49,13 @@ def _read_part(
     mark = delimited.find_separator(path, wanted)
   names = parquet.names(path, wanted) if is_parquet else delimited.header(path, mark, True, wanted)
   folders = {name: value for name, value in parts.partition(path).items() if name not in names}
-  for name, field in required.items():
-    if name not in names and name not in folders:
-      raise ValueError(
-        f'{path}{"" if is_parquet else ":1"}: must have a column {name!r}; it has '
-        f'{", ".join(map(repr, names))}. Set --config.{field}'
-      )
+  missing = [name for name in required if name not in names and name not in folders]
+  if missing:
+    lacking = f'{"a column" if len(missing) == 1 else "columns"} {", ".join(map(repr, missing))}'
+    raise ValueError(
+      f'{path}{"" if is_parquet else ":1"}: must have {lacking}; it has {", ".join(map(repr, names))}. '
+      f'Set {", ".join(f"--config.{required[name]}" for name in missing)}'
+    )
   present = [name for name in names if name in wanted]
   if is_parquet:
     rows = parquet.read(path, present)

@@ -38,7 +38,7 @@ def after(request: Request, status: int = 0) -> str:
   if request.mode == 'prepare':
     return ' '.join([program(), *map(shlex.quote, _without_mode(sys.argv[1:]))])
   if request.mode == 'recommend':
-    return f'the recommendations are in {out}'
+    return f'open {out}'
   if request.mode == 'export':
     return (
       f'python {shlex.quote(str(out))}/recommend.py --histories=histories.jsonl --out=ranked.jsonl (needs torch and '

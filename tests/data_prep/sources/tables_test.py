@@ -77,6 +77,16 @@ def test_an_invalid_csv_file_is_rejected_with_the_line(tmp_path, content, messag
   assert len(str(error.value)) < 500
 
 
+def test_all_missing_columns_are_named_at_once(tmp_path):
+  required = REQUIRED | {'item': 'data.item_column'}
+  message = (
+    r":1: must have columns 'user', 'item'; it has 'client'\. "
+    r'Set --config\.data\.user_column, --config\.data\.item_column$'
+  )
+  with pytest.raises(ValueError, match=message):
+    read(csv(tmp_path, 'client\na\n'), ('user', 'item'), required)
+
+
 def test_an_invalid_parquet_file_is_rejected(tmp_path):
   path = parquet(tmp_path, user=['a'] * 1000)
   whole = path.read_bytes()

@@ -31,7 +31,7 @@ def test_the_next_command_has_the_form_of_this_one(monkeypatch, started, program
   assert line.endswith(next_command.same())
   assert after(mode='prepare') == f"{program} --config=c.py:cpu '--config.data.name=a b'"
   assert after(mode='evaluate') == 'open runs/my shop/report.html'
-  assert after(mode='recommend', out='ranked.jsonl') == 'the recommendations are in ranked.jsonl'
+  assert after(mode='recommend', out='ranked.jsonl') == 'open ranked.jsonl'
   assert after(mode='export', out='x').startswith('python x/recommend.py --histories=')
   assert after(mode='train').endswith(
     f"{program} '--workdir=runs/my shop' --mode=recommend --histories=histories.jsonl --out=ranked.jsonl"
