@@ -11,6 +11,7 @@ PAGES = sorted(
     ROOT / 'README.md',
     ROOT / 'WORKSPACE.md',
     ROOT / 'results/README.md',
+    ROOT / 'docs/tour.ipynb',
     *(ROOT / 'docs').glob('*.md'),
   ]
 )
