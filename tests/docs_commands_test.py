@@ -30,6 +30,7 @@ TOOLS = ('bash', 'cat', 'cp', 'grep', 'head', 'id', 'ls', 'mkdir', 'tail', 'tr',
 TOUR = ROOT / 'docs/tour.ipynb'
 PAGES = ('README.md', 'WORKSPACE.md', *sorted(f'docs/{p.name}' for p in ROOT.glob('docs/*.md')))
 SLOW = (
+  'docs/daily_refresh.md',
   'docs/goodput.md',
   'docs/pretrained.md',
 )  # pages that compile large programs: in `make soak`
