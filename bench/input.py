@@ -24,7 +24,7 @@ from recjax import models, train
 from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences, offsets_of
 from recjax.schema import flag as config_flag
-from recjax.workdir import identity
+from recjax.workdir import identity, sizes
 
 _CONFIG = config_flag.define(identity.read_config_dict)
 _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds of each measurement.')
@@ -106,6 +106,7 @@ def memory(config: config_lib.Config, users: int) -> dict[str, float]:
 
 def main(_) -> None:
   config = config_lib.from_config_dict(_CONFIG.value)
+  config = sizes.resolved(config, Dataset.load(config.prepared))
   alone = dataclasses.replace(config, mixture={'next_item': config.mixture['next_item']})
   results = {
     'next_item': measure(alone, _SECONDS.value),

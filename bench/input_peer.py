@@ -112,7 +112,7 @@ def measure(config: config_lib.Config, seconds: float) -> dict[str, float] | Non
   try:
     from torch.utils import data
   except ImportError:
-    print('torch is not installed (requirements-bench.txt): the peer is skipped')
+    print('torch is not installed (the extra [bench]): the peer is skipped')
     return None
   texts = Texts(config, Dataset.load(config.prepared))
   batches = iter(data.DataLoader(texts, BATCH, shuffle=False, num_workers=0, collate_fn=collate))

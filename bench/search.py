@@ -22,7 +22,7 @@ from recjax.data.dataset import Dataset
 from recjax.recommend import Ranker
 from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
-from recjax.workdir import identity
+from recjax.workdir import identity, sizes
 
 _CONFIG = config_flag.define(identity.read_config_dict)
 _USERS = flags.DEFINE_integer('users', 1024, 'Users to search for.')
@@ -50,6 +50,7 @@ def _exhaustive_seconds(config, dataset, model, history) -> float:
 def main(_) -> None:
   config = config_lib.from_config_dict(_CONFIG.value)
   dataset = Dataset.load(config.prepared)
+  config = sizes.resolved(config, dataset)
   model = models.build(config.model, dataset.vocabulary.space, config.seed)
   params = nnx.to_pure_dict(nnx.split(model)[1])
   recommender = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))

@@ -31,7 +31,7 @@ from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import quality
 from recjax.train import train
-from recjax.workdir import identity
+from recjax.workdir import identity, sizes
 
 _CONFIG = config_flag.define(identity.read_config_dict)
 _SCRATCH = flags.DEFINE_string(
@@ -102,6 +102,7 @@ def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[st
   config = _config(scratch / name, sids)
   dataset = Dataset.load(config.prepared)
   mesh = mesh_lib.make_mesh(config.mesh)
+  config = sizes.resolved(config, dataset, mesh=mesh)
   recommender = Ranker(config, dataset, mesh)
   start = time.perf_counter()
   params, _ = train(config, scratch / 'runs' / name, dataset, recommender, mesh)

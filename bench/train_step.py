@@ -1,7 +1,7 @@
 """Tokens per second of a training step, its share of the measured matmul ceiling, and a peer model in PyTorch.
 
 The peer is the `transformers` model of the same shape, eager and on a GPU also compiled, if torch and transformers
-are installed (`pip install -r requirements-bench.txt`). Both train every parameter with AdamW on full rows of
+are installed (`pip install -e '.[bench]'`). Both train every parameter with AdamW on full rows of
 random tokens, with the softmax over the whole vocabulary. On CPU their steps alternate, so that other load on the
 machine slows both. On a GPU they run one after the other, because each needs its memory.
 

@@ -77,10 +77,11 @@ def add_tasks(config: ml_collections.ConfigDict, share: float = 0.5) -> None:
   for task in tasks:
     config.mixture[task] = component(task, weight=share / len(tasks))
   config.mixture.next_item.weight = 1 - share
-  config.packing.row_length = 512
-  config.packing.decoder_row_length = 256
-  config.packing.rows = 16
-  config.batch_size = 16
+  if config.batch_size is not None:  # else it is chosen from the data, for these tasks too
+    config.packing.row_length = 512
+    config.packing.decoder_row_length = 256
+    config.packing.rows = 16
+    config.batch_size = 16
 
 
 def _published(config: ml_collections.ConfigDict, size: str) -> None:

@@ -16,7 +16,6 @@ def get_config(variant: str = ''):
   config = common.start('amazon2023', 'games', category='Video_Games')
   config.data.k_core = 5
   config.data.duplicates = 'drop'
-  config.sids.encoder = 'minilm'
   config.sids.codes = (256, 256, 256)
   config.model.depth = 4
   config.model.width = 128

@@ -16,7 +16,6 @@ def get_config(variant: str = ''):
   config = common.start('amazon2018', 'instruments', category='Musical_Instruments')
   config.data.k_core = 5
   config.data.duplicates = 'drop'
-  config.sids.encoder = 'minilm'
   config.sids.codes = (256, 256, 256)
   config.model.depth = 4
   config.model.width = 128

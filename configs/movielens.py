@@ -24,7 +24,6 @@ def get_config(variant: str = ''):
   small = size in common.SMALL  # for two cores
   config = common.start('movielens', f'ml-{name}', category=f'ml-{name}')
   config.data.k_core = 0
-  config.sids.encoder = 'minilm'
   config.sids.codes = (256, 256, 256)
   config.model.depth = 4
   config.model.width = 128

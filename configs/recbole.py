@@ -14,7 +14,6 @@ def get_config(variant: str = ''):
   small = variant in common.SMALL  # for two cores
   config = common.start('recbole', 'recbole', category='ml-100k')
   config.data.k_core = 5
-  config.sids.encoder = 'minilm'
   config.sids.codes = (256, 256, 256)
   config.model.depth = 4
   config.model.width = 128

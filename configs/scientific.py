@@ -16,7 +16,6 @@ def get_config(variant: str = ''):
   small = variant in common.SMALL  # for two cores
   config = common.start('sequences_json', 'scientific', category='Scientific')
   config.data.k_core = 0  # the published sequences are already filtered
-  config.sids.encoder = 'minilm'
   config.sids.codes = (256, 256, 256)
   config.model.depth = 4
   config.model.width = 128

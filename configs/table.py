@@ -7,7 +7,7 @@ FOLDER holds interactions.csv or .parquet (user, item, time; optional: rating, e
 (item; optional: title, brand, description, categories, price). NAME names the prepared folder. Set other
 column names with `--config.data.user_column` and so on. Users and items with fewer than five interactions are left
 out and counted; `--config.data.k_core=0` keeps them. `--config.data.split=leave_one_out` holds out each user's
-last two interactions instead.
+last two interactions instead. Sizes are chosen from the data: see docs/configuration.md.
 """
 
 from configs import common
@@ -18,17 +18,17 @@ def get_config(variant: str = ''):
   config = common.start('table', 'table')
   config.data.k_core = 5
   config.data.split = 'global_time'
-  config.sids.encoder = 'minilm'
-  config.sids.codes = (256, 256, 256)
+  config.sids.codes = ()  # () and None: from the data
   config.model.depth = 4
   config.model.width = 128
   config.model.ff_width = 512
   config.model.heads = 4
   config.model.dropout = 0.2
-  config.packing.row_length = 128
-  config.packing.rows = 64
-  config.batch_size = 64 if small else 256
-  config.num_train_steps = 2000 if small else 3000
   config.optim.learning_rate = 2e-3
-  config.optim.warmup_steps = 200
+  config.eval.patience = 5
+  config.packing.row_length = config.packing.decoder_row_length = config.packing.rows = None
+  config.batch_size = config.num_train_steps = config.optim.warmup_steps = None
+  config.num_epochs = None if small else 20.0
+  config.eval_every_steps = config.checkpoint_every_steps = config.log_every_steps = None
+  config.eval.eval_users = config.eval.batch_size = None
   return common.vary(config, variant)

@@ -12,7 +12,6 @@ def get_config(variant: str = ''):
   small = variant in common.SMALL  # for two cores
   config = common.start('amazon2014', 'toys', category='Toys_and_Games')
   config.data.k_core = 5
-  config.sids.encoder = 'minilm'
   config.sids.codes = (256, 256, 256)
   config.model.depth = 4
   config.model.width = 128

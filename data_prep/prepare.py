@@ -48,6 +48,8 @@ def prepare(config: config_lib.Config) -> Prepared:
     FileNotFoundError: raw files are missing and `data.download` is off.
     ValueError: the raw files, the config or the prepared folder are invalid.
   """
+  given, config = config, encoder_stage.resolved(config)
+  encoder_stage.explain(given)
   folder, source = stage_lib.Folder(config.prepared_folder), sources.get(config.data.source)
   _check_ready(config, folder.root)
   stages = _find_all(config, folder)
@@ -59,11 +61,11 @@ def prepare(config: config_lib.Config) -> Prepared:
       for stage in _stages(config, folder.prepared):
         folder.run(stage)
       encoder_stage.remove_parts(folder.prepared)
-      _record(config, folder.prepared)
+      _record(given, folder.prepared)
   else:
     for stage in stages:
       folder.print_found(stage)
-    _record_if_free(config, folder.prepared)
+    _record_if_free(given, folder.prepared)
   return folder.prepared
 
 
@@ -96,6 +98,7 @@ def _locked(folder: stage_lib.Folder) -> Iterator[None]:
 
 def find(config: config_lib.Config) -> Prepared | None:
   """Returns the folders of the config's stages; None if `prepare` would run a stage. Changes nothing."""
+  config = encoder_stage.resolved(config)
   folder = stage_lib.Folder(config.prepared_folder)
   return None if _find_all(config, folder) is None else folder.prepared
 
@@ -124,6 +127,7 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   """
   source, raw = sources.get(config.data.source), raw_dir(config)
   yield log_stage.stage(source, config.data, raw)
+  config = sid_stage.with_codes(config, prepared)  # fails before the stages that take long
   relation_stage.check_top_k(config, prepared)
   yield text_stage.tokenizer_stage(config, prepared)
   yield text_stage.titles_stage(config, prepared)
@@ -145,17 +149,23 @@ def _record(config: config_lib.Config, prepared: Prepared) -> None:
   """Records the config's stage folders, if the prepared folder holds variants."""
   record = prepared_lib.read_record(prepared.root)
   if record or any(map(stage_lib.is_variant, stage_lib.finished(prepared.root))):
-    key = files_lib.digest(config.preparation)
-    if record.get(key) != prepared.folders:
-      prepared_lib.write_record(prepared.root, {**record, key: prepared.folders})
+    keys = record_keys(config, prepared)
+    if any(record.get(key) != prepared.folders for key in keys):
+      prepared_lib.write_record(prepared.root, record | dict.fromkeys(keys, prepared.folders))
+
+
+def record_keys(config: config_lib.Config, prepared: Prepared) -> list[str]:
+  """Returns the identities of an experiment: as it was written, and with its encoder and codes, as in a workdir."""
+  configs = config, sid_stage.with_codes(encoder_stage.resolved(config), prepared)
+  return [files_lib.digest(each.preparation) for each in configs]
 
 
 def _record_if_free(config: config_lib.Config, prepared: Prepared) -> None:
   """Records the config's stage folders unless the folder is read-only or another process prepares it."""
   record = prepared_lib.read_record(prepared.root)
-  recorded = record.get(files_lib.digest(config.preparation))
+  is_recorded = all(record.get(key) == prepared.folders for key in record_keys(config, prepared))
   is_writable = not files_lib.is_local(prepared.root) or os.access(prepared.root, os.W_OK)
-  if record and recorded != prepared.folders and is_writable:
+  if record and not is_recorded and is_writable:
     with (
       contextlib.suppress(lock.Held),
       lock.hold(prepared.root, 'preparing', wait=False, field=FIELD),

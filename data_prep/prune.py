@@ -7,7 +7,6 @@ from recjax import config as config_lib
 from recjax.data import prepared as prepared_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime import lock
-from recjax.runtime.files import digest
 
 
 def unused(prepared: Prepared) -> dict[str, int]:
@@ -54,6 +53,9 @@ def prune(config: config_lib.Config, prepared: Prepared) -> dict[str, int]:
     for name in sizes:
       (root / name).rmtree()
     has_variants = any(map(stage_lib.is_variant, prepared.folders.values()))
-    key = digest(config.preparation)
-    prepared_lib.write_record(root, {key: prepared.folders} if has_variants else {})
+    keys = dict.fromkeys(prepare.record_keys(config, prepared), prepared.folders)
+    # Another config may use the same folders, such as one with the values of a workdir.
+    record = prepared_lib.read_record(root) | keys
+    kept = {key: folders for key, folders in record.items() if folders == prepared.folders}
+    prepared_lib.write_record(root, kept if has_variants else {})
   return sizes

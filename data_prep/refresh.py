@@ -101,8 +101,8 @@ def earlier(sids: Sids) -> Prepared:
 
 
 def _single(root: epath.Path, found: Mapping[epath.Path, Any]) -> epath.Path:
-  """The only folder of `found`; raises a ValueError if there are several."""
-  if len(found) > 1:
+  """The first folder of `found`; raises a ValueError if there are several with different files."""
+  if len({json.dumps(manifest['files'], sort_keys=True) for manifest in found.values()}) > 1:
     raise ValueError(
       f'sids.extend must name one preparation; {root} holds several folders of a stage: '
       f'{", ".join(map(os.fspath, found))}. Set --config.sids.extend to one of its SID folders, or run '
@@ -146,9 +146,20 @@ def params(sids: Sids, stage: str, today: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
-  """Returns int64 `[I]`: the earlier index of each of today's items; -1 for new items."""
+  """Returns int64 `[I]`: the earlier index of each of today's items; -1 for new items.
+
+  Raises:
+    ValueError: all items are new.
+  """
   index = {item: i for i, item in enumerate(item_ids(earlier(sids)))}
-  return np.array([index.get(item, -1) for item in today], np.int64)
+  rows_I = np.array([index.get(item, -1) for item in today], np.int64)
+  if (rows_I < 0).all():
+    raise ValueError(
+      f'the log must hold items of the earlier preparation, {sids.extend}; none of its {len(index):,} items, such '
+      f'as {next(iter(index), None)!r}, is among the {len(today):,} items of the log, such as {today[0]!r}. Set the '
+      'folder of the raw files and the column of the items to those of the same catalogue'
+    )
+  return rows_I
 
 
 def item_ids(prepared: Prepared) -> list[str]:

@@ -49,7 +49,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   )
   parser.add_argument('--name', required=True, help='name of the JobSet')
   parser.add_argument(
-    '--image', required=True, help='container image with this source tree; see docs/gke.md'
+    '--image', required=True, help='image that the Dockerfile makes; see docs/gke.md'
   )
   parser.add_argument('--namespace', default='default')
   parser.add_argument(
@@ -187,6 +187,10 @@ def _pod(options: argparse.Namespace, program: Sequence[str], pods: int) -> dict
     selector['cloud.google.com/gke-spot'] = 'true'
   if options.service_account is not None:
     pod['serviceAccountName'] = options.service_account
+  if (
+    options.tpu is not None
+  ):  # the device files of a TPU belong to root; the user of the image is another one
+    container['securityContext'] = {'runAsUser': 0}
   if options.gpu is not None:  # NCCL needs more shared memory than the 64 MiB of a container
     container['volumeMounts'] = [{'name': 'shm', 'mountPath': '/dev/shm'}]
     pod['volumes'] = [{'name': 'shm', 'emptyDir': {'medium': 'Memory'}}]

@@ -18,7 +18,6 @@ from launch.options import flag, not_negative, parse, positive
 from recjax.runtime import exit_status
 
 _NOTICE = 120  # seconds between SIGTERM and the time limit
-_ROOT = pathlib.Path(__file__).parents[1]
 
 # Without the trap, SIGTERM would end the shell before srun. With --kill-on-bad-exit=1, srun would kill the other
 # processes as soon as the first one has saved; instead, the watchdog and --wait end remaining processes.
@@ -28,7 +27,7 @@ _SCRIPT = """\
 
 set -uo pipefail
 trap : TERM
-cd {root} || exit 1
+cd {folder} || exit 1
 echo "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, restart ${{SLURM_RESTART_COUNT:-0}}"
 
 srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait=300 {command}
@@ -103,7 +102,7 @@ def batch_script(options: argparse.Namespace, program: list[str]) -> str:
   command = [options.python, '-m', 'recjax.main', *program]
   return _SCRIPT.format(
     directives='\n'.join(f'#SBATCH {line}' for line in [*lines, '--requeue', *options.sbatch]),
-    root=shlex.quote(str(_ROOT)),
+    folder=shlex.quote(os.getcwd()),
     cpus=options.cpus_per_gpu,
     command=shlex.join(command),
     restart_on=' | '.join(map(str, exit_status.RESTART_ON)),

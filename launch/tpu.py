@@ -24,7 +24,7 @@ from launch.options import not_negative, parse, positive, require_bucket
 from recjax.runtime import exit_status
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_SOURCES = ('configs', 'data_prep', 'launch', 'recjax')
+_SOURCES = ('configs', 'data_prep', 'launch', 'recjax', 'pyproject.toml', 'README.md', 'LICENSE')
 _FOLDER = 'recjax-run'  # in the home folder of the workers
 _RUNTIMES = {
   'v4': 'tpu-ubuntu2204-base',
@@ -44,7 +44,7 @@ tar -xzf {folder}.tar.gz -C {folder}
 cd {folder}
 python3 -m pip install --quiet --user uv
 python3 -m uv venv --quiet --python 3.11 .venv
-python3 -m uv pip install --quiet --python .venv/bin/python -r requirements-tpu.txt
+python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu]'
 """
 
 # After a broken connection the previous program still runs and occupies the TPU.
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(f'{options.name} already exists ({state}); set another --name, or delete it:')
     _say(shlex.join(tpu.delete_command))
     return 1
-  for number in (signal.SIGTERM, signal.SIGHUP):  # so that the slice is deleted
+  for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # so that the slice is deleted
     signal.signal(number, lambda number, _: sys.exit(128 + number))
   try:
     return _run(tpu, program, options.restarts)
@@ -130,6 +130,11 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.error(f'--runtime_version must be given for {options.accelerator_type}')
   options.runtime_version = options.runtime_version or _RUNTIMES[generation]
   require_bucket(parser, program)
+  if missing := [name for name in _SOURCES if not (_ROOT / name).exists()]:
+    parser.error(
+      f'the launcher copies the source tree to the slice; {_ROOT} lacks {", ".join(missing)}. Run it in a clone of '
+      'the repository'
+    )
   return options, program
 
 

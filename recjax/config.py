@@ -265,8 +265,8 @@ def group(pattern: str, **fields: Any) -> ml_collections.ConfigDict:
   return config
 
 
-def stage(num_train_steps: int, **fields: Any) -> ml_collections.ConfigDict:
-  """Returns a stage for `config.stages`, with every field of `Stage`."""
+def stage(num_train_steps: int | None = None, **fields: Any) -> ml_collections.ConfigDict:
+  """Returns a stage for `config.stages`, with every field of `Stage`; its length may be `num_epochs` too."""
   config = fields_of(Stage)
   config.num_train_steps = num_train_steps
   config.update(fields)

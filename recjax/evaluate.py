@@ -22,7 +22,7 @@ from recjax.metrics import doubts, ranking
 from recjax.metrics.reachable import count_unreachable
 from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput
-from recjax.workdir import evaluation_file
+from recjax.workdir import evaluation_file, outcome
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ def sample_rows(num_rows: int, size: int, seed: int) -> np.ndarray:
   return np.sort(np.random.default_rng(seed).choice(num_rows, size, replace=False))
 
 
-@goodput.phase('evaluation')
 def evaluate(
   recommender: Ranker,
   params,
@@ -43,7 +42,20 @@ def evaluate(
   ks: Sequence[int],
   rows: np.ndarray | None = None,
 ) -> dict[str, float]:
-  """Returns the metrics of a split with their standard errors; see `recjax.metrics.ranking`.
+  """Returns the metrics of a split with their standard errors; see `recjax.metrics.ranking` and `row_ranks`."""
+  return ranking.ranking_metrics(row_ranks(recommender, params, dataset, split, ks, rows), ks)
+
+
+@goodput.phase('evaluation')
+def row_ranks(
+  recommender: Ranker,
+  params,
+  dataset: Dataset,
+  split: str,
+  ks: Sequence[int],
+  rows: np.ndarray | None = None,
+) -> np.ndarray:
+  """Returns the 0-based rank of the target of every row, int64 `[rows]`; see `ranking.target_ranks`.
 
   Args:
     recommender: the search.
@@ -69,14 +81,14 @@ def evaluate(
   if len(rows) == len(targets) and distributed.is_host0():
     for doubt in doubts.of_ranking(ranked_UM, scores_UM, dataset.num_items):
       log.warning('%s: %s', split, doubt)
-  return _metrics(ranked_UM, targets[rows], ks)
+  return _ranks(ranked_UM, targets[rows], ks)
 
 
-def _metrics(ranked_UM: np.ndarray, targets_U: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+def _ranks(ranked_UM: np.ndarray, targets_U: np.ndarray, ks: Sequence[int]) -> np.ndarray:
   # Pads lists that are shorter than the largest cut-off: otherwise absent targets would count as found.
   missing = max(max(ks) - ranked_UM.shape[1], 0)
   ranked_UM = np.pad(ranked_UM, ((0, 0), (0, missing)), constant_values=-1)
-  return ranking.ranking_metrics(ranking.target_ranks(ranked_UM, targets_U), ks)
+  return ranking.target_ranks(ranked_UM, targets_U)
 
 
 def headline(metrics: Mapping[str, float]) -> str:
@@ -88,25 +100,30 @@ def headline(metrics: Mapping[str, float]) -> str:
 
 def baselines(config: Config, dataset: Dataset) -> dict[str, dict]:
   """Returns the test metrics of every baseline, and under `validation` its validation metrics."""
-  train = Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets))
   results = {name: {} for name in BASELINES}
   for split in SPLITS:
-    histories, targets = dataset.histories_and_targets(split)
-    baseline_input = Split(
-      train=train,
-      counted=dataset.countable_sequences(split),
-      histories=histories,
-      num_items=dataset.num_items,
-      k=max(config.eval.ks),
-      exclude_seen=config.eval.exclude_seen,
-      seen=dataset.seen(split),
-      train_is_target=dataset.train_is_target,
-    )
-    for name, recommend in BASELINES.items():
-      results[name][split] = _metrics(
-        recommend(baseline_input), np.asarray(targets), config.eval.ks
-      )
+    for name, ranks_U in baseline_ranks(config, dataset, split).items():
+      results[name][split] = ranking.ranking_metrics(ranks_U, config.eval.ks)
   return {name: found.pop('test') | found for name, found in results.items()}
+
+
+def baseline_ranks(config: Config, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
+  """Returns the 0-based rank of the target of every row of a split, int64 `[rows]`, for every baseline."""
+  histories, targets = dataset.histories_and_targets(split)
+  baseline_input = Split(
+    train=Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets)),
+    counted=dataset.countable_sequences(split),
+    histories=histories,
+    num_items=dataset.num_items,
+    k=max(config.eval.ks),
+    exclude_seen=config.eval.exclude_seen,
+    seen=dataset.seen(split),
+    train_is_target=dataset.train_is_target,
+  )
+  return {
+    name: _ranks(recommend(baseline_input), np.asarray(targets), config.eval.ks)
+    for name, recommend in BASELINES.items()
+  }
 
 
 def unreachable_targets(config: Config, dataset: Dataset) -> dict[str, int]:
@@ -133,6 +150,7 @@ def evaluate_best(
   recommender: Ranker,
   params,
   step: int,
+  ranks: dict[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
   """Evaluates model and baselines on all validation and test rows; writes evaluation.json.
 
@@ -143,18 +161,21 @@ def evaluate_best(
     recommender: the search.
     params: parameters of the best checkpoint, on the mesh.
     step: step of that checkpoint.
+    ranks: is filled with the ranks of every split; see `row_ranks`.
 
   Returns:
     The content of evaluation.json; see `recjax.workdir.evaluation_file`.
   """
   start = time.monotonic()
-  metrics = {
-    split: evaluate(recommender, params, dataset, split, config.eval.ks) for split in SPLITS
-  }
+  ks, ranks = config.eval.ks, {} if ranks is None else ranks
+  for split in SPLITS:
+    ranks[split] = row_ranks(recommender, params, dataset, split, ks)
+  metrics = {split: ranking.ranking_metrics(ranks[split], ks) for split in SPLITS}
   seconds = time.monotonic() - start
   rows = {split: dataset.num_rows(split) for split in SPLITS}
   results = {
     'step': step,
+    'training': outcome.of_training(workdir, config, step),
     'metrics': metrics,
     'rows': rows,
     'unreachable_targets': unreachable_targets(config, dataset),

@@ -22,7 +22,7 @@ from recjax.data.tasks.base import Component, Example
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import existing, replacing
 from recjax.schema import flag as config_flag
-from recjax.workdir import checkpoint_name, identity, paths
+from recjax.workdir import checkpoint_name, identity, paths, sizes
 from recjax.workdir import stages as stages_lib
 
 
@@ -56,8 +56,9 @@ def make_stream(
   Raises:
     ValueError: the data are not prepared, or the mixture does not fit them.
   """
-  prepared = paths.prepared_data(config, workdir)
-  return train.make_stream(stage_config(config, stage), Dataset.load(prepared))
+  dataset = Dataset.load(paths.prepared_data(config, workdir))
+  config = sizes.resolved(config, dataset, workdir)
+  return train.make_stream(stage_config(config, stage), dataset)
 
 
 def batches(

@@ -4,8 +4,18 @@ import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import traceback
+
+
+def _end_at_start(*_) -> None:
+  os.write(2, b'interrupted: nothing was started\n')
+  os._exit(130)
+
+
+if __name__ != '__mp_main__':  # which a reader process imports
+  signal.signal(signal.SIGINT, _end_at_start)  # the imports take seconds; `main` replaces it
 
 from absl import app, flags
 from etils import epath
@@ -14,7 +24,7 @@ import jax
 from data_prep import sources  # also registers the sources' options, for the flags
 from recjax import config as config_lib
 from recjax import describe as describe_lib
-from recjax import models
+from recjax import models, refresh
 from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best
@@ -27,6 +37,7 @@ from recjax.runtime import (
   exit_status,
   files,
   goodput,
+  interrupt,
   logs,
   preemption,
   watchdog,
@@ -38,10 +49,18 @@ from recjax.sharding import mesh as mesh_lib
 from recjax.train import checked_streams, record_mixtures, train_stages
 from recjax.training import preflight
 from recjax.training import state as state_lib
-from recjax.workdir import checkpoint_name, claim, identity, trackers
+from recjax.workdir import (
+  checkpoint_name,
+  claim,
+  identity,
+  next_command,
+  outcome,
+  sizes,
+  trackers,
+)
 from recjax.workdir import paths as paths_lib
 from recjax.workdir import stages as stages_lib
-from recjax.workdir.request import Request
+from recjax.workdir.request import NEEDS, Request
 
 log = logging.getLogger('recjax')
 
@@ -52,6 +71,7 @@ MODES = {
   'export': "write the workdir's best checkpoint for transformers into --out",
   'prepare': 'prepare the data only',
   'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
+  'refresh': 'train the run --from on with the new log in --raw_dir, compare both models, and decide: go or no-go',
   'report': 'write the report again from the files in the workdir',
   'config': 'print every field of the config with its value, its allowed values and its meaning',
 }
@@ -78,6 +98,13 @@ _SKIP = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
 )
 _K = flags.DEFINE_integer('k', 20, 'recommend: items per history.')
+_FROM = flags.DEFINE_string('from', None, 'refresh: workdir of the earlier run.')
+_RAW_DIR = flags.DEFINE_string(
+  'raw_dir', None, 'refresh: folder of the new log, which also holds the old interactions.'
+)
+_BUDGET = flags.DEFINE_float(
+  'budget', refresh.SHARE, 'refresh: steps to train, as a share of the steps of the first training.'
+)
 _PRUNE = flags.DEFINE_boolean(
   'prune', False, 'prepare: remove prepared stage folders that this config does not use.'
 )
@@ -87,9 +114,11 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {argv[1:]}')
   if _CONFIG.value is None:
-    sys.exit(_usage())
+    sys.exit(NEEDS if _MODE.value == 'refresh' else _usage())
   logs.set_up()
   preemption.exit_on_sigterm()
+  preemption.handle_sigint()
+  interrupt.set_line(next_command.interrupted(_MODE.value))
   try:
     config = config_lib.from_config_dict(_CONFIG.value)
     if _MODE.value == 'config':
@@ -102,17 +131,28 @@ def main(argv: list[str]) -> None:
     if jax.process_count() == 1:
       preemption.exit_on_sigterm()  # again: `initialize` may have installed JAX's handler
     logs.set_up(jax.process_index())
+    interrupt.set_line(next_command.interrupted(_MODE.value), distributed.is_host0())
     request = _request(config)
-    config = checkpoint_name.resolved(config, request.workdir)
+    request.check_refresh()
+    config = checkpoint_name.resolved(config, request.source or request.workdir)
     request = dataclasses.replace(request, config=config)
+    if request.mode == 'refresh':
+      request = refresh.planned(request)
+      config = request.config
     flag_values = {'mode': request.mode, 'workdir': str(request.workdir)}
     distributed.check_same('config', config.to_dict() | flag_values)
     request.check()
-    is_training = request.mode == 'train'
+    is_training = request.mode in ('train', 'refresh')
     claimed = claim.claimed(request.workdir) if is_training else contextlib.nullcontext()
     with claimed, goodput.recorded(request.workdir, is_training and distributed.is_host0()):
-      run(request)
-  except (Exception, KeyboardInterrupt) as error:
+      status = run(request)
+    log.info('done. Next: %s', next_command.after(request, status))
+    if status:
+      sys.exit(status)
+  except preemption.Preempted as stopped:
+    _end(stopped)
+    raise
+  except Exception as error:
     is_message = isinstance(error, (ValueError, OSError, FloatingPointError)) and _is_ours(error)
     text = f'{type(error).__name__}: {error}'.rstrip(': ')
     status = exit_status.HUNG if isinstance(error, TimeoutError) and is_message else 1
@@ -124,10 +164,18 @@ def main(argv: list[str]) -> None:
     watchdog.stop()
 
 
-def run(request: Request) -> None:
-  """Runs one mode; `request.check` must have passed."""
+def _end(stopped: preemption.Preempted) -> None:
+  """Ends an interrupted process that has saved its work, at once if it runs alone."""
+  if isinstance(stopped, preemption.Interrupted):
+    log.info('next: %s', next_command.same())
+    if jax.process_count() == 1:  # libraries would wait for their threads
+      interrupt.end()
+
+
+def run(request: Request) -> int:
+  """Runs one mode and returns the exit status; `request.check` must have passed."""
   config, mode, workdir = request.config, request.mode, request.workdir
-  is_training = mode in ('train', 'prepare')
+  is_training = mode in ('train', 'prepare', 'refresh')
   mesh = mesh_lib.make_mesh(
     config.mesh if is_training else mesh_lib.fitted(config.mesh, jax.device_count())
   )
@@ -136,7 +184,7 @@ def run(request: Request) -> None:
     *(jax.process_index(), jax.process_count(), jax.device_count()),
     *(jax.devices()[0].device_kind, dict(mesh.shape), workdir),
   )
-  if mode == 'train':
+  if mode in ('train', 'refresh'):
     identity.check_run(config, workdir)
   elif mode != 'prepare':
     identity.check_use(config, workdir)
@@ -149,20 +197,23 @@ def run(request: Request) -> None:
     config_lib.next_item_component(config)  # raises if there is none
   if is_training and not request.has_begun():
     preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
+  if mode == 'refresh':
+    return _refresh(request, mesh)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = Dataset.load(_prepared(request) if is_training else _found(config, workdir))
     if is_training and distributed.is_host0():
       describe_lib.log_short(dataset, config)
     distributed.barrier('data prepared')
   config = dataclasses.replace(config, model=model)
+  config = sizes.resolved(config, dataset, None if mode == 'prepare' else workdir, mesh)
   if mode == 'prepare':
     checked_streams(config, workdir, dataset, mesh)
-    return
+    return 0
   if mode == 'export':
     export.check(request.out, config, dataset)
     params, _ = best_params(config, workdir, dataset, mesh)
     export.write(request.out, config, dataset, params)
-    return
+    return 0
   if mode != 'report':
     ranker = Ranker(config, dataset, mesh)
     if mode == 'train':
@@ -180,7 +231,28 @@ def run(request: Request) -> None:
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
-  log.info('done')
+  if mode in ('train', 'evaluate'):
+    log.info('%s', outcome.closing(results))
+  return 0
+
+
+def _refresh(request: Request, mesh: jax.sharding.Mesh) -> int:
+  """Runs a refresh, reports it, and returns the exit status of its verdict."""
+  config, workdir = request.config, request.workdir
+
+  def prepare():
+    with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
+      prepared = _prepared(request)
+      distributed.barrier('data prepared')
+    return prepared
+
+  result, dataset = refresh.refresh(request, prepare, mesh)
+  if dataset is not None and distributed.is_host0():
+    _report(config, workdir, dataset)
+  distributed.barrier('done')
+  for line in refresh.text(result).splitlines():
+    log.info('%s', line)
+  return 0 if result['verdict'] == 'go' else exit_status.NO_GO
 
 
 def _describe(config: config_lib.Config, out: str | None) -> None:
@@ -200,13 +272,21 @@ def _describe(config: config_lib.Config, out: str | None) -> None:
 
 
 def _request(config: config_lib.Config) -> Request:
-  workdir = _WORKDIR.value or _default_workdir(flags.FLAGS['config'].config_filename)
+  source = _FROM.value and epath.Path(_FROM.value.rstrip('/')).expanduser()
+  workdir = _WORKDIR.value or (
+    str(refresh.default_workdir(source))
+    if source
+    else _default_workdir(flags.FLAGS['config'].config_filename)
+  )
   paths = (workdir, _HISTORIES.value, _OUT.value)
   workdir, histories, out = (path and os.path.expanduser(path) for path in paths)
   return Request(
     config=config,
     mode=_MODE.value,
     workdir=epath.Path(workdir),
+    source=source,
+    raw_dir=_RAW_DIR.value and os.path.expanduser(_RAW_DIR.value),
+    budget=_BUDGET.value,
     histories=histories,
     out=out,
     k=_K.value,
@@ -257,7 +337,8 @@ def _prepared(request: Request) -> Prepared:
   if prepared is None:
     raise ValueError(
       f'several processes need the data prepared in {config.prepared_folder}; they are missing or out of '
-      f'date. Run once: {program()} --config={flags.FLAGS["config"].config_filename} --mode=prepare'
+      f'date. Run once: {program()} --config={flags.FLAGS["config"].config_filename}'
+      f'{refresh.data_flags(request) if request.mode == "refresh" else ""} --mode=prepare'
     )
   if request.prune and distributed.is_host0():
     for folder, size in prune_lib.prune(config, prepared).items():
@@ -309,9 +390,14 @@ def _is_ours(error: Exception) -> bool:
 
 
 def cli() -> None:
-  """Runs the command line; the console command `recjax`. `recjax inspect …` is `python -m recjax.inspect …`."""
+  """Runs the command line; the console command `recjax`.
+
+  `recjax inspect …` is `python -m recjax.inspect …`, and `recjax MODE …` is `recjax --mode=MODE …`.
+  """
   if sys.argv[1:2] == ['inspect']:
     os.execv(sys.executable, [sys.executable, '-m', 'recjax.inspect', *sys.argv[2:]])
+  if sys.argv[1:2] and sys.argv[1] in MODES:
+    sys.argv[1] = f'--mode={sys.argv[1]}'
   app.run(main, flags_parser=config_flag.parse_flags)
 
 

@@ -10,7 +10,6 @@ from etils import epath
 from flax import nnx
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from recjax import config as config_lib
 from recjax import models
@@ -21,7 +20,7 @@ from recjax.data.histories import Reader, Row, read_histories
 from recjax.decode.beam import beam_search
 from recjax.decode.trie import Trie
 from recjax.models import lora
-from recjax.runtime import device, distributed, preemption, watchdog
+from recjax.runtime import device, distributed, logs, preemption, watchdog
 from recjax.runtime.files import replacing
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
@@ -128,7 +127,9 @@ class Ranker:
     order = np.argsort([-len(history) for history in histories], kind='stable')
     items_UM = scores_UM = None
     is_shown = progress is not None and jax.process_index() == 0
-    bar = tqdm(total=U, desc=progress, unit=' rows', disable=not is_shown, leave=False)
+    bar = logs.progress(
+      total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
+    )
     with bar, jax.set_mesh(self._mesh):
       for start in range(0, U, B):
         preemption.check()

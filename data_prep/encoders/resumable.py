@@ -7,8 +7,8 @@ from typing import Any
 from etils import epath
 import jax
 import numpy as np
-import tqdm
 
+from recjax.runtime import logs
 from recjax.runtime.files import write_whole
 
 SECONDS = 60.0  # minimum time between two stored parts
@@ -46,7 +46,7 @@ def run(
   ends = np.cumsum([len(rows) for rows in batches], dtype=np.int64)
   remaining = np.flatnonzero(ends > num_stored).tolist()
   last_write = time.monotonic()
-  with tqdm.tqdm(
+  with logs.progress(
     total=len(order), initial=num_stored, desc='encoding texts', unit=' texts'
   ) as progress:
     for n, vectors_BD in _one_ahead(remaining, start):

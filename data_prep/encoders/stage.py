@@ -1,6 +1,7 @@
 """The `text_embeddings` stage: encodes item texts as unit vectors with the encoder `sids.encoder`."""
 
 from collections.abc import Mapping
+import dataclasses
 import logging
 from typing import Any
 
@@ -27,6 +28,39 @@ def is_needed(config: config_lib.Config) -> bool:
   """Returns whether the config needs text vectors: for the quantizer, or for semantic neighbours."""
   is_quantized = config.sids.quantizer != 'import' and config.sids.source != 'cooccurrence'
   return is_quantized or config.needs('semantic')
+
+
+def resolved(config: config_lib.Config) -> config_lib.Config:
+  """Returns the config with the encoder that `sids.encoder=auto` selects.
+
+  A prepared folder keeps its encoder, because other vectors give other SIDs: also where the package of MiniLM is
+  missing, or was installed later. A daily refresh keeps the encoder of the earlier preparation.
+  """
+  if config.sids.encoder != 'auto' or not is_needed(config):
+    return config
+  encoder, _ = _selected(config)
+  return dataclasses.replace(config, sids=dataclasses.replace(config.sids, encoder=encoder))
+
+
+def explain(config: config_lib.Config) -> None:
+  """Logs which encoder `sids.encoder=auto` selects, and why."""
+  if config.sids.encoder == 'auto' and is_needed(config):
+    log.info('sids.encoder=auto is %s: %s', *_selected(config))
+
+
+def _selected(config: config_lib.Config) -> tuple[str, str]:
+  """The encoder of `sids.encoder=auto`, and the reason."""
+  folders = list(stage_lib.variants(config.prepared_folder, NAME))
+  if config.sids.extend is not None:
+    folders = [refresh.earlier(config.sids) / NAME, *folders]
+  encoders_by_kind = {'tfidf': 'tfidf', 'folder': 'minilm'}
+  for folder in folders:
+    manifest = stage_lib.read_manifest(folder)
+    if manifest is not None and manifest['params']['kind'] in encoders_by_kind:
+      return encoders_by_kind[manifest['params']['kind']], f'like the vectors in {folder}'
+  if encoders.is_minilm_installed():
+    return 'minilm', 'its package is installed'
+  return 'tfidf', 'the package of MiniLM is not installed'
 
 
 def check_ready(config: config_lib.Config, root: epath.Path) -> None:

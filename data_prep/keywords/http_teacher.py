@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 import concurrent.futures
+import contextlib
 import functools
 import json
 import os
 import pathlib
 from typing import Any
 
-import tqdm
-
 from data_prep.keywords import prompts
 from data_prep.keywords.endpoint import Endpoint, GaveUpError, StoppedError
 from data_prep.keywords.groups import Group
 from data_prep.keywords.journal import Journal
+from recjax.runtime import interrupt, logs, preemption
 from recjax.runtime.files import digest
 from recjax.schema.items import Keywords
 
@@ -117,16 +117,23 @@ def _ask_all(
   pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
   futures = {pool.submit(ask, question): question for question in todo}
   first, failed = None, ''
+  finishing = contextlib.ExitStack()
+  finishing.enter_context(interrupt.finishing('storing the answers to pending requests'))
   try:
     done = concurrent.futures.as_completed(futures)
-    for future in tqdm.tqdm(done, 'keywords', total=len(todo), unit=' requests'):
+    for future in logs.progress(done, 'keywords', total=len(todo), unit=' requests'):
       error = future.exception()
       if error is not None and not isinstance(error, StoppedError):
         first, failed = error, todo[futures[future]][0]
         break
-  finally:  # also after Ctrl-C: the pending requests are paid for, so their answers are stored
+      if interrupt.is_requested():
+        break
+  finally:  # the pending requests are paid for, so their answers are stored
     endpoint.stop.set()
     pool.shutdown(cancel_futures=True)
+    finishing.close()
+  if interrupt.is_requested():
+    raise preemption.Interrupted
   if isinstance(first, GaveUpError):
     raise ConnectionError(
       f'{section.url} gave no answer about {failed}: {first}. {sum(q in stored.answers for q in todo)} of '

@@ -22,9 +22,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info, naming
 from tensorflow_datasets.proto import tf_example_pb2
-import tqdm
 
 from recjax.data.dataset import SPLITS
+from recjax.runtime import logs
 
 VERSION = '1.0.0'
 SHARD_EXAMPLES = 1 << 18
@@ -190,7 +190,7 @@ class _DataSet:
     starts = range(0, count, SHARD_EXAMPLES)
     lengths = [min(SHARD_EXAMPLES, count - start) for start in starts]
     num_bytes = 0
-    with tqdm.tqdm(examples, label, count, unit=' examples') as bar:
+    with logs.progress(examples, label, total=count, unit=' examples') as bar:
       stream = iter(bar)
       for shard, length in enumerate(lengths):
         path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))

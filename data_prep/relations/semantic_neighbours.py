@@ -6,11 +6,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from data_prep.relations import neighbours
 from data_prep.relations.neighbours import Neighbours
 from recjax.data.sequences import Sequences, offsets_of
+from recjax.runtime import logs
 
 _ROWS, _COLUMNS = 1024, 8192
 _SPARE = 8  # extra candidates, because the device ranks in float32
@@ -108,7 +108,8 @@ def _search_groups(
   blocks_NCD[:num_groups] = unit_GD
   blocks_NCD = jnp.asarray(blocks_NCD.reshape(num_blocks, columns, -1))
   found = []
-  for first in tqdm.trange(0, num_groups, _ROWS, desc='semantic neighbours', unit=' blocks'):
+  blocks = range(0, num_groups, _ROWS)
+  for first in logs.progress(blocks, 'semantic neighbours', unit=' blocks'):
     rows = np.arange(first, min(first + _ROWS, num_groups))
     padded = np.resize(rows, _ROWS)  # a constant shape: compiled once
     near_Rc = np.asarray(_nearest(unit_GD[padded], blocks_NCD, num_groups, candidates))[: len(rows)]

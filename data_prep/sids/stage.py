@@ -1,6 +1,6 @@
 """The `sids` stage: quantizes item vectors to codes, resolves collisions, and reports the quality."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -13,8 +13,9 @@ from data_prep.sids import extended
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
+from recjax.schema.checks import check
 from recjax.schema.sids import Sids
-from recjax.sids import published, quality
+from recjax.sids import code_sizes, published, quality
 from recjax.sids.quantizers import collisions, residual_kmeans, rqvae, sinkhorn
 from recjax.sids.quantizers.saved import Quantizer
 from recjax.sids.table import SidTable
@@ -34,11 +35,12 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
     FileNotFoundError: the table to import is missing, and `root` holds no imported SIDs.
     ValueError: see `refresh.check` and `refresh.params`; or the file is not a SID table.
   """
-  sids = config.sids
   refresh.check(config, root)
-  if sids.extend is not None:
-    refresh.params(sids, 'sids', _params(sids))
   manifests = stage_lib.variants(root, 'sids').values()
+  sids = config.sids
+  if sids.extend is not None:
+    sids = dataclasses.replace(sids, codes=sids.codes or _earlier_codes(sids, manifests))
+    refresh.params(sids, 'sids', _params(sids))
   if sids.table is None or any('table' in manifest['inputs'] for manifest in manifests):
     return
   table_file = files.find_file(sids.table, raw_dir)
@@ -47,6 +49,35 @@ def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path
       f'{sids.table} must exist, also relative to {raw_dir}. Set --config.sids.table'
     )
   published.read(table_file, (), sids.codes)
+
+
+def with_codes(config: config_lib.Config, prepared: Prepared) -> config_lib.Config:
+  """Returns the config with the numbers of codes; called as soon as the number of items is known.
+
+  Empty `sids.codes` are chosen from the size of the catalogue. With `sids.extend` they are the earlier ones.
+
+  Raises:
+    ValueError: the catalogue has too few items for `sids.codes`.
+  """
+  sids, codes = config.sids, config.sids.codes
+  num_items = stage_lib.read_manifest(prepared / 'interactions')['summary']['items']
+  if sids.extend is not None:
+    codes = codes or _earlier_codes(sids, stage_lib.variants(prepared.root, 'sids').values())
+  elif sids.quantizer != 'import':
+    codes = codes or code_sizes.for_catalogue(num_items)
+    code_sizes.check_codes(codes, num_items)
+  return dataclasses.replace(config, sids=dataclasses.replace(sids, codes=codes))
+
+
+def _earlier_codes(sids: Sids, own: Iterable[Mapping[str, Any]]) -> tuple[int, ...]:
+  """The codes of the folder that `sids.extend` names; if it was removed, those of SIDs that extended it."""
+  manifest = stage_lib.read_manifest(refresh.earlier(sids) / 'sids')
+  known = [manifest] if manifest is not None else [m for m in own if m['params'].get('extend')]
+  found = {tuple(manifest['params']['codes']) for manifest in known}
+  check(
+    len(found) == 1, 'sids.codes must be set: the earlier folder is gone', sids.codes, 'sids.codes'
+  )
+  return next(iter(found))
 
 
 def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) -> stage_lib.Stage:

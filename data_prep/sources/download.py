@@ -12,7 +12,7 @@ import urllib.request
 import zipfile
 import zlib
 
-import tqdm
+from recjax.runtime import logs
 
 _CHUNK = 1 << 20  # bytes
 _TRANSIENT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
@@ -133,7 +133,7 @@ def _continue(url: str, part: pathlib.Path, timeout_s: float) -> int:
       start = 0  # the server ignores the range and sends the whole file
     with (
       part.open('ab') as f,
-      tqdm.tqdm(
+      logs.progress(
         desc=part.stem, total=start + int(length), initial=start, unit='B', unit_scale=True
       ) as progress,
     ):

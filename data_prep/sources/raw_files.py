@@ -9,8 +9,8 @@ import zlib
 
 from etils import epath
 import pyarrow as pa
-import tqdm
 
+from recjax.runtime import logs
 from recjax.runtime.files import is_local
 from recjax.schema.checks import check
 from recjax.schema.data import Data
@@ -145,7 +145,7 @@ def lines(path: epath.Path) -> Iterator[tuple[int, bytes]]:
   number = 0
   with (
     path.open('rb') as raw,
-    tqdm.tqdm(desc=path.name, total=path.stat().length, unit='B', unit_scale=True) as progress,
+    logs.progress(desc=path.name, total=path.stat().length, unit='B', unit_scale=True) as progress,
   ):
     try:
       for number, line in enumerate(_unpacked(path, raw), 1):

@@ -7,13 +7,13 @@ from typing import Any
 
 from etils import epath
 import sentencepiece
-import tqdm
 
 from data_prep import files
 from data_prep.texts import chat
 from recjax.data import text_tokenizer, vocabulary
 from recjax.data.sequences import Sequences
 from recjax.models.pretrained import hub, read_config, special_ids, text_pieces, tokenizer_files
+from recjax.runtime import logs
 from recjax.runtime.files import existing
 from recjax.schema.data import Data
 
@@ -41,7 +41,7 @@ def train_model(texts: list[str], num_pieces: int) -> bytes:
   try:
     sentencepiece.SentencePieceTrainer.train(
       # Without texts, the sentence does not matter: byte pieces can encode any text.
-      sentence_iterator=iter(tqdm.tqdm(sentences or ['item'], 'pieces', unit=' texts')),
+      sentence_iterator=iter(logs.progress(sentences or ['item'], 'pieces', unit=' texts')),
       model_writer=model,
       vocab_size=num_pieces,
       hard_vocab_limit=False,
@@ -223,7 +223,7 @@ def write_titles(
   """
   pieces = vocabulary.Pieces(tokenizer)
   titles = [item.get('title', item['text']) for item in files.read_items(items)]
-  uncut = [pieces.encode(title) for title in tqdm.tqdm(titles, 'titles', unit=' items')]
+  uncut = [pieces.encode(title) for title in logs.progress(titles, 'titles', unit=' items')]
   rows = [row[:max_tokens] for row in uncut]
   cut = Sequences.from_lists(rows)
   files.save(folder / 'item_tokens.npy', cut.values)

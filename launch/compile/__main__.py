@@ -4,7 +4,7 @@
     --config.mesh.fsdp=128 --config.batch_size=1024 --config.packing.rows=16
   python -m launch.compile --table     the table of docs/compile.md
 
-Needs no TPU and no data, but the compiler: pip install -r requirements-tpu.txt. Exits with 1 if the training step
+Needs no TPU and no data, but the compiler: pip install '.[tpu]'. Exits with 1 if the training step
 or the search does not fit.
 """
 

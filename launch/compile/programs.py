@@ -112,8 +112,8 @@ def topology_devices(topology: str) -> tuple[Chip, list[Any]]:
     import libtpu  # noqa: F401
   except ImportError as error:
     raise ValueError(
-      'the package libtpu, which holds the TPU compiler, must be installed; it is missing. Run: pip '
-      'install -r requirements-tpu.txt (no TPU is needed)'
+      'the package libtpu, which holds the TPU compiler, must be installed; it is missing. Run in a clone of the '
+      "repository: pip install '.[tpu]' (no TPU is needed)"
     ) from error
   from jax.experimental import topologies
 

@@ -10,6 +10,7 @@ from launch.compile import flops, programs
 from launch.compile.chips import GIB
 from launch.compile.estimate import AGREEMENT, Estimate, Memory, estimate, memory_of
 from recjax.config import Config
+from recjax.workdir import sizes as sizes_lib
 from recjax.workdir import stages as stages_lib
 
 
@@ -159,6 +160,7 @@ def estimates(
   Raises:
     ValueError: the config does not match the topology, or the compiler is not installed.
   """
+  config = sizes_lib.without_data(config, items)
   chip, mesh = programs.mesh_for(topology, config.mesh)
   sizes = programs.sizes(config, items)
   shape = ' x '.join(f'{axis} {n}' for axis, n in mesh.shape.items())

@@ -28,6 +28,7 @@ STAGES = (
   'texts',
   'relations',
   'keywords',
+  'text_embeddings',  # its manifest only
 )  # stages that a data set reads
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 import dataclasses
-import signal
+import itertools
 
 import grain
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan, pack
 from recjax.data.plan import make_plan
+from recjax.runtime import interrupt
 from recjax.runtime.files import digest
 from recjax.schema.checks import check
 from recjax.schema.stream import Loader, Mixing, Packing
@@ -56,19 +57,14 @@ class Stream:
 
     options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.buffer)
     dataset = grain.MapDataset.range(steps).map(assemble).to_iter_dataset(options)
-    if loader.workers:
-      workers = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=loader.buffer)
-      dataset = dataset.mp_prefetch(workers, _ignore_sigterm)
-    return iter(dataset)
-
-
-def _ignore_sigterm(*_) -> None:
-  """Ignores SIGTERM in a reader process.
-
-  Launchers send SIGTERM to all processes of a group. The training process still needs batches until it has
-  saved a checkpoint.
-  """
-  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not loader.workers:
+      return iter(dataset)
+    workers = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=loader.buffer)
+    # The training process needs batches until it has saved a checkpoint.
+    with interrupt.kept_from_children():
+      batches = iter(dataset.mp_prefetch(workers, interrupt.ignore_in_child))
+      first = list(itertools.islice(batches, 1))  # starts the processes
+    return itertools.chain(first, batches)
 
 
 def make_stream(mixture: Mixture, packing: Packing, batch_size: int, start_id: int = 0) -> Stream:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import itertools
+import math
 from typing import Any
 
 from grain.experimental import index_shuffle
@@ -147,6 +148,46 @@ class Mixture:
       return p, draw, int(self._permutation(p, epoch)[place])
     seed = self._epoch_seed(p, epoch)
     return p, draw, index_shuffle(place, max_index=units - 1, seed=seed, rounds=4)
+
+  # --- epochs
+
+  @functools.cached_property
+  def epoch_part(self) -> int:
+    """The part whose units define an epoch: next_item, or in a mixture without it the part with the largest weight.
+
+    Of several next_item components it is the one with the largest final weight, whose prompt the search continues.
+    """
+    parts = [p for p, part in enumerate(self.parts) if part.component.task == 'next_item']
+    return max(parts or range(len(self.parts)), key=lambda p: self.parts[p].component.final_weight)
+
+  def epochs(self, examples: int) -> float:
+    """Returns the epochs in the first `examples` examples: draws of `epoch_part`, divided by its units."""
+    p = self.epoch_part
+    return int(self._drawn(examples)[p]) / self.parts[p].units
+
+  def examples_in(self, epochs: float) -> int:
+    """Returns the least number of examples that hold so many epochs.
+
+    Raises:
+      ValueError: the schedule of the weights ends the part before.
+    """
+    p, last = self.epoch_part, self.intervals[-1]
+    draws, most = math.ceil(epochs * self.parts[p].units), last.start + BLOCK
+    while self._drawn(most)[p] < draws:
+      check(
+        last.counts[p] > 0,
+        'num_epochs must be reached before the schedule ends the component that defines an epoch',
+        epochs,
+        'num_epochs to less, or num_train_steps',
+      )
+      most *= 2
+    return bisect.bisect_left(range(most), draws, key=lambda n: int(self._drawn(n)[p]))
+
+  def _drawn(self, examples: int) -> np.ndarray:
+    """The number of examples of each part among the first ones, int64."""
+    number = bisect.bisect_right(self._starts, examples) - 1
+    in_interval = examples - self.intervals[number].start
+    return self._drawn_before[number] + self.intervals[number].counts_before(in_interval)
 
   def _make_epoch_seed(self, p: int, epoch: int) -> int:
     return int(digest([self.seed, self.parts[p].name, epoch])[:8], 16)

@@ -11,7 +11,7 @@ from etils import epath
 from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.report.facts import Training
-from recjax.workdir import evaluation_file
+from recjax.workdir import evaluation_file, outcome
 from recjax.workdir.checkpoints import SELECTION_METRIC
 from recjax.workdir.metrics_file import EVALUATION
 
@@ -113,7 +113,7 @@ def warnings(
     dataset: the data of the report.
     trainings: trainings of the run; the evaluated checkpoint is of the last one.
   """
-  found = [*_evaluation_settings(results, config)]
+  found = [*outcome.losses(results), *_evaluation_settings(results, config)]
   if 'data' not in results:
     found.append(
       f'The evaluation does not record its data: statistics are of the data in {dataset.folder} now.'

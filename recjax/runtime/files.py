@@ -71,6 +71,7 @@ def replacing(path: epath.PathLike, mode: str = 'w', is_durable: bool = True) ->
   """
   partial = partial_name(path)
   encoding = None if 'b' in mode else 'utf-8'
+  _open_partials.add(partial)
   try:
     with partial.open(mode, encoding=encoding) as f:
       yield f
@@ -81,6 +82,18 @@ def replacing(path: epath.PathLike, mode: str = 'w', is_durable: bool = True) ->
   except BaseException:
     partial.unlink(missing_ok=True)
     raise
+  finally:
+    _open_partials.discard(partial)
+
+
+_open_partials: set[epath.Path] = set()  # of `replacing`
+
+
+def remove_open_partials() -> None:
+  """Removes the local files that `replacing` writes now; only for a process that ends."""
+  for partial in filter(is_local, list(_open_partials)):
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
 
 
 def write_whole(path: epath.PathLike, content: str | bytes, is_durable: bool = True) -> None:

@@ -194,7 +194,7 @@ class Record:
     """Writes the file for the last time and logs the summary of all processes.
 
     Args:
-      ended: how the process ended: 'done', 'preempted', or the name of an exception.
+      ended: how the process ended: 'done', 'preempted', 'interrupted', or the name of an exception.
     """
     if self._training is None:
       return
@@ -346,7 +346,8 @@ def recorded(workdir: epath.PathLike, enabled: bool = True) -> Iterator[None]:
   try:
     yield
   except BaseException as error:
-    _record.close('preempted' if isinstance(error, preemption.Preempted) else type(error).__name__)
+    stopped = isinstance(error, preemption.Preempted)
+    _record.close(error.word if stopped else type(error).__name__)
     raise
   else:
     _record.close('done')

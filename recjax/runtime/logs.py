@@ -1,10 +1,54 @@
-"""Sets up the log lines on standard error."""
+"""Log lines and progress bars on standard error."""
 
+from collections.abc import Iterable
 import logging
 import sys
+from typing import Any
 
 from absl import logging as absl_logging
 from tqdm import tqdm
+
+SECONDS = 30.0  # between two lines of a progress that no terminal shows
+
+log = logging.getLogger(__name__)
+
+
+def progress(iterable: Iterable | None = None, desc: str = '', **options: Any) -> tqdm:
+  """Returns a progress bar; without a terminal it logs a line every SECONDS seconds instead.
+
+  A progress of less than SECONDS seconds logs nothing.
+
+  Args:
+    iterable: see `tqdm`.
+    desc: label of the bar.
+    **options: other options of `tqdm`: total, initial, unit, unit_scale, disable, leave.
+  """
+  if sys.stderr is not None and sys.stderr.isatty():
+    return tqdm(iterable, desc, **options)
+  total = options.get('total', getattr(iterable, '__len__', lambda: None)())
+  share = ' of {total_fmt}{unit} ({percentage:.0f} %)' if total else '{unit}'
+  return tqdm(
+    iterable,
+    desc,
+    file=_LogLines(),
+    mininterval=SECONDS,
+    maxinterval=SECONDS,
+    delay=SECONDS,
+    bar_format='{desc}: {n_fmt}' + share + ', {rate_fmt}, {remaining} left',
+    **options | {'unit': f' {options.get("unit", "rows").strip()}'},
+  )
+
+
+class _LogLines:
+  """The text stream of a progress bar without a terminal."""
+
+  def write(self, text: str) -> None:
+    line = text.strip()
+    if line:
+      log.info('%s', line)
+
+  def flush(self) -> None:
+    pass
 
 
 class _AboveProgressBars(logging.Handler):

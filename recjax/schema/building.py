@@ -12,14 +12,15 @@ from recjax.schema.conversion import hints, item_type
 def fields_of(kind: type) -> ml_collections.ConfigDict:
   """Returns a ConfigDict of a section's fields at their defaults; fields without a default are left out.
 
-  Optional fields are placeholders, so that the command line can set them.
+  Optional fields are references with a type, so that the command line can set them.
   """
   config = ml_collections.ConfigDict()
   field_types = hints(kind)
   for field in dataclasses.fields(kind):
     hint = field_types[field.name]
     if isinstance(hint, types.UnionType):
-      config[field.name] = ml_collections.config_dict.placeholder(typing.get_args(hint)[0])
+      default = None if field.default is dataclasses.MISSING else field.default
+      config[field.name] = ml_collections.FieldReference(default, typing.get_args(hint)[0])
     elif item_type(hint) is not None:
       config[field.name] = ordered()
     elif dataclasses.is_dataclass(hint):

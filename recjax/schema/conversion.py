@@ -135,5 +135,6 @@ def _value(hint: Any, value: Any, path: str, choose: Choose, known: list[str]) -
   fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
   is_finite = not isinstance(value, float) or math.isfinite(value)
   check(is_finite, f'{path} must be a finite number', value, path)
-  check(fits, f'{path} must be of type {" or ".join(k.__name__ for k in kinds)}', value, path)
+  names = ['None' if k is types.NoneType else k.__name__ for k in kinds]
+  check(fits, f'{path} must be of type {" or ".join(names)}', value, path)
   return value

@@ -25,6 +25,13 @@ _HELP = (
   'a workdir, which is the default with --workdir. --config.FIELD=VALUE changes one field; --mode=config prints '
   'all fields.'
 )
+_LENGTHS = {'num_train_steps': 'num_epochs', 'num_epochs': 'num_train_steps'}
+# Sizes that may be left to the data; see recjax.workdir.sizes.
+_SIZES = (
+  'codes|batch_size|row_length|decoder_row_length|rows|warmup_steps|num_train_steps|num_epochs|eval_users|'
+  'log_every_steps|eval_every_steps|checkpoint_every_steps'
+)
+_AUTO = re.compile(rf'--?config\.((?:\w+\.)*(?:{_SIZES}))=(?:auto|None)')
 _PACKAGE = 'recjax:'
 _SHARED = ('__init__', 'common')  # modules of configs/ that are no config
 # The folder of the configs, in a checkout and where the package is installed.
@@ -66,12 +73,21 @@ def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags as absl does, for `app.run(flags_parser=…)`.
 
   A wrong config file or field ends the program with a message of one line. The last of several overrides of a
-  field is valid.
+  field is valid. The value `auto` leaves a size to the data, and a flag for one of num_train_steps and num_epochs
+  unsets the other.
   """
   argv = _with_workdir_config(_without_replaced(argv))
+  given = set(_overrides(argv))
+  left = {match[1] for argument in argv if (match := _AUTO.fullmatch(argument))}
+  argv = [argument for argument in argv if not _AUTO.fullmatch(argument)]
+  left |= {path for path in map(_other_length, given - left) if path and path not in given}
   _check_choices(argv)
   try:
-    return app.parse_flags_with_usage(argv)
+    rest = app.parse_flags_with_usage(argv)
+    if flags.FLAGS['config'].value is not None:
+      for path in left:
+        _leave_to_data(flags.FLAGS['config'].value, path)
+    return rest
   except ConfigFileError as error:
     sys.exit(str(error))
   except (KeyError, AttributeError) as error:
@@ -218,6 +234,19 @@ def _short(file: str) -> str:
   return file if short.startswith('..') else short
 
 
+def _other_length(path: str) -> str | None:
+  """The field that this one excludes: a training has a number of steps or of epochs."""
+  section, dot, name = path.rpartition('.')
+  return section + dot + _LENGTHS[name] if name in _LENGTHS else None
+
+
+def _leave_to_data(config: ml_collections.ConfigDict, path: str) -> None:
+  *sections, name = path.split('.')
+  for section in sections:
+    config = config[section]
+  config[name] = () if name == 'codes' else None
+
+
 def _check_choices(argv: list[str]) -> None:
   """Ends the program if the value of a flag with choices, such as --mode, is none of them."""
   for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
@@ -231,14 +260,16 @@ def _check_choices(argv: list[str]) -> None:
 
 
 def _with_workdir_config(argv: list[str]) -> list[str]:
-  """Adds --config=W/config.json to arguments with --workdir=W and without --config."""
+  """Adds --config=W/config.json to arguments with --workdir=W, or --from=W, and without --config."""
   given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
-  workdir = None
+  found = {'workdir': None, 'from': None}
   for n, argument in enumerate(given):
     if re.match(r'--?config(=|$)', argument) or re.match(r'--?help', argument):
       return argv
-    if match := re.match(r'--?workdir(?:=(.*))?$', argument):
-      workdir = match[1] or (given[n + 1] if match[1] is None and n + 1 < len(given) else None)
+    if match := re.match(r'--?(workdir|from)(?:=(.*))?$', argument):
+      is_next = match[2] is None and n + 1 < len(given)
+      found[match[1]] = match[2] or (given[n + 1] if is_next else None)
+  workdir = found['from'] or found['workdir']
   if not workdir:
     return argv
   return [argv[0], f'--config={os.path.join(workdir, "config.json")}', *argv[1:]]

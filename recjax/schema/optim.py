@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from recjax.schema.checks import Section, setting
+from recjax.schema.checks import Section, check, setting
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
 
@@ -40,7 +40,9 @@ class Optim(Section):
   optimizer: str = setting('adamw', 'The optimizer.', one_of=('adamw', 'adafactor'))
   learning_rate: float = setting(1e-3, 'Peak learning rate.', above=0)
   schedule: str = setting('cosine', 'Learning rate after the warm-up.', one_of=SCHEDULES)
-  warmup_steps: int = setting(100, 'Steps of linear warm-up.', at_least=0)
+  warmup_steps: int | None = setting(
+    100, 'Steps of linear warm-up. None: a tenth of the steps.', at_least=0
+  )
   weight_decay: float = setting(0.1, 'Weight decay (decoupled).', at_least=0)
   b1: float = setting(0.9, 'With adamw: decay rate of the first moment.', at_least=0, below=1)
   b2: float = setting(0.98, 'With adamw: decay rate of the second moment.', at_least=0, below=1)
@@ -87,7 +89,12 @@ class Stage(Section):
 
   prefix: ClassVar = 'stages.<name>.'
 
-  num_train_steps: int = setting(meaning='Steps of the stage.', above=0)
+  num_train_steps: int | None = setting(
+    meaning='Steps of the stage. None: from num_epochs, else from the data.', above=0
+  )
+  num_epochs: float | None = setting(
+    None, 'Epochs of the stage instead of num_train_steps, which must then be None.', above=0
+  )
   mixture: tuple[str, ...] = setting((), 'Names of the active components; empty: all.')
   learning_rate: float | None = setting(None, 'Peak learning rate.', above=0)
   schedule: str | None = setting(None, 'Learning rate after the warm-up.', one_of=SCHEDULES)
@@ -95,3 +102,12 @@ class Stage(Section):
   groups: dict[str, Group] = setting(
     meaning='Parameter groups of the stage; they come before those of optim.groups.', factory=dict
   )
+
+  def __post_init__(self):
+    super().__post_init__()
+    check(
+      None in (self.num_train_steps, self.num_epochs),
+      f'{self.prefix}num_epochs must be None where num_train_steps is set ({self.num_train_steps})',
+      self.num_epochs,
+      f'{self.prefix}num_train_steps or num_epochs, but only one of them',
+    )

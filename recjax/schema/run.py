@@ -20,9 +20,14 @@ class Eval(Section):
     'Beams of the search (M), and items that it ranks; at least the largest of eval.ks.',
     above=0,
   )
-  batch_size: int = setting(128, 'Held-out rows per batch, over all devices.', above=0)
-  eval_users: int = setting(
-    2000, 'Validation rows evaluated during training, a fixed sample.', above=0
+  batch_size: int | None = setting(
+    128, 'Held-out rows per batch, over all devices. None: from the data, at most 128.', above=0
+  )
+  eval_users: int | None = setting(
+    2000,
+    'Validation rows evaluated during training, a fixed sample. None: from 100 to 2000, so that an '
+    'evaluation computes at most half of the tokens that training computes between two evaluations.',
+    above=0,
   )
   patience: int = setting(
     0,
@@ -145,18 +150,35 @@ class Training(Section):
   """The config of one training without its data: the sections that a training step reads."""
 
   seed: int = setting(0, 'Seed of initial weights, dropout and the order of examples.')
-  batch_size: int = setting(
+  batch_size: int | None = setting(
     64,
-    'Packed rows per step, over all hosts and micro-batches; a multiple of packing.rows.',
+    'Packed rows per step, over all hosts and micro-batches; a multiple of packing.rows. None: from the data, '
+    'the square root of the rows of an epoch.',
     above=0,
   )
-  num_train_steps: int = setting(1000, 'Training steps.', above=0)
-  grad_accumulation: int = setting(1, 'Micro-batches per step; must divide batch_size.', above=0)
-  log_every_steps: int = setting(
-    50, 'Steps between progress lines; metrics.jsonl holds every step.', above=0
+  num_train_steps: int | None = setting(
+    1000,
+    'Training steps. None: from num_epochs; without it from the data: 40 epochs, at most 12 million tokens.',
+    above=0,
   )
-  eval_every_steps: int = setting(500, 'Steps between evaluations.', above=0)
-  checkpoint_every_steps: int = setting(500, 'Steps between checkpoints.', above=0)
+  num_epochs: float | None = setting(
+    None,
+    'Epochs instead of num_train_steps, of which one must be None; a flag for one of them unsets the other. An '
+    'epoch ends when every unit of the next_item component was seen once.',
+    above=0,
+  )
+  grad_accumulation: int = setting(1, 'Micro-batches per step; must divide batch_size.', above=0)
+  log_every_steps: int | None = setting(
+    50,
+    'Steps between progress lines; metrics.jsonl holds every step. None: eval_every_steps, at most 50.',
+    above=0,
+  )
+  eval_every_steps: int | None = setting(
+    500, 'Steps between evaluations. None: a twentieth of the steps.', above=0
+  )
+  checkpoint_every_steps: int | None = setting(
+    500, 'Steps between checkpoints; an evaluation also saves one. None: eval_every_steps.', above=0
+  )
   model: Model
   packing: Packing
   optim: Optim
@@ -165,20 +187,28 @@ class Training(Section):
   def __post_init__(self):
     super().__post_init__()
     check(
-      self.batch_size % self.packing.rows == 0,
+      None in (self.num_train_steps, self.num_epochs),
+      f'num_epochs must be None where num_train_steps is set ({self.num_train_steps})',
+      self.num_epochs,
+      'num_epochs or num_train_steps, but only one of them',
+    )
+    # A value of None is not known before the data are prepared; then this check runs again.
+    check(
+      None in (self.batch_size, self.packing.rows) or self.batch_size % self.packing.rows == 0,
       f'batch_size counts rows and must be a multiple of packing.rows ({self.packing.rows})',
       self.batch_size,
       'batch_size',
     )
     check(
-      self.batch_size % self.grad_accumulation == 0,
+      self.batch_size is None or self.batch_size % self.grad_accumulation == 0,
       f'batch_size must be a multiple of grad_accumulation ({self.grad_accumulation})',
       self.batch_size,
       'batch_size',
     )
+    warmup, steps = self.optim.warmup_steps, self.num_train_steps
     check(
-      self.optim.warmup_steps <= self.num_train_steps,
-      f'optim.warmup_steps must not exceed num_train_steps ({self.num_train_steps})',
-      self.optim.warmup_steps,
+      None in (warmup, steps) or warmup <= steps,
+      f'optim.warmup_steps must not exceed num_train_steps ({steps})',
+      warmup,
       'optim.warmup_steps',
     )

@@ -44,9 +44,10 @@ class Sids(Section):
     'both', 'Item vectors that are quantized.', one_of=('text', 'cooccurrence', 'both')
   )
   encoder: str = setting(
-    'minilm',
+    'auto',
     'Text encoder: tfidf, minilm, a model folder, a .npy or .npz file of vectors, or '
-    'sentence_transformers:NAME.',
+    'sentence_transformers:NAME. auto: that of the prepared folder, else minilm if its package is '
+    'installed, else tfidf.',
     filled=True,
     path=True,
   )
@@ -64,7 +65,10 @@ class Sids(Section):
     one_of=('residual_kmeans', 'rqvae', 'import'),
   )
   codes: tuple[int, ...] = setting(
-    (256, 256, 256), 'Number of codes of each quantized level.', above=0, filled=True
+    (256, 256, 256),
+    'Number of codes of each quantized level. (): from the size of the catalogue; with sids.extend those of the '
+    'earlier folder.',
+    above=0,
   )
   collisions: str = setting(
     'deduplicate',
@@ -96,6 +100,12 @@ class Sids(Section):
       "sids.table must be a file exactly if sids.quantizer is 'import'",
       self.table,
       'sids.table',
+    )
+    check(
+      self.quantizer != 'import' or bool(self.codes) or self.extend is not None,
+      "sids.codes must not be empty for sids.quantizer='import'",
+      self.codes,
+      'sids.codes to the number of codes of each level of the table',
     )
     check(
       self.quantizer != 'import' or self.collisions != 'sinkhorn',

@@ -32,12 +32,21 @@ class Packing(Section):
 
   prefix: ClassVar = 'packing.'
 
-  row_length: int = setting(
-    128, 'Tokens of a row (T); for an encoder–decoder, of an encoder row.', above=0
+  row_length: int | None = setting(
+    128,
+    'Tokens of a row (T); for an encoder–decoder, of an encoder row. None: from the lengths of examples, so '
+    'that the longest one fits, at most 1024.',
+    above=0,
   )
-  decoder_row_length: int = setting(32, 'Encoder–decoder only: tokens of a decoder row.', above=0)
-  rows: int = setting(
-    32, 'Rows of one packing group (R); batch_size must be a multiple of it.', above=0
+  decoder_row_length: int | None = setting(
+    32,
+    'Encoder–decoder only: tokens of a decoder row. None: room for the targets of the inputs in a row.',
+    above=0,
+  )
+  rows: int | None = setting(
+    32,
+    'Rows of one packing group (R); batch_size must be a multiple of it. None: the rows of a host, at most 64.',
+    above=0,
   )
   examples: int | None = setting(
     None,

@@ -10,6 +10,10 @@ from recjax.sids.table import SidTable
 Codes = tuple[int, ...]
 
 
+class NoFreeSidError(ValueError):
+  """The code space of the earlier table has no SID left for a new item."""
+
+
 def extend(
   table: SidTable,
   rows_I: np.ndarray,
@@ -35,7 +39,7 @@ def extend(
     A table with the same levels, sizes, quantizer and codebooks, and so the same `code_space_hash`.
 
   Raises:
-    ValueError: no SID is free for an item.
+    NoFreeSidError: no SID is free for an item.
   """
   codes_IL = np.empty((len(rows_I), table.levels), np.int32)
   codes_IL[rows_I >= 0] = table.codes_IL[rows_I[rows_I >= 0]]
@@ -51,7 +55,7 @@ def extend(
       sid = next(filter(None, map(free.take, others(n))), None)
     if sid is None:
       codes = codes_NQ[n].tolist()
-      raise ValueError(
+      raise NoFreeSidError(
         f'no SID is free for the new item {item_ids[item]!r}: every SID that begins with the codes '
         f'{codes} is taken. Build new SIDs in another prepared folder, without '
         '--config.sids.extend, and train a model for them'

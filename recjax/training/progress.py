@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from recjax.data.loader import Stream
 from recjax.runtime import device, goodput
 from recjax.schema.run import Training
 from recjax.workdir.metrics_file import Writer
@@ -16,10 +17,10 @@ log = logging.getLogger(__name__)
 class Progress:
   """Logs and writes the metrics of a step after the next step was dispatched, so that devices never wait."""
 
-  def __init__(self, config: Training, writer: Writer, examples_per_step: int):
+  def __init__(self, config: Training, writer: Writer, stream: Stream):
     self._config = config
     self._writer = writer
-    self._examples = examples_per_step
+    self._examples, self._epochs = stream.examples_per_batch, stream.mixture.epochs
     self._pending: tuple[int, int, dict[str, Any]] | None = None
     self._begin_window()
 
@@ -48,6 +49,8 @@ class Progress:
     step, examples_seen, metrics = self._pending
     self._pending = None
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    seen = examples_seen + self._examples
+    values['epoch'] = self._epochs(seen)
     self._check_finite(step, examples_seen, values)
     self._window_steps += 1
     self._window_tokens += values['tokens']
@@ -55,7 +58,7 @@ class Progress:
       values |= self._speeds()
       self._log(step, values)
       self._begin_window()
-    self._writer.write(step, values | {'examples_seen': examples_seen + self._examples})
+    self._writer.write(step, values | {'examples_seen': seen})
     goodput.done(step)
 
   def _check_finite(self, step: int, examples_seen: int, values: dict[str, float]) -> None:
@@ -87,7 +90,7 @@ class Progress:
     total, speed = self._config.num_train_steps, values['steps_per_sec']
     left = (total - step) / speed
     log.info(
-      'step %d/%d  loss %.4f  %.2f steps/s  %s tokens/s  ETA %d:%02d:%02d',
-      *(step, total, values['loss'], speed, f'{values["tokens_per_sec"]:,.0f}'),
+      'step %d/%d  epoch %.1f  loss %.4f  %.2f steps/s  %s tokens/s  ETA %d:%02d:%02d',
+      *(step, total, values['epoch'], values['loss'], speed, f'{values["tokens_per_sec"]:,.0f}'),
       *(left // 3600, left % 3600 // 60, left % 60),
     )

@@ -3,6 +3,7 @@
 | key | value |
 |---|---|
 | `step` | step of the checkpoint |
+| `training` | how the training went until then; see `recjax.workdir.outcome.of_training` |
 | `metrics` | every metric with its standard error, by split |
 | `rows` | number of evaluated rows, by split |
 | `unreachable_targets` | number of targets that `eval.exclude_seen` removes from the ranking, by split |
@@ -12,7 +13,7 @@
 | `items_sharing_a_sid` | number of items that share their semantic ID with another |
 | `data` | the evaluated data: `folder`, `item_text`, and the digests `interactions` and `sids` |
 
-Files of earlier versions lack `rows`, `unreachable_targets` and `data`.
+Files of earlier versions lack `training`, `rows`, `unreachable_targets` and `data`.
 """
 
 from collections.abc import Mapping

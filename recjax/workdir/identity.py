@@ -88,7 +88,7 @@ def required_config(workdir: epath.Path) -> config_lib.Config:
       else f'has no {FILE}'
     )
     raise FileNotFoundError(
-      f'without --config, --workdir must be the workdir of a run; {workdir} {state}. Set --workdir to a run, or '
+      f'without --config, --workdir (with --mode=refresh: --from) must be the workdir of a run; {workdir} {state}. Set --workdir to a run, or '
       'start one with --config, such as --config=recjax:table'
     )
   return config
@@ -164,6 +164,13 @@ def _section_differences(
   return found
 
 
+def _with_sids_of(old: config_lib.Config, new: config_lib.Config) -> config_lib.Config:
+  """Fills codes and encoder that are left to the data; once the data are known, codes are compared as numbers."""
+  encoder = old.sids.encoder if new.sids.encoder == 'auto' else new.sids.encoder
+  sids = dataclasses.replace(new.sids, codes=new.sids.codes or old.sids.codes, encoder=encoder)
+  return dataclasses.replace(new, sids=sids)
+
+
 def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
   """Checks that a workdir is new or belongs to this run.
 
@@ -173,6 +180,7 @@ def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
   old = config_of(workdir)
   if old is None:
     return
+  config = _with_sids_of(old, config)
   different = _section_differences(old, config, _IDENTITY)
   was, now = list(old.stages), list(config.stages)
   if was != now:
@@ -196,6 +204,7 @@ def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   old = config_of(workdir)
   if old is None:
     return
+  config = _with_sids_of(old, config)
   same_folder = paths.absolute(old.prepared_folder) == paths.absolute(config.prepared_folder)
   different = _section_differences(old, config, _IDENTITY if same_folder else ('model',))
   was, now = config_lib.next_item_component(old), config_lib.next_item_component(config)

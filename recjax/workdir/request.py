@@ -9,7 +9,10 @@ from recjax.data.histories import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
-from recjax.workdir import claim, identity, stages, trackers
+from recjax.workdir import claim, identity, paths, stages, trackers
+from recjax.workdir.checkpoints import Checkpoints
+
+NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,9 @@ class Request:
     k: value of --k.
     skip_unknown: value of --skip_unknown.
     prune: value of --prune.
+    source: value of --from.
+    raw_dir: value of --raw_dir.
+    budget: value of --budget.
   """
 
   config: config_lib.Config
@@ -35,6 +41,40 @@ class Request:
   k: int = 20
   skip_unknown: bool = False
   prune: bool = False
+  source: epath.Path | None = None
+  raw_dir: str | None = None
+  budget: float = 0.25
+
+  def check_refresh(self) -> None:
+    """Checks the flags of a refresh, before the earlier run is read.
+
+    Raises:
+      ValueError: a flag is missing, does not fit the mode, or names no run with checkpoints.
+      OSError: a folder does not exist.
+    """
+    if self.mode != 'refresh':
+      given = {'--from': self.source, '--raw_dir': self.raw_dir}
+      if wrong := [name for name, value in given.items() if value]:
+        raise ValueError(
+          f'{" and ".join(wrong)} must be used with --mode=refresh; got --mode={self.mode}'
+        )
+      return
+    if not (self.source and self.raw_dir):
+      raise ValueError(NEEDS)
+    if not 0 < self.budget <= 10:
+      raise ValueError(f'--budget must be above 0 and at most 10; got {self.budget}. Set --budget')
+    files.existing(self.source, '--from', 'folder')
+    claim.check_path(self.source, '--from')
+    if not (self.source / 'config.json').exists():
+      raise ValueError(f'--from must be the workdir of a run; {self.source} holds no config.json')
+    with Checkpoints(self.source, read_only=True) as checkpoints:
+      if not checkpoints.steps:
+        raise ValueError(
+          f'--from must be the workdir of a run with a checkpoint; {self.source} has none. Train it first'
+        )
+    if epath.Path(self.workdir).resolve() == self.source.resolve():
+      raise ValueError(f'--workdir must be another folder than --from; both are {self.source}')
+    files.existing(self.raw_dir, '--raw_dir', 'folder')
 
   def check(self) -> None:
     """Checks flags and paths.
@@ -64,12 +104,16 @@ class Request:
     config, mode = self.config, self.mode
     # A complete prepared folder is only read; `data_prep.prepare` checks an incomplete one.
     files.check_folder(config.prepared_folder, '--config.data.prepared_dir')
+    if paths.absolute(config.prepared_folder) == paths.absolute(self.workdir):
+      raise ValueError(  # the training would wait for its own lock
+        f'--workdir must be another folder than --config.data.prepared_dir; both are {self.workdir}'
+      )
     folders = {}
     if self.prune:
       folders['--config.data.prepared_dir'] = config.prepared_folder
-    if mode in ('train', 'evaluate', 'report'):
+    if mode in ('train', 'refresh', 'evaluate', 'report'):
       folders['--workdir'] = self.workdir
-    if mode == 'train':
+    if mode in ('train', 'refresh'):
       folders['--config.compilation_cache'] = config.compilation_cache
       folders['--config.profile.folder'] = config.profile.folder
     if mode in ('recommend', 'export'):
@@ -84,7 +128,7 @@ class Request:
 
   def _check_inputs(self) -> None:
     model, init_from = self.config.model, self.config.checkpoint.init_from
-    if self.mode in ('train', 'evaluate', 'recommend', 'export'):
+    if self.mode in ('train', 'refresh', 'evaluate', 'recommend', 'export'):
       claim.check_path(self.workdir)
     if self.mode == 'recommend':
       check_histories(self.histories)

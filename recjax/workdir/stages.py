@@ -49,6 +49,7 @@ def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
     stage_config = dataclasses.replace(
       config,
       num_train_steps=stage.num_train_steps,
+      num_epochs=stage.num_epochs,
       mixture={k: config.mixture[k] for k in stage.mixture or config.mixture},
       optim=dataclasses.replace(config.optim, groups=groups, **changes),
       checkpoint=checkpoint,

@@ -107,6 +107,30 @@ def test_a_prepared_data_set_loads_and_its_stages_are_then_skipped(tmp_path, cap
   assert contents(tmp_path / 'again') == before
 
 
+def test_codes_are_chosen_from_the_catalogue_and_wrong_ones_fail_right_after_the_log(
+  tmp_path, capsys
+):
+  write_raw(tmp_path / 'raw', random_rows())
+  with pytest.raises(
+    ValueError, match=r'more codes than the catalogue has items \(50\); got \(8, 64\)'
+  ):
+    prepare.prepare(make_config(tmp_path, sids={'codes': (8, 64)}))
+  assert os.listdir(tmp_path / 'out') == ['interactions']
+  config = make_config(tmp_path, sids={'codes': ()})
+  prepare.prepare(make_config(tmp_path, sids={'codes': (16, 16)}))  # which 50 items get
+  capsys.readouterr()
+  prepare.prepare(config)
+  assert outcomes(capsys) == dict.fromkeys(STAGES, 'skipped')
+  prepare.prepare(make_config(tmp_path, sids={'codes': (4, 4)}))
+  prepare.prepare(config)
+  number = make_config(tmp_path, sids={'codes': (16, 16)})  # as in a workdir's config.json
+  assert number.prepared.folders == config.prepared.folders
+  extended = make_config(
+    tmp_path, sids={'codes': (), 'extend': str(number.prepared / 'sids')}, out='next'
+  )
+  assert dataset.Dataset.load(prepare.prepare(extended)).sids.codes_per_level[:2] == (16, 16)
+
+
 @pytest.mark.parametrize(
   ('data', 'sids', 'again'),
   [

@@ -55,6 +55,7 @@ def test_a_slice_is_a_job_with_one_pod_per_host():
     'cloud.google.com/gke-spot': 'true',
   }
   assert pod(jobset)['containers'][0]['resources']['limits'] == {'google.com/tpu': 4}
+  assert pod(jobset)['containers'][0]['securityContext'] == {'runAsUser': 0}
   assert environment(jobset) == {
     'PYTHONUNBUFFERED': '1',
     'RECJAX_MULTIHOST': '1',

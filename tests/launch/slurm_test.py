@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from launch import slurm
-from tests.launch.fakes import ROOT, Fakes, shellcheck
+from tests.launch.fakes import Fakes, shellcheck
 
 OPTIONS = ('--nodes=2', '--gpus_per_node=4', '--time=1:00:00')
 PROGRAM = ('--config=configs/demo.py', '--workdir=runs/it is', '--', '--name=for the program')
@@ -75,5 +75,7 @@ def test_a_missing_workdir_is_rejected(capsys):
   assert '--workdir must be a folder that all nodes share' in capsys.readouterr().err
 
 
-def test_the_script_changes_to_this_source_tree():
-  assert f'\ncd {ROOT} || exit 1\n' in script()
+def test_the_script_changes_to_the_folder_of_the_launcher(tmp_path, monkeypatch):
+  # so that relative paths mean the same; a source tree that is not installed is also found there
+  monkeypatch.chdir(tmp_path)
+  assert f'\ncd {tmp_path} || exit 1\n' in script()

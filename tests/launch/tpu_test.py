@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tomllib
 
 import pytest
 
@@ -178,8 +179,11 @@ def test_the_archive_has_all_files_of_the_program(tmp_path):
     'requirements-tpu.txt',
   } <= set(names)
   assert not [name for name in names if '__pycache__' in name or name.startswith(('tests', '.'))]
-  required = re.findall(r'^-r (.*)$', (ROOT / 'requirements-tpu.txt').read_text(), re.M)
-  assert set(required) <= set(names)
+  project = tomllib.loads(
+    (ROOT / 'pyproject.toml').read_text()
+  )  # what `pip install '.[tpu]'` reads
+  files = project['tool']['setuptools']['dynamic']['optional-dependencies']['tpu']['file']
+  assert {*files, 'requirements.txt', project['project']['readme'], 'pyproject.toml'} <= set(names)
 
 
 @pytest.mark.parametrize(

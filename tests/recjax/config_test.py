@@ -39,7 +39,7 @@ def test_optional_fields_can_be_set_from_the_command_line():
   [
     ('', 'batch_size', -64, r'batch_size must be positive; got -64. Set --config.batch_size'),
     ('', 'batch_size', 50, r'multiple of packing.rows \(32\); got 50. Set --config.batch_size'),
-    ('', 'batch_size', 6.4, r'batch_size must be of type int; got 6.4'),
+    ('', 'batch_size', 6.4, r'batch_size must be of type int or None; got 6.4'),
     ('', 'seed', True, r'seed must be of type int; got True'),
     ('model', 'dropout', 1.5, r'model.dropout must be in \[0, 1\); got 1.5'),
     ('model', 'kv_heads', 3, r'model.heads \(4\) must be a multiple of model.kv_heads; got 3'),

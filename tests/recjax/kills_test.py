@@ -125,7 +125,7 @@ def kill_when(run, condition):
 
 
 def kill(run, workdir, stage, moment, steps, generator):
-  """Kills a run of two stages during a save, between the stages, by SIGTERM, or after a step."""
+  """Kills a run of two stages during a save, between the stages, by a signal, or after a step."""
   first = workdir / 'stages' / 'first'
   if moment == 'save':
     run.wait_for(run.has_trained)  # an unfinished save of an earlier process does not count
@@ -134,11 +134,12 @@ def kill(run, workdir, stage, moment, steps, generator):
   elif moment == 'border':
     kill_when(run, lambda: steps in saved.steps(first) and not last_step(workdir))
     assert last_step(first) == steps
-  elif moment == 'sigterm':
+  elif moment in ('sigterm', 'sigint'):
     seen = last_step(workdir)
     run.wait_for(lambda: last_step(workdir) not in (0, seen))
-    run.process.terminate()
-    assert run.end() == exit_status.PREEMPTED
+    run.process.send_signal(signal.SIGTERM if moment == 'sigterm' else signal.SIGINT)
+    stopped = exit_status.PREEMPTED if moment == 'sigterm' else exit_status.INTERRUPTED
+    assert run.end() == stopped
     assert saved.steps(workdir)[-1] == last_step(workdir)  # no step is lost
   else:
     kill_at(run, (first, workdir)[stage], moment, generator)
@@ -150,8 +151,8 @@ def check_kills(tiny_world, folder, kills, steps):
   Run(straight, tiny_world, steps, 'staged').check()
   generator = random.Random(0)
   # In the order of the run; the last steps are left out, because the run could end before the kill.
-  moments = [(generator.randrange(2), generator.randrange(1, steps - 20)) for _ in range(kills - 3)]
-  moments = [*sorted(moments), (0, 'save'), (0, 'border'), (1, 'sigterm')]
+  moments = [(generator.randrange(2), generator.randrange(1, steps - 20)) for _ in range(kills - 4)]
+  moments = [*sorted(moments), (0, 'save'), (0, 'border'), (1, 'sigterm'), (1, 'sigint')]
   before = None
   for stage, moment in [*sorted(moments, key=lambda moment: moment[0]), (1, None)]:
     run = Run(killed, tiny_world, steps, 'staged')
@@ -170,8 +171,8 @@ def check_kills(tiny_world, folder, kills, steps):
     saved.assert_params(np.testing.assert_array_equal, killed / stage, straight / stage)
 
 
-def test_a_run_after_three_kills_equals_an_uninterrupted_one(tiny_world, tmp_path):
-  check_kills(tiny_world, tmp_path, kills=3, steps=40)
+def test_a_run_after_four_kills_equals_an_uninterrupted_one(tiny_world, tmp_path):
+  check_kills(tiny_world, tmp_path, kills=4, steps=40)
 
 
 @pytest.mark.soak
@@ -184,14 +185,19 @@ def test_a_run_is_killed_and_moves_between_topologies(tiny_world, tmp_path):
   straight, moved = tmp_path / 'straight', tmp_path / 'moved'
   Run(straight, tiny_world, steps, **two).check()
 
-  # SIGTERM to one of two processes: both save the same step.
-  run = Run(moved, tiny_world, steps, 'slow', **two)
-  run.wait_for(lambda: last_step(moved) >= 2)
-  os.kill(run.children()[1], signal.SIGTERM)
-  assert run.end() == exit_status.PREEMPTED
-  preempted = last_step(moved)
-  assert preempted < steps
-  assert saved.steps(moved)[-1] == preempted
+  # SIGINT, then SIGTERM to one of two processes: both save the same step.
+  preempted = 0
+  for number, status in (
+    (signal.SIGINT, exit_status.INTERRUPTED),
+    (signal.SIGTERM, exit_status.PREEMPTED),
+  ):
+    run = Run(moved, tiny_world, steps, 'slow', **two)
+    run.wait_for(lambda: last_step(moved) >= preempted + 2)  # noqa: B023
+    os.kill(run.children()[1], number)
+    assert run.end() == status
+    assert preempted < last_step(moved) < steps
+    preempted = last_step(moved)
+    assert saved.steps(moved)[-1] == preempted
 
   # SIGKILL to one of them: the run ends, and resumes at the last checkpoint.
   run = Run(moved, tiny_world, steps, 'slow', **two)

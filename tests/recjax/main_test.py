@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench import shop_log
-from recjax.runtime import lock
+from recjax.runtime import exit_status, lock
 from recjax.workdir.metrics_file import read_metrics
 from tests import saved
 from tests.folders import ROOT
@@ -36,6 +36,15 @@ def run(*args, launcher=(), timeout=120):
   done = subprocess.run(
     command(*args, launcher=launcher),
     cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout, check=False,
+  )  # fmt: skip
+  return done.returncode, done.stdout + done.stderr
+
+
+def run_alone(*args):
+  """Runs recjax.main without --config."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'recjax.main', *args],
+    cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False,
   )  # fmt: skip
   return done.returncode, done.stdout + done.stderr
 
@@ -87,9 +96,36 @@ def kill_at_random(folder, workdir, seed):
   return process.returncode == -signal.SIGKILL
 
 
+def interrupt(folder, workdir):
+  """Sends SIGINT to the group of a run, as a terminal does; returns its output."""
+
+  def written():
+    return (workdir / 'metrics.jsonl').read_text().count('\n')
+
+  with subprocess.Popen(
+    command(*flags(folder), f'--workdir={workdir}'), start_new_session=True,
+    cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+  ) as process:  # fmt: skip
+    before = written()
+    while process.poll() is None and written() <= before:
+      before = min(before, written())  # the start cuts the file at the newest checkpoint
+      time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+  assert process.returncode == exit_status.INTERRUPTED, output[-3000:]
+  return output
+
+
 def test_a_killed_run_ends_with_the_same_parameters(folder, finished):
   workdir = folder / 'killed'
   assert kill_at_random(folder, workdir, seed=0)
+  output = interrupt(folder, workdir)
+  assert (
+    f'interrupted: step {saved.steps(workdir)[-1]} is saved; the same command resumes' in output
+  )
+  last = output.splitlines()[-1]
+  assert 'next: python -m recjax.main --config=configs/demo.py:tiny --config.data.prepared_' in last
+  assert 'Traceback' not in output
   checked(*flags(folder), f'--workdir={workdir}')
   assert saved.steps(workdir)[-1] == saved.steps(finished)[-1] == STEPS
   saved.assert_params(np.testing.assert_array_equal, workdir, finished)
@@ -112,6 +148,25 @@ def test_the_report_holds_metrics_baselines_and_optimum(finished):
   assert report['data']['users'] == 300
   assert report['optimum']['recall@10'] > 0.5
   assert '<html' in (finished / 'report.html').read_text()
+
+
+def test_a_refresh_without_news_is_no_go(folder, finished):
+  flag = (
+    f'--from={finished}',
+    f'--raw_dir={folder}',
+    '--mode=refresh',
+    '--config.num_train_steps=3',
+  )
+  code, output = run_alone(*flag)
+  assert code == exit_status.NO_GO == 3, output[-3000:]
+  assert 'NO-GO: nothing is new' in output
+  assert f'keep {finished}; {finished}-2/refresh.txt names the reason' in output.splitlines()[-1]
+  assert json.loads((folder / 'finished-2/refresh.json').read_text())['verdict'] == 'no-go'
+  assert (folder / 'finished-2-data/sids').exists()  # not in the workdir
+  code, output = run_alone(flag[0], '--raw_dir=nowhere', '--mode=refresh')
+  assert code == 1
+  assert '--raw_dir must be a folder; nowhere does not exist' in output
+  assert 'Traceback' not in output
 
 
 def test_two_processes_give_the_same_run_as_one(folder, finished):

@@ -38,6 +38,7 @@ def config(prepared_dir, num_train_steps, how):
 
 def main(workdir, prepared_dir, steps, how=''):
   preemption.exit_on_sigterm()
+  preemption.handle_sigint()
   distributed.initialize()
   logs.set_up()
   settings = config(prepared_dir, int(steps), how)

@@ -4,8 +4,9 @@ import warnings
 
 import numpy as np
 import threadpoolctl
-import tqdm
 
+from recjax.runtime import logs
+from recjax.sids import code_sizes
 from recjax.sids.quantizers.saved import Quantizer, assign_latents
 
 # More dimensions explain more variance, but later levels then spend codes on outliers. Beauty's
@@ -70,7 +71,7 @@ def codebooks(latents_IZ: np.ndarray, codes: tuple[int, ...], seed: int) -> list
   with warnings.catch_warnings(), threadpoolctl.threadpool_limits(1):
     # If there are fewer distinct residuals than codes, some codes stay unused; SidTable.statistics counts them.
     warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
-    for level, size in enumerate(tqdm.tqdm(codes, 'residual k-means', unit='level')):
+    for level, size in enumerate(logs.progress(codes, 'residual k-means', unit=' levels')):
       fitted_to_SZ = _sample(residual_IZ, _ITEMS_A_CODE * size, seed + level)
       kmeans = cluster.KMeans(size, n_init=1, max_iter=100, random_state=seed + level)
       books.append(kmeans.fit(fitted_to_SZ).cluster_centers_.astype(np.float32))
@@ -86,10 +87,6 @@ def _sample(rows_IZ: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 def check_vectors(vectors_ID: np.ndarray, codes: tuple[int, ...]) -> None:
   """Raises a ValueError if the vectors cannot be quantized with these numbers of codes."""
-  if len(vectors_ID) < max(codes):
-    raise ValueError(
-      f'the catalogue must have at least as many items as a level has codes ({max(codes)}); '
-      f'got {len(vectors_ID)} items. Set --config.sids.codes'
-    )
+  code_sizes.check_codes(codes, len(vectors_ID))
   if not np.isfinite(vectors_ID).all():
     raise ValueError('item vectors must be finite; got NaN or infinity')

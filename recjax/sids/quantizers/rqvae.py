@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tqdm
 
+from recjax.runtime import logs
 from recjax.schema.sids import Rqvae
 from recjax.sids.quantizers import residual_kmeans
 from recjax.sids.quantizers.saved import Quantizer
@@ -173,7 +173,7 @@ def _train(
   rates = np.asarray(rate(np.arange(epochs * steps))).reshape(epochs, steps)
   state = optax.scale_by_adam().init(params)
   name = 'RQ-VAE' if params['books'] else 'autoencoder'
-  with tqdm.trange(epochs, desc=name, unit='epoch') as progress:
+  with logs.progress(range(epochs), name, unit=' epochs') as progress:
     for epoch in progress:
       draws = {
         'rates': rates[epoch],

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 
+from etils import epath
 import numpy as np
 import pytest
 
 from configs import demo
-from data_prep import prepare
+from data_prep import prepare, prune
 from data_prep import stage as stage_lib
-from data_prep.encoders import batching, resumable, tfidf
+from data_prep.encoders import batching, choice, resumable, tfidf
 from data_prep.encoders import stage as encoder_stage
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
@@ -113,7 +114,7 @@ def test_a_missing_encoder_is_only_an_error_if_texts_must_be_encoded(tmp_path, c
       run(root, encoder)
     write_items(root, range(5))
     assert is_current(root, encoder)
-  with pytest.raises(ValueError, match=r'--config\.sids\.encoder must be `tfidf`'):
+  with pytest.raises(ValueError, match=r'--config\.sids\.encoder must be `auto`, `tfidf`'):
     run(tmp_path / 'another', checkpoint)
 
 
@@ -315,3 +316,84 @@ def test_parts_are_removed_after_the_preparation(tmp_path, checkpoint, monkeypat
   assert written and written[0].parent == root.root / encoder_stage.PARTS
   assert 'text_embeddings' in os.listdir(root)
   assert encoder_stage.PARTS not in os.listdir(root)
+
+
+def auto_world(root, **fields):
+  config = demo.get_config('tiny')
+  config.data.prepared_dir = str(root)
+  config.sids.encoder = 'auto'
+  config.update_from_flattened_dict(fields)
+  return config_lib.from_config_dict(config)
+
+
+@pytest.fixture
+def installed(monkeypatch, checkpoint):
+  """Returns a function that installs or removes the package of MiniLM; a tiny Qwen plays it."""
+
+  def install(is_installed):
+    folder = epath.Path(checkpoint) if is_installed else None
+    monkeypatch.setattr(choice, '_minilm_folder', lambda: folder)
+
+  return install
+
+
+def test_auto_is_minilm_if_its_package_is_installed_and_tfidf_otherwise(
+  tmp_path, installed, caplog
+):
+  caplog.set_level('INFO', 'data_prep')
+  for is_installed, encoder in ((True, 'minilm'), (False, 'tfidf')):
+    installed(is_installed)
+    caplog.clear()
+    root = tmp_path / encoder
+    prepare.prepare(auto_world(root))
+    assert encoder_stage.resolved(auto_world(root)).sids.encoder == encoder
+    lines = [line for line in caplog.messages if 'sids.encoder=auto' in line]
+    assert len(lines) == 1 and f'auto is {encoder}: ' in lines[0]
+    named = auto_world(root, **{'sids.encoder': encoder})
+    before = contents(root)
+    prepare.prepare(named)  # the identity of the stage is that of the encoder
+    assert contents(root) == before
+
+
+def test_auto_keeps_the_encoder_of_the_prepared_folder(tmp_path, installed):
+  for was_installed, encoder in ((False, 'tfidf'), (True, 'minilm')):
+    root = tmp_path / encoder
+    installed(was_installed)
+    config = auto_world(root)
+    prepare.prepare(config)
+    before = contents(root)
+    installed(not was_installed)
+    prepared = prepare.prepare(config)
+    assert contents(root) == before and prepare.find(config) == prepared
+    assert encoder_stage.resolved(config).sids.encoder == encoder
+
+
+def test_auto_finds_a_variant_again_by_the_config_as_given_and_as_resolved(tmp_path, installed):
+  installed(False)
+  config = auto_world(tmp_path / 'd')
+  prepare.prepare(config)
+  prepare.prepare(auto_world(tmp_path / 'd', **{'sids.codes': (8, 8)}))
+  for codes in ((16, 16), (8, 8)):
+    config = auto_world(tmp_path / 'd', **{'sids.codes': codes})
+    prepared = prepare.prepare(config)
+    assert config.prepared == encoder_stage.resolved(config).prepared == prepared
+  prune.prune(config, prepared)
+  assert config.prepared == encoder_stage.resolved(config).prepared == prepared
+
+
+def test_a_refresh_with_auto_keeps_the_encoder_of_the_earlier_day(tmp_path, installed):
+  installed(False)
+  prepare.prepare(auto_world(tmp_path / 'monday'))
+  installed(True)
+  extend = {'sids.extend': str(tmp_path / 'monday')}
+  tuesday = auto_world(tmp_path / 'tuesday', **extend)
+  prepare.prepare(tuesday)
+  assert encoder_stage.resolved(tuesday).sids.encoder == 'tfidf'
+
+
+def test_auto_is_left_alone_where_no_text_is_encoded(tmp_path, installed, caplog):
+  installed(True)
+  config = auto_world(tmp_path, **{'sids.source': 'cooccurrence'})
+  assert encoder_stage.resolved(config) is config
+  encoder_stage.explain(config)
+  assert not caplog.messages

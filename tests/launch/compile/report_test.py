@@ -82,10 +82,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 def test_the_message_without_a_compiler_names_the_package():
   done = run('--config=configs/sports.py:t5_small', '--topology=v5e:2x2')
   assert done.returncode == 2
-  assert 'pip install -r requirements-tpu.txt' in done.stderr and 'Traceback' not in done.stderr
+  assert "pip install '.[tpu]'" in done.stderr and 'Traceback' not in done.stderr
 
 
-@pytest.mark.skipif(not HAS_COMPILER, reason='libtpu is not installed (requirements-tpu.txt)')
+@pytest.mark.skipif(not HAS_COMPILER, reason='libtpu is not installed (the extra [tpu])')
 @pytest.mark.parametrize('family, width', [('t5', 32), ('gemma', 64)])
 def test_programs_compile_for_a_small_slice(family, width, capsys):
   """The gemma case has shapes that the splash kernels support."""

@@ -105,6 +105,27 @@ def test_a_schedule_changes_the_counts_at_its_borders_and_continues_the_epochs()
       assert sorted(shown[name][at : at + count]) == list(range(count))
 
 
+def test_epochs_are_counted_over_the_stream_also_with_a_schedule():
+  units = {'a': 700, 'b': 300}
+  mix = mixture({'a': 2.0, 'b': 1.0}, units, schedules={'a': ((0, 0.5), (12_345, 3.0))})
+  assert mix.epoch_part == 0  # the largest final weight, without next_item
+  parts = np.array([mix.locate(n)[0] for n in range(30_000)])
+  for epochs in (0.001, 1.0, 2.5, 9.0):
+    examples = mix.examples_in(epochs)
+    draws = int((parts[:examples] == 0).sum())
+    assert draws == max(round(epochs * 700), 1)
+    assert mix.epochs(examples) == draws / 700 > mix.epochs(examples - 1)
+  tasks = [dataclasses.replace(part.component, task='next_item') for part in mix.parts[1:]]
+  mix.parts[1] = dataclasses.replace(mix.parts[1], component=tasks[0])
+  other = mixture_lib.Mixture(mix.parts, mix.intervals, None, 0)
+  assert other.epoch_part == 1  # next_item, whatever its weight
+  ended = mixture({'a': 1.0, 'b': 1.0}, units, schedules={'a': ((0, 3.0), (1400, 0.0))})
+  ended.epoch_part = 0
+  assert ended.examples_in(1.0) < 1400
+  with pytest.raises(ValueError, match=r'num_epochs must be reached before the schedule ends'):
+    ended.examples_in(2.0)
+
+
 def test_the_table_equals_counts_over_the_stream():
   def long(unit, draw):
     learnt = np.array([True, False, False])

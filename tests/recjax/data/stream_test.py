@@ -80,6 +80,7 @@ def test_worker_processes_give_the_same_batches(stream):
       assert len(readers) == 2
       for reader in readers:
         os.kill(reader.pid, signal.SIGTERM)
+        os.kill(reader.pid, signal.SIGINT)
     for name in expected:
       np.testing.assert_array_equal(got[name], expected[name])
 

@@ -48,7 +48,7 @@ def test_a_tilde_is_expanded_only_in_paths(monkeypatch):
     ({'parts': {'red': {'size': '1'}}}, r"^parts.red.size must be of type int; got '1'"),
     ({'parts': {'red': 3}}, r'^parts.red must be a section of fields; got 3'),
     ({'parts': 3}, r'^parts must be a section of named fields; got 3'),
-    ({'part': {'rate': True}}, r'^part.rate must be of type float or NoneType; got True'),
+    ({'part': {'rate': True}}, r'^part.rate must be of type float or None; got True'),
     ({'part': {'rate': math.inf}}, r'^part.rate must be a finite number; got inf. Set --config.part.rate$'),
     ({'part': {'rate': math.nan}}, r'^part.rate must be a finite number; got nan'),
     ({'part': {'widths': 3}}, r'^part.widths must be a tuple; got 3'),

@@ -23,6 +23,7 @@ flags.DEFINE_string('workdir', None, '')
 flags.DEFINE_enum('mode', 'train', ['train', 'report'], '')
 app.run(lambda argv: print(config.value.model.depth), flags_parser=flag.parse_flags)
 """
+SIZES = PROGRAM.replace('config.value.model.depth', 'dict(config.value.run)')
 CONFIG = """
 import ml_collections
 
@@ -54,10 +55,22 @@ def run(folder, *args, program=PROGRAM):
   return done.returncode, done.stdout + done.stderr
 
 
+RUN = """
+import ml_collections
+
+def get_config():
+  config = ml_collections.ConfigDict()
+  config.run = {'num_train_steps': 5, 'batch_size': 4, 'codes': (4, 4)}
+  config.run.num_epochs = ml_collections.config_dict.placeholder(float)
+  return config
+"""
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('flag')
   (path / 'mine.py').write_text(CONFIG)
+  (path / 'run.py').write_text(RUN)
   (path / 'broken.py').write_text('def get_config():\n  return (\n')
   (path / 'empty.py').write_text('')
   (path / 'zeros.py').write_bytes(bytes(9))
@@ -68,6 +81,25 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize('args', [('--config=mine.py',), ('--config', 'mine.py:other')])
 def test_a_field_can_be_overridden(folder, args):
   assert run(folder, *args, '--config.model.depth=7') == (0, '7\n')
+
+
+@pytest.mark.parametrize(
+  ('args', 'changes'),
+  [
+    (('num_epochs=3',), {'num_train_steps': None, 'num_epochs': 3.0}),
+    (('num_train_steps=7',), {'num_train_steps': 7}),
+    (('num_train_steps=7', 'num_epochs=3'), {'num_train_steps': 7, 'num_epochs': 3.0}),
+    (('batch_size=auto', 'codes=auto'), {'batch_size': None, 'codes': ()}),
+    (('batch_size=auto', 'batch_size=8'), {'batch_size': 8}),
+    (('num_train_steps=None',), {'num_train_steps': None}),
+  ],
+)
+def test_sizes_are_left_to_the_data_and_one_length_unsets_the_other(folder, args, changes):
+  values = {'num_train_steps': 5, 'batch_size': 4, 'codes': (4, 4), 'num_epochs': None} | changes
+  flags = [f'--config.run.{arg}' for arg in args]
+  code, text = run(folder, '--config=run.py', *flags, program=SIZES)
+  assert code == 0, text
+  assert eval(text) == values
 
 
 def test_the_last_override_of_a_field_is_valid(folder):

@@ -62,7 +62,7 @@ def test_a_section_follows_those_of_the_config():
     ('mixture.nextitem.weight=1', r'mixture.nextitem is no component.*did you mean next_item\?'),
     ('mixture.x.task=mimm', r"'mimm' is no task; did you mean mim"),
     ('optim.groups.sids.learning_rate=2', r'a new group must set pattern; --config.optim.groups.sids'),
-    ('stages.warm.learning_rate=1', r'a new stage must set num_train_steps; .*The config has no stage'),
+    ('stages.warm.learning_rate=1', r'a new stage must set num_train_steps or num_epochs; .*The config has no stage'),
     ('stages.warm.groups.x.frozen=1', r'a new group must set pattern'),
   ],
 )  # fmt: skip

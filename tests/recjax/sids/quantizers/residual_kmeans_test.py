@@ -62,7 +62,7 @@ def test_fewer_distinct_vectors_than_codes_leave_codes_unused():
 
 
 def test_fewer_items_than_codes_and_nan_are_refused():
-  with pytest.raises(ValueError, match=r'\(9\); got 8 items. Set --config.sids.codes'):
+  with pytest.raises(ValueError, match=r'has items \(8\); got .*9.*Set --config.sids.codes'):
     residual_kmeans.fit(np.ones((8, 2), np.float32), (8, 9), seed=0)
   with pytest.raises(ValueError, match='finite'):
     residual_kmeans.fit(np.full((8, 2), np.nan, np.float32), (4, 4), seed=0)

@@ -161,7 +161,7 @@ def test_an_unused_code_restarts_at_a_residual(restarts):
 
 def test_bad_input_is_refused():
   vectors, _ = _hierarchy(each=1)
-  with pytest.raises(ValueError, match=r'\(99\); got 24 items. Set --config.sids.codes'):
+  with pytest.raises(ValueError, match=r'has items \(24\); got .*99.*Set --config.sids.codes'):
     rqvae.fit(vectors, (99, 2), Rqvae(**SMALL), seed=0)
   with pytest.raises(ValueError, match='finite'):
     rqvae.fit(vectors * np.inf, (2, 2), Rqvae(**SMALL), seed=0)

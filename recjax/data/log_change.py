@@ -1,0 +1,146 @@
+"""What changed between the logs of two preparations: users, items, dates."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import datetime
+import json
+from typing import Any
+
+import numpy as np
+
+from recjax.data.dataset import SPLITS, Dataset
+from recjax.data.prepared import Prepared
+
+_DAY_S = 86400.0
+_RECENT_DAYS = 28  # of the old log, which the new days are compared with
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+  """The parts of a prepared log that two days are compared by.
+
+  Attributes:
+    items: raw ids of the items, in item order.
+    users: raw ids of the users.
+    times: float64, seconds, of all interactions that are training items or targets. None: times give only an
+      order.
+    interactions: number of interactions.
+  """
+
+  items: Sequence[str]
+  users: Sequence[str]
+  times: np.ndarray | None
+  interactions: int
+
+  @classmethod
+  def load(cls, prepared: Prepared) -> 'Log':
+    """Reads the stage `interactions` of a prepared folder."""
+    folder = prepared / 'interactions'
+    lines = (folder / 'items.jsonl').read_text().splitlines()
+    ticks = json.loads((folder / 'times.json').read_text())['ticks_per_second']
+    files = [folder / f'{part}_times.npy' for part in ('train', *SPLITS)]
+    arrays = [np.load(path) for path in files if path.exists()]
+    return cls(
+      items=[json.loads(line)['id'] for line in lines],
+      users=json.loads((folder / 'users.json').read_text()),
+      times=np.concatenate(arrays) / ticks if ticks else None,
+      interactions=json.loads((folder / 'statistics.json').read_text())['interactions'],
+    )
+
+  @property
+  def newest(self) -> float | None:
+    """Seconds since 1970 of the newest interaction; None: not known."""
+    return None if self.times is None else float(self.times.max())
+
+
+def row_users(dataset: Dataset, split: str) -> np.ndarray:
+  """Returns the user of every row of a split, as numbers."""
+  path = dataset.folder / 'interactions' / f'{split}_users.npy'
+  return np.load(path) if path.exists() else np.arange(dataset.num_rows(split))
+
+
+def row_times(dataset: Dataset, split: str) -> np.ndarray | None:
+  """Returns the time of the target of every row, seconds; None: times give only an order."""
+  path = dataset.folder / 'interactions' / f'{split}_times.npy'
+  ticks = dataset.ticks_per_second
+  return np.load(path) / ticks if ticks and path.exists() else None
+
+
+def compare(old: Log, new: Log) -> dict[str, Any]:
+  """Returns counts of both logs and of their differences, as JSON.
+
+  Returns:
+    `interactions`, `users`, `items`: [old, new]; `new_items`, `removed_items`, `new_users`, `removed_users`.
+    If times are known also `newest`: [old, new] in ISO 8601; `new_interactions`: later than the old log; and
+    `events_per_day`: [rate of the last 28 days of the old log, rate after it].
+  """
+  change = {
+    'interactions': [old.interactions, new.interactions],
+    'users': [len(old.users), len(new.users)],
+    'items': [len(old.items), len(new.items)],
+  }
+  for name in ('items', 'users'):
+    before, after = set(getattr(old, name)), set(getattr(new, name))
+    change |= {f'new_{name}': len(after - before), f'removed_{name}': len(before - after)}
+  if old.times is None or new.times is None:
+    return change
+  recent = old.times[old.times > old.newest - _RECENT_DAYS * _DAY_S]
+  later = new.times[new.times > old.newest]
+  return change | {
+    'newest': [_iso(old.newest), _iso(new.newest)],
+    'new_interactions': len(later),
+    'events_per_day': [
+      _rate(len(recent), old.newest - float(recent.min())),
+      _rate(len(later), new.newest - old.newest),
+    ],
+  }
+
+
+def _rate(events: int, seconds: float) -> float:
+  """Events per day; a period shorter than a day counts as a day."""
+  return round(events / max(seconds / _DAY_S, 1.0), 2)
+
+
+def _iso(seconds: float) -> str:
+  moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+  return moment.isoformat(timespec='seconds').removesuffix('+00:00')
+
+
+def new_item_rows(old: Log, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
+  """Returns which rows of a split have a new item as target, bool `[rows]`.
+
+  Returns:
+    `all`, and `trained`: only items that are among the training interactions.
+  """
+  known = set(old.items)
+  is_new_I = np.array([item['id'] not in known for item in dataset.items], bool)
+  is_trained_I = np.bincount(dataset.train.values, minlength=len(is_new_I)) > 0
+  targets = np.asarray(dataset.targets(split))
+  return {'all': is_new_I[targets], 'trained': (is_new_I & is_trained_I)[targets]}
+
+
+def reasons(old: Log, change: Mapping[str, Any], most_removed: float) -> list[str]:
+  """Returns why the new log must not be trained on; empty if it may.
+
+  Args:
+    old: the old log.
+    change: result of `compare`.
+    most_removed: largest share of the old items that may be missing.
+  """
+  found = []
+  removed, items = change['removed_items'], len(old.items)
+  if removed > most_removed * items:
+    found.append(
+      f'the new log lacks {removed:,} of the {items:,} old items, more than {most_removed:.0%}'
+    )
+  if 'newest' in change:
+    before, after = change['newest']
+    if after < before:
+      found.append(
+        f'dates go back: the newest interaction is of {after}, that of the old log of {before}'
+      )
+    elif not change['new_interactions']:
+      found.append(
+        f'nothing is new: no interaction is later than {before}, the newest of the old log'
+      )
+  return found

@@ -1,0 +1,68 @@
+"""Commands that follow a run, in the form in which the user typed this one."""
+
+import os
+import shlex
+import sys
+
+from recjax.runtime.program import program
+from recjax.workdir.request import Request
+
+_KEPT = {
+  'train': 'the same command continues from what is saved',
+  'prepare': 'finished stages are kept; the same command continues',
+  'refresh': 'the same command continues from what is saved',
+}
+
+
+def same() -> str:
+  """Returns this command; of a launched process only words, since its launcher has the command."""
+  if 'RECJAX_NUM_PROCESSES' in os.environ:
+    return 'the same command of the launcher'
+  return ' '.join([program(), *map(shlex.quote, sys.argv[1:])])
+
+
+def interrupted(mode: str) -> str:
+  """Returns the line of a process that Ctrl-C ended before a step was saved."""
+  return f'interrupted: {_KEPT.get(mode, "nothing was written")}: {same()}'
+
+
+def after(request: Request, status: int = 0) -> str:
+  """Returns what to do after a finished mode, with a command if there is one.
+
+  Args:
+    request: the finished command.
+    status: its exit status; not 0: a refresh with the verdict no-go.
+  """
+  workdir, out = request.workdir, request.out
+  report = workdir / 'report.html'
+  if request.mode == 'prepare':
+    return ' '.join([program(), *map(shlex.quote, _without_mode(sys.argv[1:]))])
+  if request.mode == 'recommend':
+    return f'the recommendations are in {out}'
+  if request.mode == 'export':
+    return (
+      f'python {shlex.quote(str(out))}/recommend.py --histories=histories.jsonl --out=ranked.jsonl (needs torch and '
+      'transformers)'
+    )
+  if status:
+    return f'keep {request.source}; {workdir / "refresh.txt"} names the reason'
+  if request.mode in ('train', 'refresh'):
+    return f'open {report}, or {_recommend(workdir)}'
+  return f'open {report}'
+
+
+def _without_mode(arguments: list[str]) -> list[str]:
+  kept = []
+  for before, argument in zip(['', *arguments], arguments, strict=False):
+    name = argument.lstrip('-').partition('=')[0]
+    is_value = before.lstrip('-') == 'mode'
+    if (argument.startswith('-') and name in ('mode', 'prune', 'noprune')) or is_value:
+      continue
+    kept.append(argument)
+  return kept
+
+
+def _recommend(workdir: os.PathLike) -> str:
+  flags = [f'--workdir={workdir}', '--mode=recommend']
+  flags += ['--histories=histories.jsonl', '--out=ranked.jsonl']
+  return ' '.join([program(), *map(shlex.quote, flags)])

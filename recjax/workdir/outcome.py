@@ -1,0 +1,122 @@
+"""How a training went: its best epoch, why it stopped, and whether its model beats the baselines."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from recjax.config import Config
+from recjax.workdir import identity
+from recjax.workdir.checkpoints import SELECTION_METRIC
+from recjax.workdir.metrics_file import EVALUATION, read_metrics
+
+METRIC = 'recall@10'  # of the test rows; compares the model with the baselines
+_NAMES = {'transitions': 'transition counting'}
+
+
+def is_patience_out(evaluations: Sequence[tuple[int, Mapping[str, float]]], patience: int) -> bool:
+  """Returns whether none of the last `patience` evaluations is better than the best one before.
+
+  Args:
+    evaluations: step and metrics of every evaluation, in order.
+    patience: `eval.patience`; 0: never.
+  """
+  scores = [metrics[SELECTION_METRIC] for _, metrics in evaluations]
+  return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
+
+
+def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str, Any]:
+  """Reads how the training in a workdir went, as JSON for evaluation.json.
+
+  Args:
+    workdir: folder of the run; of the last stage in a run of stages.
+    config: config of the command; the config in the workdir has precedence.
+    best_step: step of the evaluated checkpoint.
+
+  Returns:
+    `best_step`, `steps` (so far), `num_train_steps`; in epochs `best_epoch`, `epochs` and `num_epochs` (None in
+    workdirs of earlier versions); `evaluations`, their number; and `stopped`: 'steps' (all are done), 'patience' or
+    None (neither: the run goes on, or was stopped).
+  """
+  config = identity.config_of(workdir) or config
+  stages = list(config.stages.values())
+  total = stages[-1].num_train_steps if stages else config.num_train_steps
+  rows = read_metrics(workdir)
+  last, name = rows[-1] if rows else {'step': best_step}, EVALUATION + SELECTION_METRIC
+  found = [
+    (row['step'], {SELECTION_METRIC: row[name]}) for row in rows if row.get(name) is not None
+  ]
+  epochs, stopped = {row['step']: row.get('epoch') for row in rows}, None
+  if last['step'] >= total:
+    stopped = 'steps'
+  elif is_patience_out(found, config.eval.patience):
+    stopped = 'patience'
+  epoch = last.get('epoch')
+  return {
+    'best_step': best_step,
+    'steps': last['step'],
+    'num_train_steps': total,
+    'best_epoch': epochs.get(best_step),
+    'epochs': epoch,
+    'num_epochs': epoch and epoch * total / last['step'],
+    'evaluations': len(found),
+    'patience': config.eval.patience,
+    'stopped': stopped,
+  }
+
+
+def closing(results: Mapping[str, Any]) -> str:
+  """Returns the closing line of a run: best epoch, test metrics, why it stopped, and the comparisons that it lost.
+
+  Args:
+    results: content of evaluation.json.
+  """
+  training = results.get('training', {})
+  model = results['metrics']['test'][METRIC]
+  rivals = [f'{_name(name)} {row[METRIC]:.4f}' for name, row in results['baselines'].items()]
+  parts = [f'test {METRIC}: {", ".join([*rivals, f"this model {model:.4f}"])}']
+  if training:
+    parts = [_best(training), *parts, _reason(training)]
+  return ' '.join(['; '.join(parts) + '.', *losses(results)])
+
+
+def losses(results: Mapping[str, Any]) -> list[str]:
+  """Returns a sentence for every baseline that is better than the model on the test rows.
+
+  Args:
+    results: content of evaluation.json.
+  """
+  test = results['metrics']['test']
+  found = []
+  for name, row in results['baselines'].items():
+    if METRIC in row and test[METRIC] < row[METRIC]:
+      within = row[METRIC] - test[METRIC] < test.get(f'{METRIC}_stderr', 0.0)
+      noise = ', less than a standard error' if within else ''
+      found.append(
+        f'The model loses to {_name(name)}: test {METRIC} {test[METRIC]:.4f} against {row[METRIC]:.4f}{noise}.'
+      )
+  return found
+
+
+def _name(baseline: str) -> str:
+  return _NAMES.get(baseline, baseline)
+
+
+def _best(training: Mapping[str, Any]) -> str:
+  if training['best_epoch'] is None or training['epochs'] is None:
+    return f'best at step {training["best_step"]} of {training["steps"]}'
+  return (
+    f'best at epoch {training["best_epoch"]:.1f} of {training["epochs"]:.1f} (step {training["best_step"]} of '
+    f'{training["steps"]})'
+  )
+
+
+def _reason(training: Mapping[str, Any]) -> str:
+  if training['stopped'] == 'patience':
+    return (
+      f'stopped because {SELECTION_METRIC} of the validation sample did not improve in {training["patience"]} '
+      'evaluations'
+    )
+  if training['stopped'] == 'steps':
+    return f'stopped because all {training["num_train_steps"]} steps are done'
+  return f'not finished: {training["num_train_steps"]} steps are planned'
