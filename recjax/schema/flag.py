@@ -77,7 +77,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   unsets the other.
   """
   argv = _with_workdir_config(_without_replaced(argv))
-  given = set(_overrides(argv))
+  given = set(overrides(argv))
   left = {match[1] for argument in argv if (match := _AUTO.fullmatch(argument))}
   argv = [argument for argument in argv if not _AUTO.fullmatch(argument)]
   left |= {path for path in map(_other_length, given - left) if path and path not in given}
@@ -92,7 +92,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(str(error))
   except (KeyError, AttributeError) as error:
     known = list(_paths(flags.FLAGS['config'].parser.config))
-    for path in _overrides(argv):
+    for path in overrides(argv):
       if path not in known:
         raise SystemExit(unknown_field(path, known)) from error
     raise
@@ -275,7 +275,8 @@ def _with_workdir_config(argv: list[str]) -> list[str]:
   return [argv[0], f'--config={os.path.join(workdir, "config.json")}', *argv[1:]]
 
 
-def _overrides(argv: list[str]) -> Iterator[str]:
+def overrides(argv: list[str]) -> Iterator[str]:
+  """Yields the fields that arguments of a command set, such as 'eval.beams'."""
   for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
     if match := re.match(r'--?(?:no)?config\.([^=]+)', argument):
       yield match[1]
