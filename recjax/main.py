@@ -194,7 +194,7 @@ def run(request: Request) -> int:
   if mode != 'prepare':
     device.set_compilation_cache(config.compilation_cache, workdir)
   is_source_needed = is_training or mode == 'export'
-  model = config.model if is_source_needed else models.without_source(config.model)
+  model = config.model if is_source_needed else models.without_source(config.model, workdir)
   models.check_model(model)  # before the data are prepared
   if is_training:
     config_lib.next_item_component(config)  # raises if there is none
@@ -383,7 +383,7 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
   goodput.write()
   with goodput.phase('report'), watchdog.expect('the report', 0):
     trained = identity.config_of(workdir) or config
-    model = models.without_source(trained.model)
+    model = models.without_source(trained.model, workdir)
     num_params = state_lib.num_params(model, dataset.vocabulary.space)
     record_mixtures(trained, workdir, dataset)
     folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
