@@ -12,6 +12,7 @@ from recjax.data.dataset import Dataset
 from recjax.runtime.files import existing
 
 _NAMED = 5  # unknown items that a message lists
+_REMEDY = ". Set --skip_unknown (in Python unknown='skip') to leave such items out"
 
 
 class Row(NamedTuple):
@@ -62,7 +63,7 @@ class Reader:
     fields = {**fields, 'history': [_id(item) for item in fields['history']]}
     if skip_unknown:
       fields = _without_unknown(fields, self._index, self._columns)
-    items = _indices(fields['history'], self._index, 'item', 'in the catalogue', place)
+    items = _indices(fields['history'], self._index, 'item', 'in the catalogue', place, _REMEDY)
     known = {
       name: _column(fields[name], name, len(items), self._events, place)
       for name in self._columns
@@ -151,12 +152,17 @@ def _without_unknown(
 
 
 def _indices(
-  values: Sequence[Any], index: Mapping[str, int], kind: str, rule: str, place: str
+  values: Sequence[Any],
+  index: Mapping[str, int],
+  kind: str,
+  rule: str,
+  place: str,
+  remedy: str = '',
 ) -> np.ndarray:
   unknown = [value for value in values if not isinstance(value, str) or value not in index]
   if unknown:
     named = ', '.join(map(repr, dict.fromkeys(map(str, unknown[:_NAMED]))))
     more = f' and {len(unknown) - _NAMED} more' if len(unknown) > _NAMED else ''
     verb = 'is' if len(unknown) == 1 else 'are'
-    raise ValueError(f'{place}: every {kind} must be {rule}; {named}{more} {verb} not')
+    raise ValueError(f'{place}: every {kind} must be {rule}; {named}{more} {verb} not{remedy}')
   return np.array([index[value] for value in values], np.int32)

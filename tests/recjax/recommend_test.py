@@ -171,7 +171,7 @@ def test_excluded_and_unknown_items(noted, recommender):
   ('histories', 'options', 'message'),
   [
     (['i03', 'x', 'y'], {}, "^the history: every item must be in the catalogue; 'x', 'y' are not$"),
-    ([['i03'], ['x']], {}, "^history 1: every item must be in the catalogue; 'x' is not$"),
+    ([['i03'], ['x']], {}, "^history 1: every item must be in the catalogue; 'x' is not. Set .*unknown='skip'"),
     ([list('abcdefg')], {}, "'a', 'b', 'c', 'd', 'e' and 2 more are not"),
     (['i03', ['i03']], {}, 'histories must be item ids or lists of item ids, not both'),
     ('i03', {}, 'a history must be a list of item ids'),
