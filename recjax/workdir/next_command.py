@@ -41,7 +41,8 @@ def after(request: Request, status: int = 0) -> str:
   if request.mode == 'recommend':
     return f'read {out}, or in Python recjax.load({str(workdir)!r})'
   if request.mode == 'export':
-    return f'python {shlex.quote(os.path.join(out, "recommend.py"))} {_FILES} (needs torch and transformers)'
+    script = shlex.quote(os.path.join(out, 'recommend.py'))
+    return f'python {script} {_FILES} (needs torch and transformers)'
   if status:
     return f'keep {request.source}; {workdir / "refresh.txt"} names the reason'
   if request.mode in ('train', 'refresh'):

@@ -30,6 +30,8 @@ def test_the_next_command_has_the_form_of_this_one(monkeypatch, started, program
   assert line.startswith('interrupted: finished stages are kept')
   assert line.endswith(next_command.same())
   assert after(mode='prepare') == f"{program} --config=c.py:cpu '--config.data.name=a b'"
+  monkeypatch.setattr(sys, 'argv', [started, *flags, '--out', 'facts.json'])
+  assert next_command.training() == f"{program} --config=c.py:cpu '--config.data.name=a b'"
   assert after(mode='evaluate') == 'open runs/my shop/report.html'
   assert after(mode='recommend', out='ranked.jsonl') == (
     "read ranked.jsonl, or in Python recjax.load('runs/my shop')"
