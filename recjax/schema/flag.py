@@ -77,17 +77,12 @@ def parse_flags(argv: list[str]) -> list[str]:
   a field is valid; they may precede --config. The value `auto` leaves a size to the data, and a flag for one of
   num_train_steps and num_epochs unsets the other.
   """
-<<<<<<< HEAD
-  argv = _with_workdir_config(_without_replaced(argv))
-  given = set(overrides(argv))
-=======
   try:
     argv = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
   except flags.Error as error:
     sys.exit(str(error))
   argv = _config_first(_with_workdir_config(_without_replaced(argv)))
-  given = set(_overrides(argv))
->>>>>>> b1
+  given = set(overrides(argv))
   left = {match[1] for argument in argv if (match := _AUTO.fullmatch(argument))}
   argv = [argument for argument in argv if not _AUTO.fullmatch(argument)]
   left |= {path for path in map(_other_length, given - left) if path and path not in given}
@@ -312,11 +307,6 @@ def _with_workdir_config(argv: list[str]) -> list[str]:
   return [argv[0], f'--config={os.path.join(workdir, "config.json")}', *argv[1:]]
 
 
-<<<<<<< HEAD
-def overrides(argv: list[str]) -> Iterator[str]:
-  """Yields the fields that arguments of a command set, such as 'eval.beams'."""
-  for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
-=======
 def _config_first(argv: list[str]) -> list[str]:
   """Moves --config before its overrides."""
   first, rest, arguments = [], [], iter(argv[1:])
@@ -328,9 +318,9 @@ def _config_first(argv: list[str]) -> list[str]:
   return [argv[0], *first, *rest]
 
 
-def _overrides(argv: list[str]) -> Iterator[str]:
-  for argument in argv:
->>>>>>> b1
+def overrides(argv: list[str]) -> Iterator[str]:
+  """Yields the fields that arguments of a command set, such as 'eval.beams'."""
+  for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
     if match := re.match(r'--?(?:no)?config\.([^=]+)', argument):
       yield match[1]
 
