@@ -30,10 +30,11 @@ TOOLS = ('bash', 'cat', 'cp', 'grep', 'head', 'id', 'ls', 'mkdir', 'tail', 'tr',
 TOUR = ROOT / 'docs/tour.ipynb'
 PAGES = ('README.md', 'WORKSPACE.md', *sorted(f'docs/{p.name}' for p in ROOT.glob('docs/*.md')))
 SLOW = (
+  'docs/configuration.md',
   'docs/daily_refresh.md',
   'docs/goodput.md',
   'docs/pretrained.md',
-)  # pages that compile large programs: in `make soak`
+)  # pages that compile large or many programs: in `make soak`
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 EXTRAS = set(PROJECT['tool']['setuptools']['dynamic']['optional-dependencies'])
 PINS = ''.join(path.read_text() for path in ROOT.glob('requirements*.txt'))
