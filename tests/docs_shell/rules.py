@@ -39,6 +39,8 @@ VALUES = {
     r'(?<=flan_t5_base --config\.model\.pretrained=)FOLDER': 'WORLD/t5_v1_1',
     r'(?<=check )FOLDER': 'WORLD/gemma3',
     r'\btokens\.npy': 'WORLD/tokens.npy',
+    # With histories it needs torch; tests/recjax/export runs it so.
+    r'(EXPORT/recommend\.py) --.*': r'\1 --help',
   },
   'docs/sids.md': {r'(?<=KEY=)…': 'secret'},
 }
@@ -63,6 +65,7 @@ PLANS = {
   r'launch\.': 'launch',
   r'bench\.(?!shop_log)': 'parse',
   r'recjax\.main .*gs://': 'parse',
+  r'recjax\.main .*pretrained=hf:': 'parse',
   r'recjax\.main .*--config=configs/industrial\.py': 'parse',
   r'recjax\.main .*--config\.keywords\.teacher=http': 'parse',
 }
