@@ -279,6 +279,8 @@ def _describe(config: config_lib.Config, out: str | None) -> None:
     identity.check_use(config, epath.Path(saved))
     prepared = paths_lib.trained_on(epath.Path(saved), config.prepared_folder)
   describe_lib.print_all(Log.load(prepared or prepare.prepare_log(config)), config, out)
+  if not saved:
+    log.info('done. Next: %s', next_command.training())
 
 
 def _request(config: config_lib.Config) -> Request:
