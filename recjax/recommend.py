@@ -407,7 +407,7 @@ def _is_count(value: Any) -> bool:
 _AS_ARGUMENTS = {
   'without --config, --workdir (with --mode=refresh: --from) must': 'workdir must',
   'Set --workdir to a run, or start one with --config, such as --config=recjax:table': 'Set workdir to a run',
-  'Set --config.data.prepared_dir': 'Set prepared_dir',
+  '--config.data.prepared_dir': 'prepared_dir',
   'Set --config.model.pretrained to the folder where it is now': 'Set model.pretrained in config.json of the workdir',
   ', or give a new --workdir': '',
   'Set --workdir': 'Set workdir',
