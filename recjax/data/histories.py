@@ -12,7 +12,6 @@ from recjax.data.dataset import Dataset
 from recjax.runtime.files import existing
 
 _NAMED = 5  # unknown items that a message lists
-_REMEDY = ". Set --skip_unknown (in Python unknown='skip') to leave such items out"
 
 
 class Row(NamedTuple):
@@ -48,7 +47,9 @@ class Reader:
     found = (self._index.get(_id(item)) for item in items)
     return np.array([i for i in found if i is not None], np.int32)
 
-  def row(self, fields: Mapping[str, Any], place: str, skip_unknown: bool = False) -> Row:
+  def row(
+    self, fields: Mapping[str, Any], place: str, skip_unknown: bool = False, remedy: str = ''
+  ) -> Row:
     """Reads one history.
 
     Args:
@@ -56,6 +57,7 @@ class Reader:
       place: names the history in messages.
       skip_unknown: whether items that are not in the catalogue are moved to the key `unknown`; otherwise they are
         an error.
+      remedy: of unknown items, for the message.
 
     Raises:
       ValueError: an item or event is not in the data, or a column does not fit the history.
@@ -63,7 +65,7 @@ class Reader:
     fields = {**fields, 'history': [_id(item) for item in fields['history']]}
     if skip_unknown:
       fields = _without_unknown(fields, self._index, self._columns)
-    items = _indices(fields['history'], self._index, 'item', 'in the catalogue', place, _REMEDY)
+    items = _indices(fields['history'], self._index, 'item', 'in the catalogue', place, remedy)
     known = {
       name: _column(fields[name], name, len(items), self._events, place)
       for name in self._columns
@@ -91,7 +93,8 @@ def read_histories(path: epath.PathLike, reader: Reader, skip_unknown: bool = Fa
     ValueError: a line is not such an object, or the file is empty; see also `Reader.row`.
   """
   check_histories(path)
-  return [reader.row(fields, place, skip_unknown) for place, fields in _lines(path)]
+  remedy = '--skip_unknown leaves such items out'
+  return [reader.row(fields, place, skip_unknown, remedy) for place, fields in _lines(path)]
 
 
 def _lines(path: epath.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -164,5 +167,7 @@ def _indices(
     named = ', '.join(map(repr, dict.fromkeys(map(str, unknown[:_NAMED]))))
     more = f' and {len(unknown) - _NAMED} more' if len(unknown) > _NAMED else ''
     verb = 'is' if len(unknown) == 1 else 'are'
-    raise ValueError(f'{place}: every {kind} must be {rule}; {named}{more} {verb} not{remedy}')
+    raise ValueError(
+      f'{place}: every {kind} must be {rule}; {named}{more} {verb} not{remedy and f". {remedy}"}'
+    )
   return np.array([index[value] for value in values], np.int32)
