@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 
 def default_workdir(source: epath.Path) -> epath.Path:
   """Returns the workdir of a refresh: runs/shop-2 for runs/shop, runs/shop-3 for runs/shop-2 if that is a refresh."""
+  if source.name in ('', '..'):  # the current folder or one above it
+    source = epath.Path(paths.absolute(source))
   match = re.fullmatch(r'(.*)-(\d+)', source.name)
   if match and (source / FILE).exists():
     return source.with_name(f'{match[1]}-{int(match[2]) + 1}')
@@ -140,9 +142,10 @@ def first_training(source: epath.Path) -> dict[str, float]:
 
 def _prepared_folder(root: epath.Path, workdir: epath.Path) -> epath.Path:
   """Returns the folder of the new preparation: beside the old one, with the name of the workdir."""
-  folder = root.with_name(workdir.name)
+  name = epath.Path(paths.absolute(workdir)).name
+  folder = root.with_name(name)
   is_taken = paths.absolute(folder) in (paths.absolute(root), paths.absolute(workdir))
-  return root.with_name(f'{workdir.name}-data') if is_taken else folder
+  return root.with_name(f'{name}-data') if is_taken else folder
 
 
 def read(workdir: epath.Path) -> dict[str, Any] | None:

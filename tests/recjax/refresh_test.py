@@ -210,8 +210,12 @@ def test_new_items_that_no_list_holds_are_no_go():
   assert not refresh_lib.judged(all_ranks | {'new': ranks}, dataset, old_log, 20)['reasons']
 
 
-def test_the_name_of_the_next_workdir(tmp_path):
+def test_the_name_of_the_next_workdir(tmp_path, monkeypatch):
   path = refresh_lib.epath.Path(tmp_path)
+  (path / 'monday/checkpoints').mkdir(parents=True)
+  for folder, source in (('monday', '.'), ('monday/checkpoints', '..')):
+    monkeypatch.chdir(path / folder)
+    assert refresh_lib.default_workdir(refresh_lib.epath.Path(source)) == path / 'monday-2'
   assert refresh_lib.default_workdir(path / 'shop').name == 'shop-2'
   assert refresh_lib.default_workdir(path / 'shop-7').name == 'shop-7-2'  # no refresh
   (path / 'shop-7').mkdir()
