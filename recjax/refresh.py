@@ -38,7 +38,7 @@ SHARE = 0.25  # default of --budget
 RATE_SHARE = (
   0.25  # of the learning rate of the first training; the whole rate undoes what was learnt
 )
-MOST_REMOVED = 0.2  # share of the old items that a new log may lack
+MOST_REMOVED = 0.2  # share of the old items, or users, that a new log may lack
 LEAST_ROWS = 20  # of the new day; with fewer all test rows are compared
 MOST_DRIFT = 3.0  # factor of interactions per day that is reported
 RULE = (
@@ -352,6 +352,12 @@ def _warnings(data: Mapping[str, Any], dataset: Dataset) -> list[str]:
   before, after = data.get('events_per_day', (0, 0))
   if before and after and not 1 / MOST_DRIFT <= after / before <= MOST_DRIFT:
     found.append(f'interactions a day changed from {before:,} to {after:,}')
+  before, after = data['interactions']
+  if after < before:
+    found.append(f'the new log has fewer interactions: {after:,}, not {before:,}')
+  removed, before = data['removed_users'], data['users'][0]
+  if removed > MOST_REMOVED * before:
+    found.append(f'the new log lacks {removed:,} of the {before:,} old users')
   if unreachable := data['unreachable_targets']:
     found.append(
       f'{unreachable:,} of {dataset.num_rows("test"):,} test targets are in their own history, and cannot be '
