@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from data_prep.encoders import bert, checkpoint, layout, package
+from recjax.schema.names import question
 from recjax.schema.sids import Sids
 
 CHOICES = (
@@ -120,7 +121,8 @@ def _folder(encoder: str) -> epath.Path:
   else:
     folder = epath.Path(encoder)
   if not encoder or not folder.is_dir():
-    raise ValueError(f'{CHOICES}; got {encoder!r}, and there is no folder {str(folder)!r}')
+    meant = question(encoder, ('auto', 'tfidf', 'minilm'))
+    raise ValueError(f'{CHOICES}; got {encoder!r}, and there is no folder {str(folder)!r}{meant}')
   if not (folder / 'config.json').exists():
     raise ValueError(f'{CHOICES}; got {encoder!r}, but {folder} lacks config.json')
   return folder

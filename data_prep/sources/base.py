@@ -127,6 +127,11 @@ class Tabular(Named):
     "Item table: categories; 'a+b' are two levels of one path. None: the source's usual name.",
   )
   price_column: str | None = setting(None, "Item table: price. None: the source's usual name.")
+  time_format: str | None = setting(
+    None,
+    "Format of times such as '31.12.2026 23:59', '%d.%m.%Y %H:%M' (strptime). None: numbers or dates of ISO 8601.",
+    filled=True,
+  )
   separator: str | None = setting(
     None, "Separator of cells in text files: one character, or 'tab'. None: found in the header."
   )

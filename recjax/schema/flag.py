@@ -12,13 +12,13 @@ import traceback
 import types
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
 from recjax.schema.conversion import unknown_field
-from recjax.schema.names import question
-from recjax.schema.overrides import add_named
+from recjax.schema.names import near, question
+from recjax.schema.overrides import add_named, possible
 
 _HELP = (
   'The experiment: FILE.py, recjax:NAME (a config of the package) or one of them with :VARIANT; or config.json of '
@@ -33,6 +33,7 @@ _SIZES = (
 )
 _AUTO = re.compile(rf'--?config\.((?:\w+\.)*(?:{_SIZES}))=(?:auto|None)')
 _PACKAGE = 'recjax:'
+_ARGV: list[str] = []  # the command line, where ml_collections reads the overrides
 _SHARED = ('__init__', 'common')  # modules of configs/ that are no config
 # The folder of the configs, in a checkout and where the package is installed.
 _CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -53,7 +54,7 @@ def define(read_saved: ReadSaved) -> flags.FlagHolder:
   Args:
     read_saved: reads config.json of a workdir.
   """
-  holder = config_flags.DEFINE_config_file('config', None, _HELP, lock_config=True)
+  holder = config_flags.DEFINE_config_file('config', None, _HELP, lock_config=True, sys_argv=_ARGV)
   flags.FLAGS['config'].parser = _FileParser(read_saved)
   return holder
 
@@ -72,29 +73,43 @@ def split(value: str) -> tuple[str, str | None]:
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags as absl does, for `app.run(flags_parser=…)`.
 
-  A wrong config file or field ends the program with a message of one line. The last of several overrides of a
-  field is valid. The value `auto` leaves a size to the data, and a flag for one of num_train_steps and num_epochs
-  unsets the other.
+  A wrong flag, config file or field ends the program with a message of one line. The last of several overrides of
+  a field is valid; they may precede --config. The value `auto` leaves a size to the data, and a flag for one of
+  num_train_steps and num_epochs unsets the other.
   """
-  argv = _with_workdir_config(_without_replaced(argv))
-  given = set(_overrides(argv))
+  try:
+    argv = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
+  except flags.Error as error:
+    sys.exit(str(error))
+  argv = _config_first(_with_workdir_config(_without_replaced(argv)))
+  given = set(overrides(argv))
   left = {match[1] for argument in argv if (match := _AUTO.fullmatch(argument))}
   argv = [argument for argument in argv if not _AUTO.fullmatch(argument)]
   left |= {path for path in map(_other_length, given - left) if path and path not in given}
   _check_choices(argv)
+  if given and not re.match(r'--?config(=|$)', ''.join(argv[1:2])):
+    sys.exit(
+      f'--config.{min(given)} changes a field of a config, and none is given; set --config=FILE.py or '
+      f'--config={_PACKAGE}NAME ({", ".join(names())}), or --workdir of a run'
+    )
+  _ARGV[:] = argv
   try:
-    rest = app.parse_flags_with_usage(argv)
+    rest = flags.FLAGS(argv)
     if flags.FLAGS['config'].value is not None:
       for path in left:
         _leave_to_data(flags.FLAGS['config'].value, path)
     return rest
   except ConfigFileError as error:
     sys.exit(str(error))
-  except (KeyError, AttributeError) as error:
+  except flags.IllegalFlagValueError as error:
+    sys.exit(_wrong_value(str(error), flags.FLAGS['config'].parser.config))
+  except flags.Error as error:
+    sys.exit(' '.join(str(error).split()))
+  except (KeyError, AttributeError, ValueError) as error:
     known = list(_paths(flags.FLAGS['config'].parser.config))
-    for path in _overrides(argv):
+    for path in overrides(argv):
       if path not in known:
-        raise SystemExit(unknown_field(path, known)) from error
+        raise SystemExit(unknown_field(path, [*known, *possible(path)])) from error
     raise
 
 
@@ -123,7 +138,7 @@ class _FileParser(flags.ArgumentParser):
     else:
       config = _get_config(value)
     try:
-      add_named(config, flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False))
+      add_named(config, _ARGV)
     except ValueError as error:
       raise ConfigFileError(str(error)) from error
     self.config = config.lock()
@@ -191,8 +206,11 @@ def _hint(file: str) -> str:
   if os.path.isfile(os.path.join(file, 'config.json')):
     return f'. Set --workdir={file}, or --config={os.path.join(file, "config.json")}'
   path = pathlib.Path(file)
-  is_packaged = path.stem in names() and path.parent.name in ('', _CONFIGS.name)
-  return f'. Did you mean {_PACKAGE}{path.stem}?' if is_packaged else ''
+  known = {other.stem: str(other) for other in path.parent.glob('*.py')}
+  if path.parent.name in ('', _CONFIGS.name):
+    known = {name: f'{_PACKAGE}{name}' for name in names()} | known
+  found = [known[name] for name in near(path.stem, known) if name not in _SHARED]
+  return f'. Did you mean {" or ".join(found)}?' if found else ''
 
 
 def _load(file: str) -> types.ModuleType:
@@ -247,9 +265,24 @@ def _leave_to_data(config: ml_collections.ConfigDict, path: str) -> None:
   config[name] = () if name == 'codes' else None
 
 
+def _wrong_value(message: str, config: ml_collections.ConfigDict | None) -> str:
+  """Returns the message for a flag whose value does not have its type."""
+  match = re.match(r'flag --config\.([\w.]+)=(.*?): ', message, re.DOTALL)
+  if match is None or config is None:
+    return ' '.join(message.split())
+  *sections, name = match[1].split('.')
+  for section in sections:
+    config = config[section]
+  kind = config.get_type(name)
+  flag = f'--config.{match[1]}'
+  if issubclass(kind, ml_collections.ConfigDict):
+    return f'{flag} is a section; set its fields, such as {flag}.NAME=VALUE. --mode=config prints all fields'
+  return f'{flag} must be of type {kind.__name__}; got {match[2]!r}'
+
+
 def _check_choices(argv: list[str]) -> None:
   """Ends the program if the value of a flag with choices, such as --mode, is none of them."""
-  for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
+  for argument in argv:
     match = re.match(r'--?(\w+)=(.*)', argument)
     parser = match and match[1] in flags.FLAGS and flags.FLAGS[match[1]].parser
     if isinstance(parser, flags.EnumParser) and match[2] not in parser.enum_values:
@@ -261,21 +294,32 @@ def _check_choices(argv: list[str]) -> None:
 
 def _with_workdir_config(argv: list[str]) -> list[str]:
   """Adds --config=W/config.json to arguments with --workdir=W, or --from=W, and without --config."""
-  given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
   found = {'workdir': None, 'from': None}
-  for n, argument in enumerate(given):
+  for n, argument in enumerate(argv):
     if re.match(r'--?config(=|$)', argument) or re.match(r'--?help', argument):
       return argv
     if match := re.match(r'--?(workdir|from)(?:=(.*))?$', argument):
-      is_next = match[2] is None and n + 1 < len(given)
-      found[match[1]] = match[2] or (given[n + 1] if is_next else None)
+      is_next = match[2] is None and n + 1 < len(argv)
+      found[match[1]] = match[2] or (argv[n + 1] if is_next else None)
   workdir = found['from'] or found['workdir']
   if not workdir:
     return argv
   return [argv[0], f'--config={os.path.join(workdir, "config.json")}', *argv[1:]]
 
 
-def _overrides(argv: list[str]) -> Iterator[str]:
+def _config_first(argv: list[str]) -> list[str]:
+  """Moves --config before its overrides."""
+  first, rest, arguments = [], [], iter(argv[1:])
+  for argument in arguments:
+    match = re.match(r'--?config(=|$)', argument)
+    (first if match else rest).append(argument)
+    if match and not match[1]:
+      first += [value for value in [next(arguments, None)] if value is not None]
+  return [argv[0], *first, *rest]
+
+
+def overrides(argv: list[str]) -> Iterator[str]:
+  """Yields the fields that arguments of a command set, such as 'eval.beams'."""
   for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
     if match := re.match(r'--?(?:no)?config\.([^=]+)', argument):
       yield match[1]

@@ -58,6 +58,14 @@ def add_named(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> No
         _add(config, match[1], match[2], given)
 
 
+def possible(path: str) -> Iterator[str]:
+  """Yields the fields that groups and stages of the name in a path would have, as suggestions for an unknown path."""
+  *sections, name, _ = ['', '', *path.split('.')]
+  if sections[-1]:
+    for place, kind in (('optim.groups', Group), ('stages', Stage)):
+      yield from (f'{place}.{name}.{field}' for field in hints(kind))
+
+
 def _add(
   config: ml_collections.ConfigDict, place: str, name: str, given: Mapping[str, str]
 ) -> None:

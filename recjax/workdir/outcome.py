@@ -34,7 +34,7 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
     best_step: step of the evaluated checkpoint.
 
   Returns:
-    `best_step`, `steps` (so far), `num_train_steps`; in epochs `best_epoch`, `epochs` and `num_epochs` (None in
+    `best_step`, `first_best_step` (of the first equal evaluation), `steps` (so far), `num_train_steps`; in epochs `best_epoch`, `epochs` and `num_epochs` (None in
     workdirs of earlier versions); `evaluations`, their number; and `stopped`: 'steps' (all are done), 'patience' or
     None (neither: the run goes on, or was stopped).
   """
@@ -52,8 +52,11 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
   elif is_patience_out(found, config.eval.patience):
     stopped = 'patience'
   epoch = last.get('epoch')
+  best = dict(found).get(best_step)
+  equal = [step for step, metrics in found if best and metrics == best]
   return {
     'best_step': best_step,
+    'first_best_step': min([best_step, *equal]),
     'steps': last['step'],
     'num_train_steps': total,
     'best_epoch': epochs.get(best_step),
@@ -103,12 +106,12 @@ def _name(baseline: str) -> str:
 
 
 def _best(training: Mapping[str, Any]) -> str:
+  step, first = training['best_step'], training.get('first_best_step', training['best_step'])
+  text = f'step {step} of {training["steps"]}'
+  equal = f', equal to step {first}' if first < step else ''
   if training['best_epoch'] is None or training['epochs'] is None:
-    return f'best at step {training["best_step"]} of {training["steps"]}'
-  return (
-    f'best at epoch {training["best_epoch"]:.1f} of {training["epochs"]:.1f} (step {training["best_step"]} of '
-    f'{training["steps"]})'
-  )
+    return f'best at {text}{equal}'
+  return f'best at epoch {training["best_epoch"]:.1f} of {training["epochs"]:.1f} ({text}{equal})'
 
 
 def _reason(training: Mapping[str, Any]) -> str:

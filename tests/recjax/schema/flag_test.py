@@ -79,8 +79,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize('args', [('--config=mine.py',), ('--config', 'mine.py:other')])
-def test_a_field_can_be_overridden(folder, args):
+def test_a_field_can_be_overridden_before_and_after_the_config(folder, args):
   assert run(folder, *args, '--config.model.depth=7') == (0, '7\n')
+  assert run(folder, '--config.model.depth=7', *args) == (0, '7\n')
+
+
+def test_a_file_may_hold_flags(folder):
+  (folder / 'flags.txt').write_text('--config.model.depth=7\n--config=mine.py\n')
+  assert run(folder, '--flagfile=flags.txt') == (0, '7\n')
 
 
 @pytest.mark.parametrize(
@@ -163,6 +169,16 @@ def test_values_of_the_flag_are_taken_apart():
     ('--config=recjax:common', "got 'common'"),
     ('--config=recjax:demo:big', "the variant of this config must be one of '', 'tiny'; got 'big'"),
     ('--workdir=none', "none/config.json"),
+    ('--config=configs/tabel.py', 'does not exist. Did you mean recjax:table?'),
+    ('--config=mime.py', 'does not exist. Did you mean mine.py?'),
+    ('--config.model.depth=3', '--config.model.depth changes a field of a config, and none is given; set --config='),
+    ('--config=mine.py --config.model.depth=abc', "--config.model.depth must be of type int; got 'abc'"),
+    ('--config=mine.py --config.model=5', '--config.model is a section; set its fields'),
+    ('--config=mine.py --wokrdir=x', "Unknown command line flag 'wokrdir'. Did you mean: workdir ?"),
+    ('--config=mine.py --flagfile=none', 'Unable to open flagfile'),
+    ('--config=mine.py --config', 'Missing value for flag --config'),
+    ('--config=mine.py --config.optim.group.sids.frozen=1', 'did you mean optim.groups.sids.frozen'),
+    ('--config=mine.py --config.stage.warm.schedule=x', 'did you mean stages.warm.schedule'),
     ('--config=zeros.py', 'zeros.py: SyntaxError: source code string cannot contain null bytes'),
     ('--config=endless.py', 'endless.py:3 -> endless.py:2 -> endless.py:2 -> endless.py:2 -> endless.py:2 -> … -> endless.py:2: RecursionError'),
     ('--config=mine.py:key', "mine.py:8: KeyError: 'b' (config.steps = table['b'])"),

@@ -49,6 +49,13 @@ def test_a_run_without_patience_left(tmp_path):
   assert outcome.losses(found) == []
 
 
+def test_the_newest_of_equal_evaluations_is_not_called_an_improvement(tmp_path):
+  config = write_run(tmp_path, [0.1, 0.5, 0.5, 0.5], 900, patience=2)
+  line = outcome.closing(results(tmp_path, config, 40, 0.33, 0.31, 0.12))
+  assert line.startswith('best at epoch 13.3 of 13.3 (step 40 of 40, equal to step 20); ')
+  assert line.endswith('did not improve in 2 evaluations.')
+
+
 def test_a_model_that_loses_says_so(tmp_path):
   config = write_run(tmp_path, [0.1, 0.3], 20)
   found = results(tmp_path, config, 20, 0.30, 0.31, 0.12, stderr=0.02)
