@@ -245,7 +245,10 @@ class Recommender:
 
   @classmethod
   def from_workdir(
-    cls, workdir: epath.PathLike, beams: int | None = None, prepared_dir: str | None = None
+    cls,
+    workdir: epath.PathLike,
+    beams: int | None = None,
+    prepared_dir: epath.PathLike | None = None,
   ) -> 'Recommender':
     """Loads the best checkpoint of a run on the devices of this process, and compiles the search for one history.
 
@@ -402,9 +405,9 @@ def _is_count(value: Any) -> bool:
 
 # Text of a message of a command → the same for `load`.
 _AS_ARGUMENTS = {
-  'without --config, --workdir must': 'workdir must',
+  'without --config, --workdir (with --mode=refresh: --from) must': 'workdir must',
   'Set --workdir to a run, or start one with --config, such as --config=recjax:table': 'Set workdir to a run',
-  'Set --config.data.prepared_dir': 'Set prepared_dir',
+  '--config.data.prepared_dir': 'prepared_dir',
   'Set --config.model.pretrained to the folder where it is now': 'Set model.pretrained in config.json of the workdir',
   ', or give a new --workdir': '',
   'Set --workdir': 'Set workdir',

@@ -182,9 +182,7 @@ class Tabular(Named):
 
   def item_id(self, usual: str) -> tuple[str, str]:
     """Returns the column of the item id in the item table, and the config field that names it."""
-    if self.item_id_column is not None:
-      return self.item_id_column, 'data.item_id_column'
-    return usual, 'data.item_column'
+    return self.item_id_column or usual, 'data.item_id_column'
 
   def check_usual_columns(self, layout: str) -> None:
     """Raises a ValueError if the config names a column, although the files of this layout have no column names."""
