@@ -276,8 +276,11 @@ def _describe(config: config_lib.Config, out: str | None) -> None:
       raise IsADirectoryError(f'--out must be a file; {out} is a folder')
   prepared = None
   if saved := config_flag.saved_in(flags.FLAGS['config'].config_filename):
-    identity.check_use(config, epath.Path(saved))
-    prepared = paths_lib.trained_on(epath.Path(saved), config.prepared_folder)
+    workdir = epath.Path(saved)
+    identity.check_use(config, workdir)
+    prepared = paths_lib.trained_on(workdir, config.prepared_folder)
+    if prepared is None:
+      paths_lib.check_exists(config, workdir)
   describe_lib.print_all(Log.load(prepared or prepare.prepare_log(config)), config, out)
   if not saved:
     log.info('done. Next: %s', next_command.training())

@@ -38,7 +38,7 @@ SHARE = 0.25  # default of --budget
 RATE_SHARE = (
   0.25  # of the learning rate of the first training; the whole rate undoes what was learnt
 )
-MOST_REMOVED = 0.2  # share of the old items that a new log may lack
+MOST_REMOVED = 0.2  # share of the old items, or users, that a new log may lack
 LEAST_ROWS = 20  # of the new day; with fewer all test rows are compared
 MOST_DRIFT = 3.0  # factor of interactions per day that is reported
 RULE = (
@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 
 def default_workdir(source: epath.Path) -> epath.Path:
   """Returns the workdir of a refresh: runs/shop-2 for runs/shop, runs/shop-3 for runs/shop-2 if that is a refresh."""
+  if source.name in ('', '..'):  # the current folder or one above it
+    source = epath.Path(paths.absolute(source))
   match = re.fullmatch(r'(.*)-(\d+)', source.name)
   if match and (source / FILE).exists():
     return source.with_name(f'{match[1]}-{int(match[2]) + 1}')
@@ -140,9 +142,10 @@ def first_training(source: epath.Path) -> dict[str, float]:
 
 def _prepared_folder(root: epath.Path, workdir: epath.Path) -> epath.Path:
   """Returns the folder of the new preparation: beside the old one, with the name of the workdir."""
-  folder = root.with_name(workdir.name)
+  name = epath.Path(paths.absolute(workdir)).name
+  folder = root.with_name(name)
   is_taken = paths.absolute(folder) in (paths.absolute(root), paths.absolute(workdir))
-  return root.with_name(f'{workdir.name}-data') if is_taken else folder
+  return root.with_name(f'{name}-data') if is_taken else folder
 
 
 def read(workdir: epath.Path) -> dict[str, Any] | None:
@@ -349,6 +352,12 @@ def _warnings(data: Mapping[str, Any], dataset: Dataset) -> list[str]:
   before, after = data.get('events_per_day', (0, 0))
   if before and after and not 1 / MOST_DRIFT <= after / before <= MOST_DRIFT:
     found.append(f'interactions a day changed from {before:,} to {after:,}')
+  before, after = data['interactions']
+  if after < before:
+    found.append(f'the new log has fewer interactions: {after:,}, not {before:,}')
+  removed, before = data['removed_users'], data['users'][0]
+  if removed > MOST_REMOVED * before:
+    found.append(f'the new log lacks {removed:,} of the {before:,} old users')
   if unreachable := data['unreachable_targets']:
     found.append(
       f'{unreachable:,} of {dataset.num_rows("test"):,} test targets are in their own history, and cannot be '

@@ -195,8 +195,8 @@ def check_run(config: config_lib.Config, workdir: epath.Path) -> None:
 def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
   """Checks that the model in a workdir is used as it was trained.
 
-  The model section and the prompt must be the same. If the prepared folder is the same, the data and SID
-  sections must be the same too. For another folder, `recjax.workdir.resume.check_tokens` checks the tokens.
+  The model section and the prompt must be the same. If the prepared data are the same, also after a move, the data
+  and SID sections must be the same too. For other data, `recjax.workdir.resume.check_tokens` checks the tokens.
 
   Raises:
     ValueError: a field differs; the message names it.
@@ -206,7 +206,8 @@ def check_use(config: config_lib.Config, workdir: epath.Path) -> None:
     return
   config = _with_sids_of(old, config)
   same_folder = paths.absolute(old.prepared_folder) == paths.absolute(config.prepared_folder)
-  different = _section_differences(old, config, _IDENTITY if same_folder else ('model',))
+  is_same = same_folder or paths.trained_on(workdir, config.prepared_folder) is not None
+  different = _section_differences(old, config, _IDENTITY if is_same else ('model',))
   was, now = config_lib.next_item_component(old), config_lib.next_item_component(config)
   was, now = (
     {name: getattr(component, name) for name in config_lib.PROMPT_FIELDS}

@@ -242,6 +242,10 @@ def test_a_moved_workdir_is_enough_from_another_folder(folder, finished):
   assert json.loads(changed)['changed'] == {'num_train_steps': [STEPS, STEPS + 2]}
   code, output = run_there('--workdir=../moved/run', '--config.model.width=32', '--mode=evaluate')
   assert code == 1 and 'model.width (16 in the workdir, 32 now)' in output
+  absent = '--config.data.prepared_dir=absent'
+  (folder / 'moved/run/paths.json').unlink()
+  code, output = run_there('--workdir=../moved/run', '--mode=describe', absent)
+  assert code == 1 and 'else/absent; it does not exist. Set --config.data.prepared_dir' in output
   code, output = run_there()
   assert code == 1 and '--config=recjax:table' in output and '--workdir=runs/demo --mode=' in output
   assert os.listdir(folder / 'else') == []

@@ -210,8 +210,23 @@ def test_new_items_that_no_list_holds_are_no_go():
   assert not refresh_lib.judged(all_ranks | {'new': ranks}, dataset, old_log, 20)['reasons']
 
 
-def test_the_name_of_the_next_workdir(tmp_path):
+def test_a_log_that_lost_interactions_or_users_is_a_warning():
+  dataset, _ = world()
+  data = {'unreachable_targets': 0, 'items_sharing_a_sid': 0, 'interactions': [900, 905], 'users': [50, 45], 'removed_users': 10}  # fmt: skip
+  assert refresh_lib._warnings(data, dataset) == []
+  data |= {'interactions': [900, 899], 'removed_users': 11}
+  assert refresh_lib._warnings(data, dataset) == [
+    'the new log has fewer interactions: 899, not 900',
+    'the new log lacks 11 of the 50 old users',
+  ]
+
+
+def test_the_name_of_the_next_workdir(tmp_path, monkeypatch):
   path = refresh_lib.epath.Path(tmp_path)
+  (path / 'monday/checkpoints').mkdir(parents=True)
+  for folder, source in (('monday', '.'), ('monday/checkpoints', '..')):
+    monkeypatch.chdir(path / folder)
+    assert refresh_lib.default_workdir(refresh_lib.epath.Path(source)) == path / 'monday-2'
   assert refresh_lib.default_workdir(path / 'shop').name == 'shop-2'
   assert refresh_lib.default_workdir(path / 'shop-7').name == 'shop-7-2'  # no refresh
   (path / 'shop-7').mkdir()

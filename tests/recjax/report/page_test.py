@@ -121,6 +121,13 @@ def test_cells_that_a_narrow_page_stacks_name_their_columns():
     assert names[-len(cells) :] == cells
 
 
+def test_a_long_title_wraps_beside_its_semantic_id():
+  report = reports.report()
+  page = render(report)
+  assert page.count('<td class="title">') == len(report['sids']['examples']) > 0
+  assert re.search(r'\.title \{ overflow-wrap: anywhere; min-width', page)
+
+
 def test_page_needs_no_other_files():
   page = render(reports.report())
   checker = checked(page)
@@ -148,7 +155,7 @@ def test_titles_with_entities_are_escaped():
   report['sids']['examples'] = [{'title': '<script>' + row['text'], 'sid': [1, 2]}]
   page = render(report)
   assert '<script' not in page
-  assert '<td>&lt;script&gt;' in page
+  assert '<td class="title">&lt;script&gt;' in page
 
 
 def test_rows_are_counted_unless_they_are_users():

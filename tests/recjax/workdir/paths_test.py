@@ -110,6 +110,10 @@ def test_moved_data_are_used_from_their_new_folder(project, tmp_path, monkeypatc
   here = dataclasses.replace(config.data, prepared_dir=str(tmp_path / 'here'))
   config = dataclasses.replace(config, data=here)
   assert paths.prepared_data(config, epath.Path(project / 'runs/demo')).folders == STAGES
+  identity.check_use(config, epath.Path(project / 'runs/demo'))
+  other = dataclasses.replace(config, data=dataclasses.replace(here, k_core=3))
+  with pytest.raises(ValueError, match=r'data\.k_core \(\d in the workdir, 3 now\)'):
+    identity.check_use(other, epath.Path(project / 'runs/demo'))
 
 
 def test_the_data_of_another_day_are_not_taken_for_moved_ones(project, tmp_path):
