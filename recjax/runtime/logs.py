@@ -34,7 +34,7 @@ def progress(iterable: Iterable | None = None, desc: str = '', **options: Any) -
     mininterval=SECONDS,
     maxinterval=SECONDS,
     delay=SECONDS,
-    bar_format='{desc}: {n_fmt}' + share + ', {rate_fmt}, {remaining} left',
+    bar_format='{desc}: {n_fmt}' + share + ', {rate_noinv_fmt}, {remaining} left',
     **options | {'unit': f' {options.get("unit", "rows").strip()}'},
   )
 

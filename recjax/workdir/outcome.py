@@ -1,6 +1,6 @@
 """How a training went: its best epoch, why it stopped, and whether its model beats the baselines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -80,7 +80,20 @@ def closing(results: Mapping[str, Any]) -> str:
   parts = [f'test {METRIC}: {", ".join([*rivals, f"this model {model:.4f}"])}']
   if training:
     parts = [_best(training), *parts, _reason(training)]
-  return ' '.join(['; '.join(parts) + '.', *losses(results)])
+  better = [
+    _name(name) + (' by less than a standard error' if is_noise else '')
+    for name, is_noise in _better(results)
+  ]
+  verdict = f' The model loses to {" and to ".join(better)}.' if better else ''
+  return '; '.join(parts) + '.' + verdict
+
+
+def _better(results: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+  """Yields every baseline that is better than the model, and whether by less than a standard error."""
+  test = results['metrics']['test']
+  for name, row in results['baselines'].items():
+    if METRIC in row and test[METRIC] < row[METRIC]:
+      yield name, row[METRIC] - test[METRIC] < test.get(f'{METRIC}_stderr', 0.0)
 
 
 def losses(results: Mapping[str, Any]) -> list[str]:
@@ -89,16 +102,12 @@ def losses(results: Mapping[str, Any]) -> list[str]:
   Args:
     results: content of evaluation.json.
   """
-  test = results['metrics']['test']
-  found = []
-  for name, row in results['baselines'].items():
-    if METRIC in row and test[METRIC] < row[METRIC]:
-      within = row[METRIC] - test[METRIC] < test.get(f'{METRIC}_stderr', 0.0)
-      noise = ', less than a standard error' if within else ''
-      found.append(
-        f'The model loses to {_name(name)}: test {METRIC} {test[METRIC]:.4f} against {row[METRIC]:.4f}{noise}.'
-      )
-  return found
+  test, baselines = results['metrics']['test'], results['baselines']
+  return [
+    f'The model loses to {_name(name)}: test {METRIC} {test[METRIC]:.4f} against {baselines[name][METRIC]:.4f}'
+    f'{", less than a standard error" if is_noise else ""}.'
+    for name, is_noise in _better(results)
+  ]
 
 
 def _name(baseline: str) -> str:

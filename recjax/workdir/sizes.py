@@ -262,7 +262,7 @@ def _with_steps(config: Config, streams: Sequence[loader.Stream], dataset: Datas
     run = config.num_train_steps or _steps(config.num_epochs, streams[0])
     steps = [run]
   config = dataclasses.replace(config, num_train_steps=run, num_epochs=None)
-  every = config.eval_every_steps or max(min(steps) // EVALUATIONS, 1)
+  every = config.eval_every_steps or -(-min(steps) // EVALUATIONS)
   numbers = {
     'optim': {'warmup_steps': min(steps) // 10},
     'eval_every_steps': every,
