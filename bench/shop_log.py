@@ -35,7 +35,7 @@ COLUMNS = {
 }
 ODDITIES = (
   'unknown_items',  # 2 % of the rows have an item that the item table lacks
-  'equal_keys',  # 1 % of the rows come twice
+  'equal_keys',  # 1 % of the rows of known items come twice
   'no_text',  # 5 % of the items have neither name, maker, text nor department
 )
 
@@ -86,8 +86,8 @@ def write(
 ) -> dict[str, int]:
   """Writes interactions.csv and items.csv into a folder.
 
-  The same arguments give the same bytes. The log until a moment is a prefix of the whole log (without oddities), and
-  its item table lacks the items that were first met later.
+  The same arguments give the same bytes. The log until a moment is a prefix of the whole log, and its item table lacks
+  the items that were first met later.
 
   Args:
     folder: made if it is missing.
@@ -103,8 +103,8 @@ def write(
   """
   if unknown := set(oddities) - set(ODDITIES):
     raise ValueError(f'oddities must be among {ODDITIES}; got {sorted(unknown)}')
-  rng = np.random.default_rng([seed, users, items])
-  log = _log(rng, users, items, order)
+  log = _log(np.random.default_rng([seed, users, items]), users, items, order)
+  log = _with_oddities(log, np.random.default_rng([seed, 1]), oddities)
   known_I = np.ones(items, bool)
   if until is not None:
     is_early = log['when'] < np.datetime64(until)
@@ -113,23 +113,17 @@ def write(
     known_I[log['sku']] = True
   folder = epath.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  rng = np.random.default_rng([seed, 1])
   skus = np.char.add('sku', np.arange(1, items + 1).astype(str)).astype(object)
-  sku_N = skus[log['sku']]
-  counts = {'unknown_items': 0, 'equal_keys': 0, 'no_text': 0}
-  if 'unknown_items' in oddities:
-    is_gone = rng.random(len(sku_N)) < 0.02
-    gone = np.char.add('gone', rng.integers(1, 9, is_gone.sum()).astype(str))
-    sku_N[is_gone] = gone
-    counts['unknown_items'] = int(is_gone.sum())
-  rows = np.arange(len(sku_N))
-  if 'equal_keys' in oddities:
-    rows = np.sort(np.concatenate([rows, rng.choice(rows, len(rows) // 100, replace=False)]))
-    counts['equal_keys'] = len(rows) - len(sku_N)
+  sku_N = np.where(log['gone'] > 0, np.char.add('gone', log['gone'].astype(str)), skus[log['sku']])
+  rows = np.repeat(np.arange(len(sku_N)), log['times'])
   without_text_I = np.zeros(items, bool)
   if 'no_text' in oddities:
-    without_text_I = rng.random(items) < 0.05
-    counts['no_text'] = int((without_text_I & known_I).sum())
+    without_text_I = np.random.default_rng([seed, 3]).random(items) < 0.05
+  counts = {
+    'unknown_items': int(np.sum(log['gone'] > 0)),
+    'equal_keys': len(rows) - len(sku_N),
+    'no_text': int((without_text_I & known_I).sum()),
+  }
   table = _interactions(log, sku_N, rows)
   _write(table, folder / 'interactions.csv')
   _write(_items(skus, known_I, without_text_I, seed), folder / 'items.csv')
@@ -138,6 +132,17 @@ def write(
   return counts | {
     'rows': len(rows), 'views': len(rows) - purchases, 'purchases': purchases, 'rated': rated
   }  # fmt: skip
+
+
+def _with_oddities(
+  log: dict[str, np.ndarray], rng: np.random.Generator, oddities: Collection[str]
+) -> dict[str, np.ndarray]:
+  """Adds `gone`, the number of an unknown item in place of the item (0: none), and `times`, how often a row comes."""
+  N = len(log['when'])
+  gone_N = np.where(rng.random(N) < 0.02, rng.integers(1, 9, N), 0)
+  gone_N *= 'unknown_items' in oddities
+  is_twice_N = (rng.random(N) < 0.01) & (gone_N == 0) & ('equal_keys' in oddities)
+  return log | {'gone': gone_N, 'times': 1 + is_twice_N}
 
 
 def _shape(items: int) -> tuple[int, int]:

@@ -53,6 +53,7 @@ from recjax.workdir import (
   checkpoint_name,
   claim,
   identity,
+  ignored,
   next_command,
   outcome,
   sizes,
@@ -120,6 +121,7 @@ def main(argv: list[str]) -> None:
   preemption.handle_sigint()
   interrupt.set_line(next_command.interrupted(_MODE.value))
   try:
+    ignored.check_flags(_MODE.value, [name for name in ignored.FLAGS if flags.FLAGS[name].present])
     config = config_lib.from_config_dict(_CONFIG.value)
     if _MODE.value == 'config':
       print(describe(config, _choices()))
@@ -188,10 +190,11 @@ def run(request: Request) -> int:
     identity.check_run(config, workdir)
   elif mode != 'prepare':
     identity.check_use(config, workdir)
+    _check_overrides(request)
   if mode != 'prepare':
     device.set_compilation_cache(config.compilation_cache, workdir)
   is_source_needed = is_training or mode == 'export'
-  model = config.model if is_source_needed else models.without_source(config.model)
+  model = config.model if is_source_needed else models.without_source(config.model, workdir)
   models.check_model(model)  # before the data are prepared
   if is_training:
     config_lib.next_item_component(config)  # raises if there is none
@@ -236,6 +239,13 @@ def run(request: Request) -> int:
   return 0
 
 
+def _check_overrides(request: Request) -> None:
+  saved, source = identity.config_of(request.workdir), flags.FLAGS['config'].config_filename
+  given = config_flag.overrides(sys.argv)
+  is_program = config_flag.saved_in(source) is None
+  ignored.check_overrides(request.mode, given, request.config, saved, is_program)
+
+
 def _refresh(request: Request, mesh: jax.sharding.Mesh) -> int:
   """Runs a refresh, reports it, and returns the exit status of its verdict."""
   config, workdir = request.config, request.workdir
@@ -269,6 +279,8 @@ def _describe(config: config_lib.Config, out: str | None) -> None:
     identity.check_use(config, epath.Path(saved))
     prepared = paths_lib.trained_on(epath.Path(saved), config.prepared_folder)
   describe_lib.print_all(Log.load(prepared or prepare.prepare_log(config)), config, out)
+  if not saved:
+    log.info('done. Next: %s', next_command.training())
 
 
 def _request(config: config_lib.Config) -> Request:
@@ -373,7 +385,7 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
   goodput.write()
   with goodput.phase('report'), watchdog.expect('the report', 0):
     trained = identity.config_of(workdir) or config
-    model = models.without_source(trained.model)
+    model = models.without_source(trained.model, workdir)
     num_params = state_lib.num_params(model, dataset.vocabulary.space)
     record_mixtures(trained, workdir, dataset)
     folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]

@@ -1,9 +1,11 @@
 """Ranks the catalogue for histories: `Ranker` for arrays on any mesh, `Recommender` for raw item ids."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import json
 import logging
+import os
 from typing import Any, NamedTuple, overload
 
 from etils import epath
@@ -243,7 +245,10 @@ class Recommender:
 
   @classmethod
   def from_workdir(
-    cls, workdir: epath.PathLike, beams: int | None = None, prepared_dir: str | None = None
+    cls,
+    workdir: epath.PathLike,
+    beams: int | None = None,
+    prepared_dir: epath.PathLike | None = None,
   ) -> 'Recommender':
     """Loads the best checkpoint of a run on the devices of this process, and compiles the search for one history.
 
@@ -257,18 +262,19 @@ class Recommender:
         not fit.
     """
     workdir = epath.Path(workdir).expanduser()
-    config = identity.required_config(workdir)
-    _check(beams is None or beams > 0, 'beams must be positive', beams)
-    if prepared_dir is not None:
-      data = dataclasses.replace(config.data, prepared_dir=prepared_dir)
-      config = dataclasses.replace(config, data=data)
-    device.set_library_cache(workdir)
-    config = checkpoint_name.resolved(config, workdir)
-    dataset = Dataset.load(paths.prepared_data(config, workdir))
-    config = dataclasses.replace(config, model=models.without_source(config.model))
-    mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))
-    params, step = best_params(config, workdir, dataset, mesh)
-    recommender = cls(Ranker(config, dataset, mesh, beams), dataset, params, step)
+    _check(beams is None or _is_count(beams), 'beams must be a positive number', beams)
+    with _as_arguments():
+      config = identity.required_config(workdir)
+      if prepared_dir is not None:
+        data = dataclasses.replace(config.data, prepared_dir=os.fspath(prepared_dir))
+        config = dataclasses.replace(config, data=data)
+      device.set_library_cache(workdir)
+      config = checkpoint_name.resolved(config, workdir)
+      dataset = Dataset.load(paths.prepared_data(config, workdir))
+      config = dataclasses.replace(config, model=models.without_source(config.model, workdir))
+      mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))
+      params, step = best_params(config, workdir, dataset, mesh)
+      recommender = cls(Ranker(config, dataset, mesh, beams), dataset, params, step)
     recommender.recommend([])  # compiles
     return recommender
 
@@ -303,9 +309,8 @@ class Recommender:
     Raises:
       ValueError: an item of a history is unknown, or an argument is out of range.
     """
-    _check(
-      type(k) is int and 1 <= k <= self.beams, f'k must be from 1 to {self.beams}, the beams', k
-    )
+    rule = f'k must be from 1 to {self.beams}, the beams of the search (argument beams of load)'
+    _check(_is_count(k) and k <= self.beams, rule, k)
     _check(unknown in ('error', 'skip'), "unknown must be 'error' or 'skip'", unknown)
     _check(not isinstance(exclude, str), 'exclude must be a collection of ids', exclude)
     is_one, rows = self._rows(histories, unknown == 'skip')
@@ -364,6 +369,7 @@ class Recommender:
     )
     if isinstance(histories, Mapping):
       return True, [self._row(histories, 'the history', skip_unknown)]
+    _check(isinstance(histories, Iterable), 'a history must be a list of item ids', histories)
     histories = list(histories)
     nested = [not isinstance(each, str | int | np.integer) for each in histories]
     if not any(nested):
@@ -378,7 +384,7 @@ class Recommender:
       raise ValueError(f'{place}: a mapping must have the key history; got {sorted(fields)}')
     columns = ('history', *self.columns)
     fields |= {name: list(fields[name]) for name in columns if name in fields}
-    return self._reader.row(fields, place, skip_unknown)
+    return self._reader.row(fields, place, skip_unknown, "unknown='skip' leaves such items out")
 
   def _recommendations(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
     return [
@@ -390,4 +396,33 @@ class Recommender:
 
 def _check(condition: bool, must: str, got: Any) -> None:
   if not condition:
-    raise ValueError(f'{must}; got {str(got)[:80]!r}')
+    raise ValueError(f'{must}; got {repr(got)[:80]}')
+
+
+def _is_count(value: Any) -> bool:
+  return isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0
+
+
+# Text of a message of a command → the same for `load`.
+_AS_ARGUMENTS = {
+  'without --config, --workdir (with --mode=refresh: --from) must': 'workdir must',
+  'Set --workdir to a run, or start one with --config, such as --config=recjax:table': 'Set workdir to a run',
+  '--config.data.prepared_dir': 'prepared_dir',
+  'Set --config.model.pretrained to the folder where it is now': 'Set model.pretrained in config.json of the workdir',
+  ', or give a new --workdir': '',
+  'Set --workdir': 'Set workdir',
+}
+
+
+@contextlib.contextmanager
+def _as_arguments() -> Iterator[None]:
+  """Names the arguments of `load` in the messages that commands have too."""
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    text = str(error)
+    for flag, argument in _AS_ARGUMENTS.items():
+      text = text.replace(flag, argument)
+    if text == str(error):
+      raise
+    raise type(error)(text) from error.__cause__

@@ -153,7 +153,7 @@ def run(text, folder, environment):
   log.write_text('')
   done = subprocess.run(
     ['/bin/bash', '-euo', 'pipefail', '-c', text],
-    cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    cwd=folder, env=environment, capture_output=True, text=True, timeout=900,
   )  # fmt: skip
   said = f'{text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}'
   assert not done.returncode, said

@@ -362,7 +362,7 @@ def _duplicates_error(
   kinds = f' ({log.events[first]!s} there, {log.events[row]!s} here)' if has_kinds else ''
   return ValueError(
     f'{log.place(row)}: no two interactions may be equal in user, item and time; this one repeats '
-    f'{log.place(first)}{kinds}: user {str(log.users[row])!r}, item {str(log.items[row])!r}, time {times[row]}. '
+    f'{log.place(first)}{kinds}: user {str(log.users[row])!r}, item {str(log.items[row])!r}. '
     f'{len(repeats):,} rows repeat an earlier one. '
     "Set --config.data.duplicates='drop' to keep the first of each"
   )

@@ -127,6 +127,11 @@ class Tabular(Named):
     "Item table: categories; 'a+b' are two levels of one path. None: the source's usual name.",
   )
   price_column: str | None = setting(None, "Item table: price. None: the source's usual name.")
+  time_format: str | None = setting(
+    None,
+    "Format of times such as '31.12.2026 23:59', '%d.%m.%Y %H:%M' (strptime). None: numbers or dates of ISO 8601.",
+    filled=True,
+  )
   separator: str | None = setting(
     None, "Separator of cells in text files: one character, or 'tab'. None: found in the header."
   )
@@ -177,9 +182,7 @@ class Tabular(Named):
 
   def item_id(self, usual: str) -> tuple[str, str]:
     """Returns the column of the item id in the item table, and the config field that names it."""
-    if self.item_id_column is not None:
-      return self.item_id_column, 'data.item_id_column'
-    return usual, 'data.item_column'
+    return self.item_id_column or usual, 'data.item_id_column'
 
   def check_usual_columns(self, layout: str) -> None:
     """Raises a ValueError if the config names a column, although the files of this layout have no column names."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 import uuid
 
@@ -11,6 +12,9 @@ import pyarrow.compute as pc
 
 from data_prep.sources import records
 from data_prep.sources.rows import Rows, decoded
+
+# At most two digits follow the comma, so that it is none between thousands.
+_DECIMAL_COMMA = re.compile(r'[+-]?\d+,\d{1,2}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +129,8 @@ def _number(value: Any) -> float:
   text = value.decode('utf-8', 'replace') if isinstance(value, bytes) else value
   if text.strip().lower() in records.MISSING:
     return np.nan
+  if _DECIMAL_COMMA.fullmatch(text.strip()):
+    text = text.replace(',', '.')
   try:
     number = float(text)
   except ValueError:
@@ -133,7 +139,7 @@ def _number(value: Any) -> float:
 
 
 def texts(rows: Rows, column: str) -> list[Any]:
-  """Returns a descriptive column as Python objects; bytes that are not UTF-8 become replacement characters."""
+  """Returns a descriptive column as Python objects; bytes that are not UTF-8 are read as Windows-1252."""
   values = decoded(rows.columns[column])
   if isinstance(values.type, pa.UuidType):
     values = pa.chunked_array([_uuids(values)], pa.large_string())
@@ -156,7 +162,10 @@ def _object(value: pa.Scalar) -> Any:
 def _texts_in(value: Any) -> Any:
   """Decodes bytes, also in lists."""
   if isinstance(value, bytes):
-    return value.decode('utf-8', 'replace')
+    try:
+      return value.decode()
+    except UnicodeDecodeError:
+      return value.decode('cp1252', 'replace')  # as spreadsheets write it
   return [_texts_in(part) for part in value] if isinstance(value, list) else value
 
 

@@ -103,7 +103,13 @@ def _first(path: epath.Path, mark: str, quoted: bool) -> list[str]:
     raise ValueError(
       f'{path}:1: must be text in UTF-8; it holds zero bytes, as UTF-16 does. Convert it to UTF-8'
     )
-  return next(_cells(path, mark, quoted), (1, []))[1]
+  names = next(_cells(path, mark, quoted), (1, []))[1]
+  if wrong := next((name for name in names if '\ufffd' in name), None):
+    raise ValueError(
+      f'{path}:1: names of columns must be text in UTF-8; got {wrong!r}. Convert the file to UTF-8, as by '
+      'iconv -f WINDOWS-1252 -t UTF-8'
+    )
+  return names
 
 
 def read(

@@ -6,12 +6,13 @@
 Each table is CSV (or with tabs, semicolons or bars) or Parquet, in one file or several parts
 (`data_prep.sources.parts`), in `data.raw_dir`. Options such as `data.user_column` set the column names
 (`data_prep.sources.base.Tabular`); other columns are ignored. A column that the config names must exist.
-Text files are UTF-8 with a header; quoted cells may hold separators and line ends.
+Text files are UTF-8 with a header; quoted cells may hold separators and line ends. Texts of items that are not UTF-8
+are read as Windows-1252.
 
   ids         text or integers
   time        seconds (integers or numbers), milliseconds (integers beyond 1e11), timestamps, or dates of ISO
-              8601, in one unit (`data_prep.sources.times`)
-  rating      finite numbers; event: text or integers
+              8601, in one unit (`data_prep.sources.times`); other dates with `data.time_format`
+  rating      finite numbers, also with a decimal comma ('4,5'); event: text or integers
   categories  text, such as 'Toys > Puzzles | Gifts' for two paths; or a list of names (one path) or of such
               lists (paths), in text files as a Python or JSON literal
   price       a number or a text such as '$1,299.00' or '12,99 €'

@@ -128,7 +128,7 @@ def raw_log(
   item_ids = columns.ids(rows, data.column('item'))
   if not len(item_ids.codes):
     raise ValueError(f'{rows.path} must hold {row_kind}; it holds none')
-  counts, ticks_per_second = times.read(rows, data.column('time'))
+  counts, ticks_per_second = times.read(rows, data.column('time'), data.time_format)
   rating, event = data.column('rating'), data.column('event')
   used = {data.column(name) for name in ('user', 'item', 'time', 'rating', 'event')}
   unused = {

@@ -5,6 +5,7 @@ microseconds, and else nanoseconds. 0 matches every unit.
 """
 
 from collections.abc import Callable
+import datetime
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,17 @@ _TEXT_TYPES = (
   pa.float64(),
   *(pa.timestamp(unit, zone) for unit in ('us', 'ns') for zone in (None, 'UTC')),
 )
+_DATES = ('%d.%m.%Y', '%m/%d/%Y', '%d/%m/%Y', '%d-%m-%Y', '%Y/%m/%d', '%Y.%m.%d', '%Y%m%d')
+_CLOCKS = ('', ' %H:%M', ' %H:%M:%S', ' %I:%M %p', ' %I:%M:%S %p')
 
 
-def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
+def read(rows: Rows, column: str, time_format: str | None = None) -> tuple[np.ndarray, int]:
   """Returns a column of times as int64 `[N]`, and the number of their ticks per second.
+
+  Args:
+    rows: the table.
+    column: name of the column.
+    time_format: `data.time_format`, of texts.
 
   Integers, and numbers if all are whole, keep their unit. Other numbers are converted to microseconds, or to
   nanoseconds if that is their unit. Dates and timestamps count from 1970 in the unit of their precision.
@@ -40,7 +48,13 @@ def read(rows: Rows, column: str) -> tuple[np.ndarray, int]:
   if columns.is_bytes(kind):
     values = _text(rows, column, values)
     kind = values.type
-  if columns.is_text(kind):
+  if time_format is not None:
+    if not columns.is_text(kind):
+      must = f'text, which data.time_format={time_format} describes'
+      raise rows.column_error(column, must)
+    values = _read_format(rows, column, values, time_format)
+    kind = values.type
+  elif columns.is_text(kind):
     values = _read_text(rows, column, values)
     kind = values.type
   if pa.types.is_decimal(kind) or kind == pa.uint64():
@@ -148,7 +162,49 @@ def _read_text(rows: Rows, column: str, values: pa.ChunkedArray) -> pa.ChunkedAr
   if any(_is_parsable(values[row], kind) for kind in _TEXT_TYPES):
     other = f', while {rows.place(0)} has {records.short(values[0].as_py())}'
     raise ValueError(f'{rows.error(row, error, got)}{other}')
+  if formats := [f'--config.data.time_format={shown!r}' for shown in _formats(values)]:
+    raise ValueError(f'{rows.error(row, error, got)}. Set {" or ".join(formats)}')
   raise rows.error(row, error, got, column)
+
+
+def _formats(values: pa.ChunkedArray) -> list[str]:
+  """Returns the usual formats that all rows have."""
+  formats = [date + clock for date in _DATES for clock in _CLOCKS]
+  return [shown for shown in formats if not _parsed(values, shown)[1].any()]
+
+
+def _parsed(values: pa.ChunkedArray, time_format: str) -> tuple[pa.ChunkedArray, np.ndarray]:
+  """Returns texts as timestamps of seconds, and marks the rows that have another format."""
+  found = pc.strptime(values, format=time_format, unit='s', error_is_null=True)
+  is_wrong = found.is_null().to_numpy()
+  # The 31st of February becomes the 3rd of March: only the first days of a month may stand for a wrong day.
+  early = np.flatnonzero(pc.less_equal(pc.day(found), 3).fill_null(False).to_numpy())
+  wrong = {text for text in set(values.take(early).to_pylist()) if not _is_date(text, time_format)}
+  is_wrong[[row for row in early if wrong and values[row].as_py() in wrong]] = True
+  return found, is_wrong
+
+
+def _is_date(text: str, time_format: str) -> bool:
+  try:
+    datetime.datetime.strptime(text, time_format)
+  except ValueError:
+    return False
+  return True
+
+
+def _read_format(
+  rows: Rows, column: str, values: pa.ChunkedArray, time_format: str
+) -> pa.ChunkedArray:
+  """Converts text of one format."""
+  found, is_wrong = _parsed(values, time_format)
+  if is_wrong.any():
+    row = int(np.argmax(is_wrong))
+    must = f'{column} must be a date like {time_format}, data.time_format'
+    got = records.short(values[row].as_py())
+    raise ValueError(
+      f'{rows.place(row)}: {must}; got {got}. Correct the row, or set --config.data.time_format'
+    )
+  return found
 
 
 def _is_parsable(value: Any, kind: pa.DataType) -> bool:

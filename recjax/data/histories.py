@@ -47,7 +47,9 @@ class Reader:
     found = (self._index.get(_id(item)) for item in items)
     return np.array([i for i in found if i is not None], np.int32)
 
-  def row(self, fields: Mapping[str, Any], place: str, skip_unknown: bool = False) -> Row:
+  def row(
+    self, fields: Mapping[str, Any], place: str, skip_unknown: bool = False, remedy: str = ''
+  ) -> Row:
     """Reads one history.
 
     Args:
@@ -55,6 +57,7 @@ class Reader:
       place: names the history in messages.
       skip_unknown: whether items that are not in the catalogue are moved to the key `unknown`; otherwise they are
         an error.
+      remedy: of unknown items, for the message.
 
     Raises:
       ValueError: an item or event is not in the data, or a column does not fit the history.
@@ -62,7 +65,7 @@ class Reader:
     fields = {**fields, 'history': [_id(item) for item in fields['history']]}
     if skip_unknown:
       fields = _without_unknown(fields, self._index, self._columns)
-    items = _indices(fields['history'], self._index, 'item', 'in the catalogue', place)
+    items = _indices(fields['history'], self._index, 'item', 'in the catalogue', place, remedy)
     known = {
       name: _column(fields[name], name, len(items), self._events, place)
       for name in self._columns
@@ -90,7 +93,8 @@ def read_histories(path: epath.PathLike, reader: Reader, skip_unknown: bool = Fa
     ValueError: a line is not such an object, or the file is empty; see also `Reader.row`.
   """
   check_histories(path)
-  return [reader.row(fields, place, skip_unknown) for place, fields in _lines(path)]
+  remedy = '--skip_unknown leaves such items out'
+  return [reader.row(fields, place, skip_unknown, remedy) for place, fields in _lines(path)]
 
 
 def _lines(path: epath.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -151,12 +155,19 @@ def _without_unknown(
 
 
 def _indices(
-  values: Sequence[Any], index: Mapping[str, int], kind: str, rule: str, place: str
+  values: Sequence[Any],
+  index: Mapping[str, int],
+  kind: str,
+  rule: str,
+  place: str,
+  remedy: str = '',
 ) -> np.ndarray:
   unknown = [value for value in values if not isinstance(value, str) or value not in index]
   if unknown:
     named = ', '.join(map(repr, dict.fromkeys(map(str, unknown[:_NAMED]))))
     more = f' and {len(unknown) - _NAMED} more' if len(unknown) > _NAMED else ''
     verb = 'is' if len(unknown) == 1 else 'are'
-    raise ValueError(f'{place}: every {kind} must be {rule}; {named}{more} {verb} not')
+    raise ValueError(
+      f'{place}: every {kind} must be {rule}; {named}{more} {verb} not{remedy and f". {remedy}"}'
+    )
   return np.array([index[value] for value in values], np.int32)

@@ -77,6 +77,7 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
     for limit, words in GAPS
   ]
   events = {name: exported.part(text(f'({name})'), f'({name})') for name in dataset.event_names}
+  is_target, names = dataset.target_events, dataset.event_names
   return {
     'version': 1,
     'is_encoder_decoder': corpus.is_encoder_decoder,
@@ -94,6 +95,8 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
     'level_sizes': list(space.level_sizes),
     'sid_softmax': config.model.sid_softmax,
     'exclude_seen': config.eval.exclude_seen,
+    'event_names': names,
+    'target_events': None if is_target is None else np.array(names)[is_target].tolist(),
     'beams': config.eval.beams,
   }
 

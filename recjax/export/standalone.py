@@ -103,9 +103,11 @@ class Recommender:
 
   @property
   def columns(self):
-    """The columns that the prompt shows: `times`, `events`, both or none."""
-    shown = {'times': self.prompt['gaps'], 'events': self.prompt['events']}
-    return [name for name, notes in shown.items() if notes]
+    """The columns that prompts show or that tell seen items from context: `times`, `events`, both or none."""
+    prompt = self.prompt
+    is_told = prompt['exclude_seen'] and prompt['target_events'] is not None
+    read = {'times': prompt['gaps'], 'events': prompt['events'] or is_told}
+    return [name for name, is_read in read.items() if is_read]
 
   def recommend(self, histories, k=10, beams=None, batch_size=16, times=None, events=None):
     """Returns for each history a list of `{'item', 'title', 'score'}`, best first.
@@ -115,9 +117,12 @@ class Recommender:
       k: number of items; at most `beams`.
       beams: width of the search; None: that of the run.
       batch_size: histories at a time.
-      times: seconds since 1970, lists aligned with the histories (None: not known); read only by a model that was
-        trained with gaps.
-      events: kinds of the interactions, likewise.
+      times: seconds since 1970, lists aligned with the histories (None: not known); read only if `columns` has them.
+      events: kinds of the interactions, likewise. In a run with context events only targets count as seen; where
+        kinds are not known, all items of the history do.
+
+    Raises:
+      ValueError: an item or an event is unknown, or an argument does not fit.
     """
     beams = beams or self.prompt['beams']
     if not 1 <= k <= beams:
@@ -130,14 +135,19 @@ class Recommender:
         if item not in known:
           raise ValueError(f'every item of a history must be in items.jsonl; {item!r} is not')
     rows = [[known[item] for item in history] for history in histories]
-    prompts = [
-      self.prompt_ids(row, times and times[n], events and events[n]) for n, row in enumerate(rows)
-    ]
+    times, events = (
+      [None] * len(rows) if values is None or name not in self.columns else values
+      for name, values in (('times', times), ('events', events))
+    )
+    for n, row in enumerate(rows):
+      self._check_columns(f'history {n}', len(row), times[n], events[n])
+    prompts = [self.prompt_ids(*columns) for columns in zip(rows, times, events, strict=True)]
+    seen = [self._seen(*columns) for columns in zip(rows, events, strict=True)]
     order = sorted(range(len(rows)), key=lambda n: -len(prompts[n]))
     results = [None] * len(rows)
     for start in range(0, len(rows), batch_size):
       chosen = order[start : start + batch_size]
-      ranked = self._search([prompts[n] for n in chosen], [rows[n] for n in chosen], beams)
+      ranked = self._search([prompts[n] for n in chosen], [seen[n] for n in chosen], beams)
       for n, items in zip(chosen, ranked, strict=True):
         results[n] = [self._entry(*pair) for pair in items[:k]]
     return results
@@ -145,6 +155,27 @@ class Recommender:
   def _entry(self, item, score):
     item = self.catalogue.items[item]
     return {'item': item['item'], 'title': item.get('title'), 'score': float(score)}
+
+  def _check_columns(self, place, length, times, events):
+    for name, values in (('times', times), ('events', events)):
+      if values is not None and (not isinstance(values, list | tuple) or len(values) != length):
+        raise ValueError(f'{place}: {name} must be a list with one value per item of the history')
+    if not all(isinstance(time, int | float) and math.isfinite(time) for time in times or ()):
+      raise ValueError(f'{place}: times must be numbers of seconds; got {str(times)[:80]}')
+    for event in events or ():
+      if event not in self.prompt['event_names']:
+        raise ValueError(
+          f'{place}: every event must be one of {", ".join(self.prompt["event_names"])}; got {event!r}'
+        )
+
+  def _seen(self, history, events):
+    """Returns the items of a history that are not recommended."""
+    targets = self.prompt['target_events']
+    if not self.prompt['exclude_seen']:
+      return set()
+    if targets is None or events is None:
+      return set(history)
+    return {item for item, event in zip(history, events, strict=True) if event in targets}
 
   def prompt_ids(self, history, times=None, events=None):
     """Returns the token ids of the prompt for a history of item indices."""
@@ -159,16 +190,12 @@ class Recommender:
         notes = prompt['gaps']
         ids += next(g['ids'] for g in notes if g['up_to'] is None or gap <= g['up_to'])
       if prompt['events'] and events is not None:
-        if events[n] not in prompt['events']:
-          raise ValueError(
-            f'every event must be one of {", ".join(prompt["events"])}; got {events[n]!r}'
-          )
         ids += prompt['events'][events[n]]['ids']
     return ids + [id_ for part in prompt['after_history'] for id_ in part['ids']]
 
   @torch.no_grad()
-  def _search(self, prompts, histories, beams):
-    """Returns (item, score) pairs of each prompt, best first; see `recjax.decode.beam`."""
+  def _search(self, prompts, seen, beams):
+    """Returns (item, score) pairs of each prompt without its seen items, best first; see `recjax.decode.beam`."""
     catalogue, B, levels = self.catalogue, len(prompts), len(self._level_starts)
     nodes_BM, scores_BM = np.zeros((B, 1), np.int64), np.zeros((B, 1), np.float32)
     state = _State(self._model, prompts, self.prompt, self._device)
@@ -177,9 +204,9 @@ class Recommender:
       nodes_BMX, exists_BMX = catalogue.children(level, nodes_BM)
       codes_BMX = catalogue.child_code[level][nodes_BMX]
       scores_BMX = scores_BM[..., None] + np.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
-      if level == levels - 1 and self.prompt['exclude_seen']:
-        for b, history in enumerate(histories):
-          exists_BMX[b] &= ~np.isin(nodes_BMX[b], catalogue.leaves_without_items(history))
+      if level == levels - 1:
+        for b, items in enumerate(seen):
+          exists_BMX[b] &= ~np.isin(nodes_BMX[b], catalogue.leaves_without_items(items))
       scores_BMX[~exists_BMX] = -np.inf
       branch, width = scores_BMX.shape[-1], min(beams, len(catalogue.child_code[level]))
       flat = scores_BMX.reshape(B, -1)
@@ -189,7 +216,7 @@ class Recommender:
       if level < levels - 1:
         tokens_BM = self._level_starts[level] + catalogue.child_code[level][nodes_BM]
         state.append(tokens_BM, best_BM // branch)
-    return [self._items(*row, beams) for row in zip(nodes_BM, scores_BM, histories, strict=True)]
+    return [self._items(*row, beams) for row in zip(nodes_BM, scores_BM, seen, strict=True)]
 
   def _log_probs(self, logits, level):
     start, size = self._level_starts[level], self.prompt['level_sizes'][level]
@@ -201,8 +228,7 @@ class Recommender:
       logits = torch.log_softmax(logits, dim=-1)
     return logits.cpu().numpy()
 
-  def _items(self, leaves, scores, history, beams):
-    seen = set(history) if self.prompt['exclude_seen'] else set()
+  def _items(self, leaves, scores, seen, beams):
     ranked = [
       (int(item), score)
       for leaf, score in zip(leaves, scores, strict=True)
@@ -280,7 +306,7 @@ def read_rows(path, known, columns=(), skip_unknown=False):
   Args:
     path: JSON lines.
     known: the ids of the catalogue.
-    columns: optional keys that the prompt shows: `times`, `events`.
+    columns: optional keys that are read: `times`, `events`.
     skip_unknown: move unknown items to the key `unknown`; otherwise they are an error.
   """
   rows = []

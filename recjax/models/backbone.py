@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import json
 from typing import Any
 
 from etils import epath
@@ -10,9 +11,12 @@ from flax import nnx
 from recjax.models import families, pretrained
 from recjax.models.family import Family
 from recjax.models.layers import Computation
+from recjax.runtime.files import write_whole
 from recjax.schema.checks import check
 from recjax.schema.model import Model
 from recjax.sids.token_space import TokenSpace
+
+SHAPE = 'shape.json'  # in the workdir of a run that began with a pretrained model
 
 
 def family(model: Model) -> Family:
@@ -23,6 +27,8 @@ def family(model: Model) -> Family:
       contradicts the size or the folder.
   """
   by_name = families.by_name(model.family)
+  if _is_shape(model.pretrained):
+    return _saved_shape(model.pretrained)[0]
   if model.pretrained is not None:
     found = pretrained.family_of(model.pretrained)
   elif model.size:
@@ -45,7 +51,9 @@ def shape_of(model: Model) -> Any:
     FileNotFoundError, ValueError: see `family` and `pretrained.read_config`.
   """
   found = family(model)
-  if model.pretrained is not None:
+  if _is_shape(model.pretrained):
+    shape = _saved_shape(model.pretrained)[1]
+  elif model.pretrained is not None:
     shape = pretrained.read_config(model.pretrained).config
   elif model.size:
     shape = found.sizes[model.size].shape
@@ -61,21 +69,51 @@ def shape_of(model: Model) -> Any:
   return dataclasses.replace(shape, **{name: getattr(model, name) for name in names})
 
 
-def without_source(model: Model) -> Model:
-  """Returns a section that builds a trained model although its folder `pretrained` is gone, by its published size.
+def without_source(model: Model, workdir: epath.Path) -> Model:
+  """Returns a section that builds a trained model although its folder `pretrained` is gone.
+
+  The shape is that of the published size, or else the one that the training saved in the workdir.
 
   Raises:
-    FileNotFoundError: the folder is gone and `model.size` is not set.
+    FileNotFoundError: the folder is gone, `model.size` is not set, and an earlier version trained the model.
   """
   source = model.pretrained
   if source is None or ':' in source or epath.Path(source).exists():
     return model
-  if not model.size:
-    raise FileNotFoundError(
-      f'{source} must exist: its config.json gives the shape of the model, which was trained from it. Set '
-      '--config.model.pretrained to the folder where it is now'
-    )
-  return dataclasses.replace(model, pretrained=None)
+  if model.size:
+    return dataclasses.replace(model, pretrained=None)
+  if (workdir / SHAPE).exists():
+    return dataclasses.replace(model, pretrained=str(workdir / SHAPE))
+  raise FileNotFoundError(
+    f'{source} must exist: its config.json gives the shape of the model, which was trained from it. Set '
+    '--config.model.pretrained to the folder where it is now'
+  )
+
+
+def save_shape(model: Model, workdir: epath.Path) -> None:
+  """Writes family and shape of a pretrained model into the workdir of its training; see `without_source`."""
+  if model.pretrained is not None:
+    found = pretrained.read_config(model.pretrained)
+    fields = {'family': found.family.name, 'shape': dataclasses.asdict(found.config)}
+    write_whole(workdir / SHAPE, json.dumps(fields, indent=2) + '\n')
+
+
+def _is_shape(source: str | None) -> bool:
+  return source is not None and epath.Path(source).name == SHAPE
+
+
+def _saved_shape(file: str) -> tuple[Family, Any]:
+  """Returns what `save_shape` wrote."""
+  try:
+    fields = json.loads(epath.Path(file).read_text())
+    shape = {name: tuple(x) if isinstance(x, list) else x for name, x in fields['shape'].items()}
+    found = families.by_name(fields['family'])
+    return found, found.shape(**shape)
+  except (ValueError, TypeError, AttributeError, KeyError) as error:
+    raise ValueError(
+      f'{file} must hold family and shape of the model; it is damaged. Set --config.model.pretrained to the folder '
+      'of the checkpoint that the model was trained from'
+    ) from error
 
 
 def start_id(model: Model) -> int:
@@ -90,7 +128,7 @@ def check_model(model: Model) -> None:
     FileNotFoundError, ValueError: see `shape_of` and `pretrained.check_folder`.
   """
   shape_of(model)
-  if model.pretrained is not None:
+  if model.pretrained is not None and not _is_shape(model.pretrained):
     pretrained.check_folder(model.pretrained)
 
 

@@ -82,7 +82,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   except flags.Error as error:
     sys.exit(str(error))
   argv = _config_first(_with_workdir_config(_without_replaced(argv)))
-  given = set(_overrides(argv))
+  given = set(overrides(argv))
   left = {match[1] for argument in argv if (match := _AUTO.fullmatch(argument))}
   argv = [argument for argument in argv if not _AUTO.fullmatch(argument)]
   left |= {path for path in map(_other_length, given - left) if path and path not in given}
@@ -107,7 +107,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(' '.join(str(error).split()))
   except (KeyError, AttributeError, ValueError) as error:
     known = list(_paths(flags.FLAGS['config'].parser.config))
-    for path in _overrides(argv):
+    for path in overrides(argv):
       if path not in known:
         raise SystemExit(unknown_field(path, [*known, *possible(path)])) from error
     raise
@@ -318,8 +318,9 @@ def _config_first(argv: list[str]) -> list[str]:
   return [argv[0], *first, *rest]
 
 
-def _overrides(argv: list[str]) -> Iterator[str]:
-  for argument in argv:
+def overrides(argv: list[str]) -> Iterator[str]:
+  """Yields the fields that arguments of a command set, such as 'eval.beams'."""
+  for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
     if match := re.match(r'--?(?:no)?config\.([^=]+)', argument):
       yield match[1]
 

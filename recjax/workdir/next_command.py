@@ -7,6 +7,7 @@ import sys
 from recjax.runtime.program import program
 from recjax.workdir.request import Request
 
+_FILES = '--histories=histories.jsonl --out=ranked.jsonl'
 _KEPT = {
   'train': 'the same command continues from what is saved',
   'prepare': 'finished stages are kept; the same command continues',
@@ -36,14 +37,12 @@ def after(request: Request, status: int = 0) -> str:
   workdir, out = request.workdir, request.out
   report = workdir / 'report.html'
   if request.mode == 'prepare':
-    return ' '.join([program(), *map(shlex.quote, _without_mode(sys.argv[1:]))])
+    return training()
   if request.mode == 'recommend':
-    return f'the recommendations are in {out}'
+    return f'read {out}, or in Python recjax.load({str(workdir)!r})'
   if request.mode == 'export':
-    return (
-      f'python {shlex.quote(str(out))}/recommend.py --histories=histories.jsonl --out=ranked.jsonl (needs torch and '
-      'transformers)'
-    )
+    script = shlex.quote(os.path.join(out, 'recommend.py'))
+    return f'python {script} {_FILES} (needs torch and transformers)'
   if status:
     return f'keep {request.source}; {workdir / "refresh.txt"} names the reason'
   if request.mode in ('train', 'refresh'):
@@ -51,18 +50,17 @@ def after(request: Request, status: int = 0) -> str:
   return f'open {report}'
 
 
-def _without_mode(arguments: list[str]) -> list[str]:
+def training() -> str:
+  """Returns this command without its mode: it trains."""
   kept = []
-  for before, argument in zip(['', *arguments], arguments, strict=False):
+  for before, argument in zip(['', *sys.argv[1:]], sys.argv[1:], strict=False):
     name = argument.lstrip('-').partition('=')[0]
-    is_value = before.lstrip('-') == 'mode'
-    if (argument.startswith('-') and name in ('mode', 'prune', 'noprune')) or is_value:
+    is_value = before.lstrip('-') in ('mode', 'out')
+    if (argument.startswith('-') and name in ('mode', 'out', 'prune', 'noprune')) or is_value:
       continue
     kept.append(argument)
-  return kept
+  return ' '.join([program(), *map(shlex.quote, kept)])
 
 
 def _recommend(workdir: os.PathLike) -> str:
-  flags = [f'--workdir={workdir}', '--mode=recommend']
-  flags += ['--histories=histories.jsonl', '--out=ranked.jsonl']
-  return ' '.join([program(), *map(shlex.quote, flags)])
+  return f'{program()} {shlex.quote(f"--workdir={workdir}")} --mode=recommend {_FILES}'

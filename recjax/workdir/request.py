@@ -49,15 +49,10 @@ class Request:
     """Checks the flags of a refresh, before the earlier run is read.
 
     Raises:
-      ValueError: a flag is missing, does not fit the mode, or names no run with checkpoints.
+      ValueError: a flag is missing or names no run with checkpoints.
       OSError: a folder does not exist.
     """
     if self.mode != 'refresh':
-      given = {'--from': self.source, '--raw_dir': self.raw_dir}
-      if wrong := [name for name, value in given.items() if value]:
-        raise ValueError(
-          f'{" and ".join(wrong)} must be used with --mode=refresh; got --mode={self.mode}'
-        )
       return
     if not (self.source and self.raw_dir):
       raise ValueError(NEEDS)
@@ -80,7 +75,7 @@ class Request:
     """Checks flags and paths.
 
     Raises:
-      ValueError: a flag is missing or does not fit the mode.
+      ValueError: a flag is missing or out of range.
       OSError: a path does not exist or cannot be written.
     """
     config, mode = self.config, self.mode
@@ -88,8 +83,6 @@ class Request:
       raise ValueError('--mode=recommend needs --histories=FILE and --out=FILE')
     if mode == 'export' and not self.out:
       raise ValueError('--mode=export needs --out=FOLDER')
-    if self.prune and mode != 'prepare':
-      raise ValueError(f'--prune needs --mode=prepare; got --mode={mode}')
     if mode == 'recommend':
       must = (
         f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams'

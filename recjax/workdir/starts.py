@@ -18,6 +18,7 @@ from typing import Any
 
 from etils import epath
 
+from recjax import models
 from recjax.config import Config
 from recjax.runtime.files import flat, write_whole
 from recjax.workdir import identity
@@ -83,6 +84,7 @@ def record(
   folder.mkdir(parents=True, exist_ok=True)
   write_whole(folder / FILE, ''.join(json.dumps(line) + '\n' for line in [*before, start]))
   identity.write_config(config, folder)
+  models.save_shape(config.model, folder)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -47,7 +47,10 @@ class Tracker(Protocol):
 def check(names: tuple[str, ...]) -> None:
   """Raises a ValueError unless the packages of these trackers are installed."""
   for name in names:
-    if importlib.util.find_spec(name) is None:
+    spec = importlib.util.find_spec(name)
+    if (
+      spec is None or spec.origin is None
+    ):  # without origin: a folder of that name, such as ./wandb
       raise ValueError(
         f'the package {name} must be installed, because log_to names it; it is not. Run `pip install {name}`, or '
         'set --config.log_to="()"'
@@ -153,7 +156,7 @@ class _Worker:
         getattr(tracker, method)(*arguments)
         if method == 'close':
           return
-    except Exception as error:  # noqa: BLE001 - a foreign package must never stop a training
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a foreign package must never stop a training
       lines = f'{type(error).__name__}: {error}'.strip().splitlines()
       self._switch_off(lines[0])
 

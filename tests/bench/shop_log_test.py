@@ -68,3 +68,14 @@ def test_an_earlier_log_is_the_beginning_of_a_later_one(tmp_path):
   assert early == [row for row in rows if row['when'] < moment]
   met_later = {row['sku'] for row in rows} - {row['sku'] for row in early}
   assert met_later and {i['sku'] for i in items} - {i['sku'] for i in early_items} == met_later
+
+
+def test_a_later_log_repeats_the_oddities_of_an_earlier_one(tmp_path):
+  _, rows, items = write(tmp_path / 'all', oddities=shop_log.ODDITIES)
+  moment = rows[len(rows) // 2]['when']
+  counts, early, early_items = write(
+    tmp_path / 'early', oddities=shop_log.ODDITIES, until=moment.replace(' ', 'T')
+  )
+  assert early == [row for row in rows if row['when'] < moment]
+  assert [item for item in items if item in early_items] == early_items
+  assert min(counts.values()) > 0

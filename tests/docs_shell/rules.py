@@ -7,8 +7,8 @@
 - a block that is no shell command gets a language in the document: ```text for output, which is not run; ```python
   for code, which is run after the lines of `PYTHON`.
 
-In values, WORLD is the folder of `docs_shell/world.py`: `plain` is a log with the usual column names, `shop` has names
-of its own, `odd` has oddities too, `raw/NAME` is Amazon's layout; `gemma3` and `t5_v1_1` are checkpoints. Commands
+In values, WORLD is the folder of `docs_shell/world.py`: `plain` is a log with the usual column names (and has
+histories.jsonl), `later` is its next one, `shop` has names of its own, `odd` has oddities too, `raw/NAME` is Amazon's layout; `gemma3` and `t5_v1_1` are checkpoints. Commands
 without `data.raw_dir` find `raw/NAME` by $RECJAX_DATA.
 """
 
@@ -21,7 +21,16 @@ VALUES = {
     r'\bgs://BUCKET\b': 'gs://bucket',
     r'\bIMAGE\b': 'registry/recjax:1',
   },
-  'docs/daily_refresh.md': {r'\bNEW_LOG\b': 'WORLD/raw/beauty', r'\bh\.jsonl\b': 'histories.jsonl'},
+  # A refresh ends with go (0) or no-go (3); which one is chance after a training of few steps.
+  'README.md': {
+    r'(recjax --mode=refresh .*)': r'\1 || test $? = 3',
+    r'\bTOMORROW\b': 'WORLD/later',
+  },
+  'docs/daily_refresh.md': {
+    r'\belse echo\b': 'else test $? = 3; echo',
+    r'\bNEW_LOG\b': 'WORLD/raw/beauty',
+    r'\bh\.jsonl\b': 'histories.jsonl',
+  },
   'docs/gke.md': {
     r' …$': ' --config=recjax:sports --config.data.prepared_dir=gs://b/s --workdir=gs://b/w'
   },

@@ -12,26 +12,34 @@ from bench import shop_log
 from tests.recjax.pretrained_runs_test import checkpoint
 
 AMAZON = {'beauty': 'Beauty', 'sports': 'Sports_and_Outdoors'}
+EARLY = '2026-04-20'  # the end of `plain`; `later` goes on to May
 # Raw ids that the documents name.
 NAMED = ('B004756YJA', 'B004ZT0SSG')
 
 
 def write(folder: pathlib.Path, users: int = 150, items: int = 120) -> None:
-  """Writes `shop` (names of its own), `plain` (the usual names), `raw/<name>` (Amazon's layout) and checkpoints."""
+  """Writes what the docstring of `docs_shell/rules.py` names."""
   shop_log.write(folder / 'shop', users=users, items=items)
+  shop_log.write(folder / 'early', users=users, items=items, until=EARLY)
   shop_log.write(folder / 'odd', users=users, items=items, oddities=shop_log.ODDITIES)
-  usual = {column: name for name, column in shop_log.COLUMNS.items()}
-  (folder / 'plain').mkdir()
-  for name in ('interactions.csv', 'items.csv'):
-    with open(folder / 'shop' / name) as source, open(folder / 'plain' / name, 'w') as target:
-      header = next(csv.reader([source.readline()]))
-      csv.writer(target).writerow([usual.get(column, column) for column in header])
-      shutil.copyfileobj(source, target)
+  _with_usual_names(folder / 'early', folder / 'plain')
+  _with_usual_names(folder / 'shop', folder / 'later')
+  (folder / 'plain/histories.jsonl').write_text(json.dumps({'history': ['sku1', 'sku2']}) + '\n')
   for name, category in AMAZON.items():
     _amazon(folder / 'raw' / name, category, folder / 'shop')
   for kind in ('gemma3', 't5_v1_1'):
     checkpoint(folder, kind)
   np.save(folder / 'tokens.npy', np.arange(12, dtype=np.int32).reshape(2, 6))
+
+
+def _with_usual_names(shop: pathlib.Path, folder: pathlib.Path) -> None:
+  usual = {column: name for name, column in shop_log.COLUMNS.items()}
+  folder.mkdir()
+  for name in ('interactions.csv', 'items.csv'):
+    with open(shop / name) as source, open(folder / name, 'w') as target:
+      header = next(csv.reader([source.readline()]))
+      csv.writer(target).writerow([usual.get(column, column) for column in header])
+      shutil.copyfileobj(source, target)
 
 
 def _amazon(folder: pathlib.Path, category: str, shop: pathlib.Path) -> None:

@@ -66,9 +66,11 @@ def test_three_lines_of_another_program_recommend(workdir, tmp_path):
 
 
 def test_a_folder_that_cannot_be_loaded_is_named(workdir, tmp_path):
-  with pytest.raises(FileNotFoundError, match=r'nothing does not exist\. Set --workdir'):
+  with pytest.raises(
+    FileNotFoundError, match=r'^workdir must be .*nothing does not exist\. Set workdir to a run$'
+  ):
     Recommender.from_workdir(tmp_path / 'nothing')
-  with pytest.raises(ValueError, match=r'beams must be positive; got'):
+  with pytest.raises(ValueError, match=r'beams must be a positive number; got 0$'):
     Recommender.from_workdir(workdir, beams=0)
   with pytest.raises(ValueError, match=r'must hold data that were prepared with this config'):
     Recommender.from_workdir(workdir, prepared_dir=str(tmp_path))

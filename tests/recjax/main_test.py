@@ -230,6 +230,11 @@ def test_a_moved_workdir_is_enough_from_another_folder(folder, finished):
   code, output = run_there('--workdir=../moved/run', '--mode=report')
   assert code == 0, output
   assert json.loads((folder / 'moved/run/report.json').read_text())['metrics'] == before
+  code, output = run_there('--workdir=../moved/run', '--mode=report', '--config.eval.beams=30')
+  assert code == 1
+  assert (
+    '--config.eval.beams has no effect with --mode=report; got 30, the workdir has 20' in output
+  )
   code, output = run_there('--workdir=../moved/run', f'--config.num_train_steps={STEPS + 2}')
   assert code == 0, output
   assert saved.steps(folder / 'moved/run')[-1] == STEPS + 2
@@ -260,7 +265,11 @@ def test_a_workdir_in_use_is_locked_for_training_but_not_for_reading(folder, fin
     ('--config.batch_size=-4', 'batch_size must be positive; got -4. Set --config.batch_size'),
     ('--mode=recommend --histories=h --out=o --k=41', 'from 1 to the 20 items'),
     ('--mode=recommend --histories=h --out=o', '--histories must be a file; h does not exist'),
-    ('--prune', '--prune needs --mode=prepare; got --mode=train'),
+    ('--prune', '--prune must be used with --mode=prepare; got --mode=train'),
+    (
+      '--mode=describe --k=3 --prune',
+      '--k must be used with --mode=recommend, --prune with --mode=prepare; got',
+    ),
     ('--mode=evaluate', 'must hold the checkpoints of a run; it has none. Set --workdir'),
   ],
 )

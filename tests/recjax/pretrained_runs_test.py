@@ -24,7 +24,7 @@ from recjax.config import group, ordered, stage
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
 from recjax.models import lora, pretrained
-from recjax.recommend import Ranker
+from recjax.recommend import Ranker, Recommender
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import state
 from recjax.workdir.checkpoints import Checkpoints
@@ -232,6 +232,27 @@ def test_a_merged_export_equals_the_model_with_adapters(adapted_run):
   largest = np.abs(ours).max()
   assert np.abs(merged - ours).max() <= 1e-4 * largest
   assert np.abs(base - ours).max() > 1e-3 * largest  # the adapters have an effect
+
+
+def test_a_trained_model_is_used_after_its_checkpoint_is_gone(adapted_run):
+  folder, *_ = adapted_run
+  run = folder / 'run'
+  before = Recommender.from_workdir(run).recommend(['item003', 'item004'], k=10)
+  (folder / 'gemma3').rename(folder / 'gone')
+  try:
+    assert Recommender.from_workdir(run).recommend(['item003', 'item004'], k=10) == before
+    (run / 'evaluation.json').unlink()
+    done = main(f'--workdir={run}', '--mode=evaluate')
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = [json.loads(path.read_text())['metrics']
+               for path in (run / 'evaluation.json', folder / 'trained.json')]  # fmt: skip
+    assert metrics[0] == metrics[1]
+    (run / 'shape.json').rename(folder / 'shape.json')  # as in a workdir of an earlier version
+    with pytest.raises(FileNotFoundError, match=r'gemma3 must exist.* Set model\.pretrained in '):
+      Recommender.from_workdir(run)
+    (folder / 'shape.json').rename(run / 'shape.json')
+  finally:
+    (folder / 'gone').rename(folder / 'gemma3')
 
 
 @needs_transformers

@@ -170,13 +170,13 @@ def test_excluded_and_unknown_items(noted, recommender):
 @pytest.mark.parametrize(
   ('histories', 'options', 'message'),
   [
-    (['i03', 'x', 'y'], {}, "^the history: every item must be in the catalogue; 'x', 'y' are not$"),
-    ([['i03'], ['x']], {}, "^history 1: every item must be in the catalogue; 'x' is not$"),
+    (['i03', 'x', 'y'], {}, "^the history: every item must be in the catalogue; 'x', 'y' are not. unknown='skip' leaves such items out$"),
+    ([['i03'], ['x']], {}, "^history 1: every item must be in the catalogue; 'x' is not. unknown='skip' leaves such items out$"),
     ([list('abcdefg')], {}, "'a', 'b', 'c', 'd', 'e' and 2 more are not"),
     (['i03', ['i03']], {}, 'histories must be item ids or lists of item ids, not both'),
     ('i03', {}, 'a history must be a list of item ids'),
     ({'items': []}, {}, 'the history: a mapping must have the key history'),
-    (['i03'], {'k': 0}, 'k must be from 1 to 24, the beams; got'),
+    (['i03'], {'k': 0}, r'^k must be from 1 to 24, the beams of the search \(argument beams of load\); got 0$'),
     (['i03'], {'k': 25}, 'k must be from 1 to 24'),
     (['i03'], {'exclude': 'i01'}, 'exclude must be a collection of ids'),
     (['i03'], {'unknown': 'drop'}, "unknown must be 'error' or 'skip'"),

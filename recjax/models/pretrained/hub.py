@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import hashlib
+import json
 import logging
 import os
 import pathlib
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from etils import epath
 import huggingface_hub
-from huggingface_hub import constants, errors
+from huggingface_hub import constants, errors, utils
 
 from recjax.models.pretrained import json_file, special_ids, tokenizer_files, weight_files
 from recjax.runtime import lock
@@ -58,12 +59,15 @@ def is_name(pretrained: os.PathLike | str | None) -> bool:
 
 def _parsed(name: str) -> _Name:
   found = _NAME.fullmatch(name)
-  if found is None:
-    raise ValueError(
-      f'a checkpoint of the hub must be named as hf:organisation/name or hf:organisation/name@revision; got '
-      f'{name!r}. Set {_FIELD}'
-    )
-  return _Name(found['repo'], found['revision'] or '')
+  with contextlib.suppress(errors.HFValidationError):
+    # The parts of a revision become folders of the cache.
+    if found and not {'', '.', '..'} & {*(found['revision'] or 'main').split('/')}:
+      utils.validate_repo_id(found['repo'])
+      return _Name(found['repo'], found['revision'] or '')
+  raise ValueError(
+    f'a checkpoint of the hub must be named as hf:organisation/name or hf:organisation/name@revision; got '
+    f'{name!r}. Set {_FIELD}'
+  )
 
 
 def path(folder: epath.PathLike) -> epath.Path:
@@ -111,8 +115,7 @@ def resolve(pretrained: str, known: str | None = None) -> str:
   if name.is_commit and _is_complete(name.repo, name.revision):
     return name.at(name.revision)
   try:
-    with _translated(name):
-      info = huggingface_hub.HfApi().model_info(name.repo, revision=name.revision or None)
+    info = _info(name)
   except OSError as error:
     commit = _cached_commit(name)
     if commit is None or isinstance(error.__cause__, errors.RevisionNotFoundError):
@@ -121,6 +124,20 @@ def resolve(pretrained: str, known: str | None = None) -> str:
     return name.at(commit)
   _check_weights(name, [file.rfilename for file in info.siblings or ()])
   return name.at(info.sha)
+
+
+def _info(name: _Name) -> huggingface_hub.ModelInfo:
+  """Returns the commit and the files of a revision, as the hub knows them."""
+  try:
+    with _translated(name):
+      return huggingface_hub.HfApi().model_info(
+        name.repo, revision=name.revision or None, timeout=constants.HF_HUB_ETAG_TIMEOUT
+      )
+  except (json.JSONDecodeError, KeyError, TypeError) as error:
+    raise ConnectionError(
+      f'{constants.ENDPOINT} must be a hub; its answer for {PREFIX}{name.repo} is not that of one. Set HF_ENDPOINT, '
+      'or see whether a proxy answers'
+    ) from error
 
 
 def fetch(pretrained: str, asked: str | None = None) -> str:
@@ -144,11 +161,11 @@ def fetch(pretrained: str, asked: str | None = None) -> str:
   with _translated(name), lock.hold(locks, f'downloading {pretrained}', wait=True, field='HF_HOME'):
     if not _is_complete(name.repo, name.revision):
       _download(name)
-  revision = _parsed(asked or pretrained).revision or constants.DEFAULT_REVISION
-  if not _COMMIT.fullmatch(revision):
-    ref = _repo_folder(name.repo) / 'refs' / revision
-    ref.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(ref, name.revision)
+    revision = _parsed(asked or pretrained).revision or constants.DEFAULT_REVISION
+    if not _COMMIT.fullmatch(revision):
+      ref = _repo_folder(name.repo) / 'refs' / revision
+      ref.parent.mkdir(parents=True, exist_ok=True)
+      write_whole(ref, name.revision)
   log.info('%s is in %s', name.at(name.revision), _snapshot(name.repo, name.revision))
   return name.at(name.revision)
 
@@ -158,7 +175,7 @@ def _cached_commit(name: _Name) -> str | None:
   commit = name.revision
   if not name.is_commit:
     ref = _repo_folder(name.repo) / 'refs' / (name.revision or constants.DEFAULT_REVISION)
-    commit = ref.read_text().strip() if ref.exists() else ''
+    commit = ref.read_text().strip() if ref.is_file() else ''
   return commit if commit and _is_complete(name.repo, commit) else None
 
 

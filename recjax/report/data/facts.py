@@ -28,7 +28,8 @@ def facts(log: Log, data: Data) -> dict[str, Any]:
   Returns:
     `name`, `source`, `split`, `folder`; `log`; `left_out`; `dates` and `gaps` (None if times only give the
     order); `events` and `ratings` (None without that column); `lengths`; `popularity`; `items`; `splits`;
-    `ignored_columns`. Durations are in seconds, dates in UTC. The quantiles are values of the log.
+    `ignored_columns`; `ids_alike`; `unreadable_ratings`. Durations are in seconds, dates in UTC. The quantiles are
+    values of the log.
   """
   whole = whole_log(log, data.split, data.max_history)
   statistics = log.statistics
@@ -52,6 +53,7 @@ def facts(log: Log, data: Data) -> dict[str, Any]:
     'splits': _splits(log),
     'ignored_columns': statistics.get('ignored_columns', {}),
     'ids_alike': statistics.get('ids_alike', {}),
+    'unreadable_ratings': statistics.get('unreadable_ratings', 0),
   }
 
 

@@ -30,7 +30,8 @@ def suspicions(facts: Mapping[str, Any], config: Config, now: float) -> list[str
     now: seconds since 1970; later dates are suspicious.
   """
   found = [*_dates(facts, config, now), *_concentration(facts), *_events(facts, config)]
-  return [*found, *_ids(facts), *_texts(facts, config), *_left_out(facts), *_splits(facts, config)]
+  found += [*_ids(facts), *_ratings(facts), *_texts(facts, config)]
+  return [*found, *_left_out(facts), *_splits(facts, config)]
 
 
 def _dates(facts: Mapping[str, Any], config: Config, now: float) -> Iterator[str]:
@@ -83,10 +84,11 @@ def _events(facts: Mapping[str, Any], config: Config) -> Iterator[str]:
   share = sum(of['share'] for of in views.values())
   if share > MANY and orders:
     names = ', '.join(map(repr, views))
+    others = tuple(name for name in events if name not in orders)
     yield (
       f'{percent(share, 0)} of the interactions are {names}, and all kinds of interactions are predicted alike. Set '
       f'--config.data.events="{tuple(orders)!r}" to predict only {" and ".join(orders)}, and '
-      f'--config.data.context_events="{tuple(views)!r}" to keep the others in the histories.'
+      f'--config.data.context_events="{others!r}" to keep the others in the histories.'
     )
 
 
@@ -98,6 +100,14 @@ def _ids(facts: Mapping[str, Any]) -> Iterator[str]:
         f'{found["count"]:,} ids of {kind} differ from another one only by case or by white space at their ends, '
         f'such as {examples}: they count as different {kind}. Make them equal in the raw files.'
       )
+
+
+def _ratings(facts: Mapping[str, Any]) -> Iterator[str]:
+  if count := facts['unreadable_ratings']:
+    yield (
+      f'{count:,} ratings are no numbers, so the log is read without ratings. Write them as 4.5 in the raw files, or '
+      'set --config.data.rating_column to another column.'
+    )
 
 
 def _texts(facts: Mapping[str, Any], config: Config) -> Iterator[str]:

@@ -97,7 +97,7 @@ def test_duplicates_are_rejected_with_an_example_or_dropped():
   log = raw_log.RawLog(users, items, np.array([5, 7, 5, 7, 7, 5, 7]), {})
   with pytest.raises(
     ValueError,
-    match=r"^interaction 5 of the log: .*this one repeats interaction 2 of the log: user 'b', item 'y', time 7. "
+    match=r"^interaction 5 of the log: .*this one repeats interaction 2 of the log: user 'b', item 'y'. "
     r"3 rows repeat an earlier one\. Set --config\.data\.duplicates='drop'",
   ):
     interactions.clean(log, 0)

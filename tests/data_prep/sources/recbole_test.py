@@ -89,7 +89,7 @@ def test_invalid_interactions_are_rejected_with_file_and_line(tmp_path, inter, m
   [
     (
       'title:token\nx\n',
-      r"X\.item:1: must have a column 'item_id'; it has 'title'.*data\.item_column",
+      r"X\.item:1: must have a column 'item_id'; it has 'title'.*data\.item_id_column",
     ),
     ('item_id:token\na\nb\na\n', r"X\.item:4: an item must be listed once; 'a' is repeated"),
   ],

@@ -175,7 +175,7 @@ def test_a_broken_item_is_named_by_file_and_line(tmp_path, change, message):
     load(tmp_path)
 
 
-@pytest.mark.parametrize('value', ['good', 'inf', '1e300', '4,5'])
+@pytest.mark.parametrize('value', ['good', 'inf', '1e300', '4,500'])
 def test_an_unreadable_rating_drops_all_ratings(tmp_path, capsys, value):
   write_csv(tmp_path, 'interactions.csv', LOG | {'rating': [1, value, 2]})
   write_csv(tmp_path, 'items.csv', ITEMS)

@@ -38,6 +38,32 @@ def times(folder, *cells):
   return times_lib.read(read(path, ('time',), {}), 'time')[0]
 
 
+def test_other_dates_need_a_format_that_the_error_names(tmp_path):
+  cells = ['03.12.2025 06:07', '28.02.2025 23:59']
+  path = csv(
+    tmp_path, ''.join(f'u,{cell}\n' for cell in ('time', *cells)).replace('u,', 'user,', 1)
+  )
+  rows = read(path, ('time',), {})
+  with pytest.raises(ValueError, match=r't\.csv:2: .*06:07\W+Set --config\S+=(.*)$') as error:
+    times_lib.read(rows, 'time')
+  time_format = '%d.%m.%Y %H:%M'
+  assert str(error.value).endswith(f'time_format={time_format!r}')
+  values, ticks = times_lib.read(rows, 'time', time_format)
+  expected = [datetime.datetime.strptime(cell + 'Z', f'{time_format}%z') for cell in cells]
+  assert values.tolist() == [time.timestamp() for time in expected] and ticks == 1
+
+  days = csv(tmp_path, 'user,time\nu,01/02/2025\nu,03/02/2025\n')
+  both = r"='%m/%d/%Y' or --config\.data\.time_format='%d/%m/%Y'$"
+  with pytest.raises(ValueError, match=both):
+    times_lib.read(read(days, ('time',), {}), 'time')
+  wrong = csv(tmp_path, 'user,time\nu,01.03.2025\nu,31.02.2025\nu,\n')
+  with pytest.raises(ValueError, match=r"t\.csv:3: .*like %d\.%m\.%Y.*'31\.02\.2025'.*time_format"):
+    times_lib.read(read(wrong, ('time',), {}), 'time', '%d.%m.%Y')
+  number = parquet(tmp_path, time=[1, 2])
+  with pytest.raises(ValueError, match=r'must hold text, which data\.time_format=%Y'):
+    times_lib.read(read(number, ('time',), {}), 'time', '%Y')
+
+
 def test_times_are_read_from_every_text_format(tmp_path):
   seconds = int(datetime.datetime(2018, 1, 2, 3, 4, 5, tzinfo=datetime.UTC).timestamp())
   cases = {

@@ -28,10 +28,16 @@ CHAT = (
 )
 
 
-def rated(folder: pathlib.Path, family: str = 'gemma', **next_item: Any) -> tuple[Config, Dataset]:
-  """The rated world with a small model, trained from scratch, whose items 0 and 1 share a SID."""
+def rated(
+  folder: pathlib.Path, family: str = 'gemma', context: tuple[str, ...] = (), **next_item: Any
+) -> tuple[Config, Dataset]:
+  """The rated world with a small model, trained from scratch, whose items 0 and 1 share a SID.
+
+  Interactions of the kinds `context` are never targets.
+  """
   rated_world.write_raw(folder / 'raw', rated_world.rows())
   config = rated_world.config_dict(folder, family=family)
+  config.data.update(context_events=context, k_core=3 if context else 0)
   config.sids.collisions = 'keep'
   config.mixture.next_item.update(next_item)
   config.model.update(depth=2, width=16, ff_width=32, heads=2, kv_heads=2, head_width=8)

@@ -138,3 +138,13 @@ def test_a_failed_export_leaves_nothing_and_a_model_without_a_config_json_is_ref
   with pytest.raises(ValueError, match=r'no config\.json describes') as caught:
     pretrained.described(models.family(config.model), shape, 100, 2, 1)
   assert '\n' not in str(caught.value)
+
+
+def test_the_kinds_that_count_as_seen_are_written(tmp_path):
+  for context, targets in (((), None), (('view',), ['buy'])):
+    config, dataset = exports.rated(tmp_path / str(bool(context)), context=context)
+    out = tmp_path / str(bool(context)) / 'out'
+    exports.write(out, config, dataset)
+    prompt, _ = read(out)
+    assert (prompt['event_names'], prompt['target_events']) == (['buy', 'view'], targets)
+    assert prompt['events'] is None

@@ -28,6 +28,7 @@ from recjax.train import train
 from recjax.training import state
 from recjax.workdir.metrics_file import read_metrics
 from tests.goldens.make_decoders import GOLDENS
+from tests.recjax.pretrained_runs_test import checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,14 +195,31 @@ def test_qwen_has_the_same_parameters_as_under_family_gemma():
 
 def test_a_trained_model_of_a_published_size_needs_no_source(tmp_path):
   section = Model(family='t5', size='flan_t5_base')
-  assert models.without_source(section) == section
+  assert models.without_source(section, tmp_path) == section
   there = dataclasses.replace(section, pretrained=str(tmp_path))
-  assert models.without_source(there) == there
+  assert models.without_source(there, tmp_path) == there
   hub = dataclasses.replace(section, pretrained='hf:google/flan-t5-base')
-  assert models.without_source(hub) == hub
+  assert models.without_source(hub, tmp_path) == hub
   gone = dataclasses.replace(section, pretrained=str(tmp_path / 'gone'))
-  assert models.shape_of(models.without_source(gone)) == models.shape_of(section)
+  assert models.shape_of(models.without_source(gone, tmp_path)) == models.shape_of(section)
   with pytest.raises(
     FileNotFoundError, match=r'gone must exist: its config.json .* --config\.model\.pretrained'
   ):
-    models.without_source(dataclasses.replace(gone, size=''))
+    models.without_source(dataclasses.replace(gone, size=''), tmp_path)
+
+
+@pytest.mark.parametrize('kind', ['gemma2', 'gemma3', 'qwen3', 't5_v1_1'])
+def test_a_trained_model_has_its_shape_in_the_workdir(tmp_path, kind):
+  source = checkpoint(tmp_path, kind)
+  section = Model(pretrained=str(source), family=models.pretrained.family_of(source).name)
+  shape = models.shape_of(section)
+  models.save_shape(section, tmp_path)
+  models.save_shape(Model(), tmp_path / 'none')
+  source.rename(tmp_path / 'gone')
+  found = models.without_source(section, tmp_path)
+  assert models.shape_of(found) == shape
+  assert models.family(found).name == section.family
+  models.check_model(found)
+  (tmp_path / models.backbone.SHAPE).write_text('{"family": "gemma"}')
+  with pytest.raises(ValueError, match='must hold family and shape of the model; it is damaged'):
+    models.shape_of(found)

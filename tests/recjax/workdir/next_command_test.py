@@ -30,9 +30,16 @@ def test_the_next_command_has_the_form_of_this_one(monkeypatch, started, program
   assert line.startswith('interrupted: finished stages are kept')
   assert line.endswith(next_command.same())
   assert after(mode='prepare') == f"{program} --config=c.py:cpu '--config.data.name=a b'"
+  monkeypatch.setattr(sys, 'argv', [started, *flags, '--out', 'facts.json'])
+  assert next_command.training() == f"{program} --config=c.py:cpu '--config.data.name=a b'"
   assert after(mode='evaluate') == 'open runs/my shop/report.html'
-  assert after(mode='recommend', out='ranked.jsonl') == 'the recommendations are in ranked.jsonl'
-  assert after(mode='export', out='x').startswith('python x/recommend.py --histories=')
+  assert after(mode='recommend', out='ranked.jsonl') == (
+    "read ranked.jsonl, or in Python recjax.load('runs/my shop')"
+  )
+  files = '--histories=histories.jsonl --out=ranked.jsonl'
+  assert after(mode='export', out='my export/').startswith(
+    f"python 'my export/recommend.py' {files} (needs"
+  )
   assert after(mode='train').endswith(
     f"{program} '--workdir=runs/my shop' --mode=recommend --histories=histories.jsonl --out=ranked.jsonl"
   )

@@ -72,7 +72,6 @@ def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypa
     ('recommend', {}, {'histories': 'file', 'out': 'out', 'k': 41}, r'--k must be from 1 to the 40 items'),
     ('export', {}, {}, '--mode=export needs --out=FOLDER'),
     ('export', {'model.pretrained': 'here'}, {'out': 'full'}, r'--out must be a new or an empty folder'),
-    ('train', {}, {'prune': True}, '--prune needs --mode=prepare; got --mode=train'),
     ('train', {}, {'workdir': 'file/run'}, r'--workdir must be a folder; .*file is a file'),
     ('prepare', {'data.prepared_dir': 'file/p'}, {}, r'--config.data.prepared_dir must be a folder; .*file is a'),
     ('train', {'compilation_cache': 'file'}, {}, r'--config.compilation_cache must be a folder'),

@@ -156,6 +156,12 @@ def test_a_failing_tracker_warns_once_and_stops_nothing(tmp_path, calls, caplog)
   assert len(metrics_file.read_metrics(tmp_path / 'run')) == 4
 
 
+def test_a_package_that_ends_its_thread_is_switched_off(tmp_path, calls, caplog, monkeypatch):
+  monkeypatch.setattr(sys.modules['wandb'], 'init', lambda **_: sys.exit('no key'))
+  train(tmp_path / 'run', ['wandb'], (1, 2))
+  assert 'wandb gets no more metrics of this start (SystemExit: no key)' in caplog.text
+
+
 def test_a_tracker_that_hangs_is_left_alone(tmp_path, calls, caplog, monkeypatch):
   monkeypatch.setattr(trackers, '_CLOSE_S', 0.1)
   release = threading.Event()
@@ -188,6 +194,14 @@ def test_other_processes_and_runs_without_trackers_call_nothing(tmp_path, calls)
   train(tmp_path / 'a', ['wandb', 'mlflow'], (1,), is_enabled=False)
   train(tmp_path / 'b', [], (1,))
   assert not calls and not (tmp_path / 'b/trackers.json').exists()
+
+
+def test_a_folder_of_the_name_is_no_package(tmp_path, monkeypatch):
+  (tmp_path / 'wandb/latest-run').mkdir(parents=True)  # wandb writes it into the current folder
+  monkeypatch.setattr(sys, 'path', [str(tmp_path)])
+  monkeypatch.delitem(sys.modules, 'wandb', raising=False)
+  with pytest.raises(ValueError, match='the package wandb must be installed'):
+    trackers.check(('wandb',))
 
 
 def test_an_absent_package_and_an_unknown_name_are_refused(monkeypatch):

@@ -22,6 +22,7 @@ class Hub(http.server.ThreadingHTTPServer):
     cut_after: bytes after which the body of the largest file breaks off, once for each entry of the list.
     damaged: name of a file whose body has a wrong byte.
     branch: the commit of main.
+    answer: returns the body of every answer, or None after a while; None: answers as a hub.
   """
 
   daemon_threads = True
@@ -30,6 +31,7 @@ class Hub(http.server.ThreadingHTTPServer):
     super().__init__(('127.0.0.1', 0), _Handler)
     self.folder, self.requests, self.refusal = folder, [], None
     self.cut_after, self.damaged, self.branch = [], None, COMMITS['main']
+    self.answer = None
 
   @property
   def url(self) -> str:
@@ -82,7 +84,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def _answer(self, with_body):
     hub, path = self.server, urllib.parse.unquote(self.path.partition('?')[0])
     hub.requests.append((self.command, path))
-    if hub.refusal is not None:
+    if hub.answer is not None:
+      self._send(200, hub.answer() or b'', Content_Type='application/json')
+    elif hub.refusal is not None:
       self._refuse(*hub.refusal)
     elif '/org/tiny' not in path:
       self._refuse(404, 'RepoNotFound')

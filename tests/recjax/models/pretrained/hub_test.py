@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import logging
+import re
 import shutil
+import time
 
 from huggingface_hub import constants
 import pytest
@@ -125,6 +127,37 @@ def test_a_refused_connection_a_wrong_name_and_pickled_weights_are_one_line(hub,
     pretrained.fetch('hf:org/tiny')
   monkeypatch.setattr(constants, 'ENDPOINT', 'http://127.0.0.1:9')
   with pytest.raises(ConnectionError, match=r'http://127.0.0.1:9 cannot be reached') as caught:
+    pretrained.fetch('hf:org/tiny')
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['hf:..', 'hf:org/..', 'hf:-x/y', 'hf:org/a--b', 'hf:org/tiny.git', 'hf:ä/ü', f'hf:{"a" * 97}',
+   'hf:org/tiny@..', 'hf:org/tiny@../x', 'hf:org/tiny@x/', 'hf:org/tiny@.'],
+)  # fmt: skip
+def test_names_that_the_hub_cannot_have_are_refused_without_a_request(hub, name):
+  with pytest.raises(ValueError, match=rf'hf:organisation/name or .*got {re.escape(repr(name))}'):
+    pretrained.fetch(name)
+  assert hub.requests == []
+
+
+def test_a_branch_with_a_slash_is_found_in_the_cache_and_its_folder_is_no_branch(hub, monkeypatch):
+  monkeypatch.setitem(hub_server.COMMITS, 'feature/x', 'd' * 40)
+  fetched = pretrained.fetch('hf:org/tiny@feature/x')
+  assert fetched == f'hf:org/tiny@{"d" * 40}'
+  monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+  assert pretrained.fetch('hf:org/tiny@feature/x') == fetched
+  with pytest.raises(ConnectionError, match='HF_HUB_OFFLINE is set'):
+    pretrained.fetch('hf:org/tiny@feature')
+
+
+@pytest.mark.parametrize('body', [b'<!DOCTYPE html>', b'[]', b'{}', None])
+def test_a_server_that_is_no_hub_or_never_answers_is_one_line(hub, monkeypatch, body):
+  monkeypatch.setattr(constants, 'HF_HUB_ETAG_TIMEOUT', 0.2)
+  monkeypatch.setattr(hub, 'answer', lambda: time.sleep(1) if body is None else body)
+  must = 'cannot be reached' if body is None else 'must be a hub; its answer for hf:org/tiny'
+  with pytest.raises(ConnectionError, match=must) as caught:
     pretrained.fetch('hf:org/tiny')
   assert '\n' not in str(caught.value)
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from data_prep.log.raw_log import RawLog
 from recjax.report.data.facts import facts
 from recjax.report.data.suspicions import suspicions
 from tests.recjax.report.data import logs
@@ -90,6 +92,11 @@ def test_events_that_look_like_views_are_told_unless_they_are_context(found, tmp
   assert '''--config.data.context_events="('page_view',)"''' in text
 
 
+def test_every_other_kind_is_proposed_as_context(found):
+  (text,) = found(usual(events=('view', 'view', 'view', 'view', 'wish', 'purchase')))
+  assert "--config.data.context_events=\"('view', 'wish')\"" in text
+
+
 def test_views_as_context_are_not_suspicious(found):
   rows = usual(events=('view', 'view', 'buy')) + [(f'u{n}', f'i{k}', START + (900 + k) * DAY, 'buy', 1.0) for n in range(600) for k in (0, 1, 2)]  # fmt: skip
   assert not [text for text in found(rows, context=('view',)) if 'view' in text]
@@ -131,6 +138,15 @@ def test_ids_that_differ_only_by_case_are_told(found):
   (text,) = [text for text in found(rows) if 'ids' in text]
   assert text.startswith('2 ids of users differ from another one only by case or by white space')
   assert "such as 'U7' and 'u7'" in text
+
+
+def test_unreadable_ratings_are_told(tmp_path, tiny_world):
+  config, _ = tiny_world
+  users, items, times = (np.array(column) for column in list(zip(*usual(), strict=True))[:3])
+  raw = RawLog(users, items, times, {}, unreadable_ratings=1200)
+  found = facts(*logs.written(tmp_path, raw, 'leave_one_out'))
+  texts = [text for text in suspicions(found, config, NOW) if 'ratings' in text]
+  assert len(texts) == 1 and texts[0].startswith('1,200 ratings are no numbers, so the log is read')
 
 
 def test_new_items_and_a_small_core_are_told(found):

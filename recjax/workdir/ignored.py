@@ -1,0 +1,106 @@
+"""Flags and overrides that a mode would ignore are refused by name."""
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+from typing import Any
+
+from recjax.config import Config
+from recjax.workdir import paths
+
+# Flag → the modes that read it. All modes read the other flags.
+FLAGS = {
+  'histories': ('recommend',),
+  'skip_unknown': ('recommend',),
+  'k': ('recommend',),
+  'out': ('recommend', 'export', 'describe'),
+  'from': ('refresh',),
+  'raw_dir': ('refresh',),
+  'budget': ('refresh',),
+  'prune': ('prepare',),
+}
+
+_DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')
+_SEARCH = ('eval.beams', 'eval.batch_size', 'eval.ks', 'eval.exclude_seen')
+# Mode → the sections and fields that it reads from the command; it has the others from the workdir. The other modes
+# read all.
+_READ = {'report': _DATA} | dict.fromkeys(
+  ('evaluate', 'recommend', 'export'),
+  (*_DATA, *_SEARCH, 'model', 'mixture', 'compilation_cache'),
+)
+
+
+def check_flags(mode: str, given: Iterable[str]) -> None:
+  """Checks that a mode reads every flag of a command.
+
+  Args:
+    mode: value of --mode.
+    given: names of the flags on the command line.
+
+  Raises:
+    ValueError: it ignores some; the message names the modes that read them.
+  """
+  by_modes: dict[tuple[str, ...], list[str]] = {}
+  for name in given:
+    if mode not in FLAGS.get(name, (mode,)):
+      by_modes.setdefault(FLAGS[name], []).append(f'--{name}')
+  if by_modes:
+    parts = [f'{" and ".join(names)}{{}} with --mode={_or(m)}' for m, names in by_modes.items()]
+    parts = [part.format('' if n else ' must be used') for n, part in enumerate(parts)]
+    raise ValueError(f'{", ".join(parts)}; got --mode={mode}')
+
+
+def check_overrides(
+  mode: str, given: Iterable[str], config: Config, saved: Config | None, is_program: bool = False
+) -> None:
+  """Checks that a mode reads every override that contradicts the run.
+
+  Args:
+    mode: value of --mode.
+    given: fields on the command line, such as 'eval.beams'.
+    config: config of the command.
+    saved: config of the workdir. None: it has none.
+    is_program: whether `config` is that of a program, so that the command may repeat the epochs of the training, which
+      the workdir holds as steps.
+
+  Raises:
+    ValueError: it ignores some.
+  """
+  read = _READ.get(mode)
+  if read is None or saved is None:
+    return
+  for path in dict.fromkeys(given):
+    if _is_below(path, read):
+      continue
+    now, was = _value(config, path), _value(saved, path)
+    is_steps = is_program and path.endswith('num_epochs')
+    if now is None or is_steps or _is_same(now, was):  # None: left to the data
+      continue
+    modes = [name for name, fields in _READ.items() if _is_below(path, fields)]
+    raise ValueError(
+      f'--config.{path} has no effect with --mode={mode}; got {now!r}, the workdir has {was!r}. Leave it out; it is '
+      f'read by --mode={_or((*modes, "train"))}'
+    )
+
+
+def _is_below(path: str, sections: Iterable[str]) -> bool:
+  return any(path == section or path.startswith(f'{section}.') for section in sections)
+
+
+def _value(section: Any, path: str) -> Any:
+  for name in path.split('.'):
+    if dataclasses.is_dataclass(section):
+      section = getattr(section, name, None)
+    else:
+      section = section.get(name) if isinstance(section, dict) else None
+  return section
+
+
+def _is_same(now: Any, was: Any) -> bool:
+  if isinstance(now, str) and isinstance(was, str):
+    return now == was or paths.absolute(now) == paths.absolute(was)
+  return now == was
+
+
+def _or(names: Sequence[str]) -> str:
+  *most, last = names
+  return f'{", ".join(most)} or {last}' if most else last

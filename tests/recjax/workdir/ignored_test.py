@@ -1,0 +1,94 @@
+"""What a mode would ignore is refused by name; what repeats the training is not."""
+
+import dataclasses
+
+import pytest
+
+from recjax import config as config_lib
+from recjax import main
+from recjax.workdir import ignored
+
+
+@pytest.fixture(scope='module')
+def config():
+  made = config_lib.defaults(source='synthetic', name='world')
+  made.update(batch_size=64, num_train_steps=900, compilation_cache='cache')
+  return config_lib.from_config_dict(made)
+
+
+def test_the_help_of_a_flag_names_the_modes_that_read_it():
+  for name, modes in ignored.FLAGS.items():
+    assert set(modes) <= set(main.MODES)
+    text = main.flags.FLAGS[name].help
+    assert [mode for mode in main.MODES if f'{mode}: ' in text] == sorted(
+      modes, key=list(main.MODES).index
+    )
+
+
+@pytest.mark.parametrize(
+  ('mode', 'given', 'message'),
+  [
+    ('train', ['histories'], '--histories must be used with --mode=recommend; got --mode=train'),
+    ('train', ['out'], '--out must be used with --mode=recommend, export or describe; got --mode=train'),
+    ('evaluate', ['k', 'prune', 'skip_unknown'],
+     '--k and --skip_unknown must be used with --mode=recommend, --prune with --mode=prepare; got --mode=evaluate'),
+    ('prepare', ['from', 'raw_dir'], '--from and --raw_dir must be used with --mode=refresh; got --mode=prepare'),
+    ('refresh', ['out', 'budget'], '--out must be used with --mode=recommend, export or describe; got --mode=refresh'),
+  ],
+)  # fmt: skip
+def test_a_flag_that_a_mode_ignores_is_refused(mode, given, message):
+  with pytest.raises(ValueError) as caught:
+    ignored.check_flags(mode, given)
+  assert str(caught.value) == message
+
+
+def test_flags_that_a_mode_reads_pass():
+  ignored.check_flags('recommend', ['histories', 'out', 'k', 'skip_unknown'])
+  ignored.check_flags('refresh', ['from', 'raw_dir', 'budget', 'workdir'])
+  ignored.check_flags('export', ['out', 'config'])
+
+
+def changed(config, **fields):
+  made = {}
+  for path, value in fields.items():
+    section, _, name = path.partition('__')
+    made[section] = (
+      dataclasses.replace(getattr(config, section), **{name: value}) if name else value
+    )
+  return dataclasses.replace(config, **made)
+
+
+@pytest.mark.parametrize(
+  ('mode', 'path', 'value', 'modes'),
+  [
+    ('report', 'eval.beams', 50, 'evaluate, recommend, export or train'),
+    ('report', 'batch_size', 96, 'train'),
+    ('evaluate', 'optim.learning_rate', 0.01, 'train'),
+    ('recommend', 'num_train_steps', 1000, 'train'),
+    ('export', 'eval.patience', 3, 'train'),
+  ],
+)
+def test_an_override_that_a_mode_ignores_is_refused(config, mode, path, value, modes):
+  now = changed(config, **{path.replace('.', '__'): value})
+  section, _, name = path.rpartition('.')
+  was = getattr(getattr(config, section) if section else config, name)
+  with pytest.raises(ValueError) as caught:
+    ignored.check_overrides(mode, [path], now, config)
+  assert str(caught.value) == (
+    f'--config.{path} has no effect with --mode={mode}; got {value!r}, the workdir has {was!r}. Leave it out; it is '
+    f'read by --mode={modes}'
+  )
+  ignored.check_overrides('train', [path], now, config)
+  ignored.check_overrides(mode, [path], now, None)  # nothing to contradict
+  ignored.check_overrides(mode, [path], config, config)  # the command of the training
+
+
+def test_overrides_that_a_mode_reads_or_cannot_compare_pass(config):
+  now = changed(
+    config, eval__beams=50, data__prepared_dir='there', num_train_steps=None, num_epochs=2.0
+  )
+  paths = ['eval.beams', 'data.prepared_dir', 'num_train_steps']
+  ignored.check_overrides('evaluate', paths, now, config)
+  ignored.check_overrides('evaluate', [*paths, 'num_epochs'], now, config, is_program=True)
+  with pytest.raises(ValueError, match=r'^--config\.num_epochs has no effect with --mode=evaluate'):
+    ignored.check_overrides('evaluate', ['num_epochs'], now, config)
