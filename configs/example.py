@@ -62,8 +62,8 @@ def _tasks(config):
 
 
 def _model(config):
-  # The backbone, from random weights. --config.model.pretrained=FOLDER starts from a checkpoint of
-  # transformers and takes family and sizes from there; --config.model.lora_rank=8 then trains adapters.
+  # The backbone, from random weights. --config.model.pretrained=FOLDER starts from a checkpoint of transformers
+  # and takes the sizes from there; `family` must be its family. --config.model.lora_rank=8 then trains adapters.
   config.model.family = 'gemma'  # or 'qwen', 't5'
   config.model.depth = 2  # layers
   config.model.width = 64  # width of the residual stream

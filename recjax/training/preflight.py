@@ -24,13 +24,20 @@ from recjax.training import optim as optim_lib
 log = logging.getLogger(__name__)
 
 _REMEDY = (
-  'Set --config.model.sid_rows=random, or train the rows: no group may freeze tables/sid, and beside adapters '
+  'Set --config.model.sid_rows=random, or train the rows: no group may freeze them, and beside adapters '
   'optim.train_sid_rows must be True'
 )
 
 
-def check_first_rows(config: Training, checkpoint: Checkpoint) -> None:
+def check_first_rows(
+  config: Training, checkpoint: Checkpoint, tables: Sequence[str] = ('sid',)
+) -> None:
   """Checks before the data are prepared that the first training of a run has SID rows that differ or are trained.
+
+  Args:
+    config: the first training of a run.
+    checkpoint: the checkpoint section.
+    tables: names of the tables of the model; before it is known, the one that all models have.
 
   Raises:
     ValueError: the SID rows are equal and frozen.
@@ -39,11 +46,12 @@ def check_first_rows(config: Training, checkpoint: Checkpoint) -> None:
   is_mean = model.pretrained is not None and model.sid_rows == 'mean' and source is None
   if not is_mean or (epath.Path(model.pretrained) / EXPORTED).exists():
     return
-  paths = [('tables', 'sid')] + ([('lora', 'a')] if model.lora_rank else [])
-  trained, _ = optim_lib.split(traverse_util.unflatten_dict(dict.fromkeys(paths, 0)), config.optim)
-  if 'tables' not in trained:
+  paths = [('tables', name) for name in tables if optim_lib.is_sid_table(('tables', name))]
+  paths += [('lora', 'a')] if model.lora_rank else []
+  params = traverse_util.unflatten_dict(dict.fromkeys(paths, 0))
+  for name in optim_lib.split(params, config.optim)[1].get('tables', {}):
     raise ValueError(
-      'SID rows that are frozen must not be equal; model.sid_rows=mean makes all of them equal, and tables/sid is '
+      f'SID rows that are frozen must not be equal; model.sid_rows=mean makes all of them equal, and tables/{name} is '
       f'frozen. {_REMEDY}'
     )
 

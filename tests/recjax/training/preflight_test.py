@@ -109,6 +109,14 @@ def test_mean_rows_that_are_frozen_are_refused_before_anything_is_read(fields, i
     preflight.check_first_rows(made, made.checkpoint)
 
 
+def test_an_output_table_that_is_frozen_is_refused_where_the_model_has_one():
+  made = config(**PRETRAINED | {'optim__groups': {'out': Group(pattern='out', frozen=True)}})
+  preflight.check_first_rows(made, made.checkpoint)
+  preflight.check_first_rows(made, made.checkpoint, ('text', 'sid'))
+  with pytest.raises(ValueError, match='tables/sid_out is frozen'):
+    preflight.check_first_rows(made, made.checkpoint, ('text', 'sid', 'text_out', 'sid_out'))
+
+
 def test_an_export_of_ours_has_rows_of_its_own(tmp_path):
   (tmp_path / 'recjax.json').write_text('{}')
   made = config(**OLD | {'model__pretrained': str(tmp_path)})
