@@ -34,10 +34,8 @@ from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints
 from recjax.workdir.request import Request
 
 FILE, TEXT = 'refresh.json', 'refresh.txt'
-SHARE = 0.25  # default of --budget
-RATE_SHARE = (
-  0.25  # of the learning rate of the first training; the whole rate undoes what was learnt
-)
+# Share of the learning rate of the first training. With the whole rate the model forgets what it has learnt.
+RATE_SHARE = 0.25
 MOST_REMOVED = 0.2  # share of the old items, or users, that a new log may lack
 LEAST_ROWS = 20  # of the new day; with fewer all test rows are compared
 MOST_DRIFT = 3.0  # factor of interactions per day that is reported
@@ -215,7 +213,10 @@ def refresh(
   change = log_change.compare(old, log_change.Log.load(dataset.folder))
   result['data'] = change | {'items_sharing_a_sid': dataset.sids.sharing_items}
   reasons = log_change.reasons(old, change, MOST_REMOVED)
-  if not reasons and _digests(dataset)['interactions'] == _digests_of(old_prepared):
+  if (
+    not reasons
+    and _digests(dataset)['interactions'] == _digests(Dataset.load(old_prepared))['interactions']
+  ):
     reasons = ['nothing is new: the log is the same as that of the earlier run']
   if reasons:
     return _finish(workdir, result | {'reasons': reasons}), None
@@ -275,12 +276,9 @@ def _check_own(result: Mapping[str, Any], done: Mapping[str, Any] | None) -> Non
 
 
 def _digests(dataset: Dataset) -> dict[str, str]:
+  """Returns the hashes of the log and of the SIDs of a data set."""
   record = evaluation_file.data_record(dataset, '')
   return {name: record[name] for name in ('interactions', 'sids')}
-
-
-def _digests_of(prepared: Prepared) -> str:
-  return _digests(Dataset.load(prepared))['interactions']
 
 
 def judged(

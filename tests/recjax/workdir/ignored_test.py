@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from recjax import config as config_lib
-from recjax import main
-from recjax.workdir import ignored
+from recjax.workdir import command, ignored
 
 
 @pytest.fixture(scope='module')
@@ -18,10 +17,10 @@ def config():
 
 def test_the_help_of_a_flag_names_the_modes_that_read_it():
   for name, modes in ignored.FLAGS.items():
-    assert set(modes) <= set(main.MODES)
-    text = main.flags.FLAGS[name].help
-    assert [mode for mode in main.MODES if f'{mode}: ' in text] == sorted(
-      modes, key=list(main.MODES).index
+    assert set(modes) <= set(command.MODES)
+    text = command.flags.FLAGS[name].help
+    assert [mode for mode in command.MODES if f'{mode}: ' in text] == sorted(
+      modes, key=list(command.MODES).index
     )
 
 
