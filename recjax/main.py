@@ -136,9 +136,9 @@ def _end(stopped: preemption.Preempted) -> None:
 def run(request: Request) -> int:
   """Runs one mode and returns the exit status; `request.check` must have passed."""
   config, mode, workdir = request.config, request.mode, request.workdir
-  is_training = mode in ('train', 'prepare', 'refresh')
+  prepares = mode in ('train', 'prepare', 'refresh')
   mesh = mesh_lib.make_mesh(
-    config.mesh if is_training else mesh_lib.fitted(config.mesh, jax.device_count())
+    config.mesh if prepares else mesh_lib.fitted(config.mesh, jax.device_count())
   )
   log.info(
     'process %d of %d, %d devices (%s), mesh %s, workdir %s',
@@ -152,18 +152,18 @@ def run(request: Request) -> int:
     command.check_overrides(request)
   if mode != 'prepare':
     device.set_compilation_cache(config.compilation_cache, workdir)
-  is_source_needed = is_training or mode == 'export'
+  is_source_needed = prepares or mode == 'export'
   model = config.model if is_source_needed else models.without_source(config.model, workdir)
   models.check_model(model)  # before the data are prepared
-  if is_training:
+  if prepares:
     config_lib.next_item_component(config)  # raises if there is none
-  if is_training and not request.has_begun():
+  if prepares and not request.has_begun():
     preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
   if mode == 'refresh':
     return _refresh(request, mesh)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
-    dataset = Dataset.load(_prepared(request) if is_training else _found(config, workdir))
-    if is_training and distributed.is_host0():
+    dataset = Dataset.load(_prepared(request) if prepares else _found(config, workdir))
+    if prepares and distributed.is_host0():
       describe_lib.log_short(dataset, config)
     distributed.barrier('data prepared')
   config = dataclasses.replace(config, model=model)

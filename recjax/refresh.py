@@ -209,8 +209,8 @@ def refresh(
   if done is not None and all(done[name] == result[name] for name in _SAME):
     log.info('%s holds the finished refresh of this log: nothing is done again', workdir)
     return done, None
-  old = log_change.Log.load(old_prepared)
-  change = log_change.compare(old, log_change.Log.load(dataset.folder))
+  old = log_change.Summary.load(old_prepared)
+  change = log_change.compare(old, log_change.Summary.load(dataset.folder))
   result['data'] = change | {'items_sharing_a_sid': dataset.sids.sharing_items}
   reasons = log_change.reasons(old, change, MOST_REMOVED)
   if (
@@ -227,7 +227,11 @@ def refresh(
 
 
 def _trained_and_judged(
-  config: Config, request: Request, dataset: Dataset, old: log_change.Log, mesh: jax.sharding.Mesh
+  config: Config,
+  request: Request,
+  dataset: Dataset,
+  old: log_change.Summary,
+  mesh: jax.sharding.Mesh,
 ) -> dict[str, Any]:
   """Trains and evaluates the new model, and ranks the test rows with the old one; see `judged`."""
   workdir = request.workdir
@@ -282,7 +286,7 @@ def _digests(dataset: Dataset) -> dict[str, str]:
 
 
 def judged(
-  ranks: Mapping[str, np.ndarray], dataset: Dataset, old: log_change.Log, depth: int
+  ranks: Mapping[str, np.ndarray], dataset: Dataset, old: log_change.Summary, depth: int
 ) -> dict[str, Any]:
   """Compares the rankings of the new day's test rows.
 

@@ -101,7 +101,8 @@ def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> di
   """Sorts by time, then by file order. Every interaction that may be a target and has a history is one.
 
   Of several interactions with one time, context comes last, as in the sequences of users. All interactions before the
-  first validation target are used for training, so a user's training part is a prefix of the sequence. A later first interaction of a user is only used as history.
+  first validation target are used for training, so a user's training part is a prefix of the sequence. A later first
+  interaction of a user is only used as history.
   """
   may_be_target = log.is_target
   if may_be_target is None:

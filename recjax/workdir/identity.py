@@ -161,7 +161,7 @@ def _section_differences(
 
 
 def _with_sids_of(old: config_lib.Config, new: config_lib.Config) -> config_lib.Config:
-  """Fills codes and encoder that are left to the data; once the data are known, codes are compared as numbers."""
+  """Returns the new config; codes and encoder that it leaves to the data are those of the old one."""
   encoder = old.sids.encoder if new.sids.encoder == 'auto' else new.sids.encoder
   sids = dataclasses.replace(new.sids, codes=new.sids.codes or old.sids.codes, encoder=encoder)
   return dataclasses.replace(new, sids=sids)

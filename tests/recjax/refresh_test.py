@@ -169,7 +169,7 @@ def world(num_rows=100):
     folder=refresh_lib.epath.Path('/none'), items=items, train=train, ticks_per_second=0,
     num_rows=lambda _: num_rows, targets=lambda _: targets,
   )  # fmt: skip
-  return dataset, log_change.Log(['i0', 'i2', 'x'], ['u'], None, 9)
+  return dataset, log_change.Summary(['i0', 'i2', 'x'], ['u'], None, 9)
 
 
 @pytest.mark.parametrize(
