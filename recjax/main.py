@@ -56,6 +56,7 @@ from recjax.workdir import (
   identity,
   next_command,
   outcome,
+  refresh_file,
   sizes,
   trackers,
 )
@@ -212,7 +213,7 @@ def _refresh(request: Request, mesh: jax.sharding.Mesh) -> int:
   if dataset is not None and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
-  for line in refresh.text(result).splitlines():
+  for line in refresh_file.text(result).splitlines():
     log.info('%s', line)
   return 0 if result['verdict'] == 'go' else exit_status.NO_GO
 
