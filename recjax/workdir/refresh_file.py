@@ -40,7 +40,7 @@ def read(workdir: epath.Path) -> dict[str, Any] | None:
     return None
   try:
     result = json.loads(path.read_text())
-    is_complete = _KEYS <= result.keys()
+    is_complete = result.keys() >= _KEYS
   except (ValueError, AttributeError):
     is_complete = False
   if not is_complete:
