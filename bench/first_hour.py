@@ -18,11 +18,8 @@ from typing import Any
 from absl import app, flags
 
 from bench import shop_log
-from bench.circumstances import circumstances, write
 
 LOGS = {'small': (40, 30), 'middle': (800, 300), 'large': (50_000, 20_000)}
-_NAMES = flags.DEFINE_list('logs', list(LOGS), f'Logs to run: {", ".join(LOGS)}.')
-_SCRATCH = flags.DEFINE_string('scratch', None, 'Folder of logs and workdirs. Default: a new one.')
 
 
 def measure(name: str, folder: pathlib.Path, settings: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -83,13 +80,24 @@ def table(results: dict[str, dict[str, Any]]) -> str:
   return '\n'.join(lines)
 
 
+def _define_flags() -> None:
+  """Defines the flags only in the command: tests import this module too."""
+  from bench import circumstances  # noqa: F401 - defines --out and --commit
+
+  flags.DEFINE_list('logs', list(LOGS), f'Logs to run: {", ".join(LOGS)}.')
+  flags.DEFINE_string('scratch', None, 'Folder of logs and workdirs. Default: a new one.')
+
+
 def main(_) -> None:
+  from bench.circumstances import circumstances, write
+
   with tempfile.TemporaryDirectory() as new:
-    folder = pathlib.Path(_SCRATCH.value or new).absolute()
-    results = {name: measure(name, folder) for name in _NAMES.value}
+    folder = pathlib.Path(flags.FLAGS.scratch or new).absolute()
+    results = {name: measure(name, folder) for name in flags.FLAGS.logs}
     print(table(results))
     write({'circumstances': circumstances(), 'logs': results})
 
 
 if __name__ == '__main__':
+  _define_flags()
   app.run(main)

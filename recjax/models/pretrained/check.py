@@ -20,15 +20,6 @@ from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
-_TOKENS = flags.DEFINE_string(
-  'tokens', None, 'int32 [B, T] .npy: input of the model, for a T5 of the encoder.'
-)
-_OUT = flags.DEFINE_string('out', None, 'File for the float32 logits [B, T, vocab_size], .npy.')
-_PAD_ID = flags.DEFINE_integer('pad_id', 0, 'Padding id in --tokens; -1: none.')
-_DECODER_TOKENS = flags.DEFINE_string(
-  'decoder_tokens', None, 'int32 [B, T] .npy: input of a T5 decoder, its start token first.'
-)
-
 
 def _read_tokens(file: str, flag: str, rows: int, lowest: int) -> np.ndarray:
   tokens = np.load(file)
@@ -155,21 +146,36 @@ def comparison(ours: np.ndarray, theirs: np.ndarray, real_BT: np.ndarray) -> str
   return '\n'.join(lines)
 
 
+def _define_flags() -> None:
+  """Defines the flags only in the command: other programs have a flag --out too."""
+  flags.DEFINE_string(
+    'tokens', None, 'int32 [B, T] .npy: input of the model, for a T5 of the encoder.', required=True
+  )
+  flags.DEFINE_string(
+    'out', None, 'File for the float32 logits [B, T, vocab_size], .npy.', required=True
+  )
+  flags.DEFINE_integer('pad_id', 0, 'Padding id in --tokens; -1: none.')
+  flags.DEFINE_string(
+    'decoder_tokens', None, 'int32 [B, T] .npy: input of a T5 decoder, its start token first.'
+  )
+
+
 def main(argv: list[str]) -> None:
   if len(argv) != 2:
     raise app.UsageError('name one checkpoint folder')
-  folder, pad_id, decoder_tokens = argv[1], _PAD_ID.value, None
+  given = flags.FLAGS
+  folder, pad_id, decoder_tokens = argv[1], given.pad_id, None
   try:
     rows = pretrained.read_config(folder).vocab_rows
-    tokens = _read_tokens(_TOKENS.value, 'tokens', rows, min(pad_id, 0))
-    if _DECODER_TOKENS.value:
-      decoder_tokens = _read_tokens(_DECODER_TOKENS.value, 'decoder_tokens', rows, 0)
+    tokens = _read_tokens(given.tokens, 'tokens', rows, min(pad_id, 0))
+    if given.decoder_tokens:
+      decoder_tokens = _read_tokens(given.decoder_tokens, 'decoder_tokens', rows, 0)
     ours = our_logits(folder, tokens, pad_id, decoder_tokens)
   except (ValueError, OSError) as error:  # a message to the user, without a traceback
     sys.exit(f'{type(error).__name__}: {error}')
-  with epath.Path(_OUT.value).open('wb') as f:
+  with epath.Path(given.out).open('wb') as f:
     np.save(f, ours)
-  print(f'{_OUT.value}: float32 logits {list(ours.shape)}')
+  print(f'{given.out}: float32 logits {list(ours.shape)}')
   if any(importlib.util.find_spec(name) is None for name in ('transformers', 'torch')):
     print('transformers and torch are not installed: nothing to compare with')
     return
@@ -179,5 +185,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['tokens', 'out'])
+  _define_flags()
   app.run(main)
