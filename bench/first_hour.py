@@ -18,7 +18,6 @@ from typing import Any
 from absl import app, flags
 
 from bench import shop_log
-from bench.circumstances import circumstances, write
 
 LOGS = {'small': (40, 30), 'middle': (800, 300), 'large': (50_000, 20_000)}
 _NAMES = flags.DEFINE_list('logs', list(LOGS), f'Logs to run: {", ".join(LOGS)}.')
@@ -84,6 +83,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main(_) -> None:
+  from bench.circumstances import circumstances, write
+
   with tempfile.TemporaryDirectory() as new:
     folder = pathlib.Path(_SCRATCH.value or new).absolute()
     results = {name: measure(name, folder) for name in _NAMES.value}
@@ -92,4 +93,7 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
+  # Here, not above: recjax.main also defines --out, and the tests import both.
+  from bench import circumstances  # noqa: F401 - defines --out and --commit
+
   app.run(main)
