@@ -53,12 +53,12 @@ def main(_) -> None:
   config = sizes.resolved(config, dataset)
   model = models.build(config.model, dataset.vocabulary.space, config.seed)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  ranker = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   histories, _ = dataset.histories_and_targets('test')
   rows = [histories[u] for u in range(min(_USERS.value, len(histories)))]
-  recommender.rank(params, rows)
+  ranker.rank(params, rows)
   start = time.perf_counter()
-  recommender.rank(params, rows)
+  ranker.rank(params, rows)
   search = len(rows) / (time.perf_counter() - start)
   exhaustive = 1 / _exhaustive_seconds(config, dataset, model, rows[0])
   result = {

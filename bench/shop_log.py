@@ -42,10 +42,8 @@ ODDITIES = (
 _START = np.datetime64('2026-01-01T00:00:00')
 _DAYS = 120  # customers come for the first time during these days
 _MIN_STEPS, _MEAN_STEPS, _MAX_STEPS = 4, 10, 60
-_LAST, _DEPARTMENT = (
-  2 / 3,
-  0.5,
-)  # shares: successors of the last item; steps without order that stay
+_LAST = 2 / 3  # share of the successors that follow the last item
+_DEPARTMENT = 0.5  # share of the steps without order that stay in the department
 _RETURN, _PURCHASE, _VIEWED_FIRST, _RATED, _VISIT = 0.03, 0.4, 0.25, 0.4, 0.6
 _NOUNS = ('lamp', 'desk', 'chair', 'rug', 'shelf', 'clock', 'vase', 'mirror', 'stool', 'basket')
 _STYLES = ('oak', 'walnut', 'steel', 'linen', 'marble', 'bamboo', 'copper', 'velvet', 'glass')

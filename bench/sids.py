@@ -103,11 +103,11 @@ def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[st
   dataset = Dataset.load(config.prepared)
   mesh = mesh_lib.make_mesh(config.mesh)
   config = sizes.resolved(config, dataset, mesh=mesh)
-  recommender = Ranker(config, dataset, mesh)
+  ranker = Ranker(config, dataset, mesh)
   start = time.perf_counter()
-  params, _ = train(config, scratch / 'runs' / name, dataset, recommender, mesh)
+  params, _ = train(config, scratch / 'runs' / name, dataset, ranker, mesh)
   rows = sample_rows(dataset.num_rows('test'), _USERS.value, config.seed)
-  metrics = evaluate(recommender, params, dataset, 'test', config.eval.ks, rows)
+  metrics = evaluate(ranker, params, dataset, 'test', config.eval.ks, rows)
   return {
     'recall@10': round(metrics['recall@10'], 4),
     'stderr': round(metrics['recall@10_stderr'], 4),

@@ -44,9 +44,7 @@ def _data(config):
   config.data.max_text_tokens = 128  # an item's text is cut after so many tokens
 
   # Semantic IDs: item vectors, quantized to a code for each level.
-  config.sids.source = (
-    'both'  # vectors from 'text', from 'cooccurrence' in histories, or from 'both'
-  )
+  config.sids.source = 'both'  # vectors: from 'text', 'cooccurrence' in histories, or 'both'
   config.sids.encoder = 'tfidf'  # 'minilm' (after `make encoder`), 'auto', or a folder
   config.sids.codes = (64, 64, 64)  # codes of each level; (): from the size of the catalogue
   config.sids.collisions = 'deduplicate'  # a further level tells items with equal codes apart
@@ -101,9 +99,7 @@ def _training(config):
 
 def _evaluation(config):
   config.eval_every_steps = 200
-  config.eval.eval_users = (
-    1000  # sample of validation rows during training; at the end all are used
-  )
+  config.eval.eval_users = 1000  # validation rows of an evaluation during training; at the end all
   config.eval.patience = 0  # end after so many evaluations without a better ndcg@10; 0: never
   config.eval.beams = 30  # items that the search ranks
   config.eval.ks = (1, 5, 10, 20)  # cut-offs of the metrics

@@ -187,9 +187,7 @@ def _pod(options: argparse.Namespace, program: Sequence[str], pods: int) -> dict
     selector['cloud.google.com/gke-spot'] = 'true'
   if options.service_account is not None:
     pod['serviceAccountName'] = options.service_account
-  if (
-    options.tpu is not None
-  ):  # the device files of a TPU belong to root; the user of the image is another one
+  if options.tpu is not None:  # its device files belong to root, and the image has another user
     container['securityContext'] = {'runAsUser': 0}
   if options.gpu is not None:  # NCCL needs more shared memory than the 64 MiB of a container
     container['volumeMounts'] = [{'name': 'shm', 'mountPath': '/dev/shm'}]

@@ -35,7 +35,7 @@ def sample_rows(num_rows: int, size: int, seed: int) -> np.ndarray:
 
 
 def evaluate(
-  recommender: Ranker,
+  ranker: Ranker,
   params,
   dataset: Dataset,
   split: str,
@@ -43,12 +43,12 @@ def evaluate(
   rows: np.ndarray | None = None,
 ) -> dict[str, float]:
   """Returns the metrics of a split with their standard errors; see `recjax.metrics.ranking` and `row_ranks`."""
-  return ranking.ranking_metrics(row_ranks(recommender, params, dataset, split, ks, rows), ks)
+  return ranking.ranking_metrics(row_ranks(ranker, params, dataset, split, ks, rows), ks)
 
 
 @goodput.phase('evaluation')
 def row_ranks(
-  recommender: Ranker,
+  ranker: Ranker,
   params,
   dataset: Dataset,
   split: str,
@@ -58,7 +58,7 @@ def row_ranks(
   """Returns the 0-based rank of the target of every row, int64 `[rows]`; see `ranking.target_ranks`.
 
   Args:
-    recommender: the search.
+    ranker: the search.
     params: parameters on the mesh.
     dataset: the prepared data.
     split: 'validation' or 'test'.
@@ -67,12 +67,12 @@ def row_ranks(
   """
   histories, targets = dataset.histories_and_targets(split)
   rows = np.arange(len(targets)) if rows is None else rows
-  columns = {name: dataset.history_column(split, name) for name in recommender.columns}
+  columns = {name: dataset.history_column(split, name) for name in ranker.columns}
   if 'times' in columns:  # in seconds, as in a file of histories
     columns['times'] = columns['times'] / dataset.ticks_per_second
   columns = {name: values for name, values in columns.items() if values is not None}
   slices = [slice(histories.offsets[row], histories.offsets[row + 1]) for row in rows]
-  ranked_UM, scores_UM = recommender.rank(
+  ranked_UM, scores_UM = ranker.rank(
     params,
     [histories.values[s] for s in slices],
     f'evaluate {split}',
@@ -147,7 +147,7 @@ def evaluate_best(
   config: Config,
   workdir: epath.Path,
   dataset: Dataset,
-  recommender: Ranker,
+  ranker: Ranker,
   params,
   step: int,
   ranks: dict[str, np.ndarray] | None = None,
@@ -158,7 +158,7 @@ def evaluate_best(
     config: config of the evaluation.
     workdir: workdir of the run.
     dataset: the prepared data.
-    recommender: the search.
+    ranker: the search.
     params: parameters of the best checkpoint, on the mesh.
     step: step of that checkpoint.
     ranks: is filled with the ranks of every split; see `row_ranks`.
@@ -169,7 +169,7 @@ def evaluate_best(
   start = time.monotonic()
   ks, ranks = config.eval.ks, {} if ranks is None else ranks
   for split in SPLITS:
-    ranks[split] = row_ranks(recommender, params, dataset, split, ks)
+    ranks[split] = row_ranks(ranker, params, dataset, split, ks)
   metrics = {split: ranking.ranking_metrics(ranks[split], ks) for split in SPLITS}
   seconds = time.monotonic() - start
   rows = {split: dataset.num_rows(split) for split in SPLITS}

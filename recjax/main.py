@@ -52,10 +52,11 @@ from recjax.training import state as state_lib
 from recjax.workdir import (
   checkpoint_name,
   claim,
+  command,
   identity,
-  ignored,
   next_command,
   outcome,
+  refresh_file,
   sizes,
   trackers,
 )
@@ -65,76 +66,36 @@ from recjax.workdir.request import NEEDS, Request
 
 log = logging.getLogger('recjax')
 
-MODES = {
-  'train': 'prepare, train, evaluate and report; the same command continues a stopped run',
-  'evaluate': "evaluate the workdir's best checkpoint on all held-out rows, and report",
-  'recommend': 'rank items for --histories into --out',
-  'export': "write the workdir's best checkpoint for transformers into --out",
-  'prepare': 'prepare the data only',
-  'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
-  'refresh': 'train the run --from on with the new log in --raw_dir, compare both models, and decide: go or no-go',
-  'report': 'write the report again from the files in the workdir',
-  'config': 'print every field of the config with its value, its allowed values and its meaning',
-}
-
 _CONFIG = config_flag.define(identity.read_config_dict)
 flags.declare_key_flag('config')  # for --help
-_WORKDIR = flags.DEFINE_string(
-  'workdir',
-  None,
-  'Folder of the run. Default: runs/NAME, or runs/NAME-VARIANT. Without --config the config is that of the run.',
-)
-_MODE = flags.DEFINE_enum(
-  'mode', 'train', list(MODES), '; '.join(f'{name}: {text}' for name, text in MODES.items()) + '.'
-)
-_HISTORIES = flags.DEFINE_string(
-  'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
-)
-_OUT = flags.DEFINE_string(
-  'out',
-  None,
-  'recommend: file to write, JSON lines. export: folder to write, new or empty. describe: file to write, JSON.',
-)
-_SKIP = flags.DEFINE_boolean(
-  'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
-)
-_K = flags.DEFINE_integer('k', 20, 'recommend: items per history.')
-_FROM = flags.DEFINE_string('from', None, 'refresh: workdir of the earlier run.')
-_RAW_DIR = flags.DEFINE_string(
-  'raw_dir', None, 'refresh: folder of the new log, which also holds the old interactions.'
-)
-_BUDGET = flags.DEFINE_float(
-  'budget', refresh.SHARE, 'refresh: steps to train, as a share of the steps of the first training.'
-)
-_PRUNE = flags.DEFINE_boolean(
-  'prune', False, 'prepare: remove prepared stage folders that this config does not use.'
-)
+flags.adopt_module_key_flags(command)
 
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {argv[1:]}')
+  mode = command.MODE.value
   if _CONFIG.value is None:
-    sys.exit(NEEDS if _MODE.value == 'refresh' else _usage())
+    sys.exit(NEEDS if mode == 'refresh' else command.usage())
   logs.set_up()
   preemption.exit_on_sigterm()
   preemption.handle_sigint()
-  interrupt.set_line(next_command.interrupted(_MODE.value))
+  interrupt.set_line(next_command.interrupted(mode))
   try:
-    ignored.check_flags(_MODE.value, [name for name in ignored.FLAGS if flags.FLAGS[name].present])
+    command.check_flags()
     config = config_lib.from_config_dict(_CONFIG.value)
-    if _MODE.value == 'config':
+    if mode == 'config':
       print(describe(config, _choices()))
       return
-    if _MODE.value == 'describe':
-      _describe(config, _OUT.value)
+    if mode == 'describe':
+      _describe(config, command.OUT.value)
       return
     distributed.initialize(config.hosts)
     if jax.process_count() == 1:
       preemption.exit_on_sigterm()  # again: `initialize` may have installed JAX's handler
     logs.set_up(jax.process_index())
-    interrupt.set_line(next_command.interrupted(_MODE.value), distributed.is_host0())
-    request = _request(config)
+    interrupt.set_line(next_command.interrupted(mode), distributed.is_host0())
+    request = command.requested(config, refresh.default_workdir)
     request.check_refresh()
     config = checkpoint_name.resolved(config, request.source or request.workdir)
     request = dataclasses.replace(request, config=config)
@@ -155,13 +116,12 @@ def main(argv: list[str]) -> None:
     _end(stopped)
     raise
   except Exception as error:
-    is_message = isinstance(error, (ValueError, OSError, FloatingPointError)) and _is_ours(error)
-    text = f'{type(error).__name__}: {error}'.rstrip(': ')
-    status = exit_status.HUNG if isinstance(error, TimeoutError) and is_message else 1
-    watchdog.fail(text, '' if is_message else f'\n{traceback.format_exc()}', status)
-    if not is_message:
+    if not _is_message(error):
+      watchdog.fail(_line(error), f'\n{traceback.format_exc()}', 1)
       raise
-    sys.exit(text)
+    status = exit_status.HUNG if isinstance(error, TimeoutError) else 1
+    watchdog.fail(_line(error), '', status)
+    sys.exit(_line(error))
   finally:
     watchdog.stop()
 
@@ -177,9 +137,9 @@ def _end(stopped: preemption.Preempted) -> None:
 def run(request: Request) -> int:
   """Runs one mode and returns the exit status; `request.check` must have passed."""
   config, mode, workdir = request.config, request.mode, request.workdir
-  is_training = mode in ('train', 'prepare', 'refresh')
+  prepares = mode in ('train', 'prepare', 'refresh')
   mesh = mesh_lib.make_mesh(
-    config.mesh if is_training else mesh_lib.fitted(config.mesh, jax.device_count())
+    config.mesh if prepares else mesh_lib.fitted(config.mesh, jax.device_count())
   )
   log.info(
     'process %d of %d, %d devices (%s), mesh %s, workdir %s',
@@ -190,21 +150,21 @@ def run(request: Request) -> int:
     identity.check_run(config, workdir)
   elif mode != 'prepare':
     identity.check_use(config, workdir)
-    _check_overrides(request)
+    command.check_overrides(request)
   if mode != 'prepare':
     device.set_compilation_cache(config.compilation_cache, workdir)
-  is_source_needed = is_training or mode == 'export'
+  is_source_needed = prepares or mode == 'export'
   model = config.model if is_source_needed else models.without_source(config.model, workdir)
   models.check_model(model)  # before the data are prepared
-  if is_training:
+  if prepares:
     config_lib.next_item_component(config)  # raises if there is none
-  if is_training and not request.has_begun():
+  if prepares and not request.has_begun():
     preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
   if mode == 'refresh':
     return _refresh(request, mesh)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
-    dataset = Dataset.load(_prepared(request) if is_training else _found(config, workdir))
-    if is_training and distributed.is_host0():
+    dataset = Dataset.load(_prepared(request) if prepares else _found(config, workdir))
+    if prepares and distributed.is_host0():
       describe_lib.log_short(dataset, config)
     distributed.barrier('data prepared')
   config = dataclasses.replace(config, model=model)
@@ -239,13 +199,6 @@ def run(request: Request) -> int:
   return 0
 
 
-def _check_overrides(request: Request) -> None:
-  saved, source = identity.config_of(request.workdir), flags.FLAGS['config'].config_filename
-  given = config_flag.overrides(sys.argv)
-  is_program = config_flag.saved_in(source) is None
-  ignored.check_overrides(request.mode, given, request.config, saved, is_program)
-
-
 def _refresh(request: Request, mesh: jax.sharding.Mesh) -> int:
   """Runs a refresh, reports it, and returns the exit status of its verdict."""
   config, workdir = request.config, request.workdir
@@ -260,7 +213,7 @@ def _refresh(request: Request, mesh: jax.sharding.Mesh) -> int:
   if dataset is not None and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
-  for line in refresh.text(result).splitlines():
+  for line in refresh_file.text(result).splitlines():
     log.info('%s', line)
   return 0 if result['verdict'] == 'go' else exit_status.NO_GO
 
@@ -271,11 +224,9 @@ def _describe(config: config_lib.Config, out: str | None) -> None:
 
   if out is not None:
     out = os.path.expanduser(out)
-    files.check_writable(epath.Path(out).parent, 'the folder of --out')
-    if epath.Path(out).is_dir():
-      raise IsADirectoryError(f'--out must be a file; {out} is a folder')
+    files.check_file(out, '--out')
   prepared = None
-  if saved := config_flag.saved_in(flags.FLAGS['config'].config_filename):
+  if saved := config_flag.saved_in(command.config_value()):
     workdir = epath.Path(saved)
     identity.check_use(config, workdir)
     prepared = paths_lib.trained_on(workdir, config.prepared_folder)
@@ -284,50 +235,6 @@ def _describe(config: config_lib.Config, out: str | None) -> None:
   describe_lib.print_all(Log.load(prepared or prepare.prepare_log(config)), config, out)
   if not saved:
     log.info('done. Next: %s', next_command.training())
-
-
-def _request(config: config_lib.Config) -> Request:
-  source = _FROM.value and epath.Path(_FROM.value.rstrip('/')).expanduser()
-  workdir = _WORKDIR.value or (
-    str(refresh.default_workdir(source))
-    if source
-    else _default_workdir(flags.FLAGS['config'].config_filename)
-  )
-  paths = (workdir, _HISTORIES.value, _OUT.value)
-  workdir, histories, out = (path and os.path.expanduser(path) for path in paths)
-  return Request(
-    config=config,
-    mode=_MODE.value,
-    workdir=epath.Path(workdir),
-    source=source,
-    raw_dir=_RAW_DIR.value and os.path.expanduser(_RAW_DIR.value),
-    budget=_BUDGET.value,
-    histories=histories,
-    out=out,
-    k=_K.value,
-    skip_unknown=_SKIP.value,
-    prune=_PRUNE.value,
-  )
-
-
-def _default_workdir(config_flag_value: str) -> str:
-  """Returns runs/sports for configs/sports.py, runs/sports-cpu for recjax:sports:cpu, W for W/config.json."""
-  if saved := config_flag.saved_in(config_flag_value):
-    return saved
-  file, variant = config_flag.split(config_flag_value)
-  return f'runs/{epath.Path(file).stem}' + (f'-{variant}' if variant else '')
-
-
-def _usage() -> str:
-  known = '\n'.join(f'  --mode={name:<10} {text}' for name, text in MODES.items())
-  return (
-    f'{program()} needs --config, or --workdir of a run:\n'
-    f'  {program()} --config=recjax:demo                      the demo, from the raw log to the report\n'
-    f'  {program()} --config=recjax:table --config.data.name=shop --config.data.raw_dir=FOLDER    your own log\n'
-    f'  {program()} --workdir=runs/demo --mode=evaluate       a run knows its config\n'
-    f'{known}\n'
-    f'--config=recjax:NAME is a config of the package: {", ".join(config_flag.names())}'
-  )
 
 
 def _choices() -> dict[str, tuple[str, ...]]:
@@ -346,13 +253,13 @@ def _prepared(request: Request) -> Prepared:
 
   config, workdir = request.config, request.workdir
   is_resume = request.mode == 'train' and paths_lib.read(workdir) is not None
-  if is_resume and config_flag.saved_in(flags.FLAGS['config'].config_filename):
+  if is_resume and config_flag.saved_in(command.config_value()):
     paths_lib.check_exists(config, workdir)  # never prepares at the old place of moved data
   prepared = prepare.prepare(config) if jax.process_count() == 1 else prepare.find(config)
   if prepared is None:
     raise ValueError(
       f'several processes need the data prepared in {config.prepared_folder}; they are missing or out of '
-      f'date. Run once: {program()} --config={flags.FLAGS["config"].config_filename}'
+      f'date. Run once: {program()} --config={command.config_value()}'
       f'{refresh.data_flags(request) if request.mode == "refresh" else ""} --mode=prepare'
     )
   if request.prune and distributed.is_host0():
@@ -396,8 +303,14 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
     report_run(trained, workdir, dataset, num_params, folders, description)
 
 
-def _is_ours(error: Exception) -> bool:
-  """Returns whether our own code raised the error. Such errors are shown without a traceback."""
+def _line(error: Exception) -> str:
+  return f'{type(error).__name__}: {error}'.rstrip(': ')
+
+
+def _is_message(error: Exception) -> bool:
+  """Returns whether an error is a message to the user, raised by our own code; it is shown without a traceback."""
+  if not isinstance(error, ValueError | OSError | FloatingPointError):
+    return False
   last = traceback.extract_tb(error.__traceback__)[-1].filename
   root = epath.Path(__file__).parent.parent
   ours = ('recjax', 'data_prep', 'configs', 'launch')
@@ -411,7 +324,7 @@ def cli() -> None:
   """
   if sys.argv[1:2] == ['inspect']:
     os.execv(sys.executable, [sys.executable, '-m', 'recjax.inspect', *sys.argv[2:]])
-  if sys.argv[1:2] and sys.argv[1] in MODES:
+  if sys.argv[1:2] and sys.argv[1] in command.MODES:
     sys.argv[1] = f'--mode={sys.argv[1]}'
   app.run(main, flags_parser=config_flag.parse_flags)
 

@@ -200,7 +200,9 @@ def best_params(
   def choose(checkpoints: Checkpoints) -> int:
     step = checkpoints.best_step()
     if step is None:
-      raise ValueError(f'{checkpoints.folder} must hold an undamaged checkpoint; it has none')
+      raise ValueError(
+        f'{checkpoints.folder} must hold an undamaged checkpoint; it has none. Set --workdir'
+      )
     return step
 
   def read(checkpoints: Checkpoints, step: int):

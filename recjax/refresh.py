@@ -7,7 +7,6 @@ verdict is in refresh.json and refresh.txt of the new workdir: go if no reason s
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import json
 import logging
 import re
 import shlex
@@ -24,20 +23,17 @@ from recjax.data.prepared import Prepared
 from recjax.evaluate import baseline_ranks, evaluate_best, row_ranks
 from recjax.metrics import paired, ranking
 from recjax.recommend import Ranker, best_params
-from recjax.runtime import distributed, files, watchdog
+from recjax.runtime import distributed, watchdog
 from recjax.runtime.program import program
 from recjax.sids.extension import NoFreeSidError
 from recjax.train import train_stages
-from recjax.workdir import evaluation_file, identity, outcome, paths, sizes
+from recjax.workdir import evaluation_file, identity, outcome, paths, refresh_file, sizes
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints
 from recjax.workdir.request import Request
 
-FILE, TEXT = 'refresh.json', 'refresh.txt'
-SHARE = 0.25  # default of --budget
-RATE_SHARE = (
-  0.25  # of the learning rate of the first training; the whole rate undoes what was learnt
-)
+# Share of the learning rate of the first training. With the whole rate the model forgets what it has learnt.
+RATE_SHARE = 0.25
 MOST_REMOVED = 0.2  # share of the old items, or users, that a new log may lack
 LEAST_ROWS = 20  # of the new day; with fewer all test rows are compared
 MOST_DRIFT = 3.0  # factor of interactions per day that is reported
@@ -46,7 +42,6 @@ RULE = (
   'model against the old one and against the best baseline'
 )
 _INTERVALS = ('log_every_steps', 'eval_every_steps', 'checkpoint_every_steps')  # in steps
-_BASE = ('base_steps', 'base_learning_rate')
 _SAME = ('inputs', 'steps', 'base_steps')  # of a finished refresh that is not done again
 
 log = logging.getLogger(__name__)
@@ -57,7 +52,7 @@ def default_workdir(source: epath.Path) -> epath.Path:
   if source.name in ('', '..'):  # the current folder or one above it
     source = epath.Path(paths.absolute(source))
   match = re.fullmatch(r'(.*)-(\d+)', source.name)
-  if match and (source / FILE).exists():
+  if match and (source / refresh_file.FILE).exists():
     return source.with_name(f'{match[1]}-{int(match[2]) + 1}')
   return source.with_name(f'{source.name}-2')
 
@@ -132,12 +127,14 @@ def _old_prepared(source: epath.Path) -> Prepared:
 
 def first_training(source: epath.Path) -> dict[str, float]:
   """Returns `base_steps` and `base_learning_rate`: those of the first training of a chain of refreshes."""
-  earlier = read(source)
+  earlier = refresh_file.read(source)
   if earlier is not None:
-    return {name: earlier[name] for name in _BASE}
+    return {name: earlier[name] for name in refresh_file.BASE}
   last = stages_lib.plan(identity.config_of(source), source)[-1].config
   with Checkpoints(source, read_only=True) as checkpoints:
-    return dict(zip(_BASE, (checkpoints.steps[-1], last.optim.learning_rate), strict=True))
+    return dict(
+      zip(refresh_file.BASE, (checkpoints.steps[-1], last.optim.learning_rate), strict=True)
+    )
 
 
 def _prepared_folder(root: epath.Path, workdir: epath.Path) -> epath.Path:
@@ -146,25 +143,6 @@ def _prepared_folder(root: epath.Path, workdir: epath.Path) -> epath.Path:
   folder = root.with_name(name)
   is_taken = paths.absolute(folder) in (paths.absolute(root), paths.absolute(workdir))
   return root.with_name(f'{name}-data') if is_taken else folder
-
-
-def read(workdir: epath.Path) -> dict[str, Any] | None:
-  """Returns the content of refresh.json; None: the workdir is no finished refresh.
-
-  Raises:
-    ValueError: the file is damaged.
-  """
-  path = workdir / FILE
-  if not path.exists():
-    return None
-  try:
-    result = json.loads(path.read_text())
-    is_complete = {'verdict', 'raw_dir', 'inputs', 'steps', *_BASE} <= result.keys()
-  except (ValueError, AttributeError):
-    is_complete = False
-  if not is_complete:
-    raise ValueError(f'{path} must hold the result of a refresh; it is damaged. Remove it')
-  return result
 
 
 def refresh(
@@ -197,7 +175,7 @@ def refresh(
     'prepared': str(config.prepared_folder),
     **first_training(request.source),
   }
-  done = read(workdir)
+  done = refresh_file.read(workdir)
   _check_own(result, done)
   try:
     dataset = Dataset.load(prepare())
@@ -211,11 +189,14 @@ def refresh(
   if done is not None and all(done[name] == result[name] for name in _SAME):
     log.info('%s holds the finished refresh of this log: nothing is done again', workdir)
     return done, None
-  old = log_change.Log.load(old_prepared)
-  change = log_change.compare(old, log_change.Log.load(dataset.folder))
+  old = log_change.Summary.load(old_prepared)
+  change = log_change.compare(old, log_change.Summary.load(dataset.folder))
   result['data'] = change | {'items_sharing_a_sid': dataset.sids.sharing_items}
   reasons = log_change.reasons(old, change, MOST_REMOVED)
-  if not reasons and _digests(dataset)['interactions'] == _digests_of(old_prepared):
+  if (
+    not reasons
+    and _digests(dataset)['interactions'] == _digests(Dataset.load(old_prepared))['interactions']
+  ):
     reasons = ['nothing is new: the log is the same as that of the earlier run']
   if reasons:
     return _finish(workdir, result | {'reasons': reasons}), None
@@ -226,7 +207,11 @@ def refresh(
 
 
 def _trained_and_judged(
-  config: Config, request: Request, dataset: Dataset, old: log_change.Log, mesh: jax.sharding.Mesh
+  config: Config,
+  request: Request,
+  dataset: Dataset,
+  old: log_change.Summary,
+  mesh: jax.sharding.Mesh,
 ) -> dict[str, Any]:
   """Trains and evaluates the new model, and ranks the test rows with the old one; see `judged`."""
   workdir = request.workdir
@@ -275,16 +260,13 @@ def _check_own(result: Mapping[str, Any], done: Mapping[str, Any] | None) -> Non
 
 
 def _digests(dataset: Dataset) -> dict[str, str]:
+  """Returns the hashes of the log and of the SIDs of a data set."""
   record = evaluation_file.data_record(dataset, '')
   return {name: record[name] for name in ('interactions', 'sids')}
 
 
-def _digests_of(prepared: Prepared) -> str:
-  return _digests(Dataset.load(prepared))['interactions']
-
-
 def judged(
-  ranks: Mapping[str, np.ndarray], dataset: Dataset, old: log_change.Log, depth: int
+  ranks: Mapping[str, np.ndarray], dataset: Dataset, old: log_change.Summary, depth: int
 ) -> dict[str, Any]:
   """Compares the rankings of the new day's test rows.
 
@@ -370,47 +352,5 @@ def _warnings(data: Mapping[str, Any], dataset: Dataset) -> list[str]:
 
 def _finish(workdir: epath.Path, result: dict[str, Any]) -> dict[str, Any]:
   if distributed.is_host0():
-    workdir.mkdir(parents=True, exist_ok=True)
-    files.write_whole(workdir / TEXT, text(result))
-    files.write_whole(workdir / FILE, json.dumps(result, indent=2, allow_nan=False) + '\n')
+    refresh_file.write(workdir, result)
   return result
-
-
-def text(result: Mapping[str, Any]) -> str:
-  """Returns the result as lines for a reader; the first one is the verdict with its reasons."""
-  because = '; '.join(result['reasons']) or (
-    f'{SELECTION_METRIC} is not worse than that of the old model and of the baseline {result["best_baseline"]}'
-  )
-  lines = [f'{result["verdict"].upper()}: {because}']
-  if 'metrics' in result:
-    rows = result['rows']
-    lines.append(
-      f'compared on {rows["compared"]:,} test rows of {rows["users"]:,} users'
-      + (
-        ', all later than the old log' if rows['compared'] == rows['later_than_the_old_log'] else ''
-      )
-      + f'; {rows["new_items"]:,} targets are new items'
-    )
-    for name, metrics in result['metrics'].items():
-      figures = '  '.join(f'{m} {value:.4f}' for m, value in metrics.items())
-      difference = result['differences'].get(name, {}).get(SELECTION_METRIC)
-      against = (
-        f'  new is {difference["mean"]:+.4f} ± {difference["stderr"]:.4f}' if difference else ''
-      )
-      lines.append(f'  {name:<12} {figures}{against}')
-  if 'data' in result:
-    data = result['data']
-    pairs = [
-      f'{name} {data[name][0]:,} → {data[name][1]:,}' for name in ('interactions', 'users', 'items')
-    ]
-    lines.append(
-      f'data: {", ".join(pairs)}; {data["new_items"]:,} new items, {data["removed_items"]:,} removed; '
-      f'{data["new_users"]:,} new users, {data["removed_users"]:,} removed'
-    )
-    if 'newest' in data:
-      lines.append(
-        f'newest interaction {data["newest"][0]} → {data["newest"][1]}; interactions a day '
-        f'{data["events_per_day"][0]:,} → {data["events_per_day"][1]:,}'
-      )
-  lines += [f'warning: {warning}' for warning in result['warnings']]
-  return '\n'.join(lines) + '\n'

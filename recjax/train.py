@@ -45,7 +45,7 @@ def train_stages(
   config: Config,
   workdir: epath.Path,
   dataset: Dataset,
-  recommender: Ranker,
+  ranker: Ranker,
   mesh: jax.sharding.Mesh,
 ) -> tuple[Any, int]:
   """Trains every unfinished stage of a run in order; see `train`.
@@ -70,7 +70,7 @@ def train_stages(
     if stage.name:
       log.info('stage %s, %d steps', stage.name, stage.config.num_train_steps)
     run = config if stage.folder == workdir else None
-    best = train(stage.config, stage.folder, dataset, recommender, mesh, run, stream)
+    best = train(stage.config, stage.folder, dataset, ranker, mesh, run, stream)
   return best
 
 
@@ -124,7 +124,7 @@ class _Setup:
   Attributes:
     config: config of the training.
     dataset: the prepared data.
-    recommender: the search, for evaluations.
+    ranker: the search, for evaluations.
     mesh: the devices.
     stream: the stream of batches.
     fingerprint: fingerprint of the stream, saved in every checkpoint.
@@ -134,7 +134,7 @@ class _Setup:
 
   config: Config
   dataset: Dataset
-  recommender: Ranker
+  ranker: Ranker
   mesh: jax.sharding.Mesh
   stream: loader.Stream
   fingerprint: dict[str, str]
@@ -163,7 +163,7 @@ def train(
   config: Config,
   workdir: epath.Path,
   dataset: Dataset,
-  recommender: Ranker,
+  ranker: Ranker,
   mesh: jax.sharding.Mesh,
   run: Config | None = None,
   stream: loader.Stream | None = None,
@@ -174,7 +174,7 @@ def train(
     config: config of the training.
     workdir: folder of the training.
     dataset: the prepared data.
-    recommender: the search, for evaluations.
+    ranker: the search, for evaluations.
     mesh: the devices.
     run: Config to record in the workdir. For the last stage: the parent run's. None: `config`.
     stream: the stream of the training. None: it is built.
@@ -188,7 +188,7 @@ def train(
     Preempted: SIGTERM or SIGINT arrived; the state is saved.
     OSError: a file could not be written.
   """
-  setup, limits = _set_up(config, dataset, recommender, mesh, stream), config.hosts
+  setup, limits = _set_up(config, dataset, ranker, mesh, stream), config.hosts
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
     latest = checkpoints.latest_step()
     if latest is None:
@@ -222,7 +222,7 @@ def train(
 def _set_up(
   config: Config,
   dataset: Dataset,
-  recommender: Ranker,
+  ranker: Ranker,
   mesh: jax.sharding.Mesh,
   stream: loader.Stream | None,
 ) -> _Setup:
@@ -244,7 +244,7 @@ def _set_up(
   log.info('parameters\n%s', table)
   log.info('%s', optim.describe(abstract.params, config.optim))
   fingerprint = loader.fingerprint(stream, config.mixing)
-  return _Setup(config, dataset, recommender, mesh, stream, fingerprint, tx, abstract)
+  return _Setup(config, dataset, ranker, mesh, stream, fingerprint, tx, abstract)
 
 
 def _initial_state(setup: _Setup) -> TrainState:
@@ -392,7 +392,7 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
   sample = sample_rows(dataset.num_rows('validation'), config.eval.eval_users, config.seed)
   params = optim.averaged_params(loop.state)
   try:
-    results = evaluate(setup.recommender, params, dataset, 'validation', config.eval.ks, sample)
+    results = evaluate(setup.ranker, params, dataset, 'validation', config.eval.ks, sample)
   except preemption.Preempted as stopped:
     log.info('%s: the restart evaluates step %d', stopped.word, loop.step)
     return None

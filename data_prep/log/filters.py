@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 import dataclasses
-import difflib
 import logging
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from data_prep.log.raw_log import RawLog
 from recjax.schema.data import Data
+from recjax.schema.names import near
 
 _SHOWN = 10  # names in a message
 _log = logging.getLogger(__name__)
@@ -132,9 +132,8 @@ def _event_counts(
   for field, kinds in settings.items():
     absent = [name for name in kinds if name not in counts]
     if absent:
-      folded = {name.casefold(): name for name in counts}
-      near = difflib.get_close_matches(absent[0].casefold(), folded, 1)
-      question = f'. Did you mean {folded[near[0]]!r}?' if near else '.'
+      similar = near(absent[0], counts)
+      question = f'. Did you mean {similar[0]!r}?' if similar else '.'
       raise ValueError(
         f'data.{field} must name events of the log, which are {_listed(counts)}; got '
         f'{", ".join(map(repr, absent))}{question} Set --config.data.{field}'

@@ -100,8 +100,9 @@ def _leave_one_out(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
 def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> dict[str, np.ndarray]:
   """Sorts by time, then by file order. Every interaction that may be a target and has a history is one.
 
-  Context follows other interactions of its time, as in the sequences of users. All interactions before the first validation target are used for training, so a user's training part is a
-  prefix of the sequence. A later first interaction of a user is only used as history.
+  Of several interactions with one time, context comes last, as in the sequences of users. All interactions before the
+  first validation target are used for training, so a user's training part is a prefix of the sequence. A later first
+  interaction of a user is only used as history.
   """
   may_be_target = log.is_target
   if may_be_target is None:

@@ -12,12 +12,12 @@ from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.prepared import Prepared
 
 _DAY_S = 86400.0
-_RECENT_DAYS = 28  # of the old log, which the new days are compared with
+_RECENT_DAYS = 28  # last days of the old log, whose rate is compared with that of the new days
 
 
 @dataclasses.dataclass(frozen=True)
-class Log:
-  """The parts of a prepared log that two days are compared by.
+class Summary:
+  """The parts of a prepared log that a comparison of two logs needs.
 
   Attributes:
     items: raw ids of the items, in item order.
@@ -33,7 +33,7 @@ class Log:
   interactions: int
 
   @classmethod
-  def load(cls, prepared: Prepared) -> 'Log':
+  def load(cls, prepared: Prepared) -> 'Summary':
     """Reads the stage `interactions` of a prepared folder."""
     folder = prepared / 'interactions'
     lines = (folder / 'items.jsonl').read_text().splitlines()
@@ -66,8 +66,8 @@ def row_times(dataset: Dataset, split: str) -> np.ndarray | None:
   return np.load(path) / ticks if ticks and path.exists() else None
 
 
-def compare(old: Log, new: Log) -> dict[str, Any]:
-  """Returns counts of both logs and of their differences, as JSON.
+def compare(old: Summary, new: Summary) -> dict[str, Any]:
+  """Returns counts of both logs and of their differences, which can be written as JSON.
 
   Returns:
     `interactions`, `users`, `items`: [old, new]; `new_items`, `removed_items`, `new_users`, `removed_users`.
@@ -97,7 +97,7 @@ def compare(old: Log, new: Log) -> dict[str, Any]:
 
 
 def _rate(events: int, seconds: float) -> float:
-  """Events per day; a period shorter than a day counts as a day."""
+  """Returns events per day; a period shorter than a day counts as a day."""
   return round(events / max(seconds / _DAY_S, 1.0), 2)
 
 
@@ -106,11 +106,11 @@ def _iso(seconds: float) -> str:
   return moment.isoformat(timespec='seconds').removesuffix('+00:00')
 
 
-def new_item_rows(old: Log, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
-  """Returns which rows of a split have a new item as target, bool `[rows]`.
+def new_item_rows(old: Summary, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
+  """Returns whether the target of every row of a split is a new item, bool `[rows]`.
 
   Returns:
-    `all`, and `trained`: only items that are among the training interactions.
+    `all`: any new item. `trained`: a new item that is among the training interactions.
   """
   known = set(old.items)
   is_new_I = np.array([item['id'] not in known for item in dataset.items], bool)
@@ -119,8 +119,8 @@ def new_item_rows(old: Log, dataset: Dataset, split: str) -> dict[str, np.ndarra
   return {'all': is_new_I[targets], 'trained': (is_new_I & is_trained_I)[targets]}
 
 
-def reasons(old: Log, change: Mapping[str, Any], most_removed: float) -> list[str]:
-  """Returns why the new log must not be trained on; empty if it may.
+def reasons(old: Summary, change: Mapping[str, Any], most_removed: float) -> list[str]:
+  """Returns the reasons against a training on the new log; empty if there are none.
 
   Args:
     old: the old log.

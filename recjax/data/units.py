@@ -46,11 +46,10 @@ class Windows(_PerUser):
       self._kept = np.unique(self._window_of(np.flatnonzero(later(train, is_target))))
 
   def _window_of(self, positions: np.ndarray) -> np.ndarray:
-    """The number of the window, among all windows, in which each position is a target."""
+    """Returns the number of the window, among all windows, in which each position is a target."""
     users = np.searchsorted(self._offsets, positions, side='right') - 1
-    places = (
-      positions - self._offsets[users]
-    )  # the last place of window n is max_items + n stride - 1
+    places = positions - self._offsets[users]
+    # The last place of window n is max_items + n stride - 1.
     nth = np.maximum(-(-(places + 1 - self._max_items) // self._stride), 0)
     starts_U = self._ends_U - np.diff(self._ends_U, prepend=0)
     return starts_U[users] + nth
@@ -102,10 +101,8 @@ class Positions(_PerUser):
 
 def most_items(train: Sequences) -> int:
   """Returns the largest number of different items of a user."""
-  users, width = (
-    np.repeat(np.arange(len(train)), train.lengths),
-    int(train.values.max(initial=0)) + 1,
-  )
+  users = np.repeat(np.arange(len(train)), train.lengths)
+  width = int(train.values.max(initial=0)) + 1
   pairs = np.unique(users * width + train.values)
   return int(np.bincount(pairs // width, minlength=1).max())
 

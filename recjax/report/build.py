@@ -19,7 +19,7 @@ from recjax.report.facts import Training
 from recjax.report.page import CURVE, render
 from recjax.runtime import device, goodput
 from recjax.runtime.files import code_commit, write_whole
-from recjax.workdir import evaluation_file
+from recjax.workdir import evaluation_file, refresh_file
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def report_run(
     trainings=trainings,
     warnings=checks.warnings(results, config, dataset, trainings),
     processes=facts.processes(workdir),
-    refresh=facts.refresh(workdir),
+    refresh=refresh_file.read(workdir),
     description=description,
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
     run={
@@ -112,7 +112,7 @@ def build_report(
     optimum: the best possible expected test metrics if the distribution of the data is known, with
       `validation`.
     description: see `report_run`.
-    refresh: the result of `facts.refresh`.
+    refresh: the content of refresh.json.
     run: further entries: best_step, parameters, devices, ….
 
   Returns:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import dataclasses
-import json
 from typing import Any
 
 from etils import epath
@@ -14,7 +13,6 @@ from recjax.runtime.files import is_local
 from recjax.workdir import mixture_file, starts
 from recjax.workdir.metrics_file import read_metrics
 
-REFRESH = 'refresh.json'  # written by --mode=refresh
 EXAMPLES = 8  # number of example items and of example keywords in the report
 
 
@@ -53,25 +51,6 @@ def processes(workdir: epath.Path) -> list[dict[str, Any]]:
         lock.check_free(workdir, '--workdir')
       except lock.Held:
         found[-1]['ended'] = 'running'
-  return found
-
-
-def refresh(workdir: epath.Path) -> dict[str, Any] | None:
-  """Returns refresh.json, the comparison with the run that this one continues; None: this run is no refresh.
-
-  Raises:
-    ValueError: the file is damaged.
-  """
-  path = workdir / REFRESH
-  if not path.exists():
-    return None
-  try:
-    found = json.loads(path.read_text())
-    is_complete = {'verdict', 'reasons', 'from'} <= found.keys()
-  except (ValueError, AttributeError):
-    is_complete = False
-  if not is_complete:
-    raise ValueError(f'{path} must hold the result of a refresh; it is damaged. Remove it')
   return found
 
 

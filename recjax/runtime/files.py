@@ -171,6 +171,21 @@ def check_writable(folder: epath.PathLike, setting: str) -> None:
     raise PermissionError(f'{setting} must be a folder that can be written; {nearest} cannot')
 
 
+def check_file(path: epath.PathLike, setting: str) -> None:
+  """Checks that a file can be written: its folder can be written or created, and the path is no folder.
+
+  Args:
+    path: the file; it need not exist.
+    setting: the flag that gave it, for the error.
+
+  Raises:
+    OSError: see `check_writable`; or the path is a folder.
+  """
+  check_writable(epath.Path(path).parent, f'the folder of {setting}')
+  if epath.Path(path).is_dir():
+    raise IsADirectoryError(f'{setting} must be a file; {path} is a folder')
+
+
 def remove_partial_files(path: epath.PathLike) -> None:
   """Removes partial files of `path` that killed processes left. No process may be writing `path`."""
   path = epath.Path(path)

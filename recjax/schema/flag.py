@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from recjax.schema.conversion import unknown_field
 from recjax.schema.names import near, question
-from recjax.schema.overrides import add_named, possible
+from recjax.schema.overrides import add_named, assignments, possible
 
 _HELP = (
   'The experiment: FILE.py, recjax:NAME (a config of the package) or one of them with :VARIANT; or config.json of '
@@ -253,12 +253,13 @@ def _short(file: str) -> str:
 
 
 def _other_length(path: str) -> str | None:
-  """The field that this one excludes: a training has a number of steps or of epochs."""
+  """Returns the field that must be None if this one is set: a training has a number of steps or of epochs."""
   section, dot, name = path.rpartition('.')
   return section + dot + _LENGTHS[name] if name in _LENGTHS else None
 
 
 def _leave_to_data(config: ml_collections.ConfigDict, path: str) -> None:
+  """Sets a field to None, or `codes` to (), so that its value comes from the data."""
   *sections, name = path.split('.')
   for section in sections:
     config = config[section]
@@ -320,9 +321,8 @@ def _config_first(argv: list[str]) -> list[str]:
 
 def overrides(argv: list[str]) -> Iterator[str]:
   """Yields the fields that arguments of a command set, such as 'eval.beams'."""
-  for argument in flags.FLAGS.read_flags_from_files(argv, force_gnu=False):
-    if match := re.match(r'--?(?:no)?config\.([^=]+)', argument):
-      yield match[1]
+  for path, _ in assignments(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)):
+    yield path
 
 
 def _without_replaced(argv: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from recjax.metrics.reachable import count_unreachable
 from recjax.schema.checks import check
 
 FEW_ROWS = 50  # held-out rows below which a metric is mostly noise
-LARGE_GROUP = 0.1  # share of the catalogue with equal codes that deserves a warning
+LARGE_GROUP = 0.1  # share of the catalogue with equal codes that is worth a warning
 SAMPLE = 2000  # examples of a component that are looked at
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def check_dataset(dataset: Dataset, exclude_seen: bool, eval_rows: int) -> None:
 
 
 def _check_codes(dataset: Dataset) -> None:
+  """Checks that items have different codes; see `check_dataset`."""
   sids, num_items = dataset.sids, dataset.num_items
   statistics = (dataset.sid_description or {}).get('statistics') or sids.statistics()
   largest = statistics['largest_group']
@@ -70,6 +71,7 @@ def _check_codes(dataset: Dataset) -> None:
 
 
 def _check_split(dataset: Dataset, split: str, exclude_seen: bool) -> None:
+  """Checks that a split has targets that can be found; see `check_dataset`."""
   targets = np.asarray(dataset.targets(split))
   num_rows = len(targets)
   check(
@@ -165,6 +167,7 @@ def _examples_of_run(stream: Stream, num_examples: int) -> np.ndarray:
 
 
 def _check_part(part: Part, examples: list[Example], stream: Stream) -> None:
+  """Checks that the examples of a component have something to learn; see `check_stream`."""
   corpus, name = stream.mixture.corpus, f'mixture.{part.name}'
   check(
     any(example.num_learnt for example in examples),
@@ -185,8 +188,8 @@ def _check_part(part: Part, examples: list[Example], stream: Stream) -> None:
   if not is_window and len(inputs) <= wordings < len(targets):
     raise ValueError(
       f'the examples of {name} must differ in their inputs; {len(cut)} examples have the same one but for '
-      f'their wording, and {len(targets)} different targets. Set --config.{name}.title_tokens, --config.packing.row_length, or '
-      f'--config.{name}.weight=0'
+      f'their wording, and {len(targets)} different targets. Set --config.{name}.title_tokens, '
+      f'--config.packing.row_length, or --config.{name}.weight=0'
     )
   if len(targets) == 1 and part.units > 1 and len(cut) > 1:
     log.warning(

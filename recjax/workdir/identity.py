@@ -79,17 +79,13 @@ def required_config(workdir: epath.Path) -> config_lib.Config:
     raise NotADirectoryError(f'the workdir of a run must be a folder; {workdir} is a file')
   config = config_of(workdir)
   if config is None:
-    is_there = workdir.exists()
-    state = (
-      'does not exist'
-      if not is_there
-      else 'is empty'
-      if not any(workdir.iterdir())
-      else f'has no {FILE}'
-    )
+    if not workdir.exists():
+      state = 'does not exist'
+    else:
+      state = f'has no {FILE}' if any(workdir.iterdir()) else 'is empty'
     raise FileNotFoundError(
-      f'without --config, --workdir (with --mode=refresh: --from) must be the workdir of a run; {workdir} {state}. Set --workdir to a run, or '
-      'start one with --config, such as --config=recjax:table'
+      f'without --config, --workdir (with --mode=refresh: --from) must be the workdir of a run; {workdir} {state}. '
+      'Set --workdir to a run, or start one with --config, such as --config=recjax:table'
     )
   return config
 
@@ -165,7 +161,7 @@ def _section_differences(
 
 
 def _with_sids_of(old: config_lib.Config, new: config_lib.Config) -> config_lib.Config:
-  """Fills codes and encoder that are left to the data; once the data are known, codes are compared as numbers."""
+  """Returns the new config; codes and encoder that it leaves to the data are those of the old one."""
   encoder = old.sids.encoder if new.sids.encoder == 'auto' else new.sids.encoder
   sids = dataclasses.replace(new.sids, codes=new.sids.codes or old.sids.codes, encoder=encoder)
   return dataclasses.replace(new, sids=sids)

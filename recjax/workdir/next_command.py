@@ -5,6 +5,7 @@ import shlex
 import sys
 
 from recjax.runtime.program import program
+from recjax.workdir import refresh_file
 from recjax.workdir.request import Request
 
 _FILES = '--histories=histories.jsonl --out=ranked.jsonl'
@@ -44,7 +45,7 @@ def after(request: Request, status: int = 0) -> str:
     script = shlex.quote(os.path.join(out, 'recommend.py'))
     return f'python {script} {_FILES} (needs torch and transformers)'
   if status:
-    return f'keep {request.source}; {workdir / "refresh.txt"} names the reason'
+    return f'keep {request.source}; {workdir / refresh_file.TEXT} names the reason'
   if request.mode in ('train', 'refresh'):
     return f'open {report}, or {_recommend(workdir)}'
   return f'open {report}'

@@ -34,9 +34,10 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
     best_step: step of the evaluated checkpoint.
 
   Returns:
-    `best_step`, `first_best_step` (of the first equal evaluation), `steps` (so far), `num_train_steps`; in epochs `best_epoch`, `epochs` and `num_epochs` (None in
-    workdirs of earlier versions); `evaluations`, their number; and `stopped`: 'steps' (all are done), 'patience' or
-    None (neither: the run goes on, or was stopped).
+    `best_step`; `first_best_step`: step of the first evaluation with the same score; `steps`: steps so far;
+    `num_train_steps`. In epochs `best_epoch`, `epochs` and `num_epochs`; None in workdirs of earlier versions.
+    `evaluations`: number of evaluations; `patience`: `eval.patience`; `stopped`: 'steps' (all are done), 'patience',
+    or None (the run is not finished).
   """
   config = identity.config_of(workdir) or config
   stages = list(config.stages.values())

@@ -17,7 +17,7 @@ NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of th
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-  """Config and flags of one command. See the flags of `recjax.main` for the fields.
+  """Config and flags of one command. See the flags of `recjax.workdir.command` for the fields.
 
   Attributes:
     config: value of --config.
@@ -109,13 +109,13 @@ class Request:
     if mode in ('train', 'refresh'):
       folders['--config.compilation_cache'] = config.compilation_cache
       folders['--config.profile.folder'] = config.profile.folder
-    if mode in ('recommend', 'export'):
+    if mode == 'export':
       folders['the folder of --out'] = epath.Path(self.out).parent
     for setting, folder in folders.items():
       if folder:
         files.check_writable(folder, setting)
-    if mode == 'recommend' and epath.Path(self.out).is_dir():
-      raise IsADirectoryError(f'--out must be a file; {self.out} is a folder')
+    if mode == 'recommend':
+      files.check_file(self.out, '--out')
     if mode == 'export':
       pretrained.check_out(self.out)
 

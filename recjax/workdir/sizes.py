@@ -1,4 +1,4 @@
-"""Sizes from the data: replaces the values of a config that are left to the data (None, or empty `sids.codes`) by numbers.
+"""Sizes from the data: numbers for the values of a config that are left to the data (None, or empty `sids.codes`).
 
 A run does this once, after the data are prepared; all later code and config.json see numbers. A workdir keeps the
 numbers of its first start, so that a resume continues the same run, even if the data or these rules have changed.
@@ -97,7 +97,7 @@ def resolved(
 
 
 def _with_encoder(config: Config, dataset: Dataset) -> Config:
-  """Fills the encoder that the preparation selected; without text vectors it stays open."""
+  """Returns the config with the encoder that the preparation selected; without text vectors it stays 'auto'."""
   manifest = dataset.manifest('text_embeddings')
   if config.sids.encoder != 'auto' or manifest is None:
     return config
@@ -123,13 +123,13 @@ def without_data(config: Config, num_items: int) -> Config:
 
 
 def _with_length(training: Any) -> Any:
-  """A config or a stage with the largest number of steps, if it is left to the data."""
+  """Returns a config or a stage; a number of steps that is left to the data is the largest."""
   steps = training.num_train_steps or MOST_TOKENS // STEP_TOKENS
   return dataclasses.replace(training, num_train_steps=steps, num_epochs=None)
 
 
 def _open(config: Config) -> Iterator[bool]:
-  """Whether each field is left to the data."""
+  """Yields for each field whether it is left to the data."""
   sections = [(config, (*_FIELDS, 'num_train_steps'))]
   sections += [(getattr(config, section), names) for section, names in _NESTED.items()]
   sections += [(stage, ('num_train_steps',)) for stage in config.stages.values()]
@@ -138,8 +138,7 @@ def _open(config: Config) -> Iterator[bool]:
 
 
 def _as_before(config: Config, before: Config) -> Config:
-  """Takes numbers from the config of a workdir; `num_epochs` has precedence over its steps."""
-
+  """Returns the config with the numbers of a workdir; `num_epochs` has precedence over its steps."""
   stages = {
     name: _stage_as_before(stage, before.stages[name]) if name in before.stages else stage
     for name, stage in config.stages.items()
@@ -167,7 +166,7 @@ def _stage_as_before(stage: Any, before: Any) -> Any:
 
 
 def _filled(config: Config, numbers: Mapping[str, Any]) -> Config:
-  """Sets the fields that are None (or empty codes); the others keep their values."""
+  """Returns the config with numbers for the fields that are None (or empty codes); the others keep their values."""
   changes = {}
   for name, value in numbers.items():
     now = getattr(config, name)
@@ -185,7 +184,7 @@ def _filled(config: Config, numbers: Mapping[str, Any]) -> Config:
 def _with_batch(
   config: Config, mixtures: Sequence[Mixture], mesh: jax.sharding.Mesh | None
 ) -> Config:
-  """Sets the sizes of rows and batches."""
+  """Returns the config with the sizes of rows and batches."""
   samples = [sample for mixture in mixtures for sample in _lengths(config, mixture)]
   config = _filled(config, {'packing': _row_lengths(samples)})
   packing, mean = config.packing, np.mean([full.mean(axis=0)[0] for full, _ in samples])
@@ -249,7 +248,7 @@ def _stream(config: Config, mixture: Mixture) -> loader.Stream:
 
 
 def _with_steps(config: Config, streams: Sequence[loader.Stream], dataset: Dataset) -> Config:
-  """Sets the numbers of steps, and what depends on them."""
+  """Returns the config with the numbers of steps and the fields that depend on them."""
   if config.stages:
     stages = {
       name: _with_own_steps(stage, stream, warmup=config.optim.warmup_steps is None)
@@ -281,7 +280,7 @@ def _with_own_steps(stage: Any, stream: loader.Stream, warmup: bool) -> Any:
 
 
 def _steps(epochs: float | None, stream: loader.Stream) -> int:
-  """Returns the steps of so many epochs; None: EPOCHS, but at most MOST_TOKENS."""
+  """Returns the steps of a number of epochs; None: EPOCHS, but at most MOST_TOKENS."""
   wanted = -(-stream.mixture.examples_in(epochs or EPOCHS) // stream.examples_per_batch)
   plan = stream.plan
   most = max(MOST_TOKENS // (stream.groups * plan.rows * plan.row_length), 1)
@@ -289,7 +288,7 @@ def _steps(epochs: float | None, stream: loader.Stream) -> int:
 
 
 def _with_sample(config: Config, dataset: Dataset) -> Config:
-  """Sets the sample of evaluations during training."""
+  """Returns the config with the sample of evaluations during training."""
   rows = dataset.num_rows('validation')
   levels = dataset.vocabulary.space.num_levels
   histories, _ = dataset.histories_and_targets('validation')

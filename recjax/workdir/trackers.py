@@ -48,9 +48,8 @@ def check(names: tuple[str, ...]) -> None:
   """Raises a ValueError unless the packages of these trackers are installed."""
   for name in names:
     spec = importlib.util.find_spec(name)
-    if (
-      spec is None or spec.origin is None
-    ):  # without origin: a folder of that name, such as ./wandb
+    # A spec without origin is a folder of that name, such as ./wandb.
+    if spec is None or spec.origin is None:
       raise ValueError(
         f'the package {name} must be installed, because log_to names it; it is not. Run `pip install {name}`, or '
         'set --config.log_to="()"'

@@ -17,7 +17,8 @@ class Mim(HistoryComponent):
   """History with some items masked → the masked items, in order.
 
   The unit is a window of a user's training sequence (see `recjax.data.units.Windows`). `<mask>` replaces the
-  share `mask_share` of its items that may be targets, at least one. Packing can remove only items before the first masked one.
+  share `mask_share` of its items that may be targets, at least one. Packing can remove only items before the first
+  masked one.
 
   Example: inputs  Fill in: <a_7> <b_2> <c_0> <mask> <a_7> <b_1> <c_1>    targets  <a_3> <b_9> <c_0>
 

@@ -242,13 +242,11 @@ def _check_hash(name: _Name, file: pathlib.Path) -> None:
     OSError: the file is damaged.
   """
   blob = file.resolve()
-  sizes = {
-    40: hashlib.sha1,
-    64: hashlib.sha256,
-  }  # git's hash of a small file, SHA-256 of a large one
-  if len(blob.name) not in sizes or not re.fullmatch('[0-9a-f]+', blob.name):
+  # Digits of the name → its hash: git's hash of a small file, SHA-256 of a large one.
+  hashes = {40: hashlib.sha1, 64: hashlib.sha256}
+  if len(blob.name) not in hashes or not re.fullmatch('[0-9a-f]+', blob.name):
     return
-  digest = sizes[len(blob.name)]()
+  digest = hashes[len(blob.name)]()
   if len(blob.name) == 40:
     digest.update(f'blob {blob.stat().st_size}\0'.encode())
   with blob.open('rb') as f:
@@ -301,7 +299,7 @@ def _translated(name: _Name) -> Iterator[None]:
     ) from error
   except OSError as error:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = 'Free space there, or set HF_HOME to another disk' if full else f'{_AGAIN}'
+    remedy = 'Free space there, or set HF_HOME to another disk' if full else _AGAIN
     raise OSError(
       f'{where} could not be written to {constants.HF_HUB_CACHE}: {_first_line(error)}. {remedy}'
     ) from error

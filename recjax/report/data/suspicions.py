@@ -16,9 +16,9 @@ _ORDERS = re.compile(
   r'buy|bought|purchas|order|cart|basket|transaction|checkout|sale|book|play|watch|listen|like|rent|download',
   re.IGNORECASE,
 )
-MANY = 0.5
-LARGE = 0.3  # of the log: one user, one item
-FEW_ROWS = 500
+MANY = 0.5  # share of interactions, items or targets that is suspicious
+LARGE = 0.3  # share of the log that one user or one item may have
+FEW_ROWS = 500  # rows of a split; with fewer, differences of recall are often chance
 
 
 def suspicions(facts: Mapping[str, Any], config: Config, now: float) -> list[str]:
@@ -46,8 +46,8 @@ def _dates(facts: Mapping[str, Any], config: Config, now: float) -> Iterator[str
     )
   elif gaps and gaps['same_time_share'] > MANY:
     yield (
-      f'{percent(gaps["same_time_share"], 0)} of the interactions have the same time as the one before of the same user: '
-      'their order is that of the file.'
+      f'{percent(gaps["same_time_share"], 0)} of the interactions have the same time as the one before of the same '
+      'user: their order is that of the file.'
     )
   if first < _OLDEST:
     yield (
@@ -72,8 +72,8 @@ def _concentration(facts: Mapping[str, Any]) -> Iterator[str]:
     )
   if item['share'] >= LARGE and facts['log']['items'] > 3:
     yield (
-      f'Item {item["id"]!r} has {percent(item["share"], 0)} of all interactions: probably a placeholder, or an item that '
-      'everybody gets. Remove these rows.'
+      f'Item {item["id"]!r} has {percent(item["share"], 0)} of all interactions: probably a placeholder, or an item '
+      'that everybody gets. Remove these rows.'
     )
 
 
@@ -115,8 +115,8 @@ def _texts(facts: Mapping[str, Any], config: Config) -> Iterator[str]:
   uses_text = config.sids.quantizer != 'import' and config.sids.source in ('text', 'both')
   if without > MANY * items and uses_text:
     yield (
-      f'{without:,} of {items:,} items ({percent(without / items, 0)}) have no text, and the semantic IDs are made from '
-      'texts: these items get IDs by chance. Set --config.data.title_column and the other columns of the item '
+      f'{without:,} of {items:,} items ({percent(without / items, 0)}) have no text, and the semantic IDs are made '
+      'from texts: these items get IDs by chance. Set --config.data.title_column and the other columns of the item '
       'table, or --config.sids.source=cooccurrence.'
     )
 

@@ -147,7 +147,8 @@ def fact_lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     'popularity',
     [
       f'the top 1 % of the items have {percent(popularity["top_1_percent_share"])} of the interactions, the top '
-      f'10 % {percent(popularity["top_10_percent_share"])}; {_counted(popularity["items_seen_once"], "item")} with one interaction',
+      f'10 % {percent(popularity["top_10_percent_share"])}; {_counted(popularity["items_seen_once"], "item")} with one '
+      'interaction',
       *tops(popularity),
     ],
   )
@@ -190,6 +191,7 @@ def tops(popularity: Mapping[str, Any]) -> list[str]:
 
 
 def quantile_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+  """Returns a table of the quantiles of history lengths and time gaps, with a header."""
   rows = [['quantile', *_QUANTILES.values()]]
   rows.append(['interactions', *(f'{facts["lengths"][name]:,}' for name in _QUANTILES)])
   if facts['gaps']:
@@ -198,6 +200,7 @@ def quantile_rows(facts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def split_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+  """Returns a table of the sizes and dates of the splits, with a header."""
   rows = [['split', 'rows', 'users', 'items', 'history', 'dates']]
   for name, of in facts['splits'].items():
     count = of['interactions'] if name == 'training' else of['rows']

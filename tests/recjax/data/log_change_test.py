@@ -10,7 +10,7 @@ DAY = 86400.0
 
 
 def log(items, users, days):
-  return log_change.Log(items, users, np.array(days) * DAY, len(days))
+  return log_change.Summary(items, users, np.array(days) * DAY, len(days))
 
 
 OLD = log(list('abcde'), ['u', 'v'], [0, 1, 2, 3, 10])

@@ -1,4 +1,4 @@
-"""What the report reads of a workdir: how its processes ended, and the verdict of a refresh."""
+"""What the report reads of a workdir: how its processes ended."""
 
 import json
 
@@ -38,13 +38,3 @@ def test_the_process_that_writes_the_report_at_its_end_is_done(workdir):
 
 def test_a_workdir_without_a_record_has_no_processes(tmp_path):
   assert facts.processes(tmp_path) == []
-
-
-def test_the_result_of_a_refresh_is_read(tmp_path):
-  assert facts.refresh(tmp_path) is None
-  (tmp_path / 'refresh.json').write_text('{"verdict": "go", "reasons": [], "from": "runs/a"}')
-  assert facts.refresh(tmp_path)['verdict'] == 'go'
-  for text in ('', '[]', '{"verdict": "go"}'):
-    (tmp_path / 'refresh.json').write_text(text)
-    with pytest.raises(ValueError, match=r'refresh.json must hold the result of a refresh'):
-      facts.refresh(tmp_path)

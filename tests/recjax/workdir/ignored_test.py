@@ -8,8 +8,12 @@ import sys
 import pytest
 
 from recjax import config as config_lib
+<<<<<<< HEAD
 from recjax.workdir import ignored
 from tests.folders import ROOT
+=======
+from recjax.workdir import command, ignored
+>>>>>>> r1
 
 
 @pytest.fixture(scope='module')
@@ -30,9 +34,17 @@ def test_the_help_of_a_flag_names_the_modes_that_read_it():
   )
   all_modes, helps = json.loads(done.stdout)
   for name, modes in ignored.FLAGS.items():
+<<<<<<< HEAD
     assert set(modes) <= set(all_modes)
     named = [mode for mode in all_modes if f'{mode}: ' in helps[name]]
     assert named == sorted(modes, key=all_modes.index)
+=======
+    assert set(modes) <= set(command.MODES)
+    text = command.flags.FLAGS[name].help
+    assert [mode for mode in command.MODES if f'{mode}: ' in text] == sorted(
+      modes, key=list(command.MODES).index
+    )
+>>>>>>> r1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""The flags of the command line, and the request that they make; `recjax.main` defines --config."""
+
+from collections.abc import Callable
+import os
+import sys
+
+from absl import flags
+from etils import epath
+
+from recjax.config import Config
+from recjax.runtime.program import program
+from recjax.schema import flag as config_flag
+from recjax.workdir import identity, ignored
+from recjax.workdir.request import Request
+
+MODES = {
+  'train': 'prepare, train, evaluate and report; the same command continues a stopped run',
+  'evaluate': "evaluate the workdir's best checkpoint on all held-out rows, and report",
+  'recommend': 'rank items for --histories into --out',
+  'export': "write the workdir's best checkpoint for transformers into --out",
+  'prepare': 'prepare the data only',
+  'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
+  'refresh': 'train the run --from on with the new log in --raw_dir, compare both models, and decide: go or no-go',
+  'report': 'write the report again from the files in the workdir',
+  'config': 'print every field of the config with its value, its allowed values and its meaning',
+}
+
+WORKDIR = flags.DEFINE_string(
+  'workdir',
+  None,
+  'Folder of the run. Default: runs/NAME, or runs/NAME-VARIANT. Without --config the config is that of the run.',
+)
+MODE = flags.DEFINE_enum(
+  'mode', 'train', list(MODES), '; '.join(f'{name}: {text}' for name, text in MODES.items()) + '.'
+)
+HISTORIES = flags.DEFINE_string(
+  'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
+)
+OUT = flags.DEFINE_string(
+  'out',
+  None,
+  'recommend: file to write, JSON lines. export: folder to write, new or empty. describe: file to write, JSON.',
+)
+SKIP_UNKNOWN = flags.DEFINE_boolean(
+  'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
+)
+K = flags.DEFINE_integer('k', Request.k, 'recommend: items per history.')
+FROM = flags.DEFINE_string('from', None, 'refresh: workdir of the earlier run.')
+RAW_DIR = flags.DEFINE_string(
+  'raw_dir', None, 'refresh: folder of the new log, which also holds the old interactions.'
+)
+BUDGET = flags.DEFINE_float(
+  'budget',
+  Request.budget,
+  'refresh: steps to train, as a share of the steps of the first training.',
+)
+PRUNE = flags.DEFINE_boolean(
+  'prune', False, 'prepare: remove prepared stage folders that this config does not use.'
+)
+
+
+def config_value() -> str:
+  """Returns the value of --config: a file, recjax:NAME, or W/config.json."""
+  return flags.FLAGS['config'].config_filename
+
+
+def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) -> Request:
+  """Returns the request that the flags make.
+
+  Args:
+    config: value of --config.
+    next_workdir: earlier workdir → default workdir of its refresh.
+  """
+  source = FROM.value and epath.Path(FROM.value.rstrip('/')).expanduser()
+  workdir = WORKDIR.value or (
+    str(next_workdir(source)) if source else default_workdir(config_value())
+  )
+  paths = (workdir, HISTORIES.value, OUT.value, RAW_DIR.value)
+  workdir, histories, out, raw_dir = (path and os.path.expanduser(path) for path in paths)
+  return Request(
+    config=config,
+    mode=MODE.value,
+    workdir=epath.Path(workdir),
+    source=source,
+    raw_dir=raw_dir,
+    budget=BUDGET.value,
+    histories=histories,
+    out=out,
+    k=K.value,
+    skip_unknown=SKIP_UNKNOWN.value,
+    prune=PRUNE.value,
+  )
+
+
+def default_workdir(value: str) -> str:
+  """Returns the workdir of a value of --config.
+
+  It is runs/sports for configs/sports.py, runs/sports-cpu for recjax:sports:cpu, and W for W/config.json.
+  """
+  if saved := config_flag.saved_in(value):
+    return saved
+  file, variant = config_flag.split(value)
+  return f'runs/{epath.Path(file).stem}' + (f'-{variant}' if variant else '')
+
+
+def check_flags() -> None:
+  """Checks that the mode reads every flag of the command; see `ignored.check_flags`."""
+  ignored.check_flags(MODE.value, [name for name in ignored.FLAGS if flags.FLAGS[name].present])
+
+
+def check_overrides(request: Request) -> None:
+  """Checks that the mode reads every override of the command; see `ignored.check_overrides`."""
+  saved, given = identity.config_of(request.workdir), config_flag.overrides(sys.argv)
+  is_program = config_flag.saved_in(config_value()) is None
+  ignored.check_overrides(request.mode, given, request.config, saved, is_program)
+
+
+def usage() -> str:
+  """Returns the text for a command without --config and --workdir."""
+  known = '\n'.join(f'  --mode={name:<10} {text}' for name, text in MODES.items())
+  return (
+    f'{program()} needs --config, or --workdir of a run:\n'
+    f'  {program()} --config=recjax:demo                      the demo, from the raw log to the report\n'
+    f'  {program()} --config=recjax:table --config.data.name=shop --config.data.raw_dir=FOLDER    your own log\n'
+    f'  {program()} --workdir=runs/demo --mode=evaluate       a run knows its config\n'
+    f'{known}\n'
+    f'--config=recjax:NAME is a config of the package: {", ".join(config_flag.names())}'
+  )
