@@ -8,12 +8,8 @@ import sys
 import pytest
 
 from recjax import config as config_lib
-<<<<<<< HEAD
 from recjax.workdir import ignored
 from tests.folders import ROOT
-=======
-from recjax.workdir import command, ignored
->>>>>>> r1
 
 
 @pytest.fixture(scope='module')
@@ -26,25 +22,17 @@ def config():
 def test_the_help_of_a_flag_names_the_modes_that_read_it():
   # In a process of its own, because flags of all programs have the same names.
   program = (
-    'import json; from recjax import main; flags = main.flags.FLAGS; '
-    'print(json.dumps([list(main.MODES), {name: flags[name].help for name in flags}]))'
+    'import json; from recjax.workdir import command; flags = command.flags.FLAGS; '
+    'print(json.dumps([list(command.MODES), {name: flags[name].help for name in flags}]))'
   )
   done = subprocess.run(
     [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True
   )
   all_modes, helps = json.loads(done.stdout)
   for name, modes in ignored.FLAGS.items():
-<<<<<<< HEAD
     assert set(modes) <= set(all_modes)
     named = [mode for mode in all_modes if f'{mode}: ' in helps[name]]
     assert named == sorted(modes, key=all_modes.index)
-=======
-    assert set(modes) <= set(command.MODES)
-    text = command.flags.FLAGS[name].help
-    assert [mode for mode in command.MODES if f'{mode}: ' in text] == sorted(
-      modes, key=list(command.MODES).index
-    )
->>>>>>> r1
 
 
 @pytest.mark.parametrize(
