@@ -386,7 +386,9 @@ class Recommender:
       raise ValueError(f'{place}: a mapping must have the key history; got {sorted(fields)}')
     columns = ('history', *self.columns)
     fields |= {name: list(fields[name]) for name in columns if name in fields}
-    return self._reader.row(fields, place, skip_unknown, "unknown='skip' leaves such items out")
+    return self._reader.row(
+      fields, place, skip_unknown, "Set unknown='skip' to leave such items out"
+    )
 
   def _recommendations(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
     return [

@@ -68,10 +68,12 @@ def test_the_extras_are_those_of_the_documents_and_pins_stand_once():
 
 
 def test_the_console_command_leads_to_a_function():
-  from recjax import main
-
   assert PROJECT['project']['scripts'] == {'recjax': 'recjax.main:cli'}
-  assert callable(main.cli)
+  program = 'from recjax.main import cli; print(callable(cli))'
+  done = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  assert done.stdout == 'True\n'
 
 
 def instructions():

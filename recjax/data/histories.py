@@ -93,7 +93,7 @@ def read_histories(path: epath.PathLike, reader: Reader, skip_unknown: bool = Fa
     ValueError: a line is not such an object, or the file is empty; see also `Reader.row`.
   """
   check_histories(path)
-  remedy = '--skip_unknown leaves such items out'
+  remedy = 'Set --skip_unknown to leave such items out'
   return [reader.row(fields, place, skip_unknown, remedy) for place, fields in _lines(path)]
 
 

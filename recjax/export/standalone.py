@@ -340,8 +340,8 @@ def _known(row, known, columns, place, skip_unknown):
     return row
   if not skip_unknown:
     raise ValueError(
-      f'{place}: every item must be in the catalogue; {unknown[0]!r} is not. --skip_unknown leaves such '
-      'items out'
+      f'{place}: every item must be in the catalogue; {unknown[0]!r} is not. Set --skip_unknown to leave '
+      'such items out'
     )
   for name in ('history', *(name for name in columns if name in row)):
     row[name] = [value for value, is_in in zip(row[name], is_known, strict=True) if is_in]

@@ -42,7 +42,7 @@ def test_only_trained_parameters_have_gradients_and_moments(computed):
   assert 0 <= rows['optimizer'] - 8 * 1024 * 640 < 100
   # Sums of input and output widths of q, out, k, v, gate, up and down, in each of 18 layers.
   sides = (640 + 1024) * 2 + (640 + 256) * 2 + (640 + 2048) * 3
-  lora = computed['lora']
-  assert lora['gradients'] == 4 * 4 * 18 * sides
-  assert lora['parameters'] == 4 * PARAMETERS + lora['gradients']
+  adapters, lora = 4 * 4 * 18 * sides, computed['lora']
+  assert lora['gradients'] == adapters + 4 * 1024 * 640  # SID rows are trained beside adapters
+  assert lora['parameters'] == 4 * PARAMETERS + adapters
   assert 0 <= lora['optimizer'] - 2 * lora['gradients'] < 100

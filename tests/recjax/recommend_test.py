@@ -170,8 +170,8 @@ def test_excluded_and_unknown_items(noted, recommender):
 @pytest.mark.parametrize(
   ('histories', 'options', 'message'),
   [
-    (['i03', 'x', 'y'], {}, "^the history: every item must be in the catalogue; 'x', 'y' are not. unknown='skip' leaves such items out$"),
-    ([['i03'], ['x']], {}, "^history 1: every item must be in the catalogue; 'x' is not. unknown='skip' leaves such items out$"),
+    (['i03', 'x', 'y'], {}, "^the history: every item must be in the catalogue; 'x', 'y' are not. Set unknown='skip' to leave such items out$"),
+    ([['i03'], ['x']], {}, "^history 1: every item must be in the catalogue; 'x' is not. Set unknown='skip' to leave such items out$"),
     ([list('abcdefg')], {}, "'a', 'b', 'c', 'd', 'e' and 2 more are not"),
     (['i03', ['i03']], {}, 'histories must be item ids or lists of item ids, not both'),
     ('i03', {}, 'a history must be a list of item ids'),

@@ -140,7 +140,9 @@ def test_init_from_adds_fresh_adapters_and_merges_old_ones(tiny_world, tmp_path)
 
   def after(source, steps, rate, **model):
     checkpoint = with_(config.checkpoint, init_from=str(tmp_path / source))
-    optim = with_(config.optim, learning_rate=rate, warmup_steps=0, weight_decay=0.0)
+    optim = with_(
+      config.optim, learning_rate=rate, warmup_steps=0, weight_decay=0.0, train_sid_rows=False
+    )
     model = with_(config.model, **model)
     return with_(config, checkpoint=checkpoint, num_train_steps=steps, model=model, optim=optim)
 

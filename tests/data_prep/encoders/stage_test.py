@@ -261,6 +261,7 @@ def test_a_killed_encoding_resumes_and_gives_the_same_bytes(
   monkeypatch.setattr(batching, '_TOKENS', {'cpu': 8})
   monkeypatch.setattr(batching, '_MAX_SHAPES', 2)
   capsys.readouterr()
+  monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
   run(tmp_path / 'root', checkpoint)
   assert f'{kept}/200' in capsys.readouterr().err  # where the bar begins
   encoder_stage.remove_parts(Prepared(tmp_path / 'root'))
