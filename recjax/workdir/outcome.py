@@ -86,6 +86,8 @@ def closing(results: Mapping[str, Any]) -> str:
     for name, is_noise in _better(results)
   ]
   verdict = f' The model loses to {" and to ".join(better)}.' if better else ''
+  equal = [_name(n) for n, row in results['baselines'].items() if row[METRIC] == model]
+  verdict += f' The model is no better than {" and ".join(equal)}.' if equal else ''
   return '; '.join(parts) + '.' + verdict
 
 

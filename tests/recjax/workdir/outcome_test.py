@@ -62,6 +62,10 @@ def test_a_model_that_loses_says_so(tmp_path):
   assert outcome.closing(found).endswith(
     '; stopped because all 20 steps are done. The model loses to transition counting by less than a standard error.'
   )
+  line = outcome.closing(results(tmp_path, config, 20, 0.3, 0.4, 0.3))
+  assert line.endswith(
+    'The model loses to transition counting. The model is no better than popularity.'
+  )
   assert 'standard error' not in outcome.closing(results(tmp_path, config, 20, 0.3, 0.4, 0.1))
   both = outcome.losses(results(tmp_path, config, 20, 0.1, 0.4, 0.2))
   assert [line.split(':')[0] for line in both] == [
