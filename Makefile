@@ -40,7 +40,7 @@ lint: .venv/dev.stamp  ## check style and formatting with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint  ## run lint and the test suite (about ten minutes on two cores)
+test: lint  ## run lint and the test suite (about twelve minutes on two cores)
 	$(BIN)/python -m pytest -n 2
 
 soak: .venv/dev.stamp  ## run the tests that take too long for `make test`
