@@ -164,7 +164,8 @@ def run(request: Request) -> int:
     return _refresh(request, mesh)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
     dataset = Dataset.load(_prepared(request) if prepares else _found(config, workdir))
-    if prepares and distributed.is_host0():
+    # Not at a resume: the log is the same, and the other processes wait.
+    if prepares and not request.has_begun() and distributed.is_host0():
       describe_lib.log_short(dataset, config)
     distributed.barrier('data prepared')
   config = dataclasses.replace(config, model=model)

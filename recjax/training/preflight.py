@@ -8,13 +8,13 @@ import logging
 import math
 from typing import Any
 
-from etils import epath
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from recjax.data.dataset import Dataset
+from recjax.models.pretrained import hub
 from recjax.models.pretrained.ids import FILE as EXPORTED
 from recjax.schema.checks import check
 from recjax.schema.run import Checkpoint, Training
@@ -44,7 +44,7 @@ def check_first_rows(
   """
   source, model = checkpoint.init_from, config.model
   is_mean = model.pretrained is not None and model.sid_rows == 'mean' and source is None
-  if not is_mean or (epath.Path(model.pretrained) / EXPORTED).exists():
+  if not is_mean or (hub.path(model.pretrained) / EXPORTED).exists():
     return
   paths = [('tables', name) for name in tables if optim_lib.is_sid_table(('tables', name))]
   paths += [('lora', 'a')] if model.lora_rank else []

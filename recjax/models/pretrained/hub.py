@@ -19,7 +19,7 @@ from etils import epath
 import huggingface_hub
 from huggingface_hub import constants, errors, utils
 
-from recjax.models.pretrained import json_file, special_ids, tokenizer_files, weight_files
+from recjax.models.pretrained import ids, json_file, special_ids, tokenizer_files, weight_files
 from recjax.runtime import lock
 from recjax.runtime.files import write_whole
 
@@ -28,6 +28,7 @@ _NAME = re.compile(r'hf:(?P<repo>[\w.-]+/[\w.-]+|[\w.-]+)(@(?P<revision>[^@\s]+)
 _COMMIT = re.compile(r'[0-9a-f]{40}')
 _FIELD = '--config.model.pretrained'
 _SMALL = (
+  ids.FILE,  # an exported folder knows its semantic IDs
   *special_ids.FILES,
   *tokenizer_files.ALL,
   weight_files.FILE,

@@ -56,6 +56,12 @@ def test_only_the_files_that_are_read_are_fetched_and_once(hub):
   assert hub.requests == []
 
 
+def test_an_exported_folder_keeps_its_semantic_ids(hub):
+  (hub.folder / 'recjax.json').write_text('{"made": "by an export"}')
+  folder = pretrained.path(pretrained.fetch('hf:org/tiny'))
+  assert (folder / 'recjax.json').read_text() == '{"made": "by an export"}'
+
+
 def test_a_revision_and_the_commit_of_an_earlier_start_are_used(hub):
   assert pretrained.resolve('hf:org/tiny@older') == OLDER
   assert pretrained.resolve('hf:org/tiny', known=OLDER) == OLDER

@@ -25,7 +25,11 @@ def test_config_json_describes_the_shape_of_every_golden_model(kind):
 def test_config_json_describes_every_published_size():
   for name in families.sizes():
     family = families.by_size(name)
-    scratch.described(family, family.sizes[name].shape, 64, 2, 1)  # raises unless it is read back
+    shape = family.sizes[name].shape
+    hf = scratch.described(family, shape, 64, 2, 1).hf  # raises unless it is read back
+    is_t5 = family.is_encoder_decoder
+    assert hf['d_model' if is_t5 else 'hidden_size'] == shape.width, name
+    assert hf['num_layers' if is_t5 else 'num_hidden_layers'] == shape.depth, name
 
 
 def test_tokenizer_json_encodes_and_decodes_as_the_sentencepiece_model(tmp_path):
