@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
 from typing import Any
 
-from recjax.report import plots, templates
+from recjax.report import plots, templating
 from recjax.report.data.section import section
 from recjax.report.numbers import number
 from recjax.workdir.checkpoints import SELECTION_METRIC
@@ -34,7 +34,7 @@ def render(report: Mapping[str, Any]) -> str:
     for name, values in baselines.items()
     if SELECTION_METRIC in values.get('validation', {})
   }
-  return templates.render(
+  return templating.render(
     'report.html.j2',
     r={'optimum': None, 'refresh': None, **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
     names=_metric_names(report['metrics']['test']),
