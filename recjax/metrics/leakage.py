@@ -95,12 +95,14 @@ def _check_users(log: Log) -> None:
     owners = np.repeat(users, part.lengths)
     times = Sequences(log.train_times, log.train.offsets).take(users).values
     for split, times_U in held_out:
-      same_time = times == times_U[owners]
-      found = owners[same_time & (part.values == np.asarray(log.targets(split))[owners])]
-      if len(found):
-        _fail(log, split, found[0], 'must not be in the training part; train_items.npy holds it')
-      if len(late := owners[times > times_U[owners]]):
-        _fail(log, split, late[0], 'must be later than the training part of its user; it is not')
+      is_same = (times == times_U[owners]) & (part.values == np.asarray(log.targets(split))[owners])
+      if is_same.any():
+        message = 'must not be in the training part; train_items.npy holds it'
+        _fail(log, split, owners[is_same][0], message)
+    for split, times_U in held_out:
+      if (is_late := times > times_U[owners]).any():
+        message = 'must be later than the training part of its user; it is not'
+        _fail(log, split, owners[is_late][0], message)
 
 
 def _check_border(log: Log) -> None:
@@ -146,11 +148,12 @@ def _check_order(log: Log) -> None:
   Histories of the largest length may be cut and are left out. If too few of the others agree with a training part,
   the rows are no continuation of it (as sessions are not), and the same items may follow each other again.
   """
+  longest = max(log.histories_and_targets(split)[0].lengths.max(initial=0) for split in SPLITS)
   for split in SPLITS:
     histories, targets = log.histories_and_targets(split)
     users = row_users(log, split)
     trained = log.train.lengths[users] > 0
-    rows = np.flatnonzero(trained & (histories.lengths < histories.lengths.max(initial=0)))
+    rows = np.flatnonzero(trained & (histories.lengths < longest))
     if not len(rows):
       continue
     whole, train = histories.take(rows).append(targets[rows]), log.train.take(users[rows])
