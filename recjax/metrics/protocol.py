@@ -46,6 +46,7 @@ def record(
   settings: Eval,
   dataset: Dataset,
   rankers: Mapping[str, Mapping[str, Ranked]],
+  rows: Mapping[str, np.ndarray],
   leakage: Mapping[str, Any],
 ) -> dict[str, Any]:
   """Returns the protocol for evaluation.json.
@@ -54,10 +55,12 @@ def record(
     data: the data section.
     settings: the eval section.
     dataset: the prepared data.
-    rankers: split → name → result for all rows of the split.
+    rankers: split → name → result for the evaluated rows.
+    rows: split → row numbers of the evaluated rows.
     leakage: the record of `recjax.metrics.leakage.check`.
   """
-  sharing = dataset.sids.sharing_items
+  sharing, sid_I = dataset.sids.sharing_items, dataset.sids.sid_I
+  targets = {split: np.asarray(dataset.targets(split))[rows[split]] for split in rankers}
   return {
     'split': data.split,
     'target_rule': target_rule(data),
@@ -68,7 +71,7 @@ def record(
     'items_sharing_a_sid': sharing,
     'items_sharing_a_sid_share': sharing / dataset.num_items,
     'hits': {
-      split: {name: hits(dataset, split, each, settings.ks) for name, each in found.items()}
+      split: {name: hits(each, targets[split], sid_I, settings.ks) for name, each in found.items()}
       for split, found in rankers.items()
     },
     'leakage': dict(leakage),
@@ -82,13 +85,15 @@ def _reachable(dataset: Dataset, split: str, exclude_seen: bool) -> dict[str, An
   return {'in_own_history': repeated, 'count': reachable, 'share': reachable / rows}
 
 
-def hits(dataset: Dataset, split: str, ranked: Ranked, ks: Sequence[int]) -> dict[str, float]:
+def hits(
+  ranked: Ranked, targets_U: np.ndarray, sid_I: np.ndarray, ks: Sequence[int]
+) -> dict[str, float]:
   """Returns recall and ndcg by hits of items, and `sid_recall@k`, `sid_ndcg@k` by hits of SIDs, with their errors.
 
   MiniOneRec (arXiv 2510.24431) and TS-Rec (arXiv 2602.22632) count hits of SIDs. If no two items share a SID, both
-  are equal.
+  are equal. Arguments: see `sid_ranks`.
   """
-  sid_U = sid_ranks(ranked.items_UK, np.asarray(dataset.targets(split)), dataset.sids.sid_I, ks)
+  sid_U = sid_ranks(ranked.items_UK, targets_U, sid_I, ks)
   found = {}
   for prefix, ranks_U in (('', ranked.ranks_U), ('sid_', sid_U)):
     for name in ('recall', 'ndcg'):

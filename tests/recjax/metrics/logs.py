@@ -9,10 +9,14 @@ from recjax.data.sequences import Sequences
 
 
 def random_log(seed: int, users: int = 60, items: int = 30, context: bool = False):
-  """Returns a stand-in of a log under leave-one-out whose items repeat, and its sequences as lists."""
+  """Returns a stand-in of a log under leave-one-out whose items repeat, and its sequences as lists.
+
+  The last item is the test target of two users, and not in the training part.
+  """
   rng = np.random.default_rng(seed)
-  chances = rng.dirichlet(np.full(items, 0.3))
-  rows = [rng.choice(items, rng.integers(2, 14), p=chances).tolist() for _ in range(users)]
+  chances = rng.dirichlet(np.full(items - 1, 0.3))
+  rows = [rng.choice(items - 1, rng.integers(2, 14), p=chances).tolist() for _ in range(users)]
+  rows[0][-1] = rows[1][-1] = items - 1
   return of_lists([row[:-2] for row in rows], rows, items, rng if context else None), rows
 
 

@@ -1,6 +1,7 @@
 """The protocol in words, reachable targets, and hits of SIDs by brute force."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from recjax.metrics import protocol, ranking
 from recjax.metrics.ranked import Ranked
 from recjax.schema.data import Data
 from recjax.sids.table import SidTable
-from tests.recjax.metrics import logs
 
 
 def sid_rank(row, target, sids):
@@ -41,18 +41,15 @@ def test_sid_ranks_equal_a_walk_down_the_list(seed):
 
 def test_sid_hits_stand_beside_item_hits_and_are_never_fewer():
   codes = np.array([[0], [0], [1], [2]], np.int32)
-  log, _ = logs.random_log(0, users=3, items=4)
-  log.sids = SidTable(codes, (3,), 'import', 'keep')
+  sid_I = SidTable(codes, (3,), 'import', 'keep').sid_I
   targets = np.array([1, 2, 3])
-  log.targets = lambda split: targets
   ranked = Ranked.of(np.array([[0, 1, 2], [0, 1, 2], [0, 1, 2]], np.int32), None, targets, 10, 0.0)
-  found = protocol.hits(log, 'test', ranked, (1, 2, 10))
+  found = protocol.hits(ranked, targets, sid_I, (1, 2, 10))
   assert [found[f'recall@{k}'] for k in (1, 2, 10)] == pytest.approx([0, 1 / 3, 2 / 3])
   assert [found[f'sid_recall@{k}'] for k in (1, 2, 10)] == pytest.approx([1 / 3, 2 / 3, 2 / 3])
   assert found['sid_ndcg@10'] == pytest.approx((1 + 1 / np.log2(3)) / 3)
   assert found['sid_recall@1_stderr'] == pytest.approx(1 / 3)
-  log.sids = SidTable(np.arange(4, dtype=np.int32)[:, None], (4,), 'import', 'keep')
-  found = protocol.hits(log, 'test', ranked, (1, 2, 10))
+  found = protocol.hits(ranked, targets, np.arange(4), (1, 2, 10))
   for name in ('recall@2', 'ndcg@10', 'recall@10_stderr'):
     assert (
       found[f'sid_{name}'] == found[name] == ranking.ranking_metrics(ranked.ranks_U, (2, 10))[name]
@@ -72,8 +69,6 @@ def test_sid_hits_stand_beside_item_hits_and_are_never_fewer():
   ],
 )
 def test_the_target_rule_is_told_in_words(fields, words):
-  import re
-
   rule = protocol.target_rule(Data(source='table', name='x', **fields))
   assert re.search(words, rule)
   assert '\n' not in rule
@@ -89,7 +84,8 @@ def test_the_record_counts_reachable_targets(rated):
   leakage = {'rules': {'files': 'all are whole'}, 'rows': {}}
   for exclude_seen in (True, False):
     settings = dataclasses.replace(config.eval, exclude_seen=exclude_seen)
-    found = protocol.record(config.data, settings, dataset, ranked, leakage)
+    rows = {split: np.arange(dataset.num_rows(split)) for split in ranked}
+    found = protocol.record(config.data, settings, dataset, ranked, rows, leakage)
     assert found['exclude_seen'] is exclude_seen and found['split'] == 'leave_one_out'
     for split, row in found['reachable_targets'].items():
       histories, targets = dataset.histories_and_targets(split)

@@ -9,6 +9,7 @@ from tests.recjax.metrics import logs
 from tests.recjax.metrics.onehop_test import by_loops
 
 KS = (1, 5, 10)
+ITEMS = 80
 
 
 def rankers(targets, seed, items, k=10):
@@ -28,13 +29,13 @@ def rankers(targets, seed, items, k=10):
 
 @pytest.fixture(scope='module')
 def measured():
-  log, rows = logs.random_log(2, users=150)
-  return log, rows, slices.measure(log, 'test', rankers(log.targets('test'), 0, 30), KS)
+  log, rows = logs.random_log(2, users=150, items=ITEMS)
+  return log, rows, slices.measure(log, 'test', rankers(log.targets('test'), 0, ITEMS), KS)
 
 
 def test_memorization_has_every_metric_inside_and_outside(measured):
   log, rows, found = measured
-  ranked = rankers(log.targets('test'), 0, 30)
+  ranked = rankers(log.targets('test'), 0, ITEMS)
   sets = [inside for inside, *_ in by_loops(log, [row[:-1] for row in rows], onehop.SIZE)]
   is_inside = np.array([row[-1] in inside for row, inside in zip(rows, sets, strict=True)])
   assert 0 < is_inside.sum() < len(rows)
@@ -66,7 +67,7 @@ def test_buckets_hold_the_rows_that_their_meaning_says(measured):
     'cold_users': [str_range(len(row) - 2, (0, 1, 3, 6)) for row in rows],
     'repeated_items': ['repeated' if row[-1] in row[:-1] else 'new' for row in rows],
   }
-  ranks_U = rankers(log.targets('test'), 0, 30)['model'].ranks_U
+  ranks_U = rankers(log.targets('test'), 0, ITEMS)['model'].ranks_U
   for name, of_rows in expected.items():
     assert found.labels[name].names.tolist() == of_rows
     for bucket, row in tables[name].items():
@@ -94,7 +95,7 @@ def str_range(value, firsts):
 def test_a_sample_of_rows_has_the_labels_of_these_rows(measured):
   log, _, whole = measured
   rows = np.array([3, 50, 51, 149])
-  ranked = {name: each.take(rows) for name, each in rankers(log.targets('test'), 0, 30).items()}
+  ranked = {name: each.take(rows) for name, each in rankers(log.targets('test'), 0, ITEMS).items()}
   found = slices.measure(log, 'test', ranked, KS, rows)
   for name in ('inside', 'hop', 'history_length', 'cold_items', 'repeated_items'):
     assert found.labels[name].names.tolist() == whole.labels[name].names[rows].tolist()
