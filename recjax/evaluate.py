@@ -239,7 +239,8 @@ def _write_predictions(
     for name, evaluator in config.evaluators.items():
       result = found[name][split]
       ranked = {} if result.ranked is None else predictions.of_ranked(result.ranked)
-      write(split, name, result.rows, ranked | result.predictions, evaluator.item_columns)
+      if len(result.rows):
+        write(split, name, result.rows, ranked | result.predictions, evaluator.item_columns)
     for name, ranked in rankers[split].items():
       if name != 'model':
         write(split, f'baselines/{name}', rows, predictions.of_ranked(ranked))

@@ -398,7 +398,7 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
   results = distributed.from_host0('validation', named(chosen.evaluator, result.metrics))
   epoch = setup.stream.mixture.epochs(loop.examples_seen)
   is_retrieval = chosen.evaluator == 'retrieval'
-  line = headline(results) if is_retrieval else f'{chosen.key} {results[chosen.key]:.4f}'
+  line = headline(results) if is_retrieval else f'{chosen.key} {results.get(chosen.key)}'
   log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, line)
   loop.evaluations = [*loop.evaluations, (loop.step, results)]
   writer.write_evaluation(loop.step, results)

@@ -28,11 +28,11 @@ class Selection(NamedTuple):
     return key(f'{self.evaluator}.{self.metric}')
 
   def score(self, metrics: Mapping[str, float]) -> float | None:
-    """Returns the score of a checkpoint, of which the highest is the best; None: the metric is not finite.
+    """Returns the score of a checkpoint, of which the highest is the best; None: the metric is absent or not finite.
 
     It is the metric, with the other sign if lower is better.
     """
-    value = metrics[self.key]
+    value = metrics.get(self.key)
     if value is None or not math.isfinite(value):
       return None
     return -value if self.lower_is_better else value

@@ -13,6 +13,7 @@ def test_scores_are_higher_for_better_checkpoints():
   assert lower.key == selection.key('rating.rmse') == 'rating/rmse'
   assert lower.score({'rating/rmse': 1.5}) < lower.score({'rating/rmse': 0.5})
   assert lower.score({'rating/rmse': math.nan}) is lower.score({'rating/rmse': None}) is None
+  assert lower.score({}) is None
 
 
 def test_metrics_of_other_evaluators_have_their_name():
