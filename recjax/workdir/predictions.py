@@ -12,6 +12,7 @@ it is not in the list. The metadata of a file holds a JSON record under the key 
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+import itertools
 import json
 from typing import Any
 
@@ -171,18 +172,17 @@ def write(
   if not distributed.is_host0():
     return
   to = path(workdir, record['split'], record['name'])
+  tables = map(pa.table, map(dict, groups))
+  if (first := next(tables, None)) is None:
+    raise ValueError(f'{to} must hold at least one row; got none')
+  schema = first.schema.with_metadata({KEY: json.dumps(record)})
   to.parent.mkdir(parents=True, exist_ok=True)
-  writer = None
-  with replacing(to, 'wb') as f:
-    for columns in groups:
-      table = pa.table(dict(columns))
-      if writer is None:
-        schema = table.schema.with_metadata({KEY: json.dumps(record)})
-        writer = pq.ParquetWriter(f, schema, compression='zstd')
-      writer.write_table(table.cast(writer.schema), row_group_size=GROUP_ROWS)
-    if writer is None:
-      raise ValueError(f'{to} must hold at least one row; got none')
-    writer.close()
+  with (
+    replacing(to, 'wb') as f,
+    pq.ParquetWriter(f, schema, compression='zstd', write_page_checksum=True) as writer,
+  ):
+    for table in itertools.chain([first], tables):
+      writer.write_table(table.cast(schema), row_group_size=GROUP_ROWS)
 
 
 def remove_others(workdir: epath.PathLike, kept: Iterable[tuple[str, str]]) -> None:
@@ -224,7 +224,7 @@ class Predictions:
       raise self._damaged(error) from error
     try:
       self.record = json.loads(metadata[KEY])
-      is_ours = self.record.keys() >= _RECORD
+      is_ours = self.record.keys() >= _RECORD and isinstance(self.record['version'], int)
     except (KeyError, ValueError, AttributeError):
       is_ours = False
     if not is_ours:
@@ -252,7 +252,7 @@ class Predictions:
     """
     try:
       with self.path.open('rb') as f:
-        file = pq.ParquetFile(f)
+        file = pq.ParquetFile(f, page_checksum_verification=True)
         if missing := [name for name in columns if name not in file.schema_arrow.names]:
           raise ValueError(
             f'{self.path} must have the columns {", ".join(columns)}; it lacks {", ".join(missing)}. Run '
