@@ -4,7 +4,7 @@ Items of the history are removed from the ranking unless `eval.exclude_seen` is 
 rows are the users; `data_prep.log.splits` describes the other splits.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import logging
@@ -24,7 +24,7 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
 from recjax.decode.ranker import Ranker
-from recjax.metrics import leakage, protocol, ranking, slices
+from recjax.metrics import leakage, protocol, ranking, selection, slices, text
 from recjax.metrics.evaluators.base import Context, Evaluator, Result, sample_rows
 from recjax.metrics.ranked import Ranked
 from recjax.recommend import make_ranker
@@ -83,13 +83,6 @@ def evaluated(
   num_rows = context.dataset.num_rows(split)
   rows = sample_rows(num_rows, min(sizes, default=None), context.seed)
   return evaluator.evaluate(context, split, rows)
-
-
-def headline(metrics: Mapping[str, float]) -> str:
-  """Returns one line of the metrics of retrieval; `eval.ks` always holds 10."""
-  recalls = [f'{name} {metrics[name]:.4f}' for name in ('recall@5', 'recall@10') if name in metrics]
-  error, ndcg = metrics['recall@10_stderr'], metrics['ndcg@10']
-  return f'{"  ".join(recalls)} ± {error:.4f}  ndcg@10 {ndcg:.4f}'
 
 
 def baseline_rankings(config: Config, dataset: Dataset, split: str) -> dict[str, Ranked]:
@@ -163,8 +156,8 @@ def evaluate_best(
       name: {split: {'rows': len(r.rows)} | r.metrics for split, r in by_split.items()}
       for name, by_split in found.items()
     },
-    'memorization': _merged(part.memorization for part in parts.values()),
-    'splits': _merged(part.splits for part in parts.values()),
+    'memorization': parts['validation'].memorization | parts['test'].memorization,
+    'splits': parts['validation'].splits | parts['test'].splits,
     'protocol': protocol.record(config.data, settings, dataset, rankers, rows, leaks),
     'items_sharing_a_sid': dataset.sids.sharing_items,
     'data': evaluation_file.data_record(dataset, config.data.item_text),
@@ -178,6 +171,15 @@ def evaluate_best(
     evaluation_file.write(workdir, results)
     _log(results)
   return results
+
+
+def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+  """Returns the test metrics of all evaluators in evaluation.json, by their names in metrics.jsonl."""
+  metrics = dict(results['metrics']['test'])
+  for name, by_split in results['evaluators'].items():
+    if name != 'retrieval':
+      metrics |= selection.named(name, by_split['test'])
+  return metrics
 
 
 def _figures(rankers: Mapping[str, Mapping[str, Ranked]], ks: Sequence[int]) -> dict[str, Any]:
@@ -204,14 +206,6 @@ def _figures(rankers: Mapping[str, Mapping[str, Ranked]], ks: Sequence[int]) -> 
       name: each.seconds / len(each.ranks_U) for name, each in rankers['test'].items()
     },
   }
-
-
-def _merged(by_split: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-  """Returns one record of all splits; what they have in common is that of the last one, test."""
-  merged = {}
-  for part in by_split:
-    merged |= part
-  return merged
 
 
 def _write_predictions(
@@ -260,20 +254,9 @@ def _log(results: Mapping[str, Any]) -> None:
         *(count, num_rows, split, 1 - count / num_rows),
       )
   for name, row in [('model', results['metrics']['test']), *results['baselines'].items()]:
-    log.info('test %-12s %s', name, headline(row))
+    log.info('test %-12s %s', name, text.headline(row))
   for name, by_split in results['evaluators'].items():
     if name != 'retrieval':
-      log.info('test %-12s %s', name, _line(by_split['test']))
+      log.info('test %-12s %s', name, text.line(by_split['test']))
   if results['items_sharing_a_sid']:
     log.info('of items with one semantic ID, the most popular in training is ranked first')
-
-
-def _line(metrics: Mapping[str, float]) -> str:
-  """Returns one line of the metrics of an evaluator, with their standard errors."""
-  shown = []
-  for name, value in metrics.items():
-    if not name.endswith('_stderr'):
-      error = metrics.get(f'{name}_stderr')
-      text = f'{value}' if isinstance(value, int) else f'{value:.4f}'
-      shown.append(f'{name} {text}' + ('' if error is None else f' ± {error:.4f}'))
-  return '  '.join(shown)

@@ -18,8 +18,8 @@ from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
-from recjax.evaluate import evaluated, headline
-from recjax.metrics import doubts
+from recjax.evaluate import evaluated
+from recjax.metrics import doubts, text
 from recjax.metrics.evaluators.base import Context
 from recjax.metrics.selection import named
 from recjax.models import lora
@@ -398,7 +398,7 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
   results = distributed.from_host0('validation', named(chosen.evaluator, result.metrics))
   epoch = setup.stream.mixture.epochs(loop.examples_seen)
   is_retrieval = chosen.evaluator == 'retrieval'
-  line = headline(results) if is_retrieval else f'{chosen.key} {results.get(chosen.key)}'
+  line = text.headline(results) if is_retrieval else f'{chosen.key} {results.get(chosen.key)}'
   log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, line)
   loop.evaluations = [*loop.evaluations, (loop.step, results)]
   writer.write_evaluation(loop.step, results)

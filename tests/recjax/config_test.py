@@ -51,6 +51,8 @@ def test_optional_fields_can_be_set_from_the_command_line():
     ('eval', 'baselines', ('trasitions',), r'eval.baselines must be one of .*did you mean transitions'),
     ('', 'evaluators', {}, r'evaluators must hold the evaluator retrieval of the type retrieval; got {}'),
     ('', 'evaluators', {'x': {'evaluator': 'retreival'}}, r'evaluators.x.evaluator must be one of .*retrieval'),
+    ('', 'evaluators', {'retrieval': {'evaluator': 'retrieval'}, 'rows': {'evaluator': 'retrieval'}},
+     r'the name of an evaluator must be .*got .rows.'),
     ('optim', 'warmup_steps', 5000, r'must not exceed num_train_steps \(1000\); got 5000'),
     ('mesh', 'fsdp', -1, r'at most one of them -1; got \(-1, -1, 1\)'),
     ('sids', 'source', 'images', r'sids.source must be one of text, cooccurrence, both'),
