@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 import dataclasses
 
-from etils import epath
 import numpy as np
 
-from data_prep import files
 from recjax.data.sequences import Sequences, offsets_of
 
 _ENTRIES_AT_ONCE = 1 << 22
@@ -26,12 +24,6 @@ class Neighbours:
 
   def __len__(self) -> int:
     return len(self.items)
-
-  def save(self, folder: epath.Path, name: str, strengths: str) -> None:
-    """Writes `<name>_items.npy`, `<name>_offsets.npy` and `<name>_<strengths>.npy`."""
-    files.save(folder / f'{name}_items.npy', self.items.values.astype(np.int32))
-    files.save(folder / f'{name}_offsets.npy', self.items.offsets.astype(np.int64))
-    files.save(folder / f'{name}_{strengths}.npy', self.strengths.astype(np.float32))
 
   def take(self, rows: np.ndarray) -> 'Neighbours':
     """Returns the lists `rows`, in that order."""
