@@ -4,7 +4,7 @@ Items of the history are removed from the ranking unless `eval.exclude_seen` is 
 rows are the users; `data_prep.log.splits` describes the other splits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import dataclasses
 import logging
 import time
@@ -16,9 +16,10 @@ import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
-from recjax.baselines import BASELINES
+from recjax.baselines import BASELINES, expensive
 from recjax.baselines.split import Split
 from recjax.config import Config
+from recjax.data import log_change
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
@@ -92,26 +93,54 @@ def headline(metrics: Mapping[str, float]) -> str:
   return f'{"  ".join(recalls)} ± {error:.4f}  ndcg@10 {ndcg:.4f}'
 
 
-def baseline_rankings(config: Config, dataset: Dataset, split: str) -> dict[str, Ranked]:
-  """Returns the ranked items of every row of a split, for every baseline."""
-  histories, targets = dataset.histories_and_targets(split)
-  depth = max(config.eval.ks)
-  baseline_input = Split(
+def baseline_input(config: Config, dataset: Dataset, split: str) -> Split:
+  """Returns what the baselines may use to rank the rows of a split."""
+  return Split(
     train=Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets)),
     counted=dataset.countable_sequences(split),
-    histories=histories,
+    histories=dataset.histories_and_targets(split)[0],
     num_items=dataset.num_items,
-    k=depth,
+    k=max(config.eval.ks),
     exclude_seen=config.eval.exclude_seen,
     seen=dataset.seen(split),
     train_is_target=dataset.train_is_target,
+    users=log_change.row_users(dataset, split),
   )
-  found = {}
-  for name, recommend in BASELINES.items():
-    start = time.monotonic()
-    items_UK = recommend(baseline_input)
-    seconds = time.monotonic() - start
-    found[name] = Ranked.of(items_UK, None, np.asarray(targets), depth, seconds)
+
+
+def expensive_baselines(
+  config: Config, dataset: Dataset, training_seconds: float | None
+) -> dict[str, float]:
+  """Returns the estimated seconds of the baselines that are left out; see `baselines.expensive`.
+
+  Args:
+    config: config of the evaluation; the baselines that `eval.baselines` names are not left out.
+    dataset: the prepared data.
+    training_seconds: recorded seconds of the training steps. None: they are not known.
+  """
+  splits = [baseline_input(config, dataset, split) for split in SPLITS]
+  found = expensive(splits, training_seconds)
+  return {name: seconds for name, seconds in found.items() if name not in config.eval.baselines}
+
+
+def baseline_rankings(
+  config: Config, dataset: Dataset, split: str, left_out: Collection[str] = ()
+) -> dict[str, Ranked]:
+  """Returns the ranked items of every row of a split, for every baseline.
+
+  Args:
+    config: config of the evaluation.
+    dataset: the prepared data.
+    split: 'validation' or 'test'.
+    left_out: names of baselines that are not computed; see `expensive_baselines`.
+  """
+  rows, depth = baseline_input(config, dataset, split), max(config.eval.ks)
+  targets, found = np.asarray(dataset.targets(split)), {}
+  for name, baseline in BASELINES.items():
+    if name not in left_out:
+      start = time.monotonic()
+      items_UK = baseline.recommend(rows)
+      found[name] = Ranked.of(items_UK, None, targets, depth, time.monotonic() - start)
   return found
 
 
@@ -161,7 +190,8 @@ def evaluate_best(
   ranked |= {split: result.ranked for split, result in retrieval.items()}
   metrics = {split: ranking.ranking_metrics(ranked[split].ranks_U, ks) for split in SPLITS}
   rows = {split: len(result.rows) for split, result in retrieval.items()}
-  rivals = {split: baseline_rankings(config, dataset, split) for split in SPLITS}
+  left_out = expensive_baselines(config, dataset, outcome.training_seconds(workdir))
+  rivals = {split: baseline_rankings(config, dataset, split, left_out) for split in SPLITS}
   results = {
     'step': step,
     'training': outcome.of_training(workdir, config, step),
@@ -180,6 +210,7 @@ def evaluate_best(
       name: _rival_metrics({s: rivals[s][name].take(retrieval[s].rows) for s in SPLITS}, ks)
       for name in rivals['test']
     },
+    'baselines_left_out': left_out,
     'rows_per_sec': sum(rows.values()) / sum(ranked[split].seconds for split in SPLITS),
     'items_sharing_a_sid': dataset.sids.sharing_items,
     'data': evaluation_file.data_record(dataset, config.data.item_text),
@@ -188,6 +219,8 @@ def evaluate_best(
     evaluation_file.write(workdir, results)
   for name, row in [('model', metrics['test']), *results['baselines'].items()]:
     log.info('test %-12s %s', name, headline(row))
+  if left_out:
+    log.info('%s', outcome.left_out(left_out))
   if sharing := results['items_sharing_a_sid']:
     log.info(
       '%d of %d items share their semantic ID with another; the most popular in training is ranked first',

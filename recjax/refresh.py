@@ -225,7 +225,7 @@ def _trained_and_judged(
     old_params, old_step = best_params(config, request.source, dataset, mesh)
     old_ranked = rank_rows(context.ranker, old_params, dataset, 'test', config.eval.ks)
   log.info('%s', outcome.closing(evaluation))
-  rivals = baseline_rankings(config, dataset, 'test')
+  rivals = baseline_rankings(config, dataset, 'test', evaluation['baselines_left_out'])
   rankings = {'new': ranked['test'], 'old': old_ranked, **rivals}
   models = {name: found.ranks_U for name, found in rankings.items()}
   steps = {'old_step': old_step, 'new_step': step}

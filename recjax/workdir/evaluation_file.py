@@ -9,11 +9,12 @@
 | `unreachable_targets` | number of targets that `eval.exclude_seen` removes from the ranking, by split |
 | `eval` | the eval section that was used |
 | `baselines` | test metrics by name of the baseline, and under `validation` its validation metrics |
+| `baselines_left_out` | estimated seconds of the baselines that were not computed; `eval.baselines` can name them |
 | `rows_per_sec` | evaluated rows per second |
 | `items_sharing_a_sid` | number of items that share their semantic ID with another |
 | `data` | the evaluated data: `folder`, `item_text`, and the digests `interactions` and `sids` |
 
-Files of earlier versions lack `training`, `rows`, `unreachable_targets` and `data`.
+Files of earlier versions lack `training`, `rows`, `unreachable_targets`, `baselines_left_out` and `data`.
 """
 
 from collections.abc import Mapping
