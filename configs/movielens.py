@@ -11,13 +11,15 @@ holds the terms of use.
 """
 
 from configs import common
+from recjax.config import component
 
 SETS = ('100k', '1m', '20m', '25m', '32m')
+KNOWLEDGE = 'knowledge'
 
 
 def get_config(variant: str = ''):
-  both = tuple(f'{name}-{size}' for name in SETS for size in common.VARIANTS if size)
-  common.check_variant(variant, (*common.VARIANTS, *SETS, *both))
+  both = tuple(f'{name}-{size}' for name in SETS for size in (*common.VARIANTS, KNOWLEDGE) if size)
+  common.check_variant(variant, (*common.VARIANTS, KNOWLEDGE, *SETS, *both))
   name, _, size = variant.partition('-')
   if name not in SETS:
     name, size = SETS[0], variant
@@ -36,4 +38,28 @@ def get_config(variant: str = ''):
   config.num_train_steps = 2000 if small else 3000
   config.optim.learning_rate = 2e-3
   config.optim.warmup_steps = 200
+  if size == KNOWLEDGE:
+    return _knowledge(config)
   return common.vary(config, size)
+
+
+def _knowledge(config):
+  """Adds ranking and rating, with the auxiliary tasks of Cao et al. (arXiv 2404.00245), for two cores."""
+  config.sids.codes = (64, 64)
+  config.sids.collisions = 'sinkhorn'
+  config.model.depth = 2
+  config.model.width = 64
+  config.model.ff_width = 256
+  config.model.heads = 4
+  config.model.head_width = 16
+  config.model.dropout = 0.1
+  config.model.scan_unroll = config.model.depth
+  config.packing.rows = 16
+  config.batch_size = 16
+  config.mixture.next_item.prompts = ()
+  config.mixture.next_item.weight = 0.2
+  config.mixture.rating = component('rating', weight=0.5, max_items=12)
+  config.mixture.ranking = component('ranking', weight=0.2, max_items=12)
+  config.mixture.bpr = component('bpr', weight=0.05, max_items=12)
+  config.mixture.mim = component('mim', weight=0.05, max_items=12)
+  return config
