@@ -25,7 +25,7 @@ from recjax import config as config_lib
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate, sample_rows
-from recjax.recommend import Ranker
+from recjax.recommend import make_ranker
 from recjax.runtime.files import write_whole
 from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
@@ -103,7 +103,7 @@ def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[st
   dataset = Dataset.load(config.prepared)
   mesh = mesh_lib.make_mesh(config.mesh)
   config = sizes.resolved(config, dataset, mesh=mesh)
-  ranker = Ranker(config, dataset, mesh)
+  ranker = make_ranker(config, dataset, mesh)
   start = time.perf_counter()
   params, _ = train(config, scratch / 'runs' / name, dataset, ranker, mesh)
   rows = sample_rows(dataset.num_rows('test'), _USERS.value, config.seed)

@@ -18,9 +18,9 @@ from recjax.baselines.split import Split
 from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
+from recjax.decode.ranker import Ranker
 from recjax.metrics import doubts, ranking
 from recjax.metrics.reachable import count_unreachable
-from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput
 from recjax.workdir import evaluation_file, outcome
 

@@ -29,7 +29,7 @@ from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best
 from recjax.export import folder as export
-from recjax.recommend import Ranker, Recommender, best_params
+from recjax.recommend import Recommender, best_params, make_ranker
 from recjax.report.build import report_run
 from recjax.runtime import (
   device,
@@ -179,7 +179,7 @@ def run(request: Request) -> int:
     export.write(request.out, config, dataset, params)
     return 0
   if mode != 'report':
-    ranker = Ranker(config, dataset, mesh)
+    ranker = make_ranker(config, dataset, mesh)
     if mode == 'train':
       params, step = train_stages(config, workdir, dataset, ranker, mesh)
     else:

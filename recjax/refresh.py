@@ -22,7 +22,7 @@ from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
 from recjax.evaluate import baseline_ranks, evaluate_best, row_ranks
 from recjax.metrics import paired, ranking
-from recjax.recommend import Ranker, best_params
+from recjax.recommend import best_params, make_ranker
 from recjax.runtime import distributed, watchdog
 from recjax.runtime.program import program
 from recjax.sids.extension import NoFreeSidError
@@ -215,7 +215,7 @@ def _trained_and_judged(
 ) -> dict[str, Any]:
   """Trains and evaluates the new model, and ranks the test rows with the old one; see `judged`."""
   workdir = request.workdir
-  ranker = Ranker(config, dataset, mesh)
+  ranker = make_ranker(config, dataset, mesh)
   params, step = train_stages(config, workdir, dataset, ranker, mesh)
   ranks = {}
   with watchdog.expect('the full evaluation', 0):

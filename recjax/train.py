@@ -18,10 +18,10 @@ from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
+from recjax.decode.ranker import Ranker
 from recjax.evaluate import evaluate, headline, sample_rows
 from recjax.metrics import doubts
 from recjax.models import lora
-from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check

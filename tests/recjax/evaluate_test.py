@@ -18,7 +18,7 @@ from recjax.data.dataset import SPLITS, Dataset
 from recjax.evaluate import baselines, evaluate, evaluate_best, sample_rows, unreachable_targets
 from recjax.metrics import ranking
 from recjax.metrics.ranking import METRICS
-from recjax.recommend import Ranker
+from recjax.recommend import make_ranker
 from recjax.report.build import report_run
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
@@ -30,7 +30,7 @@ def ranked(world, mesh, batch_size, users):
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, batch_size=batch_size))
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Ranker(config, dataset, mesh_lib.make_mesh(mesh))
+  recommender = make_ranker(config, dataset, mesh_lib.make_mesh(mesh))
   histories, _ = dataset.histories_and_targets('test')
   items, scores = recommender.rank(params, [histories[u] for u in users])
   return items, scores, evaluate(recommender, params, dataset, 'test', (1, 10), users)
@@ -101,7 +101,7 @@ def test_every_row_counts_once_if_users_have_several(world_in_time, tmp_path):
   assert len(np.unique(users)) < len(users)
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  recommender = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   results = evaluate_best(config, tmp_path, dataset, recommender, params, 7)
   assert results == json.loads((tmp_path / 'evaluation.json').read_text())
   assert results['rows_per_sec'] > 0

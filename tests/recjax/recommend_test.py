@@ -9,7 +9,7 @@ import pytest
 
 from recjax import models
 from recjax.evaluate import evaluate
-from recjax.recommend import Ranker, Recommendation, Recommender
+from recjax.recommend import Recommendation, Recommender, make_ranker
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.table import SidTable
 from tests.recjax.data import rated_world
@@ -24,7 +24,7 @@ def test_items_with_the_same_sid_are_ranked_by_popularity(tiny_world):
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, beams=120))
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  ranker = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   histories = [np.asarray(dataset.train[u]) for u in range(5)]
   items_UM, scores_UM = ranker.rank(params, histories)
   counts = np.zeros(dataset.num_items, int)
@@ -60,7 +60,7 @@ def noted(tmp_path_factory):
 
 
 def ranker_of(config, dataset, **options):
-  return Ranker(config, dataset, mesh_lib.make_mesh(config.mesh), **options)
+  return make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh), **options)
 
 
 def test_evaluation_prompts_show_the_columns_of_training(noted):

@@ -18,7 +18,7 @@ from recjax.models import attention, families
 from recjax.models.embedding import TokenTables
 from recjax.models.family import Family
 from recjax.models.layers import Computation, Linear
-from recjax.recommend import Ranker
+from recjax.recommend import make_ranker
 from recjax.schema.model import Model
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
@@ -112,7 +112,7 @@ def test_a_backbone_from_outside_trains_and_searches(tiny_world, tmp_path, toy):
   )
   mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:2])
   workdir = epath.Path(tmp_path / 'run')
-  recommender = Ranker(config, dataset, mesh)
+  recommender = make_ranker(config, dataset, mesh)
   params, step = train(config, workdir, dataset, recommender, mesh)
   assert step == 2
   assert params['mixer']['kernel'].addressable_shards[0].data.shape == (16, 32)

@@ -13,7 +13,7 @@ from etils import epath
 import pytest
 
 from recjax.data import loader
-from recjax.recommend import Ranker
+from recjax.recommend import make_ranker
 from recjax.runtime import goodput
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import train
@@ -210,7 +210,7 @@ def test_a_resumed_run_counts_both_processes_and_the_lost_steps(
     eval=dataclasses.replace(config.eval, eval_users=16),
   )  # fmt: skip
   mesh = mesh_lib.make_mesh(config.mesh)
-  recommender, workdir = Ranker(config, dataset, mesh), epath.Path(tmp_path)
+  recommender, workdir = make_ranker(config, dataset, mesh), epath.Path(tmp_path)
   host_batch = loader.Stream.host_batch
 
   def ends_after_seven(self, examples_seen, host, hosts):
