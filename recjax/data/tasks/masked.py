@@ -45,6 +45,36 @@ class Mim(HistoryComponent):
     maskable = np.flatnonzero(corpus.is_target(start, size))
     count = min(max(round(self.mask_share * len(maskable)), 1), size - 1)
     masked = np.sort(maskable[draw.rng.permutation(len(maskable))[:count]])
+    inputs, at, lengths = self._inputs(corpus, self.prompt(draw), items, masked)
+    targets = corpus.sid_tokens_IL[items[masked]].ravel()
+    return Example(inputs, targets, None, at, lengths[: masked[0]])
+
+  def inference_prompt(
+    self, corpus: Corpus, items: np.ndarray, place: int | None = None
+  ) -> np.ndarray:
+    """Returns the search's prompt for one masked item, in the first wording, as int32 tokens.
+
+    Args:
+      corpus: the data set.
+      items: item indices, oldest first, with the masked one. At most `max_items` are shown: the last ones.
+      place: index of the masked item in `items`, among the last `max_items`. None: a masked item that follows
+        `items`, of which the last `max_items - 1` are shown.
+    """
+    items = np.asarray(items)
+    if place is None:
+      place, items = len(items), np.append(items, 0)  # the mask hides which item it is
+    start = max(len(items) - self.max_items, 0)
+    if not start <= place < len(items):
+      raise ValueError(
+        f'a masked place must be among the last {self.max_items} of {len(items)} items; got {place}'
+      )
+    masked = np.array([place - start])
+    return self._inputs(corpus, (self.prompts or self.wordings)[0], items[start:], masked)[0]
+
+  def _inputs(
+    self, corpus: Corpus, prompt: str, items: np.ndarray, masked: np.ndarray
+  ) -> tuple[np.ndarray, int, tuple[int, ...]]:
+    """Returns the inputs, the index of the history in them, and the number of tokens of each unmasked item."""
     tokens, lengths = corpus.items(items, self.show, self.title_tokens)
     ends = np.cumsum(lengths)
     parts, at = [], 0
@@ -52,9 +82,8 @@ class Mim(HistoryComponent):
       parts += [tokens[at : ends[place] - lengths[place]], corpus.mask]
       at = ends[place]
     history = np.concatenate([*parts, tokens[at:]])
-    inputs, starts = corpus.prompter.fill(self.prompt(draw), {'history': history})
-    targets = corpus.sid_tokens_IL[items[masked]].ravel()
-    return Example(inputs, targets, None, starts['history'], lengths[: masked[0]])
+    inputs, starts = corpus.prompter.fill(prompt, {'history': history})
+    return inputs, starts['history'], lengths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,29 @@ def test_targets_are_the_masked_items_in_order(decoder_corpus):
     assert len(got.history) < size
 
 
+@pytest.mark.parametrize('show', ['sid', 'title', 'both'])
+def test_the_inference_prompt_masks_one_item(decoder_corpus, encoder_decoder_corpus, show):
+  component = Mim(max_items=4, mask_share=0.1, show=show)  # one item of every window
+  for corpus in (decoder_corpus, encoder_decoder_corpus):
+    ends = 0
+    for unit in range(0, component.num_units(corpus), 3):
+      start, size, _ = corpus.windows(4)[unit]
+      items = corpus.train.values[start : start + size]
+      got = example(component, corpus, unit, 3 * unit)  # the first wording
+      place = len(got.history)
+      np.testing.assert_array_equal(component.inference_prompt(corpus, items, place), got.inputs)
+      earlier = np.append(corpus.train.values[:9], items)
+      longer = component.inference_prompt(corpus, earlier, len(earlier) - size + place)
+      if size == 4:
+        np.testing.assert_array_equal(longer, got.inputs)
+      if place == size - 1:
+        ends += 1
+        np.testing.assert_array_equal(component.inference_prompt(corpus, items[:-1]), got.inputs)
+    assert ends > 3
+  with pytest.raises(ValueError, match='must be among the last 4 of 9 items; got 4'):
+    component.inference_prompt(decoder_corpus, np.arange(9), 4)
+
+
 def test_targets_are_the_sentinels_with_their_hidden_spans(decoder_corpus):
   corpus = decoder_corpus
   component = Mlm(max_items=8, corruption_rate=0.3, span_length=2.0)
