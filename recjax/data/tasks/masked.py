@@ -11,6 +11,8 @@ from recjax.data.tasks.base import Draw, Example, HistoryComponent
 from recjax.data.vocabulary import SENTINELS
 from recjax.schema.checks import setting
 
+MASKED = -1  # stands for an item in a history whose item is to be found
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mim(HistoryComponent):
@@ -50,26 +52,39 @@ class Mim(HistoryComponent):
     return Example(inputs, targets, None, at, lengths[: masked[0]])
 
   def inference_prompt(
-    self, corpus: Corpus, items: np.ndarray, place: int | None = None
+    self,
+    corpus: Corpus,
+    items: np.ndarray,
+    times: np.ndarray | None = None,
+    events: np.ndarray | None = None,
   ) -> np.ndarray:
     """Returns the search's prompt for one masked item, in the first wording, as int32 tokens.
 
     Args:
       corpus: the data set.
-      items: item indices, oldest first, with the masked one. At most `max_items` are shown: the last ones.
-      place: index of the masked item in `items`, among the last `max_items`. None: a masked item that follows
-        `items`, of which the last `max_items - 1` are shown.
+      items: item indices, oldest first; MASKED stands for the masked item, once. The last `max_items` are shown.
+      times: not shown.
+      events: not shown.
+
+    Raises:
+      ValueError: not exactly one of the shown items is masked.
     """
-    items = np.asarray(items)
-    if place is None:
-      place, items = len(items), np.append(items, 0)  # the mask hides which item it is
-    start = max(len(items) - self.max_items, 0)
-    if not start <= place < len(items):
+    del times, events
+    shown = np.asarray(items)[-self.max_items :]
+    masked = np.flatnonzero(shown == MASKED)
+    if len(masked) != 1:
       raise ValueError(
-        f'a masked place must be among the last {self.max_items} of {len(items)} items; got {place}'
+        f'one of the last {self.max_items} items must be masked; got {len(masked)} masked ones'
       )
-    masked = np.array([place - start])
-    return self._inputs(corpus, (self.prompts or self.wordings)[0], items[start:], masked)[0]
+    shown = np.maximum(shown, 0)  # any item: the mask replaces its tokens
+    return self._inputs(corpus, (self.prompts or self.wordings)[0], shown, masked)[0]
+
+  def max_prompt_length(self, corpus: Corpus) -> int:
+    """Returns the length of the longest inference prompt in tokens."""
+    longest = int(corpus.shown(self.show, self.title_tokens).lengths.max())
+    nothing = {'history': corpus.mask}
+    head, _ = corpus.prompter.fill((self.prompts or self.wordings)[0], nothing)
+    return len(head) + (self.max_items - 1) * longest
 
   def _inputs(
     self, corpus: Corpus, prompt: str, items: np.ndarray, masked: np.ndarray

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recjax.data.tasks import Mim, Mlm
+from recjax.data.tasks.masked import MASKED
 from tests.recjax.data.tasks.reading import example, read, sid
 
 
@@ -40,17 +41,17 @@ def test_the_inference_prompt_masks_one_item(decoder_corpus, encoder_decoder_cor
       items = corpus.train.values[start : start + size]
       got = example(component, corpus, unit, 3 * unit)  # the first wording
       place = len(got.history)
-      np.testing.assert_array_equal(component.inference_prompt(corpus, items, place), got.inputs)
-      earlier = np.append(corpus.train.values[:9], items)
-      longer = component.inference_prompt(corpus, earlier, len(earlier) - size + place)
+      shown = np.concatenate([items[:place], [MASKED], items[place + 1 :]])
+      np.testing.assert_array_equal(component.inference_prompt(corpus, shown), got.inputs)
       if size == 4:
-        np.testing.assert_array_equal(longer, got.inputs)
-      if place == size - 1:
-        ends += 1
-        np.testing.assert_array_equal(component.inference_prompt(corpus, items[:-1]), got.inputs)
+        longer = np.append(corpus.train.values[:9], shown)
+        np.testing.assert_array_equal(component.inference_prompt(corpus, longer), got.inputs)
+      assert len(got.inputs) <= component.max_prompt_length(corpus)
+      ends += place == size - 1
     assert ends > 3
-  with pytest.raises(ValueError, match='must be among the last 4 of 9 items; got 4'):
-    component.inference_prompt(decoder_corpus, np.arange(9), 4)
+  for items in (np.arange(9), np.append(MASKED, np.arange(4)), np.array([MASKED, MASKED])):
+    with pytest.raises(ValueError, match=r'one of the last 4 items must be masked; got [02] masked'):
+      component.inference_prompt(decoder_corpus, items)
 
 
 def test_targets_are_the_sentinels_with_their_hidden_spans(decoder_corpus):
