@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax import models
 from recjax.data.sequences import Sequences
 from recjax.decode.batches import over_prompts
 from recjax.decode.beam import log_probs
@@ -19,7 +20,6 @@ from recjax.models import embedding, lora
 from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
-from recjax.training import state as state_lib
 
 TEXT = -1  # the kind of a text token; the kind of a SID token is its level, from 0
 BEAMS = 512  # sequences of a row that are scored at once
@@ -153,7 +153,7 @@ class Scorer:
     self._tokens_CT = np.zeros((len(table), T), np.int32)
     self._tokens_CT[np.arange(T) < self._lengths_C[:, None]] = table.values
     kinds = token_kinds(space, self._tokens_CT, self._lengths_C)
-    graph = state_lib.graph(model, space)
+    graph = models.graph(model, space)
 
     def scores(params, batch):
       merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
