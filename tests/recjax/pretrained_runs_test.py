@@ -24,8 +24,9 @@ from recjax import train as train_lib
 from recjax.config import group, ordered, stage
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
+from recjax.evaluate import make_context
 from recjax.models import lora, pretrained
-from recjax.recommend import Recommender, make_ranker
+from recjax.recommend import Recommender
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import state
 from recjax.workdir.checkpoints import Checkpoints
@@ -110,9 +111,9 @@ def test_a_stage_that_trains_sid_rows_changes_no_other_parameter(tmp_path, kind)
   prepare.prepare(config)
   dataset = Dataset.load(tmp_path / 'data')
   mesh, space = mesh_lib.make_mesh(config.mesh), dataset.vocabulary.space
-  recommender = make_ranker(config, dataset, mesh)
+  context = make_context(config, dataset, mesh)
   workdir = epath.Path(tmp_path / 'run')
-  params, step = train_lib.train_stages(config, workdir, dataset, recommender, mesh)
+  params, step = train_lib.train_stages(config, workdir, context)
   assert step == 2
   loaded = pretrained.load(source, abstract_params(config, space), space)
   tables = (

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from recjax import models
-from recjax.evaluate import evaluate
+from recjax.metrics import ranking
+from recjax.metrics.evaluators.retrieval import rank_rows
 from recjax.recommend import Recommendation, Recommender, make_ranker
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.table import SidTable
@@ -67,7 +68,8 @@ def test_evaluation_prompts_show_the_columns_of_training(noted):
   config, dataset, params = noted
   ranker = ranker_of(config, dataset)
   assert ranker.columns == ('events', 'times')
-  metrics = evaluate(ranker, params, dataset, 'test', (10,), np.arange(2))
+  ranked = rank_rows(ranker, params, dataset, 'test', (10,), np.arange(2))
+  metrics = ranking.ranking_metrics(ranked.ranks_U, (10,))
   histories, targets = dataset.histories_and_targets('test')
   ranks = []
   for u in range(2):

@@ -9,6 +9,7 @@ import pytest
 
 from recjax import config as config_lib
 from recjax import train as train_lib
+from recjax.evaluate import make_context
 from recjax.recommend import make_ranker
 from recjax.schema.optim import Group, Stage
 from recjax.sharding import mesh as mesh_lib
@@ -43,7 +44,8 @@ def staged(tiny_world):
 
 def run(config, dataset, workdir, recommender):
   mesh = mesh_lib.make_mesh(config.mesh)
-  return train_lib.train_stages(config, epath.Path(workdir), dataset, recommender, mesh)
+  context = make_context(config, dataset, mesh, recommender)
+  return train_lib.train_stages(config, epath.Path(workdir), context)
 
 
 def params_of(folder, config, dataset):

@@ -11,8 +11,8 @@ import pytest
 
 from recjax import train as train_lib
 from recjax.data import loader
+from recjax.evaluate import make_context
 from recjax.models import lora
-from recjax.recommend import make_ranker
 from recjax.runtime import preemption
 from recjax.schema.optim import Group
 from recjax.schema.run import Mesh
@@ -26,7 +26,7 @@ from tests import saved
 def run(config, dataset, workdir, mesh=None):
   mesh = mesh_lib.make_mesh(mesh or config.mesh)
   workdir = epath.Path(workdir)
-  return train(config, workdir, dataset, make_ranker(config, dataset, mesh), mesh)
+  return train(config, workdir, make_context(config, dataset, mesh))
 
 
 def with_(config, **changes):
