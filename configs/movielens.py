@@ -11,7 +11,7 @@ holds the terms of use.
 """
 
 from configs import common
-from recjax.config import component
+from recjax.config import component, evaluator
 
 SETS = ('100k', '1m', '20m', '25m', '32m')
 KNOWLEDGE = 'knowledge'
@@ -62,4 +62,6 @@ def _knowledge(config):
   config.mixture.ranking = component('ranking', weight=0.2, max_items=12)
   config.mixture.bpr = component('bpr', weight=0.05, max_items=12)
   config.mixture.mim = component('mim', weight=0.05, max_items=12)
+  config.evaluators.ranking = evaluator('ranking', answer=True)
+  config.evaluators.rating = evaluator('rating')
   return config
