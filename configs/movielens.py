@@ -8,8 +8,8 @@ Figures:   results/movielens_knowledge.json
 
 The variant is a data set (100k, 1m, 20m, 25m, 32m), a size (cpu or a published one), or both, as in 1m-cpu;
 without a data set it is 100k. The size `knowledge` is a small model for two cores that also learns ranking and rating,
-which are evaluated (results/movielens_knowledge.json). `--config.data.download=True` downloads it from GroupLens; the README in the archive
-holds the terms of use.
+which are evaluated. `--config.data.download=True` downloads it from GroupLens; the README in the archive holds the terms
+of use.
 """
 
 from configs import common
@@ -56,6 +56,8 @@ def _knowledge(config):
   config.model.dropout = 0.1
   config.packing.rows = 16
   config.batch_size = 16
+  config.num_train_steps = 1200
+  config.eval_every_steps = 600
   config.mixture.next_item.prompts = ()  # the task's own wordings
   config.mixture.next_item.weight = 0.2
   config.mixture.rating = component('rating', weight=0.5, max_items=12)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 from typing import Any, ClassVar, NamedTuple
 
+from etils import epath
 import jax
 import numpy as np
 
@@ -76,6 +77,8 @@ class Ranking(Evaluator):
 
   def check(self, components: Mapping[str, Component]) -> None:
     super().check(components)
+    is_file = self.file is None or epath.Path(self.file).is_file()
+    self.check_field(is_file, 'must be a file', 'file')
     check(
       not self.answer or any(isinstance(c, RankingTask) for c in components.values()),
       f'{self.prefix}answer needs an active component with the task ranking in the mixture',
