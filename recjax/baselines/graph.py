@@ -19,8 +19,8 @@ import scipy.sparse
 from recjax.baselines import item_knn, sums
 from recjax.baselines.split import Split
 from recjax.data.cooccurrence import cooccurrence_counts
-from recjax.data.neighbours import Neighbours, row_blocks
-from recjax.data.sequences import Sequences, offsets_of
+from recjax.data.neighbours import Neighbours
+from recjax.data.sequences import Sequences, blocks
 
 WINDOW = 5  # positions
 DECAY = 0.7  # weight of a history item relative to the next one
@@ -58,20 +58,17 @@ def visits(
   step = _strongest(counts, edges, ranks_I)
   sums_I = np.repeat(np.asarray(step.sum(axis=1)).ravel(), np.diff(step.indptr))
   step.data *= (1 - restart) / sums_I
-  blocks = list(_walks(step, steps, width, ranks_I))
-  return scipy.sparse.vstack(blocks, 'csr') if blocks else step
+  walks = list(_walks(step, steps, width, ranks_I))
+  return scipy.sparse.vstack(walks, 'csr') if walks else step
 
 
 def _walks(
   step: scipy.sparse.csr_matrix, steps: int, width: int, ranks_I: np.ndarray
 ) -> Iterator[scipy.sparse.csr_matrix]:
-  num_items = step.shape[0]
-  degrees_I = np.diff(step.indptr).astype(np.int64)
-  # A walk of `width` items reaches at most that many lists of edges in one step.
-  offsets = offsets_of(
-    np.minimum(width * int(degrees_I.max(initial=0)), num_items) * (degrees_I > 0)
-  )
-  for rows in row_blocks(offsets, BLOCK_ENTRIES, num_items):
+  degrees_I = np.diff(step.indptr)
+  # The lists of edges of `width` items hold at most that many visits.
+  most = min(width * int(degrees_I.max(initial=0)), len(degrees_I))
+  for rows in blocks(np.where(degrees_I > 0, most, 0), BLOCK_ENTRIES):
     total = walk = step[rows]
     for _ in range(steps - 1):
       walk = _strongest(walk @ step, width, ranks_I)

@@ -4,8 +4,8 @@ import numpy as np
 import scipy.sparse
 
 from recjax.baselines.split import Split
-from recjax.data.neighbours import Neighbours, row_blocks
-from recjax.data.sequences import Sequences, offsets_of
+from recjax.data.neighbours import Neighbours
+from recjax.data.sequences import Sequences, blocks, offsets_of
 
 BLOCK_ENTRIES = 1 << 23  # scores per block of rows, which bounds the memory
 SECONDS = 1e-7  # per score
@@ -42,22 +42,20 @@ def recommend(split: Split, scores_II: scipy.sparse.csr_matrix, decay: float) ->
   Returns:
     int32 `[U, k]`, best first, -1 after the last item with a positive sum.
   """
-  histories, num_rows, num_items = split.histories, len(split.histories), split.num_items
+  histories, num_items = split.histories, split.num_items
   ranks_I = popularity_ranks(split)
-  ranked_UK = np.full((num_rows, split.k), -1, np.int32)
+  ranked_UK = np.full((len(histories), split.k), -1, np.int32)
   entries = offsets_of(np.diff(scores_II.indptr)[histories.values])
-  offsets_U = entries[histories.offsets] + np.arange(num_rows + 1)
-  for rows in row_blocks(offsets_U, BLOCK_ENTRIES, num_rows):
-    block = histories.take(np.arange(rows.start, rows.stop))
+  for rows in blocks(np.diff(entries[histories.offsets]) + split.seen.lengths, BLOCK_ENTRIES):
+    block = histories.take(rows)
     weights = decay ** (np.repeat(block.lengths, block.lengths) - 1 - block.places)
     sums = _matrix(block, weights, num_items) @ scores_II
     if split.exclude_seen:
-      seen = split.seen.take(np.arange(rows.start, rows.stop))
+      seen = split.seen.take(rows)
       sums = sums - _matrix(seen, np.full(len(seen.values), _SEEN), num_items)
     found = Neighbours(Sequences(sums.indices, sums.indptr.astype(np.int64)), sums.data)
     best = found.keep(sums.data > 0).strongest(split.k, ranks_I).items
-    owners = np.repeat(np.arange(rows.start, rows.stop), best.lengths)
-    ranked_UK[owners, best.places] = best.values
+    ranked_UK[np.repeat(rows, best.lengths), best.places] = best.values
   return ranked_UK
 
 
