@@ -50,7 +50,9 @@ def test_the_inference_prompt_masks_one_item(decoder_corpus, encoder_decoder_cor
       ends += place == size - 1
     assert ends > 3
   for items in (np.arange(9), np.append(MASKED, np.arange(4)), np.array([MASKED, MASKED])):
-    with pytest.raises(ValueError, match=r'one of the last 4 items must be masked; got [02] masked'):
+    with pytest.raises(
+      ValueError, match=r'one of the last 4 items must be masked; got [02] masked'
+    ):
       component.inference_prompt(decoder_corpus, items)
 
 
