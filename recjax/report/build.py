@@ -14,7 +14,7 @@ import jax
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
-from recjax.report import charts, checks, facts
+from recjax.report import checks, facts, numbers
 from recjax.report.facts import Training
 from recjax.report.page import CURVE, render
 from recjax.runtime import device, goodput
@@ -116,7 +116,7 @@ def build_report(
     run: further entries: best_step, parameters, devices, ….
 
   Returns:
-    JSON. `curves` holds at most `charts.MAX_POINTS` points of the loss, and every evaluation. `memory` holds
+    JSON. `curves` holds at most `numbers.MAX_POINTS` points of the loss, and every evaluation. `memory` holds
     peaks of all trainings. `optimum_share` holds test metrics divided by the optimum. `curves`, `mixture` and
     `starts` are those of the last training; `earlier_stages` holds those of the others.
   """
@@ -158,7 +158,7 @@ def _training(training: Training) -> dict[str, Any]:
     'mixture': [dict(row) for row in training.mixture],
     'starts': [dict(start) for start in training.starts],
     'curves': {
-      'loss': [list(point) for point in charts.thin(losses)],
+      'loss': [list(point) for point in numbers.thin(losses)],
       CURVE: [
         [row['step'], row[CURVE], row.get(f'{CURVE}_stderr') or 0.0]
         for row in training.rows

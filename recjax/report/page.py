@@ -4,12 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
 from typing import Any
 
-from etils import epath
-import jinja2
-import markupsafe
-
-from recjax.report import charts
+from recjax.report import plots, templating
 from recjax.report.data.section import section
+from recjax.report.numbers import number
 from recjax.workdir.checkpoints import SELECTION_METRIC
 from recjax.workdir.metrics_file import EVALUATION
 
@@ -30,13 +27,6 @@ def render(report: Mapping[str, Any]) -> str:
   Args:
     report: the result of `recjax.report.build.build_report`.
   """
-  environment = jinja2.Environment(
-    loader=jinja2.FunctionLoader(_template),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=False,
-  )
-  template = environment.get_template('report.html.j2')
   baselines, sids = report['baselines'], report['sids']
   best = max(baselines, key=lambda name: baselines[name]['recall@10'], default=None)
   references = {
@@ -44,19 +34,17 @@ def render(report: Mapping[str, Any]) -> str:
     for name, values in baselines.items()
     if SELECTION_METRIC in values.get('validation', {})
   }
-  return template.render(
+  return templating.render(
+    'report.html.j2',
     r={'optimum': None, 'refresh': None, **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
     names=_metric_names(report['metrics']['test']),
     one=[name for name in EQUAL_TO_RECALL if name in report['metrics']['test']],
     best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
-    figures=lambda value: f'{value:,}',
-    percent=lambda share: f'{100 * share:.2f} %',
     data=section(report['description']) if report.get('description') else None,
     trainings=[
       (training, _charts(training['curves'], references))
       for training in (*report['earlier_stages'], report | {'name': report['stage']})
     ],
-    number=charts.number,
     metric=SELECTION_METRIC,
     changes=_changes,
     data_rows=_labelled(_flat(report['data'])),
@@ -73,10 +61,6 @@ def render(report: Mapping[str, Any]) -> str:
   )
 
 
-def _template(name: str) -> str:
-  return (epath.resource_path('recjax.report') / name).read_text(encoding='utf-8')
-
-
 def _sid_facts(sids: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the rows of the table of semantic IDs, without levels and examples."""
   found = {name: value for name, value in sids.items() if name not in _OWN_SECTIONS}
@@ -87,17 +71,22 @@ def _sid_facts(sids: Mapping[str, Any]) -> dict[str, Any]:
 
 def _charts(
   curves: Mapping[str, Sequence], references: Mapping[str, float]
-) -> list[tuple[str, markupsafe.Markup]]:
-  """Returns title and chart of every curve of a training."""
-  evaluations = charts.line_chart(
-    [(step, value) for step, value, _ in curves[CURVE]],
-    SELECTION_METRIC,
-    errors=[error for _, _, error in curves[CURVE]],
-    references=references,
-  )
+) -> list[tuple[str, plots.Spec | None]]:
+  """Returns title and plot of every curve of a training; None stands for a curve without points."""
+  loss, points = curves['loss'], curves[CURVE]
   return [
-    ('Training loss', charts.line_chart(curves['loss'], 'loss')),
-    (f'{SELECTION_METRIC} on the validation sample', evaluations),
+    ('Training loss', plots.curve(loss, 'loss') if loss else None),
+    (
+      f'{SELECTION_METRIC} on the validation sample',
+      plots.curve(
+        [(step, value) for step, value, _ in points],
+        SELECTION_METRIC,
+        errors=[error for _, _, error in points],
+        references=references,
+      )
+      if points
+      else None,
+    ),
   ]
 
 
@@ -112,7 +101,7 @@ def _flat(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, st
 
 def _text(value: Any) -> str:
   if isinstance(value, (int, float)) and not isinstance(value, bool):
-    return charts.number(value)
+    return number(value)
   return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -174,7 +174,7 @@ def test_the_archive_has_all_files_of_the_program(tmp_path):
     assert not tpu._Slice(options).install()
   assert {
     'recjax/main.py',
-    'recjax/report/report.html.j2',
+    'recjax/report/templates/report.html.j2',
     'configs/demo.py',
     'requirements-tpu.txt',
   } <= set(names)

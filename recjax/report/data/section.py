@@ -1,13 +1,12 @@
-"""The section of the report about the data: the facts as lines, tables and charts."""
+"""The section of the report about the data: the facts as lines, tables and plots."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
 import numpy as np
 
 from recjax.data.dataset import SPLITS
-from recjax.report import charts
+from recjax.report import plots
 from recjax.report.data import text
 
 
@@ -19,7 +18,7 @@ def section(description: Mapping[str, Any]) -> dict[str, Any]:
 
   Returns:
     `headline`, `warnings`, `lines` (label and lines of text), `tables` (title and rows, the first is the header)
-    and `charts` (title and SVG).
+    and `plots` (title and specification).
   """
   quantiles = list(zip(*text.quantile_rows(description), strict=True))
   return {
@@ -33,7 +32,7 @@ def section(description: Mapping[str, Any]) -> dict[str, Any]:
       ('Splits', text.split_rows(description)),
       ('Held-out targets', text.target_rows(description)),
     ],
-    'charts': list(_charts(description)),
+    'plots': list(_plots(description)),
   }
 
 
@@ -42,37 +41,32 @@ def _unbroken(line: str) -> str:
   return line.replace(' %', '\u00a0%')
 
 
-def _charts(description: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+def _plots(description: Mapping[str, Any]) -> list[tuple[str, plots.Spec]]:
   bars = [
     (f'{low:,}' if low == high else f'{low:,}–{high:,}', count)
     for low, high, count in description['lengths']['histogram']
   ]
   first = next(n for n, (_, count) in enumerate(bars) if count)
-  found = [('Interactions a user', charts.bar_chart(bars[first:], 'users', 'interactions'))]
+  found = [('Interactions a user', plots.histogram(bars[first:], 'users', 'interactions'))]
   if dates := description['dates']:
     found.append(('Interactions over time', _timeline(dates, description['splits'])))
   points = [(100 * items, 100 * share) for items, share in description['popularity']['curve']]
   found.append(
     (
       '% of the interactions with the most popular items',
-      charts.line_chart([(0, 0), *points], '% of the interactions', '% of the items'),
+      plots.curve([(0, 0), *points], '% of the interactions', '% of the items'),
     )
   )
   return found
 
 
-def _timeline(dates: Mapping[str, Any], splits: Mapping[str, Any]) -> Markup:
+def _timeline(dates: Mapping[str, Any], splits: Mapping[str, Any]) -> plots.Spec:
   """Bars of equal durations; marks show where validation and test begin, if they begin later than training."""
-  counts, first = dates['timeline'], dates['first_second']
-  width = max(dates['last_second'] - first, 1) / len(counts)
-  form = 'D' if dates['days'] >= 2 else 'm'
-  bars = [
-    (str(np.datetime64(int(first + n * width), 's').astype(f'M8[{form}]')), count)
-    for n, count in enumerate(counts)
-  ]
   marks = {}
   for name in SPLITS:
     begin = splits[name].get('first')
     if begin and begin > splits['training'].get('last', ''):
-      marks[f'{name} →'] = (np.datetime64(begin, 's').astype(int) - first) / width
-  return charts.bar_chart(bars, 'interactions', 'date', labels=4, marks=marks)
+      marks[f'{name} →'] = int(np.datetime64(begin, 's').astype(int))
+  return plots.timeline(
+    dates['timeline'], dates['first_second'], dates['last_second'], 'interactions', marks
+  )

@@ -7,7 +7,7 @@ import re
 from etils import epath
 import pytest
 
-from recjax.report import build, charts
+from recjax.report import build, numbers
 from recjax.runtime.files import code_commit
 from recjax.workdir import evaluation_file, mixture_file
 from tests.recjax.report import reports
@@ -25,7 +25,7 @@ def test_json_has_the_keys_that_programs_read(tmp_path):
   assert report['sids']['statistics']['colliding_items'] == 1234
   assert report['throughput'] == {'steps_per_sec': 2.0, 'tokens_per_sec': 4e3}
   assert report['curves']['validation/ndcg@10'][-1] == [500, 0.05, 0.002]
-  assert len(report['curves']['loss']) == charts.MAX_POINTS
+  assert len(report['curves']['loss']) == numbers.MAX_POINTS
   assert 'optimum' not in report
 
 

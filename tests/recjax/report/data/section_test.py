@@ -1,7 +1,8 @@
 """The section of the report about the data."""
 
 import html
-import re
+
+import numpy as np
 
 from recjax.report.data.facts import facts
 from recjax.report.data.section import section
@@ -17,7 +18,7 @@ def described(tmp_path, split='global_time', **changes):
   return facts(log, data) | {'warnings': []} | changes
 
 
-def test_the_page_shows_facts_tables_and_charts(tmp_path):
+def test_the_page_shows_facts_tables_and_plots(tmp_path):
   description = described(tmp_path, warnings=['Look at the times.'])
   report = reports.report(description=description)
   assert report['description'] == description
@@ -29,9 +30,11 @@ def test_the_page_shows_facts_tables_and_charts(tmp_path):
   assert '\u00a0% of all pairs' in render(report)
   share = description['splits']['test']['successors']['of_any_share']
   assert f'{100 * share:.1f} %' in text
-  assert text.count('validation →') == text.count('test →') == 1  # marks in the chart of time
   page = render(report)
-  assert page.count('<svg') == 2 + 3
+  assert (
+    page.count('"validation \\u2192"') == page.count('"test \\u2192"') == 2
+  )  # marks in the plot of time
+  assert len(page_test.checked(page).plots) == 2 + 3
   assert 'Semantic IDs and run' in page and 'Data, semantic IDs' not in page
 
 
@@ -48,22 +51,25 @@ def test_names_in_the_log_are_escaped(tmp_path):
   description['popularity']['top_item'] |= {'id': NASTY, 'title': '<b>'}
   page = render(reports.report(description=description))
   checker = page_test.checked(page)
-  assert '<script' not in page and '<b>)' not in page
+  assert '<script>alert' not in page and '<b>)' not in page
   assert ''.join(checker.texts).count(NASTY) >= 5
   assert NASTY in html.unescape(page)
 
 
 def test_the_bars_of_time_hold_all_interactions_and_marks_where_held_out_parts_begin(tmp_path):
   description = described(tmp_path)
-  charts = dict(section(description)['charts'])
-  heights = re.findall(r'<title>[\dT:-]+: ([\d,]+)</title>', charts['Interactions over time'])
-  assert [int(h.replace(',', '')) for h in heights] == description['dates']['timeline']
-  assert 'reference' in charts['Interactions over time']
+  plot = dict(section(description)['plots'])['Interactions over time']
+  heights = [row['y'] for row in plot['data']['values']]
+  assert heights == description['dates']['timeline']
+  _, rules, _ = plot['layer']
+  begins = [row['x'] / 1000 for row in rules['data']['values']]
+  splits = (description['splits'][name]['first'] for name in ('validation', 'test'))
+  assert begins == [int(np.datetime64(first, 's').astype(int)) for first in splits]
   leave_one_out = section(described(tmp_path / 'other', 'leave_one_out'))
-  assert 'reference' not in dict(leave_one_out['charts'])['Interactions over time']
+  assert len(dict(leave_one_out['plots'])['Interactions over time']['layer']) == 1
 
 
 def test_a_log_without_dates_has_no_chart_of_time(tmp_path):
   found = section(described(tmp_path, dates=None, gaps=None))
-  assert next(title for title, _ in found['charts']) == 'Interactions a user'
-  assert len(found['charts']) == 2
+  assert next(title for title, _ in found['plots']) == 'Interactions a user'
+  assert len(found['plots']) == 2

@@ -1,0 +1,26 @@
+"""Numbers for a reader: as text, and as curves with few points."""
+
+from collections.abc import Sequence
+import itertools
+
+MAX_POINTS = 200  # largest number of points of a curve
+
+Point = tuple[float, float]
+
+
+def number(value: float) -> str:
+  """Formats a number with four significant digits: 12,000, 0.0765, 3.2e-05."""
+  if value == int(value) and abs(value) < 1e9:
+    return f'{int(value):,}'
+  return f'{value:,.2f}' if abs(value) >= 100 else f'{value:.4g}'
+
+
+def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
+  """Returns at most `limit` points: means of consecutive points, since single points would show noise."""
+  if len(points) <= limit:
+    return [(float(x), float(y)) for x, y in points]
+  cuts = [len(points) * i // limit for i in range(limit + 1)]
+  groups = [points[start:end] for start, end in itertools.pairwise(cuts)]
+  return [
+    tuple(sum(values) / len(group) for values in zip(*group, strict=True)) for group in groups
+  ]
