@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax import models
 from recjax.data.sequences import Sequences
 from recjax.decode.text_trie import TextTrie
 from recjax.models import lora
@@ -19,7 +20,6 @@ from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
-from recjax.training import state as state_lib
 
 # Prompt lengths are rounded up to a multiple of this, so that few shapes are compiled.
 PROMPT_MULTIPLE = 32
@@ -130,7 +130,7 @@ class Answerer:
     if texts is not None:
       trie = TextTrie.of(texts, end)
       self._trie = jax.device_put(trie, mesh_lib.replicated(mesh))
-    graph = state_lib.graph(model, space)
+    graph = models.graph(model, space)
 
     def answer(params, trie, prompts):
       merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
