@@ -15,6 +15,17 @@ from tests.recjax.data.tasks.reading import read, sid
 from tests.recjax.metrics.evaluators.ranking_test import context_of
 
 
+@pytest.fixture(scope='module')
+def context(rated):
+  """The context whose search has one compiled program for all tests; mim shows at most five items."""
+  return with_five_items(context_of(rated))
+
+
+def with_five_items(context: Context) -> Context:
+  component = dataclasses.replace(context.components['mim'], max_items=5)
+  return dataclasses.replace(context, components=context.components | {'mim': component})
+
+
 def exact_ranks(context: Context, prompts: list[str], masked: np.ndarray) -> np.ndarray:
   """Ranks of the masked items from the scores of all items after each prompt; of one SID, the most popular first."""
   corpus, dataset = context.corpus, context.dataset
@@ -29,11 +40,8 @@ def exact_ranks(context: Context, prompts: list[str], masked: np.ndarray) -> np.
 
 
 @pytest.mark.parametrize('position', ['end', 'random'])
-def test_the_masked_item_is_ranked_by_the_exact_scores_of_all_items(rated, position):
-  context, dataset = context_of(rated), rated[1]
-  corpus, component = context.corpus, context.components['mim']
-  component = dataclasses.replace(component, max_items=5)
-  context = dataclasses.replace(context, components=context.components | {'mim': component})
+def test_the_masked_item_is_ranked_by_the_exact_scores_of_all_items(rated, context, position):
+  dataset, corpus, component = rated[1], context.corpus, context.components['mim']
   rows = np.arange(0, 40, 3)
   found = Masked(position=position).evaluate(context, 'test', rows)
   histories, _ = dataset.histories_and_targets('test')
@@ -70,19 +78,16 @@ def test_the_masked_item_is_ranked_by_the_exact_scores_of_all_items(rated, posit
     assert again.predictions['place'].tolist() == found.predictions['place'][5:8].tolist()
 
 
-def test_eight_devices_give_the_metrics_of_one(rated):
-  rows = np.arange(40)
+def test_eight_devices_give_the_metrics_of_one(rated, context):
+  eight = with_five_items(context_of(rated, sizes=(2, 2, 2)))
   for kind in (Masked(), Masked(position='random')):
-    one, eight = (
-      kind.evaluate(context_of(rated, 't5', sizes), 'validation', rows)
-      for sizes in ((1, 1, 1), (2, 2, 2))
-    )
-    assert one.metrics == eight.metrics
-    np.testing.assert_array_equal(one.ranked.ranks_U, eight.ranked.ranks_U)
+    found, others = (kind.evaluate(each, 'test', np.arange(40)) for each in (context, eight))
+    assert found.metrics == others.metrics
+    np.testing.assert_array_equal(found.ranked.ranks_U, others.ranked.ranks_U)
 
 
-def test_only_items_that_may_be_targets_are_masked(rated, viewed):
-  context = context_of((rated[0], viewed))
+def test_only_items_that_may_be_targets_are_masked(viewed, context):
+  context = dataclasses.replace(context, dataset=viewed)
   rows = np.arange(40)
   found = Masked(position='random').evaluate(context, 'test', rows)
   histories, _ = viewed.histories_and_targets('test')
@@ -93,13 +98,13 @@ def test_only_items_that_may_be_targets_are_masked(rated, viewed):
   without = [
     row
     for row in rows
-    if not (events[slice(*histories.offsets[row : row + 2])][-20:] == bought).any()
+    if not (events[slice(*histories.offsets[row : row + 2])][-5:] == bought).any()
   ]
   assert found.metrics['rows_without_history'] == len(without) == 40 - len(found.rows)
 
 
-def test_rows_without_a_history_are_left_out_or_refused(rated, monkeypatch):
-  context, dataset = context_of(rated), rated[1]
+def test_rows_without_a_history_are_left_out_or_refused(rated, context, monkeypatch):
+  dataset = rated[1]
   histories, targets = dataset.histories_and_targets('test')
   lengths = np.array([0, 1, 2] + [5] * 37)
   cut = Sequences.from_lists([histories[u][:n] for u, n in enumerate(lengths)])
@@ -119,11 +124,17 @@ def test_rows_without_a_history_are_left_out_or_refused(rated, monkeypatch):
 
 def test_a_component_that_is_absent_or_of_another_task_is_refused(rated):
   components = rated[0].active_mixture
-  with pytest.raises(ValueError, match=r"component must name an active component .*\(mim\); got 'm'"):
+  with pytest.raises(
+    ValueError, match=r"component must name an active component .*\(mim\); got 'm'"
+  ):
     Masked(component='m').check(components)
-  with pytest.raises(ValueError, match=r"task mim \(mim\); got 'rating'\. Set --config\.evaluators"):
+  with pytest.raises(
+    ValueError, match=r"task mim \(mim\); got 'rating'\. Set --config\.evaluators"
+  ):
     Masked(component='rating').check(components)
-  with pytest.raises(ValueError, match=r'needs an active component with the task mim .*Set --config'):
+  with pytest.raises(
+    ValueError, match=r'needs an active component with the task mim .*Set --config'
+  ):
     Masked().check({'rating': components['rating']})
   with pytest.raises(ValueError, match='position must be one of end, random'):
     Masked(position='start')
