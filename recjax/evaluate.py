@@ -4,28 +4,22 @@ Items of the history are removed from the ranking unless `eval.exclude_seen` is 
 rows are the users; `data_prep.log.splits` describes the other splits.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import logging
-import time
 from typing import Any
 
 from etils import epath
 import jax
-import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
-from recjax.baselines import BASELINES, expensive
-from recjax.baselines.split import Split
 from recjax.config import Config
-from recjax.data import log_change
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.data.sequences import Sequences
 from recjax.decode.ranker import Ranker
-from recjax.metrics import leakage, protocol, ranking, selection, slices, text
+from recjax.metrics import leakage, protocol, ranking, rivals, selection, slices, text
 from recjax.metrics.evaluators.base import Context, Evaluator, Result, sample_rows
 from recjax.metrics.ranked import Ranked
 from recjax.recommend import make_ranker
@@ -86,57 +80,6 @@ def evaluated(
   return evaluator.evaluate(context, split, rows)
 
 
-def baseline_input(config: Config, dataset: Dataset, split: str) -> Split:
-  """Returns what the baselines may use to rank the rows of a split."""
-  return Split(
-    train=Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets)),
-    counted=dataset.countable_sequences(split),
-    histories=dataset.histories_and_targets(split)[0],
-    num_items=dataset.num_items,
-    k=max(config.eval.ks),
-    exclude_seen=config.eval.exclude_seen,
-    seen=dataset.seen(split),
-    train_is_target=dataset.train_is_target,
-    users=log_change.row_users(dataset, split),
-  )
-
-
-def expensive_baselines(
-  config: Config, dataset: Dataset, training_seconds: float | None
-) -> dict[str, float]:
-  """Returns the estimated seconds of the baselines that are left out; see `baselines.expensive`.
-
-  Args:
-    config: config of the evaluation; the baselines that `eval.baselines` names are not left out.
-    dataset: the prepared data.
-    training_seconds: recorded seconds of the training steps. None: they are not known.
-  """
-  splits = [baseline_input(config, dataset, split) for split in SPLITS]
-  found = expensive(splits, training_seconds)
-  return {name: seconds for name, seconds in found.items() if name not in config.eval.baselines}
-
-
-def baseline_rankings(
-  config: Config, dataset: Dataset, split: str, left_out: Collection[str] = ()
-) -> dict[str, Ranked]:
-  """Returns the ranked items of every row of a split, for every baseline.
-
-  Args:
-    config: config of the evaluation.
-    dataset: the prepared data.
-    split: 'validation' or 'test'.
-    left_out: names of baselines that are not computed; see `expensive_baselines`.
-  """
-  rows, depth = baseline_input(config, dataset, split), max(config.eval.ks)
-  targets, found = np.asarray(dataset.targets(split)), {}
-  for name, baseline in BASELINES.items():
-    if name not in left_out:
-      start = time.monotonic()
-      items_UK = baseline.recommend(rows)
-      found[name] = Ranked.of(items_UK, None, targets, depth, time.monotonic() - start)
-  return found
-
-
 @goodput.phase('evaluation')
 def evaluate_best(
   config: Config,
@@ -167,13 +110,11 @@ def evaluate_best(
     for name, evaluator in config.evaluators.items()
   }
   rows = {split: result.rows for split, result in found['retrieval'].items()}
-  left_out = expensive_baselines(config, dataset, outcome.training_seconds(workdir))
+  left_out = rivals.left_out(settings, dataset, outcome.training_seconds(workdir))
+  left_out = distributed.from_host0('baselines', left_out)  # their number of calls must agree
   rankers = {
     split: {'model': result.ranked}
-    | {
-      name: rival.take(rows[split])
-      for name, rival in baseline_rankings(config, dataset, split, left_out).items()
-    }
+    | rivals.rankings(settings, dataset, split, left_out, rows[split])
     for split, result in found['retrieval'].items()
   }
   if ranked is not None:
@@ -183,13 +124,13 @@ def evaluate_best(
     'step': step,
     'training': outcome.of_training(workdir, config, step),
     **_figures(rankers, settings.ks),
+    'baselines_left_out': left_out,
     'rows': {split: len(rows[split]) for split in SPLITS},
     'eval': json.loads(json.dumps(dataclasses.asdict(settings))),
     'evaluators': {
       name: {split: {'rows': len(r.rows)} | r.metrics for split, r in by_split.items()}
       for name, by_split in found.items()
     },
-    'baselines_left_out': left_out,
     'memorization': parts['validation'].memorization | parts['test'].memorization,
     'splits': parts['validation'].splits | parts['test'].splits,
     'protocol': protocol.record(config.data, settings, dataset, rankers, rows, leaks),

@@ -15,8 +15,8 @@ from recjax import config as config_lib
 from recjax import models
 from recjax.baselines import BASELINES, Baseline
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.evaluate import baseline_rankings, evaluate_best, expensive_baselines, make_context
-from recjax.metrics import ranking
+from recjax.evaluate import evaluate_best, make_context
+from recjax.metrics import ranking, rivals
 from recjax.metrics.evaluators.base import sample_rows
 from recjax.metrics.evaluators.retrieval import rank_rows
 from recjax.metrics.ranking import METRICS
@@ -36,7 +36,7 @@ def baselines(config, dataset):
   """Returns the metrics of every baseline by split."""
   found = {}
   for split in SPLITS:
-    for name, rival in baseline_rankings(config, dataset, split).items():
+    for name, rival in rivals.rankings(config.eval, dataset, split).items():
       metrics = ranking.ranking_metrics(rival.ranks_U, config.eval.ks)
       found.setdefault(name, {})[split] = metrics
   return found
@@ -93,21 +93,6 @@ def test_baselines_have_the_keys_of_the_metrics(tiny_world):
   assert results.keys() == {'popularity', 'transitions', 'item_knn', 'graph', 'bpr_mf'}
   assert results['transitions']['test']['recall@10'] > results['popularity']['test']['recall@10']
   assert results['transitions']['test'].keys() == results['transitions']['validation'].keys()
-
-
-def test_expensive_baselines_are_computed_by_name(tiny_world, monkeypatch):
-  config, dataset = tiny_world
-  monkeypatch.setitem(
-    BASELINES, 'bpr_mf', Baseline(BASELINES['popularity'].recommend, lambda split: 50.0)
-  )
-  assert expensive_baselines(config, dataset, 500.0) == {'bpr_mf': 100.0}
-  assert expensive_baselines(config, dataset, 5000.0) == {}
-  named = dataclasses.replace(config, eval=dataclasses.replace(config.eval, baselines=('bpr_mf',)))
-  assert expensive_baselines(named, dataset, 500.0) == {}
-  found = baseline_rankings(config, dataset, 'test', {'bpr_mf': 100.0})
-  assert list(found) == ['popularity', 'transitions', 'item_knn', 'graph']
-  with pytest.raises(ValueError, match=r'eval\.baselines must be one of .*item_knn, graph, bpr_mf'):
-    dataclasses.replace(config, eval=dataclasses.replace(config.eval, baselines=('knn',)))
 
 
 @pytest.fixture(scope='module')
