@@ -143,6 +143,7 @@ def build_report(
     'metrics': {split: dict(values) for split, values in metrics.items()},
     'evaluation': checks.ceilings(results),
     'baselines': {name: dict(values) for name, values in results['baselines'].items()},
+    'baselines_left_out': dict(results.get('baselines_left_out', {})),
   }
   if optimum:
     report['optimum'] = dict(optimum)

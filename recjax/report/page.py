@@ -8,6 +8,7 @@ from recjax.metrics import selection
 from recjax.report import plots, templating
 from recjax.report.data.section import section
 from recjax.report.numbers import number
+from recjax.workdir import outcome
 from recjax.workdir.metrics_file import EVALUATION
 
 EQUAL_TO_RECALL = ('ndcg@1', 'mrr@1')  # equal recall@1: there is one relevant item a row
@@ -39,6 +40,9 @@ def render(report: Mapping[str, Any]) -> str:
     r={'optimum': None, 'refresh': None, **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
     names=_metric_names(report['metrics']['test']),
     one=[name for name in EQUAL_TO_RECALL if name in report['metrics']['test']],
+    left_out=outcome.left_out(report['baselines_left_out'])
+    if report['baselines_left_out']
+    else None,
     best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
     data=section(report['description']) if report.get('description') else None,
     trainings=[
