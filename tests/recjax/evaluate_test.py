@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import types
 
 from flax import nnx
@@ -25,6 +26,7 @@ from recjax.recommend import make_ranker
 from recjax.report.build import report_run
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
+from recjax.train import checked_streams
 from tests.recjax.data import rated_world
 
 
@@ -225,3 +227,14 @@ def test_unreachable_targets_are_counted_and_logged(tmp_path, caplog):
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, exclude_seen=False))
   results = evaluate_best(config, tmp_path, searched(config, dataset, search), 7)
   assert results['unreachable_targets'] == {'validation': 0, 'test': 0}
+
+
+def test_data_that_leak_are_neither_trained_on_nor_evaluated(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  folder = shutil.copytree(dataset.folder, tmp_path / 'prepared')
+  np.save(folder / 'interactions/train_items.npy', np.roll(dataset.train.values, 1))
+  dataset = Dataset.load(folder)
+  with pytest.raises(ValueError, match=r'^leakage test: .*train_items\.npy must be the file'):
+    evaluate_best(config, tmp_path, types.SimpleNamespace(dataset=dataset), 7)
+  with pytest.raises(ValueError, match=r'^leakage test: .*train_items\.npy must be the file'):
+    checked_streams(config, tmp_path, dataset, None)
