@@ -13,7 +13,7 @@ SERIES = (
   'hop',
 )  # splits whose buckets have an order: drawn as lines
 NAMES = {
-  'popularity': 'decile of the popularity of the target, 1 the least popular',
+  'popularity': 'popularity of the target',
   'history_length': 'length of the history',
   'hop': 'hops from the history to the target',
   'cold_items': 'target in training',
@@ -70,7 +70,8 @@ def splits(values: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     `name`, `rows` and `rankers` (name → metrics).
   """
   tables = (values or {}).get('test') or {}
-  names = sorted(tables, key=lambda name: SERIES.index(name) if name in SERIES else len(SERIES))
+  order = [*SERIES, *(name for name in tables if name not in SERIES)]
+  names = [name for name in order if name in tables]
   return [_split(name, tables[name], values) for name in names]
 
 
@@ -91,7 +92,7 @@ def _split(
   title = NAMES.get(name, name.replace('_', ' '))
   spec = None
   if name in SERIES and rows:
-    spec = plots.series([row[:4] for row in rows], METRIC, title, [row[4] for row in rows])
+    spec = plots.series([row[:4] for row in rows], METRIC, SERIES[name], [row[4] for row in rows])
   return {
     'title': f'By {title}' if name in SERIES else title[:1].upper() + title[1:],
     'meaning': (values.get('meanings') or {}).get(name),
