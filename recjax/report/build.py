@@ -60,6 +60,12 @@ def report_run(
   item_text = results.get('data', {}).get('item_text', config.data.item_text)
   evaluated = config.to_dict() | {name: results[name] for name in ('eval',) if name in results}
   statistics = {'item_text': item_text, **(dataset.statistics or {})}
+  warnings = checks.warnings(results, config, dataset, trainings)
+  try:
+    worked = examples.examples(workdir, dataset, results)
+  except ValueError as error:
+    worked = None
+    warnings.append(f'There are no worked examples: {error}.')
   sids_hit = protocol.sid_metrics(results.get('protocol'))
   report = build_report(
     config=evaluated,
@@ -67,13 +73,14 @@ def report_run(
     sids=facts.sids(config, dataset),
     results=results,
     trainings=trainings,
-    warnings=checks.warnings(results, config, dataset, trainings),
+    warnings=warnings,
     processes=facts.processes(workdir),
     refresh=refresh_file.read(workdir),
     description=description,
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
     parts={
-      'examples': examples.examples(workdir, dataset, results),
+      'sample': checks.samples(results, dataset) or None,
+      'examples': worked,
       'published': published.find(evaluated, statistics, results['metrics']['test'], sids_hit),
       'sid_map': sid_map.sid_map(config, dataset),
     },
@@ -126,7 +133,7 @@ def build_report(
     description: see `report_run`.
     refresh: the content of refresh.json.
     run: further entries: best_step, parameters, devices, ….
-    parts: further parts of the report by name: `examples`, `published`, `sid_map`; those that are None are left out.
+    parts: further parts of the report by name: `sample`, `examples`, `published`, `sid_map`; those that are None are left out.
 
   Returns:
     JSON. `curves` holds at most `numbers.MAX_POINTS` points of the loss, and every evaluation. `memory` holds

@@ -22,7 +22,7 @@ _OWN_SECTIONS = (
 
 _OPTIONAL = (
   'optimum', 'refresh', 'memorization', 'splits', 'evaluators', 'protocol', 'seconds_per_row', 'baselines_left_out',
-  'examples', 'published', 'sid_map',
+  'sample', 'examples', 'published', 'sid_map',
 )  # fmt: skip
 
 
