@@ -46,7 +46,7 @@ def examples(
   lines = choose(
     [rank is not None and rank < K for rank in ranking.read('rank')['rank'].to_pylist()]
   )
-  found = ranking.read('row', 'user', 'target', 'items', 'scores', 'rank').take(lines).to_pylist()
+  found = ranking.read().take(lines).to_pylist()
   labels = _labels(workdir, results, [row['row'] for row in found])
   items = _Items(dataset, {id for row in found for id in (row['target'], *row['items'][:SHOWN])})
   histories, _ = dataset.histories_and_targets('test')
@@ -62,7 +62,7 @@ def examples(
         'earlier': max(len(histories[row['row']]) - SHOWN, 0),
         'recommended': [
           items.named(id) | {'score': score, 'is_target': id == row['target']}
-          for id, score in zip(row['items'], row['scores'] or [None] * len(row['items']), strict=True)
+          for id, score in zip(row['items'], row.get('scores') or [None] * len(row['items']), strict=True)
         ][:SHOWN],
         'labels': labels[row['row']],
       }

@@ -7,11 +7,11 @@ from recjax.report import plots
 
 METRIC, SECOND = 'recall@10', 'ndcg@10'
 GROUPS = ('inside', 'outside')
-SERIES = (
-  'popularity',
-  'history_length',
-  'hop',
-)  # splits whose buckets have an order: drawn as lines
+SERIES = {
+  'popularity': 'decile (1: the least popular)',
+  'history_length': 'items of the history',
+  'hop': 'hops',
+}  # splits that are drawn as lines, since their buckets have an order, and the name of these buckets
 NAMES = {
   'popularity': 'popularity of the target',
   'history_length': 'length of the history',

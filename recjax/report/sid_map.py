@@ -17,7 +17,7 @@ _FOLDERS = {
   'text': ('text_embeddings',),
   'cooccurrence': ('cooccurrence_vectors',),
   'both': ('text_embeddings', 'cooccurrence_vectors'),
-}  # `sids.vectors` → the stages with the item vectors
+}  # `sids.source` → the stages with the item vectors
 
 
 def sid_map(config: Config, dataset: Dataset) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ def components(vectors_ND: np.ndarray | sp.csr_array) -> np.ndarray | None:
 def _vectors(config: Config, dataset: Dataset, items: np.ndarray) -> np.ndarray | None:
   """Returns the vectors of items that were quantized, float32 `[N, D]`; None if a file is missing or of other items."""
   blocks = []
-  for stage in _FOLDERS[config.sids.vectors] if config.sids.quantizer != 'import' else ():
+  for stage in _FOLDERS[config.sids.source] if config.sids.quantizer != 'import' else ():
     path = dataset.folder / stage / 'embeddings.npy'
     vectors_ID = np.load(path, mmap_mode='r') if path.exists() else np.empty((0, 0))
     if len(vectors_ID) != dataset.num_items:

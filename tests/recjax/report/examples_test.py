@@ -3,9 +3,9 @@
 from etils import epath
 import numpy as np
 import pytest
+from recjax.metrics.slices import Labels
 
 from recjax.metrics.ranked import Ranked
-from recjax.metrics.slices import Labels
 from recjax.report import examples
 from recjax.workdir import evaluation_file, predictions
 
@@ -36,12 +36,12 @@ def workdir(tiny_world, tmp_path):
   ranked = Ranked.of(items_UK.astype(np.int32), scores_UK, targets, 10, 1.0)
   labels = {'inside': Labels(('outside', 'inside'), (np.arange(len(rows)) % 2).astype(np.int8))}
   ids, data = predictions.Ids(dataset), evaluation_file.data_record(dataset, 'synthetic')
-  for name, groups in (
-    ('retrieval', predictions.of_ranking(ids, dataset, 'test', rows, ranked)),
-    ('rows', predictions.of_labels(ids, dataset, 'test', rows, labels)),
+  for name, columns in (
+    ('retrieval', predictions.of_ranked(ranked)),
+    ('rows', predictions.of_labels(labels)),
   ):
     record = predictions.record('test', name, len(rows), data, {'exclude_seen': True}, 12)
-    predictions.write(tmp_path, record, groups)
+    predictions.write(tmp_path, record, predictions.groups(ids, 'test', rows, columns))
   return epath.Path(tmp_path), {'step': 12, 'data': data}
 
 
@@ -50,7 +50,7 @@ def test_examples_show_history_target_and_recommendations(tiny_world, workdir):
   found = examples.examples(workdir[0], dataset, workdir[1])
   assert [row['is_hit'] for row in found['rows']] == [True] * 5 + [False] * 5
   histories, targets = dataset.histories_and_targets('test')
-  users = {dataset.items and user: n for n, user in enumerate(_users(dataset))}
+  users = {user: n for n, user in enumerate(_users(dataset))}
   for row in found['rows']:
     number = users[row['user']]
     item = int(targets[number])
@@ -73,7 +73,8 @@ def _item(dataset, item):
 
 
 def _users(dataset):
-  return predictions.Ids(dataset).users('test', np.arange(dataset.num_rows('test'))).to_pylist()
+  rows = np.arange(dataset.num_rows('test'))
+  return predictions.Ids(dataset).of_rows('test', rows)['user'].to_pylist()
 
 
 def test_a_workdir_without_predictions_has_no_examples(tiny_world, workdir):

@@ -15,7 +15,7 @@ def world(codes_IL, folder, vectors='text', quantizer='residual_kmeans'):
   codes_IL = np.asarray(codes_IL, np.int32)
   items = [{'id': str(n), 'text': f'item {n} ' + 'x' * 200} for n in range(len(codes_IL))]
   table = SimpleNamespace(codes_IL=codes_IL)
-  config = SimpleNamespace(sids=SimpleNamespace(vectors=vectors, quantizer=quantizer))
+  config = SimpleNamespace(sids=SimpleNamespace(source=vectors, quantizer=quantizer))
   return config, SimpleNamespace(sids=table, num_items=len(items), items=items, folder=folder)
 
 
@@ -86,5 +86,5 @@ def test_the_map_of_prepared_data_uses_its_vectors(tiny_world):
   config, dataset = tiny_world
   found = sid_map.sid_map(config, dataset)
   assert found['of'] == 'item vectors' and len(found['points']) == dataset.num_items
-  imported = dataclasses.replace(config, sids=dataclasses.replace(config.sids, vectors='text'))
+  imported = dataclasses.replace(config, sids=dataclasses.replace(config.sids, source='text'))
   assert sid_map.sid_map(imported, dataset)['items'] == dataset.num_items
