@@ -62,8 +62,8 @@ def examples(
         'earlier': max(len(histories[row['row']]) - SHOWN, 0),
         'recommended': [
           items.named(id) | {'score': score, 'is_target': id == row['target']}
-          for id, score in zip(row['items'], row.get('scores') or [None] * len(row['items']), strict=True)
-        ][:SHOWN],
+          for id, score in zip(row['items'][:SHOWN], (row.get('scores') or [None] * SHOWN)[:SHOWN], strict=False)
+        ],
         'labels': labels[row['row']],
       }
       for row in found
