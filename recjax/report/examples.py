@@ -7,13 +7,14 @@ from etils import epath
 import numpy as np
 
 from recjax.data.dataset import Dataset
+from recjax.report.facts import title_of
 from recjax.report.numbers import shortened
 from recjax.workdir import predictions
 
 EXAMPLES = 10
 K = 10  # a hit: the target is among the first K
 SHOWN = 10  # the most items of a history and of a ranking
-TITLE = 120  # characters of a title
+TITLE = 100  # characters of a title
 RULE = (
   f'Of the test rows in a random order with a fixed seed, the first {EXAMPLES // 2} hits (the target is among the first '
   f'{K} recommendations) and the first {EXAMPLES // 2} failures; more of one kind if there are too few of the other.'
@@ -89,7 +90,7 @@ class _Items:
     self._index = {item['id']: n for n, item in enumerate(self._items) if item['id'] in wanted}
 
   def at(self, item: int) -> dict[str, Any]:
-    title = shortened(self._items[item]['text'], TITLE)
+    title = shortened(title_of(self._items[item]), TITLE)
     return {'title': title, 'sid': self._codes_IL[item].tolist()}
 
   def named(self, id: str) -> dict[str, Any]:

@@ -90,12 +90,12 @@ def _split(
   ]  # fmt: skip
   rows = list(_points(buckets))
   title = NAMES.get(name, name.replace('_', ' '))
-  spec = None
+  spec, meaning = None, (values.get('meanings') or {}).get(name)
   if name in SERIES and rows:
     spec = plots.series([row[:4] for row in rows], METRIC, SERIES[name], [row[4] for row in rows])
   return {
     'title': f'By {title}' if name in SERIES else title[:1].upper() + title[1:],
-    'meaning': (values.get('meanings') or {}).get(name),
+    'meaning': None if meaning == SERIES.get(name) else meaning,
     'plot': spec,
     'buckets': buckets,
     'rankers': list(dict.fromkeys(ranker for bucket in buckets for ranker in bucket['rankers'])),

@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
+from recjax.report.facts import title_of
 from recjax.report.numbers import shortened
 
 MOST = 4000  # items on the map
@@ -56,7 +57,7 @@ def sid_map(config: Config, dataset: Dataset) -> dict[str, Any] | None:
       {
         'x': round(float(x), 3),
         'y': round(float(y), 3),
-        'title': shortened(items[item]['text'], TITLE),
+        'title': shortened(title_of(items[item]), TITLE),
         'sid': table.codes_IL[item].tolist(),
       }
       for (x, y), item in zip(places_N2, drawn.tolist(), strict=True)
