@@ -7,6 +7,7 @@ from typing import Any
 from recjax.report import evaluators, groups, plots, protocol, templating
 from recjax.report.data.section import section
 from recjax.report.numbers import number
+from recjax.workdir import outcome
 from recjax.workdir.checkpoints import SELECTION_METRIC
 from recjax.workdir.metrics_file import EVALUATION
 
@@ -21,7 +22,7 @@ _OWN_SECTIONS = (
 )  # keys of `sids` with their own section
 
 _OPTIONAL = (
-  'optimum', 'refresh', 'memorization', 'splits', 'evaluators', 'protocol', 'seconds_per_row', 'baselines_left_out',
+  'optimum', 'refresh', 'memorization', 'splits', 'evaluators', 'protocol', 'seconds_per_row',
   'sample', 'examples', 'published', 'sid_map',
 )  # fmt: skip
 
@@ -39,6 +40,7 @@ def render(report: Mapping[str, Any]) -> str:
     for name, values in baselines.items()
     if SELECTION_METRIC in values.get('validation', {})
   }
+  left_out = report.get('baselines_left_out')
   return templating.render(
     'report.html.j2',
     r={**dict.fromkeys(_OPTIONAL), **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
@@ -57,6 +59,7 @@ def render(report: Mapping[str, Any]) -> str:
     published_metrics=_published_metrics(report),
     map=_map(report.get('sid_map')),
     protocol_rows=protocol.rows(report.get('protocol')),
+    left_out=outcome.left_out(left_out) if left_out else None,
     time_rows=[
       (name, f'{1000 * seconds:.3g} ms')
       for name, seconds in (report.get('seconds_per_row') or {}).items()

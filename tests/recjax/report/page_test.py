@@ -312,7 +312,7 @@ def test_texts_of_every_part_are_escaped_also_in_plots():
   assert '\u2028' not in ''.join(re.findall(r'<script.*?</script>', without, re.S))
   assert page.lower().count('</script') == page.count('<script') == len(checker.plots) + 2
   texts = ''.join(checker.texts)
-  assert texts.count(HOSTILE) >= 8  # evaluator, baseline, user, history, target, recommendations
+  assert texts.count(HOSTILE) >= 7  # evaluator, user, history, target, recommendations
   assert sum(HOSTILE in hover for hover in checker.hovers) == 3  # the map
 
 
@@ -338,7 +338,7 @@ def test_every_part_shows_its_figures():
     'model 12.3 ms',
   ):
     assert figure in text
-  assert 'Baselines that were left out: sasrec (soap)' in text
+  assert 'bpr_mf (about 120 s). --mode=evaluate --config.eval.baselines' in text
   assert '3 items of 12,101; the first two principal components of their item vectors' in text
   plots = len(checked(page).plots)
   assert plots == 2 + 2 + 3 + 1
