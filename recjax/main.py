@@ -27,7 +27,7 @@ from recjax import describe as describe_lib
 from recjax import models, refresh
 from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
-from recjax.evaluate import evaluate_best, make_context
+from recjax.evaluate import evaluate_best, final_metrics, make_context
 from recjax.export import folder as export
 from recjax.recommend import Recommender, best_params, make_ranker
 from recjax.report.build import report_run
@@ -192,7 +192,7 @@ def run(request: Request) -> int:
     with watchdog.expect('the full evaluation', 0):
       results = evaluate_best(config, workdir, context.with_params(params), step)
       if mode == 'train' and distributed.is_host0():
-        trackers.log_test(config, workdir, step, results['metrics']['test'])
+        trackers.log_test(config, workdir, step, final_metrics(results))
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')

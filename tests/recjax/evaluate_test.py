@@ -15,7 +15,7 @@ from recjax import config as config_lib
 from recjax import models
 from recjax.baselines import BASELINES
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.evaluate import baseline_rankings, evaluate_best, make_context, unreachable_targets
+from recjax.evaluate import baseline_rankings, evaluate_best, make_context
 from recjax.metrics import ranking
 from recjax.metrics.evaluators.base import sample_rows
 from recjax.metrics.evaluators.retrieval import rank_rows
@@ -220,4 +220,5 @@ def test_unreachable_targets_are_counted_and_logged(tmp_path, caplog):
     assert f'eval.exclude_seen removes {count} of {len(targets)} {split} targets' in caplog.text
     assert f'recall cannot exceed {limit:.4f}' in caplog.text
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, exclude_seen=False))
-  assert unreachable_targets(config, dataset) == {'validation': 0, 'test': 0}
+  results = evaluate_best(config, tmp_path, searched(config, dataset, search), 7)
+  assert results['unreachable_targets'] == {'validation': 0, 'test': 0}
