@@ -12,6 +12,7 @@ import numpy as np
 from recjax.baselines.split import Split
 from recjax.data.sequences import Sequences, blocks, offsets_of
 
+DECAY = 0.8  # weight of a history item relative to the next one
 BLOCK_ENTRIES = 1 << 22  # successors per block of rows, which bounds the memory
 
 
@@ -100,7 +101,7 @@ def _rank_block(
   return ranked_UK
 
 
-def recommend(split: Split, decay: float = 0.8) -> np.ndarray:
+def recommend(split: Split, decay: float = DECAY) -> np.ndarray:
   """Ranks items by decayed direct-successor counts.
 
   The counts come only from `split.train`, as in the published tables. An item of context is a predecessor, not a
