@@ -54,10 +54,10 @@ def _knowledge(config):
   config.model.ff_width = 256
   config.model.head_width = 16
   config.model.dropout = 0.1
-  config.packing.rows = 16
-  config.batch_size = 16
-  config.num_train_steps = 1200
-  config.eval_every_steps = 600
+  config.packing.rows = config.batch_size = 32
+  config.num_train_steps = 600
+  config.optim.warmup_steps = 60
+  config.eval_every_steps = 300
   config.mixture.next_item.prompts = ()  # the task's own wordings
   config.mixture.next_item.weight = 0.2
   config.mixture.rating = component('rating', weight=0.5, max_items=12)

@@ -8,23 +8,18 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import logging
-import time
 from typing import Any
 
 from etils import epath
 import jax
-import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
-from recjax.baselines import BASELINES
-from recjax.baselines.split import Split
 from recjax.config import Config
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.data.sequences import Sequences
 from recjax.decode.ranker import Ranker
-from recjax.metrics import leakage, protocol, ranking, selection, slices, text
+from recjax.metrics import leakage, protocol, ranking, rivals, selection, slices, text
 from recjax.metrics.evaluators.base import Context, Evaluator, Result, sample_rows
 from recjax.metrics.ranked import Ranked
 from recjax.recommend import make_ranker
@@ -85,29 +80,6 @@ def evaluated(
   return evaluator.evaluate(context, split, rows)
 
 
-def baseline_rankings(config: Config, dataset: Dataset, split: str) -> dict[str, Ranked]:
-  """Returns the ranked items of every row of a split, for every baseline."""
-  histories, targets = dataset.histories_and_targets(split)
-  depth = max(config.eval.ks)
-  baseline_input = Split(
-    train=Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets)),
-    counted=dataset.countable_sequences(split),
-    histories=histories,
-    num_items=dataset.num_items,
-    k=depth,
-    exclude_seen=config.eval.exclude_seen,
-    seen=dataset.seen(split),
-    train_is_target=dataset.train_is_target,
-  )
-  found = {}
-  for name, recommend in BASELINES.items():
-    start = time.monotonic()
-    items_UK = recommend(baseline_input)
-    seconds = time.monotonic() - start
-    found[name] = Ranked.of(items_UK, None, np.asarray(targets), depth, seconds)
-  return found
-
-
 @goodput.phase('evaluation')
 def evaluate_best(
   config: Config,
@@ -138,9 +110,11 @@ def evaluate_best(
     for name, evaluator in config.evaluators.items()
   }
   rows = {split: result.rows for split, result in found['retrieval'].items()}
+  left_out = rivals.left_out(settings, dataset, outcome.training_seconds(workdir))
+  left_out = distributed.from_host0('baselines', left_out)  # their number of calls must agree
   rankers = {
     split: {'model': result.ranked}
-    | {n: each.take(rows[split]) for n, each in baseline_rankings(config, dataset, split).items()}
+    | rivals.rankings(settings, dataset, split, left_out, rows[split])
     for split, result in found['retrieval'].items()
   }
   if ranked is not None:
@@ -150,6 +124,7 @@ def evaluate_best(
     'step': step,
     'training': outcome.of_training(workdir, config, step),
     **_figures(rankers, settings.ks),
+    'baselines_left_out': left_out,
     'rows': {split: len(rows[split]) for split in SPLITS},
     'eval': json.loads(json.dumps(dataclasses.asdict(settings))),
     'evaluators': {
@@ -255,6 +230,8 @@ def _log(results: Mapping[str, Any]) -> None:
       )
   for name, row in [('model', results['metrics']['test']), *results['baselines'].items()]:
     log.info('test %-12s %s', name, text.headline(row))
+  if results['baselines_left_out']:
+    log.info('%s', outcome.left_out(results['baselines_left_out']))
   for name, by_split in results['evaluators'].items():
     if name != 'retrieval':
       log.info('test %-12s %s', name, text.line(by_split['test']))

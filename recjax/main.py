@@ -158,6 +158,7 @@ def run(request: Request) -> int:
   models.check_model(model)  # before the data are prepared
   if prepares:
     config_lib.next_item_component(config)  # raises if there is none
+  if prepares or mode == 'evaluate':
     config_lib.check_evaluators(config)
   if prepares and not request.has_begun():
     preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)

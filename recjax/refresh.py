@@ -20,8 +20,8 @@ from recjax.config import Config
 from recjax.data import log_change
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
-from recjax.evaluate import baseline_rankings, evaluate_best, make_context
-from recjax.metrics import paired, ranking
+from recjax.evaluate import evaluate_best, make_context
+from recjax.metrics import paired, ranking, rivals
 from recjax.metrics.evaluators.retrieval import rank_rows
 from recjax.recommend import best_params
 from recjax.runtime import distributed, watchdog
@@ -225,8 +225,9 @@ def _trained_and_judged(
     old_params, old_step = best_params(config, request.source, dataset, mesh)
     old_ranked = rank_rows(context.ranker, old_params, dataset, 'test', config.eval.ks)
   log.info('%s', outcome.closing(evaluation))
-  rivals = baseline_rankings(config, dataset, 'test')
-  rankings = {'new': ranked['test'], 'old': old_ranked, **rivals}
+  left_out = evaluation['baselines_left_out']
+  others = rivals.rankings(config.eval, dataset, 'test', left_out)
+  rankings = {'new': ranked['test'], 'old': old_ranked, **others}
   models = {name: found.ranks_U for name, found in rankings.items()}
   steps = {'old_step': old_step, 'new_step': step}
   unreachable = evaluation['unreachable_targets']['test']

@@ -10,6 +10,7 @@
 | `eval` | the eval section that was used |
 | `evaluators` | `rows` and metrics of every evaluator, by its name and by split |
 | `baselines` | test metrics by name of the baseline, and under `validation` its validation metrics |
+| `baselines_left_out` | estimated seconds of the baselines that were not computed; `eval.baselines` can name them |
 | `rows_per_sec` | evaluated rows per second |
 | `seconds_per_row` | seconds for a test row: `model` and every baseline |
 | `memorization` | metrics of rows whose target is inside and outside OneHop(u), by split; see `recjax.metrics.slices` |

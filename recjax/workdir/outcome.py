@@ -9,6 +9,7 @@ from etils import epath
 from recjax.config import Config
 from recjax.metrics import selection
 from recjax.metrics.selection import Selection
+from recjax.runtime import goodput
 from recjax.workdir import identity
 from recjax.workdir.metrics_file import EVALUATION, read_metrics
 
@@ -73,6 +74,30 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
     'patience': config.eval.patience,
     'stopped': stopped,
   }
+
+
+def training_seconds(workdir: epath.Path) -> float | None:
+  """Returns the recorded seconds of the training steps of a run, with their waits for input. None: no record.
+
+  Args:
+    workdir: folder of the run; the folder of all stages in a run of stages.
+  """
+  processes = goodput.read(workdir)
+  seconds = goodput.summary(processes)['seconds']
+  return seconds['steps'] + seconds['input_wait'] if processes else None
+
+
+def left_out(seconds: Mapping[str, float]) -> str:
+  """Returns which baselines an evaluation left out because of their time, and how to compute them.
+
+  Args:
+    seconds: `baselines_left_out` of evaluation.json.
+  """
+  names = ', '.join(f'{name} (about {max(round(s), 1):,} s)' for name, s in seconds.items())
+  return (
+    f'Left out, since they cost more than a tenth of the training: {names}. '
+    f'--mode=evaluate --config.eval.baselines="{tuple(seconds)}" computes them'
+  )
 
 
 def closing(results: Mapping[str, Any]) -> str:

@@ -20,10 +20,10 @@ from tests.recjax.data import rated_world
 SMALL = {'depth': 1, 'width': 16, 'ff_width': 16, 'heads': 2, 'kv_heads': 2, 'head_width': 8}
 
 
-def context_of(rated, family='gemma', sizes=(1, 1, 1), **evaluators):
+def context_of(rated, sizes=(1, 1, 1), **evaluators):
   """The context of an untrained model of the rated world; its search finds every item of the catalogue."""
   config, dataset = rated
-  model = dataclasses.replace(config.model, family=family, **SMALL)
+  model = dataclasses.replace(config.model, **SMALL)
   settings = dataclasses.replace(config.eval, beams=dataset.num_items, exclude_seen=False)
   settings = dataclasses.replace(settings, batch_size=16)
   evaluators = config.evaluators | evaluators
@@ -35,9 +35,12 @@ def context_of(rated, family='gemma', sizes=(1, 1, 1), **evaluators):
   return make_context(config, dataset, mesh).with_params(params)
 
 
-@pytest.mark.parametrize('family, sizes', [('gemma', (1, 1, 1)), ('t5', (2, 2, 2))])
-def test_candidates_have_the_scores_of_a_search_over_the_whole_catalogue(rated, family, sizes):
-  context = context_of(rated, family, sizes)
+@pytest.fixture(scope='module')
+def context(rated):
+  return context_of(rated, (2, 2, 2))
+
+
+def test_candidates_have_the_scores_of_a_search_over_the_whole_catalogue(rated, context):
   rows = np.arange(1, 40, 2)
   found = Ranking(candidates=8, ks=(1, 5)).evaluate(context, 'test', rows)
   histories, known = context.histories('test', rows)
@@ -63,8 +66,7 @@ def test_candidates_have_the_scores_of_a_search_over_the_whole_catalogue(rated, 
   assert 0 <= found.metrics['popularity_auc'] <= 1
 
 
-def test_the_models_own_prompt_ranks_the_candidates_of_the_task(rated):
-  context = context_of(rated)
+def test_the_models_own_prompt_ranks_the_candidates_of_the_task(rated, context):
   evaluator = Ranking(candidates=10, answer=True, seed=2)
   found = evaluator.evaluate(context, 'test', np.arange(40))
   assert found.metrics['answer_candidates'] == 4  # as in training
@@ -84,14 +86,14 @@ def test_the_models_own_prompt_ranks_the_candidates_of_the_task(rated):
     )
 
 
-def test_candidates_of_a_file_are_ranked(rated, tmp_path):
+def test_candidates_of_a_file_are_ranked(rated, context, tmp_path):
   path = tmp_path / 'candidates.jsonl'
   lines = [
     {'user': 'u03', 'candidates': ['i01', 'i02', 'i05', 'i09']},
     {'user': 'u07', 'candidates': ['i11']},
   ]
   path.write_text('\n'.join(map(json.dumps, lines)))
-  context = context_of(rated, listed=Ranking(file=str(path)))
+  Ranking(file=str(path)).check_corpus(context.corpus)
   found = Ranking(file=str(path)).evaluate(context, 'test', np.arange(40))
   assert found.rows.tolist() == [3, 7]
   assert found.predictions['items'].shape[1] in (4, 5)
@@ -113,7 +115,7 @@ def test_what_cannot_be_ranked_is_refused_at_the_start(rated, tmp_path):
     Ranking(candidates=5)
   with pytest.raises(ValueError, match='candidates must be at least 2'):
     Ranking(candidates=1)
-  with pytest.raises(ValueError, match='evaluators.hard.file must be a file; got .*none.jsonl'):
+  with pytest.raises(ValueError, match=r'evaluators.hard.file must be a file; got .*none.jsonl'):
     context_of(rated, hard=Ranking(file=str(tmp_path / 'none.jsonl')))
   config = rated_world.config_dict(tmp_path)
   del config.mixture.ranking
