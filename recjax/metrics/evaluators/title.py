@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 import time
+from typing import ClassVar
 
 import numpy as np
 
@@ -55,7 +56,8 @@ class Title(Evaluator):
   )
   constrained: bool = setting(False, 'Whether an answer must be a title of the catalogue.')
 
-  item_columns = ('items', 'named')
+  lower_is_better: ClassVar[frozenset[str]] = frozenset({'empty', 'cut'})
+  item_columns: ClassVar[tuple[str, ...]] = ('items', 'named')
 
   def check(self, components: Mapping[str, Component]) -> None:
     chosen(self, self.component, TASKS, components)
