@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recjax.runtime import preemption
+
 BLOCK = 1 << 22  # similarities of a block of texts: 32 MiB
 DECIMALS = 9  # titles are equally near if their cosines differ by less
 
@@ -43,6 +45,7 @@ class NearestTitles:
     cosines_UK = np.zeros((len(texts), K), np.float32)
     rows = max(BLOCK // N, 1)
     for start in range(0, len(texts), rows):
+      preemption.check()
       block_BF = self._vectorizer.transform(texts[start : start + rows])
       cosines_BN = np.round((block_BF @ self._titles_FN).toarray(), DECIMALS)
       least_B = np.partition(cosines_BN, N - K, axis=1)[:, N - K]
