@@ -46,9 +46,6 @@ def render(report: Mapping[str, Any]) -> str:
     r={**dict.fromkeys(_OPTIONAL), **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
     names=_metric_names(report['metrics']['test']),
     one=[name for name in EQUAL_TO_RECALL if name in report['metrics']['test']],
-    left_out=outcome.left_out(report['baselines_left_out'])
-    if report['baselines_left_out']
-    else None,
     best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
     data=section(report['description']) if report.get('description') else None,
     trainings=[

@@ -3,9 +3,9 @@
 from etils import epath
 import numpy as np
 import pytest
-from recjax.metrics.slices import Labels
 
 from recjax.metrics.ranked import Ranked
+from recjax.metrics.slices import Labels
 from recjax.report import examples
 from recjax.workdir import evaluation_file, predictions
 
