@@ -11,7 +11,7 @@ import pytest
 from recjax.report import build, numbers
 from recjax.report.page import render
 from recjax.runtime.files import code_commit
-from recjax.workdir import evaluation_file, mixture_file
+from recjax.workdir import evaluation_file, mixture_file, predictions
 from tests.recjax.report import reports
 
 
@@ -119,6 +119,20 @@ def test_the_report_of_a_run_with_stages_is_written(evaluated):
   assert earlier['mixture'] == [reports.mixture_row('next_item', units=8)]
   assert report['mixture'] == [reports.mixture_row('next_item', units=4)]
   assert (report['goodput']['steps'], report['goodput']['goodput']) == (2, 0.6)
+
+
+def test_a_damaged_file_of_predictions_gives_a_warning(evaluated):
+  config, dataset, workdir, results = evaluated
+  path = predictions.path(workdir, 'test', 'retrieval')
+  path.parent.mkdir(parents=True)
+  path.write_text('no Parquet')
+  build.report_run(config, workdir, dataset, 17)
+  report = json.loads((workdir / 'report.json').read_text())
+  (warning,) = report['warnings']
+  assert warning.startswith('There are no worked examples: ') and str(path) in warning
+  assert 'examples' not in report and 'published' not in report
+  assert len(report['sid_map']['points']) == dataset.num_items
+  assert report['metrics'] == results['metrics']
 
 
 def test_statistics_are_of_the_loaded_data(evaluated, tmp_path):

@@ -69,7 +69,7 @@ def test_examples_show_history_target_and_recommendations(tiny_world, workdir):
 
 
 def _item(dataset, item):
-  return {'title': dataset.items[item]['text'], 'sid': dataset.sids.codes_IL[item].tolist()}
+  return {'title': dataset.items[item]['title'], 'sid': dataset.sids.codes_IL[item].tolist()}
 
 
 def _users(dataset):

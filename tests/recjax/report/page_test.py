@@ -8,6 +8,7 @@ import re
 import pytest
 
 from data_prep.log import item_text
+from recjax.report import examples, sid_map
 from recjax.report.page import render
 from tests.recjax.report import reports
 from tests.recjax.report.reports import HOSTILE, NASTY
@@ -363,3 +364,10 @@ def test_a_sample_of_the_rows_is_stated():
   sample = {'test': {'rows': 50, 'of': 100}}
   text = text_of(reports.report(parts={'sample': sample}))
   assert 'a fixed sample of 50 of 100 test rows' in text and 'every user once' not in text
+
+
+def test_a_page_with_every_part_is_below_5_mb():
+  report = reports.whole('漢' * 90)
+  report['sid_map']['points'] = report['sid_map']['points'][:1] * sid_map.MOST
+  report['examples']['rows'] *= examples.EXAMPLES
+  assert len(render(report).encode()) < 4_500_000
