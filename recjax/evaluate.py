@@ -12,6 +12,7 @@ from typing import Any
 
 from etils import epath
 import jax
+import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
@@ -74,10 +75,29 @@ def evaluated(
     split: 'validation' or 'test'.
     size: rows of the sample; `evaluator.rows` if these are fewer. None: `evaluator.rows`.
   """
+  return evaluator.evaluate(context, split, _rows(context, evaluator, split, size))
+
+
+def _rows(context: Context, evaluator: Evaluator, split: str, size: int | None) -> np.ndarray:
   sizes = [n for n in (size, evaluator.rows) if n is not None]
-  num_rows = context.dataset.num_rows(split)
-  rows = sample_rows(num_rows, min(sizes, default=None), context.seed)
-  return evaluator.evaluate(context, split, rows)
+  return sample_rows(context.dataset.num_rows(split), min(sizes, default=None), context.seed)
+
+
+def check_selection(config: Config, context: Context) -> None:
+  """Checks, before the first step, that the evaluations of a training can choose its checkpoint.
+
+  Raises:
+    ValueError: the evaluator that `eval.choose_by` names can measure no row of the sample.
+  """
+  evaluator = config.evaluators[config.selection.evaluator]
+  rows = _rows(context, evaluator, 'validation', config.eval.eval_users)
+  measured = evaluator.measured_rows(context, 'validation')
+  if measured is not None and not np.isin(rows, measured).any():
+    raise ValueError(
+      f'eval.choose_by={config.eval.choose_by} needs a row that the evaluator can measure among the {len(rows):,} rows '
+      f'of the validation sample; it can measure {len(measured):,} of all {context.dataset.num_rows("validation"):,} '
+      'validation rows, but none of the sample. Set --config.eval.choose_by or --config.eval.eval_users'
+    )
 
 
 @goodput.phase('evaluation')
@@ -86,7 +106,7 @@ def evaluate_best(
   workdir: epath.Path,
   context: Context,
   step: int,
-  ranked: dict[str, Ranked] | None = None,
+  rankers: dict[str, dict[str, Ranked]] | None = None,
   trained: Mapping[str, Mapping[str, Ranked]] | None = None,
 ) -> dict[str, Any]:
   """Runs all evaluators and baselines on the validation and the test rows; writes evaluation.json and predictions.
@@ -96,7 +116,7 @@ def evaluate_best(
     workdir: workdir of the run.
     context: the run, with the parameters of the best checkpoint.
     step: step of that checkpoint.
-    ranked: is filled with the model's ranking of every split.
+    rankers: is filled with the rankings of the model and the baselines, by split and name. None: a new dict.
     trained: rankings of all rows by baselines that are models, by split and name.
 
   Returns:
@@ -112,16 +132,15 @@ def evaluate_best(
     for name, evaluator in config.evaluators.items()
   }
   rows = {split: result.rows for split, result in found['retrieval'].items()}
-  left_out = rivals.left_out(settings, dataset, outcome.training_seconds(workdir))
+  left_out = rivals.left_out(settings, dataset, rows, outcome.training_seconds(workdir))
   left_out = distributed.from_host0('baselines', left_out)  # their number of calls must agree
-  rankers = {
+  rankers = {} if rankers is None else rankers
+  rankers |= {
     split: {'model': result.ranked}
-    | rivals.rankings(settings, dataset, split, left_out, rows[split])
+    | rivals.rankings(settings, dataset, split, rows[split], left_out)
     | {name: each.take(rows[split]) for name, each in (trained or {}).get(split, {}).items()}
     for split, result in found['retrieval'].items()
   }
-  if ranked is not None:
-    ranked |= {split: each['model'] for split, each in rankers.items()}
   parts = {s: slices.measure(dataset, s, rankers[s], settings.ks, rows[s]) for s in SPLITS}
   results = {
     'step': step,

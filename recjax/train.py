@@ -18,7 +18,7 @@ from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
-from recjax.evaluate import evaluated
+from recjax.evaluate import check_selection, evaluated
 from recjax.metrics import doubts, leakage, text
 from recjax.metrics.evaluators.base import Context
 from recjax.metrics.selection import named
@@ -60,6 +60,7 @@ def train_stages(
   config = resume.with_sid_rows(config, workdir)
   stages = stages_lib.plan(config, workdir)
   streams = checked_streams(config, workdir, context.dataset, context.mesh)
+  check_selection(config, context)
   identity.check_run(config, workdir)
   first = _first_unfinished(stages)
   for stage in stages[:first]:
@@ -399,8 +400,11 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
     return None
   results = distributed.from_host0('validation', named(chosen.evaluator, result.metrics))
   epoch = setup.stream.mixture.epochs(loop.examples_seen)
-  is_retrieval = chosen.evaluator == 'retrieval'
-  line = text.headline(results) if is_retrieval else f'{chosen.key} {results.get(chosen.key)}'
+  if chosen.evaluator == 'retrieval':
+    line = text.headline(results)
+  else:
+    shown = (chosen.key, f'{chosen.key}_stderr')
+    line = text.line({name: results[name] for name in shown if name in results}) or 'no metric'
   log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, line)
   loop.evaluations = [*loop.evaluations, (loop.step, results)]
   writer.write_evaluation(loop.step, results)

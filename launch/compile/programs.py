@@ -21,7 +21,7 @@ from recjax import models
 from recjax.data import loader, packing
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
-from recjax.decode import ranker
+from recjax.decode import batches, ranker
 from recjax.decode.trie import Trie
 from recjax.models.pretrained import hub, read_config, text_pieces
 from recjax.schema.run import Mesh
@@ -248,7 +248,7 @@ class Programs:
     task = config_lib.next_item_component(config)
     shown = {'sid': 0, 'title': -self._sizes.space.num_levels, 'both': 0}[task.show]
     shown += self._sizes.space.num_levels + (task.title_tokens if task.show != 'sid' else 0)
-    multiple = ranker.PROMPT_MULTIPLE
+    multiple = batches.PROMPT_MULTIPLE
     S = -(-(PROMPT_WORDS + (task.max_items - 1) * shown) // multiple) * multiple
     shards = mesh_lib.batch_shards(self._mesh)
     B = -(-config.eval.batch_size // shards) * shards

@@ -58,26 +58,20 @@ def read(workdir: str) -> Run:
 
   Raises:
     OSError: the folder does not exist.
-    ValueError: it is no workdir, or it has no predictions.
+    ValueError: it is no workdir, or it has no predictions, or they are not of its evaluation.json.
   """
   folder = epath.Path(workdir).expanduser()
   if not folder.exists():
     raise FileNotFoundError(f'--workdirs must name existing folders; {workdir} does not exist')
   config = identity.required_config(folder)
   names = predictions.names(folder, SPLIT)
-  model = predictions.Predictions(folder, SPLIT, MODEL)
-  rivals = [name for name in names if name.startswith('baselines/')]
-  ranks = {'model': _ranks(model)}
-  for name in rivals:
-    ranks[name.removeprefix('baselines/')] = _ranks(
-      predictions.Predictions(folder, SPLIT, name), model
-    )
   evaluation = evaluation_file.read(folder)
-  if evaluation['step'] != model.record['step']:
-    raise ValueError(
-      f'{model.path} must hold the rankings of evaluation.json, of step {evaluation["step"]}; they are of step '
-      f'{model.record["step"]}. Run --mode=evaluate on that --workdir again'
-    )
+  model = predictions.of_evaluation(folder, SPLIT, MODEL, evaluation)
+  ranks = {'model': _ranks(model)}
+  for name in names:
+    if name.startswith('baselines/'):
+      found = predictions.of_evaluation(folder, SPLIT, name, evaluation)
+      ranks[name.removeprefix('baselines/')] = _ranks(found)
   return Run(
     workdir=workdir,
     seed=config.seed,
@@ -89,9 +83,10 @@ def read(workdir: str) -> Run:
   )
 
 
-def labels(workdir: str) -> dict[str, np.ndarray]:
+def labels(run: Run) -> dict[str, np.ndarray]:
   """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`."""
-  table = predictions.Predictions(epath.Path(workdir).expanduser(), SPLIT, predictions.ROWS).read()
+  folder = epath.Path(run.workdir).expanduser()
+  table = predictions.of_evaluation(folder, SPLIT, predictions.ROWS, run.evaluation).read()
   return {
     name: table[name].to_numpy(zero_copy_only=False)
     for name in table.column_names
@@ -105,16 +100,7 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
   return kept
 
 
-def _ranks(
-  found: predictions.Predictions, model: predictions.Predictions | None = None
-) -> np.ndarray:
-  if model is not None:
-    for key in ('rows', 'data', 'step'):
-      if found.record[key] != model.record[key]:
-        raise ValueError(
-          f'{found.path} must be of the same evaluation as {model.path}; their {key} differ. Run --mode=evaluate '
-          'on that --workdir again'
-        )
+def _ranks(found: predictions.Predictions) -> np.ndarray:
   ranks = found.read('rank')['rank'].fill_null(ABSENT)
   return ranks.to_numpy().astype(np.int64)
 
