@@ -87,19 +87,21 @@ def checked_streams(
   """
   data_preflight.check_dataset(dataset, config.eval.exclude_seen, config.eval.eval_users)
   searched = next_item_component(config)
-  stages, streams = stages_lib.plan(config, workdir), []
+  stages, streams, space = stages_lib.plan(config, workdir), [], dataset.vocabulary.space
   is_new = all(identity.config_of(stage.folder) is None for stage in stages)
   for stage in stages:
     try:
       preflight.check_rates(stage.config)
       tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)
-      abstract = state_lib.abstract_state(stage.config.model, dataset.vocabulary.space, tx, mesh)
+      abstract = state_lib.abstract_state(stage.config.model, space, tx, mesh)
       if stage is stages[0] and is_new:
         preflight.check_first_rows(stage.config, config.checkpoint, list(abstract.params['tables']))
       stream = make_stream(stage.config, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
       is_last = stage.folder == workdir
       data_preflight.check_stream(stream, examples, searched if is_last else None)
+      prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
+      preflight.check_positions(stage.config.model, stream.plan.row_length, prompt)
     except ValueError as error:
       raise ValueError(f'stage {stage.name}: {error}' if stage.name else str(error)) from error
     streams.append(stream)
