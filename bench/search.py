@@ -19,7 +19,7 @@ from recjax import models
 from recjax.config import next_item_component
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
-from recjax.recommend import Ranker
+from recjax.recommend import make_ranker
 from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
 from recjax.workdir import identity, sizes
@@ -53,7 +53,7 @@ def main(_) -> None:
   config = sizes.resolved(config, dataset)
   model = models.build(config.model, dataset.vocabulary.space, config.seed)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  ranker = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   histories, _ = dataset.histories_and_targets('test')
   rows = [histories[u] for u in range(min(_USERS.value, len(histories)))]
   ranker.rank(params, rows)

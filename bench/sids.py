@@ -24,8 +24,10 @@ from data_prep import files, prepare
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
-from recjax.evaluate import evaluate, sample_rows
-from recjax.recommend import Ranker
+from recjax.evaluate import make_context
+from recjax.metrics import ranking
+from recjax.metrics.evaluators.base import sample_rows
+from recjax.metrics.evaluators.retrieval import rank_rows
 from recjax.runtime.files import write_whole
 from recjax.schema import flag as config_flag
 from recjax.sharding import mesh as mesh_lib
@@ -103,11 +105,12 @@ def _trained(name: str, sids: Mapping[str, Any], scratch: epath.Path) -> dict[st
   dataset = Dataset.load(config.prepared)
   mesh = mesh_lib.make_mesh(config.mesh)
   config = sizes.resolved(config, dataset, mesh=mesh)
-  ranker = Ranker(config, dataset, mesh)
+  context = make_context(config, dataset, mesh)
   start = time.perf_counter()
-  params, _ = train(config, scratch / 'runs' / name, dataset, ranker, mesh)
+  params, _ = train(config, scratch / 'runs' / name, context)
   rows = sample_rows(dataset.num_rows('test'), _USERS.value, config.seed)
-  metrics = evaluate(ranker, params, dataset, 'test', config.eval.ks, rows)
+  ranked = rank_rows(context.ranker, params, dataset, 'test', config.eval.ks, rows)
+  metrics = ranking.ranking_metrics(ranked.ranks_U, config.eval.ks)
   return {
     'recall@10': round(metrics['recall@10'], 4),
     'stderr': round(metrics['recall@10_stderr'], 4),

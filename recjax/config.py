@@ -13,9 +13,13 @@ from etils import epath
 import ml_collections
 
 from recjax import models
+from recjax.baselines import BASELINES
 from recjax.data.prepared import Prepared, recorded
 from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
+from recjax.metrics.evaluators import EVALUATORS, Evaluator
+from recjax.metrics.evaluators.retrieval import Retrieval
+from recjax.metrics.selection import Selection
 from recjax.schema.building import fields_of
 from recjax.schema.building import ordered as ordered
 from recjax.schema.checks import check, check_choice, setting
@@ -41,6 +45,10 @@ class Config(Training):
   mixture: dict[str, Component] = setting(meaning='Components of the training data, by name.')
   mixing: Mixing
   eval: Eval
+  evaluators: dict[str, Evaluator] = setting(
+    meaning='Evaluators of the run, by name; retrieval is always among them.',
+    factory=lambda: {'retrieval': Retrieval()},
+  )
   checkpoint: Checkpoint
   mesh: Mesh
   loader: Loader
@@ -75,6 +83,16 @@ class Config(Training):
     for name, stage in self.stages.items():
       for component in stage.mixture:
         check_choice(component, tuple(self.mixture), f'stages.{name}.mixture')
+    check(
+      isinstance(self.evaluators.get('retrieval'), Retrieval),
+      'evaluators must hold the evaluator retrieval of the type retrieval',
+      {name: evaluator.evaluator for name, evaluator in self.evaluators.items()},
+      'evaluators.retrieval.evaluator',
+    )
+    for name in self.eval.baselines:
+      check_choice(name, tuple(BASELINES), 'eval.baselines')
+    choices = [f'{name}.{m}' for name, e in self.evaluators.items() for m in e.metrics(self.eval)]
+    check_choice(self.eval.choose_by, tuple(choices), 'eval.choose_by')
 
   def to_dict(self) -> dict[str, Any]:
     """Returns nested dicts that `from_dict` reads, also after JSON."""
@@ -124,6 +142,12 @@ class Config(Training):
     """The components with a positive weight at some point of the stream."""
     return {name: component for name, component in self.mixture.items() if component.is_active}
 
+  @property
+  def selection(self) -> Selection:
+    """The metric that chooses the best checkpoint, `eval.choose_by`."""
+    name, _, metric = self.eval.choose_by.partition('.')
+    return Selection(name, metric, metric in self.evaluators[name].lower_is_better)
+
   def needs(self, product: str) -> bool:
     """Returns whether the preparation must compute 'collaborative', 'semantic' or 'keywords'."""
     is_used = any(product in component.needs for component in self.active_mixture.values())
@@ -172,6 +196,17 @@ def next_item_component(config: Config) -> NextItem:
         f'{", ".join(differing)}. Set --config.mixture.{first}.weight or --config.mixture.{other}.weight to more'
       )
   return candidates[first]
+
+
+def check_evaluators(config: Config) -> None:
+  """Checks that the mixture has the tasks of the evaluators.
+
+  Raises:
+    ValueError: it lacks one; the message names the evaluator.
+  """
+  for name, evaluator in config.evaluators.items():
+    with evaluator.called(f'evaluators.{name}'):
+      evaluator.check(config.active_mixture)
 
 
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:
@@ -228,9 +263,12 @@ def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choose(kind: type, values: Mapping[str, Any], path: str) -> tuple[type, Mapping[str, Any]]:
-  """Returns the type of a section: for a component by its task, for the data section by its source."""
+  """Returns the type of a section: of a component by its task, of an evaluator by its type, of the data by source."""
   if kind is Data:
     return data_section(values)
+  if kind is Evaluator:
+    check_choice(values.get('evaluator'), tuple(EVALUATORS), f'{path}.evaluator')
+    return EVALUATORS[values['evaluator']], values
   if kind is not Component:
     return kind, values
   check_choice(values.get('task'), tuple(TASKS), f'{path}.task')
@@ -246,6 +284,7 @@ def defaults(source: str, name: str) -> ml_collections.ConfigDict:
   config.data = fields_of(SOURCES.get(source, Data))
   config.data.source, config.data.name = source, name
   config.mixture = ml_collections.ConfigDict({'next_item': component('next_item')})
+  config.evaluators = ml_collections.ConfigDict({'retrieval': evaluator('retrieval')})
   return config
 
 
@@ -253,6 +292,14 @@ def component(task: str, **fields: Any) -> ml_collections.ConfigDict:
   """Returns a component for `config.mixture`, with every field of the task (`recjax.data.tasks`)."""
   check_choice(task, tuple(TASKS), 'mixture.<name>.task')
   config = fields_of(TASKS[task])
+  config.update(fields)
+  return config
+
+
+def evaluator(kind: str, **fields: Any) -> ml_collections.ConfigDict:
+  """Returns an evaluator for `config.evaluators`, with every field of its type (`recjax.metrics.evaluators`)."""
+  check_choice(kind, tuple(EVALUATORS), 'evaluators.<name>.evaluator')
+  config = fields_of(EVALUATORS[kind])
   config.update(fields)
   return config
 

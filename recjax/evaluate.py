@@ -4,126 +4,115 @@ Items of the history are removed from the ranking unless `eval.exclude_seen` is 
 rows are the users; `data_prep.log.splits` describes the other splits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import logging
 import time
 from typing import Any
 
 from etils import epath
+import jax
 import numpy as np
 
+from recjax import config as config_lib
+from recjax import models
 from recjax.baselines import BASELINES
 from recjax.baselines.split import Split
 from recjax.config import Config
+from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.sequences import Sequences
-from recjax.metrics import doubts, ranking
+from recjax.decode.ranker import Ranker
+from recjax.metrics import ranking
+from recjax.metrics.evaluators.base import Context, Evaluator, Result, sample_rows
+from recjax.metrics.ranked import Ranked
 from recjax.metrics.reachable import count_unreachable
-from recjax.recommend import Ranker
+from recjax.recommend import make_ranker
 from recjax.runtime import distributed, goodput
 from recjax.workdir import evaluation_file, outcome
 
 log = logging.getLogger(__name__)
 
 
-def sample_rows(num_rows: int, size: int, seed: int) -> np.ndarray:
-  """Returns the fixed sample of rows for evaluations during training: sorted row numbers, int64."""
-  if size >= num_rows:
-    return np.arange(num_rows)
-  return np.sort(np.random.default_rng(seed).choice(num_rows, size, replace=False))
+def make_context(
+  config: Config, dataset: Dataset, mesh: jax.sharding.Mesh, ranker: Ranker | None = None
+) -> Context:
+  """Returns the context of the evaluators of a run; it has no parameters yet.
 
+  Args:
+    config: config of the run. In a run of stages the components of all stages count.
+    dataset: the prepared data.
+    mesh: the devices.
+    ranker: the search. None: it is made.
 
-def evaluate(
-  ranker: Ranker,
-  params,
-  dataset: Dataset,
-  split: str,
-  ks: Sequence[int],
-  rows: np.ndarray | None = None,
-) -> dict[str, float]:
-  """Returns the metrics of a split with their standard errors; see `recjax.metrics.ranking` and `row_ranks`."""
-  return ranking.ranking_metrics(row_ranks(ranker, params, dataset, split, ks, rows), ks)
+  Raises:
+    ValueError: an evaluator does not fit the mixture or the data, or there is no component to search with.
+  """
+  config_lib.check_evaluators(config)
+  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  for name, evaluator in config.evaluators.items():
+    with evaluator.called(f'evaluators.{name}'):
+      evaluator.check_corpus(corpus)
+  ranker = make_ranker(config, dataset, mesh) if ranker is None else ranker
+  return Context(
+    model=config.model,
+    settings=config.eval,
+    limits=config.hosts,
+    seed=config.seed,
+    components=config.active_mixture,
+    dataset=dataset,
+    corpus=corpus,
+    mesh=mesh,
+    ranker=ranker,
+  )
 
 
 @goodput.phase('evaluation')
-def row_ranks(
-  ranker: Ranker,
-  params,
-  dataset: Dataset,
-  split: str,
-  ks: Sequence[int],
-  rows: np.ndarray | None = None,
-) -> np.ndarray:
-  """Returns the 0-based rank of the target of every row, int64 `[rows]`; see `ranking.target_ranks`.
+def evaluated(
+  context: Context, evaluator: Evaluator, split: str, size: int | None = None
+) -> Result:
+  """Runs an evaluator on a fixed sample of the rows of a split.
 
   Args:
-    ranker: the search.
-    params: parameters on the mesh.
-    dataset: the prepared data.
+    context: the run, with parameters.
+    evaluator: the evaluator.
     split: 'validation' or 'test'.
-    ks: the cut-offs.
-    rows: row numbers of the split (users under leave-one-out). None: all rows.
+    size: rows of the sample; `evaluator.rows` if these are fewer. None: `evaluator.rows`.
   """
-  histories, targets = dataset.histories_and_targets(split)
-  rows = np.arange(len(targets)) if rows is None else rows
-  columns = {name: dataset.history_column(split, name) for name in ranker.columns}
-  if 'times' in columns:  # in seconds, as in a file of histories
-    columns['times'] = columns['times'] / dataset.ticks_per_second
-  columns = {name: values for name, values in columns.items() if values is not None}
-  slices = [slice(histories.offsets[row], histories.offsets[row + 1]) for row in rows]
-  ranked_UM, scores_UM = ranker.rank(
-    params,
-    [histories.values[s] for s in slices],
-    f'evaluate {split}',
-    [{name: values[s] for name, values in columns.items()} for s in slices],
-  )
-  if len(rows) == len(targets) and distributed.is_host0():
-    for doubt in doubts.of_ranking(ranked_UM, scores_UM, dataset.num_items):
-      log.warning('%s: %s', split, doubt)
-  return _ranks(ranked_UM, targets[rows], ks)
-
-
-def _ranks(ranked_UM: np.ndarray, targets_U: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-  # Pads lists that are shorter than the largest cut-off: otherwise absent targets would count as found.
-  missing = max(max(ks) - ranked_UM.shape[1], 0)
-  ranked_UM = np.pad(ranked_UM, ((0, 0), (0, missing)), constant_values=-1)
-  return ranking.target_ranks(ranked_UM, targets_U)
+  sizes = [n for n in (size, evaluator.rows) if n is not None]
+  num_rows = context.dataset.num_rows(split)
+  rows = sample_rows(num_rows, min(sizes, default=None), context.seed)
+  return evaluator.evaluate(context, split, rows)
 
 
 def headline(metrics: Mapping[str, float]) -> str:
-  """Returns one line of metrics; `eval.ks` always holds 10."""
+  """Returns one line of the metrics of retrieval; `eval.ks` always holds 10."""
   recalls = [f'{name} {metrics[name]:.4f}' for name in ('recall@5', 'recall@10') if name in metrics]
   error, ndcg = metrics['recall@10_stderr'], metrics['ndcg@10']
   return f'{"  ".join(recalls)} ± {error:.4f}  ndcg@10 {ndcg:.4f}'
 
 
-def baselines(config: Config, dataset: Dataset) -> dict[str, dict]:
-  """Returns the test metrics of every baseline, and under `validation` its validation metrics."""
-  results = {name: {} for name in BASELINES}
-  for split in SPLITS:
-    for name, ranks_U in baseline_ranks(config, dataset, split).items():
-      results[name][split] = ranking.ranking_metrics(ranks_U, config.eval.ks)
-  return {name: found.pop('test') | found for name, found in results.items()}
-
-
-def baseline_ranks(config: Config, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
-  """Returns the 0-based rank of the target of every row of a split, int64 `[rows]`, for every baseline."""
+def baseline_rankings(config: Config, dataset: Dataset, split: str) -> dict[str, Ranked]:
+  """Returns the ranked items of every row of a split, for every baseline."""
   histories, targets = dataset.histories_and_targets(split)
+  depth = max(config.eval.ks)
   baseline_input = Split(
     train=Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets)),
     counted=dataset.countable_sequences(split),
     histories=histories,
     num_items=dataset.num_items,
-    k=max(config.eval.ks),
+    k=depth,
     exclude_seen=config.eval.exclude_seen,
     seen=dataset.seen(split),
     train_is_target=dataset.train_is_target,
   )
-  return {
-    name: _ranks(recommend(baseline_input), np.asarray(targets), config.eval.ks)
-    for name, recommend in BASELINES.items()
-  }
+  found = {}
+  for name, recommend in BASELINES.items():
+    start = time.monotonic()
+    items_UK = recommend(baseline_input)
+    seconds = time.monotonic() - start
+    found[name] = Ranked.of(items_UK, None, np.asarray(targets), depth, seconds)
+  return found
 
 
 def unreachable_targets(config: Config, dataset: Dataset) -> dict[str, int]:
@@ -146,42 +135,52 @@ def unreachable_targets(config: Config, dataset: Dataset) -> dict[str, int]:
 def evaluate_best(
   config: Config,
   workdir: epath.Path,
-  dataset: Dataset,
-  ranker: Ranker,
-  params,
+  context: Context,
   step: int,
-  ranks: dict[str, np.ndarray] | None = None,
+  ranked: dict[str, Ranked] | None = None,
 ) -> dict[str, Any]:
-  """Evaluates model and baselines on all validation and test rows; writes evaluation.json.
+  """Runs all evaluators and baselines on the validation and the test rows; writes evaluation.json.
 
   Args:
     config: config of the evaluation.
     workdir: workdir of the run.
-    dataset: the prepared data.
-    ranker: the search.
-    params: parameters of the best checkpoint, on the mesh.
+    context: the run, with the parameters of the best checkpoint.
     step: step of that checkpoint.
-    ranks: is filled with the ranks of every split; see `row_ranks`.
+    ranked: is filled with the model's ranking of every split.
 
   Returns:
     The content of evaluation.json; see `recjax.workdir.evaluation_file`.
   """
-  start = time.monotonic()
-  ks, ranks = config.eval.ks, {} if ranks is None else ranks
-  for split in SPLITS:
-    ranks[split] = row_ranks(ranker, params, dataset, split, ks)
-  metrics = {split: ranking.ranking_metrics(ranks[split], ks) for split in SPLITS}
-  seconds = time.monotonic() - start
-  rows = {split: dataset.num_rows(split) for split in SPLITS}
+  dataset, ks = context.dataset, config.eval.ks
+  ranked = {} if ranked is None else ranked
+  found: dict[str, dict[str, Result]] = {name: {} for name in config.evaluators}
+  for name, evaluator in config.evaluators.items():
+    for split in SPLITS:
+      found[name][split] = evaluated(context, evaluator, split)
+  retrieval = found['retrieval']
+  ranked |= {split: result.ranked for split, result in retrieval.items()}
+  metrics = {split: ranking.ranking_metrics(ranked[split].ranks_U, ks) for split in SPLITS}
+  rows = {split: len(result.rows) for split, result in retrieval.items()}
+  rivals = {split: baseline_rankings(config, dataset, split) for split in SPLITS}
   results = {
     'step': step,
     'training': outcome.of_training(workdir, config, step),
     'metrics': metrics,
     'rows': rows,
     'unreachable_targets': unreachable_targets(config, dataset),
-    'eval': dataclasses.asdict(config.eval) | {'ks': list(config.eval.ks)},
-    'baselines': baselines(config, dataset),
-    'rows_per_sec': sum(rows.values()) / seconds,
+    'eval': dataclasses.asdict(config.eval)
+    | {'ks': list(ks), 'baselines': list(config.eval.baselines)},
+    'evaluators': {
+      name: {
+        split: {'rows': len(result.rows)} | result.metrics for split, result in by_split.items()
+      }
+      for name, by_split in found.items()
+    },
+    'baselines': {
+      name: _rival_metrics({s: rivals[s][name].take(retrieval[s].rows) for s in SPLITS}, ks)
+      for name in rivals['test']
+    },
+    'rows_per_sec': sum(rows.values()) / sum(ranked[split].seconds for split in SPLITS),
     'items_sharing_a_sid': dataset.sids.sharing_items,
     'data': evaluation_file.data_record(dataset, config.data.item_text),
   }
@@ -195,3 +194,9 @@ def evaluate_best(
       *(sharing, dataset.num_items),
     )
   return results
+
+
+def _rival_metrics(ranked: Mapping[str, Ranked], ks: tuple[int, ...]) -> dict[str, Any]:
+  """Returns the test metrics of a baseline, and under `validation` its validation metrics."""
+  metrics = {split: ranking.ranking_metrics(found.ranks_U, ks) for split, found in ranked.items()}
+  return metrics['test'] | {'validation': metrics['validation']}

@@ -27,9 +27,9 @@ from recjax import describe as describe_lib
 from recjax import models, refresh
 from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
-from recjax.evaluate import evaluate_best
+from recjax.evaluate import evaluate_best, make_context
 from recjax.export import folder as export
-from recjax.recommend import Ranker, Recommender, best_params
+from recjax.recommend import Recommender, best_params, make_ranker
 from recjax.report.build import report_run
 from recjax.runtime import (
   device,
@@ -158,6 +158,7 @@ def run(request: Request) -> int:
   models.check_model(model)  # before the data are prepared
   if prepares:
     config_lib.next_item_component(config)  # raises if there is none
+    config_lib.check_evaluators(config)
   if prepares and not request.has_begun():
     preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
   if mode == 'refresh':
@@ -178,20 +179,20 @@ def run(request: Request) -> int:
     params, _ = best_params(config, workdir, dataset, mesh)
     export.write(request.out, config, dataset, params)
     return 0
-  if mode != 'report':
-    ranker = Ranker(config, dataset, mesh)
+  if mode == 'recommend':
+    params, step = best_params(config, workdir, dataset, mesh)
+    recommender = Recommender(make_ranker(config, dataset, mesh), dataset, params, step)
+    recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
+  if mode in ('train', 'evaluate'):
+    context = make_context(config, dataset, mesh)
     if mode == 'train':
-      params, step = train_stages(config, workdir, dataset, ranker, mesh)
+      params, step = train_stages(config, workdir, context)
     else:
       params, step = best_params(config, workdir, dataset, mesh)
-    if mode == 'recommend':
-      recommender = Recommender(ranker, dataset, params, step)
-      recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
-    else:
-      with watchdog.expect('the full evaluation', 0):
-        results = evaluate_best(config, workdir, dataset, ranker, params, step)
-        if mode == 'train' and distributed.is_host0():
-          trackers.log_test(config, workdir, step, results['metrics']['test'])
+    with watchdog.expect('the full evaluation', 0):
+      results = evaluate_best(config, workdir, context.with_params(params), step)
+      if mode == 'train' and distributed.is_host0():
+        trackers.log_test(config, workdir, step, results['metrics']['test'])
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')

@@ -1,4 +1,4 @@
-"""Ranks the catalogue for histories: `Ranker` for arrays on any mesh, `Recommender` for raw item ids."""
+"""Recommends items for histories of raw item ids, with the best checkpoint of a run."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
@@ -9,182 +9,35 @@ import os
 from typing import Any, NamedTuple, overload
 
 from etils import epath
-from flax import nnx
 import jax
 import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
 from recjax.config import Config
-from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.histories import Reader, Row, read_histories
-from recjax.decode.beam import beam_search
-from recjax.decode.trie import Trie
-from recjax.models import lora
-from recjax.runtime import device, distributed, logs, preemption, watchdog
+from recjax.decode.ranker import Ranker
+from recjax.runtime import device, distributed
 from recjax.runtime.files import replacing
 from recjax.sharding import mesh as mesh_lib
-from recjax.sids.token_space import TokenSpace
 from recjax.training import state as state_lib
 from recjax.workdir import checkpoint_name, identity, paths, resume
 from recjax.workdir.checkpoints import Checkpoints, read_run
 
 log = logging.getLogger(__name__)
 
-# Prompt lengths are rounded up to a multiple of this, so that few shapes are compiled.
-PROMPT_MULTIPLE = 32
-# A recommender compiles its searches for this number of excluded items, or a larger power of two.
-_EXCLUDED = 256
 
+def make_ranker(
+  config: Config, dataset: Dataset, mesh: jax.sharding.Mesh, beams: int | None = None
+) -> Ranker:
+  """Returns the ranker of a run; `beams` is `eval.beams` by default.
 
-def _round_up(n: int, multiple: int) -> int:
-  return -(-n // multiple) * multiple
-
-
-def _power_of_two(n: int, least: int = 16) -> int:
-  return max(least, 1 << (max(n, 1) - 1).bit_length())
-
-
-def make_search(config: Config, space: TokenSpace, beams: int | None = None):
-  """Returns the pure search: (params, trie, prompts, excluded_BE) -> (items_BM, scores_BM).
-
-  See `recjax.decode.beam.beam_search` for its arguments. `beams` is `eval.beams` by default.
+  Raises:
+    ValueError: see `config.next_item_component`.
   """
-  graph, beams = state_lib.graph(config.model, space), beams or config.eval.beams
-
-  def search(params, trie, prompts, excluded_BE):
-    model = nnx.merge(graph, lora.merge(params, config.model.lora_alpha))
-    return beam_search(model, trie, prompts, excluded_BE, beams, config.model.sid_softmax)
-
-  return search
-
-
-class Ranker:
-  """Ranks the catalogue for histories of item indices with the model of a run."""
-
-  def __init__(
-    self, config: Config, dataset: Dataset, mesh: jax.sharding.Mesh, beams: int | None = None
-  ):
-    """Puts the catalogue on the devices.
-
-    Args:
-      config: config of the run.
-      dataset: the prepared data.
-      mesh: the devices.
-      beams: beams of the search. None: `eval.beams`.
-    """
-    self.beams = beams or config.eval.beams
-    shards = mesh_lib.batch_shards(mesh)
-    self._batch_size = _round_up(config.eval.batch_size, shards)
-    self._mesh = mesh
-    self._exclude_seen = config.eval.exclude_seen
-    self._timeout = config.hosts.phase_timeout  # a batch of a new shape is compiled first
-    self._task = config_lib.next_item_component(config)
-    self._target_events = dataset.target_events if config.eval.exclude_seen else None
-    self._corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
-    popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
-    trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
-
-    self._trie = jax.device_put(trie, mesh_lib.replicated(mesh))
-    search = make_search(config, dataset.vocabulary.space, self.beams)
-    self._search = jax.jit(search, out_shardings=mesh_lib.replicated(mesh))
-
-  @property
-  def columns(self) -> tuple[str, ...]:
-    """The columns that prompts show or that tell seen items from context: `times`, `events`, both or none."""
-    telling = set() if self._target_events is None else {'events'}
-    return tuple(sorted(telling | self._task.needs & {'times', 'events'}))
-
-  def rank(
-    self,
-    params,
-    histories: Sequence[np.ndarray],
-    progress: str | None = None,
-    known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
-    few_shapes: bool = False,
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns distinct items for every history, best first; independent of batch size and devices.
-
-    Args:
-      params: parameters on the mesh.
-      histories: item indices, oldest first. They are excluded from the ranking unless `eval.exclude_seen`
-        is off; with context events, and where the kinds are known, only items that may be targets are.
-      progress: label of the progress bar. None: no bar.
-      known: other columns of each history by name (see `columns`), one value per item. None: none.
-      excluded: item indices that are excluded for every history.
-      few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the
-        batch then has room for as many histories as the next power of two.
-
-    Returns:
-      Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 log-probabilities.
-    """
-    U, B = len(histories), self._batch_size
-    if few_shapes:
-      B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
-    excluded = np.empty(0, np.int32) if excluded is None else excluded
-    known = known or [{}] * U
-    hidden = [np.concatenate([items, excluded]) for items in map(self._seen, histories, known)]
-    order = np.argsort([-len(history) for history in histories], kind='stable')
-    items_UM = scores_UM = None
-    is_shown = progress is not None and jax.process_index() == 0
-    bar = logs.progress(
-      total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
-    )
-    with bar, jax.set_mesh(self._mesh):
-      for start in range(0, U, B):
-        preemption.check()
-        rows = order[start : start + B]
-        prompts = [self._prompt(histories[u], known[u]) for u in rows]
-        with watchdog.expect(f'ranking rows {start} to {start + B} of {U}', self._timeout):
-          shape = self._shape(B, prompts, [hidden[u] for u in rows], few_shapes)
-          items_BM, scores_BM = self._rank_batch(params, prompts, [hidden[u] for u in rows], shape)
-        if items_UM is None:
-          items_UM = np.full((U, items_BM.shape[1]), -1, np.int32)
-          scores_UM = np.full((U, items_BM.shape[1]), -np.inf, np.float32)
-        items_UM[rows] = items_BM[: len(rows)]
-        scores_UM[rows] = scores_BM[: len(rows)]
-        bar.update(len(rows))
-    return items_UM, scores_UM
-
-  def _prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
-    return self._task.inference_prompt(
-      self._corpus, history, known.get('times'), known.get('events')
-    )
-
-  def _seen(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The items of a history that are excluded from its ranking; see `Dataset.seen`."""
-    if not self._exclude_seen:
-      return history[:0]
-    is_told = self._target_events is not None and 'events' in known
-    return history[self._target_events[known['events']]] if is_told else history
-
-  def _shape(
-    self, B: int, prompts: list[np.ndarray], excluded: list[np.ndarray], few_shapes: bool
-  ) -> tuple[int, int, int]:
-    """Returns (B, S, E): rows of a batch, tokens of a prompt, excluded items of a row."""
-    S = self._task.max_prompt_length(self._corpus)
-    if not few_shapes:
-      S = min(_round_up(max(map(len, prompts)), PROMPT_MULTIPLE), S)
-    E = _power_of_two(max(map(len, excluded)), _EXCLUDED if few_shapes else 16)
-    return B, S, E
-
-  def _rank_batch(
-    self, params, prompts: list[np.ndarray], excluded: list[np.ndarray], shape: tuple[int, int, int]
-  ) -> tuple[np.ndarray, np.ndarray]:
-    B, S, E = shape
-    tokens_BS = np.zeros((B, S), np.int32)
-    lengths_B = np.ones(B, np.int32)  # padding rows have length one
-    excluded_BE = np.full((B, E), -1, np.int32)
-    for b, (prompt, items) in enumerate(zip(prompts, excluded, strict=True)):
-      tokens_BS[b, : len(prompt)] = prompt
-      lengths_B[b] = len(prompt)
-      excluded_BE[b, : len(items)] = items
-    batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    batch = mesh_lib.global_rows(batch, self._mesh)
-    excluded = batch.pop('excluded')
-    return jax.device_get(self._search(params, self._trie, batch, excluded))
+  component = config_lib.next_item_component(config)
+  return Ranker(component, config.model, config.eval, config.hosts, dataset, mesh, beams)
 
 
 def best_params(
@@ -276,7 +129,7 @@ class Recommender:
       config = dataclasses.replace(config, model=models.without_source(config.model, workdir))
       mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))
       params, step = best_params(config, workdir, dataset, mesh)
-      recommender = cls(Ranker(config, dataset, mesh, beams), dataset, params, step)
+      recommender = cls(make_ranker(config, dataset, mesh, beams), dataset, params, step)
     recommender.recommend([])  # compiles
     return recommender
 

@@ -20,9 +20,10 @@ from recjax.config import Config
 from recjax.data import log_change
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
-from recjax.evaluate import baseline_ranks, evaluate_best, row_ranks
+from recjax.evaluate import baseline_rankings, evaluate_best, make_context
 from recjax.metrics import paired, ranking
-from recjax.recommend import Ranker, best_params
+from recjax.metrics.evaluators.retrieval import rank_rows
+from recjax.recommend import best_params
 from recjax.runtime import distributed, watchdog
 from recjax.runtime.program import program
 from recjax.sids.extension import NoFreeSidError
@@ -215,21 +216,21 @@ def _trained_and_judged(
 ) -> dict[str, Any]:
   """Trains and evaluates the new model, and ranks the test rows with the old one; see `judged`."""
   workdir = request.workdir
-  ranker = Ranker(config, dataset, mesh)
-  params, step = train_stages(config, workdir, dataset, ranker, mesh)
-  ranks = {}
+  context, depth = make_context(config, dataset, mesh), max(config.eval.ks)
+  params, step = train_stages(config, workdir, context)
+  ranked = {}
   with watchdog.expect('the full evaluation', 0):
-    evaluation = evaluate_best(config, workdir, dataset, ranker, params, step, ranks)
+    evaluation = evaluate_best(config, workdir, context.with_params(params), step, ranked)
     del params  # the old parameters take their place in the memory of the devices
     old_params, old_step = best_params(config, request.source, dataset, mesh)
-    old_ranks = row_ranks(ranker, old_params, dataset, 'test', config.eval.ks)
+    old_ranked = rank_rows(context.ranker, old_params, dataset, 'test', config.eval.ks)
   log.info('%s', outcome.closing(evaluation))
-  models = {'new': ranks['test'], 'old': old_ranks, **baseline_ranks(config, dataset, 'test')}
+  rivals = baseline_rankings(config, dataset, 'test')
+  rankings = {'new': ranked['test'], 'old': old_ranked, **rivals}
+  models = {name: found.ranks_U for name, found in rankings.items()}
   steps = {'old_step': old_step, 'new_step': step}
   unreachable = evaluation['unreachable_targets']['test']
-  return (
-    steps | {'unreachable_targets': unreachable} | judged(models, dataset, old, max(config.eval.ks))
-  )
+  return steps | {'unreachable_targets': unreachable} | judged(models, dataset, old, depth)
 
 
 def _check_own(result: Mapping[str, Any], done: Mapping[str, Any] | None) -> None:

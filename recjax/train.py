@@ -18,10 +18,11 @@ from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
-from recjax.evaluate import evaluate, headline, sample_rows
+from recjax.evaluate import evaluated, headline
 from recjax.metrics import doubts
+from recjax.metrics.evaluators.base import Context
+from recjax.metrics.selection import named
 from recjax.models import lora
-from recjax.recommend import Ranker
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
@@ -44,9 +45,7 @@ log = logging.getLogger(__name__)
 def train_stages(
   config: Config,
   workdir: epath.Path,
-  dataset: Dataset,
-  ranker: Ranker,
-  mesh: jax.sharding.Mesh,
+  context: Context,
 ) -> tuple[Any, int]:
   """Trains every unfinished stage of a run in order; see `train`.
 
@@ -60,7 +59,7 @@ def train_stages(
   """
   config = resume.with_sid_rows(config, workdir)
   stages = stages_lib.plan(config, workdir)
-  streams = checked_streams(config, workdir, dataset, mesh)
+  streams = checked_streams(config, workdir, context.dataset, context.mesh)
   identity.check_run(config, workdir)
   first = _first_unfinished(stages)
   for stage in stages[:first]:
@@ -70,7 +69,7 @@ def train_stages(
     if stage.name:
       log.info('stage %s, %d steps', stage.name, stage.config.num_train_steps)
     run = config if stage.folder == workdir else None
-    best = train(stage.config, stage.folder, dataset, ranker, mesh, run, stream)
+    best = train(stage.config, stage.folder, context, run, stream)
   return best
 
 
@@ -125,9 +124,7 @@ class _Setup:
 
   Attributes:
     config: config of the training.
-    dataset: the prepared data.
-    ranker: the search, for evaluations.
-    mesh: the devices.
+    context: data, devices and search of the run, for evaluations; without parameters.
     stream: the stream of batches.
     fingerprint: fingerprint of the stream, saved in every checkpoint.
     tx: the optimizer.
@@ -135,13 +132,21 @@ class _Setup:
   """
 
   config: Config
-  dataset: Dataset
-  ranker: Ranker
-  mesh: jax.sharding.Mesh
+  context: Context
   stream: loader.Stream
   fingerprint: dict[str, str]
   tx: optax.GradientTransformation
   abstract: TrainState
+
+  @property
+  def dataset(self) -> Dataset:
+    """The prepared data."""
+    return self.context.dataset
+
+  @property
+  def mesh(self) -> jax.sharding.Mesh:
+    """The devices."""
+    return self.context.mesh
 
 
 @dataclasses.dataclass
@@ -164,9 +169,7 @@ class _LoopState:
 def train(
   config: Config,
   workdir: epath.Path,
-  dataset: Dataset,
-  ranker: Ranker,
-  mesh: jax.sharding.Mesh,
+  context: Context,
   run: Config | None = None,
   stream: loader.Stream | None = None,
 ) -> tuple[Any, int]:
@@ -175,9 +178,7 @@ def train(
   Args:
     config: config of the training.
     workdir: folder of the training.
-    dataset: the prepared data.
-    ranker: the search, for evaluations.
-    mesh: the devices.
+    context: data, devices and search of the run, for evaluations; without parameters.
     run: Config to record in the workdir. For the last stage: the parent run's. None: `config`.
     stream: the stream of the training. None: it is built.
 
@@ -190,7 +191,7 @@ def train(
     Preempted: SIGTERM or SIGINT arrived; the state is saved.
     OSError: a file could not be written.
   """
-  setup, limits = _set_up(config, dataset, ranker, mesh, stream), config.hosts
+  setup, limits, dataset = _set_up(config, context, stream), config.hosts, context.dataset
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
     latest = checkpoints.latest_step()
     if latest is None:
@@ -221,14 +222,9 @@ def train(
       return checkpoints.restore_params(best_step, setup.abstract.params), best_step
 
 
-def _set_up(
-  config: Config,
-  dataset: Dataset,
-  ranker: Ranker,
-  mesh: jax.sharding.Mesh,
-  stream: loader.Stream | None,
-) -> _Setup:
+def _set_up(config: Config, context: Context, stream: loader.Stream | None) -> _Setup:
   """Builds the fixed parts of a training, and logs its mixture and its parameters."""
+  dataset, mesh = context.dataset, context.mesh
   hosts = mesh_lib.host_part(mesh)[1]
   batch_shards = mesh_lib.batch_shards(mesh) * config.grad_accumulation
   loader.check_batch(config.batch_size, config.packing.rows, hosts, batch_shards)
@@ -246,7 +242,7 @@ def _set_up(
   log.info('parameters\n%s', table)
   log.info('%s', optim.describe(abstract.params, config.optim))
   fingerprint = loader.fingerprint(stream, config.mixing)
-  return _Setup(config, dataset, ranker, mesh, stream, fingerprint, tx, abstract)
+  return _Setup(config, context, stream, fingerprint, tx, abstract)
 
 
 def _initial_state(setup: _Setup) -> TrainState:
@@ -390,17 +386,19 @@ def _evaluate_and_save(
 
 def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, float] | None:
   """Evaluates a sample of the validation rows; returns None if a preemption interrupts it."""
-  config, dataset = setup.config, setup.dataset
-  sample = sample_rows(dataset.num_rows('validation'), config.eval.eval_users, config.seed)
-  params = optim.averaged_params(loop.state)
+  config, chosen = setup.config, setup.config.selection
+  evaluator = config.evaluators[chosen.evaluator]
+  context = setup.context.with_params(optim.averaged_params(loop.state))
   try:
-    results = evaluate(setup.ranker, params, dataset, 'validation', config.eval.ks, sample)
+    result = evaluated(context, evaluator, 'validation', config.eval.eval_users)
   except preemption.Preempted as stopped:
     log.info('%s: the restart evaluates step %d', stopped.word, loop.step)
     return None
-  results = distributed.from_host0('validation', results)
+  results = distributed.from_host0('validation', named(chosen.evaluator, result.metrics))
   epoch = setup.stream.mixture.epochs(loop.examples_seen)
-  log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, headline(results))
+  is_retrieval = chosen.evaluator == 'retrieval'
+  line = headline(results) if is_retrieval else f'{chosen.key} {results[chosen.key]:.4f}'
+  log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, line)
   loop.evaluations = [*loop.evaluations, (loop.step, results)]
   writer.write_evaluation(loop.step, results)
   return results

@@ -18,10 +18,10 @@ import numpy as np
 from launch.compile.chips import Chip, chip_of
 from recjax import config as config_lib
 from recjax import models
-from recjax import recommend as recommend_lib
 from recjax.data import loader, packing
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
+from recjax.decode import ranker
 from recjax.decode.trie import Trie
 from recjax.models.pretrained import hub, read_config, text_pieces
 from recjax.schema.run import Mesh
@@ -237,10 +237,10 @@ class Programs:
     return _compile(step, self._mesh, self.state, self.batch)
 
   def search(self) -> Compiled:
-    """Compiles the search like `recjax.recommend.Ranker`, for the longest prompts."""
+    """Compiles the search like `recjax.decode.ranker.Ranker`, for the longest prompts."""
     trie, prompts, excluded = self.search_arguments()
     search = jax.jit(
-      recommend_lib.make_search(self._config, self._sizes.space),
+      ranker.make_search(self._config.model, self._sizes.space, self._config.eval.beams),
       out_shardings=mesh_lib.replicated(self._mesh),
     )
     return _compile(search, self._mesh, self.state.params, trie, prompts, excluded)
@@ -251,7 +251,7 @@ class Programs:
     task = config_lib.next_item_component(config)
     shown = {'sid': 0, 'title': -self._sizes.space.num_levels, 'both': 0}[task.show]
     shown += self._sizes.space.num_levels + (task.title_tokens if task.show != 'sid' else 0)
-    multiple = recommend_lib.PROMPT_MULTIPLE
+    multiple = ranker.PROMPT_MULTIPLE
     S = -(-(PROMPT_WORDS + (task.max_items - 1) * shown) // multiple) * multiple
     shards = mesh_lib.batch_shards(self._mesh)
     B = -(-config.eval.batch_size // shards) * shards

@@ -141,6 +141,12 @@ def build(model: Model, space: TokenSpace, seed: int) -> nnx.Module:
   return family(model).build(shape_of(model), space, nnx.Rngs(params=seed))
 
 
+def graph(model: Model, space: TokenSpace) -> nnx.GraphDef:
+  """Returns the structure of the model; `nnx.merge(graph, params)` returns the model."""
+  built = nnx.eval_shape(lambda: build(model, space, seed=0))
+  return nnx.split(built)[0]
+
+
 def upgraded(section: Mapping[str, Any], folder: str | None = None) -> dict[str, Any]:
   """Returns a saved model section with the current family name.
 

@@ -1,7 +1,9 @@
-"""Adds the components, groups and stages that only the command line names.
+"""Adds the components, evaluators, groups and stages that only the command line names.
 
   --config.mixture.rating.weight=0.1                              a component with the task of that name
   --config.mixture.late.task=next_item --config.mixture.late.weight=0.5
+  --config.evaluators.ranking.rows=500                            an evaluator of that type
+  --config.evaluators.hard.evaluator=ranking
   --config.optim.groups.sids.pattern=tables/sid --config.optim.groups.sids.learning_rate=3
   --config.stages.warm.num_train_steps=100
 
@@ -22,11 +24,18 @@ from recjax.schema.optim import Group, Stage
 
 # Task → the section of its component. `recjax.data.tasks` registers them.
 TASKS: dict[str, type[Section]] = {}
+# Type → the section of its evaluator. `recjax.metrics.evaluators` registers them.
+EVALUATORS: dict[str, type[Section]] = {}
 
 # Path of a named section, such as optim.groups.sids, and the field in it.
 _NAMED = re.compile(
-  r'(mixture|stages|optim\.groups|stages\.[^.]+\.groups)\.([^.]+)\.((?!groups\.)[^.]+)'
+  r'(mixture|evaluators|stages|optim\.groups|stages\.[^.]+\.groups)\.([^.]+)\.((?!groups\.)[^.]+)'
 )
+# Place → the field that names the type of a section, what a type is called, and what the section is called.
+_TYPED = {
+  'mixture': ('task', 'task', 'component'),
+  'evaluators': ('evaluator', 'type of evaluator', 'evaluator'),
+}
 # Kinds of sections, and the fields of which a flag must set one: otherwise the name may be misspelt.
 _KINDS = {
   Group: ('group', ('pattern',)),
@@ -49,7 +58,7 @@ def add_named(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> No
     arguments: the command line.
 
   Raises:
-    ValueError: a new component names no task, or a new group or stage lacks a field that has no default.
+    ValueError: a new component names no task, a new evaluator no type, or a new group or stage lacks a field that has no default.
   """
   given = dict(assignments(arguments))
   with config.unlocked():
@@ -78,11 +87,10 @@ def _add(
   if name in parent:
     return
   path = f'{place}.{name}'
-  kind = _component(path, name, list(parent), given) if place == 'mixture' else Group
-  kind = Stage if place == 'stages' else kind
+  kind = Stage if place == 'stages' else Group
+  if place in _TYPED:
+    kind = _typed(place, name, list(parent), given)
   section = fields_of(kind)
-  if place == 'mixture':
-    section.task = given.get(f'{path}.task') or name
   for field in dataclasses.fields(kind):
     if field.name not in section:  # it has no default
       section[field.name] = ml_collections.config_dict.placeholder(hints(kind)[field.name])
@@ -103,12 +111,15 @@ def _check_intended(
     )
 
 
-def _component(path: str, name: str, present: list[str], given: Mapping[str, str]) -> type[Section]:
-  task = given.get(f'{path}.task') or name
-  if task not in TASKS:
+def _typed(place: str, name: str, present: list[str], given: Mapping[str, str]) -> type[Section]:
+  """Returns the type of a new component or evaluator: that of its flag, or the type with its name."""
+  field, what, section = _TYPED[place]
+  registry = TASKS if place == 'mixture' else EVALUATORS
+  kind = given.get(f'{place}.{name}.{field}') or name
+  if kind not in registry:
     raise ValueError(
-      f'{path} is no component of the config ({", ".join(present)}), and {task!r} is no task'
-      f'{question(task, [*present, *TASKS]) or "."} Tasks: {", ".join(TASKS)}. A component of another name also sets '
-      f'--config.mixture.{name}.task=TASK'
+      f'{place}.{name} is no {section} of the config ({", ".join(present)}), and {kind!r} is no {what}'
+      f'{question(kind, [*present, *registry]) or "."} {field.capitalize()}s: {", ".join(registry)}. A name of your own also '
+      f'needs --config.{place}.{name}.{field}={field.upper()}'
     )
-  return TASKS[task]
+  return registry[kind]

@@ -31,11 +31,20 @@ class Eval(Section):
   )
   patience: int = setting(
     0,
-    'Evaluations without a better ndcg@10 before training stops; 0: never stop early.',
+    'Evaluations without a better value of eval.choose_by before training stops; 0: never stop early.',
     at_least=0,
   )
   ks: tuple[int, ...] = setting(
     (1, 5, 10, 20), 'Cut-offs of the metrics; 10 must be among them.', above=0
+  )
+  choose_by: str = setting(
+    'retrieval.ndcg@10',
+    'EVALUATOR.METRIC on the validation sample that chooses the best checkpoint; during training no other evaluator '
+    'runs.',
+  )
+  baselines: tuple[str, ...] = setting(
+    (),
+    'Baselines that are computed although they cost more than a tenth of the run; cheaper ones always are.',
   )
   exclude_seen: bool = setting(
     True,
@@ -47,7 +56,7 @@ class Eval(Section):
     super().__post_init__()
     check(
       10 in self.ks,
-      'eval.ks must hold 10, because ndcg@10 chooses the best checkpoint',
+      'eval.ks must hold 10: recall@10 and ndcg@10 are reported for every run',
       self.ks,
       'eval.ks',
     )

@@ -43,12 +43,6 @@ class TrainState(NamedTuple):
     return cls(train['step'], params, opt_state)
 
 
-def graph(model: Model, space: TokenSpace) -> nnx.GraphDef:
-  """Returns the structure of the model; `nnx.merge(graph, params)` returns the model."""
-  built = nnx.eval_shape(lambda: models.build(model, space, seed=0))
-  return nnx.split(built)[0]
-
-
 def _init_params(model: Model, space: TokenSpace, seed: int) -> Any:
   params = nnx.to_pure_dict(nnx.split(models.build(model, space, seed))[1])
   if model.lora_rank > 0:

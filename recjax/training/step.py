@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recjax import models
 from recjax.models import lora
 from recjax.schema.run import Training
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import loss, optim
-from recjax.training import state as state_lib
 from recjax.training.state import TrainState
 
 
@@ -28,7 +28,7 @@ def make_train_step(
 
   Args:
     config: config of the training.
-    graph: structure of the model (`state.graph`).
+    graph: structure of the model (`models.graph`).
     tx: the optimizer.
     text_targets: whether the stream has text targets.
   """
@@ -108,7 +108,7 @@ def jit_train_step(
   """
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   return jax.jit(
-    make_train_step(config, state_lib.graph(config.model, space), tx, text_targets),
+    make_train_step(config, models.graph(config.model, space), tx, text_targets),
     donate_argnums=0,
     out_shardings=(shardings, mesh_lib.replicated(mesh)),
   )

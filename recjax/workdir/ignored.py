@@ -23,10 +23,13 @@ _DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')
 _SEARCH = ('eval.beams', 'eval.batch_size', 'eval.ks', 'eval.exclude_seen')
 # Mode → the sections and fields that it reads from the command; it has the others from the workdir. The other modes
 # read all.
-_READ = {'report': _DATA} | dict.fromkeys(
-  ('evaluate', 'recommend', 'export'),
-  (*_DATA, *_SEARCH, 'model', 'mixture', 'compilation_cache'),
-)
+_USE = (*_DATA, *_SEARCH, 'model', 'mixture', 'compilation_cache')
+_READ = {
+  'report': _DATA,
+  'evaluate': (*_USE, 'evaluators', 'eval.baselines'),
+  'recommend': _USE,
+  'export': _USE,
+}
 
 
 def check_flags(mode: str, given: Iterable[str]) -> None:

@@ -44,7 +44,7 @@ def test_optional_fields_can_be_set_from_the_command_line():
     ('model', 'dropout', 1.5, r'model.dropout must be in \[0, 1\); got 1.5'),
     ('model', 'kv_heads', 3, r'model.heads \(4\) must be a multiple of model.kv_heads; got 3'),
     ('model', 'sid_softmax', 'none', r'must be one of level, full; got .none.'),
-    ('eval', 'ks', (1, 5), r'hold 10, because ndcg@10 chooses the best checkpoint'),
+    ('eval', 'ks', (1, 5), r'hold 10: recall@10 and ndcg@10 are reported'),
     ('eval', 'beams', 5, r'eval.beams must be at least the largest of eval.ks \(20\); got 5'),
     ('optim', 'warmup_steps', 5000, r'must not exceed num_train_steps \(1000\); got 5000'),
     ('mesh', 'fsdp', -1, r'at most one of them -1; got \(-1, -1, 1\)'),

@@ -15,14 +15,31 @@ from recjax import config as config_lib
 from recjax import models
 from recjax.baselines import BASELINES
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.evaluate import baselines, evaluate, evaluate_best, sample_rows, unreachable_targets
+from recjax.evaluate import baseline_rankings, evaluate_best, make_context, unreachable_targets
 from recjax.metrics import ranking
+from recjax.metrics.evaluators.base import sample_rows
+from recjax.metrics.evaluators.retrieval import rank_rows
 from recjax.metrics.ranking import METRICS
-from recjax.recommend import Ranker
+from recjax.recommend import make_ranker
 from recjax.report.build import report_run
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from tests.recjax.data import rated_world
+
+
+def metrics_of(ranker, params, dataset, split, ks, rows):
+  ranks_U = rank_rows(ranker, params, dataset, split, ks, rows).ranks_U
+  return ranking.ranking_metrics(ranks_U, ks)
+
+
+def baselines(config, dataset):
+  """Returns the metrics of every baseline by split."""
+  found = {}
+  for split in SPLITS:
+    for name, rival in baseline_rankings(config, dataset, split).items():
+      metrics = ranking.ranking_metrics(rival.ranks_U, config.eval.ks)
+      found.setdefault(name, {})[split] = metrics
+  return found
 
 
 def ranked(world, mesh, batch_size, users):
@@ -30,10 +47,10 @@ def ranked(world, mesh, batch_size, users):
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, batch_size=batch_size))
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Ranker(config, dataset, mesh_lib.make_mesh(mesh))
+  recommender = make_ranker(config, dataset, mesh_lib.make_mesh(mesh))
   histories, _ = dataset.histories_and_targets('test')
   items, scores = recommender.rank(params, [histories[u] for u in users])
-  return items, scores, evaluate(recommender, params, dataset, 'test', (1, 10), users)
+  return items, scores, metrics_of(recommender, params, dataset, 'test', (1, 10), users)
 
 
 def test_batches_and_meshes_do_not_change_the_ranking(tiny_world):
@@ -57,10 +74,10 @@ def test_an_absent_target_is_found_at_no_cut_off(tiny_world):
   search = types.SimpleNamespace(
     columns=(), rank=lambda *_: (np.stack([targets[:4], -1 - targets[:4]], 1)[:, ::-1], None)
   )
-  found = evaluate(search, None, dataset, 'test', (1, 2, 10), np.arange(4))
+  found = metrics_of(search, None, dataset, 'test', (1, 2, 10), np.arange(4))
   assert [found[f'recall@{k}'] for k in (1, 2, 10)] == [0.0, 1.0, 1.0]
   search.rank = lambda *_: (np.full((4, 2), -1), None)
-  assert evaluate(search, None, dataset, 'test', (1, 10), np.arange(4))['recall@10'] == 0.0
+  assert metrics_of(search, None, dataset, 'test', (1, 10), np.arange(4))['recall@10'] == 0.0
 
 
 def test_the_sample_is_fixed_by_the_seed():
@@ -74,10 +91,8 @@ def test_the_sample_is_fixed_by_the_seed():
 def test_baselines_have_the_keys_of_the_metrics(tiny_world):
   results = baselines(*tiny_world)
   assert results.keys() == {'popularity', 'transitions'}
-  assert results['transitions']['recall@10'] > results['popularity']['recall@10']
-  assert (
-    results['transitions'].keys() - {'validation'} == results['transitions']['validation'].keys()
-  )
+  assert results['transitions']['test']['recall@10'] > results['popularity']['test']['recall@10']
+  assert results['transitions']['test'].keys() == results['transitions']['validation'].keys()
 
 
 @pytest.fixture(scope='module')
@@ -101,8 +116,9 @@ def test_every_row_counts_once_if_users_have_several(world_in_time, tmp_path):
   assert len(np.unique(users)) < len(users)
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
-  results = evaluate_best(config, tmp_path, dataset, recommender, params, 7)
+  context = make_context(config, dataset, mesh_lib.make_mesh(config.mesh)).with_params(params)
+  recommender = context.ranker
+  results = evaluate_best(config, tmp_path, context, 7)
   assert results == json.loads((tmp_path / 'evaluation.json').read_text())
   assert results['rows_per_sec'] > 0
   for split in SPLITS:
@@ -116,7 +132,7 @@ def test_every_row_counts_once_if_users_have_several(world_in_time, tmp_path):
   histories, targets = dataset.histories_and_targets('validation')
   ranked, _ = recommender.rank(params, [histories[row] for row in rows])
   ranks = ranking.target_ranks(ranked, targets[rows])
-  sampled = evaluate(recommender, params, dataset, 'validation', (5,), rows)
+  sampled = metrics_of(recommender, params, dataset, 'validation', (5,), rows)
   assert sampled == ranking.ranking_metrics(ranks, (5,))
 
 
@@ -127,7 +143,7 @@ def test_baselines_of_a_split_by_time_count_training_sequences_only(world_in_tim
   order = sorted(range(dataset.num_items), key=lambda item: (-counts[item], item))
   for split, metrics in (
     ('validation', results['popularity']['validation']),
-    ('test', results['popularity']),
+    ('test', results['popularity']['test']),
   ):
     histories, targets = dataset.histories_and_targets(split)
     hits = []
@@ -140,7 +156,7 @@ def test_baselines_of_a_split_by_time_count_training_sequences_only(world_in_tim
   best = json.loads((dataset.folder / 'optimum' / 'optimum.json').read_text())
   for split in SPLITS:
     assert 0.3 < best[split]['recall@10'] < 1
-  assert results['transitions']['recall@10'] < best['test']['recall@10']
+  assert results['transitions']['test']['recall@10'] < best['test']['recall@10']
 
 
 def constant_search(ranked: np.ndarray) -> types.SimpleNamespace:
@@ -150,6 +166,11 @@ def constant_search(ranked: np.ndarray) -> types.SimpleNamespace:
     columns=(),
     rank=lambda _, histories, *__: tuple(np.tile(x, (len(histories), 1)) for x in (ranked, scores)),
   )
+
+
+def searched(config, dataset, search):
+  """Returns the context of a run with another search."""
+  return make_context(config, dataset, mesh_lib.make_mesh(config.mesh), search)
 
 
 def test_a_metric_and_a_baseline_are_added_from_outside(tiny_world, tmp_path, monkeypatch):
@@ -166,7 +187,7 @@ def test_a_metric_and_a_baseline_are_added_from_outside(tiny_world, tmp_path, mo
   monkeypatch.setitem(BASELINES, 'cheat', cheat)
   monkeypatch.setitem(METRICS, 'place', lambda ranks_U, k: np.minimum(ranks_U, k) + 1.0)
   ranked = np.arange(20)
-  results = evaluate_best(config, tmp_path, dataset, constant_search(ranked), None, 7)
+  results = evaluate_best(config, tmp_path, searched(config, dataset, constant_search(ranked)), 7)
   cheated = results['baselines']['cheat']
   assert cheated['recall@1'] == cheated['recall@20'] == cheated['validation']['recall@1'] == 1.0
   assert cheated['place@10'] == 1.0
@@ -190,7 +211,7 @@ def test_unreachable_targets_are_counted_and_logged(tmp_path, caplog):
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, ks=(10,)))
   search = constant_search(np.full(10, -1))
   with caplog.at_level('WARNING', 'recjax'):
-    results = evaluate_best(config, tmp_path, dataset, search, None, 7)
+    results = evaluate_best(config, tmp_path, searched(config, dataset, search), 7)
   for split in SPLITS:
     histories, targets = dataset.histories_and_targets(split)
     count = sum(target in histories[row] for row, target in enumerate(targets))

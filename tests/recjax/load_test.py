@@ -9,7 +9,8 @@ import sys
 from etils import epath
 import pytest
 
-from recjax.recommend import Ranker, Recommender
+from recjax.evaluate import make_context
+from recjax.recommend import Recommender
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import train
@@ -34,7 +35,7 @@ def workdir(tiny_world, tmp_path_factory):
     epath.Path(tmp_path_factory.mktemp('load') / 'run'),
     mesh_lib.make_mesh(config.mesh),
   )
-  train(config, workdir, dataset, Ranker(config, dataset, mesh), mesh)
+  train(config, workdir, make_context(config, dataset, mesh))
   return workdir
 
 

@@ -14,7 +14,7 @@ import pytest
 from launch.compile import hlo, programs
 from recjax import config as config_lib
 from recjax import train
-from recjax.recommend import Ranker
+from recjax.recommend import make_ranker
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
@@ -110,7 +110,7 @@ def outcome(world):
         now, metrics = step(now, mesh_lib.host_rows(batch, mesh))
         losses.append(float(metrics['loss']))
     histories = [dataset.train[u] for u in range(dataset.num_users)]
-    items, scores = Ranker(config, dataset, mesh).rank(now.params, histories)
+    items, scores = make_ranker(config, dataset, mesh).rank(now.params, histories)
     smallest = now.opt_state.smallest
     return Outcome(np.array(losses), *jax.device_get((now.params, smallest)), items, scores)
 

@@ -19,12 +19,14 @@ import tokenizers
 from configs import demo
 from data_prep import prepare
 from recjax import config as config_lib
+from recjax import models
 from recjax import train as train_lib
 from recjax.config import group, ordered, stage
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
+from recjax.evaluate import make_context
 from recjax.models import lora, pretrained
-from recjax.recommend import Ranker, Recommender
+from recjax.recommend import Recommender
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import state
 from recjax.workdir.checkpoints import Checkpoints
@@ -109,9 +111,9 @@ def test_a_stage_that_trains_sid_rows_changes_no_other_parameter(tmp_path, kind)
   prepare.prepare(config)
   dataset = Dataset.load(tmp_path / 'data')
   mesh, space = mesh_lib.make_mesh(config.mesh), dataset.vocabulary.space
-  recommender = Ranker(config, dataset, mesh)
+  context = make_context(config, dataset, mesh)
   workdir = epath.Path(tmp_path / 'run')
-  params, step = train_lib.train_stages(config, workdir, dataset, recommender, mesh)
+  params, step = train_lib.train_stages(config, workdir, context)
   assert step == 2
   loaded = pretrained.load(source, abstract_params(config, space), space)
   tables = (
@@ -223,7 +225,7 @@ def test_an_evaluation_of_its_own_repeats_the_metrics(adapted_run):
 
 def test_a_merged_export_equals_the_model_with_adapters(adapted_run):
   folder, config, space, last = adapted_run
-  graph = state.graph(config.model, space)
+  graph = models.graph(config.model, space)
   tokens = np.random.default_rng(0).integers(3, space.size, (2, 12))
   ours = logits_of(lora.adapted(graph, last, config.model.lora_alpha), tokens)
   exported = pretrained.load(folder / 'out', lora.base(abstract_params(config, space)), space)
@@ -269,6 +271,6 @@ def test_transformers_loads_the_merged_export(adapted_run):
   with torch.no_grad():
     theirs = model.eval()(input_ids=torch.from_numpy(ids[tokens])).logits.numpy()[..., ids]
   ours = logits_of(
-    lora.adapted(state.graph(config.model, space), last, config.model.lora_alpha), tokens
+    lora.adapted(models.graph(config.model, space), last, config.model.lora_alpha), tokens
   )
   assert np.abs(theirs - ours).max() <= 1e-4 * np.abs(ours).max()

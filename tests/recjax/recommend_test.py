@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from recjax import models
-from recjax.evaluate import evaluate
-from recjax.recommend import Ranker, Recommendation, Recommender
+from recjax.metrics import ranking
+from recjax.metrics.evaluators.retrieval import rank_rows
+from recjax.recommend import Recommendation, Recommender, make_ranker
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.table import SidTable
 from tests.recjax.data import rated_world
@@ -24,7 +25,7 @@ def test_items_with_the_same_sid_are_ranked_by_popularity(tiny_world):
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, beams=120))
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  ranker = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   histories = [np.asarray(dataset.train[u]) for u in range(5)]
   items_UM, scores_UM = ranker.rank(params, histories)
   counts = np.zeros(dataset.num_items, int)
@@ -60,14 +61,15 @@ def noted(tmp_path_factory):
 
 
 def ranker_of(config, dataset, **options):
-  return Ranker(config, dataset, mesh_lib.make_mesh(config.mesh), **options)
+  return make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh), **options)
 
 
 def test_evaluation_prompts_show_the_columns_of_training(noted):
   config, dataset, params = noted
   ranker = ranker_of(config, dataset)
   assert ranker.columns == ('events', 'times')
-  metrics = evaluate(ranker, params, dataset, 'test', (10,), np.arange(2))
+  ranked = rank_rows(ranker, params, dataset, 'test', (10,), np.arange(2))
+  metrics = ranking.ranking_metrics(ranked.ranks_U, (10,))
   histories, targets = dataset.histories_and_targets('test')
   ranks = []
   for u in range(2):

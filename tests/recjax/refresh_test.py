@@ -17,8 +17,8 @@ from recjax import refresh as refresh_lib
 from recjax.data import log_change
 from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences
+from recjax.evaluate import make_context
 from recjax.metrics import ranking
-from recjax.recommend import Ranker
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import train_stages
 from recjax.workdir import identity, sizes
@@ -55,7 +55,7 @@ def shop(tmp_path_factory):
   config, workdir = settings(folder), folder / 'runs/shop'
   dataset, mesh = Dataset.load(prepare.prepare(config)), mesh_lib.make_mesh(config.mesh)
   config = sizes.resolved(config, dataset, None, mesh)
-  train_stages(config, workdir, dataset, Ranker(config, dataset, mesh), mesh)
+  train_stages(config, workdir, make_context(config, dataset, mesh))
   return folder
 
 

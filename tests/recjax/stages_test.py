@@ -9,7 +9,8 @@ import pytest
 
 from recjax import config as config_lib
 from recjax import train as train_lib
-from recjax.recommend import Ranker
+from recjax.evaluate import make_context
+from recjax.recommend import make_ranker
 from recjax.schema.optim import Group, Stage
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import optim, state
@@ -43,7 +44,8 @@ def staged(tiny_world):
 
 def run(config, dataset, workdir, recommender):
   mesh = mesh_lib.make_mesh(config.mesh)
-  return train_lib.train_stages(config, epath.Path(workdir), dataset, recommender, mesh)
+  context = make_context(config, dataset, mesh, recommender)
+  return train_lib.train_stages(config, epath.Path(workdir), context)
 
 
 def params_of(folder, config, dataset):
@@ -56,7 +58,7 @@ def params_of(folder, config, dataset):
 def test_a_kill_between_two_stages_does_not_change_the_result(tiny_world, tmp_path, monkeypatch):
   config, dataset = staged(tiny_world)
   mesh = mesh_lib.make_mesh(config.mesh)
-  recommender = Ranker(config, dataset, mesh)
+  recommender = make_ranker(config, dataset, mesh)
   straight, step = run(config, dataset, tmp_path / 'straight', recommender)
   assert step == 3
   tx = optim.optimizer(config.optim, 1)
@@ -120,7 +122,7 @@ def test_a_stage_overrides_fields_of_the_run(tiny_world, tmp_path):
 
 def test_a_workdir_of_a_run_without_stages_is_refused(tiny_world, tmp_path):
   config, dataset = staged(tiny_world)
-  recommender = Ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  recommender = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   run(dataclasses.replace(config, stages={}, num_train_steps=3), dataset, tmp_path, recommender)
   with pytest.raises(ValueError, match=r"stages \(\[\] in the workdir, \['sid_rows', 'all'\] now"):
     run(config, dataset, tmp_path, recommender)

@@ -11,8 +11,8 @@ import pytest
 
 from recjax import train as train_lib
 from recjax.data import loader
+from recjax.evaluate import make_context
 from recjax.models import lora
-from recjax.recommend import Ranker
 from recjax.runtime import preemption
 from recjax.schema.optim import Group
 from recjax.schema.run import Mesh
@@ -26,7 +26,7 @@ from tests import saved
 def run(config, dataset, workdir, mesh=None):
   mesh = mesh_lib.make_mesh(mesh or config.mesh)
   workdir = epath.Path(workdir)
-  return train(config, workdir, dataset, Ranker(config, dataset, mesh), mesh)
+  return train(config, workdir, make_context(config, dataset, mesh))
 
 
 def with_(config, **changes):
@@ -176,18 +176,18 @@ def test_the_restart_repeats_an_evaluation_that_a_preemption_interrupted(
   config, dataset = tiny_world
   config = with_(config, eval_every_steps=3, eval=with_(config.eval, eval_users=16))
   straight = run(config, dataset, tmp_path / 'straight')
-  evaluate = train_lib.evaluate
+  evaluate = train_lib.evaluated
 
   def is_preempted(*_):
     signal.raise_signal(signal.SIGTERM)
     preemption.check()
 
   for _ in range(2):  # at step 3, and again after the restart
-    monkeypatch.setattr(train_lib, 'evaluate', is_preempted)
+    monkeypatch.setattr(train_lib, 'evaluated', is_preempted)
     with pytest.raises(preemption.Preempted):
       run(config, dataset, tmp_path / 'preempted')
     assert saved.scores(tmp_path / 'preempted') == {3: None}
-  monkeypatch.setattr(train_lib, 'evaluate', evaluate)
+  monkeypatch.setattr(train_lib, 'evaluated', evaluate)
   got = run(config, dataset, tmp_path / 'preempted')
   assert_trees(np.testing.assert_array_equal, straight, got)
   assert saved.scores(tmp_path / 'preempted') == saved.scores(tmp_path / 'straight')

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
+from recjax import models
 from recjax.models import embedding
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
@@ -120,7 +121,7 @@ def test_a_training_step_gathers_no_batch(family):
   counts = jax.ShapeDtypeStruct((B,), jnp.int32, sharding=rows)
   batch |= {'learnt': counts, 'dropped': counts}
   tx = optim.optimizer(config.optim, 10)
-  step = make_train_step(config, state.graph(config.model, space), tx, text_targets=True)
+  step = make_train_step(config, models.graph(config.model, space), tx, text_targets=True)
   with jax.set_mesh(mesh):
     lowered = jax.jit(step).lower(state.abstract_state(config.model, space, tx, mesh), batch)
   gathered = re.findall(r'= \w+\[([\d,]+)\]\S* all-gather\(', lowered.compile().as_text())

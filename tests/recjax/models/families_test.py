@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from recjax import models
+from recjax.evaluate import make_context
 from recjax.models import attention, families
 from recjax.models.embedding import TokenTables
 from recjax.models.family import Family
 from recjax.models.layers import Computation, Linear
-from recjax.recommend import Ranker
 from recjax.schema.model import Model
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
@@ -112,13 +112,13 @@ def test_a_backbone_from_outside_trains_and_searches(tiny_world, tmp_path, toy):
   )
   mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:2])
   workdir = epath.Path(tmp_path / 'run')
-  recommender = Ranker(config, dataset, mesh)
-  params, step = train(config, workdir, dataset, recommender, mesh)
+  context = make_context(config, dataset, mesh)
+  params, step = train(config, workdir, context)
   assert step == 2
   assert params['mixer']['kernel'].addressable_shards[0].data.shape == (16, 32)
   assert any('loss' in row for row in read_metrics(workdir))
   histories = [np.asarray(dataset.train[u]) for u in range(3)]
-  items_UM, scores_UM = recommender.rank(params, histories)
+  items_UM, scores_UM = context.ranker.rank(params, histories)
   for history, items in zip(histories, items_UM, strict=True):
     assert not set(history.tolist()) & set(items.tolist())
   assert (np.diff(scores_UM, axis=1) <= 1e-6).all()

@@ -187,7 +187,7 @@ def test_training_changes_only_adapters_and_sid_rows():
   batch = {name: jnp.asarray(x, jnp.int32) for name, x in batch.items()}
   batch |= {'weights': jnp.ones(shape), 'dropped': jnp.zeros(4, jnp.int32)}
   batch['learnt'] = jnp.full(4, shape[1], jnp.int32)
-  step = jax.jit(make_train_step(config, state.graph(config.model, SPACE), tx, False))
+  step = jax.jit(make_train_step(config, models.graph(config.model, SPACE), tx, False))
   after, losses = before, []
   for _ in range(3):
     after, metrics = step(after, batch)
@@ -210,7 +210,7 @@ def test_a_training_step_holds_no_second_copy_of_the_kernels():
   batch['learnt'] = jnp.full(1, 4, jnp.int32)
   batch['weights'] = jnp.ones((1, 4))
   step = jax.jit(
-    make_train_step(config, state.graph(config.model, SPACE), tx, False), donate_argnums=0
+    make_train_step(config, models.graph(config.model, SPACE), tx, False), donate_argnums=0
   )
   taken = step.lower(abstract, batch).compile().memory_analysis().temp_size_in_bytes
   kernels = [

@@ -13,7 +13,7 @@ from etils import epath
 import pytest
 
 from recjax.data import loader
-from recjax.recommend import Ranker
+from recjax.evaluate import make_context
 from recjax.runtime import goodput
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import train
@@ -210,7 +210,7 @@ def test_a_resumed_run_counts_both_processes_and_the_lost_steps(
     eval=dataclasses.replace(config.eval, eval_users=16),
   )  # fmt: skip
   mesh = mesh_lib.make_mesh(config.mesh)
-  recommender, workdir = Ranker(config, dataset, mesh), epath.Path(tmp_path)
+  context, workdir = make_context(config, dataset, mesh), epath.Path(tmp_path)
   host_batch = loader.Stream.host_batch
 
   def ends_after_seven(self, examples_seen, host, hosts):
@@ -221,9 +221,9 @@ def test_a_resumed_run_counts_both_processes_and_the_lost_steps(
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     patch.setattr(loader.Stream, 'host_batch', ends_after_seven)
     with goodput.recorded(workdir):
-      train(config, workdir, dataset, recommender, mesh)
+      train(config, workdir, context)
   with caplog.at_level(logging.INFO), goodput.recorded(workdir):
-    train(config, workdir, dataset, recommender, mesh)
+    train(config, workdir, context)
   found = json.loads((tmp_path / 'goodput.json').read_text())
   first, second = found['processes']
   assert (first['ended'], second['ended']) == ('KeyboardInterrupt', 'done')

@@ -77,3 +77,14 @@ def test_a_misspelt_stage_is_recognised():
   config.stages = ordered(warm=stage(7))
   with pytest.raises(ValueError, match=r'The config has warm; did you mean warm\?'):
     added('stages.wram.learning_rate=1', config=config)
+
+
+def test_an_evaluator_is_added_by_its_type_or_under_a_name_of_its_own():
+  config = added('evaluators.wide.evaluator=retrieval', 'evaluators.wide.rows=5')
+  config.evaluators.wide.rows = 5  # as ml_collections does
+  made = config_lib.from_config_dict(config)
+  assert {name: (part.evaluator, part.rows) for name, part in made.evaluators.items()} == {
+    'retrieval': ('retrieval', None), 'wide': ('retrieval', 5),
+  }  # fmt: skip
+  with pytest.raises(ValueError, match=r"'retreival' is no .*did you mean retrieval.*Evaluators: "):
+    added('evaluators.retreival.rows=5')

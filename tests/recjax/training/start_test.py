@@ -14,7 +14,7 @@ from configs import demo
 from data_prep import prepare
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
-from recjax.recommend import Ranker
+from recjax.evaluate import make_context
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import train
 from recjax.training import optim, start, state
@@ -80,8 +80,8 @@ def test_weights_are_loaded_and_train_on(folder, tmp_path, kind):
   sids = np.asarray(params['tables']['sid'])[: dataset.vocabulary.space.sid_size]
   np.testing.assert_allclose(sids, np.tile(mean, (len(sids), 1)), atol=1e-6)
   mesh = mesh_lib.make_mesh(config.mesh)
-  recommender = Ranker(config, dataset, mesh)
-  _, step = train(config, epath.Path(tmp_path / 'run'), dataset, recommender, mesh)
+  context = make_context(config, dataset, mesh)
+  _, step = train(config, epath.Path(tmp_path / 'run'), context)
   assert step == 2
 
 

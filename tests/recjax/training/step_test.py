@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recjax import config as config_lib
+from recjax import models
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import optim, state
@@ -28,7 +29,7 @@ def lines_of_program(family: str, depth: int) -> int:
   names = ('tokens', 'segments', 'positions', 'targets', 'encoder_tokens', 'encoder_segments')
   batch = dict.fromkeys(names, rows) | {'weights': jax.ShapeDtypeStruct((8, 16), 'float32')}
   batch |= dict.fromkeys(('learnt', 'dropped'), jax.ShapeDtypeStruct((8,), 'int32'))
-  step = make_train_step(config, state.graph(config.model, SPACE), tx, text_targets=True)
+  step = make_train_step(config, models.graph(config.model, SPACE), tx, text_targets=True)
   with jax.set_mesh(mesh):
     lowered = jax.jit(step).lower(state.abstract_state(config.model, SPACE, tx, mesh), batch)
   return lowered.as_text().count('\n')
@@ -47,7 +48,7 @@ def test_a_loss_weight_scales_its_own_targets_and_no_others():
   config = config_lib.from_config_dict(config_dict)
   mesh = mesh_lib.make_mesh(config.mesh)
   tx = optim.optimizer(config.optim, config.num_train_steps)
-  graph = state.graph(config.model, SPACE)
+  graph = models.graph(config.model, SPACE)
   step = jax.jit(make_train_step(config, graph, tx, text_targets=False))
   rng = np.random.default_rng(0)
   shape = (8, 8)
