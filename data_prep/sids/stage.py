@@ -88,9 +88,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
   quality.json (the report of `recjax.sids.quality`).
   """
   sids = config.sids
-  vectors = stage_lib.outputs(
-    prepared, *(_VECTORS[sids.source] if sids.needs_vectors else ())
-  )
+  vectors = stage_lib.outputs(prepared, *(_VECTORS[sids.source] if sids.needs_vectors else ()))
   table_file = None if sids.table is None else files.find_file(sids.table, raw_dir)
   inputs = stage_lib.outputs(prepared, files.ITEMS) | vectors
   params = _params(sids)

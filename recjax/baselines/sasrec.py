@@ -9,7 +9,10 @@ from typing import Any
 
 # Fields of the config, by section.
 RECIPE: dict[str, Any] = {
-  'sids': {'quantizer': 'item', 'codes': ()},  # one token an item: the softmax of a level is the full one
+  'sids': {
+    'quantizer': 'item',
+    'codes': (),
+  },  # one token an item: the softmax of a level is the full one
   'mixture': {'next_item': {'max_items': 50, 'prompts': ('{history}',), 'crop': 0.5}},
   'model': {
     'family': 'sasrec',
