@@ -138,6 +138,7 @@ def evaluate_best(
   context: Context,
   step: int,
   ranked: dict[str, Ranked] | None = None,
+  trained: Mapping[str, Mapping[str, Ranked]] | None = None,
 ) -> dict[str, Any]:
   """Runs all evaluators and baselines on the validation and the test rows; writes evaluation.json.
 
@@ -147,6 +148,7 @@ def evaluate_best(
     context: the run, with the parameters of the best checkpoint.
     step: step of that checkpoint.
     ranked: is filled with the model's ranking of every split.
+    trained: the rankings of baselines that are models, by split and name (`recjax.workdir.sasrec`).
 
   Returns:
     The content of evaluation.json; see `recjax.workdir.evaluation_file`.
@@ -162,6 +164,8 @@ def evaluate_best(
   metrics = {split: ranking.ranking_metrics(ranked[split].ranks_U, ks) for split in SPLITS}
   rows = {split: len(result.rows) for split, result in retrieval.items()}
   rivals = {split: baseline_rankings(config, dataset, split) for split in SPLITS}
+  for split, found_of in (trained or {}).items():
+    rivals[split] |= found_of
   results = {
     'step': step,
     'training': outcome.of_training(workdir, config, step),

@@ -25,10 +25,12 @@ from data_prep import sources  # also registers the sources' options, for the fl
 from recjax import config as config_lib
 from recjax import describe as describe_lib
 from recjax import models, refresh
-from recjax.data.dataset import Dataset, Log
+from recjax.data.dataset import SPLITS, Dataset, Log
+from recjax.data.item_dataset import ItemDataset
 from recjax.data.prepared import Prepared
-from recjax.evaluate import evaluate_best, make_context
+from recjax.evaluate import evaluate_best, evaluated, make_context
 from recjax.export import folder as export
+from recjax.metrics.ranked import Ranked
 from recjax.recommend import Recommender, best_params, make_ranker
 from recjax.report.build import report_run
 from recjax.runtime import (
@@ -61,6 +63,7 @@ from recjax.workdir import (
   trackers,
 )
 from recjax.workdir import paths as paths_lib
+from recjax.workdir import sasrec as sasrec_lib
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import NEEDS, Request
 
@@ -184,13 +187,16 @@ def run(request: Request) -> int:
     recommender = Recommender(make_ranker(config, dataset, mesh), dataset, params, step)
     recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
   if mode in ('train', 'evaluate'):
+    if config.eval.sasrec is not None:
+      sasrec_lib.earlier(config, dataset)  # raises if it does not fit, before hours of training
     context = make_context(config, dataset, mesh)
     if mode == 'train':
       params, step = train_stages(config, workdir, context)
     else:
       params, step = best_params(config, workdir, dataset, mesh)
+    trained = _trained_baselines(config, workdir, dataset, mesh)
     with watchdog.expect('the full evaluation', 0):
-      results = evaluate_best(config, workdir, context.with_params(params), step)
+      results = evaluate_best(config, workdir, context.with_params(params), step, trained=trained)
       if mode == 'train' and distributed.is_host0():
         trackers.log_test(config, workdir, step, results['metrics']['test'])
   if mode != 'recommend' and distributed.is_host0():
@@ -218,6 +224,34 @@ def _refresh(request: Request, mesh: jax.sharding.Mesh) -> int:
   for line in refresh_file.text(result).splitlines():
     log.info('%s', line)
   return 0 if result['verdict'] == 'go' else exit_status.NO_GO
+
+
+def _trained_baselines(
+  config: config_lib.Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> dict[str, dict[str, Ranked]]:
+  """Returns the rankings of the baselines that are models, by split and name; trains those that are not trained yet.
+
+  The baseline `sasrec` is a run of its own in `baselines/sasrec` of the workdir, which is resumed like any run and
+  kept, or the run that `eval.sasrec` names.
+
+  Raises:
+    OSError, ValueError: see `workdir.sasrec.earlier` and `train`.
+  """
+  if not sasrec_lib.is_wanted(config):
+    return {split: {} for split in SPLITS}
+  if config.eval.sasrec is not None:
+    own, data = sasrec_lib.earlier(config, dataset)
+    folder = epath.Path(config.eval.sasrec)
+    params, _ = best_params(own, folder, data, mesh)
+    context = make_context(own, data, mesh)
+  else:
+    folder, data = sasrec_lib.folder_in(workdir), ItemDataset.load(dataset.folder)
+    own = sizes.resolved(sasrec_lib.config_for(config, data.num_items, mesh), data, folder, mesh)
+    context = make_context(own, data, mesh)
+    log.info('baseline %s: a run of its own in %s', sasrec_lib.NAME, folder)
+    params, _ = train_stages(own, folder, context)
+  context, search = context.with_params(params), own.evaluators['retrieval']
+  return {split: {sasrec_lib.NAME: evaluated(context, search, split).ranked} for split in SPLITS}
 
 
 def _describe(config: config_lib.Config, out: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Recommenders without learnt parameters, to compare a model with; `BASELINES` lists them by name.
+"""Recommenders to compare a model with: `BASELINES` by name, and `TRAINED`, which are trained as runs of their own.
 
 To add a baseline, write a module with `recommend(split)` and add it to `BASELINES`.
 """
@@ -15,3 +15,6 @@ BASELINES: dict[str, Callable[[Split], np.ndarray]] = {
   'popularity': popularity.recommend,
   'transitions': transitions.recommend,
 }
+
+# Baselines that are models of recjax (`recjax.workdir.sasrec`). They are computed if `eval.baselines` names them.
+TRAINED = ('sasrec',)
