@@ -52,7 +52,8 @@ def test_the_example_trains_something_sensible(tmp_path, caplog):
 
 
 def test_default_names_of_data_sets_are_unique():
-  names = [importlib.import_module(f'configs.{name}').get_config().data.name for name in FILES]
+  others = [name for name in FILES if name != 'sasrec']  # it shares the data of the other configs
+  names = [importlib.import_module(f'configs.{name}').get_config().data.name for name in others]
   assert len(set(names)) == len(names)
 
 
