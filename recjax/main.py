@@ -25,12 +25,10 @@ from data_prep import sources  # also registers the sources' options, for the fl
 from recjax import config as config_lib
 from recjax import describe as describe_lib
 from recjax import models, refresh
-from recjax.data.dataset import SPLITS, Dataset, Log
-from recjax.data.item_dataset import ItemDataset
+from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
-from recjax.evaluate import evaluate_best, evaluated, make_context
+from recjax.evaluate import evaluate_best, final_metrics, make_context
 from recjax.export import folder as export
-from recjax.metrics.ranked import Ranked
 from recjax.recommend import Recommender, best_params, make_ranker
 from recjax.report.build import report_run
 from recjax.runtime import (
@@ -48,7 +46,7 @@ from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
 from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
-from recjax.train import checked_streams, record_mixtures, train_stages
+from recjax.train import checked_streams, record_mixtures, train_stages, trained_baselines
 from recjax.training import preflight
 from recjax.training import state as state_lib
 from recjax.workdir import (
@@ -161,6 +159,7 @@ def run(request: Request) -> int:
   models.check_model(model)  # before the data are prepared
   if prepares:
     config_lib.next_item_component(config)  # raises if there is none
+  if prepares or mode == 'evaluate':
     config_lib.check_evaluators(config)
   if prepares and not request.has_begun():
     preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
@@ -194,11 +193,11 @@ def run(request: Request) -> int:
       params, step = train_stages(config, workdir, context)
     else:
       params, step = best_params(config, workdir, dataset, mesh)
-    trained = _trained_baselines(config, workdir, dataset, mesh)
+    trained = trained_baselines(config, workdir, dataset, mesh)
     with watchdog.expect('the full evaluation', 0):
       results = evaluate_best(config, workdir, context.with_params(params), step, trained=trained)
       if mode == 'train' and distributed.is_host0():
-        trackers.log_test(config, workdir, step, results['metrics']['test'])
+        trackers.log_test(config, workdir, step, final_metrics(results))
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')
@@ -224,34 +223,6 @@ def _refresh(request: Request, mesh: jax.sharding.Mesh) -> int:
   for line in refresh_file.text(result).splitlines():
     log.info('%s', line)
   return 0 if result['verdict'] == 'go' else exit_status.NO_GO
-
-
-def _trained_baselines(
-  config: config_lib.Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
-) -> dict[str, dict[str, Ranked]]:
-  """Returns the rankings of the baselines that are models, by split and name; trains those that are not trained yet.
-
-  The baseline `sasrec` is a run of its own in `baselines/sasrec` of the workdir, which is resumed like any run and
-  kept, or the run that `eval.sasrec` names.
-
-  Raises:
-    OSError, ValueError: see `workdir.sasrec.earlier` and `train`.
-  """
-  if not sasrec_lib.is_wanted(config):
-    return {split: {} for split in SPLITS}
-  if config.eval.sasrec is not None:
-    own, data = sasrec_lib.earlier(config, dataset)
-    folder = epath.Path(config.eval.sasrec)
-    params, _ = best_params(own, folder, data, mesh)
-    context = make_context(own, data, mesh)
-  else:
-    folder, data = sasrec_lib.folder_in(workdir), ItemDataset.load(dataset.folder)
-    own = sizes.resolved(sasrec_lib.config_for(config, data.num_items, mesh), data, folder, mesh)
-    context = make_context(own, data, mesh)
-    log.info('baseline %s: a run of its own in %s', sasrec_lib.NAME, folder)
-    params, _ = train_stages(own, folder, context)
-  context, search = context.with_params(params), own.evaluators['retrieval']
-  return {split: {sasrec_lib.NAME: evaluated(context, search, split).ranked} for split in SPLITS}
 
 
 def _describe(config: config_lib.Config, out: str | None) -> None:

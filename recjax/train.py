@@ -17,12 +17,15 @@ from recjax.config import Config, next_item_component
 from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
-from recjax.data.dataset import Dataset
-from recjax.evaluate import evaluated, headline
-from recjax.metrics import doubts
+from recjax.data.dataset import SPLITS, Dataset
+from recjax.data.item_dataset import ItemDataset
+from recjax.evaluate import evaluated, make_context
+from recjax.metrics import doubts, text
 from recjax.metrics.evaluators.base import Context
+from recjax.metrics.ranked import Ranked
 from recjax.metrics.selection import named
 from recjax.models import lora
+from recjax.recommend import best_params
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
@@ -35,8 +38,9 @@ from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
 from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
+from recjax.workdir import sasrec as sasrec_lib
 from recjax.workdir import stages as stages_lib
-from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
+from recjax.workdir.checkpoints import Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
 
 log = logging.getLogger(__name__)
@@ -71,6 +75,35 @@ def train_stages(
     run = config if stage.folder == workdir else None
     best = train(stage.config, stage.folder, context, run, stream)
   return best
+
+
+def trained_baselines(
+  config: Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> dict[str, dict[str, Ranked]]:
+  """Returns the rankings of the baselines that are models, by split and name; trains those that are not trained yet.
+
+  The baseline `sasrec` is a run of its own in `baselines/sasrec` of the workdir, which is resumed like any run and
+  kept, or the run that `eval.sasrec` names.
+
+  Raises:
+    OSError, ValueError: see `workdir.sasrec.earlier` and `train`.
+  """
+  if not sasrec_lib.is_wanted(config):
+    return {split: {} for split in SPLITS}
+  if config.eval.sasrec is not None:
+    own, data = sasrec_lib.earlier(config, dataset)
+    folder = epath.Path(config.eval.sasrec)
+    context = make_context(own, data, mesh)
+    params, _ = best_params(own, folder, data, mesh)
+  else:
+    folder, data = sasrec_lib.folder_in(workdir), ItemDataset.load(dataset.folder)
+    own = sasrec_lib.config_for(config, data, folder, mesh)
+    context = make_context(own, data, mesh)
+    log.info('baseline %s: a run of its own in %s', sasrec_lib.NAME, folder)
+    params, _ = train_stages(own, folder, context)
+  search = dataclasses.replace(own.evaluators['retrieval'], rows=None)
+  found = {split: evaluated(context.with_params(params), search, split) for split in SPLITS}
+  return {split: {sasrec_lib.NAME: result.ranked} for split, result in found.items()}
 
 
 def checked_streams(
@@ -285,6 +318,7 @@ def _resumed(
   old = identity.read_config(meta.config, f'the config in {folder / str(step)}')
   resume.check_tokens(meta, setup.dataset, folder)
   resume.check_optimizer(old.optim, config.optim, folder)
+  resume.check_selection(meta, old, config, folder)
   allow_new = config.checkpoint.allow_new_stream
   is_same = resume.check_stream(meta, setup.fingerprint, folder, allow_new)
   with watchdog.expect('restoring the checkpoint', config.hosts.phase_timeout):
@@ -323,11 +357,12 @@ def _train_steps(
       results = _validate(setup, loop, writer)
       if results is None:
         raise preemption.stop()
-      checkpoints.score(loop.step, results)
+      checkpoints.score(loop.step, config.selection.score(results))
     for step in watchdog.watched(steps, limits.phase_timeout, limits.step_timeout):
-      if outcome.is_patience_out(loop.evaluations, config.eval.patience):
+      if outcome.is_patience_out(loop.evaluations, config.eval.patience, config.selection):
         log.info(
-          'stopping: %s did not improve in %d evaluations', SELECTION_METRIC, config.eval.patience
+          'stopping: %s did not improve in %d evaluations',
+          *(config.selection.key, config.eval.patience),
         )
         break
       with profiler.step(step, progress.flush):
@@ -378,8 +413,9 @@ def _evaluate_and_save(
   meta = Meta(
     *(loop.examples_seen, setup.fingerprint, code_space, loop.evaluations, config.to_dict())
   )
+  score = None if results is None else config.selection.score(results)
   with _checkpointing(f'saving step {loop.step}', config.hosts):
-    checkpoints.save(loop.step, loop.state.to_saved(), meta, results)
+    checkpoints.save(loop.step, loop.state.to_saved(), meta, score)
   goodput.write()
   return is_interrupted
 
@@ -397,7 +433,7 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
   results = distributed.from_host0('validation', named(chosen.evaluator, result.metrics))
   epoch = setup.stream.mixture.epochs(loop.examples_seen)
   is_retrieval = chosen.evaluator == 'retrieval'
-  line = headline(results) if is_retrieval else f'{chosen.key} {results[chosen.key]:.4f}'
+  line = text.headline(results) if is_retrieval else f'{chosen.key} {results.get(chosen.key)}'
   log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, line)
   loop.evaluations = [*loop.evaluations, (loop.step, results)]
   writer.write_evaluation(loop.step, results)

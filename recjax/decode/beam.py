@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from recjax.decode.trie import Trie
 
 
-def _log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
+def log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
   """Returns float32 log-probabilities `[..., C]` of one level's codes, under the softmax of training."""
   logits = model.tables.level_logits(x, level)
   if sid_softmax == 'level':
@@ -92,7 +92,7 @@ def beam_search(
   x_BMD, scores_BM = x_BD[:, None], jnp.zeros((B, 1))
   nodes_BM = jnp.zeros((B, 1), jnp.int32)
   for level in range(levels):
-    log_probs_BMC = _log_probs(model, x_BMD, level, sid_softmax)
+    log_probs_BMC = log_probs(model, x_BMD, level, sid_softmax)
     nodes_BMX, codes_BMX, exists_BMX = trie.children(level, nodes_BM)
     candidates_BMX = scores_BM[..., None] + jnp.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
     if level == levels - 1:

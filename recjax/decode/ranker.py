@@ -133,7 +133,7 @@ class Ranker:
       for start in range(0, U, B):
         preemption.check()
         rows = order[start : start + B]
-        prompts = [self._prompt(histories[u], known[u]) for u in rows]
+        prompts = [self.prompt(histories[u], known[u]) for u in rows]
         with watchdog.expect(f'ranking rows {start} to {start + B} of {U}', self._timeout):
           shape = self._shape(B, prompts, [hidden[u] for u in rows], few_shapes)
           items_BM, scores_BM = self._rank_batch(params, prompts, [hidden[u] for u in rows], shape)
@@ -145,7 +145,8 @@ class Ranker:
         bar.update(len(rows))
     return items_UM, scores_UM
 
-  def _prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+  def prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns the prompt that the search continues after a history, int32 tokens; see `rank`."""
     return self._task.inference_prompt(
       self._corpus, history, known.get('times'), known.get('events')
     )

@@ -82,8 +82,22 @@ def ranking_metrics(ranks_U: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
   metrics = {}
   for k in ks:
     for name, metric in METRICS.items():
-      values_U = metric(ranks_U, k)
-      deviation = values_U.std(ddof=1) if values_U.size > 1 else 0.0
-      metrics[f'{name}@{k}'] = float(values_U.mean())
-      metrics[f'{name}@{k}_stderr'] = float(deviation / np.sqrt(values_U.size))
+      metrics |= mean_and_error(f'{name}@{k}', metric(ranks_U, k))
   return metrics
+
+
+def mean_and_error(name: str, values_U: np.ndarray) -> dict[str, float]:
+  """Returns the mean of a metric's values as `name`, and its standard error as `name`_stderr.
+
+  The error is the sample standard deviation (ddof 1) divided by √U; 0 for a single row.
+
+  Raises:
+    ValueError: there are no values.
+  """
+  if not values_U.size:
+    raise ValueError('ranking metrics need at least one row; got none')
+  deviation = values_U.std(ddof=1) if values_U.size > 1 else 0.0
+  return {
+    name: float(values_U.mean()),
+    f'{name}_stderr': float(deviation / np.sqrt(values_U.size)),
+  }

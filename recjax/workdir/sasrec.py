@@ -12,7 +12,7 @@ from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.item_dataset import ItemDataset
 from recjax.sharding import mesh as mesh_lib
-from recjax.workdir import identity, paths
+from recjax.workdir import identity, paths, sizes
 
 NAME = 'sasrec'
 
@@ -27,21 +27,24 @@ def folder_in(workdir: epath.Path) -> epath.Path:
   return workdir / 'baselines' / NAME
 
 
-def config_for(config: Config, num_items: int, mesh: jax.sharding.Mesh) -> Config:
+def config_for(
+  config: Config, dataset: Dataset, folder: epath.Path, mesh: jax.sharding.Mesh
+) -> Config:
   """Returns the config of the baseline of a run: the recipe, with the data, seed and protocol of the run.
 
   Args:
     config: config of the run.
-    num_items: number of items of the catalogue.
+    dataset: the data of the baseline.
+    folder: its workdir; see `sizes.resolved`.
     mesh: the devices; a batch is a multiple of their shards.
   """
   made = config_lib.defaults(source=config.data.source, name=config.data.name)
   made.update(sasrec.RECIPE)
-  made.sids.codes = (num_items,)
+  made.sids.codes = (dataset.num_items,)
   made.eval.beams = max(config.eval.ks)
   recipe = config_lib.from_config_dict(made)
   unit = math.lcm(mesh_lib.batch_shards(mesh), mesh_lib.host_part(mesh)[1])
-  return dataclasses.replace(
+  own = dataclasses.replace(
     recipe,
     data=config.data,
     seed=config.seed,
@@ -57,6 +60,7 @@ def config_for(config: Config, num_items: int, mesh: jax.sharding.Mesh) -> Confi
     hosts=config.hosts,
     compilation_cache=config.compilation_cache,
   )
+  return sizes.resolved(own, dataset, folder, mesh)
 
 
 def earlier(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:

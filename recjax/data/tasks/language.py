@@ -71,9 +71,16 @@ class SidToTitle(Component):
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     item = corpus.titled_items[unit]
-    inputs, _ = corpus.prompter.fill(self.prompt(draw), {'item': corpus.sid_tokens_IL[item]})
     title = corpus.titles(self.title_tokens)[item]
-    return Example(inputs, np.concatenate([title, corpus.prompter.end]))
+    targets = np.concatenate([title, corpus.prompter.end])
+    return Example(self._inputs(corpus, self.prompt(draw), item), targets)
+
+  def inference_prompt(self, corpus: Corpus, item: int) -> np.ndarray:
+    """Returns the prompt for the title of an item, in the first wording, as int32 tokens."""
+    return self._inputs(corpus, (self.prompts or self.wordings)[0], item)
+
+  def _inputs(self, corpus: Corpus, prompt: str, item: int) -> np.ndarray:
+    return corpus.prompter.fill(prompt, {'item': corpus.sid_tokens_IL[item]})[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,12 +115,28 @@ class HistoryToTitle(HistoryComponent):
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     first, position, _ = corpus.positions[unit]
     values = corpus.train.values
-    history = values[max(position - self.max_items + 1, first) : position]
-    tokens, lengths = corpus.items(history, self.show, self.title_tokens)
-    inputs, starts = corpus.prompter.fill(self.prompt(draw), {'history': tokens})
+    inputs, at, lengths = self._inputs(corpus, self.prompt(draw), values[first:position])
     title = corpus.titles(self.answer_tokens)[values[position]]
     targets = np.concatenate([title, corpus.prompter.end])
-    return Example(inputs, targets, None, starts['history'], lengths)
+    return Example(inputs, targets, None, at, lengths)
+
+  def inference_prompt(self, corpus: Corpus, items: np.ndarray) -> np.ndarray:
+    """Returns the prompt for the title of the item after a history, in the first wording, as int32 tokens.
+
+    Args:
+      corpus: the data set.
+      items: item indices, oldest first. The last `max_items - 1` are shown.
+    """
+    return self._inputs(corpus, (self.prompts or self.wordings)[0], np.asarray(items))[0]
+
+  def _inputs(
+    self, corpus: Corpus, prompt: str, items: np.ndarray
+  ) -> tuple[np.ndarray, int, tuple[int, ...]]:
+    """Returns the inputs, the index of the history in them, and the number of tokens of each shown item."""
+    shown = items[-(self.max_items - 1) :]
+    tokens, lengths = corpus.items(shown, self.show, self.title_tokens)
+    inputs, starts = corpus.prompter.fill(prompt, {'history': tokens})
+    return inputs, starts['history'], lengths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from recjax.data.tasks.base import Draw, Example, HistoryComponent
 from recjax.data.vocabulary import SENTINELS
 from recjax.schema.checks import setting
 
+MASKED = -1  # stands for an item in a history whose item is to be found
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mim(HistoryComponent):
@@ -45,6 +47,49 @@ class Mim(HistoryComponent):
     maskable = np.flatnonzero(corpus.is_target(start, size))
     count = min(max(round(self.mask_share * len(maskable)), 1), size - 1)
     masked = np.sort(maskable[draw.rng.permutation(len(maskable))[:count]])
+    inputs, at, lengths = self._inputs(corpus, self.prompt(draw), items, masked)
+    targets = corpus.sid_tokens_IL[items[masked]].ravel()
+    return Example(inputs, targets, None, at, lengths[: masked[0]])
+
+  def inference_prompt(
+    self,
+    corpus: Corpus,
+    items: np.ndarray,
+    times: np.ndarray | None = None,
+    events: np.ndarray | None = None,
+  ) -> np.ndarray:
+    """Returns the search's prompt for one masked item, in the first wording, as int32 tokens.
+
+    Args:
+      corpus: the data set.
+      items: item indices, oldest first; MASKED stands for the masked item, once. The last `max_items` are shown.
+      times: not shown.
+      events: not shown.
+
+    Raises:
+      ValueError: not exactly one of the shown items is masked.
+    """
+    del times, events
+    shown = np.asarray(items)[-self.max_items :]
+    masked = np.flatnonzero(shown == MASKED)
+    if len(masked) != 1:
+      raise ValueError(
+        f'one of the last {self.max_items} items must be masked; got {len(masked)} masked ones'
+      )
+    shown = np.maximum(shown, 0)  # any item: the mask replaces its tokens
+    return self._inputs(corpus, (self.prompts or self.wordings)[0], shown, masked)[0]
+
+  def max_prompt_length(self, corpus: Corpus) -> int:
+    """Returns the length of the longest inference prompt in tokens."""
+    longest = int(corpus.shown(self.show, self.title_tokens).lengths.max())
+    nothing = {'history': corpus.mask}
+    head, _ = corpus.prompter.fill((self.prompts or self.wordings)[0], nothing)
+    return len(head) + (self.max_items - 1) * longest
+
+  def _inputs(
+    self, corpus: Corpus, prompt: str, items: np.ndarray, masked: np.ndarray
+  ) -> tuple[np.ndarray, int, tuple[int, ...]]:
+    """Returns the inputs, the index of the history in them, and the number of tokens of each unmasked item."""
     tokens, lengths = corpus.items(items, self.show, self.title_tokens)
     ends = np.cumsum(lengths)
     parts, at = [], 0
@@ -52,9 +97,8 @@ class Mim(HistoryComponent):
       parts += [tokens[at : ends[place] - lengths[place]], corpus.mask]
       at = ends[place]
     history = np.concatenate([*parts, tokens[at:]])
-    inputs, starts = corpus.prompter.fill(self.prompt(draw), {'history': history})
-    targets = corpus.sid_tokens_IL[items[masked]].ravel()
-    return Example(inputs, targets, None, starts['history'], lengths[: masked[0]])
+    inputs, starts = corpus.prompter.fill(prompt, {'history': history})
+    return inputs, starts['history'], lengths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

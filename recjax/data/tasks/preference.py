@@ -58,6 +58,20 @@ class Ranking(HistoryComponent):
     shuffled = candidates[draw.rng.permutation(self.candidates)]
     return history_example(self, corpus, draw, history, answer, candidates=shuffled)
 
+  def inference_prompt(
+    self, corpus: Corpus, items: np.ndarray, candidates: np.ndarray
+  ) -> np.ndarray:
+    """Returns the prompt that asks for the best candidate, in the first wording, as int32 tokens.
+
+    Args:
+      corpus: the data set.
+      items: item indices of the history, oldest first. The last `max_items - 1` are shown.
+      candidates: item indices, in the order in which they are shown.
+    """
+    recent = np.asarray(items)[-(self.max_items - 1) :]
+    prompt = (self.prompts or self.wordings)[0]
+    return history_inputs(self, corpus, prompt, recent, candidates=candidates)[0]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bpr(HistoryComponent):
@@ -173,20 +187,52 @@ class Rating(HistoryComponent):
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     first, position, _ = corpus.rated_positions[unit]
-    prompter, ratings = corpus.prompter, corpus.dataset.train_ratings
+    values, ratings = corpus.train.values, corpus.dataset.train_ratings
     start = max(position - self.max_items + 1, first)
-    parts = []
-    for at in range(start, position):
-      tokens, _ = corpus.items(corpus.train.values[at : at + 1], self.show, self.title_tokens)
-      known = [] if np.isnan(ratings[at]) else [prompter.text(f'{ratings[at]:g}')]
-      parts.append(np.concatenate([tokens, *known]))
-    item, _ = corpus.items(
-      corpus.train.values[position : position + 1], self.show, self.title_tokens
+    inputs, at, lengths = self._inputs(
+      corpus, self.prompt(draw), values[start:position], ratings[start:position], values[position]
     )
-    shown = {'history': np.concatenate(parts), 'item': item}
-    inputs, starts = prompter.fill(self.prompt(draw), shown)
-    targets = np.concatenate([prompter.text(f'{ratings[position]:g}'), prompter.end])
-    return Example(inputs, targets, None, starts['history'], tuple(map(len, parts)))
+    return Example(inputs, self.answer(corpus, ratings[position]), None, at, lengths)
+
+  def answer(self, corpus: Corpus, rating: float) -> np.ndarray:
+    """Returns the tokens of a rating as an answer, with the end of the answer."""
+    prompter = corpus.prompter
+    return np.concatenate([prompter.text(number(rating)), prompter.end])
+
+  def inference_prompt(
+    self, corpus: Corpus, items: np.ndarray, ratings: np.ndarray, item: int
+  ) -> np.ndarray:
+    """Returns the prompt that asks for a user's rating of an item, in the first wording, as int32 tokens.
+
+    Args:
+      corpus: the data set.
+      items: item indices of the history, oldest first. The last `max_items - 1` are shown.
+      ratings: their ratings; NaN: none.
+      item: index of the item to rate.
+    """
+    recent = slice(-(self.max_items - 1), None)
+    prompt = (self.prompts or self.wordings)[0]
+    return self._inputs(corpus, prompt, np.asarray(items)[recent], ratings[recent], item)[0]
+
+  def _inputs(
+    self, corpus: Corpus, prompt: str, items: np.ndarray, ratings: np.ndarray, item: int
+  ) -> tuple[np.ndarray, int, tuple[int, ...]]:
+    """Returns the inputs, the index of the history in them, and the tokens of each item of the history."""
+    prompter = corpus.prompter
+    parts = []
+    for at, rating in enumerate(ratings.tolist()):
+      tokens, _ = corpus.items(items[at : at + 1], self.show, self.title_tokens)
+      known = [] if np.isnan(rating) else [prompter.text(number(rating))]
+      parts.append(np.concatenate([tokens, *known]))
+    rated, _ = corpus.items(np.array([item]), self.show, self.title_tokens)
+    history = np.concatenate([rated[:0], *parts])
+    inputs, starts = prompter.fill(prompt, {'history': history, 'item': rated})
+    return inputs, starts['history'], tuple(map(len, parts))
+
+
+def number(rating: float) -> str:
+  """Returns a rating as a prompt shows it: 4, 3.5."""
+  return f'{rating:g}'
 
 
 def history_example(
@@ -207,9 +253,20 @@ def history_example(
     answer: item indices.
     **places: item indices for the other placeholders of the prompt.
   """
+  inputs, at, lengths = history_inputs(component, corpus, component.prompt(draw), history, **places)
+  return Example(inputs, corpus.sid_tokens_IL[answer].ravel(), None, at, lengths)
+
+
+def history_inputs(
+  component: HistoryComponent,
+  corpus: Corpus,
+  prompt: str,
+  history: np.ndarray,
+  **places: np.ndarray,
+) -> tuple[np.ndarray, int, tuple[int, ...]]:
+  """Returns the inputs of `history_example` in one wording, the index of the history in them, and its lengths."""
   show, title_tokens = component.show, component.title_tokens
   tokens, lengths = corpus.items(history, show, title_tokens)
   shown = {name: corpus.items(items, show, title_tokens)[0] for name, items in places.items()}
-  inputs, starts = corpus.prompter.fill(component.prompt(draw), {'history': tokens, **shown})
-  targets = corpus.sid_tokens_IL[answer].ravel()
-  return Example(inputs, targets, None, starts['history'], lengths)
+  inputs, starts = corpus.prompter.fill(prompt, {'history': tokens, **shown})
+  return inputs, starts['history'], lengths

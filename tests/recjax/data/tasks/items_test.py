@@ -64,6 +64,7 @@ def test_title_to_sid_and_sid_to_title(encoder_decoder_corpus):
     got = example(back, corpus, unit)
     assert read(corpus, got.inputs) == f'The title of {sid(corpus, item)} is <eos>'
     assert read(corpus, got.targets) == f'{title} <eos>'
+    np.testing.assert_array_equal(back.inference_prompt(corpus, item), got.inputs)
 
 
 def test_a_history_gives_the_title_of_the_next_item(decoder_corpus):
@@ -76,6 +77,7 @@ def test_a_history_gives_the_title_of_the_next_item(decoder_corpus):
     assert read(corpus, got.targets) == f'{title} <eos>'.strip()
     assert sid(corpus, *items[max(0, p - 3) : p]) in read(corpus, got.inputs)
     assert got.history == (3,) * min(p, 3)
+    np.testing.assert_array_equal(component.inference_prompt(corpus, items[:p]), got.inputs)
 
 
 def test_token_to_description_and_description_to_token(encoder_decoder_corpus):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recjax.data.tasks import Mim, Mlm
+from recjax.data.tasks.masked import MASKED
 from tests.recjax.data.tasks.reading import example, read, sid
 
 
@@ -28,6 +29,31 @@ def test_targets_are_the_masked_items_in_order(decoder_corpus):
     mask = corpus.dataset.vocabulary.special_id('<mask>')
     assert mask not in got.inputs[:end]
     assert len(got.history) < size
+
+
+@pytest.mark.parametrize('show', ['sid', 'title', 'both'])
+def test_the_inference_prompt_masks_one_item(decoder_corpus, encoder_decoder_corpus, show):
+  component = Mim(max_items=4, mask_share=0.1, show=show)  # one item of every window
+  for corpus in (decoder_corpus, encoder_decoder_corpus):
+    ends = 0
+    for unit in range(0, component.num_units(corpus), 3):
+      start, size, _ = corpus.windows(4)[unit]
+      items = corpus.train.values[start : start + size]
+      got = example(component, corpus, unit, 3 * unit)  # the first wording
+      place = len(got.history)
+      shown = np.concatenate([items[:place], [MASKED], items[place + 1 :]])
+      np.testing.assert_array_equal(component.inference_prompt(corpus, shown), got.inputs)
+      if size == 4:
+        longer = np.append(corpus.train.values[:9], shown)
+        np.testing.assert_array_equal(component.inference_prompt(corpus, longer), got.inputs)
+      assert len(got.inputs) <= component.max_prompt_length(corpus)
+      ends += place == size - 1
+    assert ends > 3
+  for items in (np.arange(9), np.append(MASKED, np.arange(4)), np.array([MASKED, MASKED])):
+    with pytest.raises(
+      ValueError, match=r'one of the last 4 items must be masked; got [02] masked'
+    ):
+      component.inference_prompt(decoder_corpus, items)
 
 
 def test_targets_are_the_sentinels_with_their_hidden_spans(decoder_corpus):
