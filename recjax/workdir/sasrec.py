@@ -41,7 +41,7 @@ def config_for(
   made = config_lib.defaults(source=config.data.source, name=config.data.name)
   made.update(sasrec.RECIPE)
   made.sids.codes = (dataset.num_items,)
-  made.eval.beams = max(config.eval.ks)
+  made.eval.ks, made.eval.beams = config.eval.ks, max(config.eval.ks)
   recipe = config_lib.from_config_dict(made)
   unit = math.lcm(mesh_lib.batch_shards(mesh), mesh_lib.host_part(mesh)[1])
   own = dataclasses.replace(
@@ -52,7 +52,6 @@ def config_for(
     packing=dataclasses.replace(recipe.packing, rows=None),  # as many as the hosts leave
     eval=dataclasses.replace(
       recipe.eval,
-      ks=config.eval.ks,
       batch_size=config.eval.batch_size,
       exclude_seen=config.eval.exclude_seen,
     ),

@@ -35,6 +35,7 @@ def trained(tiny_world, mesh, tmp_path_factory):
   config, dataset = tiny_world
   small = copy.deepcopy(recipe.RECIPE)
   small['model'] |= SMALL
+  small['packing']['rows'] = 4
   small |= {'num_epochs': 1.0, 'batch_size': 4}
   workdir = epath.Path(tmp_path_factory.mktemp('run'))
   with pytest.MonkeyPatch.context() as patch:
@@ -55,6 +56,7 @@ def test_a_run_without_the_baseline_trains_none(tiny_world, mesh, tmp_path):
   assert found == {'validation': {}, 'test': {}} and not list(tmp_path.iterdir())
 
 
+@pytest.mark.soak
 def test_every_row_is_ranked_once_without_its_history(tiny_world, trained):
   config, dataset = tiny_world
   for split in SPLITS:
@@ -95,6 +97,7 @@ def test_its_data_depend_on_interactions_and_items_alone(tiny_world):
     dataset.vocabulary.encode('then')
 
 
+@pytest.mark.soak
 def test_an_earlier_run_gives_the_same_ranking(tiny_world, mesh, trained, tmp_path):
   config, dataset = tiny_world
   named = wanting(config, sasrec=str(sasrec.folder_in(trained[0])))
@@ -105,6 +108,7 @@ def test_an_earlier_run_gives_the_same_ranking(tiny_world, mesh, trained, tmp_pa
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.soak
 def test_an_earlier_run_with_another_protocol_is_refused(tiny_world, trained, tmp_path):
   config, dataset = tiny_world
   named = wanting(config, sasrec=str(sasrec.folder_in(trained[0])), exclude_seen=False)
