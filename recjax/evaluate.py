@@ -97,7 +97,7 @@ def evaluate_best(
     context: the run, with the parameters of the best checkpoint.
     step: step of that checkpoint.
     ranked: is filled with the model's ranking of every split.
-    trained: the rankings of baselines that are models, by split and name (`recjax.workdir.sasrec`).
+    trained: rankings of all rows by baselines that are models, by split and name.
 
   Returns:
     The content of evaluation.json; see `recjax.workdir.evaluation_file`.

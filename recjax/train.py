@@ -20,7 +20,7 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.item_dataset import ItemDataset
 from recjax.evaluate import evaluated, make_context
-from recjax.metrics import doubts, text
+from recjax.metrics import doubts, leakage, text
 from recjax.metrics.evaluators.base import Context
 from recjax.metrics.ranked import Ranked
 from recjax.metrics.selection import named
@@ -80,13 +80,9 @@ def train_stages(
 def trained_baselines(
   config: Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
 ) -> dict[str, dict[str, Ranked]]:
-  """Returns the rankings of the baselines that are models, by split and name; trains those that are not trained yet.
+  """Returns the rankings of baselines that are models, by split and name; see `recjax.workdir.sasrec`.
 
-  The baseline `sasrec` is a run of its own in `baselines/sasrec` of the workdir, which is resumed like any run and
-  kept, or the run that `eval.sasrec` names.
-
-  Raises:
-    OSError, ValueError: see `workdir.sasrec.earlier` and `train`.
+  `sasrec` is a run in `baselines/sasrec` of the workdir, trained here unless it is finished, or that of `eval.sasrec`.
   """
   if not sasrec_lib.is_wanted(config):
     return {split: {} for split in SPLITS}
@@ -115,9 +111,11 @@ def checked_streams(
     The stream of every stage, in order.
 
   Raises:
-    ValueError: see `training.data_preflight` and `training.preflight`; or a stage's group matches no parameter.
+    ValueError: see `training.data_preflight`, `training.preflight` and `metrics.leakage`; or a stage's group matches
+      no parameter.
   """
   data_preflight.check_dataset(dataset, config.eval.exclude_seen, config.eval.eval_users)
+  leakage.check(dataset, config.data.split)
   searched = next_item_component(config)
   stages, streams, space = stages_lib.plan(config, workdir), [], dataset.vocabulary.space
   is_new = all(identity.config_of(stage.folder) is None for stage in stages)
