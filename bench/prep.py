@@ -19,10 +19,11 @@ import numpy as np
 
 from data_prep import stage as stage_lib
 from data_prep.log import interactions, log_writer, raw_log, splits
-from data_prep.relations import cooccurrence, semantic_neighbours
+from data_prep.relations import semantic_neighbours
 from data_prep.relations import stage as relation_stage
 from data_prep.sources.amazon import Amazon
 from recjax import config as config_lib
+from recjax.data.cooccurrence import cooccurrence_counts
 from recjax.data.sequences import Sequences
 from recjax.schema.items import Relations
 
@@ -129,9 +130,7 @@ def measure_sports(raw_dir: str) -> dict[str, Any]:
   train = Sequences(arrays['train_items'], arrays['train_offsets'])
   users = [train[u].tolist() for u in range(len(train))]
   num_items = len(log.item_ids)
-  ours, counts = _seconds(
-    lambda: cooccurrence.cooccurrence_counts(train, num_items, 5, 'none'), repeats=9
-  )
+  ours, counts = _seconds(lambda: cooccurrence_counts(train, num_items, 5, 'none'), repeats=9)
   loop, looped = _seconds(lambda: loop_counts(users, 5), repeats=3)
   lists, _ = _seconds(
     lambda: relation_stage.collaborative(train, num_items, Relations()), repeats=3

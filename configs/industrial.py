@@ -5,8 +5,10 @@ Hardware:  one accelerator; 2 cores with :cpu
 Figure:    none.
 
 FOLDER holds train/, valid/, test/, index/ and, for `--config.model.sid_rows=sa_init`, semantics/. The split is
-the published one (global time, 8:1:1, at most ten items of history), the catalogue the published table. Items
-that share a published SID get an additional level; with `--config.sids.collisions=keep` they share it.
+the published one (global time, 8:1:1), the catalogue the published table. The protocol is that of both papers: ten items
+of history, items that share a published SID keep it, items of the history may be recommended (2.8 % of the test targets
+are in their own history), 50 beams, cut-offs 1, 3, 5, 10, 20 and 50. The papers count hits of SIDs: compare
+`sid_recall@k` and `sid_ndcg@k` with them, not `recall@k`, which counts hits of items.
 """
 
 from configs import common
@@ -20,11 +22,17 @@ def get_config(variant: str = ''):
   config.data.k_core = 0
   config.data.split = 'source'
   config.data.catalogue = 'all'
+  config.data.max_history = 10
   config.keywords.teacher = 'import'
   config.keywords.file = f'semantics/{_CATEGORY}.description_keywords.json'
   config.sids.quantizer = 'import'
   config.sids.table = f'index/{_CATEGORY}.index.json'
   config.sids.codes = (256, 256, 256)
+  config.sids.collisions = 'keep'
+  config.mixture.next_item.max_items = 11  # ten of history and the target
+  config.eval.exclude_seen = False
+  config.eval.ks = (1, 3, 5, 10, 20, 50)
+  config.eval.beams = 50
   config.model.depth = 4
   config.model.width = 128
   config.model.ff_width = 512

@@ -89,6 +89,13 @@ class Config(Training):
       {name: evaluator.evaluator for name, evaluator in self.evaluators.items()},
       'evaluators.retrieval.evaluator',
     )
+    for name in self.evaluators:  # each has a file predictions/<split>/<name>.parquet
+      check(
+        re.fullmatch(r'[\w-]+', name) and name not in ('rows', 'baselines'),
+        'the name of an evaluator must be letters, digits, - and _, and neither rows nor baselines',
+        name,
+        'evaluators.<another name>.evaluator',
+      )
     for name in self.eval.baselines:
       check_choice(name, tuple(BASELINES), 'eval.baselines')
     choices = [f'{name}.{m}' for name, e in self.evaluators.items() for m in e.metrics(self.eval)]

@@ -4,32 +4,27 @@ Items of the history are removed from the ranking unless `eval.exclude_seen` is 
 rows are the users; `data_prep.log.splits` describes the other splits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
+import json
 import logging
-import time
 from typing import Any
 
 from etils import epath
 import jax
-import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
-from recjax.baselines import BASELINES
-from recjax.baselines.split import Split
 from recjax.config import Config
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.data.sequences import Sequences
 from recjax.decode.ranker import Ranker
-from recjax.metrics import ranking
+from recjax.metrics import leakage, protocol, ranking, rivals, selection, slices, text
 from recjax.metrics.evaluators.base import Context, Evaluator, Result, sample_rows
 from recjax.metrics.ranked import Ranked
-from recjax.metrics.reachable import count_unreachable
 from recjax.recommend import make_ranker
 from recjax.runtime import distributed, goodput
-from recjax.workdir import evaluation_file, outcome
+from recjax.workdir import evaluation_file, outcome, predictions
 
 log = logging.getLogger(__name__)
 
@@ -85,52 +80,6 @@ def evaluated(
   return evaluator.evaluate(context, split, rows)
 
 
-def headline(metrics: Mapping[str, float]) -> str:
-  """Returns one line of the metrics of retrieval; `eval.ks` always holds 10."""
-  recalls = [f'{name} {metrics[name]:.4f}' for name in ('recall@5', 'recall@10') if name in metrics]
-  error, ndcg = metrics['recall@10_stderr'], metrics['ndcg@10']
-  return f'{"  ".join(recalls)} ± {error:.4f}  ndcg@10 {ndcg:.4f}'
-
-
-def baseline_rankings(config: Config, dataset: Dataset, split: str) -> dict[str, Ranked]:
-  """Returns the ranked items of every row of a split, for every baseline."""
-  histories, targets = dataset.histories_and_targets(split)
-  depth = max(config.eval.ks)
-  baseline_input = Split(
-    train=Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets)),
-    counted=dataset.countable_sequences(split),
-    histories=histories,
-    num_items=dataset.num_items,
-    k=depth,
-    exclude_seen=config.eval.exclude_seen,
-    seen=dataset.seen(split),
-    train_is_target=dataset.train_is_target,
-  )
-  found = {}
-  for name, recommend in BASELINES.items():
-    start = time.monotonic()
-    items_UK = recommend(baseline_input)
-    seconds = time.monotonic() - start
-    found[name] = Ranked.of(items_UK, None, np.asarray(targets), depth, seconds)
-  return found
-
-
-def unreachable_targets(config: Config, dataset: Dataset) -> dict[str, int]:
-  """Returns the number of targets that `eval.exclude_seen` removes, by split; warns if there are any."""
-  if not config.eval.exclude_seen:
-    return dict.fromkeys(SPLITS, 0)
-  counts = {name: count_unreachable(dataset.seen(name), dataset.targets(name)) for name in SPLITS}
-  for split, count in counts.items():
-    if count and distributed.is_host0():
-      num_rows = dataset.num_rows(split)
-      log.warning(
-        'eval.exclude_seen removes %d of %d %s targets, which are in their own history: recall cannot exceed '
-        '%.4f',
-        *(count, num_rows, split, 1 - count / num_rows),
-      )
-  return counts
-
-
 @goodput.phase('evaluation')
 def evaluate_best(
   config: Config,
@@ -139,7 +88,7 @@ def evaluate_best(
   step: int,
   ranked: dict[str, Ranked] | None = None,
 ) -> dict[str, Any]:
-  """Runs all evaluators and baselines on the validation and the test rows; writes evaluation.json.
+  """Runs all evaluators and baselines on the validation and the test rows; writes evaluation.json and predictions.
 
   Args:
     config: config of the evaluation.
@@ -150,53 +99,141 @@ def evaluate_best(
 
   Returns:
     The content of evaluation.json; see `recjax.workdir.evaluation_file`.
+
+  Raises:
+    ValueError: held-out interactions are in the training part; see `recjax.metrics.leakage`.
   """
-  dataset, ks = context.dataset, config.eval.ks
-  ranked = {} if ranked is None else ranked
-  found: dict[str, dict[str, Result]] = {name: {} for name in config.evaluators}
-  for name, evaluator in config.evaluators.items():
-    for split in SPLITS:
-      found[name][split] = evaluated(context, evaluator, split)
-  retrieval = found['retrieval']
-  ranked |= {split: result.ranked for split, result in retrieval.items()}
-  metrics = {split: ranking.ranking_metrics(ranked[split].ranks_U, ks) for split in SPLITS}
-  rows = {split: len(result.rows) for split, result in retrieval.items()}
-  rivals = {split: baseline_rankings(config, dataset, split) for split in SPLITS}
+  dataset, settings = context.dataset, config.eval
+  leaks = leakage.check(dataset, config.data.split)
+  found = {
+    name: {split: evaluated(context, evaluator, split) for split in SPLITS}
+    for name, evaluator in config.evaluators.items()
+  }
+  rows = {split: result.rows for split, result in found['retrieval'].items()}
+  left_out = rivals.left_out(settings, dataset, outcome.training_seconds(workdir))
+  left_out = distributed.from_host0('baselines', left_out)  # their number of calls must agree
+  rankers = {
+    split: {'model': result.ranked}
+    | rivals.rankings(settings, dataset, split, left_out, rows[split])
+    for split, result in found['retrieval'].items()
+  }
+  if ranked is not None:
+    ranked |= {split: each['model'] for split, each in rankers.items()}
+  parts = {s: slices.measure(dataset, s, rankers[s], settings.ks, rows[s]) for s in SPLITS}
   results = {
     'step': step,
     'training': outcome.of_training(workdir, config, step),
-    'metrics': metrics,
-    'rows': rows,
-    'unreachable_targets': unreachable_targets(config, dataset),
-    'eval': dataclasses.asdict(config.eval)
-    | {'ks': list(ks), 'baselines': list(config.eval.baselines)},
+    **_figures(rankers, settings.ks),
+    'baselines_left_out': left_out,
+    'rows': {split: len(rows[split]) for split in SPLITS},
+    'eval': json.loads(json.dumps(dataclasses.asdict(settings))),
     'evaluators': {
-      name: {
-        split: {'rows': len(result.rows)} | result.metrics for split, result in by_split.items()
-      }
+      name: {split: {'rows': len(r.rows)} | r.metrics for split, r in by_split.items()}
       for name, by_split in found.items()
     },
-    'baselines': {
-      name: _rival_metrics({s: rivals[s][name].take(retrieval[s].rows) for s in SPLITS}, ks)
-      for name in rivals['test']
-    },
-    'rows_per_sec': sum(rows.values()) / sum(ranked[split].seconds for split in SPLITS),
+    'memorization': parts['validation'].memorization | parts['test'].memorization,
+    'splits': parts['validation'].splits | parts['test'].splits,
+    'protocol': protocol.record(config.data, settings, dataset, rankers, rows, leaks),
     'items_sharing_a_sid': dataset.sids.sharing_items,
     'data': evaluation_file.data_record(dataset, config.data.item_text),
   }
+  reachable = results['protocol']['reachable_targets']
+  results['unreachable_targets'] = {
+    split: reachable[split]['in_own_history'] * settings.exclude_seen for split in SPLITS
+  }
   if distributed.is_host0():
+    _write_predictions(config, workdir, dataset, results, found, rankers, parts)
     evaluation_file.write(workdir, results)
-  for name, row in [('model', metrics['test']), *results['baselines'].items()]:
-    log.info('test %-12s %s', name, headline(row))
-  if sharing := results['items_sharing_a_sid']:
-    log.info(
-      '%d of %d items share their semantic ID with another; the most popular in training is ranked first',
-      *(sharing, dataset.num_items),
-    )
+    _log(results)
   return results
 
 
-def _rival_metrics(ranked: Mapping[str, Ranked], ks: tuple[int, ...]) -> dict[str, Any]:
-  """Returns the test metrics of a baseline, and under `validation` its validation metrics."""
-  metrics = {split: ranking.ranking_metrics(found.ranks_U, ks) for split, found in ranked.items()}
-  return metrics['test'] | {'validation': metrics['validation']}
+def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+  """Returns the test metrics of all evaluators in evaluation.json, by their names in metrics.jsonl."""
+  metrics = dict(results['metrics']['test'])
+  for name, by_split in results['evaluators'].items():
+    if name != 'retrieval':
+      metrics |= selection.named(name, by_split['test'])
+  return metrics
+
+
+def _figures(rankers: Mapping[str, Mapping[str, Ranked]], ks: Sequence[int]) -> dict[str, Any]:
+  """Returns metrics and speed of the model and of the baselines.
+
+  Args:
+    rankers: split → name → ranking.
+    ks: the cut-offs.
+  """
+  metrics = {
+    name: {split: ranking.ranking_metrics(rankers[split][name].ranks_U, ks) for split in SPLITS}
+    for name in rankers['test']
+  }
+  found = [rankers[split]['model'] for split in SPLITS]
+  return {
+    'metrics': metrics['model'],
+    'baselines': {
+      name: by_split['test'] | {'validation': by_split['validation']}
+      for name, by_split in metrics.items()
+      if name != 'model'
+    },
+    'rows_per_sec': sum(len(each.ranks_U) for each in found) / sum(each.seconds for each in found),
+    'seconds_per_row': {
+      name: each.seconds / len(each.ranks_U) for name, each in rankers['test'].items()
+    },
+  }
+
+
+def _write_predictions(
+  config: Config,
+  workdir: epath.Path,
+  dataset: Dataset,
+  results: Mapping[str, Any],
+  found: Mapping[str, Mapping[str, Result]],
+  rankers: Mapping[str, Mapping[str, Ranked]],
+  parts: Mapping[str, slices.Slices],
+) -> None:
+  """Writes the labels of the rows and the predictions of all evaluators and baselines; removes those of others."""
+  ids, written = predictions.Ids(dataset), []
+  rules = {name: results['protocol'][name] for name in ('split', 'exclude_seen')}
+
+  def write(split, name, rows, columns, item_columns=('items',)):
+    record = predictions.record(split, name, len(rows), results['data'], rules, results['step'])
+    cells = predictions.groups(ids, split, rows, columns, item_columns)
+    predictions.write(workdir, record, cells)
+    written.append((split, name))
+
+  for split in SPLITS:
+    rows = found['retrieval'][split].rows
+    write(split, predictions.ROWS, rows, predictions.of_labels(parts[split].labels))
+    for name, evaluator in config.evaluators.items():
+      result = found[name][split]
+      ranked = {} if result.ranked is None else predictions.of_ranked(result.ranked)
+      if len(result.rows):
+        write(split, name, result.rows, ranked | result.predictions, evaluator.item_columns)
+    for name, ranked in rankers[split].items():
+      if name != 'model':
+        write(split, f'baselines/{name}', rows, predictions.of_ranked(ranked))
+  predictions.remove_others(workdir, written)
+
+
+def _log(results: Mapping[str, Any]) -> None:
+  """Logs the protocol, what limits the metrics, and the test metrics."""
+  for line in protocol.lines(results['protocol']):
+    log.info('%s', line)
+  for split, count in results['unreachable_targets'].items():
+    if count:
+      num_rows = results['protocol']['leakage']['rows'][split]
+      log.warning(
+        'eval.exclude_seen removes %d of %d %s targets, which are in their own history: recall cannot exceed '
+        '%.4f',
+        *(count, num_rows, split, 1 - count / num_rows),
+      )
+  for name, row in [('model', results['metrics']['test']), *results['baselines'].items()]:
+    log.info('test %-12s %s', name, text.headline(row))
+  if results['baselines_left_out']:
+    log.info('%s', outcome.left_out(results['baselines_left_out']))
+  for name, by_split in results['evaluators'].items():
+    if name != 'retrieval':
+      log.info('test %-12s %s', name, text.line(by_split['test']))
+  if results['items_sharing_a_sid']:
+    log.info('of items with one semantic ID, the most popular in training is ranked first')

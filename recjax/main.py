@@ -27,7 +27,7 @@ from recjax import describe as describe_lib
 from recjax import models, refresh
 from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
-from recjax.evaluate import evaluate_best, make_context
+from recjax.evaluate import evaluate_best, final_metrics, make_context
 from recjax.export import folder as export
 from recjax.recommend import Recommender, best_params, make_ranker
 from recjax.report.build import report_run
@@ -158,6 +158,7 @@ def run(request: Request) -> int:
   models.check_model(model)  # before the data are prepared
   if prepares:
     config_lib.next_item_component(config)  # raises if there is none
+  if prepares or mode == 'evaluate':
     config_lib.check_evaluators(config)
   if prepares and not request.has_begun():
     preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
@@ -192,7 +193,7 @@ def run(request: Request) -> int:
     with watchdog.expect('the full evaluation', 0):
       results = evaluate_best(config, workdir, context.with_params(params), step)
       if mode == 'train' and distributed.is_host0():
-        trackers.log_test(config, workdir, step, results['metrics']['test'])
+        trackers.log_test(config, workdir, step, final_metrics(results))
   if mode != 'recommend' and distributed.is_host0():
     _report(config, workdir, dataset)
   distributed.barrier('done')

@@ -20,8 +20,8 @@ from recjax.config import Config
 from recjax.data import log_change
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
-from recjax.evaluate import baseline_rankings, evaluate_best, make_context
-from recjax.metrics import paired, ranking
+from recjax.evaluate import evaluate_best, make_context
+from recjax.metrics import paired, ranking, rivals
 from recjax.metrics.evaluators.retrieval import rank_rows
 from recjax.recommend import best_params
 from recjax.runtime import distributed, watchdog
@@ -30,7 +30,7 @@ from recjax.sids.extension import NoFreeSidError
 from recjax.train import train_stages
 from recjax.workdir import evaluation_file, identity, outcome, paths, refresh_file, sizes
 from recjax.workdir import stages as stages_lib
-from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints
+from recjax.workdir.checkpoints import Checkpoints
 from recjax.workdir.request import Request
 
 # Share of the learning rate of the first training. With the whole rate the model forgets what it has learnt.
@@ -39,7 +39,7 @@ MOST_REMOVED = 0.2  # share of the old items, or users, that a new log may lack
 LEAST_ROWS = 20  # of the new day; with fewer all test rows are compared
 MOST_DRIFT = 3.0  # factor of interactions per day that is reported
 RULE = (
-  f'go if the 95 % interval of the paired difference of {SELECTION_METRIC} is not wholly below zero, for the new '
+  f'go if the 95 % interval of the paired difference of {refresh_file.JUDGED} is not wholly below zero, for the new '
   'model against the old one and against the best baseline'
 )
 _INTERVALS = ('log_every_steps', 'eval_every_steps', 'checkpoint_every_steps')  # in steps
@@ -225,8 +225,9 @@ def _trained_and_judged(
     old_params, old_step = best_params(config, request.source, dataset, mesh)
     old_ranked = rank_rows(context.ranker, old_params, dataset, 'test', config.eval.ks)
   log.info('%s', outcome.closing(evaluation))
-  rivals = baseline_rankings(config, dataset, 'test')
-  rankings = {'new': ranked['test'], 'old': old_ranked, **rivals}
+  left_out = evaluation['baselines_left_out']
+  others = rivals.rankings(config.eval, dataset, 'test', left_out)
+  rankings = {'new': ranked['test'], 'old': old_ranked, **others}
   models = {name: found.ranks_U for name, found in rankings.items()}
   steps = {'old_step': old_step, 'new_step': step}
   unreachable = evaluation['unreachable_targets']['test']
@@ -307,13 +308,13 @@ def judged(
     name: {f'{m}@10': float(found[m].mean()) for m in found} for name, found in values.items()
   }
   baselines = [name for name in ranks if name not in ('new', 'old')]
-  best = max(baselines, key=lambda name: metrics[name][SELECTION_METRIC])
+  best = max(baselines, key=lambda name: metrics[name][refresh_file.JUDGED])
   reasons = [
-    f'{SELECTION_METRIC} is worse than that of {label}: {metrics["new"][SELECTION_METRIC]:.4f}, not '
-    f'{metrics[name][SELECTION_METRIC]:.4f}, on {rows["compared"]:,} rows (difference {d["mean"]:+.4f}, 95 % '
+    f'{refresh_file.JUDGED} is worse than that of {label}: {metrics["new"][refresh_file.JUDGED]:.4f}, not '
+    f'{metrics[name][refresh_file.JUDGED]:.4f}, on {rows["compared"]:,} rows (difference {d["mean"]:+.4f}, 95 % '
     f'interval {d["low"]:+.4f} to {d["high"]:+.4f})'
     for name, label in (('old', 'the old model'), (best, f'the baseline {best}'))
-    if (d := differences[name][SELECTION_METRIC])['high'] < 0
+    if (d := differences[name][refresh_file.JUDGED])['high'] < 0
   ]
   trained = of_new_items['trained'] & is_compared
   if trained.sum() >= LEAST_ROWS and not (ranks['new'][trained] < depth).any():

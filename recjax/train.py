@@ -18,8 +18,8 @@ from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
-from recjax.evaluate import evaluated, headline
-from recjax.metrics import doubts
+from recjax.evaluate import evaluated
+from recjax.metrics import doubts, text
 from recjax.metrics.evaluators.base import Context
 from recjax.metrics.selection import named
 from recjax.models import lora
@@ -36,7 +36,7 @@ from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
 from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
 from recjax.workdir import stages as stages_lib
-from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta
+from recjax.workdir.checkpoints import Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
 
 log = logging.getLogger(__name__)
@@ -283,6 +283,7 @@ def _resumed(
   old = identity.read_config(meta.config, f'the config in {folder / str(step)}')
   resume.check_tokens(meta, setup.dataset, folder)
   resume.check_optimizer(old.optim, config.optim, folder)
+  resume.check_selection(meta, old, config, folder)
   allow_new = config.checkpoint.allow_new_stream
   is_same = resume.check_stream(meta, setup.fingerprint, folder, allow_new)
   with watchdog.expect('restoring the checkpoint', config.hosts.phase_timeout):
@@ -321,11 +322,12 @@ def _train_steps(
       results = _validate(setup, loop, writer)
       if results is None:
         raise preemption.stop()
-      checkpoints.score(loop.step, results)
+      checkpoints.score(loop.step, config.selection.score(results))
     for step in watchdog.watched(steps, limits.phase_timeout, limits.step_timeout):
-      if outcome.is_patience_out(loop.evaluations, config.eval.patience):
+      if outcome.is_patience_out(loop.evaluations, config.eval.patience, config.selection):
         log.info(
-          'stopping: %s did not improve in %d evaluations', SELECTION_METRIC, config.eval.patience
+          'stopping: %s did not improve in %d evaluations',
+          *(config.selection.key, config.eval.patience),
         )
         break
       with profiler.step(step, progress.flush):
@@ -376,8 +378,9 @@ def _evaluate_and_save(
   meta = Meta(
     *(loop.examples_seen, setup.fingerprint, code_space, loop.evaluations, config.to_dict())
   )
+  score = None if results is None else config.selection.score(results)
   with _checkpointing(f'saving step {loop.step}', config.hosts):
-    checkpoints.save(loop.step, loop.state.to_saved(), meta, results)
+    checkpoints.save(loop.step, loop.state.to_saved(), meta, score)
   goodput.write()
   return is_interrupted
 
@@ -395,7 +398,7 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
   results = distributed.from_host0('validation', named(chosen.evaluator, result.metrics))
   epoch = setup.stream.mixture.epochs(loop.examples_seen)
   is_retrieval = chosen.evaluator == 'retrieval'
-  line = headline(results) if is_retrieval else f'{chosen.key} {results[chosen.key]:.4f}'
+  line = text.headline(results) if is_retrieval else f'{chosen.key} {results.get(chosen.key)}'
   log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, line)
   loop.evaluations = [*loop.evaluations, (loop.step, results)]
   writer.write_evaluation(loop.step, results)

@@ -1,105 +1,16 @@
-"""Counts co-occurrences of items, and computes item vectors by a truncated SVD of the counts."""
-
-import math
+"""Computes item vectors by a truncated SVD of co-occurrence counts."""
 
 import numpy as np
 import scipy.sparse
 
-from recjax.data import sequences
+from recjax.data.cooccurrence import cooccurrence_counts
+from recjax.data.sequences import Sequences
 
-_KEYS_AT_ONCE = 1 << 24  # 128 MiB
-_UNIT = math.lcm(*range(1, 21))  # sums of 1/d are exact integers in units of 1/_UNIT
 _SMALLEST_SINGULAR = 1e-3  # relative to the largest singular value
 
 
-def cooccurrence_counts(
-  train: sequences.Sequences, num_items: int, window: int, distance_weight: str = 'inverse'
-) -> scipy.sparse.csr_matrix:
-  """Counts pairs of different items within a window of a user's sequence.
-
-  A pair of positions at distance d ≤ window adds 1 ('none') or 1/d ('inverse') to both entries of its items.
-  Sums are exact, so the order of users does not matter: they are integers, for 'inverse' in units of
-  1/lcm(1 … 20), to which 1/d is rounded down for d > 20.
-
-  Time is linear in the number of pairs. Pairs are counted in blocks, so memory holds one block and the
-  distinct pairs.
-
-  Args:
-    train: item indices of every user's training part.
-    num_items: I.
-    window: the largest distance in positions, at least 1.
-    distance_weight: 'none' or 'inverse'.
-
-  Returns:
-    A symmetric float64 `[I, I]` matrix with an empty diagonal, in canonical format.
-
-  Raises:
-    ValueError: two items and a distance do not fit into 63 bits, so `window` must be smaller. A window beyond
-      the longest sequence is first cut to it.
-  """
-  window = max(1, min(window, int(train.lengths.max(initial=0)) - 1))
-  if num_items**2 * window > 2**63:
-    raise ValueError(
-      f'the window must be at most {2**63 // num_items**2} for {num_items} items; got {window}. '
-      'Set --config.relations.window and --config.sids.cooccurrence_window'
-    )
-  weights_W = None
-  if distance_weight == 'inverse':
-    weights_W = np.array([_UNIT // d for d in range(1, window + 1)])
-  users = np.repeat(np.arange(len(train), dtype=np.int32), train.lengths)
-  counts = scipy.sparse.csr_matrix((num_items, num_items), dtype=np.int64)
-  block = max(1, _KEYS_AT_ONCE // (2 * window))
-  for first in range(0, len(users), block):
-    # The first item of a pair is in the block; the second may follow it.
-    part = slice(first, first + block + window)
-    keys = _keys(train.values[part], users[part], block, window, num_items, weights_W is not None)
-    summed = _sum_keys(keys, weights_W, num_items)
-    counts = summed if first == 0 else counts + summed
-  counts.data = counts.data / (1 if weights_W is None else _UNIT)
-  return counts
-
-
-def _keys(
-  items: np.ndarray, users: np.ndarray, block: int, window: int, num_items: int, with_distance: bool
-) -> np.ndarray:
-  """Encodes all pairs that start in a block as integers, in both orders: first · I + second item.
-
-  With the distance, a key is multiplied by the window, and the distance minus one is added. Keys have 32 bits if
-  that is enough, because these sort in half the time; else 64.
-  """
-  items = items.astype(np.uint32 if num_items**2 * window < 2**32 else np.int64)
-  shifted = items * num_items
-  keys = []
-  for d in range(1, min(window, len(items) - 1) + 1):
-    valid = np.flatnonzero((users[d:] == users[:-d])[:block] & (items[d:] != items[:-d])[:block])
-    for pairs in (shifted[:-d] + items[d:], shifted[d:] + items[:-d]):
-      pairs = pairs.take(valid)
-      keys.append(pairs * window + (d - 1) if with_distance else pairs)
-  return np.concatenate([np.zeros(0, items.dtype), *keys])
-
-
-def _sum_keys(
-  keys: np.ndarray, weights_W: np.ndarray | None, num_items: int
-) -> scipy.sparse.csr_matrix:
-  """Counts equal pairs, or sums the weights of their distances. Sorts the keys in place."""
-  keys.sort()
-  pairs, distances = (keys, None) if weights_W is None else np.divmod(keys, len(weights_W))
-  is_first = np.ones(len(pairs), bool)
-  np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
-  starts = np.flatnonzero(is_first)
-  if weights_W is None:
-    sums = np.diff(starts, append=len(pairs))
-  else:
-    sums = np.add.reduceat(weights_W[distances], starts)
-  pairs = pairs.take(starts)
-  rows = np.arange(num_items + 1, dtype=pairs.dtype) * num_items
-  offsets = np.searchsorted(pairs, rows)
-  columns = (pairs - np.repeat(rows[:-1], np.diff(offsets))).astype(np.int32)
-  return scipy.sparse.csr_matrix((sums, columns, offsets), shape=(num_items, num_items))
-
-
 def vectors(
-  train: sequences.Sequences, num_items: int, width: int, window: int, seed: int
+  train: Sequences, num_items: int, width: int, window: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Computes co-occurrence vectors of items: U √S of D^-1/2 A D^-1/2 = U S Vᵀ, cut at `width`.
 
@@ -139,9 +50,7 @@ def vectors(
   return _unit_rows(embedded_ID, seen), basis_ID
 
 
-def fold_in(
-  train: sequences.Sequences, items: np.ndarray, window: int, basis_ID: np.ndarray
-) -> np.ndarray:
+def fold_in(train: Sequences, items: np.ndarray, window: int, basis_ID: np.ndarray) -> np.ndarray:
   """Computes vectors of new items in the space of earlier `vectors`, from co-occurrence with earlier items.
 
   An item's row a of the normalised co-occurrence becomes a V / √S, which is U √S for the items of the

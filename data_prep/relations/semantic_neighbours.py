@@ -7,8 +7,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from data_prep.relations import neighbours
-from data_prep.relations.neighbours import Neighbours
+from recjax.data import neighbours
+from recjax.data.neighbours import Neighbours
 from recjax.data.sequences import Sequences, offsets_of
 from recjax.runtime import logs
 

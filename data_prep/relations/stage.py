@@ -14,9 +14,11 @@ import scipy.sparse
 
 from data_prep import files
 from data_prep import stage as stage_lib
-from data_prep.relations import cooccurrence, neighbours, semantic_neighbours
-from data_prep.relations.neighbours import Neighbours
+from data_prep.relations import semantic_neighbours
 from recjax import config as config_lib
+from recjax.data import neighbours
+from recjax.data.cooccurrence import cooccurrence_counts
+from recjax.data.neighbours import Neighbours
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences, offsets_of
 from recjax.schema.checks import check
@@ -60,7 +62,7 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
       semantic = semantic_neighbours.semantic(
         files.load(prepared / files.TEXT_VECTORS), relations.top_k
       )
-      semantic.save(out, 'semantic', 'scores')
+      _save(semantic, out, 'semantic', 'scores')
       summary |= {'semantic_relations': len(semantic.strengths)}
     if with_collaborative:
       lists = collaborative(files.train_sequences(prepared), num_items, relations)
@@ -68,11 +70,18 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
       if relations.backfill:
         lists = back_fill(lists, semantic.items, relations.top_k)
         summary |= {'backfilled': len(lists.strengths) - summary['collaborative_relations']}
-      lists.save(out, 'collaborative', 'counts')
+      _save(lists, out, 'collaborative', 'counts')
       summary |= {'items_without_collaborative': int((lists.items.lengths == 0).sum())}
     return summary
 
   return stage_lib.Stage('relations', run, inputs, params)
+
+
+def _save(lists: Neighbours, folder: epath.Path, name: str, strengths: str) -> None:
+  """Writes `<name>_items.npy`, `<name>_offsets.npy` and `<name>_<strengths>.npy`."""
+  files.save(folder / f'{name}_items.npy', lists.items.values.astype(np.int32))
+  files.save(folder / f'{name}_offsets.npy', lists.items.offsets.astype(np.int64))
+  files.save(folder / f'{name}_{strengths}.npy', lists.strengths.astype(np.float32))
 
 
 def _num_items(prepared: Prepared) -> int:
@@ -82,7 +91,7 @@ def _num_items(prepared: Prepared) -> int:
 def collaborative(train: Sequences, num_items: int, relations: Relations) -> Neighbours:
   """Returns for each item the `top_k` related items with the largest strengths, strongest first.
 
-  With one hop the strength is the co-occurrence A (`cooccurrence.cooccurrence_counts`) without pairs below
+  With one hop the strength is the co-occurrence A (`cooccurrence_counts`) without pairs below
   `min_count`. With h hops it is A + A P/2 + … + A (P/2)^(h - 1), where P is A with rows normalised to sum
   one: a random walk in which each additional step has half the weight. IIRG (arXiv 2606.17276) ranks by the count
   within a window; weights by distance, the minimum and additional hops are our extensions. The time of an
@@ -100,9 +109,7 @@ def collaborative(train: Sequences, num_items: int, relations: Relations) -> Nei
   Returns:
     I lists with positive strengths; a list is shorter than top_k if fewer items are related.
   """
-  counts = cooccurrence.cooccurrence_counts(
-    train, num_items, relations.window, relations.distance_weight
-  )
+  counts = cooccurrence_counts(train, num_items, relations.window, relations.distance_weight)
   counts.data[counts.data < relations.min_count] = 0
   counts.eliminate_zeros()
   occurrences_I = np.bincount(train.values, minlength=num_items)

@@ -23,9 +23,11 @@ class Split:
     seen: for each row the items that `exclude_seen` removes. None: those of `histories`; with context
       events, only items of interactions that may be targets.
     train_is_target: bool, aligned with `train.values`: the interactions that may be targets. None: all.
+    users: for each row the number of its user in `train`, int; -1: a user without training sequence. None: row n is
+      that of user n, and of no user after the last.
 
   Raises:
-    ValueError: an item index is outside the catalogue.
+    ValueError: an item index is outside the catalogue, or a user is not in `train`.
   """
 
   train: Sequences
@@ -36,10 +38,18 @@ class Split:
   exclude_seen: bool = True
   seen: Sequences | None = None
   train_is_target: np.ndarray | None = None
+  users: np.ndarray | None = None
 
   def __post_init__(self):
     if self.seen is None:
       object.__setattr__(self, 'seen', self.histories)
+    if self.users is None:
+      rows = np.arange(len(self.histories))
+      object.__setattr__(self, 'users', np.where(rows < len(self.train), rows, -1))
+    if self.users.size and not -1 <= self.users.min() <= self.users.max() < len(self.train):
+      raise ValueError(
+        f'users of rows must be in [-1, {len(self.train)}); got {self.users.min()} to {self.users.max()}'
+      )
     for sequences in (self.train, self.counted, self.histories):
       items = sequences.values
       if items.size and not 0 <= items.min() <= items.max() < self.num_items:

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from recjax.baselines.split import Split
-from recjax.data.sequences import Sequences, offsets_of
+from recjax.data.sequences import Sequences, blocks, offsets_of
 
 DECAY = 0.8  # weight of a history item relative to the next one
 BLOCK_ENTRIES = 1 << 22  # successors per block of rows, which bounds the memory
@@ -121,13 +121,8 @@ def recommend(split: Split, decay: float = DECAY) -> np.ndarray:
   entries = offsets_of(successors.items.lengths[histories.values])
   entries_U = entries[histories.offsets]  # number of entries of all earlier rows
   ranked_UK = np.full((num_rows, split.k), -1, np.int32)
-  start = 0
-  while start < num_rows:
-    end = int(np.searchsorted(entries_U, entries_U[start] + BLOCK_ENTRIES, side='right')) - 1
-    end = min(max(end, start + 1), num_rows)
-    block = np.arange(start, end)
-    ranked_UK[start:end] = _rank_block(
+  for block in blocks(np.diff(entries_U), BLOCK_ENTRIES):
+    ranked_UK[block] = _rank_block(
       successors, split, histories.take(block), split.seen.take(block), decay
     )
-    start = end
   return ranked_UK

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recjax.data.dataset import SPLITS, Dataset
+from recjax.data.dataset import SPLITS, Dataset, Log
 from recjax.data.prepared import Prepared
 
 _DAY_S = 86400.0
@@ -53,7 +53,7 @@ class Summary:
     return None if self.times is None else float(self.times.max())
 
 
-def row_users(dataset: Dataset, split: str) -> np.ndarray:
+def row_users(dataset: Log, split: str) -> np.ndarray:
   """Returns the user of every row of a split, as numbers."""
   path = dataset.folder / 'interactions' / f'{split}_users.npy'
   return np.load(path) if path.exists() else np.arange(dataset.num_rows(split))

@@ -1,6 +1,6 @@
 """Ragged integer arrays: sequences as a flat array and offsets, both of which can be memory-mapped."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 
 import numpy as np
@@ -11,6 +11,22 @@ def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
   offsets = np.zeros(len(lengths) + 1, np.int64)
   np.cumsum(np.asarray(lengths, np.int64), out=offsets[1:])
   return offsets
+
+
+def blocks(sizes: np.ndarray, limit: int) -> Iterator[np.ndarray]:
+  """Yields consecutive rows, in order, so that the sizes of a block sum to at most `limit`, or it is one row.
+
+  Args:
+    sizes: ints `[U]`, not negative.
+    limit: the largest sum of a block.
+  """
+  ends = offsets_of(sizes)
+  start = 0
+  while start < len(sizes):
+    end = int(np.searchsorted(ends, ends[start] + limit, side='right')) - 1
+    end = min(max(end, start + 1), len(sizes))
+    yield np.arange(start, end)
+    start = end
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,11 +16,15 @@ def count_unreachable(histories: Sequences, targets_U: np.ndarray) -> int:
     histories: U sequences of item indices.
     targets_U: item indices.
   """
-  found = 0
+  return int(is_repeated(histories, targets_U).sum())
+
+
+def is_repeated(histories: Sequences, targets_U: np.ndarray) -> np.ndarray:
+  """Returns which targets occur in their own history, bool `[U]`; see `count_unreachable`."""
+  found_U = np.zeros(len(targets_U), bool)
   for start in range(0, len(targets_U), BLOCK_ROWS):
     targets = np.asarray(targets_U[start : start + BLOCK_ROWS])
     block = histories.take(np.arange(start, start + len(targets)))
     rows = np.repeat(np.arange(len(targets)), block.lengths)
-    is_target = block.values == targets[rows]
-    found += len(np.unique(rows[is_target]))
-  return found
+    found_U[start + rows[block.values == targets[rows]]] = True
+  return found_U

@@ -1,7 +1,12 @@
 """The metric that chooses the best checkpoint of a run."""
 
 from collections.abc import Mapping
+import math
 from typing import NamedTuple
+
+from recjax.schema.run import Eval
+
+DEFAULT = Eval().choose_by  # that of workdirs of earlier versions
 
 
 class Selection(NamedTuple):
@@ -19,15 +24,27 @@ class Selection(NamedTuple):
 
   @property
   def key(self) -> str:
-    """The name of the metric among all metrics of an evaluation; see `named`."""
-    return next(iter(named(self.evaluator, {self.metric: 0.0})))
+    """The name of the metric in an evaluation; see `named`."""
+    return key(f'{self.evaluator}.{self.metric}')
 
-  def score(self, metrics: Mapping[str, float]) -> float:
-    """Returns the score of a checkpoint, of which the highest is the best: the metric, negative if lower is better."""
-    return -metrics[self.key] if self.lower_is_better else metrics[self.key]
+  def score(self, metrics: Mapping[str, float]) -> float | None:
+    """Returns the score of a checkpoint, of which the highest is the best; None: the metric is absent or not finite.
+
+    It is the metric, with the other sign if lower is better.
+    """
+    value = metrics.get(self.key)
+    if value is None or not math.isfinite(value):
+      return None
+    return -value if self.lower_is_better else value
+
+
+def key(choose_by: str) -> str:
+  """Returns the name of a metric in an evaluation: 'retrieval.ndcg@10' is ndcg@10, 'rating.rmse' is rating/rmse."""
+  evaluator, _, metric = choose_by.partition('.')
+  return next(iter(named(evaluator, {metric: 0.0})))
 
 
 def named(evaluator: str, metrics: Mapping[str, float]) -> dict[str, float]:
-  """Returns metrics under the names of metrics.jsonl: ndcg@10 of retrieval, rating/rmse of an evaluator rating."""
+  """Returns the metrics of an evaluator by their names in metrics.jsonl; those of retrieval keep their names."""
   prefix = '' if evaluator == 'retrieval' else f'{evaluator}/'
   return {f'{prefix}{name}': value for name, value in metrics.items()}

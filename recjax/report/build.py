@@ -16,10 +16,11 @@ from recjax.config import Config
 from recjax.data.dataset import Dataset
 from recjax.report import checks, facts, numbers
 from recjax.report.facts import Training
-from recjax.report.page import CURVE, render
+from recjax.report.page import chosen_metric, render
 from recjax.runtime import device, goodput
 from recjax.runtime.files import code_commit, write_whole
 from recjax.workdir import evaluation_file, refresh_file
+from recjax.workdir.metrics_file import EVALUATION
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ def build_report(
     `starts` are those of the last training; `earlier_stages` holds those of the others.
   """
   last, metrics = trainings[-1], results['metrics']
+  curve = EVALUATION + chosen_metric(config)
   report = {
     'name': config['data']['name'],
     'commit': code_commit(),
@@ -132,8 +134,8 @@ def build_report(
     'refresh': None if refresh is None else dict(refresh),
     'sids': dict(sids),
     'stage': last.name,
-    'earlier_stages': [{'name': each.name, **_training(each)} for each in trainings[:-1]],
-    **_training(last),
+    'earlier_stages': [{'name': each.name, **_training(each, curve)} for each in trainings[:-1]],
+    **_training(last, curve),
     'goodput': goodput.summary(processes) | {'processes': list(processes)} if processes else None,
     'memory': _values(max, device.NAMES, [row for each in trainings for row in each.rows]),
     'run': dict(run or {}),
@@ -152,17 +154,17 @@ def build_report(
   return report
 
 
-def _training(training: Training) -> dict[str, Any]:
+def _training(training: Training, curve: str) -> dict[str, Any]:
   losses = [(row['step'], row['loss']) for row in training.rows if _has(row, 'loss')]
   return {
     'mixture': [dict(row) for row in training.mixture],
     'starts': [dict(start) for start in training.starts],
     'curves': {
       'loss': [list(point) for point in numbers.thin(losses)],
-      CURVE: [
-        [row['step'], row[CURVE], row.get(f'{CURVE}_stderr') or 0.0]
+      curve: [
+        [row['step'], row[curve], row.get(f'{curve}_stderr') or 0.0]
         for row in training.rows
-        if _has(row, CURVE)
+        if _has(row, curve)
       ],
     },
   }

@@ -10,9 +10,9 @@ from etils import epath
 
 from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
+from recjax.metrics.selection import Selection
 from recjax.report.facts import Training
 from recjax.workdir import evaluation_file, outcome
-from recjax.workdir.checkpoints import SELECTION_METRIC
 from recjax.workdir.metrics_file import EVALUATION
 
 _PROPORTIONS = ('recall', 'ndcg', 'mrr')  # metrics in [0, 1]
@@ -129,7 +129,7 @@ def warnings(
       found.append(
         f'{stage}The loss was not finite at {len(steps)} steps; the first is step {steps[0]}.'
       )
-  found += _better_checkpoint(results, trainings[-1])
+  found += _better_checkpoint(results, trainings[-1], config.selection)
   return found
 
 
@@ -144,18 +144,24 @@ def _evaluation_settings(results: Mapping[str, Any], config: Config) -> Iterator
       )
 
 
-def _better_checkpoint(results: Mapping[str, Any], training: Training) -> Iterator[str]:
+def _better_checkpoint(
+  results: Mapping[str, Any], training: Training, chosen: Selection
+) -> Iterator[str]:
   """Yields a sentence if training continued after the evaluation and reached a better checkpoint."""
-  name = EVALUATION + SELECTION_METRIC
-  scores = {row['step']: row[name] for row in training.rows if _is_finite(row.get(name))}
+  name = EVALUATION + chosen.key
+  scores = {
+    row['step']: chosen.score({chosen.key: row[name]})
+    for row in training.rows
+    if _is_finite(row.get(name))
+  }
   step = results['step']
   if step not in scores:
     return
   best = max(scores, key=scores.get)
   if scores[best] > scores[step]:
     yield (
-      f'The evaluated checkpoint of step {step} is not the best one: {SELECTION_METRIC} on the validation sample '
-      f'is higher at step {best}. Run --mode=evaluate again.'
+      f'The evaluated checkpoint of step {step} is not the best one: {chosen.key} on the validation sample '
+      f'is better at step {best}. Run --mode=evaluate again.'
     )
 
 

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
 from typing import Any
 
+from recjax.metrics import selection
 from recjax.report import plots, templating
 from recjax.report.data.section import section
 from recjax.report.numbers import number
-from recjax.workdir.checkpoints import SELECTION_METRIC
 from recjax.workdir.metrics_file import EVALUATION
 
-CURVE = EVALUATION + SELECTION_METRIC
 EQUAL_TO_RECALL = ('ndcg@1', 'mrr@1')  # equal recall@1: there is one relevant item a row
 
 _OWN_SECTIONS = (
@@ -29,10 +28,11 @@ def render(report: Mapping[str, Any]) -> str:
   """
   baselines, sids = report['baselines'], report['sids']
   best = max(baselines, key=lambda name: baselines[name]['recall@10'], default=None)
+  metric = chosen_metric(report['config'])
   references = {
-    name: values['validation'][SELECTION_METRIC]
+    name: values['validation'][metric]
     for name, values in baselines.items()
-    if SELECTION_METRIC in values.get('validation', {})
+    if metric in values.get('validation', {})
   }
   return templating.render(
     'report.html.j2',
@@ -42,10 +42,10 @@ def render(report: Mapping[str, Any]) -> str:
     best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
     data=section(report['description']) if report.get('description') else None,
     trainings=[
-      (training, _charts(training['curves'], references))
+      (training, _charts(training['curves'], metric, references))
       for training in (*report['earlier_stages'], report | {'name': report['stage']})
     ],
-    metric=SELECTION_METRIC,
+    metric=metric,
     changes=_changes,
     data_rows=_labelled(_flat(report['data'])),
     sid_rows=_labelled(_flat(_sid_facts(sids))),
@@ -61,6 +61,11 @@ def render(report: Mapping[str, Any]) -> str:
   )
 
 
+def chosen_metric(config: Mapping[str, Any]) -> str:
+  """Returns the name of the metric that chose the best checkpoint, by the config in a report."""
+  return selection.key(config.get('eval', {}).get('choose_by', selection.DEFAULT))
+
+
 def _sid_facts(sids: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the rows of the table of semantic IDs, without levels and examples."""
   found = {name: value for name, value in sids.items() if name not in _OWN_SECTIONS}
@@ -70,17 +75,17 @@ def _sid_facts(sids: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _charts(
-  curves: Mapping[str, Sequence], references: Mapping[str, float]
+  curves: Mapping[str, Sequence], metric: str, references: Mapping[str, float]
 ) -> list[tuple[str, plots.Spec | None]]:
   """Returns title and plot of every curve of a training; None stands for a curve without points."""
-  loss, points = curves['loss'], curves[CURVE]
+  loss, points = curves['loss'], curves[EVALUATION + metric]
   return [
     ('Training loss', plots.curve(loss, 'loss') if loss else None),
     (
-      f'{SELECTION_METRIC} on the validation sample',
+      f'{metric} on the validation sample',
       plots.curve(
         [(step, value) for step, value, _ in points],
-        SELECTION_METRIC,
+        metric,
         errors=[error for _, _, error in points],
         references=references,
       )

@@ -94,6 +94,14 @@ class SidTable:
     """Number of items that share their SID with another item. 0 unless collisions are kept."""
     return 0 if self.collisions != 'keep' else _in_groups(_group_sizes(self.codes_IL))
 
+  @property
+  def sid_I(self) -> np.ndarray:
+    """int64 `[I]`, the number of each item's SID among the distinct ones, in lexicographic order."""
+    order, is_first = _ordered(self.codes_IL)
+    numbers_I = np.empty(len(order), np.int64)
+    numbers_I[order] = np.cumsum(is_first) - 1
+    return numbers_I
+
   def statistics(self) -> dict:
     """Computes the table's statistics for the report.
 
@@ -171,10 +179,17 @@ def count_distinct(codes_IL: np.ndarray) -> int:
 
 def _group_sizes(codes_IL: np.ndarray) -> np.ndarray:
   """Returns the number of items of each distinct row; the rows are in lexicographic order."""
-  ordered = codes_IL[np.lexsort(codes_IL.T[::-1])]  # np.unique(axis=0) is three times slower
+  order, is_first = _ordered(codes_IL)
+  return np.diff(np.flatnonzero(is_first), append=len(order))
+
+
+def _ordered(codes_IL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the lexicographic order of rows, and which rows in that order differ from the one before."""
+  order = np.lexsort(codes_IL.T[::-1])  # np.unique(axis=0) is three times slower
+  ordered = codes_IL[order]
   is_first = np.ones(len(ordered), bool)
   is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-  return np.diff(np.flatnonzero(is_first), append=len(ordered))
+  return order, is_first
 
 
 def _in_groups(sizes: np.ndarray) -> int:

@@ -18,8 +18,6 @@ from recjax.workdir.checkpoint_folder import CheckpointFolder
 
 log = logging.getLogger(__name__)
 
-SELECTION_METRIC = 'ndcg@10'  # of the validation sample; chooses the best checkpoint
-
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
@@ -73,13 +71,11 @@ class Checkpoints:
     return self._folder.newest()
 
   def best_step(self) -> int | None:
-    """Returns the step with the best SELECTION_METRIC, or the newest if none was evaluated."""
+    """Returns the step with the highest score, or the newest if none was evaluated."""
     self.wait()
     return self._folder.best()
 
-  def save(
-    self, step: int, items: dict[str, Any], meta: Meta, metrics: dict[str, float] | None
-  ) -> None:
+  def save(self, step: int, items: dict[str, Any], meta: Meta, score: float | None) -> None:
     """Starts an asynchronous save after the previous save has finished.
 
     The first save of a workdir is synchronous and read back.
@@ -88,7 +84,7 @@ class Checkpoints:
       step: names the checkpoint.
       items: trees of arrays by name; `restore_params` reads `params`.
       meta: saved beside them.
-      metrics: metrics of the evaluation at this step; None if there was none.
+      score: `Selection.score` of the evaluation at this step; None if there was none.
 
     Raises:
       OSError: this checkpoint or the previous one could not be written, or this one not read back.
@@ -100,17 +96,16 @@ class Checkpoints:
       if distributed.is_host0():
         self.folder.mkdir(parents=True, exist_ok=True)
       self._orbax.save(self.folder / str(step), args=args, force=True)
-    score = None if metrics is None else metrics[SELECTION_METRIC]
     self._saving = step, self._thread.submit(self._commit, step, score)
     if self._is_first:
       self.wait()
       self._read_back(step, items)
       self._is_first = False
 
-  def score(self, step: int, metrics: dict[str, float]) -> None:
+  def score(self, step: int, score: float | None) -> None:
     """Adds the score to a checkpoint that was saved without one."""
     self.wait()
-    self._folder.score(step, metrics[SELECTION_METRIC])
+    self._folder.score(step, score)
 
   def was_removed(self, step: int) -> bool:
     """Returns whether the training run has removed a checkpoint since it was listed; see `read_run`."""

@@ -8,12 +8,18 @@
 | `rows` | number of evaluated rows, by split |
 | `unreachable_targets` | number of targets that `eval.exclude_seen` removes from the ranking, by split |
 | `eval` | the eval section that was used |
+| `evaluators` | `rows` and metrics of every evaluator, by its name and by split |
 | `baselines` | test metrics by name of the baseline, and under `validation` its validation metrics |
+| `baselines_left_out` | estimated seconds of the baselines that were not computed; `eval.baselines` can name them |
 | `rows_per_sec` | evaluated rows per second |
+| `seconds_per_row` | seconds for a test row: `model` and every baseline |
+| `memorization` | metrics of rows whose target is inside and outside OneHop(u), by split; see `recjax.metrics.slices` |
+| `splits` | metrics of other groups of rows, by split; see `recjax.metrics.slices` |
+| `protocol` | how targets were held out and what may be ranked; see `recjax.metrics.protocol` |
 | `items_sharing_a_sid` | number of items that share their semantic ID with another |
 | `data` | the evaluated data: `folder`, `item_text`, and the digests `interactions` and `sids` |
 
-Files of earlier versions lack `training`, `rows`, `unreachable_targets` and `data`.
+Files of earlier versions lack some keys; all have `step`, `metrics`, `baselines` and `rows_per_sec`.
 """
 
 from collections.abc import Mapping

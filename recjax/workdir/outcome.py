@@ -1,27 +1,34 @@
 """How a training went: its best epoch, why it stopped, and whether its model beats the baselines."""
 
 from collections.abc import Iterator, Mapping, Sequence
+import math
 from typing import Any
 
 from etils import epath
 
 from recjax.config import Config
+from recjax.metrics import selection
+from recjax.metrics.selection import Selection
+from recjax.runtime import goodput
 from recjax.workdir import identity
-from recjax.workdir.checkpoints import SELECTION_METRIC
 from recjax.workdir.metrics_file import EVALUATION, read_metrics
 
 METRIC = 'recall@10'  # of the test rows; compares the model with the baselines
 _NAMES = {'transitions': 'transition counting'}
 
 
-def is_patience_out(evaluations: Sequence[tuple[int, Mapping[str, float]]], patience: int) -> bool:
+def is_patience_out(
+  evaluations: Sequence[tuple[int, Mapping[str, float]]], patience: int, chosen: Selection
+) -> bool:
   """Returns whether none of the last `patience` evaluations is better than the best one before.
 
   Args:
     evaluations: step and metrics of every evaluation, in order.
     patience: `eval.patience`; 0: never.
+    chosen: the metric; an evaluation in which it is not finite is worse than any other.
   """
-  scores = [metrics[SELECTION_METRIC] for _, metrics in evaluations]
+  found = [chosen.score(metrics) for _, metrics in evaluations]
+  scores = [-math.inf if score is None else score for score in found]
   return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
 
 
@@ -36,21 +43,20 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
   Returns:
     `best_step`; `first_best_step`: step of the first evaluation with the same score; `steps`: steps so far;
     `num_train_steps`. In epochs `best_epoch`, `epochs` and `num_epochs`; None in workdirs of earlier versions.
-    `evaluations`: number of evaluations; `patience`: `eval.patience`; `stopped`: 'steps' (all are done), 'patience',
+    `metric`: the metric of the evaluations that chooses the checkpoint. `evaluations`: number of evaluations; `patience`: `eval.patience`; `stopped`: 'steps' (all are done), 'patience',
     or None (the run is not finished).
   """
   config = identity.config_of(workdir) or config
   stages = list(config.stages.values())
   total = stages[-1].num_train_steps if stages else config.num_train_steps
   rows = read_metrics(workdir)
-  last, name = rows[-1] if rows else {'step': best_step}, EVALUATION + SELECTION_METRIC
-  found = [
-    (row['step'], {SELECTION_METRIC: row[name]}) for row in rows if row.get(name) is not None
-  ]
+  last, chosen = rows[-1] if rows else {'step': best_step}, config.selection
+  name = EVALUATION + chosen.key
+  found = [(row['step'], {chosen.key: row[name]}) for row in rows if name in row]
   epochs, stopped = {row['step']: row.get('epoch') for row in rows}, None
   if last['step'] >= total:
     stopped = 'steps'
-  elif is_patience_out(found, config.eval.patience):
+  elif is_patience_out(found, config.eval.patience, chosen):
     stopped = 'patience'
   epoch = last.get('epoch')
   best = dict(found).get(best_step)
@@ -63,10 +69,35 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
     'best_epoch': epochs.get(best_step),
     'epochs': epoch,
     'num_epochs': epoch and epoch * total / last['step'],
+    'metric': chosen.key,
     'evaluations': len(found),
     'patience': config.eval.patience,
     'stopped': stopped,
   }
+
+
+def training_seconds(workdir: epath.Path) -> float | None:
+  """Returns the recorded seconds of the training steps of a run, with their waits for input. None: no record.
+
+  Args:
+    workdir: folder of the run; the folder of all stages in a run of stages.
+  """
+  processes = goodput.read(workdir)
+  seconds = goodput.summary(processes)['seconds']
+  return seconds['steps'] + seconds['input_wait'] if processes else None
+
+
+def left_out(seconds: Mapping[str, float]) -> str:
+  """Returns which baselines an evaluation left out because of their time, and how to compute them.
+
+  Args:
+    seconds: `baselines_left_out` of evaluation.json.
+  """
+  names = ', '.join(f'{name} (about {max(round(s), 1):,} s)' for name, s in seconds.items())
+  return (
+    f'Left out, since they cost more than a tenth of the training: {names}. '
+    f'--mode=evaluate --config.eval.baselines="{tuple(seconds)}" computes them'
+  )
 
 
 def closing(results: Mapping[str, Any]) -> str:
@@ -129,7 +160,7 @@ def _best(training: Mapping[str, Any]) -> str:
 def _reason(training: Mapping[str, Any]) -> str:
   if training['stopped'] == 'patience':
     return (
-      f'stopped because {SELECTION_METRIC} of the validation sample did not improve in {training["patience"]} '
+      f'stopped because {training.get("metric", selection.key(selection.DEFAULT))} of the validation sample did not improve in {training["patience"]} '
       'evaluations'
     )
   if training['stopped'] == 'steps':

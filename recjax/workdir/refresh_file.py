@@ -21,9 +21,9 @@ from typing import Any
 from etils import epath
 
 from recjax.runtime.files import write_whole
-from recjax.workdir.checkpoints import SELECTION_METRIC
 
 FILE, TEXT = 'refresh.json', 'refresh.txt'
+JUDGED = 'ndcg@10'  # of the test rows; decides, also if another metric chooses the checkpoints
 BASE = ('base_steps', 'base_learning_rate')
 # Keys of every file.
 _KEYS = {'verdict', 'reasons', 'from', 'raw_dir', 'inputs', 'steps', *BASE}
@@ -58,7 +58,7 @@ def write(workdir: epath.Path, result: Mapping[str, Any]) -> None:
 def text(result: Mapping[str, Any]) -> str:
   """Returns the result as lines for a reader; the first one is the verdict with its reasons."""
   because = '; '.join(result['reasons']) or (
-    f'{SELECTION_METRIC} is not worse than that of the old model and of the baseline {result["best_baseline"]}'
+    f'{JUDGED} is not worse than that of the old model and of the baseline {result["best_baseline"]}'
   )
   lines = [f'{result["verdict"].upper()}: {because}']
   if 'metrics' in result:
@@ -72,7 +72,7 @@ def text(result: Mapping[str, Any]) -> str:
     )
     for name, metrics in result['metrics'].items():
       figures = '  '.join(f'{m} {value:.4f}' for m, value in metrics.items())
-      difference = result['differences'].get(name, {}).get(SELECTION_METRIC)
+      difference = result['differences'].get(name, {}).get(JUDGED)
       against = (
         f'  new is {difference["mean"]:+.4f} ± {difference["stderr"]:.4f}' if difference else ''
       )

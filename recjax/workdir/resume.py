@@ -106,6 +106,26 @@ def check_optimizer(old: Optim, new: Optim, folder: epath.Path) -> None:
       )
 
 
+def check_selection(meta: Meta, old: Config, new: Config, folder: epath.Path) -> None:
+  """Checks that a resume compares its checkpoints by the metric of those that are evaluated already.
+
+  Args:
+    meta: metadata of the checkpoint.
+    old: the config that wrote it.
+    new: the config of this start.
+    folder: folder of the training.
+
+  Raises:
+    ValueError: `eval.choose_by` differs, and an evaluation was made.
+  """
+  was, now = old.eval.choose_by, new.eval.choose_by
+  if meta.evaluations and was != now:
+    raise ValueError(
+      f'a resume must keep eval.choose_by of the training in {folder}, whose checkpoints have scores by {was}; got '
+      f'{now}. Set --config.eval.choose_by={was}, or give a new --workdir with --config.checkpoint.init_from'
+    )
+
+
 def _difference(old: Mapping[str, Group], new: Mapping[str, Group]) -> tuple[str, Any, Any]:
   """Returns name, old and new value of the first field that differs, or of the order; None: it is absent."""
   was, now = (

@@ -9,7 +9,7 @@ import pytest
 
 from bench import prep
 from data_prep.log import interactions
-from data_prep.relations import cooccurrence
+from recjax.data.cooccurrence import cooccurrence_counts
 from recjax.data.sequences import Sequences
 from tests.folders import ROOT
 from tests.shared_data import SHARED, needs_shared
@@ -30,7 +30,7 @@ def test_the_5_core_filter_keeps_most_of_the_random_log():
 def test_the_peer_loop_counts_the_same_pairs():
   rng = np.random.default_rng(0)
   users = [rng.integers(0, 20, rng.integers(0, 12)).tolist() for _ in range(50)]
-  counts = cooccurrence.cooccurrence_counts(Sequences.from_lists(users), 20, 5, 'none')
+  counts = cooccurrence_counts(Sequences.from_lists(users), 20, 5, 'none')
   looped = prep.loop_counts(users, 5)
   assert {(i, j): n for i, row in looped.items() for j, n in row.items()} == dict(counts.todok())
 

@@ -51,6 +51,17 @@ def test_the_example_trains_something_sensible(tmp_path, caplog):
   assert not caplog.records
 
 
+def test_industrial_has_the_protocol_of_its_papers():
+  from configs import industrial
+
+  # MiniOneRec and TS-Rec: ten items of history, 50 beams, shared SIDs, seen items stay, cut-offs with 3.
+  for variant in ('', 'cpu', 'tasks', 'qwen2_5_0_5b'):
+    config = industrial.get_config(variant)
+    assert (config.data.max_history, config.mixture.next_item.max_items) == (10, 11)
+    assert (config.eval.exclude_seen, config.sids.collisions) == (False, 'keep')
+    assert (config.eval.ks, config.eval.beams) == ((1, 3, 5, 10, 20, 50), 50)
+
+
 def test_default_names_of_data_sets_are_unique():
   names = [importlib.import_module(f'configs.{name}').get_config().data.name for name in FILES]
   assert len(set(names)) == len(names)

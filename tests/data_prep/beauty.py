@@ -16,14 +16,20 @@ def _lines(name: str) -> list[dict]:
 
 
 @functools.cache
-def train_lists() -> tuple[list[list[int]], int]:
-  """The training part of every user, s[:-2], as item numbers in the order of raw ids; and I."""
+def lists() -> tuple[list[list[int]], int]:
+  """The sequence of every user, as item numbers in the order of raw ids; and I."""
   histories = collections.defaultdict(list)
   for row in _lines('reviews_Beauty_5'):
     histories[row['reviewerID']].append((row['unixReviewTime'], row['asin']))
   number = {asin: n for n, asin in enumerate(sorted({a for h in histories.values() for _, a in h}))}
   ordered = (sorted(histories[user], key=lambda row: row[0]) for user in sorted(histories))
-  return [[number[asin] for _, asin in history][:-2] for history in ordered], len(number)
+  return [[number[asin] for _, asin in history] for history in ordered], len(number)
+
+
+def train_lists() -> tuple[list[list[int]], int]:
+  """The training part of every user, s[:-2], as item numbers in the order of raw ids; and I."""
+  rows, num_items = lists()
+  return [row[:-2] for row in rows], num_items
 
 
 @functools.cache

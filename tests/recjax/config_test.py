@@ -46,12 +46,19 @@ def test_optional_fields_can_be_set_from_the_command_line():
     ('model', 'sid_softmax', 'none', r'must be one of level, full; got .none.'),
     ('eval', 'ks', (1, 5), r'hold 10: recall@10 and ndcg@10 are reported'),
     ('eval', 'beams', 5, r'eval.beams must be at least the largest of eval.ks \(20\); got 5'),
+    ('eval', 'choose_by', 'retrieval.ndgc@10', r'got .retrieval.ndgc@10.; did you mean retrieval.ndcg@10'),
+    ('eval', 'choose_by', 'rating.rmse', r'eval.choose_by must be one of retrieval.recall@1, .*rating.rmse'),
+    ('eval', 'baselines', ('trasitions',), r'eval.baselines must be one of .*did you mean transitions'),
+    ('', 'evaluators', {}, r'evaluators must hold the evaluator retrieval of the type retrieval; got {}'),
+    ('', 'evaluators', {'x': {'evaluator': 'retreival'}}, r'evaluators.x.evaluator must be one of .*retrieval'),
+    ('', 'evaluators', {'retrieval': {'evaluator': 'retrieval'}, 'rows': {'evaluator': 'retrieval'}},
+     r'the name of an evaluator must be .*got .rows.'),
     ('optim', 'warmup_steps', 5000, r'must not exceed num_train_steps \(1000\); got 5000'),
     ('mesh', 'fsdp', -1, r'at most one of them -1; got \(-1, -1, 1\)'),
     ('sids', 'source', 'images', r'sids.source must be one of text, cooccurrence, both'),
     ('data', 'k_core', -1, r'data.k_core must not be negative; got -1'),
   ],
-)
+)  # fmt: skip
 def test_a_broken_rule_names_the_field(section, name, value, message):
   values = config_dict().to_dict()
   (values[section] if section else values)[name] = value

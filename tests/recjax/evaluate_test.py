@@ -13,10 +13,10 @@ from configs import demo
 from data_prep import prepare
 from recjax import config as config_lib
 from recjax import models
-from recjax.baselines import BASELINES
+from recjax.baselines import BASELINES, Baseline
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.evaluate import baseline_rankings, evaluate_best, make_context, unreachable_targets
-from recjax.metrics import ranking
+from recjax.evaluate import evaluate_best, make_context
+from recjax.metrics import ranking, rivals
 from recjax.metrics.evaluators.base import sample_rows
 from recjax.metrics.evaluators.retrieval import rank_rows
 from recjax.metrics.ranking import METRICS
@@ -36,7 +36,7 @@ def baselines(config, dataset):
   """Returns the metrics of every baseline by split."""
   found = {}
   for split in SPLITS:
-    for name, rival in baseline_rankings(config, dataset, split).items():
+    for name, rival in rivals.rankings(config.eval, dataset, split).items():
       metrics = ranking.ranking_metrics(rival.ranks_U, config.eval.ks)
       found.setdefault(name, {})[split] = metrics
   return found
@@ -90,7 +90,7 @@ def test_the_sample_is_fixed_by_the_seed():
 
 def test_baselines_have_the_keys_of_the_metrics(tiny_world):
   results = baselines(*tiny_world)
-  assert results.keys() == {'popularity', 'transitions'}
+  assert results.keys() == {'popularity', 'transitions', 'item_knn', 'graph', 'bpr_mf'}
   assert results['transitions']['test']['recall@10'] > results['popularity']['test']['recall@10']
   assert results['transitions']['test'].keys() == results['transitions']['validation'].keys()
 
@@ -184,7 +184,7 @@ def test_a_metric_and_a_baseline_are_added_from_outside(tiny_world, tmp_path, mo
     assert (split.num_items, split.k, split.exclude_seen) == (dataset.num_items, 20, True)
     return known[name][:, None]
 
-  monkeypatch.setitem(BASELINES, 'cheat', cheat)
+  monkeypatch.setitem(BASELINES, 'cheat', Baseline(cheat))
   monkeypatch.setitem(METRICS, 'place', lambda ranks_U, k: np.minimum(ranks_U, k) + 1.0)
   ranked = np.arange(20)
   results = evaluate_best(config, tmp_path, searched(config, dataset, constant_search(ranked)), 7)
@@ -220,4 +220,5 @@ def test_unreachable_targets_are_counted_and_logged(tmp_path, caplog):
     assert f'eval.exclude_seen removes {count} of {len(targets)} {split} targets' in caplog.text
     assert f'recall cannot exceed {limit:.4f}' in caplog.text
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, exclude_seen=False))
-  assert unreachable_targets(config, dataset) == {'validation': 0, 'test': 0}
+  results = evaluate_best(config, tmp_path, searched(config, dataset, search), 7)
+  assert results['unreachable_targets'] == {'validation': 0, 'test': 0}

@@ -114,7 +114,8 @@ class Result:
     metrics: numbers by name: every metric with its standard error `<metric>_stderr`, and counts.
     rows: row numbers of the split, int64 `[R]`.
     predictions: columns of R entries, for predictions/<split>/<name>.parquet: numbers, strings, or item indices
-      `[R]` or `[R, K]` for the names in `Evaluator.item_columns`. User and target of the row are added by the writer.
+      `[R]` or `[R, K]` for the names in `Evaluator.item_columns`. User and target of the row are added by the writer, and the
+      columns items, scores and rank of `ranked`.
     ranked: ranked items of the rows. None: the evaluator ranks no catalogue.
   """
 
@@ -140,7 +141,9 @@ class Evaluator(Section, abc.ABC):
 
   task: ClassVar[str | None] = None  # that must be in the mixture; may be a property
   lower_is_better: ClassVar[frozenset[str]] = frozenset()  # metrics that are better if lower
-  item_columns: ClassVar[tuple[str, ...]] = ()  # predictions that hold item indices; -1: none
+  item_columns: ClassVar[tuple[str, ...]] = (
+    'items',
+  )  # predictions that hold item indices; -1: none
 
   @property
   def prefix(self) -> str:

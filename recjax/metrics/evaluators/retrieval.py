@@ -29,8 +29,6 @@ class Retrieval(Evaluator):
 
   evaluator: str = 'retrieval'
 
-  item_columns = ('items',)
-
   def metrics(self, settings: Eval) -> tuple[str, ...]:
     return tuple(f'{name}@{k}' for k in settings.ks for name in ranking.METRICS)
 
@@ -38,8 +36,7 @@ class Retrieval(Evaluator):
     ks = context.settings.ks
     ranked = rank_rows(context.ranker, context.params, context.dataset, split, ks, rows)
     metrics = ranking.ranking_metrics(ranked.ranks_U, ks)
-    predictions = {'items': ranked.items_UK, 'scores': ranked.scores_UK}
-    return Result(metrics, rows, predictions, ranked)
+    return Result(metrics, rows, ranked=ranked)
 
 
 @goodput.phase('evaluation')

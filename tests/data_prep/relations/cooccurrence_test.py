@@ -1,84 +1,17 @@
-"""Co-occurrence counts compared with a loop, and vectors with a dense SVD."""
-
-import collections
+"""Item vectors compared with a dense SVD."""
 
 import numpy as np
 import pytest
 
 from data_prep.relations import cooccurrence
 from recjax.data import sequences
-
-
-def _train(seed=0, users=60, items=30):
-  rng = np.random.default_rng(seed)
-  return sequences.Sequences.from_lists(
-    [rng.integers(0, items, rng.integers(0, 9)).tolist() for _ in range(users)]
-  )
-
-
-def _counted(train, window, weighted=True):
-  counts = collections.Counter()
-  for u in range(len(train)):
-    items = train[u].tolist()
-    for a, left in enumerate(items):
-      for distance in range(1, window + 1):
-        if a + distance < len(items) and items[a + distance] != left:
-          counts[left, items[a + distance]] += 1 / distance if weighted else 1
-          counts[items[a + distance], left] += 1 / distance if weighted else 1
-  return counts
-
-
-@pytest.mark.parametrize('keys_at_once', [1, 37, 1 << 24])
-@pytest.mark.parametrize('window', [1, 3, 5, 100])
-def test_counts_equal_a_loop(monkeypatch, window, keys_at_once):
-  monkeypatch.setattr(cooccurrence, '_KEYS_AT_ONCE', keys_at_once)
-  train = _train()
-  for distance_weight in ('inverse', 'none'):
-    got = cooccurrence.cooccurrence_counts(train, 32, window, distance_weight)
-    expected = np.zeros((32, 32))
-    for pair, weight in _counted(train, window, distance_weight == 'inverse').items():
-      expected[pair] = weight
-    np.testing.assert_allclose(got.toarray(), expected, rtol=1e-15)
-    assert (got != got.T).nnz == 0
-    assert got.has_canonical_format and got.dtype == np.float64
-
-
-@pytest.mark.parametrize('num_items', [2**16 - 1, 2**16, 100_000])
-def test_pairs_of_many_items_need_64_bits(num_items):
-  users = [[num_items - 1, num_items - 2, 0], [0, num_items - 1, num_items - 1]]
-  train = sequences.Sequences.from_lists(users)
-  for distance_weight in ('inverse', 'none'):
-    got = cooccurrence.cooccurrence_counts(train, num_items, 2, distance_weight)
-    expected = _counted(train, 2, distance_weight == 'inverse')
-    assert dict(got.todok()) == expected
-
-
-def test_weights_of_long_distances_are_rounded_down_to_a_unit():
-  train = sequences.Sequences.from_lists([range(60)])
-  got = cooccurrence.cooccurrence_counts(train, 60, 100)
-  distances = np.abs(np.arange(60)[:, None] - np.arange(60)[None, :])
-  expected = np.divide(1, distances, where=distances > 0, out=np.zeros((60, 60)))
-  np.testing.assert_allclose(got.toarray(), expected, rtol=0, atol=1 / 232_792_560)
-  assert (got.toarray()[distances <= 20] == expected[distances <= 20]).all()
-
-
-def test_the_order_of_users_does_not_matter():
-  train = _train(users=200, items=8)
-  counts = cooccurrence.cooccurrence_counts(train, 8, 7)
-  turned = cooccurrence.cooccurrence_counts(train.take(np.arange(200)[::-1]), 8, 7)
-  assert counts.data.tobytes() == turned.data.tobytes()
-
-
-def test_a_window_whose_keys_exceed_63_bits_is_rejected():
-  train = sequences.Sequences.from_lists([range(9)])
-  with pytest.raises(ValueError, match='at most 7 for 1140850688 items; got 8'):
-    cooccurrence.cooccurrence_counts(train, 2**30 + 2**26, 8)
+from tests.recjax.data.cooccurrence_test import counted, random_train
 
 
 def test_vectors_equal_a_dense_svd():
-  train = _train()
+  train = random_train()
   dense = np.zeros((32, 32))  # items 30 and 31 are never seen
-  for pair, weight in _counted(train, 5).items():
+  for pair, weight in counted(train, 5).items():
     dense[pair] = weight
   roots = np.sqrt(np.maximum(dense.sum(1), 1e-9))
   left, singular, _ = np.linalg.svd(dense / (roots[:, None] * roots[None, :]))
@@ -93,7 +26,7 @@ def test_vectors_equal_a_dense_svd():
 
 
 def test_vectors_repeat_bit_for_bit():
-  first, second = (cooccurrence.vectors(_train(), 32, 6, 5, seed=3) for _ in range(2))
+  first, second = (cooccurrence.vectors(random_train(), 32, 6, 5, seed=3) for _ in range(2))
   assert [a.tobytes() for a in first] == [a.tobytes() for a in second]
 
 
@@ -113,7 +46,7 @@ def test_a_log_without_pairs_gives_zero_vectors(users):
 
 
 def test_fold_in_reproduces_the_vectors_of_basis_items():
-  train = _train()
+  train = random_train()
   expected, basis = cooccurrence.vectors(train, 32, 6, 5, seed=0)
   got = cooccurrence.fold_in(train, np.arange(32), 5, basis)
   assert got.dtype == np.float32
@@ -121,15 +54,18 @@ def test_fold_in_reproduces_the_vectors_of_basis_items():
 
 
 def test_a_new_item_is_placed_by_its_cooccurrence_with_old_items():
-  old, grown = _train(items=20), _train(seed=1, items=24)  # 20 … 23 are new, 24 is never seen
+  old, grown = (
+    random_train(items=20),
+    random_train(seed=1, items=24),
+  )  # 20 … 23 are new, 24 is never seen
   _, basis = cooccurrence.vectors(old, 20, 6, 3, seed=0)
   today = np.zeros((25, 6), np.float32)
   today[:20] = basis
   dense = np.zeros((25, 25))
-  for pair, weight in _counted(grown, 3).items():
+  for pair, weight in counted(grown, 3).items():
     dense[pair] = weight
   before = np.zeros((20, 20))
-  for pair, weight in _counted(old, 3).items():
+  for pair, weight in counted(old, 3).items():
     before[pair] = weight
   roots = np.sqrt(before.sum(1))
   _, singular, right = np.linalg.svd(before / (roots[:, None] * roots[None, :]))

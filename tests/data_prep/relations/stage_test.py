@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from data_prep.encoders import tfidf
-from data_prep.relations import neighbours
 from data_prep.relations import stage as relation_stage
 from data_prep.relations.semantic_neighbours import semantic
-from recjax.data import sequences
+from recjax.data import neighbours, sequences
 from recjax.schema.items import Relations
 from tests.data_prep import beauty
 from tests.shared_data import needs_shared

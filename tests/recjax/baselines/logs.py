@@ -1,5 +1,7 @@
 """Random logs for the tests of baselines."""
 
+import collections
+
 import numpy as np
 
 from recjax.baselines.split import Split
@@ -25,3 +27,20 @@ def split_of(
 
 def padded(row: list[int], k: int) -> list[int]:
   return (row + [-1] * k)[:k]
+
+
+def popularity_order(train, marks) -> list[int]:
+  """Returns all items by training interactions that may be targets, then by index."""
+  counts = collections.Counter(
+    item
+    for row, marked in zip(train, marks, strict=True)
+    for item, mark in zip(row, marked, strict=True)
+    if mark
+  )
+  return sorted(range(ITEMS), key=lambda item: (-counts[item], item))
+
+
+def best(scores, hidden, order: list[int], k: int) -> list[int]:
+  """Returns the k best items with a positive score; of equal scores, as float32, the first in an order."""
+  found = [item for item in order if scores[item] > 0 and item not in hidden]
+  return padded(sorted(found, key=lambda item: -np.float32(scores[item]))[:k], k)

@@ -98,6 +98,6 @@ def test_inconsistencies_give_warnings(tiny_world, results):
     f'The evaluation does not record its data: statistics are of the data in {dataset.folder} now.',
     f'Evaluated on the data in {dataset.folder}; the run was trained on elsewhere.',
     'Stage last: The loss was not finite at 2 steps; the first is step 3.',
-    'The evaluated checkpoint of step 400 is not the best one: ndcg@10 on the validation sample is higher at '
+    'The evaluated checkpoint of step 400 is not the best one: ndcg@10 on the validation sample is better at '
     'step 500. Run --mode=evaluate again.',
   ]

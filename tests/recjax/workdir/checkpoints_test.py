@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from recjax.workdir import checkpoint_folder
-from recjax.workdir.checkpoints import SELECTION_METRIC, Checkpoints, Meta, read_run
+from recjax.workdir.checkpoints import Checkpoints, Meta, read_run
 from tests.folders import ROOT
 
 META = Meta(10, {'part': 'x'}, 'c', [], {})
@@ -30,10 +30,7 @@ def save(workdir, scores, max_to_keep=2):
   """Saves steps 1, 2, … with these scores."""
   with Checkpoints(workdir, max_to_keep) as checkpoints:
     for step, score in enumerate(scores, start=1):
-      metrics = None if score is None else {SELECTION_METRIC: score}
-      checkpoints.save(
-        step, state(step), dataclasses.replace(META, examples_seen=10 * step), metrics
-      )
+      checkpoints.save(step, state(step), dataclasses.replace(META, examples_seen=10 * step), score)
       checkpoints.wait()
 
 
@@ -202,14 +199,14 @@ def test_readers_follow_a_run_that_is_training(tmp_path):
   def choose(checkpoints):
     if not read:
       with Checkpoints(tmp_path, 1) as run:
-        run.save(2, state(2), META, {SELECTION_METRIC: 0.2})  # 1 goes
+        run.save(2, state(2), META, 0.2)  # 1 goes
     return checkpoints.best_step()
 
   def restore(checkpoints, step):
     read.append(step)
     if len(read) == 1:
       with Checkpoints(tmp_path, 1) as run:
-        run.save(3, state(3), META, {SELECTION_METRIC: 0.3})  # 2 goes
+        run.save(3, state(3), META, 0.3)  # 2 goes
     return checkpoints.restore_params(step, jax.eval_shape(lambda: state(0)['params']))
 
   params = read_run(tmp_path, choose, restore)
@@ -230,7 +227,7 @@ def test_a_score_can_be_added_after_the_save(tmp_path):
   save(tmp_path, [0.3, None])
   with Checkpoints(tmp_path, 2) as checkpoints:
     assert checkpoints.best_step() == 1
-    checkpoints.score(2, {SELECTION_METRIC: 0.4})
+    checkpoints.score(2, 0.4)
   for file in ('index.json', None):  # also where the index is lost
     with Checkpoints(tmp_path, 2) as checkpoints:
       assert checkpoints.best_step() == 2
@@ -243,7 +240,7 @@ def test_a_kill_between_the_checksums_and_the_index_loses_nothing(tmp_path, capl
   index = tmp_path / 'checkpoints' / checkpoint_folder.INDEX
   before = index.read_bytes()
   with Checkpoints(tmp_path, 2) as checkpoints:
-    checkpoints.save(3, state(3), META, {SELECTION_METRIC: 0.7})
+    checkpoints.save(3, state(3), META, 0.7)
   for content in (before, b'[[1, 0.5]]', None):
     index.unlink()
     if content is not None:
@@ -268,7 +265,7 @@ def test_a_damaged_checkpoint_is_replaced_and_the_number_stays_bounded(saved, tm
     (workdir / 'checkpoints/4/params/_METADATA').unlink()
   with Checkpoints(workdir, 2) as checkpoints:
     assert checkpoints.latest_step() == 3
-    checkpoints.save(5, state(5), META, {SELECTION_METRIC: 0.1})
+    checkpoints.save(5, state(5), META, 0.1)
   assert steps_on_disk(workdir) == [2, 3, 5]
 
 

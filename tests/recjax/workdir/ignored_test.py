@@ -76,6 +76,8 @@ def changed(config, **fields):
     ('evaluate', 'optim.learning_rate', 0.01, 'train'),
     ('recommend', 'num_train_steps', 1000, 'train'),
     ('export', 'eval.patience', 3, 'train'),
+    ('evaluate', 'eval.choose_by', 'retrieval.mrr@5', 'train'),
+    ('recommend', 'eval.baselines', ('popularity',), 'evaluate or train'),
   ],
 )
 def test_an_override_that_a_mode_ignores_is_refused(config, mode, path, value, modes):

@@ -8,6 +8,7 @@ import pytest
 
 from configs import demo
 from recjax import config as config_lib
+from recjax.metrics.selection import Selection
 from recjax.workdir import identity, outcome
 
 
@@ -87,7 +88,8 @@ def test_an_unfinished_run_and_one_of_an_earlier_version(tmp_path):
 
 def test_patience_counts_evaluations_without_a_better_one():
   def is_out(scores, patience):
-    return outcome.is_patience_out([(0, {'ndcg@10': score}) for score in scores], patience)
+    found = [(0, {'ndcg@10': score}) for score in scores]
+    return outcome.is_patience_out(found, patience, Selection('retrieval', 'ndcg@10'))
 
   assert not is_out([3, 2, 1], 0)
   assert not is_out([3, 2, 1], 3)

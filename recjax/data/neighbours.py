@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 import dataclasses
 
-from etils import epath
 import numpy as np
 
-from data_prep import files
 from recjax.data.sequences import Sequences, offsets_of
 
 _ENTRIES_AT_ONCE = 1 << 22
@@ -26,12 +24,6 @@ class Neighbours:
 
   def __len__(self) -> int:
     return len(self.items)
-
-  def save(self, folder: epath.Path, name: str, strengths: str) -> None:
-    """Writes `<name>_items.npy`, `<name>_offsets.npy` and `<name>_<strengths>.npy`."""
-    files.save(folder / f'{name}_items.npy', self.items.values.astype(np.int32))
-    files.save(folder / f'{name}_offsets.npy', self.items.offsets.astype(np.int64))
-    files.save(folder / f'{name}_{strengths}.npy', self.strengths.astype(np.float32))
 
   def take(self, rows: np.ndarray) -> 'Neighbours':
     """Returns the lists `rows`, in that order."""
@@ -65,7 +57,7 @@ class Neighbours:
       offsets = self.items.offsets[rows.start : rows.stop + 1]
       entries, lengths = slice(offsets[0], offsets[-1]), np.diff(offsets)
       keys = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths) << np.uint64(32)
-      keys = (keys | _descending(self.strengths[entries])) << rank_bits
+      keys = (keys | descending(self.strengths[entries])) << rank_bits
       keys |= ranks_I[self.items.values[entries]].astype(np.uint64)
       keys.sort()
       ranks = keys & ((np.uint64(1) << rank_bits) - np.uint64(1))
@@ -99,7 +91,7 @@ def row_blocks(offsets: np.ndarray, most_entries: int, most_rows: int) -> Iterat
     first = stop
 
 
-def _descending(values: np.ndarray) -> np.ndarray:
+def descending(values: np.ndarray) -> np.ndarray:
   """Maps finite floats to 32-bit keys, as uint64, whose ascending order is the descending order of the floats."""
   bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)  # -0 becomes 0
   # As integers, the bits of positive floats ascend and those of negative floats descend.

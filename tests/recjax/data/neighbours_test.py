@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data_prep.relations import neighbours
-from data_prep.relations.neighbours import Neighbours
+from recjax.data import neighbours
+from recjax.data.neighbours import Neighbours
 from recjax.data.sequences import Sequences
 
 
