@@ -5,5 +5,5 @@ from tests.recjax.metrics.evaluators.contexts import context_of
 
 @pytest.fixture(scope='session')
 def context(rated):
-  """The context of an untrained model of the rated world on eight devices; evaluators share its programs."""
-  return context_of(rated, (2, 2, 2))
+  """The context of an untrained model of the rated world; evaluators share its programs."""
+  return context_of(rated)
