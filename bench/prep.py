@@ -178,7 +178,7 @@ def measure_semantic(num_items: int, width: int) -> dict[str, Any]:
   return {'items': num_items, 'width': width, **meter.parts['semantic']}
 
 
-def _in_a_child(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+def in_a_child(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
   """Runs a function in a new process, whose peak memory is only that of the function."""
   with futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
     return pool.submit(function, *args).result()
@@ -218,17 +218,17 @@ def main(_) -> None:
   if 'sports' in flags.FLAGS.parts:
     if flags.FLAGS.raw_dir is None:
       raise app.UsageError('--raw_dir must name the folder of the raw files of Sports')
-    sports = result['sports'] = _in_a_child(measure_sports, flags.FLAGS.raw_dir)
+    sports = result['sports'] = in_a_child(measure_sports, flags.FLAGS.raw_dir)
     for name, value in sports.items():
       print(f'{name:<24}{value:>11,.3f}')
   if 'logs' in flags.FLAGS.parts:
     logs = result['logs'] = []
     for millions in flags.FLAGS.millions:
       with tempfile.TemporaryDirectory(dir=flags.FLAGS.scratch) as folder:
-        logs.append(_in_a_child(measure_log, round(1e6 * float(millions)), folder))
+        logs.append(in_a_child(measure_log, round(1e6 * float(millions)), folder))
     _print_logs(logs)
   if 'semantic' in flags.FLAGS.parts:
-    near = result['semantic'] = _in_a_child(measure_semantic, *map(int, flags.FLAGS.vectors))
+    near = result['semantic'] = in_a_child(measure_semantic, *map(int, flags.FLAGS.vectors))
     print(
       f'the 10 nearest of {near["items"]:,} × {near["width"]}: {near["seconds"]:.1f} s '
       f'({near["cpu_seconds"]:.1f} CPU s), '

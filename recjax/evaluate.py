@@ -87,6 +87,7 @@ def evaluate_best(
   context: Context,
   step: int,
   ranked: dict[str, Ranked] | None = None,
+  trained: Mapping[str, Mapping[str, Ranked]] | None = None,
 ) -> dict[str, Any]:
   """Runs all evaluators and baselines on the validation and the test rows; writes evaluation.json and predictions.
 
@@ -96,6 +97,7 @@ def evaluate_best(
     context: the run, with the parameters of the best checkpoint.
     step: step of that checkpoint.
     ranked: is filled with the model's ranking of every split.
+    trained: rankings of all rows by baselines that are models, by split and name.
 
   Returns:
     The content of evaluation.json; see `recjax.workdir.evaluation_file`.
@@ -115,6 +117,7 @@ def evaluate_best(
   rankers = {
     split: {'model': result.ranked}
     | rivals.rankings(settings, dataset, split, left_out, rows[split])
+    | {name: each.take(rows[split]) for name, each in (trained or {}).get(split, {}).items()}
     for split, result in found['retrieval'].items()
   }
   if ranked is not None:

@@ -31,6 +31,7 @@ from recjax.evaluate import evaluate_best, final_metrics, make_context
 from recjax.export import folder as export
 from recjax.recommend import Recommender, best_params, make_ranker
 from recjax.report.build import report_run
+from recjax.report.compare.build import compare
 from recjax.runtime import (
   device,
   distributed,
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {argv[1:]}')
   mode = command.MODE.value
-  if _CONFIG.value is None:
+  if _CONFIG.value is None and mode != 'compare':
     sys.exit(NEEDS if mode == 'refresh' else command.usage())
   logs.set_up()
   preemption.exit_on_sigterm()
@@ -83,6 +84,9 @@ def main(argv: list[str]) -> None:
   interrupt.set_line(next_command.interrupted(mode))
   try:
     command.check_flags()
+    if mode == 'compare':
+      compare(*command.compared())
+      return
     config = config_lib.from_config_dict(_CONFIG.value)
     if mode == 'config':
       print(describe(config, _choices()))

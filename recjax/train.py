@@ -19,7 +19,7 @@ from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.evaluate import evaluated
-from recjax.metrics import doubts, text
+from recjax.metrics import doubts, leakage, text
 from recjax.metrics.evaluators.base import Context
 from recjax.metrics.selection import named
 from recjax.models import lora
@@ -82,9 +82,11 @@ def checked_streams(
     The stream of every stage, in order.
 
   Raises:
-    ValueError: see `training.data_preflight` and `training.preflight`; or a stage's group matches no parameter.
+    ValueError: see `training.data_preflight`, `training.preflight` and `metrics.leakage`; or a stage's group matches
+      no parameter.
   """
   data_preflight.check_dataset(dataset, config.eval.exclude_seen, config.eval.eval_users)
+  leakage.check(dataset, config.data.split)
   searched = next_item_component(config)
   stages, streams = stages_lib.plan(config, workdir), []
   is_new = all(identity.config_of(stage.folder) is None for stage in stages)

@@ -13,16 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import models
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, offsets_of
+from recjax.decode.batches import over_prompts
 from recjax.decode.text_trie import TextTrie
 from recjax.models import lora
-from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
-
-# Prompt lengths are rounded up to a multiple of this, so that few shapes are compiled.
-PROMPT_MULTIPLE = 32
 
 
 def greedy(
@@ -38,7 +35,7 @@ def greedy(
 
   Args:
     model: a backbone (`start`, `step`, `tables`).
-    prompts: int32 `tokens` `[B, S]`, padded on the right, and `lengths` `[B]`. Rows of length 0 get no answer.
+    prompts: int32 `tokens` `[B, S]`, padded on the right, and `lengths` `[B]`, at least 1.
     limit: T, largest number of tokens of an answer, without the end tokens.
     end: the ids that end an answer.
     trie: the allowed texts. None: any text tokens.
@@ -48,9 +45,7 @@ def greedy(
     bool mask `[B]` of the answers that ended. The others were cut at the limit.
   """
   B, E, most = prompts['tokens'].shape[0], len(end), limit + len(end)
-  is_padding_B = prompts['lengths'] == 0
-  started = {**prompts, 'lengths': jnp.maximum(prompts['lengths'], 1)}
-  x_BD, cache = model.start(started, 1, most)
+  x_BD, cache = model.start(prompts, 1, most)
 
   def is_open(carry) -> jax.Array:
     step, _, _, _, _, ends_B = carry
@@ -74,7 +69,7 @@ def greedy(
     return step + 1, x_B1D[:, 0], cache, nodes_B, tokens_BT, ends_B
 
   tokens_BT = jnp.full((B, E + most), -1, jnp.int32)
-  ends_B = jnp.where(is_padding_B, 0, -1)  # tokens of the answer; -1: it has not ended
+  ends_B = jnp.full(B, -1)  # tokens of the answer; -1: it has not ended
   carry = (jnp.int32(0), x_BD, cache, jnp.zeros(B, jnp.int32), tokens_BT, ends_B)
   *_, tokens_BT, ends_B = jax.lax.while_loop(is_open, body, carry)
   # An answer whose end tokens begin after the limit was not ended before it.
@@ -123,9 +118,7 @@ class Answerer:
       texts: the allowed answers. None: any text.
       timeout: seconds of one batch, with its compilation; 0: no limit.
     """
-    shards = mesh_lib.batch_shards(mesh)
-    self._batch_size = -(-batch_size // shards) * shards
-    self._mesh, self._timeout = mesh, timeout
+    self._mesh, self._batch_size, self._timeout = mesh, batch_size, timeout
     self._trie = None
     if texts is not None:
       trie = TextTrie.of(texts, end)
@@ -146,32 +139,11 @@ class Answerer:
       prompts: int32 token ids, none empty.
       progress: label of the progress bar. None: no bar.
     """
-    U, B = len(prompts), self._batch_size
-    order = np.argsort([-len(prompt) for prompt in prompts], kind='stable')
-    answers: list[np.ndarray] = [np.empty(0, np.int32)] * U
-    is_ended_U = np.zeros(U, bool)
-    is_shown = progress is not None and jax.process_index() == 0
-    bar = logs.progress(
-      total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
+    tokens_UT, lengths_U, is_ended_U = over_prompts(
+      lambda batch: self._answer(params, self._trie, batch),
+      *(prompts, self._mesh, self._batch_size),
+      timeout=self._timeout,
+      progress=progress,
     )
-    with bar, jax.set_mesh(self._mesh):
-      for start in range(0, U, B):
-        preemption.check()
-        rows = order[start : start + B]
-        batch = mesh_lib.global_rows(_batch([prompts[u] for u in rows], B), self._mesh)
-        with watchdog.expect(f'answers to rows {start} to {start + B} of {U}', self._timeout):
-          found = jax.device_get(self._answer(params, self._trie, batch))
-        for u, tokens_T, length, is_ended in zip(rows, *found, strict=False):
-          answers[u], is_ended_U[u] = tokens_T[:length], is_ended
-        bar.update(len(rows))
-    return Answers(Sequences.from_lists(answers), is_ended_U)
-
-
-def _batch(prompts: Sequence[np.ndarray], B: int) -> dict[str, np.ndarray]:
-  """Returns `tokens` `[B, S]` and `lengths` `[B]` of the prompts; further rows are padding."""
-  S = -(-max(map(len, prompts)) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
-  tokens_BS, lengths_B = np.zeros((B, S), np.int32), np.zeros(B, np.int32)
-  for b, prompt in enumerate(prompts):
-    tokens_BS[b, : len(prompt)] = prompt
-    lengths_B[b] = len(prompt)
-  return {'tokens': tokens_BS, 'lengths': lengths_B}
+    is_answer_UT = np.arange(tokens_UT.shape[1]) < lengths_U[:, None]
+    return Answers(Sequences(tokens_UT[is_answer_UT], offsets_of(lengths_U)), is_ended_U)

@@ -9,6 +9,7 @@ import numpy as np
 from recjax import models
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
+from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode.beam import beam_search
 from recjax.decode.trie import Trie
@@ -52,7 +53,7 @@ class Ranker:
 
   def __init__(
     self,
-    component: NextItem,
+    component: NextItem | Mim,
     model: Model,
     settings: Eval,
     limits: Hosts,

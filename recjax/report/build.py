@@ -14,7 +14,7 @@ import jax
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
-from recjax.report import checks, facts, numbers
+from recjax.report import checks, examples, facts, numbers, protocol, published, sid_map
 from recjax.report.facts import Training
 from recjax.report.page import chosen_metric, render
 from recjax.runtime import device, goodput
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ('recjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 SPEEDS = ('steps_per_sec', 'tokens_per_sec', 'input_wait_share')  # columns of metrics.jsonl
+COPIED = (
+  'evaluators', 'memorization', 'splits', 'protocol', 'seconds_per_row', 'baselines_left_out',
+)  # fmt: skip  # keys of evaluation.json that earlier versions did not write
 JSON, HTML = 'report.json', 'report.html'
 
 
@@ -56,17 +59,32 @@ def report_run(
   trainings = [facts.training(name, folder) for name, folder in stages or [('', workdir)]]
   optimum = dataset.optimum
   item_text = results.get('data', {}).get('item_text', config.data.item_text)
+  evaluated = config.to_dict() | {name: results[name] for name in ('eval',) if name in results}
+  statistics = {'item_text': item_text, **(dataset.statistics or {})}
+  warnings = checks.warnings(results, config, dataset, trainings)
+  try:
+    worked = examples.examples(workdir, dataset, results)
+  except ValueError as error:
+    worked = None
+    warnings.append(f'There are no worked examples: {error}.')
+  sids_hit = protocol.sid_metrics(results.get('protocol'))
   report = build_report(
-    config=config.to_dict() | {name: results[name] for name in ('eval',) if name in results},
-    data={'item_text': item_text, **(dataset.statistics or {})},
+    config=evaluated,
+    data=statistics,
     sids=facts.sids(config, dataset),
     results=results,
     trainings=trainings,
-    warnings=checks.warnings(results, config, dataset, trainings),
+    warnings=warnings,
     processes=facts.processes(workdir),
     refresh=refresh_file.read(workdir),
     description=description,
     optimum=optimum and optimum['test'] | {'validation': optimum['validation']},
+    parts={
+      'sample': checks.samples(results, dataset) or None,
+      'examples': worked,
+      'published': published.find(evaluated, statistics, results['metrics']['test'], sids_hit),
+      'sid_map': sid_map.sid_map(config, dataset),
+    },
     run={
       'best_step': results['step'],
       'parameters': num_params,
@@ -99,6 +117,7 @@ def build_report(
   description: Mapping[str, Any] | None = None,
   refresh: Mapping[str, Any] | None = None,
   run: Mapping[str, Any] | None = None,
+  parts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Returns the content of report.json.
 
@@ -115,6 +134,7 @@ def build_report(
     description: see `report_run`.
     refresh: the content of refresh.json.
     run: further entries: best_step, parameters, devices, ….
+    parts: further parts of the report by name: `sample`, `examples`, `published`, `sid_map`; those that are None are left out.
 
   Returns:
     JSON. `curves` holds at most `numbers.MAX_POINTS` points of the loss, and every evaluation. `memory` holds
@@ -143,7 +163,9 @@ def build_report(
     'metrics': {split: dict(values) for split, values in metrics.items()},
     'evaluation': checks.ceilings(results),
     'baselines': {name: dict(values) for name, values in results['baselines'].items()},
+    'baselines_left_out': dict(results.get('baselines_left_out', {})),
   }
+  report |= {name: results[name] for name in COPIED if name in results}
   if optimum:
     report['optimum'] = dict(optimum)
     report['optimum_share'] = {
@@ -151,7 +173,7 @@ def build_report(
       for name, best in optimum.items()
       if isinstance(best, float) and best > 0 and name in metrics['test']
     }
-  return report
+  return report | {name: part for name, part in (parts or {}).items() if part is not None}
 
 
 def _training(training: Training, curve: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from etils import epath
 from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.metrics.selection import Selection
+from recjax.report import group_checks
 from recjax.report.facts import Training
 from recjax.workdir import evaluation_file, outcome
 from recjax.workdir.metrics_file import EVALUATION
@@ -45,18 +46,28 @@ def check_evaluation(results: Mapping[str, Any], dataset: Dataset, path: epath.P
       raise ValueError(
         f'{path}: {text} {name} must be a number{limits}; got {value}. Run --mode=evaluate again'
       )
+  for place in group_checks.not_finite(results, ''):
+    raise ValueError(
+      f'{path}: {place[1:]} must be a finite number; it is not. Run --mode=evaluate again'
+    )
 
 
 def ceilings(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
   """Returns `rows`, `unreachable_targets` and `highest_recall` (the highest possible one) by split.
 
-  Empty if `results` is from an earlier version.
+  Empty if `results` is from an earlier version. A split of which a sample was evaluated is left out: the count of
+  unreachable targets is that of all rows.
   """
   if not {'rows', 'unreachable_targets'} <= results.keys():
     return {}
   found = {}
   for split in SPLITS:
     rows, unreachable = results['rows'][split], results['unreachable_targets'][split]
+    reachable = results.get('protocol', {}).get('reachable_targets', {}).get(split)
+    if reachable and rows < round(
+      reachable['count'] / reachable['share'] if reachable['count'] else 0
+    ):
+      continue
     found[split] = {
       'rows': rows,
       'unreachable_targets': unreachable,
@@ -79,10 +90,24 @@ def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, float]
       yield text, name, value, bound
 
 
+def samples(results: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, int]]:
+  """Returns the evaluated number of `rows` and the number `of` all rows by split, where these differ."""
+  return {
+    split: {'rows': rows, 'of': dataset.num_rows(split)}
+    for split, rows in results.get('rows', {}).items()
+    if rows < dataset.num_rows(split)
+  }
+
+
+def _sampled(results: Mapping[str, Any], split: str) -> int | None:
+  """Returns the number of rows that the evaluator of retrieval says it evaluated."""
+  return results.get('evaluators', {}).get('retrieval', {}).get(split, {}).get('rows')
+
+
 def _check_data(results: Mapping[str, Any], dataset: Dataset, path: epath.Path) -> None:
   """Compares the evaluated data with the data of the report."""
   for split, rows in results.get('rows', {}).items():
-    if rows != dataset.num_rows(split):
+    if rows != dataset.num_rows(split) and rows != _sampled(results, split):
       raise ValueError(
         f'{path} must be of all {dataset.num_rows(split)} {split} rows in {dataset.folder}; it is of '
         f'{rows}. Run --mode=evaluate again'
@@ -114,6 +139,11 @@ def warnings(
     trainings: trainings of the run; the evaluated checkpoint is of the last one.
   """
   found = [*outcome.losses(results), *_evaluation_settings(results, config)]
+  found += group_checks.doubts(results)
+  for split, sample in samples(results, dataset).items():
+    found.append(
+      f'The {split} metrics are those of a fixed sample of {sample["rows"]:,} of {sample["of"]:,} rows.'
+    )
   if 'data' not in results:
     found.append(
       f'The evaluation does not record its data: statistics are of the data in {dataset.folder} now.'

@@ -1,6 +1,6 @@
 """Reads the content of a report from a workdir and a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -71,6 +71,11 @@ def sids(config: Config, dataset: Dataset) -> dict[str, Any]:
   if config.needs('keywords') and dataset.keywords:
     described['keywords'] = _spread(dataset.keywords)
   return described
+
+
+def title_of(item: Mapping[str, Any]) -> str:
+  """Returns the title of an item of the catalogue; its whole text if it has none."""
+  return item.get('title') or item['text']
 
 
 def _spread(values: Sequence[Any]) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""Numbers for a reader: as text, and as curves with few points."""
+"""Numbers and texts for a reader: formatted, thinned, shortened."""
 
 from collections.abc import Sequence
 import itertools
@@ -13,6 +13,16 @@ def number(value: float) -> str:
   if value == int(value) and abs(value) < 1e9:
     return f'{int(value):,}'
   return f'{value:,.2f}' if abs(value) >= 100 else f'{value:.4g}'
+
+
+def percent(share: float) -> str:
+  """Formats a share with two decimals: 12.34 %."""
+  return f'{100 * share:.2f} %'
+
+
+def shortened(text: str, length: int) -> str:
+  """Returns a text of at most `length` characters."""
+  return text if len(text) <= length else text[: length - 1].rstrip() + '…'
 
 
 def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:

@@ -5,9 +5,10 @@ import json
 from typing import Any
 
 from recjax.metrics import selection
-from recjax.report import plots, templating
+from recjax.report import evaluators, groups, plots, protocol, templating
 from recjax.report.data.section import section
 from recjax.report.numbers import number
+from recjax.workdir import outcome
 from recjax.workdir.metrics_file import EVALUATION
 
 EQUAL_TO_RECALL = ('ndcg@1', 'mrr@1')  # equal recall@1: there is one relevant item a row
@@ -18,6 +19,11 @@ _OWN_SECTIONS = (
   'examples',
   'keywords',
 )  # keys of `sids` with their own section
+
+_OPTIONAL = (
+  'optimum', 'refresh', 'memorization', 'splits', 'evaluators', 'protocol', 'seconds_per_row',
+  'sample', 'examples', 'published', 'sid_map',
+)  # fmt: skip
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -34,9 +40,10 @@ def render(report: Mapping[str, Any]) -> str:
     for name, values in baselines.items()
     if metric in values.get('validation', {})
   }
+  left_out = report.get('baselines_left_out')
   return templating.render(
     'report.html.j2',
-    r={'optimum': None, 'refresh': None, **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
+    r={**dict.fromkeys(_OPTIONAL), **report, 'sids': dict.fromkeys(_OWN_SECTIONS) | sids},
     names=_metric_names(report['metrics']['test']),
     one=[name for name in EQUAL_TO_RECALL if name in report['metrics']['test']],
     best_baseline=best if best and baselines[best]['recall@10'] > 0 else None,
@@ -44,6 +51,18 @@ def render(report: Mapping[str, Any]) -> str:
     trainings=[
       (training, _charts(training['curves'], metric, references))
       for training in (*report['earlier_stages'], report | {'name': report['stage']})
+    ],
+    memorization=groups.memorization(report.get('memorization')),
+    group_metrics=(groups.METRIC, groups.SECOND),
+    splits=groups.splits(report.get('splits')),
+    evaluators=evaluators.tables(report),
+    published_metrics=_published_metrics(report),
+    map=_map(report.get('sid_map')),
+    protocol_rows=protocol.rows(report.get('protocol')),
+    left_out=outcome.left_out(left_out) if left_out else None,
+    time_rows=[
+      (name, f'{1000 * seconds:.3g} ms')
+      for name, seconds in (report.get('seconds_per_row') or {}).items()
     ],
     metric=metric,
     changes=_changes,
@@ -58,6 +77,26 @@ def render(report: Mapping[str, Any]) -> str:
     ],
     config_rows=list(_flat(report['config'])),
     version_rows=[('commit', report['commit'] or 'unknown'), *report['versions'].items()],
+  )
+
+
+def _published_metrics(report: Mapping[str, Any]) -> list[str]:
+  """Returns the metrics that published figures have, in the order of the page's first table."""
+  figures = (report.get('published') or {'figures': []})['figures']
+  names = {name: None for figure in figures for name in figure['metrics']}
+  return _metric_names(names)
+
+
+def _map(values: Mapping[str, Any] | None) -> plots.Spec | None:
+  """Returns the plot of the semantic IDs: one hue for every first code, neighbours far apart."""
+  if not values:
+    return None
+  points = values['points']
+  return plots.scatter(
+    [(point['x'], point['y']) for point in points],
+    [f'hsl({137.508 * point["sid"][0] % 360:.0f} 62% 52%)' for point in points],
+    [f'{point["title"]}\n{" · ".join(map(str, point["sid"]))}' for point in points],
+    f'Items by the first two principal components of their {values["of"]}',
   )
 
 

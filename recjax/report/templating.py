@@ -6,7 +6,7 @@ from etils import epath
 import jinja2
 
 from recjax.report import plots
-from recjax.report.numbers import number
+from recjax.report.numbers import number, percent
 
 
 def render(template: str, **values) -> str:
@@ -31,7 +31,7 @@ def _environment() -> jinja2.Environment:
   environment.globals |= {
     'number': number,
     'figures': lambda value: f'{value:,}',
-    'percent': lambda share: f'{100 * share:.2f} %',
+    'percent': percent,
     'plot': plots.embed,
     'runtime': plots.runtime,
   }

@@ -8,6 +8,7 @@ from absl import flags
 from etils import epath
 
 from recjax.config import Config
+from recjax.runtime import files
 from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
 from recjax.workdir import identity, ignored
@@ -22,6 +23,7 @@ MODES = {
   'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
   'refresh': 'train the run --from on with the new log in --raw_dir, compare both models, and decide: go or no-go',
   'report': 'write the report again from the files in the workdir',
+  'compare': 'compare the evaluated runs --workdirs with the first of them and its baselines, into the folder --out',
   'config': 'print every field of the config with its value, its allowed values and its meaning',
 }
 
@@ -29,6 +31,12 @@ WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
   'Folder of the run. Default: runs/NAME, or runs/NAME-VARIANT. Without --config the config is that of the run.',
+)
+WORKDIRS = flags.DEFINE_list(
+  'workdirs',
+  None,
+  'compare: workdirs of evaluated runs, as A,B; A:transitions is a baseline of the run A. Runs that differ in their '
+  'seed alone are one row.',
 )
 MODE = flags.DEFINE_enum(
   'mode', 'train', list(MODES), '; '.join(f'{name}: {text}' for name, text in MODES.items()) + '.'
@@ -39,7 +47,8 @@ HISTORIES = flags.DEFINE_string(
 OUT = flags.DEFINE_string(
   'out',
   None,
-  'recommend: file to write, JSON lines. export: folder to write, new or empty. describe: file to write, JSON.',
+  'recommend: file to write, JSON lines. export: folder to write, new or empty. describe: file to write, JSON. '
+  'compare: folder to write.',
 )
 SKIP_UNKNOWN = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
@@ -106,6 +115,26 @@ def default_workdir(value: str) -> str:
 def check_flags() -> None:
   """Checks that the mode reads every flag of the command; see `ignored.check_flags`."""
   ignored.check_flags(MODE.value, [name for name in ignored.FLAGS if flags.FLAGS[name].present])
+
+
+def compared() -> tuple[list[str], epath.Path]:
+  """Returns the values of --workdirs and --out.
+
+  Raises:
+    ValueError: one is missing, or another flag is given that a comparison does not read.
+    OSError: the folder of --out cannot be written.
+  """
+  if not (WORKDIRS.value and OUT.value):
+    raise ValueError('--mode=compare needs --workdirs=A,B of evaluated runs and --out=FOLDER')
+  given = [f'--{name}' for name in ('config', 'workdir') if flags.FLAGS[name].present]
+  if given:
+    raise ValueError(
+      f'--mode=compare reads the runs of --workdirs alone; got {" and ".join(given)} too. Leave it out'
+    )
+  out = epath.Path(os.path.expanduser(OUT.value))
+  files.check_folder(out, '--out')
+  files.check_writable(out, '--out')
+  return WORKDIRS.value, out
 
 
 def check_overrides(request: Request) -> None:

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import re
+import shutil
 import types
 
 from flax import nnx
+import jax
 import numpy as np
 import pytest
 
@@ -24,6 +26,7 @@ from recjax.recommend import make_ranker
 from recjax.report.build import report_run
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
+from recjax.train import checked_streams
 from tests.recjax.data import rated_world
 
 
@@ -42,12 +45,12 @@ def baselines(config, dataset):
   return found
 
 
-def ranked(world, mesh, batch_size, users):
+def ranked(world, mesh, batch_size, users, devices=None):
   config, dataset = world
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, batch_size=batch_size))
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  recommender = make_ranker(config, dataset, mesh_lib.make_mesh(mesh))
+  recommender = make_ranker(config, dataset, mesh_lib.make_mesh(mesh, devices))
   histories, _ = dataset.histories_and_targets('test')
   items, scores = recommender.rank(params, [histories[u] for u in users])
   return items, scores, metrics_of(recommender, params, dataset, 'test', (1, 10), users)
@@ -57,9 +60,11 @@ def test_batches_and_meshes_do_not_change_the_ranking(tiny_world):
   users = np.arange(45)
   items, scores, metrics = ranked(tiny_world, Mesh(data=8), 8, users)
   others = ranked(tiny_world, Mesh(data=2, fsdp=2, tensor=2), 64, users)
-  np.testing.assert_array_equal(items, others[0])
-  np.testing.assert_allclose(scores, others[1], atol=1e-5)
-  assert metrics == others[2]
+  alone = ranked(tiny_world, Mesh(data=1), 16, users, jax.devices()[:1])
+  for other_items, other_scores, other_metrics in (others, alone):
+    np.testing.assert_array_equal(items, other_items)
+    np.testing.assert_allclose(scores, other_scores, atol=1e-5)
+    assert metrics == other_metrics
   histories, targets = tiny_world[1].histories_and_targets('test')
   for u in users:
     assert not set(items[u].tolist()) & set(histories[u].tolist())
@@ -222,3 +227,14 @@ def test_unreachable_targets_are_counted_and_logged(tmp_path, caplog):
   config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, exclude_seen=False))
   results = evaluate_best(config, tmp_path, searched(config, dataset, search), 7)
   assert results['unreachable_targets'] == {'validation': 0, 'test': 0}
+
+
+def test_data_that_leak_are_neither_trained_on_nor_evaluated(tiny_world, tmp_path):
+  config, dataset = tiny_world
+  folder = shutil.copytree(dataset.folder, tmp_path / 'prepared')
+  np.save(folder / 'interactions/train_items.npy', np.roll(dataset.train.values, 1))
+  dataset = Dataset.load(folder)
+  with pytest.raises(ValueError, match=r'^leakage test: .*train_items\.npy must be the file'):
+    evaluate_best(config, tmp_path, types.SimpleNamespace(dataset=dataset), 7)
+  with pytest.raises(ValueError, match=r'^leakage test: .*train_items\.npy must be the file'):
+    checked_streams(config, tmp_path, dataset, None)

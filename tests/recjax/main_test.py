@@ -9,11 +9,20 @@ import subprocess
 import sys
 import time
 
+from etils import epath
+import jax
 import numpy as np
 import pytest
 
 from bench import shop_log
+from recjax.data.dataset import Dataset
+from recjax.metrics import ranking
+from recjax.metrics.evaluators.retrieval import rank_rows
+from recjax.recommend import best_params, make_ranker
 from recjax.runtime import exit_status, lock
+from recjax.schema.run import Mesh
+from recjax.sharding import mesh as mesh_lib
+from recjax.workdir import identity
 from recjax.workdir.metrics_file import read_metrics
 from tests import saved
 from tests.folders import ROOT
@@ -186,6 +195,17 @@ def test_two_processes_give_the_same_run_as_one(folder, finished):
   reports = [json.loads((w / 'report.json').read_text()) for w in (finished, workdir)]
   assert reports[0]['baselines'] == reports[1]['baselines']
   assert reports[1]['run']['processes'] == 2
+  # Every row was evaluated once: one process on eight devices, and on one, finds the same figures.
+  config = identity.config_of(epath.Path(workdir))
+  dataset = Dataset.load(config.prepared)
+  for devices in (jax.devices(), jax.devices()[:1]):
+    mesh = mesh_lib.make_mesh(Mesh(), devices)
+    params, _ = best_params(config, epath.Path(workdir), dataset, mesh)
+    ranks_U = rank_rows(
+      make_ranker(config, dataset, mesh), params, dataset, 'test', config.eval.ks
+    ).ranks_U
+    assert len(ranks_U) == dataset.num_rows('test')
+    assert ranking.ranking_metrics(ranks_U, config.eval.ks) == reports[1]['metrics']['test']
 
 
 def test_recommend_writes_ranked_items_for_histories(folder, finished):

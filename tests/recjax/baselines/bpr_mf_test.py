@@ -10,8 +10,9 @@ from tests.recjax.baselines import logs
 
 @pytest.fixture(autouse=True)
 def _few_epochs(monkeypatch):
-  monkeypatch.setattr(bpr_mf, 'WIDTH', 8)
-  monkeypatch.setattr(bpr_mf, 'BATCH', 16)
+  values = {'WIDTH': 8, 'BATCH': 16, 'EPOCHS': 60, 'RATE': 0.05, 'DECAY': 0.01}
+  for name, value in values.items():
+    monkeypatch.setattr(bpr_mf, name, value)
   monkeypatch.setattr(bpr_mf, '_last', {})
 
 
@@ -74,7 +75,7 @@ def test_the_ranking_equals_a_full_sort():
   for exclude_seen in (True, False):
     split = logs.split_of(train, histories, k=9, users=users, exclude_seen=exclude_seen)
     ranked = bpr_mf.recommend(split)
-    p, q, b = bpr_mf.train(split)
+    p, q, b = bpr_mf.train(split, bpr_mf.EPOCHS)
     for row, user in enumerate(users):
       scores = q @ (p.mean(axis=0) if user < 0 else p[user]) + b
       order = [i for i in np.argsort(-scores) if not exclude_seen or i not in histories[row]]

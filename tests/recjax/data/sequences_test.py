@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recjax.data.sequences import Sequences, offsets_of
+from recjax.data.sequences import Sequences, blocks, offsets_of
 
 ROWS = [[3, 1], [], [4, 1, 5, 9], [2]]
 
@@ -30,3 +30,10 @@ def test_operations_equal_those_of_lists():
     [4, 1, 5, 9, 9],
     [2, 6],
   ]
+
+
+def test_blocks_hold_all_rows_in_order_up_to_the_limit():
+  sizes = np.array([0, 3, 9, 2, 2, 0, 1, 0, 7])
+  found = [block.tolist() for block in blocks(sizes, 5)]
+  assert found == [[0, 1], [2], [3, 4, 5, 6, 7], [8]]
+  assert list(blocks(sizes[:0], 5)) == []

@@ -29,3 +29,39 @@ def test_rows_of_one_user_count_as_one_cluster():
   assert paired.difference([1.0, 3.0], [0.0, 0.0], [7, 7])['stderr'] == 0.0
   with pytest.raises(ValueError, match='at least one row'):
     paired.difference([], [], [])
+
+
+def test_the_t_test_is_that_of_scipy_with_one_row_a_user():
+  rng = np.random.default_rng(2)
+  new, old = rng.random((2, 40))
+  found = paired.difference(new, old, np.arange(40))
+  assert paired.t_test(found, 40) == pytest.approx(stats.ttest_rel(new, old).pvalue)
+  assert paired.t_test(paired.difference(new, new, np.arange(40)), 40) == 1.0
+  assert paired.t_test(paired.difference(new + 1, new, np.arange(40)), 40) < 1e-300
+
+
+@pytest.mark.parametrize('rows', [1, 4])
+def test_the_bootstrap_is_that_of_scipy_over_users(rows):
+  rng = np.random.default_rng(3)
+  users = np.repeat(np.arange(150), rng.integers(1, rows + 1, 150))
+  gains = rng.choice([-1.0, 0.0, 0.0, 0.5, 1.0], len(users))
+  found = paired.bootstrap(gains, np.zeros(len(users)), users, resamples=20_000)
+  sums, counts = np.bincount(users, gains), np.bincount(users)
+  expected = stats.bootstrap(
+    (sums, counts), lambda s, n, axis: s.sum(axis) / n.sum(axis), paired=True, vectorized=True,
+    n_resamples=20_000, method='percentile', rng=np.random.default_rng(4),
+  ).confidence_interval  # fmt: skip
+  np.testing.assert_allclose(found, [expected.low, expected.high], atol=6e-3)
+  assert found == paired.bootstrap(gains, np.zeros(len(users)), users, resamples=20_000)
+  paired.BLOCK_CELLS, cells = 500, paired.BLOCK_CELLS
+  try:
+    blocks = paired.bootstrap(gains, np.zeros(len(users)), users, resamples=20_000)
+  finally:
+    paired.BLOCK_CELLS = cells
+  np.testing.assert_allclose(found, blocks, atol=6e-3)
+
+
+def test_p_values_are_adjusted_by_holm():
+  assert paired.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+  assert paired.holm([0.9, 0.8]) == [1.0, 1.0]
+  assert paired.holm([]) == []

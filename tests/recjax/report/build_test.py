@@ -1,6 +1,7 @@
 """report.json: the keys that programs read, and the report of a workdir."""
 
 import dataclasses
+import html
 import json
 import re
 
@@ -8,8 +9,9 @@ from etils import epath
 import pytest
 
 from recjax.report import build, numbers
+from recjax.report.page import render
 from recjax.runtime.files import code_commit
-from recjax.workdir import evaluation_file, mixture_file
+from recjax.workdir import evaluation_file, mixture_file, predictions
 from tests.recjax.report import reports
 
 
@@ -27,6 +29,16 @@ def test_json_has_the_keys_that_programs_read(tmp_path):
   assert report['curves']['validation/ndcg@10'][-1] == [500, 0.05, 0.002]
   assert len(report['curves']['loss']) == numbers.MAX_POINTS
   assert 'optimum' not in report
+
+
+def test_baselines_that_were_left_out_are_named(monkeypatch):
+  results = reports.results() | {'baselines_left_out': {'bpr_mf': 94.6, 'slow': 1234.0}}
+  monkeypatch.setattr(reports, 'results', lambda: results)
+  report = reports.report()
+  assert report['baselines_left_out'] == results['baselines_left_out']
+  page = html.unescape(render(report))
+  assert 'tenth of the training: bpr_mf (about 95 s), slow (about 1,234 s). ' in page
+  assert """--config.eval.baselines="('bpr_mf', 'slow')" computes them.""" in page
 
 
 def test_a_report_with_nan_is_not_written(tmp_path):
@@ -107,6 +119,20 @@ def test_the_report_of_a_run_with_stages_is_written(evaluated):
   assert earlier['mixture'] == [reports.mixture_row('next_item', units=8)]
   assert report['mixture'] == [reports.mixture_row('next_item', units=4)]
   assert (report['goodput']['steps'], report['goodput']['goodput']) == (2, 0.6)
+
+
+def test_a_damaged_file_of_predictions_gives_a_warning(evaluated):
+  config, dataset, workdir, results = evaluated
+  path = predictions.path(workdir, 'test', 'retrieval')
+  path.parent.mkdir(parents=True)
+  path.write_text('no Parquet')
+  build.report_run(config, workdir, dataset, 17)
+  report = json.loads((workdir / 'report.json').read_text())
+  (warning,) = report['warnings']
+  assert warning.startswith('There are no worked examples: ') and str(path) in warning
+  assert 'examples' not in report and 'published' not in report
+  assert len(report['sid_map']['points']) == dataset.num_items
+  assert report['metrics'] == results['metrics']
 
 
 def test_statistics_are_of_the_loaded_data(evaluated, tmp_path):

@@ -68,6 +68,30 @@ def test_metrics_of_other_ranges_pass(tiny_world, results, tmp_path):
   checks.check_evaluation(results, tiny_world[1], tmp_path)
 
 
+def test_a_sample_of_the_rows_passes_with_a_warning(tiny_world, results, tmp_path):
+  config, dataset = tiny_world
+  share = 1 - results['unreachable_targets']['test'] / results['rows']['test']
+  counts = {'in_own_history': 0, 'count': round(share * results['rows']['test']), 'share': share}
+  results |= {
+    'rows': {'validation': 60, 'test': 60},
+    'evaluators': {'retrieval': {split: {'rows': 60} for split in ('validation', 'test')}},
+    'protocol': {'reachable_targets': {'test': counts}},
+  }
+  checks.check_evaluation(results, dataset, tmp_path)
+  assert 'test' not in checks.ceilings(results)  # the count is that of all rows
+  found = checks.warnings(results, config, dataset, [facts.Training('', [])])
+  assert (
+    f'The test metrics are those of a fixed sample of 60 of {dataset.num_rows("test"):,} rows.'
+    in found
+  )
+
+
+def test_a_number_that_json_cannot_hold_is_refused(tiny_world, results):
+  results['evaluators'] = {'rating': {'test': {'rmse': math.nan}}}
+  with pytest.raises(ValueError, match=r'evaluators\.rating\.test\.rmse must be a finite number'):
+    checks.check_evaluation(results, tiny_world[1], 'evaluation.json')
+
+
 def test_an_old_evaluation_is_compared_by_its_shared_sids(tiny_world, results):
   del results['data']
   results['items_sharing_a_sid'] = 5

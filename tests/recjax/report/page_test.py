@@ -8,9 +8,10 @@ import re
 import pytest
 
 from data_prep.log import item_text
+from recjax.report import examples, sid_map
 from recjax.report.page import render
 from tests.recjax.report import reports
-from tests.recjax.report.reports import NASTY
+from tests.recjax.report.reports import HOSTILE, NASTY
 
 VOID = {'meta', 'link', 'br', 'img', 'hr', 'input'}
 
@@ -301,3 +302,72 @@ def test_a_refresh_that_trained_nothing_shows_its_reasons():
   text = text_of(reports.report(refresh=result))
   assert 'Refresh of runs/shop: no go nothing is new' in text
   assert 'Refresh' not in text_of(reports.report())
+
+
+def test_texts_of_every_part_are_escaped_also_in_plots():
+  report = reports.whole(HOSTILE)
+  page = render(report)
+  checker = checked(page)
+  without = page.replace(checker.scripts[0], '')
+  assert '<script>alert' not in page and '<b>5' not in page and '<!--' not in without
+  assert '\u2028' not in ''.join(re.findall(r'<script.*?</script>', without, re.S))
+  assert page.lower().count('</script') == page.count('<script') == len(checker.plots) + 2
+  texts = ''.join(checker.texts)
+  assert texts.count(HOSTILE) >= 7  # evaluator, user, history, target, recommendations
+  assert sum(HOSTILE in hover for hover in checker.hovers) == 3  # the map
+
+
+def test_every_part_shows_its_figures():
+  report = reports.whole('soap')
+  page, text = render(report), text_of(report)
+  for figure in ('0.2436', '20.00 %', '25.00 %', '0.4567 ± 0.0123'):  # memorization
+    assert figure in text
+  for figure in ('By hops from the history', 'Smallest number of transitions.', '30 rows'):
+    assert figure in text
+  for figure in ('Failure user soap; the target is not in the list', 'one-hop: outside', '-1.234'):
+    assert figure in text
+  assert re.search(r'<ol class="items" start="24">', page)
+  for figure in ('soap validation test', '0.9877 ± 0.0123', 'item mean: rmse 1.0987'):
+    assert figure in text
+  assert 'retrieval' not in text  # its metrics are those of the first table
+  for figure in ('TIGER', '0.0648 +0.0164', 'Published figures beauty, test', 'arXiv 2305.05065'):
+    assert figure in text
+  for figure in (
+    '0.0812 by hits of items, 0.0899 by hits',
+    '97 (97.00 %); 3 are',
+    '31 (0.26 %)',
+    'model 12.3 ms',
+  ):
+    assert figure in text
+  assert 'bpr_mf (about 120 s). --mode=evaluate --config.eval.baselines' in text
+  assert '3 items of 12,101; the first two principal components of their item vectors' in text
+  plots = len(checked(page).plots)
+  assert plots == 2 + 2 + 3 + 1
+
+
+def test_an_evaluation_of_an_earlier_version_shows_only_its_parts():
+  text = text_of(reports.report())
+  for title in (
+    'memorization',
+    'Groups',
+    'examples test',
+    'evaluators',
+    'Published',
+    'Protocol',
+    'Map of',
+    'Time per',
+  ):
+    assert title not in text
+
+
+def test_a_sample_of_the_rows_is_stated():
+  sample = {'test': {'rows': 50, 'of': 100}}
+  text = text_of(reports.report(parts={'sample': sample}))
+  assert 'a fixed sample of 50 of 100 test rows' in text and 'every user once' not in text
+
+
+def test_a_page_with_every_part_is_below_5_mb():
+  report = reports.whole('漢' * 90)
+  report['sid_map']['points'] = report['sid_map']['points'][:1] * sid_map.MOST
+  report['examples']['rows'] *= examples.EXAMPLES
+  assert len(render(report).encode()) < 4_500_000

@@ -39,11 +39,11 @@ def test_the_help_of_a_flag_names_the_modes_that_read_it():
   ('mode', 'given', 'message'),
   [
     ('train', ['histories'], '--histories must be used with --mode=recommend; got --mode=train'),
-    ('train', ['out'], '--out must be used with --mode=recommend, export or describe; got --mode=train'),
+    ('train', ['out'], '--out must be used with --mode=recommend, export, describe or compare; got --mode=train'),
     ('evaluate', ['k', 'prune', 'skip_unknown'],
      '--k and --skip_unknown must be used with --mode=recommend, --prune with --mode=prepare; got --mode=evaluate'),
     ('prepare', ['from', 'raw_dir'], '--from and --raw_dir must be used with --mode=refresh; got --mode=prepare'),
-    ('refresh', ['out', 'budget'], '--out must be used with --mode=recommend, export or describe; got --mode=refresh'),
+    ('refresh', ['out', 'budget'], '--out must be used with --mode=recommend, export, describe or compare; got --mode=refresh'),
   ],
 )  # fmt: skip
 def test_a_flag_that_a_mode_ignores_is_refused(mode, given, message):

@@ -39,6 +39,18 @@ def results(folder, config, best, recall, transitions, popularity, stderr=0.01):
   }
 
 
+def test_training_seconds_are_those_of_all_steps(tmp_path):
+  assert outcome.training_seconds(epath.Path(tmp_path)) is None
+  process = {
+    'seconds': {'steps': 30.0, 'input_wait': 2.0, 'compile': 100.0, 'evaluation': 50.0},
+    'trainings': {'.': {'from': 0, 'to': 5, 'seconds': 32.0}},
+  }
+  (tmp_path / 'goodput.json').write_text(
+    json.dumps({'processes': [process, process | {'trainings': {}}]})
+  )
+  assert outcome.training_seconds(epath.Path(tmp_path)) == 64.0
+
+
 def test_a_run_without_patience_left(tmp_path):
   config = write_run(tmp_path, [0.1, 0.3, 0.2, 0.2, 0.3], 900, patience=3)
   found = results(tmp_path, config, 20, 0.33, 0.31, 0.12)

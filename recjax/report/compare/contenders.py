@@ -1,0 +1,139 @@
+"""The contenders of a comparison: runs, grouped if they differ in the seed alone, and baselines."""
+
+import collections
+from collections.abc import Sequence
+import dataclasses
+import itertools
+import os
+
+import numpy as np
+
+from recjax.report.compare import runs as runs_lib
+from recjax.report.compare.runs import Run
+from recjax.schema.checks import check
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+  """A row of the comparison.
+
+  Attributes:
+    name: its name in the table.
+    kind: 'run' or 'baseline'.
+    workdirs: the workdirs of its seeds; of a baseline, the workdir with its ranking.
+    seeds: the seeds, in the order of `workdirs`.
+    ranks: the ranks of every seed, int64 `[U]` each.
+  """
+
+  name: str
+  kind: str
+  workdirs: tuple[str, ...]
+  seeds: tuple[int, ...]
+  ranks: tuple[np.ndarray, ...]
+
+  def values(self, metric, k: int) -> np.ndarray:
+    """Returns a metric of every row, the mean over the seeds, float64 `[U]`."""
+    return np.mean([metric(ranks_U, k) for ranks_U in self.ranks], axis=0)
+
+
+def names(value: Sequence[str]) -> list[tuple[str, str]]:
+  """Returns (workdir, ranker) of every part of --workdirs; a baseline is written WORKDIR:NAME.
+
+  Raises:
+    ValueError: a part is named twice, or there is none.
+  """
+  parts = [part.strip().rstrip('/') for part in value if part.strip()]
+  check(
+    bool(parts), '--workdirs must name at least one evaluated run', list(value), '--workdirs=A,B'
+  )
+  found = []
+  for part in parts:
+    folder, colon, ranker = part.rpartition(':')
+    is_ranker = bool(colon) and '/' not in ranker and not os.path.exists(part)
+    found.append((folder.rstrip('/'), ranker) if is_ranker else (part, 'model'))
+  places = [(os.path.realpath(os.path.expanduser(folder)), ranker) for folder, ranker in found]
+  twice = [part for n, part in enumerate(parts) if places[n] in places[:n]]
+  check(not twice, '--workdirs must name each run once', twice, '--workdirs')
+  return found
+
+
+def of_runs(asked: Sequence[tuple[str, str]], read: dict[str, Run]) -> list[Contender]:
+  """Returns the contenders, in the order of --workdirs; baselines of the first run that are not named follow.
+
+  Runs with the same recipe and different seeds are one contender.
+
+  Args:
+    asked: the result of `names`.
+    read: workdir → run.
+  """
+  labels = _labels([folder for folder, _ in asked])
+  grouped: dict[str, list[tuple[str, str]]] = {}
+  for folder, ranker in asked:
+    run = read[folder]
+    same = [
+      key
+      for key, members in grouped.items()
+      if ranker == 'model'
+      and members[0][1] == 'model'
+      and read[members[0][0]].recipe == run.recipe
+      and all(read[member].seed != run.seed for member, _ in members)
+    ]
+    key = same[0] if same else f'{folder}:{ranker}'
+    grouped.setdefault(key, []).append((folder, ranker))
+  found = [_contender(members, read, labels) for members in grouped.values()]
+  first = asked[0][0]
+  for ranker in read[first].ranks:
+    named = any(ranker == other for _, other in asked)
+    if ranker != 'model' and not named:
+      found.append(_contender([(first, ranker)], read, labels, short=True))
+  counts = collections.Counter(each.name for each in found)
+  return [
+    dataclasses.replace(each, name=f'{each.name}: {", ".join(each.workdirs)}')
+    if counts[each.name] > 1
+    else each
+    for each in found
+  ]
+
+
+def _contender(
+  members: Sequence[tuple[str, str]],
+  read: dict[str, Run],
+  labels: dict[str, str],
+  short: bool = False,
+) -> Contender:
+  folders = [folder for folder, _ in members]
+  ranker = members[0][1]
+  if ranker == 'model':
+    name = labels[folders[0]] if len(folders) == 1 else _common([labels[f] for f in folders])
+  else:
+    name = ranker if short else f'{labels[folders[0]]}: {ranker}'
+  ranks = tuple(runs_lib.chosen(f'{f}:{ranker}', read[f], ranker) for f in folders)
+  return Contender(
+    name=name,
+    kind='run' if ranker == 'model' else 'baseline',
+    workdirs=tuple(folders),
+    seeds=tuple(read[f].seed for f in folders),
+    ranks=ranks,
+  )
+
+
+def _labels(folders: Sequence[str]) -> dict[str, str]:
+  """Returns the shortest end of every path that is unique among them."""
+  folders = list(dict.fromkeys(folders))
+  found = {}
+  for folder in folders:
+    parts = folder.split('/')
+    ends = ['/'.join(parts[-n:]) for n in range(1, len(parts) + 1)]
+    others = [f'/{other}' for other in folders if other != folder]
+    found[folder] = next(
+      (end for end in ends if not any(o.endswith(f'/{end}') for o in others)), folder
+    )
+  return found
+
+
+def _common(labels: Sequence[str]) -> str:
+  """Returns one name for runs of several seeds: the common beginning of their names, or all names."""
+  same = zip(*labels, strict=False)
+  start = ''.join(letters[0] for letters in itertools.takewhile(lambda ls: len(set(ls)) == 1, same))
+  start = start.rstrip('_-. /')
+  return f'{start} ({len(labels)} seeds)' if start else ', '.join(labels)

@@ -1,0 +1,150 @@
+"""Comparisons against scipy and numbers by hand: differences, seeds, groups of rows; refusals; escaped texts."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from recjax.metrics import ranking
+from recjax.report.compare import contenders
+from recjax.report.compare.build import compare
+from tests.recjax.report.compare.workdirs import KS, rankings, write
+from tests.recjax.report.page_test import Checker
+
+
+@pytest.fixture
+def runs(rated, tmp_path, monkeypatch):
+  """Three runs: a of seed 0, b of another recipe, and a_1, which is a with seed 1; their ranks by name."""
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  lists = {name: rankings(dataset, n, share) for n, (name, share) in enumerate(
+    [('a_0', 0.3), ('a_1', 0.35), ('b', 0.6)])}  # fmt: skip
+  return {
+    'a_0': write(tmp_path / 'a_0', config, dataset, lists['a_0']),
+    'a_1': write(tmp_path / 'a_1', config, dataset, lists['a_1'], seed=1),
+    'b': write(tmp_path / 'b', config, dataset, lists['b'], batch_size=128),
+  }
+
+
+def test_two_runs_and_the_baselines_equal_scipy(runs, tmp_path):
+  found = compare(['a_0', 'b'], tmp_path / 'out')
+  assert found == json.loads((tmp_path / 'out' / 'compare.json').read_text())
+  assert [each['name'] for each in found['contenders']] == ['a_0', 'b', 'popularity', 'transitions']
+  assert found['ks'] == list(KS)
+  users = len(runs['b'])
+  for name, metric in ranking.METRICS.items():
+    for k in KS:
+      values = {run: metric(ranks, k) for run, ranks in runs.items()}
+      row = found['differences']['b'][f'{name}@{k}']
+      gains = values['b'] - values['a_0']
+      assert row['mean'] == pytest.approx(gains.mean())
+      assert row['stderr'] == pytest.approx(stats.sem(gains))
+      assert row['p'] == pytest.approx(stats.ttest_rel(values['b'], values['a_0']).pvalue)
+      assert row['p'] <= row['p_holm'] <= min(1, 3 * row['p'] + 1e-12)
+      low, high = (row['mean'] + sign * 1.96 * row['stderr'] for sign in (-1, 1))
+      assert [row['low'], row['high']] == pytest.approx([low, high], abs=0.35 * row['stderr'])
+      figures = found['contenders'][1]['metrics'][f'{name}@{k}']
+      assert figures['mean'] == pytest.approx(values['b'].mean())
+      assert figures['stderr'] == pytest.approx(stats.sem(values['b']))
+  for split, key, rows in [
+    ('inside', 'inside', np.arange(users) % 3 == 0),
+    ('hop', '1', np.arange(users) % 2 == 1),
+  ]:
+    bucket = found['splits'][split]['buckets'][key]
+    expected = ranking.recall(runs['b'], 10)[rows] - ranking.recall(runs['a_0'], 10)[rows]
+    assert bucket['rows'] == rows.sum()
+    assert bucket['differences']['b']['recall@10']['mean'] == pytest.approx(expected.mean())
+  assert list(found['splits']['hop']['buckets']) == ['1', '<i>2</i>']  # as in evaluation.json
+
+
+def test_seeds_of_one_recipe_are_grouped(runs, tmp_path):
+  found = compare(['b', 'a_0', 'a_1'], tmp_path / 'out')
+  names = ['b', 'a (2 seeds)', 'popularity', 'transitions']
+  assert [each['name'] for each in found['contenders']] == names
+  grouped = found['contenders'][1]
+  assert (grouped['workdirs'], grouped['seeds']) == (['a_0', 'a_1'], [0, 1])
+  recalls = [ranking.recall(runs[name], 10).mean() for name in ('a_0', 'a_1')]
+  row = grouped['metrics']['recall@10']
+  assert row['seeds'] == pytest.approx(recalls)
+  assert row['mean'] == pytest.approx(np.mean(recalls))
+  assert row['seed_deviation'] == pytest.approx(abs(recalls[0] - recalls[1]) / np.sqrt(2))
+  each = (ranking.recall(runs['a_0'], 10) + ranking.recall(runs['a_1'], 10)) / 2
+  difference = found['differences']['a (2 seeds)']['recall@10']
+  assert difference['stderr'] == pytest.approx(stats.sem(each - ranking.recall(runs['b'], 10)))
+
+
+def test_a_run_is_compared_with_one_of_its_baselines(runs, tmp_path):
+  found = compare(['a_0:transitions', 'a_0'], tmp_path / 'out')
+  assert found['reference'] == 'a_0: transitions'
+  assert list(found['differences']) == ['a_0', 'popularity']
+  forth = compare(['a_0'], tmp_path / 'back')['differences']['transitions']['ndcg@10']['mean']
+  assert found['differences']['a_0']['ndcg@10']['mean'] == pytest.approx(-forth)
+
+
+def test_the_page_escapes_names_and_holds_no_other_figure(rated, tmp_path, monkeypatch):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  name = '<script>alert(1)<!-- &'
+  write(tmp_path / name, config, dataset, rankings(dataset, 0, 0.3))
+  found = compare([name], tmp_path / 'out')
+  checker = Checker()
+  text = (tmp_path / 'out' / 'compare.html').read_text()
+  checker.feed(text)
+  assert not checker.open
+  assert name in ' '.join(checker.texts)
+  assert '<script>alert' not in text and len(text) < 5e6
+  assert all('alert(1)' not in script for script in checker.scripts)
+  shown = {f'{each["metrics"]["ndcg@5"]["mean"]:.4f}' for each in found['contenders']}
+  assert all(any(figure in part for part in checker.texts) for figure in shown)
+  assert len(checker.plots) == 1 + len(found['splits'])
+
+
+@pytest.mark.parametrize(
+  ('workdirs', 'changes', 'message'),
+  [
+    (['a', 'other'], {'data': {'interactions': 'x'}}, "a and other differ in the digest of the interactions ('"),
+    (['a', 'other'], {'protocol': {'split': 'leave_one_out', 'exclude_seen': False}},
+     'differ in exclude_seen (True and False)'),
+    (['a', './a/'], {}, "must name each run once; got ['./a']"),
+    ([' '], {}, '--workdirs must name at least one evaluated run'),
+    (['a', 'a:transition'], {}, "one of popularity, transitions; got 'a:transition'; did you mean transitions?"),
+    (['a', 'absent'], {}, 'absent does not exist'),
+  ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_refused(
+  rated, tmp_path, monkeypatch, workdirs, changes, message
+):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  write(tmp_path / 'a', config, dataset, rankings(dataset, 0, 0.3))
+  write(tmp_path / 'other', config, dataset, rankings(dataset, 1, 0.3), **changes)
+  with pytest.raises((ValueError, OSError)) as caught:
+    compare(workdirs, tmp_path / 'out')
+  assert message in str(caught.value) and '\n' not in str(caught.value)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_rows_with_other_targets_and_a_workdir_without_predictions_are_refused(
+  rated, tmp_path, monkeypatch
+):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  lists = rankings(dataset, 0, 0.3)
+  write(tmp_path / 'a', config, dataset, lists)
+  write(tmp_path / 'b', config, dataset, lists)
+  file = tmp_path / 'b' / 'predictions' / 'test' / 'retrieval.parquet'
+  file.unlink()
+  with pytest.raises(ValueError, match=r'no predictions of retrieval .* --mode=evaluate'):
+    compare(['a', 'b'], tmp_path / 'out')
+  for each in file.parent.rglob('*.parquet'):
+    each.unlink()
+  with pytest.raises(ValueError, match=r'this workdir has none\. Run --mode=evaluate'):
+    compare(['a', 'b'], tmp_path / 'out')
+
+
+def test_names_are_the_shortest_unique_ends_of_paths():
+  asked = contenders.names(['x/run/', 'y/run', 'y/other:popularity'])
+  assert asked == [('x/run', 'model'), ('y/run', 'model'), ('y/other', 'popularity')]
+  labels = contenders._labels([folder for folder, _ in asked])
+  assert labels == {'x/run': 'x/run', 'y/run': 'y/run', 'y/other': 'other'}
