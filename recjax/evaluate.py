@@ -109,7 +109,7 @@ def evaluate_best(
   rankers: dict[str, dict[str, Ranked]] | None = None,
   trained: Mapping[str, Mapping[str, Ranked]] | None = None,
 ) -> dict[str, Any]:
-  """Runs all evaluators and baselines on the validation and the test rows; writes evaluation.json and predictions.
+  """Runs all evaluators and baselines on the validation and the test rows; writes predictions, then evaluation.json.
 
   Args:
     config: config of the evaluation.

@@ -146,7 +146,7 @@ class Evaluator(Section, abc.ABC):
     None, 'Rows of a split that the full evaluation measures, a fixed sample. None: all.', above=0
   )
 
-  task: ClassVar[str | None] = None  # that must be in the mixture; may be a property
+  task: ClassVar[str | None] = None  # that must be in the mixture
   lower_is_better: ClassVar[frozenset[str]] = frozenset()  # metrics that are better if lower
   item_columns: ClassVar[tuple[str, ...]] = (
     'items',

@@ -14,7 +14,6 @@ from recjax.decode.ranker import Ranker
 from recjax.metrics import ranking
 from recjax.metrics.evaluators.base import Context, Evaluator, Result
 from recjax.metrics.ranked import Ranked
-from recjax.runtime import goodput
 from recjax.schema.checks import setting
 from recjax.schema.run import Eval
 
@@ -75,7 +74,6 @@ class Masked(Evaluator):
   def metrics(self, settings: Eval) -> tuple[str, ...]:
     return tuple(f'{name}@{k}' for k in settings.ks for name in ranking.METRICS)
 
-  @goodput.phase('evaluation')
   def evaluate(self, context: Context, split: str, rows: np.ndarray) -> Result:
     ks = context.settings.ks
     component = context.component(*TASKS, name=self.component)

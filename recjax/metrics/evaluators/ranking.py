@@ -20,11 +20,10 @@ from recjax.data.tasks.preference import Ranking as RankingTask
 from recjax.decode.batches import over_prompts
 from recjax.decode.ranker import make_search
 from recjax.decode.scores import Scorer
-from recjax.metrics import rivals
+from recjax.metrics import ranking, rivals
 from recjax.metrics.candidates import Places, candidate_metrics, metric_names
 from recjax.metrics.evaluators.base import Context, Evaluator, Result
 from recjax.metrics.ratings import named
-from recjax.runtime import goodput
 from recjax.schema.checks import check, setting
 from recjax.schema.run import Eval
 from recjax.sharding import mesh as mesh_lib
@@ -99,7 +98,6 @@ class Ranking(Evaluator):
     names = metric_names(self.ks)
     return names + tuple(named('answer', dict.fromkeys(names))) if self.answer else names
 
-  @goodput.phase('evaluation')
   def evaluate(self, context: Context, split: str, rows: np.ndarray) -> Result:
     rows, candidates_RN = self._candidates(context, split, rows)
     if not len(rows):
@@ -124,7 +122,7 @@ class Ranking(Evaluator):
       is_named = asked.answers_R[:, None] == asked.candidates_RN
       metrics |= named('answer', found) | {
         'answer_candidates': asked.candidates_RN.shape[1],
-        'answer_accuracy': float(is_named[:, 0].mean()),
+        **ranking.mean_and_error('answer_accuracy', is_named[:, 0].astype(np.float64)),
         'answers_without_candidate': int((~is_named.any(axis=1)).sum()),
       }
       columns = _place_columns(asked.scores_RN, asked.candidates_RN)

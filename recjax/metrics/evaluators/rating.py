@@ -16,7 +16,6 @@ from recjax.decode.answers import Answerer
 from recjax.decode.scores import Scorer
 from recjax.metrics import ranking, ratings
 from recjax.metrics.evaluators.base import Context, Evaluator, Result
-from recjax.runtime import goodput
 from recjax.schema.checks import setting
 from recjax.schema.run import Eval
 
@@ -70,7 +69,6 @@ class Rating(Evaluator):
   def metrics(self, settings: Eval) -> tuple[str, ...]:
     return (*ratings.NAMES, *(f'greedy_{name}' for name in ratings.NAMES))
 
-  @goodput.phase('evaluation')
   def evaluate(self, context: Context, split: str, rows: np.ndarray) -> Result:
     dataset = context.dataset
     asked = rows
@@ -87,6 +85,7 @@ class Rating(Evaluator):
 
     training = training_ratings(dataset)
     low, high = training.ratings_R.min(), training.ratings_R.max()
+    expected_R = np.clip(expected_R, low, high)
     written_R = np.clip(np.where(np.isnan(answers_R), training.mean, answers_R), low, high)
     users_R = dataset.row_users(split)[rows]
     metrics = ratings.rating_metrics(expected_R, true_R, self.liked_from)

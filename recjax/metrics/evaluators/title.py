@@ -16,7 +16,6 @@ from recjax.metrics import ranking
 from recjax.metrics.evaluators.base import Context, Evaluator, Result
 from recjax.metrics.nearest_titles import NearestTitles
 from recjax.metrics.ranked import Ranked
-from recjax.runtime import goodput
 from recjax.schema.checks import setting
 from recjax.schema.run import Eval
 
@@ -77,7 +76,6 @@ class Title(Evaluator):
   def metrics(self, settings: Eval) -> tuple[str, ...]:
     return (*SHARES, *(f'{name}@{k}' for k in settings.ks for name in ranking.METRICS))
 
-  @goodput.phase('evaluation')
   def evaluate(self, context: Context, split: str, rows: np.ndarray) -> Result:
     component = context.component(*TASKS, name=self.component)
     limit = limit_of(component)

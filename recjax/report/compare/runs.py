@@ -19,6 +19,7 @@ ABSENT = 1 << 30  # the rank of a target that is not in its list
 # Sections and fields of a config that do not change the figures of a run, or that only name its place.
 _IGNORED = ('seed', 'mesh', 'hosts', 'loader', 'profile', 'compilation_cache', 'log_to', 'checkpoint', 'eval',
             'evaluators', 'log_every_steps', 'checkpoint_every_steps')  # fmt: skip
+_CHOICE = ('choose_by', 'patience')  # fields of `eval` that decide which checkpoint is evaluated
 _PLACES = ('raw_dir', 'prepared_dir', 'download', 'download_url')
 
 
@@ -96,6 +97,8 @@ def labels(run: Run) -> dict[str, np.ndarray]:
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
   kept = {name: value for name, value in config.items() if name not in _IGNORED}
+  kept['eval'] = {name: config['eval'][name] for name in _CHOICE}
+  kept['is_initialised'] = config['checkpoint']['init_from'] is not None
   kept['data'] = {name: value for name, value in config['data'].items() if name not in _PLACES}
   return kept
 

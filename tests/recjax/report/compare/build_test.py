@@ -1,5 +1,6 @@
 """Comparisons against scipy and numbers by hand: differences, seeds, groups of rows; refusals; escaped texts."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy import stats
 
 from recjax.metrics import ranking
 from recjax.report.compare import contenders
+from recjax.report.compare import runs as runs_lib
 from recjax.report.compare.build import compare
 from tests.recjax.report.compare.workdirs import KS, rankings, write
 from tests.recjax.report.page_test import Checker
@@ -72,6 +74,23 @@ def test_seeds_of_one_recipe_are_grouped(runs, tmp_path):
   each = (ranking.recall(runs['a_0'], 10) + ranking.recall(runs['a_1'], 10)) / 2
   difference = found['differences']['a (2 seeds)']['recall@10']
   assert difference['stderr'] == pytest.approx(stats.sem(each - ranking.recall(runs['b'], 10)))
+
+
+def test_runs_that_choose_their_checkpoints_otherwise_are_not_grouped(rated, tmp_path, monkeypatch):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  settings = {
+    'a': {},
+    'b': {'eval': dataclasses.replace(config.eval, patience=3)},
+    'c': {'checkpoint': dataclasses.replace(config.checkpoint, init_from='a')},
+    'd': {'eval': dataclasses.replace(config.eval, beams=30)},
+  }
+  for seed, (name, changes) in enumerate(settings.items()):
+    write(tmp_path / name, config, dataset, rankings(dataset, seed, 0.3), seed=seed, **changes)
+  found = contenders.of_runs(
+    [(name, 'model') for name in settings], {n: runs_lib.read(n) for n in settings}
+  )
+  assert [each.workdirs for each in found if each.kind == 'run'] == [('a', 'd'), ('b',), ('c',)]
 
 
 def test_a_run_is_compared_with_one_of_its_baselines(runs, tmp_path):
