@@ -29,6 +29,8 @@ from recjax.workdir import evaluation_file, outcome, predictions
 
 log = logging.getLogger(__name__)
 
+SAMPLE_SEED = 0  # of the full evaluation: runs with different seeds measure the same rows
+
 
 def make_context(
   config: Config, dataset: Dataset, mesh: jax.sharding.Mesh, ranker: Ranker | None = None
@@ -73,14 +75,17 @@ def evaluated(
     context: the run, with parameters.
     evaluator: the evaluator.
     split: 'validation' or 'test'.
-    size: rows of the sample; `evaluator.rows` if these are fewer. None: `evaluator.rows`.
+    size: rows of the sample of an evaluation during training, which depends on the run's seed; `evaluator.rows` if
+      these are fewer. None: the sample of the full evaluation, `evaluator.rows`.
   """
   return evaluator.evaluate(context, split, _rows(context, evaluator, split, size))
 
 
 def _rows(context: Context, evaluator: Evaluator, split: str, size: int | None) -> np.ndarray:
+  """Returns the rows of `evaluated`."""
   sizes = [n for n in (size, evaluator.rows) if n is not None]
-  return sample_rows(context.dataset.num_rows(split), min(sizes, default=None), context.seed)
+  seed = SAMPLE_SEED if size is None else context.seed
+  return sample_rows(context.dataset.num_rows(split), min(sizes, default=None), seed)
 
 
 def check_selection(config: Config, context: Context) -> None:

@@ -34,7 +34,7 @@ class Context:
     model: the model of the run.
     settings: the eval section.
     limits: time limits; a batch may take `phase_timeout` seconds.
-    seed: seed of the run; samples and drawn candidates depend on it.
+    seed: seed of the run; the validation sample during training and the masked places depend on it.
     components: the active components of the mixture, by name.
     dataset: the prepared data.
     corpus: the same data as tokens.

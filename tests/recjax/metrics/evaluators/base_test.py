@@ -146,13 +146,13 @@ def test_an_evaluator_without_a_row_of_the_sample_cannot_choose(
 
 def test_samples_of_retrieval_count_the_same_rows_for_baselines(tiny_world, tmp_path):
   config, dataset = tiny_world
-  config = dataclasses.replace(config, evaluators={'retrieval': Retrieval(rows=11)})
+  config = dataclasses.replace(config, seed=5, evaluators={'retrieval': Retrieval(rows=11)})
   context = make_context(config, dataset, mesh_lib.make_mesh(config.mesh))
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
   results = evaluate_best(config, epath.Path(tmp_path), context.with_params(params), 3)
   assert results['rows'] == dict.fromkeys(SPLITS, 11)
-  rows = sample_rows(dataset.num_rows('test'), 11, config.seed)
+  rows = sample_rows(dataset.num_rows('test'), 11, 0)  # whatever the seed of the run is
   ranked = rank_rows(context.ranker, params, dataset, 'test', config.eval.ks, rows)
   assert results['metrics']['test']['recall@10'] == np.mean(ranked.ranks_U < 10)
   folder = tmp_path / 'predictions' / 'test'
