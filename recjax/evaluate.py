@@ -76,7 +76,8 @@ def evaluated(
   """
   sizes = [n for n in (size, evaluator.rows) if n is not None]
   num_rows = context.dataset.num_rows(split)
-  rows = sample_rows(num_rows, min(sizes, default=None), context.seed)
+  seed = 0 if size is None else context.seed  # runs of other seeds are compared on the same rows
+  rows = sample_rows(num_rows, min(sizes, default=None), seed)
   return evaluator.evaluate(context, split, rows)
 
 

@@ -100,12 +100,7 @@ class _Items:
 def _opened(workdir: epath.Path, name: str, results: Mapping[str, Any]) -> predictions.Predictions:
   """Opens a file of predictions of the evaluation that wrote `results`."""
   found = predictions.Predictions(workdir, 'test', name)
-  digests = {key: value for key, value in results.get('data', {}).items() if key != 'folder'}
-  if (found.record['step'], found.record['data']) != (results['step'], digests):
-    raise ValueError(
-      f'{found.path} must be of the evaluation in evaluation.json, of step {results["step"]} and the same data; it is '
-      f'of step {found.record["step"]}. Run --mode=evaluate again'
-    )
+  predictions.check_evaluated(found, results)
   return found
 
 
@@ -116,7 +111,13 @@ def _labels(
   if not predictions.path(workdir, 'test', predictions.ROWS).exists():
     return {row: {} for row in rows}
   table = _opened(workdir, predictions.ROWS, results).read()
-  lines = np.searchsorted(table['row'].to_numpy(), rows)  # ascending
+  rows_R = table['row'].to_numpy()  # ascending
+  if not np.isin(rows, rows_R).all():
+    raise ValueError(
+      f'{predictions.path(workdir, "test", predictions.ROWS)} must have the rows of retrieval.parquet; it lacks some. '
+      'Run --mode=evaluate again'
+    )
+  lines = np.searchsorted(rows_R, rows)
   return {
     row['row']: {name: value for name, value in row.items() if name not in _KEYS}
     for row in table.take(lines).to_pylist()

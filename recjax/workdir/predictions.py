@@ -263,6 +263,33 @@ class Predictions:
       raise self._damaged(error) from error
 
 
+def check_evaluated(found: Predictions, results: Mapping[str, Any]) -> None:
+  """Checks that a file of the ranked rows, or of their labels, is of the evaluation in evaluation.json.
+
+  Args:
+    found: the file.
+    results: content of evaluation.json.
+
+  Raises:
+    ValueError: it is of another checkpoint, of other data or rows, or of another protocol.
+  """
+  split, record = found.record['split'], found.record
+  expected = {
+    'step': results['step'],
+    'rows': results.get('rows', {}).get(split),
+    'data': {key: each for key, each in results.get('data', {}).items() if key != 'folder'},
+    'exclude_seen': results.get('eval', {}).get('exclude_seen'),
+  }
+  got = record | {'exclude_seen': record['protocol'].get('exclude_seen')}
+  differing = [name for name, value in expected.items() if value != got[name]]
+  if differing:
+    name = differing[0]
+    raise ValueError(
+      f'{found.path} must be of the evaluation in evaluation.json; they differ in {", ".join(differing)} '
+      f'({name}: {got[name]} instead of {expected[name]}). Run --mode=evaluate on that --workdir again'
+    )
+
+
 def names(workdir: epath.PathLike, split: str) -> list[str]:
   """Returns the names of the files of a split, such as `retrieval` and `baselines/popularity`, sorted.
 

@@ -55,7 +55,7 @@ def compare(workdirs: Sequence[str], out: epath.PathLike) -> dict[str, Any]:
     'resamples': paired.RESAMPLES,
     'contenders': [_figures(each, ks, users_U) for each in found],
     'differences': _differences(found, ks, users_U),
-    'splits': _splits(found, first, asked[0][0], users_U),
+    'splits': _splits(found, first, users_U),
   }
   out = epath.Path(out)
   out.mkdir(parents=True, exist_ok=True)
@@ -142,15 +142,13 @@ def _differences(
   return result
 
 
-def _splits(
-  found: Sequence[Contender], first: runs.Run, workdir: str, users_U: np.ndarray
-) -> dict[str, Any]:
+def _splits(found: Sequence[Contender], first: runs.Run, users_U: np.ndarray) -> dict[str, Any]:
   """Returns split → bucket → rows, figures and differences; see `recjax.metrics.slices`."""
   meanings = {'inside': first.evaluation.get('memorization', {}).get('rule', '')}
   meanings |= first.evaluation.get('splits', {}).get('meanings', {})
   order = first.evaluation.get('splits', {}).get('test', {})
   splits = {}
-  for name, buckets_U in runs.labels(workdir).items():
+  for name, buckets_U in runs.labels(first).items():
     known = [bucket for bucket in order.get(name, {}) if (buckets_U == bucket).any()]
     known += [bucket for bucket in sorted(set(buckets_U)) if bucket not in known]
     splits[name] = {

@@ -63,7 +63,9 @@ def read(workdir: str) -> Run:
   folder = epath.Path(workdir).expanduser()
   if not folder.exists():
     raise FileNotFoundError(f'--workdirs must name existing folders; {workdir} does not exist')
-  config = identity.required_config(folder)
+  config = identity.config_of(folder)
+  if config is None:
+    raise ValueError(f'--workdirs must name workdirs of runs; {workdir} has no config.json')
   names = predictions.names(folder, SPLIT)
   model = predictions.Predictions(folder, SPLIT, MODEL)
   rivals = [name for name in names if name.startswith('baselines/')]
@@ -73,11 +75,7 @@ def read(workdir: str) -> Run:
       predictions.Predictions(folder, SPLIT, name), model
     )
   evaluation = evaluation_file.read(folder)
-  if evaluation['step'] != model.record['step']:
-    raise ValueError(
-      f'{model.path} must hold the rankings of evaluation.json, of step {evaluation["step"]}; they are of step '
-      f'{model.record["step"]}. Run --mode=evaluate on that --workdir again'
-    )
+  predictions.check_evaluated(model, evaluation)
   return Run(
     workdir=workdir,
     seed=config.seed,
@@ -89,9 +87,20 @@ def read(workdir: str) -> Run:
   )
 
 
-def labels(workdir: str) -> dict[str, np.ndarray]:
-  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`."""
-  table = predictions.Predictions(epath.Path(workdir).expanduser(), SPLIT, predictions.ROWS).read()
+def labels(run: Run) -> dict[str, np.ndarray]:
+  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`.
+
+  Raises:
+    ValueError: there are no labels, or they are of another evaluation.
+  """
+  folder = epath.Path(run.workdir).expanduser()
+  found = predictions.Predictions(folder, SPLIT, predictions.ROWS)
+  predictions.check_evaluated(found, run.evaluation)
+  table = found.read()
+  if not table['row'].equals(run.rows['row']):
+    raise ValueError(
+      f'{found.path} must have the rows of {MODEL}.parquet; it has others. Run --mode=evaluate on that --workdir again'
+    )
   return {
     name: table[name].to_numpy(zero_copy_only=False)
     for name in table.column_names
@@ -109,7 +118,7 @@ def _ranks(
   found: predictions.Predictions, model: predictions.Predictions | None = None
 ) -> np.ndarray:
   if model is not None:
-    for key in ('rows', 'data', 'step'):
+    for key in ('rows', 'data', 'step', 'protocol'):
       if found.record[key] != model.record[key]:
         raise ValueError(
           f'{found.path} must be of the same evaluation as {model.path}; their {key} differ. Run --mode=evaluate '

@@ -2,6 +2,7 @@
 
 from etils import epath
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from recjax.metrics.ranked import Ranked
@@ -42,7 +43,8 @@ def workdir(tiny_world, tmp_path):
   ):
     record = predictions.record('test', name, len(rows), data, {'exclude_seen': True}, 12)
     predictions.write(tmp_path, record, predictions.groups(ids, 'test', rows, columns))
-  return epath.Path(tmp_path), {'step': 12, 'data': data}
+  results = {'step': 12, 'data': data, 'rows': {'test': len(rows)}, 'eval': {'exclude_seen': True}}
+  return epath.Path(tmp_path), results
 
 
 def test_examples_show_history_target_and_recommendations(tiny_world, workdir):
@@ -86,9 +88,28 @@ def test_a_workdir_without_predictions_has_no_examples(tiny_world, workdir):
   assert examples.examples(path, tiny_world[1], results) is None
 
 
-@pytest.mark.parametrize('change', [{'step': 13}, {'data': {'sids': 'x'}}, {'data': None}])
-def test_predictions_of_another_evaluation_are_refused(tiny_world, workdir, change):
+@pytest.mark.parametrize(
+  ('change', 'name'),
+  [
+    ({'step': 13}, 'step'),
+    ({'data': {'sids': 'x'}}, 'data'),
+    ({'data': None}, 'data'),
+    ({'rows': {'test': 1}}, 'rows'),
+    ({'eval': {'exclude_seen': False}}, 'exclude_seen'),
+  ],
+)
+def test_predictions_of_another_evaluation_are_refused(tiny_world, workdir, change, name):
   path, results = workdir
   results = {key: value for key, value in (results | change).items() if value is not None}
-  with pytest.raises(ValueError, match=r'must be of the evaluation in evaluation\.json, of step'):
+  message = rf'must be of the evaluation in evaluation\.json; they differ in {name} '
+  with pytest.raises(ValueError, match=message):
+    examples.examples(path, tiny_world[1], results)
+
+
+def test_labels_of_other_rows_are_refused(tiny_world, workdir):
+  path, results = workdir
+  file = predictions.path(path, 'test', 'rows')
+  table = pq.read_table(file)
+  pq.write_table(table.slice(0, 3), file)
+  with pytest.raises(ValueError, match=r'must have the rows of retrieval\.parquet; it lacks some'):
     examples.examples(path, tiny_world[1], results)
