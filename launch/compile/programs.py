@@ -75,7 +75,10 @@ def sizes(config: config_lib.Config, items: int = ITEMS) -> Sizes:
   codes_IL = np.random.default_rng(0).integers(0, levels, (items, len(levels)), dtype=np.int32)
   assumed = [f'{pieces:,} text pieces ({source})', f'{items:,} items with random codes']
   collisions = 'keep'
-  if config.sids.collisions == 'deduplicate' and config.sids.quantizer != 'import':
+  if config.sids.quantizer == 'item':
+    codes_IL, collisions = np.arange(items, dtype=np.int32)[:, None], 'none'
+    assumed[1] = f'{items:,} items with a code each'
+  elif config.sids.collisions == 'deduplicate' and config.sids.quantizer != 'import':
     collisions = 'deduplicate'
     codes_IL, needed = deduplicate(codes_IL)
     levels = (*levels, max(DEDUPLICATION, needed))
