@@ -10,7 +10,6 @@ import numpy as np
 
 from recjax.report.compare import runs as runs_lib
 from recjax.report.compare.runs import Run
-from recjax.schema.checks import check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +42,8 @@ def names(value: Sequence[str]) -> list[tuple[str, str]]:
     ValueError: a part is named twice, or there is none.
   """
   parts = [part.strip().rstrip('/') for part in value if part.strip()]
-  check(
-    bool(parts), '--workdirs must name at least one evaluated run', list(value), '--workdirs=A,B'
-  )
+  if not parts:
+    raise ValueError('--workdirs must name at least one evaluated run, as --workdirs=A,B')
   found = []
   for part in parts:
     folder, colon, ranker = part.rpartition(':')
@@ -53,7 +51,8 @@ def names(value: Sequence[str]) -> list[tuple[str, str]]:
     found.append((folder.rstrip('/'), ranker) if is_ranker else (part, 'model'))
   places = [(os.path.realpath(os.path.expanduser(folder)), ranker) for folder, ranker in found]
   twice = [part for n, part in enumerate(parts) if places[n] in places[:n]]
-  check(not twice, '--workdirs must name each run once', twice, '--workdirs')
+  if twice:
+    raise ValueError(f'--workdirs must name each run once; {", ".join(twice)} is named twice')
   return found
 
 

@@ -64,7 +64,9 @@ def read(workdir: str) -> Run:
   folder = epath.Path(workdir).expanduser()
   if not folder.exists():
     raise FileNotFoundError(f'--workdirs must name existing folders; {workdir} does not exist')
-  config = identity.required_config(folder)
+  config = identity.config_of(folder)
+  if config is None:
+    raise ValueError(f'--workdirs must name workdirs of runs; {workdir} has no config.json')
   names = predictions.names(folder, SPLIT)
   evaluation = evaluation_file.read(folder)
   model = predictions.of_evaluation(folder, SPLIT, MODEL, evaluation)
@@ -85,9 +87,18 @@ def read(workdir: str) -> Run:
 
 
 def labels(run: Run) -> dict[str, np.ndarray]:
-  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`."""
+  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`.
+
+  Raises:
+    ValueError: there are no labels, or they are of another evaluation.
+  """
   folder = epath.Path(run.workdir).expanduser()
-  table = predictions.of_evaluation(folder, SPLIT, predictions.ROWS, run.evaluation).read()
+  found = predictions.of_evaluation(folder, SPLIT, predictions.ROWS, run.evaluation)
+  table = found.read()
+  if not table['row'].equals(run.rows['row']):
+    raise ValueError(
+      f'{found.path} must have the rows of {MODEL}.parquet; it has others. Run --mode=evaluate on that --workdir again'
+    )
   return {
     name: table[name].to_numpy(zero_copy_only=False)
     for name in table.column_names

@@ -125,7 +125,9 @@ def test_the_page_escapes_names_and_holds_no_other_figure(rated, tmp_path, monke
     (['a', 'other'], {'data': {'interactions': 'x'}}, "a and other differ in the digest of the interactions ('"),
     (['a', 'other'], {'protocol': {'split': 'leave_one_out', 'exclude_seen': False}},
      'differ in exclude_seen (True and False)'),
-    (['a', './a/'], {}, "must name each run once; got ['./a']"),
+    (['a', './a/'], {}, "must name each run once; ./a is named twice"),
+    (['a', 'a:model'], {}, 'must name each run once; a:model is named twice'),
+    (['.'], {}, '--workdirs must name workdirs of runs; . has no config.json'),
     ([' '], {}, '--workdirs must name at least one evaluated run'),
     (['a', 'a:transition'], {}, "one of popularity, transitions; got 'a:transition'; did you mean transitions?"),
     (['a', 'absent'], {}, 'absent does not exist'),
@@ -160,6 +162,21 @@ def test_rows_with_other_targets_and_a_workdir_without_predictions_are_refused(
     each.unlink()
   with pytest.raises(ValueError, match=r'this workdir has none\. Run --mode=evaluate'):
     compare(['a', 'b'], tmp_path / 'out')
+
+
+def test_files_of_another_evaluation_are_refused(rated, tmp_path, monkeypatch):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  lists = rankings(dataset, 0, 0.3)
+  write(tmp_path / 'a', config, dataset, lists)
+  seen = {'split': 'leave_one_out', 'exclude_seen': False}
+  write(tmp_path / 'b', config, dataset, lists, protocol=seen)
+  places = [tmp_path / name / 'predictions' / 'test' / 'rows.parquet' for name in 'ab']
+  places[0].write_bytes(places[1].read_bytes())
+  message = r'rows.parquet must be of the evaluation in .* in protocol\.'
+  with pytest.raises(ValueError, match=message):
+    compare(['a'], tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
 
 
 def test_names_are_the_shortest_unique_ends_of_paths():
