@@ -9,6 +9,8 @@ from etils import epath
 import numpy as np
 import pyarrow as pa
 
+from recjax.config import Config
+from recjax.metrics import ranking
 from recjax.schema.names import question
 from recjax.workdir import evaluation_file, identity, predictions
 
@@ -16,10 +18,12 @@ SPLIT = 'test'
 MODEL = 'retrieval'  # the evaluator that ranks the whole catalogue
 ABSENT = 1 << 30  # the rank of a target that is not in its list
 
-# Sections and fields of a config that do not change the figures of a run, or that only name its place.
-_IGNORED = ('seed', 'mesh', 'hosts', 'loader', 'profile', 'compilation_cache', 'log_to', 'checkpoint', 'eval',
-            'evaluators', 'log_every_steps', 'checkpoint_every_steps')  # fmt: skip
-_PLACES = ('raw_dir', 'prepared_dir', 'download', 'download_url')
+# Fields of a config that do not change the figures of a run, that only name its place, or that are its seeds.
+_IGNORED = ('mesh', 'hosts', 'loader', 'profile', 'compilation_cache', 'log_to', 'evaluators', 'seed', 'sids.seed',
+            'log_every_steps', 'checkpoint_every_steps', 'checkpoint.max_to_keep', 'checkpoint.allow_new_stream',
+            'eval.batch_size', 'eval.ks', 'eval.baselines', 'data.raw_dir', 'data.prepared_dir', 'data.download',
+            'data.download_url')  # fmt: skip
+TOLERANCE = 1e-9  # between a metric of evaluation.json and of the predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +32,10 @@ class Run:
 
   Attributes:
     workdir: its folder, as it was given.
+    name: the name of its data set.
     seed: its seed.
-    recipe: its config without the seed and without fields that do not change figures, as JSON.
+    sid_seed: the seed of its semantic IDs.
+    recipe: see `recipe`; runs of the same one differ in their seeds alone.
     evaluation: the content of evaluation.json.
     record: the metadata of the predictions, see `predictions.record`.
     rows: the columns `row`, `user` and `target` of the ranked rows.
@@ -37,7 +43,9 @@ class Run:
   """
 
   workdir: str
+  name: str
   seed: int
+  sid_seed: int
   recipe: str
   evaluation: Mapping[str, Any]
   record: Mapping[str, Any]
@@ -49,6 +57,16 @@ class Run:
     """The cut-offs of its evaluation."""
     return tuple(self.evaluation['eval']['ks'])
 
+  @property
+  def seeds(self) -> tuple[int, int]:
+    """Its seeds: runs of one recipe with different ones are repetitions."""
+    return self.seed, self.sid_seed
+
+  def top5_share(self, ranker: str) -> float | None:
+    """Returns the share of a ranker's first five recommendations in OneHop(u). None: not measured."""
+    measured = self.evaluation.get('memorization', {}).get(SPLIT, {})
+    return measured.get(ranker, {}).get('top5_share')
+
 
 def read(workdir: str) -> Run:
   """Reads the files of a run.
@@ -57,8 +75,8 @@ def read(workdir: str) -> Run:
     workdir: its folder.
 
   Raises:
-    OSError: the folder does not exist.
-    ValueError: it is no workdir, or it has no predictions.
+    OSError: the folder does not exist, or it is no workdir.
+    ValueError: it has no predictions, or they are not those of its evaluation.json.
   """
   folder = epath.Path(workdir).expanduser()
   if not folder.exists():
@@ -73,15 +91,13 @@ def read(workdir: str) -> Run:
       predictions.Predictions(folder, SPLIT, name), model
     )
   evaluation = evaluation_file.read(folder)
-  if evaluation['step'] != model.record['step']:
-    raise ValueError(
-      f'{model.path} must hold the rankings of evaluation.json, of step {evaluation["step"]}; they are of step '
-      f'{model.record["step"]}. Run --mode=evaluate on that --workdir again'
-    )
+  _check_same_evaluation(model, ranks['model'], evaluation)
   return Run(
     workdir=workdir,
+    name=config.data.name,
     seed=config.seed,
-    recipe=json.dumps(_recipe(config.to_dict()), sort_keys=True),
+    sid_seed=config.sids.seed,
+    recipe=recipe(config, evaluation),
     evaluation=evaluation,
     record=model.record,
     rows=model.read('row', 'user', 'target'),
@@ -89,9 +105,19 @@ def read(workdir: str) -> Run:
   )
 
 
-def labels(workdir: str) -> dict[str, np.ndarray]:
-  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`."""
-  table = predictions.Predictions(epath.Path(workdir).expanduser(), SPLIT, predictions.ROWS).read()
+def labels(run: Run) -> dict[str, np.ndarray]:
+  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`.
+
+  Raises:
+    ValueError: the labels are of another evaluation.
+  """
+  found = predictions.Predictions(epath.Path(run.workdir).expanduser(), SPLIT, predictions.ROWS)
+  table = found.read()
+  if not table.select(run.rows.column_names).equals(run.rows):
+    raise ValueError(
+      f'{found.path} must hold the rows of the predictions beside it; they differ. Run --mode=evaluate on that '
+      '--workdir again'
+    )
   return {
     name: table[name].to_numpy(zero_copy_only=False)
     for name in table.column_names
@@ -99,10 +125,38 @@ def labels(workdir: str) -> dict[str, np.ndarray]:
   }
 
 
-def _recipe(config: dict[str, Any]) -> dict[str, Any]:
-  kept = {name: value for name, value in config.items() if name not in _IGNORED}
-  kept['data'] = {name: value for name, value in config['data'].items() if name not in _PLACES}
-  return kept
+def recipe(config: Config, evaluation: Mapping[str, Any]) -> str:
+  """Returns all settings of a run that may change its figures, without its seeds, as JSON.
+
+  Args:
+    config: the config of its workdir.
+    evaluation: its evaluation.json; --mode=evaluate may have used other beams than the training.
+  """
+  fields = config.to_dict()
+  fields['eval']['beams'] = evaluation['eval'].get('beams')
+  return json.dumps(_kept(fields), sort_keys=True)
+
+
+def _kept(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  return {
+    name: _kept(value, f'{prefix}{name}.') if isinstance(value, dict) else value
+    for name, value in fields.items()
+    if prefix + name not in _IGNORED
+  }
+
+
+def _check_same_evaluation(
+  model: predictions.Predictions, ranks_U: np.ndarray, evaluation: Mapping[str, Any]
+) -> None:
+  """Checks that the predictions are those of evaluation.json, which an evaluation writes after them."""
+  name = 'recall@10'
+  recall, step = float(ranking.recall(ranks_U, 10).mean()), model.record['step']
+  metric = evaluation['metrics']['test'].get(name)
+  if evaluation['step'] != step or metric is None or abs(metric - recall) > TOLERANCE:
+    raise ValueError(
+      f'{model.path} must hold the rankings of {evaluation_file.FILE} beside it, of step {evaluation["step"]} with '
+      f'{name} {metric}; they are of step {step} with {name} {recall:.6g}. Run --mode=evaluate on that --workdir again'
+    )
 
 
 def _ranks(
@@ -133,7 +187,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
       f'{name} ({a!r} and {b!r})' for name, a, b in _facts(first, other) if a != b
     ]  # fmt: skip
     if not differing and not first.rows.equals(other.rows):
-      differing = ['the users or targets of the rows']
+      differing = [_unequal_rows(first, other)]
     if differing:
       raise ValueError(
         f'--workdirs must name runs over the same test rows and protocol; {first.workdir} and {other.workdir} '
@@ -142,12 +196,20 @@ def check_comparable(runs: Sequence[Run]) -> None:
       )
 
 
+def _unequal_rows(a: Run, b: Run) -> str:
+  """Returns how the rows of two runs differ that have equally many rows of the same data."""
+  names = [name for name in a.rows.column_names if not a.rows[name].equals(b.rows[name])]
+  if 'row' in names:
+    return 'the rows of their samples, which evaluators.retrieval.rows draws by the seed of the run (None takes all rows)'
+  return f'the {" and ".join(f"{name}s" for name in names)} of the rows'
+
+
 def _facts(a: Run, b: Run):
   """Yields name and both values of everything that must agree."""
-  names = ('interactions', 'item_text')
-  meanings = {'interactions': 'the digest of the interactions', 'item_text': 'data.item_text'}
-  for name in names:
-    yield meanings[name], a.record['data'].get(name), b.record['data'].get(name)
+  digests = [run.record['data'].get('interactions') for run in (a, b)]
+  yield 'the digest of the interactions', *digests
+  if digests[0] != digests[1]:
+    yield 'data.name', a.name, b.name
   protocols = {**a.record['protocol'], **b.record['protocol']}
   for name in protocols:
     yield name, a.record['protocol'].get(name), b.record['protocol'].get(name)
