@@ -133,7 +133,7 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   yield text_stage.titles_stage(config, prepared)
   if encoder_stage.is_needed(config):
     yield encoder_stage.stage(config, prepared)
-  if config.sids.quantizer != 'import' and config.sids.source != 'text':
+  if config.sids.needs_vectors and config.sids.source != 'text':
     yield vectors_stage.stage(config.sids, prepared)
   if config.needs('collaborative') or config.needs('semantic'):
     yield relation_stage.stage(config, prepared)

@@ -13,7 +13,7 @@ from etils import epath
 import ml_collections
 
 from recjax import models
-from recjax.baselines import BASELINES
+from recjax.baselines import BASELINES, TRAINED
 from recjax.data.prepared import Prepared, recorded
 from recjax.data.tasks import TASKS, Component
 from recjax.data.tasks.next_item import NextItem
@@ -97,7 +97,7 @@ class Config(Training):
         'evaluators.<another name>.evaluator',
       )
     for name in self.eval.baselines:
-      check_choice(name, tuple(BASELINES), 'eval.baselines')
+      check_choice(name, (*BASELINES, *TRAINED), 'eval.baselines')
     choices = [f'{name}.{m}' for name, e in self.evaluators.items() for m in e.metrics(self.eval)]
     check_choice(self.eval.choose_by, tuple(choices), 'eval.choose_by')
 

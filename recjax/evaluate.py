@@ -12,6 +12,7 @@ from typing import Any
 
 from etils import epath
 import jax
+import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
@@ -27,6 +28,8 @@ from recjax.runtime import distributed, goodput
 from recjax.workdir import evaluation_file, outcome, predictions
 
 log = logging.getLogger(__name__)
+
+SAMPLE_SEED = 0  # of the full evaluation: runs with different seeds measure the same rows
 
 
 def make_context(
@@ -72,12 +75,34 @@ def evaluated(
     context: the run, with parameters.
     evaluator: the evaluator.
     split: 'validation' or 'test'.
-    size: rows of the sample; `evaluator.rows` if these are fewer. None: `evaluator.rows`.
+    size: rows of the sample of an evaluation during training, which depends on the run's seed; `evaluator.rows` if
+      these are fewer. None: the sample of the full evaluation, `evaluator.rows`.
   """
+  return evaluator.evaluate(context, split, _rows(context, evaluator, split, size))
+
+
+def _rows(context: Context, evaluator: Evaluator, split: str, size: int | None) -> np.ndarray:
+  """Returns the rows of `evaluated`."""
   sizes = [n for n in (size, evaluator.rows) if n is not None]
-  num_rows = context.dataset.num_rows(split)
-  rows = sample_rows(num_rows, min(sizes, default=None), context.seed)
-  return evaluator.evaluate(context, split, rows)
+  seed = SAMPLE_SEED if size is None else context.seed
+  return sample_rows(context.dataset.num_rows(split), min(sizes, default=None), seed)
+
+
+def check_selection(config: Config, context: Context) -> None:
+  """Checks, before the first step, that the evaluations of a training can choose its checkpoint.
+
+  Raises:
+    ValueError: the evaluator that `eval.choose_by` names can measure no row of the sample.
+  """
+  evaluator = config.evaluators[config.selection.evaluator]
+  rows = _rows(context, evaluator, 'validation', config.eval.eval_users)
+  measured = evaluator.measured_rows(context, 'validation')
+  if measured is not None and not np.isin(rows, measured).any():
+    raise ValueError(
+      f'eval.choose_by={config.eval.choose_by} needs a row that the evaluator can measure among the {len(rows):,} rows '
+      f'of the validation sample; it can measure {len(measured):,} of all {context.dataset.num_rows("validation"):,} '
+      'validation rows, but none of the sample. Set --config.eval.choose_by or --config.eval.eval_users'
+    )
 
 
 @goodput.phase('evaluation')
@@ -86,17 +111,17 @@ def evaluate_best(
   workdir: epath.Path,
   context: Context,
   step: int,
-  ranked: dict[str, Ranked] | None = None,
+  rankers: dict[str, dict[str, Ranked]] | None = None,
   trained: Mapping[str, Mapping[str, Ranked]] | None = None,
 ) -> dict[str, Any]:
-  """Runs all evaluators and baselines on the validation and the test rows; writes evaluation.json and predictions.
+  """Runs all evaluators and baselines on the validation and the test rows; writes predictions, then evaluation.json.
 
   Args:
     config: config of the evaluation.
     workdir: workdir of the run.
     context: the run, with the parameters of the best checkpoint.
     step: step of that checkpoint.
-    ranked: is filled with the model's ranking of every split.
+    rankers: is filled with the rankings of the model and the baselines, by split and name. None: a new dict.
     trained: rankings of all rows by baselines that are models, by split and name.
 
   Returns:
@@ -112,16 +137,15 @@ def evaluate_best(
     for name, evaluator in config.evaluators.items()
   }
   rows = {split: result.rows for split, result in found['retrieval'].items()}
-  left_out = rivals.left_out(settings, dataset, outcome.training_seconds(workdir))
+  left_out = rivals.left_out(settings, dataset, rows, outcome.training_seconds(workdir))
   left_out = distributed.from_host0('baselines', left_out)  # their number of calls must agree
-  rankers = {
+  rankers = {} if rankers is None else rankers
+  rankers |= {
     split: {'model': result.ranked}
-    | rivals.rankings(settings, dataset, split, left_out, rows[split])
+    | rivals.rankings(settings, dataset, split, rows[split], left_out)
     | {name: each.take(rows[split]) for name, each in (trained or {}).get(split, {}).items()}
     for split, result in found['retrieval'].items()
   }
-  if ranked is not None:
-    ranked |= {split: each['model'] for split, each in rankers.items()}
   parts = {s: slices.measure(dataset, s, rankers[s], settings.ks, rows[s]) for s in SPLITS}
   results = {
     'step': step,

@@ -48,7 +48,7 @@ from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
 from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
-from recjax.train import checked_streams, record_mixtures, train_stages
+from recjax.train import checked_streams, record_mixtures, train_stages, trained_baselines
 from recjax.training import preflight
 from recjax.training import state as state_lib
 from recjax.workdir import (
@@ -63,6 +63,7 @@ from recjax.workdir import (
   trackers,
 )
 from recjax.workdir import paths as paths_lib
+from recjax.workdir import sasrec as sasrec_lib
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.request import NEEDS, Request
 
@@ -192,13 +193,16 @@ def run(request: Request) -> int:
     recommender = Recommender(make_ranker(config, dataset, mesh), dataset, params, step)
     recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
   if mode in ('train', 'evaluate'):
+    if config.eval.sasrec is not None:
+      sasrec_lib.earlier(config, dataset)  # raises if it does not fit, before hours of training
     context = make_context(config, dataset, mesh)
     if mode == 'train':
       params, step = train_stages(config, workdir, context)
     else:
       params, step = best_params(config, workdir, dataset, mesh)
+    trained = trained_baselines(config, workdir, dataset, mesh)
     with watchdog.expect('the full evaluation', 0):
-      results = evaluate_best(config, workdir, context.with_params(params), step)
+      results = evaluate_best(config, workdir, context.with_params(params), step, trained=trained)
       if mode == 'train' and distributed.is_host0():
         trackers.log_test(config, workdir, step, final_metrics(results))
   if mode != 'recommend' and distributed.is_host0():

@@ -21,7 +21,7 @@ from recjax.data import log_change
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best, make_context
-from recjax.metrics import paired, ranking, rivals
+from recjax.metrics import paired, ranking
 from recjax.metrics.evaluators.retrieval import rank_rows
 from recjax.recommend import best_params
 from recjax.runtime import distributed, watchdog
@@ -94,6 +94,9 @@ def planned(request: Request) -> Request:
     ),
     num_train_steps=steps,
     num_epochs=given.num_epochs,
+    # The verdict compares all test rows of the new day.
+    evaluators=given.evaluators
+    | {'retrieval': dataclasses.replace(given.evaluators['retrieval'], rows=None)},
     **{name: kept(name, None) for name in _INTERVALS},
     stages={},
   )
@@ -218,16 +221,15 @@ def _trained_and_judged(
   workdir = request.workdir
   context, depth = make_context(config, dataset, mesh), max(config.eval.ks)
   params, step = train_stages(config, workdir, context)
-  ranked = {}
+  rankers = {}
   with watchdog.expect('the full evaluation', 0):
-    evaluation = evaluate_best(config, workdir, context.with_params(params), step, ranked)
+    evaluation = evaluate_best(config, workdir, context.with_params(params), step, rankers)
     del params  # the old parameters take their place in the memory of the devices
     old_params, old_step = best_params(config, request.source, dataset, mesh)
     old_ranked = rank_rows(context.ranker, old_params, dataset, 'test', config.eval.ks)
   log.info('%s', outcome.closing(evaluation))
-  left_out = evaluation['baselines_left_out']
-  others = rivals.rankings(config.eval, dataset, 'test', left_out)
-  rankings = {'new': ranked['test'], 'old': old_ranked, **others}
+  new_ranked = rankers['test'].pop('model')
+  rankings = {'new': new_ranked, 'old': old_ranked, **rankers['test']}
   models = {name: found.ranks_U for name, found in rankings.items()}
   steps = {'old_step': old_step, 'new_step': step}
   unreachable = evaluation['unreachable_targets']['test']
@@ -281,7 +283,7 @@ def judged(
   Returns:
     `reasons`, `rows`, `metrics` by name, and `differences` of the new model to the others.
   """
-  times, users = log_change.row_times(dataset, 'test'), log_change.row_users(dataset, 'test')
+  times, users = log_change.row_times(dataset, 'test'), dataset.row_users('test')
   is_new = np.ones(len(users), bool) if times is None else times > old.newest
   is_compared = is_new if is_new.sum() >= LEAST_ROWS else np.ones(len(users), bool)
   of_new_items = log_change.new_item_rows(old, dataset, 'test')

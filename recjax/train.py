@@ -17,12 +17,15 @@ from recjax.config import Config, next_item_component
 from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
-from recjax.data.dataset import Dataset
-from recjax.evaluate import evaluated
+from recjax.data.dataset import SPLITS, Dataset
+from recjax.data.item_dataset import ItemDataset
+from recjax.evaluate import check_selection, evaluated, make_context
 from recjax.metrics import doubts, leakage, text
 from recjax.metrics.evaluators.base import Context
+from recjax.metrics.ranked import Ranked
 from recjax.metrics.selection import named
 from recjax.models import lora
+from recjax.recommend import best_params
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
@@ -35,6 +38,7 @@ from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
 from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
+from recjax.workdir import sasrec as sasrec_lib
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
@@ -60,6 +64,7 @@ def train_stages(
   config = resume.with_sid_rows(config, workdir)
   stages = stages_lib.plan(config, workdir)
   streams = checked_streams(config, workdir, context.dataset, context.mesh)
+  check_selection(config, context)
   identity.check_run(config, workdir)
   first = _first_unfinished(stages)
   for stage in stages[:first]:
@@ -71,6 +76,31 @@ def train_stages(
     run = config if stage.folder == workdir else None
     best = train(stage.config, stage.folder, context, run, stream)
   return best
+
+
+def trained_baselines(
+  config: Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> dict[str, dict[str, Ranked]]:
+  """Returns the rankings of baselines that are models, by split and name; see `recjax.workdir.sasrec`.
+
+  `sasrec` is a run in `baselines/sasrec` of the workdir, trained here unless it is finished, or that of `eval.sasrec`.
+  """
+  if not sasrec_lib.is_wanted(config):
+    return {split: {} for split in SPLITS}
+  if config.eval.sasrec is not None:
+    own, data = sasrec_lib.earlier(config, dataset)
+    folder = epath.Path(config.eval.sasrec)
+    context = make_context(own, data, mesh)
+    params, _ = best_params(own, folder, data, mesh)
+  else:
+    folder, data = sasrec_lib.folder_in(workdir), ItemDataset.load(dataset.folder)
+    own = sasrec_lib.config_for(config, data, folder, mesh)
+    context = make_context(own, data, mesh)
+    log.info('baseline %s: a run of its own in %s', sasrec_lib.NAME, folder)
+    params, _ = train_stages(own, folder, context)
+  search = dataclasses.replace(own.evaluators['retrieval'], rows=None)
+  found = {split: evaluated(context.with_params(params), search, split) for split in SPLITS}
+  return {split: {sasrec_lib.NAME: result.ranked} for split, result in found.items()}
 
 
 def checked_streams(
@@ -88,19 +118,21 @@ def checked_streams(
   data_preflight.check_dataset(dataset, config.eval.exclude_seen, config.eval.eval_users)
   leakage.check(dataset, config.data.split)
   searched = next_item_component(config)
-  stages, streams = stages_lib.plan(config, workdir), []
+  stages, streams, space = stages_lib.plan(config, workdir), [], dataset.vocabulary.space
   is_new = all(identity.config_of(stage.folder) is None for stage in stages)
   for stage in stages:
     try:
       preflight.check_rates(stage.config)
       tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)
-      abstract = state_lib.abstract_state(stage.config.model, dataset.vocabulary.space, tx, mesh)
+      abstract = state_lib.abstract_state(stage.config.model, space, tx, mesh)
       if stage is stages[0] and is_new:
         preflight.check_first_rows(stage.config, config.checkpoint, list(abstract.params['tables']))
       stream = make_stream(stage.config, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
       is_last = stage.folder == workdir
       data_preflight.check_stream(stream, examples, searched if is_last else None)
+      prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
+      preflight.check_positions(stage.config.model, stream.plan.row_length, prompt)
     except ValueError as error:
       raise ValueError(f'stage {stage.name}: {error}' if stage.name else str(error)) from error
     streams.append(stream)
@@ -400,7 +432,7 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
   results = distributed.from_host0('validation', named(chosen.evaluator, result.metrics))
   epoch = setup.stream.mixture.epochs(loop.examples_seen)
   is_retrieval = chosen.evaluator == 'retrieval'
-  line = text.headline(results) if is_retrieval else f'{chosen.key} {results.get(chosen.key)}'
+  line = text.headline(results) if is_retrieval else text.line(chosen.shown(results))
   log.info('step %d  epoch %.1f  validation %s', loop.step, epoch, line)
   loop.evaluations = [*loop.evaluations, (loop.step, results)]
   writer.write_evaluation(loop.step, results)

@@ -8,7 +8,8 @@ import pytest
 from launch.options import portable
 from tests.folders import ROOT
 
-FILES = sorted((ROOT / 'results').glob('*.json'))
+# published.json holds figures of papers, which no command makes.
+FILES = sorted(set((ROOT / 'results').glob('*.json')) - {ROOT / 'results' / 'published.json'})
 
 
 def commands(value):

@@ -26,7 +26,7 @@ _VERSION = 2
 
 def is_needed(config: config_lib.Config) -> bool:
   """Returns whether the config needs text vectors: for the quantizer, or for semantic neighbours."""
-  is_quantized = config.sids.quantizer != 'import' and config.sids.source != 'cooccurrence'
+  is_quantized = config.sids.needs_vectors and config.sids.source != 'cooccurrence'
   return is_quantized or config.needs('semantic')
 
 

@@ -20,7 +20,7 @@ from recjax.data import neighbours
 from recjax.data.cooccurrence import cooccurrence_counts
 from recjax.data.neighbours import Neighbours
 from recjax.data.prepared import Prepared
-from recjax.data.sequences import Sequences, offsets_of
+from recjax.data.sequences import Sequences, blocks, offsets_of
 from recjax.schema.checks import check
 from recjax.schema.items import Relations
 
@@ -115,18 +115,16 @@ def collaborative(train: Sequences, num_items: int, relations: Relations) -> Nei
   occurrences_I = np.bincount(train.values, minlength=num_items)
   ranks_I = np.empty(num_items, np.int64)
   ranks_I[np.argsort(-occurrences_I, kind='stable')] = np.arange(num_items)
-  blocks = _strengths(counts, relations.hops)
-  return neighbours.concatenate([block.strongest(relations.top_k, ranks_I) for block in blocks])
+  found = _strengths(counts, relations.hops)
+  return neighbours.concatenate([block.strongest(relations.top_k, ranks_I) for block in found])
 
 
 def _strengths(counts: scipy.sparse.csr_matrix, hops: int) -> Iterator[Neighbours]:
   """Yields the unordered lists of all related items, one block of items at a time."""
-  num_items = counts.shape[0]
   if hops > 1:
     sums_I = np.asarray(counts.sum(axis=1)).ravel()
     step = scipy.sparse.diags(HOP_DECAY / np.where(sums_I > 0, sums_I, 1)) @ counts
-  offsets = offsets_of(_most_entries(counts, hops))
-  for rows in neighbours.row_blocks(offsets, _ENTRIES_AT_ONCE, num_items):
+  for rows in blocks(_most_entries(counts, hops), _ENTRIES_AT_ONCE):
     total = walk = counts[rows]
     for _ in range(hops - 1):
       walk = walk @ step
@@ -134,7 +132,7 @@ def _strengths(counts: scipy.sparse.csr_matrix, hops: int) -> Iterator[Neighbour
     block = Neighbours(
       Sequences(total.indices, total.indptr.astype(np.int64)), total.data.astype(np.float32)
     )
-    owners = np.repeat(np.arange(rows.start, rows.stop), block.items.lengths)
+    owners = np.repeat(rows, block.items.lengths)
     yield block.keep(total.indices != owners)  # a walk can return to its start
 
 

@@ -17,7 +17,7 @@ _TABLE = ('sids/codes.npy', 'sids/sids.json')
 
 def inputs(sids: Sids) -> dict[str, epath.Path]:
   """Returns the files of the earlier preparation that `table` reads."""
-  quantizer = () if sids.quantizer == 'import' else (f'sids/{QUANTIZER}',)
+  quantizer = (f'sids/{QUANTIZER}',) if sids.needs_vectors else ()
   return refresh.inputs(sids, files.ITEMS, *_TABLE, *quantizer)
 
 
@@ -27,7 +27,7 @@ def table(
   vectors_ID: np.ndarray | None,
   table_file: epath.Path | None,
 ) -> tuple[SidTable, Quantizer | None]:
-  """Returns today's table in the earlier code space, and the frozen quantizer (None for imported SIDs).
+  """Returns today's table in the earlier code space, and the frozen quantizer (None for imported SIDs and codes of items).
 
   Args:
     sids: `extend` names the earlier preparation.
@@ -47,6 +47,8 @@ def table(
     codes_IQ = published.read(table_file, today, sids.codes)
     _check_unchanged(codes_IQ, before, rows_I, today, table_file)
     return extension.extend(before, rows_I, codes_IQ[new], None, today), None
+  if sids.quantizer == 'item':
+    return extension.extend_items(before, rows_I, today), None
   quantizer = Quantizer.load(folder)
   if quantizer.fingerprint != before.codebooks:
     raise ValueError(

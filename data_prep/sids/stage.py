@@ -64,8 +64,7 @@ def with_codes(config: config_lib.Config, prepared: Prepared) -> config_lib.Conf
   if sids.extend is not None:
     codes = codes or _earlier_codes(sids, stage_lib.variants(prepared.root, 'sids').values())
   elif sids.quantizer != 'import':
-    codes = codes or code_sizes.for_catalogue(num_items)
-    code_sizes.check_codes(codes, num_items)
+    codes = code_sizes.of_level(sids, num_items)
   return dataclasses.replace(config, sids=dataclasses.replace(sids, codes=codes))
 
 
@@ -83,14 +82,13 @@ def _earlier_codes(sids: Sids, own: Iterable[Mapping[str, Any]]) -> tuple[int, .
 def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) -> stage_lib.Stage:
   """Returns the stage that reads the item vectors, and writes the SID table and the quantizer.
 
-  Imported SIDs come from the file `sids.table`, whose path may be relative to `raw_dir`, and have no quantizer.
+  Imported SIDs come from the file `sids.table`, whose path may be relative to `raw_dir`, and have no quantizer; nor
+  have codes of items (`sids.quantizer='item'`).
   Besides `recjax.sids.table`, the stage writes table.json (the SIDs in the format of `recjax.sids.published`) and
   quality.json (the report of `recjax.sids.quality`).
   """
   sids = config.sids
-  vectors = stage_lib.outputs(
-    prepared, *(_VECTORS[sids.source] if sids.quantizer != 'import' else ())
-  )
+  vectors = stage_lib.outputs(prepared, *(_VECTORS[sids.source] if sids.needs_vectors else ()))
   table_file = None if sids.table is None else files.find_file(sids.table, raw_dir)
   inputs = stage_lib.outputs(prepared, files.ITEMS) | vectors
   params = _params(sids)
@@ -113,6 +111,8 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
       sid_table, quantizer = extended.table(sids, item_ids, vectors_ID, table_file)
     elif table_file is not None:
       sid_table, quantizer = imported(sids, table_file, item_ids), None
+    elif sids.quantizer == 'item':
+      sid_table, quantizer = SidTable.of_items(item_ids, sids.codes[0]), None
     else:
       quantizer = fit(sids, vectors_ID, _pairs(relations) if relations else None)
       sid_table, resolved = resolve(sids, quantizer, vectors_ID)
@@ -120,7 +120,8 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
     published.write(out / published.FILE, item_ids, sid_table.codes_IL)
     if quantizer is not None:
       quantizer.save(out)
-    paths = [item.get('categories') for item in items]
+    # A code of a single item says nothing about its category.
+    paths = [] if sids.quantizer == 'item' else [item.get('categories') for item in items]
     categories = [path[0] if path else None for path in paths]
     found = quality.assess(sid_table, vectors_ID, quantizer, categories)
     quality.write(out, found | resolved)
@@ -130,6 +131,8 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
 
 
 def _params(sids: Sids) -> dict[str, Any]:
+  if sids.quantizer == 'item':
+    return {'quantizer': 'item', 'codes': sids.codes}
   shared = {name: getattr(sids, name) for name in ('quantizer', 'codes', 'collisions')}
   if sids.quantizer == 'import':
     return shared

@@ -21,7 +21,7 @@ from recjax import models
 from recjax.data import loader, packing
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
-from recjax.decode import ranker
+from recjax.decode import batches, ranker
 from recjax.decode.trie import Trie
 from recjax.models.pretrained import hub, read_config, text_pieces
 from recjax.schema.run import Mesh
@@ -75,7 +75,10 @@ def sizes(config: config_lib.Config, items: int = ITEMS) -> Sizes:
   codes_IL = np.random.default_rng(0).integers(0, levels, (items, len(levels)), dtype=np.int32)
   assumed = [f'{pieces:,} text pieces ({source})', f'{items:,} items with random codes']
   collisions = 'keep'
-  if config.sids.collisions == 'deduplicate' and config.sids.quantizer != 'import':
+  if config.sids.quantizer == 'item':
+    codes_IL, collisions = np.arange(items, dtype=np.int32)[:, None], 'none'
+    assumed[1] = f'{items:,} items with a code each'
+  elif config.sids.collisions == 'deduplicate' and config.sids.quantizer != 'import':
     collisions = 'deduplicate'
     codes_IL, needed = deduplicate(codes_IL)
     levels = (*levels, max(DEDUPLICATION, needed))
@@ -248,7 +251,7 @@ class Programs:
     task = config_lib.next_item_component(config)
     shown = {'sid': 0, 'title': -self._sizes.space.num_levels, 'both': 0}[task.show]
     shown += self._sizes.space.num_levels + (task.title_tokens if task.show != 'sid' else 0)
-    multiple = ranker.PROMPT_MULTIPLE
+    multiple = batches.PROMPT_MULTIPLE
     S = -(-(PROMPT_WORDS + (task.max_items - 1) * shown) // multiple) * multiple
     shards = mesh_lib.batch_shards(self._mesh)
     B = -(-config.eval.batch_size // shards) * shards

@@ -1,4 +1,4 @@
-"""Recommenders to compare a model with; `BASELINES` lists them by name.
+"""Recommenders to compare a model with: `BASELINES` by name, and `TRAINED`, which are trained as runs of their own.
 
 To add a baseline, write a module with `recommend(split)` and `seconds(split)`, and add it to `BASELINES`.
 """
@@ -36,6 +36,9 @@ BASELINES: dict[str, Baseline] = {
   'graph': Baseline(graph.recommend, graph.seconds),
   'bpr_mf': Baseline(bpr_mf.recommend, bpr_mf.seconds),
 }
+
+# Baselines that are models of recjax (`recjax.workdir.sasrec`). They are computed if `eval.baselines` names them.
+TRAINED = ('sasrec',)
 
 
 def expensive(splits: Sequence[Split], training_seconds: float | None) -> dict[str, float]:

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.data.log_change import row_users
 from recjax.runtime.files import existing
 
 
@@ -80,10 +79,9 @@ def read(path: epath.PathLike, dataset: Dataset, field: str) -> dict[str, dict[i
   """
   path = existing(path, f'--config.{field}', 'file')
   items = {item['id']: i for i, item in enumerate(dataset.items)}
-  users = json.loads((dataset.folder / 'interactions' / 'users.json').read_text())
-  index = {user: i for i, user in enumerate(users)}
+  index = {user: i for i, user in enumerate(dataset.user_ids())}
   targets = {split: np.asarray(dataset.targets(split)) for split in SPLITS}
-  by_user = {split: _rows_by_user(row_users(dataset, split)) for split in SPLITS}
+  by_user = {split: _rows_by_user(dataset.row_users(split)) for split in SPLITS}
   found: dict[str, dict[int, np.ndarray]] = {split: {} for split in SPLITS}
   for place, fields in _lines(path):
     split = fields.get('split') or 'test'

@@ -174,6 +174,11 @@ class Log:
     path = self.folder / 'interactions' / f'{name}.npy'
     return _load(path) if path.exists() else None
 
+  def user_ids(self) -> list[str]:
+    """Reads the raw id of every user; without the file of raw ids, the number of a user stands for its id."""
+    ids = _json(self.folder / 'interactions' / 'users.json')
+    return list(map(str, range(self.num_users))) if ids is None else ids
+
   # --- the catalogue
 
   @property
@@ -197,6 +202,11 @@ class Log:
   def num_rows(self, split: str) -> int:
     """Returns the number of targets of a split. Under leave-one-out every user has one."""
     return len(self.targets(split))
+
+  def row_users(self, split: str) -> np.ndarray:
+    """Returns the user of every row of a split, int `[rows]`. Under leave-one-out the rows are the users."""
+    users = self.column(f'{split}_users')
+    return np.arange(self.num_rows(split)) if users is None else users
 
   def targets(self, split: str) -> np.ndarray:
     """Returns the held-out item of every row of a split, int32."""

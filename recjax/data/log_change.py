@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recjax.data.dataset import SPLITS, Dataset, Log
+from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.prepared import Prepared
 
 _DAY_S = 86400.0
@@ -51,12 +51,6 @@ class Summary:
   def newest(self) -> float | None:
     """Seconds since 1970 of the newest interaction; None: not known."""
     return None if self.times is None else float(self.times.max())
-
-
-def row_users(dataset: Log, split: str) -> np.ndarray:
-  """Returns the user of every row of a split, as numbers."""
-  path = dataset.folder / 'interactions' / f'{split}_users.npy'
-  return np.load(path) if path.exists() else np.arange(dataset.num_rows(split))
 
 
 def row_times(dataset: Dataset, split: str) -> np.ndarray | None:

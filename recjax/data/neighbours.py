@@ -1,11 +1,10 @@
 """Lists of neighbours, one per item, stored as flat arrays."""
 
-from collections.abc import Iterator
 import dataclasses
 
 import numpy as np
 
-from recjax.data.sequences import Sequences, offsets_of
+from recjax.data.sequences import Sequences, blocks, offsets_of
 
 _ENTRIES_AT_ONCE = 1 << 22
 
@@ -53,8 +52,8 @@ class Neighbours:
     # One sort of 64-bit keys: row in the block | strength | rank.
     most_rows = 1 << (32 - int(rank_bits))
     kept = []
-    for rows in row_blocks(self.items.offsets, _ENTRIES_AT_ONCE, most_rows):
-      offsets = self.items.offsets[rows.start : rows.stop + 1]
+    for rows in blocks(self.items.lengths, _ENTRIES_AT_ONCE, most_rows):
+      offsets = self.items.offsets[rows[0] : rows[-1] + 2]
       entries, lengths = slice(offsets[0], offsets[-1]), np.diff(offsets)
       keys = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths) << np.uint64(32)
       keys = (keys | descending(self.strengths[entries])) << rank_bits
@@ -79,16 +78,6 @@ def concatenate(parts: list[Neighbours]) -> Neighbours:
     ),
     np.concatenate([np.zeros(0, np.float32), *(part.strengths for part in parts)]),
   )
-
-
-def row_blocks(offsets: np.ndarray, most_entries: int, most_rows: int) -> Iterator[slice]:
-  """Yields blocks of at least one row within both limits; row i has `offsets[i + 1] - offsets[i]` entries."""
-  first, rows = 0, len(offsets) - 1
-  while first < rows:
-    fits = int(np.searchsorted(offsets, offsets[first] + most_entries, side='right')) - 1
-    stop = max(first + 1, min(fits, first + most_rows, rows))
-    yield slice(first, stop)
-    first = stop
 
 
 def descending(values: np.ndarray) -> np.ndarray:

@@ -13,18 +13,19 @@ def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
   return offsets
 
 
-def blocks(sizes: np.ndarray, limit: int) -> Iterator[np.ndarray]:
+def blocks(sizes: np.ndarray, limit: int, most_rows: int | None = None) -> Iterator[np.ndarray]:
   """Yields consecutive rows, in order, so that the sizes of a block sum to at most `limit`, or it is one row.
 
   Args:
     sizes: ints `[U]`, not negative.
     limit: the largest sum of a block.
+    most_rows: the largest number of rows of a block, at least 1. None: any.
   """
   ends = offsets_of(sizes)
   start = 0
   while start < len(sizes):
     end = int(np.searchsorted(ends, ends[start] + limit, side='right')) - 1
-    end = min(max(end, start + 1), len(sizes))
+    end = min(max(end, start + 1), start + (most_rows or len(sizes)), len(sizes))
     yield np.arange(start, end)
     start = end
 

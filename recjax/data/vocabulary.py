@@ -57,6 +57,21 @@ class Pieces:
     return self._tokenizer.decode(ids)
 
 
+class NoPieces:
+  """The text part of a vocabulary for models that read items alone: BOS and EOS. Attributes: see `Pieces`."""
+
+  size, bos_id, eos_id, chat, file = 2, 0, 1, None, None
+
+  def encode(self, text: str) -> list[int]:
+    """Raises a ValueError: there are no pieces."""
+    raise ValueError(f'a prompt of items alone must have no text; got {text!r}')
+
+  def decode(self, ids: list[int]) -> str:
+    """Returns nothing, because there are no pieces."""
+    del ids
+    return ''
+
+
 class Vocabulary:
   """Maps text to ids below `space.sid_start` and SID codes to the ids above (see `TokenSpace`).
 
@@ -68,8 +83,9 @@ class Vocabulary:
     file: the tokenizer's file.
   """
 
-  def __init__(self, folder: epath.PathLike, level_sizes: tuple[int, ...]):
-    self._pieces = Pieces(folder)
+  def __init__(self, folder: epath.PathLike | None, level_sizes: tuple[int, ...]):
+    """Reads the tokenizer of a folder; None: the vocabulary has no text pieces."""
+    self._pieces = NoPieces() if folder is None else Pieces(folder)
     self.space = TokenSpace(self._pieces.size + len(SPECIALS), tuple(level_sizes))
     self.bos_id, self.eos_id = self._pieces.bos_id, self._pieces.eos_id
     self.chat, self.file = self._pieces.chat, self._pieces.file

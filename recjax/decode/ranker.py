@@ -11,6 +11,7 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
+from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.beam import beam_search
 from recjax.decode.trie import Trie
 from recjax.models import lora
@@ -20,8 +21,6 @@ from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
-# Prompt lengths are rounded up to a multiple of this, so that few shapes are compiled.
-PROMPT_MULTIPLE = 32
 # A recommender compiles its searches for this number of excluded items, or a larger power of two.
 _EXCLUDED = 256
 
@@ -49,7 +48,12 @@ def make_search(model: Model, space: TokenSpace, beams: int):
 
 
 class Ranker:
-  """Ranks the catalogue for histories of item indices with the model of a run."""
+  """Ranks the catalogue for histories of item indices with the model of a run.
+
+  Attributes:
+    beams: beams of the search.
+    trie: the semantic IDs of the catalogue, on every device.
+  """
 
   def __init__(
     self,
@@ -84,7 +88,7 @@ class Ranker:
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
 
-    self._trie = jax.device_put(trie, mesh_lib.replicated(mesh))
+    self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
     search = make_search(model, dataset.vocabulary.space, self.beams)
     self._search = jax.jit(search, out_shardings=mesh_lib.replicated(mesh))
 
@@ -183,4 +187,4 @@ class Ranker:
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
     batch = mesh_lib.global_rows(batch, self._mesh)
     excluded = batch.pop('excluded')
-    return jax.device_get(self._search(params, self._trie, batch, excluded))
+    return jax.device_get(self._search(params, self.trie, batch, excluded))

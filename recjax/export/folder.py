@@ -31,6 +31,12 @@ def check(out: str, config: Config, dataset: Dataset) -> None:
     pretrained.check_export(out, config.model.pretrained, space, vocabulary.SPECIALS)
     return
   pretrained.check_out(out)
+  family = models.family(config.model)
+  if family.checkpoints is None:
+    raise ValueError(
+      f'an export must be a model that transformers knows; the family {family.name} is none of them. Use '
+      '--mode=recommend or recjax.load, or train another --config.model.family'
+    )
   with tempfile.TemporaryDirectory() as folder:
     _write_scratch_tokenizer(dataset, epath.Path(folder))
   _scratch(config, dataset)

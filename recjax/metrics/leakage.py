@@ -4,13 +4,11 @@ An interaction is a user, an item and a time; no two of a prepared log are equal
 another time, is no leak. The test reads the prepared arrays alone; `RULES` says what it tests.
 """
 
-import json
 from typing import Any, NoReturn
 
 import numpy as np
 
 from recjax.data.dataset import SPLITS, Log
-from recjax.data.log_change import row_users
 from recjax.data.sequences import Sequences, blocks
 from recjax.runtime.files import sha256
 
@@ -116,7 +114,7 @@ def _check_border(log: Log) -> None:
         log, split, early[0], f'must not be before the end of the training part ({last}); it is'
       )
     rows, trained = np.flatnonzero(times == last), np.flatnonzero(log.train_times == last)
-    users = row_users(log, split)[rows].astype(np.int64)
+    users = log.row_users(split)[rows].astype(np.int64)
     keys = users * log.num_items + log.targets(split)[rows]
     known = owners[trained] * log.num_items + log.train.values[trained]
     if (found := np.isin(keys, known)).any():
@@ -151,7 +149,7 @@ def _check_order(log: Log) -> None:
   longest = max(log.histories_and_targets(split)[0].lengths.max(initial=0) for split in SPLITS)
   for split in SPLITS:
     histories, targets = log.histories_and_targets(split)
-    users = row_users(log, split)
+    users = log.row_users(split)
     trained = log.train.lengths[users] > 0
     rows = np.flatnonzero(trained & (histories.lengths < longest))
     if not len(rows):
@@ -176,12 +174,10 @@ def _heads(sequences: Sequences, lengths: np.ndarray) -> np.ndarray:
 
 
 def _fail(log: Log, split: str, row: int, rule: str) -> NoReturn:
-  user = int(row_users(log, split)[row])
-  path = log.folder / 'interactions' / 'users.json'
-  name = json.loads(path.read_text())[user] if path.exists() else user
+  user = int(log.row_users(split)[row])
   item = log.items[int(log.targets(split)[row])]['id']
   raise ValueError(
-    f'leakage test: the {split} target of row {row} (user {name!r}, item {item!r}) {rule}. {_again(log)}'
+    f'leakage test: the {split} target of row {row} (user {log.user_ids()[user]!r}, item {item!r}) {rule}. {_again(log)}'
   )
 
 

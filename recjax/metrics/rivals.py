@@ -1,44 +1,60 @@
 """The rankings of the baselines, which the model is compared with."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 import time
 
 import numpy as np
 
 from recjax.baselines import BASELINES, expensive
 from recjax.baselines.split import Split
-from recjax.data import log_change
-from recjax.data.dataset import SPLITS, Dataset
+from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences
 from recjax.metrics.ranked import Ranked
 from recjax.runtime import preemption
 from recjax.schema.run import Eval
 
 
-def split_of(settings: Eval, dataset: Dataset, split: str) -> Split:
-  """Returns what the baselines may use to rank the rows of a split."""
+def split_of(
+  dataset: Dataset, split: str, rows: np.ndarray, k: int, exclude_seen: bool = False
+) -> Split:
+  """Returns the input of the baselines for rows of a split.
+
+  Args:
+    dataset: the prepared data.
+    split: 'validation' or 'test'.
+    rows: row numbers of the split.
+    k: length of the ranked lists.
+    exclude_seen: whether items of the history are removed from the lists.
+  """
   return Split(
     train=Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets)),
     counted=dataset.countable_sequences(split),
-    histories=dataset.histories_and_targets(split)[0],
+    histories=dataset.histories_and_targets(split)[0].take(rows),
     num_items=dataset.num_items,
-    k=max(settings.ks),
-    exclude_seen=settings.exclude_seen,
-    seen=dataset.seen(split),
+    k=k,
+    exclude_seen=exclude_seen,
+    seen=dataset.seen(split).take(rows),
     train_is_target=dataset.train_is_target,
-    users=log_change.row_users(dataset, split),
+    users=dataset.row_users(split)[rows],
   )
 
 
-def left_out(settings: Eval, dataset: Dataset, training_seconds: float | None) -> dict[str, float]:
+def left_out(
+  settings: Eval,
+  dataset: Dataset,
+  rows: Mapping[str, np.ndarray],
+  training_seconds: float | None,
+) -> dict[str, float]:
   """Returns the estimated seconds of the baselines that are left out; see `baselines.expensive`.
 
   Args:
     settings: the eval section; the baselines that `eval.baselines` names are not left out.
     dataset: the prepared data.
+    rows: split → row numbers of the evaluated rows.
     training_seconds: recorded seconds of the training steps. None: they are not known.
   """
-  found = expensive([split_of(settings, dataset, split) for split in SPLITS], training_seconds)
+  splits = [split_of(dataset, split, each, max(settings.ks)) for split, each in rows.items()]
+  found = expensive(splits, training_seconds)
   return {name: seconds for name, seconds in found.items() if name not in settings.baselines}
 
 
@@ -46,8 +62,8 @@ def rankings(
   settings: Eval,
   dataset: Dataset,
   split: str,
+  rows: np.ndarray,
   left_out: Collection[str] = (),
-  rows: np.ndarray | None = None,
 ) -> dict[str, Ranked]:
   """Returns the ranked items of rows of a split, for every baseline.
 
@@ -55,19 +71,18 @@ def rankings(
     settings: the eval section.
     dataset: the prepared data.
     split: 'validation' or 'test'.
+    rows: row numbers of the split.
     left_out: names of baselines that are not computed; see `left_out`.
-    rows: row numbers of the split. None: all rows.
 
   Raises:
     Preempted: SIGTERM or SIGINT arrived; a baseline is finished first.
   """
-  ranked, depth = split_of(settings, dataset, split), max(settings.ks)
-  targets, found = np.asarray(dataset.targets(split)), {}
+  depth, targets, found = max(settings.ks), np.asarray(dataset.targets(split))[rows], {}
+  given = split_of(dataset, split, rows, depth, settings.exclude_seen)
   for name, baseline in BASELINES.items():
     if name not in left_out:
       preemption.check()
       start = time.monotonic()
-      items_UK = baseline.recommend(ranked)
-      each = Ranked.of(items_UK, None, targets, depth, time.monotonic() - start)
-      found[name] = each if rows is None else each.take(rows)
+      items_UK = baseline.recommend(given)
+      found[name] = Ranked.of(items_UK, None, targets, depth, time.monotonic() - start)
   return found

@@ -27,6 +27,11 @@ class Selection(NamedTuple):
     """The name of the metric in an evaluation; see `named`."""
     return key(f'{self.evaluator}.{self.metric}')
 
+  def shown(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Returns the metric and its standard error by their names; without those that are absent."""
+    names = (self.key, f'{self.key}_stderr')
+    return {name: metrics[name] for name in names if name in metrics}
+
   def score(self, metrics: Mapping[str, float]) -> float | None:
     """Returns the score of a checkpoint, of which the highest is the best; None: the metric is absent or not finite.
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from recjax.data.dataset import Log
-from recjax.data.log_change import row_users
 from recjax.data.sequences import Sequences
 from recjax.metrics import hops, onehop, ranking
 from recjax.metrics.ranked import Ranked
@@ -147,7 +146,7 @@ def _labels(
 ) -> dict[str, Labels]:
   marked = slice(None) if log.train_is_target is None else log.train_is_target
   counts_I = np.bincount(log.train.values[marked], minlength=log.num_items)
-  trained_U = log.train.lengths[row_users(log, split)[rows]]
+  trained_U = log.train.lengths[log.row_users(split)[rows]]
   is_repeated_U = is_repeated(log.seen(split).take(rows), targets_U)
   return {
     'popularity': deciles(counts_I[targets_U]),

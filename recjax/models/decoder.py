@@ -1,5 +1,7 @@
 """The decoder of Gemma and Qwen: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
 
+SASRec (`recjax.models.sasrec`) has the same decoder with other layers and with learned positions.
+
 Layers are stacked on a leading axis and scanned. Values that differ by layer (window, RoPE base and factor) are
 scanned arrays. Sources: Gemma (arXiv 2403.08295), Gemma 2 (2408.00118: soft-caps, post-norms, local
 layers), Gemma 3 (2503.19786: QK-norm, two RoPE bases, stretched positions), Qwen 2.5 (2412.15115: SiLU,
@@ -88,9 +90,18 @@ class DecoderConfig(Computation):
         f'the activation must be one of {", ".join(ACTIVATIONS)}; got {self.activation!r}'
       )
 
-  def norm(self, width: int) -> RMSNorm:
+  @property
+  def learned_positions(self) -> int:
+    """Number of positions with a learned row that is added to the embedding; 0: rotary positions."""
+    return 0
+
+  def norm(self, width: int) -> nnx.Module:
     """Builds a norm with this decoder's settings."""
     return RMSNorm(width, self.norm_plus_one, self.norm_eps)
+
+  def feed_forward(self, rngs: nnx.Rngs) -> nnx.Module:
+    """Builds the feed-forward layer of a block."""
+    return FeedForward(self.width, self.ff_width, ACTIVATIONS[self.activation], rngs)
 
 
 class PerLayer(NamedTuple):
@@ -141,11 +152,16 @@ class Attention(nnx.Module):
       self.q_norm, self.k_norm = config.norm(H), config.norm(H)
 
   def qkv(self, x, positions, this: PerLayer):
-    """Returns scaled and rotated queries, rotated keys, and values `[..., T, heads, H]` for x `[..., T, D]`."""
+    """Returns scaled queries, keys and values `[..., T, heads, H]` for x `[..., T, D]`.
+
+    Queries and keys are rotated unless positions are learned.
+    """
     q, k, v = self.q(x), self.k(x), self.v(x)
     if self.config.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
     scale = self.config.query_scale or self.config.head_width**-0.5
+    if self.config.learned_positions:
+      return q * scale, k, v
     rotated = functools.partial(rotate, positions=positions, base=this.rope_base)
     return rotated(q, factor=this.rope_factor) * scale, rotated(k, factor=this.rope_factor), v
 
@@ -158,8 +174,7 @@ class Block(nnx.Module):
     self.attention_norm = config.norm(config.width)
     self.attention = Attention(config, rngs)
     self.ff_norm = config.norm(config.width)
-    activation = ACTIVATIONS[config.activation]
-    self.ff = FeedForward(config.width, config.ff_width, activation, rngs)
+    self.ff = config.feed_forward(rngs)
     if config.post_norms:
       self.attention_post_norm = config.norm(config.width)
       self.ff_post_norm = config.norm(config.width)
@@ -217,12 +232,18 @@ class Decoder(nnx.Module):
     keys = jax.random.split(rngs.params(), config.depth)
     self.layers = nnx.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
     self.final_norm = config.norm(config.width)
+    if config.learned_positions:
+      init = jax.nn.initializers.normal(config.width**-0.5)
+      shape = (config.learned_positions, config.width)
+      self.positions = nnx.Param(init(rngs.params(), shape, jnp.float32))
 
-  def _embed(self, ids):
+  def _embed(self, ids, positions):
     dtype = jnp.dtype(self.config.compute_dtype)
     x = self.tables.lookup(ids, dtype)
     if self.config.embedding_scale:
       x = x * np.asarray(self.config.width**0.5, dtype)
+    if self.config.learned_positions:
+      x = x + jnp.take(self.positions[...], positions, axis=0).astype(dtype)
     return constrain(x, 'residual')
 
   def _scan(self, body, x, *scanned):
@@ -245,7 +266,7 @@ class Decoder(nnx.Module):
 
   def _forward(self, tokens_BT, segments_BT, positions_BT, key):
     mask, distance = attention.attention_mask(segments_BT, segments_BT, positions_BT, positions_BT)
-    x_BTD = self._embed(tokens_BT)
+    x_BTD = self._embed(tokens_BT, positions_BT)
     layer_keys = ()
     if key is not None:
       key, embedding_key = jax.random.split(key)
@@ -288,5 +309,6 @@ class Decoder(nnx.Module):
     def body(block, x, this, prompt_kv, suffix_kv):
       return block.beam_step(x, positions_BM, step, prompt_kv, suffix_kv, cache.lengths_B, this)
 
-    x_BMD, suffix = self._scan(body, self._embed(tokens_BM), cache.prompt, cache.suffix)
+    x_BMD = self._embed(tokens_BM, positions_BM)
+    x_BMD, suffix = self._scan(body, x_BMD, cache.prompt, cache.suffix)
     return self.final_norm(x_BMD), cache._replace(suffix=suffix)

@@ -105,6 +105,22 @@ class RMSNorm(nnx.Module):
     return (x32 * (1.0 + scale if self.plus_one else scale)).astype(x.dtype)
 
 
+class LayerNorm(nnx.Module):
+  """Layer norm (Ba et al., arXiv 1607.06450), computed in float32."""
+
+  def __init__(self, width: int, eps: float = 1e-6):
+    self.scale = nnx.Param(jnp.ones(width))
+    self.bias = nnx.Param(jnp.zeros(width))
+    self.eps = eps
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    x32 = x.astype(jnp.float32)
+    x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    return (x32 * self.scale[...].reshape(shape) + self.bias[...].reshape(shape)).astype(x.dtype)
+
+
 class FeedForward(nnx.Module):
   """Gated feed-forward: act(x W_gate) * (x W_up) W_down."""
 
@@ -116,6 +132,18 @@ class FeedForward(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+class PointwiseFeedForward(nnx.Module):
+  """Feed-forward without a gate: act(x W_up + b_up) W_down + b_down."""
+
+  def __init__(self, width: int, ff_width: int, activation, rngs: nnx.Rngs):
+    self.up = Linear('...D,DF->...F', (width, ff_width), width, rngs, (ff_width,))
+    self.down = Linear('...F,FD->...D', (ff_width, width), ff_width, rngs, (width,))
+    self.activation = activation
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return self.down(self.activation(self.up(x)))
 
 
 def rotate(

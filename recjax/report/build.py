@@ -163,7 +163,6 @@ def build_report(
     'metrics': {split: dict(values) for split, values in metrics.items()},
     'evaluation': checks.ceilings(results),
     'baselines': {name: dict(values) for name, values in results['baselines'].items()},
-    'baselines_left_out': dict(results.get('baselines_left_out', {})),
   }
   report |= {name: results[name] for name in COPIED if name in results}
   if optimum:

@@ -63,16 +63,13 @@ def ceilings(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
   found = {}
   for split in SPLITS:
     rows, unreachable = results['rows'][split], results['unreachable_targets'][split]
-    reachable = results.get('protocol', {}).get('reachable_targets', {}).get(split)
-    if reachable and rows < round(
-      reachable['count'] / reachable['share'] if reachable['count'] else 0
-    ):
-      continue
-    found[split] = {
-      'rows': rows,
-      'unreachable_targets': unreachable,
-      'highest_recall': 1 - unreachable / rows,
-    }
+    all_rows = results.get('protocol', {}).get('leakage', {}).get('rows', {}).get(split, rows)
+    if rows == all_rows:
+      found[split] = {
+        'rows': rows,
+        'unreachable_targets': unreachable,
+        'highest_recall': 1 - unreachable / rows,
+      }
   return found
 
 

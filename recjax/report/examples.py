@@ -43,11 +43,11 @@ def examples(
   """
   if not predictions.path(workdir, 'test', 'retrieval').exists():
     return None
-  ranking = _opened(workdir, 'retrieval', results)
+  ranking = predictions.of_evaluation(workdir, 'test', 'retrieval', results)
   lines = choose(
     [rank is not None and rank < K for rank in ranking.read('rank')['rank'].to_pylist()]
   )
-  found = ranking.read().take(lines).to_pylist()
+  found = ranking.lines(lines)
   labels = _labels(workdir, results, [row['row'] for row in found])
   items = _Items(dataset, {id for row in found for id in (row['target'], *row['items'][:SHOWN])})
   histories, _ = dataset.histories_and_targets('test')
@@ -97,27 +97,15 @@ class _Items:
     return self.at(self._index[id])
 
 
-def _opened(workdir: epath.Path, name: str, results: Mapping[str, Any]) -> predictions.Predictions:
-  """Opens a file of predictions of the evaluation that wrote `results`."""
-  found = predictions.Predictions(workdir, 'test', name)
-  digests = {key: value for key, value in results.get('data', {}).items() if key != 'folder'}
-  if (found.record['step'], found.record['data']) != (results['step'], digests):
-    raise ValueError(
-      f'{found.path} must be of the evaluation in evaluation.json, of step {results["step"]} and the same data; it is '
-      f'of step {found.record["step"]}. Run --mode=evaluate again'
-    )
-  return found
-
-
 def _labels(
   workdir: epath.Path, results: Mapping[str, Any], rows: Sequence[int]
 ) -> dict[int, dict[str, str]]:
   """Returns the labels of rows, by row number; empty if the evaluation wrote none."""
   if not predictions.path(workdir, 'test', predictions.ROWS).exists():
     return {row: {} for row in rows}
-  table = _opened(workdir, predictions.ROWS, results).read()
-  lines = np.searchsorted(table['row'].to_numpy(), rows)  # ascending
+  table = predictions.of_evaluation(workdir, 'test', predictions.ROWS, results)
+  lines = np.searchsorted(table.read('row')['row'].to_numpy(), rows)  # ascending
   return {
     row['row']: {name: value for name, value in row.items() if name not in _KEYS}
-    for row in table.take(lines).to_pylist()
+    for row in table.lines(lines)
   }

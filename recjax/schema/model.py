@@ -37,6 +37,9 @@ class Model(Section):
   heads: int = setting(4, 'Query heads (N).', above=0)
   kv_heads: int = setting(4, 'Key and value heads (K); must divide model.heads.', above=0)
   head_width: int = setting(32, 'Width of one head (H).', above=0)
+  max_positions: int = setting(
+    512, 'With sasrec: learned positions, which bound the tokens of a row and of a prompt.', above=0
+  )
   dropout: float = setting(
     0.0, 'Dropout rate on residual branches and on the embedding.', at_least=0, below=1
   )

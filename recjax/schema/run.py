@@ -46,6 +46,12 @@ class Eval(Section):
     (),
     'Baselines that are computed although they cost more than a tenth of the run; cheaper ones always are.',
   )
+  sasrec: str | None = setting(
+    None,
+    'Workdir of a finished SASRec run over the same interactions, for the baseline sasrec. None: it is trained in '
+    'baselines/sasrec of the workdir if eval.baselines names it.',
+    path=True,
+  )
   exclude_seen: bool = setting(
     True,
     'Never recommend an item of the history (with data.context_events: of its other interactions). Baselines '

@@ -61,18 +61,19 @@ class Sids(Section):
   )
   quantizer: str = setting(
     'residual_kmeans',
-    'Quantizer of the item vectors; import: SIDs from sids.table.',
-    one_of=('residual_kmeans', 'rqvae', 'import'),
+    'Quantizer of the item vectors; import: SIDs from sids.table; item: one level with a code for every item, without '
+    'vectors.',
+    one_of=('residual_kmeans', 'rqvae', 'import', 'item'),
   )
   codes: tuple[int, ...] = setting(
     (256, 256, 256),
-    'Number of codes of each quantized level. (): from the size of the catalogue; with sids.extend those of the '
-    'earlier folder.',
+    'Number of codes of each quantized level. (): from the size of the catalogue (with item: that size); with '
+    'sids.extend those of the earlier folder.',
     above=0,
   )
   collisions: str = setting(
     'deduplicate',
-    'Items with equal codes: add a level, move items by Sinkhorn, or let them share a SID.',
+    'Items with equal codes: add a level, move items by Sinkhorn, or let them share a SID. No effect with item.',
     one_of=('deduplicate', 'sinkhorn', 'keep'),
   )
   table: str | None = setting(
@@ -93,8 +94,19 @@ class Sids(Section):
   seed: int = setting(0, 'Seed of vectors and quantizer.')
   rqvae: Rqvae = dataclasses.field(default_factory=Rqvae)
 
+  @property
+  def needs_vectors(self) -> bool:
+    """Whether the SIDs are made from item vectors."""
+    return self.quantizer not in ('import', 'item')
+
   def __post_init__(self):
     super().__post_init__()
+    check(
+      self.quantizer != 'item' or len(self.codes) <= 1,
+      "sids.codes must be () or one number of at least the items for sids.quantizer='item', which has one level",
+      self.codes,
+      'sids.codes="()"',
+    )
     check(
       (self.quantizer == 'import') == (self.table is not None),
       "sids.table must be a file exactly if sids.quantizer is 'import'",

@@ -3,6 +3,7 @@
 import math
 
 from recjax.schema.checks import check
+from recjax.schema.sids import Sids
 
 SMALL = 2048  # items up to which two levels distinguish most of them
 MOST = 256  # codes of a level at most, as in TIGER (section 3.1)
@@ -23,6 +24,26 @@ def for_catalogue(num_items: int) -> tuple[int, ...]:
   room = math.ceil(math.log2(2 * math.sqrt(num_items)))
   size = min(2 ** max(quarter, room), 2 ** math.floor(math.log2(num_items)), MOST)
   return (size,) * (2 if num_items <= SMALL else 3)
+
+
+def of_level(sids: Sids, num_items: int) -> tuple[int, ...]:
+  """Returns the codes of each level: `sids.codes`, or those chosen from the size of the catalogue.
+
+  Raises:
+    ValueError: they do not fit the catalogue.
+  """
+  if sids.quantizer != 'item':
+    codes = sids.codes or for_catalogue(num_items)
+    check_codes(codes, num_items)
+    return codes
+  codes = sids.codes or (num_items,)
+  check(
+    codes[0] >= num_items,
+    f"sids.codes must give each of the {num_items} items a code for sids.quantizer='item'",
+    codes,
+    'sids.codes="()", which gives a code to every item of the catalogue',
+  )
+  return codes
 
 
 def check_codes(codes: tuple[int, ...], num_items: int) -> None:

@@ -67,6 +67,28 @@ def extend(
   return dataclasses.replace(table, codes_IL=codes_IL)
 
 
+def extend_items(table: SidTable, rows_I: np.ndarray, item_ids: Sequence[str]) -> SidTable:
+  """Returns the table of today's items, one code an item; new items get unused codes in ascending order.
+
+  Args:
+    table: the earlier table of one level with a code for every item.
+    rows_I: int `[I]`, the row of each of today's items in the earlier table; -1 for new items.
+    item_ids: raw ids of today's items.
+
+  Raises:
+    NoFreeSidError: there are fewer unused codes than new items.
+  """
+  new = np.flatnonzero(rows_I < 0)
+  free = np.setdiff1d(np.arange(table.codes_per_level[0]), table.codes_IL[:, 0])
+  if len(free) < len(new):
+    raise NoFreeSidError(
+      f'no code is free for the new item {item_ids[new[len(free)]]!r}: the table has {table.codes_per_level[0]} codes, '
+      f'{len(free)} of them unused, and the log has {len(new)} new items. Build a new table with larger '
+      '--config.sids.codes, without --config.sids.extend, and train a model for it'
+    )
+  return extend(table, rows_I, free[: len(new), None].astype(np.int32), None, item_ids)
+
+
 def nearest_codes(latent_Z: np.ndarray, codebooks: Sequence[np.ndarray]) -> Iterator[Codes]:
   """Yields all codes of a residual quantizer for one latent vector, nearest first at every level.
 

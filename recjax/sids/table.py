@@ -1,5 +1,6 @@
 """The SID table: the semantic ID of every item of the catalogue."""
 
+from collections.abc import Sequence
 import dataclasses
 import json
 
@@ -10,7 +11,7 @@ from recjax.runtime.files import digest, replacing, write_whole
 from recjax.schema.checks import check_choice
 
 CODES, DESCRIPTION = 'codes.npy', 'sids.json'  # the files of a table
-COLLISIONS = ('deduplicate', 'sinkhorn', 'keep')
+COLLISIONS = ('deduplicate', 'sinkhorn', 'keep', 'none')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,8 +24,9 @@ class SidTable:
     quantizer: the name of the quantizer that made the codes.
     collisions: how items with the same quantized codes are handled. 'deduplicate': an additional last
       level distinguishes them. 'sinkhorn': some items got other codes. In both cases every row is
-      unique. 'keep': items may share a SID.
-    codebooks: a hash of the fitted codebooks. Empty without codebooks, as for an imported table.
+      unique. 'keep': items may share a SID. 'none': every item was given a code of its own.
+    codebooks: a hash of the fitted codebooks, or of the items that codes of items stand for. Empty for an imported
+      table.
 
   Raises:
     ValueError: the shapes disagree, a code is out of range, or rows that must be unique repeat.
@@ -58,6 +60,17 @@ class SidTable:
       )
     object.__setattr__(self, 'codes_IL', codes)
     object.__setattr__(self, 'codes_per_level', tuple(int(n) for n in self.codes_per_level))
+
+  @classmethod
+  def of_items(cls, item_ids: Sequence[str], codes: int) -> 'SidTable':
+    """Returns the table of one level in which item i has code i.
+
+    Args:
+      item_ids: raw ids of the items, which give the codes their meaning.
+      codes: number of codes, at least that of the items; new items may get the further ones.
+    """
+    codes_IL = np.arange(len(item_ids), dtype=np.int32)[:, None]
+    return cls(codes_IL, (codes,), 'item', 'none', digest(list(item_ids)))
 
   @property
   def num_items(self) -> int:

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax import models
 from recjax.data.dataset import Dataset
 from recjax.models.pretrained import hub
 from recjax.models.pretrained.ids import FILE as EXPORTED
 from recjax.schema.checks import check
+from recjax.schema.model import Model
 from recjax.schema.run import Checkpoint, Training
 from recjax.sids.table import count_distinct
 from recjax.training import optim as optim_lib
@@ -99,6 +101,28 @@ def check_rates(config: Training) -> None:
       log.warning('%s', doubt)
 
 
+def check_positions(model: Model, row_length: int, prompt_length: int) -> None:
+  """Checks that a model with learned positions has one for every token of a row and of a prompt.
+
+  Args:
+    model: the model section.
+    row_length: `packing.row_length`.
+    prompt_length: tokens of the longest prompt and of the answer that is appended to it.
+
+  Raises:
+    ValueError: it has fewer.
+  """
+  positions = getattr(models.shape_of(model), 'learned_positions', 0)
+  needed = max(row_length, prompt_length)
+  check(
+    not positions or positions >= needed,
+    f'model.max_positions must be at least {needed}: packing.row_length is {row_length}, and the longest prompt of the '
+    f'search has {prompt_length} tokens',
+    positions,
+    f'model.max_positions={needed}',
+  )
+
+
 def warn_of_random(trainings: Sequence[Training], params: Any) -> None:
   """Warns of parameters that keep random initial values, because no training of a run changes them.
 
@@ -148,7 +172,8 @@ def check_rows(params: Any, optim: optim_lib.Optim, dataset: Dataset, seen_V: np
     classes = _classes(table)[: space.sid_size]
     if name in trained:
       # Codes that occur in training get rows of their own.
-      classes = np.where(seen_V, len(classes) + np.arange(len(classes)), classes)
+      own = classes.max() + 1 + np.arange(len(classes))
+      classes = np.where(seen_V, own, classes)
     else:
       for level, tokens_I in enumerate(tokens_IL.T):
         used = np.unique(tokens_I)

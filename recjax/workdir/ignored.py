@@ -27,7 +27,7 @@ _SEARCH = ('eval.beams', 'eval.batch_size', 'eval.ks', 'eval.exclude_seen')
 _USE = (*_DATA, *_SEARCH, 'model', 'mixture', 'compilation_cache')
 _READ = {
   'report': _DATA,
-  'evaluate': (*_USE, 'evaluators', 'eval.baselines'),
+  'evaluate': (*_USE, 'evaluators', 'eval.baselines', 'eval.sasrec'),
   'recommend': _USE,
   'export': _USE,
 }

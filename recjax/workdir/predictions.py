@@ -11,7 +11,8 @@ WORKDIR/predictions/<split>/baselines/<name>.parquet  row, user, target, items, 
 it is not in the list. The metadata of a file holds a JSON record under the key `recjax`; see `record`.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import contextlib
 import itertools
 import json
 from typing import Any
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recjax.data.dataset import Log
+from recjax.data.sequences import offsets_of
 from recjax.metrics.ranked import Ranked
 from recjax.metrics.slices import Labels
 from recjax.runtime import distributed
@@ -60,16 +62,19 @@ def record(
     protocol: how rows were ranked: `split` and `exclude_seen`.
     step: step of the checkpoint.
   """
-  digests = {key: value for key, value in data.items() if key != 'folder'}
   return {
     'version': VERSION,
     'split': split,
     'name': name,
     'rows': rows,
-    'data': digests,
+    'data': _digests(data),
     'protocol': dict(protocol),
     'step': step,
   }
+
+
+def _digests(data: Mapping[str, Any]) -> dict[str, Any]:
+  return {key: value for key, value in data.items() if key != 'folder'}
 
 
 class Ids:
@@ -78,15 +83,11 @@ class Ids:
   def __init__(self, log: Log):
     self._log = log
     self._items = pa.array([item['id'] for item in log.items], pa.string())
-    path = log.folder / 'interactions' / 'users.json'
-    # Without the file of raw ids, the number of a user stands for its id.
-    names = json.loads(path.read_text()) if path.exists() else map(str, range(log.num_users))
-    self._users = pa.array(names, pa.string())
+    self._users = pa.array(log.user_ids(), pa.string())
 
   def of_rows(self, split: str, rows: np.ndarray) -> dict[str, pa.Array]:
     """Returns the columns of every file, `row`, `user` and `target`. Under leave-one-out the rows are the users."""
-    users = self._log.column(f'{split}_users')
-    users = rows if users is None else np.asarray(users)[rows]
+    users = self._log.row_users(split)[rows]
     return {
       'row': pa.array(rows, pa.int64()),
       'user': self._users.take(pa.array(users)),
@@ -250,17 +251,72 @@ class Predictions:
     Raises:
       ValueError: a column is absent, or the file is damaged.
     """
+    with self._file() as file:
+      if missing := [name for name in columns if name not in file.schema_arrow.names]:
+        raise ValueError(
+          f'{self.path} must have the columns {", ".join(columns)}; it lacks {", ".join(missing)}. Run '
+          '--mode=evaluate again'
+        )
+      return file.read(list(columns) or None)
+
+  def lines(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Returns whole lines by their number, in the order of `numbers`; one row group is in memory at a time.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    numbers, found = np.asarray(numbers, np.int64), {}
+    with self._file() as file:
+      sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+      starts = offsets_of(sizes)
+      group_of = np.searchsorted(starts, numbers, side='right') - 1
+      for group in np.unique(group_of).tolist():
+        inside = numbers[group_of == group]
+        table = file.read_row_group(group).take(inside - starts[group])
+        found |= zip(inside.tolist(), table.to_pylist(), strict=True)
+    return [found[number] for number in numbers.tolist()]
+
+  @contextlib.contextmanager
+  def _file(self) -> Iterator[pq.ParquetFile]:
     try:
       with self.path.open('rb') as f:
-        file = pq.ParquetFile(f, page_checksum_verification=True)
-        if missing := [name for name in columns if name not in file.schema_arrow.names]:
-          raise ValueError(
-            f'{self.path} must have the columns {", ".join(columns)}; it lacks {", ".join(missing)}. Run '
-            '--mode=evaluate again'
-          )
-        return file.read(list(columns) or None)
+        yield pq.ParquetFile(f, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
       raise self._damaged(error) from error
+
+
+def of_evaluation(
+  workdir: epath.PathLike, split: str, name: str, results: Mapping[str, Any]
+) -> Predictions:
+  """Opens a file that was written with evaluation.json.
+
+  The predictions are written first, so an evaluation that is killed in between leaves the evaluation.json of an earlier
+  one.
+
+  Args:
+    workdir: the workdir.
+    split: 'validation' or 'test'.
+    name: see `path`.
+    results: the content of evaluation.json.
+
+  Raises:
+    ValueError: see `Predictions`; or another evaluation wrote the file.
+  """
+  found = Predictions(workdir, split, name)
+  evaluator, protocol = results.get('evaluators', {}).get(name, {}), results.get('protocol', {})
+  rows = {**results.get('rows', {}), **{key: each['rows'] for key, each in evaluator.items()}}
+  expected = {
+    'step': results['step'],
+    'rows': rows.get(split),
+    'data': _digests(results.get('data', {})),
+    'protocol': {key: protocol.get(key) for key in found.record['protocol']},
+  }
+  if different := [key for key, value in expected.items() if found.record[key] != value]:
+    raise ValueError(
+      f'{found.path} must be of the evaluation in evaluation.json; they differ in {", ".join(different)}. Run '
+      '--mode=evaluate again'
+    )
+  return found
 
 
 def names(workdir: epath.PathLike, split: str) -> list[str]:

@@ -115,7 +115,7 @@ def without_data(config: Config, num_items: int) -> Config:
     'packing': {'row_length': length, 'decoder_row_length': length // 4, 'rows': rows},
     'optim': {'warmup_steps': 0},
     'eval': {'batch_size': EVAL_BATCH, 'eval_users': MOST_SAMPLE},
-    'sids': {'codes': code_sizes.for_catalogue(num_items)},
+    'sids': {'codes': code_sizes.of_level(config.sids, num_items)},
     **dict.fromkeys(_FIELDS[1:], MOST_TOKENS // STEP_TOKENS // EVALUATIONS),
   }
   stages = {name: _with_length(stage) for name, stage in config.stages.items()}

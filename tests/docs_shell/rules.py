@@ -67,6 +67,7 @@ PLANS = {
   r'recjax\.main .*gs://': 'parse',
   r'recjax\.main .*pretrained=hf:': 'parse',
   r'recjax\.main .*--config=configs/industrial\.py': 'parse',
+  r'recjax\.main .*--config=configs/sasrec\.py': 'parse',
   r'recjax\.main .*--config\.keywords\.teacher=http': 'parse',
 }
 
@@ -122,6 +123,8 @@ def small(module: str, arguments: list[str]) -> list[str]:
   """Returns the arguments with settings that make an experiment small; workdirs and tiny ones have their own."""
   at = [n for n, a in enumerate(arguments, 1) if a.startswith('--config=')]
   if module not in SMALL_PROGRAMS or not at or arguments[at[0] - 1].endswith(('.json', ':tiny')):
+    return arguments
+  if 'configs/sasrec.py' in arguments[at[0] - 1]:  # only parsed; its one level has a code an item
     return arguments
   is_pretrained = any(a.startswith('--config.model.pretrained=') for a in arguments)
   added = (*SMALL, *(SMALL_PRETRAINED if is_pretrained else SMALL_MODEL))

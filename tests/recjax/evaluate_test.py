@@ -39,7 +39,8 @@ def baselines(config, dataset):
   """Returns the metrics of every baseline by split."""
   found = {}
   for split in SPLITS:
-    for name, rival in rivals.rankings(config.eval, dataset, split).items():
+    rows = np.arange(dataset.num_rows(split))
+    for name, rival in rivals.rankings(config.eval, dataset, split, rows).items():
       metrics = ranking.ranking_metrics(rival.ranks_U, config.eval.ks)
       found.setdefault(name, {})[split] = metrics
   return found

@@ -19,6 +19,7 @@ from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences
 from recjax.evaluate import make_context
 from recjax.metrics import ranking
+from recjax.metrics.evaluators.retrieval import Retrieval
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import train_stages
 from recjax.workdir import identity, sizes
@@ -136,6 +137,9 @@ def test_a_log_without_news_is_no_go_and_a_lost_preparation_is_refused(shop):
   assert (result['verdict'], data) == ('no-go', None)
   assert result['reasons'][0].startswith('nothing is new: no interaction is later than 2026-03-19')
   assert not (made.workdir / 'checkpoints').exists()
+  # The verdict compares all test rows, whatever sample the earlier run evaluated.
+  sampled = request(shop, 'shop', 'tuesday', evaluators={'retrieval': Retrieval(rows=20)})
+  assert sampled.config.evaluators['retrieval'].rows is None
   # The command line has precedence over the budget.
   assert request(shop, 'shop', 'tuesday', num_train_steps=50).config.num_train_steps == 50
   epochs = request(shop, 'shop', 'tuesday', num_train_steps=None, num_epochs=2.0).config

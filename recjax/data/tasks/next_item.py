@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,13 +42,23 @@ class NextItem(HistoryComponent):
   interaction. Both follow the item, so that a prompt does not reveal the item to predict. Titles, gaps and
   events are read but not learnt, and so are interactions that are context (`data.context_events`).
 
+  With `crop`, an example shows a random contiguous part of its unit, of at least two items; every length and then
+  every place has the same chance. Every item of a part after its first is learnt. For an encoder–decoder, or with
+  titles alone, the target stays and a random number of the oldest items of the history is left out. The draw depends
+  on the seed and the number of the example alone, so every epoch has other parts. A part is never longer than its unit.
+  The search always shows the last `max_items - 1` items.
+
   Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their
-  titles (IIRG, MiniOneRec). Ours: the windows, the wordings, `gaps` and `events`.
+  titles (IIRG, MiniOneRec); random crops (CL4SRec, arXiv 2010.14395, section 3.2). Ours: the windows, the wordings,
+  `gaps` and `events`.
   """
 
   task: str = 'next_item'
   gaps: bool = setting(False, 'Show the time since the item before.')
   events: bool = setting(False, 'Show the kind of each interaction.')
+  crop: float = setting(
+    0.0, 'Share of the examples that show a random part of their unit.', at_least=0, at_most=1
+  )
 
   wordings: ClassVar = (
     'The customer bought, in this order: {history}',
@@ -67,6 +77,12 @@ class NextItem(HistoryComponent):
     notes = {name for name, on in (('times', self.gaps), ('events', self.events)) if on}
     return super().needs | notes
 
+  def identity(self, corpus: Corpus) -> dict[str, Any]:
+    fields = super().identity(corpus)
+    if not self.crop:  # a field that earlier versions lacked
+      del fields['crop']
+    return fields
+
   def num_units(self, corpus: Corpus) -> int:
     pairs = self._in_pairs(corpus)
     return len(corpus.positions if pairs else corpus.windows(self.max_items))
@@ -75,13 +91,23 @@ class NextItem(HistoryComponent):
     """Returns whether the unit is a pair; with titles, a window would show earlier answers as SIDs."""
     return corpus.is_encoder_decoder or self.show == 'title'
 
-  def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
+  def _part(self, corpus: Corpus, unit: int, draw: Draw) -> tuple[int, int, int]:
+    """Returns the part of the flat training array that an example shows: start, items, items of context."""
     if self._in_pairs(corpus):
       first, position, _ = corpus.positions[unit]
       start = max(position - self.max_items + 1, first)
       size, context = position + 1 - start, position - start
     else:
       start, size, context = corpus.windows(self.max_items)[unit]
+    if not self.crop or draw.rng.random() >= self.crop:
+      return start, size, context
+    shown = int(draw.rng.integers(2, size + 1))
+    if self._in_pairs(corpus):
+      return start + size - shown, shown, shown - 1
+    return start + int(draw.rng.integers(size - shown + 1)), shown, 1
+
+  def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
+    start, size, context = self._part(corpus, unit, draw)
     items = corpus.train.values[start : start + size]
     notes = self._notes(corpus, start, start + size)
     history, lengths = self._tokens(corpus, items[:context], notes[:context])

@@ -34,7 +34,7 @@ class Context:
     model: the model of the run.
     settings: the eval section.
     limits: time limits; a batch may take `phase_timeout` seconds.
-    seed: seed of the run; samples and drawn candidates depend on it.
+    seed: seed of the run; the validation sample during training and the masked places depend on it.
     components: the active components of the mixture, by name.
     dataset: the prepared data.
     corpus: the same data as tokens.
@@ -70,10 +70,17 @@ class Context:
       self._made[key] = make()
     return self._made[key]
 
-  def component(self, task: str) -> Component:
-    """Returns the active component of a task; of several, the first with the largest final weight."""
-    found = [component for component in self.components.values() if component.task == task]
-    return max(found, key=lambda component: component.final_weight)
+  def component(self, *tasks: str, name: str | None = None) -> Component:
+    """Returns the active component that an evaluator asks; see `Evaluator.check_component`.
+
+    Args:
+      *tasks: the tasks that it may have; earlier ones are preferred.
+      name: its name. None: of the preferred task, the component with the largest final weight; the first of several.
+    """
+    if name is not None:
+      return self.components[name]
+    found = [component for component in self.components.values() if component.task in tasks]
+    return max(found, key=lambda each: (-tasks.index(each.task), each.final_weight))
 
   def histories(
     self, split: str, rows: np.ndarray, columns: tuple[str, ...] | None = None
@@ -139,7 +146,7 @@ class Evaluator(Section, abc.ABC):
     None, 'Rows of a split that the full evaluation measures, a fixed sample. None: all.', above=0
   )
 
-  task: ClassVar[str | None] = None  # that must be in the mixture; may be a property
+  task: ClassVar[str | None] = None  # that must be in the mixture
   lower_is_better: ClassVar[frozenset[str]] = frozenset()  # metrics that are better if lower
   item_columns: ClassVar[tuple[str, ...]] = (
     'items',
@@ -170,12 +177,33 @@ class Evaluator(Section, abc.ABC):
     Raises:
       ValueError: no component has the task.
     """
-    if self.task is not None and all(c.task != self.task for c in components.values()):
-      present = ', '.join(f'{name} ({c.task})' for name, c in components.items())
+    if self.task is not None:
+      self.check_component(components, (self.task,))
+
+  def check_component(
+    self, components: Mapping[str, Component], tasks: tuple[str, ...], name: str | None = None
+  ) -> None:
+    """Checks that the mixture has the component of `Context.component`.
+
+    Args:
+      components: the active components of the mixture, by name.
+      tasks: the tasks that it may have.
+      name: value of the evaluator's field `component`.
+
+    Raises:
+      ValueError: there is no such component, or it has another task.
+    """
+    found = [each for each, component in components.items() if component.task in tasks]
+    allowed = ' or '.join(tasks)
+    if not found:
+      present = ', '.join(f'{each} ({c.task})' for each, c in components.items())
       raise ValueError(
-        f'{self.prefix.removesuffix(".")} needs an active component with the task {self.task} in the mixture; it '
-        f'has {present}. Set --config.mixture.{self.task}.weight, or leave the evaluator out'
+        f'{self.prefix.removesuffix(".")} needs an active component with the task {allowed} in the mixture; it has '
+        f'{present}. Set --config.mixture.{tasks[0]}.weight, or leave the evaluator out'
       )
+    if name is not None:
+      must = f'must name an active component with the task {allowed} ({", ".join(found)})'
+      self.check_field(name in found, must, 'component')
 
   def check_corpus(self, corpus: Corpus) -> None:
     """Checks, before the first step, that the data set supports the evaluator.
@@ -183,6 +211,9 @@ class Evaluator(Section, abc.ABC):
     Raises:
       ValueError: it does not.
     """
+
+  def measured_rows(self, context: Context, split: str) -> np.ndarray | None:
+    """Returns the rows of a split that the evaluator can measure, int `[n]`. None: all."""
 
   @abc.abstractmethod
   def metrics(self, settings: Eval) -> tuple[str, ...]:

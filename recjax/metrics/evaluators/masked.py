@@ -13,9 +13,7 @@ from recjax.data.tasks.masked import MASKED, Mim
 from recjax.decode.ranker import Ranker
 from recjax.metrics import ranking
 from recjax.metrics.evaluators.base import Context, Evaluator, Result
-from recjax.metrics.evaluators.components import chosen
 from recjax.metrics.ranked import Ranked
-from recjax.runtime import goodput
 from recjax.schema.checks import setting
 from recjax.schema.run import Eval
 
@@ -53,25 +51,32 @@ class Masked(Evaluator):
   item_columns = ('items', 'masked')
 
   def check(self, components: Mapping[str, Component]) -> None:
-    chosen(self, self.component, TASKS, components)
+    self.check_component(components, TASKS, self.component)
 
   def check_corpus(self, corpus: Corpus) -> None:
-    least = 1 if self.position == 'end' else 2
     for split in SPLITS:
       longest = corpus.dataset.histories_and_targets(split)[0].lengths.max(initial=0)
-      if longest < least:
+      if longest < self._least:
         raise ValueError(
-          f'{self.prefix.removesuffix(".")} needs rows with a history of {least} items in the {split} split; the '
+          f'{self.prefix.removesuffix(".")} needs rows with a history of {self._least} items in the {split} split; the '
           f'longest has {longest}. Set another --config.data.split, or leave the evaluator out'
         )
+
+  def measured_rows(self, context: Context, split: str) -> np.ndarray:
+    lengths = context.dataset.histories_and_targets(split)[0].lengths
+    return np.flatnonzero(lengths >= self._least)
+
+  @property
+  def _least(self) -> int:
+    """Items of the history of a row that is measured."""
+    return 1 if self.position == 'end' else 2
 
   def metrics(self, settings: Eval) -> tuple[str, ...]:
     return tuple(f'{name}@{k}' for k in settings.ks for name in ranking.METRICS)
 
-  @goodput.phase('evaluation')
   def evaluate(self, context: Context, split: str, rows: np.ndarray) -> Result:
     ks = context.settings.ks
-    component = context.components[chosen(self, self.component, TASKS, context.components)]
+    component = context.component(*TASKS, name=self.component)
     places = self._places(context, component, split, rows)
     kept = [row for row in rows.tolist() if row in places]
     counts = {'rows': len(kept), 'rows_without_history': len(rows) - len(kept)}

@@ -13,18 +13,17 @@ from recjax.baselines.candidates import CANDIDATE_BASELINES
 from recjax.baselines.split import Split
 from recjax.data import candidates as candidates_lib
 from recjax.data.corpus import NEGATIVES, Corpus
-from recjax.data.dataset import SPLITS, Dataset
+from recjax.data.dataset import SPLITS
 from recjax.data.sequences import Sequences, offsets_of
 from recjax.data.tasks.base import Component
 from recjax.data.tasks.preference import Ranking as RankingTask
 from recjax.decode.batches import over_prompts
 from recjax.decode.ranker import make_search
 from recjax.decode.scores import Scorer
-from recjax.decode.trie import Trie
+from recjax.metrics import ranking, rivals
 from recjax.metrics.candidates import Places, candidate_metrics, metric_names
 from recjax.metrics.evaluators.base import Context, Evaluator, Result
 from recjax.metrics.ratings import named
-from recjax.runtime import goodput
 from recjax.schema.checks import check, setting
 from recjax.schema.run import Eval
 from recjax.sharding import mesh as mesh_lib
@@ -92,11 +91,13 @@ class Ranking(Evaluator):
     else:
       candidates_lib.check_room(corpus.dataset, self.candidates, f'{self.prefix}candidates')
 
+  def measured_rows(self, context: Context, split: str) -> np.ndarray | None:
+    return None if self.file is None else np.array(list(self._read(context)[split]), np.int64)
+
   def metrics(self, settings: Eval) -> tuple[str, ...]:
     names = metric_names(self.ks)
     return names + tuple(named('answer', dict.fromkeys(names))) if self.answer else names
 
-  @goodput.phase('evaluation')
   def evaluate(self, context: Context, split: str, rows: np.ndarray) -> Result:
     rows, candidates_RN = self._candidates(context, split, rows)
     if not len(rows):
@@ -104,7 +105,7 @@ class Ranking(Evaluator):
     histories, known = context.histories(split, rows)
     prompts = [context.ranker.prompt(*pair) for pair in zip(histories, known, strict=True)]
     scores_RN = _scores(context, prompts, candidates_RN, f'rank candidates, {split}')
-    baseline_input = _split_of(context.dataset, split, rows)
+    baseline_input = rivals.split_of(context.dataset, split, rows, k=1)
     metrics = self._metrics(scores_RN, candidates_RN, baseline_input)
     order_RN = np.argsort(-scores_RN, axis=1, kind='stable')
     predictions = {
@@ -112,9 +113,8 @@ class Ranking(Evaluator):
       'scores': np.take_along_axis(scores_RN, order_RN, axis=1),
       **_place_columns(scores_RN, candidates_RN),
     }
-    sharing = context.dataset.sids
-    leaves_RN = _leaves(sharing.codes_IL)[np.maximum(candidates_RN, 0)]
-    shares = (leaves_RN[:, 1:] == leaves_RN[:, :1]) & (candidates_RN[:, 1:] >= 0)
+    sids_RN = context.dataset.sids.sid_I[np.maximum(candidates_RN, 0)]
+    shares = (sids_RN[:, 1:] == sids_RN[:, :1]) & (candidates_RN[:, 1:] >= 0)
     metrics |= {'rows': len(rows), 'rows_sharing_a_sid': int(shares.any(axis=1).sum())}
     if self.answer:
       asked = self._ask(context, split, rows, candidates_RN, histories)
@@ -122,7 +122,7 @@ class Ranking(Evaluator):
       is_named = asked.answers_R[:, None] == asked.candidates_RN
       metrics |= named('answer', found) | {
         'answer_candidates': asked.candidates_RN.shape[1],
-        'answer_accuracy': float(is_named[:, 0].mean()),
+        **ranking.mean_and_error('answer_accuracy', is_named[:, 0].astype(np.float64)),
         'answers_without_candidate': int((~is_named.any(axis=1)).sum()),
       }
       columns = _place_columns(asked.scores_RN, asked.candidates_RN)
@@ -138,8 +138,11 @@ class Ranking(Evaluator):
         context.corpus, split, rows, self.candidates, self.negatives, self.seed
       )
       return rows, drawn
+    return candidates_lib.table(self._read(context)[split], rows)
+
+  def _read(self, context: Context) -> dict[str, dict[int, np.ndarray]]:
     read = functools.partial(candidates_lib.read, self.file, context.dataset, f'{self.prefix}file')
-    return candidates_lib.table(context.once(('candidates', self.file), read)[split], rows)
+    return context.once(('candidates', self.file), read)
 
   def _metrics(
     self, scores_RN: np.ndarray, candidates_RN: np.ndarray, baseline_input: Split
@@ -178,11 +181,6 @@ def _place_columns(scores_RN: np.ndarray, candidates_RN: np.ndarray) -> dict[str
   return {'ahead': places.ahead_U, 'tied': places.tied_U, 'others': places.others_U}
 
 
-def _leaves(codes_IL: np.ndarray) -> np.ndarray:
-  """Returns a number for each item that is equal for items of one semantic ID, int64 `[I]`."""
-  return np.unique(codes_IL, axis=0, return_inverse=True)[1].ravel()
-
-
 def _scores(
   context: Context, prompts: list[np.ndarray], candidates_RN: np.ndarray, progress: str
 ) -> np.ndarray:
@@ -206,11 +204,9 @@ def _scores(
   scorer = context.once(('ranking', 'scorer'), make)
   scores_RN = scorer.score(context.params, prompts, candidates_RN, progress)
   if context.dataset.sids.sharing_items:
-    leaves_RN = np.where(
-      candidates_RN < 0, -1, _leaves(context.dataset.sids.codes_IL)[candidates_RN]
-    )
-    for row, leaves_N in enumerate(leaves_RN):
-      _, first, inverse = np.unique(leaves_N, return_index=True, return_inverse=True)
+    sids_RN = np.where(candidates_RN < 0, -1, context.dataset.sids.sid_I[candidates_RN])
+    for row, sids_N in enumerate(sids_RN):
+      _, first, inverse = np.unique(sids_N, return_index=True, return_inverse=True)
       scores_RN[row] = scores_RN[row, first[inverse]]
   return scores_RN
 
@@ -220,38 +216,20 @@ def _answers(context: Context, prompts: list[np.ndarray], progress: str) -> np.n
 
   It is the greedy answer; of items that share the semantic ID, the most popular one.
   """
-  dataset = context.dataset
 
   def make() -> Any:
-    popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
-    trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
-    trie = jax.device_put(trie, mesh_lib.replicated(context.mesh))
-    search = make_search(context.model, dataset.vocabulary.space, beams=1)
-    return functools.partial(
-      jax.jit(search, out_shardings=mesh_lib.replicated(context.mesh)), trie=trie
-    )
+    search = make_search(context.model, context.dataset.vocabulary.space, beams=1)
+    return jax.jit(search, out_shardings=mesh_lib.replicated(context.mesh))
 
   search = context.once(('ranking', 'answers'), make)
 
   def best(batch: dict[str, jax.Array]) -> jax.Array:
     prompts = {name: batch[name] for name in ('tokens', 'lengths')}
-    return search(context.params, prompts=prompts, excluded_BE=batch['excluded'])[0][:, 0]
+    return search(context.params, context.ranker.trie, prompts, batch['excluded'])[0][:, 0]
 
   return over_prompts(
     *(best, prompts, context.mesh, context.settings.batch_size),
     columns=lambda rows_B: {'excluded': np.full((len(rows_B), 1), -1, np.int32)},
     timeout=context.limits.phase_timeout,
     progress=progress,
-  )
-
-
-def _split_of(dataset: Dataset, split: str, rows: np.ndarray) -> Split:
-  """Returns the input of the baselines for some rows of a split."""
-  return Split(
-    train=Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets)),
-    counted=dataset.countable_sequences(split),
-    histories=dataset.histories_and_targets(split)[0].take(rows),
-    num_items=dataset.num_items,
-    k=1,
-    train_is_target=dataset.train_is_target,
   )

@@ -10,14 +10,12 @@ import scipy.special
 from recjax.baselines.ratings import RATING_BASELINES, Ratings
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
-from recjax.data.log_change import row_users
 from recjax.data.sequences import Sequences
 from recjax.data.tasks.preference import number
 from recjax.decode.answers import Answerer
 from recjax.decode.scores import Scorer
 from recjax.metrics import ranking, ratings
 from recjax.metrics.evaluators.base import Context, Evaluator, Result
-from recjax.runtime import goodput
 from recjax.schema.checks import setting
 from recjax.schema.run import Eval
 
@@ -65,10 +63,12 @@ class Rating(Evaluator):
         f'--config.{self.prefix}values to the ratings that an expectation needs'
       )
 
+  def measured_rows(self, context: Context, split: str) -> np.ndarray:
+    return rated_rows(context.dataset, split)
+
   def metrics(self, settings: Eval) -> tuple[str, ...]:
     return (*ratings.NAMES, *(f'greedy_{name}' for name in ratings.NAMES))
 
-  @goodput.phase('evaluation')
   def evaluate(self, context: Context, split: str, rows: np.ndarray) -> Result:
     dataset = context.dataset
     asked = rows
@@ -85,8 +85,9 @@ class Rating(Evaluator):
 
     training = training_ratings(dataset)
     low, high = training.ratings_R.min(), training.ratings_R.max()
+    expected_R = np.clip(expected_R, low, high)
     written_R = np.clip(np.where(np.isnan(answers_R), training.mean, answers_R), low, high)
-    users_R = row_users(dataset, split)[rows]
+    users_R = dataset.row_users(split)[rows]
     metrics = ratings.rating_metrics(expected_R, true_R, self.liked_from)
     predicted = {'greedy': written_R} | {
       name: np.clip(predict(training, users_R, targets_R), low, high)

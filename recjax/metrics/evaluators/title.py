@@ -14,10 +14,8 @@ from recjax.data.tasks.language import HistoryToTitle, SidToTitle
 from recjax.decode.answers import Answerer
 from recjax.metrics import ranking
 from recjax.metrics.evaluators.base import Context, Evaluator, Result
-from recjax.metrics.evaluators.components import chosen
 from recjax.metrics.nearest_titles import NearestTitles
 from recjax.metrics.ranked import Ranked
-from recjax.runtime import goodput
 from recjax.schema.checks import setting
 from recjax.schema.run import Eval
 
@@ -60,7 +58,7 @@ class Title(Evaluator):
   item_columns: ClassVar[tuple[str, ...]] = ('items', 'named')
 
   def check(self, components: Mapping[str, Component]) -> None:
-    chosen(self, self.component, TASKS, components)
+    self.check_component(components, TASKS, self.component)
 
   def check_corpus(self, corpus: Corpus) -> None:
     dataset = corpus.dataset
@@ -71,12 +69,15 @@ class Title(Evaluator):
           'Set --config.data.title_column, or leave the evaluator out'
         )
 
+  def measured_rows(self, context: Context, split: str) -> np.ndarray:
+    dataset = context.dataset
+    return np.flatnonzero(dataset.titles.lengths[dataset.targets(split)])
+
   def metrics(self, settings: Eval) -> tuple[str, ...]:
     return (*SHARES, *(f'{name}@{k}' for k in settings.ks for name in ranking.METRICS))
 
-  @goodput.phase('evaluation')
   def evaluate(self, context: Context, split: str, rows: np.ndarray) -> Result:
-    component = context.components[chosen(self, self.component, TASKS, context.components)]
+    component = context.component(*TASKS, name=self.component)
     limit = limit_of(component)
     titles = context.once(('titles', limit), lambda: Titles(context.dataset, limit))
     targets = np.asarray(context.dataset.targets(split))

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from recjax.config import Config
-from recjax.metrics import ranking
 from recjax.schema.names import question
 from recjax.workdir import evaluation_file, identity, predictions
 
@@ -21,9 +20,8 @@ ABSENT = 1 << 30  # the rank of a target that is not in its list
 # Fields of a config that do not change the figures of a run, that only name its place, or that are its seeds.
 _IGNORED = ('mesh', 'hosts', 'loader', 'profile', 'compilation_cache', 'log_to', 'evaluators', 'seed', 'sids.seed',
             'log_every_steps', 'checkpoint_every_steps', 'checkpoint.max_to_keep', 'checkpoint.allow_new_stream',
-            'eval.batch_size', 'eval.ks', 'eval.baselines', 'data.raw_dir', 'data.prepared_dir', 'data.download',
-            'data.download_url')  # fmt: skip
-TOLERANCE = 1e-9  # between a metric of evaluation.json and of the predictions
+            'eval.batch_size', 'eval.ks', 'eval.baselines', 'eval.sasrec', 'data.raw_dir', 'data.prepared_dir',
+            'data.download', 'data.download_url')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,23 +73,21 @@ def read(workdir: str) -> Run:
     workdir: its folder.
 
   Raises:
-    OSError: the folder does not exist, or it is no workdir.
-    ValueError: it has no predictions, or they are not those of its evaluation.json.
+    OSError: the folder does not exist.
+    ValueError: it is no workdir, or it has no predictions, or they are not of its evaluation.json.
   """
   folder = epath.Path(workdir).expanduser()
   if not folder.exists():
     raise FileNotFoundError(f'--workdirs must name existing folders; {workdir} does not exist')
   config = identity.required_config(folder)
   names = predictions.names(folder, SPLIT)
-  model = predictions.Predictions(folder, SPLIT, MODEL)
-  rivals = [name for name in names if name.startswith('baselines/')]
-  ranks = {'model': _ranks(model)}
-  for name in rivals:
-    ranks[name.removeprefix('baselines/')] = _ranks(
-      predictions.Predictions(folder, SPLIT, name), model
-    )
   evaluation = evaluation_file.read(folder)
-  _check_same_evaluation(model, ranks['model'], evaluation)
+  model = predictions.of_evaluation(folder, SPLIT, MODEL, evaluation)
+  ranks = {'model': _ranks(model)}
+  for name in names:
+    if name.startswith('baselines/'):
+      found = predictions.of_evaluation(folder, SPLIT, name, evaluation)
+      ranks[name.removeprefix('baselines/')] = _ranks(found)
   return Run(
     workdir=workdir,
     name=config.data.name,
@@ -106,18 +102,9 @@ def read(workdir: str) -> Run:
 
 
 def labels(run: Run) -> dict[str, np.ndarray]:
-  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`.
-
-  Raises:
-    ValueError: the labels are of another evaluation.
-  """
-  found = predictions.Predictions(epath.Path(run.workdir).expanduser(), SPLIT, predictions.ROWS)
-  table = found.read()
-  if not table.select(run.rows.column_names).equals(run.rows):
-    raise ValueError(
-      f'{found.path} must hold the rows of the predictions beside it; they differ. Run --mode=evaluate on that '
-      '--workdir again'
-    )
+  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`."""
+  folder = epath.Path(run.workdir).expanduser()
+  table = predictions.of_evaluation(folder, SPLIT, predictions.ROWS, run.evaluation).read()
   return {
     name: table[name].to_numpy(zero_copy_only=False)
     for name in table.column_names
@@ -125,7 +112,7 @@ def labels(run: Run) -> dict[str, np.ndarray]:
   }
 
 
-def recipe(config: Config, evaluation: Mapping[str, Any]) -> str:
+def recipe(config: Config, evaluation: Mapping[str, Any] | None = None) -> str:
   """Returns all settings of a run that may change its figures, without its seeds, as JSON.
 
   Args:
@@ -133,7 +120,12 @@ def recipe(config: Config, evaluation: Mapping[str, Any]) -> str:
     evaluation: its evaluation.json; --mode=evaluate may have used other beams than the training.
   """
   fields = config.to_dict()
-  fields['eval']['beams'] = evaluation['eval'].get('beams')
+  if evaluation is not None:
+    fields['eval']['beams'] = evaluation['eval'].get('beams')
+  if (initial := config.checkpoint.init_from) is not None:
+    # Seeds of one recipe may start from the seeds of another.
+    earlier = identity.config_of(epath.Path(initial).expanduser())
+    fields['checkpoint']['init_from'] = initial if earlier is None else recipe(earlier)
   return json.dumps(_kept(fields), sort_keys=True)
 
 
@@ -145,30 +137,7 @@ def _kept(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   }
 
 
-def _check_same_evaluation(
-  model: predictions.Predictions, ranks_U: np.ndarray, evaluation: Mapping[str, Any]
-) -> None:
-  """Checks that the predictions are those of evaluation.json, which an evaluation writes after them."""
-  name = 'recall@10'
-  recall, step = float(ranking.recall(ranks_U, 10).mean()), model.record['step']
-  metric = evaluation['metrics']['test'].get(name)
-  if evaluation['step'] != step or metric is None or abs(metric - recall) > TOLERANCE:
-    raise ValueError(
-      f'{model.path} must hold the rankings of {evaluation_file.FILE} beside it, of step {evaluation["step"]} with '
-      f'{name} {metric}; they are of step {step} with {name} {recall:.6g}. Run --mode=evaluate on that --workdir again'
-    )
-
-
-def _ranks(
-  found: predictions.Predictions, model: predictions.Predictions | None = None
-) -> np.ndarray:
-  if model is not None:
-    for key in ('rows', 'data', 'step'):
-      if found.record[key] != model.record[key]:
-        raise ValueError(
-          f'{found.path} must be of the same evaluation as {model.path}; their {key} differ. Run --mode=evaluate '
-          'on that --workdir again'
-        )
+def _ranks(found: predictions.Predictions) -> np.ndarray:
   ranks = found.read('rank')['rank'].fill_null(ABSENT)
   return ranks.to_numpy().astype(np.int64)
 

@@ -191,7 +191,7 @@ def _popularity(log: Log, whole: Whole) -> dict[str, Any]:
     'items_seen_once': int((counts == 1).sum()),
     'top_item': _item(log, top) | {'interactions': int(counts[top]), 'share': counts[top] / total},
     'top_user': {
-      'id': _user(log, user),
+      'id': log.user_ids()[user],
       'interactions': int(whole.items.lengths[user]),
       'share': int(whole.items.lengths[user]) / total,
     },
@@ -204,10 +204,6 @@ def _item(log: Log, item: int) -> dict[str, str]:
     line = next(line for number, line in enumerate(lines) if number == item)
   row = json.loads(line)
   return {'id': row['id'], 'title': row.get('title', '')}
-
-
-def _user(log: Log, user: int) -> str:
-  return json.loads((log.folder / 'interactions/users.json').read_text())[user]
 
 
 def _items(statistics: Mapping[str, Any]) -> dict[str, Any]:

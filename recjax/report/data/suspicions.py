@@ -112,7 +112,7 @@ def _ratings(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def _texts(facts: Mapping[str, Any], config: Config) -> Iterator[str]:
   without, items = facts['items']['without_text'], facts['log']['items']
-  uses_text = config.sids.quantizer != 'import' and config.sids.source in ('text', 'both')
+  uses_text = config.sids.needs_vectors and config.sids.source in ('text', 'both')
   if without > MANY * items and uses_text:
     yield (
       f'{without:,} of {items:,} items ({percent(without / items, 0)}) have no text, and the semantic IDs are made '

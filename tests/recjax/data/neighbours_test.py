@@ -70,10 +70,3 @@ def test_take_keep_first_and_concatenate():
     *(first, [], third),
     *([(1, 0.1)], [], [(3, 0.3)]),
   ]
-
-
-def test_row_blocks_cover_all_rows_once():
-  offsets = np.cumsum([0, 5, 0, 3, 20, 1, 1, 1, 0])
-  blocks = list(neighbours.row_blocks(offsets, most_entries=8, most_rows=3))
-  assert [(b.start, b.stop) for b in blocks] == [(0, 3), (3, 4), (4, 7), (7, 8)]
-  assert list(neighbours.row_blocks(np.zeros(1, np.int64), 8, 3)) == []

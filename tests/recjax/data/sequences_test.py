@@ -36,4 +36,6 @@ def test_blocks_hold_all_rows_in_order_up_to_the_limit():
   sizes = np.array([0, 3, 9, 2, 2, 0, 1, 0, 7])
   found = [block.tolist() for block in blocks(sizes, 5)]
   assert found == [[0, 1], [2], [3, 4, 5, 6, 7], [8]]
-  assert list(blocks(sizes[:0], 5)) == []
+  found = [block.tolist() for block in blocks(sizes, 9, most_rows=3)]
+  assert found == [[0, 1], [2], [3, 4, 5], [6, 7, 8]]
+  assert list(blocks(sizes[:0], 5)) == list(blocks(sizes[:0], 5, 3)) == []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from recjax.models.decoder import Decoder, DecoderConfig
+from recjax.models.sasrec import SasrecConfig
 from recjax.sids.token_space import TokenSpace
 
 SPACE = TokenSpace(text_size=20, level_sizes=(8, 8, 4))
@@ -32,6 +33,10 @@ FULL = dataclasses.replace(
   attention_softcap=20.0,
 )
 
+SASREC = SasrecConfig(
+  **{f.name: getattr(PLAIN, f.name) for f in dataclasses.fields(PLAIN)}, max_positions=12
+)
+
 
 @functools.cache
 def model_of(config):
@@ -51,7 +56,7 @@ def tokens_of(seed, n):
   return np.random.default_rng(seed).integers(0, SPACE.size, n).astype(np.int32)
 
 
-@pytest.mark.parametrize('config', [PLAIN, FULL], ids=['plain', 'full'])
+@pytest.mark.parametrize('config', [PLAIN, FULL, SASREC], ids=['plain', 'full', 'sasrec'])
 def test_a_packed_segment_equals_the_segment_alone(config):
   model = model_of(config)
   first, second = tokens_of(1, 7), tokens_of(2, 9)
@@ -92,7 +97,7 @@ def test_a_window_hides_keys_beyond_it():
   assert np.abs(before[6] - after[6]).max() > 1e-4  # sees 4, 5, 6
 
 
-@pytest.mark.parametrize('config', [PLAIN, FULL], ids=['plain', 'full'])
+@pytest.mark.parametrize('config', [PLAIN, FULL, SASREC], ids=['plain', 'full', 'sasrec'])
 def test_beams_with_a_shared_prompt_equal_full_sequences(config):
   model = model_of(config)
   prompts = [tokens_of(5, 6), tokens_of(6, 3)]

@@ -70,15 +70,14 @@ def test_metrics_of_other_ranges_pass(tiny_world, results, tmp_path):
 
 def test_a_sample_of_the_rows_passes_with_a_warning(tiny_world, results, tmp_path):
   config, dataset = tiny_world
-  share = 1 - results['unreachable_targets']['test'] / results['rows']['test']
-  counts = {'in_own_history': 0, 'count': round(share * results['rows']['test']), 'share': share}
+  all_rows = dict(results['rows'])
   results |= {
     'rows': {'validation': 60, 'test': 60},
     'evaluators': {'retrieval': {split: {'rows': 60} for split in ('validation', 'test')}},
-    'protocol': {'reachable_targets': {'test': counts}},
+    'protocol': {'leakage': {'rows': all_rows}},
   }
   checks.check_evaluation(results, dataset, tmp_path)
-  assert 'test' not in checks.ceilings(results)  # the count is that of all rows
+  assert checks.ceilings(results) == {}  # the counts are those of all rows
   found = checks.warnings(results, config, dataset, [facts.Training('', [])])
   assert (
     f'The test metrics are those of a fixed sample of 60 of {dataset.num_rows("test"):,} rows.'

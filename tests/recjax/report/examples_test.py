@@ -42,7 +42,8 @@ def workdir(tiny_world, tmp_path):
   ):
     record = predictions.record('test', name, len(rows), data, {'exclude_seen': True}, 12)
     predictions.write(tmp_path, record, predictions.groups(ids, 'test', rows, columns))
-  return epath.Path(tmp_path), {'step': 12, 'data': data}
+  results = {'step': 12, 'data': data, 'rows': {'test': len(rows)}}
+  return epath.Path(tmp_path), results | {'protocol': {'exclude_seen': True}}
 
 
 def test_examples_show_history_target_and_recommendations(tiny_world, workdir):
@@ -86,9 +87,19 @@ def test_a_workdir_without_predictions_has_no_examples(tiny_world, workdir):
   assert examples.examples(path, tiny_world[1], results) is None
 
 
-@pytest.mark.parametrize('change', [{'step': 13}, {'data': {'sids': 'x'}}, {'data': None}])
-def test_predictions_of_another_evaluation_are_refused(tiny_world, workdir, change):
+@pytest.mark.parametrize(
+  ('change', 'differing'),
+  [
+    ({'step': 13}, 'step'),
+    ({'data': {'sids': 'x'}}, 'data'),
+    ({'data': None, 'protocol': None}, 'data, protocol'),
+    ({'protocol': {'exclude_seen': False}}, 'protocol'),
+    ({'evaluators': {'retrieval': {'test': {'rows': 2}}}}, 'rows'),
+  ],
+)
+def test_predictions_of_another_evaluation_are_refused(tiny_world, workdir, change, differing):
   path, results = workdir
   results = {key: value for key, value in (results | change).items() if value is not None}
-  with pytest.raises(ValueError, match=r'must be of the evaluation in evaluation\.json, of step'):
+  message = rf'must be of the evaluation in evaluation\.json; they differ in {differing}\.'
+  with pytest.raises(ValueError, match=message):
     examples.examples(path, tiny_world[1], results)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from recjax.schema.sids import Sids
 from recjax.sids import code_sizes
 
 
@@ -37,3 +38,15 @@ def test_too_many_codes_and_an_empty_catalogue_are_refused():
     code_sizes.check_codes((16, 64), 54)
   with pytest.raises(ValueError, match=r'the catalogue must hold an item; got 0'):
     code_sizes.for_catalogue(0)
+
+
+def test_an_item_has_a_code_of_its_own():
+  assert code_sizes.of_level(Sids(quantizer='item', codes=()), 54) == (54,)
+  assert code_sizes.of_level(Sids(quantizer='item', codes=(60,)), 54) == (60,)
+  assert code_sizes.of_level(Sids(codes=()), 54) == (16, 16)
+  with pytest.raises(ValueError, match=r'must give each of the 54 items a code .* got \(53,\)'):
+    code_sizes.of_level(Sids(quantizer='item', codes=(53,)), 54)
+  with pytest.raises(
+    ValueError, match=r'sids.codes must be \(\) or one number .* got \(256, 256, 256\)'
+  ):
+    Sids(quantizer='item')

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from recjax.sids.extension import extend, nearest_codes
+from recjax.sids.extension import extend, extend_items, nearest_codes
 from recjax.sids.table import SidTable
 
 
@@ -76,3 +76,27 @@ def test_nearest_codes_are_all_codes_in_the_order_of_the_distances():
 
   got = list(nearest_codes(latent, books))
   assert got == sorted(itertools.product(range(3), range(4), range(2)), key=rank)
+
+
+def test_codes_of_items_are_kept_and_new_items_get_unused_ones():
+  table = SidTable.of_items(ids(3), 5)
+  got = extend_items(
+    table, np.array([2, -1, 0, -1]), ids(4)
+  )  # item 1 is gone, its code stays taken
+  assert got.codes_IL.tolist() == [[2], [3], [0], [4]]
+  assert got.code_space_hash == table.code_space_hash
+  with pytest.raises(
+    ValueError,
+    match=r"no code is free for the new item 'i3': the table has 5 codes, 2 of them unused, and the log has 3 new",
+  ):
+    extend_items(table, np.array([0, -1, -1, -1]), ids(4))
+
+
+def test_codes_of_items_belong_to_their_items():
+  table, other = SidTable.of_items(['a', 'b'], 2), SidTable.of_items(['b', 'a'], 2)
+  assert table.code_space_hash != other.code_space_hash
+  assert (table.statistics()['largest_group'], table.sharing_items, table.quantized_levels) == (
+    1,
+    0,
+    1,
+  )

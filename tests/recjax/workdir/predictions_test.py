@@ -58,6 +58,7 @@ def test_a_file_holds_raw_ids_scores_and_ranks(rated, ranked, tmp_path, monkeypa
     assert line['items'] == items
     assert line['scores'] == ranked.scores_UK[row, : len(items)].tolist()
     assert line['rank'] == (items.index(line['target']) if line['target'] in items else None)
+  assert file.lines([19, 0, 7, 6]) == [found[n] for n in (19, 0, 7, 6)]
   parquet = pq.ParquetFile(file.path)
   assert parquet.num_row_groups == 3
   encodings = parquet.metadata.row_group(0).column(3).encodings

@@ -200,3 +200,59 @@ def test_the_kinds_of_events_belong_to_the_stream_if_some_are_context(rated, vie
   )
   changed = {name for name in before if before[name] != after[name]}
   assert changed <= {'sequences', 'packing'} and 'sequences' in changed
+
+
+def test_a_crop_is_a_random_contiguous_part_of_a_window(decoder_corpus):
+  corpus = decoder_corpus
+  component = dataclasses.replace(BARE, crop=1.0)
+  unit = next(n for n in range(40) if corpus.windows(6)[n][1:] == (6, 1))
+  start, size, _ = corpus.windows(6)[unit]
+  items = corpus.train.values[start : start + size].tolist()
+  parts = {(m, at): items[at : at + m] for m in range(2, 7) for at in range(7 - m)}
+  counts = collections.Counter()
+  for index in range(3000):
+    got = example(component, corpus, unit, index)
+    tokens = np.concatenate([got.inputs[1:], got.targets])
+    shown = next(key for key, part in parts.items()
+                 if np.array_equal(corpus.sid_tokens_IL[part].ravel(), tokens))  # fmt: skip
+    assert got.history == (3,)
+    counts[shown] += 1
+  for (
+    m,
+    at,
+  ), count in counts.items():  # a length has probability 1/5, then every place the same one
+    assert abs(count - 600 / (7 - m)) < 5 * (600 / (7 - m)) ** 0.5, (m, at)
+  assert counts.keys() == parts.keys()
+  again = [example(component, corpus, unit, 17).targets.tolist() for _ in range(2)]
+  assert again[0] == again[1]
+
+
+def test_half_of_the_examples_are_cropped(decoder_corpus):
+  corpus = decoder_corpus
+  unit = next(n for n in range(40) if corpus.windows(6)[n][1] == 6)
+  component = dataclasses.replace(BARE, crop=0.5)
+  sizes = [len(example(component, corpus, unit, n).targets) for n in range(2000)]
+  whole = np.mean(np.array(sizes) == len(example(BARE, corpus, unit).targets))
+  assert abs(whole - (0.5 + 0.5 / 5)) < 0.06
+
+
+def test_a_crop_keeps_the_target_of_an_encoder_decoder(encoder_decoder_corpus):
+  corpus = encoder_decoder_corpus
+  component = dataclasses.replace(BARE, crop=1.0)
+  unit = next(n for n, (_, p) in enumerate(pairs(corpus)) if p >= 5)
+  u, p = pairs(corpus)[unit]
+  lengths = set()
+  for index in range(200):
+    got = example(component, corpus, unit, index)
+    lengths.add(len(got.history))
+    assert read(corpus, got.targets) == sid(corpus, sequence(corpus, u)[p])
+    assert (
+      read(corpus, got.inputs)
+      == f'{sid(corpus, *sequence(corpus, u)[p - len(got.history) : p])} <eos>'
+    )
+  assert lengths == {1, 2, 3, 4, 5}
+
+
+def test_without_crops_the_identity_is_that_of_earlier_versions(decoder_corpus):
+  assert 'crop' not in BARE.identity(decoder_corpus)
+  assert dataclasses.replace(BARE, crop=0.1).identity(decoder_corpus)['crop'] == 0.1

@@ -14,7 +14,7 @@ from configs import demo
 from recjax import config as config_lib
 from recjax import models
 from recjax.data.dataset import SPLITS
-from recjax.evaluate import evaluate_best, make_context
+from recjax.evaluate import check_selection, evaluate_best, make_context
 from recjax.metrics.evaluators import EVALUATORS
 from recjax.metrics.evaluators.base import Evaluator, Result, sample_rows
 from recjax.metrics.evaluators.retrieval import Retrieval, rank_rows
@@ -123,15 +123,36 @@ def test_an_evaluator_chooses_the_checkpoint_and_stops_the_training(
   assert identity.config_of(workdir).evaluators == config.evaluators
 
 
+def test_an_evaluator_without_a_row_of_the_sample_cannot_choose(
+  tiny_world, toy_config, monkeypatch
+):
+  config, dataset = tiny_world
+  made = config_lib.from_config_dict(toy_config())
+  evaluation = dataclasses.replace(config.eval, choose_by='mine.error', eval_users=9)
+  config = dataclasses.replace(config, evaluators=made.evaluators, eval=evaluation)
+  context = make_context(config, dataset, mesh_lib.make_mesh(config.mesh))
+  check_selection(config, context)
+  sample = sample_rows(dataset.num_rows('validation'), 9, config.seed)
+  monkeypatch.setattr(Toy, 'measured_rows', lambda *_: sample[:1])
+  check_selection(config, context)
+  others = np.setdiff1d(np.arange(dataset.num_rows('validation')), sample)
+  monkeypatch.setattr(Toy, 'measured_rows', lambda *_: others)
+  message = (
+    r'^eval\.choose_by=mine\.error needs a row .* among the 9 rows .* --config\.eval\.eval_users$'
+  )
+  with pytest.raises(ValueError, match=message):
+    check_selection(config, context)
+
+
 def test_samples_of_retrieval_count_the_same_rows_for_baselines(tiny_world, tmp_path):
   config, dataset = tiny_world
-  config = dataclasses.replace(config, evaluators={'retrieval': Retrieval(rows=11)})
+  config = dataclasses.replace(config, seed=5, evaluators={'retrieval': Retrieval(rows=11)})
   context = make_context(config, dataset, mesh_lib.make_mesh(config.mesh))
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
   results = evaluate_best(config, epath.Path(tmp_path), context.with_params(params), 3)
   assert results['rows'] == dict.fromkeys(SPLITS, 11)
-  rows = sample_rows(dataset.num_rows('test'), 11, config.seed)
+  rows = sample_rows(dataset.num_rows('test'), 11, 0)  # whatever the seed of the run is
   ranked = rank_rows(context.ranker, params, dataset, 'test', config.eval.ks, rows)
   assert results['metrics']['test']['recall@10'] == np.mean(ranked.ranks_U < 10)
   folder = tmp_path / 'predictions' / 'test'

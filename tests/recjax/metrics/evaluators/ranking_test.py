@@ -1,43 +1,15 @@
 """Ranking of candidates, compared with a search over the whole catalogue, on one and on eight devices."""
 
-import dataclasses
 import json
 
-from flax import nnx
-import jax
 import numpy as np
 import pytest
 
 from recjax import config as config_lib
-from recjax import models
 from recjax.data.corpus import Corpus
-from recjax.evaluate import make_context
 from recjax.metrics.evaluators import Ranking
-from recjax.schema.run import Mesh
-from recjax.sharding import mesh as mesh_lib
 from tests.recjax.data import rated_world
-
-SMALL = {'depth': 1, 'width': 16, 'ff_width': 16, 'heads': 2, 'kv_heads': 2, 'head_width': 8}
-
-
-def context_of(rated, sizes=(1, 1, 1), **evaluators):
-  """The context of an untrained model of the rated world; its search finds every item of the catalogue."""
-  config, dataset = rated
-  model = dataclasses.replace(config.model, **SMALL)
-  settings = dataclasses.replace(config.eval, beams=dataset.num_items, exclude_seen=False)
-  settings = dataclasses.replace(settings, batch_size=16)
-  evaluators = config.evaluators | evaluators
-  config = dataclasses.replace(config, model=model, eval=settings, evaluators=evaluators)
-  names = dict(zip(mesh_lib.AXES, sizes, strict=True))
-  mesh = mesh_lib.make_mesh(Mesh(**names), jax.devices()[: int(np.prod(sizes))])
-  params = nnx.to_pure_dict(nnx.split(models.build(model, dataset.vocabulary.space, 0))[1])
-  params['tables'] = jax.tree.map(lambda x: x * 4, params['tables'])  # so that scores differ
-  return make_context(config, dataset, mesh).with_params(params)
-
-
-@pytest.fixture(scope='module')
-def context(rated):
-  return context_of(rated, (2, 2, 2))
+from tests.recjax.metrics.evaluators.contexts import context_of
 
 
 def test_candidates_have_the_scores_of_a_search_over_the_whole_catalogue(rated, context):

@@ -16,7 +16,7 @@ from recjax.decode.scores import Scorer
 from recjax.metrics.evaluators import Rating
 from recjax.metrics.evaluators.rating import parse_number
 from tests.recjax.data.tasks.reading import example, pairs, read, sid
-from tests.recjax.metrics.evaluators.ranking_test import context_of
+from tests.recjax.metrics.evaluators.contexts import context_of
 
 
 def true_ratings(dataset, split):
@@ -36,26 +36,26 @@ def test_the_prompt_of_inference_is_that_of_training(decoder_corpus):
   assert read(corpus, first) == f'<bos> Ratings so far: . The rating of {sid(corpus, 5)} is'
 
 
-def test_an_untrained_model_predicts_the_expectation_of_its_own_probabilities(rated):
-  context, dataset = context_of(rated), rated[1]
-  rows = np.array([0, 3, 4, 11, 25])
+def test_an_untrained_model_predicts_the_expectation_of_its_own_probabilities(rated, context):
+  dataset, rows = rated[1], np.array([0, 3, 4, 11, 25])
   found = Rating().evaluate(context, 'test', rows)
   true = true_ratings(dataset, 'test')[rows]
   assert found.predictions['rating'].tolist() == true.tolist()
-  # The same probabilities from single prompts and single answers.
+  # The same probabilities in another batch and order, one rating after the other.
   component, corpus = context.component('rating'), context.corpus
   histories, known = context.histories('test', rows, ('ratings',))
-  values = np.arange(1.0, 6)
+  values = np.array([5.0, 1.0, 3.0, 2.0, 4.0])
   table = Sequences.from_lists([component.answer(corpus, value) for value in values])
-  scorer = Scorer(context.model, dataset.vocabulary.space, table, context.mesh, 1)
+  scorer = Scorer(context.model, dataset.vocabulary.space, table, context.mesh, 25)
+  prompts = []
   for r, row in enumerate(rows):
     target = int(dataset.targets('test')[row])
     prompt = component.inference_prompt(corpus, histories[r], known[r]['ratings'], target)
-    words = read(corpus, prompt)
-    assert words.endswith(f'The rating of {sid(corpus, target)} is')
-    scores = [scorer.score(context.params, [prompt], np.array([[n]]))[0, 0] for n in range(5)]
-    expected = scipy.special.softmax(np.array(scores, np.float64)) @ values
-    assert found.predictions['expected'][r] == pytest.approx(expected, abs=1e-4)
+    assert read(corpus, prompt).endswith(f'The rating of {sid(corpus, target)} is')
+    prompts += [prompt] * 5
+  scores = scorer.score(context.params, prompts, np.tile(np.arange(5), 5)[:, None])
+  expected = scipy.special.softmax(scores.reshape(5, 5).astype(np.float64), axis=1) @ values
+  np.testing.assert_allclose(found.predictions['expected'], expected, atol=1e-4)
   metrics = found.metrics
   rmse = sklearn.metrics.root_mean_squared_error(true, found.predictions['expected'])
   assert metrics['rmse'] == pytest.approx(rmse)
@@ -67,8 +67,7 @@ def test_an_untrained_model_predicts_the_expectation_of_its_own_probabilities(ra
   assert metrics['rows'] == 5
 
 
-def test_answers_are_read_as_numbers_and_cut_to_the_range_of_training(rated, monkeypatch):
-  context = context_of(rated)
+def test_answers_are_read_as_numbers_and_cut_to_the_range_of_training(rated, context, monkeypatch):
   texts = ['4', '2.5', 'great', '99', '3 3']
 
   def answer(self, params, prompts, progress=None):

@@ -93,10 +93,23 @@ def test_a_recipe_is_all_that_changes_figures_but_seeds(rated, changes, is_same_
   config, _ = rated
   fields = {name: dataclasses.replace(getattr(config, name), **f) for name, f in changes.items()}
   other = dataclasses.replace(config, seed=2, **fields)
-  found = [
-    runs_lib.recipe(each, {'eval': dataclasses.asdict(each.eval)}) for each in (config, other)
-  ]
-  assert (found[0] == found[1]) == is_same_recipe
+  assert (runs_lib.recipe(config) == runs_lib.recipe(other)) == is_same_recipe
+
+
+def test_a_recipe_has_the_beams_of_the_evaluation_and_the_recipe_of_the_first_parameters(
+  rated, tmp_path
+):
+  config, _ = rated
+  assert runs_lib.recipe(config, {'eval': {'beams': 30}}) != runs_lib.recipe(config)
+  chains = []
+  for seed, size in ((0, 64), (1, 64), (2, 32)):
+    earlier = dataclasses.replace(config, seed=seed, batch_size=size)
+    folder = tmp_path / f'first_{seed}'
+    folder.mkdir()
+    (folder / 'config.json').write_text(json.dumps(earlier.to_dict()))
+    start = dataclasses.replace(config.checkpoint, init_from=str(folder))
+    chains.append(runs_lib.recipe(dataclasses.replace(config, seed=seed, checkpoint=start)))
+  assert chains[0] == chains[1] != chains[2]
 
 
 def test_a_pattern_names_the_other_workdirs(runs, tmp_path):
@@ -161,8 +174,7 @@ def test_the_page_escapes_names_and_holds_no_other_figure(rated, tmp_path, monke
     (['a', 'other'], {'protocol': {'split': 'leave_one_out', 'exclude_seen': False}},
      'differ in exclude_seen (True and False)'),
     (['a', 'other'], {'rows': slice(1, None)}, 'differ in the number of test rows ('),
-    (['a', 'other'], {'recall': 0.123}, 'must hold the rankings of evaluation.json beside it, of step 3 with recall@10'),
-    (['other', 'a'], {'labelled': slice(1, None)}, 'rows.parquet must hold the rows of the predictions beside it'),
+    (['other', 'a'], {'labelled': slice(1, None)}, 'rows.parquet must be of the evaluation in evaluation.json; they differ in rows'),
     (['other'], {'baselines': ()}, '--workdirs must name two rankings; other is one and has no baselines'),
     (['a', './a/'], {}, "must name each run once; './a/' is named twice"),
     ([' '], {}, '--workdirs must name at least one evaluated run'),

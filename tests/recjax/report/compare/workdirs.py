@@ -38,7 +38,6 @@ def write(
   digests=None,
   protocol=PROTOCOL,
   baselines=('popularity', 'transitions'),
-  recall=None,
   has_single=False,
   **changes,
 ):
@@ -55,7 +54,6 @@ def write(
     digests: fields that replace those of the record of the data.
     protocol: the protocol of the record.
     baselines: their names.
-    recall: a wrong recall@10 in evaluation.json. None: the right one.
     has_single: gives the first row a bucket of its own.
     **changes: fields of the config to replace.
   """
@@ -71,8 +69,6 @@ def write(
     for n, name in enumerate(baselines, start=50)
   }
   metrics = ranking.ranking_metrics(model.ranks_U, KS)
-  if recall is not None:
-    metrics['recall@10'] = recall
   hops = {'1': {}, '<i>2</i>': {}}
   evaluation_file.write(
     folder,
@@ -82,6 +78,9 @@ def write(
       'baselines': {},
       'rows_per_sec': 1.0,
       'eval': {'ks': list(KS), 'beams': config.eval.beams},
+      'rows': {'test': len(rows)},
+      'data': record,
+      'protocol': protocol,
       'memorization': {'rule': 'the rule', 'test': {'model': {'top5_share': 0.25}}},
       'splits': {
         'meanings': {'hop': 'hops & <b>'},
