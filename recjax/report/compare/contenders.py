@@ -80,6 +80,8 @@ def _matching(pattern: str) -> list[str]:
 def of_runs(asked: Sequence[tuple[str, str]], read: dict[str, Run]) -> list[Contender]:
   """Returns the contenders, in the order of --workdirs; baselines of the first run that are not named follow.
 
+  A baseline that ranks all targets as a run does is left out.
+
   Runs with the same recipe and different seeds are one contender.
 
   Args:
@@ -104,8 +106,12 @@ def of_runs(asked: Sequence[tuple[str, str]], read: dict[str, Run]) -> list[Cont
   first = asked[0][0]
   for ranker in read[first].ranks:
     named = any(ranker == other for _, other in asked)
-    if ranker != 'model' and not named:
-      found.append(_contender([(first, ranker)], read, labels, short=True))
+    if ranker == 'model' or named:
+      continue
+    baseline = _contender([(first, ranker)], read, labels, short=True)
+    # The baseline sasrec may be the ranking of a run that is named too (eval.sasrec).
+    if not any(np.array_equal(baseline.ranks, each.ranks) for each in found):
+      found.append(baseline)
   if len(found) < 2:
     raise ValueError(
       f'--workdirs must name two rankings; {", ".join(found[0].workdirs)} is one and has no baselines. Name another '

@@ -128,6 +128,15 @@ def test_a_pattern_names_the_other_workdirs(runs, tmp_path):
     compare(['b', 'x_*'], tmp_path / 'out')
 
 
+def test_a_baseline_that_is_a_named_run_is_left_out(rated, tmp_path, monkeypatch):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  write(tmp_path / 'a', config, dataset, rankings(dataset, 0, 0.3), baselines=('sasrec', 'graph'))
+  write(tmp_path / 'sas', config, dataset, rankings(dataset, 50, 0.2), batch_size=128)
+  found = compare(['a', 'sas'], tmp_path / 'out')
+  assert [each['name'] for each in found['contenders']] == ['a', 'sas', 'graph']
+
+
 def test_a_single_user_has_no_interval(rated, tmp_path, monkeypatch):
   config, dataset = rated
   monkeypatch.chdir(tmp_path)
