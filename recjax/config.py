@@ -91,8 +91,8 @@ class Config(Training):
     )
     for name in self.evaluators:  # each has a file predictions/<split>/<name>.parquet
       check(
-        re.fullmatch(r'[\w-]+', name) and name not in ('rows', 'baselines'),
-        'the name of an evaluator must be letters, digits, - and _, and neither rows nor baselines',
+        name.isidentifier() and name.lower() not in ('rows', 'baselines'),
+        'the name of an evaluator must be letters, digits and _, begin with no digit, and be neither rows nor baselines',
         name,
         'evaluators.<another name>.evaluator',
       )

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recjax.data.corpus import Corpus
@@ -133,7 +134,13 @@ def _rows_by_user(users: np.ndarray) -> dict[int, list[int]]:
 def _lines(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields the place and the fields of every line that is not blank."""
   if path.suffix == '.parquet':
-    for number, fields in enumerate(pq.read_table(path).to_pylist()):
+    try:
+      table = pq.read_table(path)
+    except pa.ArrowException as error:
+      raise ValueError(
+        f'{path} must be a whole Parquet file; {str(error).splitlines()[0]}'
+      ) from error
+    for number, fields in enumerate(table.to_pylist()):
       yield _checked(f'{path}, row {number}', fields)
     return
   for number, line in enumerate(path.read_bytes().split(b'\n'), 1):

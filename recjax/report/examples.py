@@ -104,7 +104,12 @@ def _labels(
   if not predictions.path(workdir, 'test', predictions.ROWS).exists():
     return {row: {} for row in rows}
   table = predictions.of_evaluation(workdir, 'test', predictions.ROWS, results)
-  lines = np.searchsorted(table.read('row')['row'].to_numpy(), rows)  # ascending
+  rows_R = table.read('row')['row'].to_numpy()  # ascending
+  if not np.isin(rows, rows_R).all():
+    raise ValueError(
+      f'{table.path} must have the rows of retrieval.parquet; it lacks some. Run --mode=evaluate again'
+    )
+  lines = np.searchsorted(rows_R, rows)
   return {
     row['row']: {name: value for name, value in row.items() if name not in _KEYS}
     for row in table.lines(lines)

@@ -110,6 +110,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     for path in overrides(argv):
       if path not in known:
         raise SystemExit(unknown_field(path, [*known, *possible(path)])) from error
+      if names_unfit := [
+        name for name in re.sub(r'\[.*?\]', '', path).split('.') if not name.isidentifier()
+      ]:
+        raise SystemExit(
+          f'--config.{path}: on the command line a name must be letters, digits and _, and begin with no digit; got '
+          f'{names_unfit[0]!r}'
+        ) from error
     raise
 
 

@@ -126,11 +126,12 @@ def compared() -> tuple[list[str], epath.Path]:
   """
   if not (WORKDIRS.value and OUT.value):
     raise ValueError('--mode=compare needs --workdirs=A,B of evaluated runs and --out=FOLDER')
-  given = [f'--{name}' for name in ('config', 'workdir') if flags.FLAGS[name].present]
-  if given:
-    raise ValueError(
-      f'--mode=compare reads the runs of --workdirs alone; got {" and ".join(given)} too. Leave it out'
-    )
+  # --workdir comes first: it also sets --config.
+  for name in ('workdir', 'config'):
+    if flags.FLAGS[name].present:
+      raise ValueError(
+        f'--mode=compare reads the runs of --workdirs alone; got --{name} too. Leave it out'
+      )
   out = epath.Path(os.path.expanduser(OUT.value))
   files.check_folder(out, '--out')
   files.check_writable(out, '--out')

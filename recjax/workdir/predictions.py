@@ -314,7 +314,7 @@ def of_evaluation(
   if different := [key for key, value in expected.items() if found.record[key] != value]:
     raise ValueError(
       f'{found.path} must be of the evaluation in evaluation.json; they differ in {", ".join(different)}. Run '
-      '--mode=evaluate again'
+      '--mode=evaluate on that --workdir again'
     )
   return found
 

@@ -62,7 +62,7 @@ def names(value: Sequence[str]) -> list[tuple[str, str]]:
     for each in _matching(folder) if is_pattern else [folder]:
       place = os.path.realpath(os.path.expanduser(each)), ranker
       if place in found and not is_pattern:
-        raise ValueError(f'--workdirs must name each run once; {part!r} is named twice')
+        raise ValueError(f'--workdirs must name each run once; {part} is named twice')
       found.setdefault(place, (each, ranker))
   return list(found.values())
 

@@ -79,7 +79,9 @@ def read(workdir: str) -> Run:
   folder = epath.Path(workdir).expanduser()
   if not folder.exists():
     raise FileNotFoundError(f'--workdirs must name existing folders; {workdir} does not exist')
-  config = identity.required_config(folder)
+  config = identity.config_of(folder)
+  if config is None:
+    raise ValueError(f'--workdirs must name workdirs of runs; {workdir} has no config.json')
   names = predictions.names(folder, SPLIT)
   evaluation = evaluation_file.read(folder)
   model = predictions.of_evaluation(folder, SPLIT, MODEL, evaluation)
@@ -102,9 +104,18 @@ def read(workdir: str) -> Run:
 
 
 def labels(run: Run) -> dict[str, np.ndarray]:
-  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`."""
+  """Returns the bucket of every row of a run by the name of the label, str `[U]`; see `recjax.metrics.slices`.
+
+  Raises:
+    ValueError: there are no labels, or they are of another evaluation.
+  """
   folder = epath.Path(run.workdir).expanduser()
-  table = predictions.of_evaluation(folder, SPLIT, predictions.ROWS, run.evaluation).read()
+  found = predictions.of_evaluation(folder, SPLIT, predictions.ROWS, run.evaluation)
+  table = found.read()
+  if not table['row'].equals(run.rows['row']):
+    raise ValueError(
+      f'{found.path} must have the rows of {MODEL}.parquet; it has others. Run --mode=evaluate on that --workdir again'
+    )
   return {
     name: table[name].to_numpy(zero_copy_only=False)
     for name in table.column_names
@@ -125,7 +136,7 @@ def recipe(config: Config, evaluation: Mapping[str, Any] | None = None) -> str:
   if (initial := config.checkpoint.init_from) is not None:
     # Seeds of one recipe may start from the seeds of another.
     earlier = identity.config_of(epath.Path(initial).expanduser())
-    fields['checkpoint']['init_from'] = initial if earlier is None else recipe(earlier)
+    fields['checkpoint']['init_from'] = initial if earlier is None else _kept(earlier.to_dict())
   return json.dumps(_kept(fields), sort_keys=True)
 
 
@@ -156,21 +167,18 @@ def check_comparable(runs: Sequence[Run]) -> None:
       f'{name} ({a!r} and {b!r})' for name, a, b in _facts(first, other) if a != b
     ]  # fmt: skip
     if not differing and not first.rows.equals(other.rows):
-      differing = [_unequal_rows(first, other)]
+      columns = [
+        f'{name}s'
+        for name in first.rows.column_names
+        if not first.rows[name].equals(other.rows[name])
+      ]
+      differing = [f'the {" and ".join(columns)} of their predictions']
     if differing:
       raise ValueError(
         f'--workdirs must name runs over the same test rows and protocol; {first.workdir} and {other.workdir} '
         f'differ in {", ".join(differing)}. Compare them separately, or run --mode=evaluate again with the same '
         'settings'
       )
-
-
-def _unequal_rows(a: Run, b: Run) -> str:
-  """Returns how the rows of two runs differ that have equally many rows of the same data."""
-  names = [name for name in a.rows.column_names if not a.rows[name].equals(b.rows[name])]
-  if 'row' in names:
-    return 'the rows of their samples, which evaluators.retrieval.rows draws by the seed of the run (None takes all rows)'
-  return f'the {" and ".join(f"{name}s" for name in names)} of the rows'
 
 
 def _facts(a: Run, b: Run):

@@ -120,6 +120,9 @@ def test_files_that_are_no_files_are_named(decoder_corpus, tmp_path):
   (tmp_path / 'c.jsonl').write_text('{"user": ')
   with pytest.raises(ValueError, match=r'c.jsonl:1: a line must be a JSON object'):
     candidates.read(tmp_path / 'c.jsonl', decoder_corpus.dataset, field)
+  (tmp_path / 'c.parquet').write_text('c')
+  with pytest.raises(ValueError, match=r'c.parquet must be a whole Parquet file; '):
+    candidates.read(tmp_path / 'c.parquet', decoder_corpus.dataset, field)
   (tmp_path / 'c.jsonl').write_text('\n')
   with pytest.raises(ValueError, match=r'must hold candidates of at least one held-out row'):
     candidates.read(tmp_path / 'c.jsonl', decoder_corpus.dataset, field)

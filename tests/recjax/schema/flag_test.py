@@ -191,6 +191,7 @@ def test_values_of_the_flag_are_taken_apart():
     ('--config=mine.py --config.model.detph=3', 'unknown config field model.detph; did you mean model.depth'),
     ('--config=mine.py --config.widht=3', 'unknown config field widht; did you mean model.width?'),
     ('--config=mine.py --config.stages.warm.learning_rate=3', 'a new stage must set num_train_steps'),
+    ('--config=mine.py --config.stages.a-b.num_train_steps=3', "--config.stages.a-b.num_train_steps: on the command line a name must be letters, digits and _, and begin with no digit; got 'a-b'"),
     ('--config=mine.py --mode=trian', "--mode must be one of train, report; got 'trian'; did you mean train?"),
     ('--config=mine.py --noconfig.stesp', 'unknown config field stesp; did you mean steps?'),
   ],

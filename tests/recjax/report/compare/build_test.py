@@ -185,7 +185,9 @@ def test_the_page_escapes_names_and_holds_no_other_figure(rated, tmp_path, monke
     (['a', 'other'], {'rows': slice(1, None)}, 'differ in the number of test rows ('),
     (['other', 'a'], {'labelled': slice(1, None)}, 'rows.parquet must be of the evaluation in evaluation.json; they differ in rows'),
     (['other'], {'baselines': ()}, '--workdirs must name two rankings; other is one and has no baselines'),
-    (['a', './a/'], {}, "must name each run once; './a/' is named twice"),
+    (['a', './a/'], {}, 'must name each run once; ./a/ is named twice'),
+    (['a', 'a:model'], {}, 'must name each run once; a:model is named twice'),
+    (['.'], {}, '--workdirs must name workdirs of runs; . has no config.json'),
     ([' '], {}, '--workdirs must name at least one evaluated run'),
     (['a', 'a:transition'], {}, "one of popularity, transitions; got 'a:transition'; did you mean transitions?"),
     (['a', 'absent'], {}, 'absent does not exist'),
@@ -213,7 +215,7 @@ def test_the_message_names_other_data_and_other_samples(rated, tmp_path, monkeyp
   write(tmp_path / 'b', config, dataset, lists, rows=slice(-1))
   write(tmp_path / 'c', config, dataset, lists, digests={'interactions': 'x'}, data=toys)
   with pytest.raises(
-    ValueError, match=r'differ in the rows of their samples, which evaluators\.retrieval\.rows'
+    ValueError, match=r'differ in the rows and users and targets of their predictions'
   ):
     compare(['a', 'b'], tmp_path / 'out')
   with pytest.raises(
@@ -242,6 +244,21 @@ def test_names_of_several_seeds_are_their_common_beginning():
   assert contenders._common(['beauty_10', 'beauty_11']) == 'beauty (2 seeds)'
   assert contenders._common(['3', '4']) == '3, 4'
   assert contenders._common(['a1/run', 'a2/run']) == 'a (2 seeds)'
+
+
+def test_files_of_another_evaluation_are_refused(rated, tmp_path, monkeypatch):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  lists = rankings(dataset, 0, 0.3)
+  write(tmp_path / 'a', config, dataset, lists)
+  seen = {'split': 'leave_one_out', 'exclude_seen': False}
+  write(tmp_path / 'b', config, dataset, lists, protocol=seen)
+  places = [tmp_path / name / 'predictions' / 'test' / 'rows.parquet' for name in 'ab']
+  places[0].write_bytes(places[1].read_bytes())
+  message = r'rows.parquet must be of the evaluation in .* in protocol\.'
+  with pytest.raises(ValueError, match=message):
+    compare(['a'], tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
 
 
 def test_names_are_the_shortest_unique_ends_of_paths():
