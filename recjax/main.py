@@ -31,6 +31,7 @@ from recjax.evaluate import evaluate_best, final_metrics, make_context
 from recjax.export import folder as export
 from recjax.recommend import Recommender, best_params, make_ranker
 from recjax.report.build import report_run
+from recjax.report.compare.build import HTML as COMPARISON
 from recjax.report.compare.build import compare
 from recjax.runtime import (
   device,
@@ -86,7 +87,9 @@ def main(argv: list[str]) -> None:
   try:
     command.check_flags()
     if mode == 'compare':
-      compare(*command.compared())
+      workdirs, out = command.compared()
+      compare(workdirs, out)
+      log.info('done. Next: open %s', out / COMPARISON)
       return
     config = config_lib.from_config_dict(_CONFIG.value)
     if mode == 'config':

@@ -35,8 +35,8 @@ WORKDIR = flags.DEFINE_string(
 WORKDIRS = flags.DEFINE_list(
   'workdirs',
   None,
-  'compare: workdirs of evaluated runs, as A,B; A:transitions is a baseline of the run A. Runs that differ in their '
-  'seed alone are one row.',
+  'compare: workdirs of evaluated runs, as A,B or runs/sasrec_*; A:transitions is a baseline of the run A. Runs that differ in '
+  'their seeds alone are one row.',
 )
 MODE = flags.DEFINE_enum(
   'mode', 'train', list(MODES), '; '.join(f'{name}: {text}' for name, text in MODES.items()) + '.'

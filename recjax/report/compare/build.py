@@ -43,7 +43,11 @@ def compare(workdirs: Sequence[str], out: epath.PathLike) -> dict[str, Any]:
   users_U = first.rows['user'].combine_chunks().dictionary_encode().indices.to_numpy()
   result = {
     'reference': found[0].name,
-    'data': dict(first.record['data']),
+    'data': {
+      name: value
+      for name, value in first.record['data'].items()
+      if all(run.record['data'].get(name) == value for run in read.values())
+    },
     'protocol': {
       name: value
       for name, value in first.evaluation.get('protocol', first.record['protocol']).items()
@@ -63,7 +67,6 @@ def compare(workdirs: Sequence[str], out: epath.PathLike) -> dict[str, Any]:
   write_whole(out / HTML, page.render(result))
   for line in lines(result):
     log.info('%s', line)
-  log.info('comparison: %s', out / HTML)
   return result
 
 
@@ -74,10 +77,9 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     text = f'{each["name"]}: recall@10 {each["metrics"]["recall@10"]["mean"]:.4f}'
     if (difference := result['differences'].get(each['name'])) is not None:
       row = difference['recall@10']
-      text += (
-        f', {row["mean"]:+.4f} [{row["low"]:+.4f}, {row["high"]:+.4f}] against {result["reference"]}'
-        f' (p {row["p"]:.2g})'
-      )
+      text += f', {row["mean"]:+.4f} against {result["reference"]}'
+      if row['p'] is not None:
+        text += f' [{row["low"]:+.4f}, {row["high"]:+.4f}], p {row["p"]:.2g}'
     found.append(text)
   return found
 
@@ -106,22 +108,23 @@ def _figures(each: Contender, ks: Sequence[int], users_U: np.ndarray) -> dict[st
     'kind': each.kind,
     'workdirs': list(each.workdirs),
     'seeds': list(each.seeds),
+    'sid_seeds': list(each.sid_seeds),
+    'top5_share': each.top5_share,
     'metrics': metrics,
   }
 
 
 def _difference(new: Contender, old: Contender, metric, k: int, users_U, rows=slice(None)):
+  """Returns mean, standard error, interval and p-value of a difference; a single user has the mean alone."""
   values = new.values(metric, k)[rows], old.values(metric, k)[rows], users_U[rows]
   found = paired.difference(*values)
-  low, high = paired.bootstrap(*values)
   users = len(np.unique(values[2]))
-  return {
-    'mean': found['mean'],
-    'stderr': found['stderr'],
-    'low': low,
-    'high': high,
-    'p': paired.t_test(found, users),
-  }
+  entry = {'mean': found['mean'], 'stderr': None, 'low': None, 'high': None, 'p': None}
+  if users > 1:
+    low, high = paired.bootstrap(*values)
+    p = paired.t_test(found, users)
+    entry |= {'stderr': found['stderr'], 'low': low, 'high': high, 'p': p}
+  return entry
 
 
 def _differences(
@@ -136,14 +139,16 @@ def _differences(
     for each in others
   }
   for name, *_ in _metrics(ks):
-    adjusted = paired.holm([row[name]['p'] for row in result.values()])
+    values = [row[name]['p'] for row in result.values()]
+    adjusted = values if None in values else paired.holm(values)
     for row, p in zip(result.values(), adjusted, strict=True):
       row[name]['p_holm'] = p
   return result
 
 
 def _splits(found: Sequence[Contender], first: runs.Run, users_U: np.ndarray) -> dict[str, Any]:
-  """Returns split → bucket → rows, figures and differences; see `recjax.metrics.slices`."""
+  """Returns split → bucket → rows, users, figures and differences; see `recjax.metrics.slices`."""
+  ranges = first.evaluation.get('splits', {}).get('ranges', {})
   meanings = {'inside': first.evaluation.get('memorization', {}).get('rule', '')}
   meanings |= first.evaluation.get('splits', {}).get('meanings', {})
   order = first.evaluation.get('splits', {}).get('test', {})
@@ -153,6 +158,7 @@ def _splits(found: Sequence[Contender], first: runs.Run, users_U: np.ndarray) ->
     known += [bucket for bucket in sorted(set(buckets_U)) if bucket not in known]
     splits[name] = {
       'meaning': meanings.get(name, ''),
+      'ranges': ranges.get(name, {}),
       'buckets': {bucket: _bucket(found, users_U, buckets_U == bucket) for bucket in known},
     }
   return splits
@@ -160,7 +166,12 @@ def _splits(found: Sequence[Contender], first: runs.Run, users_U: np.ndarray) ->
 
 def _bucket(found: Sequence[Contender], users_U: np.ndarray, rows_U: np.ndarray) -> dict[str, Any]:
   first, *others = found
-  entry: dict[str, Any] = {'rows': int(rows_U.sum()), 'contenders': {}, 'differences': {}}
+  entry: dict[str, Any] = {
+    'rows': int(rows_U.sum()),
+    'users': len(np.unique(users_U[rows_U])),
+    'contenders': {},
+    'differences': {},
+  }
   for each in found:
     entry['contenders'][each.name] = {
       f'{name}@{k}': float(each.values(ranking.METRICS[name], k)[rows_U].mean())

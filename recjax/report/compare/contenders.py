@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Sequence
 import dataclasses
+import glob
 import itertools
 import os
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from recjax.report.compare import runs as runs_lib
 from recjax.report.compare.runs import Run
+from recjax.workdir import identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Contender:
     kind: 'run' or 'baseline'.
     workdirs: the workdirs of its seeds; of a baseline, the workdir with its ranking.
     seeds: the seeds, in the order of `workdirs`.
+    sid_seeds: the seeds of their semantic IDs.
+    top5_share: the share of the first five recommendations in OneHop(u), the mean over the seeds. None: not measured.
     ranks: the ranks of every seed, int64 `[U]` each.
   """
 
@@ -28,6 +32,8 @@ class Contender:
   kind: str
   workdirs: tuple[str, ...]
   seeds: tuple[int, ...]
+  sid_seeds: tuple[int, ...]
+  top5_share: float | None
   ranks: tuple[np.ndarray, ...]
 
   def values(self, metric, k: int) -> np.ndarray:
@@ -38,26 +44,43 @@ class Contender:
 def names(value: Sequence[str]) -> list[tuple[str, str]]:
   """Returns (workdir, ranker) of every part of --workdirs; a baseline is written WORKDIR:NAME.
 
+  A part may be a pattern such as runs/sasrec_*. It stands for the workdirs that match and that are not named before.
+
   Raises:
-    ValueError: a part is named twice, or there is none.
+    ValueError: a part is named twice, a pattern matches no workdir, or there is no part.
   """
-  parts = [part.strip().rstrip('/') for part in value if part.strip()]
+  parts = [part.strip() for part in value if part.strip()]
   if not parts:
-    raise ValueError('--workdirs must name at least one evaluated run, as --workdirs=A,B')
-  found = []
+    raise ValueError('--workdirs must name at least one evaluated run, as --workdirs=A,B; got none')
+  found: dict[tuple[str, str], tuple[str, str]] = {}
   for part in parts:
     folder, colon, ranker = part.rpartition(':')
-    is_ranker = bool(colon) and '/' not in ranker and not os.path.exists(part)
-    found.append((folder.rstrip('/'), ranker) if is_ranker else (part, 'model'))
-  places = [(os.path.realpath(os.path.expanduser(folder)), ranker) for folder, ranker in found]
-  twice = [part for n, part in enumerate(parts) if places[n] in places[:n]]
-  if twice:
-    raise ValueError(f'--workdirs must name each run once; {", ".join(twice)} is named twice')
-  return found
+    if not colon or '/' in ranker or os.path.exists(os.path.expanduser(part)):
+      folder, ranker = part, 'model'
+    folder = folder.rstrip('/') or folder
+    is_pattern = glob.has_magic(folder) and not os.path.exists(os.path.expanduser(folder))
+    for each in _matching(folder) if is_pattern else [folder]:
+      place = os.path.realpath(os.path.expanduser(each)), ranker
+      if place in found and not is_pattern:
+        raise ValueError(f'--workdirs must name each run once; {part} is named twice')
+      found.setdefault(place, (each, ranker))
+  return list(found.values())
+
+
+def _matching(pattern: str) -> list[str]:
+  """Returns the workdirs that match a pattern, sorted; log files and other folders beside them are left out."""
+  matches = sorted(glob.glob(os.path.expanduser(pattern)))
+  if found := [match for match in matches if os.path.exists(os.path.join(match, identity.FILE))]:
+    return found
+  raise ValueError(
+    f'--workdirs must name workdirs, which hold a {identity.FILE}; none matches {pattern!r}'
+  )
 
 
 def of_runs(asked: Sequence[tuple[str, str]], read: dict[str, Run]) -> list[Contender]:
   """Returns the contenders, in the order of --workdirs; baselines of the first run that are not named follow.
+
+  A baseline that ranks all targets as a run does is left out.
 
   Runs with the same recipe and different seeds are one contender.
 
@@ -75,7 +98,7 @@ def of_runs(asked: Sequence[tuple[str, str]], read: dict[str, Run]) -> list[Cont
       if ranker == 'model'
       and members[0][1] == 'model'
       and read[members[0][0]].recipe == run.recipe
-      and all(read[member].seed != run.seed for member, _ in members)
+      and all(read[member].seeds != run.seeds for member, _ in members)
     ]
     key = same[0] if same else f'{folder}:{ranker}'
     grouped.setdefault(key, []).append((folder, ranker))
@@ -83,8 +106,17 @@ def of_runs(asked: Sequence[tuple[str, str]], read: dict[str, Run]) -> list[Cont
   first = asked[0][0]
   for ranker in read[first].ranks:
     named = any(ranker == other for _, other in asked)
-    if ranker != 'model' and not named:
-      found.append(_contender([(first, ranker)], read, labels, short=True))
+    if ranker == 'model' or named:
+      continue
+    baseline = _contender([(first, ranker)], read, labels, short=True)
+    # The baseline sasrec may be the ranking of a run that is named too (eval.sasrec).
+    if not any(np.array_equal(baseline.ranks, each.ranks) for each in found):
+      found.append(baseline)
+  if len(found) < 2:
+    raise ValueError(
+      f'--workdirs must name two rankings; {", ".join(found[0].workdirs)} is one and has no baselines. Name another '
+      'run too, as --workdirs=A,B'
+    )
   counts = collections.Counter(each.name for each in found)
   return [
     dataclasses.replace(each, name=f'{each.name}: {", ".join(each.workdirs)}')
@@ -95,23 +127,26 @@ def of_runs(asked: Sequence[tuple[str, str]], read: dict[str, Run]) -> list[Cont
 
 
 def _contender(
-  members: Sequence[tuple[str, str]],
+  asked: Sequence[tuple[str, str]],
   read: dict[str, Run],
   labels: dict[str, str],
   short: bool = False,
 ) -> Contender:
-  folders = [folder for folder, _ in members]
-  ranker = members[0][1]
+  folders, ranker = [folder for folder, _ in asked], asked[0][1]
   if ranker == 'model':
     name = labels[folders[0]] if len(folders) == 1 else _common([labels[f] for f in folders])
   else:
     name = ranker if short else f'{labels[folders[0]]}: {ranker}'
-  ranks = tuple(runs_lib.chosen(f'{f}:{ranker}', read[f], ranker) for f in folders)
+  members = [read[f] for f in folders]
+  ranks = tuple(runs_lib.chosen(f'{run.workdir}:{ranker}', run, ranker) for run in members)
+  shares = [run.top5_share(ranker) for run in members]
   return Contender(
     name=name,
     kind='run' if ranker == 'model' else 'baseline',
     workdirs=tuple(folders),
-    seeds=tuple(read[f].seed for f in folders),
+    seeds=tuple(run.seed for run in members),
+    sid_seeds=tuple(run.sid_seed for run in members),
+    top5_share=None if None in shares else float(np.mean(shares)),
     ranks=ranks,
   )
 
@@ -134,5 +169,7 @@ def _common(labels: Sequence[str]) -> str:
   """Returns one name for runs of several seeds: the common beginning of their names, or all names."""
   same = zip(*labels, strict=False)
   start = ''.join(letters[0] for letters in itertools.takewhile(lambda ls: len(set(ls)) == 1, same))
+  if all(label[len(start) : len(start) + 1].isdigit() for label in labels):
+    start = start.rstrip('0123456789')  # of beauty_10 and beauty_11
   start = start.rstrip('_-. /')
   return f'{start} ({len(labels)} seeds)' if start else ', '.join(labels)

@@ -9,6 +9,7 @@ from etils import epath
 import numpy as np
 import pyarrow as pa
 
+from recjax.config import Config
 from recjax.schema.names import question
 from recjax.workdir import evaluation_file, identity, predictions
 
@@ -16,11 +17,11 @@ SPLIT = 'test'
 MODEL = 'retrieval'  # the evaluator that ranks the whole catalogue
 ABSENT = 1 << 30  # the rank of a target that is not in its list
 
-# Sections and fields of a config that do not change the figures of a run, or that only name its place.
-_IGNORED = ('seed', 'mesh', 'hosts', 'loader', 'profile', 'compilation_cache', 'log_to', 'checkpoint', 'eval',
-            'evaluators', 'log_every_steps', 'checkpoint_every_steps')  # fmt: skip
-_CHOICE = ('choose_by', 'patience')  # fields of `eval` that decide which checkpoint is evaluated
-_PLACES = ('raw_dir', 'prepared_dir', 'download', 'download_url')
+# Fields of a config that do not change the figures of a run, that only name its place, or that are its seeds.
+_IGNORED = ('mesh', 'hosts', 'loader', 'profile', 'compilation_cache', 'log_to', 'evaluators', 'seed', 'sids.seed',
+            'log_every_steps', 'checkpoint_every_steps', 'checkpoint.max_to_keep', 'checkpoint.allow_new_stream',
+            'eval.batch_size', 'eval.ks', 'eval.baselines', 'eval.sasrec', 'data.raw_dir', 'data.prepared_dir',
+            'data.download', 'data.download_url')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,10 @@ class Run:
 
   Attributes:
     workdir: its folder, as it was given.
+    name: the name of its data set.
     seed: its seed.
-    recipe: its config without the seed and without fields that do not change figures, as JSON.
+    sid_seed: the seed of its semantic IDs.
+    recipe: see `recipe`; runs of the same one differ in their seeds alone.
     evaluation: the content of evaluation.json.
     record: the metadata of the predictions, see `predictions.record`.
     rows: the columns `row`, `user` and `target` of the ranked rows.
@@ -38,7 +41,9 @@ class Run:
   """
 
   workdir: str
+  name: str
   seed: int
+  sid_seed: int
   recipe: str
   evaluation: Mapping[str, Any]
   record: Mapping[str, Any]
@@ -49,6 +54,16 @@ class Run:
   def ks(self) -> tuple[int, ...]:
     """The cut-offs of its evaluation."""
     return tuple(self.evaluation['eval']['ks'])
+
+  @property
+  def seeds(self) -> tuple[int, int]:
+    """Its seeds: runs of one recipe with different ones are repetitions."""
+    return self.seed, self.sid_seed
+
+  def top5_share(self, ranker: str) -> float | None:
+    """Returns the share of a ranker's first five recommendations in OneHop(u). None: not measured."""
+    measured = self.evaluation.get('memorization', {}).get(SPLIT, {})
+    return measured.get(ranker, {}).get('top5_share')
 
 
 def read(workdir: str) -> Run:
@@ -77,8 +92,10 @@ def read(workdir: str) -> Run:
       ranks[name.removeprefix('baselines/')] = _ranks(found)
   return Run(
     workdir=workdir,
+    name=config.data.name,
     seed=config.seed,
-    recipe=json.dumps(_recipe(config.to_dict()), sort_keys=True),
+    sid_seed=config.sids.seed,
+    recipe=recipe(config, evaluation),
     evaluation=evaluation,
     record=model.record,
     rows=model.read('row', 'user', 'target'),
@@ -106,12 +123,29 @@ def labels(run: Run) -> dict[str, np.ndarray]:
   }
 
 
-def _recipe(config: dict[str, Any]) -> dict[str, Any]:
-  kept = {name: value for name, value in config.items() if name not in _IGNORED}
-  kept['eval'] = {name: config['eval'][name] for name in _CHOICE}
-  kept['is_initialised'] = config['checkpoint']['init_from'] is not None
-  kept['data'] = {name: value for name, value in config['data'].items() if name not in _PLACES}
-  return kept
+def recipe(config: Config, evaluation: Mapping[str, Any] | None = None) -> str:
+  """Returns all settings of a run that may change its figures, without its seeds, as JSON.
+
+  Args:
+    config: the config of its workdir.
+    evaluation: its evaluation.json; --mode=evaluate may have used other beams than the training.
+  """
+  fields = config.to_dict()
+  if evaluation is not None:
+    fields['eval']['beams'] = evaluation['eval'].get('beams')
+  if (initial := config.checkpoint.init_from) is not None:
+    # Seeds of one recipe may start from the seeds of another.
+    earlier = identity.config_of(epath.Path(initial).expanduser())
+    fields['checkpoint']['init_from'] = initial if earlier is None else _kept(earlier.to_dict())
+  return json.dumps(_kept(fields), sort_keys=True)
+
+
+def _kept(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  return {
+    name: _kept(value, f'{prefix}{name}.') if isinstance(value, dict) else value
+    for name, value in fields.items()
+    if prefix + name not in _IGNORED
+  }
 
 
 def _ranks(found: predictions.Predictions) -> np.ndarray:
@@ -133,7 +167,12 @@ def check_comparable(runs: Sequence[Run]) -> None:
       f'{name} ({a!r} and {b!r})' for name, a, b in _facts(first, other) if a != b
     ]  # fmt: skip
     if not differing and not first.rows.equals(other.rows):
-      differing = ['the users or targets of the rows']
+      columns = [
+        f'{name}s'
+        for name in first.rows.column_names
+        if not first.rows[name].equals(other.rows[name])
+      ]
+      differing = [f'the {" and ".join(columns)} of their predictions']
     if differing:
       raise ValueError(
         f'--workdirs must name runs over the same test rows and protocol; {first.workdir} and {other.workdir} '
@@ -144,10 +183,10 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 def _facts(a: Run, b: Run):
   """Yields name and both values of everything that must agree."""
-  names = ('interactions', 'item_text')
-  meanings = {'interactions': 'the digest of the interactions', 'item_text': 'data.item_text'}
-  for name in names:
-    yield meanings[name], a.record['data'].get(name), b.record['data'].get(name)
+  digests = [run.record['data'].get('interactions') for run in (a, b)]
+  yield 'the digest of the interactions', *digests
+  if digests[0] != digests[1]:
+    yield 'data.name', a.name, b.name
   protocols = {**a.record['protocol'], **b.record['protocol']}
   for name in protocols:
     yield name, a.record['protocol'].get(name), b.record['protocol'].get(name)

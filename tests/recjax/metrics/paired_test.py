@@ -61,6 +61,18 @@ def test_the_bootstrap_is_that_of_scipy_over_users(rows):
   np.testing.assert_allclose(found, blocks, atol=6e-3)
 
 
+def test_intervals_cover_the_true_difference():
+  rng = np.random.default_rng(5)
+  covered, samples, true = 0, 200, 0.1
+  for _ in range(samples):
+    users = np.repeat(np.arange(60), rng.integers(1, 4, 60))
+    means = rng.choice([-0.4, 0.2, 0.5], 60)[users]  # users differ, which correlates their rows
+    gains = np.sign(means) * (rng.random(len(users)) < np.abs(means))
+    low, high = paired.bootstrap(gains, np.zeros(len(users)), users, resamples=300)
+    covered += low <= true <= high
+  assert 0.91 <= covered / samples <= 0.98
+
+
 def test_p_values_are_adjusted_by_holm():
   assert paired.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
   assert paired.holm([0.9, 0.8]) == [1.0, 1.0]

@@ -58,6 +58,7 @@ def test_two_runs_and_the_baselines_equal_scipy(runs, tmp_path):
     assert bucket['rows'] == rows.sum()
     assert bucket['differences']['b']['recall@10']['mean'] == pytest.approx(expected.mean())
   assert list(found['splits']['hop']['buckets']) == ['1', '<i>2</i>']  # as in evaluation.json
+  assert found['contenders'][1]['top5_share'] == 0.25
 
 
 def test_seeds_of_one_recipe_are_grouped(runs, tmp_path):
@@ -72,25 +73,81 @@ def test_seeds_of_one_recipe_are_grouped(runs, tmp_path):
   assert row['mean'] == pytest.approx(np.mean(recalls))
   assert row['seed_deviation'] == pytest.approx(abs(recalls[0] - recalls[1]) / np.sqrt(2))
   each = (ranking.recall(runs['a_0'], 10) + ranking.recall(runs['a_1'], 10)) / 2
+  assert grouped['top5_share'] == 0.25 and found['contenders'][2]['top5_share'] is None
   difference = found['differences']['a (2 seeds)']['recall@10']
   assert difference['stderr'] == pytest.approx(stats.sem(each - ranking.recall(runs['b'], 10)))
 
 
-def test_runs_that_choose_their_checkpoints_otherwise_are_not_grouped(rated, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  ('changes', 'is_same_recipe'),
+  [
+    ({'sids': {'seed': 5}}, True),
+    ({'mesh': {'data': 2}, 'data': {'raw_dir': 'elsewhere'}, 'eval': {'batch_size': 7}}, True),
+    ({'eval': {'beams': 30}}, False),
+    ({'eval': {'patience': 3}}, False),
+    ({'checkpoint': {'init_from': 'another'}}, False),
+    ({'data': {'item_text': 'generated'}}, False),
+  ],
+)
+def test_a_recipe_is_all_that_changes_figures_but_seeds(rated, changes, is_same_recipe):
+  config, _ = rated
+  fields = {name: dataclasses.replace(getattr(config, name), **f) for name, f in changes.items()}
+  other = dataclasses.replace(config, seed=2, **fields)
+  assert (runs_lib.recipe(config) == runs_lib.recipe(other)) == is_same_recipe
+
+
+def test_a_recipe_has_the_beams_of_the_evaluation_and_the_recipe_of_the_first_parameters(
+  rated, tmp_path
+):
+  config, _ = rated
+  assert runs_lib.recipe(config, {'eval': {'beams': 30}}) != runs_lib.recipe(config)
+  chains = []
+  for seed, size in ((0, 64), (1, 64), (2, 32)):
+    earlier = dataclasses.replace(config, seed=seed, batch_size=size)
+    folder = tmp_path / f'first_{seed}'
+    folder.mkdir()
+    (folder / 'config.json').write_text(json.dumps(earlier.to_dict()))
+    start = dataclasses.replace(config.checkpoint, init_from=str(folder))
+    chains.append(runs_lib.recipe(dataclasses.replace(config, seed=seed, checkpoint=start)))
+  assert chains[0] == chains[1] != chains[2]
+
+
+def test_a_pattern_names_the_other_workdirs(runs, tmp_path):
+  (tmp_path / 'a_0.log').write_text('')
+  (tmp_path / 'a_notes').mkdir()
+  asked = contenders.names(['a_1', 'a_*', 'a_[01]:transitions'])
+  assert asked == [
+    ('a_1', 'model'),
+    ('a_0', 'model'),
+    ('a_0', 'transitions'),
+    ('a_1', 'transitions'),
+  ]
+  found = compare(['b', 'a_*'], tmp_path / 'out')
+  assert found['contenders'][1]['workdirs'] == ['a_0', 'a_1']
+  with pytest.raises(ValueError, match=r"none matches 'x_\*'"):
+    compare(['b', 'x_*'], tmp_path / 'out')
+
+
+def test_a_baseline_that_is_a_named_run_is_left_out(rated, tmp_path, monkeypatch):
   config, dataset = rated
   monkeypatch.chdir(tmp_path)
-  settings = {
-    'a': {},
-    'b': {'eval': dataclasses.replace(config.eval, patience=3)},
-    'c': {'checkpoint': dataclasses.replace(config.checkpoint, init_from='a')},
-    'd': {'eval': dataclasses.replace(config.eval, beams=30)},
-  }
-  for seed, (name, changes) in enumerate(settings.items()):
-    write(tmp_path / name, config, dataset, rankings(dataset, seed, 0.3), seed=seed, **changes)
-  found = contenders.of_runs(
-    [(name, 'model') for name in settings], {n: runs_lib.read(n) for n in settings}
-  )
-  assert [each.workdirs for each in found if each.kind == 'run'] == [('a', 'd'), ('b',), ('c',)]
+  write(tmp_path / 'a', config, dataset, rankings(dataset, 0, 0.3), baselines=('sasrec', 'graph'))
+  write(tmp_path / 'sas', config, dataset, rankings(dataset, 50, 0.2), batch_size=128)
+  found = compare(['a', 'sas'], tmp_path / 'out')
+  assert [each['name'] for each in found['contenders']] == ['a', 'sas', 'graph']
+
+
+def test_a_single_user_has_no_interval(rated, tmp_path, monkeypatch):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  write(tmp_path / 'a', config, dataset, rankings(dataset, 0, 0.3), has_single=True)
+  found = compare(['a'], tmp_path / 'out')
+  bucket = found['splits']['hop']['buckets']['single']
+  assert (bucket['rows'], bucket['users']) == (1, 1)
+  row = bucket['differences']['popularity']['recall@10']
+  assert {row[name] for name in ('stderr', 'low', 'high', 'p')} == {None}
+  assert found['splits']['hop']['ranges'] == {'single': [1234, 5678]}
+  assert 'single (1,234–5,678)' in (tmp_path / 'out' / 'compare.html').read_text()
 
 
 def test_a_run_is_compared_with_one_of_its_baselines(runs, tmp_path):
@@ -122,10 +179,13 @@ def test_the_page_escapes_names_and_holds_no_other_figure(rated, tmp_path, monke
 @pytest.mark.parametrize(
   ('workdirs', 'changes', 'message'),
   [
-    (['a', 'other'], {'data': {'interactions': 'x'}}, "a and other differ in the digest of the interactions ('"),
+    (['a', 'other'], {'digests': {'interactions': 'x'}}, "a and other differ in the digest of the interactions ('"),
     (['a', 'other'], {'protocol': {'split': 'leave_one_out', 'exclude_seen': False}},
      'differ in exclude_seen (True and False)'),
-    (['a', './a/'], {}, "must name each run once; ./a is named twice"),
+    (['a', 'other'], {'rows': slice(1, None)}, 'differ in the number of test rows ('),
+    (['other', 'a'], {'labelled': slice(1, None)}, 'rows.parquet must be of the evaluation in evaluation.json; they differ in rows'),
+    (['other'], {'baselines': ()}, '--workdirs must name two rankings; other is one and has no baselines'),
+    (['a', './a/'], {}, 'must name each run once; ./a/ is named twice'),
     (['a', 'a:model'], {}, 'must name each run once; a:model is named twice'),
     (['.'], {}, '--workdirs must name workdirs of runs; . has no config.json'),
     ([' '], {}, '--workdirs must name at least one evaluated run'),
@@ -146,9 +206,25 @@ def test_what_cannot_be_compared_is_refused(
   assert not (tmp_path / 'out').exists()
 
 
-def test_rows_with_other_targets_and_a_workdir_without_predictions_are_refused(
-  rated, tmp_path, monkeypatch
-):
+def test_the_message_names_other_data_and_other_samples(rated, tmp_path, monkeypatch):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  lists = rankings(dataset, 0, 0.3)
+  toys = dataclasses.replace(config.data, name='toys')
+  write(tmp_path / 'a', config, dataset, lists, rows=slice(1, None))
+  write(tmp_path / 'b', config, dataset, lists, rows=slice(-1))
+  write(tmp_path / 'c', config, dataset, lists, digests={'interactions': 'x'}, data=toys)
+  with pytest.raises(
+    ValueError, match=r'differ in the rows and users and targets of their predictions'
+  ):
+    compare(['a', 'b'], tmp_path / 'out')
+  with pytest.raises(
+    ValueError, match=r"digest of the interactions .*, data\.name \('.+' and 'toys'\)"
+  ):
+    compare(['b', 'c'], tmp_path / 'out')
+
+
+def test_a_workdir_without_predictions_is_refused(rated, tmp_path, monkeypatch):
   config, dataset = rated
   monkeypatch.chdir(tmp_path)
   lists = rankings(dataset, 0, 0.3)
@@ -162,6 +238,12 @@ def test_rows_with_other_targets_and_a_workdir_without_predictions_are_refused(
     each.unlink()
   with pytest.raises(ValueError, match=r'this workdir has none\. Run --mode=evaluate'):
     compare(['a', 'b'], tmp_path / 'out')
+
+
+def test_names_of_several_seeds_are_their_common_beginning():
+  assert contenders._common(['beauty_10', 'beauty_11']) == 'beauty (2 seeds)'
+  assert contenders._common(['3', '4']) == '3, 4'
+  assert contenders._common(['a1/run', 'a2/run']) == 'a (2 seeds)'
 
 
 def test_files_of_another_evaluation_are_refused(rated, tmp_path, monkeypatch):
