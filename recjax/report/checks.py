@@ -18,6 +18,7 @@ from recjax.workdir.metrics_file import EVALUATION
 
 _PROPORTIONS = ('recall', 'ndcg', 'mrr')  # metrics in [0, 1]
 _TOLERANCE = 1e-9
+_RIVALS = ('baselines', 'sasrec')  # settings of eval that add other rankers
 
 
 def check_evaluation(results: Mapping[str, Any], dataset: Dataset, path: epath.Path) -> None:
@@ -161,10 +162,10 @@ def warnings(
 
 
 def _evaluation_settings(results: Mapping[str, Any], config: Config) -> Iterator[str]:
-  """Yields a sentence for every eval setting that differs from the run's config."""
+  """Yields a sentence for every eval setting of the model's figures that differs from the run's config."""
   run = json.loads(json.dumps(dataclasses.asdict(config.eval)))
   for name, value in results.get('eval', {}).items():
-    if name in run and run[name] != value:
+    if name in run and name not in _RIVALS and run[name] != value:
       yield (
         f'Evaluated with eval.{name} = {json.dumps(value)}; the config of the run has '
         f'{json.dumps(run[name])}.'

@@ -84,6 +84,11 @@ def read(workdir: str) -> Run:
     raise ValueError(f'--workdirs must name workdirs of runs; {workdir} has no config.json')
   names = predictions.names(folder, SPLIT)
   evaluation = evaluation_file.read(folder)
+  if not evaluation.get('eval', {}).get('ks'):
+    raise ValueError(
+      f'{folder / evaluation_file.FILE} must hold the settings of the evaluation, eval.ks; it has none. Run '
+      '--mode=evaluate on that --workdir again'
+    )
   model = predictions.of_evaluation(folder, SPLIT, MODEL, evaluation)
   ranks = {'model': _ranks(model)}
   for name in names:

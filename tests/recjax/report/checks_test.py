@@ -107,7 +107,7 @@ def test_a_consistent_run_has_no_warnings(tiny_world, results):
 def test_inconsistencies_give_warnings(tiny_world, results):
   config, dataset = tiny_world
   del results['data']
-  results['eval'] |= {'beams': 99, 'removed_field': 1}
+  results['eval'] |= {'beams': 99, 'removed_field': 1, 'sasrec': 'elsewhere'}
   rows = [
     {'step': 3, 'loss': None},
     {'step': 400, 'loss': 1.0, 'validation/ndcg@10': 0.5},

@@ -266,3 +266,17 @@ def test_names_are_the_shortest_unique_ends_of_paths():
   assert asked == [('x/run', 'model'), ('y/run', 'model'), ('y/other', 'popularity')]
   labels = contenders._labels([folder for folder, _ in asked])
   assert labels == {'x/run': 'x/run', 'y/run': 'y/run', 'y/other': 'other'}
+
+
+def test_an_evaluation_without_its_settings_is_refused(rated, tmp_path, monkeypatch):
+  config, dataset = rated
+  monkeypatch.chdir(tmp_path)
+  write(tmp_path / 'a', config, dataset, rankings(dataset, 0, 0.3))
+  file = tmp_path / 'a' / 'evaluation.json'
+  results = json.loads(file.read_text())
+  del results['eval']
+  file.write_text(json.dumps(results))
+  with pytest.raises(
+    ValueError, match=r'must hold the settings of the evaluation, eval\.ks; it has none'
+  ):
+    compare(['a'], tmp_path / 'out')
