@@ -171,7 +171,7 @@ def world(num_rows=100):
   targets = np.arange(num_rows) % 4
   dataset = types.SimpleNamespace(
     folder=refresh_lib.epath.Path('/none'), items=items, train=train, ticks_per_second=0,
-    num_rows=lambda _: num_rows, targets=lambda _: targets,
+    num_rows=lambda _: num_rows, targets=lambda _: targets, row_users=lambda _: np.arange(num_rows),
   )  # fmt: skip
   return dataset, log_change.Summary(['i0', 'i2', 'x'], ['u'], None, 9)
 

@@ -170,4 +170,4 @@ def test_the_embedding_scale_is_rounded_to_the_compute_type():
   )
   rows = model.tables.text[...][:5].astype(jnp.bfloat16)
   expected = rows * jnp.bfloat16(4.90625)
-  np.testing.assert_array_equal(rough._embed(jnp.arange(5)), expected)
+  np.testing.assert_array_equal(rough._embed(jnp.arange(5), jnp.arange(5)), expected)

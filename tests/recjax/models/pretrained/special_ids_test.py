@@ -232,5 +232,7 @@ def test_contradictory_or_missing_special_tokens_are_refused(tmp_path, tokens, f
 
 def test_every_family_has_default_special_tokens():
   for family in FAMILIES.values():
+    if family.checkpoints is None:  # its runs have the tokenizer of the preparation
+      continue
     assert family.eos is not None
     assert not family.is_encoder_decoder or family.pad is not None
