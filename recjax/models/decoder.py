@@ -10,7 +10,7 @@ biases), Qwen 3 (2505.09388: QK-norm without biases).
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from flax import nnx
 import jax
@@ -28,6 +28,7 @@ from recjax.models.layers import (
   dropout,
   rotate,
 )
+from recjax.schema.model import Model
 from recjax.sharding.mesh import constrain
 from recjax.sids.token_space import TokenSpace
 
@@ -73,6 +74,27 @@ class DecoderConfig(Computation):
   attention_softcap: float = 0.0
   logit_softcap: float = 0.0
   query_scale: float | None = None
+
+  @classmethod
+  def of_model(cls, model: Model, rope_base: float, **fields) -> Self:
+    """Returns the shape that the size fields of the config give; every layer is global.
+
+    Args:
+      model: the model section.
+      rope_base: RoPE base of all layers.
+      **fields: further fields of the shape.
+    """
+    return cls(
+      depth=model.depth,
+      width=model.width,
+      ff_width=model.ff_width,
+      heads=model.heads,
+      kv_heads=model.kv_heads,
+      head_width=model.head_width,
+      windows=(0,) * model.depth,
+      rope_bases=(rope_base,) * model.depth,
+      **fields,
+    )
 
   def __post_init__(self):
     for name in ('windows', 'rope_bases', 'rope_factors'):

@@ -78,16 +78,7 @@ SIZES: dict[str, Size] = {
 
 def _own_shape(model: Model) -> DecoderConfig:
   """Returns Gemma 1's architecture with the widths and depth of the config."""
-  return DecoderConfig(
-    depth=model.depth,
-    width=model.width,
-    ff_width=model.ff_width,
-    heads=model.heads,
-    kv_heads=model.kv_heads,
-    head_width=model.head_width,
-    windows=(0,) * model.depth,
-    rope_bases=(10_000.0,) * model.depth,
-  )
+  return DecoderConfig.of_model(model, 10_000.0)
 
 
 FAMILY = Family(

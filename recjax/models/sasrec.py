@@ -43,17 +43,9 @@ class SasrecConfig(DecoderConfig):
 
 def _own_shape(model: Model) -> SasrecConfig:
   """Returns the shape that the size fields of the config give."""
-  return SasrecConfig(
-    depth=model.depth,
-    width=model.width,
-    ff_width=model.ff_width,
-    heads=model.heads,
-    kv_heads=model.kv_heads,
-    head_width=model.head_width,
-    windows=(0,) * model.depth,
-    rope_bases=(1.0,) * model.depth,  # without effect: positions are learned
-    activation='relu',
-    max_positions=model.max_positions,
+  rope_base = 1.0  # without effect: positions are learned
+  return SasrecConfig.of_model(
+    model, rope_base, activation='relu', max_positions=model.max_positions
   )
 
 

@@ -248,6 +248,17 @@ def timeline(
   )
 
 
+def _by_group(groups: Sequence[str], **axis) -> tuple[Spec, Spec]:
+  """Returns the encodings of rows with one mark a group: the colour, and the place with the hover text."""
+  group = {'field': 'group', 'type': 'nominal', 'sort': None, 'scale': {'domain': list(groups)}}
+  place = {
+    'y': _category('row', None, axis={**axis, 'labelOverlap': False}),
+    'yOffset': group,
+    'tooltip': _HOVER,
+  }
+  return group | ({'legend': None} if len(groups) == 1 else {}), place
+
+
 def grouped_bars(
   rows: Sequence[tuple[str, str, float, float]],
   name: str,
@@ -267,14 +278,7 @@ def grouped_bars(
      'hover': f'{row}, {group}: {name} {_with_error(x, e)}' + (f'\n{more}' if more else '')}
     for (row, group, x, e), more in zip(rows, hovers or [''] * len(rows), strict=True)
   ]  # fmt: skip
-  colour = {'field': 'group', 'type': 'nominal', 'sort': None, 'scale': {'domain': groups}}
-  if len(groups) == 1:
-    colour |= {'legend': None}
-  place = {
-    'y': _category('row', None, axis={'labelOverlap': False}),
-    'yOffset': {'field': 'group', 'type': 'nominal', 'sort': None, 'scale': {'domain': groups}},
-    'tooltip': _HOVER,
-  }
+  colour, place = _by_group(groups)
   layers = [
     {'mark': 'bar', 'encoding': {**place, 'x': _quantity('x', name, zero=True), 'color': colour}},
     {
@@ -352,15 +356,8 @@ def intervals(
      'hover': f'{row}, {group}: {name} {number(x)} ({number(low)} to {number(high)})'}
     for row, group, x, low, high in rows
   ]  # fmt: skip
-  colour = {'field': 'group', 'type': 'nominal', 'sort': None, 'scale': {'domain': groups}}
-  if len(groups) == 1:
-    colour |= {'legend': None}
-  place = {
-    'y': _category('row', None, axis={'grid': True, 'labelOverlap': False}),
-    'yOffset': {'field': 'group', 'type': 'nominal', 'sort': None, 'scale': {'domain': groups}},
-    'color': colour,
-    'tooltip': _HOVER,
-  }
+  colour, place = _by_group(groups, grid=True)
+  place['color'] = colour
   layers = [
     {'mark': {'type': 'rule', 'strokeWidth': 2},
      'encoding': {**place, 'x': _quantity('low', name), 'x2': {'field': 'high'}}},

@@ -70,15 +70,7 @@ def test_graph_equals_loops(monkeypatch, options, at_once):
 
 def test_context_leads_to_items_but_is_not_recommended():
   train, histories = logs.random_log(5)
-  rng = np.random.default_rng(0)
-  marks = [(rng.random(len(row)) < 0.5).tolist() for row in train]
-  seen = [row[::2] for row in histories]
-  split = logs.split_of(
-    train,
-    histories,
-    seen=Sequences.from_lists(seen),
-    train_is_target=np.array([mark for row in marks for mark in row]),
-  )
+  split, marks, seen = logs.with_context(5)
   expected = by_loops(train, marks, histories, seen, 10, OPTIONS[0])
   assert graph.recommend(split, **OPTIONS[0]).tolist() == expected
 

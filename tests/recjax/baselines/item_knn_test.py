@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from recjax.baselines import item_knn
-from recjax.data.sequences import Sequences
 from tests.recjax.baselines import logs
 
 
@@ -49,15 +48,7 @@ def test_item_knn_equals_loops(window, decay):
 
 def test_context_leads_to_items_but_is_not_recommended():
   train, histories = logs.random_log(5)
-  rng = np.random.default_rng(0)
-  marks = [(rng.random(len(row)) < 0.5).tolist() for row in train]
-  seen = [row[::2] for row in histories]
-  split = logs.split_of(
-    train,
-    histories,
-    seen=Sequences.from_lists(seen),
-    train_is_target=np.array([mark for row in marks for mark in row]),
-  )
+  split, marks, seen = logs.with_context(5)
   assert item_knn.recommend(split).tolist() == by_loops(train, marks, histories, seen, 10, 5, 0.8)
 
 

@@ -25,6 +25,21 @@ def split_of(
   return Split(*(Sequences.from_lists(row) for row in rows), num_items, k, **options)
 
 
+def with_context(seed: int) -> tuple[Split, list[list[bool]], list[list[int]]]:
+  """Returns a random split with context, the marks of its possible targets, and the seen items of every row."""
+  train, histories = random_log(seed)
+  rng = np.random.default_rng(0)
+  marks = [(rng.random(len(row)) < 0.5).tolist() for row in train]
+  seen = [row[::2] for row in histories]
+  split = split_of(
+    train,
+    histories,
+    seen=Sequences.from_lists(seen),
+    train_is_target=np.array([mark for row in marks for mark in row]),
+  )
+  return split, marks, seen
+
+
 def padded(row: list[int], k: int) -> list[int]:
   return (row + [-1] * k)[:k]
 

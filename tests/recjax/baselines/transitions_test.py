@@ -65,15 +65,7 @@ def test_nothing_is_recommended_without_training_sequences():
 
 def test_context_precedes_but_does_not_follow():
   train, histories = logs.random_log(5)
-  rng = np.random.default_rng(0)
-  marks = [(rng.random(len(row)) < 0.5).tolist() for row in train]
-  seen = [row[::2] for row in histories]
-  split = logs.split_of(
-    train,
-    histories,
-    seen=Sequences.from_lists(seen),
-    train_is_target=np.array([mark for row in marks for mark in row]),
-  )
+  split, marks, seen = logs.with_context(5)
   counts = collections.defaultdict(collections.Counter)
   for row, marked in zip(train, marks, strict=True):
     for (source, target), is_target in zip(itertools.pairwise(row), marked[1:], strict=True):
