@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from recjax.schema.checks import Section, check, setting
+from recjax.schema.model import SID_ROWS
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
 
@@ -99,6 +100,25 @@ class Stage(Section):
   learning_rate: float | None = setting(None, 'Peak learning rate.', above=0)
   schedule: str | None = setting(None, 'Learning rate after the warm-up.', one_of=SCHEDULES)
   warmup_steps: int | None = setting(None, 'Steps of linear warm-up.', at_least=0)
+  batch_size: int | None = setting(None, 'Packed rows per step.', above=0)
+  row_length: int | None = setting(None, 'Tokens of a row.', above=0)
+  decoder_row_length: int | None = setting(
+    None, 'Encoder–decoder only: tokens of a decoder row.', above=0
+  )
+  patience: int | None = setting(
+    None, 'Evaluations without a better one before the stage ends; 0: never.', at_least=0
+  )
+  start_from: str = setting(
+    'last',
+    'Checkpoint of the stage before that gives the initial parameters.',
+    one_of=('last', 'best'),
+  )
+  sid_rows: str | None = setting(
+    None,
+    'Replaces the rows of SID tokens at the start of the stage: their mean, random ones, or those of the keywords in '
+    'the text rows of that moment. None: they stay.',
+    one_of=SID_ROWS,
+  )
   groups: dict[str, Group] = setting(
     meaning='Parameter groups of the stage; they come before those of optim.groups.', factory=dict
   )
