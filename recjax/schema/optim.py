@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from recjax.schema.checks import Section, check, setting
+from recjax.schema.grpo import KINDS, SUPERVISED, Grpo
 from recjax.schema.model import SID_ROWS
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
@@ -90,6 +91,9 @@ class Stage(Section):
 
   prefix: ClassVar = 'stages.<name>.'
 
+  kind: str = setting(
+    SUPERVISED, 'How the stage trains: on the targets of its mixture, or on rewards.', one_of=KINDS
+  )
   num_train_steps: int | None = setting(
     meaning='Steps of the stage. None: from num_epochs, else from the data.', above=0
   )
@@ -100,25 +104,31 @@ class Stage(Section):
   learning_rate: float | None = setting(None, 'Peak learning rate.', above=0)
   schedule: str | None = setting(None, 'Learning rate after the warm-up.', one_of=SCHEDULES)
   warmup_steps: int | None = setting(None, 'Steps of linear warm-up.', at_least=0)
-  batch_size: int | None = setting(None, 'Packed rows per step.', above=0)
+  clip_norm: float | None = setting(
+    None, 'Limit on the norm of the gradient; 0: no clipping.', at_least=0
+  )
+  batch_size: int | None = setting(
+    None, 'Packed rows per step; in a stage of kind grpo, prompts per step.', above=0
+  )
   row_length: int | None = setting(None, 'Tokens of a row.', above=0)
   decoder_row_length: int | None = setting(
     None, 'Encoder–decoder only: tokens of a decoder row.', above=0
   )
+  eval_every_steps: int | None = setting(None, 'Steps between evaluations.', above=0)
+  checkpoint_every_steps: int | None = setting(None, 'Steps between checkpoints.', above=0)
   patience: int | None = setting(
-    None, 'Evaluations without a better one before the stage ends; 0: never.', at_least=0
+    None, 'Evaluations without a better value before the stage stops; 0: never.', at_least=0
   )
-  start_from: str = setting(
-    'last',
-    'Checkpoint of the stage before that gives the initial parameters.',
-    one_of=('last', 'best'),
+  start_from_best: bool = setting(
+    False, 'Begin with the best checkpoint of the stage before instead of its last one.'
   )
   sid_rows: str | None = setting(
     None,
-    'Replaces the rows of SID tokens at the start of the stage: their mean, random ones, or those of the keywords in '
-    'the text rows of that moment. None: they stay.',
+    'Replaces the rows of SID tokens at the start of the stage, see model.sid_rows: by the text rows of that moment. '
+    'None: they stay.',
     one_of=SID_ROWS,
   )
+  grpo: Grpo = setting(meaning='Settings of a stage of kind grpo.', factory=Grpo)
   groups: dict[str, Group] = setting(
     meaning='Parameter groups of the stage; they come before those of optim.groups.', factory=dict
   )
@@ -130,4 +140,10 @@ class Stage(Section):
       f'{self.prefix}num_epochs must be None where num_train_steps is set ({self.num_train_steps})',
       self.num_epochs,
       f'{self.prefix}num_train_steps or num_epochs, but only one of them',
+    )
+    check(
+      self.kind != SUPERVISED or self.grpo == Grpo(),
+      f'{self.prefix}grpo has no effect on a supervised stage and must keep its defaults',
+      self.grpo,
+      f'{self.prefix}kind=grpo',
     )
