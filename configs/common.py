@@ -168,7 +168,7 @@ def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def start_tiny() -> ml_collections.ConfigDict:
   """Returns the config of a small synthetic world with ratings and descriptions: it needs no files."""
   config = start('synthetic', 'papers-tiny')
-  config.data.update(synthetic_items=120, synthetic_users=300, synthetic_reviews=True)
+  config.data.update(synthetic_items=120, synthetic_users=240, synthetic_reviews=True)
   config.data.update(k_core=0, item_text='synthetic', text_pieces=512)
   return config
 
@@ -181,10 +181,10 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.packing.rows = config.batch_size = 8
   config.num_train_steps = 4
   config.optim.warmup_steps = 1
-  config.mixture.next_item.max_items = 6
+  config.mixture.next_item.max_items = 4
   config.log_every_steps = 1
   config.eval_every_steps = config.checkpoint_every_steps = 2
-  config.eval.update(beams=20, batch_size=64, eval_users=20)
+  config.eval.update(beams=20, batch_size=256, eval_users=240)  # one batch, so one compilation
   return config
 
 

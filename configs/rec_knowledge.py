@@ -97,6 +97,5 @@ def _shrink(config):
     config.mixture[task].max_items = 4
   config.mixture.ranking.candidates = 3
   config.evaluators.ranking.candidates = 10
-  config.evaluators.ranking.rows = config.evaluators.rating.rows = 20
   config.packing.row_length, config.packing.decoder_row_length = 128, 64
   return config

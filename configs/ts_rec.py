@@ -119,8 +119,8 @@ def _for_two_cores(config):
 def _shrink(config):
   common.shrink(config)
   _from_scratch(config)
-  config.mixture.mlm.max_items = 3
-  config.packing.row_length = 128
+  config.mixture.mlm.max_items = 4
+  config.packing.row_length = 192
   config.packing.examples = None
   config.optim.warmup_steps = 1
   config.eval_every_steps = config.checkpoint_every_steps = 2
