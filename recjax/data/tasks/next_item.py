@@ -50,24 +50,18 @@ class NextItem(ItemAnswer, HistoryComponent):
   on the seed and the number of the example alone, so every epoch has other parts. A part is never longer than its unit.
   The search always shows the last `max_items - 1` items.
 
-<<<<<<< HEAD
   With `learn='title'` or 'both', the target's title and a separator follow its SID (see `ItemAnswer`). A window then
   shows every item with SID and title, also with `show='sid'`, because its answers are the history of later ones. A
   window has no end tokens, because its next item would follow. The search continues with SID tokens, as in training.
 
-  Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their titles
-  (MiniOneRec), learnt in whole sequences (IIRG); random crops (CL4SRec, arXiv 2010.14395, section 3.2). Ours: the
-  windows, the wordings, `gaps` and `events`.
-=======
   `item_dropout` leaves out items before the last, and `shuffle` permutes a short span of them; see
   `recjax.data.augmentation`. They follow the crop and are drawn in the same way. Of a window, an item that is left out
   is no target either, a shuffled one is a target at its new place, and the first item that stays is read only. Times
   stay ascending; kinds of interactions move with their items.
 
-  Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their
-  titles (IIRG, MiniOneRec); random crops, and shuffles of a span (CL4SRec, arXiv 2010.14395, section 3.2). Ours: the
-  windows, the wordings, `gaps`, `events` and `item_dropout`.
->>>>>>> e7b99a0
+  Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their titles
+  (MiniOneRec), learnt in whole sequences (IIRG); random crops, and shuffles of a span (CL4SRec, arXiv 2010.14395,
+  section 3.2). Ours: the windows, the wordings, `gaps`, `events` and `item_dropout`.
   """
 
   task: str = 'next_item'
@@ -154,15 +148,10 @@ class NextItem(ItemAnswer, HistoryComponent):
     notes = self._notes(corpus, start + shown)
     history, lengths = self._tokens(corpus, items[:context], notes[:context])
     inputs, at = self._inputs(corpus, self.prompt(draw), history)
-<<<<<<< HEAD
     if self._in_pairs(corpus):
       return Example(inputs, *self.answer(corpus, items[context:]), at, lengths)
-    is_learnt = corpus.is_target(start + context, size - context)
-    if self.show == self.learn == 'sid' and not notes:
-=======
     is_learnt = is_target[context:]
-    if self.show == 'sid' and not notes:
->>>>>>> e7b99a0
+    if self.show == self.learn == 'sid' and not notes:
       learnt = None if is_learnt.all() else np.repeat(is_learnt, corpus.sid_tokens_IL.shape[1])
       return Example(inputs, corpus.sid_tokens_IL[items[context:]].ravel(), learnt, at, lengths)
     targets, learnt = self._targets(corpus, items[context:], notes[context:], is_learnt)
