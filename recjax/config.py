@@ -175,7 +175,7 @@ class Config(Training):
 
 
 # The fields of a next_item component that determine the form of its prompt. `max_items` determines its length.
-PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events')
+PROMPT_FIELDS = ('show', 'learn', 'title_tokens', 'prompts', 'gaps', 'events')
 
 
 def next_item_component(config: Config) -> NextItem:
