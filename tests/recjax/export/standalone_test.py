@@ -56,7 +56,9 @@ def assert_same_recommendations(folder, config, dataset):
     np.testing.assert_allclose(*scores, atol=2e-4)
 
 
-@pytest.mark.parametrize('kind', ['gemma1', 'gemma2', 'gemma3', 'qwen2', 'qwen3', 't5_v1_0', 'mt5'])
+@pytest.mark.parametrize(
+  'kind', ['gemma1', 'gemma2', 'gemma3', 'llama3', 'qwen2', 'qwen3', 't5_v1_0', 'mt5']
+)
 def test_every_family_ranks_alike(tmp_path, kind):
   assert_same_recommendations(tmp_path, *exports.pretrained(tmp_path, kind, kind == 'qwen3'))
 
