@@ -70,7 +70,7 @@ class Ranker:
     Args:
       component: the component whose prompt the search continues.
       model: the model of the run.
-      settings: the eval section: beams, rows of a batch, whether seen items are excluded.
+      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs.
       limits: time limits.
       dataset: the prepared data.
       mesh: the devices.
@@ -86,7 +86,8 @@ class Ranker:
     self._target_events = dataset.target_events if settings.exclude_seen else None
     self._corpus = Corpus(dataset, models.family(model).is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
-    trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
+    trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
+    trie = jax.tree.map(np.asarray, trie)
 
     self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
     search = make_search(model, dataset.vocabulary.space, self.beams)

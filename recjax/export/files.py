@@ -95,6 +95,7 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
     'level_sizes': list(space.level_sizes),
     'sid_softmax': config.model.sid_softmax,
     'exclude_seen': config.eval.exclude_seen,
+    'shared_sids': config.eval.shared_sids,
     'event_names': names,
     'target_events': None if is_target is None else np.array(names)[is_target].tolist(),
     'beams': config.eval.beams,
