@@ -1,10 +1,8 @@
 """The runs of a table: their commands, and several of them at a time. Finished ones are read and not run again."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
-import hashlib
-import json
 import os
 import pathlib
 import re
@@ -13,8 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
+
+import ml_collections
 
 from bench.ablations.tables import Row, Table
+from recjax import config as config_lib
+from recjax.runtime import files
 from recjax.schema import flag as config_flag
 from recjax.workdir import evaluation_file
 
@@ -96,10 +99,9 @@ def planned(
     places += [f'--config.data.raw_dir={raw_dir}'] if raw_dir is not None else []
     recipes = {}
     for row in table.rows:
-      flags = [*_flags(table.settings), *extra, *_flags(_settings(row, config['mixture']))]
-      text = json.dumps([config, flags], sort_keys=True, default=str)
-      digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+      flags = [*_flags(table.settings), *extra, *_flags(_settings(row, config.mixture))]
       slug = re.sub(r'\W+', '_', row.name).strip('_')
+      digest = files.digest([_changed(config), flags])[:8]
       recipes[row.name] = flags, folder / name / f'{slug}-{digest}'
     for seed in seeds:
       for row in table.rows:
@@ -111,16 +113,33 @@ def planned(
         )
 
 
-def _loaded(value: str) -> dict:
-  """Returns the fields of a base config."""
+def _loaded(value: str) -> ml_collections.ConfigDict:
+  """Returns a base config."""
   file, variant = config_flag.split(value)
   if not os.path.isfile(file):
     raise ValueError(f'--base must name a config file for every data set; {file!r} does not exist')
   get_config = runpy.run_path(file)['get_config']
-  return get_config(*(() if variant is None else (variant,))).to_dict()
+  return get_config(*(() if variant is None else (variant,)))
 
 
-def _settings(row: Row, components: Mapping[str, Mapping]) -> dict[str, str]:
+def _changed(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the fields of a config that are not at their defaults, so that a later field does not change a digest."""
+  initial = config_lib.defaults(config.data.source, config.data.name)
+  for name, part in config.mixture.items():
+    initial.mixture[name] = config_lib.component(part.task)
+  for name, part in config.evaluators.items():
+    initial.evaluators[name] = config_lib.evaluator(part.evaluator)
+  initial.stages = {name: config_lib.stage() for name in config.stages}
+  initial = files.flat(initial.to_dict())
+  kept = {
+    name: value
+    for name, value in files.flat(config.to_dict()).items()
+    if name not in initial or initial[name] != value
+  }
+  return kept | {'mixture': sorted(config.mixture), 'stages': list(config.stages)}
+
+
+def _settings(row: Row, components: Iterable[str]) -> dict[str, str]:
   """Returns the settings of a row, with the weight of every component."""
   weights = {}
   if row.mixture is not None:
