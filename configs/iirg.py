@@ -68,10 +68,12 @@ def _items(config):
 
 def _tasks(config):
   config.mixing.by = 'size'  # with equal weights: every unit of every task once an epoch
+  config.eval.shared_sids = 'first'  # one item a SID is ranked, the most popular one that is left
   config.mixture.title_to_sid = component('title_to_sid')
-  config.mixture.next_item = component('next_item', show='both', max_items=20, title_tokens=32)
+  config.mixture.next_item = component('next_item', show='both', learn='both', max_items=20)
+  config.mixture.next_item.title_tokens = 32
   for task in ('collaborative_neighbours', 'semantic_neighbours'):
-    config.mixture[task] = component(task, k=5, show='both', title_tokens=32)
+    config.mixture[task] = component(task, k=5, show='both', learn='both', title_tokens=32)
 
 
 def _stages(config, items):

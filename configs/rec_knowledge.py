@@ -62,9 +62,9 @@ def get_config(variant: str = ''):
 def _tasks(config):
   for task, share in SHARES.items():
     config.mixture[task] = component(task, weight=share)
-    if task != 'mlm':
-      config.mixture[task].show = 'both'
-    config.mixture[task].title_tokens = 16
+    config.mixture[task].update(show='both', title_tokens=16)
+  config.mixture.mim.learn = 'both'
+  config.mixture.mlm.sentinels = 't5'
 
 
 def _evaluators(config):

@@ -33,7 +33,7 @@ def test_every_variant_is_a_valid_config(name):
   module = importlib.import_module(f'configs.{name}')
   assert 'Command:' in module.__doc__
   for variant in variants(name):
-    config = config_lib.from_config_dict(module.get_config(variant))
+    config = make_configs.config(name, variant)
     sources.get(config.data.source)
     if config.batch_size is not None:  # else it is chosen from the data
       assert config.batch_size % config.packing.rows == 0
