@@ -53,6 +53,9 @@ def _items(config):
   config.relations.window = 5
   config.relations.top_k = 10
   config.relations.backfill = True
+  config.relations.backfill_depth = 500
+  config.data.text_format = 'Title: {title} Description: {description}'
+  config.data.description_chars = 200
   config.sids.source = 'text'
   config.sids.quantizer = 'rqvae'
   config.sids.codes = (1024, 512, 256)
