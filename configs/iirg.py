@@ -12,7 +12,7 @@ Published: two stages. The rows of the SIDs alone on title → SID (1e-3, 10 epo
 Ours:      wordings, cuts of titles, windows of longer users, no weight decay, best checkpoint by ndcg@10. Not published:
            λ1 and λ2; 1 is the default of the authors' code. docs/papers.md compares component by component.
 Hardware:  beauty, sports, toys: v5e:4x4 (`--config.mesh.data=2 --config.mesh.fsdp=8`); cpu: 2 cores
-Cost:      COST
+Cost:      docs/papers.md, "Cost"
 Figures:   published: recall@5 21 % above next item alone, a mean of the three data sets; the tables are not known to us.
            Obtained here: not run.
 """

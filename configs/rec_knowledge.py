@@ -10,7 +10,7 @@ Ours:      everything else: the id is a SID; wordings, shares of the tasks, mask
            candidates, lengths, optimizer, steps. docs/papers.md compares component by component.
 Hardware:  flan_t5_base: v5e:2x2 (`--config.mesh.data=2 --config.mesh.fsdp=2`); flan_t5_xl: v5e:4x4 (`--config.mesh.data=2
            --config.mesh.fsdp=8`); cpu: 2 cores
-Cost:      COST
+Cost:      docs/papers.md, "Cost"
 Figures:   published: the tables are not known to us. Obtained here: not run.
 """
 
