@@ -249,8 +249,9 @@ class Programs:
     """Returns ShapeDtypeStructs of the trie, the prompts and the excluded items."""
     config = self._config
     task = config_lib.next_item_component(config)
-    shown = {'sid': 0, 'title': -self._sizes.space.num_levels, 'both': 0}[task.show]
-    shown += self._sizes.space.num_levels + (task.title_tokens if task.show != 'sid' else 0)
+    shown_as = task.shown_as(models.family(config.model).is_encoder_decoder)
+    shown = 0 if shown_as == 'title' else self._sizes.space.num_levels
+    shown += 0 if shown_as == 'sid' else task.title_tokens + 1  # and a separator
     multiple = batches.PROMPT_MULTIPLE
     S = -(-(PROMPT_WORDS + (task.max_items - 1) * shown) // multiple) * multiple
     shards = mesh_lib.batch_shards(self._mesh)
