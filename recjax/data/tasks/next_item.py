@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from recjax.data import augmentation
 from recjax.data.corpus import Corpus
 from recjax.data.sequences import offsets_of
 from recjax.data.tasks.base import Draw, Example, HistoryComponent
@@ -48,9 +49,14 @@ class NextItem(HistoryComponent):
   on the seed and the number of the example alone, so every epoch has other parts. A part is never longer than its unit.
   The search always shows the last `max_items - 1` items.
 
+  `item_dropout` leaves out items before the last, and `shuffle` permutes a short span of them; see
+  `recjax.data.augmentation`. They follow the crop and are drawn in the same way. Of a window, an item that is left out
+  is no target either, a shuffled one is a target at its new place, and the first item that stays is read only. Times
+  stay ascending; kinds of interactions move with their items.
+
   Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their
-  titles (IIRG, MiniOneRec); random crops (CL4SRec, arXiv 2010.14395, section 3.2). Ours: the windows, the wordings,
-  `gaps` and `events`.
+  titles (IIRG, MiniOneRec); random crops, and shuffles of a span (CL4SRec, arXiv 2010.14395, section 3.2). Ours: the
+  windows, the wordings, `gaps`, `events` and `item_dropout`.
   """
 
   task: str = 'next_item'
@@ -58,6 +64,15 @@ class NextItem(HistoryComponent):
   events: bool = setting(False, 'Show the kind of each interaction.')
   crop: float = setting(
     0.0, 'Share of the examples that show a random part of their unit.', at_least=0, at_most=1
+  )
+  item_dropout: float = setting(
+    0.0, 'Share of the items before the last that are left out, at random.', at_least=0, below=1
+  )
+  shuffle: float = setting(
+    0.0,
+    'Share of the examples in which a span of 2 to 4 items before the last is shuffled.',
+    at_least=0,
+    at_most=1,
   )
 
   wordings: ClassVar = (
@@ -79,8 +94,9 @@ class NextItem(HistoryComponent):
 
   def identity(self, corpus: Corpus) -> dict[str, Any]:
     fields = super().identity(corpus)
-    if not self.crop:  # a field that earlier versions lacked
-      del fields['crop']
+    for name in ('crop', 'item_dropout', 'shuffle'):  # fields that earlier versions lacked
+      if not fields[name]:
+        del fields[name]
     return fields
 
   def num_units(self, corpus: Corpus) -> int:
@@ -108,11 +124,16 @@ class NextItem(HistoryComponent):
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     start, size, context = self._part(corpus, unit, draw)
-    items = corpus.train.values[start : start + size]
-    notes = self._notes(corpus, start, start + size)
+    items, is_target = corpus.train.values[start : start + size], corpus.is_target(start, size)
+    shown = np.arange(size)
+    if self.item_dropout or self.shuffle:
+      shown = augmentation.changed(draw.rng, size, self.item_dropout, self.shuffle)
+      context = max(np.count_nonzero(shown < context), 1)
+      items, is_target = items[shown], is_target[shown]
+    notes = self._notes(corpus, start + shown)
     history, lengths = self._tokens(corpus, items[:context], notes[:context])
     inputs, at = self._inputs(corpus, self.prompt(draw), history)
-    is_learnt = corpus.is_target(start + context, size - context)
+    is_learnt = is_target[context:]
     if self.show == 'sid' and not notes:
       learnt = None if is_learnt.all() else np.repeat(is_learnt, corpus.sid_tokens_IL.shape[1])
       return Example(inputs, corpus.sid_tokens_IL[items[context:]].ravel(), learnt, at, lengths)
@@ -196,13 +217,14 @@ class NextItem(HistoryComponent):
       learnt += [False] * len(shown)
     return np.concatenate(parts), np.array(learnt)
 
-  def _notes(self, corpus: Corpus, start: int, end: int) -> list[np.ndarray]:
+  def _notes(self, corpus: Corpus, shown: np.ndarray) -> list[np.ndarray]:
+    """Returns the notes of items at indices of the flat training array, which may be out of order."""
     dataset = corpus.dataset
     return self._note_tokens(
       corpus,
-      end - start,
-      dataset.train_times[start:end] / dataset.ticks_per_second if self.gaps else None,
-      dataset.train_events[start:end] if self.events else None,
+      len(shown),
+      dataset.train_times[np.sort(shown)] / dataset.ticks_per_second if self.gaps else None,
+      dataset.train_events[shown] if self.events else None,
     )
 
   def _note_tokens(
