@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from recjax import models, train
+from recjax import train
 from recjax.recommend import make_ranker
 from recjax.schema.optim import Loss
 from recjax.schema.run import Mesh
@@ -95,10 +95,8 @@ def item_world(tiny_world):
 def outcome(config, dataset, sizes, accumulation=1):
   """Losses and rankings of a short run on a mesh."""
   config = dataclasses.replace(config, grad_accumulation=accumulation)
-  mesh = mesh_lib.make_mesh(
-    Mesh(*sizes) if False else Mesh(data=sizes[0], fsdp=sizes[1], tensor=sizes[2]),
-    jax.devices()[: int(np.prod(sizes))],
-  )
+  names = dict(zip(mesh_lib.AXES, sizes, strict=True))
+  mesh = mesh_lib.make_mesh(Mesh(**names), jax.devices()[: int(np.prod(sizes))])
   space, stream = dataset.vocabulary.space, train.make_stream(config, dataset)
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state.abstract_state(config.model, space, tx, mesh)
@@ -119,12 +117,11 @@ def test_meshes_give_the_same_losses_and_candidates(item_world):
   config, dataset = item_world
   losses, found = outcome(config, dataset, (1, 1, 1))
   assert losses[-1, 0] < losses[0, 0]  # it learns
-  for sizes, accumulation in (((2, 2, 2), 1), ((4, 1, 1), 4)):
-    other, others = outcome(config, dataset, sizes, accumulation)
-    np.testing.assert_allclose(other, losses, atol=1e-4)
-    np.testing.assert_array_equal(others.items_BM, found.items_BM)
-    np.testing.assert_allclose(others.codes_BM, found.codes_BM, atol=1e-3)
-    np.testing.assert_allclose(others.head_BM, found.head_BM, atol=1e-3)
+  other, others = outcome(config, dataset, (2, 2, 2), accumulation=2)
+  np.testing.assert_allclose(other, losses, atol=1e-4)
+  np.testing.assert_array_equal(others.items_BM, found.items_BM)
+  np.testing.assert_allclose(others.codes_BM, found.codes_BM, atol=1e-3)
+  np.testing.assert_allclose(others.head_BM, found.head_BM, atol=1e-3)
 
 
 def test_the_head_is_trained_with_its_weight(item_world):
@@ -145,4 +142,3 @@ def test_the_head_is_trained_with_its_weight(item_world):
   assert head == pytest.approx(np.log(dataset.num_items), rel=0.2)
   items = float(found[2.0]['loss']) - float(found[0.0]['loss'])
   assert items == pytest.approx(2 * head / space.num_levels, rel=1e-4)
-  assert models.family(config.model).name == 'item_decoder'
