@@ -85,7 +85,8 @@ def sizes(config: config_lib.Config, items: int = ITEMS) -> Sizes:
     assumed.append(f'a de-duplication level of {levels[-1]} codes')
   assumed.append(f'prompts of {PROMPT_WORDS} tokens and the history, {HISTORY} items excluded')
   table = SidTable(codes_IL, levels, 'random', collisions)
-  return Sizes(TokenSpace(pieces + len(SPECIALS), levels), table, tuple(assumed))
+  space = TokenSpace(pieces + len(SPECIALS), levels, table.catalogue)
+  return Sizes(space, table, tuple(assumed))
 
 
 def _pieces(config: config_lib.Config) -> tuple[int, str]:
