@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from configs import common, iirg, rec_knowledge, ts_rec
 from recjax import config as config_lib
 from recjax.workdir.metrics_file import read_metrics
 from tests.folders import ROOT
+from tests.goldens import make_papers
 
 # Paper → steps and components of every stage, and its evaluators.
 RUNS = {
@@ -145,3 +147,17 @@ def test_the_default_mixture_interleaves_and_next_item_is_a_variant(name):
     assert set(alone.mixture) == {'next_item'}
     assert alone.mixture['next_item'].prompts == mixed.mixture['next_item'].prompts
     assert alone.batch_size == mixed.batch_size
+
+
+def test_the_page_shows_the_golden_samples_and_the_configs_have_their_settings():
+  samples = json.loads(make_papers.FILE.read_text())
+  page = make_papers.PAGE.read_text()
+  assert make_papers.with_tables(page, samples) == page
+  modules = {'IIRG': iirg, 'Cao': rec_knowledge, 'TS-Rec': ts_rec}
+  for sample in samples:
+    if 'MiniOneRec alone' in sample['name']:
+      continue
+    mixture = values(modules[re.split('[, ]', sample['paper'])[0]], '').mixture
+    for field, value in sample['settings'].items():
+      if field not in ('max_items', 'candidates'):  # those are of a small world
+        assert getattr(mixture[sample['task']], field) == value, sample['name']
