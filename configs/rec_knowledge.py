@@ -93,9 +93,9 @@ def _shrink(config):
   config.model.family = 't5'
   common.shrink(config)
   for task in SHARES:
-    config.mixture[task].title_tokens = 12
+    config.mixture[task].title_tokens = 4
     config.mixture[task].max_items = 4
   config.mixture.ranking.candidates = 3
   config.evaluators.ranking.candidates = 10
-  config.packing.row_length, config.packing.decoder_row_length = 192, 96
+  config.packing.row_length, config.packing.decoder_row_length = 128, 64
   return config

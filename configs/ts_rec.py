@@ -97,7 +97,9 @@ def _from_scratch(config):
   config.mixture.mlm = component('mlm')
   sft = config.stages.sft
   sft.sid_rows, sft.mixture = 'sa_init', ('next_item', *TASKS)
-  config.stages = ordered(words=stage(num_epochs=3.0, mixture=('mlm',), patience=0), sft=sft)
+  config.stages = ordered(
+    words=stage(num_epochs=3.0, mixture=('mlm',), eval_every_steps=10_000), sft=sft
+  )
 
 
 def _for_two_cores(config):
