@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from recjax.schema.blend import NONE, Blend, Memory
 from recjax.schema.checks import Section, check, setting
 from recjax.schema.model import Model
 from recjax.schema.optim import Loss, Optim
@@ -57,9 +58,17 @@ class Eval(Section):
     'Never recommend an item of the history (with data.context_events: of its other interactions). Baselines '
     'follow the same rule.',
   )
+  memory: Memory = Memory()
+  blend: Blend = Blend()
 
   def __post_init__(self):
     super().__post_init__()
+    check(
+      not self.blend.memory or self.memory.counts != NONE,
+      'eval.blend.memory must be 0 or None without eval.memory.counts',
+      self.blend.memory,
+      'eval.memory.counts to transitions or neighbours',
+    )
     check(
       10 in self.ks,
       'eval.ks must hold 10: recall@10 and ndcg@10 are reported for every run',

@@ -37,7 +37,7 @@ class Run:
     evaluation: the content of evaluation.json.
     record: the metadata of the predictions, see `predictions.record`.
     rows: the columns `row`, `user` and `target` of the ranked rows.
-    ranks: name → 0-based rank of the target, int64 `[U]`, or ABSENT; `model` and every baseline.
+    ranks: name → 0-based rank of the target, int64 `[U]`, or ABSENT; `model`, its scores alone, and every baseline.
   """
 
   workdir: str
@@ -92,9 +92,9 @@ def read(workdir: str) -> Run:
   model = predictions.of_evaluation(folder, SPLIT, MODEL, evaluation)
   ranks = {'model': _ranks(model)}
   for name in names:
-    if name.startswith('baselines/'):
+    if name.startswith(predictions.PLACES):
       found = predictions.of_evaluation(folder, SPLIT, name, evaluation)
-      ranks[name.removeprefix('baselines/')] = _ranks(found)
+      ranks[name.rpartition('/')[2]] = _ranks(found)
   return Run(
     workdir=workdir,
     name=config.data.name,
