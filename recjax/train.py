@@ -130,7 +130,8 @@ def checked_streams(
       stream = make_stream(stage.config, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
       is_last = stage.folder == workdir
-      data_preflight.check_stream(stream, examples, searched if is_last else None)
+      items_alone = models.family(stage.config.model).reads_items_alone
+      data_preflight.check_stream(stream, examples, searched if is_last else None, items_alone)
       prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
       preflight.check_positions(stage.config.model, stream.plan.row_length, prompt)
     except ValueError as error:

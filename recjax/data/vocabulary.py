@@ -6,6 +6,7 @@ from typing import NamedTuple
 from etils import epath
 
 from recjax.data.text_tokenizer import TextTokenizer
+from recjax.sids.catalogue import Catalogue
 from recjax.sids.token_space import TokenSpace
 
 SENTINELS = 32
@@ -83,10 +84,15 @@ class Vocabulary:
     file: the tokenizer's file.
   """
 
-  def __init__(self, folder: epath.PathLike | None, level_sizes: tuple[int, ...]):
+  def __init__(
+    self,
+    folder: epath.PathLike | None,
+    level_sizes: tuple[int, ...],
+    catalogue: Catalogue | None = None,
+  ):
     """Reads the tokenizer of a folder; None: the vocabulary has no text pieces."""
     self._pieces = NoPieces() if folder is None else Pieces(folder)
-    self.space = TokenSpace(self._pieces.size + len(SPECIALS), tuple(level_sizes))
+    self.space = TokenSpace(self._pieces.size + len(SPECIALS), tuple(level_sizes), catalogue)
     self.bos_id, self.eos_id = self._pieces.bos_id, self._pieces.eos_id
     self.chat, self.file = self._pieces.chat, self._pieces.file
 

@@ -9,6 +9,8 @@ Items that share a SID have the same score and are adjacent, the most popular fi
 code for shared SIDs is not compiled.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -83,12 +85,30 @@ def beam_search(
     Items int32 `[B, M]`, best first, and the float32 log-probabilities of their SIDs. M is at most the
     number of items.
   """
+  # A level has at most as many prefixes as nodes. If a beam keeps all of them, the search is exhaustive.
+  x_BD, cache = model.start(prompts, min(beams, trie.num_nodes[1]), trie.levels - 1)
+  return beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax)
+
+
+def beams_after(
+  model,
+  trie: Trie,
+  x_BD: jax.Array,
+  cache: Any,
+  excluded_BE: jax.Array,
+  beams: int,
+  sid_softmax: str,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the best items after prompts that `model.start` has read; see `beam_search`.
+
+  Args:
+    model, trie, excluded_BE, beams, sid_softmax: as in `beam_search`.
+    x_BD, cache: of `model.start`, with as many beams as the first level has nodes, at most `beams`.
+  """
   space = model.tables.space
   levels = space.num_levels
-  # A level has at most as many prefixes as nodes. If a beam keeps all of them, the search is exhaustive.
   widths = [min(beams, nodes) for nodes in trie.num_nodes[1:]]
-  B = prompts['tokens'].shape[0]
-  x_BD, cache = model.start(prompts, widths[0], levels - 1)
+  B = len(x_BD)
   x_BMD, scores_BM = x_BD[:, None], jnp.zeros((B, 1))
   nodes_BM = jnp.zeros((B, 1), jnp.int32)
   for level in range(levels):

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
-from recjax.models import gemma, qwen, sasrec, t5
+from recjax.models import gemma, item_decoder, qwen, sasrec, t5
 from recjax.models.family import Family, Size
 from recjax.schema.checks import check_choice
 
 FAMILIES: dict[str, Family] = {
-  family.name: family for family in (gemma.FAMILY, qwen.FAMILY, t5.FAMILY, sasrec.FAMILY)
+  family.name: family
+  for family in (gemma.FAMILY, qwen.FAMILY, t5.FAMILY, sasrec.FAMILY, item_decoder.FAMILY)
 }
 
 

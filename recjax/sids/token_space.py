@@ -5,6 +5,8 @@ import functools
 
 import numpy as np
 
+from recjax.sids.catalogue import Catalogue
+
 TABLE_MULTIPLE = (
   512  # tables have a multiple of this many rows, so that shapes do not depend on the mesh
 )
@@ -26,10 +28,12 @@ class TokenSpace:
   Attributes:
     text_size: number of text pieces and specials.
     level_sizes: number of codes of each SID level, `[L]`.
+    catalogue: the items, for models with rows of items. None: unknown.
   """
 
   text_size: int
   level_sizes: tuple[int, ...]
+  catalogue: Catalogue | None = dataclasses.field(default=None, compare=False)
 
   @property
   def sid_start(self) -> int:
@@ -86,6 +90,11 @@ class TokenSpace:
   def sid_rows(self) -> int:
     """Number of rows of the SID table, padding included."""
     return _padded(self.sid_size)
+
+  @property
+  def item_rows(self) -> int:
+    """Number of rows of a table of items, padding included."""
+    return _padded(self.catalogue.num_items)
 
   def tokens(self, codes_IL: np.ndarray) -> np.ndarray:
     """Returns token ids int32 `[..., L]` of level-local codes `[..., L]`."""
