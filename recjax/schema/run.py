@@ -58,8 +58,8 @@ class Eval(Section):
     'Never recommend an item of the history (with data.context_events: of its other interactions). Baselines '
     'follow the same rule.',
   )
-  memory: Memory = Memory()
-  blend: Blend = Blend()
+  memory: Memory = setting(meaning='Counts of training as a score of candidates.', factory=Memory)
+  blend: Blend = setting(meaning='Weights of the scores of candidates.', factory=Blend)
 
   def __post_init__(self):
     super().__post_init__()

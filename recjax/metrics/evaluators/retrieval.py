@@ -11,7 +11,6 @@ import numpy as np
 from recjax.data.dataset import Dataset
 from recjax.decode import blend
 from recjax.decode.blend import Weights
-from recjax.decode.candidates import Candidates
 from recjax.decode.ranker import Ranker
 from recjax.metrics import doubts, ranking
 from recjax.metrics import weights as weights_lib
@@ -39,7 +38,10 @@ class Retrieval(Evaluator):
 
   def evaluate(self, context: Context, split: str, rows: np.ndarray) -> Result:
     settings, ranker = context.settings, context.ranker
-    candidates, seconds = _candidates(ranker, context.params, context.dataset, split, rows)
+    start = time.monotonic()
+    histories, known = context.histories(split, rows)
+    candidates = ranker.candidates(context.params, histories, f'evaluate {split}', known)
+    seconds = time.monotonic() - start
     targets_U = np.asarray(context.dataset.targets(split))[rows]
     weights, chosen = context.weights, {}
     if weights is None:
@@ -80,7 +82,7 @@ def rank_rows(
   """Ranks the catalogue for rows of a split.
 
   Args:
-    ranker: the search; `weights` are those of its ranking.
+    ranker: the search, with the weights of its ranking.
     params: parameters on the mesh.
     dataset: the prepared data.
     split: 'validation' or 'test'.
@@ -89,22 +91,13 @@ def rank_rows(
   """
   targets = np.asarray(dataset.targets(split))
   rows = np.arange(len(targets)) if rows is None else rows
-  candidates, seconds = _candidates(ranker, params, dataset, split, rows)
-  found = blend.ranked(candidates, ranker.weights, ranker.beams)
-  ranked = Ranked.of(*found, targets[rows], max(ks), seconds)
+  start = time.monotonic()
+  histories, known = history_rows(dataset, split, rows, ranker.columns)
+  found = ranker.rank(params, histories, f'evaluate {split}', known)
+  ranked = Ranked.of(*found, targets[rows], max(ks), time.monotonic() - start)
   if len(rows) == len(targets):
     _log_doubts(ranked, split, dataset)
   return ranked
-
-
-def _candidates(
-  ranker: Ranker, params: Any, dataset: Dataset, split: str, rows: np.ndarray
-) -> tuple[Candidates, float]:
-  """Returns the candidates of rows of a split, and the seconds of their search."""
-  start = time.monotonic()
-  histories, known = history_rows(dataset, split, rows, ranker.columns)
-  found = ranker.candidates(params, histories, f'evaluate {split}', known)
-  return found, time.monotonic() - start
 
 
 def _log_doubts(ranked: Ranked, split: str, dataset: Dataset) -> None:
