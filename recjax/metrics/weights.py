@@ -19,7 +19,7 @@ from recjax.schema.blend import Blend
 
 METRIC, CUTOFF = 'ndcg', 10
 HEADS = (0.0, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0)
-MEMORIES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
+MEMORIES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0)
 NAMES = {'head': 'blend_head', 'memory': 'blend_memory'}  # of chosen weights among the metrics
 
 
