@@ -55,7 +55,7 @@ def _knowledge(config):
   config.model.head_width = 16
   config.model.dropout = 0.1
   config.packing.rows = config.batch_size = 32
-  config.num_train_steps = 600
+  config.num_train_steps = 2400
   config.optim.warmup_steps = 60
   config.eval_every_steps = 300
   config.mixture.next_item.prompts = ()  # the task's own wordings

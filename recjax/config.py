@@ -25,6 +25,7 @@ from recjax.schema.building import ordered as ordered
 from recjax.schema.checks import check, check_choice, setting
 from recjax.schema.conversion import convert
 from recjax.schema.data import SOURCES, Data, data_section, own_fields, warn_of_ignored_options
+from recjax.schema.grpo import check_stages
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
 from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
@@ -83,6 +84,8 @@ class Config(Training):
     for name, stage in self.stages.items():
       for component in stage.mixture:
         check_choice(component, tuple(self.mixture), f'stages.{name}.mixture')
+    has_start = self.checkpoint.init_from is not None or self.model.pretrained is not None
+    check_stages(self.stages, self.active_mixture, self.eval.beams, has_start)
     check(
       isinstance(self.evaluators.get('retrieval'), Retrieval),
       'evaluators must hold the evaluator retrieval of the type retrieval',
@@ -173,22 +176,33 @@ class Config(Training):
 
 
 # The fields of a next_item component that determine the form of its prompt. `max_items` determines its length.
-PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events')
+PROMPT_FIELDS = ('show', 'learn', 'title_tokens', 'prompts', 'gaps', 'events')
 
 
 def next_item_component(config: Config) -> NextItem:
-  """Returns the component whose prompt the search continues.
+  """Returns the component whose prompt the search continues; see `searched`.
 
-  It is the active next_item component with the largest final weight. In a run of stages only components of the
-  last stage count. Components with the same weight must have the same prompt.
+  In a run of stages only components of the last stage count.
 
   Raises:
-    ValueError: there is no active next_item component, or the rule leaves different prompts.
+    ValueError: see `searched`.
   """
   mixture = config.mixture
   if config.stages:
     last = list(config.stages.values())[-1]
     mixture = {name: mixture[name] for name in last.mixture or mixture}
+  return mixture[searched(mixture)]
+
+
+def searched(mixture: Mapping[str, Component]) -> str:
+  """Returns the name of the component whose prompt the search continues.
+
+  It is the active next_item component with the largest final weight. Components with the same weight must have the
+  same prompt.
+
+  Raises:
+    ValueError: there is no active next_item component, or the rule leaves different prompts.
+  """
   candidates = {n: c for n, c in mixture.items() if isinstance(c, NextItem) and c.is_active}
   check(
     bool(candidates),
@@ -208,7 +222,7 @@ def next_item_component(config: Config) -> NextItem:
         f'unique; mixture.{first} and mixture.{other} both have weight {largest:g} and differ in '
         f'{", ".join(differing)}. Set --config.mixture.{first}.weight or --config.mixture.{other}.weight to more'
       )
-  return candidates[first]
+  return first
 
 
 def check_evaluators(config: Config) -> None:

@@ -4,7 +4,7 @@ Items of the history are removed from the ranking unless `eval.exclude_seen` is 
 rows are the users; `data_prep.log.splits` describes the other splits.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import json
 import logging
@@ -19,13 +19,15 @@ from recjax import models
 from recjax.config import Config
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
+from recjax.data.item_dataset import ItemDataset
 from recjax.decode.ranker import Ranker
 from recjax.metrics import leakage, protocol, ranking, rivals, selection, slices, text, weights
 from recjax.metrics.evaluators.base import Context, Evaluator, Result, sample_rows
 from recjax.metrics.ranked import Ranked
-from recjax.recommend import make_ranker
+from recjax.recommend import best_params, make_ranker
 from recjax.runtime import distributed, goodput
 from recjax.workdir import evaluation_file, outcome, predictions
+from recjax.workdir import sasrec as sasrec_lib
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +124,35 @@ def _evaluated_all(config: Config, context: Context) -> dict[str, dict[str, Resu
     name: first if name == 'retrieval' else by_split(context, evaluator)
     for name, evaluator in config.evaluators.items()
   }
+
+
+def trained_baselines(
+  config: Config,
+  workdir: epath.Path,
+  dataset: Dataset,
+  mesh: jax.sharding.Mesh,
+  train: Callable[[Config, epath.Path, Context], tuple[Any, int]],
+) -> dict[str, dict[str, Ranked]]:
+  """Returns the rankings of baselines that are models, by split and name; see `recjax.workdir.sasrec`.
+
+  `sasrec` is the run of `eval.sasrec`, or one in `baselines/sasrec` of the workdir, which `train` (as
+  `recjax.train.train_stages`) trains unless it is finished.
+  """
+  if not sasrec_lib.is_wanted(config):
+    return {split: {} for split in SPLITS}
+  if config.eval.sasrec is not None:
+    own, data = sasrec_lib.earlier(config, dataset)
+    context = make_context(own, data, mesh)
+    params, _ = best_params(own, epath.Path(config.eval.sasrec), data, mesh)
+  else:
+    folder, data = sasrec_lib.folder_in(workdir), ItemDataset.load(dataset.folder)
+    own = sasrec_lib.config_for(config, data, folder, mesh)
+    context = make_context(own, data, mesh)
+    log.info('baseline %s: a run of its own in %s', sasrec_lib.NAME, folder)
+    params, _ = train(own, folder, context)
+  search = dataclasses.replace(own.evaluators['retrieval'], rows=None)
+  found = by_split(context.with_params(params), search)
+  return {split: {sasrec_lib.NAME: result.ranked} for split, result in found.items()}
 
 
 @goodput.phase('evaluation')

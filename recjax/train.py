@@ -17,15 +17,12 @@ from recjax.config import Config, next_item_component
 from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
-from recjax.data.dataset import SPLITS, Dataset
-from recjax.data.item_dataset import ItemDataset
-from recjax.evaluate import check_selection, evaluated, make_context
+from recjax.data.dataset import Dataset
+from recjax.evaluate import check_selection, evaluated
 from recjax.metrics import doubts, leakage, text
 from recjax.metrics.evaluators.base import Context
-from recjax.metrics.ranked import Ranked
 from recjax.metrics.selection import named
 from recjax.models import lora
-from recjax.recommend import best_params
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
@@ -38,7 +35,6 @@ from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
 from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
-from recjax.workdir import sasrec as sasrec_lib
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
@@ -76,31 +72,6 @@ def train_stages(
     run = config if stage.folder == workdir else None
     best = train(stage.config, stage.folder, context, run, stream)
   return best
-
-
-def trained_baselines(
-  config: Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
-) -> dict[str, dict[str, Ranked]]:
-  """Returns the rankings of baselines that are models, by split and name; see `recjax.workdir.sasrec`.
-
-  `sasrec` is a run in `baselines/sasrec` of the workdir, trained here unless it is finished, or that of `eval.sasrec`.
-  """
-  if not sasrec_lib.is_wanted(config):
-    return {split: {} for split in SPLITS}
-  if config.eval.sasrec is not None:
-    own, data = sasrec_lib.earlier(config, dataset)
-    folder = epath.Path(config.eval.sasrec)
-    context = make_context(own, data, mesh)
-    params, _ = best_params(own, folder, data, mesh)
-  else:
-    folder, data = sasrec_lib.folder_in(workdir), ItemDataset.load(dataset.folder)
-    own = sasrec_lib.config_for(config, data, folder, mesh)
-    context = make_context(own, data, mesh)
-    log.info('baseline %s: a run of its own in %s', sasrec_lib.NAME, folder)
-    params, _ = train_stages(own, folder, context)
-  search = dataclasses.replace(own.evaluators['retrieval'], rows=None)
-  found = {split: evaluated(context.with_params(params), search, split) for split in SPLITS}
-  return {split: {sasrec_lib.NAME: result.ranked} for split, result in found.items()}
 
 
 def checked_streams(

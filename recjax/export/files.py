@@ -82,7 +82,7 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
     'version': 1,
     'is_encoder_decoder': corpus.is_encoder_decoder,
     **_prompt(config, corpus, task, exported),
-    'show': task.show,
+    'show': task.shown_as(corpus),
     'title_tokens': task.title_tokens,
     'max_history': task.max_items - 1,
     'separator': {'token': '<separator>', 'id': separator},
@@ -111,8 +111,8 @@ def _items(config: Config, dataset: Dataset, exported: _Exported) -> Iterable[di
     line = {'item': item['id'], 'title': item.get('title')}
     line['tokens'] = [space.sid_names[token - space.sid_start] for token in ours]
     line['token_ids'] = exported.ids(ours)
-    if task.show != 'sid':
-      shown, _ = corpus.items(np.array([i]), task.show, task.title_tokens)
+    if task.shown_as(corpus) != 'sid':
+      shown, _ = corpus.items(np.array([i]), task.shown_as(corpus), task.title_tokens)
       line['prompt_ids'] = exported.ids(shown)
     yield line | {'popularity': counts[i]}
 

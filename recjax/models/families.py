@@ -2,13 +2,20 @@
 
 from collections.abc import Mapping
 
-from recjax.models import gemma, item_decoder, qwen, sasrec, t5
+from recjax.models import gemma, item_decoder, llama, qwen, sasrec, t5
 from recjax.models.family import Family, Size
 from recjax.schema.checks import check_choice
 
 FAMILIES: dict[str, Family] = {
   family.name: family
-  for family in (gemma.FAMILY, qwen.FAMILY, t5.FAMILY, sasrec.FAMILY, item_decoder.FAMILY)
+  for family in (
+    gemma.FAMILY,
+    llama.FAMILY,
+    qwen.FAMILY,
+    t5.FAMILY,
+    sasrec.FAMILY,
+    item_decoder.FAMILY,
+  )
 }
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from recjax.schema.checks import Section, check, setting
+from recjax.schema.grpo import KINDS, SUPERVISED, Grpo
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
 
@@ -94,6 +95,9 @@ class Stage(Section):
 
   prefix: ClassVar = 'stages.<name>.'
 
+  kind: str = setting(
+    SUPERVISED, 'How the stage trains: on the targets of its mixture, or on rewards.', one_of=KINDS
+  )
   num_train_steps: int | None = setting(
     meaning='Steps of the stage. None: from num_epochs, else from the data.', above=0
   )
@@ -104,6 +108,21 @@ class Stage(Section):
   learning_rate: float | None = setting(None, 'Peak learning rate.', above=0)
   schedule: str | None = setting(None, 'Learning rate after the warm-up.', one_of=SCHEDULES)
   warmup_steps: int | None = setting(None, 'Steps of linear warm-up.', at_least=0)
+  clip_norm: float | None = setting(
+    None, 'Limit on the norm of the gradient; 0: no clipping.', at_least=0
+  )
+  batch_size: int | None = setting(
+    None, 'Packed rows per step; in a stage of kind grpo, prompts per step.', above=0
+  )
+  eval_every_steps: int | None = setting(None, 'Steps between evaluations.', above=0)
+  checkpoint_every_steps: int | None = setting(None, 'Steps between checkpoints.', above=0)
+  patience: int | None = setting(
+    None, 'Evaluations without a better value before the stage stops; 0: never.', at_least=0
+  )
+  start_from_best: bool = setting(
+    False, 'Begin with the best checkpoint of the stage before instead of its last one.'
+  )
+  grpo: Grpo = setting(meaning='Settings of a stage of kind grpo.', factory=Grpo)
   groups: dict[str, Group] = setting(
     meaning='Parameter groups of the stage; they come before those of optim.groups.', factory=dict
   )
@@ -115,4 +134,10 @@ class Stage(Section):
       f'{self.prefix}num_epochs must be None where num_train_steps is set ({self.num_train_steps})',
       self.num_epochs,
       f'{self.prefix}num_train_steps or num_epochs, but only one of them',
+    )
+    check(
+      self.kind != SUPERVISED or self.grpo == Grpo(),
+      f'{self.prefix}grpo has no effect on a supervised stage and must keep its defaults',
+      self.grpo,
+      f'{self.prefix}kind=grpo',
     )

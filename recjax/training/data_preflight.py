@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from recjax.data import packing
+from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.loader import Stream
 from recjax.data.mixture import Part
@@ -116,7 +117,8 @@ def check_stream(
     items_alone: whether the model reads whole semantic IDs after one token, and nothing else.
 
   Raises:
-    ValueError: nothing is learnt, a model of items alone would read other tokens, the searched component is not trained, a component has no learnt target, its
+    ValueError: nothing is learnt, a model of items alone would read other tokens, the searched component is not trained
+      or learns no semantic ID, a component has no learnt target, its
       inputs are all equal, or rows have no room for any history.
   """
   mixture = stream.mixture
@@ -131,6 +133,8 @@ def check_stream(
   for part, count in zip(mixture.parts, drawn, strict=True):
     component = part.component
     is_searched = component is searched
+    if is_searched:
+      _check_searched(part.name, component, mixture.corpus)
     if count == 0 or component.loss_weight == 0:
       reason = 'has no example in this training' if count == 0 else 'has loss_weight 0'
       if is_searched:
@@ -159,6 +163,23 @@ def _check_items_alone(part: Part, examples: list[Example], stream: Stream) -> N
         f'--config.mixture.{part.name}.prompts="(\'{{{(*part.component.places, "history")[0]}}}\',)" without titles, '
         f'gaps and events, or --config.mixture.{part.name}.weight=0'
       )
+
+
+def _check_searched(name: str, component: Component, corpus: Corpus) -> None:
+  """Checks that the component whose prompt the search continues learns semantic IDs; tells which field wins."""
+  check(
+    component.learn != 'title',
+    f'mixture.{name}.learn must be sid or both, because recommendations continue its prompt with semantic IDs',
+    component.learn,
+    f'mixture.{name}.learn=both',
+  )
+  shown = component.shown_as(corpus)
+  if shown != component.show:
+    log.warning(
+      'mixture.%s.learn=%s wins over show=%s: histories show %s, because the answers of a window are the history of '
+      'later ones',
+      *(name, component.learn, component.show, shown),
+    )
 
 
 def seen_tokens(stream: Stream) -> np.ndarray:
@@ -203,8 +224,9 @@ def _check_part(part: Part, examples: list[Example], stream: Stream) -> None:
   _check_titles(part, corpus)
   targets = {example.targets.tobytes() for example in cut}
   # A decoder's window holds its history in the targets; the inputs of its examples may be equal.
-  is_window = max(len(example.targets) for example in cut) > corpus.sid_tokens_IL.shape[1] and (
-    part.component.task == 'next_item'
+  first_sid, levels = corpus.dataset.vocabulary.space.sid_start, corpus.sid_tokens_IL.shape[1]
+  is_window = part.component.task == 'next_item' and (
+    max(np.count_nonzero(example.targets >= first_sid) for example in cut) > levels
   )
   wordings = len(part.component.prompts or part.component.wordings)
   inputs = {example.inputs.tobytes() for example in cut}
@@ -241,7 +263,7 @@ def _check_histories(
   )
 
 
-def _check_titles(part: Part, corpus) -> None:
+def _check_titles(part: Part, corpus: Corpus) -> None:
   """Checks that titles, cut after `title_tokens`, tell items apart where only the title is shown."""
   component, name = part.component, f'mixture.{part.name}'
   tokens, show = getattr(component, 'title_tokens', None), getattr(component, 'show', 'title')

@@ -7,6 +7,7 @@ import numpy as np
 
 from recjax.data.corpus import Corpus
 from recjax.data.sequences import offsets_of
+from recjax.data.tasks.answers import ItemAnswer
 from recjax.data.tasks.base import Draw, Example, HistoryComponent
 from recjax.data.vocabulary import SENTINELS
 from recjax.schema.checks import setting
@@ -15,7 +16,7 @@ MASKED = -1  # stands for an item in a history whose item is to be found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mim(HistoryComponent):
+class Mim(ItemAnswer, HistoryComponent):
   """History with some items masked → the masked items, in order.
 
   The unit is a window of a user's training sequence (see `recjax.data.units.Windows`). `<mask>` replaces the
@@ -45,11 +46,18 @@ class Mim(HistoryComponent):
     start, size, _ = corpus.windows(self.max_items)[unit]
     items = corpus.train.values[start : start + size]
     maskable = np.flatnonzero(corpus.is_target(start, size))
-    count = min(max(round(self.mask_share * len(maskable)), 1), size - 1)
+    count = min(self._count(len(maskable)), size - 1)
     masked = np.sort(maskable[draw.rng.permutation(len(maskable))[:count]])
     inputs, at, lengths = self._inputs(corpus, self.prompt(draw), items, masked)
-    targets = corpus.sid_tokens_IL[items[masked]].ravel()
-    return Example(inputs, targets, None, at, lengths[: masked[0]])
+    targets, learnt = self.answer(corpus, items[masked])
+    return Example(inputs, targets, learnt, at, lengths[: masked[0]])
+
+  def _count(self, maskable: int) -> int:
+    """Returns the number of masked items of so many that may be masked."""
+    return max(round(self.mask_share * maskable), 1)
+
+  def longest_lines(self, corpus: Corpus, lines_I: np.ndarray) -> int:
+    return self._count(self.max_items) * int(lines_I.max()) + len(corpus.prompter.end)
 
   def inference_prompt(
     self,

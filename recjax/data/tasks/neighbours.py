@@ -7,23 +7,24 @@ import numpy as np
 
 from recjax.data.corpus import SHOWN, Corpus
 from recjax.data.sequences import Sequences
-from recjax.data.tasks.base import Component, Draw, Example
+from recjax.data.tasks.answers import ItemAnswer
+from recjax.data.tasks.base import Draw, Example
 from recjax.schema.checks import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Neighbours(Component):
-  """Base class: an item → its first k neighbours. The unit is an item with neighbours."""
+class _Neighbours(ItemAnswer):
+  """Base class: an item → its first k neighbours. The unit is an item with neighbours. `learn`: see `ItemAnswer`."""
 
   k: int = setting(5, 'Neighbours in the answer.', above=0)
   show: str = setting('sid', 'How the item is shown.', one_of=SHOWN)
-  title_tokens: int = setting(32, 'Tokens at which the title is cut.', above=0)
+  title_tokens: int = setting(32, 'Tokens at which a title is cut.', above=0)
 
   places: ClassVar = ('item',)
 
   @property
   def needs(self) -> frozenset[str]:
-    return self.requires | ({'titles'} if self.show != 'sid' else frozenset())
+    return super().needs | ({'titles'} if self.show != 'sid' else frozenset())
 
   def relation(self, corpus: Corpus) -> Sequences:
     """Returns the neighbours of every item."""
@@ -45,16 +46,21 @@ class _Neighbours(Component):
   def num_units(self, corpus: Corpus) -> int:
     return len(corpus.related_items(self._name))
 
+  def longest_lines(self, corpus: Corpus, lines_I: np.ndarray) -> int:
+    lists = self.relation(corpus).cut(self.k)
+    totals = np.append(0, np.cumsum(lines_I[lists.values]))
+    return int(np.diff(totals[lists.offsets]).max(initial=0)) + len(corpus.prompter.end)
+
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     item = corpus.related_items(self._name)[unit]
     shown, lengths = corpus.items(np.array([item]), self.show, self.title_tokens)
     inputs, starts = corpus.prompter.fill(self.prompt(draw), {'item': shown})
-    targets = corpus.sid_tokens_IL[self.relation(corpus)[item][: self.k]].ravel()
+    targets, learnt = self.answer(corpus, self.relation(corpus)[item][: self.k])
     end = starts['item'] + lengths[0]
     text = (end, end)
     if self.show != 'sid':  # the separator after the title stays
       text = (end - 1 - len(corpus.titles(self.title_tokens)[item]), end - 1)
-    return Example(inputs, targets, text=text)
+    return Example(inputs, targets, learnt, text=text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
