@@ -34,7 +34,16 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
+from recjax.workdir import (
+  identity,
+  item_rows,
+  mixture_file,
+  outcome,
+  paths,
+  resume,
+  starts,
+  trackers,
+)
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
@@ -210,6 +219,7 @@ def train(
     if distributed.is_host0():
       starts.record(run or config, workdir, loop.step, rates)
       paths.write(workdir, dataset.folder)
+      item_rows.write(workdir, config.model, dataset)
       mixture_file.write(workdir, setup.stream.mixture.table())
     is_host0 = distributed.is_host0()
     with (

@@ -17,7 +17,7 @@ def sid_name(level: int, code: int) -> str:
   return f'<{chr(ord("a") + level)}_{code}>'
 
 
-def _padded(rows: int) -> int:
+def padded(rows: int) -> int:
   return -(-rows // TABLE_MULTIPLE) * TABLE_MULTIPLE
 
 
@@ -84,17 +84,17 @@ class TokenSpace:
   @property
   def text_rows(self) -> int:
     """Number of rows of the text table, padding included."""
-    return _padded(self.text_size)
+    return padded(self.text_size)
 
   @property
   def sid_rows(self) -> int:
     """Number of rows of the SID table, padding included."""
-    return _padded(self.sid_size)
+    return padded(self.sid_size)
 
   @property
   def item_rows(self) -> int:
     """Number of rows of a table of items, padding included."""
-    return _padded(self.catalogue.num_items)
+    return padded(self.catalogue.num_items)
 
   def tokens(self, codes_IL: np.ndarray) -> np.ndarray:
     """Returns token ids int32 `[..., L]` of level-local codes `[..., L]`."""

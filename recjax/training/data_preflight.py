@@ -118,8 +118,8 @@ def check_stream(
 
   Raises:
     ValueError: nothing is learnt, a model of items alone would read other tokens, the searched component is not trained
-      or learns no semantic ID, a component has no learnt target, its
-      inputs are all equal, or rows have no room for any history.
+      or learns no semantic ID, a component has no learnt target, its inputs are all equal, or rows have no room for any
+      history.
   """
   mixture = stream.mixture
   check(
@@ -158,10 +158,10 @@ def _check_items_alone(part: Part, examples: list[Example], stream: Stream) -> N
     levels = space.level_of_token[np.concatenate([example.inputs, example.targets])][1:]
     if len(levels) % L or (levels.reshape(-1, L) != np.arange(1, L + 1)).any():
       raise ValueError(
-        f'with model.family=item_decoder a component must show whole semantic IDs and no words, and its inputs begin '
-        f'with one token; mixture.{part.name} (task {part.component.task}) shows other tokens. Set '
-        f'--config.mixture.{part.name}.prompts="(\'{{{(*part.component.places, "history")[0]}}}\',)" without titles, '
-        f'gaps and events, or --config.mixture.{part.name}.weight=0'
+        'with model.family=item_decoder a component must show whole semantic IDs and no words, after one token; '
+        f'mixture.{part.name} (task {part.component.task}) shows other tokens. Set --config.mixture.{part.name}.prompts '
+        'to one without words, such as "(\'{history}\',)", and no titles, gaps and events, or '
+        f'--config.mixture.{part.name}.weight=0'
       )
 
 

@@ -14,7 +14,7 @@ from recjax.schema.model import Model
 from recjax.schema.run import Checkpoint
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import keywords, rows
-from recjax.workdir import resume
+from recjax.workdir import item_rows, resume
 from recjax.workdir.checkpoints import Checkpoints, read_run
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,8 @@ def initial_params(
     meta = checkpoints.meta(step)
     resume.check_tokens(meta, dataset, folder)
     source_model = meta.config['model']
-    params = checkpoints.restore_params(step, _restore_target(abstract_params, source_model))
+    target = _restore_target(abstract_params, source_model)
+    params = item_rows.restored(checkpoints, step, target, source_model, dataset)
     same = all(source_model.get(name) == getattr(model, name) for name in _ADAPTERS)
     if lora.NAME in params and not same:
       shardings = jax.tree.map(lambda x: x.sharding, lora.base(abstract_params))
