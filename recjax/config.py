@@ -131,12 +131,11 @@ class Config(Training):
   @property
   def preparation(self) -> dict[str, Any]:
     """The settings that the prepared data depend on, as JSON; without paths of raw files."""
-    data = dataclasses.asdict(self.data)
-    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url', *self.data.later):
+    data = self.data.identifying()
+    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url'):
       del data[name]
-    data |= self.data.changed(*self.data.later)
     needs = [name for name in ('collaborative', 'semantic', 'keywords') if self.needs(name)]
-    sections = {name: dataclasses.asdict(getattr(self, name)) for name in _PREPARED_SECTIONS}
+    sections = {name: getattr(self, name).identifying() for name in _PREPARED_SECTIONS}
     return sections | {
       'data': data,
       'needs': needs,

@@ -88,7 +88,7 @@ def check_stream(
       '--config.checkpoint.init_from to keep the parameters), or set '
       '--config.checkpoint.allow_new_stream=True to start a new stream'
     )
-  model = meta.config['model']
+  model = meta.config.get('model', {})
   if 'sids' in changed and (model.get('item_rows') or model.get('item_head')):
     raise ValueError(
       f'a resume must keep the catalogue of the rows of items in {folder}; the semantic IDs of the data changed. Give a '

@@ -1,7 +1,8 @@
 """Tasks of relations between items: an item → its neighbours, in order."""
 
 import dataclasses
-from typing import ClassVar
+import functools
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,11 +15,20 @@ from recjax.schema.checks import setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Neighbours(ItemAnswer):
-  """Base class: an item → its first k neighbours. The unit is an item with neighbours. `learn`: see `ItemAnswer`."""
+  """Base class: an item → its first k neighbours. The unit is an item with neighbours. `learn`: see `ItemAnswer`.
+
+  With `shuffle_seed` the lists of neighbours change owners: the examples, their number and their answers stay the same,
+  but no item gets its own list. This is a control. It shows how much of a gain comes from further examples alone.
+  """
 
   k: int = setting(5, 'Neighbours in the answer.', above=0)
   show: str = setting('sid', 'How the item is shown.', one_of=SHOWN)
   title_tokens: int = setting(32, 'Tokens at which a title is cut.', above=0)
+  shuffle_seed: int | None = setting(
+    None,
+    'A control: every item answers with the list of another item, drawn with this seed. None: with its own.',
+    at_least=0,
+  )
 
   places: ClassVar = ('item',)
 
@@ -34,8 +44,19 @@ class _Neighbours(ItemAnswer):
   def _name(self) -> str:
     return self.task.removesuffix('_neighbours')
 
+  def identity(self, corpus: Corpus) -> dict[str, Any]:
+    fields = super().identity(corpus)
+    if self.shuffle_seed is None:  # a field that earlier versions lacked
+      del fields['shuffle_seed']
+    return fields
+
   def check_corpus(self, corpus: Corpus) -> None:
     corpus.check_room(self.k + 1, f'{self.prefix}k', self.k)
+    self.check_field(
+      self.shuffle_seed is None or self.num_units(corpus) > 1,
+      'must be None for fewer than two items with neighbours',
+      'shuffle_seed',
+    )
     longest = int(self.relation(corpus).lengths.max(initial=0))
     self.check_field(
       self.k <= longest,
@@ -55,12 +76,29 @@ class _Neighbours(ItemAnswer):
     item = corpus.related_items(self._name)[unit]
     shown, lengths = corpus.items(np.array([item]), self.show, self.title_tokens)
     inputs, starts = corpus.prompter.fill(self.prompt(draw), {'item': shown})
-    targets, learnt = self.answer(corpus, self.relation(corpus)[item][: self.k])
+    neighbours = self.relation(corpus)[self._owner(corpus, unit)][: self.k]
+    targets, learnt = self.answer(corpus, neighbours)
     end = starts['item'] + lengths[0]
     text = (end, end)
     if self.show != 'sid':  # the separator after the title stays
       text = (end - 1 - len(corpus.titles(self.title_tokens)[item]), end - 1)
     return Example(inputs, targets, learnt, text=text)
+
+  def _owner(self, corpus: Corpus, unit: int) -> int:
+    """Returns the item whose list is the answer of a unit."""
+    items = corpus.related_items(self._name)
+    if self.shuffle_seed is None:
+      return items[unit]
+    return items[_successors(self.shuffle_seed, len(items))[unit]]
+
+
+@functools.lru_cache(maxsize=8)
+def _successors(seed: int, size: int) -> np.ndarray:
+  """Returns a random cycle through all of 0 … size - 1: the successor of every number, int64 `[size]`."""
+  order = np.random.default_rng(seed).permutation(size)
+  successors = np.empty(size, np.int64)
+  successors[order] = np.roll(order, -1)
+  return successors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
