@@ -1,5 +1,6 @@
 """The vocabulary: the text pieces of a tokenizer, our own special tokens, and the SID codes."""
 
+import functools
 import json
 from typing import NamedTuple
 
@@ -57,11 +58,16 @@ class Pieces:
     """Returns the text of piece ids."""
     return self._tokenizer.decode(ids)
 
+  @functools.cached_property
+  def sentinels(self) -> list[int] | None:
+    """The ids of `<extra_id_0>`, …, SENTINELS of them; None: not the tokenizer of a T5."""
+    return self._tokenizer.t5_sentinels(SENTINELS, self.size)
+
 
 class NoPieces:
   """The text part of a vocabulary for models that read items alone: BOS and EOS. Attributes: see `Pieces`."""
 
-  size, bos_id, eos_id, chat, file = 2, 0, 1, None, None
+  size, bos_id, eos_id, chat, file, sentinels = 2, 0, 1, None, None, None
 
   def encode(self, text: str) -> list[int]:
     """Raises a ValueError: there are no pieces."""
@@ -97,6 +103,11 @@ class Vocabulary:
     self.chat, self.file = self._pieces.chat, self._pieces.file
 
   @property
+  def sentinels(self) -> list[int] | None:
+    """The tokenizer's own ids `<extra_id_0>`, … of T5, SENTINELS of them; None: it has none."""
+    return self._pieces.sentinels
+
+  @property
   def num_pieces(self) -> int:
     """Number of the tokenizer's ids; our special tokens follow them."""
     return self._pieces.size
@@ -111,9 +122,9 @@ class Vocabulary:
 
   def decode(self, ids: list[int]) -> str:
     """Returns readable text of any ids: specials by name, SID codes as <level_code>, levels a, b, …"""
-    parts, run = [], []
+    parts, run, sentinels = [], [], self.sentinels or ()
     for token in [*(int(i) for i in ids), None]:
-      named = token in (self.bos_id, self.eos_id)
+      named = token in (self.bos_id, self.eos_id) or token in sentinels
       if token is not None and token < self._pieces.size and not named:
         run.append(token)
         continue
@@ -125,6 +136,8 @@ class Vocabulary:
     return ' '.join(parts)
 
   def _name(self, token: int) -> str:
+    if token in (self.sentinels or ()):
+      return f'<extra_id_{self.sentinels.index(token)}>'
     if token < self.num_pieces:
       return '<eos>' if token == self.eos_id else '<bos>'
     if token < self.space.sid_start:

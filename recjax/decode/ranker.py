@@ -1,6 +1,7 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 
 from flax import nnx
 import jax
@@ -74,8 +75,8 @@ class Ranker:
     Args:
       component: the component whose prompt the search continues.
       model: the model of the run.
-      settings: the eval section: beams, rows of a batch, whether seen items are excluded, and the memory, which is
-        that of the next item.
+      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the memory,
+        which is that of the next item.
       limits: time limits.
       dataset: the prepared data.
       mesh: the devices.
@@ -92,11 +93,14 @@ class Ranker:
     self._target_events = dataset.target_events if settings.exclude_seen else None
     self._memory = None
     if settings.memory.counts != NONE and isinstance(component, NextItem):
-      marks = dataset.train_is_target
-      self._memory = Memory(settings.memory, dataset.train, dataset.num_items, marks)
+      memory, marks = settings.memory, dataset.train_is_target
+      if settings.shared_sids == 'first' and dataset.sids.sharing_items:
+        memory = dataclasses.replace(memory, candidates=0)  # it may know others of a semantic ID
+      self._memory = Memory(memory, dataset.train, dataset.num_items, marks)
     self._corpus = Corpus(dataset, models.family(model).is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
-    trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
+    trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
+    trie = jax.tree.map(np.asarray, trie)
 
     self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
     search = make_search(model, dataset.vocabulary.space, self.beams)

@@ -173,7 +173,7 @@ def _check_searched(name: str, component: Component, corpus: Corpus) -> None:
     component.learn,
     f'mixture.{name}.learn=both',
   )
-  shown = component.shown_as(corpus)
+  shown = component.shown_as(corpus.is_encoder_decoder)
   if shown != component.show:
     log.warning(
       'mixture.%s.learn=%s wins over show=%s: histories show %s, because the answers of a window are the history of '

@@ -41,8 +41,10 @@ def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh
   )
-  params = pretrained.load(model.pretrained, shapes, space)
-  tables = dict(params['tables'])
+  # No checkpoint has rows of items: they begin as in a run from scratch.
+  theirs = {name: x for name, x in shapes['tables'].items() if name != 'items'}
+  params = pretrained.load(model.pretrained, shapes | {'tables': theirs}, space)
+  tables = fresh['tables'] | params['tables']
   if model.sid_rows == 'random':
     tables |= {name: fresh['tables'][name] for name in tables if name.startswith('sid')}
   elif model.sid_rows == 'sa_init':
