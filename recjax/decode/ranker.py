@@ -220,7 +220,7 @@ class Ranker:
       excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
     counts_RI = None if self._memory is None else self._memory.counts(histories)
-    if counts_RI is not None:
+    if counts_RI is not None and self._memory.candidates:
       given_BN = np.full((B, self._memory.candidates), -1, np.int32)
       given_BN[: len(prompts)] = self._memory.best(counts_RI, excluded)
       batch['given'] = given_BN

@@ -17,13 +17,13 @@ class Memory(Section):
 
   counts: str = setting(
     NONE,
-    'What is counted. transitions: direct successors; neighbours: items at most 5 positions apart, by 1 / distance.',
+    'What is counted. transitions: direct successors; neighbours: items at most 5 positions apart, by 1 / distance; none: no memory.',
     one_of=COUNTS,
   )
   decay: float = setting(
     0.8, 'Weight of an item of the history relative to the next one.', above=0, at_most=1
   )
-  smoothing: float = setting(0.3, 'ε of the score log(count + ε).', above=0)
+  smoothing: float = setting(0.3, 'Smoothing ε of the score log(count + ε).', above=0)
   candidates: int = setting(
     20, 'Items with the largest counts that are ranked beside the beams of the search.', at_least=0
   )
