@@ -19,6 +19,7 @@ from recjax.data.dataset import Dataset
 from recjax.data.loader import Stream
 from recjax.data.mixture import BLOCK, Interval, Mixture, Part
 from recjax.data.tasks.next_item import NextItem
+from recjax.schema.checks import check
 
 MOST_EXCLUDED = 512  # seen items of a history that are excluded, the latest
 
@@ -160,6 +161,9 @@ def make_stream(
     exclude_seen: whether the search leaves out items of the history.
     start_id: the first token that the decoder of an encoder–decoder reads.
     observer: reads the same histories. None: there is none.
+
+  Raises:
+    ValueError: a row is too short for a prompt without its history.
   """
   corpus, component = prompts.corpus, prompts.parts[0].component
   dataset = corpus.dataset
@@ -173,6 +177,14 @@ def make_stream(
     decoder_row_length=L if is_pair else 0,
     start_id=start_id,
     space=space,
+  )
+  sample = [example.without_spare() for part in prompts.survey for _, example in part]
+  least = max(plan.lengths(example)[0] for example in sample)
+  check(
+    least <= plan.row_length,
+    f'packing.row_length must hold a prompt without its history, and its answer: {least} tokens',
+    row_length,
+    'packing.row_length',
   )
   longest = int(corpus.train.lengths.max(initial=1))
   excluded = min(1 << (longest - 1).bit_length(), MOST_EXCLUDED) if exclude_seen else 0

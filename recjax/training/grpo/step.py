@@ -64,7 +64,11 @@ def optimizer(config: Training, updates: int) -> optax.GradientTransformation:
 
 
 def make_step(
-  config: Training, settings: Grpo, graph: nnx.GraphDef, teacher: Teacher | None = None
+  config: Training,
+  settings: Grpo,
+  graph: nnx.GraphDef,
+  tx: optax.GradientTransformation,
+  teacher: Teacher | None = None,
 ):
   """Returns the pure step: (state, fixed, batch) → (state, metrics).
 
@@ -75,10 +79,10 @@ def make_step(
     config: config of the training.
     settings: the section of the stage.
     graph: structure of the model (`models.graph`).
+    tx: the optimizer; see `optimizer`.
     teacher: scores choices; with `rewards.teacher`.
   """
   rate = optim.schedule(config.optim, config.num_train_steps)
-  tx = optimizer(config, settings.updates)
   softmax = config.model.sid_softmax
 
   def merged(trained, frozen):
@@ -213,8 +217,9 @@ def jit_step(
     teacher: scores choices.
   """
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
+  tx = optimizer(config, settings.updates)
   return jax.jit(
-    make_step(config, settings, models.graph(config.model, space), teacher),
+    make_step(config, settings, models.graph(config.model, space), tx, teacher),
     donate_argnums=0,
     out_shardings=(shardings, mesh_lib.replicated(mesh)),
   )
