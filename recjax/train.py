@@ -464,11 +464,7 @@ def make_stream(config: Config, dataset: Dataset) -> loader.Stream:
 
 
 def stage_stream(stage: stages_lib.PlannedStage, dataset: Dataset) -> loader.Stream:
-  """Returns the stream of batches of a stage; of kind grpo, of prompts.
-
-  Raises:
-    ValueError: see `make_stream` and `recjax.training.grpo.stage.make_stream`.
-  """
+  """Returns the stream of batches of a stage; see `make_stream` and, for prompts, `grpo_lib.make_stream`."""
   if stage.grpo is not None:
     return grpo_lib.make_stream(stage, dataset)
   return make_stream(stage.config, dataset)
