@@ -25,7 +25,8 @@ WAYS = ('full', 'lora', 'sid_rows')
 
 _SIZES = flags.DEFINE_list(
   'sizes',
-  'flan_t5_base,flan_t5_xl,gemma3_270m,gemma3_1b,gemma2_2b,gemma3_4b,gemma2_9b,qwen3_0_6b,qwen3_4b',
+  'flan_t5_base,flan_t5_xl,gemma3_270m,gemma3_1b,gemma2_2b,gemma3_4b,gemma2_9b,llama3_2_1b,llama3_2_3b,'
+  'llama3_1_8b,qwen3_0_6b,qwen3_4b',
   'Names of published model sizes.',
 )
 _RANK = flags.DEFINE_integer('rank', 16, 'Rank of the LoRA adapters.')

@@ -99,6 +99,12 @@ class Config(Training):
         name,
         'evaluators.<another name>.evaluator',
       )
+    check(
+      self.model.item_head or not self.eval.blend.head,
+      'eval.blend.head must be 0 or None without model.item_head',
+      self.eval.blend.head,
+      'eval.blend.head',
+    )
     for name in self.eval.baselines:
       check_choice(name, (*BASELINES, *TRAINED), 'eval.baselines')
     choices = [f'{name}.{m}' for name, e in self.evaluators.items() for m in e.metrics(self.eval)]
@@ -125,12 +131,11 @@ class Config(Training):
   @property
   def preparation(self) -> dict[str, Any]:
     """The settings that the prepared data depend on, as JSON; without paths of raw files."""
-    data = dataclasses.asdict(self.data)
-    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url', *self.data.later):
+    data = self.data.identifying()
+    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url'):
       del data[name]
-    data |= self.data.changed(*self.data.later)
     needs = [name for name in ('collaborative', 'semantic', 'keywords') if self.needs(name)]
-    sections = {name: dataclasses.asdict(getattr(self, name)) for name in _PREPARED_SECTIONS}
+    sections = {name: getattr(self, name).identifying() for name in _PREPARED_SECTIONS}
     return sections | {
       'data': data,
       'needs': needs,
@@ -166,11 +171,16 @@ class Config(Training):
       return is_used or (is_fitted and self.sids.rqvae.contrastive_weight > 0)
     if product == 'semantic':
       return is_used or (self.relations.backfill and self.needs('collaborative'))
-    return is_used or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
+    made = (
+      self.model.sid_rows,
+      self.checkpoint.init_sid_rows,
+      *(s.sid_rows for s in self.stages.values()),
+    )
+    return is_used or ('sa_init' in made and self.model.sid_keywords is None)
 
 
 # The fields of a next_item component that determine the form of its prompt. `max_items` determines its length.
-PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events')
+PROMPT_FIELDS = ('show', 'learn', 'title_tokens', 'prompts', 'gaps', 'events')
 
 
 def next_item_component(config: Config) -> NextItem:

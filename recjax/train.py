@@ -20,7 +20,6 @@ from recjax.evaluate import check_selection, evaluated
 from recjax.metrics import doubts, leakage, text
 from recjax.metrics.evaluators.base import Context
 from recjax.metrics.selection import named
-from recjax.models import lora
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
@@ -34,7 +33,16 @@ from recjax.training.grpo import stage as grpo_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
+from recjax.workdir import (
+  identity,
+  item_rows,
+  mixture_file,
+  outcome,
+  paths,
+  resume,
+  starts,
+  trackers,
+)
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
@@ -101,7 +109,8 @@ def checked_streams(
       stream = stage_stream(stage, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
       is_last = stage.folder == workdir and stage.grpo is None
-      data_preflight.check_stream(stream, examples, searched if is_last else None)
+      items_alone = models.family(stage.config.model).reads_items_alone
+      data_preflight.check_stream(stream, examples, searched if is_last else None, items_alone)
       prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
       preflight.check_positions(stage.config.model, stream.plan.row_length, prompt)
     except ValueError as error:
@@ -204,6 +213,7 @@ def train(
     if distributed.is_host0():
       starts.record(run or config, workdir, loop.step, rates)
       paths.write(workdir, dataset.folder)
+      item_rows.write(workdir, config.model, dataset)
       mixture_file.write(workdir, setup.stream.mixture.table())
     train_step = _jitted_step(setup, loop, workdir)
     is_host0 = distributed.is_host0()
@@ -247,13 +257,10 @@ def _initial_state(setup: _Setup) -> TrainState:
   config, dataset = setup.config, setup.dataset
   space = dataset.vocabulary.space
   state = state_lib.init_state(config.model, space, setup.tx, setup.mesh, config.seed)
-  params = start.initial_params(config.checkpoint, config.model, setup.abstract.params, dataset)
-  if params is not None:
-    log.info('starting from the parameters of %s', config.checkpoint.init_from)
-  elif config.model.pretrained is not None:
-    params = start.pretrained_params(config.model, lora.base(state.params), dataset)
-  if params is not None:  # they may lack adapters; fresh ones stay
-    state = state._replace(params=state.params | params)
+  params = start.first_params(
+    config.model, config.checkpoint, state.params, setup.abstract.params, dataset
+  )
+  state = state._replace(params=params)
   seen = data_preflight.seen_tokens(setup.stream)
   preflight.check_rows(state.params, config.optim, dataset, seen)
   return state

@@ -1,11 +1,11 @@
-"""The decoder of Gemma and Qwen: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
+"""The decoder of Gemma, Llama and Qwen: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
 
 SASRec (`recjax.models.sasrec`) has the same decoder with other layers and with learned positions.
 
 Layers are stacked on a leading axis and scanned. Values that differ by layer (window, RoPE base and factor) are
 scanned arrays. Sources: Gemma (arXiv 2403.08295), Gemma 2 (2408.00118: soft-caps, post-norms, local
-layers), Gemma 3 (2503.19786: QK-norm, two RoPE bases, stretched positions), Qwen 2.5 (2412.15115: SiLU,
-biases), Qwen 3 (2505.09388: QK-norm without biases).
+layers), Gemma 3 (2503.19786: QK-norm, two RoPE bases, stretched positions), Llama 3 (2407.21783: SiLU,
+stretched wavelengths), Qwen 2.5 (2412.15115: biases), Qwen 3 (2505.09388: QK-norm without biases).
 """
 
 import dataclasses
@@ -41,6 +41,8 @@ class DecoderConfig(Computation):
     windows: window of each layer: keys at distances below it are visible; 0: global.
     rope_bases: RoPE base of each layer.
     rope_factors: divisor of positions of each layer (linear RoPE scaling); empty: all 1.
+    rope_llama3: factor, low and high frequency factor and original context length of RoPE scaling `llama3`;
+      empty: none.
     post_norms: whether the outputs of the branches are normed too.
     qk_norm: whether queries and keys are normed over the head width.
     qkv_bias, out_bias: whether the attention's projections have biases.
@@ -62,6 +64,7 @@ class DecoderConfig(Computation):
   windows: tuple[int, ...]
   rope_bases: tuple[float, ...]
   rope_factors: tuple[float, ...] = ()
+  rope_llama3: tuple[float, ...] = ()
   post_norms: bool = False
   qk_norm: bool = False
   qkv_bias: bool = False
@@ -184,8 +187,14 @@ class Attention(nnx.Module):
     scale = self.config.query_scale or self.config.head_width**-0.5
     if self.config.learned_positions:
       return q * scale, k, v
-    rotated = functools.partial(rotate, positions=positions, base=this.rope_base)
-    return rotated(q, factor=this.rope_factor) * scale, rotated(k, factor=this.rope_factor), v
+    rotated = functools.partial(
+      *(rotate,),
+      positions=positions,
+      base=this.rope_base,
+      factor=this.rope_factor,
+      llama3=self.config.rope_llama3,
+    )
+    return rotated(q) * scale, rotated(k), v
 
 
 class Block(nnx.Module):
@@ -287,8 +296,12 @@ class Decoder(nnx.Module):
     return self._forward(batch['tokens'], batch['segments'], batch['positions'], key)[0]
 
   def _forward(self, tokens_BT, segments_BT, positions_BT, key):
-    mask, distance = attention.attention_mask(segments_BT, segments_BT, positions_BT, positions_BT)
     x_BTD = self._embed(tokens_BT, positions_BT)
+    return self._contextual(x_BTD, segments_BT, positions_BT, key)
+
+  def _contextual(self, x_BTD, segments_BT, positions_BT, key):
+    """Returns the normed states of embeddings, and the keys and values of every layer."""
+    mask, distance = attention.attention_mask(segments_BT, segments_BT, positions_BT, positions_BT)
     layer_keys = ()
     if key is not None:
       key, embedding_key = jax.random.split(key)

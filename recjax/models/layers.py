@@ -146,8 +146,27 @@ class PointwiseFeedForward(nnx.Module):
     return self.down(self.activation(self.up(x)))
 
 
+def _stretched(frequencies, factor, low, high, original):
+  """Divides the frequencies of long wavelengths by `factor` (Llama 3, arXiv 2407.21783, section 3.4.2).
+
+  Args:
+    frequencies: radians per position.
+    factor: divisor of frequencies with at most `low` turns in the pretraining's context.
+    low, high: frequencies with at least `high` turns are unchanged; between the two limits the factor is
+      interpolated.
+    original: length of the pretraining's context.
+  """
+  turns = original * frequencies / (2 * math.pi)
+  kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+  return (1.0 - kept) * frequencies / factor + kept * frequencies
+
+
 def rotate(
-  x: jax.Array, positions: jax.Array, base: jax.Array, factor: jax.Array | float = 1.0
+  x: jax.Array,
+  positions: jax.Array,
+  base: jax.Array,
+  factor: jax.Array | float = 1.0,
+  llama3: tuple[float, ...] = (),
 ) -> jax.Array:
   """Applies rotary position embeddings to the two halves of the head width (RoFormer; Gemma's layout).
 
@@ -156,10 +175,14 @@ def rotate(
     positions: int `[..., T]`.
     base: scalar; a larger base gives longer wavelengths.
     factor: scalar that divides positions (linear scaling to longer contexts).
+    llama3: further arguments of `_stretched`; empty: it is not applied.
   """
   half = x.shape[-1] // 2
   exponents = jnp.arange(half, dtype=jnp.float32) / half
-  frequencies = (base**-exponents / factor).reshape((1,) * positions.ndim + (half,))
+  frequencies = base**-exponents / factor
+  if llama3:
+    frequencies = _stretched(frequencies, *llama3)
+  frequencies = frequencies.reshape((1,) * positions.ndim + (half,))
   angles = (positions[..., None].astype(jnp.float32) * frequencies)[..., None, :]
   sin, cos = jnp.sin(angles), jnp.cos(angles)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

@@ -13,6 +13,7 @@ from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.item_dataset import ItemDataset
 from recjax.data.tasks.next_item import NextItem
+from recjax.schema.blend import Blend, Memory
 from recjax.sharding import mesh as mesh_lib
 from recjax.workdir import identity, paths, sizes
 
@@ -83,7 +84,9 @@ def earlier(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
     remedy=', or --config.eval.baselines="(\'sasrec\',)" to train one',
     exclude_seen=config.eval.exclude_seen,
   )
-  settings = dataclasses.replace(other.eval, ks=config.eval.ks, beams=max(config.eval.ks))
+  settings = dataclasses.replace(
+    other.eval, ks=config.eval.ks, beams=max(config.eval.ks), memory=Memory(), blend=Blend()
+  )
   return dataclasses.replace(other, eval=settings, mesh=config.mesh), data
 
 

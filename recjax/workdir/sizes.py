@@ -40,6 +40,7 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan
+from recjax.data.plan import longest_answers
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import code_sizes
 from recjax.workdir import identity
@@ -90,7 +91,8 @@ def resolved(
   mixtures = [_mixture(stage, corpus) for stage in plan]
   supervised = [m for stage, m in zip(plan, mixtures, strict=True) if stage.grpo is None]
   config = _with_batch(config, supervised or mixtures, mesh)
-  streams = [_stream(config, *pair) for pair in zip(plan, mixtures, strict=True)]
+  plan = stages_lib.plan(config, epath.Path())  # with the sizes of every stage
+  streams = [_stream(*pair) for pair in zip(plan, mixtures, strict=True)]
   return _with_steps(config, streams, dataset)
 
 
@@ -205,6 +207,7 @@ def _lengths(config: Config, mixture: Mixture) -> Iterator[tuple[np.ndarray, np.
   corpus = mixture.corpus
   space = corpus.dataset.vocabulary.space
   plan = Plan(1, 1, 1, int(corpus.is_encoder_decoder), space=space)
+  answers = longest_answers(mixture, plan).values()
   for sample in mixture.survey:
     examples = [example for _, example in sample]
     full = np.array([plan.lengths(example) for example in examples])
@@ -213,7 +216,7 @@ def _lengths(config: Config, mixture: Mixture) -> Iterator[tuple[np.ndarray, np.
     least = least.max(axis=0)
     # A row has room for an equal number of tokens of every level.
     bare = [example.without_spare() for example in examples]
-    least[-1] = max(least[-1], plan.level_counts(bare).max(initial=0) * space.num_levels)
+    least[-1] = max(least[-1], plan.level_counts(bare).max(initial=0) * space.num_levels, *answers)
     yield full, least
 
 
@@ -248,11 +251,12 @@ def _mixture(stage: stages_lib.PlannedStage, corpus: Corpus) -> Mixture:
   return prompt_stream.mixture(name, component, corpus, config.seed)
 
 
-def _stream(config: Config, stage: stages_lib.PlannedStage, mixture: Mixture) -> loader.Stream:
-  start_id, batch = models.start_id(config.model), stage.config.batch_size or config.batch_size
+def _stream(stage: stages_lib.PlannedStage, mixture: Mixture) -> loader.Stream:
+  config, start_id = stage.config, models.start_id(stage.config.model)
   if stage.grpo is None:
-    return loader.make_stream(mixture, config.packing, batch, start_id)
-  return prompt_stream.make_stream(mixture, config.packing.row_length, batch, False, start_id)
+    return loader.make_stream(mixture, config.packing, config.batch_size, start_id)
+  row_length = config.packing.row_length
+  return prompt_stream.make_stream(mixture, row_length, config.batch_size, False, start_id)
 
 
 def _with_steps(config: Config, streams: Sequence[loader.Stream], dataset: Dataset) -> Config:

@@ -1,10 +1,11 @@
-"""Writes tiny random Gemma and Qwen checkpoints, and their logits computed by `transformers`.
+"""Writes tiny random Gemma, Llama and Qwen checkpoints, and their logits computed by `transformers`.
 
-With torch and transformers installed, run `python -m tests.goldens.make_decoders`. The files beside
-this script were made with torch 2.13.0 and transformers 5.23.0.
+With torch and transformers installed, run `python -m tests.goldens.make_decoders [KIND …]`. The files beside
+this script were made with torch 2.13.0 and transformers 5.23.0, those of llama3 with 5.24.0.
 """
 
 import pathlib
+import sys
 
 import numpy as np
 
@@ -21,6 +22,16 @@ SHAPE = {
   'pad_token_id': 0,
   'bos_token_id': 2,
   'eos_token_id': 1,
+}
+# Of the head's four wavelengths (6.3, 16.7, 44 and 118 positions) the first is kept, the second lies between the
+# limits, and the others are stretched.
+LLAMA3 = {
+  'rope_type': 'llama3',
+  'rope_theta': 50.0,
+  'factor': 4.0,
+  'low_freq_factor': 1.0,
+  'high_freq_factor': 4.0,
+  'original_max_position_embeddings': 40,
 }
 # kind: class of `transformers`, changes to SHAPE
 KINDS = {
@@ -48,6 +59,10 @@ KINDS = {
   ),
   'qwen2': ('Qwen2', {'tie_word_embeddings': True, 'head_dim': 6}),
   'qwen3': ('Qwen3', {'tie_word_embeddings': False}),
+  'llama3': (
+    'Llama',
+    {'tie_word_embeddings': False, 'rms_norm_eps': 1e-5, 'rope_parameters': LLAMA3},
+  ),
 }
 
 
@@ -63,7 +78,7 @@ def make_checkpoint(kind: str, folder: pathlib.Path, seed: int, **fields) -> Non
   with torch.no_grad():
     for name, weight in model.named_parameters():
       weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
-      if 'norm' in name and 'qwen' in kind:  # Gemma stores scale − 1
+      if 'norm' in name and 'gemma' not in kind:  # Gemma stores scale − 1
         weight += 1.0
   model.save_pretrained(folder)
   (folder / 'generation_config.json').unlink(missing_ok=True)
@@ -95,6 +110,8 @@ def make_example(folder: pathlib.Path, seed: int) -> dict[str, np.ndarray]:
 
 def main():
   for seed, kind in enumerate(KINDS):
+    if sys.argv[1:] and kind not in sys.argv[1:]:
+      continue
     folder = GOLDENS / kind
     make_checkpoint(kind, folder, seed)
     np.savez_compressed(folder / 'example.npz', **make_example(folder, seed))

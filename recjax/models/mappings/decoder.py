@@ -1,4 +1,4 @@
-"""Functions that the mappings of Gemma and Qwen share: fields of config.json, names of tensors."""
+"""Functions that the mappings of Gemma, Llama and Qwen share: fields of config.json, names of tensors."""
 
 from typing import Any
 
@@ -58,29 +58,45 @@ def windows(layer_types: list[str], window: int | None) -> tuple[int, ...]:
   return tuple((window or 0) if kind == 'sliding_attention' else 0 for kind in layer_types)
 
 
-def rope(parameters: dict[str, Any], default_base: float) -> tuple[float, float]:
-  """Returns base and linear factor of rotary positions, from rope_parameters or rope_scaling."""
-  kind = parameters.get('rope_type', parameters.get('type', 'default'))
-  if kind not in ('default', 'linear') or parameters.get('partial_rotary_factor', 1) != 1:
+def rope_parameters(hf: dict[str, Any]) -> dict[str, Any]:
+  """Returns the fields of rotary positions that all layers share; transformers 5 calls them `rope_parameters`."""
+  return hf.get('rope_parameters') or hf.get('rope_scaling') or {}
+
+
+def rope_type(parameters: dict[str, Any]) -> Any:
+  """Returns the type of rotary positions, which old versions call `type`."""
+  return parameters.get('rope_type', parameters.get('type', 'default'))
+
+
+def check_positive(name: str, value: Any) -> None:
+  """Raises a ValueError if a field of rotary positions is not a positive number."""
+  if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
     raise ValueError(
-      f'rotary positions of config.json must be of type default or linear, over the full head width; got '
-      f'{parameters}. {ANOTHER}'
+      f'{name} of the rotary positions of config.json must be a positive number; got {value!r}. {ANOTHER}'
+    )
+
+
+def rope(
+  parameters: dict[str, Any], default_base: float, more: tuple[str, ...] = ()
+) -> tuple[float, float]:
+  """Returns base and linear factor of rotary positions; the caller reads the fields of the types `more`."""
+  kind, known = rope_type(parameters), ('default', 'linear', *more)
+  if kind not in known or parameters.get('partial_rotary_factor', 1) != 1:
+    raise ValueError(
+      f'rotary positions of config.json must be of type {", ".join(known[:-1])} or {known[-1]}, over the full '
+      f'head width; got {parameters}. {ANOTHER}'
     )
   base, factor = parameters.get('rope_theta') or default_base, 1.0
   if kind == 'linear':
     factor = parameters.get('factor')
   for name, value in {'rope_theta': base, 'factor': factor}.items():
-    if not isinstance(value, int | float) or value <= 0:
-      raise ValueError(
-        f'{name} of the rotary positions of config.json must be a positive number; got {value!r}. {ANOTHER}'
-      )
+    check_positive(name, value)
   return float(base), float(factor)
 
 
-def uniform_rope(hf: dict[str, Any]) -> tuple[float, float]:
-  """Returns base and factor of all layers. In transformers 5 the field is called `rope_parameters`."""
-  parameters = hf.get('rope_parameters') or hf.get('rope_scaling') or {}
-  return rope(parameters, hf.get('rope_theta') or 10_000.0)
+def uniform_rope(hf: dict[str, Any], more: tuple[str, ...] = ()) -> tuple[float, float]:
+  """Returns base and linear factor of all layers; `more` as in `rope`."""
+  return rope(rope_parameters(hf), hf.get('rope_theta') or 10_000.0, more)
 
 
 def _weight(make, name: str, path: str, *args) -> Weight:
@@ -135,7 +151,7 @@ def _bias(name: str, path: str, layers: int, heads: int, head_width: int) -> Wei
 
 
 def hf_of(config: DecoderConfig) -> dict[str, Any]:
-  """Returns the fields of config.json that Gemma and Qwen share; `hidden_act` holds the activation."""
+  """Returns the fields of config.json that Gemma, Llama and Qwen share; `hidden_act` holds the activation."""
   names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
   return {
     'hidden_size': config.width,

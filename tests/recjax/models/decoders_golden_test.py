@@ -1,4 +1,4 @@
-"""Gemma and Qwen: the logits of `transformers`, packing, the cache, and the published sizes."""
+"""Gemma, Llama and Qwen: the logits of `transformers`, packing, the cache, and the published sizes."""
 
 import dataclasses
 import functools
@@ -73,7 +73,7 @@ def test_packed_segments_equal_single_sequences_in_transformers(kind):
   assert_agrees(got, np.concatenate([example['logits'][1 + i][at] for i, at in enumerate(spans)]))
 
 
-@pytest.mark.parametrize('kind', ['gemma2', 'gemma3', 'qwen2'])
+@pytest.mark.parametrize('kind', ['gemma2', 'gemma3', 'qwen2', 'llama3'])
 def test_decoding_token_by_token_equals_transformers(kind):
   model, example = golden(kind)
   tokens, T = example['input_ids'][:1], example['input_ids'].shape[1]
@@ -110,6 +110,9 @@ def test_decoding_token_by_token_equals_transformers(kind):
     ('qwen2', {'tie_word_embeddings': False, 'rms_norm_eps': 1e-3, 'hidden_act': 'gelu'}),
     ('qwen2', {'use_sliding_window': True, 'sliding_window': 4, 'max_window_layers': 1}),
     ('qwen3', {'tie_word_embeddings': True, 'attention_bias': True, 'num_key_value_heads': 4}),
+    ('llama3', {'tie_word_embeddings': True, 'attention_bias': True, 'head_dim': 16}),
+    ('llama3', {'rope_parameters': {'rope_type': 'default', 'rope_theta': 500_000.0}}),
+    ('llama3', {'rope_parameters': {'rope_type': 'linear', 'rope_theta': 99.0, 'factor': 3.0}}),
   ],
 )
 def test_other_configurations_equal_transformers(tmp_path, kind, fields):
@@ -129,6 +132,10 @@ PARAMETERS = {
   'gemma3_270m': 268_098_176,
   'gemma3_1b': 999_885_952,
   'gemma3_4b': 4_300_079_472 - 419_816_304,
+  'llama3_8b': 8_030_261_248,
+  'llama3_1_8b': 8_030_261_248,
+  'llama3_2_1b': 1_235_814_400,
+  'llama3_2_3b': 3_212_749_824,
   'qwen2_5_0_5b': 494_032_768,
   'qwen2_5_1_5b': 1_543_714_304,
   'qwen2_5_3b': 3_085_938_688,

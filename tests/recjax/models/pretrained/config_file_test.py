@@ -1,5 +1,6 @@
 """Fields of config.json of a wrong kind are one line that names the field."""
 
+import dataclasses
 import json
 import shutil
 
@@ -34,6 +35,49 @@ def test_a_field_of_a_wrong_kind_is_named(tmp_path, fields, message):
   with pytest.raises(ValueError, match=message) as error:
     pretrained.read_config(tmp_path / 'f')
   assert '\n' not in str(error.value)
+
+
+LLAMA3 = make_decoders.LLAMA3
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (
+      {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},
+      'default, linear or llama3, .*yarn',
+    ),
+    ({'rope_parameters': LLAMA3 | {'factor': None}}, 'factor of the rotary .*; got None'),
+    ({'rope_parameters': LLAMA3 | {'factor': '8'}}, "factor of the rotary .*; got '8'"),
+    (
+      {'rope_parameters': LLAMA3 | {'low_freq_factor': 4.0}},
+      'low_.* must be below high_.* got 4.0',
+    ),
+    ({'mlp_bias': True}, 'mlp_bias of config.json must be off; got True'),
+  ],
+)
+def test_a_llama_that_cannot_be_computed_is_refused(tmp_path, fields, message):
+  shutil.copytree(make_decoders.GOLDENS / 'llama3', tmp_path / 'f')
+  file = tmp_path / 'f' / 'config.json'
+  file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+  with pytest.raises(ValueError, match=message) as error:
+    pretrained.read_config(tmp_path / 'f')
+  assert '\n' not in str(error.value)
+
+
+def test_a_llama_in_the_format_before_transformers_5_is_read_alike(tmp_path):
+  shutil.copytree(make_decoders.GOLDENS / 'llama3', tmp_path / 'f')
+  file = tmp_path / 'f' / 'config.json'
+  expected, hf = pretrained.read_config(tmp_path / 'f').config, json.loads(file.read_text())
+  scaling = hf.pop('rope_parameters')
+  hf |= {'rope_theta': scaling.pop('rope_theta'), 'rope_scaling': scaling}
+  hf['max_position_embeddings'] = scaling.pop('original_max_position_embeddings')
+  del hf['head_dim']
+  hf['hidden_size'] = hf['num_attention_heads'] * expected.head_width
+  file.write_text(json.dumps(hf))
+  found = pretrained.read_config(tmp_path / 'f').config
+  assert dataclasses.replace(found, width=expected.width) == expected
+  assert found.rope_llama3 == (4.0, 1.0, 4.0, 40.0)
 
 
 def test_an_adapter_without_config_is_named(tmp_path):

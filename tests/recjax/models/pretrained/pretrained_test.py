@@ -282,7 +282,7 @@ def _cut(folder, size):
       ValueError,
       'must be a JSON object',
     ),
-    (lambda f: _edit_config(f, model_type='llama'), ValueError, "mt5; got 'llama'"),
+    (lambda f: _edit_config(f, model_type='mistral'), ValueError, "mt5; got 'mistral'"),
     (lambda f: _edit_config(f, hidden_act='relu6'), ValueError, "got 'relu6'"),
     (lambda f: _edit_config(f, hidden_size=None), ValueError, 'hidden_size is missing'),
     (lambda f: _edit_config(f, rope_parameters={'rope_type': 'yarn'}), ValueError, 'yarn'),
@@ -467,7 +467,7 @@ def test_loading_takes_the_local_shards_and_less_than_one_tensor(checkpoint, tmp
 
 
 @needs_transformers
-@pytest.mark.parametrize('kind', ['gemma2', 'gemma3', 'qwen2', 'qwen3'])
+@pytest.mark.parametrize('kind', ['gemma2', 'gemma3', 'llama3', 'qwen2', 'qwen3'])
 def test_transformers_continues_an_export_with_the_same_tokens(checkpoint, tmp_path, kind):
   import torch
   import transformers
