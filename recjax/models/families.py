@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 
-from recjax.models import gemma, llama, qwen, sasrec, t5
+from recjax.models import gemma, llama, qwen, qwen3_5, sasrec, t5
 from recjax.models.family import Family, Size
 from recjax.schema.checks import check_choice
 
 FAMILIES: dict[str, Family] = {
   family.name: family
-  for family in (gemma.FAMILY, llama.FAMILY, qwen.FAMILY, t5.FAMILY, sasrec.FAMILY)
+  for family in (
+    *(gemma.FAMILY, llama.FAMILY, qwen.FAMILY, qwen3_5.FAMILY),
+    *(t5.FAMILY, sasrec.FAMILY),
+  )
 }
 
 
