@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 CHUNK = 64
-_BLOCK = 8  # triangular blocks that are inverted by their power series
+BLOCK = 8  # triangular blocks that are inverted by their power series
 
 
 def inverse(lower: jax.Array) -> jax.Array:
@@ -31,7 +31,7 @@ def inverse(lower: jax.Array) -> jax.Array:
   """
   C = lower.shape[-1]
   matmul = functools.partial(jnp.matmul, precision='highest')
-  if C <= _BLOCK:  # (I + L)⁻¹ = (I − L)(I + L²)(I + L⁴), as L⁸ = 0
+  if C <= BLOCK:  # (I + L)⁻¹ = (I − L)(I + L²)(I + L⁴), as L⁸ = 0
     identity = jnp.eye(C, dtype=lower.dtype).reshape((1,) * (lower.ndim - 2) + (C, C))
     result, power = identity - lower, lower
     for _ in range((C - 1).bit_length() - 1):
@@ -48,7 +48,7 @@ def inverse(lower: jax.Array) -> jax.Array:
 
 def chunk_of(length: int) -> int:
   """Returns the tokens of a chunk for rows of this length."""
-  return min(CHUNK, max(1 << (length - 1).bit_length(), _BLOCK))
+  return min(CHUNK, max(1 << (length - 1).bit_length(), BLOCK))
 
 
 class _Decays(NamedTuple):

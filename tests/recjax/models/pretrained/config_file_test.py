@@ -65,6 +65,37 @@ def test_a_llama_that_cannot_be_computed_is_refused(tmp_path, fields, message):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'model_type': 'qwen3_5_moe_text'}, "must be one of .*qwen3_5.*; got 'qwen3_5_moe_text'"),
+    ({'model_type': 'qwen3_next'}, "must be one of .*qwen3_5.*; got 'qwen3_next'"),
+    (
+      {'layer_types': ['full_attention'] * 6},
+      'must hold linear_attention and full_attention, one for',
+    ),
+    ({'layer_types': ['linear_attention', 'full_attention']}, 'one for each of the 6 layers; got '),
+    ({'linear_num_value_heads': 3}, r'linear_num_value_heads .*\(3\) must be a multiple of'),
+    ({'linear_conv_kernel_dim': 0}, 'linear_conv_kernel_dim of .* must be positive; got 0'),
+    ({'hidden_act': 'gelu'}, "hidden_act of config.json must be silu or swish; got 'gelu'"),
+    ({'attn_output_gate': False}, 'attn_output_gate of config.json must be True; got False'),
+    ({'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'default or linear, .*yarn'),
+    (
+      {'rope_parameters': {'partial_rotary_factor': 0.4}},
+      'an even part of the head width 8; got 0.4',
+    ),
+    ({'rope_parameters': {'partial_rotary_factor': '1'}}, "partial_rotary_factor .*; got '1'"),
+  ],
+)
+def test_a_qwen3_5_that_cannot_be_computed_is_refused(tmp_path, fields, message):
+  shutil.copytree(make_decoders.GOLDENS / 'qwen3_5', tmp_path / 'f')
+  file = tmp_path / 'f' / 'config.json'
+  file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+  with pytest.raises(ValueError, match=message) as error:
+    pretrained.read_config(tmp_path / 'f')
+  assert '\n' not in str(error.value)
+
+
 def test_a_llama_in_the_format_before_transformers_5_is_read_alike(tmp_path):
   shutil.copytree(make_decoders.GOLDENS / 'llama3', tmp_path / 'f')
   file = tmp_path / 'f' / 'config.json'
