@@ -26,7 +26,7 @@ _OUT = flags.DEFINE_string('out', None, 'File to write the results to, as JSON.'
 
 
 def _module() -> str:
-  return sys.modules['__main__'].__spec__.name
+  return sys.modules['__main__'].__spec__.name.removesuffix('.__main__')
 
 
 def start_with_huge_pages() -> None:

@@ -56,7 +56,8 @@ def portable(arguments: Sequence[str]) -> list[str]:
   """Returns arguments that can be published and used on another machine.
 
   Paths in this checkout become relative to it. Other paths become the upper-case name of their flag:
-  `--config.data.raw_dir=/data/raw` becomes `--config.data.raw_dir=RAW_DIR`.
+  `--config.data.raw_dir=/data/raw` becomes `--config.data.raw_dir=RAW_DIR`. A value may be a list of paths, and each may
+  have a name: `--data=beauty=/data/a,toys=/data/b` becomes `--data=beauty=DATA,toys=DATA`.
   """
   return list(_portable(arguments))
 
@@ -68,12 +69,17 @@ def _portable(arguments: Sequence[str]) -> Iterator[str]:
     if argument.startswith('-'):
       option, is_assigned, value = argument.partition('=')
       prefix, name = option + is_assigned, option.rpartition('.')[2].lstrip('-').upper() or 'PATH'
-    if not _is_path(value):
-      yield argument
-      continue
-    path = pathlib.Path(os.path.abspath(os.path.expanduser(value)))
-    is_inside = '://' not in value and path.is_relative_to(_ROOT)
-    yield prefix + (str(path.relative_to(_ROOT)) if is_inside else name)
+    yield prefix + ','.join(_portable_part(part, name) for part in value.split(','))
+
+
+def _portable_part(part: str, name: str) -> str:
+  """Returns a part of a value, PATH or KEY=PATH, without a place on this machine."""
+  key, is_assigned, value = part.rpartition('=')
+  if not _is_path(value):
+    return part
+  path = pathlib.Path(os.path.abspath(os.path.expanduser(value)))
+  is_inside = '://' not in value and path.is_relative_to(_ROOT)
+  return key + is_assigned + (str(path.relative_to(_ROOT)) if is_inside else name)
 
 
 def _is_path(value: str) -> bool:

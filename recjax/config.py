@@ -25,6 +25,7 @@ from recjax.schema.building import ordered as ordered
 from recjax.schema.checks import check, check_choice, setting
 from recjax.schema.conversion import convert
 from recjax.schema.data import SOURCES, Data, data_section, own_fields, warn_of_ignored_options
+from recjax.schema.grpo import check_stages
 from recjax.schema.items import Keywords, Relations
 from recjax.schema.optim import Group, Stage
 from recjax.schema.run import Checkpoint, Eval, Hosts, Mesh, Profile, Training
@@ -83,6 +84,8 @@ class Config(Training):
     for name, stage in self.stages.items():
       for component in stage.mixture:
         check_choice(component, tuple(self.mixture), f'stages.{name}.mixture')
+    has_start = self.checkpoint.init_from is not None or self.model.pretrained is not None
+    check_stages(self.stages, self.active_mixture, self.eval.beams, has_start)
     check(
       isinstance(self.evaluators.get('retrieval'), Retrieval),
       'evaluators must hold the evaluator retrieval of the type retrieval',
@@ -96,6 +99,12 @@ class Config(Training):
         name,
         'evaluators.<another name>.evaluator',
       )
+    check(
+      self.model.item_head or not self.eval.blend.head,
+      'eval.blend.head must be 0 or None without model.item_head',
+      self.eval.blend.head,
+      'eval.blend.head',
+    )
     for name in self.eval.baselines:
       check_choice(name, (*BASELINES, *TRAINED), 'eval.baselines')
     choices = [f'{name}.{m}' for name, e in self.evaluators.items() for m in e.metrics(self.eval)]
@@ -122,12 +131,11 @@ class Config(Training):
   @property
   def preparation(self) -> dict[str, Any]:
     """The settings that the prepared data depend on, as JSON; without paths of raw files."""
-    data = dataclasses.asdict(self.data)
-    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url', *self.data.later):
+    data = self.data.identifying()
+    for name in ('raw_dir', 'prepared_dir', 'download', 'download_url'):
       del data[name]
-    data |= self.data.changed(*self.data.later)
     needs = [name for name in ('collaborative', 'semantic', 'keywords') if self.needs(name)]
-    sections = {name: dataclasses.asdict(getattr(self, name)) for name in _PREPARED_SECTIONS}
+    sections = {name: getattr(self, name).identifying() for name in _PREPARED_SECTIONS}
     return sections | {
       'data': data,
       'needs': needs,
@@ -163,26 +171,42 @@ class Config(Training):
       return is_used or (is_fitted and self.sids.rqvae.contrastive_weight > 0)
     if product == 'semantic':
       return is_used or (self.relations.backfill and self.needs('collaborative'))
-    return is_used or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
+    made = (
+      self.model.sid_rows,
+      self.checkpoint.init_sid_rows,
+      *(s.sid_rows for s in self.stages.values()),
+    )
+    return is_used or ('sa_init' in made and self.model.sid_keywords is None)
 
 
 # The fields of a next_item component that determine the form of its prompt. `max_items` determines its length.
-PROMPT_FIELDS = ('show', 'title_tokens', 'prompts', 'gaps', 'events')
+PROMPT_FIELDS = ('show', 'learn', 'title_tokens', 'prompts', 'gaps', 'events')
 
 
 def next_item_component(config: Config) -> NextItem:
-  """Returns the component whose prompt the search continues.
+  """Returns the component whose prompt the search continues; see `searched`.
 
-  It is the active next_item component with the largest final weight. In a run of stages only components of the
-  last stage count. Components with the same weight must have the same prompt.
+  In a run of stages only components of the last stage count.
 
   Raises:
-    ValueError: there is no active next_item component, or the rule leaves different prompts.
+    ValueError: see `searched`.
   """
   mixture = config.mixture
   if config.stages:
     last = list(config.stages.values())[-1]
     mixture = {name: mixture[name] for name in last.mixture or mixture}
+  return mixture[searched(mixture)]
+
+
+def searched(mixture: Mapping[str, Component]) -> str:
+  """Returns the name of the component whose prompt the search continues.
+
+  It is the active next_item component with the largest final weight. Components with the same weight must have the
+  same prompt.
+
+  Raises:
+    ValueError: there is no active next_item component, or the rule leaves different prompts.
+  """
   candidates = {n: c for n, c in mixture.items() if isinstance(c, NextItem) and c.is_active}
   check(
     bool(candidates),
@@ -202,7 +226,7 @@ def next_item_component(config: Config) -> NextItem:
         f'unique; mixture.{first} and mixture.{other} both have weight {largest:g} and differ in '
         f'{", ".join(differing)}. Set --config.mixture.{first}.weight or --config.mixture.{other}.weight to more'
       )
-  return candidates[first]
+  return first
 
 
 def check_evaluators(config: Config) -> None:

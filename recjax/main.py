@@ -27,9 +27,9 @@ from recjax import describe as describe_lib
 from recjax import models, refresh
 from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
-from recjax.evaluate import evaluate_best, final_metrics, make_context
+from recjax.evaluate import evaluate_best, final_metrics, make_context, trained_baselines
 from recjax.export import folder as export
-from recjax.recommend import Recommender, best_params, make_ranker
+from recjax.recommend import Recommender, best_params, best_ranker
 from recjax.report.build import report_run
 from recjax.report.compare.build import HTML as COMPARISON
 from recjax.report.compare.build import compare
@@ -48,7 +48,7 @@ from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
 from recjax.schema.describe import describe
 from recjax.sharding import mesh as mesh_lib
-from recjax.train import checked_streams, record_mixtures, train_stages, trained_baselines
+from recjax.train import checked_streams, record_mixtures, train_stages
 from recjax.training import preflight
 from recjax.training import state as state_lib
 from recjax.workdir import (
@@ -189,8 +189,8 @@ def run(request: Request) -> int:
     export.write(request.out, config, dataset, params)
     return 0
   if mode == 'recommend':
-    params, step = best_params(config, workdir, dataset, mesh)
-    recommender = Recommender(make_ranker(config, dataset, mesh), dataset, params, step)
+    ranker, params, step = best_ranker(config, workdir, dataset, mesh)
+    recommender = Recommender(ranker, dataset, params, step)
     recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
   if mode in ('train', 'evaluate'):
     if config.eval.sasrec is not None:
@@ -200,7 +200,7 @@ def run(request: Request) -> int:
       params, step = train_stages(config, workdir, context)
     else:
       params, step = best_params(config, workdir, dataset, mesh)
-    trained = trained_baselines(config, workdir, dataset, mesh)
+    trained = trained_baselines(config, workdir, dataset, mesh, train_stages)
     with watchdog.expect('the full evaluation', 0):
       results = evaluate_best(config, workdir, context.with_params(params), step, trained=trained)
       if mode == 'train' and distributed.is_host0():

@@ -17,15 +17,11 @@ from recjax.config import Config, next_item_component
 from recjax.data import loader
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
-from recjax.data.dataset import SPLITS, Dataset
-from recjax.data.item_dataset import ItemDataset
-from recjax.evaluate import check_selection, evaluated, make_context
+from recjax.data.dataset import Dataset
+from recjax.evaluate import check_selection, evaluated
 from recjax.metrics import doubts, leakage, text
 from recjax.metrics.evaluators.base import Context
-from recjax.metrics.ranked import Ranked
 from recjax.metrics.selection import named
-from recjax.models import lora
-from recjax.recommend import best_params
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
@@ -37,8 +33,16 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
-from recjax.workdir import sasrec as sasrec_lib
+from recjax.workdir import (
+  identity,
+  item_rows,
+  mixture_file,
+  outcome,
+  paths,
+  resume,
+  starts,
+  trackers,
+)
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
@@ -78,31 +82,6 @@ def train_stages(
   return best
 
 
-def trained_baselines(
-  config: Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
-) -> dict[str, dict[str, Ranked]]:
-  """Returns the rankings of baselines that are models, by split and name; see `recjax.workdir.sasrec`.
-
-  `sasrec` is a run in `baselines/sasrec` of the workdir, trained here unless it is finished, or that of `eval.sasrec`.
-  """
-  if not sasrec_lib.is_wanted(config):
-    return {split: {} for split in SPLITS}
-  if config.eval.sasrec is not None:
-    own, data = sasrec_lib.earlier(config, dataset)
-    folder = epath.Path(config.eval.sasrec)
-    context = make_context(own, data, mesh)
-    params, _ = best_params(own, folder, data, mesh)
-  else:
-    folder, data = sasrec_lib.folder_in(workdir), ItemDataset.load(dataset.folder)
-    own = sasrec_lib.config_for(config, data, folder, mesh)
-    context = make_context(own, data, mesh)
-    log.info('baseline %s: a run of its own in %s', sasrec_lib.NAME, folder)
-    params, _ = train_stages(own, folder, context)
-  search = dataclasses.replace(own.evaluators['retrieval'], rows=None)
-  found = {split: evaluated(context.with_params(params), search, split) for split in SPLITS}
-  return {split: {sasrec_lib.NAME: result.ranked} for split, result in found.items()}
-
-
 def checked_streams(
   config: Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
 ) -> list[loader.Stream]:
@@ -130,7 +109,8 @@ def checked_streams(
       stream = make_stream(stage.config, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
       is_last = stage.folder == workdir
-      data_preflight.check_stream(stream, examples, searched if is_last else None)
+      items_alone = models.family(stage.config.model).reads_items_alone
+      data_preflight.check_stream(stream, examples, searched if is_last else None, items_alone)
       prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
       preflight.check_positions(stage.config.model, stream.plan.row_length, prompt)
     except ValueError as error:
@@ -238,6 +218,7 @@ def train(
     if distributed.is_host0():
       starts.record(run or config, workdir, loop.step, rates)
       paths.write(workdir, dataset.folder)
+      item_rows.write(workdir, config.model, dataset)
       mixture_file.write(workdir, setup.stream.mixture.table())
     is_host0 = distributed.is_host0()
     with (
@@ -282,13 +263,10 @@ def _initial_state(setup: _Setup) -> TrainState:
   config, dataset = setup.config, setup.dataset
   space = dataset.vocabulary.space
   state = state_lib.init_state(config.model, space, setup.tx, setup.mesh, config.seed)
-  params = start.initial_params(config.checkpoint, config.model, setup.abstract.params, dataset)
-  if params is not None:
-    log.info('starting from the parameters of %s', config.checkpoint.init_from)
-  elif config.model.pretrained is not None:
-    params = start.pretrained_params(config.model, lora.base(state.params), dataset)
-  if params is not None:  # they may lack adapters; fresh ones stay
-    state = state._replace(params=state.params | params)
+  params = start.first_params(
+    config.model, config.checkpoint, state.params, setup.abstract.params, dataset
+  )
+  state = state._replace(params=params)
   seen = data_preflight.seen_tokens(setup.stream)
   preflight.check_rows(state.params, config.optim, dataset, seen)
   return state

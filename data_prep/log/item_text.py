@@ -4,7 +4,7 @@ Invalid descriptive fields are cleaned, cut or dropped, and counted; they raise 
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import decimal
 import html
 import math
@@ -12,9 +12,9 @@ import re
 from typing import Any
 
 from data_prep.log import prices
+from recjax.schema.data import Data, placeholders
 
 MAX_TITLE = 10_000  # characters; longer titles, brands and category names are cut
-MAX_DESCRIPTION = 2_000  # characters of a description that encoders read
 # Control characters, and lone surrogates: JSON can contain them, UTF-8 cannot.
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _MISSING = frozenset(('', '-', '–', '—', '?', '.', 'nan', 'none', 'null', 'n/a', '#n/a', '<na>'))
@@ -39,15 +39,19 @@ _STYLE = re.compile(r'\{\s*[\w-]+\s*:[^{}]*\}?')
 _SHORT_STYLE = re.compile(r'\{[a-z-]+:[^\s{}]*\}')
 _CLASS = re.compile('[.#@][a-z]', re.IGNORECASE)
 
+Text = Callable[[Mapping[str, Any]], str]  # tidied fields → the text for encoders
 Counts = Counter[str]  # '<field>_dropped', '<field>_cut' and '<field>_cleaned' → number of items
 
 
 def item_row(
-  item_id: str, record: Mapping[str, Any], counts: Counts | None = None
+  item_id: str,
+  record: Mapping[str, Any],
+  counts: Counts | None = None,
+  text: Text | None = None,
 ) -> dict[str, Any]:
   """Returns an object of items.jsonl: the id, the tidied fields, and the text for encoders."""
   row = {'id': item_id, **tidy(record, Counter() if counts is None else counts)}
-  return {**row, 'text': encoder_text(row)}
+  return {**row, 'text': (text or encoder_text)(row)}
 
 
 def tidy(record: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
@@ -168,17 +172,28 @@ def _paths(value: Any, counts: Counts) -> list[list[str]]:
   return found
 
 
-def encoder_text(record: Mapping[str, Any]) -> str:
+def encoder_text(
+  record: Mapping[str, Any],
+  text_format: str | None = None,
+  description_chars: int = Data.description_chars,
+) -> str:
   """Returns the item text for encoders: title, brand and category paths, in this order.
 
-  If there are no categories, the first `MAX_DESCRIPTION` characters of the description replace them. The text
-  is empty if the item has none of these fields.
+  If there are no categories, the description replaces them. The text is empty if the item has none of these fields.
+
+  Args:
+    record: the tidied fields of an item.
+    text_format: replaces this rule by a text with placeholders of `TEXT_FIELDS`, see `data.text_format`. The text is
+      empty if the item has none of its fields.
+    description_chars: characters at which the description is cut.
   """
-  parts = [record.get('title', ''), record.get('brand', '')]
-  if record.get('categories'):
-    parts += [' > '.join(path) for path in record['categories']]
-  else:
-    parts.append(record.get('description', '')[:MAX_DESCRIPTION])
+  fields = {name: record.get(name, '') for name in ('title', 'brand', 'price')}
+  fields['description'] = record.get('description', '')[:description_chars]
+  fields['categories'] = '. '.join(' > '.join(path) for path in record.get('categories', ()))
+  if text_format is not None:
+    is_empty = not any(fields[name] not in ('', None) for name in placeholders(text_format))
+    return '' if is_empty else text_format.format(**fields).strip()
+  parts = [fields['title'], fields['brand'], fields['categories'] or fields['description']]
   return '. '.join(part for part in parts if part)
 
 

@@ -10,9 +10,8 @@ from etils import epath
 import numpy as np
 
 from data_prep import files
-from data_prep.log import builder, unreachable
+from data_prep.log import builder, item_text, unreachable
 from data_prep.log.interactions import CleanLog
-from data_prep.log.item_text import Counts, item_row
 from recjax.data.dataset import CONTEXT_EVENTS, EVENT_NAMES, TIMES
 
 _log = logging.getLogger(__name__)
@@ -23,6 +22,7 @@ def write(
   arrays: Mapping[str, np.ndarray],
   records: dict[str, dict[str, Any]],
   folder: epath.Path,
+  text: item_text.Text | None = None,
 ) -> dict[str, Any]:
   """Writes all files of the stage.
 
@@ -31,6 +31,7 @@ def write(
     arrays: the split of the log, as `splits.split` returns it.
     records: catalogue records by raw item id.
     folder: an existing, empty folder.
+    text: makes the text for encoders from the tidied fields of an item. None: `item_text.encoder_text`.
 
   Returns:
     The statistics, which are also written to statistics.json.
@@ -47,7 +48,9 @@ def write(
   missing, tidied = dict.fromkeys(('record', 'title', 'text'), 0), Counter()
   # Written one item at a time: rows and records of a large catalogue together do not fit into memory.
   with (folder / 'items.jsonl').open('w') as f:
-    builder.write_items(folder / 'tfds', _rows(log, records, missing, tidied, f), len(log.item_ids))
+    builder.write_items(
+      folder / 'tfds', _rows(log, records, missing, tidied, f, text), len(log.item_ids)
+    )
   statistics = _statistics(log, arrays, missing)
   if changes := {name: count for name, count in sorted(tidied.items()) if count}:
     statistics['tidied_fields'] = changes
@@ -62,12 +65,13 @@ def _rows(
   log: CleanLog,
   records: dict[str, dict[str, Any]],
   missing: dict[str, int],
-  tidied: Counts,
+  tidied: item_text.Counts,
   lines: IO[str],
+  text: item_text.Text | None,
 ) -> Iterator[dict[str, Any]]:
   """Yields the rows of the catalogue and writes them to `lines`; counts missing and tidied fields."""
   for item_id in log.item_ids:
-    row = item_row(item_id, records.get(item_id, {}), tidied)
+    row = item_text.item_row(item_id, records.get(item_id, {}), tidied, text)
     lines.write(json.dumps(row) + '\n')
     missing['record'] += item_id not in records
     missing['title'] += 'title' not in row

@@ -1,12 +1,13 @@
 """The `interactions` stage: the clean log, its split, and the catalogue."""
 
+import functools
 from types import ModuleType
 from typing import Any
 
 from etils import epath
 
 from data_prep import stage as stage_lib
-from data_prep.log import filters, interactions, log_writer, splits
+from data_prep.log import filters, interactions, item_text, log_writer, splits
 from recjax.schema.data import Data
 
 
@@ -21,12 +22,15 @@ def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stag
     )
     del raw  # raw ids take up most of the memory of this stage
     arrays = splits.split(log, data.split, data.split_shares, data.max_history)
-    return log_writer.write(log, arrays, records, out)
+    text = functools.partial(
+      item_text.encoder_text, text_format=data.text_format, description_chars=data.description_chars
+    )
+    return log_writer.write(log, arrays, records, out, text)
 
   params = {'k_core': data.k_core, 'duplicates': data.duplicates, 'catalogue': data.catalogue}
   params |= {'split': data.split, 'max_history': data.max_history}
   if data.split == 'global_time':
     params['split_shares'] = data.split_shares
-  params |= data.changed(*data.later)
+  params |= {name: value for name, value in data.identifying().items() if name in data.later}
   inputs = source.input_files(data, raw_dir)
   return stage_lib.Stage('interactions', run, inputs, source.params(data) | params)

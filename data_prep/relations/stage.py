@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Iterator
-import dataclasses
 from typing import Any
 
 from etils import epath
@@ -14,6 +13,7 @@ import scipy.sparse
 
 from data_prep import files
 from data_prep import stage as stage_lib
+from data_prep.encoders import choice
 from data_prep.relations import semantic_neighbours
 from recjax import config as config_lib
 from recjax.data import neighbours
@@ -43,32 +43,52 @@ def check_top_k(config: config_lib.Config, prepared: Prepared) -> None:
   )
 
 
+def check_texts(config: config_lib.Config, prepared: Prepared) -> None:
+  """Checks that some item has a text if semantic relations are made from texts; without any, all items are equal.
+
+  Raises:
+    ValueError: no item has one.
+  """
+  summary = stage_lib.read_manifest(prepared / 'interactions')['summary']
+  without, num_items = summary.get('items_without_text', 0), summary['items']
+  is_from_texts = config.needs('semantic') and choice.kind(config.sids.encoder) != 'file'
+  if is_from_texts and without == num_items:
+    raise ValueError(
+      f'semantic relations must be made from the texts of items, or from vectors in a file; none of {num_items} items '
+      'has a text. Set --config.data.title_column, --config.sids.encoder to a file of vectors, or drop the task '
+      'semantic_neighbours and --config.relations.backfill'
+    )
+
+
 def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
   """Returns the stage. Collaborative relations come from the train arrays, semantic ones from text embeddings."""
   relations = config.relations
   with_collaborative, with_semantic = config.needs('collaborative'), config.needs('semantic')
   num_items = _num_items(prepared)
+  depth = min(relations.backfill_depth or relations.top_k, num_items - 1)
+  most = (
+    max(depth, relations.top_k) if with_collaborative and relations.backfill else relations.top_k
+  )
   inputs, params = {}, {'items': num_items, 'top_k': relations.top_k}
   if with_semantic:
     inputs |= stage_lib.outputs(prepared, files.TEXT_VECTORS)
     params |= {'semantic': True}
   if with_collaborative:
     inputs |= stage_lib.outputs(prepared, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
-    params |= {'collaborative': dataclasses.asdict(relations)}
+    params |= {'collaborative': relations.identifying()}
 
   def run(out: epath.Path) -> dict[str, Any]:
-    summary, semantic = {}, None
+    summary, near = {}, None
     if with_semantic:
-      semantic = semantic_neighbours.semantic(
-        files.load(prepared / files.TEXT_VECTORS), relations.top_k
-      )
+      near = semantic_neighbours.semantic(files.load(prepared / files.TEXT_VECTORS), most)
+      semantic = near.first(relations.top_k)
       _save(semantic, out, 'semantic', 'scores')
       summary |= {'semantic_relations': len(semantic.strengths)}
     if with_collaborative:
       lists = collaborative(files.train_sequences(prepared), num_items, relations)
       summary |= {'collaborative_relations': len(lists.strengths)}
       if relations.backfill:
-        lists = back_fill(lists, semantic.items, relations.top_k)
+        lists = back_fill(lists, near.items.cut(depth), relations.top_k)
         summary |= {'backfilled': len(lists.strengths) - summary['collaborative_relations']}
       _save(lists, out, 'collaborative', 'counts')
       summary |= {'items_without_collaborative': int((lists.items.lengths == 0).sum())}
@@ -158,8 +178,8 @@ def back_fill(lists: Neighbours, semantic: Sequences, k: int) -> Neighbours:
 
   Args:
     lists: collaborative lists.
-    semantic: the semantic neighbours of every item, in order. IIRG reads 500 per item; we read
-      `relations.top_k`.
+    semantic: the semantic neighbours of every item, in order: `relations.backfill_depth` of them. IIRG's code reads
+      500.
     k: the length to fill up to.
 
   Returns:

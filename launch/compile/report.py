@@ -169,12 +169,12 @@ def estimates(
     flush=True,
   )
   jobs = {}
-  for stage, stage_config, _ in stages_lib.plan(config, epath.Path()):
+  for stage, stage_config, *_ in stages_lib.plan(config, epath.Path()):
     built = programs.Programs(stage_config, sizes, mesh)
     closed = functools.partial(
       flops.compiled_step, stage_config, sizes.space, built.text_targets, mesh=mesh.shape
     )
-    tokens = config.batch_size * config.packing.row_length
+    tokens = stage_config.batch_size * stage_config.packing.row_length
     name = f'training step of stage {stage}' if stage else 'training step'
     jobs[name] = (built, built.train_step, closed, 'row tokens', tokens)
   if with_search:

@@ -39,6 +39,7 @@ def make_plan(
     *(packing.examples or 1, packing.rows, packing.row_length, decoder_row_length, start_id, space)
   )
   samples = [_Sizes.of([example for _, example in sample], plan) for sample in mixture.survey]
+  _check_answers(mixture, plan)
   _check_longest(samples, plan)
   if packing.examples is not None:
     check(
@@ -70,6 +71,34 @@ def _check_longest(samples: list['_Sizes'], plan: Plan) -> None:
       f'packing.{field}={plan.sides[-1]}, which has room for {plan.level_capacity} of each of {L} '
       f'levels. Set --config.packing.{field}={most * L}'
     )
+
+
+def longest_answers(mixture: Mixture, plan: Plan) -> dict[str, int]:
+  """Returns for each component with a bound on its answers the positions that a row needs for the longest one.
+
+  For a decoder they include the prompt without histories and texts, as long as in the sample of the stream.
+  """
+  needed = {}
+  for part in mixture.parts:
+    longest = part.component.longest_answer(mixture.corpus)
+    if longest and not plan.decoder_row_length:
+      examples = (e for sample in mixture.survey for owner, e in sample if owner is part)
+      longest += max((len(e.inputs) - sum(e.spare) for e in examples), default=1) - 1
+    if longest:
+      needed[part.name] = longest
+  return needed
+
+
+def _check_answers(mixture: Mixture, plan: Plan) -> None:
+  """Raises a ValueError if an answer that the sample of the stream lacks may not fit in a row."""
+  field, size = ('row_length', 'decoder_row_length')[len(plan.sides) - 1], plan.sides[-1]
+  for name, needed in longest_answers(mixture, plan).items():
+    if needed > size:
+      raise ValueError(
+        f'a row must hold the longest answer of mixture.{name}, {needed} tokens without history; got '
+        f'packing.{field}={size}. Set --config.packing.{field}={needed}, or fewer items or '
+        f'--config.mixture.{name}.title_tokens for its answers'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

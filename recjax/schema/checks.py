@@ -82,9 +82,20 @@ class Section:
 
   # Path of the section in the config, such as 'model.'. <…> stands for a name that the user chooses.
   prefix: ClassVar[str] = ''
+  # Fields that earlier versions lacked. At their defaults they are left out of what identifies prepared data.
+  later: ClassVar[tuple[str, ...]] = ()
 
   def __post_init__(self):
     check_settings(self)
+
+  def identifying(self) -> dict[str, Any]:
+    """Returns the fields that identify prepared data, of nested sections too, as JSON; see `later`."""
+    found = {}
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.name not in self.later or value != field.default:
+        found[field.name] = value.identifying() if isinstance(value, Section) else value
+    return found
 
   @classmethod
   @contextlib.contextmanager

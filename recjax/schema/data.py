@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 import logging
+import string
 from typing import Any, ClassVar
 
 from recjax.schema.checks import Section, check, check_choice, setting
@@ -10,13 +11,49 @@ from recjax.schema.checks import Section, check, check_choice, setting
 log = logging.getLogger(__name__)
 
 
+TEXT_FIELDS = ('title', 'brand', 'categories', 'description', 'price')
+
+
+def placeholders(text_format: str) -> list[str]:
+  """Returns the parts of a format in braces, such as title of '{title}'.
+
+  Raises:
+    ValueError: its braces do not match.
+  """
+  parts = [part for part in string.Formatter().parse(text_format) if part[1] is not None]
+  return [
+    name + (f'!{kind}' if kind else '') + (f':{spec}' if spec else '')
+    for _, name, spec, kind in parts
+  ]
+
+
+def _check_text_format(text_format: str) -> None:
+  try:
+    names = placeholders(text_format)
+  except ValueError as error:
+    names, problem = [], f'; {error}'
+  else:
+    problem = ''
+  check(
+    bool(names) and {*names} <= {*TEXT_FIELDS},
+    f'data.text_format must hold one or more of {", ".join(f"{{{name}}}" for name in TEXT_FIELDS)}{problem}',
+    text_format,
+    'data.text_format',
+  )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data(Section):
   """The interaction log, its split, and the texts of its items."""
 
   prefix: ClassVar = 'data.'
-  # Fields that earlier versions lacked. At their defaults they are left out of what identifies prepared data.
-  later: ClassVar[tuple[str, ...]] = ('events', 'context_events', 'unknown_items')
+  later: ClassVar = (
+    'events',
+    'context_events',
+    'unknown_items',
+    'text_format',
+    'description_chars',
+  )
 
   source: str = setting(meaning='Kind of raw files, a name of data_prep.sources.SOURCES.')
   name: str = setting(meaning='Name of the data set and of its folders.', filled=True)
@@ -81,6 +118,14 @@ class Data(Section):
     'Origin of the item texts, as the report states it.',
     one_of=('original', 'generated', 'synthetic'),
   )
+  text_format: str | None = setting(
+    None,
+    "Text of an item for the encoder, such as 'Title: {title} Description: {description}'. Fields: "
+    f'{", ".join(TEXT_FIELDS)}. None: title, brand, and categories or else the description.',
+  )
+  description_chars: int = setting(
+    2000, "Characters at which a description in the encoder's text is cut (IIRG: 200).", above=0
+  )
   prompt_format: str = setting(
     'auto',
     'Prompts of a pretrained model. auto: its chat template if it has one.',
@@ -102,6 +147,8 @@ class Data(Section):
       self.max_history,
       'data.max_history=0',
     )
+    if self.text_format is not None:
+      _check_text_format(self.text_format)
     both = sorted({*self.events} & {*self.context_events})
     check(
       not both,
@@ -116,11 +163,6 @@ class Data(Section):
       shares,
       'data.split_shares',
     )
-
-  def changed(self, *names: str) -> dict[str, Any]:
-    """Returns the named fields that are not at their defaults."""
-    defaults = {field.name: field.default for field in dataclasses.fields(self)}
-    return {name: value for name in names if (value := getattr(self, name)) != defaults[name]}
 
 
 # Source → its data section: `Data` with the source's options. `data_prep.sources` registers them.

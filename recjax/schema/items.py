@@ -11,6 +11,7 @@ class Relations(Section):
   """Neighbours of every item; prepared if a task or a quantizer uses them."""
 
   prefix: ClassVar = 'relations.'
+  later: ClassVar = ('backfill_depth',)
 
   window: int = setting(
     5, 'Largest distance of two co-occurring items in a history, in items.', above=0
@@ -29,6 +30,12 @@ class Relations(Section):
   top_k: int = setting(10, 'Neighbours kept for an item.', above=0)
   backfill: bool = setting(
     True, 'Fill short lists of collaborative neighbours with semantic neighbours (IIRG).'
+  )
+  backfill_depth: int | None = setting(
+    None,
+    "Semantic neighbours of an item whose collaborative neighbours fill its list, at most all other items (IIRG's code: "
+    '500). None: top_k.',
+    above=0,
   )
 
 

@@ -4,6 +4,8 @@ import dataclasses
 from typing import ClassVar
 
 from recjax.schema.checks import Section, check, setting
+from recjax.schema.grpo import KINDS, SUPERVISED, Grpo
+from recjax.schema.model import SID_ROWS
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
 
@@ -81,6 +83,11 @@ class Loss(Section):
   label_smoothing: float = setting(
     0.0, "Share of a target's probability that is spread over all classes.", at_least=0, below=1
   )
+  item_head: float = setting(
+    1.0,
+    'Weight of the loss of the item head, beside that of the codes (1); model.item_head.',
+    at_least=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +96,9 @@ class Stage(Section):
 
   prefix: ClassVar = 'stages.<name>.'
 
+  kind: str = setting(
+    SUPERVISED, 'How the stage trains: on the targets of its mixture, or on rewards.', one_of=KINDS
+  )
   num_train_steps: int | None = setting(
     meaning='Steps of the stage. None: from num_epochs, else from the data.', above=0
   )
@@ -99,6 +109,31 @@ class Stage(Section):
   learning_rate: float | None = setting(None, 'Peak learning rate.', above=0)
   schedule: str | None = setting(None, 'Learning rate after the warm-up.', one_of=SCHEDULES)
   warmup_steps: int | None = setting(None, 'Steps of linear warm-up.', at_least=0)
+  clip_norm: float | None = setting(
+    None, 'Limit on the norm of the gradient; 0: no clipping.', at_least=0
+  )
+  batch_size: int | None = setting(
+    None, 'Packed rows per step; in a stage of kind grpo, prompts per step.', above=0
+  )
+  row_length: int | None = setting(None, 'Tokens of a row.', above=0)
+  decoder_row_length: int | None = setting(
+    None, 'Encoder–decoder only: tokens of a decoder row.', above=0
+  )
+  eval_every_steps: int | None = setting(None, 'Steps between evaluations.', above=0)
+  checkpoint_every_steps: int | None = setting(None, 'Steps between checkpoints.', above=0)
+  patience: int | None = setting(
+    None, 'Evaluations without a better value before the stage stops; 0: never.', at_least=0
+  )
+  start_from_best: bool = setting(
+    False, 'Begin with the best checkpoint of the stage before instead of its last one.'
+  )
+  sid_rows: str | None = setting(
+    None,
+    'Replaces the rows of SID tokens at the start of the stage, see model.sid_rows: by the text rows of that moment. '
+    'None: they stay.',
+    one_of=SID_ROWS,
+  )
+  grpo: Grpo = setting(meaning='Settings of a stage of kind grpo.', factory=Grpo)
   groups: dict[str, Group] = setting(
     meaning='Parameter groups of the stage; they come before those of optim.groups.', factory=dict
   )
@@ -110,4 +145,10 @@ class Stage(Section):
       f'{self.prefix}num_epochs must be None where num_train_steps is set ({self.num_train_steps})',
       self.num_epochs,
       f'{self.prefix}num_train_steps or num_epochs, but only one of them',
+    )
+    check(
+      self.kind != SUPERVISED or self.grpo == Grpo(),
+      f'{self.prefix}grpo has no effect on a supervised stage and must keep its defaults',
+      self.grpo,
+      f'{self.prefix}kind=grpo',
     )

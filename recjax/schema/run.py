@@ -3,8 +3,9 @@
 import dataclasses
 from typing import ClassVar
 
+from recjax.schema.blend import NONE, Blend, Memory
 from recjax.schema.checks import Section, check, setting
-from recjax.schema.model import Model
+from recjax.schema.model import SID_ROWS, Model
 from recjax.schema.optim import Loss, Optim
 from recjax.schema.stream import Packing
 
@@ -57,9 +58,22 @@ class Eval(Section):
     'Never recommend an item of the history (with data.context_events: of its other interactions). Baselines '
     'follow the same rule.',
   )
+  shared_sids: str = setting(
+    'all',
+    'Items that share a semantic ID: all are ranked, the most popular first; or only the first that is not excluded.',
+    one_of=('all', 'first'),
+  )
+  memory: Memory = setting(meaning='Counts of training as a score of candidates.', factory=Memory)
+  blend: Blend = setting(meaning='Weights of the scores of candidates.', factory=Blend)
 
   def __post_init__(self):
     super().__post_init__()
+    check(
+      not self.blend.memory or self.memory.counts != NONE,
+      'eval.blend.memory must be 0 or None without eval.memory.counts',
+      self.blend.memory,
+      'eval.memory.counts to transitions or neighbours',
+    )
     check(
       10 in self.ks,
       'eval.ks must hold 10: recall@10 and ndcg@10 are reported for every run',
@@ -86,6 +100,12 @@ class Checkpoint(Section):
   )
   init_from_last: bool = setting(
     False, 'Take the newest checkpoint of checkpoint.init_from instead of the best one.'
+  )
+  init_sid_rows: str | None = setting(
+    None,
+    'Replaces the rows of SID tokens in the initial parameters: see model.sid_rows; also without a pretrained model. '
+    'None: they stay.',
+    one_of=SID_ROWS,
   )
   allow_new_stream: bool = setting(
     False,

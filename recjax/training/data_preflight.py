@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from recjax.data import packing
+from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.loader import Stream
 from recjax.data.mixture import Part
@@ -101,17 +102,24 @@ def _check_split(dataset: Dataset, split: str, exclude_seen: bool) -> None:
     )
 
 
-def check_stream(stream: Stream, num_examples: int, searched: Component | None = None) -> None:
+def check_stream(
+  stream: Stream,
+  num_examples: int,
+  searched: Component | None = None,
+  items_alone: bool = False,
+) -> None:
   """Checks that every component of a training's stream has something to learn.
 
   Args:
     stream: the stream of the training.
     num_examples: examples of the whole training.
     searched: the component whose prompt the search continues; None: it need not be in this training.
+    items_alone: whether the model reads whole semantic IDs after one token, and nothing else.
 
   Raises:
-    ValueError: nothing is learnt, the searched component is not trained, a component has no learnt target, its
-      inputs are all equal, or rows have no room for any history.
+    ValueError: nothing is learnt, a model of items alone would read other tokens, the searched component is not trained
+      or learns no semantic ID, a component has no learnt target, its inputs are all equal, or rows have no room for any
+      history.
   """
   mixture = stream.mixture
   check(
@@ -125,6 +133,8 @@ def check_stream(stream: Stream, num_examples: int, searched: Component | None =
   for part, count in zip(mixture.parts, drawn, strict=True):
     component = part.component
     is_searched = component is searched
+    if is_searched:
+      _check_searched(part.name, component, mixture.corpus)
     if count == 0 or component.loss_weight == 0:
       reason = 'has no example in this training' if count == 0 else 'has loss_weight 0'
       if is_searched:
@@ -134,8 +144,42 @@ def check_stream(stream: Stream, num_examples: int, searched: Component | None =
         )
       log.warning('mixture.%s is not trained: it %s', part.name, reason)
     examples = [example for owner, example in sampled if owner is part][:SAMPLE]
+    if items_alone:
+      _check_items_alone(part, examples, stream)
     if examples and component.loss_weight > 0:
       _check_part(part, examples, stream)
+
+
+def _check_items_alone(part: Part, examples: list[Example], stream: Stream) -> None:
+  """Checks that the examples of a component are whole semantic IDs after one token; see `check_stream`."""
+  space = stream.mixture.corpus.dataset.vocabulary.space
+  L = space.num_levels
+  for example in examples:
+    levels = space.level_of_token[np.concatenate([example.inputs, example.targets])][1:]
+    if len(levels) % L or (levels.reshape(-1, L) != np.arange(1, L + 1)).any():
+      raise ValueError(
+        'with model.family=item_decoder a component must show whole semantic IDs and no words, after one token; '
+        f'mixture.{part.name} (task {part.component.task}) shows other tokens. Set --config.mixture.{part.name}.prompts '
+        'to one without words, such as "(\'{history}\',)", and no titles, gaps and events, or '
+        f'--config.mixture.{part.name}.weight=0'
+      )
+
+
+def _check_searched(name: str, component: Component, corpus: Corpus) -> None:
+  """Checks that the component whose prompt the search continues learns semantic IDs; tells which field wins."""
+  check(
+    component.learn != 'title',
+    f'mixture.{name}.learn must be sid or both, because recommendations continue its prompt with semantic IDs',
+    component.learn,
+    f'mixture.{name}.learn=both',
+  )
+  shown = component.shown_as(corpus.is_encoder_decoder)
+  if shown != component.show:
+    log.warning(
+      'mixture.%s.learn=%s wins over show=%s: histories show %s, because the answers of a window are the history of '
+      'later ones',
+      *(name, component.learn, component.show, shown),
+    )
 
 
 def seen_tokens(stream: Stream) -> np.ndarray:
@@ -180,8 +224,9 @@ def _check_part(part: Part, examples: list[Example], stream: Stream) -> None:
   _check_titles(part, corpus)
   targets = {example.targets.tobytes() for example in cut}
   # A decoder's window holds its history in the targets; the inputs of its examples may be equal.
-  is_window = max(len(example.targets) for example in cut) > corpus.sid_tokens_IL.shape[1] and (
-    part.component.task == 'next_item'
+  first_sid, levels = corpus.dataset.vocabulary.space.sid_start, corpus.sid_tokens_IL.shape[1]
+  is_window = part.component.task == 'next_item' and (
+    max(np.count_nonzero(example.targets >= first_sid) for example in cut) > levels
   )
   wordings = len(part.component.prompts or part.component.wordings)
   inputs = {example.inputs.tobytes() for example in cut}
@@ -218,7 +263,7 @@ def _check_histories(
   )
 
 
-def _check_titles(part: Part, corpus) -> None:
+def _check_titles(part: Part, corpus: Corpus) -> None:
   """Checks that titles, cut after `title_tokens`, tell items apart where only the title is shown."""
   component, name = part.component, f'mixture.{part.name}'
   tokens, show = getattr(component, 'title_tokens', None), getattr(component, 'show', 'title')

@@ -43,7 +43,7 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
   Returns:
     `best_step`; `first_best_step`: step of the first evaluation with the same score; `steps`: steps so far;
     `num_train_steps`. In epochs `best_epoch`, `epochs` and `num_epochs`; None in workdirs of earlier versions.
-    `metric`: the metric of the evaluations that chooses the checkpoint. `evaluations`: number of evaluations; `patience`: `eval.patience`; `stopped`: 'steps' (all are done), 'patience',
+    `metric`: the metric of the evaluations that chooses the checkpoint. `evaluations`: number of evaluations; `patience`: that of the (last) training; `stopped`: 'steps' (all are done), 'patience',
     or None (the run is not finished).
   """
   config = identity.config_of(workdir) or config
@@ -51,12 +51,14 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
   total = stages[-1].num_train_steps if stages else config.num_train_steps
   rows = read_metrics(workdir)
   last, chosen = rows[-1] if rows else {'step': best_step}, config.selection
+  own = stages[-1].patience if stages else None
+  patience = config.eval.patience if own is None else own
   name = EVALUATION + chosen.key
   found = [(row['step'], {chosen.key: row[name]}) for row in rows if name in row]
   epochs, stopped = {row['step']: row.get('epoch') for row in rows}, None
   if last['step'] >= total:
     stopped = 'steps'
-  elif is_patience_out(found, config.eval.patience, chosen):
+  elif is_patience_out(found, patience, chosen):
     stopped = 'patience'
   epoch = last.get('epoch')
   best = dict(found).get(best_step)
@@ -71,7 +73,7 @@ def of_training(workdir: epath.Path, config: Config, best_step: int) -> dict[str
     'num_epochs': epoch and epoch * total / last['step'],
     'metric': chosen.key,
     'evaluations': len(found),
-    'patience': config.eval.patience,
+    'patience': patience,
     'stopped': stopped,
   }
 

@@ -154,4 +154,4 @@ class Request:
   def has_begun(self) -> bool:
     """Returns whether a stage of the run in the workdir has saved checkpoints."""
     plan = stages.plan(self.config, self.workdir)
-    return any((folder / 'checkpoints').exists() for _, _, folder in plan)
+    return any((stage.folder / 'checkpoints').exists() for stage in plan)

@@ -40,6 +40,7 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan
+from recjax.data.plan import longest_answers
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import code_sizes
 from recjax.workdir import identity
@@ -92,7 +93,8 @@ def resolved(
     for stage in plan
   ]
   config = _with_batch(config, mixtures, mesh)
-  streams = [_stream(config, mixture) for mixture in mixtures]
+  plan = stages_lib.plan(config, epath.Path())  # with the sizes of every stage
+  streams = [_stream(stage.config, mixture) for stage, mixture in zip(plan, mixtures, strict=True)]
   return _with_steps(config, streams, dataset)
 
 
@@ -207,6 +209,7 @@ def _lengths(config: Config, mixture: Mixture) -> Iterator[tuple[np.ndarray, np.
   corpus = mixture.corpus
   space = corpus.dataset.vocabulary.space
   plan = Plan(1, 1, 1, int(corpus.is_encoder_decoder), space=space)
+  answers = longest_answers(mixture, plan).values()
   for sample in mixture.survey:
     examples = [example for _, example in sample]
     full = np.array([plan.lengths(example) for example in examples])
@@ -215,7 +218,7 @@ def _lengths(config: Config, mixture: Mixture) -> Iterator[tuple[np.ndarray, np.
     least = least.max(axis=0)
     # A row has room for an equal number of tokens of every level.
     bare = [example.without_spare() for example in examples]
-    least[-1] = max(least[-1], plan.level_counts(bare).max(initial=0) * space.num_levels)
+    least[-1] = max(least[-1], plan.level_counts(bare).max(initial=0) * space.num_levels, *answers)
     yield full, least
 
 

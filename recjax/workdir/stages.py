@@ -1,16 +1,19 @@
 """The stages of a run, each with its own mixture, number of steps, schedule and parameter groups.
 
-Every stage is a separate training, which starts from the last parameters of the previous stage. The folder of
+Every stage is a separate training, which starts from the last or the best parameters of the previous stage. The folder of
 the last stage is the workdir; the folder of any other stage is `stages/<name>` in it. So every stage has its own
 position in the stream, checkpoints and metrics, and a killed run resumes in the stage that was running.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from recjax import config as config_lib
+from recjax.schema.checks import called
+from recjax.schema.grpo import GRPO, Grpo
+from recjax.schema.optim import Stage
 
 FOLDER = 'stages'
 
@@ -22,11 +25,13 @@ class PlannedStage(NamedTuple):
     name: name of the stage; empty in a run without stages.
     config: config of the stage's training.
     folder: folder of the stage's checkpoints and metrics.
+    grpo: settings of a stage of kind grpo. None: the stage is supervised.
   """
 
   name: str
   config: config_lib.Config
   folder: epath.Path
+  grpo: Grpo | None = None
 
 
 def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
@@ -35,27 +40,44 @@ def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
     return [PlannedStage('', config, workdir)]
   stages = []
   for name, stage in config.stages.items():
-    changes = {
-      field: getattr(stage, field)
-      for field in ('learning_rate', 'schedule', 'warmup_steps')
-      if getattr(stage, field) is not None
-    }
+    changes = _set(stage, ('learning_rate', 'schedule', 'warmup_steps', 'clip_norm'))
     groups = stage.groups | {k: g for k, g in config.optim.groups.items() if k not in stage.groups}
     checkpoint = config.checkpoint
     if stages:
       checkpoint = dataclasses.replace(
-        checkpoint, init_from=str(stages[-1].folder), init_from_last=True
+        checkpoint, init_from=str(stages[-1].folder), init_from_last=not stage.start_from_best
       )
-    stage_config = dataclasses.replace(
-      config,
-      num_train_steps=stage.num_train_steps,
-      num_epochs=stage.num_epochs,
-      mixture={k: config.mixture[k] for k in stage.mixture or config.mixture},
-      optim=dataclasses.replace(config.optim, groups=groups, **changes),
-      checkpoint=checkpoint,
-      stages={},
-    )
+    if stage.sid_rows is not None:
+      checkpoint = dataclasses.replace(checkpoint, init_sid_rows=stage.sid_rows)
+    mixture, grpo = {k: config.mixture[k] for k in stage.mixture or config.mixture}, None
+    own = _set(stage, ('batch_size', 'eval_every_steps', 'checkpoint_every_steps'))
+    lengths = _set(stage, ('row_length', 'decoder_row_length'))
+    own['packing'] = dataclasses.replace(config.packing, **lengths)
+    if stage.kind == GRPO:
+      grpo, searched = stage.grpo, config_lib.searched(mixture)
+      mixture = {searched: mixture[searched]}
+      own['packing'] = dataclasses.replace(own['packing'], rows=1, examples=1)  # a prompt a row
+    # A stage has a batch size of its own, or that of the run.
+    field = f'stages.{name}.batch_size' if 'batch_size' in own else 'batch_size'
+    with called('--config.batch_size', f'--config.{field}'):
+      stage_config = dataclasses.replace(
+        config,
+        num_train_steps=stage.num_train_steps,
+        num_epochs=stage.num_epochs,
+        mixture=mixture,
+        optim=dataclasses.replace(config.optim, groups=groups, **changes),
+        eval=dataclasses.replace(config.eval, **_set(stage, ('patience',))),
+        checkpoint=checkpoint,
+        stages={},
+        **own,
+      )
     is_last = len(stages) == len(config.stages) - 1
     folder = workdir if is_last else workdir / FOLDER / name
-    stages.append(PlannedStage(name, stage_config, folder))
+    stages.append(PlannedStage(name, stage_config, folder, grpo))
   return stages
+
+
+def _set(stage: Stage, names: tuple[str, ...]) -> dict[str, Any]:
+  """Returns the fields of a stage that have a value, by name."""
+  values = {name: getattr(stage, name) for name in names}
+  return {name: value for name, value in values.items() if value is not None}

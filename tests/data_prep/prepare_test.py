@@ -14,7 +14,9 @@ from etils import epath
 import numpy as np
 import pytest
 
-from data_prep import prepare
+from data_prep import files, prepare
+from data_prep.relations import semantic_neighbours
+from data_prep.relations import stage as relation_stage
 from recjax import config as config_lib
 from recjax import train
 from recjax.data import dataset, loader, plan
@@ -243,7 +245,13 @@ def test_relations_are_prepared_only_if_a_task_needs_them(tmp_path, tasks, relat
 def test_a_change_of_relations_runs_only_that_stage(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   prepare.prepare(make_config(tmp_path, tasks=NEIGHBOURS))
-  for change in ({'window': 2}, {'top_k': 7}, {'hops': 2}, {'backfill': False}):
+  for change in (
+    {'window': 2},
+    {'top_k': 7},
+    {'backfill_depth': 30},
+    {'hops': 2},
+    {'backfill': False},
+  ):
     capsys.readouterr()
     prepare.prepare(make_config(tmp_path, tasks=NEIGHBOURS, relations=change))
     ran = {name for name, outcome in outcomes(capsys).items() if outcome == 'done'}
@@ -254,6 +262,42 @@ def test_a_change_of_relations_runs_only_that_stage(tmp_path, capsys):
   ):
     prepare.prepare(make_config(tmp_path, tasks=NEIGHBOURS, relations={'top_k': 50}))
   assert contents(tmp_path / 'out') == before
+
+
+def test_the_back_fill_walks_as_many_semantic_neighbours_as_asked(tmp_path):
+  write_raw(tmp_path / 'raw', random_rows())
+  for depth in (1, 5, 500):  # 500: all other items
+    fields = {'top_k': 3, 'backfill_depth': depth, 'min_count': 3.0}
+    config = make_config(tmp_path, tasks=NEIGHBOURS, relations=fields)
+    root = prepare.prepare(config)
+    loaded = dataset.Dataset.load(root)
+    near = semantic_neighbours.semantic(
+      files.load(root / files.TEXT_VECTORS), min(depth, ITEMS - 1)
+    )
+    direct = relation_stage.collaborative(loaded.train, ITEMS, config.relations)
+    filled = {i: row.tolist() for i, row in enumerate(map(direct.items.__getitem__, range(ITEMS)))}
+    for i, row in filled.items():
+      members = [j for s in near.items[i].tolist() for j in filled[s]]
+      row += [j for j in dict.fromkeys(members) if j not in row and j != i][: 3 - len(row)]
+    assert [loaded.collaborative[i].tolist() for i in range(ITEMS)] == list(filled.values())
+    assert loaded.semantic.lengths.max() == 3
+  lengths = loaded.collaborative.lengths
+  assert lengths.min() == 3 > direct.items.lengths.min()
+
+
+def test_fields_that_earlier_versions_lacked_do_not_change_the_identity_of_old_data(tmp_path):
+  config = make_config(tmp_path, tasks=NEIGHBOURS, sids={'quantizer': 'rqvae'})
+  found = config.preparation
+  assert not {'backfill_depth'} & found['relations'].keys()
+  assert not {'text_format', 'description_chars', 'events'} & found['data'].keys()
+  changed = make_config(
+    tmp_path,
+    {'text_format': '{title}', 'description_chars': 200},
+    tasks=NEIGHBOURS,
+    relations={'backfill_depth': 500},
+  ).preparation
+  assert changed['relations']['backfill_depth'] == 500
+  assert changed['data']['text_format'] == '{title}'
 
 
 def test_prepared_data_are_found_without_the_raw_files(tmp_path, capsys):

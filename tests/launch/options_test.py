@@ -20,6 +20,8 @@ from tests.folders import ROOT
     ('--workdir=gs://bucket/run', '--workdir=WORKDIR'),
     ('--scratch=~/x', '--scratch=SCRATCH'),
     (f'--out={ROOT}/results/x.json', '--out=results/x.json'),
+    ('--data=beauty=/data/a,demo,toys=~/b', '--data=beauty=DATA,demo,toys=DATA'),
+    ('--workdirs=runs/a,/tmp/b', '--workdirs=runs/a,WORKDIRS'),
     ('-train', '-train'),
   ],
 )

@@ -107,7 +107,7 @@ def test_a_stage_overrides_fields_of_the_run(tiny_world, tmp_path):
   named = {'norms': Group(pattern='norm', weight_decay=0.0)}
   config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, groups=named))
   workdir = epath.Path(tmp_path)
-  (_, first, folder), (name, second, last) = stages_lib.plan(config, workdir)
+  (_, first, folder, _), (name, second, last, _) = stages_lib.plan(config, workdir)
   assert (folder, name, last) == (workdir / 'stages' / 'sid_rows', 'all', workdir)
   assert (first.optim.learning_rate, first.optim.schedule) == (1e-2, 'constant')
   assert list(first.optim.groups) == ['sid', 'rest', 'norms']

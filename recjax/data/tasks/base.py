@@ -169,6 +169,11 @@ class Component(Section, abc.ABC):
   def check_corpus(self, corpus: Corpus) -> None:
     """Raises a ValueError if the data set does not support the task."""
 
+  def longest_answer(self, corpus: Corpus) -> int:
+    """Returns a bound on the tokens of an answer; 0: the plan looks at the sample of the stream alone."""
+    del corpus
+    return 0
+
   @abc.abstractmethod
   def num_units(self, corpus: Corpus) -> int:
     """Returns the number of units in one epoch."""

@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from recjax.data import augmentation
 from recjax.data.corpus import Corpus
 from recjax.data.sequences import offsets_of
+from recjax.data.tasks.answers import ItemAnswer
 from recjax.data.tasks.base import Draw, Example, HistoryComponent
 from recjax.schema.checks import setting
 
@@ -23,7 +25,7 @@ GAPS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NextItem(HistoryComponent):
+class NextItem(ItemAnswer, HistoryComponent):
   """History → the next item. Every position after a user's first is a target exactly once per epoch.
 
   For a decoder the unit is a window of at most `max_items` items of one user; every position of the window is
@@ -48,9 +50,18 @@ class NextItem(HistoryComponent):
   on the seed and the number of the example alone, so every epoch has other parts. A part is never longer than its unit.
   The search always shows the last `max_items - 1` items.
 
-  Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their
-  titles (IIRG, MiniOneRec); random crops (CL4SRec, arXiv 2010.14395, section 3.2). Ours: the windows, the wordings,
-  `gaps` and `events`.
+  With `learn='title'` or 'both', the target's title and a separator follow its SID (see `ItemAnswer`). A window then
+  shows every item with SID and title, also with `show='sid'`, because its answers are the history of later ones. A
+  window has no end tokens, because its next item would follow. The search continues with SID tokens, as in training.
+
+  `item_dropout` leaves out items before the last, and `shuffle` permutes a short span of them; see
+  `recjax.data.augmentation`. They follow the crop and are drawn in the same way. Of a window, an item that is left out
+  is no target either, a shuffled one is a target at its new place, and the first item that stays is read only. Times
+  stay ascending; kinds of interactions move with their items.
+
+  Published: next item from a history of SIDs (TIGER, section 3.2, the last 20 items); items with their titles
+  (MiniOneRec), learnt in whole sequences (IIRG); random crops, and shuffles of a span (CL4SRec, arXiv 2010.14395,
+  section 3.2). Ours: the windows, the wordings, `gaps`, `events` and `item_dropout`.
   """
 
   task: str = 'next_item'
@@ -58,6 +69,15 @@ class NextItem(HistoryComponent):
   events: bool = setting(False, 'Show the kind of each interaction.')
   crop: float = setting(
     0.0, 'Share of the examples that show a random part of their unit.', at_least=0, at_most=1
+  )
+  item_dropout: float = setting(
+    0.0, 'Share of the items before the last that are left out, at random.', at_least=0, below=1
+  )
+  shuffle: float = setting(
+    0.0,
+    'Share of the examples in which a span of 2 to 4 items before the last is shuffled.',
+    at_least=0,
+    at_most=1,
   )
 
   wordings: ClassVar = (
@@ -79,8 +99,9 @@ class NextItem(HistoryComponent):
 
   def identity(self, corpus: Corpus) -> dict[str, Any]:
     fields = super().identity(corpus)
-    if not self.crop:  # a field that earlier versions lacked
-      del fields['crop']
+    for name in ('crop', 'item_dropout', 'shuffle'):  # fields that earlier versions lacked
+      if not fields[name]:
+        del fields[name]
     return fields
 
   def num_units(self, corpus: Corpus) -> int:
@@ -90,6 +111,18 @@ class NextItem(HistoryComponent):
   def _in_pairs(self, corpus: Corpus) -> bool:
     """Returns whether the unit is a pair; with titles, a window would show earlier answers as SIDs."""
     return corpus.is_encoder_decoder or self.show == 'title'
+
+  def shown_as(self, is_encoder_decoder: bool) -> str:
+    """Returns how a history shows its items: `show`, but SIDs and titles in a window with learnt titles."""
+    is_window = not is_encoder_decoder and self.show != 'title'
+    return 'both' if is_window and self.learn != 'sid' else self.show
+
+  def longest_lines(self, corpus: Corpus, lines_I: np.ndarray) -> int:
+    if self._in_pairs(corpus):
+      return int(lines_I.max()) + len(corpus.prompter.end)
+    lengths = lines_I[corpus.train.values] + self._longest_note(corpus)
+    is_changed = bool(self.crop or self.item_dropout or self.shuffle)  # context may be learnt
+    return corpus.windows(self.max_items).largest(lengths, with_context=is_changed)
 
   def _part(self, corpus: Corpus, unit: int, draw: Draw) -> tuple[int, int, int]:
     """Returns the part of the flat training array that an example shows: start, items, items of context."""
@@ -108,12 +141,19 @@ class NextItem(HistoryComponent):
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     start, size, context = self._part(corpus, unit, draw)
-    items = corpus.train.values[start : start + size]
-    notes = self._notes(corpus, start, start + size)
+    items, is_target = corpus.train.values[start : start + size], corpus.is_target(start, size)
+    shown = np.arange(size)
+    if self.item_dropout or self.shuffle:
+      shown = augmentation.changed(draw.rng, size, self.item_dropout, self.shuffle)
+      context = max(np.count_nonzero(shown < context), 1)
+      items, is_target = items[shown], is_target[shown]
+    notes = self._notes(corpus, start + shown)
     history, lengths = self._tokens(corpus, items[:context], notes[:context])
     inputs, at = self._inputs(corpus, self.prompt(draw), history)
-    is_learnt = corpus.is_target(start + context, size - context)
-    if self.show == 'sid' and not notes:
+    if self._in_pairs(corpus):
+      return Example(inputs, *self.answer(corpus, items[context:]), at, lengths)
+    is_learnt = is_target[context:]
+    if self.show == self.learn == 'sid' and not notes:
       learnt = None if is_learnt.all() else np.repeat(is_learnt, corpus.sid_tokens_IL.shape[1])
       return Example(inputs, corpus.sid_tokens_IL[items[context:]].ravel(), learnt, at, lengths)
     targets, learnt = self._targets(corpus, items[context:], notes[context:], is_learnt)
@@ -147,14 +187,19 @@ class NextItem(HistoryComponent):
 
   def max_prompt_length(self, corpus: Corpus) -> int:
     """Returns the length of the longest inference prompt in tokens."""
-    longest = int(corpus.shown(self.show, self.title_tokens).lengths.max())
-    if self.gaps:
-      longest += max(len(corpus.prompter.text(words)) for _, words in GAPS)
-    if self.events:
-      longest += max(len(corpus.prompter.text(f'({name})')) for name in corpus.dataset.event_names)
+    longest = int(
+      corpus.shown(self.shown_as(corpus.is_encoder_decoder), self.title_tokens).lengths.max()
+    )
+    longest += self._longest_note(corpus)
     nothing = np.empty(0, np.int32)
     head, _ = self._inputs(corpus, (self.prompts or self.wordings)[0], nothing)
     return len(head) + (self.max_items - 1) * longest
+
+  def _longest_note(self, corpus: Corpus) -> int:
+    """The largest number of tokens of gap and event after an item."""
+    texts, events = corpus.prompter.text, corpus.dataset.event_names
+    longest = max(len(texts(words)) for _, words in GAPS) if self.gaps else 0
+    return longest + (max(len(texts(f'({name})')) for name in events) if self.events else 0)
 
   def _inputs(self, corpus: Corpus, prompt: str, history: np.ndarray) -> tuple[np.ndarray, int]:
     """Returns the inputs and the index of the history in them. A decoder's answer continues the history."""
@@ -169,7 +214,9 @@ class NextItem(HistoryComponent):
     self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray]
   ) -> tuple[np.ndarray, tuple[int, ...]]:
     """Returns the tokens of items with their notes, and the number of tokens of each item."""
-    tokens, lengths = corpus.items(items, self.show, self.title_tokens)
+    tokens, lengths = corpus.items(
+      items, self.shown_as(corpus.is_encoder_decoder), self.title_tokens
+    )
     if not notes:
       return tokens, lengths
     parts = np.split(tokens, offsets_of(lengths)[1:-1]) if len(items) else []
@@ -182,27 +229,22 @@ class NextItem(HistoryComponent):
   def _targets(
     self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray], is_learnt: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the target tokens and the mask of learnt ones, SIDs. The last item has its SID alone."""
-    L = corpus.sid_tokens_IL.shape[1]
-    parts, learnt = [], []
-    for n, item in enumerate(items):
-      sid = corpus.sid_tokens_IL[item]
-      parts.append(sid)
-      learnt += [bool(is_learnt[n])] * L
-      if n == len(items) - 1:
-        break
-      shown = self._tokens(corpus, items[n : n + 1], notes[n : n + 1])[0][L:]
-      parts.append(shown)
-      learnt += [False] * len(shown)
-    return np.concatenate(parts), np.array(learnt)
+    """Returns a window's targets and the mask of learnt ones. The last item has no token after its last learnt one."""
+    tokens, lengths = self._tokens(corpus, items, notes)
+    lines = np.array(lengths) - ([len(note) for note in notes] or 0)
+    learnt = self.is_learnt(corpus, lines, lengths) & np.repeat(is_learnt, lengths)
+    last = corpus.sid_tokens_IL.shape[1] if self.learn == 'sid' else lines[-1]
+    size = len(tokens) - lengths[-1] + last
+    return tokens[:size], learnt[:size]
 
-  def _notes(self, corpus: Corpus, start: int, end: int) -> list[np.ndarray]:
+  def _notes(self, corpus: Corpus, shown: np.ndarray) -> list[np.ndarray]:
+    """Returns the notes of items at indices of the flat training array, which may be out of order."""
     dataset = corpus.dataset
     return self._note_tokens(
       corpus,
-      end - start,
-      dataset.train_times[start:end] / dataset.ticks_per_second if self.gaps else None,
-      dataset.train_events[start:end] if self.events else None,
+      len(shown),
+      dataset.train_times[np.sort(shown)] / dataset.ticks_per_second if self.gaps else None,
+      dataset.train_events[shown] if self.events else None,
     )
 
   def _note_tokens(

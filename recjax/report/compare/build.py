@@ -57,7 +57,7 @@ def compare(workdirs: Sequence[str], out: epath.PathLike) -> dict[str, Any]:
     'users': int(users_U.max()) + 1,
     'ks': ks,
     'resamples': paired.RESAMPLES,
-    'contenders': [_figures(each, ks, users_U) for each in found],
+    'contenders': [figures(each, ks, users_U) for each in found],
     'differences': _differences(found, ks, users_U),
     'splits': _splits(found, first, users_U),
   }
@@ -91,8 +91,14 @@ def _metrics(ks: Sequence[int]):
       yield f'{name}@{k}', metric, k
 
 
-def _figures(each: Contender, ks: Sequence[int], users_U: np.ndarray) -> dict[str, Any]:
-  """Returns the entry of a contender: every metric with its error over users and its deviation over seeds."""
+def figures(each: Contender, ks: Sequence[int], users_U: np.ndarray) -> dict[str, Any]:
+  """Returns the entry of a contender: every metric with its error over users and its deviation over seeds.
+
+  Args:
+    each: the contender.
+    ks: the cut-offs.
+    users_U: ints, the user of every row.
+  """
   metrics = {}
   for name, metric, k in _metrics(ks):
     values_U = each.values(metric, k)
@@ -114,8 +120,16 @@ def _figures(each: Contender, ks: Sequence[int], users_U: np.ndarray) -> dict[st
   }
 
 
-def _difference(new: Contender, old: Contender, metric, k: int, users_U, rows=slice(None)):
-  """Returns mean, standard error, interval and p-value of a difference; a single user has the mean alone."""
+def difference(new: Contender, old: Contender, metric, k: int, users_U, rows=slice(None)):
+  """Returns mean, standard error, interval and p-value of a difference; a single user has the mean alone.
+
+  Args:
+    new, old: the contenders; each metric is the mean over a contender's seeds.
+    metric: a function of `ranking.METRICS`.
+    k: the cut-off.
+    users_U: ints, the user of every row.
+    rows: the rows that count, a slice or a mask.
+  """
   values = new.values(metric, k)[rows], old.values(metric, k)[rows], users_U[rows]
   found = paired.difference(*values)
   users = len(np.unique(values[2]))
@@ -134,7 +148,7 @@ def _differences(
   first, *others = found
   result = {
     each.name: {
-      name: _difference(each, first, metric, k, users_U) for name, metric, k in _metrics(ks)
+      name: difference(each, first, metric, k, users_U) for name, metric, k in _metrics(ks)
     }
     for each in others
   }
@@ -179,7 +193,7 @@ def _bucket(found: Sequence[Contender], users_U: np.ndarray, rows_U: np.ndarray)
     }
   for each in others:
     entry['differences'][each.name] = {
-      f'{name}@{k}': _difference(each, first, ranking.METRICS[name], k, users_U, rows_U)
+      f'{name}@{k}': difference(each, first, ranking.METRICS[name], k, users_U, rows_U)
       for name, k in SPLIT_METRICS
     }
   return entry

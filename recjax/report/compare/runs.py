@@ -26,10 +26,11 @@ _IGNORED = ('mesh', 'hosts', 'loader', 'profile', 'compilation_cache', 'log_to',
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """The test rankings of a run.
+  """The rankings of a run on one split.
 
   Attributes:
     workdir: its folder, as it was given.
+    split: 'validation' or 'test'.
     name: the name of its data set.
     seed: its seed.
     sid_seed: the seed of its semantic IDs.
@@ -37,10 +38,11 @@ class Run:
     evaluation: the content of evaluation.json.
     record: the metadata of the predictions, see `predictions.record`.
     rows: the columns `row`, `user` and `target` of the ranked rows.
-    ranks: name → 0-based rank of the target, int64 `[U]`, or ABSENT; `model` and every baseline.
+    ranks: name → 0-based rank of the target, int64 `[U]`, or ABSENT; `model`, its scores alone, and every baseline.
   """
 
   workdir: str
+  split: str
   name: str
   seed: int
   sid_seed: int
@@ -62,15 +64,16 @@ class Run:
 
   def top5_share(self, ranker: str) -> float | None:
     """Returns the share of a ranker's first five recommendations in OneHop(u). None: not measured."""
-    measured = self.evaluation.get('memorization', {}).get(SPLIT, {})
+    measured = self.evaluation.get('memorization', {}).get(self.split, {})
     return measured.get(ranker, {}).get('top5_share')
 
 
-def read(workdir: str) -> Run:
+def read(workdir: str, split: str = SPLIT) -> Run:
   """Reads the files of a run.
 
   Args:
     workdir: its folder.
+    split: 'validation' or 'test'.
 
   Raises:
     OSError: the folder does not exist.
@@ -82,21 +85,22 @@ def read(workdir: str) -> Run:
   config = identity.config_of(folder)
   if config is None:
     raise ValueError(f'--workdirs must name workdirs of runs; {workdir} has no config.json')
-  names = predictions.names(folder, SPLIT)
+  names = predictions.names(folder, split)
   evaluation = evaluation_file.read(folder)
   if not evaluation.get('eval', {}).get('ks'):
     raise ValueError(
       f'{folder / evaluation_file.FILE} must hold the settings of the evaluation, eval.ks; it has none. Run '
       '--mode=evaluate on that --workdir again'
     )
-  model = predictions.of_evaluation(folder, SPLIT, MODEL, evaluation)
+  model = predictions.of_evaluation(folder, split, MODEL, evaluation)
   ranks = {'model': _ranks(model)}
   for name in names:
-    if name.startswith('baselines/'):
-      found = predictions.of_evaluation(folder, SPLIT, name, evaluation)
-      ranks[name.removeprefix('baselines/')] = _ranks(found)
+    if name.startswith(predictions.PLACES):
+      found = predictions.of_evaluation(folder, split, name, evaluation)
+      ranks[name.rpartition('/')[2]] = _ranks(found)
   return Run(
     workdir=workdir,
+    split=split,
     name=config.data.name,
     seed=config.seed,
     sid_seed=config.sids.seed,
@@ -115,7 +119,7 @@ def labels(run: Run) -> dict[str, np.ndarray]:
     ValueError: there are no labels, or they are of another evaluation.
   """
   folder = epath.Path(run.workdir).expanduser()
-  found = predictions.of_evaluation(folder, SPLIT, predictions.ROWS, run.evaluation)
+  found = predictions.of_evaluation(folder, run.split, predictions.ROWS, run.evaluation)
   table = found.read()
   if not table['row'].equals(run.rows['row']):
     raise ValueError(

@@ -2,12 +2,14 @@
 
 from collections import Counter
 import decimal
+import functools
 import json
 
 import pytest
 
 from data_prep.log import item_text
 from data_prep.log.item_text import tidy
+from recjax.schema.data import Data
 
 
 @pytest.mark.parametrize(
@@ -46,9 +48,42 @@ def test_item_rows_hold_the_tidied_fields_and_the_encoder_text():
       'title': 'T',
       'description': long.strip(),
       'price': 0.0,
-      'text': 'T. ' + long[: item_text.MAX_DESCRIPTION],
+      'text': 'T. ' + long[:2000],
     },
   ]
+
+
+def test_a_format_gives_the_encoder_text_with_a_cut_description():
+  iirg = functools.partial(
+    item_text.encoder_text,
+    text_format='Title: {title} Description: {description}',
+    description_chars=10,
+  )
+  record = {'title': 'Soap', 'brand': 'B', 'description': 'kind to hands', 'categories': ['C', 'D']}
+  row = item_text.item_row('i', record, text=iirg)
+  assert row['text'] == 'Title: Soap Description: kind to ha'
+  assert row['description'] == 'kind to hands'
+  assert item_text.item_row('i', {'title': 'T'}, text=iirg)['text'] == 'Title: T Description:'
+  # Without any of its fields an item has no text, so its vector is zero.
+  assert item_text.item_row('i', {'brand': 'B'}, text=iirg)['text'] == ''
+  every = functools.partial(
+    item_text.encoder_text, text_format='{title}|{brand}|{categories}|{price}|{description}'
+  )
+  assert item_text.item_row('i', record | {'price': 0}, text=every)['text'] == (
+    'Soap|B|C > D|0|kind to hands'
+  )
+  short = functools.partial(item_text.encoder_text, description_chars=4)
+  assert item_text.item_row('i', {'description': 'kind to'}, text=short)['text'] == 'kind'
+
+
+@pytest.mark.parametrize(
+  'wrong', ['', 'title', '{}', '{name}', '{title', '{title:>9}', '{price!r}']
+)
+def test_a_format_with_other_placeholders_is_refused(wrong):
+  with pytest.raises(
+    ValueError, match=r'data\.text_format must hold one or more of \{title\}, .*\{price\}.*got'
+  ):
+    Data(source='table', name='x', text_format=wrong)
 
 
 SCRIPT = 'var aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();'

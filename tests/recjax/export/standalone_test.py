@@ -65,11 +65,19 @@ def test_every_family_ranks_alike(tmp_path, kind):
   assert_same_recommendations(tmp_path, *exports.pretrained(tmp_path, kind, kind == 'qwen3'), atol)
 
 
-@pytest.mark.parametrize('family', ['gemma', 't5'])
-@pytest.mark.parametrize('shown', ['sid', 'both'])
-def test_a_run_from_scratch_ranks_alike_with_notes_titles_and_shared_sids(tmp_path, family, shown):
+@pytest.mark.parametrize(
+  ('family', 'fields'),
+  [
+    ('gemma', {'show': 'both'}),
+    ('gemma', {'learn': 'both'}),  # windows show titles
+    ('t5', {'show': 'sid'}),
+    ('t5', {'show': 'both', 'learn': 'both'}),
+  ],
+)
+def test_a_run_from_scratch_ranks_alike_with_notes_titles_and_shared_sids(tmp_path, family, fields):
   events = family == 'gemma'
-  config, dataset = exports.rated(tmp_path, family, gaps=True, events=events, show=shown)
+  config, dataset = exports.rated(tmp_path, family, gaps=True, events=events, **fields)
+  config = exports.with_(config, 'eval', shared_sids='first' if 'learn' in fields else 'all')
   assert_same_recommendations(tmp_path, config, dataset)
 
 

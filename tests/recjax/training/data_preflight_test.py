@@ -111,6 +111,7 @@ def other(**fields):
     ({'weight': 0.0, 'schedule': ((0, 0.0), (10**7, 1.0)), 'others': {'other': other()}},
      'next_item must be trained.*no example in this training. Set --config.mixture.next_item.schedule'),
     ({'show': 'title', 'title_tokens': 1, 'titles': 'equal'}, 'titles must tell items apart in mixture.next_item'),
+    ({'learn': 'title'}, "mixture.next_item.learn must be sid or both.*got 'title'. Set --config.mixture.next_item.learn"),
   ],
 )  # fmt: skip
 def test_a_mixture_that_trains_nothing_is_refused(tiny_world, changes, message):
@@ -121,6 +122,16 @@ def test_a_mixture_that_trains_nothing_is_refused(tiny_world, changes, message):
     dataset.__dict__['titles'] = words
   with pytest.raises(ValueError, match=message):
     checked(config, dataset, **changes)
+
+
+def test_learnt_titles_in_windows_win_over_histories_of_semantic_ids(tiny_world, caplog):
+  config, dataset = tiny_world
+  for fields in ({'show': 'both'}, {'show': 'sid'}):
+    checked(config, dataset, learn='both', row_length=256, **fields)
+  [record] = caplog.records
+  assert (
+    'mixture.next_item.learn=both wins over show=sid: histories show both' in record.getMessage()
+  )
 
 
 def test_components_without_effect_are_warned_of(tiny_world, caplog):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from recjax import train
+from recjax import evaluate, train
 from recjax.baselines import sasrec as recipe
 from recjax.data.dataset import SPLITS
 from recjax.data.item_dataset import ItemDataset
@@ -41,9 +41,9 @@ def trained(tiny_world, mesh, tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(recipe, 'RECIPE', small)
     wanted = wanting(config, baselines=('sasrec',))
-    first = train.trained_baselines(wanted, workdir, dataset, mesh)
+    first = evaluate.trained_baselines(wanted, workdir, dataset, mesh, train.train_stages)
     steps = Checkpoints(sasrec.folder_in(workdir), read_only=True).steps
-    again = train.trained_baselines(wanted, workdir, dataset, mesh)
+    again = evaluate.trained_baselines(wanted, workdir, dataset, mesh, train.train_stages)
     assert Checkpoints(sasrec.folder_in(workdir), read_only=True).steps == steps
   for split in SPLITS:
     np.testing.assert_array_equal(first[split]['sasrec'].items_UK, again[split]['sasrec'].items_UK)
@@ -52,7 +52,9 @@ def trained(tiny_world, mesh, tmp_path_factory):
 
 def test_a_run_without_the_baseline_trains_none(tiny_world, mesh, tmp_path):
   config, dataset = tiny_world
-  found = train.trained_baselines(config, epath.Path(tmp_path), dataset, mesh)
+  found = evaluate.trained_baselines(
+    config, epath.Path(tmp_path), dataset, mesh, train.train_stages
+  )
   assert found == {'validation': {}, 'test': {}} and not list(tmp_path.iterdir())
 
 
@@ -101,7 +103,7 @@ def test_its_data_depend_on_interactions_and_items_alone(tiny_world):
 def test_an_earlier_run_gives_the_same_ranking(tiny_world, mesh, trained, tmp_path):
   config, dataset = tiny_world
   named = wanting(config, sasrec=str(sasrec.folder_in(trained[0])))
-  found = train.trained_baselines(named, epath.Path(tmp_path), dataset, mesh)
+  found = evaluate.trained_baselines(named, epath.Path(tmp_path), dataset, mesh, train.train_stages)
   for split in SPLITS:
     expected = trained[1][split]['sasrec'].items_UK
     np.testing.assert_array_equal(found[split]['sasrec'].items_UK, expected)

@@ -67,9 +67,14 @@ def test_evaluations_are_many_and_cheap(tiny_world):
   assert large.eval.eval_users == 2000
 
 
-@pytest.mark.parametrize('family', ['gemma', 't5'])
-def test_rows_hold_every_example_of_every_task(rated, family):
+@pytest.mark.parametrize(('family', 'learn'), [('gemma', 'sid'), ('t5', 'both')])
+def test_rows_hold_every_example_of_every_task(rated, family, learn):
   config, dataset = rated
+  titles = {
+    n: dataclasses.replace(c, learn=learn) if hasattr(c, 'learn') else c
+    for n, c in config.mixture.items()
+  }
+  config = dataclasses.replace(config, mixture=titles)
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, family=family))
   found = sizes.resolved(free(config), dataset)
   stream = train.make_stream(found, dataset)

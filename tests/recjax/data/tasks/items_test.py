@@ -31,6 +31,27 @@ def test_neighbours_are_learnt_in_order(decoder_corpus, kind):
     assert read(corpus, got.inputs).replace(' ,', ',') == f'<bos> {words}'
 
 
+def test_shuffled_neighbours_are_the_same_lists_at_other_items(decoder_corpus):
+  corpus = decoder_corpus
+  plain, control = SemanticNeighbours(k=3), SemanticNeighbours(k=3, shuffle_seed=1)
+  units = range(plain.num_units(corpus))
+  own, other = (
+    [example(component, corpus, unit) for unit in units] for component in (plain, control)
+  )
+  for a, b in zip(own, other, strict=True):
+    np.testing.assert_array_equal(a.inputs, b.inputs)
+  # Every list is the answer once more, and of another item; equal lists of two items are one text.
+  owned, given = ([read(corpus, each.targets) for each in part] for part in (own, other))
+  assert sorted(owned) == sorted(given)
+  assert sum(a == b for a, b in zip(owned, given, strict=True)) <= len(owned) - len(set(owned))
+  again = [example(control, corpus, unit, 5).targets for unit in units]
+  assert [read(corpus, targets) for targets in again] == given
+  another = SemanticNeighbours(k=3, shuffle_seed=2)
+  assert [read(corpus, example(another, corpus, unit).targets) for unit in units] != given
+  assert 'shuffle_seed' not in plain.identity(corpus)
+  assert control.identity(corpus)['shuffle_seed'] == 1
+
+
 def test_an_item_may_be_shown_with_its_title_which_may_be_cut(decoder_corpus):
   corpus = decoder_corpus
   got = example(SemanticNeighbours(k=2, show='both'), corpus, 0)
@@ -43,8 +64,8 @@ def test_an_item_may_be_shown_with_its_title_which_may_be_cut(decoder_corpus):
 
 
 def test_k_above_the_longest_list_of_neighbours_is_refused(decoder_corpus):
-  with pytest.raises(ValueError, match=r'k must be at most the longest prepared list \(4;.*got 5'):
-    SemanticNeighbours(k=5).check_corpus(decoder_corpus)
+  with pytest.raises(ValueError, match=r'k must be at most the longest prepared list \(5;.*got 6'):
+    SemanticNeighbours(k=6).check_corpus(decoder_corpus)
   with pytest.raises(ValueError, match=r'must leave room in the catalogue of 24 items; got 24'):
     CollaborativeNeighbours(k=24).check_corpus(decoder_corpus)
 

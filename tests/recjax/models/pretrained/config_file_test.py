@@ -4,7 +4,10 @@ import dataclasses
 import json
 import shutil
 
+import ml_dtypes
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from recjax.models import pretrained
 from tests.goldens import make_decoders
@@ -115,3 +118,48 @@ def test_an_adapter_without_config_is_named(tmp_path):
   (tmp_path / 'adapter_config.json').write_text('{}')
   with pytest.raises(ValueError, match='it holds an adapter alone'):
     pretrained.read_config(tmp_path)
+
+
+def _edit_config(folder, **fields):
+  hf = json.loads((folder / 'config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps(hf | fields))
+
+
+def _quantize(folder, name, array):
+  tensors = load_file(folder / 'model.safetensors')
+  save_file(tensors | {name: array}, folder / 'model.safetensors')
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (lambda f: _edit_config(f, quantization_config={'quant_method': 'fp8'}), 'config.json, fp8'),
+    (lambda f: _edit_config(f, quantization_config={}, compression_config={'a': 1}), 'compression'),
+    (
+      lambda f: _quantize(
+        f, 'model.layers.0.mlp.up_proj.weight', np.zeros((40, 24), ml_dtypes.float8_e4m3fn)
+      ),
+      'up_proj.weight of type F8_E4M3',
+    ),
+    (
+      lambda f: _quantize(f, 'model.layers.0.mlp.up_proj.weight', np.zeros((40, 24), np.int8)),
+      'up_proj.weight of type I8',
+    ),
+    (
+      lambda f: _quantize(
+        f, 'model.layers.0.mlp.up_proj.weight_scale_inv', np.ones((1, 1), np.float32)
+      ),
+      'tensor model.layers.0.mlp.up_proj.weight_scale_inv',
+    ),
+    (
+      lambda f: _quantize(f, 'model.layers.0.mlp.up_proj.qweight', np.ones((3, 40), np.int32)),
+      'tensor model.layers.0.mlp.up_proj.qweight',
+    ),
+  ],
+)
+def test_a_quantized_checkpoint_is_named_as_one(tmp_path, damage, message):
+  folder = shutil.copytree(make_decoders.GOLDENS / 'qwen2', tmp_path / 'f')
+  damage(folder)
+  with pytest.raises(ValueError, match=f'holds a quantized checkpoint .*{message}') as error:
+    pretrained.check_folder(folder)
+  assert '\n' not in str(error.value)

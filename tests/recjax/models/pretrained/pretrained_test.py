@@ -356,46 +356,6 @@ def test_tokenizer_and_space_must_agree(checkpoint, tmp_path):
     load(tmp_path / 'out', TokenSpace(SPACE.text_size, (4, 4)))
 
 
-def _quantize(folder, name, array):
-  tensors = load_file(folder / 'model.safetensors')
-  save_file(tensors | {name: array}, folder / 'model.safetensors')
-
-
-@pytest.mark.parametrize(
-  ('damage', 'message'),
-  [
-    (lambda f: _edit_config(f, quantization_config={'quant_method': 'fp8'}), 'config.json, fp8'),
-    (lambda f: _edit_config(f, quantization_config={}, compression_config={'a': 1}), 'compression'),
-    (
-      lambda f: _quantize(
-        f, 'model.layers.0.mlp.up_proj.weight', np.zeros((40, 24), ml_dtypes.float8_e4m3fn)
-      ),
-      'up_proj.weight of type F8_E4M3',
-    ),
-    (
-      lambda f: _quantize(f, 'model.layers.0.mlp.up_proj.weight', np.zeros((40, 24), np.int8)),
-      'up_proj.weight of type I8',
-    ),
-    (
-      lambda f: _quantize(
-        f, 'model.layers.0.mlp.up_proj.weight_scale_inv', np.ones((1, 1), np.float32)
-      ),
-      'tensor model.layers.0.mlp.up_proj.weight_scale_inv',
-    ),
-    (
-      lambda f: _quantize(f, 'model.layers.0.mlp.up_proj.qweight', np.ones((3, 40), np.int32)),
-      'tensor model.layers.0.mlp.up_proj.qweight',
-    ),
-  ],
-)
-def test_a_quantized_checkpoint_is_named_as_one(checkpoint, damage, message):
-  folder = checkpoint('qwen2')
-  damage(folder)
-  with pytest.raises(ValueError, match=f'holds a quantized checkpoint .*{message}') as error:
-    pretrained.check_folder(folder)
-  assert '\n' not in str(error.value)
-
-
 def test_a_failed_export_leaves_nothing_behind(checkpoint, tmp_path, monkeypatch):
   source, out = checkpoint('qwen3'), tmp_path / 'shop' / 'out'
   params = load(source, SPACE)[1]

@@ -39,9 +39,10 @@ def write(
   protocol=PROTOCOL,
   baselines=('popularity', 'transitions'),
   has_single=False,
+  splits=('test',),
   **changes,
 ):
-  """Writes the files of an evaluated run; returns the ranks of the model.
+  """Writes the files of an evaluated run; returns the ranks of the model on the last split.
 
   Args:
     folder: the workdir.
@@ -55,30 +56,31 @@ def write(
     protocol: the protocol of the record.
     baselines: their names.
     has_single: gives the first row a bucket of its own.
+    splits: the splits that were evaluated.
     **changes: fields of the config to replace.
   """
   folder.mkdir(parents=True)
   config = dataclasses.replace(config, seed=seed, **changes)
   (folder / 'config.json').write_text(json.dumps(config.to_dict()))
-  targets = np.asarray(dataset.targets('test'))[rows]
   rows = np.arange(dataset.num_rows('test'))[rows]
   record = evaluation_file.data_record(dataset, 'original') | (digests or {})
-  model = Ranked.of(lists[rows], None, targets, 10, 1.0)
-  rivals = {
-    name: Ranked.of(rankings(dataset, n, 0.2)[rows], None, targets, 10, 1.0)
-    for n, name in enumerate(baselines, start=50)
-  }
-  metrics = ranking.ranking_metrics(model.ranks_U, KS)
+
+  def ranked(split, lists):
+    return Ranked.of(lists[rows], None, np.asarray(dataset.targets(split))[rows], 10, 1.0)
+
+  models = {split: ranked(split, lists) for split in splits}
   hops = {'1': {}, '<i>2</i>': {}}
   evaluation_file.write(
     folder,
     {
       'step': 3,
-      'metrics': {'test': metrics},
+      'training': {'steps': 3, 'stopped': 'steps'},
+      'items_sharing_a_sid': 0,
+      'metrics': {s: ranking.ranking_metrics(each.ranks_U, KS) for s, each in models.items()},
       'baselines': {},
       'rows_per_sec': 1.0,
       'eval': {'ks': list(KS), 'beams': config.eval.beams},
-      'rows': {'test': len(rows)},
+      'rows': dict.fromkeys(splits, len(rows)),
       'data': record,
       'protocol': protocol,
       'memorization': {'rule': 'the rule', 'test': {'model': {'top5_share': 0.25}}},
@@ -97,11 +99,14 @@ def write(
     'hop': Labels(('<i>2</i>', '1', 'single'), hop_U),
   }
   columns = {name: values[labelled] for name, values in predictions.of_labels(labels).items()}
-  files = {predictions.ROWS: (rows[labelled], columns)}
-  files['retrieval'] = rows, predictions.of_ranked(model)
-  for name, each in rivals.items():
-    files[f'baselines/{name}'] = rows, predictions.of_ranked(each)
-  for name, (rows, columns) in files.items():
-    meta = predictions.record('test', name, len(rows), record, protocol, 3)
-    predictions.write(folder, meta, predictions.groups(ids, 'test', rows, columns))
+  files = {}
+  for split, model in models.items():
+    files[split, predictions.ROWS] = rows[labelled], columns
+    files[split, 'retrieval'] = rows, predictions.of_ranked(model)
+    for n, name in enumerate(baselines, start=50):
+      rival = ranked(split, rankings(dataset, n, 0.2))
+      files[split, f'baselines/{name}'] = rows, predictions.of_ranked(rival)
+  for (split, name), (own, columns) in files.items():
+    meta = predictions.record(split, name, len(own), record, protocol, 3)
+    predictions.write(folder, meta, predictions.groups(ids, split, own, columns))
   return model.ranks_U

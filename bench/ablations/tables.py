@@ -1,0 +1,162 @@
+"""The tables of ablations: their rows, as shares of the mixture and settings over one base config."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+
+from recjax.schema.names import question
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """A row of a table: a variant of the base config.
+
+  Attributes:
+    name: its name.
+    mixture: component → weight; the other components of the base config are turned off. None: the mixture of the
+      base config.
+    settings: field → value on the command line, without `config.`.
+    against: name of the row that it is compared with. None: the first row.
+  """
+
+  name: str
+  mixture: Mapping[str, float] | None = None
+  settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  against: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+  """A table of ablations.
+
+  Attributes:
+    question: the question that it answers.
+    base: value of --config; {data} stands for the name of a data set.
+    rows: the rows; the first is the reference.
+    settings: settings of all rows, as in `Row`.
+  """
+
+  question: str
+  base: str
+  rows: Sequence[Row]
+  settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def chosen(self, names: Sequence[str]) -> 'Table':
+    """Returns the table with the named rows alone, and the rows that they are compared with; no names: all.
+
+    Raises:
+      ValueError: there is no such row.
+    """
+    known = {row.name: row for row in self.rows}
+    for name in names:
+      if name not in known:
+        raise ValueError(
+          f'--rows must name rows of the table ({"; ".join(known)}); got {name!r}{question(name, known)}'
+        )
+    if not names:
+      return self
+    kept = {self.rows[0].name, *names}
+    kept |= {known[name].against for name in kept}
+    return dataclasses.replace(self, rows=[row for row in self.rows if row.name in kept])
+
+
+def others(*tasks: str, share: float) -> dict[str, float]:
+  """Returns a mixture of next_item and other tasks, which together get a share of the examples."""
+  return {'next_item': 1 - share} | {task: share / len(tasks) for task in tasks}
+
+
+def _all_of(*tasks: str) -> dict[str, float]:
+  """Returns a mixture with the weight 1 for every task: with mixing.by=size all of their units once an epoch."""
+  return dict.fromkeys(tasks, 1.0)
+
+
+def _auxiliary(*tasks: str) -> dict[str, float]:
+  """Returns the shares of recommendation tasks in configs/rec_knowledge.py; the given tasks share the rest equally."""
+  recommendation = {'next_item': 4 / 6, 'ranking': 1 / 6, 'rating': 1 / 6}
+  if not tasks:
+    return recommendation
+  kept = {task: 0.6 * share for task, share in recommendation.items()}
+  return kept | {task: 0.4 / len(tasks) for task in tasks}
+
+
+_RELATIONS = ('collaborative_neighbours', 'semantic_neighbours')
+_PREFERENCE = ('mim', 'bpr')
+_IIRG = ('title_to_sid', 'next_item')  # the first is the stage before
+_TS_REC = ('mlm', 'next_item', 'title_to_sid', 'sid_to_title', 'history_to_title')
+_TS_ALIGN = ('token_to_description', 'description_to_token')
+
+TABLES = {
+  # Every row sees next_item for the same number of epochs, so rows with relations take more steps. The control has
+  # the same number of examples and steps as the row above it.
+  'iirg': Table(
+    question='Do the relation tasks of IIRG help, and does the relation matter or only the further examples?',
+    base='configs/iirg.py:{data}-cpu',
+    rows=(
+      Row(name='next item alone', mixture=_all_of(*_IIRG)),
+      Row(name='+ collaborative', mixture=_all_of(*_IIRG, 'collaborative_neighbours')),
+      Row(name='+ semantic', mixture=_all_of(*_IIRG, 'semantic_neighbours')),
+      Row(name='+ both', mixture=_all_of(*_IIRG, *_RELATIONS)),
+      Row(
+        name='+ both shuffled (control)',
+        mixture=_all_of(*_IIRG, *_RELATIONS),
+        settings={f'mixture.{task}.shuffle_seed': '0' for task in _RELATIONS},
+      ),
+    ),
+  ),
+  # Equal numbers of steps. In rows with auxiliary tasks the recommendation tasks have the same share, so these rows
+  # differ in the kind of the other examples alone.
+  'rec_knowledge': Table(
+    question='Do the auxiliary tasks of Cao et al. help?',
+    base='configs/rec_knowledge.py:{data}-cpu',
+    rows=(
+      Row(name='retrieval + ranking + rating', mixture=_auxiliary()),
+      Row(name='+ MIM', mixture=_auxiliary('mim')),
+      Row(name='+ BPR', mixture=_auxiliary('bpr')),
+      Row(name='+ MLM', mixture=_auxiliary('mlm')),
+      Row(name='+ all', mixture=_auxiliary('mim', 'bpr', 'mlm')),
+    ),
+  ),
+  # Every row has the same first stage, which trains the text rows, and the same number of epochs of the second.
+  'ts_rec': Table(
+    question='Do initial rows from keywords (SA-Init) and the alignment tasks (TS-Align) of TS-Rec help?',
+    base='configs/ts_rec.py:{data}-cpu',
+    rows=(
+      *(
+        Row(name=name, mixture=_all_of(*_TS_REC), settings={'stages.sft.sid_rows': rows})
+        for name, rows in (('random rows', 'random'), ('mean rows', 'mean'), ('SA-Init', 'sa_init'))
+      ),
+      Row(
+        name='SA-Init + TS-Align',
+        mixture=_all_of(*_TS_REC, *_TS_ALIGN),
+        settings={'stages.sft.sid_rows': 'sa_init'},
+        against='SA-Init',
+      ),
+    ),
+  ),
+  # Equal numbers of steps.
+  'mixture': Table(
+    question='Which mixture of tasks serves validation users best at this budget?',
+    base='configs/{data}.py:cpu',
+    rows=(
+      Row(name='next item alone', mixture=_all_of('next_item')),
+      *(
+        Row(name=f'all {share:.0%}', mixture=others(*_PREFERENCE, *_RELATIONS, share=share))
+        for share in (0.1, 0.2, 0.3, 0.5)
+      ),
+      Row(name='relations 20%', mixture=others(*_RELATIONS, share=0.2)),
+      Row(name='MIM and BPR 20%', mixture=others(*_PREFERENCE, share=0.2)),
+    ),
+  ),
+}
+
+
+def table(name: str) -> Table:
+  """Returns a table by its name.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if name not in TABLES:
+    raise ValueError(
+      f'--table must be one of {", ".join(TABLES)}; got {name!r}{question(name, TABLES)}'
+    )
+  return TABLES[name]
