@@ -27,7 +27,11 @@ RUNS = {
   ),
   'rec_knowledge': ({'': (4, list(rec_knowledge.SHARES))}, ['retrieval', 'ranking', 'rating']),
   'ts_rec': (
-    {'words': (2, ['mlm']), 'sft': (3, ['next_item', *ts_rec.TASKS])},
+    {
+      'words': (2, ['mlm']),
+      'sft': (3, ['next_item', *ts_rec.TASKS]),
+      'rl': (2, ['next_item']),
+    },
     ['retrieval'],
   ),
 }
@@ -130,6 +134,10 @@ def test_ts_rec_has_the_published_settings(name):
   assert (optim.learning_rate, optim.schedule, optim.warmup_steps) == (3e-4, 'linear', 20)
   assert config.batch_size // config.packing.rows * config.packing.examples == 1024
   assert config.stages['sft'].num_epochs == 10
+  rl = config.stages['rl']
+  assert (rl.kind, rl.learning_rate, rl.num_epochs, rl.start_from_best) == ('grpo', 1e-5, 2, True)
+  assert (rl.grpo.group, rl.grpo.kl, rl.clip_norm) == (16, 1e-3, 0.3)
+  assert (rl.grpo.rewards.exact, rl.grpo.rewards.rank) == (1, 1)
   assert (config.eval.patience, config.eval.beams, config.eval.exclude_seen) == (3, 20, False)
   assert config.eval.ks == (1, 3, 5, 10, 20)
   assert config.mixture['next_item'].max_items == 11
