@@ -14,7 +14,7 @@ Ours:      wordings; an example of next_item is a window that learns every posit
            validation rows instead of the loss; GRPO on histories alone, 64 prompts a step. cpu: the text rows are first trained on spans of titles (`words`), so that SA-Init
            has rows to start from. docs/papers.md compares component by component.
 Hardware:  industrial, office: v5e:4x4 (`--config.mesh.data=2 --config.mesh.fsdp=8`); cpu: 2 cores
-Cost:      docs/papers.md, "Cost"
+Cost:      stage sft: 7.46 GiB a chip, .251 s a step at least (docs/papers.md)
 Figures:   published: up to 7.17 % (Industrial) and 4.27 % (Office) above the best baseline; the tables are not known to us.
            Compare `sid_recall@k` and `sid_ndcg@k`. Obtained here: not run; the files of Office were not available.
 """

@@ -123,6 +123,9 @@ def test_rec_knowledge_has_the_published_tasks(variant, size):
   assert config.mixture['mim'].learn == 'both'
   assert set(config.evaluators) == {'retrieval', 'ranking', 'rating'}
   assert sum(rec_knowledge.SHARES.values()) == pytest.approx(1)
+  unrated = values(rec_knowledge, f'{variant}-unrated')
+  assert set(config.mixture) - set(unrated.mixture) == {'rating'}
+  assert set(unrated.evaluators) == {'retrieval', 'ranking'}
 
 
 @pytest.mark.parametrize('name', ts_rec.SETS)
