@@ -129,6 +129,7 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   yield log_stage.stage(source, config.data, raw)
   config = sid_stage.with_codes(config, prepared)  # fails before the stages that take long
   relation_stage.check_top_k(config, prepared)
+  relation_stage.check_texts(config, prepared)
   yield text_stage.tokenizer_stage(config, prepared)
   yield text_stage.titles_stage(config, prepared)
   if encoder_stage.is_needed(config):

@@ -22,7 +22,7 @@ from recjax.runtime import device, distributed
 from recjax.runtime.files import replacing
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import state as state_lib
-from recjax.workdir import checkpoint_name, identity, paths, resume
+from recjax.workdir import checkpoint_name, identity, item_rows, paths, resume
 from recjax.workdir.checkpoints import Checkpoints, read_run
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,10 @@ def best_params(
     return step
 
   def read(checkpoints: Checkpoints, step: int):
-    resume.check_tokens(checkpoints.meta(step), dataset, checkpoints.folder)
-    return jax.block_until_ready(checkpoints.restore_params(step, abstract)), step
+    meta = checkpoints.meta(step)
+    resume.check_tokens(meta, dataset, checkpoints.folder)
+    params = item_rows.restored(checkpoints, step, abstract, meta.config['model'], dataset)
+    return jax.block_until_ready(params), step
 
   return read_run(workdir, choose, read)
 

@@ -34,7 +34,16 @@ from recjax.training import state as state_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
-from recjax.workdir import identity, mixture_file, outcome, paths, resume, starts, trackers
+from recjax.workdir import (
+  identity,
+  item_rows,
+  mixture_file,
+  outcome,
+  paths,
+  resume,
+  starts,
+  trackers,
+)
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints, Meta
 from recjax.workdir.metrics_file import Writer, read_metrics
@@ -101,7 +110,8 @@ def checked_streams(
       stream = make_stream(stage.config, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
       is_last = stage.folder == workdir
-      data_preflight.check_stream(stream, examples, searched if is_last else None)
+      items_alone = models.family(stage.config.model).reads_items_alone
+      data_preflight.check_stream(stream, examples, searched if is_last else None, items_alone)
       prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
       preflight.check_positions(stage.config.model, stream.plan.row_length, prompt)
     except ValueError as error:
@@ -209,6 +219,7 @@ def train(
     if distributed.is_host0():
       starts.record(run or config, workdir, loop.step, rates)
       paths.write(workdir, dataset.folder)
+      item_rows.write(workdir, config.model, dataset)
       mixture_file.write(workdir, setup.stream.mixture.table())
     is_host0 = distributed.is_host0()
     with (

@@ -13,6 +13,7 @@ import scipy.sparse
 
 from data_prep import files
 from data_prep import stage as stage_lib
+from data_prep.encoders import choice
 from data_prep.relations import semantic_neighbours
 from recjax import config as config_lib
 from recjax.data import neighbours
@@ -40,6 +41,23 @@ def check_top_k(config: config_lib.Config, prepared: Prepared) -> None:
     top_k,
     'relations.top_k',
   )
+
+
+def check_texts(config: config_lib.Config, prepared: Prepared) -> None:
+  """Checks that some item has a text if semantic relations are made from texts; without any, all items are equal.
+
+  Raises:
+    ValueError: no item has one.
+  """
+  summary = stage_lib.read_manifest(prepared / 'interactions')['summary']
+  without, num_items = summary.get('items_without_text', 0), summary['items']
+  is_from_texts = config.needs('semantic') and choice.kind(config.sids.encoder) != 'file'
+  if is_from_texts and without == num_items:
+    raise ValueError(
+      f'semantic relations must be made from the texts of items, or from vectors in a file; none of {num_items} items '
+      'has a text. Set --config.data.title_column, --config.sids.encoder to a file of vectors, or drop the task '
+      'semantic_neighbours and --config.relations.backfill'
+    )
 
 
 def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:

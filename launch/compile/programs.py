@@ -85,7 +85,8 @@ def sizes(config: config_lib.Config, items: int = ITEMS) -> Sizes:
     assumed.append(f'a de-duplication level of {levels[-1]} codes')
   assumed.append(f'prompts of {PROMPT_WORDS} tokens and the history, {HISTORY} items excluded')
   table = SidTable(codes_IL, levels, 'random', collisions)
-  return Sizes(TokenSpace(pieces + len(SPECIALS), levels), table, tuple(assumed))
+  space = TokenSpace(pieces + len(SPECIALS), levels, table.catalogue)
+  return Sizes(space, table, tuple(assumed))
 
 
 def _pieces(config: config_lib.Config) -> tuple[int, str]:
@@ -249,8 +250,9 @@ class Programs:
     """Returns ShapeDtypeStructs of the trie, the prompts and the excluded items."""
     config = self._config
     task = config_lib.next_item_component(config)
-    shown = {'sid': 0, 'title': -self._sizes.space.num_levels, 'both': 0}[task.show]
-    shown += self._sizes.space.num_levels + (task.title_tokens if task.show != 'sid' else 0)
+    shown_as = task.shown_as(models.family(config.model).is_encoder_decoder)
+    shown = 0 if shown_as == 'title' else self._sizes.space.num_levels
+    shown += 0 if shown_as == 'sid' else task.title_tokens + 1  # and a separator
     multiple = batches.PROMPT_MULTIPLE
     S = -(-(PROMPT_WORDS + (task.max_items - 1) * shown) // multiple) * multiple
     shards = mesh_lib.batch_shards(self._mesh)

@@ -27,7 +27,8 @@ class Corpus:
     prompter: turns wordings into tokens, in the format of the backbone.
     sid_tokens_IL: int32, each item's semantic ID as tokens.
     mask: int32 `[1]`, the token that replaces a masked item.
-    sentinels: int32, the tokens that replace hidden spans of text.
+    sentinels: int32, our own tokens that replace hidden spans.
+    t5_sentinels: int32, those of an encoder–decoder's tokenizer; our own if it has none.
   """
 
   def __init__(self, dataset: Dataset, is_encoder_decoder: bool):
@@ -41,6 +42,8 @@ class Corpus:
     self.sentinels = np.array(
       [dataset.vocabulary.special_id(f'<sentinel_{n}>') for n in range(SENTINELS)], np.int32
     )
+    own = dataset.vocabulary.sentinels if is_encoder_decoder else None
+    self.t5_sentinels = self.sentinels if own is None else np.array(own, np.int32)
     # Caches of this object, without a limit: an evicted array would be computed again at every example.
     self.windows = functools.cache(self._windows)
     self.likes = functools.cache(self._likes)

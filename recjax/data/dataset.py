@@ -312,7 +312,7 @@ class Dataset(Log):
   @functools.cached_property
   def vocabulary(self) -> Vocabulary:
     self._check_unchanged('tokenizer')
-    return Vocabulary(self.folder / 'tokenizer', self.sids.codes_per_level)
+    return Vocabulary(self.folder / 'tokenizer', self.sids.codes_per_level, self.sids.catalogue)
 
   @functools.cached_property
   def titles(self) -> Sequences:

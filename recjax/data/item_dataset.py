@@ -38,4 +38,4 @@ class ItemDataset(Dataset):
 
   @functools.cached_property
   def vocabulary(self) -> Vocabulary:
-    return Vocabulary(None, self.sids.codes_per_level)
+    return Vocabulary(None, self.sids.codes_per_level, self.sids.catalogue)

@@ -273,11 +273,13 @@ def build(
   parts = []
   for name, component in components.items():
     lacks = corpus.lacks(component.needs)
+    may_lack = set(lacks) == {'titles'} and 'titles' not in component.requires
+    way = 'set its show and learn to sid, or drop the task' if may_lack else 'drop the task'
     check(
       not lacks,
       f'task {component.task!r} must have {", ".join(sorted(component.needs))}; the data in '
       f'{dataset.folder} have no {", ".join(lacks)}. Run --mode=prepare with this config; if the source has '
-      'none, drop the task',
+      f'none, {way}',
       component.weight,
       f'mixture.{name}.weight',
     )

@@ -152,6 +152,18 @@ class TextTokenizer:
         ids += self._full.encode(part)
     return ids
 
+  def t5_sentinels(self, count: int, size: int) -> list[int] | None:
+    """Returns the ids of T5's tokens `<extra_id_0>`, …; None: the tokenizer has fewer than `count` of them.
+
+    Args:
+      count: number of ids.
+      size: ids of the tokenizer. T5's SentencePiece model lacks the sentinels; they are its last ids, in reverse.
+    """
+    if self._is_fast:
+      found = [self._full.token_to_id(f'<extra_id_{n}>') for n in range(count)]
+      return None if None in found else found
+    return [size - 1 - n for n in range(count)] if size - len(self._full) >= count else None
+
   @functools.cached_property
   def _control_names(self) -> re.Pattern[str]:
     """A pattern with one group, which matches any control piece of a SentencePiece model."""

@@ -54,17 +54,21 @@ class Windows(_PerUser):
     starts_U = self._ends_U - np.diff(self._ends_U, prepend=0)
     return starts_U[users] + nth
 
-  def largest(self, sizes: np.ndarray) -> int:
+  def largest(self, sizes: np.ndarray, with_context: bool = False) -> int:
     """Returns the largest sum of sizes of a window's items after its context.
 
     Args:
       sizes: ints, aligned with `train.values`, not negative. Marks of targets are ignored, so the sum is a bound.
+      with_context: whether the sum includes the items of context.
     """
     counts_U = np.diff(self._ends_U, prepend=0)
     lengths, firsts = (np.repeat(x, counts_U) for x in (np.diff(self._offsets), self._offsets[:-1]))
     nth = np.arange(len(lengths)) - np.repeat(self._ends_U - counts_U, counts_U)
     ends = np.minimum(self._max_items + nth * self._stride, lengths)
-    starts = np.where(nth == 0, 1, self._max_items + (nth - 1) * self._stride)
+    if with_context:
+      starts = np.maximum(ends - self._max_items, 0)
+    else:
+      starts = np.where(nth == 0, 1, self._max_items + (nth - 1) * self._stride)
     totals = offsets_of(sizes)
     return int((totals[firsts + ends] - totals[firsts + starts]).max(initial=0))
 

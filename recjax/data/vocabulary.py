@@ -1,11 +1,13 @@
 """The vocabulary: the text pieces of a tokenizer, our own special tokens, and the SID codes."""
 
+import functools
 import json
 from typing import NamedTuple
 
 from etils import epath
 
 from recjax.data.text_tokenizer import TextTokenizer
+from recjax.sids.catalogue import Catalogue
 from recjax.sids.token_space import TokenSpace
 
 SENTINELS = 32
@@ -56,11 +58,16 @@ class Pieces:
     """Returns the text of piece ids."""
     return self._tokenizer.decode(ids)
 
+  @functools.cached_property
+  def sentinels(self) -> list[int] | None:
+    """The ids of `<extra_id_0>`, …, SENTINELS of them; None: not the tokenizer of a T5."""
+    return self._tokenizer.t5_sentinels(SENTINELS, self.size)
+
 
 class NoPieces:
   """The text part of a vocabulary for models that read items alone: BOS and EOS. Attributes: see `Pieces`."""
 
-  size, bos_id, eos_id, chat, file = 2, 0, 1, None, None
+  size, bos_id, eos_id, chat, file, sentinels = 2, 0, 1, None, None, None
 
   def encode(self, text: str) -> list[int]:
     """Raises a ValueError: there are no pieces."""
@@ -83,12 +90,22 @@ class Vocabulary:
     file: the tokenizer's file.
   """
 
-  def __init__(self, folder: epath.PathLike | None, level_sizes: tuple[int, ...]):
+  def __init__(
+    self,
+    folder: epath.PathLike | None,
+    level_sizes: tuple[int, ...],
+    catalogue: Catalogue | None = None,
+  ):
     """Reads the tokenizer of a folder; None: the vocabulary has no text pieces."""
     self._pieces = NoPieces() if folder is None else Pieces(folder)
-    self.space = TokenSpace(self._pieces.size + len(SPECIALS), tuple(level_sizes))
+    self.space = TokenSpace(self._pieces.size + len(SPECIALS), tuple(level_sizes), catalogue)
     self.bos_id, self.eos_id = self._pieces.bos_id, self._pieces.eos_id
     self.chat, self.file = self._pieces.chat, self._pieces.file
+
+  @property
+  def sentinels(self) -> list[int] | None:
+    """The tokenizer's own ids `<extra_id_0>`, … of T5, SENTINELS of them; None: it has none."""
+    return self._pieces.sentinels
 
   @property
   def num_pieces(self) -> int:
@@ -105,9 +122,9 @@ class Vocabulary:
 
   def decode(self, ids: list[int]) -> str:
     """Returns readable text of any ids: specials by name, SID codes as <level_code>, levels a, b, …"""
-    parts, run = [], []
+    parts, run, sentinels = [], [], self.sentinels or ()
     for token in [*(int(i) for i in ids), None]:
-      named = token in (self.bos_id, self.eos_id)
+      named = token in (self.bos_id, self.eos_id) or token in sentinels
       if token is not None and token < self._pieces.size and not named:
         run.append(token)
         continue
@@ -119,6 +136,8 @@ class Vocabulary:
     return ' '.join(parts)
 
   def _name(self, token: int) -> str:
+    if token in (self.sentinels or ()):
+      return f'<extra_id_{self.sentinels.index(token)}>'
     if token < self.num_pieces:
       return '<eos>' if token == self.eos_id else '<bos>'
     if token < self.space.sid_start:

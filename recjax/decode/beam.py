@@ -5,9 +5,11 @@ matrix). A beam is a node of the trie; its children are a contiguous range of no
 of a user share the keys and values of the prompt. Every returned beam is an item. If fewer items than beams are
 left, the result is filled with -1 and score -inf.
 
-Items that share a SID have the same score and are adjacent, the most popular first. If all SIDs are unique, the
-code for shared SIDs is not compiled.
+Items that share a SID have the same score and are adjacent, the most popular first; or, with `Trie.ranks_first`, only
+the most popular one that is not excluded is ranked. If all SIDs are unique, the code for shared SIDs is not compiled.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +55,12 @@ def _rank_items(
     return jnp.take(trie.leaf_items, leaves_BM), scores_BM
   items_BMK, exists_BMK = trie.items(leaves_BM)
   exists_BMK &= ~_count(items_BMK, excluded_BE, bool)
+  B, width = len(leaves_BM), min(beams, len(trie.leaf_items))
+  if trie.ranks_first:
+    exists_BMK &= jnp.cumsum(exists_BMK, axis=-1) == 1
+    width = leaves_BM.shape[1]
   scores_BMK = jnp.where(exists_BMK, scores_BM[..., None], -jnp.inf)
-  B = len(leaves_BM)
   # top_k takes the first of equal scores, so a leaf's items stay together and in order.
-  width = min(beams, len(trie.leaf_items))
   scores_BM, best_BM = jax.lax.top_k(scores_BMK.reshape(B, -1), width)
   return jnp.take_along_axis(items_BMK.reshape(B, -1), best_BM, axis=1), scores_BM
 
@@ -81,14 +85,32 @@ def beam_search(
 
   Returns:
     Items int32 `[B, M]`, best first, and the float32 log-probabilities of their SIDs. M is at most the
-    number of items.
+    number of items; with `Trie.ranks_first`, of SIDs.
+  """
+  # A level has at most as many prefixes as nodes. If a beam keeps all of them, the search is exhaustive.
+  x_BD, cache = model.start(prompts, min(beams, trie.num_nodes[1]), trie.levels - 1)
+  return beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax)
+
+
+def beams_after(
+  model,
+  trie: Trie,
+  x_BD: jax.Array,
+  cache: Any,
+  excluded_BE: jax.Array,
+  beams: int,
+  sid_softmax: str,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the best items after prompts that `model.start` has read; see `beam_search`.
+
+  Args:
+    model, trie, excluded_BE, beams, sid_softmax: as in `beam_search`.
+    x_BD, cache: of `model.start`, with as many beams as the first level has nodes, at most `beams`.
   """
   space = model.tables.space
   levels = space.num_levels
-  # A level has at most as many prefixes as nodes. If a beam keeps all of them, the search is exhaustive.
   widths = [min(beams, nodes) for nodes in trie.num_nodes[1:]]
-  B = prompts['tokens'].shape[0]
-  x_BD, cache = model.start(prompts, widths[0], levels - 1)
+  B = len(x_BD)
   x_BMD, scores_BM = x_BD[:, None], jnp.zeros((B, 1))
   nodes_BM = jnp.zeros((B, 1), jnp.int32)
   for level in range(levels):

@@ -12,7 +12,7 @@ from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode.batches import PROMPT_MULTIPLE
-from recjax.decode.beam import beam_search
+from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.trie import Trie
 from recjax.models import lora
 from recjax.runtime import logs, preemption, watchdog
@@ -34,15 +34,14 @@ def _power_of_two(n: int, least: int = 16) -> int:
 
 
 def make_search(model: Model, space: TokenSpace, beams: int):
-  """Returns the pure search: (params, trie, prompts, excluded_BE) -> (items_BM, scores_BM).
-
-  See `recjax.decode.beam.beam_search` for its arguments.
-  """
+  """Returns the pure search: (params, trie, prompts, excluded_BE) -> candidates; see `search_candidates`."""
   graph = models.graph(model, space)
 
   def search(params, trie, prompts, excluded_BE):
     merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
-    return beam_search(merged, trie, prompts, excluded_BE, beams, model.sid_softmax)
+    return search_candidates(
+      *(merged, trie, prompts, excluded_BE, beams, model.sid_softmax, model.item_head)
+    )
 
   return search
 
@@ -52,6 +51,7 @@ class Ranker:
 
   Attributes:
     beams: beams of the search.
+    beta: weight of the item head in the ranking, beside that of the codes (1).
     trie: the semantic IDs of the catalogue, on every device.
   """
 
@@ -70,13 +70,14 @@ class Ranker:
     Args:
       component: the component whose prompt the search continues.
       model: the model of the run.
-      settings: the eval section: beams, rows of a batch, whether seen items are excluded.
+      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs.
       limits: time limits.
       dataset: the prepared data.
       mesh: the devices.
       beams: beams of the search. None: `eval.beams`.
     """
     self.beams = beams or settings.beams
+    self.beta = 1.0
     shards = mesh_lib.batch_shards(mesh)
     self._batch_size = _round_up(settings.batch_size, shards)
     self._mesh = mesh
@@ -86,7 +87,8 @@ class Ranker:
     self._target_events = dataset.target_events if settings.exclude_seen else None
     self._corpus = Corpus(dataset, models.family(model).is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
-    trie = jax.tree.map(np.asarray, Trie.from_table(dataset.sids, popularity_I))
+    trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
+    trie = jax.tree.map(np.asarray, trie)
 
     self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
     search = make_search(model, dataset.vocabulary.space, self.beams)
@@ -120,8 +122,22 @@ class Ranker:
         batch then has room for as many histories as the next power of two.
 
     Returns:
-      Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 log-probabilities.
+      Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 log-probabilities. With an item
+      head the score is that of the codes + beta x that of the head.
     """
+    found = self.candidates(params, histories, progress, known, excluded, few_shapes)
+    return found.ranked(self.beta, self.beams)
+
+  def candidates(
+    self,
+    params,
+    histories: Sequence[np.ndarray],
+    progress: str | None = None,
+    known: Sequence[Mapping[str, np.ndarray]] | None = None,
+    excluded: np.ndarray | None = None,
+    few_shapes: bool = False,
+  ) -> Candidates:
+    """Returns the candidates of every history with their scores, numpy arrays `[U, …]`; see `rank`."""
     U, B = len(histories), self._batch_size
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
@@ -129,7 +145,7 @@ class Ranker:
     known = known or [{}] * U
     hidden = [np.concatenate([items, excluded]) for items in map(self._seen, histories, known)]
     order = np.argsort([-len(history) for history in histories], kind='stable')
-    items_UM = scores_UM = None
+    found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
     bar = logs.progress(
       total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
@@ -141,14 +157,13 @@ class Ranker:
         prompts = [self.prompt(histories[u], known[u]) for u in rows]
         with watchdog.expect(f'ranking rows {start} to {start + B} of {U}', self._timeout):
           shape = self._shape(B, prompts, [hidden[u] for u in rows], few_shapes)
-          items_BM, scores_BM = self._rank_batch(params, prompts, [hidden[u] for u in rows], shape)
-        if items_UM is None:
-          items_UM = np.full((U, items_BM.shape[1]), -1, np.int32)
-          scores_UM = np.full((U, items_BM.shape[1]), -np.inf, np.float32)
-        items_UM[rows] = items_BM[: len(rows)]
-        scores_UM[rows] = scores_BM[: len(rows)]
+          batch = self._rank_batch(params, prompts, [hidden[u] for u in rows], shape)
+        if found is None:
+          found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
+        for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
+          all_UM[rows] = of_BM[: len(rows)]
         bar.update(len(rows))
-    return items_UM, scores_UM
+    return found
 
   def prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
     """Returns the prompt that the search continues after a history, int32 tokens; see `rank`."""
@@ -175,7 +190,7 @@ class Ranker:
 
   def _rank_batch(
     self, params, prompts: list[np.ndarray], excluded: list[np.ndarray], shape: tuple[int, int, int]
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> Candidates:
     B, S, E = shape
     tokens_BS = np.zeros((B, S), np.int32)
     lengths_B = np.ones(B, np.int32)  # padding rows have length one

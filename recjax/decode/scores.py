@@ -6,6 +6,7 @@ token is normalised as in training (`recjax.training.loss.loss_sums`).
 
 from collections.abc import Sequence
 import functools
+from typing import Any
 
 from flax import nnx
 import jax
@@ -96,9 +97,28 @@ def sequence_scores(
   Returns:
     float32 `[B, N]`.
   """
+  x_BD, cache = model.start(prompts, 1, max(tokens_BNT.shape[2] - 1, 1))
+  return scores_after(model, x_BD, cache, tokens_BNT, lengths_BN, kinds, sid_softmax)
+
+
+def scores_after(
+  model,
+  x_BD: jax.Array,
+  cache: Any,
+  tokens_BNT: jax.Array,
+  lengths_BN: jax.Array,
+  kinds: Kinds,
+  sid_softmax: str,
+) -> jax.Array:
+  """Returns the log-probability of every sequence after prompts that `model.start` has read.
+
+  Args:
+    model, tokens_BNT, lengths_BN, kinds, sid_softmax: as in `sequence_scores`.
+    x_BD, cache: of `model.start`, for at least T - 1 tokens; no beam has a token yet.
+  """
   B, N, T = tokens_BNT.shape
   beams = min(N, _at_once(model.tables.space, B, kinds, sid_softmax))
-  x_BD, cache = model.start(prompts, beams, max(T - 1, 1))
+  cache = cache.choose_beams(jnp.zeros((B, beams), jnp.int32))
   is_real_BNT = jnp.arange(T)[None, None] < lengths_BN[..., None]
   first_BN = _token_scores(model, x_BD[:, None], tokens_BNT[..., 0], kinds[0], sid_softmax)
   scores_BN = jnp.where(is_real_BNT[..., 0], first_BN, 0.0)

@@ -14,7 +14,7 @@ from recjax.sids.table import SidTable
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=['first_child', 'child_code', 'leaf_offsets', 'leaf_items', 'item_leaves'],
-  meta_fields=['codes_per_level', 'num_nodes', 'max_branch', 'max_leaf_items'],
+  meta_fields=['codes_per_level', 'num_nodes', 'max_branch', 'max_leaf_items', 'ranks_first'],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trie:
@@ -36,6 +36,7 @@ class Trie:
     num_nodes: number of nodes of each depth, L + 1 numbers.
     max_branch: largest number of children of a node, for each level.
     max_leaf_items: largest number of items of a leaf.
+    ranks_first: whether a search ranks only the first item of a leaf that is not excluded.
   """
 
   first_child: tuple[np.ndarray, ...]
@@ -47,15 +48,19 @@ class Trie:
   num_nodes: tuple[int, ...]
   max_branch: tuple[int, ...]
   max_leaf_items: int
+  ranks_first: bool = False
 
   @classmethod
-  def from_table(cls, table: SidTable, popularity_I: np.ndarray | None = None) -> 'Trie':
+  def from_table(
+    cls, table: SidTable, popularity_I: np.ndarray | None = None, ranks_first: bool = False
+  ) -> 'Trie':
     """Builds the trie of a table as numpy arrays.
 
     Args:
       table: the SIDs.
       popularity_I: number of training interactions of each item. Items that share a SID are sorted by
         descending popularity, then by index. None: by index alone.
+      ranks_first: see the class.
 
     Raises:
       ValueError: the table has no items.
@@ -91,6 +96,7 @@ class Trie:
       num_nodes=tuple(num_nodes),
       max_branch=tuple(int(np.diff(offsets).max()) for offsets in first_child),
       max_leaf_items=int(leaf_sizes.max()),
+      ranks_first=ranks_first,
     )
 
   @property

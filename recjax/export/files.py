@@ -82,7 +82,7 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
     'version': 1,
     'is_encoder_decoder': corpus.is_encoder_decoder,
     **_prompt(config, corpus, task, exported),
-    'show': task.shown_as(corpus),
+    'show': task.shown_as(corpus.is_encoder_decoder),
     'title_tokens': task.title_tokens,
     'max_history': task.max_items - 1,
     'separator': {'token': '<separator>', 'id': separator},
@@ -95,6 +95,7 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
     'level_sizes': list(space.level_sizes),
     'sid_softmax': config.model.sid_softmax,
     'exclude_seen': config.eval.exclude_seen,
+    'shared_sids': config.eval.shared_sids,
     'event_names': names,
     'target_events': None if is_target is None else np.array(names)[is_target].tolist(),
     'beams': config.eval.beams,
@@ -105,14 +106,15 @@ def _items(config: Config, dataset: Dataset, exported: _Exported) -> Iterable[di
   """Yields the lines of items.jsonl."""
   task, space = next_item_component(config), dataset.vocabulary.space
   corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  shown_as = task.shown_as(corpus.is_encoder_decoder)
   counts = np.bincount(dataset.train.values, minlength=dataset.num_items).tolist()
   for i, item in enumerate(dataset.items):
     ours = corpus.sid_tokens_IL[i]
     line = {'item': item['id'], 'title': item.get('title')}
     line['tokens'] = [space.sid_names[token - space.sid_start] for token in ours]
     line['token_ids'] = exported.ids(ours)
-    if task.shown_as(corpus) != 'sid':
-      shown, _ = corpus.items(np.array([i]), task.shown_as(corpus), task.title_tokens)
+    if shown_as != 'sid':
+      shown, _ = corpus.items(np.array([i]), shown_as, task.title_tokens)
       line['prompt_ids'] = exported.ids(shown)
     yield line | {'popularity': counts[i]}
 

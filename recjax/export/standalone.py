@@ -11,7 +11,7 @@ As a module, with this folder on Python's path:
 
 The search is recjax's own: a beam search over the semantic IDs of the catalogue (items.jsonl), with the prompt, the
 softmax and the treatment of seen items of prompt.json. Items that share a semantic ID have one score; the most
-popular comes first. Tokens are read as ids from the two files, so that no tokenizer is needed.
+popular comes first, or is the only one (`shared_sids`). Tokens are read as ids from the two files, so that no tokenizer is needed.
 """
 
 import argparse
@@ -229,12 +229,12 @@ class Recommender:
     return logits.cpu().numpy()
 
   def _items(self, leaves, scores, seen, beams):
+    most = 1 if self.prompt['shared_sids'] == 'first' else None
     ranked = [
-      (int(item), score)
+      (item, score)
       for leaf, score in zip(leaves, scores, strict=True)
       if math.isfinite(score)
-      for item in self.catalogue.items_of(leaf)
-      if int(item) not in seen
+      for item in [i for i in self.catalogue.items_of(leaf).tolist() if i not in seen][:most]
     ]
     return ranked[:beams]
 

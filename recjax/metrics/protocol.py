@@ -65,6 +65,7 @@ def record(
     'split': data.split,
     'target_rule': target_rule(data),
     'exclude_seen': settings.exclude_seen,
+    'shared_sids': settings.shared_sids,
     'reachable_targets': {
       split: _reachable(dataset, split, settings.exclude_seen) for split in SPLITS
     },
@@ -138,8 +139,9 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
       f'({found["in_own_history"]:,} are in their own history)'
     )
   if record['items_sharing_a_sid']:
+    ranked = 'the most popular one is' if record['shared_sids'] == 'first' else 'all of them are'
     yield (
       f'{record["items_sharing_a_sid"]:,} items ({100 * record["items_sharing_a_sid_share"]:.2f} %) share their '
-      'semantic ID with another; recall counts hits of items, sid_recall hits of semantic IDs'
+      f'semantic ID with another, and {ranked} ranked; recall counts hits of items, sid_recall hits of semantic IDs'
     )
   yield 'leakage test passed: ' + '; '.join(record['leakage']['rules'].values())

@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 from flax import nnx
+import jax
 
 from recjax.models import families, pretrained
 from recjax.models.family import Family
@@ -138,7 +139,21 @@ def build(model: Model, space: TokenSpace, seed: int) -> nnx.Module:
   Raises:
     FileNotFoundError, ValueError: see `shape_of`.
   """
-  return family(model).build(shape_of(model), space, nnx.Rngs(params=seed))
+  shape = shape_of(model)
+  built = family(model).build(shape, space, nnx.Rngs(params=seed))
+  if model.item_rows or model.item_head:
+    built.tables.add_items(shape.width)
+  return built
+
+
+def hidden(
+  built: nnx.Module, batch: dict[str, jax.Array], key: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+  """Returns x_BTD, from which each position's target is predicted, and h_BTD, the states that end items."""
+  if hasattr(built, 'item_hidden'):
+    return built.item_hidden(batch, key)
+  x_BTD = built.hidden(batch, key)
+  return x_BTD, x_BTD
 
 
 def graph(model: Model, space: TokenSpace) -> nnx.GraphDef:

@@ -296,8 +296,12 @@ class Decoder(nnx.Module):
     return self._forward(batch['tokens'], batch['segments'], batch['positions'], key)[0]
 
   def _forward(self, tokens_BT, segments_BT, positions_BT, key):
-    mask, distance = attention.attention_mask(segments_BT, segments_BT, positions_BT, positions_BT)
     x_BTD = self._embed(tokens_BT, positions_BT)
+    return self._contextual(x_BTD, segments_BT, positions_BT, key)
+
+  def _contextual(self, x_BTD, segments_BT, positions_BT, key):
+    """Returns the normed states of embeddings, and the keys and values of every layer."""
+    mask, distance = attention.attention_mask(segments_BT, segments_BT, positions_BT, positions_BT)
     layer_keys = ()
     if key is not None:
       key, embedding_key = jax.random.split(key)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from recjax.sharding.mesh import table_sharding
+from recjax.sharding.mesh import constrain, table_sharding
 from recjax.sids.token_space import TokenSpace
 
 LOGITS_AT_ONCE = 2**27  # largest number of logits in a search under the full softmax: half a GiB
@@ -74,6 +75,7 @@ class TokenTables(nnx.Module):
     text: float32 `[text_rows, D]`.
     sid: float32 `[sid_rows, D]`; the codes of level l start at row `space.level_starts[l]`.
     text_out, sid_out: output tables of the same shapes; only if untied.
+    items: float32 `[item_rows, D]`, a row of its own for every item; only after `add_items`.
 
   Args:
     space: the token ids.
@@ -112,6 +114,52 @@ class TokenTables(nnx.Module):
     if not tied:
       self.text_out = table(space.text_rows, output_std)
       self.sid_out = table(space.sid_rows, output_std)
+
+  def add_items(self, width: int) -> None:
+    """Adds a table with a row for every item. A row of zeros begins as the sum of the item's code rows alone.
+
+    Raises:
+      ValueError: the catalogue is unknown, or items share a semantic ID.
+    """
+    catalogue = self.space.catalogue
+    if catalogue is None or not catalogue.is_unique:
+      raise ValueError(
+        'model.item_rows and model.item_head need a catalogue whose items have semantic IDs of their own; '
+        f'{"no catalogue is known" if catalogue is None else "items share a semantic ID"}. Set '
+        '--config.sids.collisions=deduplicate, or both to False'
+      )
+    self.items = nnx.Param(jnp.zeros((self.space.item_rows, width), jnp.float32))
+
+  @property
+  def has_items(self) -> bool:
+    """Whether every item has a row of its own."""
+    return hasattr(self, 'items')
+
+  def find_items(self, tokens: jax.Array) -> jax.Array:
+    """Returns the items with the semantic IDs `[..., L]`, int32 `[...]`; -1 where tokens are no item."""
+    space = self.space
+    starts = np.asarray(space.level_starts, np.int32) + space.sid_start
+    return space.catalogue.find(tokens - starts.reshape((1,) * (tokens.ndim - 1) + (-1,)))
+
+  def own_rows(self, items: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Returns the own rows `[B, ..., D]` of items `[B, ...]`; zeros for -1."""
+    return take_rows(
+      (self.items[...],), (0,), jnp.where(items < 0, self.space.item_rows, items), dtype
+    )
+
+  def item_vectors(self) -> jax.Array:
+    """Returns the vector of every item, float32 `[item_rows, D]`: the sum of its code rows, and its own row.
+
+    Padding rows hold the vectors of no item. New items begin with the sum of their code rows.
+    """
+    space = self.space
+    codes_IL = space.tokens(space.catalogue.codes_IL) - space.sid_start
+    codes_IL = np.pad(codes_IL, ((0, space.item_rows - len(codes_IL)), (0, 0)))
+    sid_VD = self.output_tables()[1]
+    vectors_VD = sum(take_rows((sid_VD,), (0,), jnp.asarray(c), jnp.float32) for c in codes_IL.T)
+    if self.has_items:
+      vectors_VD = vectors_VD + self.items[...]
+    return constrain(vectors_VD, 'table')
 
   def lookup(self, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Returns the rows `[B, ..., D]` of token ids `[B, ...]`."""

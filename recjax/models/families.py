@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 
-from recjax.models import gemma, llama, qwen, sasrec, t5
+from recjax.models import gemma, item_decoder, llama, qwen, sasrec, t5
 from recjax.models.family import Family, Size
 from recjax.schema.checks import check_choice
 
-FAMILIES: dict[str, Family] = {
-  family.name: family
-  for family in (gemma.FAMILY, llama.FAMILY, qwen.FAMILY, t5.FAMILY, sasrec.FAMILY)
-}
+_ALL = (gemma, llama, qwen, t5, sasrec, item_decoder)
+FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _ALL}
 
 
 def by_name(name: str) -> Family:

@@ -39,7 +39,9 @@ class Family:
 
   The built model offers `tables` (`recjax.models.embedding.TokenTables`), `hidden(batch, key)` for training,
   and `start(prompts, beams, suffix_length)` and `step(tokens, step, cache)` for the search; the cache offers
-  `choose_beams`.
+  `choose_beams`. The state that ends an item is the one that predicts the next item's first code. A family in which
+  they differ also offers `item_hidden(batch, key)`, the states of `hidden` and those that end items, and
+  `item_state_BD` of the cache.
 
   Attributes:
     name: value of `model.family`.
@@ -49,6 +51,7 @@ class Family:
     sizes: published sizes by name.
     checkpoints: how checkpoint folders are read and written; None: the family has none.
     is_encoder_decoder: whether inputs and targets go to different stacks; otherwise they are one sequence.
+    reads_items_alone: whether prompts are whole semantic IDs after one token, and nothing else.
     parameter_rules: how the mesh shards the parameters.
     bos, eos, pad: defaults for folders whose files do not name the token. Without BOS, a decoder's prompt
       begins with EOS.
@@ -61,6 +64,7 @@ class Family:
   sizes: Mapping[str, Size] = dataclasses.field(default_factory=dict)
   checkpoints: CheckpointFormat | None = None
   is_encoder_decoder: bool = False
+  reads_items_alone: bool = False
   parameter_rules: rules.Rules = rules.PARAMETER_RULES
   bos: SpecialToken | None = None
   eos: SpecialToken | None = None

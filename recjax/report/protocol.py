@@ -33,6 +33,8 @@ def _rows(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
       'Items that share their semantic ID',
       f'{record["items_sharing_a_sid"]:,}' + (f' ({percent(share)})' if share is not None else ''),
     )
+  if record.get('items_sharing_a_sid') and record.get('shared_sids') == 'first':
+    yield 'Ranked items of a semantic ID', 'the most popular one that is not removed'
   if record.get('items_sharing_a_sid'):  # otherwise both kinds of hits are equal
     for ranker, found in record.get('hits', {}).get('test', {}).items():
       if {'recall@10', 'sid_recall@10'} <= found.keys():

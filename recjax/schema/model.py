@@ -59,6 +59,15 @@ class Model(Section):
     'vocabulary.',
     one_of=('level', 'full'),
   )
+  item_rows: bool = setting(
+    False,
+    'With item_decoder: the input of an item is the sum of its code rows and of a row of its own.',
+  )
+  item_head: bool = setting(
+    False,
+    'A softmax over the catalogue beside the codes: the state that ends an item times the vector of each item, which is '
+    'the sum of its code rows and a row of its own. The search then ranks by both.',
+  )
   compute_dtype: str = setting(
     'float32', 'Data type of matrix products, also in gradients.', one_of=('float32', 'bfloat16')
   )
@@ -79,4 +88,10 @@ class Model(Section):
       f'model.heads ({self.heads}) must be a multiple of model.kv_heads',
       self.kv_heads,
       'model.kv_heads',
+    )
+    check(
+      not self.item_rows or self.family == 'item_decoder',
+      'model.item_rows needs model.family=item_decoder; other families have rows of items with model.item_head alone',
+      self.family,
+      'model.item_rows=False',
     )

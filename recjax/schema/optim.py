@@ -82,6 +82,11 @@ class Loss(Section):
   label_smoothing: float = setting(
     0.0, "Share of a target's probability that is spread over all classes.", at_least=0, below=1
   )
+  item_head: float = setting(
+    1.0,
+    'Weight of the loss of the item head, beside that of the codes (1); model.item_head.',
+    at_least=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

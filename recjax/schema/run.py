@@ -57,6 +57,11 @@ class Eval(Section):
     'Never recommend an item of the history (with data.context_events: of its other interactions). Baselines '
     'follow the same rule.',
   )
+  shared_sids: str = setting(
+    'all',
+    'Items that share a semantic ID: all are ranked, the most popular first; or only the first that is not excluded.',
+    one_of=('all', 'first'),
+  )
 
   def __post_init__(self):
     super().__post_init__()

@@ -21,6 +21,7 @@ BATCH = ('data', 'fsdp')  # axes over which rows of a batch are sharded
 ACTIVATION_RULES: dict[str, P] = {
   'residual': P(BATCH, None, None),  # B, T or M, D
   'heads': P(BATCH, None, 'tensor', None),  # B, T, N, H
+  'table': P('tensor', 'fsdp'),  # V, D
 }
 
 

@@ -15,7 +15,7 @@ Rules = tuple[tuple[str, tuple[P, ...]], ...]  # (regular expression, specs in o
 # axes divide the dimensions applies: if `tensor` does not divide the heads, D is sharded instead. Paths are
 # joined with '/'. Stacked layers have the depth as their first dimension.
 PARAMETER_RULES: Rules = (
-  (r'tables/(text|sid)(_out)?$', (P('tensor', 'fsdp'),)),  # V, D
+  (r'tables/((text|sid)(_out)?|items)$', (P('tensor', 'fsdp'),)),  # V, D
   # depth, inputs, rank and depth, rank, outputs: sharded like the kernel
   (r'lora/.*(out|down)/kernel/a$', (P(None, 'tensor', None),)),
   (r'lora/.*(out|down)/kernel/b$', (P(None, None, 'fsdp'),)),

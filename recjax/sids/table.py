@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import json
 
 from etils import epath
@@ -9,6 +10,7 @@ import numpy as np
 
 from recjax.runtime.files import digest, replacing, write_whole
 from recjax.schema.checks import check_choice
+from recjax.sids.catalogue import Catalogue
 
 CODES, DESCRIPTION = 'codes.npy', 'sids.json'  # the files of a table
 COLLISIONS = ('deduplicate', 'sinkhorn', 'keep', 'none')
@@ -81,6 +83,11 @@ class SidTable:
   def levels(self) -> int:
     """Number of levels (L)."""
     return self.codes_IL.shape[1]
+
+  @functools.cached_property
+  def catalogue(self) -> Catalogue:
+    """The items by their codes, for models with a row for every item."""
+    return Catalogue(self.codes_IL, self.codes_per_level)
 
   @property
   def deduplicated(self) -> bool:

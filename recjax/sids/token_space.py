@@ -5,6 +5,8 @@ import functools
 
 import numpy as np
 
+from recjax.sids.catalogue import Catalogue
+
 TABLE_MULTIPLE = (
   512  # tables have a multiple of this many rows, so that shapes do not depend on the mesh
 )
@@ -15,7 +17,7 @@ def sid_name(level: int, code: int) -> str:
   return f'<{chr(ord("a") + level)}_{code}>'
 
 
-def _padded(rows: int) -> int:
+def padded(rows: int) -> int:
   return -(-rows // TABLE_MULTIPLE) * TABLE_MULTIPLE
 
 
@@ -26,10 +28,12 @@ class TokenSpace:
   Attributes:
     text_size: number of text pieces and specials.
     level_sizes: number of codes of each SID level, `[L]`.
+    catalogue: the items, for models with rows of items. None: unknown.
   """
 
   text_size: int
   level_sizes: tuple[int, ...]
+  catalogue: Catalogue | None = dataclasses.field(default=None, compare=False)
 
   @property
   def sid_start(self) -> int:
@@ -80,12 +84,17 @@ class TokenSpace:
   @property
   def text_rows(self) -> int:
     """Number of rows of the text table, padding included."""
-    return _padded(self.text_size)
+    return padded(self.text_size)
 
   @property
   def sid_rows(self) -> int:
     """Number of rows of the SID table, padding included."""
-    return _padded(self.sid_size)
+    return padded(self.sid_size)
+
+  @property
+  def item_rows(self) -> int:
+    """Number of rows of a table of items, padding included."""
+    return padded(self.catalogue.num_items)
 
   def tokens(self, codes_IL: np.ndarray) -> np.ndarray:
     """Returns token ids int32 `[..., L]` of level-local codes `[..., L]`."""

@@ -102,17 +102,24 @@ def _check_split(dataset: Dataset, split: str, exclude_seen: bool) -> None:
     )
 
 
-def check_stream(stream: Stream, num_examples: int, searched: Component | None = None) -> None:
+def check_stream(
+  stream: Stream,
+  num_examples: int,
+  searched: Component | None = None,
+  items_alone: bool = False,
+) -> None:
   """Checks that every component of a training's stream has something to learn.
 
   Args:
     stream: the stream of the training.
     num_examples: examples of the whole training.
     searched: the component whose prompt the search continues; None: it need not be in this training.
+    items_alone: whether the model reads whole semantic IDs after one token, and nothing else.
 
   Raises:
-    ValueError: nothing is learnt, the searched component is not trained or learns no semantic ID, a component has no learnt target, its
-      inputs are all equal, or rows have no room for any history.
+    ValueError: nothing is learnt, a model of items alone would read other tokens, the searched component is not trained
+      or learns no semantic ID, a component has no learnt target, its inputs are all equal, or rows have no room for any
+      history.
   """
   mixture = stream.mixture
   check(
@@ -137,8 +144,25 @@ def check_stream(stream: Stream, num_examples: int, searched: Component | None =
         )
       log.warning('mixture.%s is not trained: it %s', part.name, reason)
     examples = [example for owner, example in sampled if owner is part][:SAMPLE]
+    if items_alone:
+      _check_items_alone(part, examples, stream)
     if examples and component.loss_weight > 0:
       _check_part(part, examples, stream)
+
+
+def _check_items_alone(part: Part, examples: list[Example], stream: Stream) -> None:
+  """Checks that the examples of a component are whole semantic IDs after one token; see `check_stream`."""
+  space = stream.mixture.corpus.dataset.vocabulary.space
+  L = space.num_levels
+  for example in examples:
+    levels = space.level_of_token[np.concatenate([example.inputs, example.targets])][1:]
+    if len(levels) % L or (levels.reshape(-1, L) != np.arange(1, L + 1)).any():
+      raise ValueError(
+        'with model.family=item_decoder a component must show whole semantic IDs and no words, after one token; '
+        f'mixture.{part.name} (task {part.component.task}) shows other tokens. Set --config.mixture.{part.name}.prompts '
+        'to one without words, such as "(\'{history}\',)", and no titles, gaps and events, or '
+        f'--config.mixture.{part.name}.weight=0'
+      )
 
 
 def _check_searched(name: str, component: Component, corpus: Corpus) -> None:
@@ -149,7 +173,7 @@ def _check_searched(name: str, component: Component, corpus: Corpus) -> None:
     component.learn,
     f'mixture.{name}.learn=both',
   )
-  shown = component.shown_as(corpus)
+  shown = component.shown_as(corpus.is_encoder_decoder)
   if shown != component.show:
     log.warning(
       'mixture.%s.learn=%s wins over show=%s: histories show %s, because the answers of a window are the history of '

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from recjax.schema.optim import Loss
 from recjax.sharding.mesh import table_sharding
+from recjax.training.gathered import gathered
 from recjax.training.wide_softmax import Wide, wide_loss
 
 NO_EXTRAS = Loss()
@@ -100,32 +101,6 @@ def _sums(
   return sums
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _gathered(rows_VD: jax.Array, batch_axes: tuple[str, ...], is_width_sharded: bool) -> jax.Array:
-  """Gathers a table along its width; the backward pass reduces the gradient over the batch axes once."""
-  if is_width_sharded:
-    rows_VD = jax.lax.all_gather(rows_VD, 'fsdp', axis=1, tiled=True)
-  replicated_axes = tuple(axis for axis in batch_axes if axis != 'fsdp' or not is_width_sharded)
-  return jax.lax.pcast(rows_VD, replicated_axes, to='varying') if replicated_axes else rows_VD
-
-
-def _gathered_forward(rows_VD, batch_axes, is_width_sharded):
-  return _gathered(rows_VD, batch_axes, is_width_sharded), None
-
-
-def _gathered_backward(batch_axes, is_width_sharded, _, gradient_VD):
-  if is_width_sharded:
-    # The scattered axis must come first: along the last axis, a TPU runs a full all-reduce instead.
-    V, n = gradient_VD.shape[0], jax.lax.axis_size('fsdp')
-    parts_nVD = gradient_VD.reshape(V, n, -1).swapaxes(0, 1)
-    gradient_VD = jax.lax.psum_scatter(parts_nVD, 'fsdp', scatter_dimension=0)
-    batch_axes = tuple(axis for axis in batch_axes if axis != 'fsdp')
-  return (jax.lax.psum(gradient_VD, batch_axes) if batch_axes else gradient_VD,)
-
-
-_gathered.defvjp(_gathered_forward, _gathered_backward)
-
-
 def loss_sums(
   tables,
   x_BTD: jax.Array,
@@ -165,7 +140,7 @@ def loss_sums(
 
   def local_sums(text_VD, sid_VD, x_BTD, batch):
     text_VD, sid_VD = (
-      _gathered(t, sharding.batch, sharding.width is not None) for t in (text_VD, sid_VD)
+      gathered(t, sharding.batch, sharding.width is not None) for t in (text_VD, sid_VD)
     )
     if sharding.rows:
       x_BTD = jax.lax.pcast(x_BTD, sharding.rows, to='varying')

@@ -81,7 +81,8 @@ def split(params: Any, optim: Optim) -> tuple[Any, Any]:
   parts = ({}, {})
   has_adapters = lora.NAME in params
   for path, x in traverse_util.flatten_dict(params).items():
-    is_trained = path[0] == lora.NAME or (is_sid_table(path) and optim.train_sid_rows is not False)
+    has_rows = is_sid_table(path) or path == ('tables', 'items')
+    is_trained = path[0] == lora.NAME or (has_rows and optim.train_sid_rows is not False)
     rest = _FROZEN if has_adapters and not is_trained else _REST
     parts[_group(path, optim, rest).frozen][path] = x
   trained, frozen = map(traverse_util.unflatten_dict, parts)

@@ -14,7 +14,7 @@ from recjax.schema.model import Model
 from recjax.schema.run import Checkpoint
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import keywords, rows
-from recjax.workdir import resume
+from recjax.workdir import item_rows, resume
 from recjax.workdir.checkpoints import Checkpoints, read_run
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,10 @@ def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh
   )
-  params = pretrained.load(model.pretrained, shapes, space)
-  tables = dict(params['tables'])
+  # No checkpoint has rows of items: they begin as in a run from scratch.
+  theirs = {name: x for name, x in shapes['tables'].items() if name != 'items'}
+  params = pretrained.load(model.pretrained, shapes | {'tables': theirs}, space)
+  tables = fresh['tables'] | params['tables']
   if model.sid_rows == 'random':
     tables |= {name: fresh['tables'][name] for name in tables if name.startswith('sid')}
   elif model.sid_rows == 'sa_init':
@@ -151,7 +153,8 @@ def initial_params(
     meta = checkpoints.meta(step)
     resume.check_tokens(meta, dataset, folder)
     source_model = meta.config['model']
-    params = checkpoints.restore_params(step, _restore_target(abstract_params, source_model))
+    target = _restore_target(abstract_params, source_model)
+    params = item_rows.restored(checkpoints, step, target, source_model, dataset)
     same = all(source_model.get(name) == getattr(model, name) for name in _ADAPTERS)
     if lora.NAME in params and not same:
       shardings = jax.tree.map(lambda x: x.sharding, lora.base(abstract_params))

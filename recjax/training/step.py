@@ -10,7 +10,7 @@ from recjax.models import lora
 from recjax.schema.run import Training
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
-from recjax.training import loss, optim
+from recjax.training import item_head, loss, optim
 from recjax.training.state import TrainState
 
 
@@ -37,10 +37,13 @@ def make_train_step(
 
   def micro_sums(trained, frozen, batch, key):
     model = lora.adapted(graph, optim.join(trained, frozen), config.model.lora_alpha)
-    x_BTD = model.hidden(batch, key if config.model.dropout > 0 else None)
+    x_BTD, h_BTD = models.hidden(model, batch, key if config.model.dropout > 0 else None)
     sums = loss.loss_sums(
       model.tables, x_BTD, batch, config.model.sid_softmax, text_targets, config.loss
     )
+    if config.model.item_head:
+      sums |= item_head.item_head_sums(model.tables, h_BTD, batch, config.loss)
+      sums['loss'] += config.loss.item_head * sums['loss_item_head']
     return sums.pop('loss'), sums
 
   def train_step(state: TrainState, batch: dict[str, jax.Array]):

@@ -21,7 +21,9 @@ FLAGS = {
 }
 
 _DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')
-_SEARCH = ('eval.beams', 'eval.batch_size', 'eval.ks', 'eval.exclude_seen')
+_SEARCH = tuple(
+  f'eval.{name}' for name in ('beams', 'batch_size', 'ks', 'exclude_seen', 'shared_sids')
+)
 # Mode → the sections and fields that it reads from the command; it has the others from the workdir. The other modes
 # read all.
 _USE = (*_DATA, *_SEARCH, 'model', 'mixture', 'compilation_cache')

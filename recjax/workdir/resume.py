@@ -69,7 +69,7 @@ def check_stream(
     allow_new_stream: `checkpoint.allow_new_stream`.
 
   Raises:
-    ValueError: the stream changed and `allow_new_stream` is off.
+    ValueError: the stream changed and `allow_new_stream` is off, or the catalogue of rows of items changed.
   """
   changed = sorted(part for part in stream if stream[part] != meta.stream.get(part))
   if changed and not allow_new_stream:
@@ -78,6 +78,12 @@ def check_stream(
       f'on; changed since: {", ".join(changed)}. Undo the change, give a new --workdir (with '
       '--config.checkpoint.init_from to keep the parameters), or set '
       '--config.checkpoint.allow_new_stream=True to start a new stream'
+    )
+  model = meta.config.get('model', {})
+  if 'sids' in changed and (model.get('item_rows') or model.get('item_head')):
+    raise ValueError(
+      f'a resume must keep the catalogue of the rows of items in {folder}; the semantic IDs of the data changed. Give a '
+      'new --workdir with --config.checkpoint.init_from, which finds the rows by item id'
     )
   return not changed
 

@@ -68,7 +68,7 @@ PLANS = {
   r'recjax\.main .*gs://': 'parse',
   r'recjax\.main .*pretrained=hf:': 'parse',
   r'recjax\.main .*--config=configs/industrial\.py': 'parse',
-  r'recjax\.main .*--config=configs/sasrec\.py': 'parse',
+  r'recjax\.main .*--config=configs/(sasrec|item)\.py': 'parse',
   r'recjax\.main .*--config\.keywords\.teacher=http': 'parse',
 }
 

@@ -1,7 +1,7 @@
-"""Masked tasks: masked items of a sequence (MIM), and masked spans of its titles (MLM)."""
+"""Masked tasks: masked items of a sequence (MIM), and masked spans of its text (MLM)."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -111,24 +111,35 @@ class Mim(ItemAnswer, HistoryComponent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mlm(HistoryComponent):
-  """Span corruption over the titles of a history.
+  """Span corruption over the titles of a history, or over its semantic IDs and titles.
 
   The unit is a window of a user's training sequence. A sentinel replaces each hidden span. The spans hold the
-  share `corruption_rate` of the text pieces and have `span_length` pieces on average. The answer is each sentinel
-  followed by its span. Both kinds of backbone use our own special tokens as sentinels.
+  share `corruption_rate` of the tokens and have `span_length` tokens on average. The answer is each sentinel
+  followed by its span. With `show='both'` spans may hide parts of semantic IDs, and go over the end of one.
+
+  With `sentinels='own'` both kinds of backbone use our own special tokens. With `sentinels='t5'` an encoder–decoder
+  uses `<extra_id_0>`, … of its tokenizer (our own if it has none), and one more follows the last span, as in T5's
+  training. A decoder uses our own tokens, and the end of the answer follows the last span.
 
   Example: inputs  Restore: dry hair <sentinel_0> <separator> argan oil    targets  <sentinel_0> shampoo <eos>
+  With show='both', sentinels='t5': inputs  Restore: <a_7> <extra_id_0> dry hair shampoo <extra_id_1> <b_9> <c_0>
+  argan oil <separator> <eos>    targets  <extra_id_0> <b_2> <c_0> <extra_id_1> <separator> <a_3> <extra_id_2> <eos>
 
   Published: T5's objective (Raffel et al., JMLR 2020, section 3.1.4: 15 %, spans of 3 on average) over the text
-  of a purchase sequence (Cao et al., arXiv 2404.00245, rate and length not known). Ours: T5's rate and length;
-  spans are at random places and at least one piece apart; there are at most as many spans as sentinels.
+  of a purchase sequence of ids and titles (Cao et al., arXiv 2404.00245, rate and length not known). Ours: T5's rate
+  and length; spans are at random places and at least one token apart; there are at most as many spans as sentinels.
   """
 
   task: str = 'mlm'
   max_items: int = setting(8, 'Items of a window.', at_least=2)
-  show: str = setting('title', 'How items of a history are shown.', one_of=('title',))
+  show: str = setting('title', 'How items of a history are shown.', one_of=('title', 'both'))
   corruption_rate: float = setting(0.15, 'Share of the tokens that is hidden.', above=0, below=1)
   span_length: float = setting(3.0, 'Mean tokens of a hidden span.', at_least=1)
+  sentinels: str = setting(
+    'own',
+    "Tokens that replace spans; t5: those of an encoder–decoder's tokenizer.",
+    one_of=('own', 't5'),
+  )
 
   requires: ClassVar = frozenset({'titles'})
   wordings: ClassVar = (
@@ -141,29 +152,40 @@ class Mlm(HistoryComponent):
   def text_targets(self) -> bool:
     return True
 
+  def identity(self, corpus: Corpus) -> dict[str, Any]:
+    fields = super().identity(corpus)
+    if self.sentinels == 'own':  # earlier versions lacked the field
+      del fields['sentinels']
+    return fields
+
   def num_units(self, corpus: Corpus) -> int:
     return len(corpus.windows(self.max_items))
 
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     start, size, _ = corpus.windows(self.max_items)[unit]
     items = corpus.train.values[start : start + size]
-    tokens, _ = corpus.items(items, 'title', self.title_tokens)
-    starts, lengths = self._spans(len(tokens), draw.rng)
+    tokens, _ = corpus.items(items, self.show, self.title_tokens)
+    has_last = self.sentinels == 't5' and corpus.is_encoder_decoder
+    sentinels = corpus.t5_sentinels if has_last else corpus.sentinels
+    starts, lengths = self._spans(len(tokens), draw.rng, len(sentinels) - has_last)
     inputs, targets, at = [], [], 0
     for n, (begin, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-      sentinel = corpus.sentinels[n : n + 1]
+      sentinel = sentinels[n : n + 1]
       inputs += [tokens[at:begin], sentinel]
       targets += [sentinel, tokens[begin : begin + length]]
       at = begin + length
     corrupted = np.concatenate([*inputs, tokens[at:]])
     filled, _ = corpus.prompter.fill(self.prompt(draw), {'history': corrupted})
-    return Example(filled, np.concatenate([*targets, corpus.prompter.end]))
+    last = sentinels[len(starts) : len(starts) + has_last]
+    return Example(filled, np.concatenate([*targets, last, corpus.prompter.end]))
 
-  def _spans(self, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the starts and the lengths of random hidden spans in a text of `length` tokens."""
+  def _spans(
+    self, length: int, rng: np.random.Generator, most: int = SENTINELS
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns starts and lengths of at most `most` random hidden spans in a text of `length` tokens."""
     hidden = min(max(round(self.corruption_rate * length), 1), length - 1)
     count = max(round(hidden / self.span_length), 1)
-    count = min(count, SENTINELS, hidden, length - hidden)
+    count = min(count, most, hidden, length - hidden)
     lengths = _parts(hidden, count, rng)
     gaps = _parts(length - hidden + 1, count + 1, rng)  # the first gap may be empty
     gaps[0] -= 1

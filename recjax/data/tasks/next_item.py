@@ -112,15 +112,17 @@ class NextItem(ItemAnswer, HistoryComponent):
     """Returns whether the unit is a pair; with titles, a window would show earlier answers as SIDs."""
     return corpus.is_encoder_decoder or self.show == 'title'
 
-  def shown_as(self, corpus: Corpus) -> str:
+  def shown_as(self, is_encoder_decoder: bool) -> str:
     """Returns how a history shows its items: `show`, but SIDs and titles in a window with learnt titles."""
-    return 'both' if self.learn != 'sid' and not self._in_pairs(corpus) else self.show
+    is_window = not is_encoder_decoder and self.show != 'title'
+    return 'both' if is_window and self.learn != 'sid' else self.show
 
   def longest_lines(self, corpus: Corpus, lines_I: np.ndarray) -> int:
     if self._in_pairs(corpus):
       return int(lines_I.max()) + len(corpus.prompter.end)
     lengths = lines_I[corpus.train.values] + self._longest_note(corpus)
-    return corpus.windows(self.max_items).largest(lengths)
+    is_changed = bool(self.crop or self.item_dropout or self.shuffle)  # context may be learnt
+    return corpus.windows(self.max_items).largest(lengths, with_context=is_changed)
 
   def _part(self, corpus: Corpus, unit: int, draw: Draw) -> tuple[int, int, int]:
     """Returns the part of the flat training array that an example shows: start, items, items of context."""
@@ -185,7 +187,9 @@ class NextItem(ItemAnswer, HistoryComponent):
 
   def max_prompt_length(self, corpus: Corpus) -> int:
     """Returns the length of the longest inference prompt in tokens."""
-    longest = int(corpus.shown(self.shown_as(corpus), self.title_tokens).lengths.max())
+    longest = int(
+      corpus.shown(self.shown_as(corpus.is_encoder_decoder), self.title_tokens).lengths.max()
+    )
     longest += self._longest_note(corpus)
     nothing = np.empty(0, np.int32)
     head, _ = self._inputs(corpus, (self.prompts or self.wordings)[0], nothing)
@@ -210,7 +214,9 @@ class NextItem(ItemAnswer, HistoryComponent):
     self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray]
   ) -> tuple[np.ndarray, tuple[int, ...]]:
     """Returns the tokens of items with their notes, and the number of tokens of each item."""
-    tokens, lengths = corpus.items(items, self.shown_as(corpus), self.title_tokens)
+    tokens, lengths = corpus.items(
+      items, self.shown_as(corpus.is_encoder_decoder), self.title_tokens
+    )
     if not notes:
       return tokens, lengths
     parts = np.split(tokens, offsets_of(lengths)[1:-1]) if len(items) else []

@@ -1,9 +1,12 @@
 """Relations compared with dictionaries, on random logs and on Beauty."""
 
 import collections
+import contextlib
 import fractions
 import functools
+import json
 import math
+import types
 
 import numpy as np
 import pytest
@@ -173,6 +176,22 @@ def test_back_fill_does_not_change_full_lists():
   full = neighbours.Neighbours(sequences.Sequences.from_lists([[1], [0]]), np.ones(2, np.float32))
   got = relation_stage.back_fill(full, sequences.Sequences.from_lists([[1], [0]]), 1)
   assert [got.items[i].tolist() for i in range(2)] == [[1], [0]] and got.strengths.all()
+
+
+@pytest.mark.parametrize(('encoder', 'without', 'is_refused'),
+                         [('auto', 5, True), ('tfidf', 4, False), ('vectors.npy', 5, False)])  # fmt: skip
+def test_semantic_relations_need_texts_or_vectors(tmp_path, encoder, without, is_refused):
+  summary = {'items': 5, 'items_without_text': without}
+  (tmp_path / 'interactions').mkdir()
+  (tmp_path / 'interactions' / 'manifest.json').write_text(json.dumps({'summary': summary}))
+  config = types.SimpleNamespace(
+    needs=lambda name: name == 'semantic', sids=types.SimpleNamespace(encoder=encoder)
+  )
+  expected = pytest.raises(
+    ValueError, match=r'none of 5 items has a text\. Set --config\.data\.title_column'
+  )
+  with expected if is_refused else contextlib.nullcontext():
+    relation_stage.check_texts(config, tmp_path)
 
 
 @needs_shared('amazon2014/beauty')

@@ -10,6 +10,7 @@ from recjax import config as config_lib
 from recjax import train
 from recjax.data import mixture as mixture_lib
 from recjax.data.mixture import BLOCK, proportions
+from recjax.data.sequences import Sequences
 from recjax.data.tasks.base import Example
 from recjax.schema.stream import Mixing
 from tests.recjax.data.fakes import Fake, fake_mixture
@@ -183,6 +184,11 @@ def test_tasks_that_the_data_set_does_not_support_are_refused(tiny_world):
     ValueError, match=r'must have collaborative.*Set --config.mixture.near.weight'
   ):
     build(near=mixture_lib_component('collaborative_neighbours'))
+  dataset = dataclasses.replace(dataset)
+  dataset.__dict__['titles'] = Sequences.from_lists([[]] * dataset.num_items)
+  message = r"'next_item' must have titles.*set its show and learn to sid, or drop the task"
+  with pytest.raises(ValueError, match=message):
+    build(next_item=mixture_lib_component('next_item', learn='both'))
   with pytest.raises(ValueError, match=r"task 'token_to_description' must have keywords"):
     build(tokens=mixture_lib_component('token_to_description'))
   with pytest.raises(ValueError, match=r'candidates must leave room in the catalogue of 120 items'):

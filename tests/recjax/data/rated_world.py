@@ -58,7 +58,7 @@ def config_dict(folder: pathlib.Path, out: str = 'prepared', family: str = 'gemm
   config.data.text_pieces = 340
   config.sids.update(quantizer='import', table='sids.json', codes=(4, 6), encoder='tfidf')
   config.sids.update(tfidf_width=8)
-  config.relations.top_k = 4
+  config.relations.top_k = 5
   config.model.family = family
   for task in TASKS:
     config.mixture[task] = config_lib.component(task)

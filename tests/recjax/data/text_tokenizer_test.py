@@ -133,6 +133,28 @@ def test_a_sentencepiece_model_encodes_control_tokens_only_in_templates(tmp_path
   assert (template[0], template[-1]) == (3, 1) and turn in template
 
 
+def test_the_sentinels_of_a_t5_are_found_in_both_kinds_of_files(tmp_path):
+  tokenizer = word_level(CONTROL)
+  tokenizer.save(str(tmp_path / 'tokenizer.json'))
+  assert TextTokenizer(tmp_path / 'tokenizer.json').t5_sentinels(2, 5) is None
+  tokenizer.add_special_tokens(['<extra_id_1>', '<extra_id_0>'])
+  tokenizer.save(str(tmp_path / 'tokenizer.json'))
+  ours = TextTokenizer(tmp_path / 'tokenizer.json')
+  assert ours.t5_sentinels(2, 7) == [6, 5]
+  assert ours.t5_sentinels(3, 7) is None
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(['soap brush'] * 20), model_writer=model, vocab_size=20,
+    hard_vocab_limit=False, minloglevel=2,
+  )  # fmt: skip
+  (tmp_path / 'spiece.model').write_bytes(model.getvalue())
+  size = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+  ours = TextTokenizer(tmp_path / 'spiece.model')
+  # transformers gives <extra_id_n> the id size + 99 - n (T5Tokenizer, extra_ids=100).
+  assert ours.t5_sentinels(3, size + 100) == [size + 99, size + 98, size + 97]
+  assert ours.t5_sentinels(3, size) is None
+
+
 def test_a_damaged_file_is_named(tmp_path):
   for name in ('tokenizer.json', 'spiece.model'):
     (tmp_path / name).write_text(json.dumps({'version': '1.0'})[:9])

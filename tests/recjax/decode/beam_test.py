@@ -1,5 +1,6 @@
 """Compares the search with exhaustive scoring of the catalogue."""
 
+import dataclasses
 import itertools
 
 from flax import nnx
@@ -161,6 +162,32 @@ def test_items_that_share_sids_are_ranked_like_exhaustive_scoring(sid_softmax):
       assert items[b, : len(expected)].tolist() == expected
       np.testing.assert_allclose(scores[b, : len(expected)], exact[expected], atol=1e-5)
       assert (items[b, len(expected) :] == -1).all()
+
+
+def test_of_items_that_share_a_sid_only_the_most_popular_one_left_is_ranked():
+  model, table, trie, popularity = shared_world(3, items=70, leaves=25)
+  trie = dataclasses.replace(trie, ranks_first=True)
+  prompt = np.array([3, 14, 20, 25], np.int32)
+  leaf = trie.leaf_items[slice(*trie.leaf_offsets[np.argmax(np.diff(trie.leaf_offsets)) :][:2])]
+  excluded = np.full((3, 16), -1, np.int32)
+  excluded[1, : len(leaf)] = leaf
+  excluded[2, :2] = leaf[:2]  # the two most popular ones
+  inputs = {'tokens': jnp.tile(jnp.asarray(prompt), (3, 1)), 'lengths': jnp.full(3, 4, jnp.int32)}
+  search = jax.jit(lambda i, e: beam_search(model, trie, i, e, 30))
+  items, scores = search(inputs, jnp.asarray(excluded))
+  exact = score(model, prompt, table.codes_IL)
+  assert items.shape == (3, 25)  # as many as SIDs
+  for b in range(3):
+    expected, sids = [], set()
+    for item in by_score_and_popularity(exact, popularity, excluded[b]):
+      sid = tuple(table.codes_IL[item].tolist())
+      expected += [] if sid in sids else [item]
+      sids.add(sid)
+    assert len(expected) == (24 if b == 1 else 25)
+    assert items[b, : len(expected)].tolist() == expected
+    np.testing.assert_allclose(scores[b, : len(expected)], exact[expected], atol=1e-5)
+    assert (items[b, len(expected) :] == -1).all()
+  assert leaf[2] in items[2] and leaf[0] in items[0] and leaf[1] not in items[0]
 
 
 def test_a_narrow_beam_over_shared_sids_skips_leaves_with_only_excluded_items():

@@ -140,7 +140,8 @@ def test_a_decoding_step_of_the_toy_equals_its_training_states(toy):
 
 def test_a_family_that_is_not_registered_is_refused():
   with pytest.raises(
-    ValueError, match=r"model.family must be one of gemma, llama, qwen, t5, sasrec; got 'toy'"
+    ValueError,
+    match=r"model.family must be one of gemma, llama, qwen, t5, sasrec, item_decoder; got 'toy'",
   ):
     models.family(Model(family='toy'))
 

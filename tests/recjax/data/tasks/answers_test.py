@@ -44,6 +44,8 @@ def test_a_window_holds_lines_and_the_last_title_follows_its_sid(decoder_corpus,
     got = example(component, corpus, unit)
     assert read(corpus, got.inputs) == f'<bos> {lines(corpus, items[:context])}'
     assert read(corpus, got.targets) == lines(corpus, items[context:])
+    assert sum(got.history) == len(got.inputs) - got.history_start
+    assert read(corpus, got.without_spare().inputs) == '<bos>'
     expected = np.ones(len(got.targets), bool) if learn == 'both' else got.targets < first_sid
     np.testing.assert_array_equal(learnt_of(got), expected)
     # The search's prompt is what stood before the last SID in training.
@@ -185,10 +187,11 @@ def test_a_row_shorter_than_the_longest_answer_is_refused_with_its_length(
   make_stream(mix, packing, 8)
 
 
-def test_the_longest_answer_includes_notes(decoder_corpus):
-  component = dataclasses.replace(BARE, learn='both', gaps=True, events=True)
+@pytest.mark.parametrize('fields', [{'gaps': True, 'events': True}, {'crop': 0.5, 'max_items': 4}])
+def test_the_longest_answer_includes_notes_and_augmented_windows(decoder_corpus, fields):
+  component = dataclasses.replace(BARE, learn='both', **fields)
   units = range(component.num_units(decoder_corpus))
-  longest = max(len(example(component, decoder_corpus, n).targets) for n in units)
+  longest = max(len(example(component, decoder_corpus, n, n).targets) for n in units)
   assert longest <= component.longest_answer(decoder_corpus)
 
 

@@ -64,8 +64,8 @@ def test_an_item_may_be_shown_with_its_title_which_may_be_cut(decoder_corpus):
 
 
 def test_k_above_the_longest_list_of_neighbours_is_refused(decoder_corpus):
-  with pytest.raises(ValueError, match=r'k must be at most the longest prepared list \(4;.*got 5'):
-    SemanticNeighbours(k=5).check_corpus(decoder_corpus)
+  with pytest.raises(ValueError, match=r'k must be at most the longest prepared list \(5;.*got 6'):
+    SemanticNeighbours(k=6).check_corpus(decoder_corpus)
   with pytest.raises(ValueError, match=r'must leave room in the catalogue of 24 items; got 24'):
     CollaborativeNeighbours(k=24).check_corpus(decoder_corpus)
 

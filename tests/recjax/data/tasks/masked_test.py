@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from recjax.data.corpus import Corpus
 from recjax.data.tasks import Mim, Mlm
 from recjax.data.tasks.masked import MASKED
 from tests.recjax.data.tasks.reading import example, read, sid
@@ -56,26 +57,34 @@ def test_the_inference_prompt_masks_one_item(decoder_corpus, encoder_decoder_cor
       component.inference_prompt(decoder_corpus, items)
 
 
-def test_targets_are_the_sentinels_with_their_hidden_spans(decoder_corpus):
-  corpus = decoder_corpus
-  component = Mlm(max_items=8, corruption_rate=0.3, span_length=2.0)
-  sentinels = {int(t): n for n, t in enumerate(corpus.sentinels)}
-  shares, spans = [], []
+@pytest.mark.parametrize('show', ['title', 'both'])
+@pytest.mark.parametrize('form', ['own', 'own of an encoder–decoder', 't5', 't5 of a decoder'])
+def test_targets_are_the_sentinels_with_their_hidden_spans(
+  decoder_corpus, encoder_decoder_corpus, show, form
+):
+  corpus = encoder_decoder_corpus if form in ('t5', 'own of an encoder–decoder') else decoder_corpus
+  component = Mlm(
+    max_items=8, corruption_rate=0.3, span_length=2.0, show=show, sentinels=form.split(' of ')[0]
+  )
+  tokens = corpus.t5_sentinels if form == 't5' else corpus.sentinels
+  sentinels = {int(t): n for n, t in enumerate(tokens)}
+  shares, spans, has_sid, last = [], [], 0, form == 't5'
   for unit in range(component.num_units(corpus)):
     start, size, _ = corpus.windows(8)[unit]
-    text, _ = corpus.items(corpus.train.values[start : start + size], 'title', 16)
+    text, _ = corpus.items(corpus.train.values[start : start + size], show, 16)
     got = example(component, corpus, unit, unit)
     hidden, current = {}, None
-    assert got.targets[-1] == corpus.dataset.vocabulary.eos_id
+    assert got.learnt is None and got.targets[-1] == corpus.dataset.vocabulary.eos_id
     for token in got.targets[:-1].tolist():
       if token in sentinels:
         current = hidden.setdefault(sentinels[token], [])
       else:
         current.append(token)
     assert list(hidden) == list(range(len(hidden)))
+    assert not last or hidden.pop(len(hidden) - 1) == []  # T5's last sentinel
     assert all(hidden.values())
     whole = []
-    for token in got.inputs.tolist():
+    for token in got.inputs[: len(got.inputs) - corpus.is_encoder_decoder].tolist():
       whole += hidden[sentinels[token]] if token in sentinels else [token]
     assert whole[-len(text) :] == text.tolist()
     # Sentinels never touch: something is left between two spans.
@@ -83,8 +92,25 @@ def test_targets_are_the_sentinels_with_their_hidden_spans(decoder_corpus):
     assert (np.diff(at) > 1).all()
     shares.append(sum(map(len, hidden.values())) / len(text))
     spans += map(len, hidden.values())
-  assert np.mean(shares) == pytest.approx(0.3, abs=0.02)
-  assert np.mean(spans) == pytest.approx(2.0, abs=0.2)
+    has_sid += (got.targets >= corpus.dataset.vocabulary.space.sid_start).any()
+  assert np.mean(shares) == pytest.approx(0.3, abs=0.02 if show == 'title' or not last else 0.04)
+  assert np.mean(spans) == pytest.approx(2.0, abs=0.3)
+  assert (has_sid > 0) == (show == 'both')
+
+
+def test_an_encoder_decoder_uses_the_sentinels_of_its_tokenizer(rated):
+  corpus = Corpus(rated[1], is_encoder_decoder=True)
+  np.testing.assert_array_equal(corpus.t5_sentinels, corpus.sentinels)  # this tokenizer has none
+  corpus.t5_sentinels = np.arange(32_099, 32_067, -1, dtype=np.int32)  # those of T5
+  got = example(Mlm(sentinels='t5'), corpus, 0)
+  used = got.targets[got.targets > 32_000].tolist()
+  assert used == list(range(32_099, 32_099 - len(used), -1)) and got.targets[-2] == used[-1]
+  assert not np.isin(got.targets, corpus.sentinels).any()
+
+
+def test_masked_spans_keep_the_identity_of_earlier_versions(decoder_corpus):
+  assert 'sentinels' not in Mlm().identity(decoder_corpus)
+  assert Mlm(sentinels='t5').identity(decoder_corpus)['sentinels'] == 't5'
 
 
 def test_every_length_can_be_corrupted():
@@ -112,5 +138,5 @@ def test_fields_are_checked():
     Mim(mask_share=1.0)
   with pytest.raises(ValueError, match=r'span_length must be at least 1; got 0\.5'):
     Mlm(span_length=0.5)
-  with pytest.raises(ValueError, match="show must be one of title; got 'sid'"):
+  with pytest.raises(ValueError, match="show must be one of title, both; got 'sid'"):
     Mlm(show='sid')

@@ -1,6 +1,7 @@
 """Ranking, preference and ratings, compared with the log."""
 
 import collections
+import dataclasses
 import re
 import shutil
 
@@ -132,6 +133,38 @@ def test_bpr_without_ratings_keeps_the_identity_of_earlier_versions(decoder_corp
   new = {'pairs', 'liked_from'}
   assert not new & set(Bpr().identity(bare))
   assert new <= set(Bpr().identity(decoder_corpus))  # ratings decided the pairs before
+
+
+def test_items_may_be_shown_with_their_titles(decoder_corpus, encoder_decoder_corpus):
+  """id and title of every item, as Cao et al. show them; the answer of a choice is the semantic ID."""
+  fields = {'show': 'both', 'title_tokens': 50, 'max_items': 3}
+  for corpus in (decoder_corpus, encoder_decoder_corpus):
+    titles = [item.get('title', '') for item in corpus.dataset.items]
+    line = lambda i: f'{sid(corpus, i)} {titles[i]} <separator>'  # noqa: B023, E731
+    ratings, offsets = corpus.dataset.train_ratings, corpus.train.offsets
+    first, last = ('', ' <eos>') if corpus.is_encoder_decoder else ('<bos> ', '')
+    for unit, (u, p) in list(enumerate(pairs(corpus)))[:30]:
+      items = sequence(corpus, u)
+      for component in (Ranking(candidates=4, **fields), Bpr(**fields)):
+        assert 'titles' in component.needs
+        got = example(component, corpus, unit)
+        plain = example(dataclasses.replace(component, show='sid'), corpus, unit)
+        expected = re.sub(
+          r'<a_\d+> <b_\d+> <c_\d+>',
+          lambda sid: line(items_of(corpus, sid.group())[0]),  # noqa: B023
+          read(corpus, plain.inputs),
+        )
+        assert read(corpus, got.inputs) == ' '.join(expected.split())
+        np.testing.assert_array_equal(got.targets, plain.targets)
+        start, shown = got.history_start, plain.history
+        assert len(got.history) == len(shown)
+        text = read(corpus, got.inputs[start : start + sum(got.history)])
+        assert text == ' '.join(' '.join(map(line, items[max(0, p - 2) : p])).split())
+      got = example(Rating(**fields), corpus, unit)
+      rated = [f'{line(items[k])} {ratings[offsets[u] + k]:g}' for k in range(max(0, p - 2), p)]
+      words = Rating.wordings[0].format(history=' '.join(rated), item=line(items[p]))
+      expected = ' '.join(f'{first}{words}{last}'.split())
+      assert read(corpus, got.inputs).replace(' .', '.') == expected
 
 
 def test_ratings_are_written_as_numbers(encoder_decoder_corpus):
