@@ -9,7 +9,7 @@ from configs import common
 
 
 def get_config(variant: str = ''):
-  small = variant in common.SMALL  # for two cores
+  small = common.without_mixture(variant) in common.SMALL  # for two cores
   config = common.start('amazon2014', 'beauty', category='Beauty')
   config.data.k_core = 5
   config.sids.encoder = 'minilm'
@@ -25,4 +25,4 @@ def get_config(variant: str = ''):
   config.num_train_steps = 2000 if small else 3000
   config.optim.learning_rate = 2e-3
   config.optim.warmup_steps = 200
-  return common.vary(config, variant)
+  return common.interleave(config, variant)

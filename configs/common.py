@@ -10,6 +10,17 @@ from recjax.schema.names import question
 
 SMALL = ('cpu', 'tasks')  # variants for two cores
 VARIANTS = ('', *SMALL, *families.sizes())
+NEXT_ITEM = 'next_item'  # a variant, or a part of one, whose mixture holds that task alone
+
+# Shares of the examples that the default mixture gives to the tasks beside next_item; docs/papers.md has candidates.
+SHARES = {'mim': 0.1, 'bpr': 0.1, 'collaborative_neighbours': 0.05, 'semantic_neighbours': 0.05}
+# Short wordings for models from scratch, which know no language; next_item has none.
+_WORDINGS = {
+  'mim': 'Missing: {history}',
+  'bpr': '{history} Preferred: {candidates}',
+  'collaborative_neighbours': 'With {item}:',
+  'semantic_neighbours': 'Like {item}:',
+}
 
 
 def experiment(
@@ -69,6 +80,56 @@ def vary(config: ml_collections.ConfigDict, variant: str) -> ml_collections.Conf
   return config
 
 
+def interleave(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
+  """Returns the config, changed to a variant, with recommendation, MIM, BPR and relation samples interleaved.
+
+  Args:
+    config: the config of the experiment.
+    variant: a variant of `vary`; 'next_item', or joined by '-' as in 'cpu-next_item': next_item alone.
+
+  Raises:
+    ValueError: the variant is unknown.
+  """
+  sizes = tuple(size for size in VARIANTS if size != 'tasks')
+  alone = (NEXT_ITEM, *(f'{size}-{NEXT_ITEM}' for size in sizes if size))
+  check_variant(variant, (*VARIANTS, *alone))
+  size = without_mixture(variant)
+  vary(config, size)
+  if variant in alone or variant == 'tasks':
+    return config
+  is_small = not config.model.size
+  for task, share in SHARES.items():
+    prompts = (_WORDINGS[task],) if is_small else ()  # (): the task's own wordings
+    config.mixture[task] = component(task, weight=share, prompts=prompts)
+  config.mixture.next_item.weight = 1 - sum(SHARES.values())
+  return config
+
+
+def without_mixture(variant: str) -> str:
+  """Returns the size in a variant of `interleave`: 'cpu' for 'cpu-next_item', '' for 'next_item'."""
+  return variant.removesuffix(NEXT_ITEM).removesuffix('-')
+
+
+def parts(
+  variant: str, sets: tuple[str, ...], sizes: tuple[str, ...], alone: tuple[str, ...] = ()
+) -> tuple[str, str]:
+  """Returns the data set and the size in a variant such as 'toys-cpu'; without a data set the first one.
+
+  Args:
+    variant: a data set, a size, or both.
+    sets: the data sets.
+    sizes: the sizes; '' is the size of a data set alone.
+    alone: further sizes, which need no data set.
+
+  Raises:
+    ValueError: the variant is unknown.
+  """
+  both = tuple(f'{name}-{size}' for name in sets for size in sizes if size)
+  check_variant(variant, (*sizes, *alone, *sets, *both))
+  name, _, size = variant.partition('-')
+  return (name, size) if name in sets else (sets[0], variant)
+
+
 def add_tasks(config: ml_collections.ConfigDict, share: float = 0.5) -> None:
   """Adds all tasks that need no ratings; together they get this share of the examples."""
   tasks = [
@@ -82,6 +143,49 @@ def add_tasks(config: ml_collections.ConfigDict, share: float = 0.5) -> None:
     config.packing.decoder_row_length = 256
     config.packing.rows = 16
     config.batch_size = 16
+
+
+def published(config: ml_collections.ConfigDict, size: str) -> ml_collections.ConfigDict:
+  """Returns the config with the model of a published size, in bfloat16, and the tasks' own wordings."""
+  config.model.size = size
+  config.model.family = families.by_size(size).name
+  config.model.compute_dtype = 'bfloat16'
+  config.mixture.next_item.prompts = ()
+  return config
+
+
+def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the config with a model that two cores train from scratch, for tasks with words."""
+  config.model.depth = config.model.scan_unroll = 2
+  config.model.width = 128
+  config.model.ff_width = 512
+  config.model.dropout = 0.1
+  config.optim.weight_decay = 0.1
+  config.mixture.next_item.prompts = ()
+  return config
+
+
+def start_tiny() -> ml_collections.ConfigDict:
+  """Returns the config of a small synthetic world with ratings and descriptions: it needs no files."""
+  config = start('synthetic', 'papers-tiny')
+  config.data.update(synthetic_items=120, synthetic_users=240, synthetic_reviews=True)
+  config.data.update(k_core=0, item_text='synthetic', text_pieces=512)
+  return config
+
+
+def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the config with a model, steps and an evaluation that take seconds, for `start_tiny`."""
+  config.sids.codes = (16, 16)
+  config.sids.update(encoder='tfidf', tfidf_width=16, cooccurrence_width=8)
+  config.model.update(depth=1, width=16, ff_width=32, heads=2, kv_heads=2, head_width=8)
+  config.packing.rows = config.batch_size = 8
+  config.num_train_steps = 4
+  config.optim.warmup_steps = 1
+  config.mixture.next_item.max_items = 4
+  config.log_every_steps = 1
+  config.eval_every_steps = config.checkpoint_every_steps = 2
+  config.eval.update(beams=20, batch_size=256, eval_users=240)  # one batch, so one compilation
+  return config
 
 
 def _published(config: ml_collections.ConfigDict, size: str) -> None:

@@ -20,11 +20,7 @@ KNOWLEDGE = 'knowledge'
 
 
 def get_config(variant: str = ''):
-  both = tuple(f'{name}-{size}' for name in SETS for size in (*common.VARIANTS, KNOWLEDGE) if size)
-  common.check_variant(variant, (*common.VARIANTS, KNOWLEDGE, *SETS, *both))
-  name, _, size = variant.partition('-')
-  if name not in SETS:
-    name, size = SETS[0], variant
+  name, size = common.parts(variant, SETS, (*common.VARIANTS, KNOWLEDGE))
   small = size in common.SMALL  # for two cores
   config = common.start('movielens', f'ml-{name}', category=f'ml-{name}')
   config.data.k_core = 0

@@ -165,7 +165,12 @@ class Config(Training):
       return is_used or (is_fitted and self.sids.rqvae.contrastive_weight > 0)
     if product == 'semantic':
       return is_used or (self.relations.backfill and self.needs('collaborative'))
-    return is_used or (self.model.sid_rows == 'sa_init' and self.model.sid_keywords is None)
+    made = (
+      self.model.sid_rows,
+      self.checkpoint.init_sid_rows,
+      *(s.sid_rows for s in self.stages.values()),
+    )
+    return is_used or ('sa_init' in made and self.model.sid_keywords is None)
 
 
 # The fields of a next_item component that determine the form of its prompt. `max_items` determines its length.

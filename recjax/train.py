@@ -22,7 +22,6 @@ from recjax.evaluate import check_selection, evaluated
 from recjax.metrics import doubts, leakage, text
 from recjax.metrics.evaluators.base import Context
 from recjax.metrics.selection import named
-from recjax.models import lora
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
@@ -264,13 +263,10 @@ def _initial_state(setup: _Setup) -> TrainState:
   config, dataset = setup.config, setup.dataset
   space = dataset.vocabulary.space
   state = state_lib.init_state(config.model, space, setup.tx, setup.mesh, config.seed)
-  params = start.initial_params(config.checkpoint, config.model, setup.abstract.params, dataset)
-  if params is not None:
-    log.info('starting from the parameters of %s', config.checkpoint.init_from)
-  elif config.model.pretrained is not None:
-    params = start.pretrained_params(config.model, lora.base(state.params), dataset)
-  if params is not None:  # they may lack adapters; fresh ones stay
-    state = state._replace(params=state.params | params)
+  params = start.first_params(
+    config.model, config.checkpoint, state.params, setup.abstract.params, dataset
+  )
+  state = state._replace(params=params)
   seen = data_preflight.seen_tokens(setup.stream)
   preflight.check_rows(state.params, config.optim, dataset, seen)
   return state

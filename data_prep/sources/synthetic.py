@@ -11,6 +11,9 @@ The next item depends only on the last item: 25 % a direct successor, 30 % a two
 item of the same theme, 15 % noise over the whole catalogue, each drawn uniformly. Seen items are excluded and the
 probabilities are renormalised, so p(next | history) is known exactly. The length of a sequence is drawn first
 and is independent of its items.
+
+With `synthetic_reviews` the interactions have ratings and the items descriptions: a rating is the item's quality (2, 3 or
+4) plus the user's leaning and noise (each -1, 0 or 1), cut to 1 … 5. The sequences are the same.
 """
 
 from collections.abc import Sequence
@@ -58,7 +61,11 @@ class Synthetic(base.Source):
   synthetic_users: int = setting(10_000, 'Users of the synthetic world.', above=0)
   synthetic_items: int = setting(2_000, 'Items of the synthetic world.', above=0)
   synthetic_seed: int = setting(0, 'Seed of the synthetic world.')
+  synthetic_reviews: bool = setting(
+    False, 'Also ratings of the interactions, and descriptions of the items.'
+  )
 
+  later: ClassVar[tuple[str, ...]] = (*base.Source.later, 'synthetic_reviews')
   identity: ClassVar[tuple[str, ...]] = ('synthetic_users', 'synthetic_items', 'synthetic_seed')
   has_optimum: ClassVar[bool] = True
 
@@ -85,7 +92,10 @@ class Synthetic(base.Source):
       users=_ids('user', users, len(world)),
       items=ids[world.values],
       times=days * DAY,
-      item_records={item_id: item_record(i) for i, item_id in enumerate(ids.tolist())},
+      item_records={
+        item_id: item_record(i, self.synthetic_reviews) for i, item_id in enumerate(ids.tolist())
+      },
+      ratings=ratings(self, users, world.values) if self.synthetic_reviews else None,
     )
 
   def optimum(self, histories: Sequences, ks: Sequence[int]) -> dict[str, float]:
@@ -164,13 +174,31 @@ def sequences(world: Synthetic) -> Sequences:
   return Sequences(grid_UT[grid_UT >= 0].astype(np.int32), offsets)
 
 
-def item_record(item: int) -> dict:
-  """Returns title, brand and categories of an item: its theme, style and variant in words."""
+def ratings(world: Synthetic, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+  """Returns the rating of every interaction, float32: quality of the item, leaning of the user, noise.
+
+  Args:
+    world: the sizes and the seed.
+    users: the user of each interaction.
+    items: its item.
+  """
+  rng = np.random.default_rng([world.synthetic_seed, 2])
+  quality = rng.integers(2, 5, world.synthetic_items)
+  leaning = rng.integers(-1, 2, world.synthetic_users)
+  noise = rng.choice((-1, 0, 1), len(users), p=(0.25, 0.5, 0.25))
+  return np.clip(quality[items] + leaning[users] + noise, 1, 5).astype(np.float32)
+
+
+def item_record(item: int, is_described: bool = False) -> dict:
+  """Returns title, brand and categories of an item: its theme, style and variant in words; and a description."""
   theme, within = divmod(item, THEME_ITEMS)
   style, variant = divmod(within, VARIANTS)
   series, noun = divmod(theme, len(_NOUNS))
   thing = _NOUNS[noun] + (f' series{series + 1}' if series else '')
-  return {
+  made = (
+    f'{_VARIANTS[variant].capitalize()} {thing} of the {_STYLES[style]} kind, by {_MAKERS[style]}.'
+  )
+  return ({'description': made} if is_described else {}) | {
     'title': f'{_STYLES[style]} {thing} in {_VARIANTS[variant]}'.capitalize(),
     'brand': _MAKERS[style],
     'categories': [['Household', thing.capitalize()]],

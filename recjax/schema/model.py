@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from recjax.schema.checks import Section, check, setting
 
+SID_ROWS = ('mean', 'random', 'sa_init')  # initial embedding rows of SID tokens
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model(Section):
@@ -24,7 +26,7 @@ class Model(Section):
     'mean',
     'Initial embedding rows of SID tokens in a pretrained model; with sa_init from the keywords of each '
     'token.',
-    one_of=('mean', 'random', 'sa_init'),
+    one_of=SID_ROWS,
   )
   sid_keywords: str | None = setting(
     None,

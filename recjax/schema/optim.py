@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from recjax.schema.checks import Section, check, setting
 from recjax.schema.grpo import KINDS, SUPERVISED, Grpo
+from recjax.schema.model import SID_ROWS
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'inverse_sqrt')
 
@@ -114,6 +115,10 @@ class Stage(Section):
   batch_size: int | None = setting(
     None, 'Packed rows per step; in a stage of kind grpo, prompts per step.', above=0
   )
+  row_length: int | None = setting(None, 'Tokens of a row.', above=0)
+  decoder_row_length: int | None = setting(
+    None, 'Encoder–decoder only: tokens of a decoder row.', above=0
+  )
   eval_every_steps: int | None = setting(None, 'Steps between evaluations.', above=0)
   checkpoint_every_steps: int | None = setting(None, 'Steps between checkpoints.', above=0)
   patience: int | None = setting(
@@ -121,6 +126,12 @@ class Stage(Section):
   )
   start_from_best: bool = setting(
     False, 'Begin with the best checkpoint of the stage before instead of its last one.'
+  )
+  sid_rows: str | None = setting(
+    None,
+    'Replaces the rows of SID tokens at the start of the stage, see model.sid_rows: by the text rows of that moment. '
+    'None: they stay.',
+    one_of=SID_ROWS,
   )
   grpo: Grpo = setting(meaning='Settings of a stage of kind grpo.', factory=Grpo)
   groups: dict[str, Group] = setting(

@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from recjax.schema.checks import Section, check, setting
-from recjax.schema.model import Model
+from recjax.schema.model import SID_ROWS, Model
 from recjax.schema.optim import Loss, Optim
 from recjax.schema.stream import Packing
 
@@ -91,6 +91,12 @@ class Checkpoint(Section):
   )
   init_from_last: bool = setting(
     False, 'Take the newest checkpoint of checkpoint.init_from instead of the best one.'
+  )
+  init_sid_rows: str | None = setting(
+    None,
+    'Replaces the rows of SID tokens in the initial parameters: see model.sid_rows; also without a pretrained model. '
+    'None: they stay.',
+    one_of=SID_ROWS,
   )
   allow_new_stream: bool = setting(
     False,

@@ -1,5 +1,6 @@
 """Loads initial parameters from a pretrained model or from another run."""
 
+from collections.abc import Callable
 import functools
 import logging
 from typing import Any
@@ -20,6 +21,33 @@ from recjax.workdir.checkpoints import Checkpoints, read_run
 log = logging.getLogger(__name__)
 
 _ADAPTERS = ('lora_rank', 'lora_alpha', 'lora_targets')
+
+
+def first_params(
+  model: Model, checkpoint: Checkpoint, fresh: Any, abstract_params: Any, dataset: Dataset
+) -> Any:
+  """Returns the parameters before the first step: of `checkpoint.init_from`, pretrained, or random.
+
+  Args:
+    model: the model section.
+    checkpoint: the checkpoint section.
+    fresh: random parameters, nested dicts of arrays on the mesh.
+    abstract_params: their ShapeDtypeStructs, with shardings.
+    dataset: the data that the run trains on.
+
+  Raises:
+    ValueError: see `initial_params`, `pretrained_params` and `with_sid_rows`.
+  """
+  params = initial_params(checkpoint, model, abstract_params, dataset)
+  if params is not None:
+    log.info('starting from the parameters of %s', checkpoint.init_from)
+  elif model.pretrained is not None:
+    params = pretrained_params(model, lora.base(fresh), dataset)
+  params = fresh | (params or {})  # they may lack adapters; fresh ones stay
+  if (kind := checkpoint.init_sid_rows) is not None:
+    params = with_sid_rows(params, kind, fresh, model.sid_keywords, dataset)
+    log.info('SID rows: %s', kind)
+  return params
 
 
 def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
@@ -44,13 +72,37 @@ def pretrained_params(model: Model, fresh: Any, dataset: Dataset) -> Any:
   # No checkpoint has rows of items: they begin as in a run from scratch.
   theirs = {name: x for name, x in shapes['tables'].items() if name != 'items'}
   params = pretrained.load(model.pretrained, shapes | {'tables': theirs}, space)
-  tables = fresh['tables'] | params['tables']
-  if model.sid_rows == 'random':
-    tables |= {name: fresh['tables'][name] for name in tables if name.startswith('sid')}
-  elif model.sid_rows == 'sa_init':
-    tables |= _semantic_tables(tables, model.sid_keywords, dataset)
+  params |= {'tables': fresh['tables'] | params['tables']}
+  if model.sid_rows != 'mean':  # which a loaded model has
+    params = with_sid_rows(params, model.sid_rows, fresh, model.sid_keywords, dataset)
   log.info('pretrained weights of %s, SID rows %s', model.pretrained, model.sid_rows)
-  return params | {'tables': tables}
+  return params
+
+
+def with_sid_rows(
+  params: Any, kind: str, fresh: Any, keywords_file: str | None, dataset: Dataset
+) -> Any:
+  """Returns parameters with other rows of SID tokens: a kind of `recjax.schema.model.SID_ROWS`.
+
+  Args:
+    params: nested dicts of arrays on the mesh.
+    kind: 'random', or from the text rows of `params`: their 'mean', or 'sa_init' from the keywords of each token.
+    fresh: random parameters, whose rows 'random' takes.
+    keywords_file: with 'sa_init': file of the keywords. None: those of the preparation.
+    dataset: gives the vocabulary and the keywords.
+
+  Raises:
+    ValueError: the keywords are missing or do not fit.
+  """
+  tables, num_pieces = params['tables'], dataset.vocabulary.num_pieces
+  if kind == 'random':
+    new = {name: fresh['tables'][name] for name in tables if name.startswith('sid')}
+  elif kind == 'mean':
+    size = dataset.vocabulary.space.sid_size
+    new = _from_text(tables, size, lambda text: jnp.tile(text[:num_pieces].mean(0), (size, 1)))
+  else:
+    new = _semantic_tables(tables, keywords_file, dataset)
+  return params | {'tables': tables | new}
 
 
 def _semantic_tables(
@@ -67,20 +119,30 @@ def _semantic_tables(
   elif (entries := dataset.keywords) is None:
     raise ValueError(
       f'{dataset.folder / keywords.FILE} must exist for model.sid_rows=sa_init; it does not. Run '
-      '--mode=prepare with this config, or set --model.sid_keywords'
+      '--mode=prepare with this config, or set --config.model.sid_keywords'
     )
   space, num_pieces = vocabulary.space, vocabulary.num_pieces
   by_token = {entry['token']: entry['keywords'] for entry in entries}
   pieces_N, rows_N = rows.keyword_pieces(space.sid_names, by_token, vocabulary.encode)
 
-  def make(padding: int, text: jax.Array) -> jax.Array:
-    new = rows.semantic_rows(text[:num_pieces], pieces_N, rows_N, space.sid_size)
-    return jnp.pad(new, ((0, padding), (0, 0)))
+  def make(text: jax.Array) -> jax.Array:
+    return rows.semantic_rows(text[:num_pieces], pieces_N, rows_N, space.sid_size)
+
+  return _from_text(tables, space.sid_size, make)
+
+
+def _from_text(
+  tables: dict[str, jax.Array], size: int, make: Callable[[jax.Array], jax.Array]
+) -> dict[str, jax.Array]:
+  """Returns SID tables, each made from the text table beside it, in its own shards and with its padding."""
+
+  def padded(padding: int, text: jax.Array) -> jax.Array:
+    return jnp.pad(make(text), ((0, padding), (0, 0)))
 
   return {
-    name: jax.jit(
-      functools.partial(make, table.shape[0] - space.sid_size), out_shardings=table.sharding
-    )(tables[name.replace('sid', 'text')])
+    name: jax.jit(functools.partial(padded, table.shape[0] - size), out_shardings=table.sharding)(
+      tables[name.replace('sid', 'text')]
+    )
     for name, table in tables.items()
     if name.startswith('sid')
   }

@@ -93,7 +93,8 @@ def resolved(
     for stage in plan
   ]
   config = _with_batch(config, mixtures, mesh)
-  streams = [_stream(config, mixture) for mixture in mixtures]
+  plan = stages_lib.plan(config, epath.Path())  # with the sizes of every stage
+  streams = [_stream(stage.config, mixture) for stage, mixture in zip(plan, mixtures, strict=True)]
   return _with_steps(config, streams, dataset)
 
 

@@ -47,12 +47,16 @@ def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
       checkpoint = dataclasses.replace(
         checkpoint, init_from=str(stages[-1].folder), init_from_last=not stage.start_from_best
       )
+    if stage.sid_rows is not None:
+      checkpoint = dataclasses.replace(checkpoint, init_sid_rows=stage.sid_rows)
     mixture, grpo = {k: config.mixture[k] for k in stage.mixture or config.mixture}, None
     own = _set(stage, ('batch_size', 'eval_every_steps', 'checkpoint_every_steps'))
+    lengths = _set(stage, ('row_length', 'decoder_row_length'))
+    own['packing'] = dataclasses.replace(config.packing, **lengths)
     if stage.kind == GRPO:
       grpo, searched = stage.grpo, config_lib.searched(mixture)
       mixture = {searched: mixture[searched]}
-      own['packing'] = dataclasses.replace(config.packing, rows=1, examples=1)  # a prompt a row
+      own['packing'] = dataclasses.replace(own['packing'], rows=1, examples=1)  # a prompt a row
     # A stage has a batch size of its own, or that of the run.
     field = f'stages.{name}.batch_size' if 'batch_size' in own else 'batch_size'
     with called('--config.batch_size', f'--config.{field}'):

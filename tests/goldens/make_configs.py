@@ -6,6 +6,7 @@ The digest covers only the fields of the time of writing, so later fields do not
 """
 
 from collections.abc import Iterator
+import functools
 import hashlib
 import importlib
 import json
@@ -32,11 +33,15 @@ def variants(name: str) -> list[str]:
   raise AssertionError(name)
 
 
+@functools.cache
+def config(name: str, variant: str) -> config_lib.Config:
+  """Returns a config, checked."""
+  return config_lib.from_config_dict(importlib.import_module(f'configs.{name}').get_config(variant))
+
+
 def values(name: str, variant: str) -> dict[str, Any]:
   """Returns the values of all fields, by path."""
-  module = importlib.import_module(f'configs.{name}')
-  config = config_lib.from_config_dict(module.get_config(variant))
-  return dict(flat(json.loads(json.dumps(config.to_dict()))))
+  return dict(flat(json.loads(json.dumps(config(name, variant).to_dict()))))
 
 
 def is_kept(path: str) -> bool:

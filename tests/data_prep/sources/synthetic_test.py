@@ -196,3 +196,25 @@ def test_titles_are_unique_and_identify_theme_and_style():
 def test_invalid_sizes_are_rejected(fields, field):
   with pytest.raises(ValueError, match=rf'--config\.data\.{field}'):
     _world(**fields).load(None)
+
+
+def test_reviews_add_ratings_and_descriptions_and_change_nothing_else():
+  plain, rated = (_world(synthetic_items=120, synthetic_users=4000, k_core=0, **fields)
+                  for fields in ({}, {'synthetic_reviews': True}))  # fmt: skip
+  before, log = plain.load(None), rated.load(None)
+  for name in ('users', 'items', 'times'):
+    np.testing.assert_array_equal(getattr(before, name), getattr(log, name))
+  assert before.ratings is None
+  assert set(np.unique(log.ratings)) == {1, 2, 3, 4, 5}
+  assert 'synthetic_reviews' not in plain.params()
+  assert abs(log.ratings.mean() - 3) < 0.25  # three standard errors of 120 qualities
+  items, index = np.unique(log.items, return_inverse=True)
+  by_item = np.bincount(index, log.ratings) / np.bincount(index)
+  # An item has about 230 ratings: its mean is within .2 of a quality, 2.08, 3 or 3.92 after the cuts.
+  assert len(items) == 120
+  assert np.abs(by_item[:, None] - [2.08, 3, 3.92]).min(axis=1).max() < 0.25
+  records = {True: log.item_records, False: before.item_records}
+  for is_rated, found in records.items():
+    assert all(('description' in record) == is_rated for record in found.values())
+  first = log.item_records['item000']
+  assert all(word in first['description'].lower() for word in ('rustic', 'copper', 'kettle'))

@@ -15,6 +15,7 @@ from data_prep import prepare
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
 from recjax.evaluate import make_context
+from recjax.schema.model import SID_ROWS
 from recjax.sharding import mesh as mesh_lib
 from recjax.train import train
 from recjax.training import optim, start, state
@@ -143,6 +144,39 @@ def test_prepared_keywords_initialize_the_rows_of_every_table(folder, tmp_path, 
     np.testing.assert_allclose(rows[: len(names)], expected, atol=1e-5)
     assert not rows[len(names) :].any()
     assert params['tables'][table].sharding == fresh['tables'][table].sharding
+
+
+@pytest.mark.parametrize('kind', SID_ROWS)
+def test_a_start_without_a_pretrained_model_can_replace_the_sid_rows(tiny_world, kind):
+  config, dataset = tiny_world
+  space, pieces = dataset.vocabulary.space, dataset.vocabulary.num_pieces
+  mesh, tx = mesh_lib.make_mesh(config.mesh), optim.optimizer(config.optim, 1)
+  fresh = state.init_state(config.model, space, tx, mesh, seed=0).params
+  abstract = state.abstract_params(config.model, space, mesh)
+  names, words = space.sid_names, ['rustic', 'copper kettle', 'in']
+  entries = {name: [words[n % 3], words[n % 2]] for n, name in enumerate(names) if n % 4}
+  dataset = dataclasses.replace(dataset)
+  dataset.__dict__['keywords'] = [
+    {'token': name, 'keywords': keywords, 'description': ''} for name, keywords in entries.items()
+  ]
+  checkpoint = dataclasses.replace(config.checkpoint, init_sid_rows=kind)
+  params = start.first_params(config.model, checkpoint, fresh, abstract, dataset)
+  np.testing.assert_array_equal(params['tables']['text'], fresh['tables']['text'])
+  text = np.asarray(fresh['tables']['text'], np.float64)[:pieces]
+  mean, norm = text.mean(axis=0), np.linalg.norm(text, axis=1).mean()
+
+  def row(name):
+    ids = dataset.vocabulary.encode(' '.join(entries.get(name, [])))
+    made = text[ids].mean(axis=0) if ids else mean
+    return made * norm / np.linalg.norm(made)
+
+  rows = np.asarray(params['tables']['sid'])[: len(names)]
+  expected = {
+    'mean': np.tile(mean, (len(names), 1)),
+    'random': np.asarray(fresh['tables']['sid'])[: len(names)],
+    'sa_init': np.array([row(name) for name in names]),
+  }
+  np.testing.assert_allclose(rows, expected[kind], atol=1e-5)
 
 
 def test_keywords_that_were_not_prepared_are_named(folder, tmp_path):
