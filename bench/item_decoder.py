@@ -31,9 +31,9 @@ CODES = (256, 256, 256, 8)
 BOS = 1
 
 _ITEMS = flags.DEFINE_integer('items', 12_101, 'Items of the catalogue.')
-_DEPTH = flags.DEFINE_integer('depth', 2, 'Layers of both models.')
+_DEPTH = flags.DEFINE_integer('depth', 4, 'Layers of both models.')
 _WIDTH = flags.DEFINE_integer('width', 128, 'Width of both models.')
-_FF_WIDTH = flags.DEFINE_integer('ff_width', 256, 'Feed-forward width of both models.')
+_FF_WIDTH = flags.DEFINE_integer('ff_width', 512, 'Feed-forward width of both models.')
 _ROWS = flags.DEFINE_integer('rows', 96, 'Packed rows of a step.')
 _LONGEST = flags.DEFINE_integer(
   'longest', 21, 'Items of the longest window, and one more than those of a prompt.'

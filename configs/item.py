@@ -36,6 +36,7 @@ def get_config(variant: str = 'beauty'):
   config.optim.learning_rate = 2e-3
   config.optim.weight_decay = 0.05
   config.optim.warmup_steps = None
+  config.eval.memory.counts = 'transitions'
   config.log_every_steps = None
   config.eval_every_steps = None
   config.checkpoint_every_steps = None

@@ -99,6 +99,12 @@ class Config(Training):
         name,
         'evaluators.<another name>.evaluator',
       )
+    check(
+      self.model.item_head or not self.eval.blend.head,
+      'eval.blend.head must be 0 or None without model.item_head',
+      self.eval.blend.head,
+      'eval.blend.head',
+    )
     for name in self.eval.baselines:
       check_choice(name, (*BASELINES, *TRAINED), 'eval.baselines')
     choices = [f'{name}.{m}' for name, e in self.evaluators.items() for m in e.metrics(self.eval)]

@@ -4,7 +4,7 @@ Items of the history are removed from the ranking unless `eval.exclude_seen` is 
 rows are the users; `data_prep.log.splits` describes the other splits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import json
 import logging
@@ -21,7 +21,7 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.item_dataset import ItemDataset
 from recjax.decode.ranker import Ranker
-from recjax.metrics import leakage, protocol, ranking, rivals, selection, slices, text
+from recjax.metrics import leakage, protocol, ranking, rivals, selection, slices, text, weights
 from recjax.metrics.evaluators.base import Context, Evaluator, Result, sample_rows
 from recjax.metrics.ranked import Ranked
 from recjax.recommend import best_params, make_ranker
@@ -107,6 +107,25 @@ def check_selection(config: Config, context: Context) -> None:
     )
 
 
+def by_split(context: Context, evaluator: Evaluator) -> dict[str, Result]:
+  """Runs an evaluator on both splits; the weights of the scores that it chooses on validation rows rank the test rows."""
+  found = {}
+  for split in ('validation', 'test'):
+    found[split] = evaluated(context, evaluator, split)
+    context = context.with_weights(found[split].weights or context.weights)
+  return found
+
+
+def _evaluated_all(config: Config, context: Context) -> dict[str, dict[str, Result]]:
+  """Returns the results of all evaluators by name and split; retrieval chooses the weights of the scores for all."""
+  first = by_split(context, config.evaluators['retrieval'])
+  context = context.with_weights(first['test'].weights)
+  return {
+    name: first if name == 'retrieval' else by_split(context, evaluator)
+    for name, evaluator in config.evaluators.items()
+  }
+
+
 def trained_baselines(
   config: Config,
   workdir: epath.Path,
@@ -132,7 +151,7 @@ def trained_baselines(
     log.info('baseline %s: a run of its own in %s', sasrec_lib.NAME, folder)
     params, _ = train(own, folder, context)
   search = dataclasses.replace(own.evaluators['retrieval'], rows=None)
-  found = {split: evaluated(context.with_params(params), search, split) for split in SPLITS}
+  found = by_split(context.with_params(params), search)
   return {split: {sasrec_lib.NAME: result.ranked} for split, result in found.items()}
 
 
@@ -163,16 +182,13 @@ def evaluate_best(
   """
   dataset, settings = context.dataset, config.eval
   leaks = leakage.check(dataset, config.data.split)
-  found = {
-    name: {split: evaluated(context, evaluator, split) for split in SPLITS}
-    for name, evaluator in config.evaluators.items()
-  }
+  found = _evaluated_all(config, context)
   rows = {split: result.rows for split, result in found['retrieval'].items()}
   left_out = rivals.left_out(settings, dataset, rows, outcome.training_seconds(workdir))
   left_out = distributed.from_host0('baselines', left_out)  # their number of calls must agree
   rankers = {} if rankers is None else rankers
   rankers |= {
-    split: {'model': result.ranked}
+    split: {'model': result.ranked, **result.rankers}
     | rivals.rankings(settings, dataset, split, rows[split], left_out)
     | {name: each.take(rows[split]) for name, each in (trained or {}).get(split, {}).items()}
     for split, result in found['retrieval'].items()
@@ -181,7 +197,8 @@ def evaluate_best(
   results = {
     'step': step,
     'training': outcome.of_training(workdir, config, step),
-    **_figures(rankers, settings.ks),
+    **_figures(rankers, settings.ks, tuple(found['retrieval']['test'].rankers)),
+    **weights.record(found['retrieval']['validation'], settings.blend),
     'baselines_left_out': left_out,
     'rows': {split: len(rows[split]) for split in SPLITS},
     'eval': json.loads(json.dumps(dataclasses.asdict(settings))),
@@ -215,25 +232,30 @@ def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
   return metrics
 
 
-def _figures(rankers: Mapping[str, Mapping[str, Ranked]], ks: Sequence[int]) -> dict[str, Any]:
+def _figures(
+  rankers: Mapping[str, Mapping[str, Ranked]], ks: Sequence[int], own: Collection[str]
+) -> dict[str, Any]:
   """Returns metrics and speed of the model and of the baselines.
 
   Args:
     rankers: split → name → ranking.
     ks: the cut-offs.
+    own: names of the rankings by one score of the model.
   """
   metrics = {
     name: {split: ranking.ranking_metrics(rankers[split][name].ranks_U, ks) for split in SPLITS}
     for name in rankers['test']
   }
+  tables = {
+    name: by_split['test'] | {'validation': by_split['validation']}
+    for name, by_split in metrics.items()
+    if name != 'model'
+  }
   found = [rankers[split]['model'] for split in SPLITS]
   return {
     'metrics': metrics['model'],
-    'baselines': {
-      name: by_split['test'] | {'validation': by_split['validation']}
-      for name, by_split in metrics.items()
-      if name != 'model'
-    },
+    'rankers': {name: table for name, table in tables.items() if name in own},
+    'baselines': {name: table for name, table in tables.items() if name not in own},
     'rows_per_sec': sum(len(each.ranks_U) for each in found) / sum(each.seconds for each in found),
     'seconds_per_row': {
       name: each.seconds / len(each.ranks_U) for name, each in rankers['test'].items()
@@ -270,7 +292,8 @@ def _write_predictions(
         write(split, name, result.rows, ranked | result.predictions, evaluator.item_columns)
     for name, ranked in rankers[split].items():
       if name != 'model':
-        write(split, f'baselines/{name}', rows, predictions.of_ranked(ranked))
+        folder = 'rankers' if name in results['rankers'] else 'baselines'
+        write(split, f'{folder}/{name}', rows, predictions.of_ranked(ranked))
   predictions.remove_others(workdir, written)
 
 
@@ -286,7 +309,10 @@ def _log(results: Mapping[str, Any]) -> None:
         '%.4f',
         *(count, num_rows, split, 1 - count / num_rows),
       )
-  for name, row in [('model', results['metrics']['test']), *results['baselines'].items()]:
+  if 'blend' in results:
+    log.info('%s', weights.line(results['blend']))
+  rows = {'model': results['metrics']['test'], **results['rankers'], **results['baselines']}
+  for name, row in rows.items():
     log.info('test %-12s %s', name, text.headline(row))
   if results['baselines_left_out']:
     log.info('%s', outcome.left_out(results['baselines_left_out']))

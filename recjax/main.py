@@ -29,7 +29,7 @@ from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best, final_metrics, make_context, trained_baselines
 from recjax.export import folder as export
-from recjax.recommend import Recommender, best_params, make_ranker
+from recjax.recommend import Recommender, best_params, best_ranker
 from recjax.report.build import report_run
 from recjax.report.compare.build import HTML as COMPARISON
 from recjax.report.compare.build import compare
@@ -189,8 +189,8 @@ def run(request: Request) -> int:
     export.write(request.out, config, dataset, params)
     return 0
   if mode == 'recommend':
-    params, step = best_params(config, workdir, dataset, mesh)
-    recommender = Recommender(make_ranker(config, dataset, mesh), dataset, params, step)
+    ranker, params, step = best_ranker(config, workdir, dataset, mesh)
+    recommender = Recommender(ranker, dataset, params, step)
     recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
   if mode in ('train', 'evaluate'):
     if config.eval.sasrec is not None:

@@ -22,7 +22,7 @@ from recjax.runtime import device, distributed
 from recjax.runtime.files import replacing
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import state as state_lib
-from recjax.workdir import checkpoint_name, identity, item_rows, paths, resume
+from recjax.workdir import checkpoint_name, identity, item_rows, paths, resume, weights
 from recjax.workdir.checkpoints import Checkpoints, read_run
 
 log = logging.getLogger(__name__)
@@ -67,13 +67,31 @@ def best_params(
   return read_run(workdir, choose, read)
 
 
+def best_ranker(
+  config: Config,
+  workdir: epath.Path,
+  dataset: Dataset,
+  mesh: jax.sharding.Mesh,
+  beams: int | None = None,
+) -> tuple[Ranker, Any, int]:
+  """Returns the ranker of the best checkpoint with the weights of its scores, its parameters, and its step.
+
+  Raises:
+    ValueError: see `make_ranker`, `best_params` and `workdir.weights.recorded`.
+  """
+  params, step = best_params(config, workdir, dataset, mesh)
+  ranker = make_ranker(config, dataset, mesh, beams)
+  ranker.weights = weights.recorded(config, workdir, step)
+  return ranker, params, step
+
+
 class Recommendation(NamedTuple):
   """A recommended item.
 
   Attributes:
     item: its id in the log.
     title: its title; None: the item table has none.
-    score: log-probability of its semantic ID.
+    score: log-probability of its semantic ID; where candidates have several scores, their weighted sum.
   """
 
   item: str
@@ -130,8 +148,8 @@ class Recommender:
       dataset = Dataset.load(paths.prepared_data(config, workdir))
       config = dataclasses.replace(config, model=models.without_source(config.model, workdir))
       mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))
-      params, step = best_params(config, workdir, dataset, mesh)
-      recommender = cls(make_ranker(config, dataset, mesh, beams), dataset, params, step)
+      ranker, params, step = best_ranker(config, workdir, dataset, mesh, beams)
+      recommender = cls(ranker, dataset, params, step)
     recommender.recommend([])  # compiles
     return recommender
 

@@ -28,7 +28,7 @@ from recjax.runtime import distributed, watchdog
 from recjax.runtime.program import program
 from recjax.sids.extension import NoFreeSidError
 from recjax.train import train_stages
-from recjax.workdir import evaluation_file, identity, outcome, paths, refresh_file, sizes
+from recjax.workdir import evaluation_file, identity, outcome, paths, refresh_file, sizes, weights
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints
 from recjax.workdir.request import Request
@@ -226,6 +226,8 @@ def _trained_and_judged(
     evaluation = evaluate_best(config, workdir, context.with_params(params), step, rankers)
     del params  # the old parameters take their place in the memory of the devices
     old_params, old_step = best_params(config, request.source, dataset, mesh)
+    old = identity.required_config(request.source)
+    context.ranker.weights = weights.recorded(old, request.source, old_step)
     old_ranked = rank_rows(context.ranker, old_params, dataset, 'test', config.eval.ks)
   log.info('%s', outcome.closing(evaluation))
   new_ranked = rankers['test'].pop('model')

@@ -176,8 +176,11 @@ def compiled_step(
     mesh: size of each mesh axis; all devices along `tensor` compute the logits of a SID level.
 
   Returns:
-    FLOPs over all devices. None if parameters are frozen or adapted: the saving depends on the parameters.
+    FLOPs over all devices. None if parameters are frozen or adapted, where the saving depends on the parameters, and
+    for models with one position an item or with an item head, which are not counted.
   """
+  if models.family(config.model).reads_items_alone or config.model.item_head:
+    return None
   frozen = config.model.lora_rank or any(group.frozen for group in config.optim.groups.values())
   if frozen:
     return None

@@ -1,15 +1,15 @@
-"""Candidates of the search: the beams and, with an item head, the head's best items, each with its exact scores.
+"""Candidates of the search: the beams, the best items of an item head and of a memory, each with its exact scores.
 
 The score of the codes is the log-probability of the item's semantic ID, as the beam search or `recjax.decode.scores`
-computes it. The score of the head is the item's log-probability in a softmax over the whole catalogue.
+computes it. The score of the head is the item's log-probability in a softmax over the whole catalogue. The memory is
+`recjax.decode.memory`.
 """
 
-import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from recjax.decode.beam import beams_after
 from recjax.decode.scores import scores_after
@@ -18,35 +18,22 @@ from recjax.models import embedding
 
 
 class Candidates(NamedTuple):
-  """Distinct items for each row, numpy or jax arrays; the first are the beams, then the head's best other items.
+  """Distinct items for each row, numpy or jax arrays: the beams, the head's best others, the memory's best others.
 
-  In every row the items come first and the padding last: item -1, both scores -inf.
+  In every row the items come first and the padding last: item -1, all scores -inf.
 
   Attributes:
     items_BM: int32.
     codes_BM: float32, log-probability of the item's semantic ID.
     head_BM: float32, log-probability of the item under the item head, a softmax over the catalogue. None: the
       model has no item head.
+    memory_BM: float32, log(count + ε) of the item. None: there is no memory.
   """
 
   items_BM: Any
   codes_BM: Any
   head_BM: Any | None = None
-
-  def ranked(self, beta: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the best items by codes + beta x head, int32 `[B, count]`, -1 after the end, and their scores.
-
-    Args:
-      beta: at least 0; infinite: the head alone. Of no effect without an item head.
-      count: items of a row, if there are as many candidates.
-    """
-    if self.head_BM is None:
-      return self.items_BM[:, :count], self.codes_BM[:, :count]
-    with np.errstate(invalid='ignore'):  # padding: -inf x 0
-      scores_BM = self.head_BM if math.isinf(beta) else self.codes_BM + beta * self.head_BM
-    scores_BM = np.where(self.items_BM < 0, -np.inf, scores_BM).astype(np.float32)
-    order_BM = np.argsort(-scores_BM, axis=1, kind='stable')[:, :count]
-    return tuple(np.take_along_axis(x, order_BM, axis=1) for x in (self.items_BM, scores_BM))
+  memory_BM: Any | None = None
 
 
 def head_scores(model, h_BD: jax.Array) -> jax.Array:
@@ -67,25 +54,29 @@ def search_candidates(
   beams: int,
   sid_softmax: str = 'level',
   has_head: bool = False,
+  given_BN: jax.Array | None = None,
 ) -> Candidates:
-  """Returns the beams and, with an item head, as many of the head's best items; see `beam.beam_search`.
+  """Returns the beams, with an item head as many of the head's best items, and given items; see `beam.beam_search`.
 
   The prompts are read once. A beam as wide as the catalogue returns every item that is not excluded.
+
+  Args:
+    model, trie, prompts, excluded_BE, beams, sid_softmax: as in `beam.beam_search`.
+    has_head: whether the model has an item head.
+    given_BN: int32, distinct items of every row that are not excluded; -1 is padding. None: none.
   """
-  space, B = model.tables.space, len(excluded_BE)
+  space = model.tables.space
   x_BD, cache = model.start(prompts, min(beams, trie.num_nodes[1]), max(space.num_levels - 1, 1))
   beams_BM, codes_BM = beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax)
-  if not has_head:
+  more, head_BI = [], None
+  if has_head:
+    head_BI = head_scores(model, getattr(cache, 'item_state_BD', x_BD))
+    more.append(_best(head_BI, excluded_BE, beams))
+  if given_BN is not None:
+    more.append(given_BN)
+  if not more:
     return Candidates(beams_BM, codes_BM)
-  h_BD = getattr(cache, 'item_state_BD', x_BD)
-  head_BI = head_scores(model, h_BD)
-  items = head_BI.shape[1]
-  row_B1 = jnp.arange(B)[:, None]
-  hidden_BE = jnp.where(excluded_BE < 0, items, excluded_BE)
-  open_BI = head_BI.at[row_B1, hidden_BE].set(-jnp.inf, mode='drop')
-  best_BK, items_BK = jax.lax.top_k(open_BI, min(beams, items))
-  is_beam_BK = jnp.any(items_BK[..., None] == beams_BM[:, None], axis=-1)
-  items_BK = jnp.where(jnp.isfinite(best_BK) & ~is_beam_BK, items_BK, -1)
+  items_BK = _new(beams_BM, more, len(trie.item_leaves))
   tokens_BKL = jnp.asarray(space.tokens(space.catalogue.codes_IL))[jnp.maximum(items_BK, 0)]
   lengths_BK = jnp.full(items_BK.shape, space.num_levels)
   kinds = tuple((level,) for level in range(space.num_levels))
@@ -95,7 +86,34 @@ def search_candidates(
   order_BM = jnp.argsort(items_BM < 0, axis=1, stable=True)
   items_BM, codes_BM = (jnp.take_along_axis(x, order_BM, axis=1) for x in (items_BM, codes_BM))
   is_item_BM = items_BM >= 0
+  codes_BM = jnp.where(is_item_BM, codes_BM, -jnp.inf)
+  if head_BI is None:
+    return Candidates(items_BM, codes_BM)
   head_BM = jnp.take_along_axis(head_BI, jnp.maximum(items_BM, 0), axis=1)
-  return Candidates(
-    items_BM, *(jnp.where(is_item_BM, scores, -jnp.inf) for scores in (codes_BM, head_BM))
-  )
+  return Candidates(items_BM, codes_BM, jnp.where(is_item_BM, head_BM, -jnp.inf))
+
+
+def _best(scores_BI: jax.Array, excluded_BE: jax.Array, count: int) -> jax.Array:
+  """Returns the items with the highest scores that are not excluded, int32 `[B, count]`; -1 after the last one."""
+  rows, items = scores_BI.shape
+  hidden_BE = jnp.where(excluded_BE < 0, items, excluded_BE)
+  scores_BI = scores_BI.at[jnp.arange(rows)[:, None], hidden_BE].set(-jnp.inf, mode='drop')
+  best_BK, items_BK = jax.lax.top_k(scores_BI, min(count, items))
+  return jnp.where(jnp.isfinite(best_BK), items_BK, -1)
+
+
+def _new(known_BM: jax.Array, lists: Sequence[jax.Array], num_items: int) -> jax.Array:
+  """Concatenates lists of items `[B, K]`, with -1 in place of items that occur in an earlier list or are known."""
+  row_B1 = jnp.arange(len(known_BM))[:, None]
+
+  def mark(is_known_BI, items_BK):
+    at_BK = jnp.where(items_BK < 0, num_items, items_BK)
+    return is_known_BI.at[row_B1, at_BK].set(True, mode='drop')
+
+  is_known_BI = mark(jnp.zeros((len(known_BM), num_items), bool), known_BM)
+  found = []
+  for items_BK in lists:
+    is_known_BK = jnp.take_along_axis(is_known_BI, jnp.maximum(items_BK, 0), axis=1)
+    found.append(jnp.where(is_known_BK, -1, items_BK))
+    is_known_BI = mark(is_known_BI, items_BK)
+  return jnp.concatenate(found, axis=1)

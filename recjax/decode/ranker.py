@@ -1,6 +1,7 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 
 from flax import nnx
 import jax
@@ -11,11 +12,15 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
+from recjax.decode import blend
 from recjax.decode.batches import PROMPT_MULTIPLE
+from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
+from recjax.decode.memory import Memory
 from recjax.decode.trie import Trie
 from recjax.models import lora
 from recjax.runtime import logs, preemption, watchdog
+from recjax.schema.blend import NONE
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
@@ -34,13 +39,13 @@ def _power_of_two(n: int, least: int = 16) -> int:
 
 
 def make_search(model: Model, space: TokenSpace, beams: int):
-  """Returns the pure search: (params, trie, prompts, excluded_BE) -> candidates; see `search_candidates`."""
+  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN) -> candidates; see `search_candidates`."""
   graph = models.graph(model, space)
 
-  def search(params, trie, prompts, excluded_BE):
+  def search(params, trie, prompts, excluded_BE, given_BN=None):
     merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
     return search_candidates(
-      *(merged, trie, prompts, excluded_BE, beams, model.sid_softmax, model.item_head)
+      *(merged, trie, prompts, excluded_BE, beams, model.sid_softmax, model.item_head, given_BN)
     )
 
   return search
@@ -51,7 +56,7 @@ class Ranker:
 
   Attributes:
     beams: beams of the search.
-    beta: weight of the item head in the ranking, beside that of the codes (1).
+    weights: of the scores of candidates in `rank`; the codes alone unless they are set.
     trie: the semantic IDs of the catalogue, on every device.
   """
 
@@ -70,14 +75,15 @@ class Ranker:
     Args:
       component: the component whose prompt the search continues.
       model: the model of the run.
-      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs.
+      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the memory,
+        which is that of the next item.
       limits: time limits.
       dataset: the prepared data.
       mesh: the devices.
       beams: beams of the search. None: `eval.beams`.
     """
     self.beams = beams or settings.beams
-    self.beta = 1.0
+    self.weights = Weights()
     shards = mesh_lib.batch_shards(mesh)
     self._batch_size = _round_up(settings.batch_size, shards)
     self._mesh = mesh
@@ -85,6 +91,12 @@ class Ranker:
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
     self._task = component
     self._target_events = dataset.target_events if settings.exclude_seen else None
+    self._memory = None
+    if settings.memory.counts != NONE and isinstance(component, NextItem):
+      memory, marks = settings.memory, dataset.train_is_target
+      if settings.shared_sids == 'first' and dataset.sids.sharing_items:
+        memory = dataclasses.replace(memory, candidates=0)  # it may know others of a semantic ID
+      self._memory = Memory(memory, dataset.train, dataset.num_items, marks)
     self._corpus = Corpus(dataset, models.family(model).is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
@@ -122,11 +134,11 @@ class Ranker:
         batch then has room for as many histories as the next power of two.
 
     Returns:
-      Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 log-probabilities. With an item
-      head the score is that of the codes + beta x that of the head.
+      Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 scores: with one score the
+      log-probability of the codes, else the weighted sum of `recjax.decode.blend`.
     """
     found = self.candidates(params, histories, progress, known, excluded, few_shapes)
-    return found.ranked(self.beta, self.beams)
+    return blend.ranked(found, self.weights, self.beams)
 
   def candidates(
     self,
@@ -156,12 +168,13 @@ class Ranker:
         rows = order[start : start + B]
         prompts = [self.prompt(histories[u], known[u]) for u in rows]
         with watchdog.expect(f'ranking rows {start} to {start + B} of {U}', self._timeout):
-          shape = self._shape(B, prompts, [hidden[u] for u in rows], few_shapes)
-          batch = self._rank_batch(params, prompts, [hidden[u] for u in rows], shape)
+          hides = [hidden[u] for u in rows]
+          shape = self._shape(B, prompts, hides, few_shapes)
+          batch = self._search_batch(params, prompts, [histories[u] for u in rows], hides, shape)
         if found is None:
           found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
         for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
-          all_UM[rows] = of_BM[: len(rows)]
+          all_UM[rows] = of_BM
         bar.update(len(rows))
     return found
 
@@ -188,9 +201,15 @@ class Ranker:
     E = _power_of_two(max(map(len, excluded)), _EXCLUDED if few_shapes else 16)
     return B, S, E
 
-  def _rank_batch(
-    self, params, prompts: list[np.ndarray], excluded: list[np.ndarray], shape: tuple[int, int, int]
+  def _search_batch(
+    self,
+    params,
+    prompts: list[np.ndarray],
+    histories: list[np.ndarray],
+    excluded: list[np.ndarray],
+    shape: tuple[int, int, int],
   ) -> Candidates:
+    """Returns the candidates of at most B rows; see `_shape`."""
     B, S, E = shape
     tokens_BS = np.zeros((B, S), np.int32)
     lengths_B = np.ones(B, np.int32)  # padding rows have length one
@@ -200,6 +219,15 @@ class Ranker:
       lengths_B[b] = len(prompt)
       excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
+    counts_RI = None if self._memory is None else self._memory.counts(histories)
+    if counts_RI is not None and self._memory.candidates:
+      given_BN = np.full((B, self._memory.candidates), -1, np.int32)
+      given_BN[: len(prompts)] = self._memory.best(counts_RI, excluded)
+      batch['given'] = given_BN
     batch = mesh_lib.global_rows(batch, self._mesh)
-    excluded = batch.pop('excluded')
-    return jax.device_get(self._search(params, self.trie, batch, excluded))
+    others = [batch.pop(name) for name in ('excluded', 'given') if name in batch]
+    found = jax.device_get(self._search(params, self.trie, batch, *others))
+    found = jax.tree.map(lambda x: x[: len(prompts)], found)
+    if counts_RI is None:
+      return found
+    return found._replace(memory_BM=self._memory.scores(counts_RI, found.items_BM))

@@ -15,6 +15,7 @@ from recjax.data.dataset import Dataset
 from recjax.export import files
 from recjax.models import lora, pretrained
 from recjax.models.pretrained import Pretrained
+from recjax.schema.blend import NONE
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,10 @@ def write(out: str, config: Config, dataset: Dataset, params: Any) -> None:
       tokenizer_size=size,
       found=found,
       add=functools.partial(files.write, config=config, dataset=dataset),
+    )
+  if config.model.item_head or config.eval.memory.counts != NONE:
+    log.warning(
+      'the exported folder ranks by the codes alone; the item head and the memory of the run stay behind'
     )
   log.info('exported to %s: python %s/%s --help', out, out, files.SCRIPT)
   if config.model.sid_softmax == 'level':

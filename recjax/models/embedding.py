@@ -147,19 +147,28 @@ class TokenTables(nnx.Module):
       (self.items[...],), (0,), jnp.where(items < 0, self.space.item_rows, items), dtype
     )
 
-  def item_vectors(self) -> jax.Array:
-    """Returns the vector of every item, float32 `[item_rows, D]`: the sum of its code rows, and its own row.
+  def item_vectors(self, items: jax.Array | None = None) -> jax.Array:
+    """Returns the vectors of items: the sum of an item's code rows, and its own row if it has one.
 
-    Padding rows hold the vectors of no item. New items begin with the sum of their code rows.
+    New items begin with the sum of their code rows.
+
+    Args:
+      items: int32 `[B, ...]`. None: all, `[item_rows]`; padding rows hold the vectors of no item.
+
+    Returns:
+      float32 `[B, ..., D]`.
     """
     space = self.space
     codes_IL = space.tokens(space.catalogue.codes_IL) - space.sid_start
     codes_IL = np.pad(codes_IL, ((0, space.item_rows - len(codes_IL)), (0, 0)))
+    columns = [jnp.asarray(codes) for codes in codes_IL.T]
+    if items is not None:
+      columns = [jnp.take(codes, items) for codes in columns]
     sid_VD = self.output_tables()[1]
-    vectors_VD = sum(take_rows((sid_VD,), (0,), jnp.asarray(c), jnp.float32) for c in codes_IL.T)
+    vectors = sum(take_rows((sid_VD,), (0,), codes, jnp.float32) for codes in columns)
     if self.has_items:
-      vectors_VD = vectors_VD + self.items[...]
-    return constrain(vectors_VD, 'table')
+      vectors += self.items[...] if items is None else self.own_rows(items, jnp.float32)
+    return constrain(vectors, 'table') if items is None else vectors
 
   def lookup(self, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Returns the rows `[B, ..., D]` of token ids `[B, ...]`."""

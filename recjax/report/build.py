@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PACKAGES = ('recjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 SPEEDS = ('steps_per_sec', 'tokens_per_sec', 'input_wait_share')  # columns of metrics.jsonl
 COPIED = (
-  'evaluators', 'memorization', 'splits', 'protocol', 'seconds_per_row', 'baselines_left_out',
+  'rankers', 'blend', 'evaluators', 'memorization', 'splits', 'protocol', 'seconds_per_row', 'baselines_left_out',
 )  # fmt: skip  # keys of evaluation.json that earlier versions did not write
 JSON, HTML = 'report.json', 'report.html'
 

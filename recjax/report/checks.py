@@ -78,10 +78,11 @@ def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, float]
   """Yields (description of the table, name, value, upper bound) for every metric."""
   bounds = {split: limits['highest_recall'] for split, limits in ceilings(results).items()}
   tables = [(f'{split} metrics:', split, table) for split, table in results['metrics'].items()]
-  for name, found in results['baselines'].items():
+  for name, found in (results.get('rankers', {}) | results['baselines']).items():
     test = {key: value for key, value in found.items() if key != 'validation'}
-    tables.append((f'baseline {name}, test:', 'test', test))
-    tables.append((f'baseline {name}, validation:', 'validation', found.get('validation', {})))
+    kind = 'baseline' if name in results['baselines'] else 'ranker'
+    tables.append((f'{kind} {name}, test:', 'test', test))
+    tables.append((f'{kind} {name}, validation:', 'validation', found.get('validation', {})))
   for text, split, table in tables:
     for name, value in table.items():
       bound = math.inf if name.endswith('_stderr') else bounds.get(split, 1.0)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from recjax.data.dataset import SPLITS
+from recjax.metrics import weights
 from recjax.report.numbers import number
 
 
@@ -31,8 +32,9 @@ def tables(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _repeats(values: Mapping[str, Any], metrics: Mapping[str, Any]) -> bool:
-  """Returns whether every figure of an evaluator, except its number of rows, is one of the given metrics."""
-  return all(metrics.get(name) == value for name, value in values.items() if name != 'rows')
+  """Returns whether every figure of an evaluator, except rows and weights, is one of the given metrics."""
+  left_out = ('rows', *weights.NAMES.values())
+  return all(metrics.get(name) == value for name, value in values.items() if name not in left_out)
 
 
 def _figures(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:

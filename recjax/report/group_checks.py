@@ -45,8 +45,8 @@ def not_finite(value: Any, place: str) -> Iterator[str]:
 
 def _whole(results: Mapping[str, Any], ranker: str) -> float | None:
   """Returns recall@10 of a ranker on all test rows."""
-  table = results['metrics']['test'] if ranker == 'model' else results['baselines'].get(ranker, {})
-  return table.get(METRIC)
+  tables = results['baselines'] | results.get('rankers', {}) | {'model': results['metrics']['test']}
+  return tables.get(ranker, {}).get(METRIC)
 
 
 def _memorization(results: Mapping[str, Any]) -> Iterator[str]:

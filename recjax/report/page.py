@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
 from typing import Any
 
-from recjax.metrics import selection
+from recjax.metrics import selection, weights
 from recjax.report import evaluators, groups, plots, protocol, templating
 from recjax.report.data.section import section
 from recjax.report.numbers import number
@@ -22,7 +22,7 @@ _OWN_SECTIONS = (
 
 _OPTIONAL = (
   'optimum', 'refresh', 'memorization', 'splits', 'evaluators', 'protocol', 'seconds_per_row',
-  'sample', 'examples', 'published', 'sid_map',
+  'sample', 'examples', 'published', 'sid_map', 'rankers', 'blend',
 )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def render(report: Mapping[str, Any]) -> str:
     map=_map(report.get('sid_map')),
     protocol_rows=protocol.rows(report.get('protocol')),
     left_out=outcome.left_out(left_out) if left_out else None,
+    blend=weights.line(report['blend']) if report.get('blend') else None,
     time_rows=[
       (name, f'{1000 * seconds:.3g} ms')
       for name, seconds in (report.get('seconds_per_row') or {}).items()

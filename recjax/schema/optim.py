@@ -85,8 +85,16 @@ class Loss(Section):
   )
   item_head: float = setting(
     1.0,
-    'Weight of the loss of the item head, beside that of the codes (1); model.item_head.',
+    'With model.item_head: weight of the loss of the head, beside that of the codes (1).',
     at_least=0,
+  )
+  item_head_sampled_from: int = setting(
+    500_000,
+    'With model.item_head: items of a catalogue from which on the softmax of training is over a sample.',
+    above=0,
+  )
+  item_head_samples: int = setting(
+    8192, 'Items of that sample, drawn uniformly for every micro-batch.', above=0
   )
 
 

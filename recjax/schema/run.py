@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from recjax.schema.blend import NONE, Blend, Memory
 from recjax.schema.checks import Section, check, setting
 from recjax.schema.model import SID_ROWS, Model
 from recjax.schema.optim import Loss, Optim
@@ -62,9 +63,17 @@ class Eval(Section):
     'Items that share a semantic ID: all are ranked, the most popular first; or only the first that is not excluded.',
     one_of=('all', 'first'),
   )
+  memory: Memory = setting(meaning='Counts of training as a score of candidates.', factory=Memory)
+  blend: Blend = setting(meaning='Weights of the scores of candidates.', factory=Blend)
 
   def __post_init__(self):
     super().__post_init__()
+    check(
+      not self.blend.memory or self.memory.counts != NONE,
+      'eval.blend.memory must be 0 or None without eval.memory.counts',
+      self.blend.memory,
+      'eval.memory.counts to transitions or neighbours',
+    )
     check(
       10 in self.ks,
       'eval.ks must hold 10: recall@10 and ndcg@10 are reported for every run',

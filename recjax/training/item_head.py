@@ -3,9 +3,15 @@
 A complete semantic ID among the targets of a row is a target of the head, at the position that predicts its first
 code. The logits of an item are the product of the state and of the item's vector, the sum of its code rows and its own row
 (`TokenTables.item_vectors`). They are computed in blocks of items (`recjax.training.wide_softmax`).
+
+Above `loss.item_head_sampled_from` items the denominator is estimated from items that are drawn uniformly, with
+replacement, for the whole micro-batch: every sampled item other than the target stands for I / S items, so its logit is
+corrected by log(I / S) (importance sampling: Bengio and Senécal, "Adaptive importance sampling to accelerate training of a
+neural probabilistic language model", 2008). The expected denominator is that of the full softmax, up to the target's own draws.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from recjax.schema.optim import Loss
 from recjax.sharding.mesh import table_sharding
 from recjax.training.gathered import gathered
-from recjax.training.wide_softmax import Wide, wide_loss
+from recjax.training.wide_softmax import MASKED, Wide, wide_loss
 
 
 def item_targets(tables, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -43,7 +49,7 @@ def item_targets(tables, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Ar
 
 
 def item_head_sums(
-  tables, h_BTD: jax.Array, batch: dict[str, jax.Array], extras: Loss
+  tables, h_BTD: jax.Array, batch: dict[str, jax.Array], extras: Loss, key: jax.Array | None = None
 ) -> dict[str, jax.Array]:
   """Computes the weighted sum of the head's losses in nats, and the sum of the weights.
 
@@ -52,16 +58,25 @@ def item_head_sums(
     h_BTD: states that end items; position t predicts the item whose first code is `batch['targets'][:, t]`.
     batch: int32 `targets` and float32 `weights` `[B, T]`.
     extras: coefficients of z-loss and label smoothing; see `recjax.training.loss.loss_sums`.
+    key: for the sample of items.
 
   Returns:
     `loss_item_head` and `weight_item_head`, without the factor `loss.item_head`.
   """
   index_BP, labels_BP, weights_BP = item_targets(tables, batch)
   h_BPD = jnp.take_along_axis(h_BTD, index_BP[..., None], axis=1)
+  items = tables.space.catalogue.num_items
+  if items >= extras.item_head_sampled_from:
+    sample_S = jax.random.randint(key, (extras.item_head_samples,), 0, items, jnp.int32)
+    losses_BP = sampled_losses(tables, h_BPD, labels_BP, sample_S, extras)
+    return {
+      'loss_item_head': jnp.sum(losses_BP * weights_BP),
+      'weight_item_head': jnp.sum(weights_BP),
+    }
   vectors_VD = tables.item_vectors()
   softmax = functools.partial(
     Wide,
-    sizes=(tables.space.catalogue.num_items,),
+    sizes=(items,),
     scale=tables.output_scale,
     softcap=tables.logit_softcap,
     z_loss=extras.z_loss,
@@ -89,3 +104,27 @@ def item_head_sums(
     out_specs=P(),
     axis_names=sharding.axes,
   )(vectors_VD, h_BPD, labels_BP, weights_BP)
+
+
+def sampled_losses(
+  tables, h_BPD: jax.Array, labels_BP: jax.Array, sample_S: jax.Array, extras: Loss
+) -> jax.Array:
+  """Returns the losses of labels with the denominator of a sample of items, float32 `[B, P]`; see the module."""
+  picked_BPD = tables.item_vectors(labels_BP).astype(h_BPD.dtype)
+  picked_BP1 = jnp.einsum('BPD,BPD->BP', h_BPD, picked_BPD, preferred_element_type=jnp.float32)[
+    ..., None
+  ]
+  logits_BPS = tables.logits(h_BPD, tables.item_vectors(sample_S))
+  if tables.output_scale != 1.0:
+    picked_BP1 = picked_BP1 * tables.output_scale
+  if tables.logit_softcap:
+    picked_BP1 = jnp.tanh(picked_BP1 / tables.logit_softcap) * tables.logit_softcap
+  is_label_BPS = sample_S[None, None] == labels_BP[..., None]
+  each = math.log(tables.space.catalogue.num_items / len(sample_S))
+  others_BPS = jnp.where(is_label_BPS, MASKED, logits_BPS + each)
+  lse_BP = jax.nn.logsumexp(jnp.concatenate([picked_BP1, others_BPS], axis=-1), axis=-1)
+  share = extras.label_smoothing
+  expected_BP = (1 - share) * picked_BP1[..., 0]
+  if share:
+    expected_BP = expected_BP + share * jnp.mean(logits_BPS, axis=-1)
+  return lse_BP - expected_BP + extras.z_loss * lse_BP**2

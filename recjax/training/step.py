@@ -42,7 +42,8 @@ def make_train_step(
       model.tables, x_BTD, batch, config.model.sid_softmax, text_targets, config.loss
     )
     if config.model.item_head:
-      sums |= item_head.item_head_sums(model.tables, h_BTD, batch, config.loss)
+      drawn = jax.random.fold_in(key, 1)
+      sums |= item_head.item_head_sums(model.tables, h_BTD, batch, config.loss, drawn)
       sums['loss'] += config.loss.item_head * sums['loss_item_head']
     return sums.pop('loss'), sums
 

@@ -9,6 +9,8 @@
 | `unreachable_targets` | number of targets that `eval.exclude_seen` removes from the ranking, by split |
 | `eval` | the eval section that was used |
 | `evaluators` | `rows` and metrics of every evaluator, by its name and by split |
+| `blend` | weights of the scores of candidates, and the rows that chose them; see `recjax.metrics.weights`. Absent: there is one score |
+| `rankers` | the ranking by one score of the model alone (`codes`, `head`), as in `baselines` |
 | `baselines` | test metrics by name of the baseline, and under `validation` its validation metrics |
 | `baselines_left_out` | estimated seconds of the baselines that were not computed; `eval.baselines` can name them |
 | `rows_per_sec` | evaluated rows per second |

@@ -22,7 +22,8 @@ FLAGS = {
 
 _DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')
 _SEARCH = tuple(
-  f'eval.{name}' for name in ('beams', 'batch_size', 'ks', 'exclude_seen', 'shared_sids')
+  f'eval.{name}'
+  for name in ('beams', 'batch_size', 'ks', 'exclude_seen', 'shared_sids', 'memory', 'blend')
 )
 # Mode → the sections and fields that it reads from the command; it has the others from the workdir. The other modes
 # read all.

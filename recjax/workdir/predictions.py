@@ -3,6 +3,7 @@
 ```
 WORKDIR/predictions/<split>/rows.parquet             row, user, target, and one column per label of recjax.metrics.slices
 WORKDIR/predictions/<split>/<evaluator>.parquet      row, user, target, and the columns of the evaluator
+WORKDIR/predictions/<split>/rankers/<name>.parquet   row, user, target, items, scores, rank: one score of the model alone
 WORKDIR/predictions/<split>/baselines/<name>.parquet  row, user, target, items, scores, rank
 ```
 
@@ -31,6 +32,7 @@ from recjax.runtime.files import replacing
 
 FOLDER = 'predictions'
 ROWS = 'rows'  # the file of the labels
+PLACES = ('rankers/', 'baselines/')  # folders of rankers beside the evaluators
 KEY = b'recjax'
 VERSION = 1
 GROUP_ROWS = 1 << 16  # rows per row group, which bounds the memory
@@ -44,7 +46,7 @@ def path(workdir: epath.PathLike, split: str, name: str) -> epath.Path:
   Args:
     workdir: the workdir.
     split: 'validation' or 'test'.
-    name: name of an evaluator, `rows`, or `baselines/<name>`.
+    name: name of an evaluator, `rows`, `rankers/<name>` or `baselines/<name>`.
   """
   return epath.Path(workdir) / FOLDER / split / f'{name}.parquet'
 
@@ -193,7 +195,7 @@ def remove_others(workdir: epath.PathLike, kept: Iterable[tuple[str, str]]) -> N
     return
   wanted = {path(workdir, split, name) for split, name in kept}
   for split in folder.iterdir():
-    for found in (*split.glob('*.parquet'), *split.glob('baselines/*.parquet')):
+    for found in itertools.chain(*(split.glob(f'{place}*.parquet') for place in ('', *PLACES))):
       if found not in wanted:
         found.unlink()
 
@@ -326,7 +328,7 @@ def names(workdir: epath.PathLike, split: str) -> list[str]:
     ValueError: the workdir has no predictions.
   """
   folder = epath.Path(workdir) / FOLDER / split
-  found = [f'baselines/{each.stem}' for each in folder.glob('baselines/*.parquet')]
+  found = [f'{place}{each.stem}' for place in PLACES for each in folder.glob(f'{place}*.parquet')]
   found += [each.stem for each in folder.glob('*.parquet') if each.stem != ROWS]
   if not found:
     raise ValueError(

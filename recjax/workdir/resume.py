@@ -3,17 +3,26 @@
 from collections.abc import Mapping
 import dataclasses
 import logging
+import operator
 from typing import Any
 
 from etils import epath
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
+from recjax.schema.blend import Blend, Memory
 from recjax.schema.optim import Group, Optim
 from recjax.workdir import identity, stages
 from recjax.workdir.checkpoints import Meta
 
 log = logging.getLogger(__name__)
+
+# Fields of the ranking that gives checkpoints their scores.
+_RANKING = (
+  'eval.choose_by',
+  *(f'eval.memory.{field.name}' for field in dataclasses.fields(Memory)),
+  *(f'eval.blend.{field.name}' for field in dataclasses.fields(Blend)),
+)
 
 
 def with_sid_rows(config: Config, workdir: epath.Path) -> Config:
@@ -122,14 +131,15 @@ def check_selection(meta: Meta, old: Config, new: Config, folder: epath.Path) ->
     folder: folder of the training.
 
   Raises:
-    ValueError: `eval.choose_by` differs, and an evaluation was made.
+    ValueError: `eval.choose_by`, `eval.memory` or `eval.blend` differs, and an evaluation was made.
   """
-  was, now = old.eval.choose_by, new.eval.choose_by
-  if meta.evaluations and was != now:
-    raise ValueError(
-      f'a resume must keep eval.choose_by of the training in {folder}, whose checkpoints have scores by {was}; got '
-      f'{now}. Set --config.eval.choose_by={was}, or give a new --workdir with --config.checkpoint.init_from'
-    )
+  for path in _RANKING if meta.evaluations else ():
+    was, now = (operator.attrgetter(path)(each) for each in (old, new))
+    if was != now:
+      raise ValueError(
+        f'a resume must keep {path} of the training in {folder}, whose checkpoints have scores by {was}; got '
+        f'{now}. Set --config.{path}={was}, or give a new --workdir with --config.checkpoint.init_from'
+      )
 
 
 def _difference(old: Mapping[str, Group], new: Mapping[str, Group]) -> tuple[str, Any, Any]:

@@ -11,6 +11,7 @@ from recjax.baselines import sasrec
 from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.item_dataset import ItemDataset
+from recjax.schema.blend import Blend, Memory
 from recjax.sharding import mesh as mesh_lib
 from recjax.workdir import identity, paths, sizes
 
@@ -85,7 +86,9 @@ def earlier(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
       f'eval.sasrec must be a run of SASRec over the interactions and with the protocol of this run; {folder} differs in '
       f'{", ".join(different)}. Set --config.eval.sasrec, or --config.eval.baselines="(\'sasrec\',)" to train one'
     )
-  settings = dataclasses.replace(other.eval, ks=config.eval.ks, beams=max(config.eval.ks))
+  settings = dataclasses.replace(
+    other.eval, ks=config.eval.ks, beams=max(config.eval.ks), memory=Memory(), blend=Blend()
+  )
   return dataclasses.replace(other, eval=settings, mesh=config.mesh), data
 
 

@@ -17,6 +17,7 @@ from recjax import config as config_lib
 from recjax import models
 from recjax.baselines import BASELINES, Baseline
 from recjax.data.dataset import SPLITS, Dataset
+from recjax.decode.candidates import Candidates
 from recjax.evaluate import evaluate_best, make_context
 from recjax.metrics import ranking, rivals
 from recjax.metrics.evaluators.base import sample_rows
@@ -170,7 +171,10 @@ def constant_search(ranked: np.ndarray) -> types.SimpleNamespace:
   scores = -np.arange(len(ranked))
   return types.SimpleNamespace(
     columns=(),
-    rank=lambda _, histories, *__: tuple(np.tile(x, (len(histories), 1)) for x in (ranked, scores)),
+    beams=len(ranked),
+    candidates=lambda _, histories, *__: Candidates(
+      *(np.tile(x, (len(histories), 1)) for x in (ranked, scores))
+    ),
   )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.base import Component
+from recjax.decode.blend import Weights
 from recjax.decode.ranker import Ranker
 from recjax.metrics.ranked import Ranked
 from recjax.schema.checks import Section, called, check, setting
@@ -41,6 +42,7 @@ class Context:
     mesh: the devices.
     ranker: the search.
     params: parameters on the mesh.
+    weights: those of the scores in a ranking. None: an evaluation of validation rows chooses them.
   """
 
   model: Model
@@ -53,11 +55,16 @@ class Context:
   mesh: jax.sharding.Mesh
   ranker: Ranker
   params: Any = None
+  weights: Weights | None = None
   _made: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
   def with_params(self, params: Any) -> 'Context':
     """Returns the context of other parameters; it shares the compiled programs, see `once`."""
     return dataclasses.replace(self, params=params)
+
+  def with_weights(self, weights: Weights | None) -> 'Context':
+    """Returns the context with weights of the scores; None: they are still to be chosen."""
+    return dataclasses.replace(self, weights=weights)
 
   def once(self, key: Any, make: Callable[[], Any]) -> Any:
     """Returns `make()` of the first call with this key: a program is compiled once for all evaluations of a run.
@@ -124,12 +131,16 @@ class Result:
       `[R]` or `[R, K]` for the names in `Evaluator.item_columns`. User and target of the row are added by the writer, and the
       columns items, scores and rank of `ranked`.
     ranked: ranked items of the rows. None: the evaluator ranks no catalogue.
+    rankers: the same rows ranked by one score of the model, by name: `codes`, `head`; see `recjax.decode.blend.alone`.
+    weights: those of the scores in `ranked`. None: the evaluator ranks no catalogue.
   """
 
   metrics: dict[str, float]
   rows: np.ndarray
   predictions: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   ranked: Ranked | None = None
+  rankers: Mapping[str, Ranked] = dataclasses.field(default_factory=dict)
+  weights: Weights | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

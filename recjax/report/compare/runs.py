@@ -38,7 +38,7 @@ class Run:
     evaluation: the content of evaluation.json.
     record: the metadata of the predictions, see `predictions.record`.
     rows: the columns `row`, `user` and `target` of the ranked rows.
-    ranks: name → 0-based rank of the target, int64 `[U]`, or ABSENT; `model` and every baseline.
+    ranks: name → 0-based rank of the target, int64 `[U]`, or ABSENT; `model`, its scores alone, and every baseline.
   """
 
   workdir: str
@@ -95,9 +95,9 @@ def read(workdir: str, split: str = SPLIT) -> Run:
   model = predictions.of_evaluation(folder, split, MODEL, evaluation)
   ranks = {'model': _ranks(model)}
   for name in names:
-    if name.startswith('baselines/'):
+    if name.startswith(predictions.PLACES):
       found = predictions.of_evaluation(folder, split, name, evaluation)
-      ranks[name.removeprefix('baselines/')] = _ranks(found)
+      ranks[name.rpartition('/')[2]] = _ranks(found)
   return Run(
     workdir=workdir,
     split=split,

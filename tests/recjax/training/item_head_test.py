@@ -15,7 +15,7 @@ from recjax.schema.optim import Loss
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import optim, state
-from recjax.training.item_head import item_head_sums
+from recjax.training.item_head import item_head_sums, item_targets, sampled_losses
 from recjax.training.step import jit_train_step
 from tests.recjax.models.item_decoder_test import CODES_IL, MODEL, SPACE, TOKENS_IL, WIDTH, built
 
@@ -76,6 +76,29 @@ def test_the_loss_is_that_of_a_softmax_over_the_catalogue():
     lse = scipy.special.logsumexp(logits)
     share += batch['weights'][b, t] * (lse - 0.9 * logits[item] - 0.1 * logits.mean())
   np.testing.assert_allclose(smoothed['loss_item_head'], share, rtol=1e-5)
+
+
+def test_a_sampled_softmax_estimates_the_full_one():
+  batch, h_BTD, _ = example()
+  tables = built().tables
+  full = item_head_sums(tables, jnp.asarray(h_BTD), batch, Loss())
+  sampled = Loss(item_head_sampled_from=40, item_head_samples=64)
+  draws = jax.jit(
+    jax.vmap(lambda key: item_head_sums(tables, jnp.asarray(h_BTD), batch, sampled, key))
+  )(jax.random.split(jax.random.key(0), 200))
+  # The logarithm of an unbiased denominator is a little too small.
+  assert float(draws['loss_item_head'].mean()) == pytest.approx(
+    float(full['loss_item_head']), rel=0.02
+  )
+  # A sample of every item once is the full softmax.
+  index_BP, labels_BP, weights_BP = item_targets(tables, batch)
+  h_BPD = jnp.take_along_axis(jnp.asarray(h_BTD), index_BP[..., None], axis=1)
+  every = jnp.arange(len(CODES_IL), dtype=jnp.int32)
+  losses_BP = sampled_losses(
+    tables, h_BPD, labels_BP, every, Loss(label_smoothing=0.1, z_loss=0.01)
+  )
+  exact = item_head_sums(tables, jnp.asarray(h_BTD), batch, Loss(label_smoothing=0.1, z_loss=0.01))
+  np.testing.assert_allclose(jnp.sum(losses_BP * weights_BP), exact['loss_item_head'], rtol=1e-5)
 
 
 @pytest.fixture(scope='module')

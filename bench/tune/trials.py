@@ -1,0 +1,216 @@
+"""The trials of a search: asked of Optuna, run as processes of recjax.main, judged on validation rows alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from typing import Any
+
+import optuna
+
+from bench.tune.space import Range
+from recjax.metrics.selection import Selection
+from recjax.workdir.metrics_file import EVALUATION, read_metrics
+
+STUDY = 'study.log'  # of Optuna; a line for every change, so that a killed search loses none
+NAME = 'tune'
+_POLL_SECONDS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """The best evaluation of a training, on its sample of validation rows.
+
+  Attributes:
+    value: the metric of `eval.choose_by`.
+    error: its standard error.
+    step: the step of the evaluation.
+  """
+
+  value: float
+  error: float
+  step: int
+
+
+def score(workdir: pathlib.Path, selection: Selection) -> Score | None:
+  """Returns the best evaluation in metrics.jsonl; None: there is none. No other file of the workdir is read."""
+  key = EVALUATION + selection.key
+  rows = [row for row in read_metrics(workdir) if row.get(key) is not None]
+  if not rows:
+    return None
+  best = max(rows, key=lambda row: selection.score({selection.key: row[key]}))
+  return Score(best[key], best.get(f'{key}_stderr') or 0.0, int(best['step']))
+
+
+def distributions(ranges: Mapping[str, Range]) -> dict[str, optuna.distributions.BaseDistribution]:
+  """Returns the ranges as Optuna has them."""
+  found = {}
+  for name, each in ranges.items():
+    if each.choices:
+      found[name] = optuna.distributions.CategoricalDistribution(each.choices)
+    elif isinstance(each.low, int) and isinstance(each.high, int):
+      found[name] = optuna.distributions.IntDistribution(each.low, each.high, log=each.log)
+    else:
+      found[name] = optuna.distributions.FloatDistribution(each.low, each.high, log=each.log)
+  return found
+
+
+def study_in(
+  folder: pathlib.Path, recipe: Mapping[str, Any], lower_is_better: bool, first: Mapping[str, Any]
+) -> optuna.Study:
+  """Opens the study of a folder, or creates it with the config's own values as its first trial.
+
+  Args:
+    folder: the folder of the search.
+    recipe: what all trials share, as JSON; it must not change.
+    lower_is_better: whether the metric is better if lower.
+    first: values of the first trial.
+
+  Raises:
+    ValueError: the folder holds a search with another recipe.
+  """
+  optuna.logging.set_verbosity(optuna.logging.WARNING)
+  backend = optuna.storages.journal.JournalFileBackend(str(folder / STUDY))
+  study = optuna.create_study(
+    study_name=NAME,
+    storage=optuna.storages.JournalStorage(backend),
+    direction='minimize' if lower_is_better else 'maximize',
+    load_if_exists=True,
+  )
+  was = study.user_attrs.get('recipe')
+  if was is None:
+    study.set_user_attr('recipe', dict(recipe))
+    study.enqueue_trial(dict(first))
+  elif changed := [name for name in recipe if was.get(name) != recipe[name]]:
+    raise ValueError(
+      f'a search must keep {", ".join(changed)} of the one in {folder}: {was.get(changed[0])!r}; got '
+      f'{recipe[changed[0]]!r}. Set --scratch to a new folder'
+    )
+  # Another seed at every start: the same one would draw the same values again.
+  study.sampler = optuna.samplers.TPESampler(
+    seed=len(study.trials), multivariate=True, constant_liar=True
+  )
+  return study
+
+
+@dataclasses.dataclass
+class _Running:
+  trial: optuna.trial.Trial
+  process: subprocess.Popen
+  workdir: pathlib.Path
+  start: float
+
+
+def run(
+  study: optuna.Study,
+  folder: pathlib.Path,
+  command: Callable[[Mapping[str, Any], pathlib.Path], Sequence[str]],
+  ranges: Mapping[str, Range],
+  selection: Selection,
+  budget: int,
+  parallel: int,
+  done: Callable[[], None],
+) -> None:
+  """Runs trials until the study has `budget` of them that ended, `parallel` at a time.
+
+  Trials that an earlier call left unfinished are resumed first: they have their workdirs. A trial that fails counts, but
+  the search ends if its first one does. Ctrl-C and SIGTERM end the processes, which save their last step.
+
+  Args:
+    study: of `study_in`.
+    folder: the folder of the search; trial n has the workdir trials/n and the log trials/n.log.
+    command: values of a trial, workdir → its command.
+    ranges: the ranges.
+    selection: the metric.
+    budget: trials in all, those of earlier calls included.
+    parallel: processes at a time. Without XLA_PYTHON_CLIENT_MEM_FRACTION in the environment each may take its part of
+      nine tenths of the accelerator's memory.
+    done: is called after every trial.
+
+  Raises:
+    ValueError: the first trial failed; the message has the last line of its log.
+  """
+  env = {'XLA_PYTHON_CLIENT_MEM_FRACTION': f'{0.9 / parallel:.3f}'} | dict(os.environ)
+  states, spread = optuna.trial.TrialState, distributions(ranges)
+  left = [
+    optuna.trial.Trial(study, each._trial_id) for each in study.get_trials(states=(states.RUNNING,))
+  ]
+  running: list[_Running] = []
+
+  def start(trial: optuna.trial.Trial) -> None:
+    workdir = folder / 'trials' / f'{trial.number:03d}'
+    workdir.parent.mkdir(exist_ok=True)
+    with workdir.with_suffix('.log').open('a') as log:
+      process = subprocess.Popen(
+        command(trial.params, workdir), stdout=log, stderr=subprocess.STDOUT, env=env
+      )
+    running.append(_Running(trial, process, workdir, time.monotonic()))
+    print(f'trial {trial.number}: started, {_text(trial.params)}', flush=True)
+
+  try:
+    while True:
+      ended = len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.FAIL)))
+      while len(running) < parallel and ended + len(running) < budget:
+        start(left.pop(0) if left else study.ask(spread))
+      if not running:
+        return
+      for each in [each for each in running if each.process.poll() is not None]:
+        running.remove(each)
+        _tell(study, each, selection)
+        done()
+      time.sleep(_POLL_SECONDS)
+  finally:
+    for each in running:
+      each.process.send_signal(signal.SIGTERM)
+    for each in running:
+      each.process.wait()
+
+
+def _tell(study: optuna.Study, each: _Running, selection: Selection) -> None:
+  """Tells the study how a process ended."""
+  found = score(each.workdir, selection) if each.process.returncode == 0 else None
+  seconds = time.monotonic() - each.start
+  each.trial.set_user_attr('seconds', round(seconds, 1))
+  if found is None:
+    study.tell(each.trial, state=optuna.trial.TrialState.FAIL)
+    log = each.workdir.with_suffix('.log')
+    lines = [line.strip() for line in log.read_text(errors='replace').split('\n') if line.strip()]
+    message = (
+      f'trial {each.trial.number} failed, see {log}: {lines[-1] if lines else "its log is empty"}'
+    )
+    if not study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
+      raise ValueError(message)
+    print(message, flush=True)
+    return
+  for name in ('error', 'step'):
+    each.trial.set_user_attr(name, getattr(found, name))
+  study.tell(each.trial, found.value)
+  print(
+    f'trial {each.trial.number}: {selection.key} {found.value:.4f} ± {found.error:.4f} at step {found.step}, {seconds:.0f} s',
+    flush=True,
+  )
+
+
+def _text(params: Mapping[str, Any]) -> str:
+  return ', '.join(
+    f'{name}={f"{value:.4g}" if isinstance(value, float) else value}'
+    for name, value in params.items()
+  )
+
+
+def records(study: optuna.Study) -> list[dict[str, Any]]:
+  """Returns the trials that ended, in their order: number, state, value, error, step, seconds, settings."""
+  return [
+    {
+      'number': each.number,
+      'state': each.state.name.lower(),
+      'value': each.value,
+      **{name: each.user_attrs.get(name) for name in ('error', 'step', 'seconds')},
+      'settings': dict(each.params),
+    }
+    for each in study.get_trials(deepcopy=False)
+    if each.state.is_finished()
+  ]

@@ -1,0 +1,60 @@
+"""The final order of candidates: a weighted sum of their scores.
+
+The score of an item is (1 - h) · codes + h · head + m · memory. With β = h / (1 - h) and γ = m / (1 - h) the order is
+that of codes + β · head + γ · memory; h = 1 stands for an infinite β. `recjax.metrics.weights` chooses them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from recjax.decode.candidates import Candidates
+
+
+class Weights(NamedTuple):
+  """Weights of the score; see the module.
+
+  Attributes:
+    head: share h of the item head; the codes have the rest.
+    memory: weight m of the memory.
+  """
+
+  head: float = 0.0
+  memory: float = 0.0
+
+
+CODES, HEAD = Weights(), Weights(head=1.0)
+
+
+def alone(candidates: Candidates) -> dict[str, Weights]:
+  """Returns the rankers by one score of the model: `codes`, with an item head `head`; none if there is one score."""
+  scores = {'head': candidates.head_BM, 'memory': candidates.memory_BM}
+  found = {'codes': CODES, 'head': HEAD}
+  if all(each is None for each in scores.values()):
+    return {}
+  return {name: found[name] for name in found if name == 'codes' or scores[name] is not None}
+
+
+def scores(candidates: Candidates, weights: Weights) -> np.ndarray:
+  """Returns the score of every candidate, float32 `[U, M]`; -inf for padding. An absent score counts as 0."""
+  parts = [
+    (1 - weights.head, candidates.codes_BM),
+    (weights.head, candidates.head_BM),
+    (weights.memory, candidates.memory_BM),
+  ]
+  total_UM = np.zeros(candidates.items_BM.shape, np.float32)
+  is_item_UM = candidates.items_BM >= 0
+  for weight, scores_UM in parts:
+    if weight and scores_UM is not None:
+      total_UM += np.float32(weight) * np.where(is_item_UM, scores_UM, np.float32(0))
+  return np.where(is_item_UM, total_UM, np.float32(-np.inf))
+
+
+def ranked(candidates: Candidates, weights: Weights, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the best `count` candidates, int32 `[U, count]`, -1 after the end, and their scores; ties keep their order."""
+  scores_UM = scores(candidates, weights)
+  order_UM = np.argsort(-scores_UM, axis=1, kind='stable')[:, :count]
+  return (
+    np.take_along_axis(candidates.items_BM, order_UM, axis=1),
+    np.take_along_axis(scores_UM, order_UM, axis=1),
+  )

@@ -1,0 +1,68 @@
+"""Candidates of the ranker: each item once, and exact scores of the memory's items."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+
+from recjax import models
+from recjax.decode.memory import Memory
+from recjax.recommend import make_ranker
+from recjax.schema import blend
+from recjax.schema.run import Mesh
+from recjax.sharding import mesh as mesh_lib
+
+MEMORY = blend.Memory(counts='transitions', candidates=12)
+
+
+def small(world, **changes):
+  config, dataset = world
+  model = dataclasses.replace(config.model, depth=1, width=16, ff_width=32, head_width=8, **changes)
+  config = dataclasses.replace(config, model=model)
+  params = nnx.to_pure_dict(nnx.split(models.build(model, dataset.vocabulary.space, 0))[1])
+  return config, dataset, {**params, 'tables': {k: 4 * v for k, v in params['tables'].items()}}
+
+
+def candidates(config, dataset, params, beams, memory, batch_size=20, **options):
+  settings = dataclasses.replace(
+    config.eval, beams=beams, memory=memory, batch_size=batch_size, ks=(1, 10)
+  )
+  config = dataclasses.replace(config, eval=settings)
+  ranker = make_ranker(config, dataset, mesh_lib.make_mesh(Mesh(data=1), jax.devices()[:1]))
+  histories, _ = dataset.histories_and_targets('test')
+  histories = [np.asarray(histories[u]) for u in range(20)]
+  return ranker.candidates(params, histories, **options), histories
+
+
+@pytest.mark.parametrize('has_head', [False, True])
+def test_items_of_the_memory_have_the_scores_of_an_exhaustive_search(tiny_world, has_head):
+  config, dataset, params = small(tiny_world, item_head=has_head)
+  num_items = dataset.num_items
+  whole, _ = candidates(config, dataset, params, num_items, blend.Memory())
+  banned = np.array([3, 5], np.int32)
+  found, histories = candidates(config, dataset, params, 10, MEMORY, excluded=banned)
+  assert (whole.head_BM is None) == (found.head_BM is None) == (not has_head)
+  if not has_head:
+    parts, _ = candidates(config, dataset, params, 10, MEMORY, batch_size=8, excluded=banned)
+    np.testing.assert_array_equal(found.items_BM, parts.items_BM)
+    np.testing.assert_allclose(found.codes_BM, parts.codes_BM, atol=1e-5)
+    np.testing.assert_array_equal(found.memory_BM, parts.memory_BM)
+  oracle = Memory(MEMORY, dataset.train, num_items)
+  best = oracle.best(oracle.counts(histories), [np.append(h, banned) for h in histories])
+  for u, history in enumerate(histories):
+    items = found.items_BM[u][found.items_BM[u] >= 0].tolist()
+    assert (found.items_BM[u, len(items) :] == -1).all()
+    assert len(set(items)) == len(items) and not set(items) & {*history.tolist(), 3, 5}
+    assert set(best[u][best[u] >= 0].tolist()) <= set(items) and len(items) > 10
+    for scores, exact in ((found.codes_BM, whole.codes_BM), (found.head_BM, whole.head_BM)):
+      if scores is not None:
+        by_item = dict(zip(whole.items_BM[u].tolist(), exact[u].tolist(), strict=True))
+        expected = [by_item[item] for item in items]
+        np.testing.assert_allclose(scores[u, : len(items)], expected, atol=1e-5)
+        assert np.isneginf(scores[u, len(items) :]).all()
+    counts = oracle.counts([history]).toarray()[0]
+    np.testing.assert_allclose(
+      found.memory_BM[u, : len(items)], np.log(counts[items] + 0.3), rtol=1e-6
+    )
