@@ -27,7 +27,8 @@ def _t5(config: T5Config, vocab: int):
   )
 
 
-def _decoder(config: DecoderConfig, vocab: int):
+def decoder(config: DecoderConfig, vocab: int):
+  """Returns the `transformers` model of a decoder's shape."""
   import transformers
 
   shape = {
@@ -89,7 +90,7 @@ class Peer:
     self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.manual_seed(0)
     torch.set_float32_matmul_precision('high')  # TF32, like JAX's float32 products on such a GPU
-    make = _t5 if isinstance(config, T5Config) else _decoder
+    make = _t5 if isinstance(config, T5Config) else decoder
     self._model = make(config, vocab).to(self._device).train()
     self._run = torch.compile(self._model) if compiled else self._model
     self._optimizer = torch.optim.AdamW(

@@ -4,15 +4,16 @@ Command:   make demo    (python -m recjax.main --config=configs/demo.py)
 Hardware:  2 cores, 24 GiB, no accelerator
 Time and figures: README.md, "Install and try"
 
-The variant `tiny` (120 items, 300 users, one layer, six steps) runs every part in seconds.
+The variant `tiny` (120 items, 300 users, one layer, six steps) runs every part in seconds. The variant `grpo` adds a
+stage of reinforcement learning, a minute or two (docs/grpo.md); `tiny_grpo` is both.
 """
 
 from configs import common
-from recjax.config import defaults
+from recjax.config import defaults, ordered, stage
 
 
 def get_config(variant: str = ''):
-  common.check_variant(variant, ('', 'tiny'))
+  common.check_variant(variant, ('', 'tiny', 'grpo', 'tiny_grpo'))
   config = defaults(source='synthetic', name='demo')
   config.data.k_core = 0
   config.data.item_text = 'synthetic'
@@ -39,9 +40,29 @@ def get_config(variant: str = ''):
   config.eval.beams = 30
   config.eval.batch_size = 256
   config.eval.eval_users = 1000
-  if variant == 'tiny':
+  if variant.startswith('tiny'):
     _shrink(config)
+  if variant.endswith('grpo'):
+    _add_grpo(config)
   return config
+
+
+def _add_grpo(config):
+  is_tiny = config.data.name == 'demo-tiny'
+  config.stages = ordered(
+    sft=stage(config.num_train_steps),
+    grpo=stage(
+      6 if is_tiny else 150,
+      kind='grpo',
+      batch_size=16 if is_tiny else 64,
+      learning_rate=3e-4,
+      schedule='linear',
+      warmup_steps=2 if is_tiny else 5,
+      eval_every_steps=3 if is_tiny else 75,
+      start_from_best=True,
+      grpo={'group': 16, 'kl': 0.01},
+    ),
+  )
 
 
 def _shrink(config):

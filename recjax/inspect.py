@@ -26,8 +26,8 @@ from recjax.workdir import checkpoint_name, identity, paths, sizes
 from recjax.workdir import stages as stages_lib
 
 
-def stage_config(config: config_lib.Config, stage: str | None = None) -> config_lib.Config:
-  """Returns the config of one stage of a run.
+def planned(config: config_lib.Config, stage: str | None = None) -> stages_lib.PlannedStage:
+  """Returns one stage of a run.
 
   Args:
     config: the config of the run.
@@ -36,17 +36,17 @@ def stage_config(config: config_lib.Config, stage: str | None = None) -> config_
   Raises:
     ValueError: the run has no such stage.
   """
-  configs = {name: part for name, part, *_ in stages_lib.plan(config, epath.Path('.'))}
-  names = ', '.join(configs) if config.stages else 'left out, since the config has no stages'
+  stages = {each.name: each for each in stages_lib.plan(config, epath.Path('.'))}
+  names = ', '.join(stages) if config.stages else 'left out, since the config has no stages'
   if stage is not None and stage not in config.stages:
     raise ValueError(f'--stage must be {names}; got {stage!r}')
-  return next(iter(configs.values())) if stage is None else configs[stage]
+  return next(iter(stages.values())) if stage is None else stages[stage]
 
 
 def make_stream(
   config: config_lib.Config, stage: str | None = None, workdir: epath.Path | None = None
 ) -> loader.Stream:
-  """Builds the stream of one stage of a run (see `stage_config`).
+  """Builds the stream of one stage of a run (see `planned`).
 
   Args:
     config: the config of the run.
@@ -58,7 +58,7 @@ def make_stream(
   """
   dataset = Dataset.load(paths.prepared_data(config, workdir))
   config = sizes.resolved(config, dataset, workdir)
-  return train.make_stream(stage_config(config, stage), dataset)
+  return train.stage_stream(planned(config, stage), dataset)
 
 
 def batches(

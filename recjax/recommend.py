@@ -21,9 +21,8 @@ from recjax.decode.ranker import Ranker
 from recjax.runtime import device, distributed
 from recjax.runtime.files import replacing
 from recjax.sharding import mesh as mesh_lib
-from recjax.training import state as state_lib
-from recjax.workdir import checkpoint_name, identity, item_rows, paths, resume, weights
-from recjax.workdir.checkpoints import Checkpoints, read_run
+from recjax.training.start import best_params as best_params
+from recjax.workdir import checkpoint_name, identity, paths, weights
 
 log = logging.getLogger(__name__)
 
@@ -38,33 +37,6 @@ def make_ranker(
   """
   component = config_lib.next_item_component(config)
   return Ranker(component, config.model, config.eval, config.hosts, dataset, mesh, beams)
-
-
-def best_params(
-  config: Config, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
-) -> tuple[Any, int]:
-  """Returns the parameters of the workdir's best checkpoint, on a mesh, and its step.
-
-  Raises:
-    ValueError: the workdir has no undamaged checkpoint, or the data have another code space or tokenizer.
-  """
-  abstract = state_lib.abstract_params(config.model, dataset.vocabulary.space, mesh)
-
-  def choose(checkpoints: Checkpoints) -> int:
-    step = checkpoints.best_step()
-    if step is None:
-      raise ValueError(
-        f'{checkpoints.folder} must hold an undamaged checkpoint; it has none. Set --workdir'
-      )
-    return step
-
-  def read(checkpoints: Checkpoints, step: int):
-    meta = checkpoints.meta(step)
-    resume.check_tokens(meta, dataset, checkpoints.folder)
-    params = item_rows.restored(checkpoints, step, abstract, meta.config['model'], dataset)
-    return jax.block_until_ready(params), step
-
-  return read_run(workdir, choose, read)
 
 
 def best_ranker(

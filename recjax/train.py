@@ -1,7 +1,6 @@
 """Trains the stages of a run: set-up, restore, training loop, evaluation and checkpoints."""
 
-import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import logging
@@ -9,7 +8,6 @@ from typing import Any
 
 from etils import epath
 import jax
-import numpy as np
 import optax
 
 from recjax import models
@@ -25,11 +23,13 @@ from recjax.metrics.selection import named
 from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
+from recjax.schema.grpo import Grpo
 from recjax.schema.run import Hosts
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import table as parameter_table
 from recjax.training import data_preflight, optim, preflight, start
 from recjax.training import state as state_lib
+from recjax.training.grpo import stage as grpo_lib
 from recjax.training.progress import Progress
 from recjax.training.state import TrainState
 from recjax.training.step import jit_train_step
@@ -70,7 +70,7 @@ def train_stages(
   streams = checked_streams(config, workdir, context.dataset, context.mesh)
   check_selection(config, context)
   identity.check_run(config, workdir)
-  first = _first_unfinished(stages)
+  first = stages_lib.first_unfinished(stages)
   for stage in stages[:first]:
     if (old := identity.config_of(stage.folder)) is not None:
       resume.check_optimizer(old.optim, stage.config.optim, stage.folder)
@@ -78,7 +78,7 @@ def train_stages(
     if stage.name:
       log.info('stage %s, %d steps', stage.name, stage.config.num_train_steps)
     run = config if stage.folder == workdir else None
-    best = train(stage.config, stage.folder, context, run, stream)
+    best = train(stage.config, stage.folder, context, run, stream, stage.grpo)
   return best
 
 
@@ -106,9 +106,9 @@ def checked_streams(
       abstract = state_lib.abstract_state(stage.config.model, space, tx, mesh)
       if stage is stages[0] and is_new:
         preflight.check_first_rows(stage.config, config.checkpoint, list(abstract.params['tables']))
-      stream = make_stream(stage.config, dataset)
+      stream = stage_stream(stage, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
-      is_last = stage.folder == workdir
+      is_last = stage.folder == workdir and stage.grpo is None
       items_alone = models.family(stage.config.model).reads_items_alone
       data_preflight.check_stream(stream, examples, searched if is_last else None, items_alone)
       prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
@@ -119,15 +119,6 @@ def checked_streams(
   if config.model.pretrained is None and config.checkpoint.init_from is None:
     preflight.warn_of_random([stage.config for stage in stages], abstract.params)
   return streams
-
-
-def _first_unfinished(stages: list[stages_lib.PlannedStage]) -> int:
-  """Returns the index of the latest stage with a checkpoint; folders of earlier stages may be deleted."""
-  for n in range(len(stages) - 1, 0, -1):
-    with Checkpoints(stages[n].folder, read_only=True) as checkpoints:
-      if checkpoints.steps:
-        return n
-  return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +132,7 @@ class _Setup:
     fingerprint: fingerprint of the stream, saved in every checkpoint.
     tx: the optimizer.
     abstract: ShapeDtypeStructs of the train state, with shardings.
+    grpo: settings of a stage of kind grpo. None: the training is supervised.
   """
 
   config: Config
@@ -149,6 +141,7 @@ class _Setup:
   fingerprint: dict[str, str]
   tx: optax.GradientTransformation
   abstract: TrainState
+  grpo: Grpo | None
 
   @property
   def dataset(self) -> Dataset:
@@ -184,6 +177,7 @@ def train(
   context: Context,
   run: Config | None = None,
   stream: loader.Stream | None = None,
+  grpo: Grpo | None = None,
 ) -> tuple[Any, int]:
   """Trains until `num_train_steps` or until patience runs out; the same call resumes a killed training.
 
@@ -193,6 +187,7 @@ def train(
     context: data, devices and search of the run, for evaluations; without parameters.
     run: Config to record in the workdir. For the last stage: the parent run's. None: `config`.
     stream: the stream of the training. None: it is built.
+    grpo: settings of a stage of kind grpo. None: the training is supervised.
 
   Returns:
     The parameters of the best checkpoint, on the mesh, and its step.
@@ -203,7 +198,7 @@ def train(
     Preempted: SIGTERM or SIGINT arrived; the state is saved.
     OSError: a file could not be written.
   """
-  setup, limits, dataset = _set_up(config, context, stream), config.hosts, context.dataset
+  setup, limits, dataset = _set_up(config, context, stream, grpo), config.hosts, context.dataset
   with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
     latest = checkpoints.latest_step()
     if latest is None:
@@ -220,13 +215,14 @@ def train(
       paths.write(workdir, dataset.folder)
       item_rows.write(workdir, config.model, dataset)
       mixture_file.write(workdir, setup.stream.mixture.table())
+    train_step = _jitted_step(setup, loop, workdir)
     is_host0 = distributed.is_host0()
     with (
       trackers.opened(config, workdir, is_host0) as tracked,
       Writer(workdir, loop.step, is_host0, tracked.log) as writer,
     ):
-      _train_steps(setup, loop, workdir, checkpoints, writer)
-    if distributed.is_host0():
+      _train_steps(setup, loop, workdir, checkpoints, writer, train_step)
+    if distributed.is_host0() and grpo is None:  # whose loss is no measure of what it learns
       losses = [row['loss'] for row in read_metrics(workdir) if 'loss' in row]
       for doubt in doubts.of_losses(losses):
         log.warning('%s', doubt)
@@ -235,7 +231,9 @@ def train(
       return checkpoints.restore_params(best_step, setup.abstract.params), best_step
 
 
-def _set_up(config: Config, context: Context, stream: loader.Stream | None) -> _Setup:
+def _set_up(
+  config: Config, context: Context, stream: loader.Stream | None, grpo: Grpo | None
+) -> _Setup:
   """Builds the fixed parts of a training, and logs its mixture and its parameters."""
   dataset, mesh = context.dataset, context.mesh
   hosts = mesh_lib.host_part(mesh)[1]
@@ -243,11 +241,7 @@ def _set_up(config: Config, context: Context, stream: loader.Stream | None) -> _
   loader.check_batch(config.batch_size, config.packing.rows, hosts, batch_shards)
   stream = make_stream(config, dataset) if stream is None else stream
   log.info('mixture\n%s', mixture_lib.format_table(stream.mixture.table()))
-  log.info(
-    'packing: %d examples become %d rows of %d tokens; %d examples a step, %.1f steps an epoch',
-    *(stream.plan.examples, stream.plan.rows, stream.plan.row_length, stream.examples_per_batch),
-    stream.mixture.examples_in(1.0) / stream.examples_per_batch,
-  )
+  log.info('%s', stream.description)
   tx = optim.optimizer(config.optim, config.num_train_steps)
   abstract = state_lib.abstract_state(config.model, dataset.vocabulary.space, tx, mesh)
   rules = models.family(config.model).parameter_rules
@@ -255,7 +249,7 @@ def _set_up(config: Config, context: Context, stream: loader.Stream | None) -> _
   log.info('parameters\n%s', table)
   log.info('%s', optim.describe(abstract.params, config.optim))
   fingerprint = loader.fingerprint(stream, config.mixing)
-  return _Setup(config, context, stream, fingerprint, tx, abstract)
+  return _Setup(config, context, stream, fingerprint, tx, abstract, grpo)
 
 
 def _initial_state(setup: _Setup) -> TrainState:
@@ -312,6 +306,7 @@ def _train_steps(
   workdir: epath.Path,
   checkpoints: Checkpoints,
   writer: Writer,
+  train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
 ) -> None:
   """Runs the remaining steps; evaluates and saves when due.
 
@@ -322,7 +317,6 @@ def _train_steps(
   config, stream = setup.config, setup.stream
   limits, steps = config.hosts, range(loop.step + 1, config.num_train_steps + 1)
   batches = _device_batches(setup, loop.examples_seen, len(steps))
-  train_step = _jitted_step(setup)
   with (
     preemption.Watch() as watch,
     Profiler(config.profile, workdir) as profiler,
@@ -386,13 +380,10 @@ def _evaluate_and_save(
     results = _validate(setup, loop, writer)
     is_interrupted = results is None
   writer.flush()  # no checkpoint is newer than the metrics
-  code_space, config = setup.dataset.sids.code_space_hash, setup.config
-  meta = Meta(
-    *(loop.examples_seen, setup.fingerprint, code_space, loop.evaluations, config.to_dict())
-  )
+  config = setup.config
   score = None if results is None else config.selection.score(results)
   with _checkpointing(f'saving step {loop.step}', config.hosts):
-    checkpoints.save(loop.step, loop.state.to_saved(), meta, score)
+    checkpoints.save(loop.step, loop.state.to_saved(), _meta(setup, loop), score)
   goodput.write()
   return is_interrupted
 
@@ -424,10 +415,22 @@ def _checkpointing(activity: str, limits: Hosts) -> Iterator[None]:
     yield
 
 
-def _jitted_step(setup: _Setup):
-  text_targets = setup.stream.mixture.text_targets
-  space = setup.dataset.vocabulary.space
-  return jit_train_step(setup.config, space, setup.tx, text_targets, setup.abstract, setup.mesh)
+def _meta(setup: _Setup, loop: _LoopState) -> Meta:
+  code_space, fields = setup.dataset.sids.code_space_hash, setup.config.to_dict()
+  return Meta(loop.examples_seen, setup.fingerprint, code_space, loop.evaluations, fields)
+
+
+def _jitted_step(setup: _Setup, loop: _LoopState, workdir: epath.Path):
+  """Returns the step, (state, batch) → (state, metrics); a stage of kind grpo first keeps what it began with."""
+  config, dataset, abstract, mesh = setup.config, setup.dataset, setup.abstract, setup.mesh
+  if setup.grpo is not None:
+    with _checkpointing('the reference of the stage', config.hosts):
+      meta = _meta(setup, loop)
+      return grpo_lib.make_step(
+        config, setup.grpo, dataset, abstract, loop.state, meta, workdir, mesh
+      )
+  text_targets, space = setup.stream.mixture.text_targets, dataset.vocabulary.space
+  return jit_train_step(config, space, setup.tx, text_targets, abstract, mesh)
 
 
 def _device_batches(
@@ -436,18 +439,7 @@ def _device_batches(
   """Yields global batches on the mesh; prefetches `loader.device_buffer` of them to the devices."""
   host, hosts = mesh_lib.host_part(setup.mesh)
   batches = setup.stream.batches(examples_seen, steps, host, hosts, setup.config.loader)
-  return _transferred(batches, setup.config.loader.device_buffer, setup.mesh)
-
-
-def _transferred(
-  batches: Iterator[dict[str, np.ndarray]], ahead: int, mesh: jax.sharding.Mesh
-) -> Iterator[dict[str, jax.Array]]:
-  queue = collections.deque()
-  for batch in batches:
-    queue.append(mesh_lib.host_rows(batch, mesh))
-    if len(queue) > ahead:
-      yield queue.popleft()
-  yield from queue
+  return mesh_lib.transferred(batches, setup.config.loader.device_buffer, setup.mesh)
 
 
 def make_mixture(config: Config, dataset: Dataset) -> mixture_lib.Mixture:
@@ -463,7 +455,8 @@ def make_mixture(config: Config, dataset: Dataset) -> mixture_lib.Mixture:
 def record_mixtures(config: Config, workdir: epath.Path, dataset: Dataset) -> None:
   """Writes mixture.json for the trainings of a run that an earlier version ran, which wrote none."""
   for stage in stages_lib.plan(config, workdir):
-    if stage.folder.exists() and not (stage.folder / mixture_file.FILE).exists():
+    is_earlier = stage.grpo is None and stage.folder.exists()
+    if is_earlier and not (stage.folder / mixture_file.FILE).exists():
       mixture_file.write(stage.folder, make_mixture(stage.config, dataset).table())
 
 
@@ -475,3 +468,10 @@ def make_stream(config: Config, dataset: Dataset) -> loader.Stream:
   """
   mixture, start_id = make_mixture(config, dataset), models.start_id(config.model)
   return loader.make_stream(mixture, config.packing, config.batch_size, start_id)
+
+
+def stage_stream(stage: stages_lib.PlannedStage, dataset: Dataset) -> loader.Stream:
+  """Returns the stream of batches of a stage; see `make_stream` and, for prompts, `grpo_lib.make_stream`."""
+  if stage.grpo is not None:
+    return grpo_lib.make_stream(stage, dataset)
+  return make_stream(stage.config, dataset)

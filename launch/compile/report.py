@@ -145,7 +145,7 @@ def estimates(
 ) -> tuple[str, dict[str, Estimate]]:
   """Compiles the programs of a run, and prints the report of each when it is compiled.
 
-  Every stage of a run has its own training step.
+  Every supervised stage of a run has its own training step; stages of kind grpo are left out.
 
   Args:
     config: the config of the run.
@@ -169,7 +169,10 @@ def estimates(
     flush=True,
   )
   jobs = {}
-  for stage, stage_config, *_ in stages_lib.plan(config, epath.Path()):
+  for stage, stage_config, _, grpo in stages_lib.plan(config, epath.Path()):
+    if grpo is not None:
+      print(f'the step of stage {stage}, of kind grpo, is not estimated', flush=True)
+      continue
     built = programs.Programs(stage_config, sizes, mesh)
     closed = functools.partial(
       flops.compiled_step, stage_config, sizes.space, built.text_targets, mesh=mesh.shape

@@ -35,6 +35,15 @@ class Stream:
     """Examples in a global batch."""
     return self.groups * self.plan.examples
 
+  @property
+  def description(self) -> str:
+    """How examples become batches, as one line for the log."""
+    plan, steps = self.plan, self.mixture.examples_in(1.0) / self.examples_per_batch
+    return (
+      f'packing: {plan.examples} examples become {plan.rows} rows of {plan.row_length} tokens; '
+      f'{self.examples_per_batch} examples a step, {steps:.1f} steps an epoch'
+    )
+
   def group(self, index: int) -> dict[str, np.ndarray]:
     """Returns the arrays of packing group `index`, counted from the start of the stream."""
     first = index * self.plan.examples

@@ -34,7 +34,7 @@ def _count(values: jax.Array, row_BE: jax.Array, dtype) -> jax.Array:
   return jax.lax.scan(add, jnp.zeros(values.shape, dtype), row_BE.T)[0]
 
 
-def _has_only_excluded(trie: Trie, leaves: jax.Array, excluded_BE: jax.Array) -> jax.Array:
+def has_only_excluded(trie: Trie, leaves: jax.Array, excluded_BE: jax.Array) -> jax.Array:
   """Returns a mask of the leaves `[B, M, X]` whose items are all excluded for the user."""
   if trie.max_leaf_items > 1:  # an item counts once even if the history repeats it
     excluded_BE = jnp.sort(excluded_BE, axis=1)
@@ -118,7 +118,7 @@ def beams_after(
     nodes_BMX, codes_BMX, exists_BMX = trie.children(level, nodes_BM)
     candidates_BMX = scores_BM[..., None] + jnp.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
     if level == levels - 1:
-      exists_BMX &= ~_has_only_excluded(trie, nodes_BMX, excluded_BE)
+      exists_BMX &= ~has_only_excluded(trie, nodes_BMX, excluded_BE)
     candidates_BMX = jnp.where(exists_BMX, candidates_BMX, -jnp.inf)
     branch = candidates_BMX.shape[-1]
     scores_BM, best_BM = jax.lax.top_k(candidates_BMX.reshape(B, -1), widths[level])

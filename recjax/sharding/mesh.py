@@ -1,7 +1,7 @@
 """The device mesh, and the shardings of activations, batches and train states; see `rules` for parameters."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import itertools
 import math
 from typing import Any, NamedTuple
@@ -214,3 +214,15 @@ def global_rows(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[s
     name: jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)
     for name, rows in batch.items()
   }
+
+
+def transferred(
+  batches: Iterator[dict[str, np.ndarray]], ahead: int, mesh: jax.sharding.Mesh
+) -> Iterator[dict[str, jax.Array]]:
+  """Yields `host_rows` of batches; puts so many batches ahead to the devices."""
+  queue = collections.deque()
+  for batch in batches:
+    queue.append(host_rows(batch, mesh))
+    if len(queue) > ahead:
+      yield queue.popleft()
+  yield from queue

@@ -13,6 +13,8 @@ from recjax.workdir.metrics_file import Writer
 
 log = logging.getLogger(__name__)
 
+_SHOWN = ('reward', 'loss')  # in the log; the first that a training has
+
 
 class Progress:
   """Logs and writes the metrics of a step after the next step was dispatched, so that devices never wait."""
@@ -89,8 +91,10 @@ class Progress:
   def _log(self, step: int, values: dict[str, float]) -> None:
     total, speed = self._config.num_train_steps, values['steps_per_sec']
     left = (total - step) / speed
+    shown = next(name for name in _SHOWN if name in values)
     log.info(
-      'step %d/%d  epoch %.1f  loss %.4f  %.2f steps/s  %s tokens/s  ETA %d:%02d:%02d',
-      *(step, total, values['epoch'], values['loss'], speed, f'{values["tokens_per_sec"]:,.0f}'),
+      'step %d/%d  epoch %.1f  %s %.4f  %.2f steps/s  %s tokens/s  ETA %d:%02d:%02d',
+      *(step, total, values['epoch'], shown, values[shown], speed),
+      f'{values["tokens_per_sec"]:,.0f}',
       *(left // 3600, left % 3600 // 60, left % 60),
     )

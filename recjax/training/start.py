@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from recjax.data.dataset import Dataset
 from recjax.models import lora, pretrained
 from recjax.schema.model import Model
-from recjax.schema.run import Checkpoint
+from recjax.schema.run import Checkpoint, Training
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids import keywords, rows
+from recjax.training import state as state_lib
 from recjax.workdir import item_rows, resume
 from recjax.workdir.checkpoints import Checkpoints, read_run
 
@@ -146,6 +147,33 @@ def _from_text(
     for name, table in tables.items()
     if name.startswith('sid')
   }
+
+
+def best_params(
+  config: Training, workdir: epath.Path, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> tuple[Any, int]:
+  """Returns the parameters of the workdir's best checkpoint, on a mesh, and its step.
+
+  Raises:
+    ValueError: the workdir has no undamaged checkpoint, or the data have another code space or tokenizer.
+  """
+  abstract = state_lib.abstract_params(config.model, dataset.vocabulary.space, mesh)
+
+  def choose(checkpoints: Checkpoints) -> int:
+    step = checkpoints.best_step()
+    if step is None:
+      raise ValueError(
+        f'{checkpoints.folder} must hold an undamaged checkpoint; it has none. Set --workdir'
+      )
+    return step
+
+  def read(checkpoints: Checkpoints, step: int):
+    meta = checkpoints.meta(step)
+    resume.check_tokens(meta, dataset, checkpoints.folder)
+    params = item_rows.restored(checkpoints, step, abstract, meta.config['model'], dataset)
+    return jax.block_until_ready(params), step
+
+  return read_run(workdir, choose, read)
 
 
 def _restore_target(abstract_params: Any, source_model: dict[str, Any]) -> Any:

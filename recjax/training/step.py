@@ -11,6 +11,7 @@ from recjax.schema.run import Training
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import item_head, loss, optim
+from recjax.training.accumulation import micro_batches, summed_gradients
 from recjax.training.state import TrainState
 
 
@@ -33,7 +34,6 @@ def make_train_step(
     text_targets: whether the stream has text targets.
   """
   rate = optim.schedule(config.optim, config.num_train_steps)
-  micro_batches = config.grad_accumulation
 
   def micro_sums(trained, frozen, batch, key):
     model = lora.adapted(graph, optim.join(trained, frozen), config.model.lora_alpha)
@@ -54,26 +54,8 @@ def make_train_step(
     num_targets = jnp.maximum(jnp.sum(batch['learnt']), 1).astype(jnp.float32)
     trained, frozen = optim.split(state.params, config.optim)
 
-    def body(carry, inputs):
-      micro, index = inputs
-      (nll, sums), gradients = jax.value_and_grad(micro_sums, has_aux=True)(
-        trained, frozen, micro, jax.random.fold_in(key, index)
-      )
-      return jax.tree.map(jnp.add, carry, (nll, sums, gradients)), None
-
-    # Row b goes to micro-batch b mod A, so that no row moves between devices.
-    micros = jax.tree.map(
-      lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch
-    )
-    if micro_batches == 1:
-      (nll, sums), gradients = jax.value_and_grad(micro_sums, has_aux=True)(
-        trained, frozen, jax.tree.map(lambda x: x[0], micros), jax.random.fold_in(key, 0)
-      )
-    else:
-      first = jax.tree.map(lambda x: x[0], micros)
-      (shape_nll, shape_sums) = jax.eval_shape(micro_sums, trained, frozen, first, key)
-      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shape_nll, shape_sums, trained))
-      (nll, sums, gradients), _ = jax.lax.scan(body, zeros, (micros, jnp.arange(micro_batches)))
+    micros = micro_batches(batch, config.grad_accumulation)
+    (nll, sums), gradients = summed_gradients(micro_sums, trained, frozen, micros, key)
     gradients = jax.tree.map(lambda g: g / num_targets, gradients)
     updates, opt_state = tx.update(gradients, state.opt_state, trained)
     params = optim.join(optax.apply_updates(trained, updates), frozen)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 from etils import epath
 import jax
@@ -11,11 +12,20 @@ from recjax.baselines import sasrec
 from recjax.config import Config
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.item_dataset import ItemDataset
+from recjax.data.tasks.next_item import NextItem
 from recjax.schema.blend import Blend, Memory
 from recjax.sharding import mesh as mesh_lib
 from recjax.workdir import identity, paths, sizes
 
 NAME = 'sasrec'
+
+
+class Finished(NamedTuple):
+  """An earlier run of SASRec: its config, its data, and the component whose prompt its search continues."""
+
+  config: Config
+  data: Dataset
+  component: NextItem
 
 
 def is_wanted(config: Config) -> bool:
@@ -69,27 +79,56 @@ def earlier(config: Config, dataset: Dataset) -> tuple[Config, Dataset]:
   Raises:
     OSError, ValueError: it is no run of SASRec, or it has other interactions, another protocol or too few beams.
   """
-  folder = epath.Path(config.eval.sasrec)
+  other, data, _ = finished(
+    *(config.eval.sasrec, dataset, 'eval.sasrec'),
+    remedy=', or --config.eval.baselines="(\'sasrec\',)" to train one',
+    exclude_seen=config.eval.exclude_seen,
+  )
+  settings = dataclasses.replace(
+    other.eval, ks=config.eval.ks, beams=max(config.eval.ks), memory=Memory(), blend=Blend()
+  )
+  return dataclasses.replace(other, eval=settings, mesh=config.mesh), data
+
+
+def finished(
+  workdir: str,
+  dataset: Dataset,
+  field: str,
+  remedy: str = '',
+  exclude_seen: bool | None = None,
+) -> Finished:
+  """Returns an earlier run of SASRec over the interactions and the items of a data set.
+
+  Args:
+    workdir: workdir of the run.
+    dataset: the data of this run.
+    field: the field that names the workdir, for the message.
+    remedy: what else may be set, for the message.
+    exclude_seen: `eval.exclude_seen` that the run must have. None: any.
+
+  Raises:
+    OSError, ValueError: it is no run of SASRec, or it has other interactions or items, or another protocol.
+  """
+  folder = epath.Path(workdir)
   other = identity.required_config(folder)
   place = paths.prepared_data(other, folder)
   plain = Dataset.load(place)
   data = plain if plain.sids.quantizer == 'item' else ItemDataset.load(place)
   same = {
     'model.family': (other.model.family, 'sasrec'),
-    'the interactions': (_interactions(data), _interactions(dataset)),
     'the items': ([item['id'] for item in data.items], [item['id'] for item in dataset.items]),
-    'eval.exclude_seen': (other.eval.exclude_seen, config.eval.exclude_seen),
+    'the interactions': (_interactions(data), _interactions(dataset)),
   }
+  if exclude_seen is not None:
+    same['eval.exclude_seen'] = (other.eval.exclude_seen, exclude_seen)
   different = [name for name, (its, ours) in same.items() if its != ours]
   if different:
+    protocol = ' and with the protocol' if exclude_seen is not None else ''
     raise ValueError(
-      f'eval.sasrec must be a run of SASRec over the interactions and with the protocol of this run; {folder} differs in '
-      f'{", ".join(different)}. Set --config.eval.sasrec, or --config.eval.baselines="(\'sasrec\',)" to train one'
+      f'{field} must be a run of SASRec over the interactions{protocol} of this run; {folder} differs in '
+      f'{", ".join(different)}. Set --config.{field}{remedy}'
     )
-  settings = dataclasses.replace(
-    other.eval, ks=config.eval.ks, beams=max(config.eval.ks), memory=Memory(), blend=Blend()
-  )
-  return dataclasses.replace(other, eval=settings, mesh=config.mesh), data
+  return Finished(other, data, config_lib.next_item_component(other))
 
 
 def _interactions(dataset: Dataset) -> list[str]:

@@ -34,7 +34,7 @@ import numpy as np
 from recjax import config as config_lib
 from recjax import models
 from recjax.config import Config
-from recjax.data import loader
+from recjax.data import loader, prompt_stream
 from recjax.data import mixture as mixture_lib
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
@@ -88,13 +88,11 @@ def resolved(
     return config
   corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
   plan = stages_lib.plan(config, epath.Path())
-  mixtures = [
-    mixture_lib.build(stage.config.active_mixture, config.mixing, corpus, config.seed)
-    for stage in plan
-  ]
-  config = _with_batch(config, mixtures, mesh)
+  mixtures = [_mixture(stage, corpus) for stage in plan]
+  supervised = [m for stage, m in zip(plan, mixtures, strict=True) if stage.grpo is None]
+  config = _with_batch(config, supervised or mixtures, mesh)
   plan = stages_lib.plan(config, epath.Path())  # with the sizes of every stage
-  streams = [_stream(stage.config, mixture) for stage, mixture in zip(plan, mixtures, strict=True)]
+  streams = [_stream(*pair) for pair in zip(plan, mixtures, strict=True)]
   return _with_steps(config, streams, dataset)
 
 
@@ -245,9 +243,20 @@ def _multiple(value: float, of: int) -> int:
 # --- steps
 
 
-def _stream(config: Config, mixture: Mixture) -> loader.Stream:
-  start_id = models.start_id(config.model)
-  return loader.make_stream(mixture, config.packing, config.batch_size, start_id)
+def _mixture(stage: stages_lib.PlannedStage, corpus: Corpus) -> Mixture:
+  config = stage.config
+  if stage.grpo is None:
+    return mixture_lib.build(config.active_mixture, config.mixing, corpus, config.seed)
+  [(name, component)] = config.mixture.items()
+  return prompt_stream.mixture(name, component, corpus, config.seed)
+
+
+def _stream(stage: stages_lib.PlannedStage, mixture: Mixture) -> loader.Stream:
+  config, start_id = stage.config, models.start_id(stage.config.model)
+  if stage.grpo is None:
+    return loader.make_stream(mixture, config.packing, config.batch_size, start_id)
+  row_length = config.packing.row_length
+  return prompt_stream.make_stream(mixture, row_length, config.batch_size, False, start_id)
 
 
 def _with_steps(config: Config, streams: Sequence[loader.Stream], dataset: Dataset) -> Config:

@@ -14,6 +14,7 @@ from recjax import config as config_lib
 from recjax.schema.checks import called
 from recjax.schema.grpo import GRPO, Grpo
 from recjax.schema.optim import Stage
+from recjax.workdir.checkpoints import Checkpoints
 
 FOLDER = 'stages'
 
@@ -75,6 +76,15 @@ def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
     folder = workdir if is_last else workdir / FOLDER / name
     stages.append(PlannedStage(name, stage_config, folder, grpo))
   return stages
+
+
+def first_unfinished(stages: list[PlannedStage]) -> int:
+  """Returns the index of the latest stage with a checkpoint; folders of earlier stages may be deleted."""
+  for n in range(len(stages) - 1, 0, -1):
+    with Checkpoints(stages[n].folder, read_only=True) as checkpoints:
+      if checkpoints.steps:
+        return n
+  return 0
 
 
 def _set(stage: Stage, names: tuple[str, ...]) -> dict[str, Any]:

@@ -117,6 +117,6 @@ def test_a_run_of_stages_shows_the_stage_asked_for(rated):
   assert parts() == parts('titles') == ['title_to_sid', 'sid_to_title']
   assert parts('items') == ['next_item']
   with pytest.raises(ValueError, match=r"--stage must be titles, items; got 'last'"):
-    inspect.stage_config(staged, 'last')
+    inspect.planned(staged, 'last')
   with pytest.raises(ValueError, match=r'--stage must be left out'):
-    inspect.stage_config(config, 'titles')
+    inspect.planned(config, 'titles')
