@@ -26,7 +26,7 @@ WAYS = ('full', 'lora', 'sid_rows')
 _SIZES = flags.DEFINE_list(
   'sizes',
   'flan_t5_base,flan_t5_xl,gemma3_270m,gemma3_1b,gemma2_2b,gemma3_4b,gemma2_9b,llama3_2_1b,llama3_2_3b,'
-  'llama3_1_8b,qwen3_0_6b,qwen3_4b',
+  'llama3_1_8b,qwen3_0_6b,qwen3_4b,qwen3_5_0_8b,qwen3_5_4b,qwen3_5_9b',
   'Names of published model sizes.',
 )
 _RANK = flags.DEFINE_integer('rank', 16, 'Rank of the LoRA adapters.')

@@ -15,7 +15,10 @@ from typing import NamedTuple
 
 from recjax import models
 from recjax.config import Config
+from recjax.models import delta_rule
 from recjax.models.decoder import DecoderConfig
+from recjax.models.hybrid import HybridConfig
+from recjax.models.linear_attention import Heads
 from recjax.models.splash import BLOCKS
 from recjax.models.t5 import T5Config
 from recjax.sids.token_space import TokenSpace
@@ -46,7 +49,7 @@ class _Layers(NamedTuple):
   """FLOPs of one row in the forward pass of all layers.
 
   Attributes:
-    weights: FLOPs of products with weights.
+    weights: FLOPs of products with weights, and of the gated delta rule.
     last: the part of `weights` that rematerialisation does not compute again, because no gradient needs it.
     attention: FLOPs of the products of queries with keys, and of attention weights with values.
   """
@@ -56,13 +59,38 @@ class _Layers(NamedTuple):
   attention: int
 
 
-def _layers(shape: Shape, lengths: tuple[int, ...], pairs: int) -> _Layers:
+def _delta_rule(heads: Heads, T: int, chunks: bool) -> int:
+  """Returns the FLOPs of the gated delta rule of one layer.
+
+  Args:
+    heads: its shape.
+    T: tokens of the row.
+    chunks: whether to count `recjax.models.delta_rule.chunked`; else the recurrence, which has no masked pairs.
+  """
+  K, G, P, E, _ = heads
+  if not chunks:
+    return 2 * T * K * G * 3 * P * E  # what the state predicts, what is written, what is read
+  C = delta_rule.chunk_of(T)
+  of_key_head = 2 * C * C * P  # keys with keys, and with queries
+  of_value_head = 3 * C * P * E + 2 * C * C * E + _inverse(C)
+  return 2 * -(-T // C) * K * (of_key_head + G * of_value_head)
+
+
+def _inverse(C: int) -> int:
+  """Returns the multiplications of `recjax.models.delta_rule.inverse` for one matrix `[C, C]`."""
+  if C == delta_rule.BLOCK:
+    return 4 * C**3
+  return 2 * _inverse(C // 2) + 2 * (C // 2) ** 3
+
+
+def _layers(shape: Shape, lengths: tuple[int, ...], pairs: int, dense: bool) -> _Layers:
   """Counts one row.
 
   Args:
     shape: shape of the model.
     lengths: (T,) of a decoder; (S, T) of an encoder-decoder.
     pairs: query-key pairs of all layers.
+    dense: whether to count the work of the program, not only the useful work.
   """
   heads = shape.heads * shape.head_width
   ff_product = 2 * shape.width * shape.ff_width
@@ -74,11 +102,24 @@ def _layers(shape: Shape, lengths: tuple[int, ...], pairs: int) -> _Layers:
     weights, last = encoder + decoder, ff_product * (shape.depth * S + shape.decoder_depth * T)
   else:
     (T,) = lengths
-    projections = 2 * shape.width * (2 * heads + 2 * shape.kv_heads * shape.head_width)
-    weights = shape.depth * T * (projections + 3 * ff_product)
+    queries = heads * (2 if shape.gated else 1)
+    projections = 2 * shape.width * (queries + heads + 2 * shape.kv_heads * shape.head_width)
+    weights = len(_windows(shape)) * T * projections + shape.depth * T * 3 * ff_product
+    if isinstance(shape, HybridConfig):
+      delta = shape.delta_heads
+      values = delta.groups * delta.value_width
+      outputs = delta.key_heads * (delta.channels + 2 * values + 2 * delta.groups)
+      rule = _delta_rule(delta, T, dense)
+      weights += shape.kinds.count('linear') * (2 * shape.width * outputs * T + rule)
     # The norm after a branch needs the branch's result for its gradient.
     last = 0 if shape.post_norms else shape.depth * T * ff_product
   return _Layers(weights, last, 4 * heads * pairs)
+
+
+def _windows(shape: DecoderConfig) -> list[int]:
+  """Returns the windows of the layers with softmax attention."""
+  kinds = getattr(shape, 'kinds', ('full',) * shape.depth)
+  return [w for w, kind in zip(shape.windows, kinds, strict=True) if kind == 'full']
 
 
 def visible_pairs(length: int, window: int = 0) -> int:
@@ -100,7 +141,7 @@ def _pairs(shape: Shape, lengths: tuple[int, ...], segments: int, dense: bool) -
     return T * T if dense else segments * visible_pairs(T // segments, window)
 
   if not isinstance(shape, T5Config):
-    return sum(map(causal, shape.windows))
+    return sum(map(causal, _windows(shape)))
   S, across = lengths[0], 1 if dense else segments  # a segment sees only its own tokens
   encoder, cross = S * S // across, T * S // across
   return shape.depth * encoder + shape.decoder_depth * (causal(0) + cross)
@@ -118,7 +159,7 @@ def forward(
     segments: packed examples of the row, all of one length; they divide the lengths.
     dense: whether to count masked pairs too.
   """
-  layers = _layers(shape, lengths, _pairs(shape, lengths, segments, dense))
+  layers = _layers(shape, lengths, _pairs(shape, lengths, segments, dense), dense)
   return layers.weights + layers.attention + 2 * shape.width * vocab * lengths[-1]
 
 
@@ -189,13 +230,13 @@ def compiled_step(
   if isinstance(shape, T5Config):
     lengths = (config.packing.row_length, config.packing.decoder_row_length)
   targets = lengths[-1]
-  layers = _layers(shape, lengths, _pairs(shape, lengths, segments=1, dense=True))
+  layers = _layers(shape, lengths, _pairs(shape, lengths, segments=1, dense=True), dense=True)
   remat = config.model.remat == 'full'
   forward_flops = layers.weights
   products = (3 + remat) * layers.weights - remat * layers.last
   kernels = 0
   if with_kernels:
-    pairs = sum(kernel_pairs(targets, window) for window in shape.windows)
+    pairs = sum(kernel_pairs(targets, window) for window in _windows(shape))
     product = 2 * shape.heads * shape.head_width * pairs  # one product over all pairs
     # Forward 2; backward 4 for keys and values, 3 for queries, both with recomputed attention weights.
     forward_flops, kernels = forward_flops + 2 * product, (2 + 2 * remat + 4 + 3) * product

@@ -43,6 +43,8 @@ class DecoderConfig(Computation):
     rope_factors: divisor of positions of each layer (linear RoPE scaling); empty: all 1.
     rope_llama3: factor, low and high frequency factor and original context length of RoPE scaling `llama3`;
       empty: none.
+    rotary_width: features of a head that rotary positions rotate; 0: all.
+    gated: whether the attention's output is multiplied by the sigmoid of a gate.
     post_norms: whether the outputs of the branches are normed too.
     qk_norm: whether queries and keys are normed over the head width.
     qkv_bias, out_bias: whether the attention's projections have biases.
@@ -65,6 +67,8 @@ class DecoderConfig(Computation):
   rope_bases: tuple[float, ...]
   rope_factors: tuple[float, ...] = ()
   rope_llama3: tuple[float, ...] = ()
+  rotary_width: int = 0
+  gated: bool = False
   post_norms: bool = False
   qk_norm: bool = False
   qkv_bias: bool = False
@@ -154,6 +158,13 @@ class Cache(NamedTuple):
   suffix: tuple[jax.Array, jax.Array]
   lengths_B: jax.Array
 
+  @classmethod
+  def of_prompts(cls, kv, lengths_B: jax.Array, beams: int, suffix_length: int) -> 'Cache':
+    """Returns the cache after prompts with keys and values `kv`, with room for suffixes."""
+    depth, B, _, *heads = kv[0].shape
+    shape = (depth, B, beams, suffix_length, *heads)
+    return cls(kv, (jnp.zeros(shape, kv[0].dtype), jnp.zeros(shape, kv[1].dtype)), lengths_B)
+
   def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
     """Returns the cache in which beam m continues the suffix of beam `parents_BM[:, m]`."""
     index = parents_BM[None, :, :, None, None, None]
@@ -167,8 +178,9 @@ class Attention(nnx.Module):
   def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
     D, N, K, H = config.width, config.heads, config.kv_heads, config.head_width
     self.config = config
-    q_bias, kv_bias = ((N, H), (K, H)) if config.qkv_bias else (None, None)
-    self.q = Linear('...D,DNH->...NH', (D, N, H), D, rngs, q_bias)
+    Q = 2 * H if config.gated else H  # a query and its gate
+    q_bias, kv_bias = ((N, Q), (K, H)) if config.qkv_bias else (None, None)
+    self.q = Linear('...D,DNH->...NH', (D, N, Q), D, rngs, q_bias)
     self.k = Linear('...D,DKH->...KH', (D, K, H), D, rngs, kv_bias)
     self.v = Linear('...D,DKH->...KH', (D, K, H), D, rngs, kv_bias)
     out_bias = (D,) if config.out_bias else None
@@ -177,24 +189,31 @@ class Attention(nnx.Module):
       self.q_norm, self.k_norm = config.norm(H), config.norm(H)
 
   def qkv(self, x, positions, this: PerLayer):
-    """Returns scaled queries, keys and values `[..., T, heads, H]` for x `[..., T, D]`.
+    """Returns scaled queries, keys, values and the gate (or None) `[..., T, heads, H]` for x `[..., T, D]`.
 
     Queries and keys are rotated unless positions are learned.
     """
-    q, k, v = self.q(x), self.k(x), self.v(x)
+    q, k, v, gate = self.q(x), self.k(x), self.v(x), None
+    if self.config.gated:
+      q, gate = jnp.split(q, 2, axis=-1)
     if self.config.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
     scale = self.config.query_scale or self.config.head_width**-0.5
     if self.config.learned_positions:
-      return q * scale, k, v
+      return q * scale, k, v, gate
     rotated = functools.partial(
       *(rotate,),
       positions=positions,
       base=this.rope_base,
       factor=this.rope_factor,
       llama3=self.config.rope_llama3,
+      width=self.config.rotary_width,
     )
-    return rotated(q) * scale, rotated(k), v
+    return rotated(q) * scale, rotated(k), v, gate
+
+  def output(self, x, gate):
+    """Returns the branch `[..., T, D]` of attended values `[..., T, N, H]` and their gate."""
+    return self.out(x if gate is None else x * jax.nn.sigmoid(gate))
 
 
 class Block(nnx.Module):
@@ -203,26 +222,29 @@ class Block(nnx.Module):
   def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
     self.config = config
     self.attention_norm = config.norm(config.width)
-    self.attention = Attention(config, rngs)
+    self.attention = self.make_attention(rngs)
     self.ff_norm = config.norm(config.width)
     self.ff = config.feed_forward(rngs)
     if config.post_norms:
       self.attention_post_norm = config.norm(config.width)
       self.ff_post_norm = config.norm(config.width)
 
+  def make_attention(self, rngs: nnx.Rngs) -> nnx.Module:
+    return Attention(self.config, rngs)
+
   def _add(self, x, branch, post_norm: str, key):
     if self.config.post_norms:
       branch = getattr(self, post_norm)(branch)
     return x + dropout(branch, key, self.config.dropout)
 
-  def _finish(self, x, attended, keys):
-    """Computes the rest of the layer after the attention."""
-    x = self._add(x, self.attention.out(attended), 'attention_post_norm', keys[0])
+  def finish(self, x, branch, keys):
+    """Computes the rest of the layer after the attention; `keys` are for dropout, (None, None): no dropout."""
+    x = self._add(x, branch, 'attention_post_norm', keys[0])
     return self._add(x, self.ff(self.ff_norm(x)), 'ff_post_norm', keys[1])
 
   def __call__(self, x_BTD, segments_BT, positions_BT, mask_BTS, distance_BTS, this: PerLayer, key):
     """Returns x_BTD after this layer, and its keys and values `[B, S, K, H]`."""
-    q, k, v = self.attention.qkv(self.attention_norm(x_BTD), positions_BT, this)
+    q, k, v, gate = self.attention.qkv(self.attention_norm(x_BTD), positions_BT, this)
     q = constrain(q, 'heads')
     mask_BTS = mask_BTS & this.sees(distance_BTS)
     packed = attention.PackedCausal(segments_BT, this.window, self.config.windows)
@@ -232,11 +254,12 @@ class Block(nnx.Module):
       implementation=self.config.attention,
     )
     keys = (None, None) if key is None else jax.random.split(key)
-    return constrain(self._finish(x_BTD, attended, keys), 'residual'), (k, v)
+    branch = self.attention.output(attended, gate)
+    return constrain(self.finish(x_BTD, branch, keys), 'residual'), (k, v)
 
   def beam_step(self, x_BMD, positions_BM, step, prompt_kv, suffix_kv, lengths_B, this: PerLayer):
     """Computes one token per beam. Returns x_BMD and the suffix with this token written at `step`."""
-    q, k, v = self.attention.qkv(self.attention_norm(x_BMD), positions_BM, this)
+    q, k, v, gate = self.attention.qkv(self.attention_norm(x_BMD), positions_BM, this)
     suffix_kv = tuple(
       old.at[:, :, step].set(new) for old, new in zip(suffix_kv, (k, v), strict=True)
     )
@@ -249,7 +272,8 @@ class Block(nnx.Module):
     attended = attention.attend_from_beams(
       q, prompt_kv, suffix_kv, prompt_mask, suffix_mask, self.config.attention_softcap
     )
-    return self._finish(x_BMD, attended, (None, None)), suffix_kv
+    branch = self.attention.output(attended, gate)
+    return self.finish(x_BMD, branch, (None, None)), suffix_kv
 
 
 class Decoder(nnx.Module):
@@ -260,13 +284,17 @@ class Decoder(nnx.Module):
     self.tables = TokenTables(
       space, config.width, rngs, tied=config.tied, logit_softcap=config.logit_softcap
     )
-    keys = jax.random.split(rngs.params(), config.depth)
-    self.layers = nnx.vmap(lambda key: Block(config, nnx.Rngs(params=key)))(keys)
+    self.layers = self.make_layers(rngs)
     self.final_norm = config.norm(config.width)
     if config.learned_positions:
       init = jax.nn.initializers.normal(config.width**-0.5)
       shape = (config.learned_positions, config.width)
       self.positions = nnx.Param(init(rngs.params(), shape, jnp.float32))
+
+  def make_layers(self, rngs: nnx.Rngs) -> nnx.Module:
+    """Builds the stacked layers."""
+    keys = jax.random.split(rngs.params(), self.config.depth)
+    return nnx.vmap(lambda key: Block(self.config, nnx.Rngs(params=key)))(keys)
 
   def _embed(self, ids, positions):
     dtype = jnp.dtype(self.config.compute_dtype)
@@ -333,9 +361,7 @@ class Decoder(nnx.Module):
     segments = (at_S < lengths_B[:, None]).astype(jnp.int32)
     x_BSD, kv = self._forward(tokens_BS, segments, jnp.broadcast_to(at_S, (B, S)), None)
     x_BD = jnp.take_along_axis(x_BSD, lengths_B[:, None, None] - 1, axis=1)[:, 0]
-    shape = (self.config.depth, B, beams, suffix_length, *kv[0].shape[3:])
-    suffix = (jnp.zeros(shape, kv[0].dtype), jnp.zeros(shape, kv[1].dtype))
-    return x_BD, Cache(kv, suffix, lengths_B)
+    return x_BD, Cache.of_prompts(kv, lengths_B, beams, suffix_length)
 
   def step(self, tokens_BM: jax.Array, step: int, cache: Cache) -> tuple[jax.Array, Cache]:
     """Appends one token to each beam at suffix position `step`; x_BMD predicts the next one."""

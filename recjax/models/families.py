@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from recjax.models import gemma, item_decoder, llama, qwen, sasrec, t5
+from recjax.models import gemma, item_decoder, llama, qwen, qwen3_5, sasrec, t5
 from recjax.models.family import Family, Size
 from recjax.schema.checks import check_choice
 
-_ALL = (gemma, llama, qwen, t5, sasrec, item_decoder)
+_ALL = (gemma, llama, qwen, qwen3_5, t5, sasrec, item_decoder)
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _ALL}
 
 

@@ -167,16 +167,21 @@ def rotate(
   base: jax.Array,
   factor: jax.Array | float = 1.0,
   llama3: tuple[float, ...] = (),
+  width: int = 0,
 ) -> jax.Array:
   """Applies rotary position embeddings to the two halves of the head width (RoFormer; Gemma's layout).
 
   Args:
-    x: `[..., T, N, H]`, H even.
+    x: `[..., T, N, H]`.
     positions: int `[..., T]`.
     base: scalar; a larger base gives longer wavelengths.
     factor: scalar that divides positions (linear scaling to longer contexts).
     llama3: further arguments of `_stretched`; empty: it is not applied.
+    width: even number of features, from the first on, that are rotated; 0: all H.
   """
+  if width and width < x.shape[-1]:
+    rotated = rotate(x[..., :width], positions, base, factor, llama3)
+    return jnp.concatenate([rotated, x[..., width:]], axis=-1)
   half = x.shape[-1] // 2
   exponents = jnp.arange(half, dtype=jnp.float32) / half
   frequencies = base**-exponents / factor

@@ -126,12 +126,12 @@ def _keys(path: tuple[jax.tree_util.DictKey, ...]) -> tuple[Any, ...]:
 
 
 def _decayed_weights(optim: Optim) -> optax.GradientTransformation:
-  """Adds decay · parameter to the updates of matrices and tables; norms and biases have no decay."""
+  """Adds decay · parameter to the updates of matrices and tables; norms, biases and rates have no decay."""
 
   def decayed(path, update, x):
     keys = _keys(path)
     rate = optim.weight_decay * _group(keys, optim).weight_decay
-    return update if keys[-1] in ('scale', 'bias') or rate == 0 else update + rate * x
+    return update if keys[-1] in ('scale', 'bias', 'log_rate') or rate == 0 else update + rate * x
 
   return optax.stateless(
     lambda updates, params: jax.tree_util.tree_map_with_path(decayed, updates, params)

@@ -1,7 +1,7 @@
 """Writes tiny random Gemma, Llama and Qwen checkpoints, and their logits computed by `transformers`.
 
 With torch and transformers installed, run `python -m tests.goldens.make_decoders [KIND …]`. The files beside
-this script were made with torch 2.13.0 and transformers 5.23.0, those of llama3 with 5.24.0.
+this script were made with torch 2.13.0 and transformers 5.23.0, those of llama3 and qwen3_5 with 5.24.0.
 """
 
 import pathlib
@@ -63,6 +63,25 @@ KINDS = {
     'Llama',
     {'tie_word_embeddings': False, 'rms_norm_eps': 1e-5, 'rope_parameters': LLAMA3},
   ),
+  'qwen3_5': (
+    'Qwen3_5Text',
+    {
+      'tie_word_embeddings': False,
+      'num_hidden_layers': 6,
+      'layer_types': ['linear_attention', 'linear_attention', 'full_attention'] * 2,
+      'linear_num_key_heads': 2,
+      'linear_num_value_heads': 4,
+      'linear_key_head_dim': 6,
+      'linear_value_head_dim': 4,
+      'linear_conv_kernel_dim': 4,
+      'rope_parameters': {
+        'rope_type': 'default',
+        'rope_theta': 50.0,
+        'partial_rotary_factor': 0.5,
+        'mrope_section': [1, 1, 0],
+      },
+    },
+  ),
 }
 
 
@@ -78,7 +97,8 @@ def make_checkpoint(kind: str, folder: pathlib.Path, seed: int, **fields) -> Non
   with torch.no_grad():
     for name, weight in model.named_parameters():
       weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
-      if 'norm' in name and 'gemma' not in kind:  # Gemma stores scale − 1
+      # Gemma and Qwen 3.5 store scale − 1, except for the norm inside linear attention.
+      if 'norm' in name and ('linear_attn' in name or kind in ('qwen2', 'qwen3', 'llama3')):
         weight += 1.0
   model.save_pretrained(folder)
   (folder / 'generation_config.json').unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Functions that the mappings of Gemma, Llama and Qwen share: fields of config.json, names of tensors."""
 
+import dataclasses
 from typing import Any
 
 from recjax.models.decoder import DecoderConfig
@@ -21,6 +22,13 @@ _IGNORED = (
   r'(model\.)?(vision_tower|multi_modal_projector|vision_model)\..*',
   r'.*rotary_emb\.inv_freq',  # a buffer of old versions
 )
+
+
+def nested_text(hf: dict[str, Any], model_type: str) -> dict[str, Any]:
+  """Returns the text model's config.json of a multimodal folder, whose own fields fill gaps."""
+  names = ('dtype', 'torch_dtype', 'bos_token_id', 'eos_token_id', 'tie_word_embeddings')
+  shared = {name: hf[name] for name in names if hf.get(name) is not None}
+  return shared | (hf.get('text_config') or {}) | {'model_type': model_type}
 
 
 def require(hf: dict[str, Any], *fields: str) -> None:
@@ -99,13 +107,11 @@ def uniform_rope(hf: dict[str, Any], more: tuple[str, ...] = ()) -> tuple[float,
   return rope(rope_parameters(hf), hf.get('rope_theta') or 10_000.0, more)
 
 
-def _weight(make, name: str, path: str, *args) -> Weight:
-  """Returns the rule for a tensor whose name may have any of _PREFIXES."""
-  first, *others = (make(prefix + name, path, *args) for prefix in _PREFIXES)
-  aliases = tuple(other.name for other in others)
-  return Weight(
-    first.name, path, first.layers, first.to_ours, first.to_theirs, aliases, first.vocabulary
-  )
+def weight(make, name: str, path: str, *args) -> Weight:
+  """Returns the rule that `make(name, path, *args)` gives for a tensor whose name may have any of _PREFIXES."""
+  first, *others = _PREFIXES
+  aliases = tuple(prefix + name for prefix in others)
+  return dataclasses.replace(make(first + name, path, *args), aliases=aliases)
 
 
 def _table(name: str, path: str) -> Weight:
@@ -117,19 +123,20 @@ def _layer(config: DecoderConfig) -> list[Weight]:
   depth, N, K, H = config.depth, config.heads, config.kv_heads, config.head_width
   attention, ff = 'layers.{layer}.self_attn', 'layers.{layer}.mlp'
   weights = [
-    _weight(heads_out, f'{attention}.o_proj.weight', 'layers/attention/out/kernel', depth, N, H),
+    weight(heads_out, f'{attention}.o_proj.weight', 'layers/attention/out/kernel', depth, N, H),
     *(
-      _weight(linear, f'{ff}.{name}_proj.weight', f'layers/ff/{name}/kernel', depth)
+      weight(linear, f'{ff}.{name}_proj.weight', f'layers/ff/{name}/kernel', depth)
       for name in ('gate', 'up', 'down')
     ),
   ]
   for name, heads in (('q', N), ('k', K), ('v', K)):
     theirs, ours = f'{attention}.{name}_proj', f'layers/attention/{name}'
-    weights.append(_weight(heads_in, f'{theirs}.weight', f'{ours}/kernel', depth, heads, H))
+    shape = (heads, 2 * H if name == 'q' and config.gated else H)
+    weights.append(weight(heads_in, f'{theirs}.weight', f'{ours}/kernel', depth, *shape))
     if config.qkv_bias:
-      weights.append(_weight(_bias, f'{theirs}.bias', f'{ours}/bias', depth, heads, H))
+      weights.append(weight(_bias, f'{theirs}.bias', f'{ours}/bias', depth, *shape))
   if config.out_bias:
-    weights.append(_weight(Weight, f'{attention}.o_proj.bias', 'layers/attention/out/bias', depth))
+    weights.append(weight(Weight, f'{attention}.o_proj.bias', 'layers/attention/out/bias', depth))
   norms = {'input_layernorm': 'attention_norm', 'post_attention_layernorm': 'ff_norm'}
   if config.post_norms:
     norms |= {
@@ -141,7 +148,7 @@ def _layer(config: DecoderConfig) -> list[Weight]:
     norms |= {f'self_attn.{x}_norm': f'attention/{x}_norm' for x in 'qk'}
   for theirs, ours in norms.items():
     name = f'layers.{{layer}}.{theirs}.weight'
-    weights.append(_weight(Weight, name, f'layers/{ours}/scale', depth))
+    weights.append(weight(Weight, name, f'layers/{ours}/scale', depth))
   return weights
 
 
@@ -175,7 +182,7 @@ def rope_of(base: float, factor: float) -> dict[str, Any]:
 
 def mapping(config: DecoderConfig) -> WeightMapping:
   """Returns the rules for one shape."""
-  table = _weight(_table, 'embed_tokens.weight', 'tables/text')
+  table = weight(_table, 'embed_tokens.weight', 'tables/text')
   if config.tied:
     # Some checkpoints also hold a copy of the table under the name of the head.
     copies = (*table.aliases, *_HEADS)
@@ -183,5 +190,5 @@ def mapping(config: DecoderConfig) -> WeightMapping:
   else:
     head = Weight(_HEADS[0], 'tables/text_out', aliases=_HEADS[1:], vocabulary=True)
     tables = [table, head]
-  norm = _weight(Weight, 'norm.weight', 'final_norm/scale')
+  norm = weight(Weight, 'norm.weight', 'final_norm/scale')
   return WeightMapping((*tables, *_layer(config), norm), _IGNORED)

@@ -32,12 +32,7 @@ _DEFAULTS = {
 def _text_config(hf: dict[str, Any]) -> dict[str, Any]:
   """Returns the text model's config.json with the fields that it may leave out."""
   if hf['model_type'] == _MULTIMODAL:
-    shared = {
-      name: hf[name]
-      for name in ('dtype', 'torch_dtype', 'bos_token_id', 'eos_token_id', 'tie_word_embeddings')
-      if hf.get(name) is not None
-    }
-    hf = shared | (hf.get('text_config') or {}) | {'model_type': 'gemma3_text'}
+    hf = decoder.nested_text(hf, 'gemma3_text')
   return _DEFAULTS[hf['model_type']] | hf
 
 

@@ -23,6 +23,7 @@ class Weight:
     to_theirs: the inverse. Both only move elements, so that a round trip is bit-identical.
     aliases: other names of the same tensor; read only if `name` is absent, never written.
     vocabulary: whether axis 0 is token ids; our rows and theirs then differ in number and order.
+    numbers: the checkpoint's numbers of our stacked layers; empty: 0 to `layers` − 1.
   """
 
   name: str
@@ -32,6 +33,7 @@ class Weight:
   to_theirs: Callable[[np.ndarray], np.ndarray] = _same
   aliases: tuple[str, ...] = ()
   vocabulary: bool = False
+  numbers: tuple[int, ...] = ()
 
   def __post_init__(self):
     for name in (self.name, *self.aliases):
@@ -42,8 +44,9 @@ class Weight:
         )
 
   def names(self, layer: int | None = None) -> tuple[str, ...]:
-    """Returns the name and its aliases; `layer` replaces '{layer}'."""
-    return tuple(name.replace('{layer}', str(layer)) for name in (self.name, *self.aliases))
+    """Returns the name and its aliases; the number of the stacked `layer` replaces '{layer}'."""
+    number = self.numbers[layer] if self.numbers else layer
+    return tuple(name.replace('{layer}', str(number)) for name in (self.name, *self.aliases))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,6 +82,17 @@ def match(
   return found
 
 
+def _tell_left_out(folder: epath.Path, mapping: WeightMapping, names: list[str]) -> None:
+  """Logs the tensors of images and of other parts beside the text model."""
+  known = {name for w in mapping.weights for layer in layers_of(w) for name in w.names(layer)}
+  others = [name for name in names if name not in known and not name.endswith('inv_freq')]
+  if others:
+    log.info(
+      '%s: %d tensors that are not of the text model are left out: %s',
+      *(folder, len(others), ', '.join(others[:_NAMED])),
+    )
+
+
 def check_folder(folder: epath.PathLike) -> None:
   """Checks everything in a checkpoint folder except the values of the tensors; takes seconds.
 
@@ -95,7 +106,9 @@ def check_folder(folder: epath.PathLike) -> None:
   space = TokenSpace(found.vocab_rows, ())
   shapes = traverse_util.flatten_dict(abstract(found, space)[1], sep='/')
   tensors = Tensors(folder, checkpoints.auto)
-  match(checkpoints.mapping(found.config), tensors, shapes, found.vocab_rows)
+  mapping = checkpoints.mapping(found.config)
+  names = set(match(mapping, tensors, shapes, found.vocab_rows).values())
+  _tell_left_out(folder, mapping, sorted(set(tensors.infos) - names))
   tokenizer_files.tokenizer_size(folder, found.vocab_rows)
   special_ids.read(folder, found.family, found.vocab_rows)
   if (adapter := weight_files.adapter(folder)) is not None:

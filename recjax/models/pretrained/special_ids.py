@@ -2,7 +2,9 @@
 
 For each token the places are, in order: config.json, its `text_config`, generation_config.json,
 tokenizer_config.json, special_tokens_map.json, and the family's default. A place holds an id, a token, an
-object with the token as `content`, or a list of these. The places must have an id in common.
+object with the token as `content`, or a list of these. The places must have an id in common, or one of them must
+list the ids of all others; then the last place counts, the tokenizer's (Qwen 3.5 ends a chat's turn with another
+token than a text, and its generation_config.json lists both).
 """
 
 from collections.abc import Iterator
@@ -136,6 +138,9 @@ class _Folder:
       return None if default is None else self._default(name, default)
     shared = set.intersection(*(set(ids) for _, ids in stated))
     if not shared:
+      widest = max(stated, key=lambda entry: len(entry[1]))
+      if all(set(ids) <= set(widest[1]) for _, ids in stated):
+        return Found(widest[1], stated[-1][1][0], widest[0])
       says = ', '.join(
         f'{place} says {ids[0] if len(ids) == 1 else list(ids)}' for place, ids in stated
       )

@@ -16,6 +16,7 @@ from recjax import config as config_lib
 from recjax.models.decoder import Decoder, DecoderConfig
 from recjax.models.family import Size
 from recjax.models.gemma import SIZES
+from recjax.models.hybrid import HybridConfig, HybridDecoder
 from recjax.models.splash import BLOCKS
 from recjax.models.t5 import SIZES as T5_SIZES
 from recjax.models.t5 import T5, T5Config
@@ -33,6 +34,12 @@ DECODER = DecoderConfig(
   head_width=8,
   windows=(0, 4, 4),
   rope_bases=(10_000.0,) * 3,
+)
+HYBRID = HybridConfig(
+  **{field.name: getattr(DECODER, field.name) for field in dataclasses.fields(DECODER)}
+  | {'gated': True},
+  kinds=('linear', 'full', 'linear'),
+  linear=(2, 3, 6, 4, 4),
 )
 ENCODER_DECODER = T5Config(
   depth=2, decoder_depth=3, width=16, ff_width=24, heads=4, head_width=8, attention='plain'
@@ -56,16 +63,18 @@ def traced_products(jaxpr) -> int:
   'config',
   [
     DECODER,
+    HYBRID,
     ENCODER_DECODER,
     dataclasses.replace(ENCODER_DECODER, gated=False, activation='relu', tied=True, scaled=True),
   ],
-  ids=['decoder', 't5 gated', 't5 plain'],
+  ids=['decoder', 'hybrid', 't5 gated', 't5 plain'],
 )
 def test_the_forward_pass_equals_the_products_of_the_traced_program(config):
   is_t5 = isinstance(config, T5Config)
-  model = nnx.eval_shape(lambda: (T5 if is_t5 else Decoder)(config, SPACE, nnx.Rngs(params=0)))
+  build = {T5Config: T5, HybridConfig: HybridDecoder, DecoderConfig: Decoder}[type(config)]
+  model = nnx.eval_shape(lambda: build(config, SPACE, nnx.Rngs(params=0)))
   graph, params = nnx.split(model)
-  S, T = 12, 10
+  S, T = 12, 20  # chunks of 32: two blocks of two are joined
   row, prompt = (jax.ShapeDtypeStruct((1, length), jnp.int32) for length in (T, S))
   batch = {'tokens': row, 'segments': row, 'positions': row}
   batch |= {'encoder_tokens': prompt, 'encoder_segments': prompt} if is_t5 else {}

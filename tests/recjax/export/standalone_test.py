@@ -34,7 +34,7 @@ def write_histories(path, dataset, seed=0):
     f.write(json.dumps({'history': ['gone', dataset.items[1]['id']]} | more) + '\n')
 
 
-def assert_same_recommendations(folder, config, dataset):
+def assert_same_recommendations(folder, config, dataset, atol=2e-4):
   params = exports.write(folder / 'out', config, dataset)
   histories, ours, theirs = (folder / name for name in ('h.jsonl', 'ours.jsonl', 'theirs.jsonl'))
   write_histories(histories, dataset)
@@ -53,14 +53,16 @@ def assert_same_recommendations(folder, config, dataset):
     assert a['recommendations']
     scores = [[r.pop('score') for r in row['recommendations']] for row in (a, b)]
     assert a == b
-    np.testing.assert_allclose(*scores, atol=2e-4)
+    np.testing.assert_allclose(*scores, atol=atol)
 
 
 @pytest.mark.parametrize(
-  'kind', ['gemma1', 'gemma2', 'gemma3', 'llama3', 'qwen2', 'qwen3', 't5_v1_0', 'mt5']
+  'kind', ['gemma1', 'gemma2', 'gemma3', 'llama3', 'qwen2', 'qwen3', 'qwen3_5', 't5_v1_0', 'mt5']
 )
 def test_every_family_ranks_alike(tmp_path, kind):
-  assert_same_recommendations(tmp_path, *exports.pretrained(tmp_path, kind, kind == 'qwen3'))
+  # The norm inside linear attention enlarges rounding errors, in transformers too.
+  atol = 1e-3 if kind == 'qwen3_5' else 2e-4
+  assert_same_recommendations(tmp_path, *exports.pretrained(tmp_path, kind, kind == 'qwen3'), atol)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_a_decoding_step_of_the_toy_equals_its_training_states(toy):
 def test_a_family_that_is_not_registered_is_refused():
   with pytest.raises(
     ValueError,
-    match=r"model.family must be one of gemma, llama, qwen, t5, sasrec, item_decoder; got 'toy'",
+    match=r"model.family must be one of gemma, llama, qwen, qwen3_5, t5, sasrec, item_decoder; got 'toy'",
   ):
     models.family(Model(family='toy'))
 
@@ -158,7 +158,7 @@ def test_a_size_of_another_family_is_refused():
 
 def test_every_published_size_belongs_to_one_family():
   names = [name for family in families.FAMILIES.values() for name in family.sizes]
-  assert len(names) == len(set(names)) == 44
+  assert len(names) == len(set(names)) == 48
   for name, size in families.sizes().items():
     family = families.by_size(name)
     assert isinstance(size.shape, family.shape)

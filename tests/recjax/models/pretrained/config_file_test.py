@@ -4,7 +4,10 @@ import dataclasses
 import json
 import shutil
 
+import ml_dtypes
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from recjax.models import pretrained
 from tests.goldens import make_decoders
@@ -65,6 +68,37 @@ def test_a_llama_that_cannot_be_computed_is_refused(tmp_path, fields, message):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'model_type': 'qwen3_5_moe_text'}, "must be one of .*qwen3_5.*; got 'qwen3_5_moe_text'"),
+    ({'model_type': 'qwen3_next'}, "must be one of .*qwen3_5.*; got 'qwen3_next'"),
+    (
+      {'layer_types': ['full_attention'] * 6},
+      'must hold linear_attention and full_attention, one for',
+    ),
+    ({'layer_types': ['linear_attention', 'full_attention']}, 'one for each of the 6 layers; got '),
+    ({'linear_num_value_heads': 3}, r'linear_num_value_heads .*\(3\) must be a multiple of'),
+    ({'linear_conv_kernel_dim': 0}, 'linear_conv_kernel_dim of .* must be positive; got 0'),
+    ({'hidden_act': 'gelu'}, "hidden_act of config.json must be silu or swish; got 'gelu'"),
+    ({'attn_output_gate': False}, 'attn_output_gate of config.json must be True; got False'),
+    ({'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'default or linear, .*yarn'),
+    (
+      {'rope_parameters': {'partial_rotary_factor': 0.4}},
+      'an even part of the head width 8; got 0.4',
+    ),
+    ({'rope_parameters': {'partial_rotary_factor': '1'}}, "partial_rotary_factor .*; got '1'"),
+  ],
+)
+def test_a_qwen3_5_that_cannot_be_computed_is_refused(tmp_path, fields, message):
+  shutil.copytree(make_decoders.GOLDENS / 'qwen3_5', tmp_path / 'f')
+  file = tmp_path / 'f' / 'config.json'
+  file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+  with pytest.raises(ValueError, match=message) as error:
+    pretrained.read_config(tmp_path / 'f')
+  assert '\n' not in str(error.value)
+
+
 def test_a_llama_in_the_format_before_transformers_5_is_read_alike(tmp_path):
   shutil.copytree(make_decoders.GOLDENS / 'llama3', tmp_path / 'f')
   file = tmp_path / 'f' / 'config.json'
@@ -84,3 +118,48 @@ def test_an_adapter_without_config_is_named(tmp_path):
   (tmp_path / 'adapter_config.json').write_text('{}')
   with pytest.raises(ValueError, match='it holds an adapter alone'):
     pretrained.read_config(tmp_path)
+
+
+def _edit_config(folder, **fields):
+  hf = json.loads((folder / 'config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps(hf | fields))
+
+
+def _quantize(folder, name, array):
+  tensors = load_file(folder / 'model.safetensors')
+  save_file(tensors | {name: array}, folder / 'model.safetensors')
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (lambda f: _edit_config(f, quantization_config={'quant_method': 'fp8'}), 'config.json, fp8'),
+    (lambda f: _edit_config(f, quantization_config={}, compression_config={'a': 1}), 'compression'),
+    (
+      lambda f: _quantize(
+        f, 'model.layers.0.mlp.up_proj.weight', np.zeros((40, 24), ml_dtypes.float8_e4m3fn)
+      ),
+      'up_proj.weight of type F8_E4M3',
+    ),
+    (
+      lambda f: _quantize(f, 'model.layers.0.mlp.up_proj.weight', np.zeros((40, 24), np.int8)),
+      'up_proj.weight of type I8',
+    ),
+    (
+      lambda f: _quantize(
+        f, 'model.layers.0.mlp.up_proj.weight_scale_inv', np.ones((1, 1), np.float32)
+      ),
+      'tensor model.layers.0.mlp.up_proj.weight_scale_inv',
+    ),
+    (
+      lambda f: _quantize(f, 'model.layers.0.mlp.up_proj.qweight', np.ones((3, 40), np.int32)),
+      'tensor model.layers.0.mlp.up_proj.qweight',
+    ),
+  ],
+)
+def test_a_quantized_checkpoint_is_named_as_one(tmp_path, damage, message):
+  folder = shutil.copytree(make_decoders.GOLDENS / 'qwen2', tmp_path / 'f')
+  damage(folder)
+  with pytest.raises(ValueError, match=f'holds a quantized checkpoint .*{message}') as error:
+    pretrained.check_folder(folder)
+  assert '\n' not in str(error.value)

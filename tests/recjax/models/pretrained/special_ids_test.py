@@ -12,6 +12,7 @@ from recjax.models.pretrained.config_file import family_of
 
 GEMMA = ('<pad>', '<eos>', '<bos>', '<unk>', '<start_of_turn>', '<end_of_turn>')
 QWEN = ('soap', 'brush', '<|endoftext|>', '<|im_start|>', '<|im_end|>')
+LLAMA = ('soap', 'brush', '<|begin_of_text|>', '<|end_of_text|>', '<|eom_id|>', '<|eot_id|>')
 T5 = ('<pad>', '</s>', '<unk>')
 ROWS = 12
 
@@ -48,6 +49,7 @@ GEMMA_TOKENS = {'bos_token': '<bos>', 'eos_token': '<eos>', 'pad_token': '<pad>'
 GEMMA_IDS = {'bos_token_id': 2, 'eos_token_id': 1, 'pad_token_id': 0}
 QWEN_END = {'bos_token': None, 'eos_token': '<|endoftext|>', 'pad_token': '<|endoftext|>'}
 QWEN_CHAT = QWEN_END | {'eos_token': '<|im_end|>'}
+LLAMA_IDS = {'bos_token_id': 2, 'eos_token_id': [3, 4, 5]}
 T5_IDS = {'eos_token_id': 1, 'pad_token_id': 0, 'decoder_start_token_id': 0}
 T5_TOKENS = {'eos_token': '</s>', 'pad_token': '<pad>', 'unk_token': '<unk>'}
 
@@ -102,6 +104,40 @@ LAYOUTS = {
       'tokenizer': GEMMA_TOKENS | {'eos_token': '<end_of_turn>'},
     },
     (2, 5),
+  ),
+  'llama 3.2': (
+    LLAMA,
+    {
+      'config': {'model_type': 'llama', 'bos_token_id': 2, 'eos_token_id': 3},
+      'tokenizer': {'bos_token': '<|begin_of_text|>', 'eos_token': '<|end_of_text|>'},
+    },
+    (2, 3),
+  ),
+  'llama 3.2 instruct, three ends': (
+    LLAMA,
+    {
+      'config': {'model_type': 'llama'} | LLAMA_IDS,
+      'generation': LLAMA_IDS,
+      'tokenizer': {'bos_token': '<|begin_of_text|>', 'eos_token': '<|eot_id|>'},
+    },
+    (2, 5),
+  ),
+  'qwen 3.5 base, ids in text_config': (
+    QWEN,
+    {
+      'config': {'model_type': 'qwen3_5', 'text_config': {'eos_token_id': 2}},
+      'tokenizer': QWEN_END,
+    },
+    (2, 2),
+  ),
+  'qwen 3.5 instruct, another end in text_config': (
+    QWEN,
+    {
+      'config': {'model_type': 'qwen3_5', 'text_config': {'eos_token_id': 2}},
+      'generation': {'eos_token_id': [4, 2], 'pad_token_id': 2},
+      'tokenizer': QWEN_CHAT,
+    },
+    (4, 4),
   ),
   'qwen base': (
     QWEN,
