@@ -28,7 +28,15 @@ SETS = {
 }
 BATCH = 128  # examples
 
-SIZES = ('', 'cpu', 'qwen3_0_6b', 'qwen3_1_7b', 'qwen3_4b')  # '': the paper's
+SIZES = (
+  '',
+  'cpu',
+  'qwen3_0_6b',
+  'qwen3_1_7b',
+  'qwen3_4b',
+  'qwen3_5_0_8b',
+  'qwen3_5_4b',
+)  # '': the paper's
 
 
 def get_config(variant: str = ''):
@@ -46,7 +54,7 @@ def get_config(variant: str = ''):
   if size == 'tiny':
     return _shrink(config)
   config.model.remat = 'full'
-  return common.published(config, size or 'qwen3_4b')
+  return common.published(config, size or 'qwen3_5_4b')
 
 
 def _items(config):

@@ -109,7 +109,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     known = list(_paths(flags.FLAGS['config'].parser.config))
     for path in overrides(argv):
       if path not in known:
-        raise SystemExit(unknown_field(path, [*known, *possible(path)])) from error
+        raise SystemExit(
+          unknown_field(path, list(dict.fromkeys([*known, *possible(path)])))
+        ) from error
       if names_unfit := [
         name for name in re.sub(r'\[.*?\]', '', path).split('.') if not name.isidentifier()
       ]:

@@ -6,6 +6,7 @@
   --config.evaluators.hard.evaluator=ranking
   --config.optim.groups.sids.pattern=tables/sid --config.optim.groups.sids.learning_rate=3
   --config.stages.warm.num_train_steps=100
+  --config.stages.rl.kind=grpo --config.stages.rl.num_epochs=2 --config.stages.rl.grpo.group=16
 
 New groups and stages follow those of the config file, in the order of the command line.
 """
@@ -27,9 +28,9 @@ TASKS: dict[str, type[Section]] = {}
 # Type → the section of its evaluator. `recjax.metrics.evaluators` registers them.
 EVALUATORS: dict[str, type[Section]] = {}
 
-# Path of a named section, such as optim.groups.sids, and the field in it.
+# Path of a named section, such as optim.groups.sids, and the field in it, which may be in a section such as grpo.
 _NAMED = re.compile(
-  r'(mixture|evaluators|stages|optim\.groups|stages\.[^.]+\.groups)\.([^.]+)\.((?!groups\.)[^.]+)'
+  r'(mixture|evaluators|stages|optim\.groups|stages\.[^.]+\.groups)\.([^.]+)\.((?!groups\.).+)'
 )
 # Place → the field that names the type of a section, what a type is called, and what the section is called.
 _TYPED = {
@@ -79,6 +80,8 @@ def _add(
   config: ml_collections.ConfigDict, place: str, name: str, given: Mapping[str, str]
 ) -> None:
   """Adds the section `name` at `place` unless it exists."""
+  if place.startswith('stages.'):  # groups of a stage, which may be new too
+    _add(config, 'stages', place.split('.')[1], given)
   parent = config
   for part in place.split('.'):
     if part not in parent or parent[part] is None:

@@ -10,9 +10,13 @@ import jax.numpy as jnp
 def micro_batches(batch: Any, count: int) -> Any:
   """Splits arrays `[B, …]` into `[count, B / count, …]`: row b goes to micro-batch b mod count.
 
-  So no row moves between devices.
+  So no row moves between devices. Arrays may be empty, such as the excluded items of a run that excludes none.
   """
-  return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+  def split(x: jax.Array) -> jax.Array:
+    return x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1)
+
+  return jax.tree.map(split, batch)
 
 
 def summed_gradients(

@@ -53,6 +53,7 @@ LEAST_SAMPLE, MOST_SAMPLE, EVAL_BATCH = 100, 2000, 128
 _BACKWARD = 3  # a training step computes three times as much for a token as the search
 
 _FIELDS = ('batch_size', 'log_every_steps', 'eval_every_steps', 'checkpoint_every_steps')
+_INTERVALS = ('eval_every_steps', 'checkpoint_every_steps')  # a stage has its own
 _NESTED = {
   'packing': ('row_length', 'decoder_row_length', 'rows'),
   'optim': ('warmup_steps',),
@@ -140,7 +141,7 @@ def _open(config: Config) -> Iterator[bool]:
 def _as_before(config: Config, before: Config) -> Config:
   """Returns the config with the numbers of a workdir; `num_epochs` has precedence over its steps."""
   stages = {
-    name: _stage_as_before(stage, before.stages[name]) if name in before.stages else stage
+    name: _stage_as_before(config, stage, before.stages[name]) if name in before.stages else stage
     for name, stage in config.stages.items()
   }
   steps = None if config.num_epochs else before.num_train_steps
@@ -156,12 +157,14 @@ def _as_before(config: Config, before: Config) -> Config:
   return _filled(dataclasses.replace(config, stages=stages), numbers | {'num_train_steps': steps})
 
 
-def _stage_as_before(stage: Any, before: Any) -> Any:
+def _stage_as_before(config: Config, stage: Any, before: Any) -> Any:
   changes = {}
   if stage.num_train_steps is None and stage.num_epochs is None:
     changes['num_train_steps'] = before.num_train_steps
-  if stage.warmup_steps is None:
-    changes['warmup_steps'] = before.warmup_steps
+  left = [name for name in _INTERVALS if getattr(config, name) is None]
+  for name in ('warmup_steps', *left):
+    if getattr(stage, name) is None:
+      changes[name] = getattr(before, name)
   return dataclasses.replace(stage, **changes)
 
 
@@ -263,7 +266,7 @@ def _with_steps(config: Config, streams: Sequence[loader.Stream], dataset: Datas
   """Returns the config with the numbers of steps and the fields that depend on them."""
   if config.stages:
     stages = {
-      name: _with_own_steps(stage, stream, warmup=config.optim.warmup_steps is None)
+      name: _with_own_steps(config, stage, stream)
       for (name, stage), stream in zip(config.stages.items(), streams, strict=True)
     }
     steps = [stage.num_train_steps for stage in stages.values()]
@@ -283,11 +286,14 @@ def _with_steps(config: Config, streams: Sequence[loader.Stream], dataset: Datas
   return _with_sample(_filled(config, numbers), dataset)
 
 
-def _with_own_steps(stage: Any, stream: loader.Stream, warmup: bool) -> Any:
+def _with_own_steps(config: Config, stage: Any, stream: loader.Stream) -> Any:
   steps = stage.num_train_steps or _steps(stage.num_epochs, stream)
   changes = {'num_train_steps': steps, 'num_epochs': None}
-  if warmup and stage.warmup_steps is None:
+  if config.optim.warmup_steps is None and stage.warmup_steps is None:
     changes['warmup_steps'] = steps // 10
+  for name in _INTERVALS:
+    if getattr(config, name) is None and getattr(stage, name) is None:
+      changes[name] = -(-steps // EVALUATIONS)
   return dataclasses.replace(stage, **changes)
 
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from configs import common, iirg, rec_knowledge, ts_rec
 from recjax import config as config_lib
 from recjax.workdir.metrics_file import read_metrics
 from tests.folders import ROOT
+from tests.goldens import make_papers
 
 # Paper → steps and components of every stage, and its evaluators.
 RUNS = {
@@ -25,7 +27,11 @@ RUNS = {
   ),
   'rec_knowledge': ({'': (4, list(rec_knowledge.SHARES))}, ['retrieval', 'ranking', 'rating']),
   'ts_rec': (
-    {'words': (2, ['mlm']), 'sft': (3, ['next_item', *ts_rec.TASKS])},
+    {
+      'words': (2, ['mlm']),
+      'sft': (3, ['next_item', *ts_rec.TASKS]),
+      'rl': (2, ['next_item']),
+    },
     ['retrieval'],
   ),
 }
@@ -128,6 +134,10 @@ def test_ts_rec_has_the_published_settings(name):
   assert (optim.learning_rate, optim.schedule, optim.warmup_steps) == (3e-4, 'linear', 20)
   assert config.batch_size // config.packing.rows * config.packing.examples == 1024
   assert config.stages['sft'].num_epochs == 10
+  rl = config.stages['rl']
+  assert (rl.kind, rl.learning_rate, rl.num_epochs, rl.start_from_best) == ('grpo', 1e-5, 2, True)
+  assert (rl.grpo.group, rl.grpo.kl, rl.clip_norm) == (16, 1e-3, 0.3)
+  assert (rl.grpo.rewards.exact, rl.grpo.rewards.rank) == (1, 1)
   assert (config.eval.patience, config.eval.beams, config.eval.exclude_seen) == (3, 20, False)
   assert config.eval.ks == (1, 3, 5, 10, 20)
   assert config.mixture['next_item'].max_items == 11
@@ -145,3 +155,17 @@ def test_the_default_mixture_interleaves_and_next_item_is_a_variant(name):
     assert set(alone.mixture) == {'next_item'}
     assert alone.mixture['next_item'].prompts == mixed.mixture['next_item'].prompts
     assert alone.batch_size == mixed.batch_size
+
+
+def test_the_page_shows_the_golden_samples_and_the_configs_have_their_settings():
+  samples = json.loads(make_papers.FILE.read_text())
+  page = make_papers.PAGE.read_text()
+  assert make_papers.with_tables(page, samples) == page
+  modules = {'IIRG': iirg, 'Cao': rec_knowledge, 'TS-Rec': ts_rec}
+  for sample in samples:
+    if 'MiniOneRec alone' in sample['name']:
+      continue
+    mixture = values(modules[re.split('[, ]', sample['paper'])[0]], '').mixture
+    for field, value in sample['settings'].items():
+      if field not in ('max_items', 'candidates'):  # those are of a small world
+        assert getattr(mixture[sample['task']], field) == value, sample['name']

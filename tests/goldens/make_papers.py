@@ -1,4 +1,4 @@
-"""Writes papers.json: one sample of each task of each paper, in our form, beside the published fact.
+"""Writes papers.json: one sample of each task of each paper, in our form, beside the published fact; and docs/papers.md's tables.
 
   python -m tests.goldens.make_papers
 
@@ -20,6 +20,8 @@ from recjax.data.tasks.base import Draw
 from tests.recjax.data import rated_world
 
 FILE = pathlib.Path(__file__).with_name('papers.json')
+PAGE = pathlib.Path(__file__).parents[2] / 'docs/papers.md'
+END = '<!-- end of the samples -->'
 UNIT = 11  # its history has several items, its user more than one rating
 IIRG = {'show': 'both', 'learn': 'both'}
 CAO = {'show': 'both', 'max_items': 5}
@@ -154,10 +156,27 @@ def samples(dataset: Dataset) -> list[dict[str, Any]]:
   return found
 
 
+def with_tables(page: str, found: list[dict[str, Any]]) -> str:
+  """Returns a page with the samples of each paper between its marker and `END`."""
+  for paper in dict.fromkeys(sample['paper'] for sample in found):
+    rows = [
+      f'| {sample["name"]} | {sample["published"]} | {sample["ours"]} | `{sample["inputs"]}` | `{sample["targets"]}` |'
+      for sample in found
+      if sample['paper'] == paper
+    ]
+    head = ['| sample | published | ours | input | answer |', '|---|---|---|---|---|']
+    begin = f'<!-- samples of {paper}: python -m tests.goldens.make_papers -->'
+    start, end = page.index(begin) + len(begin), page.index(END, page.index(begin))
+    page = page[:start] + '\n' + '\n'.join([*head, *rows]) + '\n' + page[end:]
+  return page
+
+
 def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     dataset = rated_world.prepared(pathlib.Path(folder))[1]
-    FILE.write_text(json.dumps(samples(dataset), indent=1, ensure_ascii=False) + '\n')
+    found = samples(dataset)
+  FILE.write_text(json.dumps(found, indent=1, ensure_ascii=False) + '\n')
+  PAGE.write_text(with_tables(PAGE.read_text(), found))
 
 
 if __name__ == '__main__':

@@ -63,7 +63,8 @@ def test_a_section_follows_those_of_the_config():
     ('mixture.x.task=mimm', r"'mimm' is no task; did you mean mim"),
     ('optim.groups.sids.learning_rate=2', r'a new group must set pattern; --config.optim.groups.sids'),
     ('stages.warm.learning_rate=1', r'a new stage must set num_train_steps or num_epochs; .*The config has no stage'),
-    ('stages.warm.groups.x.frozen=1', r'a new group must set pattern'),
+    ('stages.warm.groups.x.frozen=1', r'a new stage must set num_train_steps'),
+    ('stages.warm.grpo.group=8', r'a new stage must set num_train_steps'),
   ],
 )  # fmt: skip
 def test_what_is_missing_or_misspelt_is_named(flag, message):
@@ -77,6 +78,25 @@ def test_a_misspelt_stage_is_recognised():
   config.stages = ordered(warm=stage(7))
   with pytest.raises(ValueError, match=r'The config has warm; did you mean warm\?'):
     added('stages.wram.learning_rate=1', config=config)
+  with pytest.raises(ValueError, match=r'did you mean warm\?'):
+    added('stages.wram.groups.x.pattern=y', config=config)
+  with pytest.raises(ValueError, match=r'a new group must set pattern'):
+    added('stages.warm.groups.x.frozen=1', config=config)
+
+
+def test_a_flag_of_a_section_of_a_stage_adds_the_stage():
+  config = added(
+    'stages.rl.grpo.group=8', 'stages.rl.grpo.rewards.exact=2', 'stages.rl.num_epochs=1',
+  )  # fmt: skip
+  config.stages.rl.grpo.group = 8  # as ml_collections does
+  config.stages.rl.grpo.rewards.exact = 2.0
+  assert config.stages.rl.kind == 'supervised'
+  config.stages.rl.kind = 'grpo'
+  config.stages.first = stage(3)
+  config.stages = ordered(first=config.stages.first, rl=config.stages.rl)
+  config.stages.rl.num_epochs = 1.0
+  made = config_lib.from_config_dict(config).stages['rl'].grpo
+  assert (made.group, made.rewards.exact) == (8, 2)
 
 
 def test_an_evaluator_is_added_by_its_type_or_under_a_name_of_its_own():
