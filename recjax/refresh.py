@@ -226,8 +226,8 @@ def _trained_and_judged(
     evaluation = evaluate_best(config, workdir, context.with_params(params), step, rankers)
     del params  # the old parameters take their place in the memory of the devices
     old_params, old_step = best_params(config, request.source, dataset, mesh)
-    old = identity.required_config(request.source)
-    context.ranker.weights = weights.recorded(old, request.source, old_step)
+    served = identity.required_config(request.source)
+    context.ranker.weights = weights.recorded(served, request.source, old_step)
     old_ranked = rank_rows(context.ranker, old_params, dataset, 'test', config.eval.ks)
   log.info('%s', outcome.closing(evaluation))
   new_ranked = rankers['test'].pop('model')

@@ -84,6 +84,19 @@ _IIRG = ('title_to_sid', 'next_item')  # the first is the stage before
 _TS_REC = ('mlm', 'next_item', 'title_to_sid', 'sid_to_title', 'history_to_title')
 _TS_ALIGN = ('token_to_description', 'description_to_token')
 
+_SA_INIT = {'stages.sft.sid_rows': 'sa_init'}
+# Of the last stage; the published learning rate is that of a pretrained model.
+_GRPO = {
+  'kind': 'grpo',
+  'num_train_steps': '150',
+  'batch_size': '64',
+  'learning_rate': '3e-4',
+  'schedule': 'linear',
+  'warmup_steps': '5',
+  'grpo.group': '16',
+  'grpo.kl': '0.01',
+}
+
 TABLES = {
   # Every row sees next_item for the same number of epochs, so rows with relations take more steps. The control has
   # the same number of examples and steps as the row above it.
@@ -127,8 +140,21 @@ TABLES = {
       Row(
         name='SA-Init + TS-Align',
         mixture=_all_of(*_TS_REC, *_TS_ALIGN),
-        settings={'stages.sft.sid_rows': 'sa_init'},
+        settings=_SA_INIT,
         against='SA-Init',
+      ),
+    ),
+  ),
+  # The first row is the last one of ts_rec; the second trains its stages, and then by rewards.
+  'grpo': Table(
+    question='Does training by rewards (GRPO) help after the supervised stages?',
+    base='configs/ts_rec.py:{data}-cpu',
+    rows=(
+      Row(name='SA-Init + TS-Align', mixture=_all_of(*_TS_REC, *_TS_ALIGN), settings=_SA_INIT),
+      Row(
+        name='+ GRPO',
+        mixture=_all_of(*_TS_REC, *_TS_ALIGN),
+        settings=_SA_INIT | {f'stages.grpo.{name}': value for name, value in _GRPO.items()},
       ),
     ),
   ),

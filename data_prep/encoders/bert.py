@@ -58,7 +58,7 @@ def model_files(folder: epath.Path) -> dict[str, epath.Path]:
   if missing:
     raise ValueError(f'{folder} lacks {", ".join(missing)}. Set --config.sids.encoder')
   _check_architecture(folder)
-  layout.check_mean_pooling(folder)
+  layout.pooling(folder, ('mean',))
   optional = [name for name in layout.OPTIONAL_FILES if (folder / name).exists()]
   return {name: folder / name for name in (*REQUIRED_FILES, *optional)}
 

@@ -10,8 +10,10 @@ from flax import nnx, traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tokenizers
 
 from data_prep.encoders import batching, layout
+from recjax.data import text_tokenizer
 from recjax.data.text_tokenizer import TextTokenizer
 from recjax.models import attention, families, pretrained
 from recjax.models.pretrained import special_ids, tokenizer_files
@@ -20,6 +22,7 @@ from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
 MODEL_TYPES = tuple(families.model_types())
+POOLINGS = ('mean', 'lasttoken')
 _INDEX = 'model.safetensors.index.json'
 
 
@@ -29,7 +32,8 @@ def model_files(folder: epath.Path) -> dict[str, epath.Path]:
   Raises:
     ValueError: a file is missing, or the model is not supported.
   """
-  layout.check_mean_pooling(folder)
+  if layout.pooling(folder, POOLINGS) == 'lasttoken':
+    _own_tokenizer(folder)
   with _as_encoder(folder):
     pretrained.read_config(folder)
     tensors = sorted({info.file.name for info in Tensors(folder).infos.values()})
@@ -66,10 +70,13 @@ def encode(
   mesh: jax.sharding.Mesh,
   parts: epath.Path | None,
 ) -> np.ndarray:
-  """Returns the normalised mean of the last hidden states over a text's tokens.
+  """Returns the normalised mean of the last hidden states over a text's tokens, or the last token's state.
 
-  For T5 these are the encoder's states of the text and EOS, as in Sentence-T5 (arXiv 2108.08877, section 3). For a
-  decoder these are the states before the output table; for Gemma they include BOS.
+  The folder's settings name the pooling; see `layout.pooling`. For T5 the states are the encoder's of the text and EOS, as
+  in Sentence-T5 (arXiv 2108.08877, section 3). For a decoder these are the states before the output table. With the mean
+  they include BOS for Gemma. With the last token, as in Qwen3-Embedding (arXiv 2506.05176, section 2), the special tokens
+  are those that tokenizer.json adds, such as a closing <|endoftext|>. Rows are padded at the end, which gives the states
+  of a padding at the start: a decoder reads no later token, and its rotary positions are relative.
 
   Args:
     texts: one text per item; may be empty.
@@ -86,10 +93,42 @@ def encode(
   Raises:
     ValueError: a tensor is missing or has another shape.
   """
-  found = pretrained.read_config(folder)
-  ids = _tokenize_fn(folder, found, layout.max_tokens(folder, max_tokens))
-  forward = _forward(folder, found, dtype, mesh)
+  found, pooling = _without_head(pretrained.read_config(folder)), layout.pooling(folder, POOLINGS)
+  longest = layout.max_tokens(folder, max_tokens)
+  if pooling == 'lasttoken':
+    ids = _own_tokenize_fn(folder, longest)
+  else:
+    ids = _tokenize_fn(folder, found, longest)
+  forward = _forward(folder, found, dtype, mesh, pooling)
   return batching.encode(batching.tokenized(texts, ids), forward, found.config.width, mesh, parts)
+
+
+def _without_head(found: pretrained.Pretrained) -> pretrained.Pretrained:
+  """Returns a checkpoint without the output table of a decoder: encoders do not read it, and some folders lack it."""
+  if found.family.is_encoder_decoder:
+    return found
+  return found._replace(config=dataclasses.replace(found.config, tied=True))
+
+
+def _own_tokenizer(folder: epath.Path) -> tokenizers.Tokenizer:
+  """Opens the tokenizer.json of a folder, which adds special tokens by its own rule.
+
+  Raises:
+    ValueError: there is none.
+  """
+  file = folder / 'tokenizer.json'
+  if not file.exists():
+    raise ValueError(
+      f'{folder} must hold tokenizer.json, whose rule adds the last token; it has none. Set --config.sids.encoder'
+    )
+  return text_tokenizer.fast_tokenizer(file)
+
+
+def _own_tokenize_fn(folder: epath.Path, max_tokens: int) -> Callable[[list[str]], list[list[int]]]:
+  """A function from texts to ids, at most `max_tokens` per text, with the special tokens of tokenizer.json."""
+  tokenizer = _own_tokenizer(folder)
+  tokenizer.enable_truncation(max_tokens)
+  return lambda chunk: [encoding.ids for encoding in tokenizer.encode_batch_fast(chunk)]
 
 
 def _tokenize_fn(
@@ -109,7 +148,11 @@ def _tokenize_fn(
 
 
 def _forward(
-  folder: epath.Path, found: pretrained.Pretrained, dtype: str, mesh: jax.sharding.Mesh
+  folder: epath.Path,
+  found: pretrained.Pretrained,
+  dtype: str,
+  mesh: jax.sharding.Mesh,
+  pooling: str,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """Loads the weights; returns a function from tokens `[B, T]` and lengths `[B]` to unit vectors `[B, D]`."""
   found = found._replace(config=dataclasses.replace(found.config, compute_dtype=dtype))
@@ -124,7 +167,7 @@ def _forward(
   }
   nested = traverse_util.unflatten_dict(flat_shapes, sep='/')
   with _as_encoder(folder):
-    loaded = pretrained.load(folder, nested, space, tokenizer_size=found.vocab_rows)
+    loaded = pretrained.load(folder, nested, space, found.vocab_rows, found)
   params = {
     path: x
     for path, x in traverse_util.flatten_dict(loaded, sep='/').items()
@@ -141,8 +184,12 @@ def _forward(
     # Accelerators compute float32 products in bfloat16 or TF32 by default.
     with jax.default_matmul_precision('highest' if dtype == 'float32' else 'default'):
       x_BTD = states(model, tokens_BT, real_BT).astype(jnp.float32)
-    mean_BD = jnp.where(real_BT[..., None], x_BTD, 0).sum(1) / lengths_B[:, None]
-    return mean_BD / jnp.linalg.norm(mean_BD, axis=1, keepdims=True)
+    if pooling == 'mean':
+      pooled_BD = jnp.where(real_BT[..., None], x_BTD, 0).sum(1) / lengths_B[:, None]
+    else:
+      last_B11 = lengths_B[:, None, None] - 1
+      pooled_BD = jnp.take_along_axis(x_BTD, last_B11, axis=1)[:, 0]
+    return pooled_BD / jnp.linalg.norm(pooled_BD, axis=1, keepdims=True)
 
   return functools.partial(forward, params)
 

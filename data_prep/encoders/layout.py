@@ -1,5 +1,6 @@
 """Reads the settings of a folder in the sentence-transformers layout: modules, pooling, lengths."""
 
+from collections.abc import Sequence
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ OPTIONAL_FILES = (
   'config_sentence_transformers.json',
   'tokenizer_config.json',
 )
+_POOLINGS = {'mean': 'the mean over tokens', 'lasttoken': 'the last token'}
 _MODULES = ('Transformer', 'Pooling', 'Normalize')
 _MAX_TOKENS = 256  # if neither the config nor the folder sets it
 
@@ -32,10 +34,14 @@ def read_json(path: epath.Path, *, optional: bool = False) -> Any:
     raise ValueError(f'{path} must hold JSON: {error}. Set --config.sids.encoder') from error
 
 
-def check_mean_pooling(folder: epath.Path) -> None:
-  """Checks that a folder's settings define the vectors as the mean over a text's tokens.
+def pooling(folder: epath.Path, supported: Sequence[str]) -> str:
+  """Returns how a folder's settings make one vector of a text's states: 'mean' or 'lasttoken'.
 
   A folder without settings is a plain checkpoint; the mean is then our choice.
+
+  Args:
+    folder: folder of the model.
+    supported: the kinds of pooling that the caller computes.
 
   Raises:
     ValueError: the settings name another pooling, other modules or a default prompt.
@@ -49,15 +55,20 @@ def check_mean_pooling(folder: epath.Path) -> None:
       f'got {", ".join(kinds)}. Set --config.sids.encoder to another folder, {other}'
     )
   file = folder / '1_Pooling/config.json'
-  pooling = read_json(file, optional=True)
-  modes = pooling.get('pooling_mode')  # since version 6; earlier versions have one boolean per mode
+  settings = read_json(file, optional=True)
+  modes = settings.get(
+    'pooling_mode'
+  )  # since version 6; earlier versions have one boolean per mode
   modes = {modes} if isinstance(modes, str) else set(modes or ())
-  modes |= {n.removeprefix('pooling_mode_') for n, on in pooling.items() if on is True} - {
+  modes |= {n.removeprefix('pooling_mode_') for n, on in settings.items() if on is True} - {
     'include_prompt'
   }
-  if pooling and modes not in ({'mean'}, {'mean_tokens'}):
+  modes = {'mean' if mode == 'mean_tokens' else mode for mode in modes}
+  found = 'mean' if not settings else next(iter(modes)) if len(modes) == 1 else None
+  if found not in supported:
+    must = ' or '.join(_POOLINGS[kind] for kind in supported)
     raise ValueError(
-      f'{file}: pooling must be the mean over tokens; got {", ".join(sorted(modes)) or "none"}. '
+      f'{file}: pooling must be {must}; got {", ".join(sorted(modes)) or "none"}. '
       f'Set --config.sids.encoder to another folder, {other}'
     )
   own = read_json(folder / 'config_sentence_transformers.json', optional=True)
@@ -66,6 +77,7 @@ def check_mean_pooling(folder: epath.Path) -> None:
       f'{folder / "config_sentence_transformers.json"}: a default prompt must not be set; got '
       f'{own["default_prompt_name"]!r}. Set --config.sids.encoder to another folder, {other}'
     )
+  return found
 
 
 def max_tokens(folder: epath.Path, wanted: int, limit: int | None = None) -> int:

@@ -138,7 +138,7 @@ def _params(sids: Sids) -> dict[str, Any]:
     return shared
   fitted = {'source': sids.source, 'seed': sids.seed}
   if sids.quantizer == 'rqvae':
-    fitted['rqvae'] = dataclasses.asdict(sids.rqvae)
+    fitted['rqvae'] = sids.rqvae.identifying()
   return shared | fitted
 
 

@@ -11,6 +11,7 @@ class Rqvae(Section):
   """Training of an RQ-VAE (TIGER, section 3.1); epochs and learning rate are ours."""
 
   prefix: ClassVar = 'sids.rqvae.'
+  later: ClassVar = ('sinkhorn',)
 
   hidden: tuple[int, ...] = setting(
     (512, 256, 128),
@@ -32,6 +33,12 @@ class Rqvae(Section):
     at_least=0,
   )
   contrastive_temperature: float = setting(0.5, 'Temperature of the contrastive loss.', above=0)
+  sinkhorn: float = setting(
+    0.0,
+    'With above 0: in training, items of a batch get codes of the last level evenly, by Sinkhorn with this entropy weight '
+    '(LC-Rec: 0.003). 0: the nearest code.',
+    at_least=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

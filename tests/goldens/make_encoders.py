@@ -14,6 +14,7 @@ GOLDENS = pathlib.Path(__file__).parent
 FILE = GOLDENS / 'encoders.npz'
 T5_KINDS, DECODER_KINDS = tuple(make_t5.KINDS), tuple(make_decoders.KINDS)
 KINDS = (*T5_KINDS, *DECODER_KINDS)
+LAST_KINDS = ('qwen3', 'qwen2')  # also with the last token's state
 LENGTHS = (1, 3, 4, 9, 17, 30, 2)
 
 
@@ -25,10 +26,27 @@ def texts() -> list[list[int]]:
 
 
 def framed(kind: str, ids: list[int]) -> list[int]:
-  """Returns the model's input: for T5 text and EOS, for Gemma BOS and text, for Qwen the text."""
+  """Returns the model's input: for T5 text and EOS, for Gemma and Llama BOS and text, for Qwen the text."""
   if kind in T5_KINDS:
     return [*ids, 1]
-  return [2, *ids] if kind.startswith('gemma') else ids
+  return [2, *ids] if kind.startswith(('gemma', 'llama')) else ids
+
+
+def last_vectors(folder: pathlib.Path) -> np.ndarray:
+  """Returns float64 `[texts, D]`: the last state of each text between tokens 2 and 1, normalised to length one."""
+  import torch
+  import transformers
+
+  model = transformers.AutoModel.from_pretrained(
+    folder, attn_implementation='eager', dtype=torch.float32
+  ).eval()
+  rows = []
+  for ids in texts():
+    with torch.no_grad():
+      states = model(input_ids=torch.tensor([[2, *ids, 1]])).last_hidden_state[0]
+    last = states[-1].double().numpy()
+    rows.append(last / np.linalg.norm(last))
+  return np.stack(rows)
 
 
 def vectors(kind: str, folder: pathlib.Path) -> np.ndarray:
@@ -48,7 +66,9 @@ def vectors(kind: str, folder: pathlib.Path) -> np.ndarray:
 
 
 def main():
-  np.savez_compressed(FILE, **{kind: vectors(kind, GOLDENS / kind) for kind in KINDS})
+  found = {kind: vectors(kind, GOLDENS / kind) for kind in KINDS}
+  found |= {f'{kind}_last': last_vectors(GOLDENS / kind) for kind in LAST_KINDS}
+  np.savez_compressed(FILE, **found)
 
 
 if __name__ == '__main__':

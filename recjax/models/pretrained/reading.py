@@ -199,7 +199,11 @@ def _fill_tables(tensors: Tensors, name: str, tables, sources, tokenizer_size: i
 
 
 def load(
-  folder: epath.PathLike, shapes: Any, space: TokenSpace, tokenizer_size: int | None = None
+  folder: epath.PathLike,
+  shapes: Any,
+  space: TokenSpace,
+  tokenizer_size: int | None = None,
+  pretrained: Pretrained | None = None,
 ) -> Any:
   """Loads the parameters of a checkpoint folder; every array is created sharded.
 
@@ -211,12 +215,13 @@ def load(
     space: our token ids. Text ids below the tokenizer's size are its ids. Rows that the folder lacks (SID codes
       and our specials, unless it is an export of ours) are set to the mean row.
     tokenizer_size: None: the size of the folder's tokenizer (see `ids.id_map`).
+    pretrained: the family and the shape to read. None: those of the folder.
 
   Raises:
     FileNotFoundError, ValueError: see `read_config`, `match` and `id_map`; a weight is not finite.
   """
   folder = hub.path(folder)
-  pretrained = read_config(folder)
+  pretrained = pretrained or read_config(folder)
   checkpoints = pretrained.family.checkpoints
   tensors = Tensors(folder, checkpoints.auto)
   mapping = checkpoints.mapping(pretrained.config)

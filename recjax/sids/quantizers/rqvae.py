@@ -18,6 +18,7 @@ from recjax.sids.quantizers.saved import Quantizer
 Params = dict[str, Any]  # encoder, decoder: lists of (kernel, bias); books: list of [C, Z]
 # Share of the epochs, at the end, in which codes do not restart, so that every code is trained.
 _FINAL_SHARE = 0.1
+_SINKHORN_ITERATIONS = 50  # LC-Rec
 
 
 def fit(
@@ -42,6 +43,9 @@ def fit(
 
   `contrastive_weight` adds IIRG's term (arXiv 2606.17276): symmetric InfoNCE between the normalised encoder
   outputs of half a batch of random pairs.
+
+  `sinkhorn` spreads the items of a batch evenly over the codes of the last level (`_evenly`), as LC-Rec does in training
+  (Zheng et al., ICDE 2024, arXiv 2311.09049). The items' final codes are the nearest ones.
 
   Args:
     vectors_ID: floats `[I, D]`, one vector for each item.
@@ -96,16 +100,48 @@ def _mlp(layers: list[tuple[jax.Array, jax.Array]], x_BD: jax.Array) -> jax.Arra
   return x_BD @ kernel + bias[None, :]
 
 
+def _evenly(distances_BC: jax.Array, epsilon: float) -> jax.Array:
+  """Returns codes int `[B]`: the largest entry in every row of a plan that uses all codes evenly.
+
+  The plan minimises the distances, scaled to a range from -1 to 1, minus epsilon times its entropy; every row has the
+  sum 1/B and every column 1/C. It is found by Sinkhorn-Knopp (Cuturi, NeurIPS 2013), here in logarithms.
+  """
+  middle = (distances_BC.max() + distances_BC.min()) / 2
+  scaled_BC = (distances_BC - middle) / (distances_BC.max() - middle + 1e-5)
+
+  def iteration(_, plan_BC):
+    plan_BC -= jax.nn.logsumexp(plan_BC, axis=1, keepdims=True)
+    return plan_BC - jax.nn.logsumexp(plan_BC, axis=0, keepdims=True)
+
+  plan_BC = jax.lax.fori_loop(0, _SINKHORN_ITERATIONS, iteration, -scaled_BC / epsilon)
+  return jnp.argmax(plan_BC, axis=1)
+
+
 def _quantize(
-  books: list[jax.Array], latents_BZ: jax.Array, commitment: float
+  books: list[jax.Array],
+  latents_BZ: jax.Array,
+  commitment: float,
+  sinkhorn: float | None = None,
 ) -> tuple[jax.Array, jax.Array, list[jax.Array], list[jax.Array]]:
-  """Returns quantized latents `[B, Z]`, codebook and commitment loss, and each level's codes and residuals."""
+  """Returns quantized latents `[B, Z]`, codebook and commitment loss, and each level's codes and residuals.
+
+  Args:
+    books: the codebooks.
+    latents_BZ: the latents.
+    commitment: weight of the commitment loss.
+    sinkhorn: epsilon of `_evenly` at the last level. None: all codes are the nearest ones.
+  """
   residual_BZ, quantized_BZ, loss = latents_BZ, jnp.zeros_like(latents_BZ), jnp.float32(0)
   codes, residuals = [], []
-  for book_CZ in books:
+  for level, book_CZ in enumerate(books):
     target_BZ = jax.lax.stop_gradient(residual_BZ)
     products_BC = jnp.matmul(target_BZ, jax.lax.stop_gradient(book_CZ).T, precision='highest')
-    chosen_B = jnp.argmin((book_CZ**2).sum(axis=1)[None, :] - 2 * products_BC, axis=1)
+    relative_BC = (book_CZ**2).sum(axis=1)[None, :] - 2 * products_BC
+    if sinkhorn is None or level < len(books) - 1:
+      chosen_B = jnp.argmin(relative_BC, axis=1)
+    else:
+      squares_B1 = (target_BZ**2).sum(axis=1, keepdims=True)
+      chosen_B = _evenly(jax.lax.stop_gradient(squares_B1 + relative_BC), sinkhorn)
     row_BZ = book_CZ[chosen_B]
     loss += jnp.mean((target_BZ - row_BZ) ** 2)
     loss += commitment * jnp.mean((residual_BZ - jax.lax.stop_gradient(row_BZ)) ** 2)
@@ -127,12 +163,13 @@ def _info_nce(left_NZ: jax.Array, right_NZ: jax.Array, temperature: float) -> ja
 
 
 def _weights(options: Rqvae) -> dict[str, float]:
-  return {
+  weights = {
     'commitment': options.commitment,
     'contrastive': options.contrastive_weight,
     'temperature': options.contrastive_temperature,
     'decay': options.weight_decay,
   }
+  return weights | ({'sinkhorn': options.sinkhorn} if options.sinkhorn else {})
 
 
 def _loss(
@@ -146,7 +183,7 @@ def _loss(
   decoder_in_BZ, loss, codes, residuals = latents_BZ, jnp.float32(0), [], []
   if params['books']:
     quantized_BZ, loss, codes, residuals = _quantize(
-      params['books'], latents_BZ, weights['commitment']
+      params['books'], latents_BZ, weights['commitment'], weights.get('sinkhorn')
     )
     decoder_in_BZ += jax.lax.stop_gradient(quantized_BZ - latents_BZ)  # straight through
   loss += jnp.mean((_mlp(params['decoder'], decoder_in_BZ) - x_BD) ** 2)

@@ -1,5 +1,6 @@
 """The runs of a table: their commands, what is finished, failures, and the limit of time."""
 
+import functools
 import json
 import re
 import time
@@ -9,6 +10,8 @@ import pytest
 
 from bench.ablations import runs, tables
 from bench.ablations.tables import Row, Table, others
+from recjax import config as config_lib
+from recjax.schema import overrides
 
 DEMO = 'configs/demo.py:tiny'
 # A process that writes the files of a finished run.
@@ -121,6 +124,23 @@ def test_tables_name_tasks_and_rows_that_exist(name):
     assert row.against is None or row.against in names
     assert {*(row.mixture or {})} <= TASKS.keys()
     assert all(weight > 0 for weight in (row.mixture or {}).values())
+
+
+@pytest.mark.parametrize('name', list(tables.TABLES))
+def test_every_row_of_a_table_is_a_valid_config(name, tmp_path):
+  data = 'industrial' if name in ('ts_rec', 'grpo') else 'beauty'
+  table = tables.table(name)
+  for run in runs.planned(table, {data: None}, [0], tmp_path):
+    fields = runs._loaded(table.base.format(data=data))
+    arguments = [argument for argument in run.command if argument.startswith('--config.')]
+    overrides.add_named(fields, arguments)
+    for path, value in overrides.assignments(arguments):
+      *sections, field = path.split('.')
+      section = functools.reduce(lambda section, part: section[part], sections, fields)
+      kind = section.get_type(field)
+      section[field] = value if kind is str else kind(value)
+    config = config_lib.from_config_dict(fields)
+    assert config.active_mixture.keys() == (run.row.mixture or config.mixture).keys()
 
 
 def test_wrong_names_are_refused():

@@ -8,6 +8,7 @@ from etils import epath
 import jax
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors
 import tokenizers
 
 from data_prep import encoders
@@ -74,6 +75,58 @@ def test_vectors_equal_those_of_transformers(kind, folder_of):
 def test_goldens_equal_the_installed_transformers(kind):
   today = make_encoders.vectors(kind, make_encoders.GOLDENS / kind)
   np.testing.assert_allclose(today, golden()[kind], atol=1e-5)
+
+
+def as_embedding_model(folder, pooling):
+  """Makes a folder in the sentence-transformers layout; like Qwen3-Embedding it has no output table and no prefix."""
+  kinds = [f'sentence_transformers.models.{k}' for k in ('Transformer', 'Pooling', 'Normalize')]
+  (folder / '1_Pooling').mkdir()
+  (folder / 'modules.json').write_text(json.dumps([{'type': kind} for kind in kinds]))
+  (folder / '1_Pooling/config.json').write_text(json.dumps(pooling))
+  (folder / 'sentence_bert_config.json').write_text(json.dumps({'max_seq_length': 60}))
+  tensors = safetensors.load_file(folder / 'model.safetensors')
+  tensors.pop('lm_head.weight', None)
+  tensors = {name.removeprefix('model.'): tensor for name, tensor in tensors.items()}
+  safetensors.save_file(tensors, folder / 'model.safetensors')
+  return folder
+
+
+@pytest.mark.parametrize(
+  ('kind', 'pooling'),
+  [
+    ('qwen3', {'pooling_mode_mean_tokens': False, 'pooling_mode_lasttoken': True}),
+    ('qwen2', {'pooling_mode': 'lasttoken', 'include_prompt': True}),
+  ],
+)
+def test_the_state_of_the_last_token_equals_that_of_transformers(kind, pooling, folder_of):
+  folder = as_embedding_model(folder_of(kind), pooling)
+  texts = make_encoders.texts()
+  got = encode(folder, [words(ids) for ids in texts])
+  np.testing.assert_allclose(got, golden()[f'{kind}_last'], atol=2e-5)
+  # A cut text keeps the tokens that tokenizer.json adds; so does an empty one.
+  cut = encode(folder, [words(texts[5]), words(texts[5][:8]), ''], encoder_max_tokens=10)
+  np.testing.assert_allclose(cut[0], cut[1], atol=1e-6)
+  np.testing.assert_allclose(np.linalg.norm(cut[2]), 1, atol=1e-6)
+  (folder / 'tokenizer.json').unlink()
+  with pytest.raises(
+    ValueError, match=r'must hold tokenizer\.json, whose rule adds the last token'
+  ):
+    encoders.input_files(str(folder))
+
+
+@needs_transformers
+@pytest.mark.parametrize('kind', make_encoders.LAST_KINDS)
+def test_goldens_of_the_last_token_equal_the_installed_transformers(kind):
+  today = make_encoders.last_vectors(make_encoders.GOLDENS / kind)
+  np.testing.assert_allclose(today, golden()[f'{kind}_last'], atol=1e-5)
+
+
+def test_another_pooling_is_refused(folder_of):
+  folder = as_embedding_model(folder_of('qwen3'), {'pooling_mode_cls_token': True})
+  with pytest.raises(
+    ValueError, match=r'must be the mean over tokens or the last token; got cls_token\. Set'
+  ):
+    encoders.input_files(str(folder))
 
 
 @pytest.mark.parametrize('kind', ['t5_v1_1', 'gemma3', 'qwen3'])

@@ -95,6 +95,46 @@ def test_losses_and_gradients_of_a_level_equal_a_hand_computation():
     np.testing.assert_allclose(book_gradients[level], want_gradient, atol=1e-5)
 
 
+def _lc_rec(distances, epsilon):
+  """The assignment of LC-Rec's code: double precision, without logarithms."""
+  d = distances.astype(np.float64)
+  middle = (d.max() + d.min()) / 2
+  plan = np.exp(-(d - middle) / (d.max() - middle + 1e-5) / epsilon)
+  plan /= plan.sum()
+  for _ in range(50):
+    plan /= plan.sum(axis=1, keepdims=True) * len(plan)
+    plan /= plan.sum(axis=0, keepdims=True) * plan.shape[1]
+  return plan
+
+
+def test_codes_of_the_last_level_are_spread_evenly_over_a_batch():
+  rng = np.random.default_rng(0)
+  latents = (0.1 * rng.normal(size=(60, 3)) + 1).astype(np.float32)  # all near each other
+  books = [jnp.asarray(rng.normal(size=(n, 3)), jnp.float32) for n in (4, 5)]
+  quantize = jax.jit(rqvae._quantize)
+  plain = quantize(books, latents, 0.3)
+  for epsilon in (0.3, 0.01, 0.003):
+    even = quantize(books, latents, 0.3, epsilon)
+    np.testing.assert_array_equal(even[2][0], plain[2][0])  # the first level has the nearest codes
+    residuals = np.asarray(even[3][1])
+    plan = _lc_rec(((residuals[:, None] - np.asarray(books[1])[None]) ** 2).sum(-1), epsilon)
+    first, second = np.sort(plan, axis=1)[:, :-3:-1].T
+    is_clear = first > 1.01 * second
+    assert is_clear.mean() > 0.8
+    np.testing.assert_array_equal(np.asarray(even[2][1])[is_clear], plan.argmax(1)[is_clear])
+    spans = [np.ptp(np.bincount(codes[2][1], minlength=5)) for codes in (even, plain)]
+    assert spans[0] < spans[1]
+
+
+def test_a_fit_with_even_codes_ends_with_the_nearest_codes():
+  vectors, _ = _hierarchy()
+  options = Rqvae(**SMALL | {'autoencoder_epochs': 0}, learning_rate=1e-2, sinkhorn=0.003)
+  quantizer = rqvae.fit(vectors, CODES, options, seed=0)
+  assert _variance_left(quantizer, vectors) < 0.2
+  assert (np.bincount(quantizer.assign(vectors)[:, -1], minlength=5) > 0).all()
+  assert 'sinkhorn' not in rqvae._weights(Rqvae())  # the program without it is the earlier one
+
+
 def test_the_decoders_gradient_goes_straight_through():
   weights = rqvae._weights(Rqvae(commitment=1e-9))
   layer = [(jnp.eye(2), jnp.zeros(2))]
