@@ -171,11 +171,8 @@ class Config(Training):
       return is_used or (is_fitted and self.sids.rqvae.contrastive_weight > 0)
     if product == 'semantic':
       return is_used or (self.relations.backfill and self.needs('collaborative'))
-    made = (
-      self.model.sid_rows,
-      self.checkpoint.init_sid_rows,
-      *(s.sid_rows for s in self.stages.values()),
-    )
+    made = {self.model.sid_rows, self.checkpoint.init_sid_rows}
+    made |= {stage.sid_rows for stage in self.stages.values()}
     return is_used or ('sa_init' in made and self.model.sid_keywords is None)
 
 

@@ -254,12 +254,10 @@ def _set_up(
 
 def _initial_state(setup: _Setup) -> TrainState:
   """Returns the state of step 0; its parameters are those of `init_from`, pretrained or random."""
-  config, dataset = setup.config, setup.dataset
+  config, dataset, abstract = setup.config, setup.dataset, setup.abstract.params
   space = dataset.vocabulary.space
   state = state_lib.init_state(config.model, space, setup.tx, setup.mesh, config.seed)
-  params = start.first_params(
-    config.model, config.checkpoint, state.params, setup.abstract.params, dataset
-  )
+  params = start.first_params(config.model, config.checkpoint, state.params, abstract, dataset)
   state = state._replace(params=params)
   seen = data_preflight.seen_tokens(setup.stream)
   preflight.check_rows(state.params, config.optim, dataset, seen)
