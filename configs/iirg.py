@@ -12,8 +12,8 @@ Published: two stages. The rows of the SIDs alone on title → SID (1e-3, 10 epo
 Ours:      wordings, cuts of titles, windows of longer users, no weight decay, best checkpoint by ndcg@10. Not published:
            λ1 and λ2; 1 is the default of the authors' code. docs/papers.md compares component by component.
 Hardware:  beauty, sports, toys: v5e:4x4 (`--config.mesh.data=2 --config.mesh.fsdp=8`); cpu: 2 cores
-Cost:      Qwen3-4B on v5e:4x4: 3.05 GiB a chip and .086 s a step (stage rows), 12.75 GiB and .342 s (stage all), at least;
-           docs/papers.md has Qwen3.5
+Cost:      on v5e:4x4 at least .270 s a step and 3.89 GiB a chip (stage rows), 1.493 s and 13.85 GiB (stage all);
+           docs/papers.md has Qwen3-4B too
 Figures:   published: recall@5 21 % above next item alone, a mean of the three data sets; the tables are not known to us.
            Obtained here: not run.
 """
