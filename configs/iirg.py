@@ -15,7 +15,7 @@ Hardware:  beauty, sports, toys: v5e:4x4 (`--config.mesh.data=2 --config.mesh.fs
 Cost:      on v5e:4x4 at least .270 s a step and 3.89 GiB a chip (stage rows), 1.493 s and 13.85 GiB (stage all);
            docs/papers.md has Qwen3-4B too
 Figures:   published: recall@5 21 % above next item alone, a mean of the three data sets; the tables are not known to us.
-           Obtained here: not run.
+           Obtained here, beauty-cpu: results/README.md, relation tasks of IIRG.
 """
 
 from configs import common
