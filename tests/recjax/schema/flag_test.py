@@ -167,7 +167,7 @@ def test_values_of_the_flag_are_taken_apart():
     ('--config=configs/table.py', 'which does not exist. Did you mean recjax:table?'),
     ('--config=recjax:tabel:cpu', "must name a config of the package; got 'tabel'; did you mean table? Known: beauty, demo,"),
     ('--config=recjax:common', "got 'common'"),
-    ('--config=recjax:demo:big', "the variant of this config must be one of '', 'tiny'; got 'big'"),
+    ('--config=recjax:demo:big', "the variant of this config must be one of '', 'tiny', 'grpo', 'tiny_grpo'; got 'big'"),
     ('--workdir=none', "none/config.json"),
     ('--config=configs/tabel.py', 'does not exist. Did you mean recjax:table?'),
     ('--config=mime.py', 'does not exist. Did you mean mine.py?'),
