@@ -35,6 +35,7 @@ VALUES = {
   'docs/gke.md': {
     r' …$': ' --config=recjax:sports --config.data.prepared_dir=gs://b/s --workdir=gs://b/w'
   },
+  'docs/grpo.md': {r'demo\.py:grpo': 'demo.py:tiny_grpo'},
   'docs/pretrained.md': {
     r'(?<=gemma3_270m --config\.model\.pretrained=)FOLDER': 'WORLD/gemma3',
     r'(?<=flan_t5_base --config\.model\.pretrained=)FOLDER': 'WORLD/t5_v1_1',
@@ -123,7 +124,11 @@ def plan(module: str, arguments: list[str]) -> tuple[str, ...] | str:
 def small(module: str, arguments: list[str]) -> list[str]:
   """Returns the arguments with settings that make an experiment small; workdirs and tiny ones have their own."""
   at = [n for n, a in enumerate(arguments, 1) if a.startswith('--config=')]
-  if module not in SMALL_PROGRAMS or not at or arguments[at[0] - 1].endswith(('.json', ':tiny')):
+  if (
+    module not in SMALL_PROGRAMS
+    or not at
+    or arguments[at[0] - 1].endswith(('.json', ':tiny', ':tiny_grpo'))
+  ):
     return arguments
   if 'configs/sasrec.py' in arguments[at[0] - 1]:  # only parsed; its one level has a code an item
     return arguments
