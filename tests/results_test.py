@@ -37,8 +37,8 @@ def test_commands_name_existing_programs_and_no_local_paths(path, monkeypatch):
   for command in found:
     assert portable(command) == command
     if command[0] == 'python':
-      module = command[2].replace('.', '/')
-      assert (ROOT / f'{module}.py').exists()
+      module = ROOT / command[2].replace('.', '/')
+      assert module.with_suffix('.py').exists() or (module / '__main__.py').exists()
     for argument in command:
       if argument.startswith('--config='):
         assert (ROOT / argument.removeprefix('--config=').partition(':')[0]).exists()
