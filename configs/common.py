@@ -58,6 +58,24 @@ def start(source: str, name: str, category: str = '') -> ml_collections.ConfigDi
   return config
 
 
+def start_minionerec(name: str, category: str) -> ml_collections.ConfigDict:
+  """Returns the default config of a data set of MiniOneRec: its split, history of ten items, SIDs and keywords."""
+  config = start('minionerec', name, category)
+  config.data.k_core = 0
+  config.data.split = 'source'
+  config.data.catalogue = 'all'
+  config.data.max_history = 10
+  config.keywords.teacher = 'import'
+  config.keywords.file = f'semantics/{category}.description_keywords.json'
+  config.sids.quantizer = 'import'
+  config.sids.table = f'index/{category}.index.json'
+  config.sids.codes = (256, 256, 256)
+  config.sids.collisions = 'keep'
+  config.mixture.next_item.max_items = 11  # ten of history and the target
+  config.eval.exclude_seen = False
+  return config
+
+
 def vary(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
   """Returns the config, changed to a variant.
 

@@ -13,24 +13,10 @@ are in their own history), 50 beams, cut-offs 1, 3, 5, 10, 20 and 50. The papers
 
 from configs import common
 
-_CATEGORY = 'Industrial_and_Scientific'
-
 
 def get_config(variant: str = ''):
   small = variant in common.SMALL  # for two cores
-  config = common.start('minionerec', 'industrial', category=_CATEGORY)
-  config.data.k_core = 0
-  config.data.split = 'source'
-  config.data.catalogue = 'all'
-  config.data.max_history = 10
-  config.keywords.teacher = 'import'
-  config.keywords.file = f'semantics/{_CATEGORY}.description_keywords.json'
-  config.sids.quantizer = 'import'
-  config.sids.table = f'index/{_CATEGORY}.index.json'
-  config.sids.codes = (256, 256, 256)
-  config.sids.collisions = 'keep'
-  config.mixture.next_item.max_items = 11  # ten of history and the target
-  config.eval.exclude_seen = False
+  config = common.start_minionerec('industrial', 'Industrial_and_Scientific')
   config.eval.ks = (1, 3, 5, 10, 20, 50)
   config.eval.beams = 50
   config.model.depth = 4

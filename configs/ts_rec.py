@@ -41,7 +41,7 @@ def get_config(variant: str = ''):
     config = common.start_tiny()
     config.sids.collisions = 'keep'
   else:
-    config = _data(common.start('minionerec', name, category=SETS[name]), SETS[name])
+    config = common.start_minionerec(name, SETS[name])
   _tasks(config)
   _training(config)
   if size == 'cpu':
@@ -51,20 +51,6 @@ def get_config(variant: str = ''):
   config.model.sid_rows = 'sa_init'
   config.model.remat = 'full'
   return common.published(config, size or 'qwen2_5_1_5b')
-
-
-def _data(config, category):
-  config.data.k_core = 0
-  config.data.split = 'source'
-  config.data.catalogue = 'all'
-  config.data.max_history = 10
-  config.keywords.teacher = 'import'
-  config.keywords.file = f'semantics/{category}.description_keywords.json'
-  config.sids.quantizer = 'import'
-  config.sids.table = f'index/{category}.index.json'
-  config.sids.codes = (256, 256, 256)
-  config.sids.collisions = 'keep'
-  return config
 
 
 def _tasks(config):

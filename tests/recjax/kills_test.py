@@ -180,6 +180,7 @@ def test_a_run_after_twenty_kills_equals_an_uninterrupted_one(tiny_world, tmp_pa
   check_kills(tiny_world, tmp_path, kills=20, steps=300)
 
 
+@pytest.mark.soak
 def test_a_run_is_killed_and_moves_between_topologies(tiny_world, tmp_path):
   steps, two = 48, {'processes': 2, 'devices': 4}
   straight, moved = tmp_path / 'straight', tmp_path / 'moved'

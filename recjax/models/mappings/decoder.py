@@ -41,6 +41,32 @@ def require(hf: dict[str, Any], *fields: str) -> None:
     )
 
 
+def shape(hf: dict[str, Any], *fields: str) -> dict[str, Any]:
+  """Returns the fields of `DecoderConfig` that config.json of Gemma, Llama and Qwen give alike.
+
+  Args:
+    hf: config.json.
+    *fields: further fields that it must hold.
+
+  Raises:
+    ValueError: a field is absent or null.
+  """
+  sizes = ('vocab_size', 'hidden_size', 'intermediate_size', 'num_hidden_layers')
+  require(hf, *sizes, 'num_attention_heads', *fields)
+  bias = bool(hf.get('attention_bias'))
+  return {
+    'depth': hf['num_hidden_layers'],
+    'width': hf['hidden_size'],
+    'ff_width': hf['intermediate_size'],
+    'heads': hf['num_attention_heads'],
+    'kv_heads': hf.get('num_key_value_heads') or hf['num_attention_heads'],
+    'qkv_bias': bias,
+    'out_bias': bias,
+    'norm_eps': hf.get('rms_norm_eps', 1e-6),
+    'tied': bool(hf.get('tie_word_embeddings', False)),
+  }
+
+
 def refuse(hf: dict[str, Any], field: str) -> None:
   """Raises a ValueError if an unsupported feature is on."""
   if hf.get(field):

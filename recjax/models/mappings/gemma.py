@@ -74,15 +74,7 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
     ValueError: a field is missing, or asks for an unsupported feature.
   """
   del names
-  decoder.require(
-    hf,
-    'vocab_size',
-    'hidden_size',
-    'intermediate_size',
-    'num_hidden_layers',
-    'num_attention_heads',
-    'num_key_value_heads',
-  )
+  shape = decoder.shape(hf, 'num_key_value_heads')
   decoder.refuse(hf, 'use_bidirectional_attention')
   first = hf['model_type'] == 'gemma'
   # 'gelu' (or no activation) in a config.json of Gemma 1 means the tanh approximation.
@@ -94,23 +86,17 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
   bases, factors = zip(*_ropes(hf, layer_types), strict=True)
   # `transformers` reads the attention's soft-cap in Gemma 3 but does not apply it.
   softcap = hf.get('attn_logit_softcapping') if hf['model_type'] == 'gemma2' else None
+  # Tied unless config.json says otherwise.
+  shape['tied'] = hf.get('tie_word_embeddings') is not False
   return DecoderConfig(
-    depth=hf['num_hidden_layers'],
-    width=hf['hidden_size'],
-    ff_width=hf['intermediate_size'],
-    heads=hf['num_attention_heads'],
-    kv_heads=hf['num_key_value_heads'],
+    **shape,
     head_width=hf['head_dim'],
     windows=windows,
     rope_bases=bases,
     rope_factors=factors,
     post_norms=not first,
     qk_norm=hf['model_type'] == 'gemma3_text',
-    qkv_bias=bool(hf.get('attention_bias')),
-    out_bias=bool(hf.get('attention_bias')),
-    norm_eps=hf.get('rms_norm_eps', 1e-6),
     activation=decoder.activation(activation),
-    tied=hf.get('tie_word_embeddings') is not False,
     attention_softcap=float(softcap or 0),
     logit_softcap=0.0 if first else float(hf.get('final_logit_softcapping') or 0),
     query_scale=None if first else float(hf['query_pre_attn_scalar']) ** -0.5,

@@ -45,36 +45,20 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
     ValueError: a field is missing, or asks for an unsupported feature.
   """
   del names
-  decoder.require(
-    hf,
-    'vocab_size',
-    'hidden_size',
-    'intermediate_size',
-    'num_hidden_layers',
-    'num_attention_heads',
-  )
+  shape = decoder.shape(hf)
   decoder.refuse(hf, 'mlp_bias')
-  heads, depth = hf['num_attention_heads'], hf['num_hidden_layers']
+  heads, depth = shape['heads'], shape['depth']
   base, factor = decoder.uniform_rope(hf, ('llama3',))
-  bias = bool(hf.get('attention_bias'))
   return DecoderConfig(
-    depth=depth,
-    width=hf['hidden_size'],
-    ff_width=hf['intermediate_size'],
-    heads=heads,
-    kv_heads=hf.get('num_key_value_heads') or heads,
+    **shape,
     head_width=hf.get('head_dim') or hf['hidden_size'] // heads,
     windows=(0,) * depth,
     rope_bases=(base,) * depth,
     rope_factors=(factor,) * depth,
     rope_llama3=_llama3(hf),
-    qkv_bias=bias,
-    out_bias=bias,
     norm_plus_one=False,
-    norm_eps=hf.get('rms_norm_eps', 1e-6),
     activation=decoder.activation(hf.get('hidden_act', 'silu')),
     embedding_scale=False,
-    tied=bool(hf.get('tie_word_embeddings', False)),
   )
 
 

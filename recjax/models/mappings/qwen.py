@@ -28,37 +28,22 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> DecoderConfig:
     ValueError: a field is missing, or asks for an unsupported feature.
   """
   del names
-  decoder.require(
-    hf,
-    'vocab_size',
-    'hidden_size',
-    'intermediate_size',
-    'num_hidden_layers',
-    'num_attention_heads',
-  )
+  shape = decoder.shape(hf)
   second = hf['model_type'] == 'qwen2'
-  heads = hf['num_attention_heads']
-  depth = hf['num_hidden_layers']
+  heads, depth = shape['heads'], shape['depth']
   base, factor = decoder.uniform_rope(hf)
-  bias = bool(hf.get('attention_bias')) and not second
+  if second:
+    shape |= {'qkv_bias': True, 'out_bias': False}
   return DecoderConfig(
-    depth=depth,
-    width=hf['hidden_size'],
-    ff_width=hf['intermediate_size'],
-    heads=heads,
-    kv_heads=hf.get('num_key_value_heads') or heads,
+    **shape,
     head_width=hf.get('head_dim') or (hf['hidden_size'] // heads if second else 128),
     windows=_windows(hf),
     rope_bases=(base,) * depth,
     rope_factors=(factor,) * depth,
     qk_norm=not second,
-    qkv_bias=second or bias,
-    out_bias=bias,
     norm_plus_one=False,
-    norm_eps=hf.get('rms_norm_eps', 1e-6),
     activation=decoder.activation(hf.get('hidden_act', 'silu')),
     embedding_scale=False,
-    tied=bool(hf.get('tie_word_embeddings', False)),
   )
 
 

@@ -103,18 +103,10 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> HybridConfig:
     ValueError: a field is missing, or asks for an unsupported feature.
   """
   del names
-  decoder.require(
-    hf,
-    'vocab_size',
-    'hidden_size',
-    'intermediate_size',
-    'num_hidden_layers',
-    'num_attention_heads',
-  )
+  shape = decoder.shape(hf)
   _check_features(hf)
-  depth, key_heads = hf['num_hidden_layers'], hf['linear_num_key_heads']
+  depth, key_heads = shape['depth'], hf['linear_num_key_heads']
   base, factor, rotary_width = _rope(hf)
-  bias = bool(hf.get('attention_bias'))
   linear = Heads(
     key_heads,
     hf['linear_num_value_heads'] // key_heads,
@@ -123,11 +115,7 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> HybridConfig:
     hf['linear_conv_kernel_dim'],
   )
   return HybridConfig(
-    depth=depth,
-    width=hf['hidden_size'],
-    ff_width=hf['intermediate_size'],
-    heads=hf['num_attention_heads'],
-    kv_heads=hf['num_key_value_heads'],
+    **shape,
     head_width=hf['head_dim'],
     windows=(0,) * depth,
     rope_bases=(base,) * depth,
@@ -135,12 +123,8 @@ def config_of(hf: dict[str, Any], names: Collection[str]) -> HybridConfig:
     rotary_width=rotary_width,
     gated=True,
     qk_norm=True,
-    qkv_bias=bias,
-    out_bias=bias,
-    norm_eps=hf.get('rms_norm_eps', 1e-6),
     activation='silu',
     embedding_scale=False,
-    tied=bool(hf.get('tie_word_embeddings', False)),
     kinds=_kinds(hf),
     linear=tuple(linear),
   )

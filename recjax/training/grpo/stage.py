@@ -68,7 +68,7 @@ def make_step(
   workdir: epath.Path,
   mesh: jax.sharding.Mesh,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
-  """Returns the step of a stage, (state, batch) → (state, metrics); see `step.make_step`.
+  """Returns the step of a stage, (state, batch) → (state, metrics); see `step.Step`.
 
   With `grpo.kl` the parameters of step 0 are kept in the folder of the stage. So it resumes although the folder that
   it started from changes or is removed.

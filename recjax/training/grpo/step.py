@@ -63,34 +63,68 @@ def optimizer(config: Training, updates: int) -> optax.GradientTransformation:
   return optim.optimizer(stretched, config.num_train_steps * updates)
 
 
-def make_step(
-  config: Training,
-  settings: Grpo,
-  graph: nnx.GraphDef,
-  tx: optax.GradientTransformation,
-  teacher: Teacher | None = None,
-):
-  """Returns the pure step: (state, fixed, batch) → (state, metrics).
+@dataclasses.dataclass(frozen=True, eq=False)  # JAX hashes its methods
+class Step:
+  """The pure step: (state, fixed, batch) → (state, metrics).
 
   The groups are made without dropout by the current parameters, and so is the loss. The mean over prompts, items and
   codes is the loss; so the number of devices and of micro-batches changes nothing.
 
-  Args:
+  Attributes:
     config: config of the training.
     settings: the section of the stage.
     graph: structure of the model (`models.graph`).
     tx: the optimizer; see `optimizer`.
     teacher: scores choices; with `rewards.teacher`.
   """
-  rate = optim.schedule(config.optim, config.num_train_steps)
-  softmax = config.model.sid_softmax
 
-  def merged(trained, frozen):
-    return lora.adapted(graph, optim.join(trained, frozen), config.model.lora_alpha)
+  config: Training
+  settings: Grpo
+  graph: nnx.GraphDef
+  tx: optax.GradientTransformation
+  teacher: Teacher | None = None
 
-  def grouped(trained, frozen, fixed: Fixed, micro, key) -> tuple[Groups, dict[str, jax.Array]]:
+  def __call__(
+    self, state: TrainState, fixed: Fixed, batch: dict[str, jax.Array]
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
+    config, B = self.config, len(batch['target'])
+    trained, frozen = optim.split(state.params, config.optim)
+    # Threefry: the draws of a prompt must not depend on the devices.
+    key = jax.random.fold_in(jax.random.key(config.seed, impl='threefry2x32'), state.step)
+    micros = micro_batches(batch | {'row': jnp.arange(B)}, config.grad_accumulation)
+    groups, measured = self._all_groups(trained, frozen, fixed, micros, key)
+    trained, opt_state, sums = self._updated(
+      (trained, state.opt_state), frozen, (micros, groups), key, B
+    )
+    means = jax.tree.map(lambda x: jnp.mean(x) / B, sums)
+    metrics = means | jax.tree.map(lambda x: jnp.sum(x) / B, measured)
+    metrics |= {
+      'learning_rate': optim.schedule(config.optim, config.num_train_steps)(state.step),
+      'tokens': jnp.sum(batch['lengths']) + groups.codes_BML.size,
+      'tokens_dropped': jnp.sum(batch['dropped']),
+    }
+    params = optim.join(trained, frozen)
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  def _model(self, trained, frozen):
+    return lora.adapted(self.graph, optim.join(trained, frozen), self.config.model.lora_alpha)
+
+  def _all_groups(self, trained, frozen, fixed: Fixed, micros, key):
+    """Returns what `_groups` returns for every micro-batch, stacked."""
+
+    def body(micro):
+      return self._groups(trained, frozen, fixed, micro, key)
+
+    if self.config.grad_accumulation == 1:
+      return jax.tree.map(lambda x: x[None], body(jax.tree.map(lambda x: x[0], micros)))
+    return jax.lax.map(body, micros)
+
+  def _groups(
+    self, trained, frozen, fixed: Fixed, micro, key
+  ) -> tuple[Groups, dict[str, jax.Array]]:
     """Makes groups, and sums what is measured of them over the prompts."""
-    model = merged(trained, frozen)
+    settings, softmax = self.settings, self.config.model.sid_softmax
+    model = self._model(trained, frozen)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, micro['row'])
     choices_BM, scores_BM = make_groups(model, fixed.catalogue, micro, settings, softmax, keys_B)
     is_real_BM = choices_BM >= 0
@@ -98,77 +132,52 @@ def make_step(
     target_BL = jnp.take(fixed.catalogue.codes_SL, micro['target'], axis=0)
     teacher_BM = None
     if settings.rewards.teacher > 0:
-      teacher_BM = teacher(fixed.teacher, micro, jnp.maximum(choices_BM, 0))
+      teacher_BM = self.teacher(fixed.teacher, micro, jnp.maximum(choices_BM, 0))
     depths_BM = rewards.depths(codes_BML, target_BL)
     ranks_BM = jnp.argsort(jnp.argsort(-scores_BM, axis=1, stable=True), axis=1)
     parts = rewards.parts(depths_BM, ranks_BM, is_real_BM, codes_BML.shape[-1], teacher_BM)
     total_BM = rewards.total(parts, settings.rewards)
     advantages_BM = rewards.advantages(total_BM, is_real_BM, settings.scale_by_std)
-    read = (micro, codes_BML, softmax)
-    groups = Groups(
-      *(codes_BML, is_real_BM, advantages_BM),
-      old_BML=code_log_probs(model, *read) if settings.updates > 1 else None,
-      reference_BML=(
-        None if fixed.reference is None else code_log_probs(merged(fixed.reference, frozen), *read)
-      ),
-    )
+    old_BML = reference_BML = None
+    if settings.updates > 1:
+      old_BML = code_log_probs(model, micro, codes_BML, softmax)
+    if fixed.reference is not None:
+      reference = self._model(fixed.reference, frozen)
+      reference_BML = code_log_probs(reference, micro, codes_BML, softmax)
+    groups = Groups(codes_BML, is_real_BM, advantages_BM, old_BML, reference_BML)
     return groups, _measured(settings, choices_BM, scores_BM, depths_BM, parts, total_BM, groups)
 
-  def micro_sums(trained, frozen, micro, key):
+  def _micro_sums(self, trained, frozen, micro, key):
+    """Returns the sum of the loss over the prompts of a micro-batch, and of what is measured of it."""
     del key
     batch, groups = micro
-    now_BML = code_log_probs(merged(trained, frozen), batch, groups.codes_BML, softmax)
+    model, softmax = self._model(trained, frozen), self.config.model.sid_softmax
+    now_BML = code_log_probs(model, batch, groups.codes_BML, softmax)
     old_BML = jax.lax.stop_gradient(now_BML) if groups.old_BML is None else groups.old_BML
     losses_BML, measured = loss.token_losses(
-      now_BML, old_BML, groups.reference_BML, groups.advantages_BM, settings
+      now_BML, old_BML, groups.reference_BML, groups.advantages_BM, self.settings
     )
     _, M, L = losses_BML.shape
     real_BM1 = groups.is_real_BM[..., None] / (M * L)
     sums = {name: jnp.sum(values * real_BM1) for name, values in measured.items()}
     return jnp.sum(losses_BML * real_BM1), sums
 
-  def step(state: TrainState, fixed: Fixed, batch: dict[str, jax.Array]):
-    B = len(batch['target'])
-    trained, frozen = optim.split(state.params, config.optim)
-    # Threefry: the draws of a prompt must not depend on the devices.
-    key = jax.random.fold_in(jax.random.key(config.seed, impl='threefry2x32'), state.step)
-    micros = micro_batches(batch | {'row': jnp.arange(B)}, config.grad_accumulation)
-
-    def body(micro):
-      return grouped(trained, frozen, fixed, micro, key)
-
-    if config.grad_accumulation == 1:
-      found = jax.tree.map(lambda x: x[None], body(jax.tree.map(lambda x: x[0], micros)))
-    else:
-      found = jax.lax.map(body, micros)
-    groups, measured = found
+  def _updated(self, carry, frozen, micros, key, B: int):
+    """Returns (parameters, optimizer state) after all updates on B prompts, and the sums of every update."""
 
     def update(carry, _):
       trained, opt_state = carry
-      (total, sums), gradients = summed_gradients(
-        micro_sums, trained, frozen, (micros, groups), key
-      )
+      (total, sums), gradients = summed_gradients(self._micro_sums, trained, frozen, micros, key)
       gradients = jax.tree.map(lambda g: g / B, gradients)
-      updates, opt_state = tx.update(gradients, opt_state, trained)
+      updates, opt_state = self.tx.update(gradients, opt_state, trained)
       sums |= {'loss': total, 'grad_norm': B * optax.tree.norm(gradients)}
       return (optax.apply_updates(trained, updates), opt_state), sums
 
-    carry = (trained, state.opt_state)
-    if settings.updates == 1:
-      (trained, opt_state), sums = update(carry, None)
+    if self.settings.updates == 1:
+      carry, sums = update(carry, None)
     else:
-      (trained, opt_state), sums = jax.lax.scan(update, carry, None, length=settings.updates)
-    means = jax.tree.map(lambda x: jnp.mean(x) / B, sums)
-    metrics = means | jax.tree.map(lambda x: jnp.sum(x) / B, measured)
-    metrics |= {
-      'learning_rate': rate(state.step),
-      'tokens': jnp.sum(batch['lengths']) + groups.codes_BML.size,
-      'tokens_dropped': jnp.sum(batch['dropped']),
-    }
-    params = optim.join(trained, frozen)
-    return TrainState(state.step + 1, params, opt_state), metrics
-
-  return step
+      carry, sums = jax.lax.scan(update, carry, None, length=self.settings.updates)
+    return *carry, sums
 
 
 def _measured(
@@ -206,7 +215,7 @@ def jit_step(
   mesh: jax.sharding.Mesh,
   teacher: Teacher | None = None,
 ):
-  """Returns the jitted step: the state is donated and keeps its shardings; see `make_step`.
+  """Returns the jitted step: the state is donated and keeps its shardings; see `Step`.
 
   Args:
     config: config of the training.
@@ -219,7 +228,7 @@ def jit_step(
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   tx = optimizer(config, settings.updates)
   return jax.jit(
-    make_step(config, settings, models.graph(config.model, space), tx, teacher),
+    Step(config, settings, models.graph(config.model, space), tx, teacher),
     donate_argnums=0,
     out_shardings=(shardings, mesh_lib.replicated(mesh)),
   )
