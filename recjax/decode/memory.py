@@ -57,7 +57,7 @@ class Memory:
     else:
       self._counts_II = cooccurrence_counts(train, num_items, WINDOW, is_target=is_target)
 
-  def counts(self, histories: Sequence[np.ndarray]) -> scipy.sparse.csr_matrix:
+  def read(self, histories: Sequence[np.ndarray]) -> scipy.sparse.csr_matrix:
     """Returns the counts of all items after histories of item indices, oldest first: float64 `[U, I]`."""
     values = np.concatenate([np.empty(0, np.int32), *histories])
     rows = Sequences(values, offsets_of([len(history) for history in histories]))
@@ -69,7 +69,7 @@ class Memory:
     """Returns the items with the largest counts that are not excluded.
 
     Args:
-      counts_UI: of `counts`.
+      counts_UI: of `read`.
       excluded: for each row the item indices that must not be returned.
 
     Returns:

@@ -1,7 +1,6 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 
 from flax import nnx
 import jax
@@ -16,11 +15,10 @@ from recjax.decode import blend
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
-from recjax.decode.memory import Memory
+from recjax.decode.lookups import Lookups
 from recjax.decode.trie import Trie
 from recjax.models import lora
 from recjax.runtime import logs, preemption, watchdog
-from recjax.schema.blend import NONE
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
@@ -75,8 +73,8 @@ class Ranker:
     Args:
       component: the component whose prompt the search continues.
       model: the model of the run.
-      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the memory,
-        which is that of the next item.
+      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the lookups,
+        which are those of the next item.
       limits: time limits.
       dataset: the prepared data.
       mesh: the devices.
@@ -91,12 +89,7 @@ class Ranker:
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
     self._task = component
     self._target_events = dataset.target_events if settings.exclude_seen else None
-    self._memory = None
-    if settings.memory.counts != NONE and isinstance(component, NextItem):
-      memory, marks = settings.memory, dataset.train_is_target
-      if settings.shared_sids == 'first' and dataset.sids.sharing_items:
-        memory = dataclasses.replace(memory, candidates=0)  # it may know others of a semantic ID
-      self._memory = Memory(memory, dataset.train, dataset.num_items, marks)
+    self._lookups = Lookups(settings, dataset) if isinstance(component, NextItem) else None
     self._corpus = Corpus(dataset, models.family(model).is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
@@ -219,15 +212,13 @@ class Ranker:
       lengths_B[b] = len(prompt)
       excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    counts_RI = None if self._memory is None else self._memory.counts(histories)
-    if counts_RI is not None and self._memory.candidates:
-      given_BN = np.full((B, self._memory.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = self._memory.best(counts_RI, excluded)
+    known = {} if self._lookups is None else self._lookups.read(histories)
+    if known and self._lookups.candidates:
+      given_BN = np.full((B, self._lookups.candidates), -1, np.int32)
+      given_BN[: len(prompts)] = self._lookups.best(known, excluded)
       batch['given'] = given_BN
     batch = mesh_lib.global_rows(batch, self._mesh)
     others = [batch.pop(name) for name in ('excluded', 'given') if name in batch]
     found = jax.device_get(self._search(params, self.trie, batch, *others))
     found = jax.tree.map(lambda x: x[: len(prompts)], found)
-    if counts_RI is None:
-      return found
-    return found._replace(memory_BM=self._memory.scores(counts_RI, found.items_BM))
+    return self._lookups.scored(known, found) if known else found
