@@ -122,9 +122,13 @@ def _fill(nodes, items, trie: Trie, slot: jax.Array, items_W: jax.Array):
 
 
 def batches(
-  order: np.ndarray, size: int, masks: Sequence[Mask | None] | None, most: int = SLOTS - 1
+  order: np.ndarray, size: int, masks: Sequence[Mask | None] | None, most: int | None = None
 ) -> Iterator[np.ndarray]:
-  """Yields the rows of `order` in batches of at most `size` rows with at most `most` distinct masks."""
+  """Yields the rows of `order` in batches of at most `size` rows with at most `most` distinct masks.
+
+  None stands for the number of slots less that of all items.
+  """
+  most = most or SLOTS - 1
   rows, keys = [], set()
   for row in order.tolist():
     mask = masks and masks[row]
@@ -145,15 +149,18 @@ class MaskSlots:
     most: number of distinct masks that the rows of a batch may have.
   """
 
-  def __init__(self, trie: Trie, mesh: jax.sharding.Mesh, everything: Mask, slots: int = SLOTS):
+  def __init__(
+    self, trie: Trie, mesh: jax.sharding.Mesh, everything: Mask, slots: int | None = None
+  ):
     """Makes the slots and compiles their filling.
 
     Args:
       trie: the catalogue, on the devices.
       mesh: the devices.
       everything: the mask of rows without one: slot 0.
-      slots: number of slots.
+      slots: number of slots. None: SLOTS.
     """
+    slots = slots or SLOTS
     self.lock, self.most = threading.Lock(), slots - 1
     self._trie, self._replicated = trie, mesh_lib.replicated(mesh)
     self._slot_of: collections.OrderedDict[bytes, int] = collections.OrderedDict()

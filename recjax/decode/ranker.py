@@ -13,11 +13,10 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
-from recjax.decode import blend
+from recjax.decode import blend, mask_slots
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
-from recjax.decode.mask_slots import MaskSlots, batches
 from recjax.decode.masks import Mask, Masks
 from recjax.decode.memory import Memory
 from recjax.decode.trie import Trie
@@ -110,8 +109,8 @@ class Ranker:
     self._items = dataset.num_items
 
   @functools.cached_property
-  def _slots(self) -> MaskSlots:
-    return MaskSlots(self.trie, self._mesh, Masks(range(self._items)).all)
+  def _slots(self) -> mask_slots.MaskSlots:
+    return mask_slots.MaskSlots(self.trie, self._mesh, Masks(range(self._items)).all)
 
   @property
   def columns(self) -> tuple[str, ...]:
@@ -173,7 +172,7 @@ class Ranker:
       total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
     )
     with bar, jax.set_mesh(self._mesh):
-      for rows in batches(order, B, masks):
+      for rows in mask_slots.batches(order, B, masks):
         preemption.check()
         prompts = [self.prompt(histories[u], known[u]) for u in rows]
         with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
