@@ -21,6 +21,7 @@ COLUMNS = ('times', 'ratings', 'events')  # columns of the log beside user and i
 EVENT_NAMES = 'events.json'
 CONTEXT_EVENTS = 'context_events.json'  # names of the kinds that are never targets
 TIMES = 'times.json'
+_TEXT_VECTORS = 'embeddings.npy'
 STAGES = (
   'interactions',
   'sids',
@@ -329,7 +330,7 @@ class Dataset(Log):
       ValueError: the preparation has made none.
     """
     self._check_unchanged('text_embeddings')
-    path = self.folder / 'text_embeddings' / 'embeddings.npy'
+    path = self.folder / 'text_embeddings' / _TEXT_VECTORS
     if not path.exists():
       raise ValueError(
         f'eval.text.vectors needs text vectors, but {path} does not exist. Set --config.eval.text.vectors=none, or '

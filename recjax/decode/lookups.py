@@ -8,6 +8,7 @@ import numpy as np
 
 from recjax.data.dataset import Dataset
 from recjax.decode.candidates import Candidates
+from recjax.decode.masks import Mask
 from recjax.decode.memory import Memory
 from recjax.decode.text_similarity import TextSimilarity
 from recjax.schema.blend import NONE
@@ -44,15 +45,27 @@ class Lookups:
     """Returns by name what a lookup knows about histories of item indices; see its `read`."""
     return {name: each.read(histories) for name, each in self._named.items()}
 
-  def best(self, known: dict[str, Any], excluded: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the best items of all lookups that are not excluded, int32 `[U, candidates]`; -1 is padding.
+  def best(
+    self,
+    known: dict[str, Any],
+    excluded: Sequence[np.ndarray],
+    masks: Sequence[Mask | None] | None = None,
+  ) -> np.ndarray:
+    """Returns the distinct best items of all lookups that are not excluded, int32 `[U, candidates]`; -1 is padding.
 
     Args:
       known: of `read`.
       excluded: for each row the item indices that must not be returned.
+      masks: for each row the items that may be returned; None: all.
     """
-    lists = [each.best(known[name], excluded) for name, each in self._named.items()]
-    return np.concatenate([np.empty((len(excluded), 0), np.int32), *lists], axis=1)
+    lists = [each.best(known[name], excluded, masks) for name, each in self._named.items()]
+    items_UN = np.concatenate([np.empty((len(excluded), 0), np.int32), *lists], axis=1)
+    order_UN = np.argsort(items_UN, axis=1, kind='stable')
+    sorted_UN = np.take_along_axis(items_UN, order_UN, axis=1)
+    is_repeat_UN = np.zeros(items_UN.shape, bool)
+    is_repeat = sorted_UN[:, 1:] == sorted_UN[:, :-1]
+    np.put_along_axis(is_repeat_UN, order_UN[:, 1:], is_repeat, axis=1)
+    return np.where(is_repeat_UN, np.int32(-1), items_UN)
 
   def scored(self, known: dict[str, Any], found: Candidates) -> Candidates:
     """Returns candidates, numpy arrays, with the scores of the lookups."""

@@ -1,6 +1,7 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
+import functools
 
 from flax import nnx
 import jax
@@ -11,11 +12,12 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
-from recjax.decode import blend
+from recjax.decode import blend, mask_slots
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.lookups import Lookups
+from recjax.decode.masks import Mask, Masks
 from recjax.decode.trie import Trie
 from recjax.models import lora
 from recjax.runtime import logs, preemption, watchdog
@@ -37,14 +39,13 @@ def _power_of_two(n: int, least: int = 16) -> int:
 
 
 def make_search(model: Model, space: TokenSpace, beams: int):
-  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN) -> candidates; see `search_candidates`."""
+  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks) -> candidates."""
   graph = models.graph(model, space)
 
-  def search(params, trie, prompts, excluded_BE, given_BN=None):
+  def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None):
     merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
-    return search_candidates(
-      *(merged, trie, prompts, excluded_BE, beams, model.sid_softmax, model.item_head, given_BN)
-    )
+    choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
+    return search_candidates(merged, trie, prompts, excluded_BE, *choices)
 
   return search
 
@@ -90,7 +91,7 @@ class Ranker:
     self._task = component
     self._target_events = dataset.target_events if settings.exclude_seen else None
     self._lookups = Lookups(settings, dataset) if isinstance(component, NextItem) else None
-    self._corpus = Corpus(dataset, models.family(model).is_encoder_decoder)
+    self._corpus = Corpus.of(dataset, models.family(model))
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
     trie = jax.tree.map(np.asarray, trie)
@@ -98,6 +99,11 @@ class Ranker:
     self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
     search = make_search(model, dataset.vocabulary.space, self.beams)
     self._search = jax.jit(search, out_shardings=mesh_lib.replicated(mesh))
+    self._items = dataset.num_items
+
+  @functools.cached_property
+  def _slots(self) -> mask_slots.MaskSlots:
+    return mask_slots.MaskSlots(self.trie, self._mesh, Masks(range(self._items)).all)
 
   @property
   def columns(self) -> tuple[str, ...]:
@@ -113,6 +119,7 @@ class Ranker:
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
     excluded: np.ndarray | None = None,
     few_shapes: bool = False,
+    masks: Sequence[Mask | None] | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns distinct items for every history, best first; independent of batch size and devices.
 
@@ -125,12 +132,13 @@ class Ranker:
       excluded: item indices that are excluded for every history.
       few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the
         batch then has room for as many histories as the next power of two.
+      masks: the sub-catalogue of every history (`Masks.mask`); None: all items.
 
     Returns:
       Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 scores: with one score the
       log-probability of the codes, else the weighted sum of `recjax.decode.blend`.
     """
-    found = self.candidates(params, histories, progress, known, excluded, few_shapes)
+    found = self.candidates(params, histories, progress, known, excluded, few_shapes, masks)
     return blend.ranked(found, self.weights, self.beams)
 
   def candidates(
@@ -141,6 +149,7 @@ class Ranker:
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
     excluded: np.ndarray | None = None,
     few_shapes: bool = False,
+    masks: Sequence[Mask | None] | None = None,
   ) -> Candidates:
     """Returns the candidates of every history with their scores, numpy arrays `[U, …]`; see `rank`."""
     U, B = len(histories), self._batch_size
@@ -156,14 +165,17 @@ class Ranker:
       total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
     )
     with bar, jax.set_mesh(self._mesh):
-      for start in range(0, U, B):
+      for rows in mask_slots.batches(order, B, masks):
         preemption.check()
-        rows = order[start : start + B]
         prompts = [self.prompt(histories[u], known[u]) for u in rows]
-        with watchdog.expect(f'ranking rows {start} to {start + B} of {U}', self._timeout):
+        with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
           hides = [hidden[u] for u in rows]
+          within = None if masks is None else [masks[u] for u in rows]
           shape = self._shape(B, prompts, hides, few_shapes)
-          batch = self._search_batch(params, prompts, [histories[u] for u in rows], hides, shape)
+          if within is None and few_shapes:
+            within = [None] * len(rows)
+          past = [histories[u] for u in rows]
+          batch = self._search_batch(params, prompts, past, hides, shape, within)
         if found is None:
           found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
         for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
@@ -201,6 +213,7 @@ class Ranker:
     histories: list[np.ndarray],
     excluded: list[np.ndarray],
     shape: tuple[int, int, int],
+    masks: list[Mask | None] | None,
   ) -> Candidates:
     """Returns the candidates of at most B rows; see `_shape`."""
     B, S, E = shape
@@ -215,10 +228,25 @@ class Ranker:
     known = {} if self._lookups is None else self._lookups.read(histories)
     if known and self._lookups.candidates:
       given_BN = np.full((B, self._lookups.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = self._lookups.best(known, excluded)
+      given_BN[: len(prompts)] = self._lookups.best(known, excluded, masks)
       batch['given'] = given_BN
-    batch = mesh_lib.global_rows(batch, self._mesh)
-    others = [batch.pop(name) for name in ('excluded', 'given') if name in batch]
-    found = jax.device_get(self._search(params, self.trie, batch, *others))
+    found = jax.device_get(self._started(params, batch, masks))
     found = jax.tree.map(lambda x: x[: len(prompts)], found)
     return self._lookups.scored(known, found) if known else found
+
+  def _started(
+    self, params, batch: dict[str, np.ndarray], masks: list[Mask | None] | None
+  ) -> Candidates:
+    """Starts the search; with masks every row has a slot."""
+    if masks is None:
+      return self._call(params, batch)
+    with self._slots.lock:
+      slot_B = np.zeros(len(batch['lengths']), np.int32)
+      slot_B[: len(masks)] = self._slots.slots(masks)
+      return self._call(params, batch | {'slot': slot_B})
+
+  def _call(self, params, batch: dict[str, np.ndarray]) -> Candidates:
+    batch = mesh_lib.global_rows(batch, self._mesh)
+    excluded, given, slot = (batch.pop(name, None) for name in ('excluded', 'given', 'slot'))
+    masks = None if slot is None else self._slots.rows(slot)
+    return self._search(params, self.trie, batch, excluded, given, masks)

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from recjax.data.sequences import Sequences, offsets_of
+from recjax.decode.masks import Mask, contains
 from recjax.schema import blend
 
 _BLOCK_CELLS = 1 << 24  # similarities at once, which bounds the memory
@@ -45,12 +46,18 @@ class TextSimilarity:
     sums = scipy.sparse.csr_matrix((weights.astype(np.float32), rows.values, rows.offsets), shape)
     return sums @ self._vectors_ID
 
-  def best(self, query_UD: np.ndarray, excluded: Sequence[np.ndarray]) -> np.ndarray:
+  def best(
+    self,
+    query_UD: np.ndarray,
+    excluded: Sequence[np.ndarray],
+    masks: Sequence[Mask | None] | None = None,
+  ) -> np.ndarray:
     """Returns the items with the largest scores that are not excluded; of equal scores the lower index comes first.
 
     Args:
       query_UD: of `read`.
       excluded: for each row the item indices that must not be returned.
+      masks: for each row the items that may be returned; None: all.
 
     Returns:
       int32 `[U, candidates]`, the largest first, -1 after the last item. A row without a history has no items.
@@ -63,6 +70,9 @@ class TextSimilarity:
       scores_UI = np.round(query_UD[start : start + block] @ self._vectors_ID.T, _DECIMALS)
       for row_I, hidden in zip(scores_UI, excluded[start : start + block], strict=True):
         row_I[np.asarray(hidden, np.int64)] = -np.inf
+      for u, mask in enumerate((masks or ())[start : start + block]):
+        if mask is not None:
+          scores_UI[u, ~contains(mask.bits_W, np.arange(num_items))] = -np.inf
       scores_UI[~query_UD[start : start + block].any(axis=1)] = -np.inf
       # Items above the last of `count` scores, then those that equal it by index: argpartition breaks ties anyhow.
       last_U1 = np.partition(scores_UI, num_items - count, axis=1)[:, num_items - count, None]
