@@ -205,8 +205,7 @@ class Recommender:
           raise
         answers[n] = Answer(error=str(error))
         continue
-      unknown = parsed.row.fields.get('unknown', [])
-      answers[n] = Answer(unknown=unknown)
+      answers[n] = Answer(unknown=list(map(str, parsed.row.unknown)))
       if popular and not len(parsed.row.items) and request.candidates is None:
         answers[n] = dataclasses.replace(answers[n], **self._popular(parsed))
       else:

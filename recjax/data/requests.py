@@ -1,8 +1,10 @@
 """What a recommender is asked and what it answers."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
+
+import numpy as np
 
 # Item ids, oldest first; or a mapping with `history` and optionally `times` (seconds since 1970) and `events`.
 History = Sequence[str] | Mapping[str, Any]
@@ -63,3 +65,72 @@ class Answer:
   unknown: list[str] = dataclasses.field(default_factory=list)
   note: str | None = None
   error: str | None = None
+
+
+def listed(histories: Any) -> tuple[bool, list[Any]]:
+  """Returns whether one history was given instead of a sequence of them, and the histories.
+
+  Raises:
+    ValueError: the argument is neither.
+  """
+  if isinstance(histories, Mapping):
+    return True, [histories]
+  check(is_collection(histories), 'a history must be a list of item ids', histories)
+  histories = list(histories)
+  nested = [not is_id(each) for each in histories]
+  if not any(nested):
+    return True, [histories]
+  check(all(nested), 'histories must be item ids or lists of item ids, not both', histories)
+  return False, histories
+
+
+def ids(values: Any, name: str) -> Collection[Any]:
+  """Returns ids that may be read several times.
+
+  Raises:
+    ValueError: the argument `name` is no collection.
+  """
+  check(is_collection(values), f'{name} must be a collection of ids', values)
+  return values if isinstance(values, Collection) else list(values)
+
+
+def candidate_lists(candidates: Any, count: int | None) -> list[Collection[Any]]:
+  """Returns the candidates of every history.
+
+  Args:
+    candidates: one list of ids for all histories, or one for each.
+    count: number of histories. None: one history, whose candidates are one list.
+
+  Raises:
+    ValueError: the argument is neither.
+  """
+  given = ids(candidates, 'candidates')
+  nested = [not is_id(each) for each in given]
+  if not any(nested):
+    return [given] * (1 if count is None else count)
+  check(count is not None, 'candidates of one history must be one list of ids', candidates)
+  check(all(nested), 'candidates must be item ids or lists of item ids, not both', candidates)
+  must = f'candidates must be one list of ids, or a list for each of the {count} histories'
+  check(len(given) == count, must, f'{len(given)} lists')
+  return [ids(each, 'candidates') for each in given]
+
+
+def check(condition: bool, must: str, got: Any) -> None:
+  """Raises a ValueError unless a condition holds."""
+  if not condition:
+    raise ValueError(f'{must}; got {repr(got)[:80]}')
+
+
+def is_id(value: Any) -> bool:
+  """Returns whether a value may be an item id: a string or a whole number."""
+  return isinstance(value, str | int | np.integer)
+
+
+def is_collection(value: Any) -> bool:
+  """Returns whether a value may be a collection of ids."""
+  return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+
+
+def is_count(value: Any) -> bool:
+  """Returns whether a value is a positive whole number."""
+  return isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0

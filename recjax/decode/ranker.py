@@ -17,6 +17,7 @@ from recjax.decode import blend
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
+from recjax.decode.given import Given
 from recjax.decode.memory import Memory
 from recjax.decode.trie import Trie
 from recjax.models import lora
@@ -106,6 +107,8 @@ class Ranker:
     self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
     self._model, self._space = model, dataset.vocabulary.space
     self._search = self._jitted(self.beams)
+    self._codes_IL = dataset.sids.codes_IL
+    self._given = Given(model, self._space, mesh, self._batch_size, self._timeout)
 
   def _jitted(self, beams: int):
     search = make_search(self._model, self._space, beams)
@@ -189,6 +192,24 @@ class Ranker:
           all_UM[rows] = of_BM
         bar.update(len(rows))
     return found
+
+  def given(
+    self,
+    params,
+    histories: Sequence[np.ndarray],
+    items_UN: np.ndarray,
+    known: Sequence[Mapping[str, np.ndarray]] | None = None,
+    few_shapes: bool = False,
+  ) -> np.ndarray:
+    """Returns the scores of given items that order `rank`, float32 `[U, N]`; -inf for -1. See `rank`."""
+    pairs = zip(histories, known or [{}] * len(histories), strict=True)
+    length = self._task.max_prompt_length(self._corpus) if few_shapes else None
+    prompts = [self.prompt(*pair) for pair in pairs]
+    found = self._given.candidates(params, prompts, items_UN, self._codes_IL, length)
+    if self._memory is not None:
+      memory_UN = self._memory.scores(self._memory.counts(histories), items_UN)
+      found = found._replace(memory_BM=memory_UN)
+    return blend.scores(found, self.weights)
 
   def prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
     """Returns the prompt that the search continues after a history, int32 tokens; see `rank`."""
