@@ -28,7 +28,6 @@ from recjax import models, refresh
 from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best, final_metrics, make_context, trained_baselines
-from recjax.export import folder as export
 from recjax.recommend import Recommender, best_params, best_ranker
 from recjax.report.build import report_run
 from recjax.report.compare.build import HTML as COMPARISON
@@ -65,6 +64,7 @@ from recjax.workdir import (
 from recjax.workdir import paths as paths_lib
 from recjax.workdir import sasrec as sasrec_lib
 from recjax.workdir import stages as stages_lib
+from recjax.workdir.export import folder as export
 from recjax.workdir.request import NEEDS, Request
 
 log = logging.getLogger('recjax')

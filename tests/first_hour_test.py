@@ -24,7 +24,7 @@ from recjax.data.dataset import Dataset
 from recjax.runtime import exit_status
 from tests import live
 from tests.folders import ROOT
-from tests.recjax.export import files_test
+from tests.recjax.workdir.export import files_test
 
 K_CORE = 5  # of configs/table.py
 K = 5

@@ -41,7 +41,7 @@ VALUES = {
     r'(?<=flan_t5_base --config\.model\.pretrained=)FOLDER': 'WORLD/t5_v1_1',
     r'(?<=check )FOLDER': 'WORLD/gemma3',
     r'\btokens\.npy': 'WORLD/tokens.npy',
-    # It needs torch; tests/recjax/export runs it where torch is installed.
+    # It needs torch; tests/recjax/workdir/export runs it where torch is installed.
     r'python (EXPORT/recommend\.py) .*': r'test -f \1',
   },
   'docs/sids.md': {r'(?<=KEY=)…': 'secret'},

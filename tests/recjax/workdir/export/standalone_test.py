@@ -11,7 +11,7 @@ import pytest
 from recjax.recommend import Recommender, make_ranker
 from recjax.sharding import mesh as mesh_lib
 from tests.live import needs_transformers
-from tests.recjax.export import exports
+from tests.recjax.workdir.export import exports
 
 pytestmark = needs_transformers
 

@@ -3,7 +3,7 @@
 prompt.json holds everything that the search needs to make a prompt and to score items. items.jsonl holds the
 catalogue with raw ids, titles, SID tokens and popularity; table.json maps raw ids to SID tokens, in the format of
 `recjax.sids.published`. All token ids are those of the exported tokenizer. recommend.py is
-`recjax/export/standalone.py`.
+`recjax/workdir/export/standalone.py`.
 """
 
 from collections.abc import Iterable
@@ -141,4 +141,6 @@ def write(folder: epath.Path, ids: IdMap, config: Config, dataset: Dataset) -> N
 
 
 def _script() -> str:
-  return (epath.resource_path('recjax') / 'export' / 'standalone.py').read_text(encoding='utf-8')
+  return (epath.resource_path('recjax') / 'workdir' / 'export' / 'standalone.py').read_text(
+    encoding='utf-8'
+  )

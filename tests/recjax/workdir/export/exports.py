@@ -15,10 +15,10 @@ from recjax import config as config_lib
 from recjax import models
 from recjax.config import Config
 from recjax.data.dataset import Dataset
-from recjax.export import folder as export
 from recjax.sharding import mesh as mesh_lib
 from recjax.training import state
 from recjax.training.start import pretrained_params
+from recjax.workdir.export import folder as export
 from tests.recjax.data import rated_world
 from tests.recjax.pretrained_runs_test import checkpoint
 

@@ -11,10 +11,10 @@ import tokenizers
 from recjax import config as config_lib
 from recjax import models
 from recjax.data.corpus import Corpus
-from recjax.export import folder as export
 from recjax.models import pretrained
 from recjax.sids import published
-from tests.recjax.export import exports
+from recjax.workdir.export import folder as export
+from tests.recjax.workdir.export import exports
 
 
 def read(folder):

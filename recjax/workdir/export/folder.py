@@ -12,10 +12,10 @@ from recjax import models
 from recjax.config import Config
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
-from recjax.export import files
 from recjax.models import lora, pretrained
 from recjax.models.pretrained import Pretrained
 from recjax.schema.blend import NONE
+from recjax.workdir.export import files
 
 log = logging.getLogger(__name__)
 
