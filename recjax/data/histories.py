@@ -34,7 +34,11 @@ class Row(NamedTuple):
 
 
 class Reader:
-  """Turns raw histories into item indices. Ids may be numbers if those of the log are."""
+  """Turns raw histories into item indices. Ids may be numbers if those of the log are.
+
+  Attributes:
+    index: item id → its index.
+  """
 
   def __init__(self, dataset: Dataset, columns: Sequence[str] = ()):
     """Prepares the look-up of ids.
@@ -45,12 +49,12 @@ class Reader:
     """
     self._columns = columns
     self._events = {name: i for i, name in enumerate(dataset.event_names)}
-    self._index = {item['id']: i for i, item in enumerate(dataset.items)}
+    self.index = {item['id']: i for i, item in enumerate(dataset.items)}
 
   def known(self, items: Iterable[Any]) -> np.ndarray:
     """Returns the indices of the items that are in the catalogue, int32."""
     ids = map(_id, items)
-    found = (self._index.get(item) for item in ids if isinstance(item, str))
+    found = (self.index.get(item) for item in ids if isinstance(item, str))
     return np.array([i for i in found if i is not None], np.int32)
 
   def indices(self, items: Iterable[Any], place: str, kind: str = 'item') -> np.ndarray:
@@ -59,7 +63,7 @@ class Reader:
     Raises:
       ValueError: items are not in the catalogue; the message lists them.
     """
-    return _indices(list(map(_id, items)), self._index, kind, 'in the catalogue', place)
+    return _indices(list(map(_id, items)), self.index, kind, 'in the catalogue', place)
 
   def row(
     self, fields: Mapping[str, Any], place: str, skip_unknown: bool = False, remedy: str = ''
@@ -79,8 +83,8 @@ class Reader:
     fields = {**fields, 'history': [_id(item) for item in fields['history']]}
     is_known = None
     if skip_unknown:
-      fields, is_known = _without_unknown(fields, self._index, self._columns)
-    items = _indices(fields['history'], self._index, 'item', 'in the catalogue', place, remedy)
+      fields, is_known = _without_unknown(fields, self.index, self._columns)
+    items = _indices(fields['history'], self.index, 'item', 'in the catalogue', place, remedy)
     known = {
       name: _column(fields[name], name, len(items), self._events, place)
       for name in self._columns

@@ -22,6 +22,7 @@ from recjax.data.histories import Reader, Row
 from recjax.runtime.files import existing
 
 _PARQUET, _GZIP = b'PAR1', b'\x1f\x8b'
+PART_SIZE = 16_384  # histories that are ranked and saved together
 _BEGINNING = 1000  # histories that `check_histories` reads
 _BLOCK = 1 << 20  # bytes
 _REMEDY = 'Set --skip_unknown to leave such items out'
@@ -37,6 +38,20 @@ class Part(NamedTuple):
 
   rows: list[Row]
   table: pa.Table | None
+
+
+class Count(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    histories: their number.
+    unknown: number of items that were left out.
+    having_unknown: number of histories with such items.
+  """
+
+  histories: int
+  unknown: int
+  having_unknown: int
 
 
 class HistoryFile:
@@ -115,11 +130,8 @@ class HistoryFile:
     for start, table in self._tables(size, first):
       yield Part([row(pair) for pair in self._objects(start, table)], table)
 
-  def check(self, reader: Reader, skip_unknown: bool = False) -> tuple[int, int, int]:
+  def check(self, reader: Reader, skip_unknown: bool = False) -> Count:
     """Reads every history, so that a bad one is found before anything is ranked.
-
-    Returns:
-      The numbers of histories, of unknown items, and of histories with unknown items.
 
     Raises:
       ValueError: see `parts`; or the file has no history.
@@ -131,7 +143,7 @@ class HistoryFile:
       count += len(part.rows)
     if not count:
       raise self._is_empty()
-    return count, unknown, having
+    return Count(count, unknown, having)
 
   def check_beginning(self) -> None:
     """Checks the format of the first histories.

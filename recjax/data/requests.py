@@ -1,7 +1,8 @@
 """What a recommender is asked and what it answers."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,25 +95,54 @@ def ids(values: Any, name: str) -> Collection[Any]:
   return values if isinstance(values, Collection) else list(values)
 
 
-def candidate_lists(candidates: Any, count: int | None) -> list[Collection[Any]]:
-  """Returns the candidates of every history.
+def streamed(histories: Any) -> tuple[bool, Any]:
+  """Returns whether an iterator of histories was given, and the histories. An iterator of ids is one history."""
+  if not isinstance(histories, Iterator):
+    return False, histories
+  start = list(itertools.islice(histories, 1))
+  histories = itertools.chain(start, histories)
+  if start and is_id(start[0]):
+    return False, list(histories)
+  return True, histories
+
+
+def windows(values: Iterator[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
+  """Yields consecutive windows of an iterator, each with the number of its first value."""
+  first = 0
+  while window := list(itertools.islice(values, size)):
+    yield first, window
+    first += len(window)
+
+
+def with_candidates(
+  histories: Iterator[Any], candidates: Any
+) -> Iterator[tuple[Any, Collection[Any]]]:
+  """Yields every history with its candidates.
 
   Args:
-    candidates: one list of ids for all histories, or one for each.
-    count: number of histories. None: one history, whose candidates are one list.
+    histories: the histories.
+    candidates: item ids for all of them, or a sequence or an iterator of ids for each.
 
   Raises:
-    ValueError: the argument is neither.
+    ValueError: the candidates are neither, or their number differs from that of the histories.
   """
-  given = ids(candidates, 'candidates')
-  nested = [not is_id(each) for each in given]
-  if not any(nested):
-    return [given] * (1 if count is None else count)
-  check(count is not None, 'candidates of one history must be one list of ids', candidates)
-  check(all(nested), 'candidates must be item ids or lists of item ids, not both', candidates)
-  must = f'candidates must be one list of ids, or a list for each of the {count} histories'
-  check(len(given) == count, must, f'{len(given)} lists')
-  return [ids(each, 'candidates') for each in given]
+  check(is_collection(candidates), 'candidates must be a collection of ids', candidates)
+  is_stream, candidates = streamed(candidates)
+  if not is_stream:
+    candidates = ids(candidates, 'candidates')
+    nested = [not is_id(each) for each in candidates]
+    if not any(nested):
+      yield from ((history, candidates) for history in histories)
+      return
+    check(all(nested), 'candidates must be item ids or lists of item ids, not both', candidates)
+  missing = object()
+  for n, (history, given) in enumerate(
+    itertools.zip_longest(histories, candidates, fillvalue=missing)
+  ):
+    must = f'candidates must be one list of ids, or a list for every history; history {n}'
+    check(history is not missing, must, 'more lists than histories')
+    check(given is not missing, must, 'fewer lists than histories')
+    yield history, ids(given, 'candidates')
 
 
 def check(condition: bool, must: str, got: Any) -> None:

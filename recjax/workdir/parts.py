@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import json
 import logging
+import os
 import re
 from typing import IO, Any
 
@@ -23,7 +24,12 @@ _PART = re.compile(r'(\d{6,})\.(\d+)\.part')
 
 
 class Parts:
-  """The parts of one output file. Process 0 reads and writes them; the other processes know their number."""
+  """The parts of one output file. Process 0 reads and writes them; the other processes know their number.
+
+  Attributes:
+    out: the output file.
+    identity: JSON values that decide its content.
+  """
 
   def __init__(self, out: epath.PathLike, identity: Mapping[str, Any]):
     """Looks for parts of an earlier command; writes nothing.
@@ -34,12 +40,12 @@ class Parts:
     """
     self.out = epath.Path(out)
     self._folder = self.out.with_name(f'.{self.out.name}.parts')
-    self._identity = dict(identity)
+    self.identity = dict(identity)
 
   def recorded(self) -> dict[str, Any] | None:
     """Returns the facts that an earlier command with the same identity recorded, in every process. None: there was none."""
     record = self._earlier() if distributed.is_host0() else None
-    is_same = record is not None and record['identity'] == self._identity
+    is_same = record is not None and record['identity'] == self.identity
     return distributed.from_host0('parts', record['facts'] if is_same else None)
 
   def _earlier(self) -> dict[str, Any] | None:
@@ -71,7 +77,7 @@ class Parts:
 
   def _begun(self, facts: dict[str, Any]) -> int:
     """Keeps the parts of the same identity, or removes all of them; returns the number of whole ones."""
-    earlier, now = self._earlier(), self._identity
+    earlier, now = self._earlier(), self.identity
     if earlier is not None and earlier['identity'] == now:
       whole = self._whole()
       done = next(n for n in range(len(whole) + 1) if n not in whole)
@@ -108,7 +114,7 @@ class Parts:
     """Removes the folder after its last file; called without the lock."""
     if files.is_local(self._folder):
       with contextlib.suppress(OSError):  # it holds parts, or does not exist
-        self._folder.rmdir()
+        os.rmdir(self._folder)
 
   def write(self, number: int, content: bytes) -> None:
     """Writes a part, in process 0."""
