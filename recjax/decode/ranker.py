@@ -100,7 +100,7 @@ class Ranker:
       if settings.shared_sids == 'first' and dataset.sids.sharing_items:
         memory = dataclasses.replace(memory, candidates=0)  # it may know others of a semantic ID
       self._memory = Memory(memory, dataset.train, dataset.num_items, marks)
-    self._corpus = Corpus(dataset, models.family(model).is_encoder_decoder)
+    self._corpus = Corpus.of(dataset, models.family(model))
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
     trie = jax.tree.map(np.asarray, trie)
