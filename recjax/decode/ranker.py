@@ -1,6 +1,7 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
+import copy
 import functools
 
 from flax import nnx
@@ -16,6 +17,7 @@ from recjax.decode import blend, mask_slots
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
+from recjax.decode.given import Given
 from recjax.decode.lookups import Lookups
 from recjax.decode.masks import Mask, Masks
 from recjax.decode.trie import Trie
@@ -97,13 +99,28 @@ class Ranker:
     trie = jax.tree.map(np.asarray, trie)
 
     self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
-    search = make_search(model, dataset.vocabulary.space, self.beams)
-    self._search = jax.jit(search, out_shardings=mesh_lib.replicated(mesh))
-    self._items = dataset.num_items
+    self._model, self._space, self._codes_IL = (
+      model,
+      dataset.vocabulary.space,
+      dataset.sids.codes_IL,
+    )
+    self._search = self._jitted(self.beams)
+    self._given = Given(model, self._space, mesh, self._batch_size, self._timeout)
 
   @functools.cached_property
   def _slots(self) -> mask_slots.MaskSlots:
-    return mask_slots.MaskSlots(self.trie, self._mesh, Masks(range(self._items)).all)
+    return mask_slots.MaskSlots(self.trie, self._mesh, Masks(range(len(self._codes_IL))).all)
+
+  def _jitted(self, beams: int):
+    search = make_search(self._model, self._space, beams)
+    return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
+
+  def with_beams(self, beams: int) -> 'Ranker':
+    """Returns a ranker with another number of beams, which shares everything but the compiled search."""
+    self._slots  # noqa: B018 - which both share
+    other = copy.copy(self)
+    other.beams, other._search = beams, other._jitted(beams)
+    return other
 
   @property
   def columns(self) -> tuple[str, ...]:
@@ -117,7 +134,7 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
     masks: Sequence[Mask | None] | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +146,7 @@ class Ranker:
         is off; with context events, and where the kinds are known, only items that may be targets are.
       progress: label of the progress bar. None: no bar.
       known: other columns of each history by name (see `columns`), one value per item. None: none.
-      excluded: item indices that are excluded for every history.
+      excluded: item indices that are excluded for each history. None: none.
       few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the
         batch then has room for as many histories as the next power of two.
       masks: the sub-catalogue of every history (`Masks.mask`); None: all items.
@@ -147,7 +164,7 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
     masks: Sequence[Mask | None] | None = None,
   ) -> Candidates:
@@ -155,9 +172,10 @@ class Ranker:
     U, B = len(histories), self._batch_size
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
-    excluded = np.empty(0, np.int32) if excluded is None else excluded
     known = known or [{}] * U
-    hidden = [np.concatenate([items, excluded]) for items in map(self._seen, histories, known)]
+    hidden = list(map(self._seen, histories, known))
+    if excluded is not None:
+      hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
     order = np.argsort([-len(history) for history in histories], kind='stable')
     found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
@@ -182,6 +200,23 @@ class Ranker:
           all_UM[rows] = of_BM
         bar.update(len(rows))
     return found
+
+  def given(
+    self,
+    params,
+    histories: Sequence[np.ndarray],
+    items_UN: np.ndarray,
+    known: Sequence[Mapping[str, np.ndarray]] | None = None,
+    few_shapes: bool = False,
+  ) -> np.ndarray:
+    """Returns the scores of given items that order `rank`, float32 `[U, N]`; -inf for -1. See `rank`."""
+    pairs = zip(histories, known or [{}] * len(histories), strict=True)
+    length = self._task.max_prompt_length(self._corpus) if few_shapes else None
+    prompts = [self.prompt(*pair) for pair in pairs]
+    found = self._given.candidates(params, prompts, items_UN, self._codes_IL, length)
+    if self._lookups is not None:
+      found = self._lookups.scored(self._lookups.read(histories), found)
+    return blend.scores(found, self.weights)
 
   def prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
     """Returns the prompt that the search continues after a history, int32 tokens; see `rank`."""
