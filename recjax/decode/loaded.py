@@ -151,7 +151,7 @@ class Loader:
       ValueError: it is not of the token space of the model, or does not fit the capacity of the search.
     """
     sids, is_first = catalogue.dataset.sids, catalogue is self._trained
-    corpus = Corpus(catalogue.dataset, models.family(self._model).is_encoder_decoder)
+    corpus = Corpus.of(catalogue.dataset, models.family(self._model))
     if not is_first:
       self._check(catalogue, corpus)
     trie = Trie.from_table(sids, catalogue.popularity_I, self._ranks_first)
