@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 import functools
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from recjax import models
+from recjax.decode import loaded as loaded_lib
 from recjax.decode.batches import over_prompts
 from recjax.decode.candidates import Candidates, head_scores
+from recjax.decode.loaded import Loaded
 from recjax.decode.scores import scores_after
-from recjax.models import lora
 from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
@@ -34,8 +34,8 @@ class Given:
     graph = models.graph(model, space)
     kinds = tuple((level,) for level in range(space.num_levels))
 
-    def scores(params, batch):
-      merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
+    def scores(params, trie, items, batch):
+      merged = loaded_lib.merged(graph, params, model, space, trie, items)
       prompts = {name: batch[name] for name in ('tokens', 'lengths')}
       items_BN, tokens_BNL = batch['items'], batch['item_tokens']
       x_BD, cache = merged.start(prompts, 1, max(space.num_levels - 1, 1))
@@ -54,7 +54,7 @@ class Given:
     params,
     prompts: Sequence[np.ndarray],
     items_UN: np.ndarray,
-    codes_IL: np.ndarray,
+    loaded: Loaded,
     length: int | None = None,
     progress: str | None = None,
   ) -> Candidates:
@@ -64,7 +64,7 @@ class Given:
       params: parameters on the mesh.
       prompts: U arrays of int32 tokens, none empty.
       items_UN: int, items of every prompt; -1 is padding, whose scores are -inf.
-      codes_IL: int32, the semantic IDs of the catalogue.
+      loaded: the catalogue.
       length: every prompt has room for this number of tokens, and the batch and the lists have sizes that are powers
         of two, so that other calls use the same compiled program. None: they are as small as may be.
       progress: label of the progress bar. None: no bar.
@@ -78,12 +78,20 @@ class Given:
     padded_UN = np.full((U, N), -1, np.int32)
     padded_UN[:, : items_UN.shape[1]] = items_UN
 
+    codes_IL = loaded.catalogue.dataset.sids.codes_IL
+
     def columns(rows_B: np.ndarray) -> dict[str, np.ndarray]:
       items_BN = np.maximum(padded_UN[rows_B], 0)
       return {'items': items_BN, 'item_tokens': self._space.tokens(codes_IL[items_BN])}
 
     found = over_prompts(
-      *(functools.partial(self._scores, params), prompts, self._mesh, B, columns),
+      *(
+        functools.partial(self._scores, params, loaded.trie, loaded.items),
+        prompts,
+        self._mesh,
+        B,
+        columns,
+      ),
       timeout=self._timeout,
       progress=progress,
       length=length,
