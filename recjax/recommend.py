@@ -1,6 +1,6 @@
 """Recommends items for histories of raw item ids, with the best checkpoint of a run."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import json
@@ -17,6 +17,11 @@ from recjax import models
 from recjax.config import Config
 from recjax.data.dataset import Dataset
 from recjax.data.histories import Reader, Row, read_histories
+from recjax.data.requests import Answer as Answer
+from recjax.data.requests import History as History
+from recjax.data.requests import Recommendation as Recommendation
+from recjax.data.requests import Request as Request
+from recjax.data.requests import Within as Within
 from recjax.decode.ranker import Ranker
 from recjax.runtime import device, distributed
 from recjax.runtime.files import replacing
@@ -57,22 +62,13 @@ def best_ranker(
   return ranker, params, step
 
 
-class Recommendation(NamedTuple):
-  """A recommended item.
+class _Parsed(NamedTuple):
+  """A request by item indices."""
 
-  Attributes:
-    item: its id in the log.
-    title: its title; None: the item table has none.
-    score: log-probability of its semantic ID; where candidates have several scores, their weighted sum.
-  """
-
-  item: str
-  title: str | None
-  score: float
-
-
-# Item ids, oldest first; or a mapping with `history` and optionally `times` (seconds since 1970) and `events`.
-History = Sequence[str] | Mapping[str, Any]
+  place: int
+  request: Request
+  row: Row
+  excluded: np.ndarray
 
 
 class Recommender:
@@ -88,6 +84,8 @@ class Recommender:
     """Wraps a ranker and its parameters; see `from_workdir` for a run."""
     self.beams, self.columns, self.step = ranker.beams, ranker.columns, step
     self._ranker, self._params, self._items = ranker, params, dataset.items
+    self._rankers = {ranker.beams: ranker}
+    self._popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     self._reader = Reader(dataset, ranker.columns)
 
   @classmethod
@@ -127,7 +125,13 @@ class Recommender:
 
   @overload
   def recommend(
-    self, histories: History, k: int = 10, exclude: Iterable[str] = (), unknown: str = 'error'
+    self,
+    histories: History,
+    k: int = 10,
+    within: Within | None = None,
+    exclude: Collection[str] = (),
+    beams: int | None = None,
+    unknown: str = 'error',
   ) -> list[Recommendation]: ...
 
   @overload
@@ -135,20 +139,21 @@ class Recommender:
     self,
     histories: Sequence[History],
     k: int = 10,
-    exclude: Iterable[str] = (),
+    within: Within | None = None,
+    exclude: Collection[str] = (),
+    beams: int | None = None,
     unknown: str = 'error',
   ) -> list[list[Recommendation]]: ...
 
-  def recommend(self, histories, k=10, exclude=(), unknown='error'):
+  def recommend(self, histories, k=10, within=None, exclude=(), beams=None, unknown='error'):
     """Recommends items for one history or for several.
 
     Args:
       histories: item ids, oldest first, or a mapping with the list `history` and, for a model that reads them
         (`columns`), `times` and `events`; or a sequence of such histories. Items of a history are not recommended
         (unless the run sets `eval.exclude_seen` to False). For an empty history the model ranks without any.
-      k: items per history, at most `beams`. Fewer are returned if the catalogue or the beams have no more.
-      exclude: ids of items that are not recommended; ids that are not in the catalogue have no effect.
-      unknown: 'error', or 'skip' to leave out items of a history that are not in the catalogue.
+      k: items per history, at most the beams. Fewer are returned if the catalogue or the beams have no more.
+      within, exclude, beams, unknown: see `Request`.
 
     Returns:
       The items, best first; for a sequence of histories a list of such lists in its order.
@@ -156,23 +161,114 @@ class Recommender:
     Raises:
       ValueError: an item of a history is unknown, or an argument is out of range.
     """
-    rule = f'k must be from 1 to {self.beams}, the beams of the search (argument beams of load)'
-    _check(_is_count(k) and k <= self.beams, rule, k)
-    _check(unknown in ('error', 'skip'), "unknown must be 'error' or 'skip'", unknown)
-    _check(not isinstance(exclude, str), 'exclude must be a collection of ids', exclude)
-    is_one, rows = self._rows(histories, unknown == 'skip')
-    items_UM, scores_UM = self._ranker.rank(
-      self._params,
-      [row.items for row in rows],
-      known=[row.known for row in rows],
-      excluded=self._reader.known(exclude),
-      few_shapes=True,
-    )
-    found = [
-      self._recommendations(items[:k], scores[:k])
-      for items, scores in zip(items_UM, scores_UM, strict=True)
-    ]
+    is_one, histories = _listed(histories)
+    shared = {
+      'k': k, 'within': within, 'exclude': _ids(exclude), 'beams': beams, 'unknown': unknown
+    }  # fmt: skip
+    requests = [Request(history=history, **shared) for history in histories]
+    places = ['the history'] if is_one else [f'history {n}' for n in range(len(requests))]
+    found = [answer.recommendations for answer in self._answers(requests, places)]
     return found[0] if is_one else found
+
+  def answer(
+    self, requests: Sequence[Request], popular: bool = False, raises: bool = True
+  ) -> list[Answer]:
+    """Answers a wave of requests; a wave of a size that occurred before compiles nothing.
+
+    Args:
+      requests: each with its own `k`, `within`, `exclude`, `candidates` and `beams`.
+      popular: whether an empty history gets the most popular items, with a note. False: the model ranks without one.
+      raises: False gives a request that is wrong an answer with `error`; the others are answered.
+
+    Raises:
+      ValueError: a request is wrong, and `raises` is set.
+    """
+    places = [f'request {n}' for n in range(len(requests))]
+    return self._answers(requests, places, popular, raises)
+
+  def _answers(
+    self,
+    requests: Sequence[Request],
+    places: Sequence[str],
+    popular: bool = False,
+    raises: bool = True,
+  ) -> list[Answer]:
+    """Answers requests; `places` name them in messages."""
+    answers: list[Answer] = [Answer()] * len(requests)
+    by_beams: dict[int, list[_Parsed]] = {}
+    excluded: dict[int, np.ndarray] = {}  # of every collection once
+    for n, (request, place) in enumerate(zip(requests, places, strict=True)):
+      try:
+        parsed = self._parsed(n, request, place, excluded)
+      except ValueError as error:
+        if raises:
+          raise
+        answers[n] = Answer(error=str(error))
+        continue
+      unknown = parsed.row.fields.get('unknown', [])
+      answers[n] = Answer(unknown=unknown)
+      if popular and not len(parsed.row.items) and request.candidates is None:
+        answers[n] = dataclasses.replace(answers[n], **self._popular(parsed))
+      else:
+        by_beams.setdefault(request.beams or self.beams, []).append(parsed)
+    for beams, wave in by_beams.items():
+      items_UM, scores_UM = self._of_beams(beams).rank(
+        self._params,
+        [parsed.row.items for parsed in wave],
+        known=[parsed.row.known for parsed in wave],
+        excluded=[parsed.excluded for parsed in wave],
+        few_shapes=True,
+      )
+      for parsed, items, scores in zip(wave, items_UM, scores_UM, strict=True):
+        n, k = parsed.place, parsed.request.k
+        found = self._recommendations(items[:k], scores[:k])
+        answers[n] = dataclasses.replace(answers[n], recommendations=found)
+    return answers
+
+  def _parsed(
+    self, n: int, request: Request, place: str, excluded: dict[int, np.ndarray]
+  ) -> _Parsed:
+    """Checks a request and looks its items up.
+
+    Raises:
+      ValueError: an argument is out of range, or an item of the history is unknown.
+    """
+    beams, k = request.beams, request.k
+    _check(beams is None or _is_count(beams), 'beams must be a positive number', beams)
+    most, of = (beams, 'argument beams') if beams else (self.beams, 'argument beams of load')
+    _check(
+      _is_count(k) and k <= most, f'k must be from 1 to {most}, the beams of the search ({of})', k
+    )
+    _check(
+      request.unknown in ('error', 'skip'), "unknown must be 'error' or 'skip'", request.unknown
+    )
+    _check(request.within is None, 'within must be None: sub-catalogues come later', request.within)
+    _check(
+      request.candidates is None, 'candidates must be None: they come later', request.candidates
+    )
+    exclude = _ids(request.exclude)
+    if id(exclude) not in excluded:
+      excluded[id(exclude)] = self._reader.known(exclude)
+    row = self._row(request.history, place, request.unknown == 'skip')
+    return _Parsed(n, request, row, excluded[id(exclude)])
+
+  def _popular(self, parsed: _Parsed) -> dict[str, Any]:
+    """Returns the answer to an empty history: the items with the most training interactions.
+
+    The score is the logarithm of an item's share of them, with one added to every count.
+    """
+    counts_I = self._popularity_I + 1.0
+    counts_I[parsed.excluded] = 0
+    items = np.argsort(-counts_I, kind='stable')[: parsed.request.k]
+    items = items[counts_I[items] > 0]
+    scores = np.log(counts_I[items] / (self._popularity_I + 1.0).sum())
+    note = 'the history is empty: these are the most popular items'
+    return {'recommendations': self._recommendations(items, scores), 'note': note}
+
+  def _of_beams(self, beams: int) -> Ranker:
+    if beams not in self._rankers:
+      self._rankers[beams] = self._ranker.with_beams(beams)
+    return self._rankers[beams]
 
   def recommend_file(
     self, histories: epath.PathLike, out: epath.PathLike, k: int, skip_unknown: bool = False
@@ -209,28 +305,21 @@ class Recommender:
         f.write(json.dumps(row.fields | {'recommendations': found}) + '\n')
     log.info('%d histories -> %s', len(rows), out)
 
-  def _rows(self, histories: Any, skip_unknown: bool) -> tuple[bool, list[Row]]:
-    """Returns whether one history was given, and the histories as indices."""
-    _check(
-      not isinstance(histories, str | bytes), 'a history must be a list of item ids', histories
-    )
-    if isinstance(histories, Mapping):
-      return True, [self._row(histories, 'the history', skip_unknown)]
-    _check(isinstance(histories, Iterable), 'a history must be a list of item ids', histories)
-    histories = list(histories)
-    nested = [not isinstance(each, str | int | np.integer) for each in histories]
-    if not any(nested):
-      return True, [self._row(histories, 'the history', skip_unknown)]
-    _check(all(nested), 'histories must be item ids or lists of item ids, not both', histories)
-    rows = [self._row(h, f'history {n}', skip_unknown) for n, h in enumerate(histories)]
-    return False, rows
-
   def _row(self, history: Any, place: str, skip_unknown: bool) -> Row:
     fields = dict(history) if isinstance(history, Mapping) else {'history': history}
     if 'history' not in fields:
-      raise ValueError(f'{place}: a mapping must have the key history; got {sorted(fields)}')
-    columns = ('history', *self.columns)
-    fields |= {name: list(fields[name]) for name in columns if name in fields}
+      raise ValueError(
+        f'{place}: a mapping must have the key history; got {sorted(map(str, fields))}'
+      )
+    for name in ('history', *self.columns):
+      if name in fields:
+        must = (
+          'a history must be a list of item ids'
+          if name == 'history'
+          else f'{place}: {name} must be a list'
+        )
+        _check(_is_collection(fields[name]), must, fields[name])
+        fields[name] = list(fields[name])
     return self._reader.row(
       fields, place, skip_unknown, "Set unknown='skip' to leave such items out"
     )
@@ -241,6 +330,29 @@ class Recommender:
       for i, score in zip(items, scores, strict=True)
       if i >= 0
     ]
+
+
+def _listed(histories: Any) -> tuple[bool, list[Any]]:
+  """Returns whether one history was given, and the histories."""
+  if isinstance(histories, Mapping):
+    return True, [histories]
+  _check(_is_collection(histories), 'a history must be a list of item ids', histories)
+  histories = list(histories)
+  nested = [not isinstance(each, str | int | np.integer) for each in histories]
+  if not any(nested):
+    return True, [histories]
+  _check(all(nested), 'histories must be item ids or lists of item ids, not both', histories)
+  return False, histories
+
+
+def _ids(exclude: Any) -> Collection[Any]:
+  """Returns ids that may be read several times."""
+  _check(_is_collection(exclude), 'exclude must be a collection of ids', exclude)
+  return exclude if isinstance(exclude, Collection) else list(exclude)
+
+
+def _is_collection(value: Any) -> bool:
+  return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def _check(condition: bool, must: str, got: Any) -> None:

@@ -44,7 +44,8 @@ class Reader:
 
   def known(self, items: Iterable[Any]) -> np.ndarray:
     """Returns the indices of the items that are in the catalogue, int32."""
-    found = (self._index.get(_id(item)) for item in items)
+    ids = map(_id, items)
+    found = (self._index.get(item) for item in ids if isinstance(item, str))
     return np.array([i for i in found if i is not None], np.int32)
 
   def row(

@@ -1,6 +1,7 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
+import copy
 import dataclasses
 
 from flax import nnx
@@ -103,8 +104,18 @@ class Ranker:
     trie = jax.tree.map(np.asarray, trie)
 
     self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
-    search = make_search(model, dataset.vocabulary.space, self.beams)
-    self._search = jax.jit(search, out_shardings=mesh_lib.replicated(mesh))
+    self._model, self._space = model, dataset.vocabulary.space
+    self._search = self._jitted(self.beams)
+
+  def _jitted(self, beams: int):
+    search = make_search(self._model, self._space, beams)
+    return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
+
+  def with_beams(self, beams: int) -> 'Ranker':
+    """Returns a ranker with another number of beams, which shares everything but the compiled search."""
+    other = copy.copy(self)
+    other.beams, other._search = beams, other._jitted(beams)
+    return other
 
   @property
   def columns(self) -> tuple[str, ...]:
@@ -118,7 +129,7 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns distinct items for every history, best first; independent of batch size and devices.
@@ -129,7 +140,7 @@ class Ranker:
         is off; with context events, and where the kinds are known, only items that may be targets are.
       progress: label of the progress bar. None: no bar.
       known: other columns of each history by name (see `columns`), one value per item. None: none.
-      excluded: item indices that are excluded for every history.
+      excluded: item indices that are excluded for each history. None: none.
       few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the
         batch then has room for as many histories as the next power of two.
 
@@ -146,16 +157,17 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
   ) -> Candidates:
     """Returns the candidates of every history with their scores, numpy arrays `[U, …]`; see `rank`."""
     U, B = len(histories), self._batch_size
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
-    excluded = np.empty(0, np.int32) if excluded is None else excluded
     known = known or [{}] * U
-    hidden = [np.concatenate([items, excluded]) for items in map(self._seen, histories, known)]
+    hidden = list(map(self._seen, histories, known))
+    if excluded is not None:
+      hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
     order = np.argsort([-len(history) for history in histories], kind='stable')
     found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
