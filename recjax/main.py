@@ -188,6 +188,11 @@ def run(request: Request) -> int:
     params, _ = best_params(config, workdir, dataset, mesh)
     export.write(request.out, config, dataset, params)
     return 0
+  if mode == 'serve':
+    from recjax.serve.start import serve  # here: it needs the extra [serve]
+
+    serve(config, workdir, dataset, mesh, request.serving)
+    return 0
   if mode == 'recommend':
     ranker, params, step = best_ranker(config, workdir, dataset, mesh)
     recommender = Recommender(ranker, dataset, params, step)

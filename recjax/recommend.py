@@ -171,20 +171,26 @@ class Recommender:
     return found[0] if is_one else found
 
   def answer(
-    self, requests: Sequence[Request], popular: bool = False, raises: bool = True
+    self,
+    requests: Sequence[Request],
+    popular: bool = False,
+    raises: bool = True,
+    size: int = 1,
   ) -> list[Answer]:
     """Answers a wave of requests; a wave of a size that occurred before compiles nothing.
 
     Args:
       requests: each with its own `k`, `within`, `exclude`, `candidates` and `beams`.
       popular: whether an empty history gets the most popular items, with a note. False: the model ranks without one.
+      size: a power of two; the search is padded to so many histories, so that all waves of at most so many have one
+        shape, and an answer does not depend on the others of its wave, to the last bit.
       raises: False gives a request that is wrong an answer with `error`; the others are answered.
 
     Raises:
       ValueError: a request is wrong, and `raises` is set.
     """
     places = [f'request {n}' for n in range(len(requests))]
-    return self._answers(requests, places, popular, raises)
+    return self._answers(requests, places, popular, raises, size)
 
   def _answers(
     self,
@@ -192,6 +198,7 @@ class Recommender:
     places: Sequence[str],
     popular: bool = False,
     raises: bool = True,
+    size: int = 1,
   ) -> list[Answer]:
     """Answers requests; `places` name them in messages."""
     answers: list[Answer] = [Answer()] * len(requests)
@@ -212,14 +219,15 @@ class Recommender:
       else:
         by_beams.setdefault(request.beams or self.beams, []).append(parsed)
     for beams, wave in by_beams.items():
+      padded = wave + [wave[0]] * (size - len(wave))
       items_UM, scores_UM = self._of_beams(beams).rank(
         self._params,
-        [parsed.row.items for parsed in wave],
-        known=[parsed.row.known for parsed in wave],
-        excluded=[parsed.excluded for parsed in wave],
+        [parsed.row.items for parsed in padded],
+        known=[parsed.row.known for parsed in padded],
+        excluded=[parsed.excluded for parsed in padded],
         few_shapes=True,
       )
-      for parsed, items, scores in zip(wave, items_UM, scores_UM, strict=True):
+      for parsed, items, scores in zip(wave, items_UM, scores_UM, strict=False):
         n, k = parsed.place, parsed.request.k
         found = self._recommendations(items[:k], scores[:k])
         answers[n] = dataclasses.replace(answers[n], recommendations=found)

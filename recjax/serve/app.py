@@ -25,7 +25,9 @@ from recjax.workdir.serving import Serving
 log = logging.getLogger(__name__)
 
 TOKEN = 'RECJAX_SERVE_TOKEN'
-_DISCARDED = 64  # bodies of the largest size that are read and dropped, so that the client sees the refusal
+_DISCARDED = (
+  64  # bodies of the largest size that are read and dropped, so that the client sees the refusal
+)
 _FOUND = 20  # items of a search by title, unless `limit` is given
 _MOST_FOUND = 100
 _GONE = Response(status_code=499)  # nobody reads it

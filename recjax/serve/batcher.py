@@ -36,7 +36,7 @@ class Batcher:
     self,
     answer: Callable[[list[Query]], Sequence[Any]],
     thread: Executor,
-    max_wave: int,
+    size: Callable[[int], int],
     max_wait: float,
     max_queue: int,
     metrics: Metrics,
@@ -46,13 +46,13 @@ class Batcher:
     Args:
       answer: queries → results, in their order; a result that is an exception is raised to its caller.
       thread: runs `answer`; one thread, so that waves do not overlap.
-      max_wave: beam rows of a wave; a request that has more is a wave of its own.
+      size: number of beams → requests of a wave.
       max_wait: seconds that the first request of a wave waits for others.
       max_queue: requests that wait.
       metrics: counts waves and waiting requests.
     """
     self._answer, self._thread, self._metrics = answer, thread, metrics
-    self._max_wave, self._max_wait, self._max_queue = max_wave, max_wait, max_queue
+    self._size, self._max_wait, self._max_queue = size, max_wait, max_queue
     self._queues: dict[int, collections.deque[_Entry]] = {}
     self._waiting = 0
     self._rate = 0.0  # answers a second
@@ -109,7 +109,7 @@ class Batcher:
         await self._changed.wait()
         continue
       left = queue[0].arrived + self._max_wait - loop.time()
-      most = max(1, self._max_wave // queue[0].query.beams)
+      most = self._size(queue[0].query.beams)
       if left <= 0 or len(queue) >= most:
         return self._taken(queue, most)
       try:
@@ -166,7 +166,7 @@ class Batcher:
     """Answers a wave; after an error each request alone, so that one cannot harm the others."""
     try:
       return self._answer(queries)
-    except Exception as error:  # noqa: BLE001 - the service must outlive any error of a wave
+    except Exception as error:
       log.exception('a wave of %d requests failed', len(queries))
       if len(queries) == 1:
         return [error]

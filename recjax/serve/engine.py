@@ -54,16 +54,26 @@ class Engine:
     beams: numbers of beams that a request may choose, of which the first is the default.
   """
 
-  def __init__(self, recommender: Recommender, dataset: Dataset, beams: Sequence[int] = ()):
+  def __init__(
+    self,
+    recommender: Recommender,
+    dataset: Dataset,
+    max_wave: int,
+    most: int,
+    beams: Sequence[int] = (),
+  ):
     """Builds the indices of titles and of successors.
 
     Args:
       recommender: answers; its beams are the default.
       dataset: the data of the run.
+      max_wave: beam rows of a wave.
+      most: requests of a wave: those of one batch of the search.
       beams: other numbers of beams that a request may choose.
     """
     self._recommender = recommender
     self.beams = tuple(dict.fromkeys((recommender.beams, *beams)))
+    self._max_wave, self._most = max_wave, most
     self._popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     self._one_hop = OneHop(dataset)
     words = dataset.keywords or []
@@ -80,34 +90,34 @@ class Engine:
     """Returns what a request may ask for in a call of at most `requests`."""
     return Limits(self.beams, requests, _IDS, len(self.view.items))
 
-  def warm(self, max_wave: int) -> None:
-    """Compiles every wave that may occur: of every power of two requests, for every number of beams."""
-    history = [self.view.items[0]['id']]
-    for beams in self.beams:
-      most, size = max(1, max_wave // beams), 1
-      while True:
-        request = Request(history=history, k=1, beams=self._of_request(beams))
-        self._recommender.answer([request] * min(size, most))
-        if size >= most:
-          break
-        size *= 2
+  def size(self, beams: int) -> int:
+    """Returns the requests of a wave with so many beams, a power of two; the wave is padded to them."""
+    return 1 << max(0, min(self._max_wave // beams, self._most).bit_length() - 1)
 
-  def _of_request(self, beams: int) -> int | None:
-    return None if beams == self._recommender.beams else beams
+  def warm(self) -> None:
+    """Compiles the waves: one shape for every number of beams."""
+    for beams in self.beams:
+      chosen = None if beams == self._recommender.beams else beams
+      request = Request(history=[self.view.items[0]['id']], k=1, beams=chosen)
+      self._recommender.answer([request], size=self.size(beams))
 
   def answer(self, queries: Sequence[Query]) -> list[dict[str, Any] | Refused]:
     """Answers one wave with one version of the catalogue.
+
+    Args:
+      queries: at most `size` of them, with one number of beams.
 
     Returns:
       For every query the fields of its JSON answer, or why it is refused.
     """
     requests = [query.request for query in queries]
-    answers = self._recommender.answer(requests, popular=True, raises=False)
-    return [self._result(*pair) for pair in zip(queries, answers, strict=True)]
+    size = self.size(queries[0].beams)
+    answers = self._recommender.answer(requests, popular=True, raises=False, size=size)
+    return [self._result(n, *pair) for n, pair in enumerate(zip(queries, answers, strict=True))]
 
-  def _result(self, query: Query, answer: Answer) -> dict[str, Any] | Refused:
+  def _result(self, n: int, query: Query, answer: Answer) -> dict[str, Any] | Refused:
     if answer.error:
-      return Refused(400, query.place + answer.error)
+      return Refused(400, query.place + answer.error.removeprefix(f'request {n}: '))
     if answer.unknown and not query.skips_unknown:
       named = ', '.join(map(repr, answer.unknown[:_NAMED]))
       more = len(answer.unknown) - _NAMED
@@ -166,6 +176,7 @@ class Engine:
       'items': len(view.items),
       'masks': list(view.masks),
       'beams': list(self.beams),
+      'waves': {str(beams): self.size(beams) for beams in self.beams},
       'columns': list(self._recommender.columns),
       'step': self._recommender.step,
     }

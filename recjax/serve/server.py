@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import webbrowser
 
 import uvicorn
@@ -23,17 +22,19 @@ from recjax.workdir.serving import Serving
 
 log = logging.getLogger(__name__)
 
+Load = Callable[[], Engine]
+
 _KEEP_ALIVE = 30  # seconds that a connection may be idle
 _GRACE = 5  # seconds for the last bytes of answers at the end
 _BACKLOG = 2048
 _TICK = 0.02  # seconds between two looks at the calls in flight, while the service drains
 
 
-def serve(load: Callable[[], tuple[Engine, int]], serving: Serving) -> None:
+def serve(load: Load, serving: Serving) -> None:
   """Serves until SIGTERM or Ctrl-C; the calls in flight are answered then, and new ones get 503.
 
   Args:
-    load: returns the compiled engine and the beam rows of a wave; it runs in the thread of the search.
+    load: returns the compiled engine; it runs in the thread of the search.
     serving: address and limits.
 
   Raises:
@@ -42,22 +43,34 @@ def serve(load: Callable[[], tuple[Engine, int]], serving: Serving) -> None:
   """
   listener = serving.bound()
   with interrupt.finishing('answering the requests in flight'):
-    asyncio.run(_serve(load, serving, listener))
+    asyncio.run(_until_signal(load, serving, listener))
+
+
+async def _until_signal(load: Load, serving: Serving, listener: socket.socket) -> None:
+  loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+  def handle(*_) -> None:
+    loop.call_soon_threadsafe(stop.set)
+
+  before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    await run(load, serving, listener, stop)
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 class _Server(uvicorn.Server):
-  """A server that leaves signals to `_serve`."""
+  """A server that leaves signals to `serve`."""
 
   @contextlib.contextmanager
   def capture_signals(self) -> Iterator[None]:
     yield
 
 
-async def _serve(
-  load: Callable[[], tuple[Engine, int]], serving: Serving, listener: socket.socket
-) -> None:
+async def run(load: Load, serving: Serving, listener: socket.socket, stop: asyncio.Event) -> None:
+  """Serves on a bound socket until `stop` is set; see `serve`."""
   loop = asyncio.get_running_loop()
-  stop = asyncio.Event()
   metrics = Metrics()
   service = Service(serving, metrics)
   # h11 and asyncio's own loop: what requirements-serve.txt pins, whatever else is installed.
@@ -67,7 +80,7 @@ async def _serve(
   )  # fmt: skip
   logging.getLogger('uvicorn.error').setLevel(logging.ERROR)
   server = _Server(config)
-  with _stopping_by_signal(loop, stop), ThreadPoolExecutor(1, 'search') as thread:
+  with ThreadPoolExecutor(1, 'search') as thread:
     tasks = [asyncio.create_task(server.serve([listener]))]
     url = _url(listener)
     log.info('listening on %s; loading the model and compiling the search', url)
@@ -77,15 +90,18 @@ async def _serve(
       await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
       if not loading.done():
         _end_at_once()
-      engine, max_wave = loading.result()
+      engine = loading.result()
       service.batcher = Batcher(
-        engine.answer, thread, max_wave, serving.max_wait_ms / 1000, serving.max_queue, metrics
+        engine.answer, thread, engine.size, serving.max_wait_ms / 1000, serving.max_queue, metrics
       )
       tasks.append(asyncio.create_task(service.batcher.run()))
       service.engine = engine
       metrics.ready.set(1)
       metrics.set_catalogue(engine.view.version)
-      log.info('ready: %s (waves of %d beam rows; SIGTERM or Ctrl-C drains)', url, max_wave)
+      sizes = ' or '.join(
+        f'{engine.size(beams)} requests x {beams} beams' for beams in engine.beams
+      )
+      log.info('ready: %s (waves of %s; SIGTERM or Ctrl-C drains)', url, sizes)
       if serving.open:
         _open(url)
       await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -107,24 +123,6 @@ async def _drain(service: Service) -> None:
   log.info('draining: %d calls in flight', service.in_flight)
   while service.in_flight:
     await asyncio.sleep(_TICK)
-
-
-@contextlib.contextmanager
-def _stopping_by_signal(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
-  """Sets an event at SIGTERM and at SIGINT, whose second one ends the process; see `runtime.interrupt`."""
-  if threading.current_thread() is not threading.main_thread():  # in a test
-    yield
-    return
-
-  def handle(*_) -> None:
-    loop.call_soon_threadsafe(stop.set)
-
-  before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-  try:
-    yield
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
 
 
 def _end_at_once() -> None:

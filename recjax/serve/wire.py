@@ -85,7 +85,9 @@ def queries(value: Any, limits: Limits) -> tuple[bool, list[Query]]:
   """
   is_one = isinstance(value, dict)
   if not is_one:
-    must = f'the body must be an object with "history", or a list of 1 to {limits.requests:,} of them'
+    must = (
+      f'the body must be an object with "history", or a list of 1 to {limits.requests:,} of them'
+    )
     _check(isinstance(value, list), must, value)
     if not 1 <= len(value) <= limits.requests:
       raise Refused(400, f'{must}; got a list of {len(value):,}')

@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from recjax.config import Config
-from recjax.workdir import paths
+from recjax.workdir import paths, serving
 
 # Flag → the modes that read it. All modes read the other flags.
 FLAGS = {
@@ -18,6 +18,7 @@ FLAGS = {
   'raw_dir': ('refresh',),
   'budget': ('refresh',),
   'prune': ('prepare',),
+  **dict.fromkeys(serving.FLAGS, ('serve',)),
 }
 
 _DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')
@@ -32,6 +33,7 @@ _READ = {
   'report': _DATA,
   'evaluate': (*_USE, 'evaluators', 'eval.baselines', 'eval.sasrec'),
   'recommend': _USE,
+  'serve': _USE,
   'export': _USE,
 }
 

@@ -11,6 +11,7 @@ from recjax.runtime import files
 from recjax.schema.checks import check
 from recjax.workdir import claim, identity, paths, stages, trackers
 from recjax.workdir.checkpoints import Checkpoints
+from recjax.workdir.serving import Serving
 
 NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
 
@@ -31,6 +32,7 @@ class Request:
     source: value of --from.
     raw_dir: value of --raw_dir.
     budget: value of --budget.
+    serving: the flags of --mode=serve. None: another mode.
   """
 
   config: config_lib.Config
@@ -44,6 +46,7 @@ class Request:
   source: epath.Path | None = None
   raw_dir: str | None = None
   budget: float = 0.25
+  serving: Serving | None = None
 
   def check_refresh(self) -> None:
     """Checks the flags of a refresh, before the earlier run is read.
@@ -88,6 +91,8 @@ class Request:
         f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams'
       )
       check(1 <= self.k <= config.eval.beams, must, self.k, 'eval.beams')
+    if self.serving is not None:
+      self.serving.check()
     if mode == 'train':
       trackers.check(config.log_to)
     self._check_outputs()
@@ -121,7 +126,7 @@ class Request:
 
   def _check_inputs(self) -> None:
     model, init_from = self.config.model, self.config.checkpoint.init_from
-    if self.mode in ('train', 'refresh', 'evaluate', 'recommend', 'export'):
+    if self.mode in ('train', 'refresh', 'evaluate', 'recommend', 'serve', 'export'):
       claim.check_path(self.workdir)
     if self.mode == 'recommend':
       check_histories(self.histories)
@@ -129,7 +134,7 @@ class Request:
       files.existing(pretrained.path(model.pretrained), '--config.model.pretrained', 'folder')
     if self.mode == 'train':
       identity.check_is_run(self.workdir)
-    if self.mode in ('evaluate', 'recommend', 'export'):
+    if self.mode in ('evaluate', 'recommend', 'serve', 'export'):
       self._check_has('checkpoints', 'the checkpoints of a run')
     if self.mode == 'report':
       self._check_has('evaluation.json', 'evaluation.json, which --mode=evaluate writes')

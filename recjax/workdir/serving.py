@@ -18,7 +18,8 @@ class Serving:
     host: address to listen on.
     port: TCP port. 0: a free one, which the log names.
     beams: beams that a request may choose, of which the first is the default. Empty: `eval.beams` alone.
-    max_wave: beam rows of a wave, which is one batch of the search. 0: those of `eval.batch_size` histories.
+    max_wave: beam rows of a wave, which is one batch of the search, of at most `eval.batch_size` requests. 0: 512 on
+      CPUs, 4,096 on other devices.
     max_wait_ms: milliseconds that a request waits for others to share its wave.
     max_queue: requests that wait; more are refused with 429. Also the longest list of one call.
     timeout_s: seconds until a call is refused with 504.
@@ -92,7 +93,7 @@ _HELP = {
   'host': (flags.DEFINE_string, 'address to listen on; 0.0.0.0: all of this machine.'),
   'port': (flags.DEFINE_integer, 'TCP port; 0: a free one, which the log names.'),
   'beams': (flags.DEFINE_list, 'beams that a request may choose, as 20,50; the first is the default. Empty: eval.beams.'),
-  'max_wave': (flags.DEFINE_integer, 'beam rows of one batch of the search; 0: those of eval.batch_size histories.'),
+  'max_wave': (flags.DEFINE_integer, 'beam rows of one batch of the search, of which every batch has the shape; 0: 512 on CPUs, 4,096 on other devices.'),
   'max_wait_ms': (flags.DEFINE_float, 'milliseconds that a request waits for others to share its batch.'),
   'max_queue': (flags.DEFINE_integer, 'requests that may wait; more are refused with 429.'),
   'timeout_s': (flags.DEFINE_float, 'seconds until a request is refused with 504.'),
