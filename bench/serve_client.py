@@ -13,14 +13,15 @@ class Client:
   async def call(
     self, method: str, path: str, body: bytes = b'', headers: dict[str, str] | None = None
   ) -> tuple[int, dict[str, str], bytes]:
-    """Sends a body and returns the status, the headers (lower case) and the body of the answer.
+    """Sends a body and returns the status, the headers (names in lower case) and the body of the answer.
 
     Raises:
       OSError, asyncio.IncompleteReadError: the connection was closed before the end of the answer.
     """
     reader, _ = await self._send(method, path, body, headers)
-    head = (await reader.readuntil(b'\r\n\r\n')).decode('latin-1').lower().split('\r\n')
-    fields = dict(line.split(': ', 1) for line in head[1:] if line)
+    head = (await reader.readuntil(b'\r\n\r\n')).decode('latin-1').split('\r\n')
+    pairs = (line.split(': ', 1) for line in head[1:] if line)
+    fields = {name.lower(): value for name, value in pairs}
     answer = await reader.readexactly(int(fields['content-length']))
     if fields.get('connection') == 'close':
       self.close()
