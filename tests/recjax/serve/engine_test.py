@@ -1,0 +1,110 @@
+"""The engine of the service with a small model: its answers are the offline ones, to the last bit."""
+
+import dataclasses
+import json
+import random
+
+from flax import nnx
+import numpy as np
+import pytest
+
+from recjax import models
+from recjax.data.requests import Request
+from recjax.recommend import Recommender, make_ranker
+from recjax.serve import wire
+from recjax.serve.engine import Engine
+from recjax.sharding import mesh as mesh_lib
+
+
+@pytest.fixture(scope='module')
+def world(rated):
+  config, dataset = rated
+  config = dataclasses.replace(
+    config,
+    mixture={'next_item': config.mixture['next_item']},
+    model=dataclasses.replace(config.model, depth=1, width=16, ff_width=32, head_width=8),
+    eval=dataclasses.replace(config.eval, batch_size=16, ks=(10,), beams=12),
+  )
+  model = models.build(config.model, dataset.vocabulary.space, 0)
+  params = nnx.to_pure_dict(nnx.split(model)[1])
+  ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  recommender = Recommender(ranker, dataset, params, 7)
+  engine = Engine(recommender, dataset, max_wave=100, most=16)
+  engine.warm()
+  return engine, recommender, dataset
+
+
+def ask(engine, *bodies):
+  limits = engine.limits(100)
+  queries = [query for body in bodies for query in wire.queries(body, limits)[1]]
+  return engine.answer(queries)
+
+
+def test_the_size_of_a_wave_is_a_power_of_two_within_its_budget(world):
+  engine, recommender, dataset = world
+  assert engine.size(12) == 8
+  assert [engine.size(beams) for beams in (1, 6, 50, 100, 1000)] == [16, 16, 2, 1, 1]
+  assert Engine(recommender, dataset, 100, 16, (12, 24)).beams == (12, 24)
+
+
+def test_an_answer_is_the_offline_one_whatever_its_wave(world):
+  engine, recommender, dataset = world
+  ids = [item['id'] for item in dataset.items]
+  rng = np.random.default_rng(0)
+  bodies = [
+    {'history': [str(each) for each in rng.choice(ids, rng.integers(1, 9))], 'k': int(rng.integers(1, 13))}
+    for _ in range(32)
+  ]  # fmt: skip
+  waves = [recommender.answer([Request(**body)] * 8) for body in bodies]
+  expected = [wave[0].recommendations for wave in waves]
+  order = list(range(32))
+  for seed, size in enumerate((1, 3, 7, 8)):
+    random.Random(seed).shuffle(order)
+    for start in range(0, 32, size):
+      rows = order[start : start + size]
+      for n, fields in zip(rows, ask(engine, *(bodies[n] for n in rows)), strict=True):
+        assert fields['recommendations'] == [each._asdict() for each in expected[n]]
+        assert fields['catalogue'] == engine.view.version
+  assert recommender._ranker._search._cache_size() == 1  # nothing was compiled after the warm-up
+
+
+def test_an_empty_history_gives_the_popular_items_and_says_so(world):
+  engine, _, dataset = world
+  counts_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
+  order = np.argsort(-counts_I, kind='stable')
+  [answer] = ask(engine, {'history': [], 'k': 3, 'exclude': [dataset.items[order[1]]['id']]})
+  best = [dataset.items[i]['id'] for i in order[[0, 2, 3]]]
+  assert [each['item'] for each in answer['recommendations']] == best
+  assert 'most popular' in answer['note']
+
+
+def test_unknown_items_are_listed(world):
+  engine, _, _ = world
+  gone = [f'gone{n}' for n in range(30)]
+  refused, answer = ask(
+    engine, [{'history': ['i03', *gone]}, {'history': ['i03', 'new'], 'unknown': 'skip'}]
+  )
+  assert isinstance(refused, wire.Refused) and refused.status == 400
+  assert refused.fields['unknown'] == gone
+  message = refused.fields['error']
+  assert message.startswith('request 0: every item of the history must be in the catalogue; ')
+  assert "'gone19' and 10 more are not" in message
+  assert answer['unknown'] == ['new']
+  [alone] = ask(engine, {'history': ['i03']})
+  assert answer['recommendations'] == alone['recommendations']
+
+
+def test_an_explanation_has_the_sid_path_and_the_counted_items(world):
+  engine, _, dataset = world
+  [answer] = ask(engine, {'history': ['i03', 'i01'], 'k': 4, 'explain': True, 'exclude': ['i05']})
+  words = {entry['token']: entry['keywords'] for entry in dataset.keywords}
+  index = {item['id']: i for i, item in enumerate(dataset.items)}
+  for each in answer['recommendations']:
+    codes = dataset.sids.codes_IL[index[each['item']]].tolist()
+    names = [f'<{"abc"[level]}_{code}>' for level, code in enumerate(codes)]
+    assert [part['code'] for part in each['sid']] == names
+    assert all(part['keywords'] == words.get(part['code'], [])[:3] for part in each['sid'])
+  assert any(part['keywords'] for each in answer['recommendations'] for part in each['sid'])
+  counted = [each['item'] for each in answer['one_hop']]
+  assert 1 <= len(counted) <= 4 and not {'i03', 'i01', 'i05'} & set(counted)
+  assert json.loads(wire.encode(answer)) == answer
