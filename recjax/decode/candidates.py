@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.decode.beam import beams_after
+from recjax.decode.mask_slots import RowMasks
 from recjax.decode.scores import scores_after
 from recjax.decode.trie import Trie
 from recjax.models import embedding
@@ -55,6 +56,7 @@ def search_candidates(
   sid_softmax: str = 'level',
   has_head: bool = False,
   given_BN: jax.Array | None = None,
+  masks: RowMasks | None = None,
 ) -> Candidates:
   """Returns the beams, with an item head as many of the head's best items, and given items; see `beam.beam_search`.
 
@@ -63,15 +65,16 @@ def search_candidates(
   Args:
     model, trie, prompts, excluded_BE, beams, sid_softmax: as in `beam.beam_search`.
     has_head: whether the model has an item head.
-    given_BN: int32, distinct items of every row that are not excluded; -1 is padding. None: none.
+    given_BN: int32, distinct items of every row that are not excluded and in its mask; -1 is padding. None: none.
+    masks: the sub-catalogue of each row. None: all items.
   """
   space = model.tables.space
   x_BD, cache = model.start(prompts, min(beams, trie.num_nodes[1]), max(space.num_levels - 1, 1))
-  beams_BM, codes_BM = beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax)
+  beams_BM, codes_BM = beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax, masks)
   more, head_BI = [], None
   if has_head:
     head_BI = head_scores(model, getattr(cache, 'item_state_BD', x_BD))
-    more.append(_best(head_BI, excluded_BE, beams))
+    more.append(_best(head_BI, excluded_BE, beams, masks))
   if given_BN is not None:
     more.append(given_BN)
   if not more:
@@ -93,9 +96,13 @@ def search_candidates(
   return Candidates(items_BM, codes_BM, jnp.where(is_item_BM, head_BM, -jnp.inf))
 
 
-def _best(scores_BI: jax.Array, excluded_BE: jax.Array, count: int) -> jax.Array:
-  """Returns the items with the highest scores that are not excluded, int32 `[B, count]`; -1 after the last one."""
+def _best(
+  scores_BI: jax.Array, excluded_BE: jax.Array, count: int, masks: RowMasks | None
+) -> jax.Array:
+  """Returns the items with the highest scores that may be returned, int32 `[B, count]`; -1 after the last one."""
   rows, items = scores_BI.shape
+  if masks is not None:
+    scores_BI = jnp.where(masks.items_of_rows(items), scores_BI, -jnp.inf)
   hidden_BE = jnp.where(excluded_BE < 0, items, excluded_BE)
   scores_BI = scores_BI.at[jnp.arange(rows)[:, None], hidden_BE].set(-jnp.inf, mode='drop')
   best_BK, items_BK = jax.lax.top_k(scores_BI, min(count, items))

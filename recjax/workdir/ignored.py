@@ -11,6 +11,8 @@ from recjax.workdir import paths, serving
 FLAGS = {
   'histories': ('recommend',),
   'skip_unknown': ('recommend',),
+  'masks': ('recommend', 'serve'),
+  'within': ('recommend',),
   'k': ('recommend',),
   'out': ('recommend', 'export', 'describe', 'compare'),
   'workdirs': ('compare',),

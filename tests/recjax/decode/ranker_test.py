@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from recjax import models
+from recjax.decode import mask_slots
+from recjax.decode.masks import Masks
 from recjax.decode.memory import Memory
 from recjax.recommend import make_ranker
 from recjax.schema import blend
@@ -25,14 +27,18 @@ def small(world, **changes):
   return config, dataset, {**params, 'tables': {k: 4 * v for k, v in params['tables'].items()}}
 
 
-def candidates(config, dataset, params, beams, memory, batch_size=20, **options):
+def ranker_of(config, dataset, beams, memory, batch_size=20):
   settings = dataclasses.replace(
     config.eval, beams=beams, memory=memory, batch_size=batch_size, ks=(1, 10)
   )
   config = dataclasses.replace(config, eval=settings)
   ranker = make_ranker(config, dataset, mesh_lib.make_mesh(Mesh(data=1), jax.devices()[:1]))
   histories, _ = dataset.histories_and_targets('test')
-  histories = [np.asarray(histories[u]) for u in range(20)]
+  return ranker, [np.asarray(histories[u]) for u in range(20)]
+
+
+def candidates(config, dataset, params, beams, memory, batch_size=20, **options):
+  ranker, histories = ranker_of(config, dataset, beams, memory, batch_size)
   return ranker.candidates(params, histories, **options), histories
 
 
@@ -66,3 +72,29 @@ def test_items_of_the_memory_have_the_scores_of_an_exhaustive_search(tiny_world,
     np.testing.assert_allclose(
       found.memory_BM[u, : len(items)], np.log(counts[items] + 0.3), rtol=1e-6
     )
+
+
+def test_masks_hold_for_beams_head_and_memory_and_compile_nothing(tiny_world, monkeypatch):
+  config, dataset, params = small(tiny_world, item_head=True)
+  masks = Masks({item['id']: i for i, item in enumerate(dataset.items)})
+  rng = np.random.default_rng(0)
+  ranker, histories = ranker_of(config, dataset, 10, MEMORY)
+  sets = [set(rng.choice(dataset.num_items, n, replace=False).tolist()) for n in (1, 4, 12, 30, 60)]
+  mask_of = [masks.mask([dataset.items[i]['id'] for i in inside]) for inside in sets]
+  plain = ranker.candidates(params, histories, few_shapes=True)
+  compiled = ranker._search._cache_size()
+  monkeypatch.setattr(mask_slots, 'SLOTS', 4)
+  for seed in range(2):
+    which = np.random.default_rng(seed).integers(-1, 5, len(histories)).tolist()
+    of_rows = [None if w < 0 else mask_of[w] for w in which]
+    found = ranker.candidates(params, histories, few_shapes=True, masks=of_rows)
+    for u, w in enumerate(which):
+      items = [i for i in found.items_BM[u].tolist() if i >= 0]
+      if w < 0:
+        assert items == [i for i in plain.items_BM[u].tolist() if i >= 0]
+        np.testing.assert_allclose(found.codes_BM[u], plain.codes_BM[u], atol=1e-6)
+      else:
+        left = sets[w] - set(histories[u].tolist())
+        assert set(items) <= left and len(items) == len(set(items))
+        assert set(items) == left or len(items) >= 10
+  assert ranker._search._cache_size() == compiled
