@@ -191,7 +191,7 @@ def run(request: Request) -> int:
   if mode == 'serve':
     from recjax.serve.start import serve  # here: it needs the extra [serve]
 
-    serve(config, workdir, dataset, mesh, request.serving)
+    serve(config, workdir, dataset, mesh, request.serving, request.masks)
     return 0
   if mode == 'recommend':
     recommender = Recommender.of_run(config, workdir, dataset, mesh, masks=request.masks)

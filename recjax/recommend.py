@@ -31,7 +31,7 @@ from recjax.data.requests import (
   windows,
   with_candidates,
 )
-from recjax.decode.masks import Masks
+from recjax.decode.masks import Mask, Masks
 from recjax.decode.ranker import Ranker
 from recjax.decode.waves import Waves
 from recjax.runtime import device, distributed
@@ -116,6 +116,10 @@ class Recommender:
   def masks(self) -> tuple[str, ...]:
     """The names of the sub-catalogues."""
     return self._waves.masks.names
+
+  def mask(self, within: Within) -> Mask:
+    """Returns the items of a sub-catalogue; see `Masks.mask`."""
+    return self._waves.masks.mask(within)
 
   @classmethod
   def of_run(

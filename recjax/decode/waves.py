@@ -171,7 +171,9 @@ class Waves:
       few_shapes=few_shapes,
       masks=[parsed.mask for parsed in padded] if has_masks else None,
     )
-    for parsed, items, scores in zip(wave, items_UM, scores_UM, strict=False):  # without the padding
+    for parsed, items, scores in zip(
+      wave, items_UM, scores_UM, strict=False
+    ):  # without the padding
       k = parsed.request.k
       yield parsed, self.recommendations(items[:k], scores[:k])
 

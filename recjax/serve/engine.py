@@ -13,6 +13,7 @@ import numpy as np
 
 from recjax.data.dataset import Dataset
 from recjax.data.requests import Answer, Recommendation, Request
+from recjax.decode.masks import contains
 from recjax.recommend import Recommender
 from recjax.runtime.files import digest
 from recjax.serve.one_hop import OneHop
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 
 _KEYWORDS = 3  # of a code, in an explanation
 _NAMED = 20  # unknown items that a message names; the answer lists all
-_IDS = 10_000  # ids of a history, of `exclude` or of `candidates`
+_IDS = 10_000  # ids of a history, of `exclude` or of `within`
+_CANDIDATES = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +76,14 @@ class Engine:
     self._recommender = recommender
     self.beams = tuple(dict.fromkeys((recommender.beams, *beams)))
     self._max_wave, self._most = max_wave, most
+    self._candidates = min(_CANDIDATES, dataset.num_items)
     self._popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     self._one_hop = OneHop(dataset)
     words = dataset.keywords or []
     self._keywords = {entry['token']: entry['keywords'][:_KEYWORDS] for entry in words}
     version = digest([dataset.files_digest(stage) for stage in ('interactions', 'sids')])[:12]
     titles = Titles(dataset.items, self._popularity_I)
-    self._show(View(version, dataset.items, dataset.sids.codes_IL, titles))
+    self._show(View(version, dataset.items, dataset.sids.codes_IL, titles, recommender.masks))
 
   def _show(self, view: View) -> None:
     self.view = view
@@ -88,31 +91,51 @@ class Engine:
 
   def limits(self, requests: int) -> Limits:
     """Returns what a request may ask for in a call of at most `requests`."""
-    return Limits(self.beams, requests, _IDS, len(self.view.items))
+    return Limits(self.beams, requests, _IDS, self._candidates, len(self.view.items))
 
   def size(self, beams: int) -> int:
-    """Returns the requests of a wave with so many beams, a power of two; the wave is padded to them."""
-    return 1 << max(0, min(self._max_wave // beams, self._most).bit_length() - 1)
+    """Returns the requests of a wave: a power of two, to which it is padded.
+
+    Args:
+      beams: beams of its requests. 0: they name candidates; such a wave has room for one more, its padding.
+    """
+    if not beams:
+      return max(1, self._power(self._candidates) - 1)
+    return self._power(beams)
+
+  def _power(self, rows: int) -> int:
+    return 1 << max(0, min(self._max_wave // rows, self._most).bit_length() - 1)
 
   def warm(self) -> None:
-    """Compiles the waves: one shape for every number of beams."""
+    """Compiles the waves: one shape for every number of beams, and one for candidates."""
+    history = [self.view.items[0]['id']]
     for beams in self.beams:
       chosen = None if beams == self._recommender.beams else beams
-      request = Request(history=[self.view.items[0]['id']], k=1, beams=chosen)
-      self._recommender.answer([request], size=self.size(beams))
+      self.answer([Query(Request(history=history, k=1, beams=chosen), beams)])
+    self.answer([Query(self._padding(), 0)])
+
+  def _padding(self) -> Request:
+    """Returns a request with as many candidates as one may have."""
+    ids = [item['id'] for item in self.view.items[: self._candidates]]
+    return Request(history=ids[:1], candidates=ids)
 
   def answer(self, queries: Sequence[Query]) -> list[dict[str, Any] | Refused]:
     """Answers one wave with one version of the catalogue.
 
     Args:
-      queries: at most `size` of them, with one number of beams.
+      queries: at most `size` of them, all with the same number of beams.
 
     Returns:
       For every query the fields of its JSON answer, or why it is refused.
     """
     requests = [query.request for query in queries]
-    size = self.size(queries[0].beams)
+    beams = queries[0].beams
+    if not beams:  # the shape of the wave is that of its longest list
+      size = max(2, self._power(self._candidates))
+      requests += [self._padding()] * (size - len(requests))
+    size = self.size(beams)
     answers = self._recommender.answer(requests, popular=True, raises=False, size=size)
+    answers = answers[: len(queries)]
     return [self._result(n, *pair) for n, pair in enumerate(zip(queries, answers, strict=True))]
 
   def _result(self, n: int, query: Query, answer: Answer) -> dict[str, Any] | Refused:
@@ -150,8 +173,10 @@ class Engine:
     ids = [str(id) for id in history]
     hidden = {str(id) for id in request.exclude}
     counted = self._one_hop.recommend(ids, len(self.view.items), hidden)
-    counted = [id for id in counted if id in self._index][: request.k]
-    fields['one_hop'] = [self._named(self._index[id]) for id in counted]
+    items = np.array([self._index[id] for id in counted if id in self._index], np.int64)
+    if request.within is not None:
+      items = items[contains(self._recommender.mask(request.within).bits_W, items)]
+    fields['one_hop'] = [self._named(item) for item in items[: request.k].tolist()]
 
   def _path(self, item: int) -> list[dict[str, Any]]:
     """Returns the codes of an item, each with its keywords where the run has them."""

@@ -5,7 +5,7 @@ import jax
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
-from recjax.recommend import Recommender, best_ranker
+from recjax.recommend import Recommender
 from recjax.serve import server
 from recjax.serve.engine import Engine
 from recjax.workdir.serving import Serving
@@ -21,6 +21,7 @@ def serve(
   dataset: Dataset,
   mesh: jax.sharding.Mesh,
   serving: Serving,
+  masks: str | None = None,
 ) -> None:
   """Serves the best checkpoint of a run until SIGTERM or Ctrl-C; see `recjax.serve.server.serve`.
 
@@ -36,8 +37,7 @@ def serve(
 
   def load() -> Engine:
     beams = serving.beams[0] if serving.beams else None
-    ranker, params, step = best_ranker(config, workdir, dataset, mesh, beams)
-    recommender = Recommender(ranker, dataset, params, step)
+    recommender = Recommender.of_run(config, workdir, dataset, mesh, beams, masks)
     engine = Engine(recommender, dataset, max_wave, config.eval.batch_size, serving.beams)
     engine.warm()
     return engine

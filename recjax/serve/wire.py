@@ -12,7 +12,6 @@ FIELDS = (
   *('history', 'times', 'events', 'k', 'beams', 'within', 'candidates', 'exclude', 'unknown'),
   'explain',
 )
-_IDS = ('history', 'candidates', 'exclude')
 
 
 class Refused(Exception):
@@ -36,13 +35,15 @@ class Limits:
   Attributes:
     beams: numbers of beams, of which the first is the default.
     requests: requests of a list.
-    ids: item ids of a history, of `exclude` or of `candidates`.
+    ids: item ids of a history, of `exclude` or of `within`.
+    candidates: items of `candidates`.
     items: items of the catalogue.
   """
 
   beams: tuple[int, ...]
   requests: int
   ids: int
+  candidates: int
   items: int
 
 
@@ -51,7 +52,7 @@ class Query(NamedTuple):
 
   Attributes:
     request: what is asked, always with unknown='skip', so that the answer lists all unknown items.
-    beams: beams of the search.
+    beams: beams of the search. 0: candidates are scored, without a search.
     place: names the request in messages: 'request 3: ', or nothing if the call holds one request.
     skips_unknown: whether items of the history that are not in the catalogue are left out, not refused.
     explain: whether the answer also has the SID path of the items and the items of one-hop counting.
@@ -104,18 +105,9 @@ def _query(fields: Any, limits: Limits, place: str) -> Query:
       raise Refused(400, f'{known}; got {_short(name)}{question(name, FIELDS)}')
   if 'history' not in fields:
     raise Refused(400, f'{place}a request must have "history", a list of item ids; got none')
-  fields = {name: value for name, value in fields.items() if value is not None}
-  for name in _IDS:
-    if name in fields or name == 'history':
-      _check_ids(fields.get(name), name, limits, place)
-  _check_lists(fields, place)
-  beams = fields.get('beams', limits.beams[0])
-  allowed = ' or '.join(map(str, limits.beams))
-  _check(_is_int(beams) and beams in limits.beams, f'{place}beams must be {allowed}', beams)
-  most = min(beams, limits.items)
-  k = fields.get('k', min(Request.k, most))
-  reason = 'the beams of the search' if most == beams else 'the items of the catalogue'
-  _check(_is_int(k) and 1 <= k <= most, f'{place}k must be from 1 to {most}, {reason}', k)
+  fields = {name: value for name, value in fields.items() if value is not None or name == 'history'}
+  _check_lists(fields, limits, place)
+  beams, k = _sizes(fields, limits, place)
   unknown = fields.get('unknown', 'error')
   _check(unknown in ('error', 'skip'), f'{place}unknown must be "error" or "skip"', unknown)
   explain = fields.get('explain', False)
@@ -128,18 +120,37 @@ def _query(fields: Any, limits: Limits, place: str) -> Query:
     within=fields.get('within'),
     exclude=fields.get('exclude', ()),
     candidates=fields.get('candidates'),
-    beams=None if beams == limits.beams[0] else beams,
+    beams=beams if beams in limits.beams[1:] else None,
     unknown='skip',
   )
   return Query(request, beams, place, unknown == 'skip', explain)
 
 
-def _check_ids(ids: Any, name: str, limits: Limits, place: str) -> None:
+def _sizes(fields: Mapping[str, Any], limits: Limits, place: str) -> tuple[int, int]:
+  """Returns beams (0: candidates are scored) and k of a request."""
+  if 'candidates' in fields:
+    must = f'{place}beams must not be given with candidates, which are scored without a search'
+    _check('beams' not in fields, must, fields.get('beams'))
+    beams, most, reason = 0, len(fields['candidates']), 'the number of candidates'
+    k = fields.get('k', most)
+  else:
+    beams = fields.get('beams', limits.beams[0])
+    allowed = ' or '.join(map(str, limits.beams))
+    _check(_is_int(beams) and beams in limits.beams, f'{place}beams must be {allowed}', beams)
+    most, reason = beams, 'the beams of the search'
+    if limits.items < beams:
+      most, reason = limits.items, 'the items of the catalogue'
+    k = fields.get('k', min(Request.k, most))
+  _check(_is_int(k) and 1 <= k <= most, f'{place}k must be from 1 to {most}, {reason}', k)
+  return beams, k
+
+
+def _check_ids(ids: Any, name: str, most: int, place: str) -> None:
   """Refuses a value that is no list of item ids."""
   must = f'{place}{name} must be a list of item ids'
   _check(isinstance(ids, list), must, ids)
-  if len(ids) > limits.ids:
-    raise Refused(400, f'{place}{name} must have at most {limits.ids:,} ids; got {len(ids):,}')
+  if len(ids) > most:
+    raise Refused(400, f'{place}{name} must have at most {most:,} ids; got {len(ids):,}')
   wrong = [each for each in ids if not (isinstance(each, str) or _is_int(each))]
   if wrong:
     raise Refused(400, f'{must}, which are strings; got {_short(wrong[0])}')
@@ -147,26 +158,30 @@ def _check_ids(ids: Any, name: str, limits: Limits, place: str) -> None:
     _check(bool(ids), f'{place}candidates must name at least one item', ids)
 
 
-def _check_lists(fields: Mapping[str, Any], place: str) -> None:
-  """Refuses columns that do not fit the history, and a mask that is neither an expression nor ids."""
+def _check_lists(fields: Mapping[str, Any], limits: Limits, place: str) -> None:
+  """Refuses what is no list of ids, columns that do not fit the history, and what is no mask."""
+  for name, most in (
+    ('history', limits.ids),
+    ('exclude', limits.ids),
+    ('candidates', limits.candidates),
+  ):
+    if name in fields:
+      _check_ids(fields[name], name, most, place)
   for name in ('times', 'events'):
     if name in fields:
       must = f'{place}{name} must be a list with one value per item of the history'
       is_list = isinstance(fields[name], list)
       _check(is_list and len(fields[name]) == len(fields['history']), must, fields[name])
-  within = fields.get('within')
-  is_within = within is None or isinstance(within, str) or _is_ids(within)
+  within = fields.get('within', '')
   must = f'{place}within must be a mask, such as "in_stock & ~adult", or a list of item ids'
-  _check(is_within, must, within)
+  _check(isinstance(within, str | list), must, within)
+  if isinstance(within, list):
+    _check_ids(within, 'within', limits.ids, place)
 
 
 def encode(value: Any) -> bytes:
   """Returns ASCII JSON, which any text of a title or a message can be written in."""
   return json.dumps(value, allow_nan=False, separators=(',', ':')).encode('ascii')
-
-
-def _is_ids(value: Any) -> bool:
-  return isinstance(value, list) and all(isinstance(each, str) or _is_int(each) for each in value)
 
 
 def _is_int(value: Any) -> bool:

@@ -136,8 +136,8 @@ class Request:
       claim.check_path(self.workdir)
     if self.mode == 'recommend':
       check_histories(self.histories)
-      if self.masks is not None:
-        files.existing(self.masks, '--masks', 'folder')
+    if self.masks is not None:
+      files.existing(self.masks, '--masks', 'folder')
     if model.pretrained is not None and self.mode in ('train', 'prepare', 'export'):
       files.existing(pretrained.path(model.pretrained), '--config.model.pretrained', 'folder')
     if self.mode == 'train':

@@ -17,7 +17,7 @@ from recjax.sharding import mesh as mesh_lib
 
 
 @pytest.fixture(scope='module')
-def world(rated):
+def world(rated, tmp_path_factory):
   config, dataset = rated
   config = dataclasses.replace(
     config,
@@ -28,7 +28,10 @@ def world(rated):
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
   ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
-  recommender = Recommender(ranker, dataset, params, 7)
+  masks = tmp_path_factory.mktemp('masks')
+  (masks / 'even.txt').write_text(''.join(f'i{n:02}\n' for n in range(0, 24, 2)))
+  (masks / 'third.txt').write_text(''.join(f'i{n:02}\n' for n in range(0, 24, 3)))
+  recommender = Recommender(ranker, dataset, params, 7, masks)
   engine = Engine(recommender, dataset, max_wave=100, most=16)
   engine.warm()
   return engine, recommender, dataset
@@ -52,8 +55,13 @@ def test_an_answer_is_the_offline_one_whatever_its_wave(world):
   ids = [item['id'] for item in dataset.items]
   rng = np.random.default_rng(0)
   bodies = [
-    {'history': [str(each) for each in rng.choice(ids, rng.integers(1, 9))], 'k': int(rng.integers(1, 13))}
-    for _ in range(32)
+    {
+      'history': [str(each) for each in rng.choice(ids, rng.integers(1, 9))],
+      'k': int(rng.integers(1, 13)),
+      'within': [None, 'even', 'even & ~third', ids[3:20]][n % 4],
+      'exclude': [str(each) for each in rng.choice(ids, n % 3)],
+    }
+    for n in range(32)
   ]  # fmt: skip
   waves = [recommender.answer([Request(**body)] * 8) for body in bodies]
   expected = [wave[0].recommendations for wave in waves]
@@ -65,7 +73,45 @@ def test_an_answer_is_the_offline_one_whatever_its_wave(world):
       for n, fields in zip(rows, ask(engine, *(bodies[n] for n in rows)), strict=True):
         assert fields['recommendations'] == [each._asdict() for each in expected[n]]
         assert fields['catalogue'] == engine.view.version
-  assert recommender._ranker._search._cache_size() == 1  # nothing was compiled after the warm-up
+  ranker = recommender._waves.ranker(12)
+  assert ranker._search._cache_size() == 1  # nothing was compiled after the warm-up
+
+
+def test_candidates_have_the_scores_of_the_search(world):
+  engine, _, _ = world
+  [searched] = ask(engine, {'history': ['i03', 'i01'], 'k': 12})
+  scores = {each['item']: each['score'] for each in searched['recommendations']}
+  ids = random.Random(0).sample(sorted(scores), 9)
+  body = {'history': ['i03', 'i01'], 'candidates': [*ids, ids[0]]}
+  [answer] = ask(engine, body)
+  got = {each['item']: each['score'] for each in answer['recommendations']}
+  assert list(got) == [id for id in scores if id in ids]  # the best first
+  assert list(got.values()) == pytest.approx([scores[id] for id in got], abs=1e-5)
+  [inside] = ask(engine, body | {'within': 'even', 'k': 2})
+  kept = [each for each in answer['recommendations'] if int(each['item'][1:]) % 2 == 0]
+  assert inside['recommendations'] == kept[:2]
+  [refused] = ask(engine, body | {'candidates': ['i03', 'gone']})
+  assert refused.status == 400 and "'gone' is not" in refused.fields['error']
+
+
+def test_a_mask_keeps_the_items_of_all_lists_within(world):
+  engine, _, _ = world
+  limit = {'within': 'even & third', 'k': 12, 'explain': True}
+  found, popular, nothing, wrong = ask(
+    engine,
+    {'history': ['i03', 'i01']} | limit,
+    {'history': []} | limit,
+    {'history': ['i03']} | limit | {'within': 'even & ~even'},
+    {'history': ['i03']} | limit | {'within': 'evn'},
+  )
+  allowed = {f'i{n:02}' for n in range(0, 24, 6)}
+  assert {each['item'] for each in found['recommendations']} == allowed
+  assert {each['item'] for each in found['one_hop']} <= allowed
+  assert {each['item'] for each in popular['recommendations']} == allowed
+  assert 'sub-catalogue' in popular['note']
+  assert nothing.status == 400 and 'within' in nothing.fields['error']
+  assert wrong.status == 400 and 'evn' in wrong.fields['error']
+  assert engine.describe()['masks'] == ['even', 'third']
 
 
 def test_an_empty_history_gives_the_popular_items_and_says_so(world):

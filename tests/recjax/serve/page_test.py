@@ -26,7 +26,7 @@ class Shop(Engine):
     self.requests = []
 
   def limits(self, requests):
-    return Limits((20, 50), requests, 100, 2)
+    return Limits((20, 50), requests, 100, 10, 2)
 
   def answer(self, queries):
     self.requests += [query.request for query in queries]

@@ -24,7 +24,7 @@ class Engine:
     return 4
 
   def limits(self, requests):
-    return Limits(self.beams, requests, 100, 1000)
+    return Limits(self.beams, requests, 100, 10, 1000)
 
   def answer(self, queries):
     self.started.set()

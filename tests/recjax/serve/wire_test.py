@@ -7,7 +7,7 @@ import pytest
 from recjax.data.requests import Request
 from recjax.serve import wire
 
-LIMITS = wire.Limits(beams=(20, 50), requests=3, ids=5, items=40)
+LIMITS = wire.Limits(beams=(20, 50), requests=3, ids=5, candidates=4, items=40)
 
 
 def read(value):
@@ -20,16 +20,17 @@ def test_an_object_is_one_request_and_a_list_holds_several():
   expected = Request(history=['a', 7], k=10, unknown='skip')
   assert query == wire.Query(expected, beams=20)
   value = {
-    'history': [], 'k': 40, 'beams': 50, 'within': 'a & ~b', 'exclude': ['x'], 'candidates': ['y'],
-    'unknown': 'skip', 'explain': True,
+    'history': [], 'k': 40, 'beams': 50, 'within': 'a & ~b', 'exclude': ['x'], 'unknown': 'skip',
+    'explain': True,
   }  # fmt: skip
   is_one, (first, second) = read([{'history': ['b'], 'times': [3]}, value])
   assert not is_one
   assert first.request.history == {'history': ['b'], 'times': [3]}
-  expected = Request(
-    history=[], k=40, beams=50, within='a & ~b', exclude=['x'], candidates=['y'], unknown='skip'
-  )
+  expected = Request(history=[], k=40, beams=50, within='a & ~b', exclude=['x'], unknown='skip')
   assert second == wire.Query(expected, 50, 'request 1: ', skips_unknown=True, explain=True)
+  _, [query] = read({'history': [], 'candidates': ['b', 'a', 'c'], 'within': ['a']})
+  expected = Request(history=[], k=3, candidates=['b', 'a', 'c'], within=['a'], unknown='skip')
+  assert query == wire.Query(expected, beams=0)
 
 
 def test_null_stands_for_an_absent_field():
@@ -68,7 +69,11 @@ def test_null_stands_for_an_absent_field():
     (b'{"history": [], "beams": 30}', 'beams must be 20 or 50; got 30'),
     (b'{"history": [], "within": 3}', 'within must be a mask'),
     (b'{"history": [], "exclude": "a"}', 'exclude must be a list of item ids'),
+    (b'{"history": [], "within": ["a", null]}', 'within must be a list of item ids, which are strings; got null'),
     (b'{"history": [], "candidates": []}', 'candidates must name at least one item'),
+    (b'{"history": [], "candidates": ["a","b","c","d","e"]}', 'candidates must have at most 4 ids; got 5'),
+    (b'{"history": [], "candidates": ["a"], "k": 2}', 'k must be from 1 to 1, the number of candidates; got 2'),
+    (b'{"history": [], "candidates": ["a"], "beams": 20}', 'beams must not be given with candidates'),
     (b'{"history": [], "unknown": "drop"}', 'unknown must be "error" or "skip"'),
     (b'{"history": [], "explain": 1}', 'explain must be true or false'),
     (b'{"history": ["a"], "times": []}', 'times must be a list with one value per item of the history'),
