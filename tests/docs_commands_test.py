@@ -21,6 +21,10 @@ import nbclient
 import nbformat
 import pytest
 
+from recjax.serve import wire
+from recjax.serve.app import Service
+from recjax.serve.metrics import Metrics
+from recjax.workdir.serving import Serving
 from tests.docs_shell import rules, world
 from tests.folders import ROOT
 
@@ -100,12 +104,23 @@ def check_kubectl(arguments):
   assert arguments[0] in ('apply', 'delete', 'describe', 'get', 'logs'), arguments
 
 
+def check_curl(arguments):
+  """Checks a call of the service: its endpoint, and the fields of its body."""
+  url = next(a for a in arguments if a.startswith('localhost:8080/'))
+  path = url.removeprefix('localhost:8080').partition('?')[0]
+  assert path in {route.path for route in Service(Serving(), Metrics()).app.routes}, url
+  if path == '/recommend':
+    body = arguments[arguments.index('-d') + 1]
+    wire.queries(wire.parse(body.encode()), wire.Limits((20,), 9, 9, 9, 120))
+
+
 def check_any(arguments):
   assert arguments
 
 
 CHECKS = {
   'conda': check_any,
+  'curl': check_curl,
   'docker': check_docker,
   'gcloud': check_any,
   'git': check_any,
