@@ -109,9 +109,10 @@ def check_curl(arguments):
   url = next(a for a in arguments if a.startswith('localhost:8080/'))
   path = url.removeprefix('localhost:8080').partition('?')[0]
   assert path in {route.path for route in Service(Serving(), Metrics()).app.routes}, url
-  if path == '/recommend':
-    body = arguments[arguments.index('-d') + 1]
-    wire.queries(wire.parse(body.encode()), wire.Limits((20,), 9, 9, 9, 120))
+  if '-d' in arguments:
+    body = wire.parse(arguments[arguments.index('-d') + 1].encode())
+    is_change = path == '/catalogue'
+    wire.change(body) if is_change else wire.queries(body, wire.Limits((20,), 9, 9, 9, 120))
 
 
 def check_any(arguments):

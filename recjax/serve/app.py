@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+import functools
 import hmac
 import logging
 import os
@@ -39,6 +41,7 @@ class Service:
   Attributes:
     engine: answers; None until it is loaded and warm.
     batcher: its queue.
+    thread: that of the search.
     is_draining: whether new requests are refused because the process ends.
     in_flight: calls to /recommend that are not answered yet.
   """
@@ -46,6 +49,8 @@ class Service:
   def __init__(self, serving: Serving, metrics: Metrics):
     self.engine: Engine | None = None
     self.batcher: Batcher | None = None
+    self.thread: Executor | None = None
+    self._changing = asyncio.Lock()
     self.is_draining, self.in_flight = False, 0
     self.serving, self.metrics = serving, metrics
 
@@ -183,15 +188,34 @@ class Service:
     text, limit = request.query_params.get('q', ''), request.query_params.get('limit', str(_FOUND))
     if not (limit.isdecimal() and limit.isascii() and 1 <= int(limit[:6]) <= _MOST_FOUND):
       raise Refused(400, f'limit must be from 1 to {_MOST_FOUND}; got {limit[:80]!r}')
-    found = await run_in_threadpool(engine.search, text[:1000], int(limit))
+    found = await run_in_threadpool(engine.view.search, text[:1000], int(limit))
     return _json({'items': found})
 
   async def _catalogue(self, request: Request) -> Response:
     engine, _ = self._opened()
     if request.method == 'POST':
       _check_token(request)
-      raise Refused(501, 'not yet')
+      change = wire.change(wire.parse(await self._body(request)))
+      async with self._changing:
+        await self._change(engine, *change)
     return _json(engine.describe())
+
+  async def _change(self, engine: Engine, folder: str | None, masks: str | None) -> None:
+    """Takes the catalogue of a folder between two waves, or the earlier one if it is None."""
+    start = time.perf_counter()
+    try:
+      if folder is None:
+        await self._in_search(engine.roll_back)
+      else:
+        loaded = await run_in_threadpool(engine.load, folder, masks)
+        await self._in_search(functools.partial(engine.take, loaded))
+    except (ValueError, OSError) as error:
+      raise Refused(400, str(error)) from error
+    self.metrics.set_catalogue(engine.view.version)
+    log.info('catalogue %s after %.1f s', engine.view.version, time.perf_counter() - start)
+
+  async def _in_search(self, function: Callable[[], None]) -> None:
+    await asyncio.get_running_loop().run_in_executor(self.thread, function)
 
   async def _healthz(self, request: Request) -> Response:
     return _json({'status': 'alive'})

@@ -1,27 +1,23 @@
-"""The recommender as the service uses it: waves, titles, SID paths, one-hop counting, versions of the catalogue.
+"""The recommender as the service uses it: waves, explanations, versions of the catalogue.
 
-`answer`, `warm`, `swap` and `roll_back` use the devices and run in one thread, that of the search. The others may run
-in any thread.
+`answer`, `warm`, `take` and `roll_back` run in one thread, that of the search; `load` runs beside it.
 """
 
 from collections.abc import Sequence
-import dataclasses
-import logging
-from typing import Any
+from typing import Any, NamedTuple
 
+from etils import epath
 import numpy as np
 
 from recjax.data.dataset import Dataset
 from recjax.data.requests import Answer, Recommendation, Request
+from recjax.decode.catalogue import Catalogue
 from recjax.decode.masks import contains
+from recjax.decode.waves import Waves
 from recjax.recommend import Recommender
-from recjax.runtime.files import digest
 from recjax.serve.one_hop import OneHop
-from recjax.serve.titles import Titles
+from recjax.serve.view import View
 from recjax.serve.wire import Limits, Query, Refused
-from recjax.sids.token_space import sid_name
-
-log = logging.getLogger(__name__)
 
 _KEYWORDS = 3  # of a code, in an explanation
 _NAMED = 20  # unknown items that a message names; the answer lists all
@@ -29,23 +25,11 @@ _IDS = 10_000  # ids of a history, of `exclude` or of `within`
 _CANDIDATES = 256
 
 
-@dataclasses.dataclass(frozen=True)
-class View:
-  """One version of the catalogue.
+class Loaded(NamedTuple):
+  """A catalogue that the engine may take without a delay."""
 
-  Attributes:
-    version: names it in answers.
-    items: the items in index order: `id`, and optionally `title`.
-    codes_IL: their semantic IDs.
-    titles: finds items.
-    masks: names of the sub-catalogues.
-  """
-
-  version: str
-  items: Sequence[dict[str, Any]]
-  codes_IL: np.ndarray
-  titles: Titles
-  masks: tuple[str, ...] = ()
+  waves: Waves
+  view: View
 
 
 class Engine:
@@ -63,6 +47,7 @@ class Engine:
     max_wave: int,
     most: int,
     beams: Sequence[int] = (),
+    masks: epath.PathLike | None = None,
   ):
     """Builds the indices of titles and of successors.
 
@@ -72,26 +57,49 @@ class Engine:
       max_wave: beam rows of a wave.
       most: requests of a wave: those of one batch of the search.
       beams: other numbers of beams that a request may choose.
+      masks: folder of the masks of the recommender; later catalogues read it again.
     """
-    self._recommender = recommender
+    self._recommender, self._masks = recommender, masks
     self.beams = tuple(dict.fromkeys((recommender.beams, *beams)))
     self._max_wave, self._most = max_wave, most
     self._candidates = min(_CANDIDATES, dataset.num_items)
-    self._popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     self._one_hop = OneHop(dataset)
     words = dataset.keywords or []
     self._keywords = {entry['token']: entry['keywords'][:_KEYWORDS] for entry in words}
-    version = digest([dataset.files_digest(stage) for stage in ('interactions', 'sids')])[:12]
-    titles = Titles(dataset.items, self._popularity_I)
-    self._show(View(version, dataset.items, dataset.sids.codes_IL, titles, recommender.masks))
+    self.view, self._earlier = View(recommender.catalogue, self._keywords), None
 
-  def _show(self, view: View) -> None:
-    self.view = view
-    self._index = {item['id']: i for i, item in enumerate(view.items)}
+  def load(self, folder: str, masks: str | None = None) -> Loaded:
+    """Reads a prepared folder and puts its catalogue on the devices; the service answers in the meantime.
+
+    Args:
+      folder: the prepared folder.
+      masks: folder of its masks. None: that of the start, which is read again.
+
+    Raises:
+      OSError, ValueError: it is no catalogue for the running search; see `recjax.decode.catalogue`.
+    """
+    catalogue = Catalogue.load(epath.Path(folder).expanduser(), masks or self._masks)
+    return Loaded(self._recommender.loaded(catalogue), View(catalogue, self._keywords))
+
+  def take(self, loaded: Loaded) -> None:
+    """Answers from a loaded catalogue from now on."""
+    self._recommender.swap(loaded.waves)
+    self._earlier, self.view = self.view, loaded.view
+
+  def roll_back(self) -> None:
+    """Answers from the earlier catalogue again.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if self._earlier is None:
+      raise ValueError('roll_back needs an earlier catalogue; none was swapped since the start')
+    self._recommender.roll_back()
+    self._earlier, self.view = self.view, self._earlier
 
   def limits(self, requests: int) -> Limits:
     """Returns what a request may ask for in a call of at most `requests`."""
-    return Limits(self.beams, requests, _IDS, self._candidates, len(self.view.items))
+    return Limits(self.beams, requests, _IDS, self._candidates, self.view.size)
 
   def size(self, beams: int) -> int:
     """Returns the requests of a wave: a power of two, to which it is padded.
@@ -108,7 +116,7 @@ class Engine:
 
   def warm(self) -> None:
     """Compiles the waves: one shape for every number of beams, and one for candidates."""
-    history = [self.view.items[0]['id']]
+    history = [self.view.named(0)['item']]
     for beams in self.beams:
       chosen = None if beams == self._recommender.beams else beams
       self.answer([Query(Request(history=history, k=1, beams=chosen), beams)])
@@ -116,7 +124,8 @@ class Engine:
 
   def _padding(self) -> Request:
     """Returns a request with as many candidates as one may have."""
-    ids = [item['id'] for item in self.view.items[: self._candidates]]
+    items = self.view.catalogue.items[: self._candidates]
+    ids = [item['id'] for item in items]
     return Request(history=ids[:1], candidates=ids)
 
   def answer(self, queries: Sequence[Query]) -> list[dict[str, Any] | Refused]:
@@ -168,38 +177,25 @@ class Engine:
   ) -> None:
     """Adds the SID path of every item, and what one-hop counting recommends under the same mask."""
     for shown, each in zip(fields['recommendations'], found, strict=True):
-      shown['sid'] = self._path(self._index[each.item])
+      shown['sid'] = self.view.path(each.item)
+    catalogue = self.view.catalogue
     history = request.history['history'] if isinstance(request.history, dict) else request.history
-    ids = [str(id) for id in history]
     hidden = {str(id) for id in request.exclude}
-    counted = self._one_hop.recommend(ids, len(self.view.items), hidden)
-    items = np.array([self._index[id] for id in counted if id in self._index], np.int64)
+    counted = self._one_hop.recommend([str(id) for id in history], self.view.size, hidden)
+    places = [catalogue.index[id] for id in counted if id in catalogue.index]
+    items = np.array(places, np.int64)
     if request.within is not None:
-      items = items[contains(self._recommender.mask(request.within).bits_W, items)]
-    fields['one_hop'] = [self._named(item) for item in items[: request.k].tolist()]
-
-  def _path(self, item: int) -> list[dict[str, Any]]:
-    """Returns the codes of an item, each with its keywords where the run has them."""
-    names = [sid_name(level, code) for level, code in enumerate(self.view.codes_IL[item].tolist())]
-    return [{'code': name, 'keywords': self._keywords.get(name, [])} for name in names]
-
-  def _named(self, item: int) -> dict[str, Any]:
-    fields = self.view.items[item]
-    return {'item': fields['id'], 'title': fields.get('title')}
-
-  def search(self, text: str, limit: int) -> list[dict[str, Any]]:
-    """Returns items by words of their title or by id, the most popular first."""
-    view = self.view
-    found = view.titles.search(text, limit)
-    return [{'item': view.items[i]['id'], 'title': view.items[i].get('title')} for i in found]
+      items = items[contains(catalogue.masks.mask(request.within).bits_W, items)]
+    fields['one_hop'] = [self.view.named(item) for item in items[: request.k].tolist()]
 
   def describe(self) -> dict[str, Any]:
     """Returns the version and the size of the catalogue, and what a request may choose."""
-    view = self.view
+    view, earlier = self.view, self._earlier
     return {
       'catalogue': view.version,
-      'items': len(view.items),
-      'masks': list(view.masks),
+      'items': view.size,
+      'masks': list(view.catalogue.masks.names),
+      'earlier': None if earlier is None else earlier.version,
       'beams': list(self.beams),
       'waves': {str(beams): self.size(beams) for beams in self.beams},
       'columns': list(self._recommender.columns),

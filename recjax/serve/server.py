@@ -91,6 +91,7 @@ async def run(load: Load, serving: Serving, listener: socket.socket, stop: async
       if not loading.done():
         _end_at_once()
       engine = loading.result()
+      service.thread = thread
       service.batcher = Batcher(
         engine.answer, thread, engine.size, serving.max_wait_ms / 1000, serving.max_queue, metrics
       )

@@ -6,6 +6,7 @@ import jax
 from recjax.config import Config
 from recjax.data.dataset import Dataset
 from recjax.recommend import Recommender
+from recjax.runtime import device
 from recjax.serve import server
 from recjax.serve.engine import Engine
 from recjax.workdir.serving import Serving
@@ -33,12 +34,15 @@ def serve(
       f'--mode=serve must run in one process; got {jax.process_count()}. Start one service a host, behind a balancer'
     )
 
+  device.set_library_cache(workdir)  # a restart compiles nothing again
   max_wave = serving.max_wave or _MAX_WAVE.get(jax.default_backend(), _MAX_WAVE_DEVICE)
 
   def load() -> Engine:
     beams = serving.beams[0] if serving.beams else None
-    recommender = Recommender.of_run(config, workdir, dataset, mesh, beams, masks)
-    engine = Engine(recommender, dataset, max_wave, config.eval.batch_size, serving.beams)
+    recommender = Recommender.of_run(
+      config, workdir, dataset, mesh, beams, masks, room=serving.room
+    )
+    engine = Engine(recommender, dataset, max_wave, config.eval.batch_size, serving.beams, masks)
     engine.warm()
     return engine
 

@@ -97,6 +97,22 @@ def queries(value: Any, limits: Limits) -> tuple[bool, list[Query]]:
   return is_one, [_query(each, limits, place) for each, place in zip(values, places, strict=True)]
 
 
+def change(value: Any) -> tuple[str | None, str | None]:
+  """Returns the folders of another catalogue and of its masks; None: the earlier catalogue, the masks of the start.
+
+  Raises:
+    Refused: the value is no change of the catalogue.
+  """
+  must = 'the body must be {"swap": FOLDER}, with {"masks": FOLDER} if they have moved, or {"roll_back": true}'
+  _check(isinstance(value, dict), must, value)
+  if set(value) == {'roll_back'} and value['roll_back'] is True:
+    return None, None
+  is_swap = 'swap' in value and set(value) <= {'swap', 'masks'}
+  if not (is_swap and all(isinstance(each, str) and each for each in value.values())):
+    raise Refused(400, f'{must}; got {json.dumps(value)[:80]}')
+  return value['swap'], value.get('masks')
+
+
 def _query(fields: Any, limits: Limits, place: str) -> Query:
   _check(isinstance(fields, dict), f'{place}a request must be an object', fields)
   for name in fields:

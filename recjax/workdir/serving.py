@@ -24,6 +24,7 @@ class Serving:
     max_queue: requests that wait; more are refused with 429. Also the longest list of one call.
     timeout_s: seconds until a call is refused with 504.
     max_body_mb: size of a body in MB (1e6 bytes); a larger one is refused with 413.
+    room: later catalogues may have so many times the items of the first.
     open: whether the page is opened in a browser when the service is ready.
   """
 
@@ -35,6 +36,7 @@ class Serving:
   max_queue: int = 1000
   timeout_s: float = 10.0
   max_body_mb: float = 1.0
+  room: float = 1.25
   open: bool = False
 
   def check(self) -> None:
@@ -88,6 +90,7 @@ _RANGES = {
   'max_queue': (1, 10**6),
   'timeout_s': (0.1, 3600),
   'max_body_mb': (0.001, 1000),
+  'room': (1, 100),
 }
 _HELP = {
   'host': (flags.DEFINE_string, 'address to listen on; 0.0.0.0: all of this machine.'),
@@ -98,6 +101,7 @@ _HELP = {
   'max_queue': (flags.DEFINE_integer, 'requests that may wait; more are refused with 429.'),
   'timeout_s': (flags.DEFINE_float, 'seconds until a request is refused with 504.'),
   'max_body_mb': (flags.DEFINE_float, 'MB of the body of a request; more is refused with 413.'),
+  'room': (flags.DEFINE_float, 'later catalogues may have so many times the items of the first (POST /catalogue).'),
   'open': (flags.DEFINE_boolean, 'open the page in a browser when it is ready.'),
 }  # fmt: skip
 for _name, (_define, _text) in _HELP.items():

@@ -14,6 +14,7 @@ from recjax.recommend import Recommender, make_ranker
 from recjax.serve import wire
 from recjax.serve.engine import Engine
 from recjax.sharding import mesh as mesh_lib
+from tests.recjax.decode import tomorrow
 
 
 @pytest.fixture(scope='module')
@@ -27,12 +28,12 @@ def world(rated, tmp_path_factory):
   )
   model = models.build(config.model, dataset.vocabulary.space, 0)
   params = nnx.to_pure_dict(nnx.split(model)[1])
-  ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   masks = tmp_path_factory.mktemp('masks')
   (masks / 'even.txt').write_text(''.join(f'i{n:02}\n' for n in range(0, 24, 2)))
   (masks / 'third.txt').write_text(''.join(f'i{n:02}\n' for n in range(0, 24, 3)))
-  recommender = Recommender(ranker, dataset, params, 7, masks)
-  engine = Engine(recommender, dataset, max_wave=100, most=16)
+  mesh = mesh_lib.make_mesh(config.mesh)
+  recommender = Recommender(make_ranker(config, dataset, mesh, None, 1.25, masks), params, 7)
+  engine = Engine(recommender, dataset, max_wave=100, most=16, masks=masks)
   engine.warm()
   return engine, recommender, dataset
 
@@ -154,3 +155,43 @@ def test_an_explanation_has_the_sid_path_and_the_counted_items(world):
   counted = [each['item'] for each in answer['one_hop']]
   assert 1 <= len(counted) <= 4 and not {'i03', 'i01', 'i05'} & set(counted)
   assert json.loads(wire.encode(answer)) == answer
+
+
+def test_a_swap_answers_from_the_new_catalogue_and_a_roll_back_from_the_old_one(world, tmp_path):
+  engine, recommender, dataset = world
+  folder = tmp_path / 'tomorrow'
+  tomorrow.prepared(dataset, folder)
+  body = {'history': ['i03', 'i01'], 'k': 12, 'explain': True}
+  [before] = ask(engine, body)
+  ranker = recommender._ranker
+  engine.take(engine.load(str(folder)))
+  catalogue = recommender.catalogue
+  known = [id for id in ('i03', 'i01') if id in catalogue.index]
+  [after] = ask(engine, body | {'history': [*known, 'new2']})
+  assert after['catalogue'] == catalogue.version != before['catalogue']
+  wave = [Request(history=[*known, 'new2'], k=12)] * 8
+  expected = recommender.answer(wave, size=8)[0].recommendations
+  got = [{name: each[name] for name in ('item', 'title', 'score')} for each in after['recommendations']]  # fmt: skip
+  assert got == [each._asdict() for each in expected]
+  assert {each['item'] for each in after['recommendations'] + after['one_hop']} <= set(
+    catalogue.index
+  )
+  for each in after['recommendations']:
+    codes = catalogue.dataset.sids.codes_IL[catalogue.index[each['item']]].tolist()
+    assert [part['code'] for part in each['sid']] == [
+      f'<{"abc"[n]}_{code}>' for n, code in enumerate(codes)
+    ]
+  assert engine.view.search('new 3', 5) == [{'item': 'new3', 'title': 'New 3'}]
+  assert engine.describe()['earlier'] == before['catalogue']
+  engine.roll_back()
+  assert ask(engine, body) == [before]
+  [refused] = ask(engine, {'history': ['new2']})
+  assert refused.fields['unknown'] == ['new2']
+  assert ranker._search._cache_size() == 1  # nothing was compiled
+  with pytest.raises(ValueError, match='no stage interactions'):
+    engine.load(str(tmp_path))
+  with pytest.raises(OSError, match='nowhere'):
+    engine.load(str(tmp_path / 'nowhere'))
+  fresh = Engine(recommender, dataset, 100, 16)
+  with pytest.raises(ValueError, match='needs an earlier catalogue'):
+    fresh.roll_back()

@@ -24,6 +24,7 @@ class Shop(Engine):
   def __init__(self):
     super().__init__()
     self.requests = []
+    self.view.search = lambda text, limit: [each for each in self.items if each['item'] == text]
 
   def limits(self, requests):
     return Limits((20, 50), requests, 100, 10, 2)
@@ -37,9 +38,6 @@ class Shop(Engine):
     ]
     answer = {'recommendations': found, 'one_hop': [self.items[0]], 'note': ATTACK}
     return [answer | {'catalogue': 'v1'} for _ in queries]
-
-  def search(self, text, limit):
-    return [each for each in self.items if each['item'] == text]
 
   def describe(self):
     names = ['in_stock', ATTACK]

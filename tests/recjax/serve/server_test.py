@@ -198,5 +198,54 @@ def test_a_change_of_the_catalogue_needs_the_token(monkeypatch):
       headers = {'Authorization': given} if given else None
       status, headers, answer = await service.call('POST', '/catalogue', {}, headers)
       assert status == 401 and headers['www-authenticate'] == 'Bearer'
+    assert service.engine.view.version == 'v1'
+
+  with_service(test)
+
+
+def test_the_catalogue_is_swapped_and_rolled_back(monkeypatch):
+  async def test(service):
+    monkeypatch.setenv('RECJAX_SERVE_TOKEN', 'secret')
+    headers = {'Authorization': 'Bearer secret'}
+
+    async def change(body):
+      status, _, answer = await service.call('POST', '/catalogue', body, headers)
+      return status, answer
+
+    assert await change({'swap': 'v2'}) == (200, {'catalogue': 'v2'})
+    assert (await service.ask('a'))[2]['catalogue'] == 'v2'
+    assert await service.metric('recjax_catalogue{version="v2"}') == 1
+    assert await service.metric('recjax_catalogue{version="v1"}') == 0
+    assert await change({'roll_back': True}) == (200, {'catalogue': 'v1'})
+    assert await change({'swap': 'nowhere'}) == (400, {'error': 'nowhere is no catalogue'})
+    for body in (
+      b'{',
+      [],
+      {},
+      {'roll_back': False},
+      {'swap': 3},
+      {'swap': ''},
+      {'swap': 'a', 'b': 'c'},
+    ):
+      status, answer = await change(body)
+      assert status == 400 and 'the body must be' in answer['error']
+    assert (await service.ask('a'))[2]['catalogue'] == 'v1'
+
+  with_service(test)
+
+
+def test_a_swap_waits_for_the_wave_that_is_searched(monkeypatch):
+  async def test(service):
+    monkeypatch.setenv('RECJAX_SERVE_TOKEN', 'secret')
+    service.engine.gate.clear()
+    first = service.ask('a')
+    await service.until_started()
+    headers = {'Authorization': 'Bearer secret'}
+    change = asyncio.create_task(service.call('POST', '/catalogue', {'swap': 'v2'}, headers))
+    await asyncio.sleep(0.1)
+    assert not change.done() and (await service.call('GET', '/catalogue'))[2]['catalogue'] == 'v1'
+    later = service.ask('b')
+    service.engine.gate.set()
+    assert [(await call)[2]['catalogue'] for call in (first, change, later)] == ['v1', 'v2', 'v2']
 
   with_service(test)

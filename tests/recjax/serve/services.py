@@ -10,6 +10,13 @@ from recjax.serve.wire import Limits, Refused
 from recjax.workdir.serving import Serving
 
 
+class View:
+  version = 'v1'
+
+  def search(self, text, limit):
+    return [{'item': text, 'title': f'<b>{limit}</b>'}]
+
+
 class Engine:
   """Answers with the first item of the history; `gate` holds it back. The item 'bad' is refused, 'bug' is an error."""
 
@@ -18,7 +25,7 @@ class Engine:
   def __init__(self):
     self.gate, self.started, self.waves = threading.Event(), threading.Event(), []
     self.gate.set()
-    self.view = type('View', (), {'version': 'v1'})
+    self.view = View()
 
   def size(self, beams):
     return 4
@@ -34,13 +41,23 @@ class Engine:
     if 'bug' in names:
       raise RuntimeError('a bug')
     refused = Refused(400, 'no such item', unknown=['bad'])
-    return [refused if name == 'bad' else {'item': name, 'catalogue': 'v1'} for name in names]
+    return [
+      refused if name == 'bad' else {'item': name, 'catalogue': self.view.version} for name in names
+    ]
 
-  def search(self, text, limit):
-    return [{'item': text, 'title': f'<b>{limit}</b>'}]
+  def load(self, folder, masks=None):
+    if folder == 'nowhere':
+      raise ValueError('nowhere is no catalogue')
+    return folder
+
+  def take(self, loaded):
+    self.earlier, self.view.version = self.view.version, loaded
+
+  def roll_back(self):
+    self.take(self.earlier)
 
   def describe(self):
-    return {'catalogue': 'v1'}
+    return {'catalogue': self.view.version}
 
 
 class Running:
