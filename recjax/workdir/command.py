@@ -57,7 +57,9 @@ SKIP_UNKNOWN = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
 )
 MASKS = flags.DEFINE_string(
-  'masks', None, 'recommend, serve: folder of sub-catalogues, NAME.txt with one item id a line.'
+  'masks',
+  None,
+  'recommend: folder of sub-catalogues, NAME.txt with one item id a line. serve: the same.',
 )
 WITHIN = flags.DEFINE_string(
   'within',
