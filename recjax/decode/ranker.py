@@ -75,8 +75,8 @@ class Ranker:
     Args:
       component: the component whose prompt the search continues.
       model: the model of the run.
-      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the memory,
-        which is that of the next item.
+      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the lookups,
+        which are those of the next item.
       limits: time limits.
       dataset: the prepared data.
       mesh: the devices.
@@ -209,16 +209,13 @@ class Ranker:
     loaded: Loaded | None = None,
   ) -> np.ndarray:
     """Returns the scores of given items that order `rank`, float32 `[U, N]`; -inf for -1. See `rank`."""
-    loaded, pairs = (
-      loaded or self.loaded,
-      zip(histories, known or [{}] * len(histories), strict=True),
-    )
+    loaded = loaded or self.loaded
+    pairs = zip(histories, known or [{}] * len(histories), strict=True)
     prompts = [self.prompt(*pair, loaded) for pair in pairs]
     length = self._loader.longest if few_shapes else None
     found = self._given.candidates(params, loaded, prompts, items_UN, length)
-    if loaded.memory is not None:
-      memory_UN = loaded.memory.scores(loaded.memory.counts(histories), items_UN)
-      found = found._replace(memory_BM=memory_UN)
+    if loaded.lookups is not None:
+      found = loaded.lookups.scored(loaded.lookups.read(histories), found)
     return blend.scores(found, self.weights)
 
   def prompt(
@@ -271,17 +268,15 @@ class Ranker:
       lengths_B[b] = len(prompt)
       excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    memory = loaded.memory
-    counts_RI = None if memory is None else memory.counts(histories)
-    if counts_RI is not None and memory.candidates:
-      given_BN = np.full((B, memory.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = memory.best(counts_RI, excluded, masks)
+    lookups = loaded.lookups
+    known = {} if lookups is None else lookups.read(histories)
+    if known and lookups.candidates:
+      given_BN = np.full((B, lookups.candidates), -1, np.int32)
+      given_BN[: len(prompts)] = lookups.best(known, excluded, masks)
       batch['given'] = given_BN
     found = jax.device_get(self._started(params, loaded, batch, masks))
     found = jax.tree.map(lambda x: x[: len(prompts)], found)
-    if counts_RI is None:
-      return found
-    return found._replace(memory_BM=memory.scores(counts_RI, found.items_BM))
+    return lookups.scored(known, found) if known else found
 
   def _started(
     self, params, loaded: Loaded, batch: dict[str, np.ndarray], masks: list[Mask | None] | None
