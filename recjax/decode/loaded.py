@@ -2,7 +2,7 @@
 
 Models with rows of items find them by item id: `ItemRows.place_V` says which row of the model belongs to an item of
 the catalogue. An item without one has its codes alone, as a new item has in training. The counts of the memory move
-in the same way.
+in the same way; text vectors are those of the catalogue.
 """
 
 import dataclasses
@@ -88,26 +88,6 @@ class _Codes(Codes):
     return self._trie.find(codes)
 
 
-def merged(
-  graph: Any, model: Model, space: TokenSpace, params: Any, trie: Trie, items: ItemRows | None
-) -> Any:
-  """Returns the model with its parameters, inside a program.
-
-  Args:
-    graph: of `models.graph`.
-    model: the model of the run.
-    space: its token space.
-    params: the parameters.
-    trie: the semantic IDs of the catalogue.
-    items: the items of the catalogue. None: those of training.
-  """
-  params = params if items is None else items.moved(params)
-  found = nnx.merge(graph, lora.merge(params, model.lora_alpha))
-  if items is not None:
-    found.tables.space = items.space(space, trie)
-  return found
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loaded:
   """A catalogue on the devices.
@@ -115,7 +95,8 @@ class Loaded:
   Attributes:
     catalogue: the catalogue.
     corpus: its items as tokens, for prompts.
-    lookups: what is looked up about its items. None: nothing.
+    lookups: what is looked up about its items. None: nothing is, because the search continues another task than the
+      next item.
     trie: its semantic IDs, on every device.
     items: its items for models that score items beside their codes. None: those of training are constants.
     mesh: the devices.
@@ -132,6 +113,15 @@ class Loaded:
   def slots(self) -> MaskSlots:
     """The masks on the devices; a catalogue that serves no masks takes no memory for them."""
     return MaskSlots(self.trie, self.mesh, self.catalogue.masks.all)
+
+
+def merged(graph, params, model: Model, space: TokenSpace, trie: Trie, items: ItemRows | None):
+  """Returns the module of a search over a catalogue: its graph with parameters, whose rows of items are moved."""
+  params = params if items is None else items.moved(params)
+  module = nnx.merge(graph, lora.merge(params, model.lora_alpha))
+  if items is not None:
+    module.tables.space = items.space(space, trie)
+  return module
 
 
 class Loader:
@@ -158,7 +148,8 @@ class Loader:
     self._trained, self._capacity, self._lookups = Catalogue(dataset, masks), None, None
     if isinstance(component, NextItem):
       shares = dataset.sids.sharing_items if room is None else dataset.sids.collisions == 'keep'
-      self._lookups = Lookups(settings, dataset, bool(shares))
+      # A lookup may know others of a semantic ID than the one item that is ranked.
+      self._lookups = Lookups(settings, dataset, adds=not (self._ranks_first and shares))
     self.first = self.load(self._trained)
     self.longest = component.max_prompt_length(self.first.corpus)
 
@@ -181,8 +172,8 @@ class Loader:
       trie = trie.padded(self._capacity)
       items = ItemRows.of(catalogue, self._trained, self._capacity.items)
     if lookups is not None and not is_first:
-      places_I = catalogue.places(self._trained, self._trained.dataset.num_items)
-      lookups = lookups.moved(places_I, catalogue.dataset)
+      place_I = catalogue.places(self._trained, self._trained.dataset.num_items)
+      lookups = lookups.moved(place_I, catalogue.dataset)
     arrays = jax.tree.map(np.asarray, (trie, items))
     return Loaded(catalogue, corpus, lookups, *jax.device_put(arrays, self._replicated), self._mesh)
 

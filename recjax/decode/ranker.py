@@ -12,11 +12,12 @@ from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode import blend, mask_slots
+from recjax.decode import loaded as loaded_lib
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.given import Given
-from recjax.decode.loaded import Loaded, Loader, merged
+from recjax.decode.loaded import Loaded, Loader
 from recjax.decode.masks import Mask
 from recjax.decode.trie import Trie
 from recjax.runtime import logs, preemption, watchdog
@@ -42,9 +43,9 @@ def make_search(model: Model, space: TokenSpace, beams: int):
   graph = models.graph(model, space)
 
   def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
-    bound = merged(graph, model, space, params, trie, items)
+    module = loaded_lib.merged(graph, params, model, space, trie, items)
     choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
-    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
+    return search_candidates(module, trie, prompts, excluded_BE, *choices)
 
   return search
 
@@ -213,7 +214,7 @@ class Ranker:
     pairs = zip(histories, known or [{}] * len(histories), strict=True)
     prompts = [self.prompt(*pair, loaded) for pair in pairs]
     length = self._loader.longest if few_shapes else None
-    found = self._given.candidates(params, loaded, prompts, items_UN, length)
+    found = self._given.candidates(params, prompts, items_UN, loaded, length)
     if loaded.lookups is not None:
       found = loaded.lookups.scored(loaded.lookups.read(histories), found)
     return blend.scores(found, self.weights)
@@ -269,14 +270,14 @@ class Ranker:
       excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
     lookups = loaded.lookups
-    known = {} if lookups is None else lookups.read(histories)
-    if known and lookups.candidates:
+    known_by = {} if lookups is None else lookups.read(histories)
+    if known_by and lookups.candidates:
       given_BN = np.full((B, lookups.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = lookups.best(known, excluded, masks)
+      given_BN[: len(prompts)] = lookups.best(known_by, excluded, masks)
       batch['given'] = given_BN
     found = jax.device_get(self._started(params, loaded, batch, masks))
     found = jax.tree.map(lambda x: x[: len(prompts)], found)
-    return lookups.scored(known, found) if known else found
+    return lookups.scored(known_by, found) if known_by else found
 
   def _started(
     self, params, loaded: Loaded, batch: dict[str, np.ndarray], masks: list[Mask | None] | None
