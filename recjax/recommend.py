@@ -118,17 +118,21 @@ class Recommender:
     """The catalogue that is recommended from."""
     return self._waves.catalogue
 
-  def swap(self, catalogue: Catalogue) -> None:
+  def loaded(self, catalogue: Catalogue) -> Waves:
+    """Puts a catalogue on the devices, so that `swap` takes no time; see there."""
+    return self._waves.with_catalogue(self._ranker.load(catalogue))
+
+  def swap(self, catalogue: Catalogue | Waves) -> None:
     """Recommends from another catalogue from the next call on; a call that runs keeps its own. Compiles nothing.
 
     Args:
-      catalogue: items with semantic IDs of the same token space, such as `Catalogue.load(FOLDER)` of a later day. The
-        recommender must have been loaded with `room`.
+      catalogue: items with semantic IDs of the same token space, such as `Catalogue.load(FOLDER)` of a later day; or
+        the value of `loaded` for them. The recommender must have been loaded with `room`.
 
     Raises:
       ValueError: it is of another token space, or does not fit the room.
     """
-    new = self._waves.with_catalogue(self._ranker.load(catalogue))
+    new = catalogue if isinstance(catalogue, Waves) else self.loaded(catalogue)
     self._earlier, self._waves = self._waves, new
 
   def roll_back(self) -> None:
