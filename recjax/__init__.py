@@ -11,8 +11,9 @@ def load(
   workdir: str | os.PathLike[str],
   beams: int | None = None,
   prepared_dir: str | os.PathLike[str] | None = None,
+  masks: str | os.PathLike[str] | None = None,
 ) -> 'Recommender':
   """Returns the recommender of a run; see `recjax.recommend.Recommender.from_workdir`."""
   from recjax.recommend import Recommender  # here: `import recjax` takes no time
 
-  return Recommender.from_workdir(workdir, beams, prepared_dir)
+  return Recommender.from_workdir(workdir, beams, prepared_dir, masks)

@@ -1,7 +1,8 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
-import dataclasses
+import copy
+import functools
 
 from flax import nnx
 import jax
@@ -12,15 +13,16 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
-from recjax.decode import blend
+from recjax.decode import blend, mask_slots
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
-from recjax.decode.memory import Memory
+from recjax.decode.given import Given
+from recjax.decode.lookups import Lookups
+from recjax.decode.masks import Mask, Masks
 from recjax.decode.trie import Trie
 from recjax.models import lora
 from recjax.runtime import logs, preemption, watchdog
-from recjax.schema.blend import NONE
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
@@ -39,14 +41,13 @@ def _power_of_two(n: int, least: int = 16) -> int:
 
 
 def make_search(model: Model, space: TokenSpace, beams: int):
-  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN) -> candidates; see `search_candidates`."""
+  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks) -> candidates."""
   graph = models.graph(model, space)
 
-  def search(params, trie, prompts, excluded_BE, given_BN=None):
+  def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None):
     merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
-    return search_candidates(
-      *(merged, trie, prompts, excluded_BE, beams, model.sid_softmax, model.item_head, given_BN)
-    )
+    choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
+    return search_candidates(merged, trie, prompts, excluded_BE, *choices)
 
   return search
 
@@ -75,8 +76,8 @@ class Ranker:
     Args:
       component: the component whose prompt the search continues.
       model: the model of the run.
-      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the memory,
-        which is that of the next item.
+      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the lookups,
+        which are those of the next item.
       limits: time limits.
       dataset: the prepared data.
       mesh: the devices.
@@ -91,20 +92,35 @@ class Ranker:
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
     self._task = component
     self._target_events = dataset.target_events if settings.exclude_seen else None
-    self._memory = None
-    if settings.memory.counts != NONE and isinstance(component, NextItem):
-      memory, marks = settings.memory, dataset.train_is_target
-      if settings.shared_sids == 'first' and dataset.sids.sharing_items:
-        memory = dataclasses.replace(memory, candidates=0)  # it may know others of a semantic ID
-      self._memory = Memory(memory, dataset.train, dataset.num_items, marks)
+    self._lookups = Lookups(settings, dataset) if isinstance(component, NextItem) else None
     self._corpus = Corpus.of(dataset, models.family(model))
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
     trie = jax.tree.map(np.asarray, trie)
 
     self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
-    search = make_search(model, dataset.vocabulary.space, self.beams)
-    self._search = jax.jit(search, out_shardings=mesh_lib.replicated(mesh))
+    self._model, self._space, self._codes_IL = (
+      model,
+      dataset.vocabulary.space,
+      dataset.sids.codes_IL,
+    )
+    self._search = self._jitted(self.beams)
+    self._given = Given(model, self._space, mesh, self._batch_size, self._timeout)
+
+  @functools.cached_property
+  def _slots(self) -> mask_slots.MaskSlots:
+    return mask_slots.MaskSlots(self.trie, self._mesh, Masks(range(len(self._codes_IL))).all)
+
+  def _jitted(self, beams: int):
+    search = make_search(self._model, self._space, beams)
+    return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
+
+  def with_beams(self, beams: int) -> 'Ranker':
+    """Returns a ranker with another number of beams, which shares everything but the compiled search."""
+    self._slots  # noqa: B018 - which both share
+    other = copy.copy(self)
+    other.beams, other._search = beams, other._jitted(beams)
+    return other
 
   @property
   def columns(self) -> tuple[str, ...]:
@@ -118,8 +134,9 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
+    masks: Sequence[Mask | None] | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns distinct items for every history, best first; independent of batch size and devices.
 
@@ -129,15 +146,16 @@ class Ranker:
         is off; with context events, and where the kinds are known, only items that may be targets are.
       progress: label of the progress bar. None: no bar.
       known: other columns of each history by name (see `columns`), one value per item. None: none.
-      excluded: item indices that are excluded for every history.
+      excluded: item indices that are excluded for each history. None: none.
       few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the
         batch then has room for as many histories as the next power of two.
+      masks: the sub-catalogue of every history (`Masks.mask`); None: all items.
 
     Returns:
       Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 scores: with one score the
       log-probability of the codes, else the weighted sum of `recjax.decode.blend`.
     """
-    found = self.candidates(params, histories, progress, known, excluded, few_shapes)
+    found = self.candidates(params, histories, progress, known, excluded, few_shapes, masks)
     return blend.ranked(found, self.weights, self.beams)
 
   def candidates(
@@ -146,16 +164,18 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
+    masks: Sequence[Mask | None] | None = None,
   ) -> Candidates:
     """Returns the candidates of every history with their scores, numpy arrays `[U, …]`; see `rank`."""
     U, B = len(histories), self._batch_size
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
-    excluded = np.empty(0, np.int32) if excluded is None else excluded
     known = known or [{}] * U
-    hidden = [np.concatenate([items, excluded]) for items in map(self._seen, histories, known)]
+    hidden = list(map(self._seen, histories, known))
+    if excluded is not None:
+      hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
     order = np.argsort([-len(history) for history in histories], kind='stable')
     found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
@@ -163,20 +183,40 @@ class Ranker:
       total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
     )
     with bar, jax.set_mesh(self._mesh):
-      for start in range(0, U, B):
+      for rows in mask_slots.batches(order, B, masks):
         preemption.check()
-        rows = order[start : start + B]
         prompts = [self.prompt(histories[u], known[u]) for u in rows]
-        with watchdog.expect(f'ranking rows {start} to {start + B} of {U}', self._timeout):
+        with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
           hides = [hidden[u] for u in rows]
+          within = None if masks is None else [masks[u] for u in rows]
           shape = self._shape(B, prompts, hides, few_shapes)
-          batch = self._search_batch(params, prompts, [histories[u] for u in rows], hides, shape)
+          if within is None and few_shapes:
+            within = [None] * len(rows)
+          past = [histories[u] for u in rows]
+          batch = self._search_batch(params, prompts, past, hides, shape, within)
         if found is None:
           found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
         for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
           all_UM[rows] = of_BM
         bar.update(len(rows))
     return found
+
+  def given(
+    self,
+    params,
+    histories: Sequence[np.ndarray],
+    items_UN: np.ndarray,
+    known: Sequence[Mapping[str, np.ndarray]] | None = None,
+    few_shapes: bool = False,
+  ) -> np.ndarray:
+    """Returns the scores of given items that order `rank`, float32 `[U, N]`; -inf for -1. See `rank`."""
+    pairs = zip(histories, known or [{}] * len(histories), strict=True)
+    length = self._task.max_prompt_length(self._corpus) if few_shapes else None
+    prompts = [self.prompt(*pair) for pair in pairs]
+    found = self._given.candidates(params, prompts, items_UN, self._codes_IL, length)
+    if self._lookups is not None:
+      found = self._lookups.scored(self._lookups.read(histories), found)
+    return blend.scores(found, self.weights)
 
   def prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
     """Returns the prompt that the search continues after a history, int32 tokens; see `rank`."""
@@ -208,6 +248,7 @@ class Ranker:
     histories: list[np.ndarray],
     excluded: list[np.ndarray],
     shape: tuple[int, int, int],
+    masks: list[Mask | None] | None,
   ) -> Candidates:
     """Returns the candidates of at most B rows; see `_shape`."""
     B, S, E = shape
@@ -219,15 +260,28 @@ class Ranker:
       lengths_B[b] = len(prompt)
       excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    counts_RI = None if self._memory is None else self._memory.counts(histories)
-    if counts_RI is not None and self._memory.candidates:
-      given_BN = np.full((B, self._memory.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = self._memory.best(counts_RI, excluded)
+    known = {} if self._lookups is None else self._lookups.read(histories)
+    if known and self._lookups.candidates:
+      given_BN = np.full((B, self._lookups.candidates), -1, np.int32)
+      given_BN[: len(prompts)] = self._lookups.best(known, excluded, masks)
       batch['given'] = given_BN
-    batch = mesh_lib.global_rows(batch, self._mesh)
-    others = [batch.pop(name) for name in ('excluded', 'given') if name in batch]
-    found = jax.device_get(self._search(params, self.trie, batch, *others))
+    found = jax.device_get(self._started(params, batch, masks))
     found = jax.tree.map(lambda x: x[: len(prompts)], found)
-    if counts_RI is None:
-      return found
-    return found._replace(memory_BM=self._memory.scores(counts_RI, found.items_BM))
+    return self._lookups.scored(known, found) if known else found
+
+  def _started(
+    self, params, batch: dict[str, np.ndarray], masks: list[Mask | None] | None
+  ) -> Candidates:
+    """Starts the search; with masks every row has a slot."""
+    if masks is None:
+      return self._call(params, batch)
+    with self._slots.lock:
+      slot_B = np.zeros(len(batch['lengths']), np.int32)
+      slot_B[: len(masks)] = self._slots.slots(masks)
+      return self._call(params, batch | {'slot': slot_B})
+
+  def _call(self, params, batch: dict[str, np.ndarray]) -> Candidates:
+    batch = mesh_lib.global_rows(batch, self._mesh)
+    excluded, given, slot = (batch.pop(name, None) for name in ('excluded', 'given', 'slot'))
+    masks = None if slot is None else self._slots.rows(slot)
+    return self._search(params, self.trie, batch, excluded, given, masks)
