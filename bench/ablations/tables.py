@@ -99,6 +99,7 @@ _GRPO = {
 
 _NO_HEAD = {'model.item_head': 'False'}
 _NO_MEMORY = {'eval.memory.counts': 'none'}
+_NO_TEXTS = {'eval.text.vectors': 'none'}
 _FLATTENED = {
   'model.family': 'gemma',
   'model.item_rows': 'False',
@@ -180,7 +181,8 @@ TABLES = {
       Row(name='flattened decoder', settings=_FLATTENED),
       Row(name='no item head', settings=_NO_HEAD),
       Row(name='no memory', settings=_NO_MEMORY),
-      Row(name='codes alone', settings=_NO_HEAD | _NO_MEMORY),
+      Row(name='no texts', settings=_NO_TEXTS),
+      Row(name='codes alone', settings=_NO_HEAD | _NO_MEMORY | _NO_TEXTS),
       Row(name='no item dropout', settings={'mixture.next_item.item_dropout': '0'}),
       Row(name='+ crops', settings={'mixture.next_item.crop': '0.5'}),
       Row(name='+ shuffles', settings={'mixture.next_item.shuffle': '0.3'}),
