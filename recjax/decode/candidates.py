@@ -41,9 +41,17 @@ class Candidates(NamedTuple):
 
 def head_scores(model, h_BD: jax.Array) -> jax.Array:
   """Returns the log-probability of every item under the item head, float32 `[B, I]`."""
-  vectors_ID = model.tables.item_vectors()[: model.tables.space.catalogue.num_items]
+  catalogue = model.tables.space.catalogue
+  vectors_ID = model.tables.item_vectors()[: catalogue.num_items]
   rows = max(embedding.LOGITS_AT_ONCE // len(vectors_ID), 1)
-  log_probs = lambda h: jax.nn.log_softmax(model.tables.logits(h, vectors_ID), axis=-1)  # noqa: E731
+
+  def log_probs(h):
+    logits = model.tables.logits(h, vectors_ID)
+    if catalogue.exists_I is not None:
+      exists_I = catalogue.exists_I.reshape((1,) * (logits.ndim - 1) + (-1,))
+      logits = jnp.where(exists_I, logits, -jnp.inf)
+    return jax.nn.log_softmax(logits, axis=-1)
+
   if rows >= len(h_BD):
     return log_probs(h_BD)
   return jax.lax.map(log_probs, h_BD, batch_size=rows)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 import functools
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +10,8 @@ import numpy as np
 from recjax import models
 from recjax.decode.batches import over_prompts
 from recjax.decode.candidates import Candidates, head_scores
+from recjax.decode.loaded import Loaded, merged
 from recjax.decode.scores import scores_after
-from recjax.models import lora
 from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
@@ -34,17 +33,17 @@ class Given:
     graph = models.graph(model, space)
     kinds = tuple((level,) for level in range(space.num_levels))
 
-    def scores(params, batch):
-      merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
+    def scores(params, trie, items, batch):
+      bound = merged(graph, model, space, params, trie, items)
       prompts = {name: batch[name] for name in ('tokens', 'lengths')}
       items_BN, tokens_BNL = batch['items'], batch['item_tokens']
-      x_BD, cache = merged.start(prompts, 1, max(space.num_levels - 1, 1))
+      x_BD, cache = bound.start(prompts, 1, max(space.num_levels - 1, 1))
       head_BN = None
       if model.item_head:
-        head_BI = head_scores(merged, getattr(cache, 'item_state_BD', x_BD))
+        head_BI = head_scores(bound, getattr(cache, 'item_state_BD', x_BD))
         head_BN = jnp.take_along_axis(head_BI, items_BN, axis=1)
       lengths_BN = jnp.full(items_BN.shape, space.num_levels)
-      codes_BN = scores_after(merged, x_BD, cache, tokens_BNL, lengths_BN, kinds, model.sid_softmax)
+      codes_BN = scores_after(bound, x_BD, cache, tokens_BNL, lengths_BN, kinds, model.sid_softmax)
       return Candidates(items_BN, codes_BN, head_BN)
 
     self._scores = jax.jit(scores, out_shardings=mesh_lib.replicated(mesh))
@@ -52,9 +51,9 @@ class Given:
   def candidates(
     self,
     params,
+    loaded: Loaded,
     prompts: Sequence[np.ndarray],
     items_UN: np.ndarray,
-    codes_IL: np.ndarray,
     length: int | None = None,
     progress: str | None = None,
   ) -> Candidates:
@@ -62,9 +61,9 @@ class Given:
 
     Args:
       params: parameters on the mesh.
+      loaded: the catalogue.
       prompts: U arrays of int32 tokens, none empty.
       items_UN: int, items of every prompt; -1 is padding, whose scores are -inf.
-      codes_IL: int32, the semantic IDs of the catalogue.
       length: every prompt has room for this number of tokens, and the batch and the lists have sizes that are powers
         of two, so that other calls use the same compiled program. None: they are as small as may be.
       progress: label of the progress bar. None: no bar.
@@ -75,6 +74,7 @@ class Given:
       B, N = min(B, _power_of_two(U)), max(_power_of_two(N), 16)
     if not N:
       return Candidates(*[np.empty((U, 0), dtype) for dtype in (np.int32, np.float32)])
+    codes_IL = loaded.catalogue.dataset.sids.codes_IL
     padded_UN = np.full((U, N), -1, np.int32)
     padded_UN[:, : items_UN.shape[1]] = items_UN
 
@@ -83,7 +83,13 @@ class Given:
       return {'items': items_BN, 'item_tokens': self._space.tokens(codes_IL[items_BN])}
 
     found = over_prompts(
-      *(functools.partial(self._scores, params), prompts, self._mesh, B, columns),
+      *(
+        functools.partial(self._scores, params, loaded.trie, loaded.items),
+        prompts,
+        self._mesh,
+        B,
+        columns,
+      ),
       timeout=self._timeout,
       progress=progress,
       length=length,

@@ -1,6 +1,7 @@
 """Scores of candidates that are looked up instead of predicted: counts of training, similarities of texts."""
 
 from collections.abc import Sequence
+import copy
 import dataclasses
 from typing import Any
 
@@ -22,24 +23,48 @@ class Lookups:
     candidates: number of items of `best`.
   """
 
-  def __init__(self, settings: Eval, dataset: Dataset):
+  def __init__(self, settings: Eval, dataset: Dataset, adds: bool = True):
     """Counts the training part and reads the text vectors, where the settings name them.
+
+    Args:
+      settings: the eval section.
+      dataset: the prepared data.
+      adds: whether the lookups have candidates of their own.
 
     Raises:
       ValueError: the preparation holds no text vectors.
     """
-    memory, text = settings.memory, settings.text
-    if settings.shared_sids == 'first' and dataset.sids.sharing_items:
-      # A lookup may know others of a semantic ID than the one item that is ranked.
-      memory, text = (dataclasses.replace(each, candidates=0) for each in (memory, text))
+    memory, self._text = settings.memory, settings.text
+    if not adds:
+      memory, self._text = (
+        dataclasses.replace(each, candidates=0) for each in (memory, self._text)
+      )
     self._named: dict[str, Memory | TextSimilarity] = {}
     if memory.counts != NONE:
       self._named['memory'] = Memory(
         memory, dataset.train, dataset.num_items, dataset.train_is_target
       )
-    if text.vectors != NONE:
-      self._named['text'] = TextSimilarity(text, dataset.text_vectors)
+    if self._text.vectors != NONE:
+      self._named['text'] = TextSimilarity(self._text, dataset.text_vectors)
     self.candidates = sum(each.candidates for each in self._named.values())
+
+  def moved(self, place_I: np.ndarray, dataset: Dataset) -> 'Lookups':
+    """Returns the lookups for another catalogue: the counts of the same training, the text vectors of its own items.
+
+    Args:
+      place_I: see `Memory.moved`.
+      dataset: the prepared data of the other catalogue.
+
+    Raises:
+      ValueError: its preparation holds no text vectors.
+    """
+    other = copy.copy(self)
+    other._named = dict(self._named)
+    if 'memory' in self._named:
+      other._named['memory'] = self._named['memory'].moved(place_I)
+    if 'text' in self._named:
+      other._named['text'] = TextSimilarity(self._text, dataset.text_vectors)
+    return other
 
   def read(self, histories: Sequence[np.ndarray]) -> dict[str, Any]:
     """Returns by name what a lookup knows about histories of item indices; see its `read`."""

@@ -166,7 +166,8 @@ class MaskSlots:
     self._slot_of: collections.OrderedDict[bytes, int] = collections.OrderedDict()
     zeros = lambda size: jax.device_put(np.zeros((slots, size), np.uint32), self._replicated)  # noqa: E731
     self._nodes = tuple(zeros(words(nodes)) for nodes in trie.num_nodes[1:])
-    self._items = zeros(len(everything.bits_W))
+    self._words = words(len(trie.leaf_items))
+    self._items = zeros(self._words)
     self._put(0, everything)
 
   def slots(self, masks: Sequence[Mask | None]) -> np.ndarray:
@@ -191,5 +192,6 @@ class MaskSlots:
     return RowMasks(self._nodes, self._items, slot_B)
 
   def _put(self, slot: int, mask: Mask) -> None:
-    arguments = jax.device_put((np.int32(slot), mask.bits_W), self._replicated)
+    bits_W = np.pad(mask.bits_W, (0, self._words - len(mask.bits_W)))
+    arguments = jax.device_put((np.int32(slot), bits_W), self._replicated)
     self._nodes, self._items = _fill(self._nodes, self._items, self._trie, *arguments)

@@ -70,19 +70,17 @@ class Masks:
     self,
     index: Mapping[str, int],
     named: Mapping[str, np.ndarray] | None = None,
-    capacity: int | None = None,
   ):
     """Packs the masks.
 
     Args:
       index: the item ids, with their indices.
       named: item indices of every mask by its name. None: no mask has a name.
-      capacity: number of items for which the words have room. None: that of `index`.
 
     Raises:
       ValueError: a name holds an operator or a space.
     """
-    self._index, self._size = index, max(capacity or 0, len(index))
+    self._index, self._size = index, len(index)
     for name in named or {}:
       if not re.fullmatch(_TOKEN.pattern, name) or name.strip() != name or name in '&|~()':
         raise ValueError(f'a name of a mask must have no space and none of & | ~ ( ); got {name!r}')
@@ -92,9 +90,7 @@ class Masks:
     self._of_expression = functools.lru_cache(_KEPT)(self._checked)
 
   @classmethod
-  def load(
-    cls, folder: epath.PathLike, index: Mapping[str, int], capacity: int | None = None
-  ) -> 'Masks':
+  def load(cls, folder: epath.PathLike, index: Mapping[str, int]) -> 'Masks':
     """Reads a folder of masks: `NAME.txt` holds the item ids of the mask NAME, one a line.
 
     Ids that are not in the catalogue are left out, with a warning. A file may be empty.
@@ -111,7 +107,7 @@ class Masks:
       raise ValueError(
         f'{folder} must hold the masks as files NAME.txt with one item id a line; it has none. Set --masks'
       )
-    return cls(index, {path.stem: _read(path, index) for path in paths}, capacity)
+    return cls(index, {path.stem: _read(path, index) for path in paths})
 
   def mask(self, within: Within) -> Mask:
     """Returns the items of a name, of an expression, or of a collection of ids.

@@ -10,6 +10,7 @@ probabilities of the candidates.
 """
 
 from collections.abc import Sequence
+import copy
 
 import numpy as np
 import scipy.sparse
@@ -57,6 +58,24 @@ class Memory:
       self._counts_II = scipy.sparse.csr_matrix(cells, shape=(num_items, num_items))
     else:
       self._counts_II = cooccurrence_counts(train, num_items, WINDOW, is_target=is_target)
+
+  def moved(self, place_I: np.ndarray) -> 'Memory':
+    """Returns the counts for another catalogue.
+
+    Args:
+      place_I: the index here of every item there; past the end for items that are not counted here.
+    """
+    other, counts_II = copy.copy(self), self._counts_II.tocoo()
+    num_items, new_V = len(place_I), np.full(len(self._ranks_I), -1)
+    is_old_I = place_I < len(new_V)
+    new_V[place_I[is_old_I]] = np.flatnonzero(is_old_I)
+    rows, columns = new_V[counts_II.row], new_V[counts_II.col]
+    kept = (rows >= 0) & (columns >= 0)
+    cells = (counts_II.data[kept], (rows[kept], columns[kept]))
+    other._counts_II = scipy.sparse.csr_matrix(cells, shape=(num_items, num_items))
+    ranks_V = np.append(self._ranks_I, len(new_V))  # new items come last
+    other._ranks_I = ranks_V[np.minimum(place_I, len(new_V))]
+    return other
 
   def read(self, histories: Sequence[np.ndarray]) -> scipy.sparse.csr_matrix:
     """Returns the counts of all items after histories of item indices, oldest first: float64 `[U, I]`."""

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 import copy
-import functools
 
-from flax import nnx
+from etils import epath
 import jax
 import numpy as np
 
 from recjax import models
-from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
@@ -18,10 +16,9 @@ from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.given import Given
-from recjax.decode.lookups import Lookups
-from recjax.decode.masks import Mask, Masks
+from recjax.decode.loaded import Loaded, Loader, merged
+from recjax.decode.masks import Mask
 from recjax.decode.trie import Trie
-from recjax.models import lora
 from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
@@ -41,13 +38,13 @@ def _power_of_two(n: int, least: int = 16) -> int:
 
 
 def make_search(model: Model, space: TokenSpace, beams: int):
-  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks) -> candidates."""
+  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates."""
   graph = models.graph(model, space)
 
-  def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None):
-    merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
+  def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
+    bound = merged(graph, model, space, params, trie, items)
     choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
-    return search_candidates(merged, trie, prompts, excluded_BE, *choices)
+    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
 
   return search
 
@@ -58,7 +55,7 @@ class Ranker:
   Attributes:
     beams: beams of the search.
     weights: of the scores of candidates in `rank`; the codes alone unless they are set.
-    trie: the semantic IDs of the catalogue, on every device.
+    loaded: the catalogue that is searched unless a call names another.
   """
 
   def __init__(
@@ -70,6 +67,8 @@ class Ranker:
     dataset: Dataset,
     mesh: jax.sharding.Mesh,
     beams: int | None = None,
+    room: float | None = None,
+    masks: epath.PathLike | None = None,
   ):
     """Puts the catalogue on the devices.
 
@@ -82,6 +81,9 @@ class Ranker:
       dataset: the prepared data.
       mesh: the devices.
       beams: beams of the search. None: `eval.beams`.
+      room: later catalogues may be so many times as large as this one, and are searched by the same program (`load`).
+        None: the program is that of this catalogue, and its items are constants.
+      masks: folder of the named masks of the catalogue. None: there are none.
     """
     self.beams = beams or settings.beams
     self.weights = Weights()
@@ -91,25 +93,12 @@ class Ranker:
     self._exclude_seen = settings.exclude_seen
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
     self._task = component
-    self._target_events = dataset.target_events if settings.exclude_seen else None
-    self._lookups = Lookups(settings, dataset) if isinstance(component, NextItem) else None
-    self._corpus = Corpus.of(dataset, models.family(model))
-    popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
-    trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
-    trie = jax.tree.map(np.asarray, trie)
-
-    self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
-    self._model, self._space, self._codes_IL = (
-      model,
-      dataset.vocabulary.space,
-      dataset.sids.codes_IL,
-    )
+    self._loader = Loader(component, model, settings, dataset, mesh, room, masks)
+    self.load = self._loader.load
+    self.loaded = self._loader.first
+    self._model, self._space = model, dataset.vocabulary.space
     self._search = self._jitted(self.beams)
     self._given = Given(model, self._space, mesh, self._batch_size, self._timeout)
-
-  @functools.cached_property
-  def _slots(self) -> mask_slots.MaskSlots:
-    return mask_slots.MaskSlots(self.trie, self._mesh, Masks(range(len(self._codes_IL))).all)
 
   def _jitted(self, beams: int):
     search = make_search(self._model, self._space, beams)
@@ -117,15 +106,19 @@ class Ranker:
 
   def with_beams(self, beams: int) -> 'Ranker':
     """Returns a ranker with another number of beams, which shares everything but the compiled search."""
-    self._slots  # noqa: B018 - which both share
     other = copy.copy(self)
     other.beams, other._search = beams, other._jitted(beams)
     return other
 
   @property
+  def trie(self) -> Trie:
+    """The semantic IDs of the catalogue, on every device."""
+    return self.loaded.trie
+
+  @property
   def columns(self) -> tuple[str, ...]:
     """The columns that prompts show or that tell seen items from context: `times`, `events`, both or none."""
-    telling = set() if self._target_events is None else {'events'}
+    telling = set() if self._target_events(self.loaded) is None else {'events'}
     return tuple(sorted(telling | self._task.needs & {'times', 'events'}))
 
   def rank(
@@ -137,6 +130,7 @@ class Ranker:
     excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
     masks: Sequence[Mask | None] | None = None,
+    loaded: Loaded | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns distinct items for every history, best first; independent of batch size and devices.
 
@@ -150,12 +144,14 @@ class Ranker:
       few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the
         batch then has room for as many histories as the next power of two.
       masks: the sub-catalogue of every history (`Masks.mask`); None: all items.
+      loaded: the catalogue (`load`) of the indices and masks. None: the attribute.
 
     Returns:
       Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 scores: with one score the
       log-probability of the codes, else the weighted sum of `recjax.decode.blend`.
     """
-    found = self.candidates(params, histories, progress, known, excluded, few_shapes, masks)
+    options = (known, excluded, few_shapes, masks, loaded)
+    found = self.candidates(params, histories, progress, *options)
     return blend.ranked(found, self.weights, self.beams)
 
   def candidates(
@@ -167,13 +163,15 @@ class Ranker:
     excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
     masks: Sequence[Mask | None] | None = None,
+    loaded: Loaded | None = None,
   ) -> Candidates:
     """Returns the candidates of every history with their scores, numpy arrays `[U, …]`; see `rank`."""
     U, B = len(histories), self._batch_size
+    loaded = loaded or self.loaded
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
     known = known or [{}] * U
-    hidden = list(map(self._seen, histories, known))
+    hidden = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
     if excluded is not None:
       hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
     order = np.argsort([-len(history) for history in histories], kind='stable')
@@ -185,7 +183,7 @@ class Ranker:
     with bar, jax.set_mesh(self._mesh):
       for rows in mask_slots.batches(order, B, masks):
         preemption.check()
-        prompts = [self.prompt(histories[u], known[u]) for u in rows]
+        prompts = [self.prompt(histories[u], known[u], loaded) for u in rows]
         with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
           hides = [hidden[u] for u in rows]
           within = None if masks is None else [masks[u] for u in rows]
@@ -193,7 +191,7 @@ class Ranker:
           if within is None and few_shapes:
             within = [None] * len(rows)
           past = [histories[u] for u in rows]
-          batch = self._search_batch(params, prompts, past, hides, shape, within)
+          batch = self._search_batch(params, loaded, prompts, past, hides, shape, within)
         if found is None:
           found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
         for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
@@ -208,34 +206,43 @@ class Ranker:
     items_UN: np.ndarray,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
     few_shapes: bool = False,
+    loaded: Loaded | None = None,
   ) -> np.ndarray:
     """Returns the scores of given items that order `rank`, float32 `[U, N]`; -inf for -1. See `rank`."""
+    loaded = loaded or self.loaded
     pairs = zip(histories, known or [{}] * len(histories), strict=True)
-    length = self._task.max_prompt_length(self._corpus) if few_shapes else None
-    prompts = [self.prompt(*pair) for pair in pairs]
-    found = self._given.candidates(params, prompts, items_UN, self._codes_IL, length)
-    if self._lookups is not None:
-      found = self._lookups.scored(self._lookups.read(histories), found)
+    prompts = [self.prompt(*pair, loaded) for pair in pairs]
+    length = self._loader.longest if few_shapes else None
+    found = self._given.candidates(params, loaded, prompts, items_UN, length)
+    if loaded.lookups is not None:
+      found = loaded.lookups.scored(loaded.lookups.read(histories), found)
     return blend.scores(found, self.weights)
 
-  def prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+  def prompt(
+    self, history: np.ndarray, known: Mapping[str, np.ndarray], loaded: Loaded | None = None
+  ) -> np.ndarray:
     """Returns the prompt that the search continues after a history, int32 tokens; see `rank`."""
-    return self._task.inference_prompt(
-      self._corpus, history, known.get('times'), known.get('events')
-    )
+    corpus = (loaded or self.loaded).corpus
+    return self._task.inference_prompt(corpus, history, known.get('times'), known.get('events'))
 
-  def _seen(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+  def _target_events(self, loaded: Loaded) -> np.ndarray | None:
+    return loaded.catalogue.dataset.target_events if self._exclude_seen else None
+
+  def _seen(
+    self, loaded: Loaded, history: np.ndarray, known: Mapping[str, np.ndarray]
+  ) -> np.ndarray:
     """The items of a history that are excluded from its ranking; see `Dataset.seen`."""
     if not self._exclude_seen:
       return history[:0]
-    is_told = self._target_events is not None and 'events' in known
-    return history[self._target_events[known['events']]] if is_told else history
+    target_events = self._target_events(loaded)
+    is_told = target_events is not None and 'events' in known
+    return history[target_events[known['events']]] if is_told else history
 
   def _shape(
     self, B: int, prompts: list[np.ndarray], excluded: list[np.ndarray], few_shapes: bool
   ) -> tuple[int, int, int]:
     """Returns (B, S, E): rows of a batch, tokens of a prompt, excluded items of a row."""
-    S = self._task.max_prompt_length(self._corpus)
+    S = self._loader.longest
     if not few_shapes:
       S = min(_round_up(max(map(len, prompts)), PROMPT_MULTIPLE), S)
     E = _power_of_two(max(map(len, excluded)), _EXCLUDED if few_shapes else 16)
@@ -244,6 +251,7 @@ class Ranker:
   def _search_batch(
     self,
     params,
+    loaded: Loaded,
     prompts: list[np.ndarray],
     histories: list[np.ndarray],
     excluded: list[np.ndarray],
@@ -260,28 +268,29 @@ class Ranker:
       lengths_B[b] = len(prompt)
       excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    known = {} if self._lookups is None else self._lookups.read(histories)
-    if known and self._lookups.candidates:
-      given_BN = np.full((B, self._lookups.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = self._lookups.best(known, excluded, masks)
+    lookups = loaded.lookups
+    known_by = {} if lookups is None else lookups.read(histories)
+    if known_by and lookups.candidates:
+      given_BN = np.full((B, lookups.candidates), -1, np.int32)
+      given_BN[: len(prompts)] = lookups.best(known_by, excluded, masks)
       batch['given'] = given_BN
-    found = jax.device_get(self._started(params, batch, masks))
+    found = jax.device_get(self._started(params, loaded, batch, masks))
     found = jax.tree.map(lambda x: x[: len(prompts)], found)
-    return self._lookups.scored(known, found) if known else found
+    return lookups.scored(known_by, found) if known_by else found
 
   def _started(
-    self, params, batch: dict[str, np.ndarray], masks: list[Mask | None] | None
+    self, params, loaded: Loaded, batch: dict[str, np.ndarray], masks: list[Mask | None] | None
   ) -> Candidates:
     """Starts the search; with masks every row has a slot."""
     if masks is None:
-      return self._call(params, batch)
-    with self._slots.lock:
+      return self._call(params, loaded, batch)
+    with loaded.slots.lock:
       slot_B = np.zeros(len(batch['lengths']), np.int32)
-      slot_B[: len(masks)] = self._slots.slots(masks)
-      return self._call(params, batch | {'slot': slot_B})
+      slot_B[: len(masks)] = loaded.slots.slots(masks)
+      return self._call(params, loaded, batch | {'slot': slot_B})
 
-  def _call(self, params, batch: dict[str, np.ndarray]) -> Candidates:
+  def _call(self, params, loaded: Loaded, batch: dict[str, np.ndarray]) -> Candidates:
     batch = mesh_lib.global_rows(batch, self._mesh)
     excluded, given, slot = (batch.pop(name, None) for name in ('excluded', 'given', 'slot'))
-    masks = None if slot is None else self._slots.rows(slot)
-    return self._search(params, self.trie, batch, excluded, given, masks)
+    masks = None if slot is None else loaded.slots.rows(slot)
+    return self._search(params, loaded.trie, batch, excluded, given, masks, loaded.items)

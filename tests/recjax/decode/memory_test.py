@@ -71,3 +71,17 @@ def test_settings_are_checked():
     blend.Memory(smoothing=0)
   with pytest.raises(ValueError, match=r'eval.memory.candidates must not be negative; got -1'):
     blend.Memory(candidates=-1)
+
+
+def test_counts_move_to_another_catalogue_by_item():
+  table = memory().read([np.array([i]) for i in range(ITEMS)]).toarray()
+  place = np.array([3, 99, 1, 2, 7, 0])  # of new items; 99 and 7 are not counted, 4, 5, 6 are gone
+  moved = memory().moved(place)
+  found = moved.read([np.array([i]) for i in range(len(place))]).toarray()
+  for new, old in np.ndindex(6, 6):
+    is_known = place[new] < ITEMS and place[old] < ITEMS
+    assert found[new, old] == (table[place[new], place[old]] if is_known else 0)
+  counts = moved.read([np.array([2])])
+  best = moved.best(counts, [np.array([], int)])[0]
+  expected = [int(i) for i in np.argsort(-found[2], kind='stable') if found[2, i]]
+  assert best[: len(expected)].tolist() == expected
