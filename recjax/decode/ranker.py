@@ -1,7 +1,6 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 
 from flax import nnx
 import jax
@@ -20,7 +19,6 @@ from recjax.decode.memory import Memory
 from recjax.decode.trie import Trie
 from recjax.models import lora
 from recjax.runtime import logs, preemption, watchdog
-from recjax.schema.blend import NONE
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
@@ -91,12 +89,7 @@ class Ranker:
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
     self._task = component
     self._target_events = dataset.target_events if settings.exclude_seen else None
-    self._memory = None
-    if settings.memory.counts != NONE and isinstance(component, NextItem):
-      memory, marks = settings.memory, dataset.train_is_target
-      if settings.shared_sids == 'first' and dataset.sids.sharing_items:
-        memory = dataclasses.replace(memory, candidates=0)  # it may know others of a semantic ID
-      self._memory = Memory(memory, dataset.train, dataset.num_items, marks)
+    self._memory = Memory.of(settings, dataset) if isinstance(component, NextItem) else None
     self._corpus = Corpus(dataset, models.family(model).is_encoder_decoder)
     popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
     trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')

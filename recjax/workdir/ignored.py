@@ -13,6 +13,7 @@ FLAGS = {
   'skip_unknown': ('recommend',),
   'k': ('recommend',),
   'out': ('recommend', 'export', 'describe', 'compare'),
+  'format': ('export',),
   'workdirs': ('compare',),
   'from': ('refresh',),
   'raw_dir': ('refresh',),

@@ -12,6 +12,7 @@ from recjax.schema.checks import check
 from recjax.workdir import claim, identity, paths, stages, trackers
 from recjax.workdir.checkpoints import Checkpoints
 
+FORMATS = ('transformers', 'bundle')  # of an export
 NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
 
 
@@ -25,6 +26,7 @@ class Request:
     workdir: folder of the run.
     histories: value of --histories.
     out: value of --out.
+    format: value of --format.
     k: value of --k.
     skip_unknown: value of --skip_unknown.
     prune: value of --prune.
@@ -38,6 +40,7 @@ class Request:
   workdir: epath.Path
   histories: str | None = None
   out: str | None = None
+  format: str = 'transformers'
   k: int = 20
   skip_unknown: bool = False
   prune: bool = False
