@@ -52,7 +52,7 @@ class Pieces:
     """Returns the tokens of rows, int32 `[B, N, K]`, and their numbers `[B, N]`; none for row -1."""
     tokens, offsets = (arrays[f'prompt/{self._name}/{name}'] for name in ('tokens', 'offsets'))
     first_BN, end_BN = (offsets[jnp.maximum(rows_BN, 0) + n] for n in (0, 1))
-    at_BNK = first_BN[..., None] + jnp.arange(self.longest)
+    at_BNK = first_BN[..., None] + jnp.arange(self.longest)[None, None]
     lengths_BN = jnp.where(rows_BN < 0, 0, end_BN - first_BN)
     return tokens[jnp.minimum(at_BNK, len(tokens) - 1)], lengths_BN
 
@@ -111,12 +111,12 @@ class Prompt:
     tokens_BS = jnp.zeros((B, S), jnp.int32).at[:, : len(self.before)].set(self.before)
     at_BN = ends_BN - sizes_BN
     for tokens_BNK, lengths_BN in found:
-      steps_K = jnp.arange(tokens_BNK.shape[-1])
-      at_BNK = jnp.where(steps_K < lengths_BN[..., None], at_BN[..., None] + steps_K, S)
+      steps_11K = jnp.arange(tokens_BNK.shape[-1])[None, None]
+      at_BNK = jnp.where(steps_11K < lengths_BN[..., None], at_BN[..., None] + steps_11K, S)
       flat = (x.reshape(B, -1) for x in (at_BNK, tokens_BNK))
       tokens_BS = tokens_BS.at[row_B1, next(flat)].set(next(flat), mode='drop')
       at_BN += lengths_BN
-    after_BA = ends_BN[:, -1:] + jnp.arange(len(self.after))
+    after_BA = ends_BN[:, -1:] + jnp.arange(len(self.after))[None]
     tokens_BS = tokens_BS.at[row_B1, after_BA].set(self.after)
     return {'tokens': tokens_BS, 'lengths': ends_BN[:, -1] + len(self.after)}
 
@@ -134,12 +134,12 @@ class Counts:
     """Returns the counts of all items after histories, float32 `[B, I]`."""
     offsets, items, counts = (arrays[f'memory/{name}'] for name in ('offsets', 'items', 'counts'))
     B, I = len(history_BE), len(offsets) - 1  # noqa: E741
-    row_B1, steps_R = jnp.arange(B)[:, None], jnp.arange(self._longest)
+    row_B1, steps_1R = jnp.arange(B)[:, None], jnp.arange(self._longest)[None]
 
     def add(counts_BI, column):
       age, item_B = column
       first_B, end_B = (offsets[jnp.maximum(item_B, 0) + n][:, None] for n in (0, 1))
-      at_BR = first_B + steps_R
+      at_BR = first_B + steps_1R
       is_in_BR = (at_BR < end_B) & (item_B >= 0)[:, None]
       at_BR = jnp.minimum(at_BR, len(items) - 1)
       to_BR = jnp.where(is_in_BR, items[at_BR], I)

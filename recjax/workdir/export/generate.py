@@ -77,7 +77,7 @@ class Recommender(recommend.Recommender):
 
     def tokens(row, ids):
       prefix = tuple(ids[first:].tolist())
-      found = self._next.get(prefix, ())
+      found = list(self._next.get(prefix, ()))
       if len(prefix) == levels - 1:
         found = [token for token in found if self._leaves[*prefix, token] not in hidden[row]]
       return found or [

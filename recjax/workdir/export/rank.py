@@ -12,6 +12,7 @@ In Python, with this folder on the path:
 
 import argparse
 import json
+import math
 import pathlib
 import sys
 
@@ -40,11 +41,19 @@ class Recommender:
         file=sys.stderr,
       )
     self.items = [json.loads(line) for line in read('items.jsonl').split('\n') if line]
-    self._index = {item['item']: n for n, item in enumerate(self.items)}
+    self.index = {item['item']: n for n, item in enumerate(self.items)}
     self._values = loader.load(folder)
     self._searches = {}
 
-  def recommend(self, histories, k=10, exclude=(), times=None, events=None, skip_unknown=False):
+  @property
+  def columns(self):
+    """The columns that prompts show or that tell seen items from context: `times`, `events`, both or none."""
+    prompt = self._prompt
+    is_told = prompt['exclude_seen'] and prompt['target_events'] is not None
+    read = {'times': prompt['gaps'], 'events': prompt['events'] or is_told}
+    return [name for name, is_read in read.items() if is_read]
+
+  def recommend(self, histories, k=10, exclude=(), times=None, events=None, unknown='error'):
     """Returns for each history a list of `{'item', 'title', 'score'}`, best first.
 
     Args:
@@ -53,7 +62,7 @@ class Recommender:
       exclude: raw ids of items that are not recommended either.
       times: seconds since 1970, lists aligned with the histories; read only by a model that shows gaps.
       events: kinds of the interactions, likewise; read only by a model that shows or tells them.
-      skip_unknown: leave out items that are not in the catalogue; otherwise they are an error.
+      unknown: 'error', or 'skip' to leave out items that are not in the catalogue.
 
     Raises:
       ValueError: an item or an event is unknown, or an argument does not fit.
@@ -64,8 +73,8 @@ class Recommender:
       )
     none = [None] * len(histories)
     columns = zip(histories, times or none, events or none, strict=True)
-    rows = [self._row(n, *column, skip_unknown) for n, column in enumerate(columns)]
-    hidden = [self._index[item] for item in exclude if item in self._index]
+    rows = [self._row(n, *column, unknown == 'skip') for n, column in enumerate(columns)]
+    hidden = [self.index[item] for item in exclude if item in self.index]
     order = sorted(range(len(rows)), key=lambda n: -len(rows[n]['history']))
     found, size = [None] * len(rows), max(self._bundle['batches'])
     for start in range(0, len(rows), size):
@@ -82,18 +91,20 @@ class Recommender:
     for name, values in (('times', times), ('events', events)):
       if values is not None and len(values) != len(ids):
         raise ValueError(f'history {n}: {name} must have one value per item of the history')
-    kept = [at for at, item in enumerate(ids) if item in self._index]
+    kept = [at for at, item in enumerate(ids) if isinstance(item, str) and item in self.index]
     if len(kept) < len(ids) and not skip_unknown:
-      item = next(item for item in ids if item not in self._index)
+      item = next(item for at, item in enumerate(ids) if at not in kept)
       raise ValueError(f'history {n}: every item must be in items.jsonl; {item!r} is not')
-    row = {'history': np.array([self._index[ids[at]] for at in kept], np.int32)}
+    row = {'history': np.array([self.index[ids[at]] for at in kept], np.int32)}
     row |= {name: np.full(len(kept), -1, np.int32) for name in ('gaps', 'events')}
     if prompt['gaps'] and times is not None and kept:
+      if not all(isinstance(time, int | float) and math.isfinite(time) for time in times):
+        raise ValueError(f'history {n}: times must be numbers of seconds; got {str(times)[:80]}')
       limits = [gap['up_to'] or np.inf for gap in prompt['gaps']]
       row['gaps'][1:] = np.searchsorted(limits, np.diff([int(times[at]) for at in kept]))
     names, targets = prompt['event_names'], prompt['target_events']
     is_seen = np.full(len(kept), prompt['exclude_seen'])
-    if events is not None and (prompt['events'] or targets):
+    if events is not None and 'events' in self.columns:
       if unknown := [events[at] for at in kept if events[at] not in names]:
         raise ValueError(f'history {n}: every event must be one of {names}; got {unknown[0]!r}')
       row['events'][:] = [names.index(events[at]) for at in kept]
@@ -123,6 +134,41 @@ class Recommender:
     return np.asarray(found['items'])[: len(rows)], np.asarray(found['scores'])[: len(rows)]
 
 
+def read_rows(path, index, columns, skip_unknown):
+  """Returns the objects of a file of histories. Unknown items are an error, or are moved to the key `unknown`."""
+  rows = []
+  with open(path, 'rb') as f:
+    lines = f.read().split(b'\n')
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    place = f'{path}:{number}'
+    try:
+      row = json.loads(line.decode('utf-8-sig'))
+    except ValueError as error:
+      raise ValueError(f'{place}: a line must be a JSON object; {error}') from error
+    if not isinstance(row, dict) or not isinstance(row.get('history'), list):
+      raise ValueError(f'{place}: a line must be an object with a list "history"')
+    history = [str(item) if type(item) is int else item for item in row['history']]
+    kept = [n for n, item in enumerate(history) if isinstance(item, str) and item in index]
+    unknown = [history[n] for n in sorted(set(range(len(history))) - set(kept))]
+    if unknown and not skip_unknown:
+      raise ValueError(
+        f'{place}: every item must be in items.jsonl; {unknown[0]!r} is not. Set --skip_unknown'
+      )
+    row['history'] = history
+    for name in columns:
+      if not isinstance(row.get(name, []), list) or len(row.get(name, history)) != len(history):
+        raise ValueError(f'{place}: {name} must be a list with one value per item of the history')
+    if unknown:
+      row |= {name: [row[name][n] for n in kept] for name in columns if name in row}
+      row['unknown'] = unknown
+    rows.append(row)
+  if not rows:
+    raise ValueError(f'{path} must hold at least one history; it is empty')
+  return rows
+
+
 def main():
   parser = argparse.ArgumentParser(description='Ranks items for the histories of a file.')
   parser.add_argument('histories', help='JSON lines with "history": raw item ids')
@@ -131,12 +177,12 @@ def main():
   parser.add_argument('--skip_unknown', action='store_true', help='leave out unknown items')
   args = parser.parse_args()
   try:
-    with open(args.histories, encoding='utf-8-sig') as f:
-      rows = [json.loads(line) for line in f if line.strip()]
-    columns = [[row.get(name) for row in rows] for name in ('times', 'events')]
-    histories = [row['history'] for row in rows]
-    found = Recommender().recommend(histories, args.k, (), *columns, args.skip_unknown)
-  except (KeyError, OSError, TypeError, ValueError) as error:
+    recommender = Recommender()
+    columns = ('history', *recommender.columns)
+    rows = read_rows(args.histories, recommender.index, columns, args.skip_unknown)
+    read = {name: [row.get(name) for row in rows] for name in columns}
+    found = recommender.recommend(read.pop('history'), args.k, **read)
+  except (OSError, ValueError) as error:
     sys.exit(f'{type(error).__name__}: {error}')
   with open(args.out, 'w', encoding='utf-8') as f:
     for row, items in zip(rows, found, strict=True):
