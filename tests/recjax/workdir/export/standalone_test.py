@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from recjax.recommend import Recommender, make_ranker
+from recjax.sharding import mesh as mesh_lib
 from tests.live import needs_transformers
 from tests.recjax.workdir.export import exports
 
@@ -83,3 +85,58 @@ def test_a_wrong_column_is_named(tmp_path):
     columns = {name: [values] for name, values in columns.items()}
     with pytest.raises(ValueError, match=message):
       recommender.recommend([['i00', 'i01']], k=1, **columns)
+
+
+@pytest.mark.parametrize(
+  'kind', ['gemma2', 'gemma3', 'llama3', 'qwen3', 'qwen3_5', 't5_v1_0', 'mt5']
+)
+def test_generate_gives_the_same_items(tmp_path, kind):
+  atol = 1e-3 if kind == 'qwen3_5' else 2e-4
+  config, dataset = exports.pretrained(tmp_path, kind, kind == 'qwen3')
+  assert_same_recommendations(tmp_path, config, dataset, atol, 'generate.py')
+
+
+@pytest.mark.parametrize(
+  ('family', 'softmax'), [('gemma', 'level'), ('gemma', 'full'), ('t5', 'full')]
+)
+def test_generate_gives_the_same_items_with_notes_shared_sids_and_narrow_beams(
+  tmp_path, family, softmax
+):
+  config, dataset = exports.rated(family, gaps=True, show='both')
+  config = exports.with_(exports.with_(config, 'model', sid_softmax=softmax), 'eval', beams=11)
+  assert_same_recommendations(tmp_path, config, dataset, 2e-4, 'generate.py')
+  # generate of transformers alone normalises over the whole vocabulary: equal only if the training did.
+  sys.modules['recommend'] = exports.module(tmp_path / 'out' / 'recommend.py')
+  try:
+    recommender = exports.module(tmp_path / 'out' / 'generate.py').Recommender
+  finally:
+    del sys.modules['recommend']
+  plain, exact = (
+    recommender(tmp_path / 'out', softmax=name).recommend([['i03', 'i09']], 5)
+    for name in ('full', None)
+  )
+  is_same = [item['score'] for item in plain] == [item['score'] for item in exact]
+  assert is_same == (softmax == 'full')
+
+
+def test_generate_survives_beams_without_a_continuation(tmp_path):
+  config, dataset = exports.rated('gemma')
+  config = exports.with_(config, 'eval', beams=11)
+  params = exports.write(tmp_path / 'out', config, dataset)
+  folder, items = tmp_path / 'out', [item['id'] for item in dataset.items]
+  sys.modules['recommend'] = exports.module(folder / 'recommend.py')
+  try:
+    recommender = exports.module(folder / 'generate.py').Recommender(folder)
+  finally:
+    del sys.modules['recommend']
+  histories = [
+    items[:-1],
+    items,
+    items[1:],
+  ]  # one item is left, none, and one of a shared semantic ID
+  ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  ours = Recommender(ranker, dataset, params, 0).recommend(histories)
+  theirs = recommender.recommend(histories, 10)
+  assert [[each.item for each in row] for row in ours] == [
+    [r['item'] for r in row] for row in theirs
+  ]
