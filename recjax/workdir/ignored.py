@@ -11,6 +11,8 @@ from recjax.workdir import paths
 FLAGS = {
   'histories': ('recommend',),
   'skip_unknown': ('recommend',),
+  'masks': ('recommend',),
+  'within': ('recommend',),
   'k': ('recommend',),
   'out': ('recommend', 'export', 'describe', 'compare'),
   'format': ('export',),
@@ -24,7 +26,16 @@ FLAGS = {
 _DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')
 _SEARCH = tuple(
   f'eval.{name}'
-  for name in ('beams', 'batch_size', 'ks', 'exclude_seen', 'shared_sids', 'memory', 'blend')
+  for name in (
+    'beams',
+    'batch_size',
+    'ks',
+    'exclude_seen',
+    'shared_sids',
+    'memory',
+    'text',
+    'blend',
+  )
 )
 # Mode → the sections and fields that it reads from the command; it has the others from the workdir. The other modes
 # read all.

@@ -52,7 +52,7 @@ VALUES = {
 BEFORE = {
   'docs/configuration.md': ('python -m recjax.main --config=configs/beauty.py:cpu',),
   'docs/pretrained.md': (
-    'python -m recjax.main --config=configs/sports.py --config.model.pretrained=WORLD/t5_v1_1 --mode=prepare '
+    'python -m recjax.main --config=configs/sports.py:flat --config.model.pretrained=WORLD/t5_v1_1 --mode=prepare '
     '--config.model.sid_rows=sa_init --config.model.family=t5',
     'cp data/sports-t5_v1_1/keywords/keywords.json .',
   ),
@@ -71,7 +71,7 @@ PLANS = {
   r'recjax\.main .*--format=bundle': 'parse',  # seconds for each compiled search
   r'recjax\.main .*pretrained=hf:': 'parse',
   r'recjax\.main .*--config=configs/industrial\.py': 'parse',
-  r'recjax\.main .*--config=configs/(sasrec|item)\.py': 'parse',
+  r'recjax\.main .*--config=configs/sasrec\.py': 'parse',
   r'recjax\.main .*--config\.keywords\.teacher=http': 'parse',
 }
 

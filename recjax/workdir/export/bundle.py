@@ -79,9 +79,11 @@ def write(
   """
   params = lora.merge(params, config.model.lora_alpha)
   component = next_item_component(config)
-  ranker = Ranker(component, config.model, config.eval, config.hosts, dataset, mesh)
+  # With room the items are arguments of the search, for models that score items beside their codes.
+  room = 1.0 if config.model.item_head or config.model.item_rows else None
+  ranker = Ranker(component, config.model, config.eval, config.hosts, dataset, mesh, room=room)
   ranker.weights = weights
-  function = Function(config, dataset, ranker, params)
+  function = Function(config, dataset.vocabulary.space, ranker, params)
   reason = _why_ours(out, config, dataset)
   ours = names_of(params, 'params')
   if reason is None:
@@ -116,7 +118,7 @@ def _add(
   batches: tuple[int, ...],
 ) -> None:
   """Adds everything beside the files of `transformers` and `files`."""
-  tensors = {name: np.ascontiguousarray(x) for name, x in (ours | function.arrays).items()}
+  tensors = {name: np.asarray(x, order='C') for name, x in (ours | function.arrays).items()}
   (made / TENSORS).write_bytes(safetensors.save(tensors))
   names = [TENSORS]
   if is_theirs:
@@ -145,6 +147,7 @@ def _add(
     'least': max(LEAST, function.prompt.most),
     'weights': function.weights._asdict(),
     'memory': dataclasses.asdict(config.eval.memory),
+    'text': dataclasses.asdict(config.eval.text),
     'platforms': list(stablehlo.PLATFORMS),
     'files': sorted(path.name for path in made.iterdir() if not path.name.startswith('.')),
   }
@@ -168,6 +171,8 @@ def _readme(config: Config, is_theirs: bool) -> str:
     scores.append('the item head')
   if config.eval.memory.counts != NONE:
     scores.append('the counts of the training interactions (memory)')
+  if config.eval.text.vectors != NONE:
+    scores.append('the similarity of texts')
   lines = [
     '# A recommender, exported by recjax',
     '',

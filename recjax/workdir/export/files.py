@@ -85,7 +85,7 @@ def _prompt(corpus: Corpus, task: NextItem, exported: _Exported) -> dict[str, An
 def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict[str, Any]:
   """Returns the content of prompt.json; see the module."""
   task, vocabulary = next_item_component(config), dataset.vocabulary
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   text, space = corpus.prompter.text, vocabulary.space
   bos, eos, separator = exported.ids(
     [vocabulary.bos_id, vocabulary.eos_id, vocabulary.special_id('<separator>')]
@@ -123,7 +123,7 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
 def _items(config: Config, dataset: Dataset, exported: _Exported) -> Iterable[dict[str, Any]]:
   """Yields the lines of items.jsonl."""
   task, space = next_item_component(config), dataset.vocabulary.space
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   shown_as = task.shown_as(corpus.is_encoder_decoder)
   counts = np.bincount(dataset.train.values, minlength=dataset.num_items).tolist()
   for i, item in enumerate(dataset.items):

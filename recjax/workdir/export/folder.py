@@ -66,9 +66,10 @@ def write(out: str, config: Config, dataset: Dataset, params: Any) -> None:
     params: parameters of the model; adapters are merged.
   """
   write_model(out, config, dataset, lora.merge(params, config.model.lora_alpha))
-  if config.model.item_head or config.eval.memory.counts != NONE:
+  lookups = (config.eval.memory.counts, config.eval.text.vectors)
+  if config.model.item_head or any(each != NONE for each in lookups):
     log.warning(
-      'the exported folder ranks by the codes alone; the item head and the memory of the run stay behind. '
+      'the exported folder ranks by the codes alone; the item head and the lookups of the run stay behind. '
       '--format=bundle keeps them'
     )
   log.info('exported to %s: python %s/%s --help', out, out, files.SCRIPT)

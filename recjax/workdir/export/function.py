@@ -3,10 +3,10 @@
 A request has int32 `history` `[B, E]`, the items of each row, oldest first, in its last columns and -1 before them;
 aligned with it `gaps` and `events`, indices of the notes of `files.prompt_fields` or -1, if prompts show them; and
 `excluded` `[B, E]`, items that are not ranked, -1 is padding. All other arrays are weights (`params/…`) or data
-(`prompt/…`, `trie/…`, `memory/…`), so that the function itself is small.
+(`prompt/…`, `trie/…`, `items/…`, `memory/…`, `text/…`), so that the function itself is small.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -14,18 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax import models
 from recjax.config import Config, next_item_component
 from recjax.data.corpus import Corpus
-from recjax.data.dataset import Dataset
 from recjax.data.sequences import Sequences
 from recjax.data.tasks.next_item import GAPS
 from recjax.decode import blend
-from recjax.decode.memory import Memory
 from recjax.decode.ranker import Ranker, make_search
+from recjax.sids.token_space import TokenSpace
 from recjax.workdir.export import files
-
-Arrays = Mapping[str, Any]
+from recjax.workdir.export.lookups import Arrays, DeviceLookups
 
 
 def names_of(tree: Any, prefix: str) -> dict[str, Any]:
@@ -73,16 +70,15 @@ class Prompt:
   most: int
 
   @classmethod
-  def of(cls, config: Config, dataset: Dataset) -> 'Prompt':
+  def of(cls, config: Config, corpus: Corpus) -> 'Prompt':
     """Returns the prompts of a run; see `NextItem.inference_prompt`."""
     task = next_item_component(config)
-    corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
     text, shown_as = corpus.prompter.text, task.shown_as(corpus.is_encoder_decoder)
     pieces = {'history': Pieces('history', corpus.shown(shown_as, task.title_tokens))}
     if task.gaps:
       pieces['gaps'] = Pieces('gaps', Sequences.from_lists([text(words) for _, words in GAPS]))
     if task.events:
-      names = [text(f'({name})') for name in dataset.event_names]
+      names = [text(f'({name})') for name in corpus.dataset.event_names]
       pieces['events'] = Pieces('events', Sequences.from_lists(names))
     before, after = (
       np.array([token for _, ids in parts for token in ids], np.int32)
@@ -121,52 +117,6 @@ class Prompt:
     return {'tokens': tokens_BS, 'lengths': ends_BN[:, -1] + len(self.after)}
 
 
-class Counts:
-  """The memory on the device; see `recjax.decode.memory`. It counts in float32."""
-
-  def __init__(self, memory: Memory):
-    """Names the arrays of a memory."""
-    self._memory = memory
-    self.arrays = {f'memory/{name}': x for name, x in memory.arrays().items()}
-    self._longest = int(np.diff(self.arrays['memory/offsets']).max())
-
-  def __call__(self, arrays: Arrays, history_BE: jax.Array) -> jax.Array:
-    """Returns the counts of all items after histories, float32 `[B, I]`."""
-    offsets, items, counts = (arrays[f'memory/{name}'] for name in ('offsets', 'items', 'counts'))
-    B, I = len(history_BE), len(offsets) - 1  # noqa: E741
-    row_B1, steps_1R = jnp.arange(B)[:, None], jnp.arange(self._longest)[None]
-
-    def add(counts_BI, column):
-      age, item_B = column
-      first_B, end_B = (offsets[jnp.maximum(item_B, 0) + n][:, None] for n in (0, 1))
-      at_BR = first_B + steps_1R
-      is_in_BR = (at_BR < end_B) & (item_B >= 0)[:, None]
-      at_BR = jnp.minimum(at_BR, len(items) - 1)
-      to_BR = jnp.where(is_in_BR, items[at_BR], I)
-      weight = jnp.float32(self._memory.decay) ** age
-      return counts_BI.at[row_B1, to_BR].add(weight * counts[at_BR], mode='drop'), None
-
-    ages_E = jnp.arange(history_BE.shape[1])[::-1]
-    return jax.lax.scan(add, jnp.zeros((B, I)), (ages_E, history_BE.T))[0]
-
-  def best(self, arrays: Arrays, counts_BI: jax.Array, excluded_BE: jax.Array) -> jax.Array | None:
-    """Returns the items with the largest counts that are not excluded; see `Memory.best`."""
-    if not self._memory.candidates:
-      return None
-    B, I = counts_BI.shape  # noqa: E741
-    hidden_BE = jnp.where(excluded_BE < 0, I, excluded_BE)
-    counts_BI = counts_BI.at[jnp.arange(B)[:, None], hidden_BE].set(0, mode='drop')
-    popular_I = arrays['memory/popular']
-    # top_k takes the first of equal counts, the most popular item.
-    counts_BN, at_BN = jax.lax.top_k(counts_BI[:, popular_I], min(self._memory.candidates, I))
-    return jnp.where(counts_BN > 0, popular_I[at_BN], -1)
-
-  def scores(self, counts_BI: jax.Array, items_BM: jax.Array) -> jax.Array:
-    """Returns log(count + ε) of items, float32 `[B, M]`; -inf for -1."""
-    found_BM = jnp.take_along_axis(counts_BI, jnp.maximum(items_BM, 0), axis=1)
-    return jnp.where(items_BM < 0, -jnp.inf, jnp.log(found_BM + self._memory.smoothing))
-
-
 class Function:
   """The search of a run.
 
@@ -177,26 +127,28 @@ class Function:
     weights: of the scores.
   """
 
-  def __init__(self, config: Config, dataset: Dataset, ranker: Ranker, params: Any):
+  def __init__(self, config: Config, space: TokenSpace, ranker: Ranker, params: Any):
     """Collects the data of a run.
 
     Args:
       config: config of the run.
-      dataset: the prepared data.
-      ranker: gives the trie, the beams and the weights of the scores.
+      space: the token ids.
+      ranker: gives the catalogue, the beams, the lookups and the weights of the scores.
       params: parameters, adapters merged; only their structure is read.
     """
     model = dataclasses.replace(config.model, attention='plain')  # the path of every platform
-    self._search = make_search(model, dataset.vocabulary.space, ranker.beams)
+    self._search = make_search(model, space, ranker.beams)
     self.weights, self._beams = ranker.weights, ranker.beams
-    self.prompt = Prompt.of(config, dataset)
-    memory = Memory.of(config.eval, dataset)
-    self._counts = None if memory is None else Counts(memory)
-    trie = jax.tree.map(np.asarray, ranker.trie)
-    self._trees = {'params': jax.tree.structure(params), 'trie': jax.tree.structure(trie)}
-    self._names = {'params': list(names_of(params, 'params')), 'trie': list(names_of(trie, 'trie'))}
-    self.arrays = names_of(trie, 'trie') | self.prompt.arrays
-    self.arrays |= {} if self._counts is None else self._counts.arrays
+    self.prompt = Prompt.of(config, ranker.loaded.corpus)
+    lookups = ranker.loaded.lookups
+    self._lookups = None if lookups is None or not lookups.named else DeviceLookups(lookups)
+    data = jax.tree.map(np.asarray, {'trie': ranker.trie, 'items': ranker.loaded.items})
+    trees = {'params': params, **data}
+    self._trees = {kind: jax.tree.structure(tree) for kind, tree in trees.items()}
+    self._names = {kind: list(names_of(tree, kind)) for kind, tree in trees.items()}
+    self.arrays = names_of(data['trie'], 'trie') | names_of(data['items'], 'items')
+    self.arrays |= self.prompt.arrays
+    self.arrays |= {} if self._lookups is None else self._lookups.arrays
     self.request = (*self.prompt.pieces, 'excluded')
 
   def __call__(self, values: Arrays, shown: int) -> dict[str, jax.Array]:
@@ -206,18 +158,18 @@ class Function:
       values: weights, data and a request by name.
       shown: the latest items that a prompt shows.
     """
-    params, trie = (
-      jax.tree.unflatten(tree, [values[name] for name in self._names[kind]])
-      for kind, tree in self._trees.items()
+    params, trie, items = (
+      jax.tree.unflatten(self._trees[kind], [values[name] for name in self._names[kind]])
+      for kind in ('params', 'trie', 'items')
     )
-    excluded_BE, given_BN = values['excluded'], None
-    if self._counts is not None:
-      counts_BI = self._counts(values, values['history'])
-      given_BN = self._counts.best(values, counts_BI, excluded_BE)
-    prompts = self.prompt(values, values, shown)
-    found = self._search(params, trie, prompts, excluded_BE, given_BN)
-    if self._counts is not None:
-      found = found._replace(memory_BM=self._counts.scores(counts_BI, found.items_BM))
+    prompts, excluded_BE = self.prompt(values, values, shown), values['excluded']
+    if self._lookups is None:
+      found = self._search(params, trie, prompts, excluded_BE, items=items)
+    else:
+      known = self._lookups.read(values, values['history'])
+      given_BN = self._lookups.best(values, known, excluded_BE)
+      found = self._search(params, trie, prompts, excluded_BE, given_BN, items=items)
+      found = self._lookups.scored(values, known, found)
     items_BM, scores_BM = blend.ranked(found, self.weights, self._beams)
     return {'items': items_BM, 'scores': scores_BM}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from recjax.decode.blend import Weights
-from recjax.schema.blend import Memory
+from recjax.schema.blend import Memory, Text
 from recjax.sharding import mesh as mesh_lib
 from recjax.workdir.export import bundle, folder, formats
 from recjax.workdir.request import Request
@@ -54,13 +54,10 @@ def assert_same(made, config, dataset, weights=None, batches=(8,), atol=5e-5):
   params = write(made / 'out', config, dataset, weights, batches)
   ours = exports.recommended(made, config, dataset, params, weights)
   beams = config.eval.beams
-  done = run(
-    folder / 'out', folder / 'h.jsonl', folder / 't.jsonl', f'--k={beams}', '--skip_unknown'
-  )
+  done = run(made / 'out', made / 'h.jsonl', made / 't.jsonl', f'--k={beams}', '--skip_unknown')
   assert done.returncode == 0, done.stderr[-3000:]
-  exports.assert_same(
-    ours, list(map(json.loads, (folder / 't.jsonl').read_text().splitlines())), atol
-  )
+  theirs = (made / 't.jsonl').read_text().splitlines()
+  exports.assert_same(ours, list(map(json.loads, theirs)), atol)
 
 
 @pytest.fixture(scope='module')
@@ -168,12 +165,17 @@ def test_a_failed_bundle_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize('counts', ['none', 'transitions', 'neighbours'])
-def test_an_item_decoder_ranks_alike_with_its_head_and_memory(tmp_path, counts):
+@pytest.mark.parametrize(
+  ('counts', 'vectors'),
+  [('none', 'none'), ('transitions', 'none'), ('neighbours', 'encoder'), ('none', 'encoder')],
+)
+def test_an_item_decoder_ranks_alike_with_its_head_and_lookups(tmp_path, counts, vectors):
   config, dataset = exports.rated('item_decoder', collisions='deduplicate', prompts=('{history}',))
   config = exports.with_(config, 'model', item_rows=True, item_head=True, kv_heads=2)
-  config = exports.with_(config, 'eval', memory=Memory(counts=counts, candidates=7), beams=11)
-  weights = Weights(0.6, 0.0 if counts == 'none' else 0.3)
+  memory, text = Memory(counts=counts, candidates=7), Text(vectors=vectors, candidates=5)
+  config = exports.with_(config, 'eval', memory=memory, text=text, beams=11)
+  is_used = {'memory': counts != 'none', 'text': vectors != 'none'}
+  weights = Weights(0.6, **{name: 0.3 * is_used[name] for name in is_used})
   assert_same(tmp_path, config, dataset, weights, (1, 8))
 
 

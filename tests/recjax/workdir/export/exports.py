@@ -149,7 +149,7 @@ def recommended(
   write_histories(folder / 'h.jsonl', dataset)
   ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   ranker.weights = weights or ranker.weights
-  recommender, k = Recommender(ranker, dataset, params, 0), config.eval.beams
+  recommender, k = Recommender(ranker, params, 0), config.eval.beams
   recommender.recommend_file(folder / 'h.jsonl', folder / 'ours.jsonl', k, skip_unknown=True)
   return list(map(json.loads, (folder / 'ours.jsonl').read_text().splitlines()))
 

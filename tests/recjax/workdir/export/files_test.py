@@ -57,7 +57,7 @@ def prompt_of(prompt, items, history, tokenizer, gaps=(), events=()):
 
 def ours(config, dataset, history, **known):
   """The ids of recjax's own prompt, in the vocabulary of the export."""
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   task = config_lib.next_item_component(config)
   ids = pretrained.IdMap(dataset.vocabulary.space, dataset.vocabulary.num_pieces).exported()
   return ids[task.inference_prompt(corpus, np.array(history, int), **known)].tolist()

@@ -135,7 +135,7 @@ def test_generate_survives_beams_without_a_continuation(tmp_path):
     items[1:],
   ]  # one item is left, none, and one of a shared semantic ID
   ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
-  ours = Recommender(ranker, dataset, params, 0).recommend(histories)
+  ours = Recommender(ranker, params, 0).recommend(histories)
   theirs = recommender.recommend(histories, 10)
   assert [[each.item for each in row] for row in ours] == [
     [r['item'] for r in row] for row in theirs
