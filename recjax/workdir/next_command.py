@@ -42,6 +42,8 @@ def after(request: Request, status: int = 0) -> str:
     return training()
   if request.mode == 'recommend':
     return f'read {out}, or in Python recjax.load({str(workdir)!r})'
+  if request.mode == 'serve':
+    return same()
   if request.mode == 'export':
     if request.format == 'bundle':
       script = shlex.quote(os.path.join(out, 'rank.py'))

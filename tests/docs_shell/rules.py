@@ -67,6 +67,7 @@ PLANS = {
   r'launch\.compile ': 'parse',
   r'launch\.': 'launch',
   r'bench\.(?!shop_log)': 'parse',
+  r'recjax\.main .*--mode=serve': 'parse',  # tests/recjax/serve
   r'recjax\.main .*gs://': 'parse',
   r'recjax\.main .*--format=bundle': 'parse',  # seconds for each compiled search
   r'recjax\.main .*pretrained=hf:': 'parse',

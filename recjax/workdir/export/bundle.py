@@ -29,7 +29,7 @@ from recjax.workdir.export.function import Function, names_of
 
 log = logging.getLogger(__name__)
 
-INFO, TENSORS, SUMS = 'bundle.json', 'search.safetensors', 'SHA256SUMS'
+TENSORS, SUMS = 'search.safetensors', 'SHA256SUMS'
 README = 'README.md'
 SEARCH, PREPARE, SIDS = 'search_{batch}x{shown}.stablehlo', 'prepare.stablehlo', 'sid_vocab.json'
 SCRIPTS = {'loader.py': 'loader.py', 'rank.py': 'rank.py'}
@@ -151,8 +151,8 @@ def _add(
     'platforms': list(stablehlo.PLATFORMS),
     'files': sorted(path.name for path in made.iterdir() if not path.name.startswith('.')),
   }
-  (made / INFO).write_text(json.dumps(info, indent=2) + '\n', encoding='utf-8')
-  sums = [f'{sha256(made / name)}  {name}\n' for name in (*info['files'], INFO)]
+  (made / files.BUNDLE).write_text(json.dumps(info, indent=2) + '\n', encoding='utf-8')
+  sums = [f'{sha256(made / name)}  {name}\n' for name in (*info['files'], files.BUNDLE)]
   (made / SUMS).write_text(''.join(sums))
 
 

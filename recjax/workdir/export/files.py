@@ -22,6 +22,7 @@ from recjax.models.pretrained import IdMap, tokenizer_files
 from recjax.sids import published
 
 PROMPT, ITEMS, SCRIPT = 'prompt.json', 'items.jsonl', 'recommend.py'
+BUNDLE = 'bundle.json'  # of a bundle alone
 SCRIPTS = {SCRIPT: 'standalone.py', 'generate.py': 'generate.py'}  # of a folder of transformers
 NOTE = (
   'scores are normalised over the codes of each level (model.sid_softmax=level): recommend.py does that; a plain '

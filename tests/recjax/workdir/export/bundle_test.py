@@ -14,7 +14,7 @@ import pytest
 from recjax.decode.blend import Weights
 from recjax.schema.blend import Memory, Text
 from recjax.sharding import mesh as mesh_lib
-from recjax.workdir.export import bundle, folder, formats
+from recjax.workdir.export import bundle, folder, formats, loading
 from recjax.workdir.request import Request
 from tests.recjax.workdir.export import exports
 
@@ -124,6 +124,19 @@ def test_tensors_are_read_as_safetensors_does(made):
     assert read.keys() == expected.keys()
     for key, x in expected.items():
       np.testing.assert_array_equal(read[key], x)
+
+
+def test_a_bundle_is_read_back_if_its_codes_rank_alone(made, tmp_path):
+  data = loading.read(made / 'out')[0]
+  assert [item['id'] for item in data.items] == [f'i{n:02}' for n in range(24)]
+  info = json.loads((made / 'out' / 'bundle.json').read_text())
+  for changed, message in (
+    ({'weights': {'head': 0.0, 'memory': 0.7}}, 'has scores of memory. Run its rank.py'),
+    ({'prepare': None}, 'has a model that transformers does not know. Run its rank.py'),
+  ):
+    (tmp_path / 'bundle.json').write_text(json.dumps(info | changed))
+    with pytest.raises(ValueError, match=message):
+      loading.read(tmp_path)
 
 
 def test_the_format_of_a_command_chooses_the_writer(tmp_path, monkeypatch):
