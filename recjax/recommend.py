@@ -31,8 +31,11 @@ from recjax.data.requests import (
   windows,
   with_candidates,
 )
+from recjax.decode import precision
 from recjax.decode.masks import Masks
+from recjax.decode.prompt_store import PromptStore
 from recjax.decode.ranker import Ranker
+from recjax.decode.warm import warm
 from recjax.decode.waves import Waves
 from recjax.runtime import device, distributed
 from recjax.runtime.files import digest
@@ -72,6 +75,7 @@ def best_ranker(
     ValueError: see `make_ranker`, `best_params` and `workdir.weights.recorded`.
   """
   params, step = best_params(config, workdir, dataset, mesh)
+  params = precision.stored(params, config.eval.weights_dtype)
   ranker = make_ranker(config, dataset, mesh, beams)
   ranker.weights = weights.recorded(config, workdir, step)
   return ranker, params, step
@@ -111,6 +115,21 @@ class Recommender:
     if masks is not None:
       named = Masks.load(masks, self._waves.reader.index)
       self._waves = Waves(ranker, params, dataset, named)
+
+  def warm(self, rows: int, buckets: tuple[int, ...] | None = None) -> int:
+    """Compiles the searches of all waves of up to `rows` histories; see `recjax.decode.warm.warm`."""
+    return warm(self._waves.ranker(self.beams), self._params, rows, buckets)
+
+  def keep_prompts(self, limit: int) -> PromptStore:
+    """Keeps the keys and values of prompts in at most `limit` bytes; call it before the first request.
+
+    Returns:
+      The store; its `counts` are those of hits and misses.
+
+    Raises:
+      ValueError: prompts of this model or mesh cannot be kept, or the limit is too small for one.
+    """
+    return self._waves.ranker(self.beams).keep_prompts(limit)
 
   @property
   def masks(self) -> tuple[str, ...]:

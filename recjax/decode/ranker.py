@@ -11,14 +11,16 @@ from recjax import models
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
-from recjax.decode import blend, mask_slots
+from recjax.decode import blend, mask_slots, precision, prompt_store
 from recjax.decode import loaded as loaded_lib
 from recjax.decode.batches import PROMPT_MULTIPLE
+from recjax.decode.beam import Beams, beam_widths
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.given import Given
 from recjax.decode.loaded import Loaded, Loader
 from recjax.decode.masks import Mask
+from recjax.decode.prompt_store import PromptStore
 from recjax.decode.trie import Trie
 from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
@@ -38,11 +40,12 @@ def _power_of_two(n: int, least: int = 16) -> int:
   return max(least, 1 << (max(n, 1) - 1).bit_length())
 
 
-def make_search(model: Model, space: TokenSpace, beams: int):
+def make_search(model: Model, space: TokenSpace, beams: Beams, dtype: str = precision.FLOAT32):
   """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates."""
   graph = models.graph(model, space)
 
   def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
+    params, prompts = precision.stored(params, dtype), prompt_store.with_past(prompts)
     module = loaded_lib.merged(graph, params, model, space, trie, items)
     choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
     return search_candidates(module, trie, prompts, excluded_BE, *choices)
@@ -57,6 +60,8 @@ class Ranker:
     beams: beams of the search.
     weights: of the scores of candidates in `rank`; the codes alone unless they are set.
     loaded: the catalogue that is searched unless a call names another.
+    buckets: lengths in tokens that `few_shapes` pads prompts to, ascending; see `recjax.decode.warm`.
+    kept: the prompts that are kept between calls (`keep_prompts`). None: none are.
   """
 
   def __init__(
@@ -94,15 +99,21 @@ class Ranker:
     self._exclude_seen = settings.exclude_seen
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
     self._task = component
+    model, self._dtype = precision.of_search(model, settings.weights_dtype), settings.weights_dtype
     self._loader = Loader(component, model, settings, dataset, mesh, room, masks)
     self.load = self._loader.load
     self.loaded = self._loader.first
     self._model, self._space = model, dataset.vocabulary.space
+    self._widths = beam_widths(settings.beam_widths, self._space.num_levels)
+    self.longest = self._loader.longest  # tokens of the longest prompt
+    self.buckets: tuple[int, ...] = (self.longest,)
+    self.kept: PromptStore | None = None
     self._search = self._jitted(self.beams)
     self._given = Given(model, self._space, mesh, self._batch_size, self._timeout)
 
   def _jitted(self, beams: int):
-    search = make_search(self._model, self._space, beams)
+    by_level = (*self._widths, beams) if self._widths else beams
+    search = make_search(self._model, self._space, by_level, self._dtype)
     return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
 
   def with_beams(self, beams: int) -> 'Ranker':
@@ -110,6 +121,26 @@ class Ranker:
     other = copy.copy(self)
     other.beams, other._search = beams, other._jitted(beams)
     return other
+
+  def keep_prompts(self, limit: int) -> PromptStore:
+    """Keeps the keys and values of prompts in at most `limit` bytes; see `PromptStore`, also for its errors."""
+    self.kept = PromptStore(self._model, self._space, self._mesh, self.longest, limit)
+    return self.kept
+
+  def compile(self, params, rows: int, tokens: int) -> None:
+    """Compiles the search of `few_shapes` for `rows` histories and prompts of `tokens` tokens."""
+    none = [np.empty(0, np.int32)] * rows
+    shape = (self.rows_of(rows), tokens, _EXCLUDED)
+    with jax.set_mesh(self._mesh), watchdog.expect(f'compiling for {rows} rows', self._timeout):
+      prompts = [self.prompt(none[0], {})] * rows
+      self._search_batch(params, self.loaded, prompts, none, none, shape, [None] * rows)
+      if self.kept is not None:
+        self.kept.compile(rows, params, self.trie, self.loaded.items)
+
+  def rows_of(self, rows: int) -> int:
+    """Returns the rows of a batch of `few_shapes` for a number of histories."""
+    shards = mesh_lib.batch_shards(self._mesh)
+    return min(self._batch_size, _round_up(_power_of_two(rows, 1), shards))
 
   @property
   def trie(self) -> Trie:
@@ -170,7 +201,7 @@ class Ranker:
     U, B = len(histories), self._batch_size
     loaded = loaded or self.loaded
     if few_shapes:
-      B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
+      B = self.rows_of(U)
     known = known or [{}] * U
     hidden = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
     if excluded is not None:
@@ -213,7 +244,7 @@ class Ranker:
     loaded = loaded or self.loaded
     pairs = zip(histories, known or [{}] * len(histories), strict=True)
     prompts = [self.prompt(*pair, loaded) for pair in pairs]
-    length = self._loader.longest if few_shapes else None
+    length = self.longest if few_shapes else None
     found = self._given.candidates(params, prompts, items_UN, loaded, length)
     if loaded.lookups is not None:
       found = loaded.lookups.scored(loaded.lookups.read(histories), found)
@@ -243,9 +274,11 @@ class Ranker:
     self, B: int, prompts: list[np.ndarray], excluded: list[np.ndarray], few_shapes: bool
   ) -> tuple[int, int, int]:
     """Returns (B, S, E): rows of a batch, tokens of a prompt, excluded items of a row."""
-    S = self._loader.longest
-    if not few_shapes:
-      S = min(_round_up(max(map(len, prompts)), PROMPT_MULTIPLE), S)
+    S = max(map(len, prompts))
+    if few_shapes:
+      S = next(bucket for bucket in self.buckets if bucket >= S)
+    else:
+      S = min(_round_up(S, PROMPT_MULTIPLE), self.longest)
     E = _power_of_two(max(map(len, excluded)), _EXCLUDED if few_shapes else 16)
     return B, S, E
 
@@ -275,7 +308,13 @@ class Ranker:
       given_BN = np.full((B, lookups.candidates), -1, np.int32)
       given_BN[: len(prompts)] = lookups.best(known_by, excluded, masks)
       batch['given'] = given_BN
-    found = jax.device_get(self._started(params, loaded, batch, masks))
+    if self.kept is None or len(prompts) > self.kept.slots:
+      found = self._started(params, loaded, batch, masks)
+    else:
+      with self.kept.lock:
+        batch |= self.kept.continued(prompts, B, params, loaded.trie, loaded.items)
+        found = self._started(params, loaded, batch, masks)
+    found = jax.device_get(found)
     found = jax.tree.map(lambda x: x[: len(prompts)], found)
     return lookups.scored(known_by, found) if known_by else found
 
@@ -291,7 +330,9 @@ class Ranker:
       return self._call(params, loaded, batch | {'slot': slot_B})
 
   def _call(self, params, loaded: Loaded, batch: dict[str, np.ndarray]) -> Candidates:
-    batch = mesh_lib.global_rows(batch, self._mesh)
+    kept = {name: x for name, x in batch.items() if name == prompt_store.KEPT}
+    batch = mesh_lib.global_rows({n: x for n, x in batch.items() if n not in kept}, self._mesh)
+    batch |= kept
     excluded, given, slot = (batch.pop(name, None) for name in ('excluded', 'given', 'slot'))
     masks = None if slot is None else loaded.slots.rows(slot)
     return self._search(params, loaded.trie, batch, excluded, given, masks, loaded.items)
