@@ -18,30 +18,7 @@ from recjax.decode.excluded import dead_leaves, occurs, without
 from recjax.decode.mask_slots import RowMasks
 from recjax.decode.top_k import top_k
 from recjax.decode.trie import Trie
-
-Beams = int | tuple[int, ...]  # beams after every level, or after each of them
-
-
-def widths_of(trie: Trie, beams: Beams) -> tuple[int, ...]:
-  """Returns the number of beams after each level, at most the number of its nodes."""
-  by_level = (beams,) * trie.levels if isinstance(beams, int) else beams
-  return tuple(map(min, by_level, trie.num_nodes[1:]))
-
-
-def beam_widths(widths: tuple[int, ...], levels: int) -> tuple[int, ...]:
-  """Returns the beams after each level but the last that `eval.beam_widths` gives; empty: as many as after the last.
-
-  Raises:
-    ValueError: they are not one number or one for each of these levels.
-  """
-  if len(widths) == 1:
-    return widths * (levels - 1)
-  if len(widths) not in (0, levels - 1):
-    raise ValueError(
-      f'eval.beam_widths must be empty, one number, or {levels - 1}, one for each level of the semantic IDs before '
-      f'the last; got {widths}'
-    )
-  return widths
+from recjax.decode.widths import Beams, widths_of
 
 
 def log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:

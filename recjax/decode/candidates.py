@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.decode.beam import Beams, beams_after, widths_of
+from recjax.decode.beam import beams_after
 from recjax.decode.mask_slots import RowMasks
 from recjax.decode.scores import scores_after
 from recjax.decode.trie import Trie
+from recjax.decode.widths import Beams, widths_of
 from recjax.models import embedding
 
 

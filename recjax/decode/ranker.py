@@ -14,7 +14,6 @@ from recjax.data.tasks.next_item import NextItem
 from recjax.decode import blend, mask_slots, precision, prompt_store
 from recjax.decode import loaded as loaded_lib
 from recjax.decode.batches import PROMPT_MULTIPLE
-from recjax.decode.beam import Beams, beam_widths
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.given import Given
@@ -22,6 +21,7 @@ from recjax.decode.loaded import Loaded, Loader
 from recjax.decode.masks import Mask
 from recjax.decode.prompt_store import PromptStore
 from recjax.decode.trie import Trie
+from recjax.decode.widths import Beams, by_level
 from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
@@ -104,7 +104,7 @@ class Ranker:
     self.load = self._loader.load
     self.loaded = self._loader.first
     self._model, self._space = model, dataset.vocabulary.space
-    self._widths = beam_widths(settings.beam_widths, self._space.num_levels)
+    self._widths = settings.beam_widths
     self.longest = self._loader.longest  # tokens of the longest prompt
     self.buckets: tuple[int, ...] = (self.longest,)
     self.kept: PromptStore | None = None
@@ -112,8 +112,8 @@ class Ranker:
     self._given = Given(model, self._space, mesh, self._batch_size, self._timeout)
 
   def _jitted(self, beams: int):
-    by_level = (*self._widths, beams) if self._widths else beams
-    search = make_search(self._model, self._space, by_level, self._dtype)
+    widths = by_level(self._widths, beams, self._space.num_levels)
+    search = make_search(self._model, self._space, widths, self._dtype)
     return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
 
   def with_beams(self, beams: int) -> 'Ranker':

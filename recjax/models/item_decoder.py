@@ -187,13 +187,14 @@ class ItemDecoder(Decoder):
   def read(self, prompts: dict[str, jax.Array]) -> tuple[jax.Array, prefill.KV]:
     """Returns the state that ends each prompt, and the keys and values of its slots; see `Decoder.read`.
 
-    The lengths of a past count slots, at least one, and the tokens after it are whole items.
+    The lengths of a past count slots.
     """
     tokens_BS, lengths_B, past = prompts['tokens'], prompts['lengths'], prompts.get('past')
     space, at_S = self.tables.space, jnp.arange(tokens_BS.shape[1], dtype=jnp.int32)[None]
     positions_BS = jnp.broadcast_to(at_S, tokens_BS.shape)
     if past is not None:
-      positions_BS += 1 + (past.lengths_B[:, None] - 1) * space.num_levels
+      before_B1 = past.lengths_B[:, None]  # the first slot has one token
+      positions_BS += jnp.where(before_B1 > 0, 1 + (before_B1 - 1) * space.num_levels, 0)
     slots = _Slots.of(space, tokens_BS, (at_S < lengths_B[:, None]).astype(jnp.int32), positions_BS)
     x_BPD = self._inputs(tokens_BS, self._sums(tokens_BS, slots.level_BT), slots)
     slots_B = jnp.sum(slots.is_slot_BP, axis=1, dtype=jnp.int32)

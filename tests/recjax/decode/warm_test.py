@@ -1,4 +1,4 @@
-"""A ranker that was warmed compiles nothing more, and ranks as before; its kept prompts, widths and weights."""
+"""A ranker that was warmed compiles nothing more, and ranks as before; its kept prompts and weights."""
 
 import dataclasses
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from recjax.decode import precision
-from recjax.decode.beam import beam_widths
 from recjax.decode.warm import buckets_of, warm
 from recjax.schema import blend
 from tests.recjax.decode.ranker_test import ranker_of, small
@@ -35,16 +34,6 @@ def test_a_warmed_ranker_ranks_as_before_and_compiles_nothing(tiny_world):
 def test_buckets_double_up_to_the_longest_prompt():
   assert buckets_of(85) == (32, 64, 85)
   assert buckets_of(20) == (20,)
-
-
-def test_widths_are_one_number_or_one_a_level():
-  assert beam_widths((), 4) == ()
-  assert beam_widths((30,), 4) == (30, 30, 30)
-  assert beam_widths((5, 6, 7), 4) == (5, 6, 7)
-  with pytest.raises(
-    ValueError, match=r'eval.beam_widths must be empty, one number, or 3.*got \(5, 6\)'
-  ):
-    beam_widths((5, 6), 4)
 
 
 def test_a_search_in_bfloat16_stays_close_and_reads_weights_stored_in_either_type(tiny_world):
