@@ -9,7 +9,6 @@ from typing import Any, overload
 
 from etils import epath
 import jax
-import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
@@ -32,7 +31,7 @@ from recjax.data.requests import (
   with_candidates,
 )
 from recjax.decode import precision
-from recjax.decode.masks import Masks
+from recjax.decode.catalogue import Catalogue as Catalogue
 from recjax.decode.prompt_store import PromptStore
 from recjax.decode.ranker import Ranker
 from recjax.decode.warm import warm
@@ -51,15 +50,21 @@ _WINDOW = 8192  # histories of a stream that are ranked together
 
 
 def make_ranker(
-  config: Config, dataset: Dataset, mesh: jax.sharding.Mesh, beams: int | None = None
+  config: Config,
+  dataset: Dataset,
+  mesh: jax.sharding.Mesh,
+  beams: int | None = None,
+  room: float | None = None,
+  masks: epath.PathLike | None = None,
 ) -> Ranker:
-  """Returns the ranker of a run; `beams` is `eval.beams` by default.
+  """Returns the ranker of a run; `beams` is `eval.beams` by default. See `Ranker` for `room` and `masks`.
 
   Raises:
     ValueError: see `config.next_item_component`.
   """
   component = config_lib.next_item_component(config)
-  return Ranker(component, config.model, config.eval, config.hosts, dataset, mesh, beams)
+  sections = (component, config.model, config.eval, config.hosts)
+  return Ranker(*sections, dataset, mesh, beams, room, masks)
 
 
 def best_ranker(
@@ -68,6 +73,8 @@ def best_ranker(
   dataset: Dataset,
   mesh: jax.sharding.Mesh,
   beams: int | None = None,
+  room: float | None = None,
+  masks: epath.PathLike | None = None,
 ) -> tuple[Ranker, Any, int]:
   """Returns the ranker of the best checkpoint with the weights of its scores, its parameters, and its step.
 
@@ -76,7 +83,7 @@ def best_ranker(
   """
   params, step = best_params(config, workdir, dataset, mesh)
   params = precision.stored(params, config.eval.weights_dtype)
-  ranker = make_ranker(config, dataset, mesh, beams)
+  ranker = make_ranker(config, dataset, mesh, beams, room, masks)
   ranker.weights = weights.recorded(config, workdir, step)
   return ranker, params, step
 
@@ -91,34 +98,24 @@ class Recommender:
   """
 
   def __init__(
-    self,
-    ranker: Ranker,
-    dataset: Dataset,
-    params: Any,
-    step: int,
-    masks: epath.PathLike | None = None,
-    origin: Mapping[str, Any] | None = None,
+    self, ranker: Ranker, params: Any, step: int, origin: Mapping[str, Any] | None = None
   ):
     """Wraps a ranker and its parameters; see `from_workdir` for a run.
 
     Args:
       ranker: ranks the catalogue.
-      dataset: the prepared data.
       params: parameters on the mesh.
       step: training step of the parameters.
-      masks: folder of named sub-catalogues; see `Masks.load`. None: none has a name.
       origin: JSON values that name the config and the data, so that files of another origin are not continued.
     """
     self.beams, self.columns, self.step = ranker.beams, ranker.columns, step
-    self._params, self._dataset, self._origin = params, dataset, dict(origin or {})
-    self._waves = Waves(ranker, params, dataset)
-    if masks is not None:
-      named = Masks.load(masks, self._waves.reader.index)
-      self._waves = Waves(ranker, params, dataset, named)
+    self._ranker, self._params, self._origin = ranker, params, dict(origin or {})
+    self._waves = Waves({ranker.beams: ranker}, ranker.beams, params, ranker.loaded)
+    self._earlier: Waves | None = None
 
   def warm(self, rows: int, buckets: tuple[int, ...] | None = None) -> int:
     """Compiles the searches of all waves of up to `rows` histories; see `recjax.decode.warm.warm`."""
-    return warm(self._waves.ranker(self.beams), self._params, rows, buckets)
+    return warm(self._ranker, self._params, rows, buckets)
 
   def keep_prompts(self, limit: int) -> PromptStore:
     """Keeps the keys and values of prompts in at most `limit` bytes; call it before the first request.
@@ -129,12 +126,39 @@ class Recommender:
     Raises:
       ValueError: prompts of this model or mesh cannot be kept, or the limit is too small for one.
     """
-    return self._waves.ranker(self.beams).keep_prompts(limit)
+    return self._ranker.keep_prompts(limit)
 
   @property
-  def masks(self) -> tuple[str, ...]:
-    """The names of the sub-catalogues."""
-    return self._waves.masks.names
+  def catalogue(self) -> Catalogue:
+    """The catalogue that is recommended from."""
+    return self._waves.catalogue
+
+  def loaded(self, catalogue: Catalogue) -> Waves:
+    """Puts a catalogue on the devices, so that `swap` takes no time; see there."""
+    return self._waves.with_catalogue(self._ranker.load(catalogue))
+
+  def swap(self, catalogue: Catalogue | Waves) -> None:
+    """Recommends from another catalogue from the next call on; a call that runs keeps its own. Compiles nothing.
+
+    Args:
+      catalogue: items with semantic IDs of the same token space, such as `Catalogue.load(FOLDER)` of a later day; or
+        the value of `loaded` for them. The recommender must have been loaded with `room`.
+
+    Raises:
+      ValueError: it is of another token space, or does not fit the room.
+    """
+    new = catalogue if isinstance(catalogue, Waves) else self.loaded(catalogue)
+    self._earlier, self._waves = self._waves, new
+
+  def roll_back(self) -> None:
+    """Recommends from the catalogue before the last `swap` again; a second call undoes the first.
+
+    Raises:
+      ValueError: there was no swap.
+    """
+    if self._earlier is None:
+      raise ValueError('roll_back needs an earlier catalogue; there was no swap')
+    self._earlier, self._waves = self._waves, self._earlier
 
   @classmethod
   def of_run(
@@ -145,13 +169,14 @@ class Recommender:
     mesh: jax.sharding.Mesh,
     beams: int | None = None,
     masks: epath.PathLike | None = None,
+    room: float | None = None,
   ) -> 'Recommender':
     """Returns the recommender of a run's best checkpoint; see `best_ranker`."""
-    ranker, params, step = best_ranker(config, workdir, dataset, mesh, beams)
+    ranker, params, step = best_ranker(config, workdir, dataset, mesh, beams, room, masks)
     data = evaluation_file.data_record(dataset, config.data.item_text)
     settings = digest({name: config.to_dict()[name] for name in ('model', 'eval', 'mixture')})
     origin = {'settings': settings, 'interactions': data['interactions'], 'sids': data['sids']}
-    return cls(ranker, dataset, params, step, masks, origin)
+    return cls(ranker, params, step, origin)
 
   @classmethod
   def from_workdir(
@@ -160,6 +185,7 @@ class Recommender:
     beams: int | None = None,
     prepared_dir: epath.PathLike | None = None,
     masks: epath.PathLike | None = None,
+    room: float | None = None,
   ) -> 'Recommender':
     """Loads the best checkpoint of a run on the devices of this process, and compiles the search for one history.
 
@@ -168,6 +194,7 @@ class Recommender:
       beams: items that the search finds for a history. None: `eval.beams` of the run.
       prepared_dir: folder of the prepared data. None: where the run found them.
       masks: folder of named sub-catalogues, with a file `NAME.txt` of item ids for each. None: none has a name.
+      room: later catalogues may be so many times as large, and `swap` takes them. None: `swap` takes none.
 
     Raises:
       OSError, ValueError: the folder is no workdir, it has no undamaged checkpoint, or the data are missing or do
@@ -175,6 +202,7 @@ class Recommender:
     """
     workdir = epath.Path(workdir).expanduser()
     check(beams is None or is_count(beams), 'beams must be a positive number', beams)
+    check(room is None or room >= 1, 'room must be at least 1', room)
     with _as_arguments():
       config = identity.required_config(workdir)
       if prepared_dir is not None:
@@ -185,7 +213,7 @@ class Recommender:
       dataset = Dataset.load(paths.prepared_data(config, workdir))
       config = dataclasses.replace(config, model=models.without_source(config.model, workdir))
       mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))
-      recommender = cls.of_run(config, workdir, dataset, mesh, beams, masks)
+      recommender = cls.of_run(config, workdir, dataset, mesh, beams, masks, room)
     recommender.recommend([])  # compiles
     return recommender
 
@@ -240,14 +268,15 @@ class Recommender:
     Raises:
       ValueError: an item of a history is unknown, or an argument is out of range.
     """
+    waves = self._waves
     shared = {
       'k': k, 'within': within, 'exclude': ids(exclude, 'exclude'), 'beams': beams, 'unknown': unknown
     }  # fmt: skip
     is_stream, histories = streamed(histories)
     if is_stream:
-      self._waves.parsed(0, Request(history=(), **shared), 'the histories', {})  # checks them now
+      waves.parsed(0, Request(history=(), **shared), 'the histories', {})  # checks them now
       answers = (
-        self._waves.answers(
+        waves.answers(
           [Request(history=history, **shared) for history in window],
           [f'history {n}' for n in range(first, first + len(window))],
           few_shapes=False,
@@ -258,7 +287,7 @@ class Recommender:
     is_one, histories = listed(histories)
     requests = [Request(history=history, **shared) for history in histories]
     places = ['the history'] if is_one else [f'history {n}' for n in range(len(requests))]
-    found = [answer.recommendations for answer in self._waves.answers(requests, places)]
+    found = [answer.recommendations for answer in waves.answers(requests, places)]
     return found[0] if is_one else found
 
   @overload
@@ -304,11 +333,11 @@ class Recommender:
     check(unknown in ('error', 'skip'), "unknown must be 'error' or 'skip'", unknown)
     is_stream, histories = streamed(histories)
     if is_stream:
-      waves = windows(with_candidates(histories, candidates), _WINDOW)
+      waves = self._waves
       return (
         scores
-        for first, pairs in waves
-        for scores in self._waves.scores(*zip(*pairs, strict=True), unknown, first)
+        for first, pairs in windows(with_candidates(histories, candidates), _WINDOW)
+        for scores in waves.scores(*zip(*pairs, strict=True), unknown, first)
       )
     is_one, histories = listed(histories)
     if is_one:
@@ -321,7 +350,11 @@ class Recommender:
     return found[0] if is_one else found
 
   def answer(
-    self, requests: Sequence[Request], popular: bool = False, raises: bool = True
+    self,
+    requests: Sequence[Request],
+    popular: bool = False,
+    raises: bool = True,
+    size: int = 1,
   ) -> list[Answer]:
     """Answers a wave of requests; a wave of a size that occurred before compiles nothing.
 
@@ -329,12 +362,14 @@ class Recommender:
       requests: each with its own `k`, `within`, `exclude`, `candidates` and `beams`.
       popular: whether an empty history gets the most popular items, with a note. False: the model ranks without one.
       raises: False gives a request that is wrong an answer with `error`; the others are answered.
+      size: a power of two, at most `eval.batch_size`: the search is padded to so many histories. Waves of at most so
+        many have one shape, so an answer depends on no other of its wave, to the last bit.
 
     Raises:
       ValueError: a request is wrong, and `raises` is set.
     """
     places = [f'request {n}' for n in range(len(requests))]
-    return self._waves.answers(requests, places, popular, raises)
+    return self._waves.answers(requests, places, popular, raises, size=size)
 
   def recommend_file(
     self,
@@ -366,14 +401,15 @@ class Recommender:
     """
     check(is_count(part_size), 'part_size must be a positive number', part_size)
     asked = Request(history=(), k=k, within=within, exclude=ids(exclude, 'exclude'), beams=beams)
-    asked = self._waves.parsed(0, asked, 'the histories', {})
-    ranker, file = self._waves.ranker(beams or self.beams), HistoryFile(histories, self.columns)
-    settings = {'k': k, 'beams': ranker.beams, 'skip_unknown': skip_unknown, 'part_size': part_size}
+    waves = self._waves
+    asked = waves.parsed(0, asked, 'the histories', {})
+    beams, file = beams or self.beams, HistoryFile(histories, self.columns)
+    settings = {'k': k, 'beams': beams, 'skip_unknown': skip_unknown, 'part_size': part_size}
     settings['exclude'] = digest(sorted(asked.excluded.tolist()))
     settings['within'] = None if asked.mask is None else asked.mask.key.hex()
-    parts = Parts(out, {'histories': file.digest(), **settings, **self._identity()})
+    parts = Parts(out, {'histories': file.digest(), **settings, **self._identity(waves.catalogue)})
     distributed.check_same('command', parts.identity)
-    facts = parts.recorded() or file.check(self._waves.reader, skip_unknown)._asdict()
+    facts = parts.recorded() or file.check(waves.reader, skip_unknown)._asdict()
     if facts['unknown']:
       log.warning(
         'left out %d items of %d histories: they are not in the catalogue',
@@ -383,34 +419,25 @@ class Recommender:
     with parts.opened(facts) as done:
       if done:
         log.info('continuing %s after %d of %d histories', out, min(done * part_size, total), total)
-      rows = file.parts(self._waves.reader, part_size, skip_unknown, done * part_size)
+      rows = file.parts(waves.reader, part_size, skip_unknown, done * part_size)
       for number, part in enumerate(rows, done):
         of = f' {number + 1}/{-(-total // part_size)}' if total > part_size else ''
-        items_UM, scores_UM = ranker.rank(
-          self._params,
-          [row.items for row in part.rows],
-          f'recommend{of}',
-          [row.known for row in part.rows],
-          [asked.excluded] * len(part.rows),
-          masks=None if asked.mask is None else [asked.mask] * len(part.rows),
-        )
+        items_UM, scores_UM = waves.rank(beams, part.rows, asked, f'recommend{of}')
         if distributed.is_host0():
-          found = map(self._waves.recommendations, items_UM[:, :k], scores_UM[:, :k])
+          found = map(waves.recommendations, items_UM[:, :k], scores_UM[:, :k])
           parts.write(number, writer.encoded(part, list(found)))
       parts.join(-(-total // part_size), writer.join)
     log.info('%d histories -> %s', total, out)
 
-  def _identity(self) -> dict[str, Any]:
+  def _identity(self, catalogue: Catalogue) -> dict[str, Any]:
     """Returns JSON values that decide the recommendations for a history."""
-    dataset = self._dataset
-    catalogue = [[item['id'], item.get('title')] for item in dataset.items]
-    counts_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
-    numbers = [dataset.sids.codes_IL.tolist(), counts_I.tolist()]
+    titles = [[item['id'], item.get('title')] for item in catalogue.items]
+    numbers = [catalogue.dataset.sids.codes_IL.tolist(), catalogue.popularity_I.tolist()]
     return {
       **self._origin,
       'checkpoint': fingerprint(self._params),
-      'catalogue': digest([catalogue, numbers]),
-      'weights': self._waves.ranker(self.beams).weights._asdict(),
+      'catalogue': digest([titles, numbers]),
+      'weights': self._ranker.weights._asdict(),
     }
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import models
-from recjax.decode import loaded
+from recjax.decode.loaded import merged
 from recjax.decode.trie import Trie
 from recjax.models.prefill import KV, Past
 from recjax.schema.model import Model
@@ -281,7 +281,7 @@ class PromptStore:
 def _write(graph, model, space, kept: KV, params, trie, items, prompts: Prompts) -> KV:
   """Returns the arrays with the keys and values of tokens in their slots."""
   prompts = dict(prompts)
-  slots, module = prompts['places'], loaded.merged(graph, params, model, space, trie, items)
+  slots, module = prompts['places'], merged(graph, model, space, params, trie, items)
   if 'past_lengths' in prompts:
     kv = module.read(with_past(prompts | {KEPT: kept}))[1]
   else:

@@ -12,12 +12,11 @@ from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode import blend, mask_slots, precision, prompt_store
-from recjax.decode import loaded as loaded_lib
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.given import Given
-from recjax.decode.loaded import Loaded, Loader
+from recjax.decode.loaded import Loaded, Loader, merged
 from recjax.decode.masks import Mask
 from recjax.decode.prompt_store import PromptStore
 from recjax.decode.trie import Trie
@@ -46,9 +45,9 @@ def make_search(model: Model, space: TokenSpace, beams: Beams, dtype: str = prec
 
   def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
     params, prompts = precision.stored(params, dtype), prompt_store.with_past(prompts)
-    module = loaded_lib.merged(graph, params, model, space, trie, items)
+    bound = merged(graph, model, space, params, trie, items)
     choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
-    return search_candidates(module, trie, prompts, excluded_BE, *choices)
+    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
 
   return search
 
@@ -245,7 +244,7 @@ class Ranker:
     pairs = zip(histories, known or [{}] * len(histories), strict=True)
     prompts = [self.prompt(*pair, loaded) for pair in pairs]
     length = self.longest if few_shapes else None
-    found = self._given.candidates(params, prompts, items_UN, loaded, length)
+    found = self._given.candidates(params, loaded, prompts, items_UN, length)
     if loaded.lookups is not None:
       found = loaded.lookups.scored(loaded.lookups.read(histories), found)
     return blend.scores(found, self.weights)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recjax.data.dataset import Dataset
 from recjax.data.histories import Reader, Row
 from recjax.data.requests import (
   Answer,
@@ -18,7 +17,8 @@ from recjax.data.requests import (
   is_collection,
   is_count,
 )
-from recjax.decode.masks import Mask, Masks, contains
+from recjax.decode.loaded import Loaded
+from recjax.decode.masks import Mask, contains
 from recjax.decode.ranker import Ranker
 
 _MANY = 128  # histories that are scored with few compiled shapes
@@ -50,17 +50,27 @@ class Waves:
 
   Attributes:
     beams: beams of a request that names none.
-    masks: the named sub-catalogues.
+    catalogue: the catalogue.
     reader: looks items up.
   """
 
-  def __init__(self, ranker: Ranker, params: Any, dataset: Dataset, masks: Masks | None = None):
-    """Wraps a ranker and its parameters on the mesh; `masks` None: no sub-catalogue has a name."""
-    self.beams, self._rankers, self._params = ranker.beams, {ranker.beams: ranker}, params
-    self.reader = Reader(dataset, ranker.columns)
-    self.masks = Masks(self.reader.index) if masks is None else masks
-    self._items, self._columns = dataset.items, ranker.columns
-    self._popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
+  def __init__(self, rankers: dict[int, Ranker], beams: int, params: Any, loaded: Loaded):
+    """Wraps a catalogue and the model.
+
+    Args:
+      rankers: by their number of beams; further ones are added when a request asks for them.
+      beams: beams of a request that names none, one of those of `rankers`.
+      params: parameters on the mesh.
+      loaded: the catalogue on the devices.
+    """
+    self.beams, self.catalogue = beams, loaded.catalogue
+    self._rankers, self._params, self._loaded = rankers, params, loaded
+    self._columns = rankers[beams].columns
+    self.reader = Reader(loaded.catalogue.dataset, self._columns)
+
+  def with_catalogue(self, loaded: Loaded) -> 'Waves':
+    """Returns the same with another catalogue."""
+    return Waves(self._rankers, self.beams, self._params, loaded)
 
   def answers(
     self,
@@ -69,6 +79,7 @@ class Waves:
     popular: bool = False,
     raises: bool = True,
     few_shapes: bool = True,
+    size: int = 1,
   ) -> list[Answer]:
     """Answers requests; see `recjax.recommend.Recommender.answer`.
 
@@ -78,6 +89,7 @@ class Waves:
       popular: whether an empty history gets the most popular items.
       raises: whether a wrong request raises a ValueError.
       few_shapes: see `Ranker.rank`.
+      size: histories that a search is padded to.
     """
     answers: list[Answer] = [Answer()] * len(requests)
     by_beams: dict[int, list[Parsed]] = {}
@@ -99,7 +111,9 @@ class Waves:
       else:
         by_beams.setdefault(request.beams or self.beams, []).append(parsed)
     found = [
-      pair for beams, wave in by_beams.items() for pair in self._found(beams, wave, few_shapes)
+      pair
+      for beams, wave in by_beams.items()
+      for pair in self._found(beams, wave, few_shapes, size)
     ]
     for parsed, recommendations in [*found, *self._chosen(given)]:
       answers[parsed.place] = dataclasses.replace(
@@ -138,7 +152,7 @@ class Waves:
       return shared.get((name, id(value)))
 
     excluded = once('exclude', lambda x: self.reader.known(ids(x, 'exclude')))
-    mask = once('within', self.masks.mask)
+    mask = once('within', self.catalogue.masks.mask)
     if len(excluded) > _LONG:  # in the mask the items need no place in every row
       mask, excluded = self._without(mask, excluded, shared), excluded[:0]
     row = self._row(request.history, place, request.unknown == 'skip')
@@ -150,23 +164,26 @@ class Waves:
     """Returns a mask without excluded items; see `parsed` for `shared`."""
     key = ('without', id(mask), id(excluded))
     if key not in shared:
-      shared[key] = (self.masks.without(mask, excluded), mask, excluded)
+      shared[key] = (self.catalogue.masks.without(mask, excluded), mask, excluded)
     return shared[key][0]
 
   def _found(
-    self, beams: int, wave: Sequence[Parsed], few_shapes: bool
+    self, beams: int, wave: Sequence[Parsed], few_shapes: bool, size: int
   ) -> Iterator[tuple[Parsed, list[Recommendation]]]:
     """Yields the requests of a wave with the items that the search finds."""
     has_masks = any(parsed.mask is not None for parsed in wave)
+    padded = [*wave, *[wave[0]] * (size - len(wave))]
     items_UM, scores_UM = self.ranker(beams).rank(
       self._params,
-      [parsed.row.items for parsed in wave],
-      known=[parsed.row.known for parsed in wave],
-      excluded=[parsed.excluded for parsed in wave],
+      [parsed.row.items for parsed in padded],
+      known=[parsed.row.known for parsed in padded],
+      excluded=[parsed.excluded for parsed in padded],
       few_shapes=few_shapes,
-      masks=[parsed.mask for parsed in wave] if has_masks else None,
+      masks=[parsed.mask for parsed in padded] if has_masks else None,
+      loaded=self._loaded,
     )
-    for parsed, items, scores in zip(wave, items_UM, scores_UM, strict=True):
+    found = zip(wave, items_UM[: len(wave)], scores_UM[: len(wave)], strict=True)
+    for parsed, items, scores in found:
       k = parsed.request.k
       yield parsed, self.recommendations(items[:k], scores[:k])
 
@@ -189,7 +206,7 @@ class Waves:
 
     The score is the logarithm of an item's share of them, with one added to every count.
     """
-    counts_I = self._popularity_I + 1.0
+    counts_I = self.catalogue.popularity_I + 1.0
     total = counts_I.sum()
     counts_I[parsed.excluded] = 0
     if parsed.mask is not None:
@@ -234,7 +251,7 @@ class Waves:
       items_UN[u, : len(each)] = each
     histories, known = [row.items for row in rows], [row.known for row in rows]
     ranker = self.ranker(self.beams)
-    scores_UN = ranker.given(self._params, histories, items_UN, known, few_shapes)
+    scores_UN = ranker.given(self._params, histories, items_UN, known, few_shapes, self._loaded)
     return [scores[: len(each)] for scores, each in zip(scores_UN, items, strict=True)]
 
   def _row(self, history: Any, place: str, skip_unknown: bool) -> Row:
@@ -253,10 +270,26 @@ class Waves:
       fields, place, skip_unknown, "Set unknown='skip' to leave such items out"
     )
 
+  def rank(
+    self, beams: int, rows: Sequence[Row], asked: Parsed, progress: str
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks many rows for the arguments of one request; see `Ranker.rank`."""
+    return self.ranker(beams).rank(
+      self._params,
+      [row.items for row in rows],
+      progress,
+      [row.known for row in rows],
+      [asked.excluded] * len(rows),
+      masks=None if asked.mask is None else [asked.mask] * len(rows),
+      loaded=self._loaded,
+    )
+
   def recommendations(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
     """Returns items with their titles, without the padding -1."""
     return [
-      Recommendation(self._items[i]['id'], self._items[i].get('title'), float(score))
+      Recommendation(
+        self.catalogue.items[i]['id'], self.catalogue.items[i].get('title'), float(score)
+      )
       for i, score in zip(items, scores, strict=True)
       if i >= 0
     ]

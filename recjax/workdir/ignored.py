@@ -5,13 +5,13 @@ import dataclasses
 from typing import Any
 
 from recjax.config import Config
-from recjax.workdir import paths
+from recjax.workdir import paths, serving
 
 # Flag → the modes that read it. All modes read the other flags.
 FLAGS = {
   'histories': ('recommend',),
   'skip_unknown': ('recommend',),
-  'masks': ('recommend',),
+  'masks': ('recommend', 'serve'),
   'within': ('recommend',),
   'k': ('recommend',),
   'out': ('recommend', 'export', 'describe', 'compare'),
@@ -20,6 +20,7 @@ FLAGS = {
   'raw_dir': ('refresh',),
   'budget': ('refresh',),
   'prune': ('prepare',),
+  **dict.fromkeys(serving.FLAGS, ('serve',)),
 }
 
 _DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')
@@ -43,6 +44,7 @@ _READ = {
   'report': _DATA,
   'evaluate': (*_USE, 'evaluators', 'eval.baselines', 'eval.sasrec'),
   'recommend': _USE,
+  'serve': _USE,
   'export': _USE,
 }
 

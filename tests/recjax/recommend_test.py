@@ -117,7 +117,7 @@ def test_items_of_context_are_not_excluded(noted, viewed):
 @pytest.fixture(scope='module')
 def recommender(noted):
   config, dataset, params = noted
-  return Recommender(ranker_of(config, dataset), dataset, params, 7)
+  return Recommender(ranker_of(config, dataset), params, 7)
 
 
 def best(noted, history, exclude=(), **known):
@@ -201,7 +201,7 @@ def test_a_wrong_argument_is_named(recommender, histories, options, message):
 
 def test_the_number_of_beams_can_be_chosen(noted, recommender):
   config, dataset, params = noted
-  few = Recommender(ranker_of(config, dataset, beams=3), dataset, params, 7)
+  few = Recommender(ranker_of(config, dataset, beams=3), params, 7)
   assert few.beams == 3
   assert few.recommend(['i03'], k=3) == recommender.recommend(['i03'], k=3, beams=3)
 
@@ -395,7 +395,7 @@ def test_other_parameters_and_settings_start_a_file_anew(
 ):
   config, dataset, params = noted
   other = {**params, 'tables': {name: 2 * x for name, x in params['tables'].items()}}
-  other = Recommender(ranker_of(config, dataset), dataset, other, 7)
+  other = Recommender(ranker_of(config, dataset), other, 7)
   out = tmp_path / 'out.jsonl'
   with monkeypatch.context() as patched, pytest.raises(Killed):
     patched.setattr(Parts, 'join', lambda *_: (_ for _ in ()).throw(Killed))
