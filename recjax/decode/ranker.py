@@ -19,6 +19,7 @@ from recjax.decode.given import Given
 from recjax.decode.loaded import Loaded, Loader, merged
 from recjax.decode.masks import Mask
 from recjax.decode.prompt_store import PromptStore
+from recjax.decode.search_batch import Rows, search_batch
 from recjax.decode.trie import Trie
 from recjax.decode.widths import Beams, by_level
 from recjax.runtime import logs, preemption, watchdog
@@ -115,6 +116,11 @@ class Ranker:
     search = make_search(self._model, self._space, widths, self._dtype)
     return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
 
+  def _searched(
+    self, params, loaded: Loaded, rows: Rows, shape: tuple[int, int, int]
+  ) -> Candidates:
+    return search_batch(self._search, self._mesh, self.kept, params, loaded, rows, shape)
+
   def with_beams(self, beams: int) -> 'Ranker':
     """Returns a ranker with another number of beams, which shares everything but the compiled search."""
     other = copy.copy(self)
@@ -132,7 +138,7 @@ class Ranker:
     shape = (self.rows_of(rows), tokens, _EXCLUDED)
     with jax.set_mesh(self._mesh), watchdog.expect(f'compiling for {rows} rows', self._timeout):
       prompts = [self.prompt(none[0], {})] * rows
-      self._search_batch(params, self.loaded, prompts, none, none, shape, [None] * rows)
+      self._searched(params, self.loaded, Rows(prompts, none, none, [None] * rows), shape)
       if self.kept is not None:
         self.kept.compile(rows, params, self.trie, self.loaded.items)
 
@@ -223,8 +229,8 @@ class Ranker:
           shape = self._shape(B, prompts, hides, few_shapes)
           if within is None and few_shapes:
             within = [None] * len(rows)
-          past = [histories[u] for u in rows]
-          batch = self._search_batch(params, loaded, prompts, past, hides, shape, within)
+          batch = Rows(prompts, [histories[u] for u in rows], hides, within)
+          batch = self._searched(params, loaded, batch, shape)
         if found is None:
           found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
         for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
@@ -282,58 +288,3 @@ class Ranker:
       S = min(_round_up(S, PROMPT_MULTIPLE), self.longest)
     E = _power_of_two(max(map(len, excluded)), _EXCLUDED if few_shapes else 16)
     return B, S, E
-
-  def _search_batch(
-    self,
-    params,
-    loaded: Loaded,
-    prompts: list[np.ndarray],
-    histories: list[np.ndarray],
-    excluded: list[np.ndarray],
-    shape: tuple[int, int, int],
-    masks: list[Mask | None] | None,
-  ) -> Candidates:
-    """Returns the candidates of at most B rows; see `_shape`."""
-    B, S, E = shape
-    tokens_BS = np.zeros((B, S), np.int32)
-    lengths_B = np.ones(B, np.int32)  # padding rows have length one
-    excluded_BE = np.full((B, E), -1, np.int32)
-    for b, (prompt, items) in enumerate(zip(prompts, excluded, strict=True)):
-      tokens_BS[b, : len(prompt)] = prompt
-      lengths_B[b] = len(prompt)
-      excluded_BE[b, : len(items)] = items
-    batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    lookups = loaded.lookups
-    known_by = {} if lookups is None else lookups.read(histories)
-    if known_by and lookups.candidates:
-      given_BN = np.full((B, lookups.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = lookups.best(known_by, excluded, masks)
-      batch['given'] = given_BN
-    if self.kept is None or len(prompts) > self.kept.slots:
-      found = self._started(params, loaded, batch, masks)
-    else:
-      with self.kept.lock:
-        batch |= self.kept.continued(prompts, B, params, loaded.trie, loaded.items)
-        found = self._started(params, loaded, batch, masks)
-    found = jax.device_get(found)
-    found = jax.tree.map(lambda x: x[: len(prompts)], found)
-    return lookups.scored(known_by, found) if known_by else found
-
-  def _started(
-    self, params, loaded: Loaded, batch: dict[str, np.ndarray], masks: list[Mask | None] | None
-  ) -> Candidates:
-    """Starts the search; with masks every row has a slot."""
-    if masks is None:
-      return self._call(params, loaded, batch)
-    with loaded.slots.lock:
-      slot_B = np.zeros(len(batch['lengths']), np.int32)
-      slot_B[: len(masks)] = loaded.slots.slots(masks)
-      return self._call(params, loaded, batch | {'slot': slot_B})
-
-  def _call(self, params, loaded: Loaded, batch: dict[str, np.ndarray]) -> Candidates:
-    kept = {name: x for name, x in batch.items() if name == prompt_store.KEPT}
-    batch = mesh_lib.global_rows({n: x for n, x in batch.items() if n not in kept}, self._mesh)
-    batch |= kept
-    excluded, given, slot = (batch.pop(name, None) for name in ('excluded', 'given', 'slot'))
-    masks = None if slot is None else loaded.slots.rows(slot)
-    return self._search(params, loaded.trie, batch, excluded, given, masks, loaded.items)
