@@ -35,7 +35,15 @@ TASKS = (
 )
 
 SUPERVISED = 'cpu-sft'  # cpu without the last stage
-SIZES = ('', 'cpu', SUPERVISED, 'qwen2_5_0_5b', 'qwen2_5_1_5b', 'qwen2_5_3b', 'qwen2_5_7b')  # '': the paper's
+SIZES = (
+  '',
+  'cpu',
+  SUPERVISED,
+  'qwen2_5_0_5b',
+  'qwen2_5_1_5b',
+  'qwen2_5_3b',
+  'qwen2_5_7b',
+)  # '': the paper's
 
 
 def get_config(variant: str = ''):

@@ -172,16 +172,18 @@ def test_wrong_names_are_refused():
     ValueError, match=r"--base must name a config file .*'configs/none.py' does not exist"
   ):
     list(runs.planned(tables.table('mixture'), {'none': None}, [0], None))
+  with pytest.raises(ValueError, match=r"'configs/\{date\}\.py' does not exist"):
+    list(runs.planned(tables.table('mixture'), {'demo': None}, [0], None, 'configs/{date}.py'))
 
 
 def test_a_field_at_its_default_does_not_count_for_the_digest():
   from configs import demo
 
   config = demo.get_config('tiny')
-  found = runs._changed(config)
+  found = runs.changed(config)
   assert found['model.width'] == 16 and found['mixture'] == ['next_item']
   assert (
     not {'optim.clip_norm', 'mixture.next_item.weight', 'mixture.next_item.task'} & found.keys()
   )
   config.mixture.next_item.weight = 0.5
-  assert runs._changed(config) == found | {'mixture.next_item.weight': 0.5}
+  assert runs.changed(config) == found | {'mixture.next_item.weight': 0.5}

@@ -71,3 +71,9 @@ def test_settings_are_checked():
     blend.Memory(smoothing=0)
   with pytest.raises(ValueError, match=r'eval.memory.candidates must not be negative; got -1'):
     blend.Memory(candidates=-1)
+
+
+def test_more_candidates_than_items_are_all_items():
+  made = memory(candidates=10**9)
+  assert made.candidates == ITEMS
+  assert made.best(made.counts([np.array([1])]), [np.array([], int)]).shape == (1, ITEMS)

@@ -27,7 +27,10 @@ from tests.goldens import make_decoders
     ({'layer_types': 3}, 'layer_types of .* must be a list'),
     ({'layer_types': [['a']]}, r"full_attention; got \[\['a'\]\]"),
     ({'model_type': ['qwen2']}, 'model_type of .* must be a string'),
-    ({'num_key_value_heads': 3}, r'num_attention_heads of config.json \(4\) must be a multiple .* 3'),
+    (
+      {'num_key_value_heads': 3},
+      r'num_attention_heads of config.json \(4\) must be a multiple .* 3',
+    ),
     ({'head_dim': 7}, 'head_dim of config.json must be even: positions rotate pairs; got 7'),
     ({'hidden_act': ['silu']}, r"activation of config.json must be one of .*; got \['silu'\]"),
     ({'rope_theta': float('inf')}, 'rope_theta of .* must be a positive number; got inf'),
