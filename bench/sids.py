@@ -5,7 +5,7 @@ perplexity, remaining variance, preserved neighbours (of its own vectors and of 
 codes; with --train also recall@10 of identical short trainings on a fixed sample of users. Finished results in
 --scratch are reused.
 
-Command:  python -m bench.sids --config=configs/beauty.py:cpu --config.data.raw_dir=FOLDER --scratch=FOLDER
+Command:  python -m bench.sids --config=configs/beauty.py:flat-cpu --config.data.raw_dir=FOLDER --scratch=FOLDER
           [--letter=FOLDER/letter_sids.json] [--train --config.num_train_steps=300 --config.optim.warmup_steps=50]
 """
 

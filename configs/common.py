@@ -1,5 +1,7 @@
 """Shared parts of the configs: the defaults of a data set, the variants, and the check of a variant's name."""
 
+from collections.abc import Iterable
+
 import ml_collections
 
 from data_prep import sources
@@ -10,10 +12,15 @@ from recjax.schema.names import question
 
 SMALL = ('cpu', 'tasks')  # variants for two cores
 VARIANTS = ('', *SMALL, *families.sizes())
-NEXT_ITEM = 'next_item'  # a variant, or a part of one, whose mixture holds that task alone
+NEXT_ITEM = 'next_item'  # ends a variant whose mixture holds that task alone
+RECIPES = {'cpu': 16.0, 'gpu': 24.0}  # variants with the item decoder, and their epochs
+FLAT = {'flat': '', 'flat-cpu': 'cpu'}  # variants with a flattened decoder, as variants of `vary`
 
 # Shares of the examples that the default mixture gives to the tasks beside next_item; docs/papers.md has candidates.
 SHARES = {'mim': 0.1, 'bpr': 0.1, 'collaborative_neighbours': 0.05, 'semantic_neighbours': 0.05}
+# The same for the item decoder, with histories that fit in its rows.
+ITEM_SHARES = dict.fromkeys(SHARES, 0.05)
+_ITEM_FIELDS = {'mim': {'max_items': 16}, 'bpr': {'max_items': 19}}
 # Short wordings for models from scratch, which know no language; next_item has none.
 _WORDINGS = {
   'mim': 'Missing: {history}',
@@ -98,34 +105,94 @@ def vary(config: ml_collections.ConfigDict, variant: str) -> ml_collections.Conf
   return config
 
 
-def interleave(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
-  """Returns the config, changed to a variant, with recommendation, MIM, BPR and relation samples interleaved.
+def amazon2014(name: str, category: str, variant: str, encoder: str) -> ml_collections.ConfigDict:
+  """Returns the config of a data set of Amazon (2014, 5-core).
 
   Args:
-    config: the config of the experiment.
-    variant: a variant of `vary`; 'next_item', or joined by '-' as in 'cpu-next_item': next_item alone.
+    name: name of the data set.
+    category: the part of the files' names that identifies it.
+    variant: 'cpu' (two cores) and 'gpu': the item decoder with an item head and counts, the best that was found.
+      'flat-cpu' and 'flat': a decoder that reads the codes of an item one by one. Of both, recommendation, MIM, BPR and
+      relation samples are interleaved. 'tasks' and a published size: see `vary`. Joined by '-' to next_item, as in
+      'cpu-next_item': that task alone.
+    encoder: `sids.encoder` of the flattened decoders and of the published sizes.
 
   Raises:
     ValueError: the variant is unknown.
   """
-  sizes = tuple(size for size in VARIANTS if size != 'tasks')
-  alone = (NEXT_ITEM, *(f'{size}-{NEXT_ITEM}' for size in sizes if size))
-  check_variant(variant, (*VARIANTS, *alone))
-  size = without_mixture(variant)
-  vary(config, size)
-  if variant in alone or variant == 'tasks':
+  sizes = (*RECIPES, *FLAT, *families.sizes())
+  check_variant(variant, (*sizes, 'tasks', *(f'{size}-{NEXT_ITEM}' for size in sizes)))
+  size = variant.removesuffix(f'-{NEXT_ITEM}')
+  config = start('amazon2014', name, category)
+  config.data.k_core = 5
+  config.sids.codes = (256, 256, 256)
+  if size in RECIPES:
+    config = item_decoder(config, num_epochs=RECIPES[size])
+  else:
+    config.sids.encoder = encoder
+    config = vary(_flat(config, is_small=size in ('flat-cpu', 'tasks')), FLAT.get(size, size))
+  if variant.endswith(NEXT_ITEM) or variant == 'tasks':
     return config
-  is_small = not config.model.size
-  for task, share in SHARES.items():
-    prompts = (_WORDINGS[task],) if is_small else ()  # (): the task's own wordings
-    config.mixture[task] = component(task, weight=share, prompts=prompts)
-  config.mixture.next_item.weight = 1 - sum(SHARES.values())
+  shares, fields, wordings = SHARES, {}, {} if config.model.size else _WORDINGS
+  if size in RECIPES:
+    shares, fields, wordings = ITEM_SHARES, _ITEM_FIELDS, _places(ITEM_SHARES)
+  for task, share in shares.items():
+    prompts = (wordings[task],) if wordings else ()  # (): the task's own wordings
+    config.mixture[task] = component(task, weight=share, prompts=prompts, **fields.get(task, {}))
+  config.mixture.next_item.weight = 1 - sum(shares.values())
   return config
 
 
-def without_mixture(variant: str) -> str:
-  """Returns the size in a variant of `interleave`: 'cpu' for 'cpu-next_item', '' for 'next_item'."""
-  return variant.removesuffix(NEXT_ITEM).removesuffix('-')
+def item_decoder(config: ml_collections.ConfigDict, num_epochs: float) -> ml_collections.ConfigDict:
+  """Returns the config with the item decoder: item head, counts and texts as scores, histories of 20 items."""
+  config.data.text_pieces = 512  # no text is read; few pieces are learned fast
+  config.mixture.next_item.max_items = 21
+  config.mixture.next_item.item_dropout = 0.1
+  config.model.family = 'item_decoder'
+  config.model.item_rows = True
+  config.model.item_head = True
+  config.loss.item_head = 3.0  # the best of results/item_trials.json by validation users
+  config.model.depth = 2
+  config.model.width = 128
+  config.model.ff_width = 256
+  config.model.heads = 4
+  config.model.dropout = 0.4
+  config.model.scan_unroll = 2
+  config.packing.row_length = 84  # a window of 21 items of 4 codes
+  config.packing.rows = 32
+  config.batch_size = 96  # about 256 windows
+  config.num_train_steps = None
+  config.num_epochs = num_epochs
+  config.optim.learning_rate = 2e-3
+  config.optim.weight_decay = 0.05
+  config.optim.warmup_steps = None
+  config.eval.memory.counts = 'transitions'
+  config.eval.text.vectors = 'encoder'
+  config.log_every_steps = None
+  config.eval_every_steps = None
+  config.checkpoint_every_steps = None
+  return config
+
+
+def _places(tasks: Iterable[str]) -> dict[str, str]:
+  """Returns wordings without words: the places of each task alone."""
+  return {task: ''.join(f'{{{place}}}' for place in TASKS[task].places) for task in tasks}
+
+
+def _flat(config: ml_collections.ConfigDict, is_small: bool) -> ml_collections.ConfigDict:
+  """Returns the config with a small decoder that reads codes one by one; `is_small`: for two cores."""
+  config.model.depth = 4
+  config.model.width = 128
+  config.model.ff_width = 512
+  config.model.heads = 4
+  config.model.dropout = 0.2
+  config.packing.row_length = 128
+  config.packing.rows = 64
+  config.batch_size = 64 if is_small else 256
+  config.num_train_steps = 2000 if is_small else 3000
+  config.optim.learning_rate = 2e-3
+  config.optim.warmup_steps = 200
+  return config
 
 
 def parts(

@@ -49,7 +49,7 @@ def make_context(
     ValueError: an evaluator does not fit the mixture or the data, or there is no component to search with.
   """
   config_lib.check_evaluators(config)
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   for name, evaluator in config.evaluators.items():
     with evaluator.called(f'evaluators.{name}'):
       evaluator.check_corpus(corpus)

@@ -446,7 +446,7 @@ def make_mixture(config: Config, dataset: Dataset) -> mixture_lib.Mixture:
   Raises:
     ValueError: the mixture does not fit the data.
   """
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   return mixture_lib.build(config.active_mixture, config.mixing, corpus, config.seed)
 
 

@@ -1,6 +1,6 @@
 """Searches settings of a config by trainings that are judged on validation rows alone.
 
-Command:  python -m bench.tune --config=configs/item.py:beauty --config.data.raw_dir=FOLDER --scratch=W --budget=30
+Command:  python -m bench.tune --config=configs/beauty.py:cpu --config.data.raw_dir=FOLDER --scratch=W --budget=30
           [--parallel=2] [--users=4000] [--fields='optim.learning_rate,model.dropout=0.1:0.6,model.heads=2|4|8']
           [--config.num_epochs=16 …]
 
@@ -49,7 +49,7 @@ def _own(argv: Sequence[str]) -> list[str]:
   """Returns the arguments of a command that every trial gets: the config and its overrides."""
   found = [argument for argument in argv if re.match(r'--?config[.=]', argument)]
   if not any(re.match(r'--?config=', argument) for argument in found):
-    raise ValueError('--config must be given, as --config=configs/item.py:beauty')
+    raise ValueError('--config must be given, as --config=configs/beauty.py:cpu')
   return found
 
 

@@ -1,6 +1,7 @@
 """The data set as tokens, from which tasks make examples: items, units of sequences, negatives."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -26,19 +27,21 @@ class Corpus:
     train: the training sequences, as item indices.
     prompter: turns wordings into tokens, in the format of the backbone.
     sid_tokens_IL: int32, each item's semantic ID as tokens.
-    mask: int32 `[1]`, the token that replaces a masked item.
+    items_alone: whether the model reads items and no words (`recjax.models.family.Family`).
+    mask: int32, what replaces a masked item: a token, or for a model of items alone as many as an item has codes.
     sentinels: int32, our own tokens that replace hidden spans.
     t5_sentinels: int32, those of an encoder–decoder's tokenizer; our own if it has none.
   """
 
-  def __init__(self, dataset: Dataset, is_encoder_decoder: bool):
-    self.dataset = dataset
+  def __init__(self, dataset: Dataset, is_encoder_decoder: bool, items_alone: bool = False):
+    self.dataset, self.items_alone = dataset, items_alone
     # Plain views of the mapped files: slicing `np.memmap` itself costs more than the read.
     self.train = Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets))
     self.prompter = Prompter(dataset.vocabulary, Format.of(dataset.vocabulary, is_encoder_decoder))
     self.sid_tokens_IL = dataset.vocabulary.space.tokens(dataset.sids.codes_IL)
     self._separator = dataset.vocabulary.special_id('<separator>')
-    self.mask = np.array([dataset.vocabulary.special_id('<mask>')], np.int32)
+    size = self.sid_tokens_IL.shape[1] if items_alone else 1
+    self.mask = np.full(size, dataset.vocabulary.special_id('<mask>'), np.int32)
     self.sentinels = np.array(
       [dataset.vocabulary.special_id(f'<sentinel_{n}>') for n in range(SENTINELS)], np.int32
     )
@@ -52,7 +55,12 @@ class Corpus:
     self.titles = functools.cache(self._titles)
 
   def __reduce__(self):
-    return Corpus, (self.dataset, self.is_encoder_decoder)
+    return Corpus, (self.dataset, self.is_encoder_decoder, self.items_alone)
+
+  @classmethod
+  def of(cls, dataset: Dataset, family: Any) -> 'Corpus':
+    """Returns the corpus for a family of backbones (`recjax.models.family.Family`)."""
+    return cls(dataset, family.is_encoder_decoder, family.reads_items_alone)
 
   @property
   def is_encoder_decoder(self) -> bool:
@@ -109,12 +117,7 @@ class Corpus:
   # --- items as tokens
 
   def _shown(self, show: str, title_tokens: int) -> Sequences:
-    """Every item as tokens in a prompt: its semantic ID, its title and a separator, or both.
-
-    Args:
-      show: 'sid', 'title' or 'both' (the semantic ID first).
-      title_tokens: number of tokens after which a title is cut.
-    """
+    """Every item as tokens: its semantic ID, its title after a cut and a separator, or both (the ID first)."""
     I, L = self.sid_tokens_IL.shape  # noqa: E741
     if show == 'sid':
       return Sequences(self.sid_tokens_IL.ravel(), offsets_of(np.full(I, L)))
@@ -162,16 +165,13 @@ class Corpus:
   def negatives(
     self, rng: np.random.Generator, excluded: np.ndarray, count: int, weighting: str
   ) -> np.ndarray:
-    """Draws distinct items that are not in `excluded`.
+    """Draws distinct items that are not in `excluded`: their indices, int64 `[count]`.
 
     Args:
       rng: the source of randomness.
-      excluded: item indices, such as all items that the user has in training.
+      excluded: item indices.
       count: number of items. If fewer are left, all of them are returned.
       weighting: 'popularity' (in proportion to training interactions) or 'uniform'.
-
-    Returns:
-      Item indices, int64 `[count]`.
     """
     chosen: list[int] = []
     taken = set(excluded.tolist())

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from recjax.decode.excluded import dead_leaves, occurs
+from recjax.decode.mask_slots import RowMasks
 from recjax.decode.trie import Trie
 
 
@@ -25,36 +27,21 @@ def log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
   return logits - model.tables.log_denominator(x)
 
 
-def _count(values: jax.Array, row_BE: jax.Array, dtype) -> jax.Array:
-  """Counts each value `[B, M, X]` in its user's row `[B, E]`; with dtype bool, tests whether it occurs."""
-
-  def add(found, column_B):
-    return found + (values == column_B[:, None, None]).astype(dtype), None
-
-  return jax.lax.scan(add, jnp.zeros(values.shape, dtype), row_BE.T)[0]
-
-
-def has_only_excluded(trie: Trie, leaves: jax.Array, excluded_BE: jax.Array) -> jax.Array:
-  """Returns a mask of the leaves `[B, M, X]` whose items are all excluded for the user."""
-  if trie.max_leaf_items > 1:  # an item counts once even if the history repeats it
-    excluded_BE = jnp.sort(excluded_BE, axis=1)
-    repeats = excluded_BE[:, 1:] == excluded_BE[:, :-1]
-    excluded_BE = excluded_BE.at[:, 1:].set(jnp.where(repeats, -1, excluded_BE[:, 1:]))
-  excluded_leaves_BE = jnp.where(excluded_BE < 0, -1, jnp.take(trie.item_leaves, excluded_BE))
-  if trie.max_leaf_items == 1:
-    return _count(leaves, excluded_leaves_BE, bool)
-  offsets = jnp.asarray(trie.leaf_offsets)
-  return _count(leaves, excluded_leaves_BE, jnp.int32) == offsets[leaves + 1] - offsets[leaves]
-
-
 def _rank_items(
-  trie: Trie, leaves_BM: jax.Array, scores_BM: jax.Array, excluded_BE: jax.Array, beams: int
+  trie: Trie,
+  leaves_BM: jax.Array,
+  scores_BM: jax.Array,
+  excluded_BE: jax.Array,
+  beams: int,
+  masks: RowMasks | None,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the first `beams` items of leaves that are sorted by score, and the scores of the items."""
   if trie.max_leaf_items == 1:
     return jnp.take(trie.leaf_items, leaves_BM), scores_BM
   items_BMK, exists_BMK = trie.items(leaves_BM)
-  exists_BMK &= ~_count(items_BMK, excluded_BE, bool)
+  exists_BMK &= ~occurs(items_BMK, excluded_BE)
+  if masks is not None:
+    exists_BMK &= masks.has(items_BMK)
   B, width = len(leaves_BM), min(beams, len(trie.leaf_items))
   if trie.ranks_first:
     exists_BMK &= jnp.cumsum(exists_BMK, axis=-1) == 1
@@ -72,6 +59,7 @@ def beam_search(
   excluded_BE: jax.Array,
   beams: int,
   sid_softmax: str = 'level',
+  masks: RowMasks | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the best items for each prompt.
 
@@ -82,6 +70,7 @@ def beam_search(
     excluded_BE: int32 items that must not be returned; -1 is padding.
     beams: M.
     sid_softmax: the setting of training.
+    masks: the sub-catalogue of each row. None: all items.
 
   Returns:
     Items int32 `[B, M]`, best first, and the float32 log-probabilities of their SIDs. M is at most the
@@ -89,7 +78,7 @@ def beam_search(
   """
   # A level has at most as many prefixes as nodes. If a beam keeps all of them, the search is exhaustive.
   x_BD, cache = model.start(prompts, min(beams, trie.num_nodes[1]), trie.levels - 1)
-  return beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax)
+  return beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax, masks)
 
 
 def beams_after(
@@ -100,11 +89,12 @@ def beams_after(
   excluded_BE: jax.Array,
   beams: int,
   sid_softmax: str,
+  masks: RowMasks | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the best items after prompts that `model.start` has read; see `beam_search`.
 
   Args:
-    model, trie, excluded_BE, beams, sid_softmax: as in `beam_search`.
+    model, trie, excluded_BE, beams, sid_softmax, masks: as in `beam_search`.
     x_BD, cache: of `model.start`, with as many beams as the first level has nodes, at most `beams`.
   """
   space = model.tables.space
@@ -113,12 +103,15 @@ def beams_after(
   B = len(x_BD)
   x_BMD, scores_BM = x_BD[:, None], jnp.zeros((B, 1))
   nodes_BM = jnp.zeros((B, 1), jnp.int32)
+  dead_BE = dead_leaves(trie, excluded_BE, masks)
   for level in range(levels):
     log_probs_BMC = log_probs(model, x_BMD, level, sid_softmax)
     nodes_BMX, codes_BMX, exists_BMX = trie.children(level, nodes_BM)
     candidates_BMX = scores_BM[..., None] + jnp.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
     if level == levels - 1:
-      exists_BMX &= ~has_only_excluded(trie, nodes_BMX, excluded_BE)
+      exists_BMX &= ~occurs(nodes_BMX, dead_BE)
+    if masks is not None:
+      exists_BMX &= masks.children(level, nodes_BMX)
     candidates_BMX = jnp.where(exists_BMX, candidates_BMX, -jnp.inf)
     branch = candidates_BMX.shape[-1]
     scores_BM, best_BM = jax.lax.top_k(candidates_BMX.reshape(B, -1), widths[level])
@@ -130,5 +123,5 @@ def beams_after(
     first_token = space.sid_start + space.level_starts[level]
     tokens_BM = first_token + jnp.take(trie.child_code[level], nodes_BM)
     x_BMD, cache = model.step(tokens_BM, level, cache)
-  items_BM, scores_BM = _rank_items(trie, nodes_BM, scores_BM, excluded_BE, beams)
+  items_BM, scores_BM = _rank_items(trie, nodes_BM, scores_BM, excluded_BE, beams, masks)
   return jnp.where(jnp.isfinite(scores_BM), items_BM, -1), scores_BM

@@ -1,8 +1,8 @@
-"""Candidates of the search: the beams, the best items of an item head and of a memory, each with its exact scores.
+"""Candidates of the search: the beams, the best items of an item head, a memory and texts, each with its exact scores.
 
 The score of the codes is the log-probability of the item's semantic ID, as the beam search or `recjax.decode.scores`
 computes it. The score of the head is the item's log-probability in a softmax over the whole catalogue. The memory is
-`recjax.decode.memory`.
+`recjax.decode.memory`, the similarity of texts `recjax.decode.text_similarity`.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from recjax.decode.beam import beams_after
+from recjax.decode.mask_slots import RowMasks
 from recjax.decode.scores import scores_after
 from recjax.decode.trie import Trie
 from recjax.models import embedding
 
 
 class Candidates(NamedTuple):
-  """Distinct items for each row, numpy or jax arrays: the beams, the head's best others, the memory's best others.
+  """Distinct items for each row, numpy or jax arrays: the beams, then the best others of head, memory and text.
 
   In every row the items come first and the padding last: item -1, all scores -inf.
 
@@ -28,19 +29,29 @@ class Candidates(NamedTuple):
     head_BM: float32, log-probability of the item under the item head, a softmax over the catalogue. None: the
       model has no item head.
     memory_BM: float32, log(count + ε) of the item. None: there is no memory.
+    text_BM: float32, similarity of the item's text to those of the history. None: texts are not compared.
   """
 
   items_BM: Any
   codes_BM: Any
   head_BM: Any | None = None
   memory_BM: Any | None = None
+  text_BM: Any | None = None
 
 
 def head_scores(model, h_BD: jax.Array) -> jax.Array:
   """Returns the log-probability of every item under the item head, float32 `[B, I]`."""
-  vectors_ID = model.tables.item_vectors()[: model.tables.space.catalogue.num_items]
+  catalogue = model.tables.space.catalogue
+  vectors_ID = model.tables.item_vectors()[: catalogue.num_items]
   rows = max(embedding.LOGITS_AT_ONCE // len(vectors_ID), 1)
-  log_probs = lambda h: jax.nn.log_softmax(model.tables.logits(h, vectors_ID), axis=-1)  # noqa: E731
+
+  def log_probs(h):
+    logits = model.tables.logits(h, vectors_ID)
+    if catalogue.exists_I is not None:
+      exists_I = catalogue.exists_I.reshape((1,) * (logits.ndim - 1) + (-1,))
+      logits = jnp.where(exists_I, logits, -jnp.inf)
+    return jax.nn.log_softmax(logits, axis=-1)
+
   if rows >= len(h_BD):
     return log_probs(h_BD)
   return jax.lax.map(log_probs, h_BD, batch_size=rows)
@@ -55,6 +66,7 @@ def search_candidates(
   sid_softmax: str = 'level',
   has_head: bool = False,
   given_BN: jax.Array | None = None,
+  masks: RowMasks | None = None,
 ) -> Candidates:
   """Returns the beams, with an item head as many of the head's best items, and given items; see `beam.beam_search`.
 
@@ -63,15 +75,16 @@ def search_candidates(
   Args:
     model, trie, prompts, excluded_BE, beams, sid_softmax: as in `beam.beam_search`.
     has_head: whether the model has an item head.
-    given_BN: int32, distinct items of every row that are not excluded; -1 is padding. None: none.
+    given_BN: int32, distinct items of every row that are not excluded and in its mask; -1 is padding. None: none.
+    masks: the sub-catalogue of each row. None: all items.
   """
   space = model.tables.space
   x_BD, cache = model.start(prompts, min(beams, trie.num_nodes[1]), max(space.num_levels - 1, 1))
-  beams_BM, codes_BM = beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax)
+  beams_BM, codes_BM = beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax, masks)
   more, head_BI = [], None
   if has_head:
     head_BI = head_scores(model, getattr(cache, 'item_state_BD', x_BD))
-    more.append(_best(head_BI, excluded_BE, beams))
+    more.append(_best(head_BI, excluded_BE, beams, masks))
   if given_BN is not None:
     more.append(given_BN)
   if not more:
@@ -93,9 +106,13 @@ def search_candidates(
   return Candidates(items_BM, codes_BM, jnp.where(is_item_BM, head_BM, -jnp.inf))
 
 
-def _best(scores_BI: jax.Array, excluded_BE: jax.Array, count: int) -> jax.Array:
-  """Returns the items with the highest scores that are not excluded, int32 `[B, count]`; -1 after the last one."""
+def _best(
+  scores_BI: jax.Array, excluded_BE: jax.Array, count: int, masks: RowMasks | None
+) -> jax.Array:
+  """Returns the items with the highest scores that may be returned, int32 `[B, count]`; -1 after the last one."""
   rows, items = scores_BI.shape
+  if masks is not None:
+    scores_BI = jnp.where(masks.items_of_rows(items), scores_BI, -jnp.inf)
   hidden_BE = jnp.where(excluded_BE < 0, items, excluded_BE)
   scores_BI = scores_BI.at[jnp.arange(rows)[:, None], hidden_BE].set(-jnp.inf, mode='drop')
   best_BK, items_BK = jax.lax.top_k(scores_BI, min(count, items))

@@ -10,6 +10,7 @@ probabilities of the candidates.
 """
 
 from collections.abc import Sequence
+import copy
 
 import numpy as np
 import scipy.sparse
@@ -17,6 +18,7 @@ import scipy.sparse
 from recjax.baselines.transitions import count_successors
 from recjax.data.cooccurrence import cooccurrence_counts
 from recjax.data.sequences import Sequences, offsets_of
+from recjax.decode.masks import Mask, contains
 from recjax.schema import blend
 
 WINDOW = 5  # positions, of `neighbours`
@@ -57,7 +59,25 @@ class Memory:
     else:
       self._counts_II = cooccurrence_counts(train, num_items, WINDOW, is_target=is_target)
 
-  def counts(self, histories: Sequence[np.ndarray]) -> scipy.sparse.csr_matrix:
+  def moved(self, place_I: np.ndarray) -> 'Memory':
+    """Returns the counts for another catalogue.
+
+    Args:
+      place_I: the index here of every item there; past the end for items that are not counted here.
+    """
+    other, counts_II = copy.copy(self), self._counts_II.tocoo()
+    num_items, new_V = len(place_I), np.full(len(self._ranks_I), -1)
+    is_old_I = place_I < len(new_V)
+    new_V[place_I[is_old_I]] = np.flatnonzero(is_old_I)
+    rows, columns = new_V[counts_II.row], new_V[counts_II.col]
+    kept = (rows >= 0) & (columns >= 0)
+    cells = (counts_II.data[kept], (rows[kept], columns[kept]))
+    other._counts_II = scipy.sparse.csr_matrix(cells, shape=(num_items, num_items))
+    ranks_V = np.append(self._ranks_I, len(new_V))  # new items come last
+    other._ranks_I = ranks_V[np.minimum(place_I, len(new_V))]
+    return other
+
+  def read(self, histories: Sequence[np.ndarray]) -> scipy.sparse.csr_matrix:
     """Returns the counts of all items after histories of item indices, oldest first: float64 `[U, I]`."""
     values = np.concatenate([np.empty(0, np.int32), *histories])
     rows = Sequences(values, offsets_of([len(history) for history in histories]))
@@ -65,12 +85,18 @@ class Memory:
     shape = (len(rows), len(self._ranks_I))
     return scipy.sparse.csr_matrix((weights, rows.values, rows.offsets), shape) @ self._counts_II
 
-  def best(self, counts_UI: scipy.sparse.csr_matrix, excluded: Sequence[np.ndarray]) -> np.ndarray:
+  def best(
+    self,
+    counts_UI: scipy.sparse.csr_matrix,
+    excluded: Sequence[np.ndarray],
+    masks: Sequence[Mask | None] | None = None,
+  ) -> np.ndarray:
     """Returns the items with the largest counts that are not excluded.
 
     Args:
-      counts_UI: of `counts`.
+      counts_UI: of `read`.
       excluded: for each row the item indices that must not be returned.
+      masks: for each row the items that may be returned; None: all.
 
     Returns:
       int32 `[U, candidates]`, the largest counts first, -1 after the last item with a count. Of equal counts the more
@@ -81,6 +107,10 @@ class Memory:
     items, counts = counts_UI.indices, counts_UI.data
     hidden = [u * num_items + np.asarray(each, np.int64) for u, each in enumerate(excluded)]
     is_open = (counts > 0) & ~np.isin(rows * num_items + items, np.concatenate(hidden))
+    for u, mask in enumerate(masks or ()):
+      if mask is not None:
+        of_row = slice(*counts_UI.indptr[u : u + 2])
+        is_open[of_row] &= contains(mask.bits_W, items[of_row])
     rows, items, counts = rows[is_open], items[is_open], counts[is_open]
     order = np.lexsort((self._ranks_I[items], -counts, rows))
     rows, items = rows[order], items[order]

@@ -1,26 +1,25 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
-import dataclasses
+import copy
 
-from flax import nnx
+from etils import epath
 import jax
 import numpy as np
 
 from recjax import models
-from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
-from recjax.decode import blend
+from recjax.decode import blend, mask_slots
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
-from recjax.decode.memory import Memory
+from recjax.decode.given import Given
+from recjax.decode.loaded import Loaded, Loader, merged
+from recjax.decode.masks import Mask
 from recjax.decode.trie import Trie
-from recjax.models import lora
 from recjax.runtime import logs, preemption, watchdog
-from recjax.schema.blend import NONE
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
@@ -39,14 +38,13 @@ def _power_of_two(n: int, least: int = 16) -> int:
 
 
 def make_search(model: Model, space: TokenSpace, beams: int):
-  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN) -> candidates; see `search_candidates`."""
+  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates."""
   graph = models.graph(model, space)
 
-  def search(params, trie, prompts, excluded_BE, given_BN=None):
-    merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
-    return search_candidates(
-      *(merged, trie, prompts, excluded_BE, beams, model.sid_softmax, model.item_head, given_BN)
-    )
+  def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
+    bound = merged(graph, model, space, params, trie, items)
+    choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
+    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
 
   return search
 
@@ -57,7 +55,7 @@ class Ranker:
   Attributes:
     beams: beams of the search.
     weights: of the scores of candidates in `rank`; the codes alone unless they are set.
-    trie: the semantic IDs of the catalogue, on every device.
+    loaded: the catalogue that is searched unless a call names another.
   """
 
   def __init__(
@@ -69,18 +67,23 @@ class Ranker:
     dataset: Dataset,
     mesh: jax.sharding.Mesh,
     beams: int | None = None,
+    room: float | None = None,
+    masks: epath.PathLike | None = None,
   ):
     """Puts the catalogue on the devices.
 
     Args:
       component: the component whose prompt the search continues.
       model: the model of the run.
-      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the memory,
-        which is that of the next item.
+      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the lookups,
+        which are those of the next item.
       limits: time limits.
       dataset: the prepared data.
       mesh: the devices.
       beams: beams of the search. None: `eval.beams`.
+      room: later catalogues may be so many times as large as this one, and are searched by the same program (`load`).
+        None: the program is that of this catalogue, and its items are constants.
+      masks: folder of the named masks of the catalogue. None: there are none.
     """
     self.beams = beams or settings.beams
     self.weights = Weights()
@@ -90,26 +93,32 @@ class Ranker:
     self._exclude_seen = settings.exclude_seen
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
     self._task = component
-    self._target_events = dataset.target_events if settings.exclude_seen else None
-    self._memory = None
-    if settings.memory.counts != NONE and isinstance(component, NextItem):
-      memory, marks = settings.memory, dataset.train_is_target
-      if settings.shared_sids == 'first' and dataset.sids.sharing_items:
-        memory = dataclasses.replace(memory, candidates=0)  # it may know others of a semantic ID
-      self._memory = Memory(memory, dataset.train, dataset.num_items, marks)
-    self._corpus = Corpus(dataset, models.family(model).is_encoder_decoder)
-    popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
-    trie = Trie.from_table(dataset.sids, popularity_I, settings.shared_sids == 'first')
-    trie = jax.tree.map(np.asarray, trie)
+    self._loader = Loader(component, model, settings, dataset, mesh, room, masks)
+    self.load = self._loader.load
+    self.loaded = self._loader.first
+    self._model, self._space = model, dataset.vocabulary.space
+    self._search = self._jitted(self.beams)
+    self._given = Given(model, self._space, mesh, self._batch_size, self._timeout)
 
-    self.trie = jax.device_put(trie, mesh_lib.replicated(mesh))
-    search = make_search(model, dataset.vocabulary.space, self.beams)
-    self._search = jax.jit(search, out_shardings=mesh_lib.replicated(mesh))
+  def _jitted(self, beams: int):
+    search = make_search(self._model, self._space, beams)
+    return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
+
+  def with_beams(self, beams: int) -> 'Ranker':
+    """Returns a ranker with another number of beams, which shares everything but the compiled search."""
+    other = copy.copy(self)
+    other.beams, other._search = beams, other._jitted(beams)
+    return other
+
+  @property
+  def trie(self) -> Trie:
+    """The semantic IDs of the catalogue, on every device."""
+    return self.loaded.trie
 
   @property
   def columns(self) -> tuple[str, ...]:
     """The columns that prompts show or that tell seen items from context: `times`, `events`, both or none."""
-    telling = set() if self._target_events is None else {'events'}
+    telling = set() if self._target_events(self.loaded) is None else {'events'}
     return tuple(sorted(telling | self._task.needs & {'times', 'events'}))
 
   def rank(
@@ -118,8 +127,10 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
+    masks: Sequence[Mask | None] | None = None,
+    loaded: Loaded | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns distinct items for every history, best first; independent of batch size and devices.
 
@@ -129,15 +140,18 @@ class Ranker:
         is off; with context events, and where the kinds are known, only items that may be targets are.
       progress: label of the progress bar. None: no bar.
       known: other columns of each history by name (see `columns`), one value per item. None: none.
-      excluded: item indices that are excluded for every history.
+      excluded: item indices that are excluded for each history. None: none.
       few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the
         batch then has room for as many histories as the next power of two.
+      masks: the sub-catalogue of every history (`Masks.mask`); None: all items.
+      loaded: the catalogue (`load`) of the indices and masks. None: the attribute.
 
     Returns:
       Items int32 `[U, M]`, best first, -1 after the end of a list; and their float32 scores: with one score the
       log-probability of the codes, else the weighted sum of `recjax.decode.blend`.
     """
-    found = self.candidates(params, histories, progress, known, excluded, few_shapes)
+    options = (known, excluded, few_shapes, masks, loaded)
+    found = self.candidates(params, histories, progress, *options)
     return blend.ranked(found, self.weights, self.beams)
 
   def candidates(
@@ -146,16 +160,20 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
+    masks: Sequence[Mask | None] | None = None,
+    loaded: Loaded | None = None,
   ) -> Candidates:
     """Returns the candidates of every history with their scores, numpy arrays `[U, …]`; see `rank`."""
     U, B = len(histories), self._batch_size
+    loaded = loaded or self.loaded
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
-    excluded = np.empty(0, np.int32) if excluded is None else excluded
     known = known or [{}] * U
-    hidden = [np.concatenate([items, excluded]) for items in map(self._seen, histories, known)]
+    hidden = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
+    if excluded is not None:
+      hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
     order = np.argsort([-len(history) for history in histories], kind='stable')
     found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
@@ -163,14 +181,17 @@ class Ranker:
       total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
     )
     with bar, jax.set_mesh(self._mesh):
-      for start in range(0, U, B):
+      for rows in mask_slots.batches(order, B, masks):
         preemption.check()
-        rows = order[start : start + B]
-        prompts = [self.prompt(histories[u], known[u]) for u in rows]
-        with watchdog.expect(f'ranking rows {start} to {start + B} of {U}', self._timeout):
+        prompts = [self.prompt(histories[u], known[u], loaded) for u in rows]
+        with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
           hides = [hidden[u] for u in rows]
+          within = None if masks is None else [masks[u] for u in rows]
           shape = self._shape(B, prompts, hides, few_shapes)
-          batch = self._search_batch(params, prompts, [histories[u] for u in rows], hides, shape)
+          if within is None and few_shapes:
+            within = [None] * len(rows)
+          past = [histories[u] for u in rows]
+          batch = self._search_batch(params, loaded, prompts, past, hides, shape, within)
         if found is None:
           found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
         for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
@@ -178,24 +199,50 @@ class Ranker:
         bar.update(len(rows))
     return found
 
-  def prompt(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the prompt that the search continues after a history, int32 tokens; see `rank`."""
-    return self._task.inference_prompt(
-      self._corpus, history, known.get('times'), known.get('events')
-    )
+  def given(
+    self,
+    params,
+    histories: Sequence[np.ndarray],
+    items_UN: np.ndarray,
+    known: Sequence[Mapping[str, np.ndarray]] | None = None,
+    few_shapes: bool = False,
+    loaded: Loaded | None = None,
+  ) -> np.ndarray:
+    """Returns the scores of given items that order `rank`, float32 `[U, N]`; -inf for -1. See `rank`."""
+    loaded = loaded or self.loaded
+    pairs = zip(histories, known or [{}] * len(histories), strict=True)
+    prompts = [self.prompt(*pair, loaded) for pair in pairs]
+    length = self._loader.longest if few_shapes else None
+    found = self._given.candidates(params, loaded, prompts, items_UN, length)
+    if loaded.lookups is not None:
+      found = loaded.lookups.scored(loaded.lookups.read(histories), found)
+    return blend.scores(found, self.weights)
 
-  def _seen(self, history: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
+  def prompt(
+    self, history: np.ndarray, known: Mapping[str, np.ndarray], loaded: Loaded | None = None
+  ) -> np.ndarray:
+    """Returns the prompt that the search continues after a history, int32 tokens; see `rank`."""
+    corpus = (loaded or self.loaded).corpus
+    return self._task.inference_prompt(corpus, history, known.get('times'), known.get('events'))
+
+  def _target_events(self, loaded: Loaded) -> np.ndarray | None:
+    return loaded.catalogue.dataset.target_events if self._exclude_seen else None
+
+  def _seen(
+    self, loaded: Loaded, history: np.ndarray, known: Mapping[str, np.ndarray]
+  ) -> np.ndarray:
     """The items of a history that are excluded from its ranking; see `Dataset.seen`."""
     if not self._exclude_seen:
       return history[:0]
-    is_told = self._target_events is not None and 'events' in known
-    return history[self._target_events[known['events']]] if is_told else history
+    target_events = self._target_events(loaded)
+    is_told = target_events is not None and 'events' in known
+    return history[target_events[known['events']]] if is_told else history
 
   def _shape(
     self, B: int, prompts: list[np.ndarray], excluded: list[np.ndarray], few_shapes: bool
   ) -> tuple[int, int, int]:
     """Returns (B, S, E): rows of a batch, tokens of a prompt, excluded items of a row."""
-    S = self._task.max_prompt_length(self._corpus)
+    S = self._loader.longest
     if not few_shapes:
       S = min(_round_up(max(map(len, prompts)), PROMPT_MULTIPLE), S)
     E = _power_of_two(max(map(len, excluded)), _EXCLUDED if few_shapes else 16)
@@ -204,10 +251,12 @@ class Ranker:
   def _search_batch(
     self,
     params,
+    loaded: Loaded,
     prompts: list[np.ndarray],
     histories: list[np.ndarray],
     excluded: list[np.ndarray],
     shape: tuple[int, int, int],
+    masks: list[Mask | None] | None,
   ) -> Candidates:
     """Returns the candidates of at most B rows; see `_shape`."""
     B, S, E = shape
@@ -219,15 +268,29 @@ class Ranker:
       lengths_B[b] = len(prompt)
       excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    counts_RI = None if self._memory is None else self._memory.counts(histories)
-    if counts_RI is not None and self._memory.candidates:
-      given_BN = np.full((B, self._memory.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = self._memory.best(counts_RI, excluded)
+    lookups = loaded.lookups
+    known_by = {} if lookups is None else lookups.read(histories)
+    if known_by and lookups.candidates:
+      given_BN = np.full((B, lookups.candidates), -1, np.int32)
+      given_BN[: len(prompts)] = lookups.best(known_by, excluded, masks)
       batch['given'] = given_BN
-    batch = mesh_lib.global_rows(batch, self._mesh)
-    others = [batch.pop(name) for name in ('excluded', 'given') if name in batch]
-    found = jax.device_get(self._search(params, self.trie, batch, *others))
+    found = jax.device_get(self._started(params, loaded, batch, masks))
     found = jax.tree.map(lambda x: x[: len(prompts)], found)
-    if counts_RI is None:
-      return found
-    return found._replace(memory_BM=self._memory.scores(counts_RI, found.items_BM))
+    return lookups.scored(known_by, found) if known_by else found
+
+  def _started(
+    self, params, loaded: Loaded, batch: dict[str, np.ndarray], masks: list[Mask | None] | None
+  ) -> Candidates:
+    """Starts the search; with masks every row has a slot."""
+    if masks is None:
+      return self._call(params, loaded, batch)
+    with loaded.slots.lock:
+      slot_B = np.zeros(len(batch['lengths']), np.int32)
+      slot_B[: len(masks)] = loaded.slots.slots(masks)
+      return self._call(params, loaded, batch | {'slot': slot_B})
+
+  def _call(self, params, loaded: Loaded, batch: dict[str, np.ndarray]) -> Candidates:
+    batch = mesh_lib.global_rows(batch, self._mesh)
+    excluded, given, slot = (batch.pop(name, None) for name in ('excluded', 'given', 'slot'))
+    masks = None if slot is None else loaded.slots.rows(slot)
+    return self._search(params, loaded.trie, batch, excluded, given, masks, loaded.items)

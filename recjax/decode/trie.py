@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,62 @@ import numpy as np
 
 from recjax.data.sequences import offsets_of
 from recjax.sids.table import SidTable
+
+
+class Capacity(NamedTuple):
+  """Sizes of a trie's arrays: a search compiled for them takes every catalogue that fits.
+
+  Attributes:
+    items: number of items.
+    nodes: number of nodes of each depth, L + 1 numbers.
+    branch: largest number of children of a node, for each level.
+    leaf_items: largest number of items of a leaf; 1 if every item has a leaf of its own.
+  """
+
+  items: int
+  nodes: tuple[int, ...]
+  branch: tuple[int, ...]
+  leaf_items: int
+
+  @classmethod
+  def of(cls, trie: 'Trie', shares: bool, room: float = 1.25) -> 'Capacity':
+    """Returns room for catalogues that are `room` times as large in every size, as far as the codes allow.
+
+    Args:
+      trie: the catalogue.
+      shares: whether items of later catalogues may share a semantic ID.
+      room: at least 1.
+    """
+    nodes, branch = [1], []
+    for level, codes in enumerate(trie.codes_per_level):
+      # The root is the only node of its depth: it has room for all codes.
+      branch.append(min(codes, _up(room * trie.max_branch[level], 8)) if level else codes)
+      nodes.append(min(nodes[-1] * branch[-1], _up(room * trie.num_nodes[level + 1], 1024)))
+    nodes[1] = branch[0]
+    if not shares:
+      return cls(nodes[-1], tuple(nodes), tuple(branch), 1)
+    items = _up(room * len(trie.leaf_items), 1024)
+    return cls(items, tuple(nodes), tuple(branch), max(math.ceil(room * trie.max_leaf_items), 2))
+
+  def check(self, trie: 'Trie') -> None:
+    """Raises a ValueError if a catalogue does not fit."""
+    for what, most, got in (
+      ('items', self.items, len(trie.leaf_items)),
+      *(
+        (f'prefixes of {depth} codes', most, got)
+        for depth, (most, got) in enumerate(zip(self.nodes, trie.num_nodes, strict=True))
+      ),
+      *(
+        (f'codes after a prefix of {level} codes', most, got)
+        for level, (most, got) in enumerate(zip(self.branch, trie.max_branch, strict=True))
+      ),
+      ('items with one semantic ID', self.leaf_items, trie.max_leaf_items),
+    ):
+      if got > most:
+        raise ValueError(
+          f'a catalogue must fit the capacity of the running search, at most {most:,} {what}; it has {got:,}. Start '
+          'again with it'
+        )
 
 
 @functools.partial(
@@ -33,7 +91,7 @@ class Trie:
       most popular first. With unique SIDs leaf s holds only `leaf_items[s]`.
     item_leaves: int32 `[I]`, the leaf of each item.
     codes_per_level: number of codes of each level, as in the table.
-    num_nodes: number of nodes of each depth, L + 1 numbers.
+    num_nodes: number of nodes of each depth, L + 1 numbers; with a capacity at most so many, as the other sizes.
     max_branch: largest number of children of a node, for each level.
     max_leaf_items: largest number of items of a leaf.
     ranks_first: whether a search ranks only the first item of a leaf that is not excluded.
@@ -99,6 +157,27 @@ class Trie:
       ranks_first=ranks_first,
     )
 
+  def padded(self, capacity: Capacity) -> 'Trie':
+    """Returns the trie with arrays of the sizes of a capacity; padding nodes have no parent and no children.
+
+    Raises:
+      ValueError: it does not fit.
+    """
+    capacity.check(self)
+    above = zip(self.first_child, capacity.nodes[:-1], strict=True)
+    below = zip(self.child_code, capacity.nodes[1:], strict=True)
+    return dataclasses.replace(
+      self,
+      first_child=tuple(_padded(offsets, nodes + 1, offsets[-1]) for offsets, nodes in above),
+      child_code=tuple(_padded(codes, nodes, 0) for codes, nodes in below),
+      leaf_offsets=_padded(self.leaf_offsets, capacity.nodes[-1] + 1, self.leaf_offsets[-1]),
+      leaf_items=_padded(self.leaf_items, capacity.items, 0),
+      item_leaves=_padded(self.item_leaves, capacity.items, -1),
+      num_nodes=capacity.nodes,
+      max_branch=capacity.branch,
+      max_leaf_items=capacity.leaf_items,
+    )
+
   @property
   def levels(self) -> int:
     return len(self.child_code)
@@ -123,6 +202,30 @@ class Trie:
     child_nodes = jnp.minimum(candidates, self.num_nodes[level + 1] - 1)
     return child_nodes, jnp.asarray(self.child_code[level])[child_nodes], is_child
 
+  def find(self, codes: jax.Array) -> jax.Array:
+    """Returns the first item with these codes, int32 `[...]`, -1 where there is none.
+
+    Args:
+      codes: int32 `[..., L]`, also values that are no codes.
+    """
+    node = jnp.zeros(codes.shape[:-1], jnp.int32)
+    is_item = jnp.ones(codes.shape[:-1], bool)
+    for level, most in enumerate(self.max_branch):
+      first_child, code = jnp.asarray(self.first_child[level]), codes[..., level]
+      low, end = first_child[node], first_child[node + 1]
+      high, code_N = end, jnp.asarray(self.child_code[level])
+      for _ in range(most.bit_length()):  # a binary search
+        middle = jnp.minimum((low + high) // 2, len(code_N) - 1)
+        is_below = code_N[middle] < code
+        low, high = (
+          jnp.where((low < high) & is_below, middle + 1, low),
+          jnp.where(is_below, high, middle),
+        )
+      node = jnp.minimum(low, len(code_N) - 1)
+      is_item &= (low < end) & (code_N[node] == code)
+    place = jnp.asarray(self.leaf_offsets)[node]
+    return jnp.where(is_item, jnp.asarray(self.leaf_items)[place], -1)
+
   def items(self, leaves: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the items of leaves, the most popular first.
 
@@ -143,3 +246,11 @@ class Trie:
 
 def _offsets(sizes: np.ndarray) -> np.ndarray:
   return offsets_of(sizes).astype(np.int32)
+
+
+def _up(size: float, multiple: int) -> int:
+  return multiple * math.ceil(size / multiple)
+
+
+def _padded(values: np.ndarray, size: int, value: int) -> np.ndarray:
+  return np.pad(values, (0, size - len(values)), constant_values=value)

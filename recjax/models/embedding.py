@@ -160,7 +160,7 @@ class TokenTables(nnx.Module):
     """
     space = self.space
     codes_IL = space.tokens(space.catalogue.codes_IL) - space.sid_start
-    codes_IL = np.pad(codes_IL, ((0, space.item_rows - len(codes_IL)), (0, 0)))
+    codes_IL = jnp.pad(codes_IL, ((0, space.item_rows - len(codes_IL)), (0, 0)))
     columns = [jnp.asarray(codes) for codes in codes_IL.T]
     if items is not None:
       columns = [jnp.take(codes, items) for codes in columns]

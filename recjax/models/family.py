@@ -51,7 +51,7 @@ class Family:
     sizes: published sizes by name.
     checkpoints: how checkpoint folders are read and written; None: the family has none.
     is_encoder_decoder: whether inputs and targets go to different stacks; otherwise they are one sequence.
-    reads_items_alone: whether prompts are whole semantic IDs after one token, and nothing else.
+    reads_items_alone: whether examples are whole semantic IDs, and masks as long as one, after one special token.
     parameter_rules: how the mesh shards the parameters.
     bos, eos, pad: defaults for folders whose files do not name the token. Without BOS, a decoder's prompt
       begins with EOS.

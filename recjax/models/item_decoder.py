@@ -53,14 +53,16 @@ class ItemCache(NamedTuple):
 class _Slots(NamedTuple):
   """Where the items of rows of tokens end.
 
-  A text token, such as BOS, is a slot of its own. P is the largest number of slots of a row.
+  The first token of an example (BOS, or the marker of a task) is a slot. Every L tokens after it are one: an item, or the
+  mask token repeated. P is the largest number of slots of a row.
 
   Attributes:
-    level_BT: level of every token, from 1; 0 for text.
+    level_BT: level of every token, from 1; 0 for special tokens.
     is_end_BT: whether a token ends a slot.
     index_BP: the token that ends each slot.
     is_slot_BP: False for slots that a row does not have.
     slot_BT: the latest slot that has ended at every token.
+    is_whole_B: whether the row has these slots and no others.
   """
 
   level_BT: jax.Array
@@ -68,18 +70,22 @@ class _Slots(NamedTuple):
   index_BP: jax.Array
   is_slot_BP: jax.Array
   slot_BT: jax.Array
+  is_whole_B: jax.Array
 
   @classmethod
-  def of(cls, space: TokenSpace, tokens_BT: jax.Array, segments_BT: jax.Array) -> '_Slots':
+  def of(cls, space: TokenSpace, tokens_BT, segments_BT, positions_BT) -> '_Slots':
     """Finds the slots; a token is a level's from the level's first id on."""
     firsts = [space.sid_start + start for start in space.level_starts]
     level_BT = sum((tokens_BT >= first).astype(jnp.int32) for first in firsts)
-    is_end_BT = ((level_BT == 0) | (level_BT == space.num_levels)) & (segments_BT > 0)
+    is_read_BT, place_BT = segments_BT > 0, positions_BT % space.num_levels
+    is_end_BT = is_read_BT & (place_BT == 0)
+    is_odd_BT = is_read_BT & (level_BT > 0) & (level_BT % space.num_levels != place_BT)
     slots = space.row_capacity(tokens_BT.shape[1])
     index_BP = jnp.argsort(~is_end_BT, axis=1, stable=True)[:, :slots]
     is_slot_BP = jnp.take_along_axis(is_end_BT, index_BP, axis=1)
     slot_BT = jnp.clip(jnp.cumsum(is_end_BT, axis=1, dtype=jnp.int32) - 1, 0, slots - 1)
-    return cls(level_BT, is_end_BT, index_BP, is_slot_BP, slot_BT)
+    is_whole_B = ~jnp.any(is_odd_BT, axis=1) & (jnp.sum(is_end_BT, axis=1) <= slots)
+    return cls(level_BT, is_end_BT, index_BP, is_slot_BP, slot_BT, is_whole_B)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +114,7 @@ class ItemDecoder(Decoder):
   def hidden(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
     """Returns normed states x_BTD, from which each position's target is predicted; see `Decoder.hidden`.
 
-    The states of a row with more slots than `TokenSpace.row_capacity` are NaN; whole items make no such row.
+    The states of a row with other tokens than `_Slots` describes, or more than `TokenSpace.row_capacity` slots, are NaN.
     """
     return self.item_hidden(batch, key)[0]
 
@@ -118,9 +124,10 @@ class ItemDecoder(Decoder):
     """Returns the states of `hidden`, and h_BTD: the state of the latest item that has ended at each position."""
     tokens_BT, segments_BT = batch['tokens'], batch['segments']
     keys = (None, None) if key is None else jax.random.split(key)
-    slots = _Slots.of(self.tables.space, tokens_BT, segments_BT)
+    positions_BT = batch['positions']
+    slots = _Slots.of(self.tables.space, tokens_BT, segments_BT, positions_BT)
     sums_BTD = self._sums(tokens_BT, slots.level_BT)
-    h_BPD = self._items(tokens_BT, segments_BT, batch['positions'], sums_BTD, slots, keys[0])
+    h_BPD = self._items(tokens_BT, segments_BT, positions_BT, sums_BTD, slots, keys[0])
     h_BTD = jnp.take_along_axis(h_BPD, slots.slot_BT[..., None], axis=1)
     is_end_BT1 = slots.is_end_BT[..., None]
     known_BT = jnp.where(slots.is_end_BT, 0, slots.level_BT)  # number of codes that are known
@@ -152,8 +159,7 @@ class ItemDecoder(Decoder):
     segments_BP = jnp.where(slots.is_slot_BP, at_slots(segments_BT), 0)
     x_BPD = constrain(x_BPD, 'residual')
     h_BPD, _ = self._contextual(x_BPD, segments_BP, at_slots(positions_BT) // levels, key)
-    has_room_B = jnp.sum(slots.is_end_BT, axis=1) <= slots.index_BP.shape[1]
-    return jnp.where(has_room_B[:, None, None], h_BPD, jnp.nan)
+    return jnp.where(slots.is_whole_B[:, None, None], h_BPD, jnp.nan)
 
   def _scaled(self, x: jax.Array) -> jax.Array:
     return x * np.asarray(self.config.width**0.5, x.dtype) if self.config.embedding_scale else x
@@ -173,9 +179,9 @@ class ItemDecoder(Decoder):
     B, S = tokens_BS.shape
     at_S = jnp.arange(S, dtype=jnp.int32)[None]
     segments_BS = (at_S < lengths_B[:, None]).astype(jnp.int32)
-    slots = _Slots.of(self.tables.space, tokens_BS, segments_BS)
-    sums_BSD = self._sums(tokens_BS, slots.level_BT)
     positions_BS = jnp.broadcast_to(at_S, (B, S))
+    slots = _Slots.of(self.tables.space, tokens_BS, segments_BS, positions_BS)
+    sums_BSD = self._sums(tokens_BS, slots.level_BT)
     h_BPD = self._items(tokens_BS, segments_BS, positions_BS, sums_BSD, slots, None)
     last_B = jnp.sum(slots.is_slot_BP, axis=1, dtype=jnp.int32) - 1
     h_BD = jnp.take_along_axis(h_BPD, last_B[:, None, None], axis=1)[:, 0]

@@ -12,7 +12,14 @@ class Catalogue:
 
   A node of depth l is a distinct prefix of l codes, numbered in lexicographic order. `keys[l]` holds parent x codes
   + code of every node of depth l + 1, ascending, so a binary search finds the child of a node.
+
+  Attributes:
+    codes_IL: the codes of the items.
+    codes_per_level: the number of codes of every level.
+    exists_I: bool, which items are real and which are padding. None: all are real.
   """
+
+  exists_I = None
 
   def __init__(self, codes_IL: np.ndarray, codes_per_level: tuple[int, ...]):
     """Keeps the codes of the items; everything else is computed at its first use."""

@@ -98,4 +98,5 @@ class TokenSpace:
 
   def tokens(self, codes_IL: np.ndarray) -> np.ndarray:
     """Returns token ids int32 `[..., L]` of level-local codes `[..., L]`."""
-    return (codes_IL + np.asarray(self.level_starts) + self.sid_start).astype(np.int32)
+    starts = np.asarray(self.level_starts).reshape((1,) * (np.ndim(codes_IL) - 1) + (-1,))
+    return (codes_IL + starts + self.sid_start).astype(np.int32)

@@ -151,17 +151,25 @@ def check_stream(
 
 
 def _check_items_alone(part: Part, examples: list[Example], stream: Stream) -> None:
-  """Checks that the examples of a component are whole semantic IDs after one token; see `check_stream`."""
-  space = stream.mixture.corpus.dataset.vocabulary.space
+  """Checks that the examples of a component are whole semantic IDs and masks after one token; see `check_stream`."""
+  corpus, component = stream.mixture.corpus, part.component
+  space = corpus.dataset.vocabulary.space
   L = space.num_levels
   for example in examples:
-    levels = space.level_of_token[np.concatenate([example.inputs, example.targets])][1:]
-    if len(levels) % L or (levels.reshape(-1, L) != np.arange(1, L + 1)).any():
+    tokens = np.concatenate([example.inputs, example.targets])[1:]
+    groups = tokens[: len(tokens) // L * L].reshape(-1, L)
+    is_item = (space.level_of_token[groups] == np.arange(1, L + 1)).all(axis=1)
+    if len(tokens) % L or not (is_item | (groups == corpus.mask).all(axis=1)).all():
+      way = f'--config.mixture.{part.name}.weight=0'
+      if component.marker or component.task == 'next_item':
+        places = ''.join(f'{{{place}}}' for place in component.places)
+        way = (
+          f'--config.mixture.{part.name}.prompts="(\'{places}\',)", which has no words, and no titles, gaps and events, '
+          f'or {way}'
+        )
       raise ValueError(
         'with model.family=item_decoder a component must show whole semantic IDs and no words, after one token; '
-        f'mixture.{part.name} (task {part.component.task}) shows other tokens. Set --config.mixture.{part.name}.prompts '
-        'to one without words, such as "(\'{history}\',)", and no titles, gaps and events, or '
-        f'--config.mixture.{part.name}.weight=0'
+        f'mixture.{part.name} (task {component.task}) shows other tokens. Set {way}'
       )
 
 

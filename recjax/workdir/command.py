@@ -11,13 +11,14 @@ from recjax.config import Config
 from recjax.runtime import files
 from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
-from recjax.workdir import identity, ignored
+from recjax.workdir import identity, ignored, serving
 from recjax.workdir.request import Request
 
 MODES = {
   'train': 'prepare, train, evaluate and report; the same command continues a stopped run',
   'evaluate': "evaluate the workdir's best checkpoint on all held-out rows, and report",
   'recommend': 'rank items for --histories into --out',
+  'serve': 'answer requests over HTTP on --port, with a page to try it',
   'export': "write the workdir's best checkpoint for transformers into --out",
   'prepare': 'prepare the data only',
   'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
@@ -42,16 +43,28 @@ MODE = flags.DEFINE_enum(
   'mode', 'train', list(MODES), '; '.join(f'{name}: {text}' for name, text in MODES.items()) + '.'
 )
 HISTORIES = flags.DEFINE_string(
-  'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
+  'histories',
+  None,
+  'recommend: JSON lines (also .gz) or Parquet with "history", raw item ids, oldest first.',
 )
 OUT = flags.DEFINE_string(
   'out',
   None,
-  'recommend: file to write, JSON lines. export: folder to write, new or empty. describe: file to write, JSON. '
+  'recommend: file to write, JSON lines, or Parquet by the name; a killed command continues. export: folder to write, new or empty. describe: file to write, JSON. '
   'compare: folder to write.',
 )
 SKIP_UNKNOWN = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
+)
+MASKS = flags.DEFINE_string(
+  'masks',
+  None,
+  'recommend: folder of sub-catalogues, NAME.txt with one item id a line. serve: the same.',
+)
+WITHIN = flags.DEFINE_string(
+  'within',
+  None,
+  'recommend: the sub-catalogue to recommend from, a name of --masks or an expression such as "in_stock & ~adult".',
 )
 K = flags.DEFINE_integer('k', Request.k, 'recommend: items per history.')
 FROM = flags.DEFINE_string('from', None, 'refresh: workdir of the earlier run.')
@@ -66,6 +79,8 @@ BUDGET = flags.DEFINE_float(
 PRUNE = flags.DEFINE_boolean(
   'prune', False, 'prepare: remove prepared stage folders that this config does not use.'
 )
+
+flags.adopt_module_key_flags(serving)
 
 
 def config_value() -> str:
@@ -84,8 +99,8 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
   workdir = WORKDIR.value or (
     str(next_workdir(source)) if source else default_workdir(config_value())
   )
-  paths = (workdir, HISTORIES.value, OUT.value, RAW_DIR.value)
-  workdir, histories, out, raw_dir = (path and os.path.expanduser(path) for path in paths)
+  paths = (workdir, HISTORIES.value, OUT.value, RAW_DIR.value, MASKS.value)
+  workdir, histories, out, raw_dir, masks = (path and os.path.expanduser(path) for path in paths)
   return Request(
     config=config,
     mode=MODE.value,
@@ -97,7 +112,10 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
     out=out,
     k=K.value,
     skip_unknown=SKIP_UNKNOWN.value,
+    masks=masks,
+    within=WITHIN.value,
     prune=PRUNE.value,
+    serving=serving.from_flags() if MODE.value == 'serve' else None,
   )
 
 

@@ -13,6 +13,7 @@ _KEPT = {
   'train': 'the same command continues from what is saved',
   'prepare': 'finished stages are kept; the same command continues',
   'refresh': 'the same command continues from what is saved',
+  'recommend': 'finished parts are kept; the same command continues',
 }
 
 
@@ -41,6 +42,8 @@ def after(request: Request, status: int = 0) -> str:
     return training()
   if request.mode == 'recommend':
     return f'read {out}, or in Python recjax.load({str(workdir)!r})'
+  if request.mode == 'serve':
+    return same()
   if request.mode == 'export':
     script = shlex.quote(os.path.join(out, 'recommend.py'))
     return f'python {script} {_FILES} (needs torch and transformers)'

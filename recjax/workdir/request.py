@@ -5,12 +5,13 @@ import dataclasses
 from etils import epath
 
 from recjax import config as config_lib
-from recjax.data.histories import check_histories
+from recjax.data.history_files import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
 from recjax.workdir import claim, identity, paths, stages, trackers
 from recjax.workdir.checkpoints import Checkpoints
+from recjax.workdir.serving import Serving
 
 NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
 
@@ -27,10 +28,13 @@ class Request:
     out: value of --out.
     k: value of --k.
     skip_unknown: value of --skip_unknown.
+    masks: value of --masks.
+    within: value of --within.
     prune: value of --prune.
     source: value of --from.
     raw_dir: value of --raw_dir.
     budget: value of --budget.
+    serving: the flags of --mode=serve. None: another mode.
   """
 
   config: config_lib.Config
@@ -40,10 +44,13 @@ class Request:
   out: str | None = None
   k: int = 20
   skip_unknown: bool = False
+  masks: str | None = None
+  within: str | None = None
   prune: bool = False
   source: epath.Path | None = None
   raw_dir: str | None = None
   budget: float = 0.25
+  serving: Serving | None = None
 
   def check_refresh(self) -> None:
     """Checks the flags of a refresh, before the earlier run is read.
@@ -88,6 +95,10 @@ class Request:
         f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams'
       )
       check(1 <= self.k <= config.eval.beams, must, self.k, 'eval.beams')
+      if self.within is not None and self.masks is None:
+        raise ValueError('--within needs --masks=FOLDER of the sub-catalogues that it names')
+    if self.serving is not None:
+      self.serving.check()
     if mode == 'train':
       trackers.check(config.log_to)
     self._check_outputs()
@@ -121,15 +132,17 @@ class Request:
 
   def _check_inputs(self) -> None:
     model, init_from = self.config.model, self.config.checkpoint.init_from
-    if self.mode in ('train', 'refresh', 'evaluate', 'recommend', 'export'):
+    if self.mode in ('train', 'refresh', 'evaluate', 'recommend', 'serve', 'export'):
       claim.check_path(self.workdir)
     if self.mode == 'recommend':
       check_histories(self.histories)
+    if self.masks is not None:
+      files.existing(self.masks, '--masks', 'folder')
     if model.pretrained is not None and self.mode in ('train', 'prepare', 'export'):
       files.existing(pretrained.path(model.pretrained), '--config.model.pretrained', 'folder')
     if self.mode == 'train':
       identity.check_is_run(self.workdir)
-    if self.mode in ('evaluate', 'recommend', 'export'):
+    if self.mode in ('evaluate', 'recommend', 'serve', 'export'):
       self._check_has('checkpoints', 'the checkpoints of a run')
     if self.mode == 'report':
       self._check_has('evaluation.json', 'evaluation.json, which --mode=evaluate writes')

@@ -87,7 +87,7 @@ def resolved(
     config = _as_before(config, before)
   if not any(_open(config)):
     return config
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   plan = stages_lib.plan(config, epath.Path())
   mixtures = [_mixture(stage, corpus) for stage in plan]
   supervised = [m for stage, m in zip(plan, mixtures, strict=True) if stage.grpo is None]

@@ -64,7 +64,7 @@ def test_industrial_has_the_protocol_of_its_papers():
 
 def test_default_names_of_data_sets_are_unique():
   # They share the data of other configs.
-  shared = ('sasrec', 'item', 'iirg', 'rec_knowledge', 'ts_rec')
+  shared = ('sasrec', 'iirg', 'rec_knowledge', 'ts_rec')
   others = [name for name in FILES if name not in shared]
   names = [importlib.import_module(f'configs.{name}').get_config().data.name for name in others]
   assert len(set(names)) == len(names)

@@ -150,11 +150,12 @@ def test_ts_rec_has_the_published_settings(name):
 @pytest.mark.parametrize('name', ['beauty', 'sports', 'toys'])
 def test_the_default_mixture_interleaves_and_next_item_is_a_variant(name):
   module = importlib.import_module(f'configs.{name}')
-  for variant in ('', 'cpu', 'flan_t5_base'):
+  for variant in ('cpu', 'gpu', 'flat', 'flat-cpu', 'flan_t5_base'):
     mixed = values(module, variant)
     assert set(mixed.mixture) == {'next_item', *common.SHARES}
     assert sum(c.weight for c in mixed.mixture.values()) == pytest.approx(1)
-    alone = values(module, f'{variant}-next_item' if variant else 'next_item')
+    assert (mixed.model.family == 'item_decoder') == (variant in ('cpu', 'gpu'))
+    alone = values(module, f'{variant}-next_item')
     assert set(alone.mixture) == {'next_item'}
     assert alone.mixture['next_item'].prompts == mixed.mixture['next_item'].prompts
     assert alone.batch_size == mixed.batch_size

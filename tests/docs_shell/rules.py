@@ -51,7 +51,7 @@ VALUES = {
 BEFORE = {
   'docs/configuration.md': ('python -m recjax.main --config=configs/beauty.py:cpu',),
   'docs/pretrained.md': (
-    'python -m recjax.main --config=configs/sports.py --config.model.pretrained=WORLD/t5_v1_1 --mode=prepare '
+    'python -m recjax.main --config=configs/sports.py:flat --config.model.pretrained=WORLD/t5_v1_1 --mode=prepare '
     '--config.model.sid_rows=sa_init --config.model.family=t5',
     'cp data/sports-t5_v1_1/keywords/keywords.json .',
   ),
@@ -66,10 +66,11 @@ PLANS = {
   r'launch\.compile ': 'parse',
   r'launch\.': 'launch',
   r'bench\.(?!shop_log)': 'parse',
+  r'recjax\.main .*--mode=serve': 'parse',  # tests/recjax/serve
   r'recjax\.main .*gs://': 'parse',
   r'recjax\.main .*pretrained=hf:': 'parse',
   r'recjax\.main .*--config=configs/industrial\.py': 'parse',
-  r'recjax\.main .*--config=configs/(sasrec|item)\.py': 'parse',
+  r'recjax\.main .*--config=configs/sasrec\.py': 'parse',
   r'recjax\.main .*--config\.keywords\.teacher=http': 'parse',
 }
 

@@ -102,6 +102,7 @@ class Component(Section, abc.ABC):
   requires: ClassVar[frozenset[str]] = frozenset()  # see `needs`
   wordings: ClassVar[tuple[str, ...]]  # prompts with placeholders; the draw's index chooses one
   places: ClassVar[tuple[str, ...]]  # placeholders; every wording has each of them once
+  marker: ClassVar[str] = ''  # the special token of the task for models of items alone; see `fill`
 
   @property
   def prefix(self) -> str:
@@ -165,6 +166,18 @@ class Component(Section, abc.ABC):
     """Returns the wording of an example."""
     prompts = self.prompts or self.wordings
     return prompts[draw.index % len(prompts)]
+
+  def fill(
+    self, corpus: Corpus, prompt: str, contents: dict[str, np.ndarray]
+  ) -> tuple[np.ndarray, dict[str, int]]:
+    """Returns the inputs of an example, and the index of each place; see `Prompter.fill`.
+
+    A model of items alone reads no words that tell the tasks apart. For it the marker stands in place of BOS.
+    """
+    inputs, starts = corpus.prompter.fill(prompt, contents)
+    if corpus.items_alone and self.marker:
+      inputs[0] = corpus.dataset.vocabulary.special_id(self.marker)
+    return inputs, starts
 
   def check_corpus(self, corpus: Corpus) -> None:
     """Raises a ValueError if the data set does not support the task."""

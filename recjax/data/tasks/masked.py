@@ -21,7 +21,7 @@ class Mim(ItemAnswer, HistoryComponent):
 
   The unit is a window of a user's training sequence (see `recjax.data.units.Windows`). `<mask>` replaces the
   share `mask_share` of its items that may be targets, at least one. Packing can remove only items before the first
-  masked one.
+  masked one. For a model of items alone, `<mask>` is repeated once for every code of an item.
 
   Example: inputs  Fill in: <a_7> <b_2> <c_0> <mask> <a_7> <b_1> <c_1>    targets  <a_3> <b_9> <c_0>
 
@@ -38,6 +38,7 @@ class Mim(ItemAnswer, HistoryComponent):
     'Which items were masked in {history}',
   )
   places: ClassVar = ('history',)
+  marker: ClassVar = '<sentinel_0>'
 
   def num_units(self, corpus: Corpus) -> int:
     return len(corpus.windows(self.max_items))
@@ -91,7 +92,7 @@ class Mim(ItemAnswer, HistoryComponent):
     """Returns the length of the longest inference prompt in tokens."""
     longest = int(corpus.shown(self.show, self.title_tokens).lengths.max())
     nothing = {'history': corpus.mask}
-    head, _ = corpus.prompter.fill((self.prompts or self.wordings)[0], nothing)
+    head, _ = self.fill(corpus, (self.prompts or self.wordings)[0], nothing)
     return len(head) + (self.max_items - 1) * longest
 
   def _inputs(
@@ -105,7 +106,7 @@ class Mim(ItemAnswer, HistoryComponent):
       parts += [tokens[at : ends[place] - lengths[place]], corpus.mask]
       at = ends[place]
     history = np.concatenate([*parts, tokens[at:]])
-    inputs, starts = corpus.prompter.fill(prompt, {'history': history})
+    inputs, starts = self.fill(corpus, prompt, {'history': history})
     return inputs, starts['history'], lengths
 
 

@@ -75,7 +75,7 @@ class _Neighbours(ItemAnswer):
   def example(self, corpus: Corpus, unit: int, draw: Draw) -> Example:
     item = corpus.related_items(self._name)[unit]
     shown, lengths = corpus.items(np.array([item]), self.show, self.title_tokens)
-    inputs, starts = corpus.prompter.fill(self.prompt(draw), {'item': shown})
+    inputs, starts = self.fill(corpus, self.prompt(draw), {'item': shown})
     neighbours = self.relation(corpus)[self._owner(corpus, unit)][: self.k]
     targets, learnt = self.answer(corpus, neighbours)
     end = starts['item'] + lengths[0]
@@ -121,6 +121,7 @@ class CollaborativeNeighbours(_Neighbours):
     'Which items do customers of {item} buy as well?',
     'Strongest companions of {item}:',
   )
+  marker: ClassVar = '<sentinel_2>'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,3 +144,4 @@ class SemanticNeighbours(_Neighbours):
     'Which items resemble {item}?',
     'Close alternatives of {item}:',
   )
+  marker: ClassVar = '<sentinel_3>'

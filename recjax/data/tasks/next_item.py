@@ -46,9 +46,8 @@ class NextItem(ItemAnswer, HistoryComponent):
 
   With `crop`, an example shows a random contiguous part of its unit, of at least two items; every length and then
   every place has the same chance. Every item of a part after its first is learnt. For an encoder–decoder, or with
-  titles alone, the target stays and a random number of the oldest items of the history is left out. The draw depends
-  on the seed and the number of the example alone, so every epoch has other parts. A part is never longer than its unit.
-  The search always shows the last `max_items - 1` items.
+  titles alone, the target stays and a random number of the oldest items is left out. Every epoch has other parts. A
+  part is never longer than its unit. The search always shows the last `max_items - 1` items.
 
   With `learn='title'` or 'both', the target's title and a separator follow its SID (see `ItemAnswer`). A window then
   shows every item with SID and title, also with `show='sid'`, because its answers are the history of later ones. A

@@ -37,6 +37,7 @@ class Ranking(HistoryComponent):
     'After {history}, which is the most likely of {candidates}',
   )
   places: ClassVar = ('history', 'candidates')
+  marker: ClassVar = '<sentinel_4>'
 
   def check_corpus(self, corpus: Corpus) -> None:
     corpus.check_room(
@@ -110,6 +111,7 @@ class Bpr(HistoryComponent):
     'Given {history}, choose the better of {candidates}',
   )
   places: ClassVar = ('history', 'candidates')
+  marker: ClassVar = '<sentinel_1>'
 
   @property
   def needs(self) -> frozenset[str]:
@@ -268,5 +270,5 @@ def history_inputs(
   show, title_tokens = component.show, component.title_tokens
   tokens, lengths = corpus.items(history, show, title_tokens)
   shown = {name: corpus.items(items, show, title_tokens)[0] for name, items in places.items()}
-  inputs, starts = corpus.prompter.fill(prompt, {'history': tokens, **shown})
+  inputs, starts = component.fill(corpus, prompt, {'history': tokens, **shown})
   return inputs, starts['history'], lengths

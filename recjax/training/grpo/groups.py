@@ -12,7 +12,8 @@ import numpy as np
 
 from recjax.data.dataset import Dataset
 from recjax.data.prompt_stream import leaves
-from recjax.decode.beam import beam_search, has_only_excluded, log_probs
+from recjax.decode.beam import beam_search, log_probs
+from recjax.decode.excluded import dead_leaves, occurs
 from recjax.decode.trie import Trie
 from recjax.schema.grpo import Grpo
 from recjax.sids.table import SidTable
@@ -78,7 +79,7 @@ def _sampled(
     log_probs_BMC = jnp.broadcast_to(log_probs_BMC, (B, group, log_probs_BMC.shape[-1]))
     nodes_BMX, codes_BMX, exists_BMX = trie.children(level, nodes_BM)
     if level == levels - 1:
-      exists_BMX &= ~has_only_excluded(trie, nodes_BMX, excluded_BE)
+      exists_BMX &= ~occurs(nodes_BMX, dead_leaves(trie, excluded_BE))
     scores_BMX = jnp.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
     scores_BMX = jnp.where(exists_BMX, scores_BMX, -jnp.inf)
     level_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, level)

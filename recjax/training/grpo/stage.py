@@ -46,7 +46,7 @@ def make_stream(stage: PlannedStage, dataset: Dataset) -> PromptStream:
   )
   with called('stages.<name>', f'stages.{stage.name}'):
     teacher = None if settings.teacher is None else Teacher.of(settings.teacher, dataset)
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   [(name, component)] = config.mixture.items()
   return prompt_stream.make_stream(
     prompt_stream.mixture(name, component, corpus, config.seed),

@@ -46,7 +46,7 @@ class Teacher:
     config, data, component = finished(workdir, dataset, 'stages.<name>.grpo.teacher')
     index = {item['id']: n for n, item in enumerate(data.items)}
     items_I = np.array([index[item['id']] for item in dataset.items], np.int32)
-    corpus = Corpus(data, models.family(config.model).is_encoder_decoder)
+    corpus = Corpus.of(data, models.family(config.model))
     return cls(config, data, Observer(corpus, component, items_I), workdir)
 
   def params(self, mesh: jax.sharding.Mesh) -> Any:

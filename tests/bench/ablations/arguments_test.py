@@ -9,7 +9,7 @@ def test_data_sets_with_and_without_folders(tmp_path):
   assert arguments.data([f'beauty={tmp_path}', 'demo']) == {'beauty': str(tmp_path), 'demo': None}
   for wrong in (['=x'], ['demo', 'demo'], [''], ['../demo'], ['a/b'], ['.']):
     with pytest.raises(
-      ValueError, match='the names of --data must begin with .* as in beauty=FOLDER'
+      ValueError, match=r'the names of --data must begin with .* as in beauty=FOLDER'
     ):
       arguments.data(wrong)
   with pytest.raises(FileNotFoundError, match=r'--data=toys must be a folder; .* does not exist'):

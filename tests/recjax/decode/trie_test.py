@@ -112,3 +112,46 @@ def test_one_item_makes_a_trie_and_none_is_refused():
   assert one.num_nodes == (1, 1, 1) and one.leaf_items.tolist() == [0]
   with pytest.raises(ValueError, match='at least one item'):
     trie_lib.Trie.from_table(table_lib.SidTable(np.zeros((0, 2), np.int32), (4, 2), 'q'))
+
+
+@pytest.mark.parametrize('shares', [False, True])
+def test_catalogues_of_a_capacity_have_one_shape_and_the_same_children(shares):
+  codes = np.random.default_rng(0).integers(0, SIZES, (50, 3)).astype(np.int32)
+  tables = [table_lib.SidTable(codes[:n], SIZES, 'q', 'keep') for n in (40, 23)]
+  if not shares:
+    tables = [table_lib.SidTable(np.unique(t.codes_IL, axis=0), SIZES, 'q', 'none') for t in tables]
+  tries = [trie_lib.Trie.from_table(table) for table in tables]
+  capacity = trie_lib.Capacity.of(tries[0], shares)
+  shapes = set()
+  find = jax.jit(lambda trie, codes: trie.find(codes))
+  every = np.array(list(itertools.product(range(-1, 6), range(-1, 4), range(-1, 6))), np.int32)
+  for table, trie in zip(tables, tries, strict=True):
+    padded = trie.padded(capacity)
+    shapes.add(str(jax.tree.map(lambda x: (x.shape, x.dtype), padded)))
+    assert padded.num_nodes == capacity.nodes and len(padded.leaf_items) == capacity.items
+    first_item = {tuple(row): i for i, row in reversed(list(enumerate(table.codes_IL.tolist())))}
+    found = np.asarray(find(padded, every)).tolist()
+    assert found == [first_item.get(tuple(row), -1) for row in every.tolist()]
+    for level, nodes in enumerate(trie.num_nodes[:-1]):
+      offsets, codes = padded.first_child[level], padded.child_code[level]
+      np.testing.assert_array_equal(offsets[: nodes + 1], trie.first_child[level])
+      assert (offsets[nodes:] == trie.num_nodes[level + 1]).all()  # padding has no children
+      np.testing.assert_array_equal(codes[: trie.num_nodes[level + 1]], trie.child_code[level])
+    np.testing.assert_array_equal(padded.item_leaves[: table.num_items], trie.item_leaves)
+  assert len(shapes) == 1
+  assert find._cache_size() == 1
+
+
+def test_a_catalogue_that_exceeds_the_capacity_is_refused_in_one_line():
+  small = trie_lib.Trie.from_table(_table(1))
+  capacity = trie_lib.Capacity.of(small, shares=False, room=1.0)
+  large = trie_lib.Trie.from_table(_table(2, items=2000))
+  with pytest.raises(ValueError, match=r'must fit the capacity .* at most \d+ items; it has 2,000'):
+    large.padded(capacity)
+  narrow = capacity._replace(branch=(4, 2, 5, 1))
+  with pytest.raises(ValueError, match='at most 2 codes after a prefix of 1 codes; it has 3'):
+    small.padded(narrow)
+  codes = np.zeros((3, 2), np.int32)
+  shared = trie_lib.Trie.from_table(table_lib.SidTable(codes, (2, 2), 'q', 'keep'))
+  with pytest.raises(ValueError, match='at most 1 items with one semantic ID; it has 3'):
+    shared.padded(trie_lib.Capacity(8, (1, 2, 8), (2, 2), 1))

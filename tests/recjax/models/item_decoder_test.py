@@ -13,7 +13,7 @@ from recjax.sids.catalogue import Catalogue
 from recjax.sids.token_space import TokenSpace
 
 SIZES = (6, 5, 3)
-WIDTH, BOS = 16, 1
+WIDTH, BOS, MARKER, MASK = 16, 1, 7, 4
 RNG = np.random.default_rng(0)
 CODES_IL = np.stack(np.unravel_index(RNG.permutation(90)[:40], SIZES), axis=1).astype(np.int32)
 SPACE = TokenSpace(12, SIZES, Catalogue(CODES_IL, SIZES))
@@ -32,8 +32,10 @@ def built(model: Model = MODEL) -> ItemDecoder:
   return nnx.merge(graph, params)
 
 
-def sequence(items) -> np.ndarray:
-  return np.append(BOS, TOKENS_IL[items])
+def sequence(items, first=BOS) -> np.ndarray:
+  """The tokens of items, after one token; -1 is a mask."""
+  groups = [np.full(3, MASK) if item < 0 else TOKENS_IL[item] for item in items]
+  return np.concatenate([[first], *groups])
 
 
 def batch_of(rows, length=24) -> dict[str, jax.Array]:
@@ -58,18 +60,20 @@ def normed(x, norm) -> np.ndarray:
 
 
 def test_a_position_is_an_item_and_its_codes_come_from_the_state_and_the_codes_before():
-  model, items = built(), np.array([3, 17, 8])
+  model, items = built(), np.array([3, 17, -1, 8])
   sid, own, text = (wide(getattr(model.tables, name)) for name in ('sid', 'items', 'text'))
   rows = sid[TOKENS_IL - SPACE.sid_start]  # I, L, D
-  inputs = np.stack([text[BOS], *(rows[i].sum(0) + own[i] for i in items[:2])]) * WIDTH**0.5
-  ones = jnp.ones((1, 3), jnp.int32)
+  inputs = [text[BOS], *(rows[i].sum(0) + own[i] for i in items[:2]), text[MASK]]
+  ones = jnp.ones((1, 4), jnp.int32)
   h, _ = model._contextual(
-    jnp.asarray(inputs, jnp.float32)[None], ones, jnp.arange(3)[None], None
+    jnp.asarray(np.stack(inputs) * WIDTH**0.5, jnp.float32)[None], ones, jnp.arange(4)[None], None
   )  # the transformer of recjax.models.decoder, which has tests of its own
   x_BTD, h_BTD = jax.jit(models.hidden, static_argnums=2)(
-    model, batch_of([[sequence(items)]], 9), None
+    model, batch_of([[sequence(items)]], 12), None
   )
   for place, item in enumerate(items):
+    if item < 0:  # a mask is read and never predicted
+      continue
     state = np.asarray(h[0, place], np.float64)
     for level in range(3):
       x = state + rows[item, :level].sum(0) * WIDTH**0.5 + wide(model.level_bias)[level]
@@ -84,34 +88,38 @@ def test_a_position_is_an_item_and_its_codes_come_from_the_state_and_the_codes_b
 
 def test_packed_states_and_those_of_the_search_equal_those_of_a_sequence_alone():
   model = built()
-  a, b, c = sequence([3, 17, 8, 30]), sequence([22, 5]), sequence([1, 2, 3])
+  a, b, c = sequence([3, 17, 8, 30]), sequence([22, -1, 5], MARKER), sequence([1, 2, 3])
   hidden = jax.jit(models.hidden, static_argnums=2)
   packed, states = hidden(model, batch_of([[a, b], [c]]), None)
-  alone, states_alone = hidden(model, batch_of([[a], [b]]), None)
-  for part, row in ((slice(0, 12), 0), (slice(12, 18), 1)):
+  alone, states_alone = hidden(model, batch_of([[a], [b], [c]]), None)
+  for part, row in ((slice(0, 12), 0), (slice(12, 21), 1)):
     size = part.stop - part.start
     np.testing.assert_allclose(packed[0, part], alone[row, :size], atol=1e-5)
     np.testing.assert_allclose(states[0, part], states_alone[row, :size], atol=1e-5)
-  # Prompts of three items and of none; two beams, of which the second is continued.
-  prompts = np.zeros((2, 15), np.int32)
-  prompts[0, :10], prompts[1, 0] = a[:10], BOS
-  x_BD, cache = model.start({'tokens': jnp.asarray(prompts), 'lengths': jnp.asarray([10, 1])}, 2, 2)
-  np.testing.assert_allclose(x_BD, [alone[0, 9], alone[1, 0]], atol=1e-5)
-  np.testing.assert_allclose(
-    cache.item_state_BD, [states_alone[0, 9], states_alone[1, 0]], atol=1e-5
-  )
+  # Prompts of three items, of none, and of an item and a mask; two beams, of which the second is continued.
+  sequences, lengths, row = (a, c, b), (10, 1, 7), np.array([0, 2, 1])
+  prompts = np.zeros((3, 15), np.int32)
+  for tokens, prompt, length in zip(sequences, prompts, lengths, strict=True):
+    prompt[:length] = tokens[:length]
+  x_BD, cache = model.start({'tokens': jnp.asarray(prompts), 'lengths': jnp.asarray(lengths)}, 2, 2)
+  last = np.array(lengths) - 1
+  np.testing.assert_allclose(x_BD, alone[row, last], atol=1e-5)
+  np.testing.assert_allclose(cache.item_state_BD, states_alone[row, last], atol=1e-5)
   for step in range(2):
-    tokens_BM = jnp.asarray([[a[4], a[10 + step]], [b[4], b[1 + step]]])
-    x_BMD, cache = model.step(tokens_BM, step, cache)
-    np.testing.assert_allclose(x_BMD[:, 1], [alone[0, 10 + step], alone[1, 1 + step]], atol=1e-5)
-    cache = cache.choose_beams(jnp.asarray([[1, 1], [0, 1]]))
+    ends = [tokens[n + step] for tokens, n in zip(sequences, lengths, strict=True)]
+    x_BMD, cache = model.step(jnp.asarray([[a[4], end] for end in ends]), step, cache)
+    np.testing.assert_allclose(x_BMD[:, 1], alone[row, last + 1 + step], atol=1e-5)
+    cache = cache.choose_beams(jnp.asarray([[1, 1], [0, 1], [0, 1]]))
 
 
-def test_rows_with_more_items_than_their_room_are_nan_and_dropout_changes_states():
+def test_rows_of_other_tokens_than_whole_items_are_nan_and_dropout_changes_states():
   model = built(Model(**{**MODEL.__dict__, 'dropout': 0.5}))
   batch = batch_of([[sequence([3, 17, 8])]], 9)
-  many = batch | {'tokens': jnp.full((1, 9), BOS)}
-  assert np.isnan(model.hidden(many)).all()
+  odd = {name: jnp.concatenate([x] * 3) for name, x in batch.items()}
+  odd['positions'] = odd['positions'].at[0].set(0)  # nine examples of one token each
+  odd['tokens'] = odd['tokens'].at[1].set(jnp.roll(odd['tokens'][1], 1))  # not after one token
+  states = model.hidden(odd)
+  assert np.isnan(states[:2]).all() and np.isfinite(states[2]).all()
   dropped = model.hidden(batch, jax.random.key(0))
   assert np.isfinite(dropped).all() and np.abs(dropped - model.hidden(batch)).max() > 0.1
 

@@ -1,0 +1,52 @@
+"""Items that a search must not return: leaves of the trie without another item."""
+
+import jax
+import jax.numpy as jnp
+
+from recjax.decode.mask_slots import RowMasks
+from recjax.decode.trie import Trie
+
+
+def occurs(values: jax.Array, row_BE: jax.Array) -> jax.Array:
+  """Returns whether each value `[B, M, X]` occurs in its user's row `[B, E]`, bool."""
+
+  def add(found, column_B):
+    return found | (values == column_B[:, None, None]), None
+
+  return jax.lax.scan(add, jnp.zeros(values.shape, bool), row_BE.T)[0]
+
+
+def dead_leaves(trie: Trie, excluded_BE: jax.Array, masks: RowMasks | None = None) -> jax.Array:
+  """Returns the leaves that have no item left for the user, int32 `[B, E]`; -1 is padding.
+
+  A leaf is dead if all of its items that are in the row's mask are excluded.
+
+  Args:
+    trie: the catalogue.
+    excluded_BE: int32 items; -1 is padding.
+    masks: the masks of the rows. None: all items.
+  """
+  leaves_BE = jnp.where(excluded_BE < 0, -1, jnp.take(trie.item_leaves, excluded_BE))
+  if trie.max_leaf_items == 1:
+    return leaves_BE
+  excluded_BE = jnp.sort(excluded_BE, axis=1)  # an item counts once even if the history repeats it
+  counts_BE = (excluded_BE >= 0).at[:, 1:].min(excluded_BE[:, 1:] != excluded_BE[:, :-1])
+  items_BE = jnp.maximum(excluded_BE, 0)
+  if masks is not None:
+    counts_BE &= masks.has(items_BE)
+  leaves_BE = jnp.sort(jnp.where(counts_BE, jnp.take(trie.item_leaves, items_BE), -1), axis=1)
+  excluded_BE = jax.vmap(_count_of_each)(leaves_BE)
+  offsets = jnp.asarray(trie.leaf_offsets)
+  at_BE = jnp.maximum(leaves_BE, 0)
+  if masks is None:
+    left_BE = offsets[at_BE + 1] - offsets[at_BE]
+  else:
+    items_BEK, exists_BEK = trie.items(at_BE)
+    left_BE = jnp.sum(exists_BEK & masks.has(items_BEK), axis=-1)
+  return jnp.where(excluded_BE == left_BE, leaves_BE, -1)
+
+
+def _count_of_each(sorted_E: jax.Array) -> jax.Array:
+  """Returns how often each value of a sorted row occurs in it."""
+  ends = [jnp.searchsorted(sorted_E, sorted_E, side) for side in ('left', 'right')]
+  return ends[1] - ends[0]
