@@ -25,7 +25,7 @@ from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
-# A recommender compiles its searches for this number of excluded items, or a larger power of two.
+# A recommender compiles its searches for this number of excluded items; more become a mask.
 _EXCLUDED = 256
 
 
@@ -174,6 +174,8 @@ class Ranker:
     hidden = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
     if excluded is not None:
       hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
+    if few_shapes:  # no row needs more room
+      hidden, masks = loaded.catalogue.masks.moved(hidden, masks, _EXCLUDED)
     order = np.argsort([-len(history) for history in histories], kind='stable')
     found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
