@@ -48,7 +48,7 @@ class Memory:
       is_target: bool, aligned with `train.values`: only marked interactions are counted as what follows. None: all.
     """
     self.decay, self.smoothing = settings.decay, settings.smoothing
-    self.candidates = settings.candidates
+    self.candidates = min(settings.candidates, num_items)
     marks = slice(None) if is_target is None else is_target
     popularity_I = np.bincount(train.values[marks], minlength=num_items)
     self._ranks_I = np.empty(num_items, np.int64)

@@ -110,9 +110,9 @@ class DecoderConfig(Computation):
         raise ValueError(
           f'{name} must hold one value for each of the {self.depth} layers; got {length}'
         )
-    if self.heads % self.kv_heads:
+    if not self.learned_positions and (self.rotary_width or self.head_width) % 2:
       raise ValueError(
-        f'the heads ({self.heads}) must be a multiple of the key/value heads ({self.kv_heads})'
+        f'the head width must be even: positions rotate pairs; got {self.head_width}. Set --config.model.head_width'
       )
     if self.activation not in ACTIVATIONS:
       raise ValueError(

@@ -100,7 +100,12 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
   Args:
     config: value of --config.
     next_workdir: earlier workdir → default workdir of its refresh.
+
+  Raises:
+    ValueError: see `ignored.check_length`.
   """
+  if MODE.value in ('train', 'prepare'):
+    ignored.check_length(config_flag.overrides(sys.argv), config)
   source = FROM.value and epath.Path(FROM.value.rstrip('/')).expanduser()
   workdir = WORKDIR.value or (
     str(next_workdir(source)) if source else default_workdir(config_value())
