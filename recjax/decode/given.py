@@ -12,6 +12,7 @@ from recjax.decode.batches import over_prompts
 from recjax.decode.candidates import Candidates, head_scores
 from recjax.decode.loaded import Loaded, merged
 from recjax.decode.scores import scores_after
+from recjax.decode.search import power_of_two
 from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
@@ -71,7 +72,7 @@ class Given:
     U, N = items_UN.shape
     B = self._batch_size
     if length is not None:
-      B, N = min(B, _power_of_two(U)), max(_power_of_two(N), 16)
+      B, N = min(B, power_of_two(U)), max(power_of_two(N), 16)
     if not N:
       return Candidates(*[np.empty((U, 0), dtype) for dtype in (np.int32, np.float32)])
     codes_IL = loaded.catalogue.dataset.sids.codes_IL
@@ -98,7 +99,3 @@ class Given:
     found = jax.tree.map(lambda x: x[:, : items_UN.shape[1]], found)
     hide = lambda x: None if x is None else np.where(items_UN < 0, np.float32(-np.inf), x)  # noqa: E731
     return found._replace(codes_BM=hide(found.codes_BM), head_BM=hide(found.head_BM))
-
-
-def _power_of_two(n: int) -> int:
-  return 1 << (max(n, 1) - 1).bit_length()

@@ -15,6 +15,23 @@ from recjax.decode.text_similarity import TextSimilarity
 from recjax.schema.blend import NONE
 from recjax.schema.run import Eval
 
+_VECTORS = 'embeddings.npy'
+
+
+def text_vectors(dataset: Dataset) -> np.ndarray:
+  """Returns the encoder's vector of every item's text, float32 `[I, D]`, mapped.
+
+  Raises:
+    ValueError: the preparation has made none.
+  """
+  path = dataset.folder / 'text_embeddings' / _VECTORS
+  if not path.exists():
+    raise ValueError(
+      f'eval.text.vectors needs text vectors, but {path} does not exist. Set --config.eval.text.vectors=none, or '
+      'prepare the data with an encoder (--config.sids.encoder)'
+    )
+  return np.load(path, mmap_mode='r')
+
 
 class Lookups:
   """The lookups of a run by the name of their weight, `memory` and `text`; none if its settings name none.
@@ -45,7 +62,7 @@ class Lookups:
         memory, dataset.train, dataset.num_items, dataset.train_is_target
       )
     if self._text.vectors != NONE:
-      self._named['text'] = TextSimilarity(self._text, dataset.text_vectors)
+      self._named['text'] = TextSimilarity(self._text, text_vectors(dataset))
     self.candidates = sum(each.candidates for each in self._named.values())
 
   @property
@@ -68,7 +85,7 @@ class Lookups:
     if 'memory' in self._named:
       other._named['memory'] = self._named['memory'].moved(place_I)
     if 'text' in self._named:
-      other._named['text'] = TextSimilarity(self._text, dataset.text_vectors)
+      other._named['text'] = TextSimilarity(self._text, text_vectors(dataset))
     return other
 
   def read(self, histories: Sequence[np.ndarray]) -> dict[str, Any]:

@@ -7,50 +7,31 @@ from etils import epath
 import jax
 import numpy as np
 
-from recjax import models
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
-from recjax.decode import blend, mask_slots, precision, prompt_store
-from recjax.decode.batches import PROMPT_MULTIPLE
+from recjax.decode import blend, mask_slots, precision
 from recjax.decode.blend import Weights
-from recjax.decode.candidates import Candidates, search_candidates
+from recjax.decode.candidates import Candidates
 from recjax.decode.given import Given
-from recjax.decode.loaded import Loaded, Loader, merged
+from recjax.decode.loaded import Loaded, Loader
 from recjax.decode.masks import Mask
 from recjax.decode.prompt_store import PromptStore
-from recjax.decode.search_batch import Rows, search_batch
+from recjax.decode.search import (
+  EXCLUDED,
+  Rows,
+  make_search,
+  power_of_two,
+  round_up,
+  search_batch,
+  shape_of,
+)
 from recjax.decode.trie import Trie
-from recjax.decode.widths import Beams, by_level
+from recjax.decode.widths import by_level
 from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
-from recjax.sids.token_space import TokenSpace
-
-# A recommender compiles its searches for this number of excluded items; more become a mask.
-_EXCLUDED = 256
-
-
-def _round_up(n: int, multiple: int) -> int:
-  return -(-n // multiple) * multiple
-
-
-def _power_of_two(n: int, least: int = 16) -> int:
-  return max(least, 1 << (max(n, 1) - 1).bit_length())
-
-
-def make_search(model: Model, space: TokenSpace, beams: Beams, dtype: str = precision.FLOAT32):
-  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates."""
-  graph = models.graph(model, space)
-
-  def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
-    params, prompts = precision.stored(params, dtype), prompt_store.with_past(prompts)
-    bound = merged(graph, model, space, params, trie, items)
-    choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
-    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
-
-  return search
 
 
 class Ranker:
@@ -93,8 +74,7 @@ class Ranker:
     """
     self.beams = beams or settings.beams
     self.weights = Weights()
-    shards = mesh_lib.batch_shards(mesh)
-    self._batch_size = _round_up(settings.batch_size, shards)
+    self._batch_size = round_up(settings.batch_size, mesh_lib.batch_shards(mesh))
     self._mesh = mesh
     self._exclude_seen = settings.exclude_seen
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
@@ -116,9 +96,7 @@ class Ranker:
     search = make_search(self._model, self._space, widths, self._dtype)
     return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
 
-  def _searched(
-    self, params, loaded: Loaded, rows: Rows, shape: tuple[int, int, int]
-  ) -> Candidates:
+  def _searched(self, params, loaded: Loaded, rows: Rows, shape) -> Candidates:
     return search_batch(self._search, self._mesh, self.kept, params, loaded, rows, shape)
 
   def with_beams(self, beams: int) -> 'Ranker':
@@ -135,7 +113,7 @@ class Ranker:
   def compile(self, params, rows: int, tokens: int) -> None:
     """Compiles the search of `few_shapes` for `rows` histories and prompts of `tokens` tokens."""
     none = [np.empty(0, np.int32)] * rows
-    shape = (self.rows_of(rows), tokens, _EXCLUDED)
+    shape = (self.rows_of(rows), tokens, EXCLUDED)
     with jax.set_mesh(self._mesh), watchdog.expect(f'compiling for {rows} rows', self._timeout):
       prompts = [self.prompt(none[0], {})] * rows
       self._searched(params, self.loaded, Rows(prompts, none, none, [None] * rows), shape)
@@ -145,7 +123,7 @@ class Ranker:
   def rows_of(self, rows: int) -> int:
     """Returns the rows of a batch of `few_shapes` for a number of histories."""
     shards = mesh_lib.batch_shards(self._mesh)
-    return min(self._batch_size, _round_up(_power_of_two(rows, 1), shards))
+    return min(self._batch_size, round_up(power_of_two(rows, 1), shards))
 
   @property
   def trie(self) -> Trie:
@@ -155,7 +133,8 @@ class Ranker:
   @property
   def columns(self) -> tuple[str, ...]:
     """The columns that prompts show or that tell seen items from context: `times`, `events`, both or none."""
-    telling = set() if self._target_events(self.loaded) is None else {'events'}
+    target_events = self.loaded.catalogue.dataset.target_events
+    telling = {'events'} if self._exclude_seen and target_events is not None else set()
     return tuple(sorted(telling | self._task.needs & {'times', 'events'}))
 
   def rank(
@@ -212,7 +191,7 @@ class Ranker:
     if excluded is not None:
       hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
     if few_shapes:  # no row needs more room
-      hidden, masks = loaded.catalogue.masks.moved(hidden, masks, _EXCLUDED)
+      hidden, masks = loaded.catalogue.masks.moved(hidden, masks, EXCLUDED)
     order = np.argsort([-len(history) for history in histories], kind='stable')
     found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
@@ -226,7 +205,7 @@ class Ranker:
         with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
           hides = [hidden[u] for u in rows]
           within = None if masks is None else [masks[u] for u in rows]
-          shape = self._shape(B, prompts, hides, few_shapes)
+          shape = shape_of(B, prompts, hides, self.longest, self.buckets if few_shapes else None)
           if within is None and few_shapes:
             within = [None] * len(rows)
           batch = Rows(prompts, [histories[u] for u in rows], hides, within)
@@ -264,27 +243,12 @@ class Ranker:
     corpus = (loaded or self.loaded).corpus
     return self._task.inference_prompt(corpus, history, known.get('times'), known.get('events'))
 
-  def _target_events(self, loaded: Loaded) -> np.ndarray | None:
-    return loaded.catalogue.dataset.target_events if self._exclude_seen else None
-
   def _seen(
     self, loaded: Loaded, history: np.ndarray, known: Mapping[str, np.ndarray]
   ) -> np.ndarray:
     """The items of a history that are excluded from its ranking; see `Dataset.seen`."""
     if not self._exclude_seen:
       return history[:0]
-    target_events = self._target_events(loaded)
+    target_events = loaded.catalogue.dataset.target_events
     is_told = target_events is not None and 'events' in known
     return history[target_events[known['events']]] if is_told else history
-
-  def _shape(
-    self, B: int, prompts: list[np.ndarray], excluded: list[np.ndarray], few_shapes: bool
-  ) -> tuple[int, int, int]:
-    """Returns (B, S, E): rows of a batch, tokens of a prompt, excluded items of a row."""
-    S = max(map(len, prompts))
-    if few_shapes:
-      S = next(bucket for bucket in self.buckets if bucket >= S)
-    else:
-      S = min(_round_up(S, PROMPT_MULTIPLE), self.longest)
-    E = _power_of_two(max(map(len, excluded)), _EXCLUDED if few_shapes else 16)
-    return B, S, E

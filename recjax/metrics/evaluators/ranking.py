@@ -18,8 +18,8 @@ from recjax.data.sequences import Sequences, offsets_of
 from recjax.data.tasks.base import Component
 from recjax.data.tasks.preference import Ranking as RankingTask
 from recjax.decode.batches import over_prompts
-from recjax.decode.ranker import make_search
 from recjax.decode.scores import Scorer
+from recjax.decode.search import make_search
 from recjax.metrics import ranking, rivals
 from recjax.metrics.candidates import Places, candidate_metrics, metric_names
 from recjax.metrics.evaluators.base import Context, Evaluator, Result

@@ -19,7 +19,8 @@ from recjax.data.corpus import Corpus
 from recjax.data.sequences import Sequences
 from recjax.data.tasks.next_item import GAPS
 from recjax.decode import blend
-from recjax.decode.ranker import Ranker, make_search
+from recjax.decode.ranker import Ranker
+from recjax.decode.search import make_search
 from recjax.sids.token_space import TokenSpace
 from recjax.workdir.export import files
 from recjax.workdir.export.lookups import Arrays, DeviceLookups

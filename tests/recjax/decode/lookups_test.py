@@ -51,7 +51,7 @@ def test_scores_have_the_names_of_the_lookups_and_none_are_read_without_settings
 
 def test_missing_text_vectors_are_named(tiny_world, monkeypatch):
   dataset = tiny_world[1]
-  monkeypatch.setattr('recjax.data.dataset._TEXT_VECTORS', 'absent.npy')
+  monkeypatch.setattr('recjax.decode.lookups._VECTORS', 'absent.npy')
   with pytest.raises(
     ValueError, match=r'eval.text.vectors needs text vectors, but .* does not exist'
   ):

@@ -9,6 +9,7 @@ import pytest
 
 from recjax import models
 from recjax.decode import mask_slots
+from recjax.decode.lookups import text_vectors
 from recjax.decode.masks import Masks
 from recjax.decode.memory import Memory
 from recjax.decode.text_similarity import TextSimilarity
@@ -66,7 +67,7 @@ def test_items_of_memory_and_texts_have_the_scores_of_an_exhaustive_search(tiny_
   oracle = Memory(MEMORY, dataset.train, num_items)
   hidden = [np.append(h, banned) for h in histories]
   best = oracle.best(oracle.read(histories), hidden)
-  texts = TextSimilarity(TEXT, dataset.text_vectors)
+  texts = TextSimilarity(TEXT, text_vectors(dataset))
   best = np.append(best, texts.best(texts.read(histories), hidden), axis=1)
   for u, history in enumerate(histories):
     items = found.items_BM[u][found.items_BM[u] >= 0].tolist()

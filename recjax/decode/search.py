@@ -1,4 +1,4 @@
-"""Runs the jitted search of a ranker for one batch of histories."""
+"""The search as a pure function, and its call for one batch of histories with padded shapes."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,11 +6,64 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from recjax.decode.candidates import Candidates
-from recjax.decode.loaded import Loaded
+from recjax import models
+from recjax.decode import precision, prompt_store
+from recjax.decode.batches import PROMPT_MULTIPLE
+from recjax.decode.candidates import Candidates, search_candidates
+from recjax.decode.loaded import Loaded, merged
 from recjax.decode.masks import Mask
 from recjax.decode.prompt_store import KEPT, PromptStore
+from recjax.decode.widths import Beams
+from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
+from recjax.sids.token_space import TokenSpace
+
+# A recommender compiles its searches for this number of excluded items; more become a mask.
+EXCLUDED = 256
+
+
+def round_up(n: int, multiple: int) -> int:
+  return -(-n // multiple) * multiple
+
+
+def power_of_two(n: int, least: int = 1) -> int:
+  """Returns the smallest power of two that is neither below `n` nor below `least`, a power of two."""
+  return max(least, 1 << (max(n, 1) - 1).bit_length())
+
+
+def make_search(model: Model, space: TokenSpace, beams: Beams, dtype: str = precision.FLOAT32):
+  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates."""
+  graph = models.graph(model, space)
+
+  def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
+    params, prompts = precision.stored(params, dtype), prompt_store.with_past(prompts)
+    bound = merged(graph, model, space, params, trie, items)
+    choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
+    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
+
+  return search
+
+
+def shape_of(
+  B: int,
+  prompts: Sequence[np.ndarray],
+  excluded: Sequence[np.ndarray],
+  longest: int,
+  buckets: Sequence[int] | None,
+) -> tuple[int, int, int]:
+  """Returns (B, S, E): rows of a batch, tokens of a prompt, excluded items of a row.
+
+  Args:
+    B: rows of the batch.
+    prompts: int32 tokens of each row.
+    excluded: item indices that are excluded for each row.
+    longest: tokens of the longest prompt.
+    buckets: the lengths that prompts are padded to, ascending. None: multiples of `PROMPT_MULTIPLE`.
+  """
+  S, E = max(map(len, prompts)), max(map(len, excluded))
+  if buckets is None:
+    return B, min(round_up(S, PROMPT_MULTIPLE), longest), power_of_two(E, 16)
+  return B, next(bucket for bucket in buckets if bucket >= S), power_of_two(E, EXCLUDED)
 
 
 class Rows(NamedTuple):
@@ -41,7 +94,7 @@ def search_batch(
   """Returns the candidates of at most B rows.
 
   Args:
-    search: of `recjax.decode.ranker.make_search`, jitted.
+    search: of `make_search`, jitted.
     mesh: the devices.
     kept: the prompts that are kept. None: none are.
     params: parameters on the mesh.
