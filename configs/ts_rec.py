@@ -1,7 +1,8 @@
 """TS-Rec (arXiv 2602.22632): keywords and descriptions of SID tokens, Amazon 2018 with the split of MiniOneRec.
 
 Command:   python -m recjax.main --config=configs/ts_rec.py:industrial --config.data.raw_dir=FOLDER --config.model.pretrained=FOLDER
-           python -m recjax.main --config=configs/ts_rec.py:industrial-cpu --config.data.raw_dir=FOLDER     (or office)
+           python -m recjax.main --config=configs/ts_rec.py:industrial-cpu --config.data.raw_dir=FOLDER     (or office;
+             industrial-cpu-sft ends before the reinforcement learning)
            python -m recjax.main --config=configs/ts_rec.py:tiny        the synthetic world, in seconds
            FOLDER holds train/, valid/, test/, index/ and semantics/ (configs/industrial.py).
 Published: SA-Init: the row of a SID token is the mean of its keywords' rows. TS-Align: token → description and back. Beside
@@ -11,8 +12,9 @@ Published: SA-Init: the row of a SID token is the mean of its keywords' rows. TS
            share a SID keep it; hits of SIDs. Qwen2.5-1.5B. The published SIDs, keywords and descriptions are read. Last stage:
            GRPO of MiniOneRec (16 beams, exact match and rank, β 1e-3, 1e-5 cosine, warm-up 3 %, clip .3, 2 epochs).
 Ours:      wordings; an example of next_item is a window that learns every position; the best checkpoint by ndcg@10 of
-           validation rows instead of the loss; GRPO on histories alone, 64 prompts a step. cpu: the text rows are first trained on spans of titles (`words`), so that SA-Init
-           has rows to start from. docs/papers.md compares component by component.
+           validation rows instead of the loss; GRPO on histories alone, 64 prompts a step. cpu: the text rows are first
+           trained on spans of titles (`words`), so that SA-Init has rows to start from. docs/papers.md compares component by
+           component.
 Hardware:  industrial, office: v5e:4x4 (`--config.mesh.data=2 --config.mesh.fsdp=8`); cpu: 2 cores
 Cost:      stage sft: 7.46 GiB a chip, .251 s a step at least (docs/papers.md)
 Figures:   published: up to 7.17 % (Industrial) and 4.27 % (Office) above the best baseline; the tables are not known to us.
@@ -32,7 +34,16 @@ TASKS = (
   'description_to_token',
 )
 
-SIZES = ('', 'cpu', 'qwen2_5_0_5b', 'qwen2_5_1_5b', 'qwen2_5_3b', 'qwen2_5_7b')  # '': the paper's
+SUPERVISED = 'cpu-sft'  # cpu without the last stage
+SIZES = (
+  '',
+  'cpu',
+  SUPERVISED,
+  'qwen2_5_0_5b',
+  'qwen2_5_1_5b',
+  'qwen2_5_3b',
+  'qwen2_5_7b',
+)  # '': the paper's
 
 
 def get_config(variant: str = ''):
@@ -44,8 +55,11 @@ def get_config(variant: str = ''):
     config = common.start_minionerec(name, SETS[name])
   _tasks(config)
   _training(config)
-  if size == 'cpu':
-    return _for_two_cores(config)
+  if size in ('cpu', SUPERVISED):
+    _for_two_cores(config)
+    if size == SUPERVISED:
+      del config.stages.rl
+    return config
   if size == 'tiny':
     return _shrink(config)
   config.model.sid_rows = 'sa_init'

@@ -30,15 +30,22 @@ from recjax.data.requests import (
   windows,
   with_candidates,
 )
+from recjax.decode import precision
 from recjax.decode.catalogue import Catalogue as Catalogue
+from recjax.decode.prompt_store import PromptStore
 from recjax.decode.ranker import Ranker
+from recjax.decode.warm import warm
 from recjax.decode.waves import Waves
+from recjax.models import pretrained
 from recjax.runtime import device, distributed
 from recjax.runtime.files import digest
+from recjax.schema.run import Hosts, Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding.fingerprint import fingerprint
+from recjax.training import state as state_lib
 from recjax.training.start import best_params as best_params
 from recjax.workdir import checkpoint_name, evaluation_file, identity, paths, ranked_file, weights
+from recjax.workdir.export import loading
 from recjax.workdir.parts import Parts
 
 log = logging.getLogger(__name__)
@@ -79,6 +86,7 @@ def best_ranker(
     ValueError: see `make_ranker`, `best_params` and `workdir.weights.recorded`.
   """
   params, step = best_params(config, workdir, dataset, mesh)
+  params = precision.stored(params, config.eval.weights_dtype)
   ranker = make_ranker(config, dataset, mesh, beams, room, masks)
   ranker.weights = weights.recorded(config, workdir, step)
   return ranker, params, step
@@ -90,7 +98,7 @@ class Recommender:
   Attributes:
     beams: items that the search finds for a history, the largest `k`, unless a call names another number.
     columns: the columns beside `history` that the model reads: `events`, `times`, both or none.
-    step: training step of the checkpoint.
+    step: training step of the checkpoint; 0 for an exported folder.
   """
 
   def __init__(
@@ -108,6 +116,21 @@ class Recommender:
     self._ranker, self._params, self._origin = ranker, params, dict(origin or {})
     self._waves = Waves({ranker.beams: ranker}, ranker.beams, params, ranker.loaded)
     self._earlier: Waves | None = None
+
+  def warm(self, rows: int, buckets: tuple[int, ...] | None = None) -> int:
+    """Compiles the searches of all waves of up to `rows` histories; see `recjax.decode.warm.warm`."""
+    return warm(self._ranker, self._params, rows, buckets)
+
+  def keep_prompts(self, limit: int) -> PromptStore:
+    """Keeps the keys and values of prompts in at most `limit` bytes; call it before the first request.
+
+    Returns:
+      The store; its `counts` are those of hits and misses.
+
+    Raises:
+      ValueError: prompts of this model or mesh cannot be kept, or the limit is too small for one.
+    """
+    return self._ranker.keep_prompts(limit)
 
   @property
   def catalogue(self) -> Catalogue:
@@ -171,7 +194,7 @@ class Recommender:
     """Loads the best checkpoint of a run on the devices of this process, and compiles the search for one history.
 
     Args:
-      workdir: the workdir.
+      workdir: the workdir, or a folder that --mode=export wrote for transformers.
       beams: items that the search finds for a history. None: `eval.beams` of the run.
       prepared_dir: folder of the prepared data. None: where the run found them.
       masks: folder of named sub-catalogues, with a file `NAME.txt` of item ids for each. None: none has a name.
@@ -183,6 +206,10 @@ class Recommender:
     """
     workdir = epath.Path(workdir).expanduser()
     check(beams is None or is_count(beams), 'beams must be a positive number', beams)
+    if loading.is_export(workdir):
+      must = 'an exported folder has its own items: leave prepared_dir and room out'
+      check(prepared_dir is None and room is None, must, (prepared_dir, room))
+      return cls._of_export(workdir, beams, masks)
     check(room is None or room >= 1, 'room must be at least 1', room)
     with _as_arguments():
       config = identity.required_config(workdir)
@@ -195,6 +222,20 @@ class Recommender:
       config = dataclasses.replace(config, model=models.without_source(config.model, workdir))
       mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))
       recommender = cls.of_run(config, workdir, dataset, mesh, beams, masks, room)
+    recommender.recommend([])  # compiles
+    return recommender
+
+  @classmethod
+  def _of_export(
+    cls, folder: epath.Path, beams: int | None, masks: epath.PathLike | None
+  ) -> 'Recommender':
+    """Loads an exported folder, and compiles the search for one history."""
+    data, prompt, model, settings = loading.read(folder)
+    mesh = mesh_lib.make_mesh(mesh_lib.fitted(Mesh(), jax.device_count()))
+    space = data.vocabulary.space
+    params = pretrained.load(folder, state_lib.abstract_params(model, space, mesh), space)
+    ranker = Ranker(prompt, model, settings, Hosts(), data, mesh, beams, masks=masks)
+    recommender = cls(ranker, params, 0, {'prompt': digest(data.prompt)})
     recommender.recommend([])  # compiles
     return recommender
 

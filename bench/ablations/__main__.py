@@ -8,6 +8,7 @@ Command:  python -m bench.ablations --table=iirg --data=beauty=FOLDER,sports=FOL
 `python -m recjax.main` in W/<data>/<row>-<digest>/<seed>, with its log beside it. All runs of a data set share
 W/<data>/prepared. --config.… changes a field of all rows. Rows have equal numbers of steps; with
 --config.num_epochs=E they have equal numbers of next_item examples instead, and rows with further tasks train longer.
+If the base has stages, each of them has its own length, such as --config.stages.all.num_epochs=E.
 
 The command may be stopped and given again: finished runs are read, others are resumed. A run that fails is named and does
 not end the table. Of a finished run only config.json, evaluation.json, goodput.json and predictions/ are read, so these can

@@ -1,6 +1,7 @@
 """Reads the arguments of a table of ablations."""
 
 from collections.abc import Sequence
+import re
 
 from launch.options import portable
 from recjax.runtime import files
@@ -19,9 +20,10 @@ def data(values: Sequence[str]) -> dict[str, str | None]:
   found: dict[str, str | None] = {}
   for value in values:
     name, _, folder = value.partition('=')
-    if not name or name in found:
+    if not re.fullmatch(r'\w[\w.-]*', name) or name in found:  # also the name of a folder
       raise ValueError(
-        f'--data must name data sets, each once, as beauty=FOLDER; got {portable([f"--data={value}"])[0]}'
+        'the names of --data must begin with a letter or a digit, hold letters, digits, _, . and -, and occur once, as '
+        f'in beauty=FOLDER; got {portable([f"--data={value}"])[0]}'
       )
     if folder:
       files.existing(folder, f'--data={name}', 'folder')

@@ -93,7 +93,7 @@ def planned(
     ValueError: the base config does not exist or fails.
   """
   for name, raw_dir in data.items():
-    value = (base or table.base).format(data=name)
+    value = (base or table.base).replace('{data}', name)
     config = _loaded(value)
     places = [f'--config.data.prepared_dir={folder / name / "prepared"}']
     places += [f'--config.data.raw_dir={raw_dir}'] if raw_dir is not None else []
@@ -101,7 +101,7 @@ def planned(
     for row in table.rows:
       flags = [*_flags(table.settings), *extra, *_flags(_settings(row, config.mixture))]
       slug = re.sub(r'\W+', '_', row.name).strip('_')
-      digest = files.digest([_changed(config), flags])[:8]
+      digest = files.digest([changed(config), flags])[:8]
       recipes[row.name] = flags, folder / name / f'{slug}-{digest}'
     for seed in seeds:
       for row in table.rows:
@@ -122,7 +122,7 @@ def _loaded(value: str) -> ml_collections.ConfigDict:
   return get_config(*(() if variant is None else (variant,)))
 
 
-def _changed(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def changed(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns the fields of a config that are not at their defaults, so that a later field does not change a digest."""
   initial = config_lib.defaults(config.data.source, config.data.name)
   for name, part in config.mixture.items():

@@ -85,9 +85,12 @@ _TS_REC = ('mlm', 'next_item', 'title_to_sid', 'sid_to_title', 'history_to_title
 _TS_ALIGN = ('token_to_description', 'description_to_token')
 
 _SA_INIT = {'stages.sft.sid_rows': 'sa_init'}
-# Of the last stage; the published learning rate is that of a pretrained model.
+# Of the last stage; the published learning rate is that of a pretrained model. It begins with the checkpoint that is
+# evaluated in the row without it, and takes all of its steps.
 _GRPO = {
   'kind': 'grpo',
+  'start_from_best': 'True',
+  'patience': '0',
   'num_train_steps': '150',
   'batch_size': '64',
   'learning_rate': '3e-4',
@@ -143,7 +146,7 @@ TABLES = {
   # Every row has the same first stage, which trains the text rows, and the same number of epochs of the second.
   'ts_rec': Table(
     question='Do initial rows from keywords (SA-Init) and the alignment tasks (TS-Align) of TS-Rec help?',
-    base='configs/ts_rec.py:{data}-cpu',
+    base='configs/ts_rec.py:{data}-cpu-sft',
     rows=(
       *(
         Row(name=name, mixture=_all_of(*_TS_REC), settings={'stages.sft.sid_rows': rows})
@@ -160,13 +163,13 @@ TABLES = {
   # The first row is the last one of ts_rec; the second trains its stages, and then by rewards.
   'grpo': Table(
     question='Does training by rewards (GRPO) help after the supervised stages?',
-    base='configs/ts_rec.py:{data}-cpu',
+    base='configs/ts_rec.py:{data}-cpu-sft',
     rows=(
       Row(name='SA-Init + TS-Align', mixture=_all_of(*_TS_REC, *_TS_ALIGN), settings=_SA_INIT),
       Row(
         name='+ GRPO',
         mixture=_all_of(*_TS_REC, *_TS_ALIGN),
-        settings=_SA_INIT | {f'stages.grpo.{name}': value for name, value in _GRPO.items()},
+        settings=_SA_INIT | {f'stages.rl.{name}': value for name, value in _GRPO.items()},
       ),
     ),
   ),

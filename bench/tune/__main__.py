@@ -26,6 +26,7 @@ from typing import Any
 from absl import app, flags
 from etils import epath
 
+from bench.ablations import runs
 from bench.tune import page, space
 from recjax import config as config_lib
 from recjax.runtime import files, lock
@@ -72,6 +73,7 @@ def _search(argv: Sequence[str]) -> None:
   shared = [sys.executable, '-m', 'recjax.main', *own, *_flags(sample)]
   recipe = {
     'config': shlex.join(own),
+    'values of the config file': files.digest(runs.changed(config)),
     'users': _USERS.value,
     'ranges': {name: [list(r.choices), r.low, r.high, r.log] for name, r in ranges.items()},
   }

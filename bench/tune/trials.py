@@ -13,6 +13,7 @@ import optuna
 
 from bench.tune.space import Range
 from recjax.metrics.selection import Selection
+from recjax.runtime import lock
 from recjax.workdir.metrics_file import EVALUATION, read_metrics
 
 STUDY = 'study.log'  # of Optuna; a line for every change, so that a killed search loses none
@@ -70,21 +71,29 @@ def study_in(
     first: values of the first trial.
 
   Raises:
-    ValueError: the folder holds a search with another recipe.
+    ValueError: the folder holds a search with another recipe, or its log is damaged.
   """
   optuna.logging.set_verbosity(optuna.logging.WARNING)
+  _drop_half_a_line(folder / STUDY)
   backend = optuna.storages.journal.JournalFileBackend(str(folder / STUDY))
-  study = optuna.create_study(
-    study_name=NAME,
-    storage=optuna.storages.JournalStorage(backend),
-    direction='minimize' if lower_is_better else 'maximize',
-    load_if_exists=True,
-  )
+  try:
+    study = optuna.create_study(
+      study_name=NAME,
+      storage=optuna.storages.JournalStorage(backend),
+      direction='minimize' if lower_is_better else 'maximize',
+      load_if_exists=True,
+    )
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{folder / STUDY} must hold a search as Optuna wrote it; it is damaged: {" ".join(str(error).split())}. Restore it '
+      'from a backup, or set --scratch to a new folder'
+    ) from error
   was = study.user_attrs.get('recipe')
   if was is None:
     study.set_user_attr('recipe', dict(recipe))
     study.enqueue_trial(dict(first))
-  elif changed := [name for name in recipe if was.get(name) != recipe[name]]:
+  # A search of an earlier version lacks some parts.
+  elif changed := [name for name in recipe if name in was and was[name] != recipe[name]]:
     raise ValueError(
       f'a search must keep {", ".join(changed)} of the one in {folder}: {was.get(changed[0])!r}; got '
       f'{recipe[changed[0]]!r}. Set --scratch to a new folder'
@@ -94,6 +103,16 @@ def study_in(
     seed=len(study.trials), multivariate=True, constant_liar=True
   )
   return study
+
+
+def _drop_half_a_line(log: pathlib.Path) -> None:
+  """Cuts a line that a killed search did not finish: the next one would be appended to it."""
+  if not log.exists():
+    return
+  content = log.read_bytes()
+  whole = content.rfind(b'\n') + 1
+  if whole < len(content):
+    os.truncate(log, whole)
 
 
 @dataclasses.dataclass
@@ -131,7 +150,8 @@ def run(
     done: is called after every trial.
 
   Raises:
-    ValueError: the first trial failed; the message has the last line of its log.
+    ValueError: the first trial failed, and the message has the last line of its log; or a process of a search that was
+      killed still trains one.
   """
   env = {'XLA_PYTHON_CLIENT_MEM_FRACTION': f'{0.9 / parallel:.3f}'} | dict(os.environ)
   states, spread = optuna.trial.TrialState, distributions(ranges)
@@ -140,8 +160,14 @@ def run(
   ]
   running: list[_Running] = []
 
+  def workdir_of(trial: optuna.trial.Trial) -> pathlib.Path:
+    return folder / 'trials' / f'{trial.number:03d}'
+
+  for trial in left:
+    lock.check_free(workdir_of(trial), '--scratch')
+
   def start(trial: optuna.trial.Trial) -> None:
-    workdir = folder / 'trials' / f'{trial.number:03d}'
+    workdir = workdir_of(trial)
     workdir.parent.mkdir(exist_ok=True)
     with workdir.with_suffix('.log').open('a') as log:
       process = subprocess.Popen(

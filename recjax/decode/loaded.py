@@ -171,7 +171,8 @@ class Loader:
       ValueError: it is not of the token space of the model, or does not fit the capacity of the search.
     """
     sids, is_first = catalogue.dataset.sids, catalogue is self._trained
-    corpus = Corpus.of(catalogue.dataset, models.family(self._model))
+    of = getattr(self._task, 'corpus_of', Corpus.of)  # a component may have tokens of its own
+    corpus = of(catalogue.dataset, models.family(self._model))
     if not is_first:
       self._check(catalogue, corpus)
     trie = Trie.from_table(sids, catalogue.popularity_I, self._ranks_first)

@@ -64,7 +64,7 @@ class Blend(Section):
     at_most=1,
   )
   memory: float | None = setting(
-    None, 'Weight m of eval.memory. None: chosen on validation rows.', at_least=0
+    None, 'Weight m of eval.memory. None: chosen on validation rows.', at_least=0, at_most=1e6
   )
   text: float | None = setting(
     None, 'Weight t of eval.text. None: chosen on validation rows.', at_least=0

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from recjax.schema.checks import Section, check, setting
 
 SUPERVISED, GRPO = KINDS = ('supervised', 'grpo')
+MOST = 1e6  # of a weight; advantages of larger ones are not finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,21 +16,24 @@ class Rewards(Section):
 
   prefix: ClassVar = 'stages.<name>.grpo.rewards.'
 
-  exact: float = setting(1.0, 'Weight of: 1 for the target, else 0.', at_least=0)
+  exact: float = setting(1.0, 'Weight of: 1 for the target, else 0.', at_least=0, at_most=MOST)
   rank: float = setting(
     1.0,
     'Weight of: in a group with the target, minus a share for every other item, larger at better ranks (MiniOneRec).',
     at_least=0,
+    at_most=MOST,
   )
   prefix_depth: float = setting(
     0.0,
     "Weight of: the share of the item's leading codes that are those of the target.",
     at_least=0,
+    at_most=MOST,
   )
   teacher: float = setting(
     0.0,
     "Weight of: the item's share of the teacher's probability of the items of its group.",
     at_least=0,
+    at_most=MOST,
   )
 
 

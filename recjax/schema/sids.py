@@ -35,10 +35,20 @@ class Rqvae(Section):
   contrastive_temperature: float = setting(0.5, 'Temperature of the contrastive loss.', above=0)
   sinkhorn: float = setting(
     0.0,
-    'With above 0: in training, items of a batch get codes of the last level evenly, by Sinkhorn with this entropy weight '
-    '(LC-Rec: 0.003). 0: the nearest code.',
+    'With above 0: in training, items of a batch get codes of the last level evenly, by Sinkhorn with this entropy weight, '
+    'from 1e-6 (LC-Rec: 0.003). 0: the nearest code.',
     at_least=0,
+    at_most=1,
   )
+
+  def __post_init__(self):
+    super().__post_init__()
+    check(
+      self.sinkhorn == 0 or self.sinkhorn >= 1e-6,  # float32 has no room for less
+      'sids.rqvae.sinkhorn must be 0 or at least 1e-6',
+      self.sinkhorn,
+      'sids.rqvae.sinkhorn',
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ FLAGS = {
   'within': ('recommend',),
   'k': ('recommend',),
   'out': ('recommend', 'export', 'describe', 'compare'),
+  'format': ('export',),
   'workdirs': ('compare',),
   'from': ('refresh',),
   'raw_dir': ('refresh',),
@@ -99,6 +100,25 @@ def check_overrides(
     raise ValueError(
       f'--config.{path} has no effect with --mode={mode}; got {now!r}, the workdir has {was!r}. Leave it out; it is '
       f'read by --mode={_or((*modes, "train"))}'
+    )
+
+
+def check_length(given: Iterable[str], config: Config) -> None:
+  """Checks that a command gives the length of a training where it is read: every stage has its own.
+
+  Args:
+    given: fields on the command line.
+    config: config of the command.
+
+  Raises:
+    ValueError: it gives the length of a run of stages.
+  """
+  found = [path for path in given if path in ('num_train_steps', 'num_epochs')]
+  if config.stages and found:
+    fields = ', '.join(f'--config.stages.{name}.{found[-1]}' for name in config.stages)
+    raise ValueError(
+      f'--config.{found[-1]} has no effect on a run of stages, each of which has its own length; got '
+      f'{_value(config, found[-1])!r}. Set {fields}'
     )
 
 

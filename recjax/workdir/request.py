@@ -13,6 +13,7 @@ from recjax.workdir import claim, identity, paths, stages, trackers
 from recjax.workdir.checkpoints import Checkpoints
 from recjax.workdir.serving import Serving
 
+FORMATS = ('transformers', 'bundle')  # of an export
 NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
 
 
@@ -26,6 +27,7 @@ class Request:
     workdir: folder of the run.
     histories: value of --histories.
     out: value of --out.
+    format: value of --format.
     k: value of --k.
     skip_unknown: value of --skip_unknown.
     masks: value of --masks.
@@ -42,6 +44,7 @@ class Request:
   workdir: epath.Path
   histories: str | None = None
   out: str | None = None
+  format: str = 'transformers'
   k: int = 20
   skip_unknown: bool = False
   masks: str | None = None
@@ -134,10 +137,10 @@ class Request:
     model, init_from = self.config.model, self.config.checkpoint.init_from
     if self.mode in ('train', 'refresh', 'evaluate', 'recommend', 'serve', 'export'):
       claim.check_path(self.workdir)
-    if self.mode == 'recommend':
-      check_histories(self.histories)
     if self.masks is not None:
       files.existing(self.masks, '--masks', 'folder')
+    if self.mode == 'recommend':
+      check_histories(self.histories)
     if model.pretrained is not None and self.mode in ('train', 'prepare', 'export'):
       files.existing(pretrained.path(model.pretrained), '--config.model.pretrained', 'folder')
     if self.mode == 'train':

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from recjax import config as config_lib
-from recjax.schema.checks import called
+from recjax.schema.checks import called, check
 from recjax.schema.grpo import GRPO, Grpo
 from recjax.schema.optim import Stage
 from recjax.workdir.checkpoints import Checkpoints
@@ -36,11 +36,21 @@ class PlannedStage(NamedTuple):
 
 
 def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
-  """Returns the stages of a run in order; a run without stages is one stage without a name."""
+  """Returns the stages of a run in order; a run without stages is one stage without a name.
+
+  Raises:
+    ValueError: the name of a stage cannot be that of a folder, or its fields contradict those of the run.
+  """
   if not config.stages:
     return [PlannedStage('', config, workdir)]
   stages = []
   for name, stage in config.stages.items():
+    check(
+      name.strip() != '' and '/' not in name,  # of its folder
+      'the name of a stage must not be empty or hold a /',
+      name,
+      'stages.<another name>.num_train_steps',
+    )
     changes = _set(stage, ('learning_rate', 'schedule', 'warmup_steps', 'clip_norm'))
     groups = stage.groups | {k: g for k, g in config.optim.groups.items() if k not in stage.groups}
     checkpoint = config.checkpoint
@@ -60,7 +70,8 @@ def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
       own['packing'] = dataclasses.replace(own['packing'], rows=1, examples=1)  # a prompt a row
     # A stage has a batch size of its own, or that of the run.
     field = f'stages.{name}.batch_size' if 'batch_size' in own else 'batch_size'
-    with called('--config.batch_size', f'--config.{field}'):
+    warmup = called('optim.warmup_steps', f'stages.{name}.warmup_steps')
+    with called('--config.batch_size', f'--config.{field}'), warmup:
       stage_config = dataclasses.replace(
         config,
         num_train_steps=stage.num_train_steps,

@@ -108,8 +108,8 @@ SAMPLES = (
     'at most 10 items of history → SID of the next item; loss on the answer alone',
     'a decoder learns every position of a window at once; no line break and no end after the SID',
   ),
-  _ts_rec('title to SID', 'title_to_sid', {}, 'title → SID', 'one sample an item, not a distinct title'),
-  _ts_rec('SID to title', 'sid_to_title', {}, 'SID → title', 'one sample an item, not a distinct SID'),
+  _ts_rec('title to SID', 'title_to_sid', {}, 'title → SID', 'one sample for every item; theirs, one for every distinct title'),
+  _ts_rec('SID to title', 'sid_to_title', {}, 'SID → title', 'one sample for every item; theirs, one for every distinct SID'),
   _ts_rec(
     'SID history to title', 'history_to_title', {'max_items': 11},
     'at most 10 items of history → title of the next item', 'the wordings',

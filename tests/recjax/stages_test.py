@@ -120,6 +120,23 @@ def test_a_stage_overrides_fields_of_the_run(tiny_world, tmp_path):
     dataclasses.replace(config, stages={'one': Stage(num_train_steps=1, mixture=('other',))})
 
 
+@pytest.mark.parametrize(
+  ('name', 'changes', 'message'),
+  [
+    ('a', {'warmup_steps': 9}, r'stages.a.warmup_steps must not exceed num_train_steps \(3\); got 9. .*stages.a'),
+    ('a', {'batch_size': 7}, r'must be a multiple of packing.rows \(.*; got 7. Set --config.stages.a'),
+    ('a/b', {}, "the name of a stage must not be empty or hold a /; got 'a/b'"),
+    ('', {}, 'the name of a stage must not be empty'),
+  ],
+)  # fmt: skip
+def test_a_field_that_does_not_fit_its_stage_is_named(tiny_world, tmp_path, name, changes, message):
+  config, _ = tiny_world
+  stage = Stage(num_train_steps=3, **{'warmup_steps': 0} | changes)
+  config = dataclasses.replace(config, stages={name: stage})
+  with pytest.raises(ValueError, match=message):
+    stages_lib.plan(config, epath.Path(tmp_path))
+
+
 def test_a_workdir_of_a_run_without_stages_is_refused(tiny_world, tmp_path):
   config, dataset = staged(tiny_world)
   recommender = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))

@@ -1,6 +1,7 @@
 """Functions that the mappings of Gemma, Llama and Qwen share: fields of config.json, names of tensors."""
 
 import dataclasses
+import math
 from typing import Any
 
 from recjax.models.decoder import DecoderConfig
@@ -49,17 +50,26 @@ def shape(hf: dict[str, Any], *fields: str) -> dict[str, Any]:
     *fields: further fields that it must hold.
 
   Raises:
-    ValueError: a field is absent or null.
+    ValueError: a field is absent or null, or the heads do not fit each other.
   """
   sizes = ('vocab_size', 'hidden_size', 'intermediate_size', 'num_hidden_layers')
   require(hf, *sizes, 'num_attention_heads', *fields)
-  bias = bool(hf.get('attention_bias'))
+  bias, heads = bool(hf.get('attention_bias')), hf['num_attention_heads']
+  kv_heads = hf.get('num_key_value_heads') or heads
+  if (hf.get('head_dim') or 2) % 2:
+    raise ValueError(
+      f'head_dim of config.json must be even: positions rotate pairs; got {hf["head_dim"]}. {ANOTHER}'
+    )
+  if heads % kv_heads:
+    raise ValueError(
+      f'num_attention_heads of config.json ({heads}) must be a multiple of num_key_value_heads; got {kv_heads}. {ANOTHER}'
+    )
   return {
     'depth': hf['num_hidden_layers'],
     'width': hf['hidden_size'],
     'ff_width': hf['intermediate_size'],
-    'heads': hf['num_attention_heads'],
-    'kv_heads': hf.get('num_key_value_heads') or hf['num_attention_heads'],
+    'heads': heads,
+    'kv_heads': kv_heads,
     'qkv_bias': bias,
     'out_bias': bias,
     'norm_eps': hf.get('rms_norm_eps', 1e-6),
@@ -75,7 +85,7 @@ def refuse(hf: dict[str, Any], field: str) -> None:
 
 def activation(name: str) -> str:
   """Returns our name of an activation. Raises a ValueError for an unsupported one."""
-  if name not in _ACTIVATIONS:
+  if not isinstance(name, str) or name not in _ACTIVATIONS:
     raise ValueError(
       f'the activation of config.json must be one of {", ".join(_ACTIVATIONS)}; got {name!r}. {ANOTHER}'
     )
@@ -104,7 +114,7 @@ def rope_type(parameters: dict[str, Any]) -> Any:
 
 def check_positive(name: str, value: Any) -> None:
   """Raises a ValueError if a field of rotary positions is not a positive number."""
-  if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+  if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
     raise ValueError(
       f'{name} of the rotary positions of config.json must be a positive number; got {value!r}. {ANOTHER}'
     )

@@ -1,6 +1,7 @@
 """Reads config.json of a checkpoint folder: family and shape; refuses unsupported and quantized models."""
 
 import dataclasses
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ _KINDS = {
   dict: ('rope_parameters', 'rope_scaling'),
   list: ('layer_types',),
   int: ('sliding_window', 'sliding_window_pattern', 'max_window_layers'),
+  bool: ('attention_bias', 'mlp_bias', 'tie_word_embeddings', 'use_sliding_window'),
 }
 _SIZES = (
   'vocab_size',
@@ -100,7 +102,8 @@ def _check_kinds(file: epath.Path, hf: dict[str, Any]) -> None:
         raise ValueError(f'{name} of {file} must be positive; got {value}. {json_file.REMEDY}')
     for name in _NUMBERS:
       value = section.get(name)
-      is_number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+      is_number = isinstance(value, int | float) and not isinstance(value, bool)
+      is_number = is_number and 0 < value < math.inf
       if value is not None and not is_number:
         raise ValueError(
           f'{name} of {file} must be a positive number; got {value!r}. {json_file.REMEDY}'

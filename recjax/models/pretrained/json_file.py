@@ -33,7 +33,7 @@ def field(file: epath.Path, content: dict[str, Any], name: str, kind: type, defa
     file: for the message.
     content: of the file.
     name: of the field.
-    kind: dict, list, int or str.
+    kind: dict, list, int, bool or str.
     default: see above.
 
   Raises:
@@ -42,7 +42,13 @@ def field(file: epath.Path, content: dict[str, Any], name: str, kind: type, defa
   value = content.get(name)
   if value is None:
     return default
-  words = {dict: 'an object', list: 'a list', int: 'an integer', str: 'a string'}
+  words = {
+    dict: 'an object',
+    list: 'a list',
+    int: 'an integer',
+    bool: 'true or false',
+    str: 'a string',
+  }
   check_kind(file, f'{name} of ', value, kind, words[kind])
   return value
 

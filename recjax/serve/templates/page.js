@@ -50,7 +50,7 @@ async function readAddress() {
   const ids = decoded(parts.history);
   const found = await Promise.all(ids.map((id) => ask(`items?limit=1&q=${encodeURIComponent(id)}`)));
   state.history = ids.map((id, n) => found[n].items.find((each) => each.item === id) || { item: id, title: null });
-  state.k = Number.parseInt(parts.k, 10) || Math.min(10, Math.max(...service.beams));
+  state.k = Number.parseInt(parts.k, 10) || Math.min(10, service.items, Math.max(...service.beams));
   state.beams = Number.parseInt(parts.beams, 10) || null;
   state.masks = {};
   for (const name of decoded(parts.only)) state.masks[name] = 'only';

@@ -7,8 +7,10 @@ from bench.ablations import arguments
 
 def test_data_sets_with_and_without_folders(tmp_path):
   assert arguments.data([f'beauty={tmp_path}', 'demo']) == {'beauty': str(tmp_path), 'demo': None}
-  for wrong in (['=x'], ['demo', 'demo'], ['']):
-    with pytest.raises(ValueError, match='--data must name data sets, each once, as beauty=FOLDER'):
+  for wrong in (['=x'], ['demo', 'demo'], [''], ['../demo'], ['a/b'], ['.']):
+    with pytest.raises(
+      ValueError, match=r'the names of --data must begin with .* as in beauty=FOLDER'
+    ):
       arguments.data(wrong)
   with pytest.raises(FileNotFoundError, match=r'--data=toys must be a folder; .* does not exist'):
     arguments.data([f'toys={tmp_path / "none"}'])

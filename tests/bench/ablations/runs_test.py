@@ -144,6 +144,19 @@ def test_every_row_of_a_table_is_a_valid_config(name, tmp_path):
     assert config.active_mixture.keys() == (run.row.mixture or config.mixture).keys()
 
 
+def test_the_rows_of_the_table_of_grpo_differ_in_that_stage_alone(tmp_path):
+  table = tables.table('grpo')
+  [without, with_grpo] = runs.planned(table, {'industrial': None}, [0], tmp_path)
+  more = [flag for flag in with_grpo.command if flag not in without.command]
+  assert all(flag.startswith(('--config.stages.rl.', '--workdir=')) for flag in more)
+  assert '--config.stages.rl.kind=grpo' in more
+  stages = runs._loaded(table.base.format(data='industrial')).stages
+  assert [stage.kind for stage in stages.values()] == ['supervised', 'supervised']
+  # The first row is also the last one of ts_rec, so both tables share its run.
+  *_, last = runs.planned(tables.table('ts_rec'), {'industrial': None}, [0], tmp_path)
+  assert without.workdir == last.workdir
+
+
 def test_wrong_names_are_refused():
   with pytest.raises(
     ValueError,
@@ -160,16 +173,18 @@ def test_wrong_names_are_refused():
     ValueError, match=r"--base must name a config file .*'configs/none.py' does not exist"
   ):
     list(runs.planned(tables.table('mixture'), {'none': None}, [0], None))
+  with pytest.raises(ValueError, match=r"'configs/\{date\}\.py' does not exist"):
+    list(runs.planned(tables.table('mixture'), {'demo': None}, [0], None, 'configs/{date}.py'))
 
 
 def test_a_field_at_its_default_does_not_count_for_the_digest():
   from configs import demo
 
   config = demo.get_config('tiny')
-  found = runs._changed(config)
+  found = runs.changed(config)
   assert found['model.width'] == 16 and found['mixture'] == ['next_item']
   assert (
     not {'optim.clip_norm', 'mixture.next_item.weight', 'mixture.next_item.task'} & found.keys()
   )
   config.mixture.next_item.weight = 0.5
-  assert runs._changed(config) == found | {'mixture.next_item.weight': 0.5}
+  assert runs.changed(config) == found | {'mixture.next_item.weight': 0.5}

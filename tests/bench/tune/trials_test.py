@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+from etils import epath
 import pytest
 
 pytest.importorskip('optuna')
@@ -11,6 +12,7 @@ pytest.importorskip('optuna')
 from bench.tune import page, trials
 from bench.tune.space import Range
 from recjax.metrics.selection import Selection
+from recjax.runtime import lock
 
 BY = Selection('retrieval', 'ndcg@10')
 RANGES = {
@@ -107,6 +109,31 @@ def test_another_recipe_needs_another_folder(tmp_path):
     ValueError, match=r'a search must keep users of the one in .*: 4; got 5. Set --scratch'
   ):
     trials.study_in(tmp_path, {'config': 'a', 'users': 5}, False, FIRST)
+
+
+def test_a_search_that_was_killed_within_a_line_continues(tmp_path):
+  search(tmp_path, 1)
+  log = tmp_path / trials.STUDY
+  whole = log.read_bytes()
+  log.write_bytes(whole + whole.splitlines()[-1][:20])
+  assert [each['state'] for each in search(tmp_path, 3)] == ['complete'] * 3
+  assert [each['state'] for each in search(tmp_path, 3)] == ['complete'] * 3  # and its log is whole
+  log.write_bytes(b'{"op_code": 1}\n' + log.read_bytes())
+  with pytest.raises(
+    ValueError, match=r'study.log must hold a search .*; it is damaged: .* --scratch'
+  ):
+    search(tmp_path, 3)
+
+
+def test_a_trial_that_an_orphan_still_trains_is_not_told_as_failed(tmp_path):
+  study = trials.study_in(tmp_path, {'config': 'a'}, False, FIRST)
+  study.ask(trials.distributions(RANGES))  # and the search is killed, but not its process
+  with (
+    lock.hold(epath.Path(tmp_path / 'trials' / '000'), 'training', wait=False, field='--workdir'),
+    pytest.raises(lock.Held, match=r'000 must be used by one process at a time; .*\(training'),
+  ):
+    search(tmp_path, 1)
+  assert trials.records(study) == []
 
 
 def test_the_page_has_a_table_and_plots(tmp_path):

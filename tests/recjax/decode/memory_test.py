@@ -73,6 +73,12 @@ def test_settings_are_checked():
     blend.Memory(candidates=-1)
 
 
+def test_more_candidates_than_items_are_all_items():
+  made = memory(candidates=10**9)
+  assert made.candidates == ITEMS
+  assert made.best(made.read([np.array([1])]), [np.array([], int)]).shape == (1, ITEMS)
+
+
 def test_counts_move_to_another_catalogue_by_item():
   table = memory().read([np.array([i]) for i in range(ITEMS)]).toarray()
   place = np.array([3, 99, 1, 2, 7, 0])  # of new items; 99 and 7 are not counted, 4, 5, 6 are gone

@@ -110,4 +110,4 @@ def with_service(test, load=None, **flags):
       stop.set()
       await task
 
-  asyncio.run(asyncio.wait_for(main(), 30))
+  asyncio.run(asyncio.wait_for(main(), 120))

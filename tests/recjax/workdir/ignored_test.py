@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from recjax import config as config_lib
+from recjax.schema.optim import Stage
 from recjax.workdir import ignored
 from tests.folders import ROOT
 
@@ -104,3 +105,17 @@ def test_overrides_that_a_mode_reads_or_cannot_compare_pass(config):
   ignored.check_overrides('evaluate', [*paths, 'num_epochs'], now, config, is_program=True)
   with pytest.raises(ValueError, match=r'^--config\.num_epochs has no effect with --mode=evaluate'):
     ignored.check_overrides('evaluate', ['num_epochs'], now, config)
+
+
+def test_the_length_of_a_run_of_stages_is_refused(config):
+  ignored.check_length(['num_train_steps', 'batch_size'], config)
+  staged = dataclasses.replace(
+    config, stages={name: Stage(num_train_steps=200) for name in ('rows', 'all')}
+  )
+  ignored.check_length(['stages.all.num_train_steps'], staged)
+  with pytest.raises(
+    ValueError,
+    match=r'config.num_epochs has no effect on a run of stages, .*; got None. Set '
+    r'--config.stages.rows.num_epochs, --config.stages.all.num_epochs$',
+  ):
+    ignored.check_length(['seed', 'num_epochs'], staged)

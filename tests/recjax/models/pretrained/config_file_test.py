@@ -27,6 +27,15 @@ from tests.goldens import make_decoders
     ({'layer_types': 3}, 'layer_types of .* must be a list'),
     ({'layer_types': [['a']]}, r"full_attention; got \[\['a'\]\]"),
     ({'model_type': ['qwen2']}, 'model_type of .* must be a string'),
+    (
+      {'num_key_value_heads': 3},
+      r'num_attention_heads of config.json \(4\) must be a multiple .* 3',
+    ),
+    ({'head_dim': 7}, 'head_dim of config.json must be even: positions rotate pairs; got 7'),
+    ({'hidden_act': ['silu']}, r"activation of config.json must be one of .*; got \['silu'\]"),
+    ({'rope_theta': float('inf')}, 'rope_theta of .* must be a positive number; got inf'),
+    ({'rope_parameters': {'rope_theta': float('nan')}}, 'rope_theta of the rotary .*; got nan'),
+    ({'tie_word_embeddings': 'false'}, "tie_word_embeddings of .* true or false; got 'false'"),
     ({'text_config': []}, 'text_config of .* must be an object'),
     ({'text_config': {'head_dim': 'x'}}, 'head_dim of .* must be an integer'),
   ],
@@ -88,6 +97,10 @@ def test_a_llama_that_cannot_be_computed_is_refused(tmp_path, fields, message):
       'an even part of the head width 8; got 0.4',
     ),
     ({'rope_parameters': {'partial_rotary_factor': '1'}}, "partial_rotary_factor .*; got '1'"),
+    (
+      {'rope_parameters': {'partial_rotary_factor': float('inf')}},
+      'partial_rotary_factor .* number; got inf',
+    ),
   ],
 )
 def test_a_qwen3_5_that_cannot_be_computed_is_refused(tmp_path, fields, message):
