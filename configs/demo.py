@@ -18,7 +18,7 @@ def get_config(variant: str = ''):
   config.data.k_core = 0
   config.data.item_text = 'synthetic'
   config.sids.encoder = 'tfidf'
-  config.sids.source = 'both'
+  config.sids.source = 'text'  # themes and styles decide what follows, and the texts name them
   config.sids.codes = (64, 64, 64)
   config.sids.tfidf_width = 64
   config.mixture.next_item.prompts = ('{history}',)
@@ -70,6 +70,7 @@ def _shrink(config):
   config.data.synthetic_items = 120
   config.data.synthetic_users = 300
   config.data.text_pieces = 512
+  config.sids.source = 'both'
   config.sids.codes = (16, 16)
   config.sids.tfidf_width = 16
   config.sids.cooccurrence_width = 8

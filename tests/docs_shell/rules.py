@@ -73,6 +73,7 @@ PLANS = {
   r'recjax\.main .*pretrained=hf:': 'parse',
   r'recjax\.main .*--config=configs/industrial\.py': 'parse',
   r'recjax\.main .*--config=configs/sasrec\.py': 'parse',
+  r'recjax\.main .*--workdir=runs/item': 'parse',  # docs/daily_refresh.md trains the recipe
   r'recjax\.main .*--config\.keywords\.teacher=http': 'parse',
 }
 
@@ -113,7 +114,7 @@ SMALL_PRETRAINED = (
 PYTHON = {
   '': """
 from configs import beauty
-config = beauty.get_config('cpu')
+config = beauty.get_config('flat-cpu')
 """,
 }
 
