@@ -21,7 +21,9 @@ from recjax.decode.masks import Mask, words
 from recjax.decode.trie import Trie
 from recjax.sharding import mesh as mesh_lib
 
-SLOTS = 32  # distinct masks of a batch, the one of all items included
+# Distinct masks of a batch, that of all items included: as many as fit SLOT_BYTES, within these limits.
+SLOTS = (16, 128)
+SLOT_BYTES = 2**26
 
 
 @jax.tree_util.register_dataclass
@@ -108,8 +110,8 @@ def pruned(trie: Trie, items_W: jax.Array) -> tuple[jax.Array, ...]:
   if trie.max_leaf_items > 1:
     alive_W = _alive(alive_W, jnp.asarray(trie.leaf_offsets))
   found = [alive_W]
-  for first_child in trie.first_child[:0:-1]:
-    found.append(_alive(found[-1], jnp.asarray(first_child)))
+  for first_child, nodes in zip(trie.first_child[:0:-1], trie.num_nodes[-2:0:-1], strict=True):
+    found.append(_alive(found[-1], jnp.asarray(first_child)[: nodes + 1]))
   return tuple(found[::-1])
 
 
@@ -122,13 +124,9 @@ def _fill(nodes, items, trie: Trie, slot: jax.Array, items_W: jax.Array):
 
 
 def batches(
-  order: np.ndarray, size: int, masks: Sequence[Mask | None] | None, most: int | None = None
+  order: np.ndarray, size: int, masks: Sequence[Mask | None] | None, most: int = 1
 ) -> Iterator[np.ndarray]:
-  """Yields the rows of `order` in batches of at most `size` rows with at most `most` distinct masks.
-
-  None stands for the number of slots less that of all items.
-  """
-  most = most or SLOTS - 1
+  """Yields the rows of `order` in batches of at most `size` rows with at most `most` distinct masks."""
   rows, keys = [], set()
   for row in order.tolist():
     mask = masks and masks[row]
@@ -158,15 +156,17 @@ class MaskSlots:
       trie: the catalogue, on the devices.
       mesh: the devices.
       everything: the mask of rows without one: slot 0.
-      slots: number of slots. None: SLOTS.
+      slots: number of slots. None: see SLOTS.
     """
-    slots = slots or SLOTS
+    self._words = words(len(trie.leaf_items))
+    if slots is None:
+      size = 4 * (self._words + sum(map(words, trie.num_nodes[1:])))
+      slots = min(max(SLOT_BYTES // size, SLOTS[0]), SLOTS[1])
     self.lock, self.most = threading.Lock(), slots - 1
     self._trie, self._replicated = trie, mesh_lib.replicated(mesh)
     self._slot_of: collections.OrderedDict[bytes, int] = collections.OrderedDict()
     zeros = lambda size: jax.device_put(np.zeros((slots, size), np.uint32), self._replicated)  # noqa: E731
     self._nodes = tuple(zeros(words(nodes)) for nodes in trie.num_nodes[1:])
-    self._words = words(len(trie.leaf_items))
     self._items = zeros(self._words)
     self._put(0, everything)
 
