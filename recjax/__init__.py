@@ -11,8 +11,10 @@ def load(
   workdir: str | os.PathLike[str],
   beams: int | None = None,
   prepared_dir: str | os.PathLike[str] | None = None,
+  masks: str | os.PathLike[str] | None = None,
+  room: float | None = None,
 ) -> 'Recommender':
   """Returns the recommender of a run; see `recjax.recommend.Recommender.from_workdir`."""
   from recjax.recommend import Recommender  # here: `import recjax` takes no time
 
-  return Recommender.from_workdir(workdir, beams, prepared_dir)
+  return Recommender.from_workdir(workdir, beams, prepared_dir, masks, room)

@@ -28,7 +28,7 @@ from recjax import models, refresh
 from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best, final_metrics, make_context, trained_baselines
-from recjax.recommend import Recommender, best_params, best_ranker
+from recjax.recommend import Recommender, best_params
 from recjax.report.build import report_run
 from recjax.report.compare.build import HTML as COMPARISON
 from recjax.report.compare.build import compare
@@ -189,9 +189,9 @@ def run(request: Request) -> int:
     export.write(request.out, config, dataset, params)
     return 0
   if mode == 'recommend':
-    ranker, params, step = best_ranker(config, workdir, dataset, mesh)
-    recommender = Recommender(ranker, dataset, params, step)
-    recommender.recommend_file(request.histories, request.out, request.k, request.skip_unknown)
+    recommender = Recommender.of_run(config, workdir, dataset, mesh, masks=request.masks)
+    asked = (request.histories, request.out, request.k, request.within)
+    recommender.recommend_file(*asked, skip_unknown=request.skip_unknown)
   if mode in ('train', 'evaluate'):
     if config.eval.sasrec is not None:
       sasrec_lib.earlier(config, dataset)  # raises if it does not fit, before hours of training

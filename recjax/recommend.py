@@ -1,42 +1,67 @@
 """Recommends items for histories of raw item ids, with the best checkpoint of a run."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
-import json
 import logging
 import os
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 from etils import epath
 import jax
-import numpy as np
 
 from recjax import config as config_lib
 from recjax import models
 from recjax.config import Config
 from recjax.data.dataset import Dataset
-from recjax.data.histories import Reader, Row, read_histories
+from recjax.data.history_files import PART_SIZE, HistoryFile
+from recjax.data.requests import Answer as Answer
+from recjax.data.requests import History as History
+from recjax.data.requests import Recommendation as Recommendation
+from recjax.data.requests import Request as Request
+from recjax.data.requests import Within as Within
+from recjax.data.requests import (
+  check,
+  ids,
+  is_count,
+  is_id,
+  listed,
+  streamed,
+  windows,
+  with_candidates,
+)
+from recjax.decode.catalogue import Catalogue as Catalogue
 from recjax.decode.ranker import Ranker
+from recjax.decode.waves import Waves
 from recjax.runtime import device, distributed
-from recjax.runtime.files import replacing
+from recjax.runtime.files import digest
 from recjax.sharding import mesh as mesh_lib
+from recjax.sharding.fingerprint import fingerprint
 from recjax.training.start import best_params as best_params
-from recjax.workdir import checkpoint_name, identity, paths, weights
+from recjax.workdir import checkpoint_name, evaluation_file, identity, paths, ranked_file, weights
+from recjax.workdir.parts import Parts
 
 log = logging.getLogger(__name__)
 
+_WINDOW = 8192  # histories of a stream that are ranked together
+
 
 def make_ranker(
-  config: Config, dataset: Dataset, mesh: jax.sharding.Mesh, beams: int | None = None
+  config: Config,
+  dataset: Dataset,
+  mesh: jax.sharding.Mesh,
+  beams: int | None = None,
+  room: float | None = None,
+  masks: epath.PathLike | None = None,
 ) -> Ranker:
-  """Returns the ranker of a run; `beams` is `eval.beams` by default.
+  """Returns the ranker of a run; `beams` is `eval.beams` by default. See `Ranker` for `room` and `masks`.
 
   Raises:
     ValueError: see `config.next_item_component`.
   """
   component = config_lib.next_item_component(config)
-  return Ranker(component, config.model, config.eval, config.hosts, dataset, mesh, beams)
+  sections = (component, config.model, config.eval, config.hosts)
+  return Ranker(*sections, dataset, mesh, beams, room, masks)
 
 
 def best_ranker(
@@ -45,6 +70,8 @@ def best_ranker(
   dataset: Dataset,
   mesh: jax.sharding.Mesh,
   beams: int | None = None,
+  room: float | None = None,
+  masks: epath.PathLike | None = None,
 ) -> tuple[Ranker, Any, int]:
   """Returns the ranker of the best checkpoint with the weights of its scores, its parameters, and its step.
 
@@ -52,43 +79,81 @@ def best_ranker(
     ValueError: see `make_ranker`, `best_params` and `workdir.weights.recorded`.
   """
   params, step = best_params(config, workdir, dataset, mesh)
-  ranker = make_ranker(config, dataset, mesh, beams)
+  ranker = make_ranker(config, dataset, mesh, beams, room, masks)
   ranker.weights = weights.recorded(config, workdir, step)
   return ranker, params, step
-
-
-class Recommendation(NamedTuple):
-  """A recommended item.
-
-  Attributes:
-    item: its id in the log.
-    title: its title; None: the item table has none.
-    score: log-probability of its semantic ID; where candidates have several scores, their weighted sum.
-  """
-
-  item: str
-  title: str | None
-  score: float
-
-
-# Item ids, oldest first; or a mapping with `history` and optionally `times` (seconds since 1970) and `events`.
-History = Sequence[str] | Mapping[str, Any]
 
 
 class Recommender:
   """Recommends items for histories of raw item ids, with the best checkpoint of a run.
 
   Attributes:
-    beams: items that the search finds for a history, the largest `k`.
+    beams: items that the search finds for a history, the largest `k`, unless a call names another number.
     columns: the columns beside `history` that the model reads: `events`, `times`, both or none.
     step: training step of the checkpoint.
   """
 
-  def __init__(self, ranker: Ranker, dataset: Dataset, params: Any, step: int):
-    """Wraps a ranker and its parameters; see `from_workdir` for a run."""
+  def __init__(
+    self, ranker: Ranker, params: Any, step: int, origin: Mapping[str, Any] | None = None
+  ):
+    """Wraps a ranker and its parameters; see `from_workdir` for a run.
+
+    Args:
+      ranker: ranks the catalogue.
+      params: parameters on the mesh.
+      step: training step of the parameters.
+      origin: JSON values that name the config and the data, so that files of another origin are not continued.
+    """
     self.beams, self.columns, self.step = ranker.beams, ranker.columns, step
-    self._ranker, self._params, self._items = ranker, params, dataset.items
-    self._reader = Reader(dataset, ranker.columns)
+    self._ranker, self._params, self._origin = ranker, params, dict(origin or {})
+    self._waves = Waves({ranker.beams: ranker}, ranker.beams, params, ranker.loaded)
+    self._earlier: Waves | None = None
+
+  @property
+  def catalogue(self) -> Catalogue:
+    """The catalogue that is recommended from."""
+    return self._waves.catalogue
+
+  def swap(self, catalogue: Catalogue) -> None:
+    """Recommends from another catalogue from the next call on; a call that runs keeps its own. Compiles nothing.
+
+    Args:
+      catalogue: items with semantic IDs of the same token space, such as `Catalogue.load(FOLDER)` of a later day. The
+        recommender must have been loaded with `room`.
+
+    Raises:
+      ValueError: it is of another token space, or does not fit the room.
+    """
+    new = self._waves.with_catalogue(self._ranker.load(catalogue))
+    self._earlier, self._waves = self._waves, new
+
+  def roll_back(self) -> None:
+    """Recommends from the catalogue before the last `swap` again; a second call undoes the first.
+
+    Raises:
+      ValueError: there was no swap.
+    """
+    if self._earlier is None:
+      raise ValueError('roll_back needs an earlier catalogue; there was no swap')
+    self._earlier, self._waves = self._waves, self._earlier
+
+  @classmethod
+  def of_run(
+    cls,
+    config: Config,
+    workdir: epath.Path,
+    dataset: Dataset,
+    mesh: jax.sharding.Mesh,
+    beams: int | None = None,
+    masks: epath.PathLike | None = None,
+    room: float | None = None,
+  ) -> 'Recommender':
+    """Returns the recommender of a run's best checkpoint; see `best_ranker`."""
+    ranker, params, step = best_ranker(config, workdir, dataset, mesh, beams, room, masks)
+    data = evaluation_file.data_record(dataset, config.data.item_text)
+    settings = digest({name: config.to_dict()[name] for name in ('model', 'eval', 'mixture')})
+    origin = {'settings': settings, 'interactions': data['interactions'], 'sids': data['sids']}
+    return cls(ranker, params, step, origin)
 
   @classmethod
   def from_workdir(
@@ -96,6 +161,8 @@ class Recommender:
     workdir: epath.PathLike,
     beams: int | None = None,
     prepared_dir: epath.PathLike | None = None,
+    masks: epath.PathLike | None = None,
+    room: float | None = None,
   ) -> 'Recommender':
     """Loads the best checkpoint of a run on the devices of this process, and compiles the search for one history.
 
@@ -103,13 +170,16 @@ class Recommender:
       workdir: the workdir.
       beams: items that the search finds for a history. None: `eval.beams` of the run.
       prepared_dir: folder of the prepared data. None: where the run found them.
+      masks: folder of named sub-catalogues, with a file `NAME.txt` of item ids for each. None: none has a name.
+      room: later catalogues may be so many times as large, and `swap` takes them. None: `swap` takes none.
 
     Raises:
       OSError, ValueError: the folder is no workdir, it has no undamaged checkpoint, or the data are missing or do
         not fit.
     """
     workdir = epath.Path(workdir).expanduser()
-    _check(beams is None or _is_count(beams), 'beams must be a positive number', beams)
+    check(beams is None or is_count(beams), 'beams must be a positive number', beams)
+    check(room is None or room >= 1, 'room must be at least 1', room)
     with _as_arguments():
       config = identity.required_config(workdir)
       if prepared_dir is not None:
@@ -120,14 +190,19 @@ class Recommender:
       dataset = Dataset.load(paths.prepared_data(config, workdir))
       config = dataclasses.replace(config, model=models.without_source(config.model, workdir))
       mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))
-      ranker, params, step = best_ranker(config, workdir, dataset, mesh, beams)
-      recommender = cls(ranker, dataset, params, step)
+      recommender = cls.of_run(config, workdir, dataset, mesh, beams, masks, room)
     recommender.recommend([])  # compiles
     return recommender
 
   @overload
   def recommend(
-    self, histories: History, k: int = 10, exclude: Iterable[str] = (), unknown: str = 'error'
+    self,
+    histories: History,
+    k: int = 10,
+    within: Within | None = None,
+    exclude: Collection[str] = (),
+    beams: int | None = None,
+    unknown: str = 'error',
   ) -> list[Recommendation]: ...
 
   @overload
@@ -135,121 +210,212 @@ class Recommender:
     self,
     histories: Sequence[History],
     k: int = 10,
-    exclude: Iterable[str] = (),
+    within: Within | None = None,
+    exclude: Collection[str] = (),
+    beams: int | None = None,
     unknown: str = 'error',
   ) -> list[list[Recommendation]]: ...
 
-  def recommend(self, histories, k=10, exclude=(), unknown='error'):
-    """Recommends items for one history or for several.
+  @overload
+  def recommend(
+    self,
+    histories: Iterator[History],
+    k: int = 10,
+    within: Within | None = None,
+    exclude: Collection[str] = (),
+    beams: int | None = None,
+    unknown: str = 'error',
+  ) -> Iterator[list[Recommendation]]: ...
+
+  def recommend(self, histories, k=10, within=None, exclude=(), beams=None, unknown='error'):
+    """Recommends items for one history, for several, or for a stream of them.
 
     Args:
       histories: item ids, oldest first, or a mapping with the list `history` and, for a model that reads them
-        (`columns`), `times` and `events`; or a sequence of such histories. Items of a history are not recommended
-        (unless the run sets `eval.exclude_seen` to False). For an empty history the model ranks without any.
-      k: items per history, at most `beams`. Fewer are returned if the catalogue or the beams have no more.
-      exclude: ids of items that are not recommended; ids that are not in the catalogue have no effect.
-      unknown: 'error', or 'skip' to leave out items of a history that are not in the catalogue.
+        (`columns`), `times` and `events`; or a sequence or an iterator of such histories. Items of a history are not
+        recommended (unless the run sets `eval.exclude_seen` to False). For an empty history the model ranks without
+        any.
+      k: items per history, at most the beams. Fewer are returned if the catalogue or the beams have no more.
+      within, exclude, beams, unknown: see `Request`.
 
     Returns:
-      The items, best first; for a sequence of histories a list of such lists in its order.
+      The items, best first; for a sequence of histories a list of such lists in its order. For an iterator an iterator
+      of such lists, which reads and keeps some thousands of histories at a time.
 
     Raises:
       ValueError: an item of a history is unknown, or an argument is out of range.
     """
-    rule = f'k must be from 1 to {self.beams}, the beams of the search (argument beams of load)'
-    _check(_is_count(k) and k <= self.beams, rule, k)
-    _check(unknown in ('error', 'skip'), "unknown must be 'error' or 'skip'", unknown)
-    _check(not isinstance(exclude, str), 'exclude must be a collection of ids', exclude)
-    is_one, rows = self._rows(histories, unknown == 'skip')
-    items_UM, scores_UM = self._ranker.rank(
-      self._params,
-      [row.items for row in rows],
-      known=[row.known for row in rows],
-      excluded=self._reader.known(exclude),
-      few_shapes=True,
-    )
-    found = [
-      self._recommendations(items[:k], scores[:k])
-      for items, scores in zip(items_UM, scores_UM, strict=True)
-    ]
+    waves = self._waves
+    shared = {
+      'k': k, 'within': within, 'exclude': ids(exclude, 'exclude'), 'beams': beams, 'unknown': unknown
+    }  # fmt: skip
+    is_stream, histories = streamed(histories)
+    if is_stream:
+      waves.parsed(0, Request(history=(), **shared), 'the histories', {})  # checks them now
+      answers = (
+        waves.answers(
+          [Request(history=history, **shared) for history in window],
+          [f'history {n}' for n in range(first, first + len(window))],
+          few_shapes=False,
+        )
+        for first, window in windows(histories, _WINDOW)
+      )
+      return (answer.recommendations for wave in answers for answer in wave)
+    is_one, histories = listed(histories)
+    requests = [Request(history=history, **shared) for history in histories]
+    places = ['the history'] if is_one else [f'history {n}' for n in range(len(requests))]
+    found = [answer.recommendations for answer in waves.answers(requests, places)]
     return found[0] if is_one else found
 
-  def recommend_file(
-    self, histories: epath.PathLike, out: epath.PathLike, k: int, skip_unknown: bool = False
-  ) -> None:
-    """Recommends items for every line of a file and writes the lines with `recommendations`.
+  @overload
+  def score(
+    self, histories: History, candidates: Collection[str], unknown: str = 'error'
+  ) -> list[float]: ...
+
+  @overload
+  def score(
+    self,
+    histories: Sequence[History],
+    candidates: Collection[str] | Iterable[Collection[str]],
+    unknown: str = 'error',
+  ) -> list[list[float]]: ...
+
+  @overload
+  def score(
+    self,
+    histories: Iterator[History],
+    candidates: Collection[str] | Iterable[Collection[str]],
+    unknown: str = 'error',
+  ) -> Iterator[list[float]]: ...
+
+  def score(self, histories, candidates, unknown='error'):
+    """Returns the exact scores of given items, which an exhaustive search would give them.
+
+    The score is that of `recommend`: the log-probability of the item's semantic ID; in a run with an item head or a
+    memory of counts the weighted sum that orders its recommendations (`recjax.decode.blend`). Items of the history have
+    scores too.
 
     Args:
-      histories: path of the file; see `recjax.data.histories` for its format.
-      out: file that is written atomically; its folder is created.
-      k: items per history.
+      histories: as in `recommend`.
+      candidates: item ids; or for several histories a list or an iterator with the ids for each of them.
+      unknown: as in `recommend`, for items of histories. A candidate must be in the catalogue.
+
+    Returns:
+      Floats, aligned with the candidates; for a sequence of histories a list of such lists, for an iterator an iterator
+      of them.
+
+    Raises:
+      ValueError: candidates or items of a history are unknown, or an argument does not fit.
+    """
+    check(unknown in ('error', 'skip'), "unknown must be 'error' or 'skip'", unknown)
+    is_stream, histories = streamed(histories)
+    if is_stream:
+      waves = self._waves
+      return (
+        scores
+        for first, pairs in windows(with_candidates(histories, candidates), _WINDOW)
+        for scores in waves.scores(*zip(*pairs, strict=True), unknown, first)
+      )
+    is_one, histories = listed(histories)
+    if is_one:
+      candidates = [ids(candidates, 'candidates')]
+      is_flat = all(map(is_id, candidates[0]))
+      check(is_flat, 'candidates of one history must be one list of ids', candidates[0])
+    pairs = list(with_candidates(iter(histories), candidates))
+    first = None if is_one else 0
+    found = self._waves.scores(*zip(*pairs, strict=True), unknown, first) if pairs else []
+    return found[0] if is_one else found
+
+  def answer(
+    self,
+    requests: Sequence[Request],
+    popular: bool = False,
+    raises: bool = True,
+    size: int = 1,
+  ) -> list[Answer]:
+    """Answers a wave of requests; a wave of a size that occurred before compiles nothing.
+
+    Args:
+      requests: each with its own `k`, `within`, `exclude`, `candidates` and `beams`.
+      popular: whether an empty history gets the most popular items, with a note. False: the model ranks without one.
+      raises: False gives a request that is wrong an answer with `error`; the others are answered.
+      size: a power of two, at most `eval.batch_size`: the search is padded to so many histories. Waves of at most so
+        many have one shape, so an answer depends on no other of its wave, to the last bit.
+
+    Raises:
+      ValueError: a request is wrong, and `raises` is set.
+    """
+    places = [f'request {n}' for n in range(len(requests))]
+    return self._waves.answers(requests, places, popular, raises, size=size)
+
+  def recommend_file(
+    self,
+    histories: epath.PathLike,
+    out: epath.PathLike,
+    k: int = 10,
+    within: Within | None = None,
+    exclude: Collection[str] = (),
+    beams: int | None = None,
+    skip_unknown: bool = False,
+    part_size: int = PART_SIZE,
+  ) -> None:
+    """Recommends items for every history of a file and writes them with `recommendations`, in the same order.
+
+    One part of the file is in memory at a time. A killed call keeps its finished parts beside `out`; the same call
+    continues after them.
+
+    Args:
+      histories: path of the file; see `recjax.data.history_files` for its format.
+      out: file that is written atomically; its folder is created. Its name gives the format: see
+        `recjax.workdir.ranked_file.writer`.
+      k, within, exclude, beams: as in `recommend`.
       skip_unknown: leave out items of a history that are not in the catalogue.
+      part_size: histories of a part.
 
     Raises:
       OSError: the file of histories does not exist.
-      ValueError: a line of it is not a history.
+      ValueError: one of them is wrong, and nothing was ranked; or another process writes `out`.
     """
-    rows = read_histories(histories, self._reader, skip_unknown)
-    unknown = [len(row.fields['unknown']) for row in rows if 'unknown' in row.fields]
-    if unknown:
+    check(is_count(part_size), 'part_size must be a positive number', part_size)
+    asked = Request(history=(), k=k, within=within, exclude=ids(exclude, 'exclude'), beams=beams)
+    waves = self._waves
+    asked = waves.parsed(0, asked, 'the histories', {})
+    beams, file = beams or self.beams, HistoryFile(histories, self.columns)
+    settings = {'k': k, 'beams': beams, 'skip_unknown': skip_unknown, 'part_size': part_size}
+    settings['exclude'] = digest(sorted(asked.excluded.tolist()))
+    settings['within'] = None if asked.mask is None else asked.mask.key.hex()
+    parts = Parts(out, {'histories': file.digest(), **settings, **self._identity(waves.catalogue)})
+    distributed.check_same('command', parts.identity)
+    facts = parts.recorded() or file.check(waves.reader, skip_unknown)._asdict()
+    if facts['unknown']:
       log.warning(
         'left out %d items of %d histories: they are not in the catalogue',
-        *(sum(unknown), len(unknown)),
+        *(facts['unknown'], facts['having_unknown']),
       )
-    items_UM, scores_UM = self._ranker.rank(
-      self._params, [row.items for row in rows], 'recommend', [row.known for row in rows]
-    )
-    if not distributed.is_host0():
-      return
-    out = epath.Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as f:
-      for row, items, scores in zip(rows, items_UM[:, :k], scores_UM[:, :k], strict=True):
-        found = [each._asdict() for each in self._recommendations(items, scores)]
-        f.write(json.dumps(row.fields | {'recommendations': found}) + '\n')
-    log.info('%d histories -> %s', len(rows), out)
+    writer, total = ranked_file.writer(out, file, skip_unknown), facts['histories']
+    with parts.opened(facts) as done:
+      if done:
+        log.info('continuing %s after %d of %d histories', out, min(done * part_size, total), total)
+      rows = file.parts(waves.reader, part_size, skip_unknown, done * part_size)
+      for number, part in enumerate(rows, done):
+        of = f' {number + 1}/{-(-total // part_size)}' if total > part_size else ''
+        items_UM, scores_UM = waves.rank(beams, part.rows, asked, f'recommend{of}')
+        if distributed.is_host0():
+          found = map(waves.recommendations, items_UM[:, :k], scores_UM[:, :k])
+          parts.write(number, writer.encoded(part, list(found)))
+      parts.join(-(-total // part_size), writer.join)
+    log.info('%d histories -> %s', total, out)
 
-  def _rows(self, histories: Any, skip_unknown: bool) -> tuple[bool, list[Row]]:
-    """Returns whether one history was given, and the histories as indices."""
-    _check(
-      not isinstance(histories, str | bytes), 'a history must be a list of item ids', histories
-    )
-    if isinstance(histories, Mapping):
-      return True, [self._row(histories, 'the history', skip_unknown)]
-    _check(isinstance(histories, Iterable), 'a history must be a list of item ids', histories)
-    histories = list(histories)
-    nested = [not isinstance(each, str | int | np.integer) for each in histories]
-    if not any(nested):
-      return True, [self._row(histories, 'the history', skip_unknown)]
-    _check(all(nested), 'histories must be item ids or lists of item ids, not both', histories)
-    rows = [self._row(h, f'history {n}', skip_unknown) for n, h in enumerate(histories)]
-    return False, rows
-
-  def _row(self, history: Any, place: str, skip_unknown: bool) -> Row:
-    fields = dict(history) if isinstance(history, Mapping) else {'history': history}
-    if 'history' not in fields:
-      raise ValueError(f'{place}: a mapping must have the key history; got {sorted(fields)}')
-    columns = ('history', *self.columns)
-    fields |= {name: list(fields[name]) for name in columns if name in fields}
-    return self._reader.row(
-      fields, place, skip_unknown, "Set unknown='skip' to leave such items out"
-    )
-
-  def _recommendations(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
-    return [
-      Recommendation(self._items[i]['id'], self._items[i].get('title'), float(score))
-      for i, score in zip(items, scores, strict=True)
-      if i >= 0
-    ]
-
-
-def _check(condition: bool, must: str, got: Any) -> None:
-  if not condition:
-    raise ValueError(f'{must}; got {repr(got)[:80]}')
-
-
-def _is_count(value: Any) -> bool:
-  return isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0
+  def _identity(self, catalogue: Catalogue) -> dict[str, Any]:
+    """Returns JSON values that decide the recommendations for a history."""
+    titles = [[item['id'], item.get('title')] for item in catalogue.items]
+    numbers = [catalogue.dataset.sids.codes_IL.tolist(), catalogue.popularity_I.tolist()]
+    return {
+      **self._origin,
+      'checkpoint': fingerprint(self._params),
+      'catalogue': digest([titles, numbers]),
+      'weights': self._ranker.weights._asdict(),
+    }
 
 
 # Text of a message of a command → the same for `load`.

@@ -1,35 +1,44 @@
-"""Reads histories of raw item ids, oldest first, also from files of JSON lines with `history`."""
+"""Histories of raw item ids, oldest first, as item indices."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-import json
+from collections.abc import Iterable, Mapping, Sequence
 import math
 from typing import Any, NamedTuple
 
-from etils import epath
 import numpy as np
 
 from recjax.data.dataset import Dataset
-from recjax.runtime.files import existing
 
-_NAMED = 5  # unknown items that a message lists
+_NAMED = 20  # unknown items that a message lists
 
 
 class Row(NamedTuple):
-  """One line of a file of histories.
+  """One history.
 
   Attributes:
-    fields: the JSON object of the line.
+    fields: the object that was read, without unknown items of its history.
     items: item indices of the history, int32.
     known: other columns of the history by name, aligned with `items`.
+    is_known: whether each item of the history was in the catalogue; None: all were. The others are under the key
+      `unknown` of `fields`.
   """
 
   fields: dict[str, Any]
   items: np.ndarray
   known: dict[str, np.ndarray]
+  is_known: list[bool] | None = None
+
+  @property
+  def unknown(self) -> list[Any]:
+    """The items of the history that are not in the catalogue."""
+    return [] if self.is_known is None else self.fields['unknown']
 
 
 class Reader:
-  """Turns raw histories into item indices. Ids may be numbers if those of the log are."""
+  """Turns raw histories into item indices. Ids may be numbers if those of the log are.
+
+  Attributes:
+    index: item id → its index.
+  """
 
   def __init__(self, dataset: Dataset, columns: Sequence[str] = ()):
     """Prepares the look-up of ids.
@@ -40,12 +49,21 @@ class Reader:
     """
     self._columns = columns
     self._events = {name: i for i, name in enumerate(dataset.event_names)}
-    self._index = {item['id']: i for i, item in enumerate(dataset.items)}
+    self.index = {item['id']: i for i, item in enumerate(dataset.items)}
 
   def known(self, items: Iterable[Any]) -> np.ndarray:
     """Returns the indices of the items that are in the catalogue, int32."""
-    found = (self._index.get(_id(item)) for item in items)
+    ids = map(_id, items)
+    found = (self.index.get(item) for item in ids if isinstance(item, str))
     return np.array([i for i in found if i is not None], np.int32)
+
+  def indices(self, items: Iterable[Any], place: str, kind: str = 'item') -> np.ndarray:
+    """Returns the indices of items, int32.
+
+    Raises:
+      ValueError: items are not in the catalogue; the message lists them.
+    """
+    return _indices(list(map(_id, items)), self.index, kind, 'in the catalogue', place)
 
   def row(
     self, fields: Mapping[str, Any], place: str, skip_unknown: bool = False, remedy: str = ''
@@ -63,57 +81,16 @@ class Reader:
       ValueError: an item or event is not in the data, or a column does not fit the history.
     """
     fields = {**fields, 'history': [_id(item) for item in fields['history']]}
+    is_known = None
     if skip_unknown:
-      fields = _without_unknown(fields, self._index, self._columns)
-    items = _indices(fields['history'], self._index, 'item', 'in the catalogue', place, remedy)
+      fields, is_known = _without_unknown(fields, self.index, self._columns)
+    items = _indices(fields['history'], self.index, 'item', 'in the catalogue', place, remedy)
     known = {
       name: _column(fields[name], name, len(items), self._events, place)
       for name in self._columns
       if name in fields
     }
-    return Row(fields, items, known)
-
-
-def check_histories(path: epath.PathLike) -> None:
-  """Checks the format of a file without the data set; call it before preparing data.
-
-  Raises:
-    OSError: the path is not a file.
-    ValueError: a line is not an object with a list `history`, or there is no line.
-  """
-  if not sum(1 for _ in _lines(path)):
-    raise ValueError(f'{path} must hold at least one history; it is empty. Set --histories')
-
-
-def read_histories(path: epath.PathLike, reader: Reader, skip_unknown: bool = False) -> list[Row]:
-  """Reads a file of histories; see `Reader.row`. Other keys of a line are kept.
-
-  Raises:
-    OSError: the path is not a file.
-    ValueError: a line is not such an object, or the file is empty; see also `Reader.row`.
-  """
-  check_histories(path)
-  remedy = 'Set --skip_unknown to leave such items out'
-  return [reader.row(fields, place, skip_unknown, remedy) for place, fields in _lines(path)]
-
-
-def _lines(path: epath.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yields file:line and the object of every line that is not blank."""
-  path = existing(path, '--histories', 'file')
-  # Not splitlines, which also splits at characters that JSON strings may contain.
-  for number, line in enumerate(path.read_bytes().split(b'\n'), 1):
-    if not line.strip():
-      continue
-    place = f'{path}:{number}'
-    try:
-      row = json.loads(line.decode('utf-8-sig'))
-    except ValueError as error:
-      raise ValueError(f'{place}: a line must be a JSON object; {error}') from error
-    if not isinstance(row, dict) or not isinstance(row.get('history'), list):
-      raise ValueError(
-        f'{place}: a line must be an object with a list "history"; got {line[:80]!r}'
-      )
-    yield place, row
+    return Row(fields, items, known, is_known)
 
 
 def _id(item: Any) -> Any:
@@ -135,12 +112,12 @@ def _column(
 
 def _without_unknown(
   row: dict[str, Any], index: Mapping[str, int], columns: Sequence[str]
-) -> dict[str, Any]:
-  """Moves items that are not in the index to the key `unknown`."""
+) -> tuple[dict[str, Any], list[bool] | None]:
+  """Moves items that are not in the index to the key `unknown`; also returns which are in it, None: all."""
   history = row['history']
   is_known = [isinstance(item, str) and item in index for item in history]
   if all(is_known):
-    return row
+    return row, None
   aligned = [
     name
     for name in ('history', *columns)
@@ -151,7 +128,7 @@ def _without_unknown(
     for name in aligned
   }
   unknown = [item for item, known in zip(history, is_known, strict=True) if not known]
-  return row | kept | {'unknown': unknown}
+  return row | kept | {'unknown': unknown}, is_known
 
 
 def _indices(

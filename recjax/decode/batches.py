@@ -20,6 +20,7 @@ def over_prompts(
   columns: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None,
   timeout: float = 0.0,
   progress: str | None = None,
+  length: int | None = None,
 ) -> Any:
   """Returns the results of all prompts in their order.
 
@@ -32,6 +33,7 @@ def over_prompts(
     columns: row numbers int64 `[B]` → further arrays `[B, …]` of a batch.
     timeout: seconds of a batch, with its compilation; 0: no limit.
     progress: label of the progress bar. None: no bar.
+    length: tokens for which every batch has room. None: as many as its longest prompt has, rounded up.
 
   Returns:
     The arrays of `compute` as numpy arrays `[U, …]`.
@@ -47,7 +49,7 @@ def over_prompts(
       preemption.check()
       rows = order[start : start + B]
       padded = np.concatenate([rows, np.repeat(rows[-1:], B - len(rows))])
-      batch = _tokens([prompts[u] for u in padded]) | (columns(padded) if columns else {})
+      batch = _tokens([prompts[u] for u in padded], length) | (columns(padded) if columns else {})
       with watchdog.expect(f'prompts {start} to {start + B} of {U}', timeout):
         results = jax.device_get(compute(mesh_lib.global_rows(batch, mesh)))
       found.append(jax.tree.map(lambda x, n=rows.size: x[:n], results))
@@ -56,9 +58,9 @@ def over_prompts(
   return jax.tree.map(lambda *parts: np.concatenate(parts)[place], *found)
 
 
-def _tokens(prompts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def _tokens(prompts: Sequence[np.ndarray], length: int | None) -> dict[str, np.ndarray]:
   lengths_B = np.array([len(prompt) for prompt in prompts], np.int32)
-  S = -(-int(lengths_B.max()) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
+  S = length or -(-int(lengths_B.max()) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
   tokens_BS = np.zeros((len(prompts), S), np.int32)
   tokens_BS[np.arange(S) < lengths_B[:, None]] = np.concatenate(prompts)
   return {'tokens': tokens_BS, 'lengths': lengths_B}

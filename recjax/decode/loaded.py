@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 from etils import epath
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,7 @@ from recjax.decode.catalogue import Catalogue
 from recjax.decode.mask_slots import MaskSlots
 from recjax.decode.memory import Memory
 from recjax.decode.trie import Capacity, Trie
+from recjax.models import lora
 from recjax.schema.blend import NONE
 from recjax.schema.model import Model
 from recjax.schema.run import Eval
@@ -85,6 +87,26 @@ class _Codes(Codes):
 
   def find(self, codes: jax.Array) -> jax.Array:
     return self._trie.find(codes)
+
+
+def merged(
+  graph: Any, model: Model, space: TokenSpace, params: Any, trie: Trie, items: ItemRows | None
+) -> Any:
+  """Returns the model with its parameters, inside a program.
+
+  Args:
+    graph: of `models.graph`.
+    model: the model of the run.
+    space: its token space.
+    params: the parameters.
+    trie: the semantic IDs of the catalogue.
+    items: the items of the catalogue. None: those of training.
+  """
+  params = params if items is None else items.moved(params)
+  found = nnx.merge(graph, lora.merge(params, model.lora_alpha))
+  if items is not None:
+    found.tables.space = items.space(space, trie)
+  return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -128,6 +128,17 @@ class Masks:
     items = np.array([i for i in places if i is not None], np.int64)
     return _some(pack(items, self._size), f'none of its {len(within)} ids is in it')
 
+  def without(self, mask: Mask | None, items: np.ndarray) -> Mask:
+    """Returns a mask, None: all items, without some items.
+
+    Raises:
+      ValueError: no item is left.
+    """
+    bits_W = (self.all if mask is None else mask).bits_W & ~pack(items, self._size)
+    if not bits_W.any():
+      raise ValueError('exclude must leave at least one item of the catalogue; it leaves none')
+    return _mask(bits_W)
+
   def _checked(self, text: str) -> Mask:
     return _some(self._evaluate(text) & self.all.bits_W, f'{_short(text)} leaves none')
 

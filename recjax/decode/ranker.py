@@ -1,9 +1,9 @@
 """Ranks the catalogue for histories of item indices, on any mesh."""
 
 from collections.abc import Mapping, Sequence
+import copy
 
 from etils import epath
-from flax import nnx
 import jax
 import numpy as np
 
@@ -15,10 +15,10 @@ from recjax.decode import blend, mask_slots
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
-from recjax.decode.loaded import Loaded, Loader
+from recjax.decode.given import Given
+from recjax.decode.loaded import Loaded, Loader, merged
 from recjax.decode.masks import Mask
 from recjax.decode.trie import Trie
-from recjax.models import lora
 from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
@@ -42,12 +42,9 @@ def make_search(model: Model, space: TokenSpace, beams: int):
   graph = models.graph(model, space)
 
   def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
-    params = params if items is None else items.moved(params)
-    merged = nnx.merge(graph, lora.merge(params, model.lora_alpha))
-    if items is not None:
-      merged.tables.space = items.space(space, trie)
+    bound = merged(graph, model, space, params, trie, items)
     choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
-    return search_candidates(merged, trie, prompts, excluded_BE, *choices)
+    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
 
   return search
 
@@ -99,8 +96,19 @@ class Ranker:
     self._loader = Loader(component, model, settings, dataset, mesh, room, masks)
     self.load = self._loader.load
     self.loaded = self._loader.first
-    search = make_search(model, dataset.vocabulary.space, self.beams)
-    self._search = jax.jit(search, out_shardings=mesh_lib.replicated(mesh))
+    self._model, self._space = model, dataset.vocabulary.space
+    self._search = self._jitted(self.beams)
+    self._given = Given(model, self._space, mesh, self._batch_size, self._timeout)
+
+  def _jitted(self, beams: int):
+    search = make_search(self._model, self._space, beams)
+    return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
+
+  def with_beams(self, beams: int) -> 'Ranker':
+    """Returns a ranker with another number of beams, which shares everything but the compiled search."""
+    other = copy.copy(self)
+    other.beams, other._search = beams, other._jitted(beams)
+    return other
 
   @property
   def trie(self) -> Trie:
@@ -119,7 +127,7 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
     masks: Sequence[Mask | None] | None = None,
     loaded: Loaded | None = None,
@@ -132,7 +140,7 @@ class Ranker:
         is off; with context events, and where the kinds are known, only items that may be targets are.
       progress: label of the progress bar. None: no bar.
       known: other columns of each history by name (see `columns`), one value per item. None: none.
-      excluded: item indices that are excluded for every history.
+      excluded: item indices that are excluded for each history. None: none.
       few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the
         batch then has room for as many histories as the next power of two.
       masks: the sub-catalogue of every history (`Masks.mask`); None: all items.
@@ -152,7 +160,7 @@ class Ranker:
     histories: Sequence[np.ndarray],
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
-    excluded: np.ndarray | None = None,
+    excluded: Sequence[np.ndarray] | None = None,
     few_shapes: bool = False,
     masks: Sequence[Mask | None] | None = None,
     loaded: Loaded | None = None,
@@ -162,10 +170,10 @@ class Ranker:
     loaded = loaded or self.loaded
     if few_shapes:
       B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
-    excluded = np.empty(0, np.int32) if excluded is None else excluded
     known = known or [{}] * U
-    seen = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
-    hidden = [np.concatenate([items, excluded]) for items in seen]
+    hidden = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
+    if excluded is not None:
+      hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
     order = np.argsort([-len(history) for history in histories], kind='stable')
     most = 1 if masks is None else loaded.slots.most
     found: Candidates | None = None
@@ -191,6 +199,28 @@ class Ranker:
           all_UM[rows] = of_BM
         bar.update(len(rows))
     return found
+
+  def given(
+    self,
+    params,
+    histories: Sequence[np.ndarray],
+    items_UN: np.ndarray,
+    known: Sequence[Mapping[str, np.ndarray]] | None = None,
+    few_shapes: bool = False,
+    loaded: Loaded | None = None,
+  ) -> np.ndarray:
+    """Returns the scores of given items that order `rank`, float32 `[U, N]`; -inf for -1. See `rank`."""
+    loaded, pairs = (
+      loaded or self.loaded,
+      zip(histories, known or [{}] * len(histories), strict=True),
+    )
+    prompts = [self.prompt(*pair, loaded) for pair in pairs]
+    length = self._loader.longest if few_shapes else None
+    found = self._given.candidates(params, loaded, prompts, items_UN, length)
+    if loaded.memory is not None:
+      memory_UN = loaded.memory.scores(loaded.memory.counts(histories), items_UN)
+      found = found._replace(memory_BM=memory_UN)
+    return blend.scores(found, self.weights)
 
   def prompt(
     self, history: np.ndarray, known: Mapping[str, np.ndarray], loaded: Loaded | None = None

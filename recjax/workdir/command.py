@@ -42,16 +42,26 @@ MODE = flags.DEFINE_enum(
   'mode', 'train', list(MODES), '; '.join(f'{name}: {text}' for name, text in MODES.items()) + '.'
 )
 HISTORIES = flags.DEFINE_string(
-  'histories', None, 'recommend: JSON lines with "history", raw item ids, oldest first.'
+  'histories',
+  None,
+  'recommend: JSON lines (also .gz) or Parquet with "history", raw item ids, oldest first.',
 )
 OUT = flags.DEFINE_string(
   'out',
   None,
-  'recommend: file to write, JSON lines. export: folder to write, new or empty. describe: file to write, JSON. '
+  'recommend: file to write, JSON lines, or Parquet by the name; a killed command continues. export: folder to write, new or empty. describe: file to write, JSON. '
   'compare: folder to write.',
 )
 SKIP_UNKNOWN = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
+)
+MASKS = flags.DEFINE_string(
+  'masks', None, 'recommend: folder of sub-catalogues, NAME.txt with one item id a line.'
+)
+WITHIN = flags.DEFINE_string(
+  'within',
+  None,
+  'recommend: the sub-catalogue to recommend from, a name of --masks or an expression such as "in_stock & ~adult".',
 )
 K = flags.DEFINE_integer('k', Request.k, 'recommend: items per history.')
 FROM = flags.DEFINE_string('from', None, 'refresh: workdir of the earlier run.')
@@ -84,8 +94,8 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
   workdir = WORKDIR.value or (
     str(next_workdir(source)) if source else default_workdir(config_value())
   )
-  paths = (workdir, HISTORIES.value, OUT.value, RAW_DIR.value)
-  workdir, histories, out, raw_dir = (path and os.path.expanduser(path) for path in paths)
+  paths = (workdir, HISTORIES.value, OUT.value, RAW_DIR.value, MASKS.value)
+  workdir, histories, out, raw_dir, masks = (path and os.path.expanduser(path) for path in paths)
   return Request(
     config=config,
     mode=MODE.value,
@@ -97,6 +107,8 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
     out=out,
     k=K.value,
     skip_unknown=SKIP_UNKNOWN.value,
+    masks=masks,
+    within=WITHIN.value,
     prune=PRUNE.value,
   )
 

@@ -11,6 +11,8 @@ from recjax.workdir import paths
 FLAGS = {
   'histories': ('recommend',),
   'skip_unknown': ('recommend',),
+  'masks': ('recommend',),
+  'within': ('recommend',),
   'k': ('recommend',),
   'out': ('recommend', 'export', 'describe', 'compare'),
   'workdirs': ('compare',),

@@ -13,6 +13,7 @@ _KEPT = {
   'train': 'the same command continues from what is saved',
   'prepare': 'finished stages are kept; the same command continues',
   'refresh': 'the same command continues from what is saved',
+  'recommend': 'finished parts are kept; the same command continues',
 }
 
 

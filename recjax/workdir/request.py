@@ -5,7 +5,7 @@ import dataclasses
 from etils import epath
 
 from recjax import config as config_lib
-from recjax.data.histories import check_histories
+from recjax.data.history_files import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
@@ -27,6 +27,8 @@ class Request:
     out: value of --out.
     k: value of --k.
     skip_unknown: value of --skip_unknown.
+    masks: value of --masks.
+    within: value of --within.
     prune: value of --prune.
     source: value of --from.
     raw_dir: value of --raw_dir.
@@ -40,6 +42,8 @@ class Request:
   out: str | None = None
   k: int = 20
   skip_unknown: bool = False
+  masks: str | None = None
+  within: str | None = None
   prune: bool = False
   source: epath.Path | None = None
   raw_dir: str | None = None
@@ -88,6 +92,8 @@ class Request:
         f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams'
       )
       check(1 <= self.k <= config.eval.beams, must, self.k, 'eval.beams')
+      if self.within is not None and self.masks is None:
+        raise ValueError('--within needs --masks=FOLDER of the sub-catalogues that it names')
     if mode == 'train':
       trackers.check(config.log_to)
     self._check_outputs()
@@ -125,6 +131,8 @@ class Request:
       claim.check_path(self.workdir)
     if self.mode == 'recommend':
       check_histories(self.histories)
+      if self.masks is not None:
+        files.existing(self.masks, '--masks', 'folder')
     if model.pretrained is not None and self.mode in ('train', 'prepare', 'export'):
       files.existing(pretrained.path(model.pretrained), '--config.model.pretrained', 'folder')
     if self.mode == 'train':

@@ -1,33 +1,28 @@
-"""Files of histories: columns, ids, unknown items, and the errors of bad lines."""
+"""Histories as item indices: columns, ids, unknown items, and the errors of bad ones."""
 
-import json
-import pathlib
 import types
 
 import pytest
 
-from recjax.data.histories import Reader, check_histories, read_histories
+from recjax.data.histories import Reader
 
 DATASET = types.SimpleNamespace(
   items=[{'id': f'i{n:02}'} for n in range(24)], event_names=['buy', 'view']
 )
 
 
-def write(tmp_path: pathlib.Path, **row) -> pathlib.Path:
-  path = tmp_path / 'h.jsonl'
-  path.write_text(json.dumps(row) + '\n')
-  return path
+def read(columns=(), skip_unknown=False, dataset=DATASET, **fields):
+  return Reader(dataset, columns).row(fields, 'h.jsonl:1', skip_unknown, 'Remedy')
 
 
-def test_times_and_events_are_read_on_request(tmp_path):
-  path = write(tmp_path, user='ann', history=['i03', 'i01'], times=[5, 7.5], events=['buy', 'view'])
-  (row,) = read_histories(path, Reader(DATASET, ('events', 'times')))
+def test_times_and_events_are_read_on_request():
+  fields = {'history': ['i03', 'i01'], 'times': [5, 7.5], 'events': ['buy', 'view']}
+  row = read(('events', 'times'), user='ann', **fields)
   assert row.items.tolist() == [3, 1]
   assert row.known['times'].tolist() == [5, 7]
   assert row.known['events'].tolist() == [0, 1]
   assert row.fields['user'] == 'ann'
-  (row,) = read_histories(path, Reader(DATASET))
-  assert row.known == {}
+  assert read(**fields).known == {}
 
 
 @pytest.mark.parametrize(
@@ -41,57 +36,33 @@ def test_times_and_events_are_read_on_request(tmp_path):
     ({'history': ['i03'], 'events': ['look']}, r"every event must be in the log; 'look' is not"),
   ],
 )
-def test_errors_name_the_line(tmp_path, row, message):
-  path = write(tmp_path, **row)
-  check_histories(path)  # these errors need the data set
+def test_errors_name_the_history(row, message):
   with pytest.raises(ValueError, match=message):
-    read_histories(path, Reader(DATASET, ('events', 'times')))
+    read(('events', 'times'), **row)
 
 
-@pytest.mark.parametrize(
-  ('text', 'message'),
-  [
-    ('', 'h.jsonl must hold at least one history; it is empty. Set --histories'),
-    ('\n \n', 'must hold at least one history'),
-    ('{"history": []}\nno JSON\n', 'h.jsonl:2: a line must be a JSON object; Expecting value'),
-    ('["i03"]\n', 'h.jsonl:1: a line must be an object with a list "history"'),
-    ('{"items": ["i03"]}\n', 'h.jsonl:1: a line must be an object with a list "history"'),
-    ('{"history": "i03"}\n', 'h.jsonl:1: a line must be an object with a list "history"'),
-  ],
-)
-def test_bad_files_are_refused_without_the_data_set(tmp_path, text, message):
-  path = tmp_path / 'h.jsonl'
-  path.write_text(text)
-  with pytest.raises(ValueError, match=message):
-    check_histories(path)
-  with pytest.raises(ValueError, match=message):
-    read_histories(path, Reader(DATASET))
-
-
-def test_a_missing_file_is_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r'--histories must be a file; .*none.jsonl does not'):
-    check_histories(tmp_path / 'none.jsonl')
-
-
-def test_lines_end_at_line_feeds_only(tmp_path):
-  path = tmp_path / 'h.jsonl'
-  path.write_bytes('\ufeff{"history": ["i03"], "note": "a\u2028b"}\r\n\n{"history": []}'.encode())
-  first, second = read_histories(path, Reader(DATASET))
-  assert (first.items.tolist(), first.fields['note']) == ([3], 'a\u2028b')
-  assert not len(second.items)
-
-
-def test_ids_may_be_numbers(tmp_path):
+def test_ids_may_be_numbers():
   dataset = types.SimpleNamespace(items=[{'id': str(n)} for n in range(20)], event_names=())
-  path = write(tmp_path, history=[7, '3', 1.0, 9999])
-  (row,) = read_histories(path, Reader(dataset), skip_unknown=True)
+  row = read(skip_unknown=True, dataset=dataset, history=[7, '3', 1.0, 9999])
   assert row.items.tolist() == [7, 3]
-  assert row.fields['unknown'] == [1.0, '9999']
+  assert row.unknown == row.fields['unknown'] == [1.0, '9999']
 
 
-def test_unknown_items_may_be_left_out(tmp_path):
-  path = write(tmp_path, history=['gone', 'i03', 'i99', 'i01'], times=[1, 2, 3, 4])
-  (row,) = read_histories(path, Reader(DATASET, ('times',)), skip_unknown=True)
+def test_unknown_items_may_be_left_out():
+  row = read(('times',), True, history=['gone', 'i03', 'i99', 'i01'], times=[1, 2, 3, 4])
   assert row.items.tolist() == [3, 1]
   assert row.known['times'].tolist() == [2, 4]
   assert row.fields['unknown'] == ['gone', 'i99']
+  assert row.is_known == [False, True, False, True]
+  row = read(skip_unknown=True, history=['i03'], unknown=5)  # a key of the user
+  assert row.unknown == [] and row.fields['unknown'] == 5
+
+
+def test_the_items_of_a_catalogue_are_looked_up():
+  reader = Reader(DATASET)
+  assert reader.known(['i03', 'gone', 4, None, ['i01'], 'i01']).tolist() == [3, 1]
+  assert reader.indices(iter(['i05', 'i05']), 'candidates').tolist() == [5, 5]
+  with pytest.raises(
+    ValueError, match=r"^candidates: every item must be in the catalogue; 'a', 'b' are not$"
+  ):
+    reader.indices(['a', 'i03', 'b'], 'candidates')

@@ -48,10 +48,10 @@ def test_items_of_the_memory_have_the_scores_of_an_exhaustive_search(tiny_world,
   num_items = dataset.num_items
   whole, _ = candidates(config, dataset, params, num_items, blend.Memory())
   banned = np.array([3, 5], np.int32)
-  found, histories = candidates(config, dataset, params, 10, MEMORY, excluded=banned)
+  found, histories = candidates(config, dataset, params, 10, MEMORY, excluded=[banned] * 20)
   assert (whole.head_BM is None) == (found.head_BM is None) == (not has_head)
   if not has_head:
-    parts, _ = candidates(config, dataset, params, 10, MEMORY, batch_size=8, excluded=banned)
+    parts, _ = candidates(config, dataset, params, 10, MEMORY, batch_size=8, excluded=[banned] * 20)
     np.testing.assert_array_equal(found.items_BM, parts.items_BM)
     np.testing.assert_allclose(found.codes_BM, parts.codes_BM, atol=1e-5)
     np.testing.assert_array_equal(found.memory_BM, parts.memory_BM)

@@ -124,7 +124,7 @@ def test_recommendations_have_the_order_of_the_evaluation(evaluated, monkeypatch
   monkeypatch.setattr(recommend, 'best_params', lambda *_: (params, 7))
   ranker, _, step = recommend.best_ranker(config, workdir, dataset, mesh)
   assert step == 7 and ranker.weights == Weights(0.0, results['blend']['memory'])
-  recommender = recommend.Recommender(ranker, dataset, params, step)
+  recommender = recommend.Recommender(ranker, params, step)
   histories, _ = dataset.histories_and_targets('test')
   rows = range(0, 60, 7)
   ids = [[dataset.items[i]['id'] for i in histories[row].tolist()] for row in rows]

@@ -39,7 +39,7 @@ def assert_same_recommendations(folder, config, dataset, atol=2e-4):
   histories, ours, theirs = (folder / name for name in ('h.jsonl', 'ours.jsonl', 'theirs.jsonl'))
   write_histories(histories, dataset)
   mesh, k = mesh_lib.make_mesh(config.mesh), config.eval.beams
-  recommender = Recommender(make_ranker(config, dataset, mesh), dataset, params, 0)
+  recommender = Recommender(make_ranker(config, dataset, mesh), params, 0)
   recommender.recommend_file(histories, ours, k, skip_unknown=True)
   command = [sys.executable, folder / 'out' / 'recommend.py', '--skip_unknown', f'--k={k}']
   done = subprocess.run(
