@@ -117,7 +117,7 @@ class Loaded:
     catalogue: the catalogue.
     corpus: its items as tokens, for prompts.
     memory: the counts of training for its items. None: there is no memory.
-    trie: its semantic IDs, on every device.
+    trie: its semantic IDs; large arrays are divided over the mesh axis `tensor`.
     items: its items for models that score items beside their codes. None: those of training are constants.
     mesh: the devices.
   """
@@ -186,7 +186,8 @@ class Loader:
     if memory is not None and not is_first:
       memory = memory.moved(catalogue.places(self._trained, self._trained.dataset.num_items))
     arrays = jax.tree.map(np.asarray, (trie, items))
-    return Loaded(catalogue, corpus, memory, *jax.device_put(arrays, self._replicated), self._mesh)
+    shardings = jax.tree.map(lambda x: mesh_lib.index_sharding(x, self._mesh), arrays)
+    return Loaded(catalogue, corpus, memory, *jax.device_put(arrays, shardings), self._mesh)
 
   def _check(self, catalogue: Catalogue, corpus: Corpus) -> None:
     if self._room is None:
@@ -197,7 +198,3 @@ class Loader:
         f'prompts of a catalogue must have at most {self.longest} tokens, those of the running search; those of '
         f'{catalogue.dataset.folder} have up to {length}. Start again with it'
       )
-
-  @property
-  def _replicated(self) -> jax.sharding.NamedSharding:
-    return mesh_lib.replicated(self._mesh)

@@ -115,12 +115,12 @@ def pruned(trie: Trie, items_W: jax.Array) -> tuple[jax.Array, ...]:
   return tuple(found[::-1])
 
 
-@functools.partial(jax.jit, donate_argnums=(0, 1))
-def _fill(nodes, items, trie: Trie, slot: jax.Array, items_W: jax.Array):
-  """Replaces the mask of a slot."""
+@functools.partial(jax.jit, donate_argnums=(0, 1), static_argnums=5)
+def _fill(nodes, items, trie: Trie, slot: jax.Array, items_W: jax.Array, shardings):
+  """Replaces the mask of a slot in arrays of these shardings."""
   found = pruned(trie, items_W)
   nodes = tuple(old.at[slot].set(new) for old, new in zip(nodes, found, strict=True))
-  return nodes, items.at[slot].set(items_W)
+  return jax.lax.with_sharding_constraint((nodes, items.at[slot].set(items_W)), shardings)
 
 
 def batches(
@@ -165,9 +165,10 @@ class MaskSlots:
     self.lock, self.most = threading.Lock(), slots - 1
     self._trie, self._replicated = trie, mesh_lib.replicated(mesh)
     self._slot_of: collections.OrderedDict[bytes, int] = collections.OrderedDict()
-    zeros = lambda size: jax.device_put(np.zeros((slots, size), np.uint32), self._replicated)  # noqa: E731
-    self._nodes = tuple(zeros(words(nodes)) for nodes in trie.num_nodes[1:])
-    self._items = zeros(self._words)
+    zeros = lambda size: np.zeros((slots, size), np.uint32)  # noqa: E731
+    arrays = tuple(zeros(words(nodes)) for nodes in trie.num_nodes[1:]), zeros(self._words)
+    self._shardings = jax.tree.map(lambda x: mesh_lib.index_sharding(x, mesh), arrays)
+    self._nodes, self._items = jax.device_put(arrays, self._shardings)
     self._put(0, everything)
 
   def slots(self, masks: Sequence[Mask | None]) -> np.ndarray:
@@ -194,4 +195,6 @@ class MaskSlots:
   def _put(self, slot: int, mask: Mask) -> None:
     bits_W = np.pad(mask.bits_W, (0, self._words - len(mask.bits_W)))
     arguments = jax.device_put((np.int32(slot), bits_W), self._replicated)
-    self._nodes, self._items = _fill(self._nodes, self._items, self._trie, *arguments)
+    self._nodes, self._items = _fill(
+      self._nodes, self._items, self._trie, *arguments, self._shardings
+    )
