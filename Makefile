@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint soak encoder bench clean
+WORKDIR ?= runs/demo
+PORT ?= 8080
+
+.PHONY: help demo serve test lint soak encoder bench clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):.*  ## (.*)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -21,12 +24,12 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAILED := { echo 'make: pip could not install the packages. It needs a package index: a network connection, or one of PIP_INDEX_URL and PIP_FIND_LINKS' >&2; exit 1; }
 
 # An editable installation: a change of the sources needs none, and $(BIN)/recjax is the command.
-.venv/run.stamp: requirements.txt pyproject.toml
+.venv/run.stamp: requirements.txt requirements-serve.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo 'make: recjax needs Python 3.11 or later; there is no $(PYTHON). Name another one: make … PYTHON=python3.11' >&2; exit 1; }
 	@$(PYTHON) -c "$$CHECK"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo 'installing the packages into .venv (about a minute and 1.1 GB) …'
-	@$(INSTALL) --editable . || $(FAILED)
+	@$(INSTALL) --editable '.[serve]' || $(FAILED)
 	@touch $@
 
 .venv/dev.stamp: .venv/run.stamp requirements-dev.txt
@@ -35,6 +38,9 @@ FAILED := { echo 'make: pip could not install the packages. It needs a package i
 
 demo: .venv/run.stamp  ## prepare, train, evaluate and report on synthetic data
 	$(BIN)/recjax --config=configs/demo.py
+
+serve: .venv/run.stamp  ## after make demo: recommendations over HTTP, and a page (WORKDIR=runs/demo PORT=8080)
+	$(BIN)/recjax --workdir=$(WORKDIR) --mode=serve --port=$(PORT) --open
 
 lint: .venv/dev.stamp  ## check style and formatting with ruff
 	$(BIN)/ruff check .

@@ -144,7 +144,7 @@ def amazon2014(name: str, category: str, variant: str, encoder: str) -> ml_colle
 
 
 def item_decoder(config: ml_collections.ConfigDict, num_epochs: float) -> ml_collections.ConfigDict:
-  """Returns the config with the item decoder: an item head, counts as a score, histories of 20 items."""
+  """Returns the config with the item decoder: item head, counts and texts as scores, histories of 20 items."""
   config.data.text_pieces = 512  # no text is read; few pieces are learned fast
   config.mixture.next_item.max_items = 21
   config.mixture.next_item.item_dropout = 0.1
@@ -167,6 +167,7 @@ def item_decoder(config: ml_collections.ConfigDict, num_epochs: float) -> ml_col
   config.optim.weight_decay = 0.05
   config.optim.warmup_steps = None
   config.eval.memory.counts = 'transitions'
+  config.eval.text.vectors = 'encoder'
   config.log_every_steps = None
   config.eval_every_steps = None
   config.checkpoint_every_steps = None

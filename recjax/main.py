@@ -40,6 +40,7 @@ from recjax.runtime import (
   goodput,
   interrupt,
   logs,
+  messages,
   preemption,
   watchdog,
 )
@@ -124,12 +125,12 @@ def main(argv: list[str]) -> None:
     _end(stopped)
     raise
   except Exception as error:
-    if not _is_message(error):
-      watchdog.fail(_line(error), f'\n{traceback.format_exc()}', 1)
+    if not messages.is_message(error):
+      watchdog.fail(messages.line(error), f'\n{traceback.format_exc()}', 1)
       raise
     status = exit_status.HUNG if isinstance(error, TimeoutError) else 1
-    watchdog.fail(_line(error), '', status)
-    sys.exit(_line(error))
+    watchdog.fail(messages.line(error), '', status)
+    sys.exit(messages.line(error))
   finally:
     watchdog.stop()
 
@@ -187,6 +188,11 @@ def run(request: Request) -> int:
     export.check(request.out, config, dataset)
     params, _ = best_params(config, workdir, dataset, mesh)
     export.write(request.out, config, dataset, params)
+    return 0
+  if mode == 'serve':
+    from recjax.serve.start import serve  # here: it needs the extra [serve]
+
+    serve(config, workdir, dataset, mesh, request.serving, request.masks)
     return 0
   if mode == 'recommend':
     recommender = Recommender.of_run(config, workdir, dataset, mesh, masks=request.masks)
@@ -315,20 +321,6 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
     folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
     description = describe_lib.describe(dataset, trained)
     report_run(trained, workdir, dataset, num_params, folders, description)
-
-
-def _line(error: Exception) -> str:
-  return f'{type(error).__name__}: {error}'.rstrip(': ')
-
-
-def _is_message(error: Exception) -> bool:
-  """Returns whether an error is a message to the user, raised by our own code; it is shown without a traceback."""
-  if not isinstance(error, ValueError | OSError | FloatingPointError):
-    return False
-  last = traceback.extract_tb(error.__traceback__)[-1].filename
-  root = epath.Path(__file__).parent.parent
-  ours = ('recjax', 'data_prep', 'configs', 'launch')
-  return any(epath.Path(last).is_relative_to(root / name) for name in ours)
 
 
 def cli() -> None:

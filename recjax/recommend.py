@@ -33,12 +33,16 @@ from recjax.data.requests import (
 from recjax.decode.catalogue import Catalogue as Catalogue
 from recjax.decode.ranker import Ranker
 from recjax.decode.waves import Waves
+from recjax.models import pretrained
 from recjax.runtime import device, distributed
 from recjax.runtime.files import digest
+from recjax.schema.run import Hosts, Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding.fingerprint import fingerprint
+from recjax.training import state as state_lib
 from recjax.training.start import best_params as best_params
 from recjax.workdir import checkpoint_name, evaluation_file, identity, paths, ranked_file, weights
+from recjax.workdir.export import loading
 from recjax.workdir.parts import Parts
 
 log = logging.getLogger(__name__)
@@ -90,7 +94,7 @@ class Recommender:
   Attributes:
     beams: items that the search finds for a history, the largest `k`, unless a call names another number.
     columns: the columns beside `history` that the model reads: `events`, `times`, both or none.
-    step: training step of the checkpoint.
+    step: training step of the checkpoint; 0 for an exported folder.
   """
 
   def __init__(
@@ -114,17 +118,21 @@ class Recommender:
     """The catalogue that is recommended from."""
     return self._waves.catalogue
 
-  def swap(self, catalogue: Catalogue) -> None:
+  def loaded(self, catalogue: Catalogue) -> Waves:
+    """Puts a catalogue on the devices, so that `swap` takes no time; see there."""
+    return self._waves.with_catalogue(self._ranker.load(catalogue))
+
+  def swap(self, catalogue: Catalogue | Waves) -> None:
     """Recommends from another catalogue from the next call on; a call that runs keeps its own. Compiles nothing.
 
     Args:
-      catalogue: items with semantic IDs of the same token space, such as `Catalogue.load(FOLDER)` of a later day. The
-        recommender must have been loaded with `room`.
+      catalogue: items with semantic IDs of the same token space, such as `Catalogue.load(FOLDER)` of a later day; or
+        the value of `loaded` for them. The recommender must have been loaded with `room`.
 
     Raises:
       ValueError: it is of another token space, or does not fit the room.
     """
-    new = self._waves.with_catalogue(self._ranker.load(catalogue))
+    new = catalogue if isinstance(catalogue, Waves) else self.loaded(catalogue)
     self._earlier, self._waves = self._waves, new
 
   def roll_back(self) -> None:
@@ -167,7 +175,7 @@ class Recommender:
     """Loads the best checkpoint of a run on the devices of this process, and compiles the search for one history.
 
     Args:
-      workdir: the workdir.
+      workdir: the workdir, or a folder that --mode=export wrote for transformers.
       beams: items that the search finds for a history. None: `eval.beams` of the run.
       prepared_dir: folder of the prepared data. None: where the run found them.
       masks: folder of named sub-catalogues, with a file `NAME.txt` of item ids for each. None: none has a name.
@@ -179,6 +187,10 @@ class Recommender:
     """
     workdir = epath.Path(workdir).expanduser()
     check(beams is None or is_count(beams), 'beams must be a positive number', beams)
+    if loading.is_export(workdir):
+      must = 'an exported folder has its own items: leave prepared_dir and room out'
+      check(prepared_dir is None and room is None, must, (prepared_dir, room))
+      return cls._of_export(workdir, beams, masks)
     check(room is None or room >= 1, 'room must be at least 1', room)
     with _as_arguments():
       config = identity.required_config(workdir)
@@ -191,6 +203,20 @@ class Recommender:
       config = dataclasses.replace(config, model=models.without_source(config.model, workdir))
       mesh = mesh_lib.make_mesh(mesh_lib.fitted(config.mesh, jax.device_count()))
       recommender = cls.of_run(config, workdir, dataset, mesh, beams, masks, room)
+    recommender.recommend([])  # compiles
+    return recommender
+
+  @classmethod
+  def _of_export(
+    cls, folder: epath.Path, beams: int | None, masks: epath.PathLike | None
+  ) -> 'Recommender':
+    """Loads an exported folder, and compiles the search for one history."""
+    data, prompt, model, settings = loading.read(folder)
+    mesh = mesh_lib.make_mesh(mesh_lib.fitted(Mesh(), jax.device_count()))
+    space = data.vocabulary.space
+    params = pretrained.load(folder, state_lib.abstract_params(model, space, mesh), space)
+    ranker = Ranker(prompt, model, settings, Hosts(), data, mesh, beams, masks=masks)
+    recommender = cls(ranker, params, 0, {'prompt': digest(data.prompt)})
     recommender.recommend([])  # compiles
     return recommender
 

@@ -21,6 +21,10 @@ import nbclient
 import nbformat
 import pytest
 
+from recjax.serve import wire
+from recjax.serve.app import Service
+from recjax.serve.metrics import Metrics
+from recjax.workdir.serving import Serving
 from tests.docs_shell import rules, world
 from tests.folders import ROOT
 
@@ -100,12 +104,24 @@ def check_kubectl(arguments):
   assert arguments[0] in ('apply', 'delete', 'describe', 'get', 'logs'), arguments
 
 
+def check_curl(arguments):
+  """Checks a call of the service: its endpoint, and the fields of its body."""
+  url = next(a for a in arguments if a.startswith('localhost:8080/'))
+  path = url.removeprefix('localhost:8080').partition('?')[0]
+  assert path in {route.path for route in Service(Serving(), Metrics()).app.routes}, url
+  if '-d' in arguments:
+    body = wire.parse(arguments[arguments.index('-d') + 1].encode())
+    is_change = path == '/catalogue'
+    wire.change(body) if is_change else wire.queries(body, wire.Limits((20,), 9, 9, 9, 120))
+
+
 def check_any(arguments):
   assert arguments
 
 
 CHECKS = {
   'conda': check_any,
+  'curl': check_curl,
   'docker': check_docker,
   'gcloud': check_any,
   'git': check_any,

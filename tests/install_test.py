@@ -129,7 +129,12 @@ def test_the_image_is_built_from_files_that_exist_and_runs_without_root(tmp_path
 )  # fmt: skip
 def test_make_names_what_a_new_machine_lacks(tmp_path, python, message):
   shutil.copy(ROOT / 'Makefile', tmp_path)
-  for name in ('requirements.txt', 'requirements-dev.txt', 'pyproject.toml'):
+  for name in (
+    'requirements.txt',
+    'requirements-serve.txt',
+    'requirements-dev.txt',
+    'pyproject.toml',
+  ):
     (tmp_path / name).touch()
   path = tmp_path / 'python' if python else tmp_path / 'missing'
   if python:

@@ -116,8 +116,13 @@ def recommend(split: Split, decay: float = DECAY) -> np.ndarray:
     are not recommended. Of equal scores, the successor of the newer history item comes first; successors of the
     same item have the order of `Successors`.
   """
-  histories, num_rows = split.histories, len(split.histories)
   successors = count_successors(split.train, split.num_items, split.train_is_target)
+  return rank(successors, split, decay)
+
+
+def rank(successors: Successors, split: Split, decay: float = DECAY) -> np.ndarray:
+  """Ranks items by successors that are counted already; see `recommend`. Of the split the rows are read alone."""
+  histories, num_rows = split.histories, len(split.histories)
   entries = offsets_of(successors.items.lengths[histories.values])
   entries_U = entries[histories.offsets]  # number of entries of all earlier rows
   ranked_UK = np.full((num_rows, split.k), -1, np.int32)

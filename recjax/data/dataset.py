@@ -21,6 +21,7 @@ COLUMNS = ('times', 'ratings', 'events')  # columns of the log beside user and i
 EVENT_NAMES = 'events.json'
 CONTEXT_EVENTS = 'context_events.json'  # names of the kinds that are never targets
 TIMES = 'times.json'
+_TEXT_VECTORS = 'embeddings.npy'
 STAGES = (
   'interactions',
   'sids',
@@ -28,7 +29,7 @@ STAGES = (
   'texts',
   'relations',
   'keywords',
-  'text_embeddings',  # its manifest only
+  'text_embeddings',
 )  # stages that a data set reads
 
 
@@ -320,6 +321,22 @@ class Dataset(Log):
     self._check_unchanged('texts')
     texts = self.folder / 'texts'
     return Sequences(_load(texts / 'item_tokens.npy'), _load(texts / 'item_token_offsets.npy'))
+
+  @property
+  def text_vectors(self) -> np.ndarray:
+    """The encoder's vector of every item's text, float32 `[I, D]`.
+
+    Raises:
+      ValueError: the preparation has made none.
+    """
+    self._check_unchanged('text_embeddings')
+    path = self.folder / 'text_embeddings' / _TEXT_VECTORS
+    if not path.exists():
+      raise ValueError(
+        f'eval.text.vectors needs text vectors, but {path} does not exist. Set --config.eval.text.vectors=none, or '
+        'prepare the data with an encoder (--config.sids.encoder)'
+      )
+    return _load(path)
 
   @functools.cached_property
   def collaborative(self) -> Sequences | None:

@@ -1,7 +1,8 @@
 """The final order of candidates: a weighted sum of their scores.
 
-The score of an item is (1 - h) · codes + h · head + m · memory. With β = h / (1 - h) and γ = m / (1 - h) the order is
-that of codes + β · head + γ · memory; h = 1 stands for an infinite β. `recjax.metrics.weights` chooses them.
+The score of an item is (1 - h) · codes + h · head + m · memory + t · text. With β = h / (1 - h) and γ = m / (1 - h) and no
+text the order is that of codes + β · head + γ · memory; h = 1 stands for an infinite β. `recjax.metrics.weights` chooses
+the weights.
 """
 
 from typing import NamedTuple
@@ -17,10 +18,12 @@ class Weights(NamedTuple):
   Attributes:
     head: share h of the item head; the codes have the rest.
     memory: weight m of the memory.
+    text: weight t of the similarity of texts.
   """
 
   head: float = 0.0
   memory: float = 0.0
+  text: float = 0.0
 
 
 CODES, HEAD = Weights(), Weights(head=1.0)
@@ -28,11 +31,10 @@ CODES, HEAD = Weights(), Weights(head=1.0)
 
 def alone(candidates: Candidates) -> dict[str, Weights]:
   """Returns the rankers by one score of the model: `codes`, with an item head `head`; none if there is one score."""
-  scores = {'head': candidates.head_BM, 'memory': candidates.memory_BM}
-  found = {'codes': CODES, 'head': HEAD}
-  if all(each is None for each in scores.values()):
-    return {}
-  return {name: found[name] for name in found if name == 'codes' or scores[name] is not None}
+  if candidates.head_BM is not None:
+    return {'codes': CODES, 'head': HEAD}
+  others = (candidates.memory_BM, candidates.text_BM)
+  return {} if all(each is None for each in others) else {'codes': CODES}
 
 
 def scores(candidates: Candidates, weights: Weights) -> np.ndarray:
@@ -41,6 +43,7 @@ def scores(candidates: Candidates, weights: Weights) -> np.ndarray:
     (1 - weights.head, candidates.codes_BM),
     (weights.head, candidates.head_BM),
     (weights.memory, candidates.memory_BM),
+    (weights.text, candidates.text_BM),
   ]
   total_UM = np.zeros(candidates.items_BM.shape, np.float32)
   is_item_UM = candidates.items_BM >= 0

@@ -1,8 +1,8 @@
-"""Candidates of the search: the beams, the best items of an item head and of a memory, each with its exact scores.
+"""Candidates of the search: the beams, the best items of an item head, a memory and texts, each with its exact scores.
 
 The score of the codes is the log-probability of the item's semantic ID, as the beam search or `recjax.decode.scores`
 computes it. The score of the head is the item's log-probability in a softmax over the whole catalogue. The memory is
-`recjax.decode.memory`.
+`recjax.decode.memory`, the similarity of texts `recjax.decode.text_similarity`.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from recjax.models import embedding
 
 
 class Candidates(NamedTuple):
-  """Distinct items for each row, numpy or jax arrays: the beams, the head's best others, the memory's best others.
+  """Distinct items for each row, numpy or jax arrays: the beams, then the best others of head, memory and text.
 
   In every row the items come first and the padding last: item -1, all scores -inf.
 
@@ -29,12 +29,14 @@ class Candidates(NamedTuple):
     head_BM: float32, log-probability of the item under the item head, a softmax over the catalogue. None: the
       model has no item head.
     memory_BM: float32, log(count + ε) of the item. None: there is no memory.
+    text_BM: float32, similarity of the item's text to those of the history. None: texts are not compared.
   """
 
   items_BM: Any
   codes_BM: Any
   head_BM: Any | None = None
   memory_BM: Any | None = None
+  text_BM: Any | None = None
 
 
 def head_scores(model, h_BD: jax.Array) -> jax.Array:

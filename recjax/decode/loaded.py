@@ -2,7 +2,7 @@
 
 Models with rows of items find them by item id: `ItemRows.place_V` says which row of the model belongs to an item of
 the catalogue. An item without one has its codes alone, as a new item has in training. The counts of the memory move
-in the same way.
+in the same way; text vectors are those of the catalogue.
 """
 
 import dataclasses
@@ -21,11 +21,10 @@ from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode.catalogue import Catalogue
+from recjax.decode.lookups import Lookups
 from recjax.decode.mask_slots import MaskSlots
-from recjax.decode.memory import Memory
 from recjax.decode.trie import Capacity, Trie
 from recjax.models import lora
-from recjax.schema.blend import NONE
 from recjax.schema.model import Model
 from recjax.schema.run import Eval
 from recjax.sharding import mesh as mesh_lib
@@ -89,26 +88,6 @@ class _Codes(Codes):
     return self._trie.find(codes)
 
 
-def merged(
-  graph: Any, model: Model, space: TokenSpace, params: Any, trie: Trie, items: ItemRows | None
-) -> Any:
-  """Returns the model with its parameters, inside a program.
-
-  Args:
-    graph: of `models.graph`.
-    model: the model of the run.
-    space: its token space.
-    params: the parameters.
-    trie: the semantic IDs of the catalogue.
-    items: the items of the catalogue. None: those of training.
-  """
-  params = params if items is None else items.moved(params)
-  found = nnx.merge(graph, lora.merge(params, model.lora_alpha))
-  if items is not None:
-    found.tables.space = items.space(space, trie)
-  return found
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loaded:
   """A catalogue on the devices.
@@ -116,7 +95,8 @@ class Loaded:
   Attributes:
     catalogue: the catalogue.
     corpus: its items as tokens, for prompts.
-    memory: the counts of training for its items. None: there is no memory.
+    lookups: what is looked up about its items. None: nothing is, because the search continues another task than the
+      next item.
     trie: its semantic IDs; large arrays are divided over the mesh axis `tensor`.
     items: its items for models that score items beside their codes. None: those of training are constants.
     mesh: the devices.
@@ -124,7 +104,7 @@ class Loaded:
 
   catalogue: Catalogue
   corpus: Corpus
-  memory: Memory | None
+  lookups: Lookups | None
   trie: Trie
   items: ItemRows | None
   mesh: jax.sharding.Mesh
@@ -133,6 +113,15 @@ class Loaded:
   def slots(self) -> MaskSlots:
     """The masks on the devices; a catalogue that serves no masks takes no memory for them."""
     return MaskSlots(self.trie, self.mesh, self.catalogue.masks.all)
+
+
+def merged(graph, params, model: Model, space: TokenSpace, trie: Trie, items: ItemRows | None):
+  """Returns the module of a search over a catalogue: its graph with parameters, whose rows of items are moved."""
+  params = params if items is None else items.moved(params)
+  module = nnx.merge(graph, lora.merge(params, model.lora_alpha))
+  if items is not None:
+    module.tables.space = items.space(space, trie)
+  return module
 
 
 class Loader:
@@ -156,13 +145,11 @@ class Loader:
     """Loads the catalogue of a data set; see `Ranker` for the arguments."""
     self._task, self._model, self._mesh, self._room = component, model, mesh, room
     self._ranks_first = settings.shared_sids == 'first'
-    self._trained, self._capacity, self._memory = Catalogue(dataset, masks), None, None
-    if settings.memory.counts != NONE and isinstance(component, NextItem):
-      memory, marks = settings.memory, dataset.train_is_target
+    self._trained, self._capacity, self._lookups = Catalogue(dataset, masks), None, None
+    if isinstance(component, NextItem):
       shares = dataset.sids.sharing_items if room is None else dataset.sids.collisions == 'keep'
-      if self._ranks_first and shares:
-        memory = dataclasses.replace(memory, candidates=0)  # it may know others of a semantic ID
-      self._memory = Memory(memory, dataset.train, dataset.num_items, marks)
+      # A lookup may know others of a semantic ID than the one item that is ranked.
+      self._lookups = Lookups(settings, dataset, adds=not (self._ranks_first and shares))
     self.first = self.load(self._trained)
     self.longest = component.max_prompt_length(self.first.corpus)
 
@@ -173,21 +160,23 @@ class Loader:
       ValueError: it is not of the token space of the model, or does not fit the capacity of the search.
     """
     sids, is_first = catalogue.dataset.sids, catalogue is self._trained
-    corpus = Corpus.of(catalogue.dataset, models.family(self._model))
+    of = getattr(self._task, 'corpus_of', Corpus.of)  # a component may have tokens of its own
+    corpus = of(catalogue.dataset, models.family(self._model))
     if not is_first:
       self._check(catalogue, corpus)
     trie = Trie.from_table(sids, catalogue.popularity_I, self._ranks_first)
-    memory, items = self._memory, None
+    lookups, items = self._lookups, None
     if self._room is not None:
       if is_first:
         self._capacity = Capacity.of(trie, sids.collisions == 'keep', self._room)
       trie = trie.padded(self._capacity)
       items = ItemRows.of(catalogue, self._trained, self._capacity.items)
-    if memory is not None and not is_first:
-      memory = memory.moved(catalogue.places(self._trained, self._trained.dataset.num_items))
+    if lookups is not None and not is_first:
+      place_I = catalogue.places(self._trained, self._trained.dataset.num_items)
+      lookups = lookups.moved(place_I, catalogue.dataset)
     arrays = jax.tree.map(np.asarray, (trie, items))
     shardings = jax.tree.map(lambda x: mesh_lib.index_sharding(x, self._mesh), arrays)
-    return Loaded(catalogue, corpus, memory, *jax.device_put(arrays, shardings), self._mesh)
+    return Loaded(catalogue, corpus, lookups, *jax.device_put(arrays, shardings), self._mesh)
 
   def _check(self, catalogue: Catalogue, corpus: Corpus) -> None:
     if self._room is None:

@@ -77,7 +77,7 @@ class Memory:
     other._ranks_I = ranks_V[np.minimum(place_I, len(new_V))]
     return other
 
-  def counts(self, histories: Sequence[np.ndarray]) -> scipy.sparse.csr_matrix:
+  def read(self, histories: Sequence[np.ndarray]) -> scipy.sparse.csr_matrix:
     """Returns the counts of all items after histories of item indices, oldest first: float64 `[U, I]`."""
     values = np.concatenate([np.empty(0, np.int32), *histories])
     rows = Sequences(values, offsets_of([len(history) for history in histories]))
@@ -94,7 +94,7 @@ class Memory:
     """Returns the items with the largest counts that are not excluded.
 
     Args:
-      counts_UI: of `counts`.
+      counts_UI: of `read`.
       excluded: for each row the item indices that must not be returned.
       masks: for each row the items that may be returned; None: all.
 

@@ -12,11 +12,12 @@ from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode import blend, mask_slots
+from recjax.decode import loaded as loaded_lib
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.given import Given
-from recjax.decode.loaded import Loaded, Loader, merged
+from recjax.decode.loaded import Loaded, Loader
 from recjax.decode.masks import Mask
 from recjax.decode.trie import Trie
 from recjax.runtime import logs, preemption, watchdog
@@ -42,9 +43,9 @@ def make_search(model: Model, space: TokenSpace, beams: int):
   graph = models.graph(model, space)
 
   def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
-    bound = merged(graph, model, space, params, trie, items)
+    module = loaded_lib.merged(graph, params, model, space, trie, items)
     choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
-    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
+    return search_candidates(module, trie, prompts, excluded_BE, *choices)
 
   return search
 
@@ -75,8 +76,8 @@ class Ranker:
     Args:
       component: the component whose prompt the search continues.
       model: the model of the run.
-      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the memory,
-        which is that of the next item.
+      settings: the eval section: beams, rows of a batch, whether seen items are excluded, shared SIDs, and the lookups,
+        which are those of the next item.
       limits: time limits.
       dataset: the prepared data.
       mesh: the devices.
@@ -210,16 +211,13 @@ class Ranker:
     loaded: Loaded | None = None,
   ) -> np.ndarray:
     """Returns the scores of given items that order `rank`, float32 `[U, N]`; -inf for -1. See `rank`."""
-    loaded, pairs = (
-      loaded or self.loaded,
-      zip(histories, known or [{}] * len(histories), strict=True),
-    )
+    loaded = loaded or self.loaded
+    pairs = zip(histories, known or [{}] * len(histories), strict=True)
     prompts = [self.prompt(*pair, loaded) for pair in pairs]
     length = self._loader.longest if few_shapes else None
-    found = self._given.candidates(params, loaded, prompts, items_UN, length)
-    if loaded.memory is not None:
-      memory_UN = loaded.memory.scores(loaded.memory.counts(histories), items_UN)
-      found = found._replace(memory_BM=memory_UN)
+    found = self._given.candidates(params, prompts, items_UN, loaded, length)
+    if loaded.lookups is not None:
+      found = loaded.lookups.scored(loaded.lookups.read(histories), found)
     return blend.scores(found, self.weights)
 
   def prompt(
@@ -272,17 +270,15 @@ class Ranker:
       lengths_B[b] = len(prompt)
       excluded_BE[b, : len(items)] = items
     batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    memory = loaded.memory
-    counts_RI = None if memory is None else memory.counts(histories)
-    if counts_RI is not None and memory.candidates:
-      given_BN = np.full((B, memory.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = memory.best(counts_RI, excluded, masks)
+    lookups = loaded.lookups
+    known_by = {} if lookups is None else lookups.read(histories)
+    if known_by and lookups.candidates:
+      given_BN = np.full((B, lookups.candidates), -1, np.int32)
+      given_BN[: len(prompts)] = lookups.best(known_by, excluded, masks)
       batch['given'] = given_BN
     found = jax.device_get(self._started(params, loaded, batch, masks))
     found = jax.tree.map(lambda x: x[: len(prompts)], found)
-    if counts_RI is None:
-      return found
-    return found._replace(memory_BM=memory.scores(counts_RI, found.items_BM))
+    return lookups.scored(known_by, found) if known_by else found
 
   def _started(
     self, params, loaded: Loaded, batch: dict[str, np.ndarray], masks: list[Mask | None] | None

@@ -20,7 +20,12 @@ from recjax.schema.blend import Blend
 METRIC, CUTOFF = 'ndcg', 10
 HEADS = (0.0, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0)
 MEMORIES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0)
-NAMES = {'head': 'blend_head', 'memory': 'blend_memory'}  # of chosen weights among the metrics
+TEXTS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+NAMES = {
+  'head': 'blend_head',
+  'memory': 'blend_memory',
+  'text': 'blend_text',
+}  # of chosen weights among the metrics
 
 
 def fixed(settings: Blend, candidates: Candidates) -> Weights | None:
@@ -36,9 +41,11 @@ def as_metrics(weights: Weights) -> dict[str, float]:
 
 def of_metrics(metrics: Mapping[str, float]) -> Weights | None:
   """Inverts `as_metrics`. None: nothing was chosen."""
-  if not metrics.keys() >= set(NAMES.values()):
+  if not metrics.keys() >= {NAMES['head'], NAMES['memory']}:
     return None
-  return Weights(**{name: metrics[key] for name, key in NAMES.items()})
+  return Weights(
+    **{name: metrics.get(key, 0.0) for name, key in NAMES.items()}
+  )  # old ones have no text
 
 
 def record(validation: Result, settings: Blend) -> dict[str, Any]:
@@ -62,7 +69,8 @@ def record(validation: Result, settings: Blend) -> dict[str, Any]:
 def line(blend: Mapping[str, Any]) -> str:
   """Returns the entry `blend` of evaluation.json as a sentence."""
   codes = 1 - blend['head']
-  terms = [f'{codes:g} · codes', f'{blend["head"]:g} · head', f'{blend["memory"]:g} · memory']
+  shown = {'head', 'memory'} | {name for name in NAMES if blend.get(name)}
+  terms = [f'{codes:g} · codes', *(f'{blend[name]:g} · {name}' for name in NAMES if name in shown)]
   given = ' and '.join(blend['given'])
   return (
     f'score = {" + ".join(terms)}; weights chosen by {blend["chosen_by"]}'
@@ -71,7 +79,7 @@ def line(blend: Mapping[str, Any]) -> str:
 
 
 def choose(candidates: Candidates, targets_U: np.ndarray, settings: Blend) -> Weights:
-  """Returns the weights with the highest ndcg@10; of equal ones the first, with the least of head and memory.
+  """Returns the weights with the highest ndcg@10; of equal ones the first, with the least of head, memory and text.
 
   Args:
     candidates: of validation rows, numpy arrays.
@@ -93,6 +101,7 @@ def _grid(settings: Blend, candidates: Candidates) -> Iterator[Weights]:
   axes = [
     (settings.head, candidates.head_BM, HEADS),
     (settings.memory, candidates.memory_BM, MEMORIES),
+    (settings.text, candidates.text_BM, TEXTS),
   ]
   values = [
     (0.0,) if scores_UM is None else grid if given is None else (given,)

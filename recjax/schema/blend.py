@@ -1,4 +1,4 @@
-"""The config sections of scores beside that of the codes: counts of training, and the weights of the sum."""
+"""The config sections of scores beside that of the codes: counts of training, texts, and the weights of the sum."""
 
 import dataclasses
 from typing import ClassVar
@@ -7,6 +7,7 @@ from recjax.schema.checks import Section, setting
 
 NONE = 'none'
 COUNTS = (NONE, 'transitions', 'neighbours')
+VECTORS = (NONE, 'encoder')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,29 @@ class Memory(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Text(Section):
+  """The similarity of item texts to those of the history as a score; see `recjax.decode.text_similarity`."""
+
+  prefix: ClassVar = 'eval.text.'
+
+  vectors: str = setting(
+    NONE,
+    'Item vectors. encoder: the text vectors of sids.encoder; none: no score of texts.',
+    one_of=VECTORS,
+  )
+  decay: float = setting(
+    0.6, 'Weight of an item of the history relative to the next one.', above=0, at_most=1
+  )
+  candidates: int = setting(
+    20,
+    'Items with the most similar texts that are ranked beside the beams of the search.',
+    at_least=0,
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Blend(Section):
-  """Weights of the score (1 - h) · codes + h · head + m · memory that ranks items; see `recjax.decode.blend`."""
+  """Weights of the score (1 - h) · codes + h · head + m · memory + t · text; see `recjax.decode.blend`."""
 
   prefix: ClassVar = 'eval.blend.'
 
@@ -43,4 +65,7 @@ class Blend(Section):
   )
   memory: float | None = setting(
     None, 'Weight m of eval.memory. None: chosen on validation rows.', at_least=0
+  )
+  text: float | None = setting(
+    None, 'Weight t of eval.text. None: chosen on validation rows.', at_least=0
   )

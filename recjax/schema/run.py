@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from recjax.schema.blend import NONE, Blend, Memory
+from recjax.schema.blend import NONE, Blend, Memory, Text
 from recjax.schema.checks import Section, check, setting
 from recjax.schema.model import SID_ROWS, Model
 from recjax.schema.optim import Loss, Optim
@@ -64,6 +64,7 @@ class Eval(Section):
     one_of=('all', 'first'),
   )
   memory: Memory = setting(meaning='Counts of training as a score of candidates.', factory=Memory)
+  text: Text = setting(meaning='Similarity of texts as a score of candidates.', factory=Text)
   blend: Blend = setting(meaning='Weights of the scores of candidates.', factory=Blend)
 
   def __post_init__(self):
@@ -73,6 +74,12 @@ class Eval(Section):
       'eval.blend.memory must be 0 or None without eval.memory.counts',
       self.blend.memory,
       'eval.memory.counts to transitions or neighbours',
+    )
+    check(
+      not self.blend.text or self.text.vectors != NONE,
+      'eval.blend.text must be 0 or None without eval.text.vectors',
+      self.blend.text,
+      'eval.text.vectors to encoder',
     )
     check(
       10 in self.ks,

@@ -11,13 +11,14 @@ from recjax.config import Config
 from recjax.runtime import files
 from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
-from recjax.workdir import identity, ignored
+from recjax.workdir import identity, ignored, serving
 from recjax.workdir.request import Request
 
 MODES = {
   'train': 'prepare, train, evaluate and report; the same command continues a stopped run',
   'evaluate': "evaluate the workdir's best checkpoint on all held-out rows, and report",
   'recommend': 'rank items for --histories into --out',
+  'serve': 'answer requests over HTTP on --port, with a page to try it',
   'export': "write the workdir's best checkpoint for transformers into --out",
   'prepare': 'prepare the data only',
   'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
@@ -56,7 +57,9 @@ SKIP_UNKNOWN = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
 )
 MASKS = flags.DEFINE_string(
-  'masks', None, 'recommend: folder of sub-catalogues, NAME.txt with one item id a line.'
+  'masks',
+  None,
+  'recommend: folder of sub-catalogues, NAME.txt with one item id a line. serve: the same.',
 )
 WITHIN = flags.DEFINE_string(
   'within',
@@ -76,6 +79,8 @@ BUDGET = flags.DEFINE_float(
 PRUNE = flags.DEFINE_boolean(
   'prune', False, 'prepare: remove prepared stage folders that this config does not use.'
 )
+
+flags.adopt_module_key_flags(serving)
 
 
 def config_value() -> str:
@@ -110,6 +115,7 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
     masks=masks,
     within=WITHIN.value,
     prune=PRUNE.value,
+    serving=serving.from_flags() if MODE.value == 'serve' else None,
   )
 
 

@@ -5,13 +5,13 @@ import dataclasses
 from typing import Any
 
 from recjax.config import Config
-from recjax.workdir import paths
+from recjax.workdir import paths, serving
 
 # Flag → the modes that read it. All modes read the other flags.
 FLAGS = {
   'histories': ('recommend',),
   'skip_unknown': ('recommend',),
-  'masks': ('recommend',),
+  'masks': ('recommend', 'serve'),
   'within': ('recommend',),
   'k': ('recommend',),
   'out': ('recommend', 'export', 'describe', 'compare'),
@@ -20,12 +20,22 @@ FLAGS = {
   'raw_dir': ('refresh',),
   'budget': ('refresh',),
   'prune': ('prepare',),
+  **dict.fromkeys(serving.FLAGS, ('serve',)),
 }
 
 _DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')
 _SEARCH = tuple(
   f'eval.{name}'
-  for name in ('beams', 'batch_size', 'ks', 'exclude_seen', 'shared_sids', 'memory', 'blend')
+  for name in (
+    'beams',
+    'batch_size',
+    'ks',
+    'exclude_seen',
+    'shared_sids',
+    'memory',
+    'text',
+    'blend',
+  )
 )
 # Mode → the sections and fields that it reads from the command; it has the others from the workdir. The other modes
 # read all.
@@ -34,6 +44,7 @@ _READ = {
   'report': _DATA,
   'evaluate': (*_USE, 'evaluators', 'eval.baselines', 'eval.sasrec'),
   'recommend': _USE,
+  'serve': _USE,
   'export': _USE,
 }
 

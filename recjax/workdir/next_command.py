@@ -42,6 +42,8 @@ def after(request: Request, status: int = 0) -> str:
     return training()
   if request.mode == 'recommend':
     return f'read {out}, or in Python recjax.load({str(workdir)!r})'
+  if request.mode == 'serve':
+    return same()
   if request.mode == 'export':
     script = shlex.quote(os.path.join(out, 'recommend.py'))
     return f'python {script} {_FILES} (needs torch and transformers)'

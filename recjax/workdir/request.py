@@ -11,6 +11,7 @@ from recjax.runtime import files
 from recjax.schema.checks import check
 from recjax.workdir import claim, identity, paths, stages, trackers
 from recjax.workdir.checkpoints import Checkpoints
+from recjax.workdir.serving import Serving
 
 NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
 
@@ -33,6 +34,7 @@ class Request:
     source: value of --from.
     raw_dir: value of --raw_dir.
     budget: value of --budget.
+    serving: the flags of --mode=serve. None: another mode.
   """
 
   config: config_lib.Config
@@ -48,6 +50,7 @@ class Request:
   source: epath.Path | None = None
   raw_dir: str | None = None
   budget: float = 0.25
+  serving: Serving | None = None
 
   def check_refresh(self) -> None:
     """Checks the flags of a refresh, before the earlier run is read.
@@ -94,6 +97,8 @@ class Request:
       check(1 <= self.k <= config.eval.beams, must, self.k, 'eval.beams')
       if self.within is not None and self.masks is None:
         raise ValueError('--within needs --masks=FOLDER of the sub-catalogues that it names')
+    if self.serving is not None:
+      self.serving.check()
     if mode == 'train':
       trackers.check(config.log_to)
     self._check_outputs()
@@ -127,17 +132,17 @@ class Request:
 
   def _check_inputs(self) -> None:
     model, init_from = self.config.model, self.config.checkpoint.init_from
-    if self.mode in ('train', 'refresh', 'evaluate', 'recommend', 'export'):
+    if self.mode in ('train', 'refresh', 'evaluate', 'recommend', 'serve', 'export'):
       claim.check_path(self.workdir)
     if self.mode == 'recommend':
       check_histories(self.histories)
-      if self.masks is not None:
-        files.existing(self.masks, '--masks', 'folder')
+    if self.masks is not None:
+      files.existing(self.masks, '--masks', 'folder')
     if model.pretrained is not None and self.mode in ('train', 'prepare', 'export'):
       files.existing(pretrained.path(model.pretrained), '--config.model.pretrained', 'folder')
     if self.mode == 'train':
       identity.check_is_run(self.workdir)
-    if self.mode in ('evaluate', 'recommend', 'export'):
+    if self.mode in ('evaluate', 'recommend', 'serve', 'export'):
       self._check_has('checkpoints', 'the checkpoints of a run')
     if self.mode == 'report':
       self._check_has('evaluation.json', 'evaluation.json, which --mode=evaluate writes')

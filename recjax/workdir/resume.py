@@ -10,7 +10,7 @@ from etils import epath
 
 from recjax.config import Config
 from recjax.data.dataset import Dataset
-from recjax.schema.blend import Blend, Memory
+from recjax.schema.blend import Blend, Memory, Text
 from recjax.schema.optim import Group, Optim
 from recjax.workdir import identity, stages
 from recjax.workdir.checkpoints import Meta
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _RANKING = (
   'eval.choose_by',
   *(f'eval.memory.{field.name}' for field in dataclasses.fields(Memory)),
+  *(f'eval.text.{field.name}' for field in dataclasses.fields(Text)),
   *(f'eval.blend.{field.name}' for field in dataclasses.fields(Blend)),
 )
 
@@ -131,7 +132,7 @@ def check_selection(meta: Meta, old: Config, new: Config, folder: epath.Path) ->
     folder: folder of the training.
 
   Raises:
-    ValueError: `eval.choose_by`, `eval.memory` or `eval.blend` differs, and an evaluation was made.
+    ValueError: `eval.choose_by`, `eval.memory`, `eval.text` or `eval.blend` differs, and an evaluation was made.
   """
   for path in _RANKING if meta.evaluations else ():
     was, now = (operator.attrgetter(path)(each) for each in (old, new))

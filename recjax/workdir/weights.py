@@ -1,8 +1,6 @@
 """The weights of the scores that rank the items of a finished run: given, or chosen by one of its evaluations."""
 
 from collections.abc import Mapping
-import dataclasses
-import json
 from typing import Any
 
 from etils import epath
@@ -10,7 +8,7 @@ from etils import epath
 from recjax.config import Config
 from recjax.decode.blend import Weights
 from recjax.metrics import weights as weights_lib
-from recjax.schema.blend import NONE
+from recjax.schema.blend import NONE, Blend, Memory, Text
 from recjax.schema.run import Eval
 from recjax.workdir import evaluation_file
 from recjax.workdir.checkpoints import Checkpoints
@@ -31,8 +29,11 @@ def recorded(config: Config, workdir: epath.Path, step: int) -> Weights:
     ValueError: they are not given, and no evaluation with the same settings has chosen them.
   """
   settings = config.eval
-  has_memory = settings.memory.counts != NONE
-  is_used = {'head': config.model.item_head, 'memory': has_memory}
+  is_used = {
+    'head': config.model.item_head,
+    'memory': settings.memory.counts != NONE,
+    'text': settings.text.vectors != NONE,
+  }
   given = {name: getattr(settings.blend, name) if used else 0.0 for name, used in is_used.items()}
   if None not in given.values():
     return Weights(**given)
@@ -53,7 +54,7 @@ def _of_evaluation(settings: Eval, workdir: epath.Path, step: int) -> Weights | 
   blend = results.get('blend')
   if blend is None or results['step'] != step or not _is_same(results.get('eval', {}), settings):
     return None
-  return Weights(blend['head'], blend['memory'])
+  return Weights(blend['head'], blend['memory'], blend.get('text', 0.0))  # old ones have no text
 
 
 def _of_checkpoint(settings: Eval, workdir: epath.Path, step: int) -> Weights | None:
@@ -65,5 +66,7 @@ def _of_checkpoint(settings: Eval, workdir: epath.Path, step: int) -> Weights | 
 
 def _is_same(evaluated: Mapping[str, Any], settings: Eval) -> bool:
   """Returns whether an evaluation had the same scores and the same given weights."""
-  now = json.loads(json.dumps(dataclasses.asdict(settings)))
-  return all(evaluated.get(name) == now[name] for name in ('memory', 'blend'))
+  sections = {'memory': Memory, 'text': Text, 'blend': Blend}
+  return all(
+    kind(**evaluated.get(name, {})) == getattr(settings, name) for name, kind in sections.items()
+  )

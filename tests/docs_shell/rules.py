@@ -66,6 +66,7 @@ PLANS = {
   r'launch\.compile ': 'parse',
   r'launch\.': 'launch',
   r'bench\.(?!shop_log)': 'parse',
+  r'recjax\.main .*--mode=serve': 'parse',  # tests/recjax/serve
   r'recjax\.main .*gs://': 'parse',
   r'recjax\.main .*pretrained=hf:': 'parse',
   r'recjax\.main .*--config=configs/industrial\.py': 'parse',

@@ -12,7 +12,8 @@ ITEMS = np.array([[7, 3, 5, -1], [2, 4, -1, -1]], np.int32)
 CODES = np.array([[-1, -2, -3, -INF], [-5, -5, -INF, -INF]], np.float32)
 HEAD = np.array([[-4, -1, -3, -INF], [-2, -1, -INF, -INF]], np.float32)
 MEMORY = np.array([[0, 0, 2, -INF], [1, 0, -INF, -INF]], np.float32)
-ALL = Candidates(ITEMS, CODES, HEAD, MEMORY)
+TEXT = np.array([[0, 1, 0, -INF], [0, 1, -INF, -INF]], np.float32)
+ALL = Candidates(ITEMS, CODES, HEAD, MEMORY, TEXT)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ ALL = Candidates(ITEMS, CODES, HEAD, MEMORY)
     (Weights(head=0.25), [7, 3, 5], [4, 2], [-1.75, -1.75, -3]),  # a tie keeps the order
     (Weights(memory=2), [5, 7, 3], [2, 4], [1, -1, -2]),
     (Weights(head=1, memory=1), [3, 5, 7], [2, 4], [-1, -1, -4]),
+    (Weights(text=2), [3, 7, 5], [4, 2], [0, -1, -3]),
   ],
 )
 def test_the_order_is_that_of_the_weighted_sum(weights, first, second, scores):

@@ -35,7 +35,11 @@ def ranked(ranker, params, histories, index, **options):
   found = ranker.candidates(params, indices, few_shapes=True, **options)
   ids = list(index)
   return [
-    {ids[i]: scores for i, *scores in zip(*(x[u].tolist() for x in found), strict=True) if i >= 0}
+    {
+      ids[i]: scores
+      for i, *scores in zip(*(x[u].tolist() for x in found if x is not None), strict=True)
+      if i >= 0
+    }
     for u in range(len(histories))
   ]
 
@@ -71,7 +75,7 @@ def test_a_swapped_catalogue_is_ranked_like_a_ranker_of_its_own(tiny_world, tmp_
     own[i] = params['tables']['items'][index[item]] if item in index else 0
   moved = {**params, 'tables': {**params['tables'], 'items': own}}
   alone = ranker_of(config, other, model)
-  alone.loaded = dataclasses.replace(alone.loaded, memory=tuesday.memory)  # that of Monday's log
+  alone.loaded = dataclasses.replace(alone.loaded, lookups=tuesday.lookups)  # that of Monday's log
   expected = ranked(alone, moved, new_histories, new_index)
 
   today = ranked(running, params, histories, index)

@@ -18,7 +18,7 @@ def memory(train=TRAIN, items=ITEMS, is_target=None, **changes):
 
 
 def test_counts_of_successors_decay_with_age():
-  counts = memory().counts([np.array([1]), np.array([0, 1]), np.array([], int), np.array([1, 1])])
+  counts = memory().read([np.array([1]), np.array([0, 1]), np.array([], int), np.array([1, 1])])
   followed = {1: {2: 3}, 0: {1: 2}}  # 2 → 1 and 2 → 3 and 4 → 1 have other sources
   assert counts.toarray()[0].tolist() == [0, 0, followed[1][2], 0, 0, 0, 0]
   assert counts.toarray()[1] == pytest.approx([0, 0.8 * followed[0][1], 3, 0, 0, 0, 0])
@@ -49,7 +49,7 @@ def test_scores_and_best_items_equal_brute_force(counts, has_context):
   popularity = np.bincount(np.concatenate(lists)[np.concatenate(marks)], minlength=12)
   histories = [rng.integers(0, 12, n) for n in (0, 1, 3, 8)]
   excluded = [history[:2] for history in histories]
-  found = made.counts(histories)
+  found = made.read(histories)
   best = made.best(found, excluded)
   asked = np.array([[0, 5, -1], [11, 2, 3], [4, 4, 1], [-1, -1, 7]])
   scores = made.scores(found, asked)
@@ -74,14 +74,14 @@ def test_settings_are_checked():
 
 
 def test_counts_move_to_another_catalogue_by_item():
-  table = memory().counts([np.array([i]) for i in range(ITEMS)]).toarray()
+  table = memory().read([np.array([i]) for i in range(ITEMS)]).toarray()
   place = np.array([3, 99, 1, 2, 7, 0])  # of new items; 99 and 7 are not counted, 4, 5, 6 are gone
   moved = memory().moved(place)
-  found = moved.counts([np.array([i]) for i in range(len(place))]).toarray()
+  found = moved.read([np.array([i]) for i in range(len(place))]).toarray()
   for new, old in np.ndindex(6, 6):
     is_known = place[new] < ITEMS and place[old] < ITEMS
     assert found[new, old] == (table[place[new], place[old]] if is_known else 0)
-  counts = moved.counts([np.array([2])])
+  counts = moved.read([np.array([2])])
   best = moved.best(counts, [np.array([], int)])[0]
   expected = [int(i) for i in np.argsort(-found[2], kind='stable') if found[2, i]]
   assert best[: len(expected)].tolist() == expected

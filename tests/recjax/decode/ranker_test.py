@@ -1,4 +1,4 @@
-"""Candidates of the ranker: each item once, and exact scores of the memory's items."""
+"""Candidates of the ranker: each item once, and exact scores of the items of memory and texts."""
 
 import dataclasses
 
@@ -11,12 +11,14 @@ from recjax import models
 from recjax.decode import mask_slots
 from recjax.decode.masks import Masks
 from recjax.decode.memory import Memory
+from recjax.decode.text_similarity import TextSimilarity
 from recjax.recommend import make_ranker
 from recjax.schema import blend
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 
 MEMORY = blend.Memory(counts='transitions', candidates=12)
+TEXT = blend.Text(vectors='encoder', candidates=6)
 
 
 def small(world, **changes):
@@ -29,7 +31,12 @@ def small(world, **changes):
 
 def ranker_of(config, dataset, beams, memory, batch_size=20):
   settings = dataclasses.replace(
-    config.eval, beams=beams, memory=memory, batch_size=batch_size, ks=(1, 10)
+    config.eval,
+    beams=beams,
+    memory=memory,
+    text=TEXT if memory is MEMORY else blend.Text(),
+    batch_size=batch_size,
+    ks=(1, 10),
   )
   config = dataclasses.replace(config, eval=settings)
   ranker = make_ranker(config, dataset, mesh_lib.make_mesh(Mesh(data=1), jax.devices()[:1]))
@@ -43,7 +50,7 @@ def candidates(config, dataset, params, beams, memory, batch_size=20, **options)
 
 
 @pytest.mark.parametrize('has_head', [False, True])
-def test_items_of_the_memory_have_the_scores_of_an_exhaustive_search(tiny_world, has_head):
+def test_items_of_memory_and_texts_have_the_scores_of_an_exhaustive_search(tiny_world, has_head):
   config, dataset, params = small(tiny_world, item_head=has_head)
   num_items = dataset.num_items
   whole, _ = candidates(config, dataset, params, num_items, blend.Memory())
@@ -55,8 +62,12 @@ def test_items_of_the_memory_have_the_scores_of_an_exhaustive_search(tiny_world,
     np.testing.assert_array_equal(found.items_BM, parts.items_BM)
     np.testing.assert_allclose(found.codes_BM, parts.codes_BM, atol=1e-5)
     np.testing.assert_array_equal(found.memory_BM, parts.memory_BM)
+    np.testing.assert_array_equal(found.text_BM, parts.text_BM)
   oracle = Memory(MEMORY, dataset.train, num_items)
-  best = oracle.best(oracle.counts(histories), [np.append(h, banned) for h in histories])
+  hidden = [np.append(h, banned) for h in histories]
+  best = oracle.best(oracle.read(histories), hidden)
+  texts = TextSimilarity(TEXT, dataset.text_vectors)
+  best = np.append(best, texts.best(texts.read(histories), hidden), axis=1)
   for u, history in enumerate(histories):
     items = found.items_BM[u][found.items_BM[u] >= 0].tolist()
     assert (found.items_BM[u, len(items) :] == -1).all()
@@ -68,10 +79,12 @@ def test_items_of_the_memory_have_the_scores_of_an_exhaustive_search(tiny_world,
         expected = [by_item[item] for item in items]
         np.testing.assert_allclose(scores[u, : len(items)], expected, atol=1e-5)
         assert np.isneginf(scores[u, len(items) :]).all()
-    counts = oracle.counts([history]).toarray()[0]
+    counts = oracle.read([history]).toarray()[0]
     np.testing.assert_allclose(
       found.memory_BM[u, : len(items)], np.log(counts[items] + 0.3), rtol=1e-6
     )
+    expected = texts.scores(texts.read([history]), np.array([items]))[0]
+    np.testing.assert_allclose(found.text_BM[u, : len(items)], expected, rtol=1e-6)
 
 
 def test_masks_hold_for_beams_head_and_memory_and_compile_nothing(tiny_world, monkeypatch):

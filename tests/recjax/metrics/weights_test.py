@@ -20,11 +20,12 @@ def drawn(seed, rows=40, width=25, items=60):
   targets = found[np.arange(rows), rng.integers(0, width, rows)]
   targets[::5] = items
   is_target = found == targets[:, None]
-  codes, head, memory = (
-    (rng.normal(size=found.shape) + gain * is_target).astype(np.float32) for gain in (0.4, 1, 0.7)
+  codes, head, memory, text = (
+    (rng.normal(size=found.shape) + gain * is_target).astype(np.float32)
+    for gain in (0.4, 1, 0.7, 0.3)
   )
   found[1::4, -3:], pad = -1, np.float32(-np.inf)
-  scores = [np.where(found < 0, pad, each) for each in (codes, head, memory)]
+  scores = [np.where(found < 0, pad, each) for each in (codes, head, memory, text)]
   return Candidates(found, *scores), targets
 
 
@@ -34,12 +35,13 @@ def ndcg(candidates, targets, by):
 
 
 @pytest.mark.parametrize('seed', range(3))
-@pytest.mark.parametrize('settings', [Blend(), Blend(head=0.4), Blend(memory=0.6)])
+@pytest.mark.parametrize('settings', [Blend(text=0), Blend(head=0.4), Blend(head=1, memory=0.6)])
 def test_the_chosen_weights_are_the_best_of_the_grid(seed, settings):
   candidates, targets = drawn(seed)
   heads = weights.HEADS if settings.head is None else (settings.head,)
   memories = weights.MEMORIES if settings.memory is None else (settings.memory,)
-  grid = [Weights(*pair) for pair in itertools.product(heads, memories)]
+  texts = weights.TEXTS if settings.text is None else (settings.text,)
+  grid = [Weights(*each) for each in itertools.product(heads, memories, texts)]
   values = [ndcg(candidates, targets, by) for by in grid]
   chosen = weights.choose(candidates, targets, settings)
   assert ndcg(candidates, targets, chosen) == pytest.approx(max(values))
@@ -54,15 +56,17 @@ def test_equal_weights_give_the_least_and_nothing_is_chosen_for_one_score():
   assert weights.fixed(Blend(), alone) == Weights(0, 0)
   assert weights.fixed(Blend(), candidates) is None
   assert weights.fixed(Blend(head=0.3), candidates) is None
-  assert weights.fixed(Blend(head=0.3), candidates._replace(memory_BM=None)) == Weights(0.3, 0)
-  assert weights.fixed(Blend(head=1, memory=0.5), candidates) == Weights(1, 0.5)
+  assert weights.fixed(
+    Blend(head=0.3), candidates._replace(memory_BM=None, text_BM=None)
+  ) == Weights(0.3, 0)
+  assert weights.fixed(Blend(head=1, memory=0.5, text=0), candidates) == Weights(1, 0.5)
   assert weights.choose(candidates._replace(head_BM=None), targets, Blend()).head == 0
 
 
 def test_weights_go_through_the_metrics_of_an_evaluation():
-  chosen = Weights(0.8, 1.4)
+  chosen = Weights(0.8, 1.4, 2.0)
   metrics = {'ndcg@10': 0.1, **weights.as_metrics(chosen)}
-  assert metrics == {'ndcg@10': 0.1, 'blend_head': 0.8, 'blend_memory': 1.4}
+  assert metrics == {'ndcg@10': 0.1, 'blend_head': 0.8, 'blend_memory': 1.4, 'blend_text': 2.0}
   assert weights.of_metrics(metrics) == chosen
   assert weights.of_metrics({'ndcg@10': 0.1}) is None
 

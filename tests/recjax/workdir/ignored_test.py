@@ -71,7 +71,7 @@ def changed(config, **fields):
 @pytest.mark.parametrize(
   ('mode', 'path', 'value', 'modes'),
   [
-    ('report', 'eval.beams', 50, 'evaluate, recommend, export or train'),
+    ('report', 'eval.beams', 50, 'evaluate, recommend, serve, export or train'),
     ('report', 'batch_size', 96, 'train'),
     ('evaluate', 'optim.learning_rate', 0.01, 'train'),
     ('recommend', 'num_train_steps', 1000, 'train'),
