@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import models
-from recjax.decode import loaded as loaded_lib
 from recjax.decode.batches import over_prompts
 from recjax.decode.candidates import Candidates, head_scores
-from recjax.decode.loaded import Loaded
+from recjax.decode.loaded import Loaded, merged
 from recjax.decode.scores import scores_after
 from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
@@ -35,16 +34,16 @@ class Given:
     kinds = tuple((level,) for level in range(space.num_levels))
 
     def scores(params, trie, items, batch):
-      merged = loaded_lib.merged(graph, params, model, space, trie, items)
+      bound = merged(graph, model, space, params, trie, items)
       prompts = {name: batch[name] for name in ('tokens', 'lengths')}
       items_BN, tokens_BNL = batch['items'], batch['item_tokens']
-      x_BD, cache = merged.start(prompts, 1, max(space.num_levels - 1, 1))
+      x_BD, cache = bound.start(prompts, 1, max(space.num_levels - 1, 1))
       head_BN = None
       if model.item_head:
-        head_BI = head_scores(merged, getattr(cache, 'item_state_BD', x_BD))
+        head_BI = head_scores(bound, getattr(cache, 'item_state_BD', x_BD))
         head_BN = jnp.take_along_axis(head_BI, items_BN, axis=1)
       lengths_BN = jnp.full(items_BN.shape, space.num_levels)
-      codes_BN = scores_after(merged, x_BD, cache, tokens_BNL, lengths_BN, kinds, model.sid_softmax)
+      codes_BN = scores_after(bound, x_BD, cache, tokens_BNL, lengths_BN, kinds, model.sid_softmax)
       return Candidates(items_BN, codes_BN, head_BN)
 
     self._scores = jax.jit(scores, out_shardings=mesh_lib.replicated(mesh))
@@ -52,9 +51,9 @@ class Given:
   def candidates(
     self,
     params,
+    loaded: Loaded,
     prompts: Sequence[np.ndarray],
     items_UN: np.ndarray,
-    loaded: Loaded,
     length: int | None = None,
     progress: str | None = None,
   ) -> Candidates:
@@ -62,9 +61,9 @@ class Given:
 
     Args:
       params: parameters on the mesh.
+      loaded: the catalogue.
       prompts: U arrays of int32 tokens, none empty.
       items_UN: int, items of every prompt; -1 is padding, whose scores are -inf.
-      loaded: the catalogue.
       length: every prompt has room for this number of tokens, and the batch and the lists have sizes that are powers
         of two, so that other calls use the same compiled program. None: they are as small as may be.
       progress: label of the progress bar. None: no bar.
@@ -75,10 +74,9 @@ class Given:
       B, N = min(B, _power_of_two(U)), max(_power_of_two(N), 16)
     if not N:
       return Candidates(*[np.empty((U, 0), dtype) for dtype in (np.int32, np.float32)])
+    codes_IL = loaded.catalogue.dataset.sids.codes_IL
     padded_UN = np.full((U, N), -1, np.int32)
     padded_UN[:, : items_UN.shape[1]] = items_UN
-
-    codes_IL = loaded.catalogue.dataset.sids.codes_IL
 
     def columns(rows_B: np.ndarray) -> dict[str, np.ndarray]:
       items_BN = np.maximum(padded_UN[rows_B], 0)

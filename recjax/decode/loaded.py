@@ -88,6 +88,26 @@ class _Codes(Codes):
     return self._trie.find(codes)
 
 
+def merged(
+  graph: Any, model: Model, space: TokenSpace, params: Any, trie: Trie, items: ItemRows | None
+) -> Any:
+  """Returns the model with its parameters, inside a program.
+
+  Args:
+    graph: of `models.graph`.
+    model: the model of the run.
+    space: its token space.
+    params: the parameters.
+    trie: the semantic IDs of the catalogue.
+    items: the items of the catalogue. None: those of training.
+  """
+  params = params if items is None else items.moved(params)
+  found = nnx.merge(graph, lora.merge(params, model.lora_alpha))
+  if items is not None:
+    found.tables.space = items.space(space, trie)
+  return found
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loaded:
   """A catalogue on the devices.
@@ -113,15 +133,6 @@ class Loaded:
   def slots(self) -> MaskSlots:
     """The masks on the devices; a catalogue that serves no masks takes no memory for them."""
     return MaskSlots(self.trie, self.mesh, self.catalogue.masks.all)
-
-
-def merged(graph, params, model: Model, space: TokenSpace, trie: Trie, items: ItemRows | None):
-  """Returns the module of a search over a catalogue: its graph with parameters, whose rows of items are moved."""
-  params = params if items is None else items.moved(params)
-  module = nnx.merge(graph, lora.merge(params, model.lora_alpha))
-  if items is not None:
-    module.tables.space = items.space(space, trie)
-  return module
 
 
 class Loader:

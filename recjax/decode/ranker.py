@@ -12,12 +12,11 @@ from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode import blend, mask_slots
-from recjax.decode import loaded as loaded_lib
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.given import Given
-from recjax.decode.loaded import Loaded, Loader
+from recjax.decode.loaded import Loaded, Loader, merged
 from recjax.decode.masks import Mask
 from recjax.decode.trie import Trie
 from recjax.runtime import logs, preemption, watchdog
@@ -43,9 +42,9 @@ def make_search(model: Model, space: TokenSpace, beams: int):
   graph = models.graph(model, space)
 
   def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
-    module = loaded_lib.merged(graph, params, model, space, trie, items)
+    bound = merged(graph, model, space, params, trie, items)
     choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
-    return search_candidates(module, trie, prompts, excluded_BE, *choices)
+    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
 
   return search
 
@@ -176,14 +175,13 @@ class Ranker:
     if excluded is not None:
       hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
     order = np.argsort([-len(history) for history in histories], kind='stable')
-    most = 1 if masks is None else loaded.slots.most
     found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
     bar = logs.progress(
       total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
     )
     with bar, jax.set_mesh(self._mesh):
-      for rows in mask_slots.batches(order, B, masks, most):
+      for rows in mask_slots.batches(order, B, masks):
         preemption.check()
         prompts = [self.prompt(histories[u], known[u], loaded) for u in rows]
         with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
@@ -215,7 +213,7 @@ class Ranker:
     pairs = zip(histories, known or [{}] * len(histories), strict=True)
     prompts = [self.prompt(*pair, loaded) for pair in pairs]
     length = self._loader.longest if few_shapes else None
-    found = self._given.candidates(params, prompts, items_UN, loaded, length)
+    found = self._given.candidates(params, loaded, prompts, items_UN, length)
     if loaded.lookups is not None:
       found = loaded.lookups.scored(loaded.lookups.read(histories), found)
     return blend.scores(found, self.weights)
