@@ -21,7 +21,8 @@ from recjax import models
 from recjax.data import loader, packing
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
-from recjax.decode import batches, ranker
+from recjax.decode import batches
+from recjax.decode.search import make_search
 from recjax.decode.trie import Trie
 from recjax.models.pretrained import hub, read_config, text_pieces
 from recjax.schema.run import Mesh
@@ -241,7 +242,7 @@ class Programs:
     """Compiles the search like `recjax.decode.ranker.Ranker`, for the longest prompts."""
     trie, prompts, excluded = self.search_arguments()
     search = jax.jit(
-      ranker.make_search(self._config.model, self._sizes.space, self._config.eval.beams),
+      make_search(self._config.model, self._sizes.space, self._config.eval.beams),
       out_shardings=mesh_lib.replicated(self._mesh),
     )
     return _compile(search, self._mesh, self.state.params, trie, prompts, excluded)

@@ -7,23 +7,21 @@ from etils import epath
 import jax
 import numpy as np
 
-from recjax import models
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
 from recjax.decode import blend, mask_slots
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
-from recjax.decode.candidates import Candidates, search_candidates
+from recjax.decode.candidates import Candidates
 from recjax.decode.given import Given
-from recjax.decode.loaded import Loaded, Loader, merged
+from recjax.decode.loaded import Loaded, Loader
 from recjax.decode.masks import Mask
-from recjax.decode.trie import Trie
+from recjax.decode.search import Rows, make_search, search_rows
 from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
-from recjax.sids.token_space import TokenSpace
 
 # A recommender compiles its searches for this number of excluded items, or a larger power of two.
 _EXCLUDED = 256
@@ -35,18 +33,6 @@ def _round_up(n: int, multiple: int) -> int:
 
 def _power_of_two(n: int, least: int = 16) -> int:
   return max(least, 1 << (max(n, 1) - 1).bit_length())
-
-
-def make_search(model: Model, space: TokenSpace, beams: int):
-  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates."""
-  graph = models.graph(model, space)
-
-  def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
-    bound = merged(graph, model, space, params, trie, items)
-    choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
-    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
-
-  return search
 
 
 class Ranker:
@@ -109,11 +95,6 @@ class Ranker:
     other = copy.copy(self)
     other.beams, other._search = beams, other._jitted(beams)
     return other
-
-  @property
-  def trie(self) -> Trie:
-    """The semantic IDs of the catalogue, on every device."""
-    return self.loaded.trie
 
   @property
   def columns(self) -> tuple[str, ...]:
@@ -186,12 +167,12 @@ class Ranker:
         prompts = [self.prompt(histories[u], known[u], loaded) for u in rows]
         with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
           hides = [hidden[u] for u in rows]
-          within = None if masks is None else [masks[u] for u in rows]
+          within = [None if masks is None else masks[u] for u in rows]
+          if masks is None and not few_shapes:
+            within = None  # the program without masks
           shape = self._shape(B, prompts, hides, few_shapes)
-          if within is None and few_shapes:
-            within = [None] * len(rows)
-          past = [histories[u] for u in rows]
-          batch = self._search_batch(params, loaded, prompts, past, hides, shape, within)
+          of_rows = Rows(prompts, [histories[u] for u in rows], hides, within)
+          batch = search_rows(self._search, params, loaded, of_rows, shape)
         if found is None:
           found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
         for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
@@ -247,50 +228,3 @@ class Ranker:
       S = min(_round_up(max(map(len, prompts)), PROMPT_MULTIPLE), S)
     E = _power_of_two(max(map(len, excluded)), _EXCLUDED if few_shapes else 16)
     return B, S, E
-
-  def _search_batch(
-    self,
-    params,
-    loaded: Loaded,
-    prompts: list[np.ndarray],
-    histories: list[np.ndarray],
-    excluded: list[np.ndarray],
-    shape: tuple[int, int, int],
-    masks: list[Mask | None] | None,
-  ) -> Candidates:
-    """Returns the candidates of at most B rows; see `_shape`."""
-    B, S, E = shape
-    tokens_BS = np.zeros((B, S), np.int32)
-    lengths_B = np.ones(B, np.int32)  # padding rows have length one
-    excluded_BE = np.full((B, E), -1, np.int32)
-    for b, (prompt, items) in enumerate(zip(prompts, excluded, strict=True)):
-      tokens_BS[b, : len(prompt)] = prompt
-      lengths_B[b] = len(prompt)
-      excluded_BE[b, : len(items)] = items
-    batch = {'tokens': tokens_BS, 'lengths': lengths_B, 'excluded': excluded_BE}
-    lookups = loaded.lookups
-    known_by = {} if lookups is None else lookups.read(histories)
-    if known_by and lookups.candidates:
-      given_BN = np.full((B, lookups.candidates), -1, np.int32)
-      given_BN[: len(prompts)] = lookups.best(known_by, excluded, masks)
-      batch['given'] = given_BN
-    found = jax.device_get(self._started(params, loaded, batch, masks))
-    found = jax.tree.map(lambda x: x[: len(prompts)], found)
-    return lookups.scored(known_by, found) if known_by else found
-
-  def _started(
-    self, params, loaded: Loaded, batch: dict[str, np.ndarray], masks: list[Mask | None] | None
-  ) -> Candidates:
-    """Starts the search; with masks every row has a slot."""
-    if masks is None:
-      return self._call(params, loaded, batch)
-    with loaded.slots.lock:
-      slot_B = np.zeros(len(batch['lengths']), np.int32)
-      slot_B[: len(masks)] = loaded.slots.slots(masks)
-      return self._call(params, loaded, batch | {'slot': slot_B})
-
-  def _call(self, params, loaded: Loaded, batch: dict[str, np.ndarray]) -> Candidates:
-    batch = mesh_lib.global_rows(batch, self._mesh)
-    excluded, given, slot = (batch.pop(name, None) for name in ('excluded', 'given', 'slot'))
-    masks = None if slot is None else loaded.slots.rows(slot)
-    return self._search(params, loaded.trie, batch, excluded, given, masks, loaded.items)
