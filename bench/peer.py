@@ -6,7 +6,8 @@ from recjax.models.decoder import DecoderConfig
 from recjax.models.t5 import T5Config
 
 
-def _t5(config: T5Config, vocab: int):
+def t5(config: T5Config, vocab: int):
+  """Returns the `transformers` model of a T5's shape."""
   import transformers
 
   return transformers.T5ForConditionalGeneration(
@@ -90,7 +91,7 @@ class Peer:
     self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.manual_seed(0)
     torch.set_float32_matmul_precision('high')  # TF32, like JAX's float32 products on such a GPU
-    make = _t5 if isinstance(config, T5Config) else decoder
+    make = t5 if isinstance(config, T5Config) else decoder
     self._model = make(config, vocab).to(self._device).train()
     self._run = torch.compile(self._model) if compiled else self._model
     self._optimizer = torch.optim.AdamW(

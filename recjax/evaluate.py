@@ -20,6 +20,7 @@ from recjax.config import Config
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.item_dataset import ItemDataset
+from recjax.decode import precision
 from recjax.decode.ranker import Ranker
 from recjax.metrics import leakage, protocol, ranking, rivals, selection, slices, text, weights
 from recjax.metrics.evaluators.base import Context, Evaluator, Result, sample_rows
@@ -216,6 +217,11 @@ def evaluate_best(
   results['unreachable_targets'] = {
     split: reachable[split]['in_own_history'] * settings.exclude_seen for split in SPLITS
   }
+  if settings.weights_dtype != precision.FLOAT32:
+    exact = dataclasses.replace(settings, weights_dtype=precision.FLOAT32)
+    exact = make_ranker(dataclasses.replace(config, eval=exact), dataset, context.mesh)
+    sample = sample_rows(dataset.num_rows('validation'), settings.eval_users, SAMPLE_SEED)
+    results['overlap@10'] = precision.measured(exact, context, sample)
   if distributed.is_host0():
     _write_predictions(config, workdir, dataset, results, found, rankers, parts)
     evaluation_file.write(workdir, results)

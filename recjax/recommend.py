@@ -30,8 +30,11 @@ from recjax.data.requests import (
   windows,
   with_candidates,
 )
+from recjax.decode import precision
 from recjax.decode.catalogue import Catalogue as Catalogue
+from recjax.decode.prompt_store import PromptStore
 from recjax.decode.ranker import Ranker
+from recjax.decode.warm import warm
 from recjax.decode.waves import Waves
 from recjax.models import pretrained
 from recjax.runtime import device, distributed
@@ -83,6 +86,7 @@ def best_ranker(
     ValueError: see `make_ranker`, `best_params` and `workdir.weights.recorded`.
   """
   params, step = best_params(config, workdir, dataset, mesh)
+  params = precision.stored(params, config.eval.weights_dtype)
   ranker = make_ranker(config, dataset, mesh, beams, room, masks)
   ranker.weights = weights.recorded(config, workdir, step)
   return ranker, params, step
@@ -112,6 +116,21 @@ class Recommender:
     self._ranker, self._params, self._origin = ranker, params, dict(origin or {})
     self._waves = Waves({ranker.beams: ranker}, ranker.beams, params, ranker.loaded)
     self._earlier: Waves | None = None
+
+  def warm(self, rows: int, buckets: tuple[int, ...] | None = None) -> int:
+    """Compiles the searches of all waves of up to `rows` histories; see `recjax.decode.warm.warm`."""
+    return warm(self._ranker, self._params, rows, buckets)
+
+  def keep_prompts(self, limit: int) -> PromptStore:
+    """Keeps the keys and values of prompts in at most `limit` bytes; call it before the first request.
+
+    Returns:
+      The store; its `counts` are those of hits and misses.
+
+    Raises:
+      ValueError: prompts of this model or mesh cannot be kept, or the limit is too small for one.
+    """
+    return self._ranker.keep_prompts(limit)
 
   @property
   def catalogue(self) -> Catalogue:

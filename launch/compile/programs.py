@@ -21,9 +21,10 @@ from recjax import models
 from recjax.data import loader, packing
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
-from recjax.decode import batches
+from recjax.decode import batches, precision
 from recjax.decode.search import make_search
 from recjax.decode.trie import Trie
+from recjax.decode.widths import by_level
 from recjax.models.pretrained import hub, read_config, text_pieces
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
@@ -241,8 +242,11 @@ class Programs:
   def search(self) -> Compiled:
     """Compiles the search like `recjax.decode.ranker.Ranker`, for the longest prompts."""
     trie, prompts, excluded = self.search_arguments()
+    settings, space = self._config.eval, self._sizes.space
+    model = precision.of_search(self._config.model, settings.weights_dtype)
+    beams = by_level(settings.beam_widths, settings.beams, space.num_levels)
     search = jax.jit(
-      make_search(self._config.model, self._sizes.space, self._config.eval.beams),
+      make_search(model, space, beams, settings.weights_dtype),
       out_shardings=mesh_lib.replicated(self._mesh),
     )
     return _compile(search, self._mesh, self.state.params, trie, prompts, excluded)

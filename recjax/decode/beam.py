@@ -14,9 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from recjax.decode.excluded import dead_leaves, occurs
+from recjax.decode.excluded import dead_leaves, occurs, without
 from recjax.decode.mask_slots import RowMasks
+from recjax.decode.top_k import top_k
 from recjax.decode.trie import Trie
+from recjax.decode.widths import Beams, widths_of
 
 
 def log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
@@ -57,7 +59,7 @@ def beam_search(
   trie: Trie,
   prompts: dict[str, jax.Array],
   excluded_BE: jax.Array,
-  beams: int,
+  beams: Beams,
   sid_softmax: str = 'level',
   masks: RowMasks | None = None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -68,7 +70,7 @@ def beam_search(
     trie: the catalogue.
     prompts: int32 `tokens` `[B, S]`, padded on the right, and `lengths` `[B]`.
     excluded_BE: int32 items that must not be returned; -1 is padding.
-    beams: M.
+    beams: M, or the number of beams after each level, the last of which is M.
     sid_softmax: the setting of training.
     masks: the sub-catalogue of each row. None: all items.
 
@@ -77,7 +79,7 @@ def beam_search(
     number of items; with `Trie.ranks_first`, of SIDs.
   """
   # A level has at most as many prefixes as nodes. If a beam keeps all of them, the search is exhaustive.
-  x_BD, cache = model.start(prompts, min(beams, trie.num_nodes[1]), trie.levels - 1)
+  x_BD, cache = model.start(prompts, widths_of(trie, beams)[0], trie.levels - 1)
   return beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax, masks)
 
 
@@ -87,7 +89,7 @@ def beams_after(
   x_BD: jax.Array,
   cache: Any,
   excluded_BE: jax.Array,
-  beams: int,
+  beams: Beams,
   sid_softmax: str,
   masks: RowMasks | None = None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -95,11 +97,11 @@ def beams_after(
 
   Args:
     model, trie, excluded_BE, beams, sid_softmax, masks: as in `beam_search`.
-    x_BD, cache: of `model.start`, with as many beams as the first level has nodes, at most `beams`.
+    x_BD, cache: of `model.start`, with the beams that `widths_of` gives for the first level.
   """
   space = model.tables.space
   levels = space.num_levels
-  widths = [min(beams, nodes) for nodes in trie.num_nodes[1:]]
+  widths = widths_of(trie, beams)
   B = len(x_BD)
   x_BMD, scores_BM = x_BD[:, None], jnp.zeros((B, 1))
   nodes_BM = jnp.zeros((B, 1), jnp.int32)
@@ -108,13 +110,14 @@ def beams_after(
     log_probs_BMC = log_probs(model, x_BMD, level, sid_softmax)
     nodes_BMX, codes_BMX, exists_BMX = trie.children(level, nodes_BM)
     candidates_BMX = scores_BM[..., None] + jnp.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
-    if level == levels - 1:
-      exists_BMX &= ~occurs(nodes_BMX, dead_BE)
     if masks is not None:
       exists_BMX &= masks.children(level, nodes_BMX)
     candidates_BMX = jnp.where(exists_BMX, candidates_BMX, -jnp.inf)
     branch = candidates_BMX.shape[-1]
-    scores_BM, best_BM = jax.lax.top_k(candidates_BMX.reshape(B, -1), widths[level])
+    candidates_BX = candidates_BMX.reshape(B, -1)
+    if level == levels - 1:
+      candidates_BX = without(trie, candidates_BX, nodes_BM, dead_BE)
+    scores_BM, best_BM = top_k(candidates_BX, widths[level])
     nodes_BM = jnp.take_along_axis(nodes_BMX.reshape(B, -1), best_BM, axis=1)
     if level == levels - 1:
       break
@@ -123,5 +126,6 @@ def beams_after(
     first_token = space.sid_start + space.level_starts[level]
     tokens_BM = first_token + jnp.take(trie.child_code[level], nodes_BM)
     x_BMD, cache = model.step(tokens_BM, level, cache)
-  items_BM, scores_BM = _rank_items(trie, nodes_BM, scores_BM, excluded_BE, beams, masks)
+  most = beams if isinstance(beams, int) else beams[-1]
+  items_BM, scores_BM = _rank_items(trie, nodes_BM, scores_BM, excluded_BE, most, masks)
   return jnp.where(jnp.isfinite(scores_BM), items_BM, -1), scores_BM

@@ -15,6 +15,7 @@ from recjax.decode.beam import beams_after
 from recjax.decode.mask_slots import RowMasks
 from recjax.decode.scores import scores_after
 from recjax.decode.trie import Trie
+from recjax.decode.widths import Beams, widths_of
 from recjax.models import embedding
 
 
@@ -62,7 +63,7 @@ def search_candidates(
   trie: Trie,
   prompts: dict[str, jax.Array],
   excluded_BE: jax.Array,
-  beams: int,
+  beams: Beams,
   sid_softmax: str = 'level',
   has_head: bool = False,
   given_BN: jax.Array | None = None,
@@ -79,12 +80,13 @@ def search_candidates(
     masks: the sub-catalogue of each row. None: all items.
   """
   space = model.tables.space
-  x_BD, cache = model.start(prompts, min(beams, trie.num_nodes[1]), max(space.num_levels - 1, 1))
+  x_BD, cache = model.start(prompts, widths_of(trie, beams)[0], max(space.num_levels - 1, 1))
   beams_BM, codes_BM = beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax, masks)
   more, head_BI = [], None
   if has_head:
     head_BI = head_scores(model, getattr(cache, 'item_state_BD', x_BD))
-    more.append(_best(head_BI, excluded_BE, beams, masks))
+    most = beams if isinstance(beams, int) else beams[-1]
+    more.append(_best(head_BI, excluded_BE, most, masks))
   if given_BN is not None:
     more.append(given_BN)
   if not more:

@@ -46,6 +46,28 @@ def dead_leaves(trie: Trie, excluded_BE: jax.Array, masks: RowMasks | None = Non
   return jnp.where(excluded_BE == left_BE, leaves_BE, -1)
 
 
+def without(trie: Trie, scores_BX: jax.Array, nodes_BM: jax.Array, dead_BE: jax.Array) -> jax.Array:
+  """Returns the scores of the children of the last beams, -inf for dead leaves.
+
+  A dead leaf is the child of at most one real beam. Its place follows from the beam whose range of children holds it, so
+  no child is compared.
+
+  Args:
+    trie: the catalogue.
+    scores_BX: float32, the scores of all children of M nodes, `max_branch` of each, in the order of `Trie.children`.
+    nodes_BM: int32, nodes of depth L - 1; real beams come first.
+    dead_BE: int32 leaves; -1 is padding.
+  """
+  first_child, branch = jnp.asarray(trie.first_child[-1]), trie.max_branch[-1]
+  begin_BM, end_BM = first_child[nodes_BM], first_child[nodes_BM + 1]
+  dead_BE1 = dead_BE[..., None]
+  is_in_BEM = (dead_BE1 >= begin_BM[:, None]) & (dead_BE1 < end_BM[:, None])
+  beam_BE = jnp.argmax(is_in_BEM, axis=-1)
+  place_BE = beam_BE * branch + dead_BE - jnp.take_along_axis(begin_BM, beam_BE, axis=1)
+  place_BE = jnp.where(jnp.any(is_in_BEM, axis=-1), place_BE, scores_BX.shape[1])
+  return jax.vmap(lambda x, at: x.at[at].set(-jnp.inf, mode='drop'))(scores_BX, place_BE)
+
+
 def _count_of_each(sorted_E: jax.Array) -> jax.Array:
   """Returns how often each value of a sorted row occurs in it."""
   ends = [jnp.searchsorted(sorted_E, sorted_E, side) for side in ('left', 'right')]

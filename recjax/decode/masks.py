@@ -4,7 +4,7 @@ The bit of item i is bit i % 32 of word i // 32. An expression such as `in_stock
 host, so it costs a thirty-second of an operation an item. `recjax.decode.mask_slots` has the masks on the devices.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 import functools
 import hashlib
 import logging
@@ -138,6 +138,20 @@ class Masks:
     if not bits_W.any():
       raise ValueError('exclude must leave at least one item of the catalogue; it leaves none')
     return _mask(bits_W)
+
+  def moved(
+    self, excluded: Sequence[np.ndarray], masks: Sequence[Mask | None] | None, most: int
+  ) -> tuple[list[np.ndarray], Sequence[Mask | None] | None]:
+    """Returns excluded items and masks of rows; items of rows that exclude more than `most` move into the mask."""
+    excluded = [items if len(items) <= most else np.unique(items) for items in excluded]
+    if all(len(items) <= most for items in excluded):
+      return excluded, masks
+    masks = [None] * len(excluded) if masks is None else list(masks)
+    for row, items in enumerate(excluded):
+      if len(items) > most:
+        bits_W = (self.all if masks[row] is None else masks[row]).bits_W
+        masks[row], excluded[row] = _mask(bits_W & ~pack(items, self._size)), items[:0]
+    return excluded, masks
 
   def _checked(self, text: str) -> Mask:
     return _some(self._evaluate(text) & self.all.bits_W, f'{_short(text)} leaves none')

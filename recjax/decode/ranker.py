@@ -10,20 +10,22 @@ import numpy as np
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
-from recjax.decode import blend, mask_slots
+from recjax.decode import blend, mask_slots, precision
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
 from recjax.decode.candidates import Candidates
 from recjax.decode.given import Given
 from recjax.decode.loaded import Loaded, Loader
 from recjax.decode.masks import Mask
+from recjax.decode.prompt_store import PromptStore
 from recjax.decode.search import Rows, make_search, search_rows
+from recjax.decode.widths import by_level
 from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
 
-# A recommender compiles its searches for this number of excluded items, or a larger power of two.
+# A recommender compiles its searches for this number of excluded items; more become a mask.
 _EXCLUDED = 256
 
 
@@ -42,6 +44,8 @@ class Ranker:
     beams: beams of the search.
     weights: of the scores of candidates in `rank`; the codes alone unless they are set.
     loaded: the catalogue that is searched unless a call names another.
+    buckets: lengths in tokens that `few_shapes` pads prompts to, ascending; see `recjax.decode.warm`.
+    kept: the prompts that are kept between calls (`keep_prompts`). None: none are.
   """
 
   def __init__(
@@ -79,15 +83,21 @@ class Ranker:
     self._exclude_seen = settings.exclude_seen
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
     self._task = component
+    model, self._dtype = precision.of_search(model, settings.weights_dtype), settings.weights_dtype
     self._loader = Loader(component, model, settings, dataset, mesh, room, masks)
     self.load = self._loader.load
     self.loaded = self._loader.first
     self._model, self._space = model, dataset.vocabulary.space
+    self._widths = settings.beam_widths
+    self.longest = self._loader.longest  # tokens of the longest prompt
+    self.buckets: tuple[int, ...] = (self.longest,)
+    self.kept: PromptStore | None = None
     self._search = self._jitted(self.beams)
     self._given = Given(model, self._space, mesh, self._batch_size, self._timeout)
 
   def _jitted(self, beams: int):
-    search = make_search(self._model, self._space, beams)
+    widths = by_level(self._widths, beams, self._space.num_levels)
+    search = make_search(self._model, self._space, widths, self._dtype)
     return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
 
   def with_beams(self, beams: int) -> 'Ranker':
@@ -95,6 +105,27 @@ class Ranker:
     other = copy.copy(self)
     other.beams, other._search = beams, other._jitted(beams)
     return other
+
+  def keep_prompts(self, limit: int) -> PromptStore:
+    """Keeps the keys and values of prompts in at most `limit` bytes; see `PromptStore`, also for its errors."""
+    self.kept = PromptStore(self._model, self._space, self._mesh, self.longest, limit)
+    return self.kept
+
+  def compile(self, params, rows: int, tokens: int) -> None:
+    """Compiles the search of `few_shapes` for `rows` histories and prompts of `tokens` tokens."""
+    none = [np.empty(0, np.int32)] * rows
+    shape = (self.rows_of(rows), tokens, _EXCLUDED)
+    with jax.set_mesh(self._mesh), watchdog.expect(f'compiling for {rows} rows', self._timeout):
+      prompts = [self.prompt(none[0], {})] * rows
+      of_rows = Rows(prompts, none, none, [None] * rows)
+      search_rows(self._search, params, self.loaded, of_rows, shape, self.kept)
+      if self.kept is not None:
+        self.kept.compile(rows, params, self.loaded.trie, self.loaded.items)
+
+  def rows_of(self, rows: int) -> int:
+    """Returns the rows of a batch of `few_shapes` for a number of histories."""
+    shards = mesh_lib.batch_shards(self._mesh)
+    return min(self._batch_size, _round_up(_power_of_two(rows, 1), shards))
 
   @property
   def columns(self) -> tuple[str, ...]:
@@ -150,11 +181,13 @@ class Ranker:
     U, B = len(histories), self._batch_size
     loaded = loaded or self.loaded
     if few_shapes:
-      B = min(B, _round_up(_power_of_two(U, 1), mesh_lib.batch_shards(self._mesh)))
+      B = self.rows_of(U)
     known = known or [{}] * U
     hidden = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
     if excluded is not None:
       hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
+    if few_shapes:  # no row needs more room
+      hidden, masks = loaded.catalogue.masks.moved(hidden, masks, _EXCLUDED)
     order = np.argsort([-len(history) for history in histories], kind='stable')
     found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
@@ -172,7 +205,7 @@ class Ranker:
             within = None  # the program without masks
           shape = self._shape(B, prompts, hides, few_shapes)
           of_rows = Rows(prompts, [histories[u] for u in rows], hides, within)
-          batch = search_rows(self._search, params, loaded, of_rows, shape)
+          batch = search_rows(self._search, params, loaded, of_rows, shape, self.kept)
         if found is None:
           found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
         for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
@@ -193,7 +226,7 @@ class Ranker:
     loaded = loaded or self.loaded
     pairs = zip(histories, known or [{}] * len(histories), strict=True)
     prompts = [self.prompt(*pair, loaded) for pair in pairs]
-    length = self._loader.longest if few_shapes else None
+    length = self.longest if few_shapes else None
     found = self._given.candidates(params, loaded, prompts, items_UN, length)
     if loaded.lookups is not None:
       found = loaded.lookups.scored(loaded.lookups.read(histories), found)
@@ -223,8 +256,10 @@ class Ranker:
     self, B: int, prompts: list[np.ndarray], excluded: list[np.ndarray], few_shapes: bool
   ) -> tuple[int, int, int]:
     """Returns (B, S, E): rows of a batch, tokens of a prompt, excluded items of a row."""
-    S = self._loader.longest
-    if not few_shapes:
-      S = min(_round_up(max(map(len, prompts)), PROMPT_MULTIPLE), S)
+    S = max(map(len, prompts))
+    if few_shapes:
+      S = next(bucket for bucket in self.buckets if bucket >= S)
+    else:
+      S = min(_round_up(S, PROMPT_MULTIPLE), self.longest)
     E = _power_of_two(max(map(len, excluded)), _EXCLUDED if few_shapes else 16)
     return B, S, E

@@ -6,19 +6,23 @@ import jax
 import numpy as np
 
 from recjax import models
+from recjax.decode import precision, prompt_store
 from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.loaded import Loaded, merged
 from recjax.decode.masks import Mask
+from recjax.decode.prompt_store import PromptStore
+from recjax.decode.widths import Beams
 from recjax.schema.model import Model
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 
 
-def make_search(model: Model, space: TokenSpace, beams: int):
+def make_search(model: Model, space: TokenSpace, beams: Beams, dtype: str = precision.FLOAT32):
   """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates."""
   graph = models.graph(model, space)
 
   def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
+    params, prompts = precision.stored(params, dtype), prompt_store.with_past(prompts)
     bound = merged(graph, model, space, params, trie, items)
     choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
     return search_candidates(bound, trie, prompts, excluded_BE, *choices)
@@ -43,7 +47,12 @@ class Rows(NamedTuple):
 
 
 def search_rows(
-  search: Any, params: Any, loaded: Loaded, rows: Rows, shape: tuple[int, int, int]
+  search: Any,
+  params: Any,
+  loaded: Loaded,
+  rows: Rows,
+  shape: tuple[int, int, int],
+  kept: PromptStore | None = None,
 ) -> Candidates:
   """Returns the candidates of rows, numpy arrays.
 
@@ -53,6 +62,7 @@ def search_rows(
     loaded: the catalogue.
     rows: the rows.
     shape: (B, S, E), rows of the batch, tokens of a prompt and excluded items for which it has room.
+    kept: the prompts that are kept between calls. None: none are.
   """
   B, S, E = shape
   tokens_BS = np.zeros((B, S), np.int32)
@@ -68,7 +78,13 @@ def search_rows(
   if known and lookups.candidates:
     batch['given'] = np.full((B, lookups.candidates), -1, np.int32)
     batch['given'][:count] = lookups.best(known, rows.excluded, rows.masks)
-  found = jax.device_get(_started(search, params, loaded, batch, rows.masks))
+  if kept is None or count > kept.slots:
+    found = _started(search, params, loaded, batch, rows.masks)
+  else:
+    with kept.lock:
+      batch |= kept.continued(rows.prompts, B, params, loaded.trie, loaded.items)
+      found = _started(search, params, loaded, batch, rows.masks)
+  found = jax.device_get(found)
   found = jax.tree.map(lambda x: x[:count], found)
   return lookups.scored(known, found) if known else found
 
@@ -90,7 +106,9 @@ def _started(
 
 
 def _call(search: Any, params: Any, loaded: Loaded, batch: dict[str, np.ndarray]) -> Candidates:
-  batch = mesh_lib.global_rows(batch, loaded.mesh)
+  kept = {name: x for name, x in batch.items() if name == prompt_store.KEPT}
+  batch = {name: x for name, x in batch.items() if name not in kept}
+  batch = mesh_lib.global_rows(batch, loaded.mesh) | kept
   excluded, given, slot = (batch.pop(name, None) for name in ('excluded', 'given', 'slot'))
   masks = None if slot is None else loaded.slots.rows(slot)
   return search(params, loaded.trie, batch, excluded, given, masks, loaded.items)

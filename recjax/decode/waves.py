@@ -89,7 +89,7 @@ class Waves:
       popular: whether an empty history gets the most popular items.
       raises: whether a wrong request raises a ValueError.
       few_shapes: see `Ranker.rank`.
-      size: histories that a search is padded to.
+      size: histories that a search, or the scoring of candidates, is padded to.
     """
     answers: list[Answer] = [Answer()] * len(requests)
     by_beams: dict[int, list[Parsed]] = {}
@@ -115,7 +115,7 @@ class Waves:
       for beams, wave in by_beams.items()
       for pair in self._found(beams, wave, few_shapes, size)
     ]
-    for parsed, recommendations in [*found, *self._chosen(given)]:
+    for parsed, recommendations in [*found, *self._chosen(given, size)]:
       answers[parsed.place] = dataclasses.replace(
         answers[parsed.place], recommendations=recommendations
       )
@@ -187,17 +187,19 @@ class Waves:
       k = parsed.request.k
       yield parsed, self.recommendations(items[:k], scores[:k])
 
-  def _chosen(self, wave: Sequence[Parsed]) -> Iterator[tuple[Parsed, list[Recommendation]]]:
+  def _chosen(
+    self, wave: Sequence[Parsed], size: int
+  ) -> Iterator[tuple[Parsed, list[Recommendation]]]:
     """Yields the requests of a wave that name candidates, with the best of these."""
-    lists = []
-    for parsed in wave:
+    lists, padded = [], [*wave, *wave[:1] * (size - len(wave))]
+    for parsed in padded:
       items = np.array(list(dict.fromkeys(parsed.candidates.tolist())), np.int32)
       is_open = ~np.isin(items, parsed.excluded)
       if parsed.mask is not None:
         is_open &= contains(parsed.mask.bits_W, items)
       lists.append(items[is_open])
-    scores = self._given(lists, [parsed.row for parsed in wave], True) if wave else []
-    for parsed, items, scores_N in zip(wave, lists, scores, strict=True):
+    scores = self._given(lists, [parsed.row for parsed in padded], True) if wave else []
+    for parsed, items, scores_N in zip(wave, lists, scores, strict=False):  # without the padding
       order = np.argsort(-scores_N, kind='stable')[: parsed.request.k]
       yield parsed, self.recommendations(items[order], scores_N[order])
 

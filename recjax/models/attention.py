@@ -43,12 +43,12 @@ def attention_mask(
 def _softmax(
   logits: jax.Array, mask: jax.Array, softcap: float, bias: jax.Array | None
 ) -> jax.Array:
-  """Computes a float32 softmax over the last axis; the bias has one axis N for the logits' axes K, G."""
+  """Computes a float32 softmax over the last axis."""
   logits = logits.astype(jnp.float32)
   if softcap:
     logits = jnp.tanh(logits / softcap) * softcap
   if bias is not None:
-    logits = logits + bias.reshape(-1, *logits.shape[1:3], *bias.shape[-2:])
+    logits = logits + bias
   return jax.nn.softmax(jnp.where(mask, logits, MASKED), axis=-1)
 
 
@@ -198,8 +198,39 @@ def _plain(q_BTNH, k_BSKH, v_BSKH, mask_BTS, softcap, bias):
   K = k_BSKH.shape[2]
   q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
   logits_BKGTS = _float32_einsum('BTKGH,BSKH->BKGTS', q_BTKGH, k_BSKH)
+  if bias is not None:
+    bias = bias.reshape(-1, K, N // K, *bias.shape[-2:])
   p_BKGTS = _softmax(logits_BKGTS, mask_BTS[:, None, None], softcap, bias).astype(q_BTNH.dtype)
   return jnp.einsum('BKGTS,BSKH->BTKGH', p_BKGTS, v_BSKH).reshape(B, T, N, H)
+
+
+def _to_kept(q_BTKGH: jax.Array, k_BKSH: jax.Array) -> jax.Array:
+  """Returns the logits `[B, K, T, G, S]` of queries and kept keys, as one matrix product a key head."""
+  B, T, K, G, H = q_BTKGH.shape
+  q_BKXH = q_BTKGH.swapaxes(1, 2).reshape(B, K, T * G, H)
+  logits_BKXS = _float32_einsum('BKXH,BKSH->BKXS', q_BKXH, k_BKSH)
+  return logits_BKXS.reshape(B, K, T, G, -1)
+
+
+def _of_kept(p_BKTGS: jax.Array, v_BKSH: jax.Array) -> jax.Array:
+  """Returns the attended values `[B, T, K, G, H]` of kept values."""
+  B, K, T, G, S = p_BKTGS.shape
+  x_BKXH = jnp.einsum('BKXS,BKSH->BKXH', p_BKTGS.reshape(B, K, T * G, S), v_BKSH)
+  return x_BKXH.reshape(B, K, T, G, -1).swapaxes(1, 2)
+
+
+def attend_to_kept(
+  q_BTNH: jax.Array,
+  kv: tuple[jax.Array, jax.Array],
+  mask_BTS: jax.Array,
+  softcap: float = 0.0,
+) -> jax.Array:
+  """Attends to kept keys and values `[B, K, S, H]`; see `attend` for the other arguments."""
+  B, T, N, H = q_BTNH.shape
+  K = kv[0].shape[1]
+  logits = _to_kept(q_BTNH.reshape(B, T, K, N // K, H), kv[0])
+  p = _softmax(logits, mask_BTS[:, None, :, None], softcap, None).astype(q_BTNH.dtype)
+  return _of_kept(p, kv[1]).reshape(B, T, N, H)
 
 
 def attend_from_beams(
@@ -215,7 +246,7 @@ def attend_from_beams(
 
   Args:
     q_BMNH: scaled queries, one per beam.
-    prompt_kv: keys and values `[B, S, K, H]`; not copied for the beams.
+    prompt_kv: keys and values `[B, K, S, H]`; not copied for the beams.
     suffix_kv: keys and values `[B, M, L, K, H]`.
     prompt_mask_BS: the visible prompt positions.
     suffix_mask_L: the visible suffix positions, already written.
@@ -225,22 +256,22 @@ def attend_from_beams(
   Returns:
     x_BMNH.
   """
-  (k_BSKH, v_BSKH), (k_BMLKH, v_BMLKH) = prompt_kv, suffix_kv
+  k_BMLKH, v_BMLKH = suffix_kv
   B, M, N, H = q_BMNH.shape
-  S, K = k_BSKH.shape[1:3]
+  K, S = prompt_kv[0].shape[1:3]
   q_BMKGH = q_BMNH.reshape(B, M, K, N // K, H)
   logits = jnp.concatenate(
     [
-      _float32_einsum('BMKGH,BSKH->BKGMS', q_BMKGH, k_BSKH),
-      _float32_einsum('BMKGH,BMLKH->BKGML', q_BMKGH, k_BMLKH),
+      _to_kept(q_BMKGH, prompt_kv[0]),
+      _float32_einsum('BMKGH,BMLKH->BKMGL', q_BMKGH, k_BMLKH),
     ],
     axis=-1,
   )
   L = k_BMLKH.shape[2]
   mask = jnp.concatenate([prompt_mask_BS, jnp.broadcast_to(suffix_mask_L[None], (B, L))], axis=1)
-  bias = None if bias_NS is None else bias_NS[:, None]
+  bias = None if bias_NS is None else bias_NS.reshape(1, K, 1, N // K, S + L)
   p = _softmax(logits, mask[:, None, None, None], softcap, bias).astype(q_BMNH.dtype)
-  x_BMKGH = jnp.einsum('BKGMS,BSKH->BMKGH', p[..., :S], v_BSKH) + jnp.einsum(
-    'BKGML,BMLKH->BMKGH', p[..., S:], v_BMLKH
+  x_BMKGH = _of_kept(p[..., :S], prompt_kv[1]) + jnp.einsum(
+    'BKMGL,BMLKH->BMKGH', p[..., S:], v_BMLKH
   )
   return x_BMKGH.reshape(B, M, N, H)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.models import attention
+from recjax.models import attention, prefill
 from recjax.models.embedding import TokenTables
 from recjax.models.layers import (
   ACTIVATIONS,
@@ -149,7 +149,7 @@ class Cache(NamedTuple):
   """Keys and values of the prompts, shared by all beams, and of each beam's own suffix.
 
   Attributes:
-    prompt: keys and values `[depth, B, S, K, H]`.
+    prompt: keys and values `[depth, B, K, S, H]`.
     suffix: keys and values `[depth, B, M, L, K, H]`.
     lengths_B: int32, length of each prompt.
   """
@@ -160,16 +160,14 @@ class Cache(NamedTuple):
 
   @classmethod
   def of_prompts(cls, kv, lengths_B: jax.Array, beams: int, suffix_length: int) -> 'Cache':
-    """Returns the cache after prompts with keys and values `kv`, with room for suffixes."""
-    depth, B, _, *heads = kv[0].shape
-    shape = (depth, B, beams, suffix_length, *heads)
-    return cls(kv, (jnp.zeros(shape, kv[0].dtype), jnp.zeros(shape, kv[1].dtype)), lengths_B)
+    """Returns the cache after prompts with keys and values `[depth, B, K, S, H]`, with room for suffixes."""
+    depth, B, K, _, H = kv[0].shape
+    suffix = tuple(jnp.zeros((depth, B, beams, suffix_length, K, H), x.dtype) for x in kv)
+    return cls(kv, suffix, lengths_B)
 
   def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
     """Returns the cache in which beam m continues the suffix of beam `parents_BM[:, m]`."""
-    index = parents_BM[None, :, :, None, None, None]
-    suffix = tuple(jnp.take_along_axis(x, index, axis=2) for x in self.suffix)
-    return self._replace(suffix=suffix)
+    return self._replace(suffix=prefill.of_parents(self.suffix, parents_BM))
 
 
 class Attention(nnx.Module):
@@ -264,7 +262,7 @@ class Block(nnx.Module):
       old.at[:, :, step].set(new) for old, new in zip(suffix_kv, (k, v), strict=True)
     )
     prompt_B1 = lengths_B[:, None]
-    at_S = jnp.arange(prompt_kv[0].shape[1])[None]
+    at_S = jnp.arange(prompt_kv[0].shape[2])[None]
     distance_BS = prompt_B1 + step - at_S
     prompt_mask = (at_S < prompt_B1) & this.sees(distance_BS)
     at_L = jnp.arange(suffix_kv[0].shape[2])
@@ -305,14 +303,19 @@ class Decoder(nnx.Module):
       x = x + jnp.take(self.positions[...], positions, axis=0).astype(dtype)
     return constrain(x, 'residual')
 
-  def _scan(self, body, x, *scanned):
-    """Runs `body(block, x, per_layer, *slices of scanned)` over the layers."""
-    per_layer = PerLayer(
-      jnp.asarray(self.config.windows, jnp.int32),
-      jnp.asarray(self.config.rope_bases, jnp.float32),
-      jnp.asarray(self.config.rope_factors or (1.0,) * self.config.depth, jnp.float32),
+  @property
+  def per_layer(self) -> PerLayer:
+    """The per-layer values, stacked."""
+    config = self.config
+    return PerLayer(
+      jnp.asarray(config.windows, jnp.int32),
+      jnp.asarray(config.rope_bases, jnp.float32),
+      jnp.asarray(config.rope_factors or (1.0,) * config.depth, jnp.float32),
     )
-    return self.config.scan(self.layers, body, x, per_layer, *scanned)
+
+  def scan(self, body, x, *scanned):
+    """Runs `body(block, x, per_layer, *slices of scanned)` over the layers."""
+    return self.config.scan(self.layers, body, x, self.per_layer, *scanned)
 
   def hidden(self, batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
     """Returns normed states x_BTD, from which each position's target is predicted.
@@ -325,9 +328,9 @@ class Decoder(nnx.Module):
 
   def _forward(self, tokens_BT, segments_BT, positions_BT, key):
     x_BTD = self._embed(tokens_BT, positions_BT)
-    return self._contextual(x_BTD, segments_BT, positions_BT, key)
+    return self.contextual(x_BTD, segments_BT, positions_BT, key)
 
-  def _contextual(self, x_BTD, segments_BT, positions_BT, key):
+  def contextual(self, x_BTD, segments_BT, positions_BT, key):
     """Returns the normed states of embeddings, and the keys and values of every layer."""
     mask, distance = attention.attention_mask(segments_BT, segments_BT, positions_BT, positions_BT)
     layer_keys = ()
@@ -339,7 +342,7 @@ class Decoder(nnx.Module):
     def body(block, x, this, layer_key=None):
       return block(x, segments_BT, positions_BT, mask, distance, this, layer_key)
 
-    x_BTD, kv = self._scan(body, x_BTD, *layer_keys)
+    x_BTD, kv = self.scan(body, x_BTD, *layer_keys)
     return self.final_norm(x_BTD), kv
 
   def start(
@@ -348,20 +351,25 @@ class Decoder(nnx.Module):
     """Prefills the prompts, once for all beams.
 
     Args:
-      prompts: int32 `tokens_BS`, padded on the right, and `lengths_B`, at least 1.
+      prompts: int32 `tokens_BS`, padded on the right, and `lengths_B`, at least 1; optionally `past`, a
+        `prefill.Past` that the tokens follow.
       beams: M.
       suffix_length: largest number of tokens that a beam appends.
 
     Returns:
       x_BD, from which each prompt's first new token is predicted, and the cache.
     """
-    tokens_BS, lengths_B = prompts['tokens'], prompts['lengths']
-    B, S = tokens_BS.shape
-    at_S = jnp.arange(S)[None]
-    segments = (at_S < lengths_B[:, None]).astype(jnp.int32)
-    x_BSD, kv = self._forward(tokens_BS, segments, jnp.broadcast_to(at_S, (B, S)), None)
-    x_BD = jnp.take_along_axis(x_BSD, lengths_B[:, None, None] - 1, axis=1)[:, 0]
+    x_BD, kv = self.read(prompts)
+    lengths_B = prompts['lengths'] + (prompts['past'].lengths_B if 'past' in prompts else 0)
     return x_BD, Cache.of_prompts(kv, lengths_B, beams, suffix_length)
+
+  def read(self, prompts: dict[str, jax.Array]) -> tuple[jax.Array, prefill.KV]:
+    """Returns the normed state that ends each prompt, and the keys and values `[depth, B, K, S, H]`; see `start`."""
+    tokens_BS, past = prompts['tokens'], prompts.get('past')
+    positions_BS = jnp.broadcast_to(jnp.arange(tokens_BS.shape[1])[None], tokens_BS.shape)
+    if past is not None:
+      positions_BS += past.lengths_B[:, None]
+    return prefill.read(self, self._embed(tokens_BS, positions_BS), prompts['lengths'], past)
 
   def step(self, tokens_BM: jax.Array, step: int, cache: Cache) -> tuple[jax.Array, Cache]:
     """Appends one token to each beam at suffix position `step`; x_BMD predicts the next one."""
@@ -371,5 +379,5 @@ class Decoder(nnx.Module):
       return block.beam_step(x, positions_BM, step, prompt_kv, suffix_kv, cache.lengths_B, this)
 
     x_BMD = self._embed(tokens_BM, positions_BM)
-    x_BMD, suffix = self._scan(body, x_BMD, cache.prompt, cache.suffix)
+    x_BMD, suffix = self.scan(body, x_BMD, cache.prompt, cache.suffix)
     return self.final_norm(x_BMD), cache._replace(suffix=suffix)

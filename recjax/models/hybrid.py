@@ -15,7 +15,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from recjax.models import attention
+from recjax.models import attention, prefill
 from recjax.models.decoder import Block, Cache, Decoder, DecoderConfig, PerLayer
 from recjax.models.layers import dropout
 from recjax.models.linear_attention import BeamState, DeltaNet, Heads
@@ -102,19 +102,15 @@ class HybridCache(NamedTuple):
 
   def choose_beams(self, parents_BM: jax.Array) -> 'HybridCache':
     """Returns the cache in which beam m continues the suffix of beam `parents_BM[:, m]`."""
-
-    def chosen(x):
-      index = parents_BM.reshape((1, *parents_BM.shape) + (1,) * (x.ndim - 3))
-      return jnp.take_along_axis(x, index, axis=2)
-
     state, *of_beams = self.linear
-    return HybridCache(
-      self.full.choose_beams(parents_BM), BeamState(state, *jax.tree.map(chosen, of_beams))
-    )
+    linear = BeamState(state, *prefill.of_parents(of_beams, parents_BM))
+    return HybridCache(self.full.choose_beams(parents_BM), linear)
 
 
 class HybridDecoder(Decoder):
   """The hybrid decoder over the token ids of a token space."""
+
+  read = None  # the state of a linear layer is that of a whole prompt: prompts are not kept
 
   def make_layers(self, rngs: nnx.Rngs) -> nnx.Module:
     return Layers(self.config, rngs)
@@ -158,7 +154,7 @@ class HybridDecoder(Decoder):
     )
 
   @property
-  def _per_layer(self) -> PerLayer:
+  def per_layer(self) -> PerLayer:
     config = self.config
     return PerLayer(
       self._of_full(config.windows, jnp.int32),
@@ -185,7 +181,7 @@ class HybridDecoder(Decoder):
     def linear(block, x, layer_key=None):
       return block(x, segments_BT, real_BT, layer_key)
 
-    inputs = {'full': (self._per_layer, *keys['full']), 'linear': keys['linear']}
+    inputs = {'full': (self.per_layer, *keys['full']), 'linear': keys['linear']}
     x_BTD, states = self._run({'full': full, 'linear': linear}, x_BTD, inputs)
     return self.final_norm(x_BTD), states
 
@@ -202,7 +198,7 @@ class HybridDecoder(Decoder):
     )
     x_BD = jnp.take_along_axis(x_BSD, lengths_B[:, None, None] - 1, axis=1)[:, 0]
     return x_BD, HybridCache(
-      Cache.of_prompts(states['full'], lengths_B, beams, suffix_length),
+      Cache.of_prompts(prefill.by_head(states['full']), lengths_B, beams, suffix_length),
       jax.vmap(
         lambda state, inputs: BeamState.of_prompts(
           self.config.delta_heads, state, inputs, lengths_B, beams, suffix_length
@@ -225,7 +221,7 @@ class HybridDecoder(Decoder):
 
     x_BMD = self._embed(tokens_BM, positions_BM)
     inputs = {
-      'full': (self._per_layer, cache.full.prompt, cache.full.suffix),
+      'full': (self.per_layer, cache.full.prompt, cache.full.suffix),
       'linear': (cache.linear,),
     }
     x_BMD, states = self._run({'full': full, 'linear': linear}, x_BMD, inputs)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from recjax.models import prefill
 from recjax.models.decoder import Decoder, DecoderConfig
 from recjax.models.family import Family
 from recjax.models.layers import ACTIVATIONS, FeedForward, dropout
@@ -145,21 +146,25 @@ class ItemDecoder(Decoder):
 
   def _items(self, tokens_BT, segments_BT, positions_BT, sums_BTD, slots: _Slots, key):
     """Returns the states of the transformer over slots, `[B, P, D]`."""
-    levels = self.tables.space.num_levels
     at_slots = lambda x_BT: jnp.take_along_axis(x_BT, slots.index_BP, axis=1)  # noqa: E731
+    x_BPD = self._inputs(tokens_BT, sums_BTD, slots)
+    segments_BP = jnp.where(slots.is_slot_BP, at_slots(segments_BT), 0)
+    positions_BP = at_slots(positions_BT) // self.tables.space.num_levels
+    h_BPD, _ = self.contextual(x_BPD, segments_BP, positions_BP, key)
+    return jnp.where(slots.is_whole_B[:, None, None], h_BPD, jnp.nan)
+
+  def _inputs(self, tokens_BT, sums_BTD, slots: _Slots):
+    """Returns the inputs of the transformer over slots, `[B, P, D]`."""
     x_BPD = jnp.take_along_axis(sums_BTD, slots.index_BP[..., None], axis=1)
     if self.tables.has_items:
-      behind_L = jnp.arange(levels, dtype=jnp.int32)[::-1]
+      behind_L = jnp.arange(self.tables.space.num_levels, dtype=jnp.int32)[::-1]
       index_BPL = jnp.maximum(slots.index_BP[..., None] - behind_L[None, None], 0)
       tokens_BPL = jnp.take_along_axis(
         tokens_BT[..., None], index_BPL.reshape(len(tokens_BT), -1, 1), axis=1
       )
       items_BP = self.tables.find_items(tokens_BPL.reshape(index_BPL.shape))
       x_BPD = x_BPD + self._scaled(self.tables.own_rows(items_BP, x_BPD.dtype))
-    segments_BP = jnp.where(slots.is_slot_BP, at_slots(segments_BT), 0)
-    x_BPD = constrain(x_BPD, 'residual')
-    h_BPD, _ = self._contextual(x_BPD, segments_BP, at_slots(positions_BT) // levels, key)
-    return jnp.where(slots.is_whole_B[:, None, None], h_BPD, jnp.nan)
+    return constrain(x_BPD, 'residual')
 
   def _scaled(self, x: jax.Array) -> jax.Array:
     return x * np.asarray(self.config.width**0.5, x.dtype) if self.config.embedding_scale else x
@@ -175,18 +180,26 @@ class ItemDecoder(Decoder):
   ) -> tuple[jax.Array, ItemCache]:
     """Reads the prompts, once for all beams; see `Decoder.start`. A beam appends at most the codes of one item."""
     del suffix_length
-    tokens_BS, lengths_B = prompts['tokens'], prompts['lengths']
-    B, S = tokens_BS.shape
-    at_S = jnp.arange(S, dtype=jnp.int32)[None]
-    segments_BS = (at_S < lengths_B[:, None]).astype(jnp.int32)
-    positions_BS = jnp.broadcast_to(at_S, (B, S))
-    slots = _Slots.of(self.tables.space, tokens_BS, segments_BS, positions_BS)
-    sums_BSD = self._sums(tokens_BS, slots.level_BT)
-    h_BPD = self._items(tokens_BS, segments_BS, positions_BS, sums_BSD, slots, None)
-    last_B = jnp.sum(slots.is_slot_BP, axis=1, dtype=jnp.int32) - 1
-    h_BD = jnp.take_along_axis(h_BPD, last_B[:, None, None], axis=1)[:, 0]
-    prefix_BMD = jnp.zeros((B, beams, h_BD.shape[-1]), h_BD.dtype)
-    return self._level(h_BD, jnp.zeros(B, jnp.int32)), ItemCache(h_BD, prefix_BMD)
+    h_BD, _ = self.read(prompts)
+    prefix_BMD = jnp.zeros((len(h_BD), beams, h_BD.shape[-1]), h_BD.dtype)
+    return self._level(h_BD, jnp.zeros(len(h_BD), jnp.int32)), ItemCache(h_BD, prefix_BMD)
+
+  def read(self, prompts: dict[str, jax.Array]) -> tuple[jax.Array, prefill.KV]:
+    """Returns the state that ends each prompt, and the keys and values of its slots; see `Decoder.read`.
+
+    The lengths of a past count slots.
+    """
+    tokens_BS, lengths_B, past = prompts['tokens'], prompts['lengths'], prompts.get('past')
+    space, at_S = self.tables.space, jnp.arange(tokens_BS.shape[1], dtype=jnp.int32)[None]
+    positions_BS = jnp.broadcast_to(at_S, tokens_BS.shape)
+    if past is not None:
+      before_B1 = past.lengths_B[:, None]  # the first slot has one token
+      positions_BS += jnp.where(before_B1 > 0, 1 + (before_B1 - 1) * space.num_levels, 0)
+    slots = _Slots.of(space, tokens_BS, (at_S < lengths_B[:, None]).astype(jnp.int32), positions_BS)
+    x_BPD = self._inputs(tokens_BS, self._sums(tokens_BS, slots.level_BT), slots)
+    slots_B = jnp.sum(slots.is_slot_BP, axis=1, dtype=jnp.int32)
+    h_BD, kv = prefill.read(self, x_BPD, slots_B, past)
+    return jnp.where(slots.is_whole_B[:, None], h_BD, jnp.nan), kv
 
   def step(self, tokens_BM: jax.Array, step: int, cache: ItemCache) -> tuple[jax.Array, ItemCache]:
     """Appends one code to each beam at suffix position `step`; x_BMD predicts the next one."""

@@ -18,6 +18,7 @@ from recjax.models.embedding import TokenTables
 from recjax.models.family import Family, SpecialToken
 from recjax.models.layers import ACTIVATIONS, FeedForward, Linear, RMSNorm, dropout
 from recjax.models.mappings import t5 as mapping
+from recjax.models.prefill import by_head, of_parents
 from recjax.models.t5_config import SIZES, T5Config
 from recjax.schema.checks import check
 from recjax.schema.model import Model
@@ -30,7 +31,7 @@ class Cache(NamedTuple):
 
   Attributes:
     cross: keys and values of the encoded prompts, `[depth, B, S, N, H]`.
-    start: keys and values of the start token, `[depth, B, 1, N, H]`.
+    start: keys and values of the start token, `[depth, B, N, 1, H]`.
     suffix: keys and values of each beam's own tokens, `[depth, B, M, L, N, H]`.
     prompt_B1S: bool, False for padding.
   """
@@ -42,9 +43,7 @@ class Cache(NamedTuple):
 
   def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
     """Returns the cache in which beam m continues the suffix of beam `parents_BM[:, m]`."""
-    index = parents_BM[None, :, :, None, None, None]
-    suffix = tuple(jnp.take_along_axis(x, index, axis=2) for x in self.suffix)
-    return self._replace(suffix=suffix)
+    return self._replace(suffix=of_parents(self.suffix, parents_BM))
 
 
 def relative_buckets(
@@ -274,7 +273,7 @@ class T5(nnx.Module):
     x_B1D, (start, cross) = self.decoder(x_B1D, seen_B11, None, encoded_BSD, prompt_B1S)
     shape = (*start[0].shape[:2], beams, suffix_length, *start[0].shape[3:])
     suffix = tuple(jnp.zeros(shape, x.dtype) for x in start)
-    return x_B1D[:, 0], Cache(cross, start, suffix, prompt_B1S)
+    return x_B1D[:, 0], Cache(cross, by_head(start), suffix, prompt_B1S)
 
   def step(self, tokens_BM: jax.Array, step: int, cache: Cache) -> tuple[jax.Array, Cache]:
     """Appends one token to each beam at suffix position `step`; x_BMD predicts the next one."""

@@ -21,6 +21,18 @@ class Eval(Section):
     'Beams of the search (M), and items that it ranks; at least the largest of eval.ks.',
     above=0,
   )
+  beam_widths: tuple[int, ...] = setting(
+    (),
+    'Beams after each level before the last, after which eval.beams are left; one number for all of them. Empty: '
+    'eval.beams.',
+    above=0,
+  )
+  weights_dtype: str = setting(
+    'float32',
+    'Type of the weights and of the computation of the search. With bfloat16 an evaluation also says how many items it '
+    'has in common with float32.',
+    one_of=('float32', 'bfloat16'),
+  )
   batch_size: int | None = setting(
     128, 'Held-out rows per batch, over all devices. None: from the data, at most 128.', above=0
   )

@@ -138,11 +138,10 @@ class Engine:
       For every query the fields of its JSON answer, or why it is refused.
     """
     requests = [query.request for query in queries]
-    beams = queries[0].beams
-    if not beams:  # the shape of the wave is that of its longest list
-      size = max(2, self._power(self._candidates))
-      requests += [self._padding()] * (size - len(requests))
-    size = self.size(beams)
+    size = self.size(queries[0].beams)
+    if not queries[0].beams:  # the shape of the wave is that of its longest list
+      requests.append(self._padding())
+      size += 1
     answers = self._recommender.answer(requests, popular=True, raises=False, size=size)
     answers = answers[: len(queries)]
     return [self._result(n, *pair) for n, pair in enumerate(zip(queries, answers, strict=True))]

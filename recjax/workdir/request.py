@@ -134,10 +134,10 @@ class Request:
     model, init_from = self.config.model, self.config.checkpoint.init_from
     if self.mode in ('train', 'refresh', 'evaluate', 'recommend', 'serve', 'export'):
       claim.check_path(self.workdir)
-    if self.mode == 'recommend':
-      check_histories(self.histories)
     if self.masks is not None:
       files.existing(self.masks, '--masks', 'folder')
+    if self.mode == 'recommend':
+      check_histories(self.histories)
     if model.pretrained is not None and self.mode in ('train', 'prepare', 'export'):
       files.existing(pretrained.path(model.pretrained), '--config.model.pretrained', 'folder')
     if self.mode == 'train':

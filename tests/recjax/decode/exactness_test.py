@@ -51,20 +51,24 @@ class World:
     shares: whether items may share a semantic ID.
     ranks_first: see `Trie`.
     spread: different values of a log-probability; few of them make ties.
+    before: beams after each level but the last; empty: M.
     mesh: the devices. None: one.
   """
 
-  def __init__(self, sizes, most, beams, shares=True, ranks_first=False, spread=4096, mesh=None):
+  def __init__(
+    self, sizes, most, beams, shares=True, ranks_first=False, spread=4096, before=(), mesh=None
+  ):
     most = min(most, math.prod(sizes))
     nodes = np.minimum(np.cumprod((1, *sizes)), [1, *[max(most, sizes[0])] * len(sizes)]).tolist()
     self.sizes, self.most, self.beams, self.ranks_first = sizes, most, beams, ranks_first
     self.capacity = Capacity(most, tuple(nodes), tuple(sizes), most if shares else 1)
     self.kinds = [kind for kind in KINDS if shares or kind != 'collisions']
-    self.widths = [min(beams, n) for n in nodes[1:]]
+    by_level = (*before, beams) if before else (beams,) * len(sizes)
+    self.widths = list(map(min, by_level, nodes[1:]))
     self.toy = oracle.Toy(sizes, spread=spread)
     self.mesh = mesh or mesh_lib.make_mesh(Mesh(data=1), jax.devices()[:1])
     search = functools.partial(beam_search, self.toy)
-    self._search = jax.jit(lambda trie, p, e, m: search(trie, p, e, beams, 'full', m))
+    self._search = jax.jit(lambda trie, p, e, m: search(trie, p, e, by_level, 'full', m))
 
   def requests(self, seed: int, kind: str, rows: int):
     """Returns the codes, the popularity, and for each row its prompt, excluded items, and mask (None: all items)."""
@@ -131,17 +135,19 @@ def check_valid(requests, items_BM) -> None:
 
 
 @pytest.mark.parametrize(
-  ('sizes', 'beams', 'shares', 'ranks_first', 'spread'),
+  ('sizes', 'beams', 'shares', 'ranks_first', 'spread', 'before'),
   [
-    ((4, 6, 3), 5, True, False, 4096),
-    ((4, 6, 3), 48, True, False, 8),
-    ((4, 6, 3), 7, True, True, 4096),
-    ((3,) * 8, 6, False, False, 16),
-    ((40,), 9, False, False, 4096),
+    ((4, 6, 3), 5, True, False, 4096, ()),
+    ((4, 6, 3), 48, True, False, 8, ()),
+    ((4, 6, 3), 7, True, True, 4096, (2, 11)),
+    ((3,) * 8, 6, False, False, 16, ()),
+    ((40,), 9, False, False, 4096, ()),
   ],
 )
-def test_the_search_equals_a_beam_search_in_python(sizes, beams, shares, ranks_first, spread):
-  world = World(sizes, 48, beams, shares, ranks_first, spread)
+def test_the_search_equals_a_beam_search_in_python(
+  sizes, beams, shares, ranks_first, spread, before
+):
+  world = World(sizes, 48, beams, shares, ranks_first, spread, before)
   for seed, kind in enumerate(world.kinds):
     requests = world.requests(seed, kind, 16)
     found = world.search(*requests)

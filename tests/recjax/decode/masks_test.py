@@ -152,3 +152,18 @@ def test_a_wrong_folder_of_masks_is_refused(tmp_path, name, content, words):
     assert part in str(error.value)
   with pytest.raises(OSError, match='--masks must be a folder'):
     Masks.load(tmp_path / 'absent', INDEX)
+
+
+def test_many_excluded_items_of_a_row_move_into_its_mask():
+  masks, rng = named(), np.random.default_rng(0)
+  excluded = [rng.integers(0, 70, size) for size in (3, 9, 30, 90)]
+  given = [None, masks.mask('adult'), masks.mask('in_stock'), None]
+  left, moved = masks.moved(excluded, given, 8)
+  for row in range(4):
+    before = set(range(70)) if given[row] is None else items(given[row])
+    after = set(range(70)) if moved[row] is None else items(moved[row])
+    assert len(left[row]) <= 8
+    assert after - set(left[row].tolist()) == before - set(excluded[row].tolist())
+  assert masks.moved(excluded[:1], None, 8)[1] is None
+  nothing, (empty,) = masks.moved([np.arange(70)], None, 8)
+  assert not items(empty) and not len(nothing[0])

@@ -65,7 +65,7 @@ def test_a_position_is_an_item_and_its_codes_come_from_the_state_and_the_codes_b
   rows = sid[TOKENS_IL - SPACE.sid_start]  # I, L, D
   inputs = [text[BOS], *(rows[i].sum(0) + own[i] for i in items[:2]), text[MASK]]
   ones = jnp.ones((1, 4), jnp.int32)
-  h, _ = model._contextual(
+  h, _ = model.contextual(
     jnp.asarray(np.stack(inputs) * WIDTH**0.5, jnp.float32)[None], ones, jnp.arange(4)[None], None
   )  # the transformer of recjax.models.decoder, which has tests of its own
   x_BTD, h_BTD = jax.jit(models.hidden, static_argnums=2)(

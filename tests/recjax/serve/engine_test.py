@@ -79,7 +79,7 @@ def test_an_answer_is_the_offline_one_whatever_its_wave(world):
 
 
 def test_candidates_have_the_scores_of_the_search(world):
-  engine, _, _ = world
+  engine, recommender, _ = world
   [searched] = ask(engine, {'history': ['i03', 'i01'], 'k': 12})
   scores = {each['item']: each['score'] for each in searched['recommendations']}
   ids = random.Random(0).sample(sorted(scores), 9)
@@ -91,8 +91,11 @@ def test_candidates_have_the_scores_of_the_search(world):
   [inside] = ask(engine, body | {'within': 'even', 'k': 2})
   kept = [each for each in answer['recommendations'] if int(each['item'][1:]) % 2 == 0]
   assert inside['recommendations'] == kept[:2]
+  score = recommender._ranker._given._scores
+  assert score._cache_size() == 1
   [refused] = ask(engine, body | {'candidates': ['i03', 'gone']})
   assert refused.status == 400 and "'gone' is not" in refused.fields['error']
+  assert score._cache_size() == 1  # nothing was compiled after the warm-up
 
 
 def test_a_mask_keeps_the_items_of_all_lists_within(world):

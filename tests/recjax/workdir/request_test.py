@@ -65,6 +65,8 @@ def test_a_read_only_prepared_folder_passes_unless_it_is_pruned(folder, monkeypa
   ('mode', 'fields', 'flags', 'message'),
   [
     ('recommend', {}, {'histories': 'file'}, '--mode=recommend needs --histories=FILE and --out=FILE'),
+    ('recommend', {}, {'histories': 'file', 'out': 'out', 'within': 'red'}, '--within needs --masks=FOLDER of the sub-catalogues'),
+    ('recommend', {}, {'histories': 'file', 'out': 'out', 'masks': 'none'}, r'^--masks must be a folder; .*none does not exist$'),
     ('recommend', {}, {'histories': 'none', 'out': 'out'}, r'^--histories must be a file; .*none does not exist$'),
     ('recommend', {}, {'histories': 'here', 'out': 'out'}, r'--histories must be a file; .*here is a folder'),
     ('recommend', {}, {'histories': 'file', 'out': 'here'}, r'--out must be a file; .*here is a folder'),
