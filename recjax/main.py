@@ -65,7 +65,7 @@ from recjax.workdir import (
 from recjax.workdir import paths as paths_lib
 from recjax.workdir import sasrec as sasrec_lib
 from recjax.workdir import stages as stages_lib
-from recjax.workdir.export import folder as export
+from recjax.workdir.export import formats as export
 from recjax.workdir.request import NEEDS, Request
 
 log = logging.getLogger('recjax')
@@ -185,9 +185,9 @@ def run(request: Request) -> int:
     checked_streams(config, workdir, dataset, mesh)
     return 0
   if mode == 'export':
-    export.check(request.out, config, dataset)
-    params, _ = best_params(config, workdir, dataset, mesh)
-    export.write(request.out, config, dataset, params)
+    export.check(request, config, dataset)
+    params, step = best_params(config, workdir, dataset, mesh)
+    export.write(request, config, dataset, mesh, params, step)
     return 0
   if mode == 'serve':
     from recjax.serve.start import serve  # here: it needs the extra [serve]

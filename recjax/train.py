@@ -109,8 +109,7 @@ def checked_streams(
       stream = stage_stream(stage, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
       is_last = stage.folder == workdir and stage.grpo is None
-      items_alone = models.family(stage.config.model).reads_items_alone
-      data_preflight.check_stream(stream, examples, searched if is_last else None, items_alone)
+      data_preflight.check_stream(stream, examples, searched if is_last else None)
       prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
       preflight.check_positions(stage.config.model, stream.plan.row_length, prompt)
     except ValueError as error:

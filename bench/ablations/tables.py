@@ -97,6 +97,18 @@ _GRPO = {
   'grpo.kl': '0.01',
 }
 
+_NO_HEAD = {'model.item_head': 'False'}
+_NO_MEMORY = {'eval.memory.counts': 'none'}
+_NO_TEXTS = {'eval.text.vectors': 'none'}
+_FLATTENED = {
+  'model.family': 'gemma',
+  'model.item_rows': 'False',
+  'mixture.mim.prompts': "('Missing: {history}',)",
+  'mixture.bpr.prompts': "('{history} Preferred: {candidates}',)",
+  'mixture.collaborative_neighbours.prompts': "('With {item}:',)",
+  'mixture.semantic_neighbours.prompts': "('Like {item}:',)",
+}
+
 TABLES = {
   # Every row sees next_item for the same number of epochs, so rows with relations take more steps. The control has
   # the same number of examples and steps as the row above it.
@@ -156,6 +168,26 @@ TABLES = {
         mixture=_all_of(*_TS_REC, *_TS_ALIGN),
         settings=_SA_INIT | {f'stages.grpo.{name}': value for name, value in _GRPO.items()},
       ),
+    ),
+  ),
+  # Equal numbers of epochs of next_item. The flattened decoder has the width, depth and dropout of the recipe, and words
+  # that tell its tasks apart.
+  'recipe': Table(
+    question='Which part of the recipe of configs/{beauty,sports,toys}.py:cpu earns its place?',
+    base='configs/{data}.py:cpu',
+    rows=(
+      Row(name='recipe'),
+      Row(name='next item alone', mixture=_all_of('next_item')),
+      Row(name='flattened decoder', settings=_FLATTENED),
+      Row(name='no item head', settings=_NO_HEAD),
+      Row(name='no memory', settings=_NO_MEMORY),
+      Row(name='no texts', settings=_NO_TEXTS),
+      Row(name='codes alone', settings=_NO_HEAD | _NO_MEMORY | _NO_TEXTS),
+      Row(name='no item dropout', settings={'mixture.next_item.item_dropout': '0'}),
+      Row(name='+ crops', settings={'mixture.next_item.crop': '0.5'}),
+      Row(name='+ shuffles', settings={'mixture.next_item.shuffle': '0.3'}),
+      Row(name='SIDs of texts', settings={'sids.source': 'text'}),
+      Row(name='SIDs of co-occurrence', settings={'sids.source': 'cooccurrence'}),
     ),
   ),
   # Equal numbers of steps.

@@ -14,6 +14,7 @@ import numpy as np
 from recjax.data.corpus import Corpus
 from recjax.data.tasks import Component
 from recjax.data.tasks.base import Draw, Example
+from recjax.data.tasks.items_alone import check_items_alone
 from recjax.runtime.files import digest
 from recjax.schema.checks import check
 from recjax.schema.stream import Mixing
@@ -292,6 +293,8 @@ def build(
       units,
       f'mixture.{name}.weight',
     )
+    if corpus.items_alone:
+      check_items_alone(name, component, corpus)
     parts.append(Part(name, component, units))
   return Mixture(parts, _intervals(parts, mixing), corpus, seed)
 

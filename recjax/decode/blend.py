@@ -38,26 +38,31 @@ def alone(candidates: Candidates) -> dict[str, Weights]:
 
 
 def scores(candidates: Candidates, weights: Weights) -> np.ndarray:
-  """Returns the score of every candidate, float32 `[U, M]`; -inf for padding. An absent score counts as 0."""
+  """Returns the score of every candidate, float32 `[U, M]`; -inf for padding. An absent score counts as 0.
+
+  The arrays are of numpy or, inside a jitted function, of jax.
+  """
+  xp = candidates.items_BM.__array_namespace__()
   parts = [
     (1 - weights.head, candidates.codes_BM),
     (weights.head, candidates.head_BM),
     (weights.memory, candidates.memory_BM),
     (weights.text, candidates.text_BM),
   ]
-  total_UM = np.zeros(candidates.items_BM.shape, np.float32)
+  total_UM = xp.zeros(candidates.items_BM.shape, np.float32)
   is_item_UM = candidates.items_BM >= 0
   for weight, scores_UM in parts:
     if weight and scores_UM is not None:
-      total_UM += np.float32(weight) * np.where(is_item_UM, scores_UM, np.float32(0))
-  return np.where(is_item_UM, total_UM, np.float32(-np.inf))
+      total_UM += np.float32(weight) * xp.where(is_item_UM, scores_UM, np.float32(0))
+  return xp.where(is_item_UM, total_UM, np.float32(-np.inf))
 
 
 def ranked(candidates: Candidates, weights: Weights, count: int) -> tuple[np.ndarray, np.ndarray]:
   """Returns the best `count` candidates, int32 `[U, count]`, -1 after the end, and their scores; ties keep their order."""
   scores_UM = scores(candidates, weights)
-  order_UM = np.argsort(-scores_UM, axis=1, kind='stable')[:, :count]
+  xp = scores_UM.__array_namespace__()
+  order_UM = xp.argsort(-scores_UM, axis=1, stable=True)[:, :count]
   return (
-    np.take_along_axis(candidates.items_BM, order_UM, axis=1),
-    np.take_along_axis(scores_UM, order_UM, axis=1),
+    xp.take_along_axis(candidates.items_BM, order_UM, axis=1),
+    xp.take_along_axis(scores_UM, order_UM, axis=1),
   )

@@ -35,7 +35,7 @@ def dead_leaves(trie: Trie, excluded_BE: jax.Array, masks: RowMasks | None = Non
   if masks is not None:
     counts_BE &= masks.has(items_BE)
   leaves_BE = jnp.sort(jnp.where(counts_BE, jnp.take(trie.item_leaves, items_BE), -1), axis=1)
-  excluded_BE = jax.vmap(_count_of_each)(leaves_BE)
+  excluded_BE = _count_of_each(leaves_BE)
   offsets = jnp.asarray(trie.leaf_offsets)
   at_BE = jnp.maximum(leaves_BE, 0)
   if masks is None:
@@ -68,7 +68,13 @@ def without(trie: Trie, scores_BX: jax.Array, nodes_BM: jax.Array, dead_BE: jax.
   return jax.vmap(lambda x, at: x.at[at].set(-jnp.inf, mode='drop'))(scores_BX, place_BE)
 
 
-def _count_of_each(sorted_E: jax.Array) -> jax.Array:
-  """Returns how often each value of a sorted row occurs in it."""
-  ends = [jnp.searchsorted(sorted_E, sorted_E, side) for side in ('left', 'right')]
-  return ends[1] - ends[0]
+def _count_of_each(sorted_BE: jax.Array) -> jax.Array:
+  """Returns how often each value of sorted rows `[B, E]` occurs in its row; E may be symbolic (`jax.export`)."""
+  is_other_BE = sorted_BE[:, 1:] != sorted_BE[:, :-1]
+  places_BE = jnp.broadcast_to(jnp.arange(sorted_BE.shape[1])[None], sorted_BE.shape)
+  is_first_BE = jnp.pad(is_other_BE, ((0, 0), (1, 0)), constant_values=True)
+  is_last_BE = jnp.pad(is_other_BE, ((0, 0), (0, 1)), constant_values=True)
+  last = sorted_BE.shape[1] - 1
+  firsts_BE = jax.lax.cummax(jnp.where(is_first_BE, places_BE, 0), axis=1)
+  lasts_BE = jax.lax.cummin(jnp.where(is_last_BE, places_BE, last), axis=1, reverse=True)
+  return lasts_BE - firsts_BE + 1

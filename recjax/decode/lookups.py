@@ -1,6 +1,6 @@
 """Scores of candidates that are looked up instead of predicted: counts of training, similarities of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import copy
 import dataclasses
 from typing import Any
@@ -47,6 +47,11 @@ class Lookups:
     if self._text.vectors != NONE:
       self._named['text'] = TextSimilarity(self._text, dataset.text_vectors)
     self.candidates = sum(each.candidates for each in self._named.values())
+
+  @property
+  def named(self) -> Mapping[str, Memory | TextSimilarity]:
+    """The lookups by name."""
+    return self._named
 
   def moved(self, place_I: np.ndarray, dataset: Dataset) -> 'Lookups':
     """Returns the lookups for another catalogue: the counts of the same training, the text vectors of its own items.

@@ -29,6 +29,7 @@ class Memory:
 
   Attributes:
     candidates: number of items of `best`.
+    decay, smoothing: see `recjax.schema.blend.Memory`.
   """
 
   def __init__(
@@ -46,7 +47,7 @@ class Memory:
       num_items: items of the catalogue, I.
       is_target: bool, aligned with `train.values`: only marked interactions are counted as what follows. None: all.
     """
-    self._decay, self._smoothing = settings.decay, settings.smoothing
+    self.decay, self.smoothing = settings.decay, settings.smoothing
     self.candidates = settings.candidates
     marks = slice(None) if is_target is None else is_target
     popularity_I = np.bincount(train.values[marks], minlength=num_items)
@@ -58,6 +59,21 @@ class Memory:
       self._counts_II = scipy.sparse.csr_matrix(cells, shape=(num_items, num_items))
     else:
       self._counts_II = cooccurrence_counts(train, num_items, WINDOW, is_target=is_target)
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Returns the counts as rows, and the items by popularity, for a search on the device.
+
+    Returns:
+      int32 `offsets` `[I + 1]` and `items`, float32 `counts`: what followed item i is `items[offsets[i]:offsets[i + 1]]`.
+      int32 `popular` `[I]`, the most popular item first.
+    """
+    rows = self._counts_II
+    return {
+      'offsets': rows.indptr.astype(np.int32),
+      'items': rows.indices.astype(np.int32),
+      'counts': rows.data.astype(np.float32),
+      'popular': np.argsort(self._ranks_I).astype(np.int32),
+    }
 
   def moved(self, place_I: np.ndarray) -> 'Memory':
     """Returns the counts for another catalogue.
@@ -81,7 +97,7 @@ class Memory:
     """Returns the counts of all items after histories of item indices, oldest first: float64 `[U, I]`."""
     values = np.concatenate([np.empty(0, np.int32), *histories])
     rows = Sequences(values, offsets_of([len(history) for history in histories]))
-    weights = self._decay ** (np.repeat(rows.lengths, rows.lengths) - 1.0 - rows.places)
+    weights = self.decay ** (np.repeat(rows.lengths, rows.lengths) - 1.0 - rows.places)
     shape = (len(rows), len(self._ranks_I))
     return scipy.sparse.csr_matrix((weights, rows.values, rows.offsets), shape) @ self._counts_II
 
@@ -124,5 +140,5 @@ class Memory:
     """Returns log(count + ε) of items, float32 `[U, M]`; -inf for -1."""
     rows = np.repeat(np.arange(len(items_UM)), items_UM.shape[1])
     found = np.asarray(counts_UI[rows, np.maximum(items_UM, 0).ravel()]).reshape(items_UM.shape)
-    scores_UM = np.log(found + self._smoothing).astype(np.float32)
+    scores_UM = np.log(found + self.smoothing).astype(np.float32)
     return np.where(items_UM < 0, np.float32(-np.inf), scores_UM)

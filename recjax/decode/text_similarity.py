@@ -15,7 +15,7 @@ from recjax.decode.masks import Mask, contains
 from recjax.schema import blend
 
 _BLOCK_CELLS = 1 << 24  # similarities at once, which bounds the memory
-_DECIMALS = 5  # matrix products of other shapes differ in later ones, and must find the same items
+DECIMALS = 5  # matrix products of other shapes differ in later ones, and must find the same items
 
 
 class TextSimilarity:
@@ -23,6 +23,8 @@ class TextSimilarity:
 
   Attributes:
     candidates: number of items of `best`.
+    decay: see `recjax.schema.blend.Text`.
+    vectors_ID: float32 `[I, D]`, of length one or zero.
   """
 
   def __init__(self, settings: blend.Text, vectors_ID: np.ndarray):
@@ -32,19 +34,19 @@ class TextSimilarity:
       settings: the section `eval.text`, with vectors.
       vectors_ID: float `[I, D]`, the text vectors of the items. A zero vector is similar to none.
     """
-    self._decay, self.candidates = settings.decay, settings.candidates
+    self.decay, self.candidates = settings.decay, settings.candidates
     vectors_ID = np.asarray(vectors_ID, np.float32)
     lengths_I1 = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
-    self._vectors_ID = vectors_ID / np.where(lengths_I1 > 0, lengths_I1, 1)
+    self.vectors_ID = vectors_ID / np.where(lengths_I1 > 0, lengths_I1, 1)
 
   def read(self, histories: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the decayed sums of the vectors of histories of item indices, oldest first: float32 `[U, D]`."""
     values = np.concatenate([np.empty(0, np.int32), *histories])
     rows = Sequences(values, offsets_of([len(history) for history in histories]))
-    weights = self._decay ** (np.repeat(rows.lengths, rows.lengths) - 1.0 - rows.places)
-    shape = (len(rows), len(self._vectors_ID))
+    weights = self.decay ** (np.repeat(rows.lengths, rows.lengths) - 1.0 - rows.places)
+    shape = (len(rows), len(self.vectors_ID))
     sums = scipy.sparse.csr_matrix((weights.astype(np.float32), rows.values, rows.offsets), shape)
-    return sums @ self._vectors_ID
+    return sums @ self.vectors_ID
 
   def best(
     self,
@@ -62,12 +64,12 @@ class TextSimilarity:
     Returns:
       int32 `[U, candidates]`, the largest first, -1 after the last item. A row without a history has no items.
     """
-    num_items = len(self._vectors_ID)
+    num_items = len(self.vectors_ID)
     items_UN = np.full((len(query_UD), self.candidates), -1, np.int32)
     count = min(self.candidates, num_items)
     block = max(_BLOCK_CELLS // num_items, 1)
     for start in range(0, len(query_UD) if count else 0, block):
-      scores_UI = np.round(query_UD[start : start + block] @ self._vectors_ID.T, _DECIMALS)
+      scores_UI = np.round(query_UD[start : start + block] @ self.vectors_ID.T, DECIMALS)
       for row_I, hidden in zip(scores_UI, excluded[start : start + block], strict=True):
         row_I[np.asarray(hidden, np.int64)] = -np.inf
       for u, mask in enumerate((masks or ())[start : start + block]):
@@ -85,6 +87,6 @@ class TextSimilarity:
 
   def scores(self, query_UD: np.ndarray, items_UM: np.ndarray) -> np.ndarray:
     """Returns the scores of items, float32 `[U, M]`; -inf for -1."""
-    vectors_UMD = self._vectors_ID[np.maximum(items_UM, 0)]
+    vectors_UMD = self.vectors_ID[np.maximum(items_UM, 0)]
     scores_UM = np.einsum('ud,umd->um', query_UD, vectors_UMD)
     return np.where(items_UM < 0, np.float32(-np.inf), scores_UM)

@@ -295,28 +295,29 @@ def grouped_bars(
 
 
 def series(
-  rows: Sequence[tuple[str, str, float, float]],
+  rows: Sequence[tuple[str | float, str, float, float]],
   name: str,
   x_name: str,
   hovers: Sequence[str] | None = None,
 ) -> Spec:
-  """Returns one line a series over ordered buckets, with standard errors; a click on the legend singles one out.
+  """Returns one line a series over ordered buckets or numbers, with standard errors; a click on the legend singles one out.
 
   Args:
-    rows: (bucket, series, value, standard error); buckets and series in order.
+    rows: (bucket, series, value, standard error); buckets and series in order. If all buckets are numbers, the axis is one.
     name: name of the values.
     x_name: name of the buckets.
     hovers: more hover text for every row.
   """
   rows = [(x, _line(each), *rest) for x, each, *rest in rows]
   names = list(dict.fromkeys(each for _, each, *_ in rows))
+  is_number = not any(isinstance(x, str) for x, *_ in rows)
   values = [
     {'x': x, 'series': each, 'y': y, 'low': y - e, 'high': y + e,
-     'hover': f'{each}, {x_name} {x}: {name} {_with_error(y, e)}' + (f'\n{more}' if more else '')}
+     'hover': f'{each}, {x_name} {number(x) if is_number else x}: {name} {_with_error(y, e)}' + (f'\n{more}' if more else '')}
     for (x, each, y, e), more in zip(rows, hovers or [''] * len(rows), strict=True)
   ]  # fmt: skip
   shared = {
-    'x': _category('x', x_name, axis={'labelAngle': 0}),
+    'x': _quantity('x', x_name) if is_number else _category('x', x_name, axis={'labelAngle': 0}),
     'color': {'field': 'series', 'type': 'nominal', 'sort': None, 'scale': {'domain': names}},
     'opacity': {'condition': {'param': 'chosen', 'value': 1}, 'value': 0.12},
   }

@@ -106,7 +106,6 @@ def check_stream(
   stream: Stream,
   num_examples: int,
   searched: Component | None = None,
-  items_alone: bool = False,
 ) -> None:
   """Checks that every component of a training's stream has something to learn.
 
@@ -114,12 +113,10 @@ def check_stream(
     stream: the stream of the training.
     num_examples: examples of the whole training.
     searched: the component whose prompt the search continues; None: it need not be in this training.
-    items_alone: whether the model reads whole semantic IDs after one token, and nothing else.
 
   Raises:
-    ValueError: nothing is learnt, a model of items alone would read other tokens, the searched component is not trained
-      or learns no semantic ID, a component has no learnt target, its inputs are all equal, or rows have no room for any
-      history.
+    ValueError: nothing is learnt, the searched component is not trained or learns no semantic ID, a component has no
+      learnt target, its inputs are all equal, or rows have no room for any history.
   """
   mixture = stream.mixture
   check(
@@ -144,33 +141,8 @@ def check_stream(
         )
       log.warning('mixture.%s is not trained: it %s', part.name, reason)
     examples = [example for owner, example in sampled if owner is part][:SAMPLE]
-    if items_alone:
-      _check_items_alone(part, examples, stream)
     if examples and component.loss_weight > 0:
       _check_part(part, examples, stream)
-
-
-def _check_items_alone(part: Part, examples: list[Example], stream: Stream) -> None:
-  """Checks that the examples of a component are whole semantic IDs and masks after one token; see `check_stream`."""
-  corpus, component = stream.mixture.corpus, part.component
-  space = corpus.dataset.vocabulary.space
-  L = space.num_levels
-  for example in examples:
-    tokens = np.concatenate([example.inputs, example.targets])[1:]
-    groups = tokens[: len(tokens) // L * L].reshape(-1, L)
-    is_item = (space.level_of_token[groups] == np.arange(1, L + 1)).all(axis=1)
-    if len(tokens) % L or not (is_item | (groups == corpus.mask).all(axis=1)).all():
-      way = f'--config.mixture.{part.name}.weight=0'
-      if component.marker or component.task == 'next_item':
-        places = ''.join(f'{{{place}}}' for place in component.places)
-        way = (
-          f'--config.mixture.{part.name}.prompts="(\'{places}\',)", which has no words, and no titles, gaps and events, '
-          f'or {way}'
-        )
-      raise ValueError(
-        'with model.family=item_decoder a component must show whole semantic IDs and no words, after one token; '
-        f'mixture.{part.name} (task {component.task}) shows other tokens. Set {way}'
-      )
 
 
 def _check_searched(name: str, component: Component, corpus: Corpus) -> None:

@@ -12,14 +12,14 @@ from recjax.runtime import files
 from recjax.runtime.program import program
 from recjax.schema import flag as config_flag
 from recjax.workdir import identity, ignored, serving
-from recjax.workdir.request import Request
+from recjax.workdir.request import FORMATS, Request
 
 MODES = {
   'train': 'prepare, train, evaluate and report; the same command continues a stopped run',
   'evaluate': "evaluate the workdir's best checkpoint on all held-out rows, and report",
   'recommend': 'rank items for --histories into --out',
   'serve': 'answer requests over HTTP on --port, with a page to try it',
-  'export': "write the workdir's best checkpoint for transformers into --out",
+  'export': "write the workdir's best checkpoint into --out, for transformers or as a bundle for jax (--format)",
   'prepare': 'prepare the data only',
   'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
   'refresh': 'train the run --from on with the new log in --raw_dir, compare both models, and decide: go or no-go',
@@ -52,6 +52,12 @@ OUT = flags.DEFINE_string(
   None,
   'recommend: file to write, JSON lines, or Parquet by the name; a killed command continues. export: folder to write, new or empty. describe: file to write, JSON. '
   'compare: folder to write.',
+)
+FORMAT = flags.DEFINE_enum(
+  'format',
+  Request.format,
+  FORMATS,
+  'export: a folder for transformers, or a bundle: the whole search, which needs jax alone.',
 )
 SKIP_UNKNOWN = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'
@@ -110,6 +116,7 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
     budget=BUDGET.value,
     histories=histories,
     out=out,
+    format=FORMAT.value,
     k=K.value,
     skip_unknown=SKIP_UNKNOWN.value,
     masks=masks,

@@ -15,6 +15,7 @@ FLAGS = {
   'within': ('recommend',),
   'k': ('recommend',),
   'out': ('recommend', 'export', 'describe', 'compare'),
+  'format': ('export',),
   'workdirs': ('compare',),
   'from': ('refresh',),
   'raw_dir': ('refresh',),

@@ -45,6 +45,9 @@ def after(request: Request, status: int = 0) -> str:
   if request.mode == 'serve':
     return same()
   if request.mode == 'export':
+    if request.format == 'bundle':
+      script = shlex.quote(os.path.join(out, 'rank.py'))
+      return f'python {script} histories.jsonl ranked.jsonl (needs jax)'
     script = shlex.quote(os.path.join(out, 'recommend.py'))
     return f'python {script} {_FILES} (needs torch and transformers)'
   if status:

@@ -13,6 +13,7 @@ from recjax.workdir import claim, identity, paths, stages, trackers
 from recjax.workdir.checkpoints import Checkpoints
 from recjax.workdir.serving import Serving
 
+FORMATS = ('transformers', 'bundle')  # of an export
 NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
 
 
@@ -26,6 +27,7 @@ class Request:
     workdir: folder of the run.
     histories: value of --histories.
     out: value of --out.
+    format: value of --format.
     k: value of --k.
     skip_unknown: value of --skip_unknown.
     masks: value of --masks.
@@ -42,6 +44,7 @@ class Request:
   workdir: epath.Path
   histories: str | None = None
   out: str | None = None
+  format: str = 'transformers'
   k: int = 20
   skip_unknown: bool = False
   masks: str | None = None

@@ -42,7 +42,8 @@ VALUES = {
     r'(?<=check )FOLDER': 'WORLD/gemma3',
     r'\btokens\.npy': 'WORLD/tokens.npy',
     # It needs torch; tests/recjax/workdir/export runs it where torch is installed.
-    r'python (EXPORT/recommend\.py) .*': r'test -f \1',
+    r'python (EXPORT/(recommend|generate)\.py) .*': r'test -f \1',
+    r'python BUNDLE/rank\.py .*': 'true',  # tests/recjax/workdir/export runs it
   },
   'docs/sids.md': {r'(?<=KEY=)…': 'secret'},
 }
@@ -68,6 +69,7 @@ PLANS = {
   r'bench\.(?!shop_log)': 'parse',
   r'recjax\.main .*--mode=serve': 'parse',  # tests/recjax/serve
   r'recjax\.main .*gs://': 'parse',
+  r'recjax\.main .*--format=bundle': 'parse',  # seconds for each compiled search
   r'recjax\.main .*pretrained=hf:': 'parse',
   r'recjax\.main .*--config=configs/industrial\.py': 'parse',
   r'recjax\.main .*--config=configs/sasrec\.py': 'parse',

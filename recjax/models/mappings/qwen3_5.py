@@ -151,8 +151,9 @@ def hf_of(config: HybridConfig) -> dict[str, Any]:
 def _by_head(rows: np.ndarray, heads: Heads) -> np.ndarray:
   """Returns rows of all queries, all keys, all values as `[K, X, ...]`."""
   K, keys = heads.key_heads, heads.key_heads * heads.key_width
-  parts = np.split(rows, [keys, 2 * keys])
-  return np.concatenate([x.reshape(K, -1, *rows.shape[1:]) for x in parts], axis=1)
+  xp = rows.__array_namespace__()  # of numpy, or of jax inside a jitted function
+  parts = xp.split(rows, [keys, 2 * keys])
+  return xp.concatenate([x.reshape(K, -1, *rows.shape[1:]) for x in parts], axis=1)
 
 
 def _by_part(x: np.ndarray, heads: Heads) -> np.ndarray:

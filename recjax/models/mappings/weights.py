@@ -19,7 +19,7 @@ class Weight:
     name: name in the checkpoint; '{layer}' is replaced by the layer's number.
     path: path of our parameter, 'a/b/c' in the pure dict of the model.
     layers: number of layers; our parameter stacks them on axis 0. 0: a single tensor.
-    to_ours: converts the checkpoint's array (of one layer) to ours.
+    to_ours: converts the checkpoint's array (of one layer) to ours; of numpy, or of jax inside a jitted function.
     to_theirs: the inverse. Both only move elements, so that a round trip is bit-identical.
     aliases: other names of the same tensor; read only if `name` is absent, never written.
     vocabulary: whether axis 0 is token ids; our rows and theirs then differ in number and order.

@@ -4,6 +4,8 @@ from recjax.models.pretrained.config_file import Pretrained as Pretrained
 from recjax.models.pretrained.config_file import family_of as family_of
 from recjax.models.pretrained.config_file import known_family as known_family
 from recjax.models.pretrained.config_file import read_config as read_config
+from recjax.models.pretrained.converting import converter as converter
+from recjax.models.pretrained.converting import held as held
 from recjax.models.pretrained.hub import fetch as fetch
 from recjax.models.pretrained.hub import is_name as is_name
 from recjax.models.pretrained.hub import path as path
@@ -20,3 +22,5 @@ from recjax.models.pretrained.tokenizer_files import tokenizer_size as tokenizer
 from recjax.models.pretrained.writing import check_export as check_export
 from recjax.models.pretrained.writing import check_out as check_out
 from recjax.models.pretrained.writing import export as export
+from recjax.models.pretrained.writing import gathered as gathered
+from recjax.models.pretrained.writing import writing as writing

@@ -29,7 +29,7 @@ _CHUNK_ROWS = 1 << 14
 _NAMES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 
 
-def _fetch(x: Any) -> np.ndarray:
+def gathered(x: Any) -> np.ndarray:
   """Gathers an array on this host; every host must call it."""
   if isinstance(x, jax.Array) and not x.is_fully_addressable:
     return multihost_utils.process_allgather(x, tiled=True)
@@ -38,9 +38,9 @@ def _fetch(x: Any) -> np.ndarray:
 
 def _table_parts(text: Any, sid: Any, ids: IdMap) -> Iterator[np.ndarray]:
   """Yields the rows of an exported table: the tokenizer's, SID codes, our specials."""
-  text = _fetch(text)
+  text = gathered(text)
   yield from _chunks(text[: ids.tokenizer_size])
-  yield from _chunks(_fetch(sid)[: ids.space.sid_size])
+  yield from _chunks(gathered(sid)[: ids.space.sid_size])
   yield from _chunks(text[ids.tokenizer_size : ids.space.text_size])
 
 
@@ -65,7 +65,7 @@ def _parts(weight: Weight, layer: int | None, flat: dict[str, Any], ids: IdMap) 
     return _Parts(lambda: _table_parts(x, flat[sid_path(weight.path)], ids))
 
   def one() -> Iterator[np.ndarray]:
-    yield weight.to_theirs(_fetch(x if layer is None else x[layer]))
+    yield weight.to_theirs(gathered(x if layer is None else x[layer]))
 
   return _Parts(one)
 
@@ -200,7 +200,7 @@ def _new_tokens(
 
 
 @contextlib.contextmanager
-def _writing(folder: epath.Path, primary: bool) -> Iterator[epath.Path]:
+def writing(folder: epath.Path, primary: bool) -> Iterator[epath.Path]:
   """Yields a partial folder that is renamed to `folder` at the end; after an error it is removed.
 
   Partial folders of killed exports are removed too.
@@ -272,7 +272,7 @@ def export(
   tensors = None if found else Tensors(source)
   ids, tokens = _new_tokens(source, pretrained.vocab_rows, space, specials, tokenizer_size)
   outputs = _outputs(pretrained, traverse_util.flatten_dict(params, sep='/'), ids, tensors, dtype)
-  with _writing(folder, primary) as partial:
+  with writing(folder, primary) as partial:
     _write_tensors(partial, outputs, primary)
     if primary:
       config = _config(pretrained, space.size, outputs)

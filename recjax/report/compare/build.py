@@ -13,11 +13,13 @@ from recjax.report.compare import contenders as contenders_lib
 from recjax.report.compare import page, runs
 from recjax.report.compare.contenders import Contender
 from recjax.runtime.files import write_whole
+from recjax.workdir import timeline
 
 log = logging.getLogger(__name__)
 
 JSON, HTML = 'compare.json', 'compare.html'
 SPLIT_METRICS = (('recall', 10), ('ndcg', 10))  # of the groups of rows
+CURVE = 'recall@10'  # over the minutes of a training
 
 
 def compare(workdirs: Sequence[str], out: epath.PathLike) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def compare(workdirs: Sequence[str], out: epath.PathLike) -> dict[str, Any]:
     'contenders': [figures(each, ks, users_U) for each in found],
     'differences': _differences(found, ks, users_U),
     'splits': _splits(found, first, users_U),
+    'trainings': _trainings(found),
   }
   out = epath.Path(out)
   out.mkdir(parents=True, exist_ok=True)
@@ -176,6 +179,18 @@ def _splits(found: Sequence[Contender], first: runs.Run, users_U: np.ndarray) ->
       'buckets': {bucket: _bucket(found, users_U, buckets_U == bucket) for bucket in known},
     }
   return splits
+
+
+def _trainings(found: Sequence[Contender]) -> dict[str, Any]:
+  """Returns run → [minutes, validation metric] at every evaluation of its training; runs without times are left out."""
+  curves = {}
+  for each in found:
+    for seed, workdir in zip(each.seeds, each.workdirs, strict=True):
+      points = timeline.evaluations(workdir, CURVE) if each.kind == 'run' else []
+      if points:
+        name = each.name if len(each.seeds) == 1 else f'{each.name}, seed {seed}'
+        curves[name] = [list(point) for point in points]
+  return {'metric': CURVE, 'curves': curves}
 
 
 def _bucket(found: Sequence[Contender], users_U: np.ndarray, rows_U: np.ndarray) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def render(result: Mapping[str, Any]) -> str:
     has_shares=any(each['top5_share'] is not None for each in result['contenders']),
     has_sid_seeds=any(any(each['sid_seeds']) for each in result['contenders']),
     overview=_overview(result['differences']),
+    trainings=_trainings(**result['trainings']),
     splits=[
       (
         _title(name),
@@ -44,6 +45,11 @@ def _overview(differences: Mapping[str, Any]) -> plots.Spec | None:
     if row[metric]['p'] is not None
   ]
   return plots.intervals(rows, 'difference') if rows else None
+
+
+def _trainings(metric: str, curves: Mapping[str, Any]) -> plots.Spec | None:
+  rows = [(x, name, y, 0.0) for name, points in curves.items() for x, y in points]
+  return plots.series(rows, metric, 'minutes') if rows else None
 
 
 def _plot(split: Mapping[str, Any]) -> plots.Spec | None:

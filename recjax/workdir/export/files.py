@@ -3,10 +3,10 @@
 prompt.json holds everything that the search needs to make a prompt and to score items. items.jsonl holds the
 catalogue with raw ids, titles, SID tokens and popularity; table.json maps raw ids to SID tokens, in the format of
 `recjax.sids.published`. All token ids are those of the exported tokenizer. recommend.py is
-`recjax/workdir/export/standalone.py`.
+`recjax/workdir/export/standalone.py`; generate.py gives the same items by `generate` of transformers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import json
 from typing import Any
 
@@ -22,6 +22,8 @@ from recjax.models.pretrained import IdMap, tokenizer_files
 from recjax.sids import published
 
 PROMPT, ITEMS, SCRIPT = 'prompt.json', 'items.jsonl', 'recommend.py'
+BUNDLE = 'bundle.json'  # of a bundle alone
+SCRIPTS = {SCRIPT: 'standalone.py', 'generate.py': 'generate.py'}  # of a folder of transformers
 NOTE = (
   'scores are normalised over the codes of each level (model.sid_softmax=level): recommend.py does that; a plain '
   '`generate` of transformers does not, and ranks as recjax does only for a model that was trained with '
@@ -30,10 +32,16 @@ NOTE = (
 
 
 class _Exported:
-  """Converts our token ids to those of the exported folder, and names them."""
+  """Converts our token ids to those of the exported folder, and names them.
 
-  def __init__(self, folder: epath.Path, ids: IdMap):
-    self._ids = ids.exported()
+  Args:
+    folder: holds the exported tokenizer, if there is one.
+    ids: map of our token ids to the exported ones. None: the folder has our ids.
+    size: number of token ids.
+  """
+
+  def __init__(self, folder: epath.Path, ids: IdMap | None, size: int):
+    self._ids = np.arange(size) if ids is None else ids.exported()
     self._tokens = tokenizer_files.tokens(folder)
 
   def ids(self, ours: Iterable[int]) -> list[int]:
@@ -46,28 +54,39 @@ class _Exported:
     return {'text': text, 'tokens': tokens, 'ids': ids}
 
 
-def _prompt(config: Config, corpus: Corpus, task: NextItem, exported: _Exported) -> dict[str, Any]:
-  """Returns the parts of the prompt before and after the history."""
+Parts = list[tuple[str | None, Iterable[int]]]
+
+
+def prompt_parts(corpus: Corpus, task: NextItem) -> tuple[Parts, Parts]:
+  """Returns the parts of the prompt before and after the history: a text (None: control tokens) and our token ids."""
   prompter, wording = corpus.prompter, (task.prompts or task.wordings)[0]
   words = wording.removesuffix('{history}')
-  text = [exported.part(prompter.text(words), words)] if words else []
+  text = [(words, prompter.text(words))] if words else []
   before, between = (
-    [exported.part(ids)] if ids else [] for ids in (prompter.form.before, prompter.form.between)
+    [(None, ids)] if ids else [] for ids in (prompter.form.before, prompter.form.between)
   )
   is_split = corpus.is_encoder_decoder  # a decoder's history is the beginning of its answer
+  return [*before, *text, *([] if is_split else between)], between if is_split else []
+
+
+def _prompt(corpus: Corpus, task: NextItem, exported: _Exported) -> dict[str, Any]:
+  """Returns the wording, and the parts of the prompt before and after the history."""
+  before, after = (
+    [exported.part(ids, text) for text, ids in parts] for parts in prompt_parts(corpus, task)
+  )
   return {
-    'wording': wording,
+    'wording': (task.prompts or task.wordings)[0],
     'wordings': list(task.prompts or task.wordings),
     'prompt_format': 'plain' if corpus.dataset.vocabulary.chat is None else 'chat',
-    'before_history': [*before, *text, *([] if is_split else between)],
-    'after_history': between if is_split else [],
+    'before_history': before,
+    'after_history': after,
   }
 
 
 def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict[str, Any]:
   """Returns the content of prompt.json; see the module."""
   task, vocabulary = next_item_component(config), dataset.vocabulary
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   text, space = corpus.prompter.text, vocabulary.space
   bos, eos, separator = exported.ids(
     [vocabulary.bos_id, vocabulary.eos_id, vocabulary.special_id('<separator>')]
@@ -81,7 +100,7 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
   return {
     'version': 1,
     'is_encoder_decoder': corpus.is_encoder_decoder,
-    **_prompt(config, corpus, task, exported),
+    **_prompt(corpus, task, exported),
     'show': task.shown_as(corpus.is_encoder_decoder),
     'title_tokens': task.title_tokens,
     'max_history': task.max_items - 1,
@@ -105,7 +124,7 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
 def _items(config: Config, dataset: Dataset, exported: _Exported) -> Iterable[dict[str, Any]]:
   """Yields the lines of items.jsonl."""
   task, space = next_item_component(config), dataset.vocabulary.space
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   shown_as = task.shown_as(corpus.is_encoder_decoder)
   counts = np.bincount(dataset.train.values, minlength=dataset.num_items).tolist()
   for i, item in enumerate(dataset.items):
@@ -119,16 +138,16 @@ def _items(config: Config, dataset: Dataset, exported: _Exported) -> Iterable[di
     yield line | {'popularity': counts[i]}
 
 
-def write(folder: epath.Path, ids: IdMap, config: Config, dataset: Dataset) -> None:
-  """Writes prompt.json, items.jsonl, table.json and recommend.py.
+def write(folder: epath.Path, ids: IdMap | None, config: Config, dataset: Dataset) -> None:
+  """Writes prompt.json, items.jsonl and table.json.
 
   Args:
-    folder: holds the exported tokenizer.
-    ids: map of our token ids to the exported ones.
+    folder: holds the exported tokenizer, if there is one.
+    ids: map of our token ids to the exported ones. None: the files have our ids.
     config: config of the run.
     dataset: the prepared data.
   """
-  exported = _Exported(folder, ids)
+  exported = _Exported(folder, ids, dataset.vocabulary.space.size)
   fields = prompt_fields(config, dataset, exported)
   text = json.dumps(fields, indent=2, ensure_ascii=False) + '\n'
   (folder / PROMPT).write_text(text, encoding='utf-8')
@@ -137,10 +156,10 @@ def write(folder: epath.Path, ids: IdMap, config: Config, dataset: Dataset) -> N
       f.write(json.dumps(line, ensure_ascii=False) + '\n')
   names = [item['id'] for item in dataset.items]
   published.write(folder / published.FILE, names, dataset.sids.codes_IL)
-  (folder / SCRIPT).write_text(_script(), encoding='utf-8')
 
 
-def _script() -> str:
-  return (epath.resource_path('recjax') / 'workdir' / 'export' / 'standalone.py').read_text(
-    encoding='utf-8'
-  )
+def write_scripts(folder: epath.Path, scripts: Mapping[str, str]) -> None:
+  """Writes scripts: name in the folder → module of this package."""
+  package = epath.resource_path('recjax') / 'workdir' / 'export'
+  for name, module in scripts.items():
+    (folder / name).write_text((package / module).read_text(encoding='utf-8'), encoding='utf-8')

@@ -1,7 +1,7 @@
 """Writes the export of a run: a folder for `transformers`, with prompts, catalogue and a script that recommends."""
 
+from collections.abc import Callable
 import contextlib
-import functools
 import logging
 import tempfile
 from typing import Any
@@ -13,7 +13,7 @@ from recjax.config import Config
 from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
 from recjax.models import lora, pretrained
-from recjax.models.pretrained import Pretrained
+from recjax.models.pretrained import IdMap, Pretrained
 from recjax.schema.blend import NONE
 from recjax.workdir.export import files
 
@@ -36,7 +36,7 @@ def check(out: str, config: Config, dataset: Dataset) -> None:
   if family.checkpoints is None:
     raise ValueError(
       f'an export must be a model that transformers knows; the family {family.name} is none of them. Use '
-      '--mode=recommend or recjax.load, or train another --config.model.family'
+      '--format=bundle, or train another --config.model.family'
     )
   with tempfile.TemporaryDirectory() as folder:
     _write_scratch_tokenizer(dataset, epath.Path(folder))
@@ -65,7 +65,40 @@ def write(out: str, config: Config, dataset: Dataset, params: Any) -> None:
     dataset: the prepared data.
     params: parameters of the model; adapters are merged.
   """
-  params, source, found, size = lora.merge(params, config.model.lora_alpha), None, None, None
+  write_model(out, config, dataset, lora.merge(params, config.model.lora_alpha))
+  lookups = (config.eval.memory.counts, config.eval.text.vectors)
+  if config.model.item_head or any(each != NONE for each in lookups):
+    log.warning(
+      'the exported folder ranks by the codes alone; the item head and the lookups of the run stay behind. '
+      '--format=bundle keeps them'
+    )
+  log.info('exported to %s: python %s/%s --help', out, out, files.SCRIPT)
+  if config.model.sid_softmax == 'level':
+    log.info(files.NOTE)
+
+
+def write_model(
+  out: str,
+  config: Config,
+  dataset: Dataset,
+  params: Any,
+  add: Callable[[epath.Path], None] | None = None,
+) -> None:
+  """Writes the model, the tokenizer, the files of `files` and the scripts; see `write`.
+
+  Args:
+    out, config, dataset: as in `write`.
+    params: parameters of the model, adapters merged.
+    add: writes more files into the folder before it gets its name; called on process 0.
+  """
+  source, found, size = None, None, None
+
+  def more(folder: epath.Path, ids: IdMap) -> None:
+    files.write(folder, ids, config, dataset)
+    files.write_scripts(folder, files.SCRIPTS)
+    if add is not None:
+      add(folder)
+
   with contextlib.ExitStack() as stack:
     if config.model.pretrained is not None:
       source = pretrained.path(config.model.pretrained)
@@ -77,12 +110,5 @@ def write(out: str, config: Config, dataset: Dataset, params: Any) -> None:
       *(out, params, dataset.vocabulary.space, source, vocabulary.SPECIALS),
       tokenizer_size=size,
       found=found,
-      add=functools.partial(files.write, config=config, dataset=dataset),
+      add=more,
     )
-  if config.model.item_head or config.eval.memory.counts != NONE:
-    log.warning(
-      'the exported folder ranks by the codes alone; the item head and the memory of the run stay behind'
-    )
-  log.info('exported to %s: python %s/%s --help', out, out, files.SCRIPT)
-  if config.model.sid_softmax == 'level':
-    log.info(files.NOTE)

@@ -22,7 +22,7 @@ from recjax.schema.model import Model
 from recjax.schema.run import Eval
 from recjax.sids.table import SidTable
 from recjax.sids.token_space import TokenSpace
-from recjax.workdir.export.files import ITEMS, PROMPT
+from recjax.workdir.export.files import BUNDLE, ITEMS, PROMPT
 
 _LINE = {'item': str, 'token_ids': list, 'popularity': int}
 _FIELDS = {
@@ -160,6 +160,7 @@ def read(folder: epath.PathLike) -> tuple[ExportedData, ExportedPrompt, Model, E
     ValueError: a file is damaged or lacks a field.
   """
   folder = epath.Path(folder)
+  _check_bundle(folder)
   file = folder / PROMPT
   prompt = json_file.read_json(file)
   for name, kind in _FIELDS.items():
@@ -205,6 +206,22 @@ def read(folder: epath.PathLike) -> tuple[ExportedData, ExportedPrompt, Model, E
     shared_sids=prompt['shared_sids'],
   )
   return data, ExportedPrompt(needs), model, settings
+
+
+def _check_bundle(folder: epath.Path) -> None:
+  """Raises a ValueError if the folder is a bundle that ranks by more than the codes, or not a model of transformers."""
+  if not (folder / BUNDLE).exists():
+    return
+  info = json_file.read_json(folder / BUNDLE)
+  others = [name for name, weight in (info.get('weights') or {}).items() if weight]
+  if others or not info.get('prepare'):
+    reason = (
+      f'scores of {", ".join(others)}' if others else 'a model that transformers does not know'
+    )
+    raise ValueError(
+      f'a bundle must rank by the codes of a model of transformers to be read back; {folder} has {reason}. Run its '
+      'rank.py, or set workdir to the run'
+    )
 
 
 def _lines(file: epath.Path) -> Iterator[dict[str, Any]]:

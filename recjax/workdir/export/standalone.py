@@ -348,7 +348,7 @@ def _known(row, known, columns, place, skip_unknown):
   return row | {'unknown': unknown}
 
 
-def main():
+def main(kind=Recommender):
   parser = argparse.ArgumentParser(description='Ranks items for the histories of a file.')
   parser.add_argument('--histories', required=True, help='JSON lines with "history": raw item ids')
   parser.add_argument('--out', required=True, help='file to write, JSON lines')
@@ -363,7 +363,7 @@ def main():
   try:
     if not pathlib.Path(args.histories).is_file():
       raise FileNotFoundError(f'--histories must be a file; {args.histories} is not')
-    recommender = Recommender(device=args.device, dtype=args.dtype)
+    recommender = kind(device=args.device, dtype=args.dtype)
     known, columns = recommender.catalogue.index, recommender.columns
     rows = read_rows(args.histories, known, columns, args.skip_unknown)
     ranked = recommender.recommend(

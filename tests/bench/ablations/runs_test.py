@@ -1,5 +1,6 @@
 """The runs of a table: their commands, what is finished, failures, and the limit of time."""
 
+import ast
 import functools
 import json
 import re
@@ -138,7 +139,7 @@ def test_every_row_of_a_table_is_a_valid_config(name, tmp_path):
       *sections, field = path.split('.')
       section = functools.reduce(lambda section, part: section[part], sections, fields)
       kind = section.get_type(field)
-      section[field] = value if kind is str else kind(value)
+      section[field] = value if kind is str else kind(ast.literal_eval(value))
     config = config_lib.from_config_dict(fields)
     assert config.active_mixture.keys() == (run.row.mixture or config.mixture).keys()
 

@@ -18,6 +18,7 @@ SPECS = {
   'timeline': plots.timeline([3, 0, 5], 1_000_000_000, 1_300_000_000, NASTY, {NASTY: 1_200_000_000}),
   'grouped_bars': plots.grouped_bars(GROUPS, NASTY, [NASTY] * 4),
   'series': plots.series(GROUPS, NASTY, NASTY),
+  'numbers': plots.series([(0.5, NASTY, 1.0, 0.0), (7.0, NASTY, 2.0, 0.1)], 'y', NASTY),
   'intervals': plots.intervals([(a, b, 0.1, -0.1, 0.3) for a, b, _, _ in GROUPS], NASTY),
   'scatter': plots.scatter([(0.1, 0.2), (1.5, -2.0)], ['#f00', 'red'], [NASTY, 'b'], NASTY),
 }  # fmt: skip

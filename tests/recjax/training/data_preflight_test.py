@@ -9,7 +9,6 @@ import pytest
 
 from recjax import train
 from recjax.data.sequences import Sequences
-from recjax.data.tasks import TASKS
 from recjax.data.tasks.next_item import NextItem
 from recjax.sids.table import SidTable
 from recjax.training import data_preflight as preflight
@@ -170,20 +169,3 @@ def test_seen_tokens_are_those_of_the_training_sequences(tiny_world):
   space = dataset.vocabulary.space
   expected = np.isin(np.arange(space.sid_start, space.size), tokens)
   np.testing.assert_array_equal(preflight.seen_tokens(stream), expected)
-
-
-def test_a_model_of_items_alone_refuses_components_with_words_by_name(tiny_world):
-  config, dataset = tiny_world
-  words = TASKS['title_to_sid'](weight=0.5)
-
-  def check_with(**components):
-    changed = dataclasses.replace(config, mixture=config.mixture | components)
-    stream = train.make_stream(changed, dataset)
-    preflight.check_stream(stream, 1000, items_alone=True)
-
-  check_with()
-  with pytest.raises(
-    ValueError, match=r'mixture.words \(task title_to_sid\) shows other tokens'
-  ) as raised:
-    check_with(words=words)
-  assert '--config.mixture.words.weight=0' in str(raised.value)

@@ -37,6 +37,8 @@ def test_the_next_command_has_the_form_of_this_one(monkeypatch, started, program
     "read ranked.jsonl, or in Python recjax.load('runs/my shop')"
   )
   files = '--histories=histories.jsonl --out=ranked.jsonl'
+  bundle = after(mode='export', format='bundle', out='b')
+  assert bundle == 'python b/rank.py histories.jsonl ranked.jsonl (needs jax)'
   assert after(mode='export', out='my export/').startswith(
     f"python 'my export/recommend.py' {files} (needs"
   )

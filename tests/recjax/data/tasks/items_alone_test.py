@@ -60,6 +60,26 @@ def test_examples_are_those_of_the_text_forms_without_words(corpus, decoder_corp
     assert got.history_start == bool(end) and mask not in got.inputs[:end]
 
 
+@pytest.mark.parametrize(
+  ('component', 'way'),
+  [
+    (TASKS['title_to_sid'](), '--config.mixture.x.weight=0'),
+    (
+      TASKS['bpr'](),
+      r"""--config.mixture.x.prompts="\('{history}{candidates}',\)", .* or --config.mixture.x.weight=0""",
+    ),
+    (TASKS['next_item'](prompts=('{history}',), gaps=True), '.*no titles, gaps and events'),
+    (dataclasses.replace(COMPONENTS['mim'], learn='both'), '.*no titles, gaps and events'),
+  ],
+)
+def test_components_with_words_are_refused_by_name(corpus, component, way):
+  with pytest.raises(
+    ValueError,
+    match=rf'mixture.x \(task {component.task}\) shows other tokens. Set {way}',
+  ):
+    mixture.build({'next_item': COMPONENTS['next_item'], 'x': component}, Mixing(), corpus, 0)
+
+
 def test_every_unit_comes_once_an_epoch(corpus):
   parts = mixture.build(COMPONENTS, Mixing(by='size'), corpus, seed=5)
   units = {part.name: part.units for part in parts.parts}
@@ -80,7 +100,7 @@ def test_the_loss_of_packed_rows_is_that_of_single_examples_with_a_head_on_every
   sizes = dataclasses.replace(config.packing, row_length=48, rows=16)
   config = dataclasses.replace(config, model=model, packing=sizes, mixture=COMPONENTS)
   stream = train.make_stream(config, dataset)
-  check_stream(stream, 1000, COMPONENTS['next_item'], items_alone=True)
+  check_stream(stream, 1000, COMPONENTS['next_item'])
   mix, plan = stream.mixture, stream.plan
   group = [mix[n] for n in range(plan.examples)]
   assert {part.name for part, _ in group} == set(COMPONENTS)

@@ -11,6 +11,7 @@ from recjax.metrics import ranking
 from recjax.report.compare import contenders
 from recjax.report.compare import runs as runs_lib
 from recjax.report.compare.build import compare
+from recjax.workdir import timeline
 from tests.recjax.report.compare.workdirs import KS, rankings, write
 from tests.recjax.report.page_test import Checker
 
@@ -29,8 +30,12 @@ def runs(rated, tmp_path, monkeypatch):
   }
 
 
-def test_two_runs_and_the_baselines_equal_scipy(runs, tmp_path):
+def test_two_runs_and_the_baselines_equal_scipy(runs, tmp_path, monkeypatch):
+  points = [(1.5, 0.1), (3.0, 0.2)]
+  monkeypatch.setattr(timeline, 'evaluations', lambda folder, _: points if folder == 'b' else [])
   found = compare(['a_0', 'b'], tmp_path / 'out')
+  assert found['trainings'] == {'metric': 'recall@10', 'curves': {'b': [[1.5, 0.1], [3.0, 0.2]]}}
+  assert 'recall@10 of validation rows over minutes' in (tmp_path / 'out/compare.html').read_text()
   assert found == json.loads((tmp_path / 'out' / 'compare.json').read_text())
   assert [each['name'] for each in found['contenders']] == ['a_0', 'b', 'popularity', 'transitions']
   assert found['ks'] == list(KS)
@@ -65,6 +70,7 @@ def test_seeds_of_one_recipe_are_grouped(runs, tmp_path):
   found = compare(['b', 'a_0', 'a_1'], tmp_path / 'out')
   names = ['b', 'a (2 seeds)', 'popularity', 'transitions']
   assert [each['name'] for each in found['contenders']] == names
+  assert found['trainings']['curves'] == {}  # these runs have no event files
   grouped = found['contenders'][1]
   assert (grouped['workdirs'], grouped['seeds']) == (['a_0', 'a_1'], [0, 1])
   recalls = [ranking.recall(runs[name], 10).mean() for name in ('a_0', 'a_1')]

@@ -57,7 +57,7 @@ def prompt_of(prompt, items, history, tokenizer, gaps=(), events=()):
 
 def ours(config, dataset, history, **known):
   """The ids of recjax's own prompt, in the vocabulary of the export."""
-  corpus = Corpus(dataset, models.family(config.model).is_encoder_decoder)
+  corpus = Corpus.of(dataset, models.family(config.model))
   task = config_lib.next_item_component(config)
   ids = pretrained.IdMap(dataset.vocabulary.space, dataset.vocabulary.num_pieces).exported()
   return ids[task.inference_prompt(corpus, np.array(history, int), **known)].tolist()
@@ -65,7 +65,7 @@ def ours(config, dataset, history, **known):
 
 @pytest.mark.parametrize('family', ['gemma', 't5'])
 def test_the_files_of_a_run_from_scratch_reproduce_its_prompts(tmp_path, family):
-  config, dataset = exports.rated(tmp_path, family, gaps=True, events=True, show='both')
+  config, dataset = exports.rated(family, gaps=True, events=True, show='both')
   exports.write(tmp_path / 'out', config, dataset)
   tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / 'out' / 'tokenizer.json'))
   prompt, items = read(tmp_path / 'out')
@@ -104,7 +104,7 @@ def test_the_files_of_a_checkpoint_with_a_chat_template_reproduce_its_prompts(tm
 
 
 def test_an_exported_run_from_scratch_is_read_back_as_the_same_model(tmp_path):
-  config, dataset = exports.rated(tmp_path)
+  config, dataset = exports.rated()
   params = exports.write(tmp_path / 'out', config, dataset)
   found, space = pretrained.read_config(tmp_path / 'out'), dataset.vocabulary.space
   assert found.vocab_rows == space.size
@@ -119,7 +119,7 @@ def test_an_exported_run_from_scratch_is_read_back_as_the_same_model(tmp_path):
 def test_a_failed_export_leaves_nothing_and_a_model_without_a_config_json_is_refused(
   tmp_path, monkeypatch
 ):
-  config, dataset = exports.rated(tmp_path)
+  config, dataset = exports.rated()
   params = exports.random_params(config, dataset)
 
   def fails(*_, **__):
@@ -142,7 +142,7 @@ def test_a_failed_export_leaves_nothing_and_a_model_without_a_config_json_is_ref
 
 def test_the_kinds_that_count_as_seen_are_written(tmp_path):
   for context, targets in (((), None), (('view',), ['buy'])):
-    config, dataset = exports.rated(tmp_path / str(bool(context)), context=context)
+    config, dataset = exports.rated(context=context)
     out = tmp_path / str(bool(context)) / 'out'
     exports.write(out, config, dataset)
     prompt, _ = read(out)

@@ -18,7 +18,7 @@ from tests.recjax.workdir.export import exports
 def exported(tmp_path_factory):
   """Config, data and parameters of a run, and its export."""
   folder = tmp_path_factory.mktemp('exported')
-  config, dataset = exports.rated(folder, 'gemma', ('view',), gaps=True, events=True, show='both')
+  config, dataset = exports.rated('gemma', ('view',), gaps=True, events=True, show='both')
   config = exports.with_(config, 'model', depth=1)
   return config, dataset, exports.write(folder / 'out', config, dataset), folder / 'out'
 
@@ -62,7 +62,7 @@ def test_an_export_ranks_as_the_run(exported):
 @pytest.mark.parametrize('kind', ['t5', 'qwen3'])
 def test_prompts_of_other_families_and_of_chats_are_the_same(tmp_path, kind):
   if kind == 't5':
-    config, dataset = exports.rated(tmp_path, kind, show='both', gaps=True)
+    config, dataset = exports.rated(kind, show='both', gaps=True)
   else:
     config, dataset = exports.pretrained(tmp_path, kind, chat=True)
   exports.write(tmp_path / 'out', config, dataset)

@@ -5,7 +5,6 @@ import runpy
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from recjax.recommend import Recommender, make_ranker
@@ -16,44 +15,16 @@ from tests.recjax.workdir.export import exports
 pytestmark = needs_transformers
 
 
-def write_histories(path, dataset, seed=0):
-  """Writes histories of every length from none on, with repeats, times, kinds of interactions and extra keys."""
-  rng = np.random.default_rng(seed)
-  names = dataset.event_names or ['view']
-  with path.open('w') as f:
-    for n in range(20):
-      items = rng.integers(0, dataset.num_items, n % 11).tolist()
-      row = {'user': n, 'history': [dataset.items[i]['id'] for i in items]}
-      if n % 3 == 1:
-        row['events'] = rng.choice(names, len(items)).tolist()
-      if n % 3 == 2:
-        row['times'] = np.cumsum(rng.choice([0, 100, 90_000, 9_000_000], len(items))).tolist()
-        row['events'] = rng.choice(names, len(items)).tolist()
-      f.write(json.dumps(row) + '\n')
-    more = {'events': [names[-1], names[0]], 'times': [0, 5.5]}
-    f.write(json.dumps({'history': ['gone', dataset.items[1]['id']]} | more) + '\n')
-
-
-def assert_same_recommendations(folder, config, dataset, atol=2e-4):
+def assert_same_recommendations(folder, config, dataset, atol=2e-4, script='recommend.py'):
   params = exports.write(folder / 'out', config, dataset)
-  histories, ours, theirs = (folder / name for name in ('h.jsonl', 'ours.jsonl', 'theirs.jsonl'))
-  write_histories(histories, dataset)
-  mesh, k = mesh_lib.make_mesh(config.mesh), config.eval.beams
-  recommender = Recommender(make_ranker(config, dataset, mesh), params, 0)
-  recommender.recommend_file(histories, ours, k, skip_unknown=True)
-  command = [sys.executable, folder / 'out' / 'recommend.py', '--skip_unknown', f'--k={k}']
+  ours, theirs = exports.recommended(folder, config, dataset, params), folder / 'theirs.jsonl'
+  command = [sys.executable, folder / 'out' / script, '--skip_unknown', f'--k={config.eval.beams}']
   done = subprocess.run(
-    [*command, f'--histories={histories}', f'--out={theirs}'],
+    [*command, f'--histories={folder / "h.jsonl"}', f'--out={theirs}'],
     cwd=folder, capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr[-3000:]
-  ours, theirs = (list(map(json.loads, path.read_text().splitlines())) for path in (ours, theirs))
-  assert len(ours) == len(theirs) == 21
-  for a, b in zip(ours, theirs, strict=True):
-    assert a['recommendations']
-    scores = [[r.pop('score') for r in row['recommendations']] for row in (a, b)]
-    assert a == b
-    np.testing.assert_allclose(*scores, atol=atol)
+  exports.assert_same(ours, list(map(json.loads, theirs.read_text().splitlines())), atol)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +47,13 @@ def test_every_family_ranks_alike(tmp_path, kind):
 )
 def test_a_run_from_scratch_ranks_alike_with_notes_titles_and_shared_sids(tmp_path, family, fields):
   events = family == 'gemma'
-  config, dataset = exports.rated(tmp_path, family, gaps=True, events=events, **fields)
+  config, dataset = exports.rated(family, gaps=True, events=events, **fields)
   config = exports.with_(config, 'eval', shared_sids='first' if 'learn' in fields else 'all')
   assert_same_recommendations(tmp_path, config, dataset)
 
 
 def test_the_full_softmax_and_seen_items_are_used_as_in_training(tmp_path):
-  config, dataset = exports.rated(tmp_path, 'gemma', show='title')
+  config, dataset = exports.rated('gemma', show='title')
   config = exports.with_(config, 'model', sid_softmax='full')
   config = exports.with_(config, 'eval', exclude_seen=False, beams=11)
   assert_same_recommendations(tmp_path, config, dataset)
@@ -90,7 +61,7 @@ def test_the_full_softmax_and_seen_items_are_used_as_in_training(tmp_path):
 
 @pytest.mark.parametrize(('family', 'shown'), [('gemma', True), ('t5', False)])
 def test_only_targets_count_as_seen_where_views_are_context(tmp_path, family, shown):
-  config, dataset = exports.rated(tmp_path, family, context=('view',), events=shown, gaps=shown)
+  config, dataset = exports.rated(family, context=('view',), events=shown, gaps=shown)
   assert_same_recommendations(tmp_path, config, dataset)
   rows = [json.loads(line) for line in (tmp_path / 'theirs.jsonl').read_text().splitlines()]
   is_again = [
@@ -101,7 +72,7 @@ def test_only_targets_count_as_seen_where_views_are_context(tmp_path, family, sh
 
 
 def test_a_wrong_column_is_named(tmp_path):
-  config, dataset = exports.rated(tmp_path, context=('view',), gaps=True)
+  config, dataset = exports.rated(context=('view',), gaps=True)
   exports.write(tmp_path / 'out', config, dataset)
   recommender = runpy.run_path(str(tmp_path / 'out' / 'recommend.py'))['Recommender']
   recommender = recommender(tmp_path / 'out')
@@ -114,3 +85,58 @@ def test_a_wrong_column_is_named(tmp_path):
     columns = {name: [values] for name, values in columns.items()}
     with pytest.raises(ValueError, match=message):
       recommender.recommend([['i00', 'i01']], k=1, **columns)
+
+
+@pytest.mark.parametrize(
+  'kind', ['gemma2', 'gemma3', 'llama3', 'qwen3', 'qwen3_5', 't5_v1_0', 'mt5']
+)
+def test_generate_gives_the_same_items(tmp_path, kind):
+  atol = 1e-3 if kind == 'qwen3_5' else 2e-4
+  config, dataset = exports.pretrained(tmp_path, kind, kind == 'qwen3')
+  assert_same_recommendations(tmp_path, config, dataset, atol, 'generate.py')
+
+
+@pytest.mark.parametrize(
+  ('family', 'softmax'), [('gemma', 'level'), ('gemma', 'full'), ('t5', 'full')]
+)
+def test_generate_gives_the_same_items_with_notes_shared_sids_and_narrow_beams(
+  tmp_path, family, softmax
+):
+  config, dataset = exports.rated(family, gaps=True, show='both')
+  config = exports.with_(exports.with_(config, 'model', sid_softmax=softmax), 'eval', beams=11)
+  assert_same_recommendations(tmp_path, config, dataset, 2e-4, 'generate.py')
+  # generate of transformers alone normalises over the whole vocabulary: equal only if the training did.
+  sys.modules['recommend'] = exports.module(tmp_path / 'out' / 'recommend.py')
+  try:
+    recommender = exports.module(tmp_path / 'out' / 'generate.py').Recommender
+  finally:
+    del sys.modules['recommend']
+  plain, exact = (
+    recommender(tmp_path / 'out', softmax=name).recommend([['i03', 'i09']], 5)
+    for name in ('full', None)
+  )
+  is_same = [item['score'] for item in plain] == [item['score'] for item in exact]
+  assert is_same == (softmax == 'full')
+
+
+def test_generate_survives_beams_without_a_continuation(tmp_path):
+  config, dataset = exports.rated('gemma')
+  config = exports.with_(config, 'eval', beams=11)
+  params = exports.write(tmp_path / 'out', config, dataset)
+  folder, items = tmp_path / 'out', [item['id'] for item in dataset.items]
+  sys.modules['recommend'] = exports.module(folder / 'recommend.py')
+  try:
+    recommender = exports.module(folder / 'generate.py').Recommender(folder)
+  finally:
+    del sys.modules['recommend']
+  histories = [
+    items[:-1],
+    items,
+    items[1:],
+  ]  # one item is left, none, and one of a shared semantic ID
+  ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  ours = Recommender(ranker, params, 0).recommend(histories)
+  theirs = recommender.recommend(histories, 10)
+  assert [[each.item for each in row] for row in ours] == [
+    [r['item'] for r in row] for row in theirs
+  ]
