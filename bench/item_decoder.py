@@ -18,7 +18,7 @@ from recjax import config as config_lib
 from recjax.data.packing import Plan, pack
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
-from recjax.decode.search import make_search
+from recjax.decode.ranker import make_search
 from recjax.decode.trie import Trie
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.table import SidTable

@@ -21,8 +21,7 @@ from recjax import models
 from recjax.data import loader, packing
 from recjax.data.tasks.base import Example
 from recjax.data.vocabulary import SPECIALS
-from recjax.decode import batches, precision
-from recjax.decode.search import make_search
+from recjax.decode import batches, precision, ranker
 from recjax.decode.trie import Trie
 from recjax.decode.widths import by_level
 from recjax.models.pretrained import hub, read_config, text_pieces
@@ -246,7 +245,7 @@ class Programs:
     model = precision.of_search(self._config.model, settings.weights_dtype)
     beams = by_level(settings.beam_widths, settings.beams, space.num_levels)
     search = jax.jit(
-      make_search(model, space, beams, settings.weights_dtype),
+      ranker.make_search(model, space, beams, settings.weights_dtype),
       out_shardings=mesh_lib.replicated(self._mesh),
     )
     return _compile(search, self._mesh, self.state.params, trie, prompts, excluded)

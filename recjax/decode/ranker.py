@@ -7,23 +7,26 @@ from etils import epath
 import jax
 import numpy as np
 
+from recjax import models
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.masked import Mim
 from recjax.data.tasks.next_item import NextItem
-from recjax.decode import blend, mask_slots, precision
+from recjax.decode import blend, mask_slots, precision, prompt_store
 from recjax.decode.batches import PROMPT_MULTIPLE
 from recjax.decode.blend import Weights
-from recjax.decode.candidates import Candidates
+from recjax.decode.candidates import Candidates, search_candidates
 from recjax.decode.given import Given
-from recjax.decode.loaded import Loaded, Loader
+from recjax.decode.loaded import Loaded, Loader, merged
 from recjax.decode.masks import Mask
 from recjax.decode.prompt_store import PromptStore
-from recjax.decode.search import Rows, make_search, search_rows
-from recjax.decode.widths import by_level
+from recjax.decode.search_batch import Rows, search_batch
+from recjax.decode.trie import Trie
+from recjax.decode.widths import Beams, by_level
 from recjax.runtime import logs, preemption, watchdog
 from recjax.schema.model import Model
 from recjax.schema.run import Eval, Hosts
 from recjax.sharding import mesh as mesh_lib
+from recjax.sids.token_space import TokenSpace
 
 # A recommender compiles its searches for this number of excluded items; more become a mask.
 _EXCLUDED = 256
@@ -35,6 +38,19 @@ def _round_up(n: int, multiple: int) -> int:
 
 def _power_of_two(n: int, least: int = 16) -> int:
   return max(least, 1 << (max(n, 1) - 1).bit_length())
+
+
+def make_search(model: Model, space: TokenSpace, beams: Beams, dtype: str = precision.FLOAT32):
+  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates."""
+  graph = models.graph(model, space)
+
+  def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
+    params, prompts = precision.stored(params, dtype), prompt_store.with_past(prompts)
+    bound = merged(graph, model, space, params, trie, items)
+    choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
+    return search_candidates(bound, trie, prompts, excluded_BE, *choices)
+
+  return search
 
 
 class Ranker:
@@ -100,6 +116,11 @@ class Ranker:
     search = make_search(self._model, self._space, widths, self._dtype)
     return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
 
+  def _searched(
+    self, params, loaded: Loaded, rows: Rows, shape: tuple[int, int, int]
+  ) -> Candidates:
+    return search_batch(self._search, self._mesh, self.kept, params, loaded, rows, shape)
+
   def with_beams(self, beams: int) -> 'Ranker':
     """Returns a ranker with another number of beams, which shares everything but the compiled search."""
     other = copy.copy(self)
@@ -117,15 +138,19 @@ class Ranker:
     shape = (self.rows_of(rows), tokens, _EXCLUDED)
     with jax.set_mesh(self._mesh), watchdog.expect(f'compiling for {rows} rows', self._timeout):
       prompts = [self.prompt(none[0], {})] * rows
-      of_rows = Rows(prompts, none, none, [None] * rows)
-      search_rows(self._search, params, self.loaded, of_rows, shape, self.kept)
+      self._searched(params, self.loaded, Rows(prompts, none, none, [None] * rows), shape)
       if self.kept is not None:
-        self.kept.compile(rows, params, self.loaded.trie, self.loaded.items)
+        self.kept.compile(rows, params, self.trie, self.loaded.items)
 
   def rows_of(self, rows: int) -> int:
     """Returns the rows of a batch of `few_shapes` for a number of histories."""
     shards = mesh_lib.batch_shards(self._mesh)
     return min(self._batch_size, _round_up(_power_of_two(rows, 1), shards))
+
+  @property
+  def trie(self) -> Trie:
+    """The semantic IDs of the catalogue, on every device."""
+    return self.loaded.trie
 
   @property
   def columns(self) -> tuple[str, ...]:
@@ -200,12 +225,12 @@ class Ranker:
         prompts = [self.prompt(histories[u], known[u], loaded) for u in rows]
         with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
           hides = [hidden[u] for u in rows]
-          within = [None if masks is None else masks[u] for u in rows]
-          if masks is None and not few_shapes:
-            within = None  # the program without masks
+          within = None if masks is None else [masks[u] for u in rows]
           shape = self._shape(B, prompts, hides, few_shapes)
-          of_rows = Rows(prompts, [histories[u] for u in rows], hides, within)
-          batch = search_rows(self._search, params, loaded, of_rows, shape, self.kept)
+          if within is None and few_shapes:
+            within = [None] * len(rows)
+          batch = Rows(prompts, [histories[u] for u in rows], hides, within)
+          batch = self._searched(params, loaded, batch, shape)
         if found is None:
           found = jax.tree.map(lambda x: np.empty((U, x.shape[1]), x.dtype), batch)
         for all_UM, of_BM in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):

@@ -145,31 +145,6 @@ class PerLayer(NamedTuple):
     return (self.window == 0) | (distance < self.window)
 
 
-class Cache(NamedTuple):
-  """Keys and values of the prompts, shared by all beams, and of each beam's own suffix.
-
-  Attributes:
-    prompt: keys and values `[depth, B, K, S, H]`.
-    suffix: keys and values `[depth, B, M, L, K, H]`.
-    lengths_B: int32, length of each prompt.
-  """
-
-  prompt: tuple[jax.Array, jax.Array]
-  suffix: tuple[jax.Array, jax.Array]
-  lengths_B: jax.Array
-
-  @classmethod
-  def of_prompts(cls, kv, lengths_B: jax.Array, beams: int, suffix_length: int) -> 'Cache':
-    """Returns the cache after prompts with keys and values `[depth, B, K, S, H]`, with room for suffixes."""
-    depth, B, K, _, H = kv[0].shape
-    suffix = tuple(jnp.zeros((depth, B, beams, suffix_length, K, H), x.dtype) for x in kv)
-    return cls(kv, suffix, lengths_B)
-
-  def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
-    """Returns the cache in which beam m continues the suffix of beam `parents_BM[:, m]`."""
-    return self._replace(suffix=prefill.of_parents(self.suffix, parents_BM))
-
-
 class Attention(nnx.Module):
   """Grouped-query attention of one layer."""
 
@@ -347,7 +322,7 @@ class Decoder(nnx.Module):
 
   def start(
     self, prompts: dict[str, jax.Array], beams: int, suffix_length: int
-  ) -> tuple[jax.Array, Cache]:
+  ) -> tuple[jax.Array, prefill.Cache]:
     """Prefills the prompts, once for all beams.
 
     Args:
@@ -361,7 +336,7 @@ class Decoder(nnx.Module):
     """
     x_BD, kv = self.read(prompts)
     lengths_B = prompts['lengths'] + (prompts['past'].lengths_B if 'past' in prompts else 0)
-    return x_BD, Cache.of_prompts(kv, lengths_B, beams, suffix_length)
+    return x_BD, prefill.Cache.of_prompts(kv, lengths_B, beams, suffix_length)
 
   def read(self, prompts: dict[str, jax.Array]) -> tuple[jax.Array, prefill.KV]:
     """Returns the normed state that ends each prompt, and the keys and values `[depth, B, K, S, H]`; see `start`."""
@@ -371,7 +346,9 @@ class Decoder(nnx.Module):
       positions_BS += past.lengths_B[:, None]
     return prefill.read(self, self._embed(tokens_BS, positions_BS), prompts['lengths'], past)
 
-  def step(self, tokens_BM: jax.Array, step: int, cache: Cache) -> tuple[jax.Array, Cache]:
+  def step(
+    self, tokens_BM: jax.Array, step: int, cache: prefill.Cache
+  ) -> tuple[jax.Array, prefill.Cache]:
     """Appends one token to each beam at suffix position `step`; x_BMD predicts the next one."""
     positions_BM = jnp.broadcast_to(cache.lengths_B[:, None] + step, tokens_BM.shape)
 

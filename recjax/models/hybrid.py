@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.models import attention, prefill
-from recjax.models.decoder import Block, Cache, Decoder, DecoderConfig, PerLayer
+from recjax.models.decoder import Block, Decoder, DecoderConfig, PerLayer
 from recjax.models.layers import dropout
 from recjax.models.linear_attention import BeamState, DeltaNet, Heads
 from recjax.sharding.mesh import constrain
@@ -97,7 +97,7 @@ class HybridCache(NamedTuple):
     linear: states.
   """
 
-  full: Cache
+  full: prefill.Cache
   linear: BeamState
 
   def choose_beams(self, parents_BM: jax.Array) -> 'HybridCache':
@@ -198,7 +198,7 @@ class HybridDecoder(Decoder):
     )
     x_BD = jnp.take_along_axis(x_BSD, lengths_B[:, None, None] - 1, axis=1)[:, 0]
     return x_BD, HybridCache(
-      Cache.of_prompts(prefill.by_head(states['full']), lengths_B, beams, suffix_length),
+      prefill.Cache.of_prompts(prefill.by_head(states['full']), lengths_B, beams, suffix_length),
       jax.vmap(
         lambda state, inputs: BeamState.of_prompts(
           self.config.delta_heads, state, inputs, lengths_B, beams, suffix_length

@@ -1,4 +1,4 @@
-"""Reads prompts for a search. Tokens may follow earlier ones whose keys and values are kept.
+"""Reads prompts for a search, and keeps their keys and values. Tokens may follow earlier ones whose keys and values are kept.
 
 Of the last layer a search needs the keys and values of every token, and the state of the last token. So in a stack of
 few layers, which is unrolled, the queries, the attention and the feed-forward layer of the last one are computed for
@@ -40,6 +40,31 @@ def of_parents(of_beams: Any, parents_BM: jax.Array) -> Any:
   """Returns arrays `[depth, B, M, …]` of which beam m is that of beam `parents_BM[:, m]`, copied row by row."""
   pick = jax.vmap(lambda x, parents_M: x[:, parents_M], (1, 0), 1)
   return jax.tree.map(lambda x: pick(x, parents_BM), of_beams)
+
+
+class Cache(NamedTuple):
+  """Keys and values of the prompts, shared by all beams, and of each beam's own suffix.
+
+  Attributes:
+    prompt: keys and values `[depth, B, K, S, H]`.
+    suffix: keys and values `[depth, B, M, L, K, H]`.
+    lengths_B: int32, length of each prompt.
+  """
+
+  prompt: tuple[jax.Array, jax.Array]
+  suffix: tuple[jax.Array, jax.Array]
+  lengths_B: jax.Array
+
+  @classmethod
+  def of_prompts(cls, kv, lengths_B: jax.Array, beams: int, suffix_length: int) -> 'Cache':
+    """Returns the cache after prompts with keys and values `[depth, B, K, S, H]`, with room for suffixes."""
+    depth, B, K, _, H = kv[0].shape
+    suffix = tuple(jnp.zeros((depth, B, beams, suffix_length, K, H), x.dtype) for x in kv)
+    return cls(kv, suffix, lengths_B)
+
+  def choose_beams(self, parents_BM: jax.Array) -> 'Cache':
+    """Returns the cache in which beam m continues the suffix of beam `parents_BM[:, m]`."""
+    return self._replace(suffix=of_parents(self.suffix, parents_BM))
 
 
 def read(model, x_BTD, lengths_B: jax.Array, past: Past | None = None) -> tuple[jax.Array, KV]:

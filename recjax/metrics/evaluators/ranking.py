@@ -18,8 +18,8 @@ from recjax.data.sequences import Sequences, offsets_of
 from recjax.data.tasks.base import Component
 from recjax.data.tasks.preference import Ranking as RankingTask
 from recjax.decode.batches import over_prompts
+from recjax.decode.ranker import make_search
 from recjax.decode.scores import Scorer
-from recjax.decode.search import make_search
 from recjax.metrics import ranking, rivals
 from recjax.metrics.candidates import Places, candidate_metrics, metric_names
 from recjax.metrics.evaluators.base import Context, Evaluator, Result
@@ -225,7 +225,7 @@ def _answers(context: Context, prompts: list[np.ndarray], progress: str) -> np.n
 
   def best(batch: dict[str, jax.Array]) -> jax.Array:
     prompts = {name: batch[name] for name in ('tokens', 'lengths')}
-    return search(context.params, context.ranker.loaded.trie, prompts, batch['excluded'])[0][:, 0]
+    return search(context.params, context.ranker.trie, prompts, batch['excluded'])[0][:, 0]
 
   return over_prompts(
     *(best, prompts, context.mesh, context.settings.batch_size),
