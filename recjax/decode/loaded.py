@@ -117,7 +117,7 @@ class Loaded:
     corpus: its items as tokens, for prompts.
     lookups: what is looked up about its items. None: nothing is, because the search continues another task than the
       next item.
-    trie: its semantic IDs, on every device.
+    trie: its semantic IDs; large arrays are divided over the mesh axis `tensor`.
     items: its items for models that score items beside their codes. None: those of training are constants.
     mesh: the devices.
   """
@@ -186,7 +186,8 @@ class Loader:
       place_I = catalogue.places(self._trained, self._trained.dataset.num_items)
       lookups = lookups.moved(place_I, catalogue.dataset)
     arrays = jax.tree.map(np.asarray, (trie, items))
-    return Loaded(catalogue, corpus, lookups, *jax.device_put(arrays, self._replicated), self._mesh)
+    shardings = jax.tree.map(lambda x: mesh_lib.index_sharding(x, self._mesh), arrays)
+    return Loaded(catalogue, corpus, lookups, *jax.device_put(arrays, shardings), self._mesh)
 
   def _check(self, catalogue: Catalogue, corpus: Corpus) -> None:
     if self._room is None:
@@ -197,7 +198,3 @@ class Loader:
         f'prompts of a catalogue must have at most {self.longest} tokens, those of the running search; those of '
         f'{catalogue.dataset.folder} have up to {length}. Start again with it'
       )
-
-  @property
-  def _replicated(self) -> jax.sharding.NamedSharding:
-    return mesh_lib.replicated(self._mesh)

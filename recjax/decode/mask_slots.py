@@ -21,7 +21,9 @@ from recjax.decode.masks import Mask, words
 from recjax.decode.trie import Trie
 from recjax.sharding import mesh as mesh_lib
 
-SLOTS = 32  # distinct masks of a batch, the one of all items included
+# Distinct masks of a batch, that of all items included: as many as fit SLOT_BYTES, within these limits.
+SLOTS = (16, 128)
+SLOT_BYTES = 2**26
 
 
 @jax.tree_util.register_dataclass
@@ -108,27 +110,23 @@ def pruned(trie: Trie, items_W: jax.Array) -> tuple[jax.Array, ...]:
   if trie.max_leaf_items > 1:
     alive_W = _alive(alive_W, jnp.asarray(trie.leaf_offsets))
   found = [alive_W]
-  for first_child in trie.first_child[:0:-1]:
-    found.append(_alive(found[-1], jnp.asarray(first_child)))
+  for first_child, nodes in zip(trie.first_child[:0:-1], trie.num_nodes[-2:0:-1], strict=True):
+    found.append(_alive(found[-1], jnp.asarray(first_child)[: nodes + 1]))
   return tuple(found[::-1])
 
 
-@functools.partial(jax.jit, donate_argnums=(0, 1))
-def _fill(nodes, items, trie: Trie, slot: jax.Array, items_W: jax.Array):
-  """Replaces the mask of a slot."""
+@functools.partial(jax.jit, donate_argnums=(0, 1), static_argnums=5)
+def _fill(nodes, items, trie: Trie, slot: jax.Array, items_W: jax.Array, shardings):
+  """Replaces the mask of a slot in arrays of these shardings."""
   found = pruned(trie, items_W)
   nodes = tuple(old.at[slot].set(new) for old, new in zip(nodes, found, strict=True))
-  return nodes, items.at[slot].set(items_W)
+  return jax.lax.with_sharding_constraint((nodes, items.at[slot].set(items_W)), shardings)
 
 
 def batches(
-  order: np.ndarray, size: int, masks: Sequence[Mask | None] | None, most: int | None = None
+  order: np.ndarray, size: int, masks: Sequence[Mask | None] | None, most: int = 1
 ) -> Iterator[np.ndarray]:
-  """Yields the rows of `order` in batches of at most `size` rows with at most `most` distinct masks.
-
-  None stands for the number of slots less that of all items.
-  """
-  most = most or SLOTS - 1
+  """Yields the rows of `order` in batches of at most `size` rows with at most `most` distinct masks."""
   rows, keys = [], set()
   for row in order.tolist():
     mask = masks and masks[row]
@@ -158,16 +156,19 @@ class MaskSlots:
       trie: the catalogue, on the devices.
       mesh: the devices.
       everything: the mask of rows without one: slot 0.
-      slots: number of slots. None: SLOTS.
+      slots: number of slots. None: see SLOTS.
     """
-    slots = slots or SLOTS
+    self._words = words(len(trie.leaf_items))
+    if slots is None:
+      size = 4 * (self._words + sum(map(words, trie.num_nodes[1:])))
+      slots = min(max(SLOT_BYTES // size, SLOTS[0]), SLOTS[1])
     self.lock, self.most = threading.Lock(), slots - 1
     self._trie, self._replicated = trie, mesh_lib.replicated(mesh)
     self._slot_of: collections.OrderedDict[bytes, int] = collections.OrderedDict()
-    zeros = lambda size: jax.device_put(np.zeros((slots, size), np.uint32), self._replicated)  # noqa: E731
-    self._nodes = tuple(zeros(words(nodes)) for nodes in trie.num_nodes[1:])
-    self._words = words(len(trie.leaf_items))
-    self._items = zeros(self._words)
+    zeros = lambda size: np.zeros((slots, size), np.uint32)  # noqa: E731
+    arrays = tuple(zeros(words(nodes)) for nodes in trie.num_nodes[1:]), zeros(self._words)
+    self._shardings = jax.tree.map(lambda x: mesh_lib.index_sharding(x, mesh), arrays)
+    self._nodes, self._items = jax.device_put(arrays, self._shardings)
     self._put(0, everything)
 
   def slots(self, masks: Sequence[Mask | None]) -> np.ndarray:
@@ -194,4 +195,6 @@ class MaskSlots:
   def _put(self, slot: int, mask: Mask) -> None:
     bits_W = np.pad(mask.bits_W, (0, self._words - len(mask.bits_W)))
     arguments = jax.device_put((np.int32(slot), bits_W), self._replicated)
-    self._nodes, self._items = _fill(self._nodes, self._items, self._trie, *arguments)
+    self._nodes, self._items = _fill(
+      self._nodes, self._items, self._trie, *arguments, self._shardings
+    )

@@ -12,6 +12,8 @@ import numpy as np
 from recjax.data.sequences import offsets_of
 from recjax.sids.table import SidTable
 
+_MULTIPLE = 1024  # of large arrays, so that the devices of a mesh may share them
+
 
 class Capacity(NamedTuple):
   """Sizes of a trie's arrays: a search compiled for them takes every catalogue that fits.
@@ -41,11 +43,11 @@ class Capacity(NamedTuple):
     for level, codes in enumerate(trie.codes_per_level):
       # The root is the only node of its depth: it has room for all codes.
       branch.append(min(codes, _up(room * trie.max_branch[level], 8)) if level else codes)
-      nodes.append(min(nodes[-1] * branch[-1], _up(room * trie.num_nodes[level + 1], 1024)))
+      nodes.append(min(nodes[-1] * branch[-1], _up(room * trie.num_nodes[level + 1], _MULTIPLE)))
     nodes[1] = branch[0]
     if not shares:
       return cls(nodes[-1], tuple(nodes), tuple(branch), 1)
-    items = _up(room * len(trie.leaf_items), 1024)
+    items = _up(room * len(trie.leaf_items), _MULTIPLE)
     return cls(items, tuple(nodes), tuple(branch), max(math.ceil(room * trie.max_leaf_items), 2))
 
   def check(self, trie: 'Trie') -> None:
@@ -84,9 +86,9 @@ class Trie:
   leaves.
 
   Attributes:
-    first_child: int32 `[num_nodes[l] + 1]` for each level l.
+    first_child: int32 `[num_nodes[l] + 1]` for each level l, or longer: the last entries are equal.
     child_code: int32 `[num_nodes[l + 1]]` for each level l: the last code of each node of depth l + 1.
-    leaf_offsets: int32 `[num_nodes[L] + 1]`.
+    leaf_offsets: int32 `[num_nodes[L] + 1]`; not used, and empty with a capacity, if `max_leaf_items` is 1.
     leaf_items: int32 `[I]`. Leaf s holds the items `leaf_items[leaf_offsets[s]:leaf_offsets[s + 1]]`, the
       most popular first. With unique SIDs leaf s holds only `leaf_items[s]`.
     item_leaves: int32 `[I]`, the leaf of each item.
@@ -164,13 +166,16 @@ class Trie:
       ValueError: it does not fit.
     """
     capacity.check(self)
+    offsets, shares = self.leaf_offsets, capacity.leaf_items > 1
     above = zip(self.first_child, capacity.nodes[:-1], strict=True)
     below = zip(self.child_code, capacity.nodes[1:], strict=True)
     return dataclasses.replace(
       self,
-      first_child=tuple(_padded(offsets, nodes + 1, offsets[-1]) for offsets, nodes in above),
+      first_child=tuple(
+        _padded(places, _up(nodes + 1, _MULTIPLE), places[-1]) for places, nodes in above
+      ),
       child_code=tuple(_padded(codes, nodes, 0) for codes, nodes in below),
-      leaf_offsets=_padded(self.leaf_offsets, capacity.nodes[-1] + 1, self.leaf_offsets[-1]),
+      leaf_offsets=_padded(offsets, capacity.nodes[-1] + 1, offsets[-1]) if shares else offsets[:0],
       leaf_items=_padded(self.leaf_items, capacity.items, 0),
       item_leaves=_padded(self.item_leaves, capacity.items, -1),
       num_nodes=capacity.nodes,
@@ -223,7 +228,7 @@ class Trie:
         )
       node = jnp.minimum(low, len(code_N) - 1)
       is_item &= (low < end) & (code_N[node] == code)
-    place = jnp.asarray(self.leaf_offsets)[node]
+    place = node if self.max_leaf_items == 1 else jnp.asarray(self.leaf_offsets)[node]
     return jnp.where(is_item, jnp.asarray(self.leaf_items)[place], -1)
 
   def items(self, leaves: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -18,6 +18,8 @@ from recjax.sharding import rules as rules_lib
 AXES = ('data', 'fsdp', 'tensor')
 BATCH = ('data', 'fsdp')  # axes over which rows of a batch are sharded
 
+INDEX_BYTES = 2**20  # smaller arrays of an index are on every device
+
 ACTIVATION_RULES: dict[str, P] = {
   'residual': P(BATCH, None, None),  # B, T or M, D
   'heads': P(BATCH, None, 'tensor', None),  # B, T, N, H
@@ -133,6 +135,19 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
   """Returns the sharding of arrays that every device holds completely."""
   return NamedSharding(mesh, P())
+
+
+def index_sharding(x: jax.Array | np.ndarray, mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Returns the sharding of an array that is read by indices: a large one is divided over `tensor`, if it can be.
+
+  A device then looks up its part, and the devices of a `tensor` group add their results. The other arrays, and those
+  of a mesh without `tensor`, are on every device.
+  """
+  parts = mesh.shape['tensor']
+  is_large = x.ndim > 0 and x.size * x.dtype.itemsize >= INDEX_BYTES
+  if parts == 1 or not is_large or x.shape[-1] % parts:
+    return replicated(mesh)
+  return NamedSharding(mesh, P(*[None] * (x.ndim - 1), 'tensor'))
 
 
 def tree_shardings(

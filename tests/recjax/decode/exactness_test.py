@@ -8,7 +8,7 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
 
@@ -52,9 +52,12 @@ class World:
     ranks_first: see `Trie`.
     spread: different values of a log-probability; few of them make ties.
     before: beams after each level but the last; empty: M.
+    mesh: the devices. None: one.
   """
 
-  def __init__(self, sizes, most, beams, shares=True, ranks_first=False, spread=4096, before=()):
+  def __init__(
+    self, sizes, most, beams, shares=True, ranks_first=False, spread=4096, before=(), mesh=None
+  ):
     most = min(most, math.prod(sizes))
     nodes = np.minimum(np.cumprod((1, *sizes)), [1, *[max(most, sizes[0])] * len(sizes)]).tolist()
     self.sizes, self.most, self.beams, self.ranks_first = sizes, most, beams, ranks_first
@@ -63,7 +66,7 @@ class World:
     by_level = (*before, beams) if before else (beams,) * len(sizes)
     self.widths = list(map(min, by_level, nodes[1:]))
     self.toy = oracle.Toy(sizes, spread=spread)
-    self.mesh = mesh_lib.make_mesh(Mesh(data=1), jax.devices()[:1])
+    self.mesh = mesh or mesh_lib.make_mesh(Mesh(data=1), jax.devices()[:1])
     search = functools.partial(beam_search, self.toy)
     self._search = jax.jit(lambda trie, p, e, m: search(trie, p, e, by_level, 'full', m))
 
@@ -91,15 +94,19 @@ class World:
     """Returns the items and scores of every row."""
     table = SidTable(codes, self.sizes, 'random', 'keep')
     trie = Trie.from_table(table, popularity, self.ranks_first).padded(self.capacity)
-    trie = jax.device_put(trie, mesh_lib.replicated(self.mesh))
+    shardings = jax.tree.map(lambda x: mesh_lib.index_sharding(x, self.mesh), trie)
+    trie = jax.device_put(trie, shardings)
     masks = Masks({str(i): i for i in range(len(codes))})
     slots = mask_slots.MaskSlots(trie, self.mesh, masks.all, slots=8)
     of_rows = [
       None if inside is None else masks.mask([str(i) for i in inside]) for inside in within
     ]
+    rows = slots.slots(of_rows)
     read = {'tokens': prompts[:, None].astype(np.int32), 'lengths': np.ones(len(prompts), np.int32)}
-    rows = slots.rows(jnp.asarray(slots.slots(of_rows)))
-    return jax.device_get(self._search(trie, read, excluded, rows))
+    batch = mesh_lib.global_rows(read | {'excluded': excluded, 'slot': rows}, self.mesh)
+    excluded, slot = (batch.pop(name) for name in ('excluded', 'slot'))
+    with jax.set_mesh(self.mesh):
+      return jax.device_get(self._search(trie, batch, excluded, slots.rows(slot)))
 
   def check_exact(self, requests, found) -> None:
     """Compares the items and scores with the oracle."""
@@ -168,6 +175,19 @@ def test_a_beam_as_wide_as_the_catalogue_scores_every_item():
       assert sorted(i for i in items.tolist() if i >= 0) == sorted(left)
       assert scores[: len(left)].tolist() == [exact[i] for i in left]
       assert [exact[i] for i in items[: len(left)]] == scores[: len(left)].tolist()
+
+
+def test_an_index_that_the_devices_of_a_mesh_share_gives_the_same_items(monkeypatch):
+  monkeypatch.setattr(mesh_lib, 'INDEX_BYTES', 0)
+  world = World((4, 8, 4), 64, 6, mesh=mesh_lib.make_mesh(Mesh(data=2, tensor=4)))
+  assert world.mesh.size == 8
+  for seed, kind in enumerate(world.kinds):
+    requests = world.requests(seed, kind, 16)
+    world.check_exact(requests, world.search(*requests))
+  codes = world.requests(0, 'random', 16)[0]
+  trie = Trie.from_table(SidTable(codes, world.sizes, 'random', 'keep')).padded(world.capacity)
+  parts = jax.tree.map(lambda x: mesh_lib.index_sharding(x, world.mesh).spec, trie)
+  assert parts.child_code[1] == parts.leaf_items == parts.first_child[2] == P('tensor')
 
 
 @pytest.mark.soak

@@ -95,9 +95,9 @@ def test_masks_hold_for_beams_head_and_memory_and_compile_nothing(tiny_world, mo
   ranker, histories = ranker_of(config, dataset, 10, MEMORY)
   sets = [set(rng.choice(dataset.num_items, n, replace=False).tolist()) for n in (1, 4, 12, 30, 60)]
   mask_of = [masks.mask([dataset.items[i]['id'] for i in inside]) for inside in sets]
+  monkeypatch.setattr(mask_slots, 'SLOTS', (2, 4))
   plain = ranker.candidates(params, histories, few_shapes=True)
   compiled = ranker._search._cache_size()
-  monkeypatch.setattr(mask_slots, 'SLOTS', 4)
   for seed in range(2):
     which = np.random.default_rng(seed).integers(-1, 5, len(histories)).tolist()
     of_rows = [None if w < 0 else mask_of[w] for w in which]

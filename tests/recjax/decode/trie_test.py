@@ -136,6 +136,7 @@ def test_catalogues_of_a_capacity_have_one_shape_and_the_same_children(shares):
       offsets, codes = padded.first_child[level], padded.child_code[level]
       np.testing.assert_array_equal(offsets[: nodes + 1], trie.first_child[level])
       assert (offsets[nodes:] == trie.num_nodes[level + 1]).all()  # padding has no children
+      assert len(offsets) > capacity.nodes[level]
       np.testing.assert_array_equal(codes[: trie.num_nodes[level + 1]], trie.child_code[level])
     np.testing.assert_array_equal(padded.item_leaves[: table.num_items], trie.item_leaves)
   assert len(shapes) == 1
