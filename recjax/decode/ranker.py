@@ -81,8 +81,7 @@ class Ranker:
     self._task = component
     model, self._dtype = precision.of_search(model, settings.weights_dtype), settings.weights_dtype
     self._loader = Loader(component, model, settings, dataset, mesh, room, masks)
-    self.load = self._loader.load
-    self.loaded = self._loader.first
+    self.load, self.loaded = self._loader.load, self._loader.first
     self._model, self._space = model, dataset.vocabulary.space
     self._widths = settings.beam_widths
     self.longest = self._loader.longest  # tokens of the longest prompt
