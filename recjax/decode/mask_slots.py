@@ -124,7 +124,7 @@ def _fill(nodes, items, trie: Trie, slot: jax.Array, items_W: jax.Array, shardin
 
 
 def batches(
-  order: np.ndarray, size: int, masks: Sequence[Mask | None] | None, most: int = 1
+  order: np.ndarray, size: int, masks: Sequence[Mask | None] | None, most: int
 ) -> Iterator[np.ndarray]:
   """Yields the rows of `order` in batches of at most `size` rows with at most `most` distinct masks."""
   rows, keys = [], set()

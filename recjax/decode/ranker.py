@@ -192,13 +192,14 @@ class Ranker:
     if few_shapes:  # no row needs more room
       hidden, masks = loaded.catalogue.masks.moved(hidden, masks, EXCLUDED)
     order = np.argsort([-len(history) for history in histories], kind='stable')
+    most = 1 if masks is None else loaded.slots.most
     found: Candidates | None = None
     is_shown = progress is not None and jax.process_index() == 0
     bar = logs.progress(
       total=U, desc=progress or '', unit=' rows', disable=not is_shown, leave=False
     )
     with bar, jax.set_mesh(self._mesh):
-      for rows in mask_slots.batches(order, B, masks):
+      for rows in mask_slots.batches(order, B, masks, most):
         preemption.check()
         prompts = [self.prompt(histories[u], known[u], loaded) for u in rows]
         with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):

@@ -94,4 +94,4 @@ def test_batches_have_few_masks_and_all_rows_in_order():
   assert found == [[6, 0, 1], [2, 3, 4], [5]]
   found = [b.tolist() for b in mask_slots.batches(order, 7, of_rows, most=2)]
   assert found == [[6, 0, 1], [2, 3, 4], [5]]
-  assert [b.tolist() for b in mask_slots.batches(order, 4, None)] == [[6, 0, 1, 2], [3, 4, 5]]
+  assert [b.tolist() for b in mask_slots.batches(order, 4, None, 1)] == [[6, 0, 1, 2], [3, 4, 5]]
