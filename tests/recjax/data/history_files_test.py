@@ -27,7 +27,7 @@ def written(folder, kind):
     table = pa.table({'user': range(50), 'history': pa.array(HISTORIES, pa.list_(pa.string()))})
     pq.write_table(table, folder / 'h', row_group_size=7)
   else:
-    (folder / 'h').write_bytes(gzip.compress(lines) if kind == 'gz' else lines)
+    (folder / 'h').write_bytes(gzip.compress(lines, mtime=0) if kind == 'gz' else lines)
   return HistoryFile(folder / 'h')
 
 
@@ -100,7 +100,7 @@ def test_unknown_items_are_counted(tmp_path):
     ('[' * 100_000, 'h.jsonl:1: a line must be a JSON object'),
     (b'\xff\n', 'h.jsonl:1: a line must be a JSON object'),
     (
-      gzip.compress(b'{"history": []}\n' * 50)[:-9],
+      gzip.compress(b'{"history": []}\n' * 50, mtime=0)[:-9],
       'h.jsonl must be a whole gzip file; it is damaged',
     ),
     (b'PAR1 and no more', 'h.jsonl must be a whole Parquet file'),
