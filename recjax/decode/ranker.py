@@ -204,10 +204,9 @@ class Ranker:
         prompts = [self.prompt(histories[u], known[u], loaded) for u in rows]
         with watchdog.expect(f'ranking {len(rows)} of {U} rows', self._timeout):
           hides = [hidden[u] for u in rows]
-          within = None if masks is None else [masks[u] for u in rows]
+          none = [None] * len(rows) if few_shapes else None
+          within = none if masks is None else [masks[u] for u in rows]
           shape = shape_of(B, prompts, hides, self.longest, self.buckets if few_shapes else None)
-          if within is None and few_shapes:
-            within = [None] * len(rows)
           batch = Rows(prompts, [histories[u] for u in rows], hides, within)
           batch = self._searched(params, loaded, batch, shape)
         if found is None:

@@ -131,7 +131,8 @@ def _parse(module: str, arguments: list[str]) -> None:
   if hasattr(package, '__path__'):
     importlib.import_module(f'{module}.__main__')
   if 'config' not in flags.FLAGS:
-    app.parse_flags_with_usage(sys.argv)
+    overrides = [each for each in arguments if each.startswith('--config.')]  # of the runs it starts
+    app.parse_flags_with_usage([each for each in sys.argv if each not in overrides])
     return
   rest = flag.parse_flags(sys.argv)
   if len(rest) > 1:

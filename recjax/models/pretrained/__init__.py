@@ -23,4 +23,4 @@ from recjax.models.pretrained.writing import check_export as check_export
 from recjax.models.pretrained.writing import check_out as check_out
 from recjax.models.pretrained.writing import export as export
 from recjax.models.pretrained.writing import gathered as gathered
-from recjax.models.pretrained.writing import writing as writing
+from recjax.models.pretrained.writing import partial_folder as partial_folder

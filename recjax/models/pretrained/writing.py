@@ -200,7 +200,7 @@ def _new_tokens(
 
 
 @contextlib.contextmanager
-def writing(folder: epath.Path, primary: bool) -> Iterator[epath.Path]:
+def partial_folder(folder: epath.Path, primary: bool) -> Iterator[epath.Path]:
   """Yields a partial folder that is renamed to `folder` at the end; after an error it is removed.
 
   Partial folders of killed exports are removed too.
@@ -272,7 +272,7 @@ def export(
   tensors = None if found else Tensors(source)
   ids, tokens = _new_tokens(source, pretrained.vocab_rows, space, specials, tokenizer_size)
   outputs = _outputs(pretrained, traverse_util.flatten_dict(params, sep='/'), ids, tensors, dtype)
-  with writing(folder, primary) as partial:
+  with partial_folder(folder, primary) as partial:
     _write_tensors(partial, outputs, primary)
     if primary:
       config = _config(pretrained, space.size, outputs)

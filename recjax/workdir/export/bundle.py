@@ -100,7 +100,7 @@ def write(
   else:
     log.info('the bundle holds the weights by the names of recjax: %s', reason)
     is_primary = jax.process_index() == 0
-    with pretrained.writing(epath.Path(out), is_primary) as made:
+    with pretrained.partial_folder(epath.Path(out), is_primary) as made:
       if is_primary:
         files.write(made, None, config, dataset)
         add(made)

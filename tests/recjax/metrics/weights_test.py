@@ -87,7 +87,7 @@ def test_the_record_tells_what_chose_the_weights():
   [
     ({'head': 1.5}, r'eval.blend.head must be in \[0, 1\]; got 1.5. Set --config.eval.blend.head'),
     ({'head': -0.1}, r'eval.blend.head must be in \[0, 1\]; got -0.1'),
-    ({'memory': -1}, 'eval.blend.memory must not be negative; got -1'),
+    ({'memory': -1}, r'eval.blend.memory must be in \[0, 1e\+06\]; got -1'),
   ],
 )
 def test_weights_given_by_hand_are_checked(fields, message):
