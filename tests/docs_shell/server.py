@@ -131,7 +131,9 @@ def _parse(module: str, arguments: list[str]) -> None:
   if hasattr(package, '__path__'):
     importlib.import_module(f'{module}.__main__')
   if 'config' not in flags.FLAGS:
-    overrides = [each for each in arguments if each.startswith('--config.')]  # of the runs it starts
+    overrides = [
+      each for each in arguments if each.startswith('--config.')
+    ]  # of the runs it starts
     app.parse_flags_with_usage([each for each in sys.argv if each not in overrides])
     return
   rest = flag.parse_flags(sys.argv)

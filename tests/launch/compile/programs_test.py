@@ -16,10 +16,14 @@ def test_sizes_come_from_the_config_and_assumptions_are_reported():
   assert '32,100 text pieces (the tokenizer of flan_t5_xl' in sizes.assumed[0]
   assert 'a de-duplication level of 16 codes' in sizes.assumed
   assert programs.sizes(config_of('gemma3_4b')).space.text_size == 262_208 + 34
-  own = programs.sizes(config_of('flat', **{'sids.collisions': 'keep', 'data.text_pieces': 999}), 77)
+  own = programs.sizes(
+    config_of('flat', **{'sids.collisions': 'keep', 'data.text_pieces': 999}), 77
+  )
   assert own.space.text_size == 999 + 34
   assert own.space.num_levels == 3 and own.sids.num_items == 77
-  few = programs.sizes(config_of('flat', **{'sids.codes': (4, 4)}), 1000)  # 16 cells for 1,000 items
+  few = programs.sizes(
+    config_of('flat', **{'sids.codes': (4, 4)}), 1000
+  )  # 16 cells for 1,000 items
   assert few.space.level_sizes[-1] >= 2 * 1000 // 16
 
 
