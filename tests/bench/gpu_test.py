@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.folders import ROOT
 
 
+@pytest.mark.soak
 def test_every_part_runs_with_small_shapes(tmp_path):
   out = tmp_path / 'tiny.json'
   command = ['-m', 'bench.gpu', '--tiny', '--parts=attention,search,gemma2_2b', '--commit=none']
