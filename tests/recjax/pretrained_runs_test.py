@@ -236,6 +236,7 @@ def test_a_merged_export_equals_the_model_with_adapters(adapted_run):
   assert np.abs(base - ours).max() > 1e-3 * largest  # the adapters have an effect
 
 
+@pytest.mark.soak
 def test_a_trained_model_is_used_after_its_checkpoint_is_gone(adapted_run):
   folder, *_ = adapted_run
   run = folder / 'run'
