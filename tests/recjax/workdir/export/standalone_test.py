@@ -112,7 +112,7 @@ def test_generate_gives_the_same_items_with_notes_shared_sids_and_narrow_beams(
   finally:
     del sys.modules['recommend']
   plain, exact = (
-    recommender(tmp_path / 'out', softmax=name).recommend([['i03', 'i09']], 5)
+    recommender(tmp_path / 'out', softmax=name).recommend([['i03', 'i09']], 5)[0]
     for name in ('full', None)
   )
   is_same = [item['score'] for item in plain] == [item['score'] for item in exact]
