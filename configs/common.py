@@ -30,30 +30,6 @@ _WORDINGS = {
 }
 
 
-def experiment(
-  source: str, name: str, variant: str = '', category: str = ''
-) -> ml_collections.ConfigDict:
-  """Returns the config of a small decoder, trained from scratch on a data set of your own.
-
-  Args:
-    source: a name of `data_prep.sources.SOURCES`.
-    name: name of the data set and of its folders.
-    variant: see `vary`.
-    category: `data.category`, the part of the source's file names that identifies the data set.
-  """
-  small = variant in SMALL
-  config = start(source, name, category)
-  config.model.depth = 4
-  config.model.width = 128
-  config.model.dropout = 0.2
-  config.packing.rows = 64
-  config.batch_size = 64 if small else 256
-  config.num_train_steps = 2000 if small else 3000
-  config.optim.learning_rate = 2e-3
-  config.optim.warmup_steps = 200
-  return vary(config, variant)
-
-
 def start(source: str, name: str, category: str = '') -> ml_collections.ConfigDict:
   """Returns the default config of a data set, with the prompt and the intervals of all experiments."""
   sources.get(source)  # checks the name; the import of `sources` adds its options to the config
@@ -130,7 +106,8 @@ def amazon2014(name: str, category: str, variant: str, encoder: str) -> ml_colle
     config = item_decoder(config, num_epochs=RECIPES[size])
   else:
     config.sids.encoder = encoder
-    config = vary(_flat(config, is_small=size in ('flat-cpu', 'tasks')), FLAT.get(size, size))
+    size_of_vary = FLAT.get(size, size)
+    config = vary(flat(config, size_of_vary), size_of_vary)
   if variant.endswith(NEXT_ITEM) or variant == 'tasks':
     return config
   shares, fields, wordings = SHARES, {}, {} if config.model.size else _WORDINGS
@@ -179,8 +156,9 @@ def _places(tasks: Iterable[str]) -> dict[str, str]:
   return {task: ''.join(f'{{{place}}}' for place in TASKS[task].places) for task in tasks}
 
 
-def _flat(config: ml_collections.ConfigDict, is_small: bool) -> ml_collections.ConfigDict:
-  """Returns the config with a small decoder that reads codes one by one; `is_small`: for two cores."""
+def flat(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
+  """Returns the config with a small decoder that reads codes one by one, for the hardware of a variant of `vary`."""
+  small = variant in SMALL
   config.model.depth = 4
   config.model.width = 128
   config.model.ff_width = 512
@@ -188,8 +166,8 @@ def _flat(config: ml_collections.ConfigDict, is_small: bool) -> ml_collections.C
   config.model.dropout = 0.2
   config.packing.row_length = 128
   config.packing.rows = 64
-  config.batch_size = 64 if is_small else 256
-  config.num_train_steps = 2000 if is_small else 3000
+  config.batch_size = 64 if small else 256
+  config.num_train_steps = 2000 if small else 3000
   config.optim.learning_rate = 2e-3
   config.optim.warmup_steps = 200
   return config

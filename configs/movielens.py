@@ -21,21 +21,10 @@ KNOWLEDGE = 'knowledge'
 
 def get_config(variant: str = ''):
   name, size = common.parts(variant, SETS, (*common.VARIANTS, KNOWLEDGE))
-  small = size in common.SMALL  # for two cores
   config = common.start('movielens', f'ml-{name}', category=f'ml-{name}')
   config.data.k_core = 0
   config.sids.codes = (256, 256, 256)
-  config.model.depth = 4
-  config.model.width = 128
-  config.model.ff_width = 512
-  config.model.heads = 4
-  config.model.dropout = 0.2
-  config.packing.row_length = 128
-  config.packing.rows = 64
-  config.batch_size = 64 if small else 256
-  config.num_train_steps = 2000 if small else 3000
-  config.optim.learning_rate = 2e-3
-  config.optim.warmup_steps = 200
+  common.flat(config, size)
   if size == KNOWLEDGE:
     return _knowledge(config)
   return common.vary(config, size)

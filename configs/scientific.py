@@ -13,19 +13,7 @@ from configs import common
 
 
 def get_config(variant: str = ''):
-  small = variant in common.SMALL  # for two cores
   config = common.start('sequences_json', 'scientific', category='Scientific')
   config.data.k_core = 0  # the published sequences are already filtered
   config.sids.codes = (256, 256, 256)
-  config.model.depth = 4
-  config.model.width = 128
-  config.model.ff_width = 512
-  config.model.heads = 4
-  config.model.dropout = 0.2
-  config.packing.row_length = 128
-  config.packing.rows = 64
-  config.batch_size = 64 if small else 256
-  config.num_train_steps = 2000 if small else 3000
-  config.optim.learning_rate = 2e-3
-  config.optim.warmup_steps = 200
-  return common.vary(config, variant)
+  return common.vary(common.flat(config, variant), variant)

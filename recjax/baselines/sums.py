@@ -4,6 +4,7 @@ import numpy as np
 import scipy.sparse
 
 from recjax.baselines.split import Split
+from recjax.data.decay import decayed
 from recjax.data.neighbours import Neighbours
 from recjax.data.sequences import Sequences, blocks, offsets_of
 
@@ -48,17 +49,11 @@ def recommend(split: Split, scores_II: scipy.sparse.csr_matrix, decay: float) ->
   entries = offsets_of(np.diff(scores_II.indptr)[histories.values])
   for rows in blocks(np.diff(entries[histories.offsets]) + split.seen.lengths, BLOCK_ENTRIES):
     block = histories.take(rows)
-    weights = decay ** (np.repeat(block.lengths, block.lengths) - 1 - block.places)
-    sums = _matrix(block, weights, num_items) @ scores_II
+    sums = decayed(block, decay, num_items) @ scores_II
     if split.exclude_seen:
       seen = split.seen.take(rows)
-      sums = sums - _matrix(seen, np.full(len(seen.values), _SEEN), num_items)
+      sums = sums - _SEEN * decayed(seen, 1.0, num_items)
     found = Neighbours(Sequences(sums.indices, sums.indptr.astype(np.int64)), sums.data)
     best = found.keep(sums.data > 0).strongest(split.k, ranks_I).items
     ranked_UK[np.repeat(rows, best.lengths), best.places] = best.values
   return ranked_UK
-
-
-def _matrix(rows: Sequences, values: np.ndarray, num_items: int) -> scipy.sparse.csr_matrix:
-  shape = (len(rows), num_items)
-  return scipy.sparse.csr_matrix((values, rows.values, rows.offsets), shape=shape)

@@ -53,6 +53,12 @@ def pack(items: np.ndarray, size: int) -> np.ndarray:
   return np.packbits(is_in, bitorder='little').view('<u4').astype(np.uint32, copy=False)
 
 
+def unpacked(bits_W: np.ndarray, num_items: int) -> np.ndarray:
+  """Inverts `pack` for a catalogue of `num_items`: bool `[num_items]`."""
+  bits = np.ascontiguousarray(bits_W, '<u4').view(np.uint8)
+  return np.unpackbits(bits, count=num_items, bitorder='little').view(bool)
+
+
 def contains(bits_W: np.ndarray, items: np.ndarray) -> np.ndarray:
   """Returns whether items are in a mask, bool of the shape of `items`."""
   return (bits_W[items >> 5] >> (items & 31).astype(np.uint32) & 1).astype(bool)

@@ -17,7 +17,8 @@ import scipy.sparse
 
 from recjax.baselines.transitions import count_successors
 from recjax.data.cooccurrence import cooccurrence_counts
-from recjax.data.sequences import Sequences, offsets_of
+from recjax.data.decay import decayed
+from recjax.data.sequences import Sequences
 from recjax.decode.masks import Mask, contains
 from recjax.schema import blend
 
@@ -95,11 +96,8 @@ class Memory:
 
   def read(self, histories: Sequence[np.ndarray]) -> scipy.sparse.csr_matrix:
     """Returns the counts of all items after histories of item indices, oldest first: float64 `[U, I]`."""
-    values = np.concatenate([np.empty(0, np.int32), *histories])
-    rows = Sequences(values, offsets_of([len(history) for history in histories]))
-    weights = self.decay ** (np.repeat(rows.lengths, rows.lengths) - 1.0 - rows.places)
-    shape = (len(rows), len(self._ranks_I))
-    return scipy.sparse.csr_matrix((weights, rows.values, rows.offsets), shape) @ self._counts_II
+    rows = Sequences.from_lists(histories)
+    return decayed(rows, self.decay, len(self._ranks_I)) @ self._counts_II
 
   def best(
     self,

@@ -29,9 +29,8 @@ from recjax.models.prefill import KV, Past
 from recjax.schema.model import Model
 from recjax.sids.token_space import TokenSpace
 
-_SHORT = (
-  4  # items that an extension reads at most; a prompt with more new ones is read from its start
-)
+# Items that an extension reads at most; a prompt with more new ones is read from its start.
+_SHORT = 4
 KEPT = 'kept'  # the key of the arrays among prompts
 Prompts = dict[str, Any]
 

@@ -8,10 +8,10 @@ texts. The untrained cosine in place of the second model is ours.
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse
 
-from recjax.data.sequences import Sequences, offsets_of
-from recjax.decode.masks import Mask, contains
+from recjax.data.decay import decayed
+from recjax.data.sequences import Sequences
+from recjax.decode.masks import Mask, unpacked
 from recjax.schema import blend
 
 _BLOCK_CELLS = 1 << 24  # similarities at once, which bounds the memory
@@ -41,12 +41,8 @@ class TextSimilarity:
 
   def read(self, histories: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the decayed sums of the vectors of histories of item indices, oldest first: float32 `[U, D]`."""
-    values = np.concatenate([np.empty(0, np.int32), *histories])
-    rows = Sequences(values, offsets_of([len(history) for history in histories]))
-    weights = self.decay ** (np.repeat(rows.lengths, rows.lengths) - 1.0 - rows.places)
-    shape = (len(rows), len(self.vectors_ID))
-    sums = scipy.sparse.csr_matrix((weights.astype(np.float32), rows.values, rows.offsets), shape)
-    return sums @ self.vectors_ID
+    weights = decayed(Sequences.from_lists(histories), self.decay, len(self.vectors_ID))
+    return weights.astype(np.float32) @ self.vectors_ID
 
   def best(
     self,
@@ -68,13 +64,15 @@ class TextSimilarity:
     items_UN = np.full((len(query_UD), self.candidates), -1, np.int32)
     count = min(self.candidates, num_items)
     block = max(_BLOCK_CELLS // num_items, 1)
+    distinct = {mask.key: mask for mask in masks or () if mask is not None}
+    is_in_I = {key: unpacked(mask.bits_W, num_items) for key, mask in distinct.items()}
     for start in range(0, len(query_UD) if count else 0, block):
       scores_UI = np.round(query_UD[start : start + block] @ self.vectors_ID.T, DECIMALS)
       for row_I, hidden in zip(scores_UI, excluded[start : start + block], strict=True):
         row_I[np.asarray(hidden, np.int64)] = -np.inf
       for u, mask in enumerate((masks or ())[start : start + block]):
         if mask is not None:
-          scores_UI[u, ~contains(mask.bits_W, np.arange(num_items))] = -np.inf
+          scores_UI[u, ~is_in_I[mask.key]] = -np.inf
       scores_UI[~query_UD[start : start + block].any(axis=1)] = -np.inf
       # Items above the last of `count` scores, then those that equal it by index: argpartition breaks ties anyhow.
       last_U1 = np.partition(scores_UI, num_items - count, axis=1)[:, num_items - count, None]

@@ -18,7 +18,7 @@ from recjax.data.requests import (
   is_count,
 )
 from recjax.decode.loaded import Loaded
-from recjax.decode.masks import Mask, contains
+from recjax.decode.masks import Mask, contains, unpacked
 from recjax.decode.ranker import Ranker
 
 _MANY = 128  # histories that are scored with few compiled shapes
@@ -212,7 +212,7 @@ class Waves:
     total = counts_I.sum()
     counts_I[parsed.excluded] = 0
     if parsed.mask is not None:
-      counts_I *= contains(parsed.mask.bits_W, np.arange(len(counts_I)))
+      counts_I *= unpacked(parsed.mask.bits_W, len(counts_I))
     items = np.argsort(-counts_I, kind='stable')[: parsed.request.k]
     items = items[counts_I[items] > 0]
     of = '' if parsed.mask is None else ' of the sub-catalogue'

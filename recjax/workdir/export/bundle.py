@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 TENSORS, SUMS = 'search.safetensors', 'SHA256SUMS'
 README = 'README.md'
 SEARCH, PREPARE, SIDS = 'search_{batch}x{shown}.stablehlo', 'prepare.stablehlo', 'sid_vocab.json'
-SCRIPTS = {'loader.py': 'loader.py', 'rank.py': 'rank.py'}
+SCRIPTS = {'loader.py': 'loader.py', 'rank.py': 'rank.py', files.ROWS: files.ROWS}
 BATCHES = (1, 8, 64)  # rows of the compiled searches
 LEAST = 64  # columns of a request; a larger number is a power of two
 

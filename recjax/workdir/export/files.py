@@ -23,7 +23,9 @@ from recjax.sids import published
 
 PROMPT, ITEMS, SCRIPT = 'prompt.json', 'items.jsonl', 'recommend.py'
 BUNDLE = 'bundle.json'  # of a bundle alone
-SCRIPTS = {SCRIPT: 'standalone.py', 'generate.py': 'generate.py'}  # of a folder of transformers
+ROWS = 'history_rows.py'  # of both kinds of folders
+# Of a folder of transformers.
+SCRIPTS = {SCRIPT: 'standalone.py', 'generate.py': 'generate.py', ROWS: ROWS}
 NOTE = (
   'scores are normalised over the codes of each level (model.sid_softmax=level): recommend.py does that; a plain '
   '`generate` of transformers does not, and ranks as recjax does only for a model that was trained with '

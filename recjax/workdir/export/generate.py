@@ -113,10 +113,7 @@ class Recommender(recommend.Recommender):
       named['decoder_start_token_id'] = self.prompt['start_id']
       # `generate` makes a cache with as many layers as the encoder; these two grow with the decoder.
       caches = [transformers.DynamicCache() for _ in range(2)]
-      # The name changed in transformers 5.24.
-      known = getattr(transformers.generation.utils, 'ALL_CACHE_NAMES', ())
-      name = 'cache' if 'cache' in known else 'past_key_values'
-      named[name] = transformers.EncoderDecoderCache(*caches)
+      named[recommend.cache_name(self._model)] = transformers.EncoderDecoderCache(*caches)
     found = self._model.generate(
       ids.to(self._device), attention_mask=mask.to(self._device), logits_processor=processors,
       num_beams=width, num_return_sequences=width, max_new_tokens=levels, length_penalty=0.0,

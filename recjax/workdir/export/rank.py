@@ -16,6 +16,7 @@ import math
 import pathlib
 import sys
 
+import history_rows
 import jax
 import loader
 import numpy as np
@@ -134,41 +135,6 @@ class Recommender:
     return np.asarray(found['items'])[: len(rows)], np.asarray(found['scores'])[: len(rows)]
 
 
-def read_rows(path, index, columns, skip_unknown):
-  """Returns the objects of a file of histories. Unknown items are an error, or are moved to the key `unknown`."""
-  rows = []
-  with open(path, 'rb') as f:
-    lines = f.read().split(b'\n')
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
-    place = f'{path}:{number}'
-    try:
-      row = json.loads(line.decode('utf-8-sig'))
-    except ValueError as error:
-      raise ValueError(f'{place}: a line must be a JSON object; {error}') from error
-    if not isinstance(row, dict) or not isinstance(row.get('history'), list):
-      raise ValueError(f'{place}: a line must be an object with a list "history"')
-    history = [str(item) if type(item) is int else item for item in row['history']]
-    kept = [n for n, item in enumerate(history) if isinstance(item, str) and item in index]
-    unknown = [history[n] for n in sorted(set(range(len(history))) - set(kept))]
-    if unknown and not skip_unknown:
-      raise ValueError(
-        f'{place}: every item must be in items.jsonl; {unknown[0]!r} is not. Set --skip_unknown'
-      )
-    row['history'] = history
-    for name in columns:
-      if not isinstance(row.get(name, []), list) or len(row.get(name, history)) != len(history):
-        raise ValueError(f'{place}: {name} must be a list with one value per item of the history')
-    if unknown:
-      row |= {name: [row[name][n] for n in kept] for name in columns if name in row}
-      row['unknown'] = unknown
-    rows.append(row)
-  if not rows:
-    raise ValueError(f'{path} must hold at least one history; it is empty')
-  return rows
-
-
 def main():
   parser = argparse.ArgumentParser(description='Ranks items for the histories of a file.')
   parser.add_argument('histories', help='JSON lines with "history": raw item ids')
@@ -178,16 +144,13 @@ def main():
   args = parser.parse_args()
   try:
     recommender = Recommender()
-    columns = ('history', *recommender.columns)
-    rows = read_rows(args.histories, recommender.index, columns, args.skip_unknown)
-    read = {name: [row.get(name) for row in rows] for name in columns}
+    columns = recommender.columns
+    rows = history_rows.read(args.histories, recommender.index, columns, args.skip_unknown)
+    read = {name: [row.get(name) for row in rows] for name in ('history', *columns)}
     found = recommender.recommend(read.pop('history'), args.k, **read)
   except (OSError, ValueError) as error:
     sys.exit(f'{type(error).__name__}: {error}')
-  with open(args.out, 'w', encoding='utf-8') as f:
-    for row, items in zip(rows, found, strict=True):
-      f.write(json.dumps(row | {'recommendations': items}) + '\n')
-  print(f'{len(rows)} histories -> {args.out}')
+  history_rows.write(args.out, rows, found)
 
 
 if __name__ == '__main__':

@@ -21,6 +21,7 @@ import math
 import pathlib
 import sys
 
+import history_rows
 import numpy as np
 import torch
 import transformers
@@ -267,7 +268,7 @@ class _State:
   def _run(self, ids, positions, **more):
     """Reads the next tokens of every row."""
     inputs = {'attention_mask': self._mask, 'use_cache': True, 'return_dict': True, **more}
-    name = _cache_name(self._model)
+    name = cache_name(self._model)
     if self._cache is not None:
       inputs[name] = self._cache
     if self._is_encoder_decoder:
@@ -294,58 +295,10 @@ class _State:
     self._run(tokens, positions)
 
 
-def _cache_name(model):
+def cache_name(model):
   """Returns the name of the keys and values, which depends on the version of transformers."""
   names = inspect.signature(type(model).forward).parameters
   return 'cache' if 'cache' in names else 'past_key_values'
-
-
-def read_rows(path, known, columns=(), skip_unknown=False):
-  """Returns the objects of a file of histories.
-
-  Args:
-    path: JSON lines.
-    known: the ids of the catalogue.
-    columns: optional keys that are read: `times`, `events`.
-    skip_unknown: move unknown items to the key `unknown`; otherwise they are an error.
-  """
-  rows = []
-  with open(path, 'rb') as f:
-    lines = f.read().split(b'\n')
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
-    place = f'{path}:{number}'
-    try:
-      row = json.loads(line.decode('utf-8-sig'))
-    except ValueError as error:
-      raise ValueError(f'{place}: a line must be a JSON object; {error}') from error
-    if not isinstance(row, dict) or not isinstance(row.get('history'), list):
-      raise ValueError(f'{place}: a line must be an object with a list "history"')
-    row['history'] = [str(i) if type(i) is int else i for i in row['history']]
-    for name in columns:
-      if name in row and (not isinstance(row[name], list) or len(row[name]) != len(row['history'])):
-        raise ValueError(f'{place}: {name} must be a list with one value per item of the history')
-    rows.append(_known(row, known, columns, place, skip_unknown))
-  if not rows:
-    raise ValueError(f'{path} must hold at least one history; it is empty')
-  return rows
-
-
-def _known(row, known, columns, place, skip_unknown):
-  """Returns a row without the items that the catalogue lacks."""
-  is_known = [isinstance(item, str) and item in known for item in row['history']]
-  unknown = [i for i, is_in in zip(row['history'], is_known, strict=True) if not is_in]
-  if not unknown:
-    return row
-  if not skip_unknown:
-    raise ValueError(
-      f'{place}: every item must be in the catalogue; {unknown[0]!r} is not. Set --skip_unknown to leave '
-      'such items out'
-    )
-  for name in ('history', *(name for name in columns if name in row)):
-    row[name] = [value for value, is_in in zip(row[name], is_known, strict=True) if is_in]
-  return row | {'unknown': unknown}
 
 
 def main(kind=Recommender):
@@ -365,7 +318,7 @@ def main(kind=Recommender):
       raise FileNotFoundError(f'--histories must be a file; {args.histories} is not')
     recommender = kind(device=args.device, dtype=args.dtype)
     known, columns = recommender.catalogue.index, recommender.columns
-    rows = read_rows(args.histories, known, columns, args.skip_unknown)
+    rows = history_rows.read(args.histories, known, columns, args.skip_unknown)
     ranked = recommender.recommend(
       [row['history'] for row in rows],
       args.k,
@@ -376,10 +329,7 @@ def main(kind=Recommender):
     )
   except (ValueError, OSError) as error:
     sys.exit(f'{type(error).__name__}: {error}')
-  with open(args.out, 'w', encoding='utf-8') as f:
-    for row, items in zip(rows, ranked, strict=True):
-      f.write(json.dumps(row | {'recommendations': items}) + '\n')
-  print(f'{len(rows)} histories -> {args.out}')
+  history_rows.write(args.out, rows, ranked)
 
 
 if __name__ == '__main__':

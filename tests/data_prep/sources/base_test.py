@@ -45,7 +45,7 @@ def toy(monkeypatch):
 
 
 def tiny(source, tmp_path) -> ml_collections.ConfigDict:
-  config = common.experiment(source, 'x', 'cpu')
+  config = common.vary(common.flat(common.start(source, 'x'), 'cpu'), 'cpu')
   config.data.update(
     k_core=0, text_pieces=300, raw_dir=str(tmp_path), prepared_dir=str(tmp_path / 'prepared')
   )

@@ -23,7 +23,9 @@ def named(**more):
 
 
 def items(mask):
-  return {i for i in range(len(IDS)) if masks_lib.contains(mask.bits_W, np.array([i]))[0]}
+  found = {i for i in range(len(IDS)) if masks_lib.contains(mask.bits_W, np.array([i]))[0]}
+  assert set(np.flatnonzero(masks_lib.unpacked(mask.bits_W, len(IDS)))) == found
+  return found
 
 
 def random_expression(rng, depth):

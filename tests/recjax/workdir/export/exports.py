@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import json
 import pathlib
+import sys
 import tempfile
 from typing import Any
 
@@ -168,5 +169,9 @@ def module(path: pathlib.Path) -> Any:
   """Imports a script of a folder."""
   spec = importlib.util.spec_from_file_location(f'exported_{path.stem}', path)
   made = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(made)
+  sys.path.insert(0, str(path.parent))  # as for a script
+  try:
+    spec.loader.exec_module(made)
+  finally:
+    sys.path.remove(str(path.parent))
   return made

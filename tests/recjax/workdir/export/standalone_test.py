@@ -1,7 +1,6 @@
 """recommend.py of an export ranks as recjax does; only where torch and transformers are installed."""
 
 import json
-import runpy
 import subprocess
 import sys
 
@@ -74,7 +73,7 @@ def test_only_targets_count_as_seen_where_views_are_context(tmp_path, family, sh
 def test_a_wrong_column_is_named(tmp_path):
   config, dataset = exports.rated(context=('view',), gaps=True)
   exports.write(tmp_path / 'out', config, dataset)
-  recommender = runpy.run_path(str(tmp_path / 'out' / 'recommend.py'))['Recommender']
+  recommender = exports.module(tmp_path / 'out' / 'recommend.py').Recommender
   recommender = recommender(tmp_path / 'out')
   assert recommender.columns == ['times', 'events']
   for columns, message in (
