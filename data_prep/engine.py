@@ -38,8 +38,8 @@ def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stag
     return made
 
   def run(out: epath.Path):
-    from data_prep.beam import log as beam_log
+    from data_prep.beam import stage as beam_stage
 
-    return beam_log.write(made, data, raw_dir, out)
+    return beam_stage.write(made, data, raw_dir, out)
 
   return dataclasses.replace(made, run=run)

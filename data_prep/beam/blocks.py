@@ -97,7 +97,8 @@ def compact(block: Block) -> Block:
 
 def union(texts: Sequence[pa.Array]) -> pa.Array:
   """Returns the distinct texts of all arrays, sorted by code points."""
-  joined = pc.unique(pa.concat_arrays([part.cast(pa.large_string()) for part in texts]))
+  every = [pa.array([], pa.large_string()), *(part.cast(pa.large_string()) for part in texts)]
+  joined = pc.unique(pa.concat_arrays(every))
   return joined.take(pc.sort_indices(joined))  # UTF-8 sorts as code points do
 
 

@@ -10,87 +10,58 @@ the code of the local engine. All parts are in a folder beside the stage, `.inte
 that was killed goes on after the last complete part.
 """
 
+import bisect
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import os
+import itertools
 import pathlib
-import shutil
-import tempfile
-from typing import Any
+from typing import Any, Protocol
 
-from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 import numpy as np
 import pyarrow as pa
 
-from data_prep import stage as stage_lib
 from data_prep.beam import (
   assembly,
-  options,
   parts,
-  phases,
   ranges,
   reading,
   splitting,
   tasks,
 )
-from data_prep.beam.job import Job, code_digest, identity
-from data_prep.beam.parts import Work
+from data_prep.beam.job import Job
 from data_prep.log import filters as filters_lib
-from data_prep.log import interactions, item_text, log_writer, numbering, splits
+from data_prep.log import interactions, numbering, splits
 from data_prep.log.filters import Filters
 from data_prep.log.interactions import CleanLog
-from data_prep.sources.base import Source
-from recjax.data.dataset import SPLITS
-from recjax.runtime import files as files_lib
+from data_prep.sources import readers, times
+from data_prep.sources.base import Catalogue
+from recjax.data.prepared import SPLITS
 
 
-def write(
-  stage: stage_lib.Stage, data: Source, raw_dir: epath.Path, out: epath.Path
-) -> dict[str, Any]:
-  """Writes the files of the stage; returns its summary.
+class Phases(Protocol):
+  """What runs the tasks of all shards or ranges; see `data_prep.beam.phases`."""
 
-  Args:
-    stage: the stage; its inputs and params identify the parts.
-    data: the data section.
-    raw_dir: folder of the raw files.
-    out: an empty folder beside the finished stages.
-
-  Raises:
-    ValueError, FileNotFoundError: as by the local engine; or a worker has other code or settings.
-    RuntimeError: a pipeline failed.
-  """
-  beam_options = options.parse(data.beam_options)
-  digest = identity(stage.params, stage.inputs)
-  folder = out.parent / f'.{stage.name}.beam-{digest}'
-  for path in out.parent.iterdir():
-    if path.name.startswith(f'.{stage.name}.beam-') and path.name != folder.name:
-      path.rmtree()  # of another log or of older code; the caller holds the lock
-  job = Job(data, os.fspath(raw_dir), Work(os.fspath(folder), digest), code_digest())
-  job.start()
-  local = pathlib.Path(folder if files_lib.is_local(folder) else tempfile.mkdtemp()) / 'joined'
-  try:
-    local.mkdir(exist_ok=True)
-    log, arrays, records = _Preparation(job, beam_options, local).run()
-    summary = log_writer.write(log, arrays, records, out, item_text.of(data))
-  finally:
-    tasks.loaded.cache_clear()
-    shutil.rmtree(local, ignore_errors=True)
-  folder.rmtree()
-  return summary
+  def read(self, count: int) -> None: ...
+  def group(self, found: Sequence[tuple[str, int]], count: int) -> None: ...
+  def k_core(self, count: int, left_I: np.ndarray, k: int) -> np.ndarray: ...
+  def finish(self, count: int) -> None: ...
+  def find_borders(self, count: int, brackets: tuple[tuple[int, int], ...]) -> None: ...
+  def split(self, count: int) -> None: ...
 
 
-@dataclasses.dataclass
-class _Preparation:
+@dataclasses.dataclass(frozen=True)
+class Preparation:
   """The way from raw files to a clean log and its split.
 
   Attributes:
     job: the job.
-    options: Beam's options.
+    phases: runs its tasks.
     local: a local folder for joined arrays.
   """
 
   job: Job
-  options: PipelineOptions
+  phases: Phases
   local: pathlib.Path
 
   def run(self) -> tuple[CleanLog, dict[str, np.ndarray], dict[str, dict[str, Any]]]:
@@ -100,13 +71,13 @@ class _Preparation:
     item_ids = parts.texts_of('item_ids', work.read(tasks.ITEMS)).to_pylist()
     dropped = self._plan(raw, item_ids)
     count = len(work.read(tasks.PLAN)['borders.offsets'])
-    phases.group(self.job, self.options, raw.blocks, count)
+    self.phases.group(raw.blocks, count)
     found = [work.need(tasks.range_name(n)) for n in range(count)]
     sums = work.read(tasks.COUNTS)
     duplicates = self._check_ranges(raw, item_ids, found, sums, dropped)
     left_I = self._core(count, found, sums)
     final_ids, is_used = self._number(raw, item_ids, left_I, sums)
-    phases.finish(self.job, self.options, count)
+    self.phases.finish(count)
     clean = [work.need(tasks.clean_name(n)) for n in range(count)]
     names = [tasks.clean_name(n) for n, facts in enumerate(clean) if facts['rows']]
     split_names = self._split(clean, names)
@@ -148,11 +119,11 @@ class _Preparation:
       None,
       duplicates,
       below,
-      raw.facts['ticks_per_second'],
-      raw.facts['unreadable_ratings'],
+      raw.ticks_per_second,
+      raw.unreadable_ratings,
       sum(part.get('equal_times', 0) for part in found),
       dropped,
-      raw.facts['ignored_columns'],
+      raw.ignored_columns,
       self._alike(item_ids),
     )
     for split in SPLITS:
@@ -161,9 +132,10 @@ class _Preparation:
     return log, arrays, raw.item_records
 
   def _read(self) -> '_Raw':
-    count = len(reading.shards(self.job))
-    phases.read(self.job, self.options, count)
-    return _Raw.of(self.job, count)
+    reader = reading.reader(self.job)
+    count = 1 if reader is None else len(reader.shards)
+    self.phases.read(count)
+    return _raw(self.job, reader, count)
 
   def _plan(self, raw: '_Raw', item_ids: list[str]) -> dict[str, Any]:
     """Writes what the workers must know of all shards; returns the statistics of rows that will be dropped."""
@@ -175,19 +147,21 @@ class _Preparation:
       filters['is_kept'] = events.is_kept_E
       if chosen.context_events:
         filters['is_context'] = events.is_context_E
-    known = filters_lib.known_items(raw, chosen, item_ids, raw.facts['first_item'])
+    known = filters_lib.known_items(raw, chosen, item_ids, raw.first_item)
     if known is not None:
       filters['known'] = known
     samples = [self.job.work.need(name) for name, _ in raw.blocks]
     borders = ranges.borders(
       [part['sample'] for part in samples],
       [part['rows'] for part in samples],
-      ranges.count(raw.facts['rows']),
+      ranges.count(raw.rows),
     )
     filters |= parts.text_arrays('borders', pa.array(borders, pa.large_string()))
     filters |= parts.text_arrays('event_ids', pa.array(list(raw.events), pa.large_string()))
     context = sorted(chosen.context_events) if chosen.context_events else None
-    self.job.work.write(tasks.PLAN, filters, {'events': list(raw.events), 'context': context})
+    self.job.work.write(
+      tasks.PLAN, filters, {'events': list(raw.events), 'context': context, 'form': raw.form}
+    )
     return dropped
 
   def _check_ranges(
@@ -199,7 +173,7 @@ class _Preparation:
     dropped: dict[str, Any],
   ) -> int:
     """Checks the cleaned ranges as `interactions.clean` does; returns the number of repeated rows."""
-    data, num_rows = self.job.data, raw.facts['rows']
+    data, num_rows = self.job.data, raw.rows
     seen = sum(part['seen'] for part in found)
     if seen != num_rows:
       raise ValueError(
@@ -236,15 +210,12 @@ class _Preparation:
     k, left_I = self.job.data.k_core, sums['left'] > 0
     if k == 0:
       return left_I
-    result = phases.k_core(self.job, self.options, count, left_I, k)
+    result = self.phases.k_core(count, left_I, k)
     if not result.any():
-      largest = next(
-        (
-          n
-          for n in range(k - 1, 0, -1)
-          if phases.k_core(self.job, self.options, count, left_I, n, f'core{n}').any()
-        ),
-        0,
+      # A core holds all larger ones, so that the largest is found by halving.
+      smaller = range(1, k)
+      largest = bisect.bisect_left(
+        smaller, True, key=lambda n: not self.phases.k_core(count, left_I, n).any()
       )
       raise interactions.empty_core_error(
         sum(part.get('targets', 0) for part in found),
@@ -277,7 +248,7 @@ class _Preparation:
     ranks = splits.time_borders(sum(counts), data.split_shares).tolist()
     samples = [part['sample'] for part in facts]
     brackets = tuple(splitting.bracket(samples, counts, rank) for rank in ranks)
-    phases.find_borders(self.job, self.options, count, brackets)
+    self.phases.find_borders(count, brackets)
     found = [self.job.work.read(tasks.keys_name(n)) for n in range(count) if clean[n]['rows']]
     borders = {}
     for n, (split, rank) in enumerate(zip(SPLITS, ranks, strict=True)):
@@ -291,14 +262,14 @@ class _Preparation:
       ]
       borders[split] = splitting.key_of_rank(of_border, rank)
     self.job.work.write(tasks.BORDERS, {}, borders)
-    phases.split(self.job, self.options, count)
+    self.phases.split(count)
     return [tasks.split_name(n) for n in range(count) if clean[n]['rows']]
 
   def _event_numbers(
     self, raw: '_Raw', facts: list[dict[str, Any]]
   ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The final number of every event, and the names of those with rows."""
-    if not raw.facts['has_events']:
+    if not raw.has_events:
       return None, ()
     counts = np.sum([part['events'] for part in facts], axis=0)
     numbers = np.where(counts > 0, np.cumsum(counts > 0) - 1, -1).astype(np.int32)
@@ -316,37 +287,82 @@ class _Raw:
   """What the shards say of the raw log; a `filters.Catalogue`.
 
   Attributes:
-    job: the job.
-    facts: of the whole log.
+    rows: number of its rows.
+    form: `reading.form_facts` of it.
+    ticks_per_second, unreadable_ratings, ignored_columns, place, catalogue_file, is_catalogue_whole, item_records: see
+      `RawLog`.
+    first_item: raw id of the first row's item.
     events: kind of interaction → number of rows, sorted.
+    has_events: whether it has kinds.
     blocks: name of every block, and the number of rows before its shard.
-    item_records: catalogue records by raw item id.
   """
 
-  job: Job
-  facts: dict[str, Any]
+  rows: int
+  form: dict[str, Any]
+  ticks_per_second: int
+  unreadable_ratings: int
+  ignored_columns: dict[str, list[str]]
+  place: Callable[[int], str]
+  catalogue_file: str
+  is_catalogue_whole: bool
+  item_records: Mapping[str, dict[str, Any]]
+  first_item: str
   events: dict[str, int]
+  has_events: bool
   blocks: list[tuple[str, int]]
-  item_records: dict[str, dict[str, Any]]
 
-  @classmethod
-  def of(cls, job: Job, count: int) -> '_Raw':
-    (facts,) = [job.work.need(reading.shard_name(n)) for n in range(count)]
-    found = [(name, 0) for name in facts['blocks']]
-    events = {name: facts['events'][name] for name in sorted(facts['events'])}
-    return cls(job, facts, events, found, reading.records(job))
 
-  @property
-  def catalogue_file(self) -> str:
-    return self.facts['catalogue_file']
+def _raw(job: Job, reader: readers.Reader | None, count: int) -> _Raw:
+  """Gathers the facts of all shards, and reads the item table.
 
-  @property
-  def is_catalogue_whole(self) -> bool:
-    return self.facts['is_catalogue_whole']
+  Raises:
+    ValueError: the times of the shards have several units; the log is empty; or the item table is invalid.
+  """
+  shards = [job.work.need(reading.shard_name(n)) for n in range(count)]
+  every = [reading.facts_of(shard) for shard in shards]
+  starts = itertools.accumulate((facts.rows for facts in every), initial=0)
+  events: dict[str, int] = {}
+  for name in sorted({name for shard in shards for name in shard['events']}):
+    events[name] = sum(shard['events'].get(name, 0) for shard in shards)
+  facts = sum(every, readers.Facts())
+  raw_dir = epath.Path(job.raw_dir)
+  if reader is None:
+    log = reading.whole(job)
+    form = readers.Form(
+      times.Form('integer', log.ticks_per_second), log.ratings is not None, log.unreadable_ratings
+    )
+    catalogue = Catalogue(log.item_records, None, log.is_catalogue_whole)
+    file, ignored = log.catalogue_file, log.ignored_columns
 
-  def place(self, row: int) -> str:
-    """Returns file and line of a row; reads the log again."""
-    return self.job.data.load(epath.Path(self.job.raw_dir)).place(row)
+    def place(row: int) -> str:
+      return job.data.load(raw_dir).place(row)
+  else:
+    form, place = reader.form(facts), reader.place
+    catalogue = job.data.item_table(
+      raw_dir, lambda: parts.texts_of('item_ids', job.work.read(tasks.ITEMS)).to_pylist()
+    )
+    file = '' if catalogue.file is None else catalogue.file.name
+    unused = {'interactions': reader.unused, 'items': list(catalogue.unused)}
+    ignored = {table: names for table, names in unused.items() if names}
+  return _Raw(
+    facts.rows,
+    reading.form_facts(form),
+    form.ticks_per_second,
+    form.unreadable_ratings,
+    ignored,
+    place,
+    file,
+    catalogue.is_whole,
+    catalogue.records,
+    next(shard['first_item'] for shard in shards if shard['blocks']),
+    events,
+    any(shard['has_events'] for shard in shards),
+    [
+      (name, start)
+      for shard, start in zip(shards, starts, strict=False)
+      for name in shard['blocks']
+    ],
+  )
 
 
 def _duplicates_error(

@@ -101,7 +101,7 @@ class Task(beam.DoFn):
         self._job.work.write(name, arrays, facts)
       yield _label(element)
     except Exception as error:
-      if not messages.is_message(error):
+      if not isinstance(error, OSError) and not messages.is_message(error):
         raise
       self._job.work.fail(name, error)
 

@@ -1,6 +1,7 @@
 """Reads the shards of a log as blocks of typed columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+import dataclasses
 import pickle
 from typing import Any
 
@@ -12,11 +13,13 @@ import pyarrow.compute as pc
 from data_prep.beam import ranges
 from data_prep.beam.blocks import Block
 from data_prep.beam.job import Job
-from data_prep.log.ids import Ids
+from data_prep.log.ids import Coder, Ids
 from data_prep.log.raw_log import RawLog
+from data_prep.sources import readers, times
+from data_prep.sources.readers import Batch, Facts, Form
 
 BLOCK_ROWS = 1 << 20
-RECORDS = 'records'  # the part of the catalogue
+CATALOGUE = 'catalogue'  # the part that holds the item table of a source that is read as a whole
 
 
 def shard_name(shard: int) -> str:
@@ -27,85 +30,151 @@ def block_name(shard: int, block: int) -> str:
   return f'block-{shard:05d}-{block:05d}'
 
 
-def shards(job: Job) -> list[str]:
-  """Returns a name of every shard, for messages."""
-  return [job.data.source]
+def reader(job: Job) -> readers.Reader | None:
+  """Returns what reads the shards of the log; None: one worker reads it as a whole."""
+  return job.data.reader(epath.Path(job.raw_dir))
 
 
 def read(job: Job, shard: int) -> dict[str, Any]:
-  """Reads a shard, writes its blocks, and returns its facts."""
-  del shard
+  """Reads a shard, writes its blocks, and returns its facts: see `_facts`."""
+  source = reader(job)
+  if source is None:
+    batches = _whole(job)
+  else:
+    batches = source.read(source.shards[shard])
+  names, facts, first, has_events = [], Facts(), None, False
+  events: dict[str, int] = {}
+  for found in _grouped(batches):
+    name = block_name(shard, len(names))
+    block = _block(found, facts.rows)
+    facts = sum((batch.facts for batch in found), facts)
+    first = found[0].items[0] if first is None else first
+    if block.events is not None:
+      has_events = True
+      counts = np.bincount(block.events, minlength=len(block.event_ids)).tolist()
+      for event, count in zip(block.event_ids.to_pylist(), counts, strict=True):
+        events[event] = events.get(event, 0) + count
+    form = {'kind': found[0].times.kind, 'zone': found[0].times.zone}
+    about = {'rows': len(block), 'sample': ranges.sample(block), **form}
+    job.work.write(name, block.arrays(), about)
+    names.append(name)
+  return {
+    'facts': dataclasses.asdict(facts),
+    'blocks': names,
+    'first_item': first,
+    'events': events,
+    'has_events': has_events,
+  }
+
+
+def facts_of(found: dict[str, Any]) -> Facts:
+  """Returns the facts of the rows of a shard, from those of its part."""
+  about = dict(found['facts'])
+  if about['times'] is not None:
+    about['times'] = times.Facts(**about['times'])
+  return Facts(**about)
+
+
+def form_facts(form: Form) -> dict[str, Any]:
+  """Returns the form of a log as JSON values."""
+  return dataclasses.asdict(form)
+
+
+def formed(block: Block, about: dict[str, Any], form: dict[str, Any]) -> Block:
+  """Returns a block with times in the unit of the log, and without ratings if the log has none.
+
+  Args:
+    block: as it was read.
+    about: the facts of its part.
+    form: `form_facts` of the log.
+  """
+  read = times.Times(block.times, about['kind'], about['zone'])
+  ratings = block.ratings if form['has_ratings'] else None
+  values = times.Form(**form['times_form']).apply(read)
+  return dataclasses.replace(block, times=values, ratings=ratings)
+
+
+def _grouped(batches: Iterator[Batch]) -> Iterator[list[Batch]]:
+  """Yields consecutive batches of about `BLOCK_ROWS` rows, whose times were read in one form."""
+  found: list[Batch] = []
+  for batch in batches:
+    if not len(batch):
+      continue
+    if found and (
+      sum(map(len, found)) + len(batch) > BLOCK_ROWS or _kind(batch) != _kind(found[0])
+    ):
+      yield found
+      found = []
+    found.append(batch)
+  if found:
+    yield found
+
+
+def _kind(batch: Batch) -> tuple[Any, ...]:
+  return batch.times.kind, batch.times.zone, batch.times.values.dtype
+
+
+def _block(batches: Sequence[Batch], start: int) -> Block:
+  """Batches as a block; `start` is the number of rows of the shard before them."""
+  user_ids, users = _coded([batch.users for batch in batches])
+  item_ids, items = _coded([batch.items for batch in batches])
+  events, event_ids = None, None
+  if batches[0].events is not None:
+    event_ids, events = _coded([batch.events for batch in batches])
+  values = np.concatenate([batch.times.values for batch in batches])
+  ratings = None
+  if batches[0].ratings is not None:
+    ratings = np.concatenate([batch.ratings for batch in batches])
+  rows = np.arange(start, start + len(users))
+  return Block(user_ids, item_ids, users, items, values, rows, ratings, events, event_ids)
+
+
+def _coded(columns: Sequence[Ids]) -> tuple[pa.Array, np.ndarray]:
+  """The distinct ids of a column in parts, sorted, and the codes of all rows."""
+  coder = Coder()
+  for column in columns:
+    coder.add(column)
+  ids = coder.ids()
+  used = np.flatnonzero(np.bincount(ids.codes, minlength=len(ids.texts)))
+  texts = ids.texts.take(pa.array(used))
+  order = pc.sort_indices(texts).to_numpy()  # UTF-8 sorts as code points do
+  rank = np.zeros(len(ids.texts), np.int32)
+  rank[used[order]] = np.arange(len(order), dtype=np.int32)
+  return texts.take(pa.array(order)), rank[ids.codes]
+
+
+def _whole(job: Job) -> Iterator[Batch]:
+  """Yields the rows of a source that is read as a whole, and writes its item table."""
   log = job.data.load(epath.Path(job.raw_dir))
   if log.held_out is not None:
     raise ValueError(
       f'data.engine must be local for data.source={job.data.source!r}, which has its own validation and test rows; '
       "got 'beam'. Set --config.data.engine=local"
     )
-  record_B = np.frombuffer(pickle.dumps(log.item_records), np.uint8)
-  job.work.write(RECORDS, {'records': record_B}, {})
-  facts = _facts(log)
-  facts['blocks'] = []
-  for number, block in enumerate(_blocks(log)):
-    name = block_name(0, number)
-    about = {'rows': len(block), 'sample': ranges.sample(block)}
-    job.work.write(name, block.arrays(), about)
-    facts['blocks'].append(name)
-  return facts
-
-
-def _facts(log: RawLog) -> dict[str, Any]:
-  """What the launcher must know of a log."""
-  events = {}
-  if log.events is not None:
-    ids = Ids.of(log.events)
-    counts = np.bincount(ids.codes, minlength=len(ids.texts)).tolist()
-    events = dict(zip(ids.names, counts, strict=True))
-  return {
-    'rows': len(log.times),
-    'first_item': str(log.items[0]),
-    'events': events,
-    'has_events': log.events is not None,
-    'has_ratings': log.ratings is not None,
-    'ticks_per_second': log.ticks_per_second,
-    'unreadable_ratings': log.unreadable_ratings,
-    'catalogue_file': log.catalogue_file,
-    'is_catalogue_whole': log.is_catalogue_whole,
-    'ignored_columns': log.ignored_columns,
-  }
-
-
-def _blocks(log: RawLog) -> Iterator[Block]:
-  users, items = Ids.of(log.users), Ids.of(log.items)
-  event_ids, event_codes = None, None
-  if log.events is not None:
-    event_ids, event_codes = _sorted(Ids.of(log.events))
+  empty = Ids.of([])
+  without = dataclasses.replace(
+    log,
+    users=empty,
+    items=empty,
+    times=np.zeros(0, np.int64),
+    ratings=None if log.ratings is None else np.zeros(0, np.float32),
+    events=None,
+    place=str,
+  )
+  content = np.frombuffer(pickle.dumps(without), np.uint8)
+  job.work.write(CATALOGUE, {'log': content}, {})
   for start in range(0, len(log.times), BLOCK_ROWS):
     part = slice(start, start + BLOCK_ROWS)
-    user_ids, user_codes = _sorted(users[part])
-    item_ids, item_codes = _sorted(items[part])
-    yield Block(
-      user_ids,
-      item_ids,
-      user_codes,
-      item_codes,
-      np.asarray(log.times[part], np.int64),
-      np.arange(start, start + len(user_codes)),
-      None if log.ratings is None else np.asarray(log.ratings[part], np.float32),
-      None if event_codes is None else event_codes[part],
-      event_ids,
+    yield Batch(
+      log.users[part],
+      log.items[part],
+      times.Times(np.asarray(log.times[part], np.int64), 'integer'),
+      None if log.ratings is None else log.ratings[part],
+      None if log.events is None else log.events[part],
+      None,
     )
 
 
-def _sorted(ids: Ids) -> tuple[pa.Array, np.ndarray]:
-  """The ids that occur, sorted, and the codes of all rows in this order."""
-  used = np.flatnonzero(np.bincount(ids.codes, minlength=len(ids.texts)))
-  texts = ids.texts.take(pa.array(used))
-  order = pc.sort_indices(texts).to_numpy()
-  rank = np.zeros(len(ids.texts), np.int32)
-  rank[used[order]] = np.arange(len(order), dtype=np.int32)
-  return texts.take(pa.array(order)), rank[ids.codes]
-
-
-def records(job: Job) -> dict[str, dict[str, Any]]:
-  """Returns the catalogue records that the shards hold, by raw item id."""
-  return pickle.loads(job.work.read(RECORDS)['records'].tobytes())
+def whole(job: Job) -> RawLog:
+  """Returns a log that was read as a whole, without its rows."""
+  return pickle.loads(job.work.read(CATALOGUE)['log'].tobytes())

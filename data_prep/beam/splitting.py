@@ -8,7 +8,7 @@ from data_prep.beam import blocks
 from data_prep.beam.blocks import Block
 from data_prep.log import splits
 from data_prep.log.interactions import CleanLog
-from recjax.data.dataset import SPLITS
+from recjax.data.prepared import SPLITS
 from recjax.data.sequences import offsets_of
 
 SAMPLE = 1 << 10  # times of a range's sample

@@ -77,8 +77,9 @@ def write_items(job: Job, texts: pa.Array) -> Part:
 def scatter_block(job: Job, element: tuple[str, int]) -> Iterator[tuple[int, bytes]]:
   """Yields the rows of a block by range of users. The element is its name, and the number of rows before it."""
   name, start = element
+  plan, facts = loaded(job.work, PLAN), job.work.need(PLAN)
   block = blocks.of_arrays(job.work.read(name))
-  plan = loaded(job.work, PLAN)
+  block = reading.formed(block, job.work.need(name), facts['form'])
   item_ids = parts.texts_of('item_ids', loaded(job.work, ITEMS))
   coded = block.coded(item_ids, parts.texts_of('event_ids', plan), start)
   for number, part in ranges.scatter(coded, parts.texts_of('borders', plan).to_pylist()):

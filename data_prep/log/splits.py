@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_prep.log.interactions import CleanLog
-from recjax.data.dataset import SPLITS
+from recjax.data.prepared import SPLITS
 from recjax.data.sequences import offsets_of
 from recjax.schema.checks import check, check_choice
 
