@@ -193,6 +193,7 @@ def _nearest_of(
 
 
 def _unit(vectors_BD: np.ndarray) -> np.ndarray:
+  vectors_BD = vectors_BD.astype(np.result_type(vectors_BD, np.float32), copy=False)
   lengths = np.linalg.norm(vectors_BD, axis=1, keepdims=True)
   return (vectors_BD / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
