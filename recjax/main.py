@@ -8,6 +8,8 @@ import signal
 import sys
 import traceback
 
+from recjax.runtime import heap
+
 
 def _end_at_start(*_) -> None:
   os.write(2, b'interrupted: nothing was started\n')
@@ -16,6 +18,7 @@ def _end_at_start(*_) -> None:
 
 if __name__ != '__mp_main__':  # which a reader process imports
   signal.signal(signal.SIGINT, _end_at_start)  # the imports take seconds; `main` replaces it
+  heap.use_one()  # the imports start threads
 
 from absl import app, flags
 from etils import epath
@@ -184,6 +187,8 @@ def run(request: Request) -> int:
   if mode == 'prepare':
     checked_streams(config, workdir, dataset, mesh)
     return 0
+  if jax.default_backend() == 'cpu':
+    heap.keep()
   if mode == 'export':
     export.check(request, config, dataset)
     params, step = best_params(config, workdir, dataset, mesh)
