@@ -60,7 +60,7 @@ def test_a_core_of_many_rounds(tmp_path):
 
 def test_a_source_that_is_read_as_a_whole(tmp_path):
   data = sources.get('synthetic')(
-    source='synthetic', name='demo', k_core=3, synthetic_users=60, synthetic_items=120
+    source='synthetic', name='demo', k_core=3, synthetic_users=130, synthetic_items=120
   )
   found = prepare(tmp_path, data)
   world.assert_same(found, world.local(data, tmp_path))
