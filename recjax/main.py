@@ -4,21 +4,13 @@ import contextlib
 import dataclasses
 import logging
 import os
-import signal
 import sys
 import traceback
 
-from recjax.runtime import heap
-
-
-def _end_at_start(*_) -> None:
-  os.write(2, b'interrupted: nothing was started\n')
-  os._exit(130)
-
+from recjax.runtime import early, heap
 
 if __name__ != '__mp_main__':  # which a reader process imports
-  signal.signal(signal.SIGINT, _end_at_start)  # the imports take seconds; `main` replaces it
-  heap.use_one()  # the imports start threads
+  early.set_up()
 
 from absl import app, flags
 from etils import epath

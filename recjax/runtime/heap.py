@@ -4,7 +4,7 @@ XLA:CPU allocates the temporaries of a program anew at every call. glibc gives b
 end of its heaps, back to the kernel at once, so every step takes page faults for all of them. With one heap that is
 never given back, a step of `configs/beauty.py:cpu` takes no page fault in place of 100,000, and a quarter less CPU time.
 
-Imports nothing that takes time: `recjax.main` calls it before its other imports, which start threads.
+Imports nothing that starts a thread.
 """
 
 import ctypes
