@@ -8,6 +8,10 @@ from etils import epath
 
 from data_prep import stage as stage_lib
 from data_prep.log import stage as log_stage
+from data_prep.relations import stage as relation_lib
+from recjax import config as config_lib
+from recjax.data.neighbours import Neighbours
+from recjax.data.prepared import Prepared
 from recjax.schema.checks import check
 from recjax.schema.data import Data
 
@@ -43,3 +47,19 @@ def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stag
     return beam_stage.write(made, data, raw_dir, out)
 
   return dataclasses.replace(made, run=run)
+
+
+def relation_stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
+  """Returns the `relations` stage. Beam counts the neighbours of one hop; more hops are products of matrices."""
+  made = relation_lib.stage(config, prepared)
+  if config.data.engine != 'beam' or config.relations.hops > 1:
+    return made
+
+  def count(out: epath.Path) -> Neighbours:
+    from data_prep.beam import relations as beam_relations
+
+    num_items = stage_lib.read_manifest(prepared / 'interactions')['summary']['items']
+    settings = config.relations, config.data.beam_options
+    return beam_relations.collaborative(made, prepared, num_items, *settings, out)
+
+  return relation_lib.stage(config, prepared, count)

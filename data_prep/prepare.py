@@ -138,7 +138,7 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   if config.sids.needs_vectors and config.sids.source != 'text':
     yield vectors_stage.stage(config.sids, prepared)
   if config.needs('collaborative') or config.needs('semantic'):
-    yield relation_stage.stage(config, prepared)
+    yield engine.relation_stage(config, prepared)
   yield sid_stage.stage(config, prepared, raw)
   if config.needs('keywords'):
     yield keyword_stage.stage(config, prepared, raw)

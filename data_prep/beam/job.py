@@ -21,27 +21,23 @@ _PACKAGES = ('data_prep', 'recjax/data', 'recjax/schema', 'recjax/runtime')
 SETTINGS = 'job.json'
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """One preparation of a log.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Agreement:
+  """What all workers of a preparation must agree on.
 
   Attributes:
-    data: the data section of the config.
-    raw_dir: folder of the raw files, as the workers see it.
     work: the folder of the parts.
     code: `code_digest` of the launcher.
   """
 
-  data: Source
-  raw_dir: str
   work: Work
   code: str
 
   def settings(self) -> dict[str, Any]:
-    """Returns the values that all workers must have."""
-    data = dataclasses.asdict(self.data)
-    del data['beam_options']  # the number of workers may change between two starts
-    return json.loads(json.dumps({'data': data, 'raw_dir': self.raw_dir, 'code': self.code}))
+    """Returns the values that all workers must have, as JSON values."""
+    fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    del fields['work']
+    return json.loads(json.dumps(fields, default=dataclasses.asdict))
 
   def start(self) -> None:
     """Writes the settings into the folder of the parts, for `check`."""
@@ -76,6 +72,24 @@ class Job:
         f'a worker must have the settings of the launcher; {platform.node()} has {name}={own.get(name)!r}, and {path} '
         f'{written.get(name)!r}. Let one launcher use this folder at a time, and run the command again'
       )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job(Agreement):
+  """The preparation of a log.
+
+  Attributes:
+    data: the data section of the config.
+    raw_dir: folder of the raw files, as the workers see it.
+  """
+
+  data: Source
+  raw_dir: str
+
+  def settings(self) -> dict[str, Any]:
+    found = super().settings()
+    del found['data']['beam_options']  # the number of workers may change between two starts
+    return found
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import io
 import json
+import os
 from typing import Any
 import zipfile
 
@@ -130,3 +131,17 @@ def texts_of(name: str, arrays: Mapping[str, np.ndarray]) -> pa.LargeStringArray
   return pa.LargeStringArray.from_buffers(
     len(offsets_T) - 1, pa.py_buffer(offsets_T), pa.py_buffer(content_B)
   )
+
+
+def folder(root: epath.Path, stage: str, digest: str) -> epath.Path:
+  """Returns the folder of the parts; removes those of other logs, settings or code. The caller holds the lock."""
+  found = root / f'.{stage}.beam-{digest}'
+  for path in root.iterdir():
+    if path.name.startswith(f'.{stage}.beam-') and path.name != found.name:
+      path.rmtree()
+  return found
+
+
+def absolute(path: epath.Path) -> str:
+  """Returns a path that does not depend on the folder in which a worker runs."""
+  return os.path.abspath(path) if files_lib.is_local(path) else os.fspath(path)

@@ -158,8 +158,4 @@ class Phases:
     return beam.ParDo(Task(self.job, function, part), *sides)
 
   def _run(self, name: str, build: Callable[[beam.Pipeline], None], names: Sequence[str]) -> None:
-    """Runs a pipeline unless all its parts are there, and checks that they are."""
-    if not self.job.work.are_complete(names):
-      pipelines.run(self.job, self.options, name, build)
-      for part in names:
-        self.job.work.need(part)
+    pipelines.run_missing(self.job, self.options, name, build, names)

@@ -12,12 +12,10 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.pvalue import AsSingleton
 from etils import epath
 import numpy as np
 
-from data_prep.beam import parts
-from data_prep.beam.job import Job
+from data_prep.beam.job import Agreement
 from recjax.runtime import messages
 
 _log = logging.getLogger(__name__)
@@ -25,7 +23,7 @@ _KINDS = {kind.__name__: kind for kind in (ValueError, FileNotFoundError, Permis
 
 
 def run(
-  job: Job, options: PipelineOptions, name: str, build: Callable[[beam.Pipeline], None]
+  job: Agreement, options: PipelineOptions, name: str, build: Callable[[beam.Pipeline], None]
 ) -> None:
   """Runs a pipeline to its end.
 
@@ -59,6 +57,20 @@ def run(
     )
 
 
+def run_missing(
+  job: Agreement,
+  options: PipelineOptions,
+  name: str,
+  build: Callable[[beam.Pipeline], None],
+  names: Sequence[str],
+) -> None:
+  """Runs a pipeline unless all its parts are there, and checks that they are."""
+  if not job.work.are_complete(names):
+    run(job, options, name, build)
+    for part in names:
+      job.work.need(part)
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
   """Drops the tracebacks that Beam logs for an error that is raised too."""
@@ -71,7 +83,7 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(level)
 
 
-def _raise_first(job: Job) -> None:
+def _raise_first(job: Agreement) -> None:
   for path in job.work.failures():
     record = json.loads(epath.Path(path).read_text())
     raise _KINDS.get(record['kind'], ValueError)(record['message'])
@@ -85,7 +97,7 @@ class Task(beam.DoFn):
   """
 
   def __init__(
-    self, job: Job, function: Callable[..., Any], part: Callable[[Any], str] | None = None
+    self, job: Agreement, function: Callable[..., Any], part: Callable[[Any], str] | None = None
   ):
     self._job, self._function, self._part = job, function, part
 
@@ -133,11 +145,3 @@ def numbers(pipeline: beam.Pipeline, name: str, values: Sequence[Any]) -> beam.P
   return (
     pipeline | f'{name}: list' >> beam.Create(list(values)) | f'{name}: spread' >> beam.Reshuffle()
   )
-
-
-def packed(block_arrays: dict[str, np.ndarray]) -> bytes:
-  """Returns arrays as one element."""
-  return parts.to_bytes(block_arrays)
-
-
-__all__ = ['AsSingleton', 'Sum', 'Task', 'numbers', 'packed', 'run']

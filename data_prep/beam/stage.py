@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import contextlib
-import os
 import pathlib
 import tempfile
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from data_prep import stage as stage_lib
-from data_prep.beam import options, tasks
+from data_prep.beam import options, parts, tasks
 from data_prep.beam.job import Job, code_digest, identity
 from data_prep.beam.log import Preparation
 from data_prep.beam.parts import Work
@@ -37,9 +36,9 @@ def write(
   """
   beam_options = options.parse(data.beam_options)
   digest = identity(stage.params, stage.inputs)
-  folder = _folder(out.parent, stage.name, digest)
-  work = Work(_absolute(folder), digest)
-  job = Job(data, _absolute(raw_dir), work, code_digest())
+  folder = parts.folder(out.parent, stage.name, digest)
+  work = Work(parts.absolute(folder), digest)
+  job = Job(work=work, code=code_digest(), data=data, raw_dir=parts.absolute(raw_dir))
   job.start()
   with _local_folder(folder) as local:
     log, arrays, records = Preparation(job, Phases(job, beam_options), local).run()
@@ -50,19 +49,6 @@ def write(
     summary = log_writer.write(log, arrays, records, out, item_text.of(data))
   folder.rmtree()
   return summary
-
-
-def _folder(root: epath.Path, stage: str, digest: str) -> epath.Path:
-  """Returns the folder of the parts; removes those of other logs, settings or code. The caller holds the lock."""
-  folder = root / f'.{stage}.beam-{digest}'
-  for path in root.iterdir():
-    if path.name.startswith(f'.{stage}.beam-') and path.name != folder.name:
-      path.rmtree()
-  return folder
-
-
-def _absolute(path: epath.Path) -> str:
-  return os.path.abspath(path) if files_lib.is_local(path) else os.fspath(path)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 `collaborative_{items,offsets,counts}.npy` and `semantic_{items,offsets,scores}.npy`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from etils import epath
@@ -60,8 +60,19 @@ def check_texts(config: config_lib.Config, prepared: Prepared) -> None:
     )
 
 
-def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
-  """Returns the stage. Collaborative relations come from the train arrays, semantic ones from text embeddings."""
+Collaborative = Callable[[epath.Path], Neighbours]
+
+
+def stage(
+  config: config_lib.Config, prepared: Prepared, count: Collaborative | None = None
+) -> stage_lib.Stage:
+  """Returns the stage. Collaborative relations come from the train arrays, semantic ones from text embeddings.
+
+  Args:
+    config: the config.
+    prepared: the earlier stages.
+    count: returns what `collaborative` does, given the folder that the stage writes; None: `collaborative`.
+  """
   relations = config.relations
   with_collaborative, with_semantic = config.needs('collaborative'), config.needs('semantic')
   num_items = _num_items(prepared)
@@ -85,7 +96,10 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
       _save(semantic, out, 'semantic', 'scores')
       summary |= {'semantic_relations': len(semantic.strengths)}
     if with_collaborative:
-      lists = collaborative(files.train_sequences(prepared), num_items, relations)
+      if count is None:
+        lists = collaborative(files.train_sequences(prepared), num_items, relations)
+      else:
+        lists = count(out)
       summary |= {'collaborative_relations': len(lists.strengths)}
       if relations.backfill:
         lists = back_fill(lists, near.items.cut(depth), relations.top_k)
@@ -130,13 +144,23 @@ def collaborative(train: Sequences, num_items: int, relations: Relations) -> Nei
     I lists with positive strengths; a list is shorter than top_k if fewer items are related.
   """
   counts = cooccurrence_counts(train, num_items, relations.window, relations.distance_weight)
-  counts.data[counts.data < relations.min_count] = 0
-  counts.eliminate_zeros()
-  occurrences_I = np.bincount(train.values, minlength=num_items)
-  ranks_I = np.empty(num_items, np.int64)
-  ranks_I[np.argsort(-occurrences_I, kind='stable')] = np.arange(num_items)
+  drop_rare(counts, relations.min_count)
+  ranks_I = popularity_ranks(np.bincount(train.values, minlength=num_items))
   found = _strengths(counts, relations.hops)
   return neighbours.concatenate([block.strongest(relations.top_k, ranks_I) for block in found])
+
+
+def drop_rare(counts: scipy.sparse.csr_matrix, min_count: float) -> None:
+  """Drops counts below a number, in place."""
+  counts.data[counts.data < min_count] = 0
+  counts.eliminate_zeros()
+
+
+def popularity_ranks(occurrences_I: np.ndarray) -> np.ndarray:
+  """Returns the rank of every item, int64 `[I]`: the most frequent first, ties by index."""
+  ranks_I = np.empty(len(occurrences_I), np.int64)
+  ranks_I[np.argsort(-occurrences_I, kind='stable')] = np.arange(len(occurrences_I))
+  return ranks_I
 
 
 def _strengths(counts: scipy.sparse.csr_matrix, hops: int) -> Iterator[Neighbours]:

@@ -42,6 +42,19 @@ def cooccurrence_counts(
     ValueError: two items and a distance do not fit into 63 bits, so `window` must be smaller. A window beyond
       the longest sequence is first cut to it.
   """
+  counts, count_unit = summed_counts(train, num_items, window, distance_weight, is_target)
+  counts.data = counts.data / count_unit
+  return counts
+
+
+def summed_counts(
+  train: Sequences,
+  num_items: int,
+  window: int,
+  distance_weight: str = 'inverse',
+  is_target: np.ndarray | None = None,
+) -> tuple[scipy.sparse.csr_matrix, int]:
+  """Returns `cooccurrence_counts` as int64 in units of 1/n, and n. Sums of parts of the users are those of all."""
   window = max(1, min(window, int(train.lengths.max(initial=0)) - 1))
   if num_items**2 * window > 2**63:
     raise ValueError(
@@ -63,8 +76,12 @@ def cooccurrence_counts(
     )
     summed = _sum_keys(keys, weights_W, num_items)
     counts = summed if first == 0 else counts + summed
-  counts.data = counts.data / (1 if weights_W is None else _UNIT)
-  return counts
+  return counts, unit(distance_weight)
+
+
+def unit(distance_weight: str) -> int:
+  """Returns n of `summed_counts`."""
+  return _UNIT if distance_weight == 'inverse' else 1
 
 
 def _keys(

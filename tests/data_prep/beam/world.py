@@ -69,7 +69,12 @@ def local(data, folder):
 
 def job(data, folder, work):
   """Returns a started job whose parts are in a folder."""
-  made = job_lib.Job(data, str(folder), Work(str(work), 'world'), job_lib.code_digest())
+  made = job_lib.Job(
+    work=Work(str(work), 'world'),
+    code=job_lib.code_digest(),
+    data=data,
+    raw_dir=str(folder),
+  )
   made.start()
   return made
 

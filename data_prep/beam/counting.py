@@ -1,0 +1,124 @@
+"""The work of the workers that find collaborative neighbours. Needs no Beam.
+
+Ranges of users give sums of co-occurrences by block of items; a block adds them up, and keeps the strongest of every
+item. The sums are integers, so that neither the ranges nor their order change them. Parts:
+
+  ranks         rank of every item by popularity
+  lists-<b>     the neighbours of a block of items
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+from typing import Any
+
+from etils import epath
+import numpy as np
+import scipy.sparse
+
+from data_prep import files
+from data_prep.beam import parts
+from data_prep.beam.job import Agreement
+from data_prep.relations import stage as relation_stage
+from recjax.data import cooccurrence
+from recjax.data.neighbours import Neighbours
+from recjax.data.sequences import Sequences
+from recjax.runtime import files as files_lib
+from recjax.schema.items import Relations
+
+RANKS = 'ranks'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counting(Agreement):
+  """The search of collaborative neighbours.
+
+  Attributes:
+    items, offsets: paths of the training items of all users and of their offsets.
+    num_items: I.
+    relations: window, distance_weight, min_count and top_k are read; hops is 1.
+    borders: first item of every block but the first.
+  """
+
+  items: str
+  offsets: str
+  num_items: int
+  relations: Relations
+  borders: tuple[int, ...]
+
+
+def lists_name(element: Any) -> str:
+  number = element[0] if isinstance(element, tuple) else element
+  return f'lists-{number:05d}'
+
+
+@functools.lru_cache(maxsize=2)
+def array(path: str) -> np.ndarray:
+  """Returns an array; memory-mapped if the file is local."""
+  if files_lib.is_local(path):
+    return np.load(path, mmap_mode='r')
+  return files.load(epath.Path(path))
+
+
+def user_ranges(offsets: np.ndarray, size: int) -> list[tuple[int, int]]:
+  """Returns first and last user of ranges with about `size` interactions."""
+  wanted = np.arange(size, int(offsets[-1]), size)
+  bounds = np.unique([0, *np.searchsorted(offsets, wanted).tolist(), len(offsets) - 1])
+  return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+
+
+def item_borders(occurrences_I: np.ndarray, size: int) -> tuple[int, ...]:
+  """Returns the borders of blocks of items with about `size` interactions each."""
+  ends = np.cumsum(occurrences_I)
+  wanted = np.arange(size, int(ends[-1]), size)
+  borders = np.unique(np.searchsorted(ends, wanted) + 1)
+  return tuple(borders[borders < len(ends)].tolist())
+
+
+def count_users(job: Counting, element: tuple[int, int]) -> Iterator[tuple[int, bytes]]:
+  """Yields the sums of a range of users, by block of items."""
+  first, last = element
+  offsets = np.asarray(array(job.offsets)[first : last + 1])
+  values = np.asarray(array(job.items)[offsets[0] : offsets[-1]])
+  counts, _ = cooccurrence.summed_counts(
+    Sequences(values, offsets - offsets[0]),
+    job.num_items,
+    job.relations.window,
+    job.relations.distance_weight,
+  )
+  bounds = np.array([0, *job.borders, job.num_items])
+  ends = counts.indptr[bounds]
+  for number in np.flatnonzero(np.diff(ends)).tolist():
+    rows = counts[bounds[number] : bounds[number + 1]]
+    yield number, parts.to_bytes({'data': rows.data, 'items': rows.indices, 'ends': rows.indptr})
+
+
+def find_lists(job: Counting, element: tuple[int, Any]) -> tuple[dict[str, np.ndarray], dict]:
+  """Returns the neighbours of a block of items: its number, and the sums of all ranges."""
+  number, pieces = element
+  bounds = (0, *job.borders, job.num_items)
+  shape = (bounds[number + 1] - bounds[number], job.num_items)
+  counts = scipy.sparse.csr_matrix(shape, dtype=np.int64)
+  for piece in pieces:
+    if piece:
+      arrays = parts.from_bytes(piece)
+      counts = counts + scipy.sparse.csr_matrix(
+        (arrays['data'], arrays['items'], arrays['ends']), shape
+      )
+  unit = cooccurrence.unit(job.relations.distance_weight)
+  counts.data = counts.data / unit
+  relation_stage.drop_rare(counts, job.relations.min_count)
+  lists = Neighbours(
+    Sequences(counts.indices, counts.indptr.astype(np.int64)), counts.data.astype(np.float32)
+  ).strongest(job.relations.top_k, job.work.read(RANKS)['ranks'])
+  return {
+    'items': lists.items.values,
+    'offsets': lists.items.offsets,
+    'strengths': lists.strengths,
+  }, {'lists': len(lists)}
+
+
+def read_lists(job: Counting, number: int) -> Neighbours:
+  """Returns the neighbours of a block of items."""
+  arrays = job.work.read(lists_name(number))
+  return Neighbours(Sequences(arrays['items'], arrays['offsets']), arrays['strengths'])
