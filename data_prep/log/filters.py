@@ -1,12 +1,14 @@
 """Chooses rows of a raw log by their kind of event and by the item table; marks the rows that are only context."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 import dataclasses
 import logging
 from typing import Any
 
 import numpy as np
 
+from data_prep.log import arrays
+from data_prep.log.ids import Names
 from data_prep.log.raw_log import RawLog
 from recjax.schema.data import Data
 from recjax.schema.names import near
@@ -41,41 +43,63 @@ class Selection:
   """Rows of a raw log.
 
   Attributes:
-    keep: bool `[N]`; None: all rows are kept.
-    is_context: bool `[N]`, the rows that are never targets; None: every row may be a target.
+    kept_events: bool `[E]`, the kinds of events whose rows are kept; None: all.
+    known_items: bool `[I]`, the items whose rows are kept; None: all.
+    is_context: bool `[E]`, the kinds that are never targets; None: every row may be a target.
     dropped: statistics of the dropped rows, by name; empty if all are kept.
   """
 
-  keep: np.ndarray | None = None
+  kept_events: np.ndarray | None = None
+  known_items: np.ndarray | None = None
   is_context: np.ndarray | None = None
   dropped: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+  def keep(self, items: np.ndarray, events: np.ndarray | None) -> np.ndarray | None:
+    """Returns which rows with these numbers of items and events are kept, bool; None: all."""
+    keep = None if self.kept_events is None else self.kept_events[events]
+    if self.known_items is None:
+      return keep
+    known = self.known_items[items]
+    return known if keep is None else keep & known
 
-def select(
-  log: RawLog,
-  filters: Filters,
-  item_ids: Sequence[str],
-  items: np.ndarray,
-  event_names: Sequence[str],
-  events: np.ndarray | None,
-) -> Selection:
-  """Chooses the rows of a log.
 
-  Args:
+@dataclasses.dataclass(frozen=True)
+class Columns:
+  """The items and events of a raw log, numbered.
+
+  Attributes:
     log: the log.
-    filters: the settings.
     item_ids: raw ids of the items, and of no other items than those in the log.
-    items: int32 `[N]`, indices of `item_ids`.
+    item_numbers: int32, the number of each distinct id of `log.items`.
     event_names: the kinds of events in the log.
-    events: int32 `[N]`, indices of `event_names`, or None.
+    event_numbers: the same for `log.events`, or None.
+  """
+
+  log: RawLog
+  item_ids: Names
+  item_numbers: np.ndarray
+  event_names: Sequence[str] = ()
+  event_numbers: np.ndarray | None = None
+
+  def blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
+    """Yields the rows of a block, and the numbers of their items and events."""
+    for rows in arrays.blocks(len(self.log.items)):
+      items = self.item_numbers[self.log.items.codes[rows]]
+      has_events = self.event_numbers is not None
+      yield rows, items, self.event_numbers[self.log.events.codes[rows]] if has_events else None
+
+
+def select(columns: Columns, filters: Filters) -> Selection:
+  """Chooses the rows of a log.
 
   Raises:
     ValueError: the settings name events that the log lacks, or leave no row; or an item has no record and must
       have one; or no item has a record.
   """
-  keep, is_context, dropped = None, None, {}
+  log, event_names = columns.log, columns.event_names
+  kept_events, is_context, dropped = None, None, {}
   if filters.events or filters.context_events:
-    counts = _event_counts(log, filters, event_names, events)
+    counts = _event_counts(columns, filters)
     is_target_E = np.array([name in filters.events for name in event_names])
     is_context_E = np.array([name in filters.context_events for name in event_names])
     if not filters.events:
@@ -87,48 +111,45 @@ def select(
       )
     others = ~(is_target_E | is_context_E)
     if others.any():
-      keep = ~others[events]
+      kept_events = ~others
       left_out = {
         name: counts[name] for name, is_other in zip(event_names, others, strict=True) if is_other
       }
       dropped['other_events_dropped'] = left_out
       _log.info('left out interactions of other events: %s', _listed(left_out))
     if filters.context_events:
-      is_context = is_context_E[events]
-  known = _known_items(log, filters, item_ids, items, keep)
-  if known is not None:
-    rows = ~known[items] if keep is None else ~known[items] & keep
-    count = int(rows.sum())
+      is_context = is_context_E
+  known = _known_items(columns, filters, Selection(kept_events))
+  chosen = Selection(kept_events, known, is_context, dropped)
+  if known is not None and not known.all():
+    count, num_items, row = _unknown(columns, Selection(kept_events), known)
     if count:
-      keep = ~rows if keep is None else keep & ~rows
-      num_items = len(np.unique(items[rows]))
       dropped |= {'unknown_items_dropped': num_items, 'unknown_item_interactions_dropped': count}
-      example = item_ids[items[np.argmax(rows)]]
       _log.info(
         'left out %d interactions with %d items that %s lacks, such as %r',
-        *(count, num_items, log.catalogue_file, example),
+        *(count, num_items, log.catalogue_file, log.items[row]),
       )
-  if keep is not None and not keep.any():
+  kept = (chosen.keep(items, events) for _, items, events in columns.blocks())
+  if len(log.items) and not any(keep is None or keep.any() for keep in kept):
     raise ValueError(
-      f'the log must keep at least one interaction; of {len(items):,}, all are of other events or of items that '
+      f'the log must keep at least one interaction; of {len(log.items):,}, all are of other events or of items that '
       f'{log.catalogue_file} lacks. Set --config.data.events or --config.data.item_id_column'
     )
-  return Selection(keep, is_context, dropped)
+  return chosen
 
 
-def _event_counts(
-  log: RawLog, filters: Filters, event_names: Sequence[str], events: np.ndarray | None
-) -> dict[str, int]:
+def _event_counts(columns: Columns, filters: Filters) -> dict[str, int]:
   """The number of rows of each kind, by name; checks that the log has all kinds that the settings name."""
   settings = {'events': filters.events, 'context_events': filters.context_events}
-  if events is None:
+  if columns.event_numbers is None:
     field = next(name for name, kinds in settings.items() if kinds)
     raise ValueError(
       f'data.{field} needs a log with the kind of each interaction; this log has none. '
       f'Set --config.data.event_column to its column, or --config.data.{field}="()"'
     )
-  numbers = np.bincount(events, minlength=len(event_names)).tolist()
-  counts = dict(zip(event_names, numbers, strict=True))
+  names = columns.event_names
+  numbers = sum(np.bincount(events, minlength=len(names)) for _, _, events in columns.blocks())
+  counts = dict(zip(names, numbers.tolist(), strict=True))
   for field, kinds in settings.items():
     absent = [name for name in kinds if name not in counts]
     if absent:
@@ -148,46 +169,63 @@ def _listed(counts: dict[str, int]) -> str:
   return ', '.join(f'{name!r} ({count:,})' for name, count in ranked[:_SHOWN]) + more
 
 
-def _known_items(
-  log: RawLog,
-  filters: Filters,
-  item_ids: Sequence[str],
-  items: np.ndarray,
-  keep: np.ndarray | None,
-) -> np.ndarray | None:
+def _known_items(columns: Columns, filters: Filters, chosen: Selection) -> np.ndarray | None:
   """Which of the items have a record, bool `[I]`; None if the rows of all items are kept.
 
   Raises:
-    ValueError: an item of the kept rows has no record and must have one, or no item has a record.
+    ValueError: an item of the chosen rows has no record and must have one, or no item has a record.
   """
+  log, item_ids = columns.log, columns.item_ids
   mode = filters.unknown_items
   if mode == 'auto':
     mode = 'refuse' if log.is_catalogue_whole else 'keep'
   if not log.catalogue_file or (mode == 'keep' and _any_in(item_ids, log.item_records)):
     return None
-  known = np.array([name in log.item_records for name in item_ids], bool)
+  known = np.fromiter((name in log.item_records for name in item_ids), bool, len(item_ids))
   if not known.any():
     example = next(iter(log.item_records), None)
     has = '' if example is None else f', which has others, such as {example!r}'
     raise ValueError(
       f'the interactions and {log.catalogue_file} must share items; none of the {len(item_ids):,} items of '
-      f'the log, such as {item_ids[items[0]]!r}, is in it{has}. Set --config.data.item_column or '
+      f'the log, such as {log.items[0]!r}, is in it{has}. Set --config.data.item_column or '
       '--config.data.item_id_column to the columns with the same ids'
     )
   if mode == 'drop' or known.all():
     return known
-  rows = ~known[items] if keep is None else ~known[items] & keep
-  if rows.any():
-    row = int(np.argmax(rows))
-    unknown = np.unique(items[rows])
-    names = dict.fromkeys(item_ids[n] for n in items[rows][:_SHOWN])
+  count, num_items, row = _unknown(columns, chosen, known)
+  if count:
+    names = _first_unknown(columns, chosen, known)
     raise ValueError(
-      f'{log.place(row)}: an item must be in {log.catalogue_file}; got {item_ids[items[row]]!r}. '
-      f'{int(rows.sum()):,} interactions have {len(unknown):,} such items ({", ".join(list(names)[:3])}'
-      f"{', …' if len(unknown) > 3 else ''}). Set --config.data.unknown_items='drop' to leave them out, or "
+      f'{log.place(row)}: an item must be in {log.catalogue_file}; got {log.items[row]!r}. '
+      f'{count:,} interactions have {num_items:,} such items ({", ".join(names[:3])}'
+      f"{', …' if num_items > 3 else ''}). Set --config.data.unknown_items='drop' to leave them out, or "
       "'keep' to have these items without texts"
     )
   return known
+
+
+def _unknown(columns: Columns, chosen: Selection, known: np.ndarray) -> tuple[int, int, int]:
+  """The numbers of chosen rows with unknown items and of these items, and the first such row."""
+  count, first = 0, -1
+  seen = np.zeros(len(known), bool)
+  for rows, items, events in columns.blocks():
+    keep = chosen.keep(items, events)
+    found = np.flatnonzero(~known[items] if keep is None else ~known[items] & keep)
+    if len(found):
+      first = rows.start + int(found[0]) if first < 0 else first
+      count += len(found)
+      seen[items[found]] = True
+  return count, arrays.count(seen), first
+
+
+def _first_unknown(columns: Columns, chosen: Selection, known: np.ndarray) -> list[str]:
+  """The items of the first chosen rows with unknown items."""
+  for _, items, events in columns.blocks():
+    keep = chosen.keep(items, events)
+    found = items[~known[items] if keep is None else ~known[items] & keep][:_SHOWN]
+    if len(found):
+      return list(dict.fromkeys(columns.item_ids.take(found)))
+  return []
 
 
 def _any_in(names: Sequence[str], records: Collection[str]) -> bool:

@@ -1,6 +1,5 @@
 """The `interactions` stage: the clean log, its split, and the catalogue."""
 
-import functools
 import importlib.util
 from types import ModuleType
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from data_prep import stage as stage_lib
+from data_prep.log import arrays as arrays_lib
 from data_prep.log import filters, interactions, item_text, log_writer, splits
 from recjax.schema.checks import check
 from recjax.schema.data import Data
@@ -35,17 +35,15 @@ def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stag
       from data_prep.beam import log as beam_log  # here: it needs Apache Beam
 
       return beam_log.write(data, raw_dir, out)
-    raw = source.load(data, raw_dir)
+    scratch = arrays_lib.Scratch(out)
+    raw = source.load_into(data, scratch, raw_dir)
     records = raw.item_records
     log = interactions.clean(
-      raw, data.k_core, data.duplicates, data.catalogue, filters.Filters.of(data)
+      raw, data.k_core, data.duplicates, data.catalogue, filters.Filters.of(data), scratch
     )
     del raw  # raw ids take up most of the memory of this stage
     arrays = splits.split(log, data.split, data.split_shares, data.max_history)
-    text = functools.partial(
-      item_text.encoder_text, text_format=data.text_format, description_chars=data.description_chars
-    )
-    return log_writer.write(log, arrays, records, out, text)
+    return log_writer.write(log, arrays, records, out, item_text.of(data))
 
   params = {'k_core': data.k_core, 'duplicates': data.duplicates, 'catalogue': data.catalogue}
   params |= {'split': data.split, 'max_history': data.max_history}
