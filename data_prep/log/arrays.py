@@ -38,7 +38,8 @@ class Scratch:
     kind = np.dtype(kind)
     if length * kind.itemsize < LEAST:
       return np.empty(length, kind)
-    return np.memmap(self.file(), kind, 'w+', shape=(length,))
+    with self.file() as file:  # the map keeps it alive
+      return np.memmap(file, kind, 'w+', shape=(length,))
 
   def select(self, column: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
     """Returns `column[is_kept]`."""
@@ -90,10 +91,11 @@ class Column:
     """Returns all rows; no more may be added."""
     if self._file is None:
       return np.concatenate([np.zeros(0, self.kind), *self._batches])
-    for batch in self._batches:
-      self._file.write(batch.data)
-    self._file.flush()
-    return np.memmap(self._file, self.kind, 'r+')
+    with self._file as file:
+      for batch in self._batches:
+        file.write(batch.data)
+      file.flush()
+      return np.memmap(file, self.kind, 'r+')
 
 
 def blocks(length: int, size: int | None = None) -> Iterator[slice]:

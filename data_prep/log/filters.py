@@ -1,9 +1,9 @@
 """Chooses rows of a raw log by their kind of event and by the item table; marks the rows that are only context."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import dataclasses
 import logging
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -88,6 +88,49 @@ class Columns:
       has_events = self.event_numbers is not None
       yield rows, items, self.event_numbers[self.log.events.codes[rows]] if has_events else None
 
+  def event_counts(self) -> dict[str, int]:
+    """Returns the number of rows of each kind, by name; {} without kinds."""
+    names = self.event_names
+    if self.event_numbers is None:
+      return {}
+    counts = sum(np.bincount(events, minlength=len(names)) for _, _, events in self.blocks())
+    return dict(zip(names, counts.tolist(), strict=True))
+
+  def without_record(
+    self, chosen: Selection, known: np.ndarray
+  ) -> tuple[int, int, list[tuple[int, str]]]:
+    """Returns the numbers of chosen rows with unknown items and of these items, and some such rows with their items.
+
+    Args:
+      chosen: the rows.
+      known: bool `[I]`, the items with a record.
+    """
+    count, seen, shown = 0, np.zeros(len(known), bool), []
+    for rows, items, events in self.blocks():
+      keep = chosen.keep(items, events)
+      found = np.flatnonzero(~known[items] if keep is None else ~known[items] & keep)
+      count += len(found)
+      seen[items[found]] = True
+      first = found[: _SHOWN - len(shown)]
+      names = self.item_ids.take(items[first])
+      shown += zip((rows.start + first).tolist(), names, strict=True)
+    return count, arrays.count(seen), shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+  """Kinds of interactions.
+
+  Attributes:
+    is_kept_E: bool, the kinds that are targets or context.
+    is_context_E: bool, the kinds that are never targets.
+    dropped: statistics of the rows of other kinds; empty if there are none.
+  """
+
+  is_kept_E: np.ndarray
+  is_context_E: np.ndarray
+  dropped: dict[str, Any]
+
 
 def select(columns: Columns, filters: Filters) -> Selection:
   """Chooses the rows of a log.
@@ -96,60 +139,67 @@ def select(columns: Columns, filters: Filters) -> Selection:
     ValueError: the settings name events that the log lacks, or leave no row; or an item has no record and must
       have one; or no item has a record.
   """
-  log, event_names = columns.log, columns.event_names
+  log = columns.log
   kept_events, is_context, dropped = None, None, {}
   if filters.events or filters.context_events:
-    counts = _event_counts(columns, filters)
-    is_target_E = np.array([name in filters.events for name in event_names])
-    is_context_E = np.array([name in filters.context_events for name in event_names])
-    if not filters.events:
-      is_target_E = ~is_context_E
-    if not is_target_E.any():
-      raise ValueError(
-        f'data.context_events must leave an event that may be a target; it names all of the log: '
-        f'{_listed(counts)}. Set --config.data.context_events'
-      )
-    others = ~(is_target_E | is_context_E)
-    if others.any():
-      kept_events = ~others
-      left_out = {
-        name: counts[name] for name, is_other in zip(event_names, others, strict=True) if is_other
-      }
-      dropped['other_events_dropped'] = left_out
-      _log.info('left out interactions of other events: %s', _listed(left_out))
-    if filters.context_events:
-      is_context = is_context_E
-  known = _known_items(columns, filters, Selection(kept_events))
-  chosen = Selection(kept_events, known, is_context, dropped)
+    chosen = choose_events(filters, columns.event_counts())
+    dropped |= chosen.dropped
+    kept_events = None if chosen.is_kept_E.all() else chosen.is_kept_E
+    is_context = chosen.is_context_E if filters.context_events else None
+  first = log.items[0] if len(log.items) else ''
+  known = known_items(log, filters, columns.item_ids, first)
   if known is not None and not known.all():
-    count, num_items, row = _unknown(columns, Selection(kept_events), known)
+    count, num_items, shown = columns.without_record(Selection(kept_events), known)
     if count:
-      dropped |= {'unknown_items_dropped': num_items, 'unknown_item_interactions_dropped': count}
-      _log.info(
-        'left out %d interactions with %d items that %s lacks, such as %r',
-        *(count, num_items, log.catalogue_file, log.items[row]),
-      )
-  kept = (chosen.keep(items, events) for _, items, events in columns.blocks())
-  if len(log.items) and not any(keep is None or keep.any() for keep in kept):
+      dropped |= drop_unknown(log, filters, log.place, shown, count, num_items)
+  selection = Selection(kept_events, known, is_context, dropped)
+  kept = (selection.keep(items, events) for _, items, events in columns.blocks())
+  is_any_left = not len(log.items) or any(keep is None or keep.any() for keep in kept)
+  check_any(log, len(log.items), is_any_left)
+  return selection
+
+
+def choose_events(filters: Filters, counts: Mapping[str, int]) -> Events:
+  """Chooses kinds of interactions; `filters` name some.
+
+  Args:
+    filters: the settings.
+    counts: number of rows of each kind in the log, by name; empty for a log without kinds.
+
+  Raises:
+    ValueError: the settings name kinds that the log lacks, or leave no target.
+  """
+  _check_events(filters, counts)
+  is_target_E = np.array([name in filters.events for name in counts])
+  is_context_E = np.array([name in filters.context_events for name in counts])
+  if not filters.events:
+    is_target_E = ~is_context_E
+  if not is_target_E.any():
     raise ValueError(
-      f'the log must keep at least one interaction; of {len(log.items):,}, all are of other events or of items that '
-      f'{log.catalogue_file} lacks. Set --config.data.events or --config.data.item_id_column'
+      f'data.context_events must leave an event that may be a target; it names all of the log: '
+      f'{_listed(counts)}. Set --config.data.context_events'
     )
-  return chosen
+  is_kept_E, dropped = is_target_E | is_context_E, {}
+  if not is_kept_E.all():
+    left_out = {
+      name: count
+      for (name, count), is_kept in zip(counts.items(), is_kept_E, strict=True)
+      if not is_kept
+    }
+    dropped = {'other_events_dropped': left_out}
+    _log.info('left out interactions of other events: %s', _listed(left_out))
+  return Events(is_kept_E, is_context_E, dropped)
 
 
-def _event_counts(columns: Columns, filters: Filters) -> dict[str, int]:
-  """The number of rows of each kind, by name; checks that the log has all kinds that the settings name."""
+def _check_events(filters: Filters, counts: Mapping[str, int]) -> None:
+  """Checks that the log has all kinds that the settings name."""
   settings = {'events': filters.events, 'context_events': filters.context_events}
-  if columns.event_numbers is None:
+  if not counts:
     field = next(name for name, kinds in settings.items() if kinds)
     raise ValueError(
       f'data.{field} needs a log with the kind of each interaction; this log has none. '
       f'Set --config.data.event_column to its column, or --config.data.{field}="()"'
     )
-  names = columns.event_names
-  numbers = sum(np.bincount(events, minlength=len(names)) for _, _, events in columns.blocks())
-  counts = dict(zip(names, numbers.tolist(), strict=True))
   for field, kinds in settings.items():
     absent = [name for name in kinds if name not in counts]
     if absent:
@@ -159,26 +209,32 @@ def _event_counts(columns: Columns, filters: Filters) -> dict[str, int]:
         f'data.{field} must name events of the log, which are {_listed(counts)}; got '
         f'{", ".join(map(repr, absent))}{question} Set --config.data.{field}'
       )
-  return counts
 
 
-def _listed(counts: dict[str, int]) -> str:
+def _listed(counts: Mapping[str, int]) -> str:
   """Events with their numbers of rows, the most frequent first."""
   ranked = sorted(counts.items(), key=lambda pair: -pair[1])
   more = f' and {len(ranked) - _SHOWN:,} more' if len(ranked) > _SHOWN else ''
   return ', '.join(f'{name!r} ({count:,})' for name, count in ranked[:_SHOWN]) + more
 
 
-def _known_items(columns: Columns, filters: Filters, chosen: Selection) -> np.ndarray | None:
-  """Which of the items have a record, bool `[I]`; None if the rows of all items are kept.
+class Catalogue(Protocol):
+  """What is known of the item table; see `RawLog`."""
+
+  item_records: Collection[str]
+  catalogue_file: str
+  is_catalogue_whole: bool
+
+
+def known_items(
+  log: Catalogue, filters: Filters, item_ids: Sequence[str], first_item: str
+) -> np.ndarray | None:
+  """Returns which of the items have a record, bool `[I]`; None if the rows of all items are kept.
 
   Raises:
-    ValueError: an item of the chosen rows has no record and must have one, or no item has a record.
+    ValueError: no item has a record.
   """
-  log, item_ids = columns.log, columns.item_ids
-  mode = filters.unknown_items
-  if mode == 'auto':
-    mode = 'refuse' if log.is_catalogue_whole else 'keep'
+  mode = _unknown_mode(log, filters)
   if not log.catalogue_file or (mode == 'keep' and _any_in(item_ids, log.item_records)):
     return None
   known = np.fromiter((name in log.item_records for name in item_ids), bool, len(item_ids))
@@ -187,45 +243,62 @@ def _known_items(columns: Columns, filters: Filters, chosen: Selection) -> np.nd
     has = '' if example is None else f', which has others, such as {example!r}'
     raise ValueError(
       f'the interactions and {log.catalogue_file} must share items; none of the {len(item_ids):,} items of '
-      f'the log, such as {log.items[0]!r}, is in it{has}. Set --config.data.item_column or '
+      f'the log, such as {first_item!r}, is in it{has}. Set --config.data.item_column or '
       '--config.data.item_id_column to the columns with the same ids'
-    )
-  if mode == 'drop' or known.all():
-    return known
-  count, num_items, row = _unknown(columns, chosen, known)
-  if count:
-    names = _first_unknown(columns, chosen, known)
-    raise ValueError(
-      f'{log.place(row)}: an item must be in {log.catalogue_file}; got {log.items[row]!r}. '
-      f'{count:,} interactions have {num_items:,} such items ({", ".join(names[:3])}'
-      f"{', …' if num_items > 3 else ''}). Set --config.data.unknown_items='drop' to leave them out, or "
-      "'keep' to have these items without texts"
     )
   return known
 
 
-def _unknown(columns: Columns, chosen: Selection, known: np.ndarray) -> tuple[int, int, int]:
-  """The numbers of chosen rows with unknown items and of these items, and the first such row."""
-  count, first = 0, -1
-  seen = np.zeros(len(known), bool)
-  for rows, items, events in columns.blocks():
-    keep = chosen.keep(items, events)
-    found = np.flatnonzero(~known[items] if keep is None else ~known[items] & keep)
-    if len(found):
-      first = rows.start + int(found[0]) if first < 0 else first
-      count += len(found)
-      seen[items[found]] = True
-  return count, arrays.count(seen), first
+def _unknown_mode(log: Catalogue, filters: Filters) -> str:
+  if filters.unknown_items == 'auto':
+    return 'refuse' if log.is_catalogue_whole else 'keep'
+  return filters.unknown_items
 
 
-def _first_unknown(columns: Columns, chosen: Selection, known: np.ndarray) -> list[str]:
-  """The items of the first chosen rows with unknown items."""
-  for _, items, events in columns.blocks():
-    keep = chosen.keep(items, events)
-    found = items[~known[items] if keep is None else ~known[items] & keep][:_SHOWN]
-    if len(found):
-      return list(dict.fromkeys(columns.item_ids.take(found)))
-  return []
+def drop_unknown(
+  log: Catalogue,
+  filters: Filters,
+  place: Callable[[int], str],
+  shown: Sequence[tuple[int, str]],
+  count: int,
+  num_items: int,
+) -> dict[str, int]:
+  """Returns the statistics of dropped rows with items that have no record.
+
+  Args:
+    log: the catalogue.
+    filters: the settings.
+    place: row number, from 0 → file and line.
+    shown: row number and item of the first such rows, at least one.
+    count: number of such rows.
+    num_items: number of their items.
+
+  Raises:
+    ValueError: such rows are refused.
+  """
+  row, item = shown[0]
+  if _unknown_mode(log, filters) != 'drop':
+    names = dict.fromkeys(name for _, name in shown[:_SHOWN])
+    raise ValueError(
+      f'{place(row)}: an item must be in {log.catalogue_file}; got {item!r}. '
+      f'{count:,} interactions have {num_items:,} such items ({", ".join(list(names)[:3])}'
+      f"{', …' if num_items > 3 else ''}). Set --config.data.unknown_items='drop' to leave them out, or "
+      "'keep' to have these items without texts"
+    )
+  _log.info(
+    'left out %d interactions with %d items that %s lacks, such as %r',
+    *(count, num_items, log.catalogue_file, item),
+  )
+  return {'unknown_items_dropped': num_items, 'unknown_item_interactions_dropped': count}
+
+
+def check_any(log: Catalogue, count: int, is_any_left: bool) -> None:
+  """Raises a ValueError if no row of `count` is left."""
+  if not is_any_left:
+    raise ValueError(
+      f'the log must keep at least one interaction; of {count:,}, all are of other events or of items that '
+      f'{log.catalogue_file} lacks. Set --config.data.events or --config.data.item_id_column'
+    )
 
 
 def _any_in(names: Sequence[str], records: Collection[str]) -> bool:

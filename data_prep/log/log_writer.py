@@ -13,6 +13,7 @@ from data_prep import files
 from data_prep.log import arrays as arrays_lib
 from data_prep.log import builder, item_text, unreachable
 from data_prep.log.interactions import CleanLog
+from data_prep.log.raw_log import records_of
 from recjax.data.dataset import CONTEXT_EVENTS, EVENT_NAMES, TIMES
 
 _log = logging.getLogger(__name__)
@@ -80,13 +81,15 @@ def _rows(
   text: item_text.Text | None,
 ) -> Iterator[dict[str, Any]]:
   """Yields the rows of the catalogue and writes them to `lines`; counts missing and tidied fields."""
-  for item_id in log.item_ids:
-    row = item_text.item_row(item_id, records.get(item_id, {}), tidied, text)
-    lines.write(json.dumps(row) + '\n')
-    missing['record'] += item_id not in records
-    missing['title'] += 'title' not in row
-    missing['text'] += not row['text']
-    yield row
+  for items in arrays_lib.blocks(len(log.item_ids), 1 << 12):
+    names = log.item_ids[items]
+    for item_id, record in zip(names, records_of(records, names), strict=True):
+      row = item_text.item_row(item_id, record or {}, tidied, text)
+      lines.write(json.dumps(row) + '\n')
+      missing['record'] += record is None
+      missing['title'] += 'title' not in row
+      missing['text'] += not row['text']
+      yield row
 
 
 def _repeats(log: CleanLog) -> int:

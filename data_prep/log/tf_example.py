@@ -52,7 +52,8 @@ def encode(features: Sequence[tuple[str, str, Values]]) -> Iterator[bytes]:
     features: name, field of `tf.train.Feature` ('bytes_list', 'float_list', 'int64_list') and values.
   """
   pieces = []
-  for name, field, values in sorted(features, key=lambda feature: feature[0].encode()):
+  # Deterministic protobuf sorts by name; of two names that begin alike, the longer one comes first.
+  for name, field, values in sorted(features, key=lambda feature: feature[0].encode() + b'\xff'):
     before = functools.partial(_before, name.encode(), field)
     pieces.append(_pieces(before, values))
   for parts in zip(*pieces, strict=True):
