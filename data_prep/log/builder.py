@@ -24,7 +24,7 @@ from tensorflow_datasets.core import dataset_info, naming
 
 from data_prep.log import tf_example
 from data_prep.log.ids import Names
-from recjax.data.dataset import SPLITS
+from recjax.data.prepared import SPLITS
 from recjax.runtime import logs
 
 VERSION = '1.0.0'

@@ -134,6 +134,11 @@ class Names(Sequence[str]):
   def __init__(self, texts: pa.LargeStringArray):
     self.texts = texts
 
+  @classmethod
+  def of(cls, names: Sequence[str]) -> 'Names':
+    """Returns Python strings as names."""
+    return cls(pa.array(names, pa.large_string()))
+
   def __len__(self) -> int:
     return len(self.texts)
 

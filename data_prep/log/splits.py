@@ -22,7 +22,7 @@ import numpy as np
 
 from data_prep.log import arrays
 from data_prep.log.interactions import CleanLog
-from recjax.data.dataset import SPLITS
+from recjax.data.prepared import SPLITS
 from recjax.data.sequences import offsets_of
 from recjax.schema.checks import check, check_choice
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_prep.log import arrays as arrays_lib
-from recjax.data.dataset import SPLITS
+from recjax.data.prepared import SPLITS
 from recjax.data.sequences import Sequences
 from recjax.metrics.reachable import is_repeated
 
