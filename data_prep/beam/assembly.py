@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 import pathlib
 
 import numpy as np
+import pyarrow as pa
 
 from data_prep.beam import parts
 from data_prep.beam.job import Job
+from data_prep.log.ids import Names
 
 
 def join(
@@ -77,10 +79,10 @@ class _Growing:
     return np.load(self._path, mmap_mode='r') if self.count else np.zeros(0, self._dtype)
 
 
-def user_ids(job: Job, names: Sequence[str]) -> list[str]:
+def user_ids(job: Job, names: Sequence[str]) -> Names:
   """Returns the users of all ranges, in order."""
-  found = []
+  found = [pa.array([], pa.large_string())]
   for name in names:
     arrays = job.work.read(name, ('user_ids.offsets', 'user_ids.bytes'))
-    found += parts.texts_of('user_ids', arrays).to_pylist()
-  return found
+    found.append(parts.texts_of('user_ids', arrays))
+  return Names(pa.concat_arrays(found))

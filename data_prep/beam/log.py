@@ -69,7 +69,7 @@ class Preparation:
     """Returns the clean log, the arrays of its split, and the catalogue records by raw item id."""
     data, work = self.job.data, self.job.work
     raw = self._read()
-    item_ids = parts.texts_of('item_ids', work.read(tasks.ITEMS)).to_pylist()
+    item_ids = Names(parts.texts_of('item_ids', work.read(tasks.ITEMS)))
     dropped = self._plan(raw, item_ids)
     count = len(work.read(tasks.PLAN)['borders.offsets'])
     self.phases.group(raw.blocks, count)
@@ -138,7 +138,7 @@ class Preparation:
     self.phases.read(count)
     return _raw(self.job, reader, count)
 
-  def _plan(self, raw: '_Raw', item_ids: list[str]) -> dict[str, Any]:
+  def _plan(self, raw: '_Raw', item_ids: Names) -> dict[str, Any]:
     """Writes what the workers must know of all shards; returns the statistics of rows that will be dropped."""
     chosen, filters = Filters.of(self.job.data), {}
     dropped: dict[str, Any] = {}
@@ -168,7 +168,7 @@ class Preparation:
   def _check_ranges(
     self,
     raw: '_Raw',
-    item_ids: list[str],
+    item_ids: Names,
     found: list[dict[str, Any]],
     sums: dict[str, np.ndarray],
     dropped: dict[str, Any],
@@ -227,12 +227,12 @@ class Preparation:
     return result
 
   def _number(
-    self, raw: '_Raw', item_ids: list[str], left_I: np.ndarray, sums: dict[str, np.ndarray]
+    self, raw: '_Raw', item_ids: Names, left_I: np.ndarray, sums: dict[str, np.ndarray]
   ) -> tuple[Names, np.ndarray]:
     """Writes the final numbers of the items; returns the ids in this order, and which items have rows."""
     is_used = left_I & (sums['left'] > 0)
     extra = raw.item_records if self.job.data.catalogue == 'all' else ()
-    final_ids, numbers = numbering.renumber(Names.of(item_ids), is_used, extra)
+    final_ids, numbers = numbering.renumber(item_ids, is_used, extra)
     self.job.work.write(tasks.FINAL, {'left': left_I, 'numbers': numbers}, {})
     return final_ids, is_used
 
@@ -273,8 +273,8 @@ class Preparation:
     numbers = np.where(counts > 0, np.cumsum(counts > 0) - 1, -1).astype(np.int32)
     return numbers, tuple(name for name, n in zip(raw.events, counts, strict=True) if n)
 
-  def _alike(self, item_ids: list[str]) -> dict[str, dict[str, Any]]:
-    groups = numbering.alike(Names.of(item_ids))
+  def _alike(self, item_ids: Names) -> dict[str, dict[str, Any]]:
+    groups = numbering.alike(item_ids)
     items = {'count': sum(map(len, groups)), 'example': groups[0][:2] if groups else []}
     every = {'users': self.job.work.need(tasks.ALIKE), 'items': items}
     return {name: found for name, found in every.items() if found['count']}
@@ -363,9 +363,7 @@ def _raw(job: Job, reader: readers.Reader | None, count: int) -> _Raw:
   )
 
 
-def _duplicates_error(
-  raw: _Raw, item_ids: list[str], repeat: dict[str, Any], count: int
-) -> ValueError:
+def _duplicates_error(raw: _Raw, item_ids: Names, repeat: dict[str, Any], count: int) -> ValueError:
   """The error of `interactions.clean`."""
   first, row = sorted(repeat['rows'])
   kinds = [list(raw.events)[n] for n in repeat['events'] or ()]

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from data_prep.beam import ranges
 from data_prep.beam.blocks import Block
 from data_prep.beam.job import Job
+from data_prep.log.arrays import Scratch
 from data_prep.log.ids import Coder, Ids
 from data_prep.log.raw_log import RawLog
 from data_prep.sources import readers, times
@@ -131,7 +132,7 @@ def _block(batches: Sequence[Batch], start: int) -> Block:
 
 def _coded(columns: Sequence[Ids]) -> tuple[pa.Array, np.ndarray]:
   """The distinct ids of a column in parts, sorted, and the codes of all rows."""
-  coder = Coder()
+  coder = Coder(Scratch())
   for column in columns:
     coder.add(column)
   ids = coder.ids()

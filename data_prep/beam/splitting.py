@@ -7,6 +7,7 @@ import numpy as np
 from data_prep.beam import blocks
 from data_prep.beam.blocks import Block
 from data_prep.log import splits
+from data_prep.log.ids import Names
 from data_prep.log.interactions import CleanLog
 from recjax.data.prepared import SPLITS
 from recjax.data.sequences import offsets_of
@@ -20,8 +21,8 @@ def range_log(
   """Returns the rows of a range, sorted by user, as a clean log of its users alone."""
   block = blocks.compact(block)
   return CleanLog(
-    block.user_ids.to_pylist(),
-    [],
+    Names(block.user_ids),
+    Names(block.user_ids.slice(0, 0)),
     block.items,
     block.times,
     block.rows,

@@ -24,6 +24,7 @@ from data_prep.beam import blocks, cleaning, core, parts, ranges, reading, split
 from data_prep.beam.job import Job
 from data_prep.beam.parts import Work
 from data_prep.log import numbering, splits
+from data_prep.log.ids import Names
 
 ITEMS, PLAN, COUNTS, ALIKE, FINAL, BORDERS = 'items', 'plan', 'counts', 'alike', 'final', 'borders'
 Arrays = dict[str, np.ndarray]
@@ -135,7 +136,7 @@ def alike_range(job: Job, element: tuple[int, Any]) -> Iterator[dict[str, Any]]:
   """Yields the number of alike ids in a range, and the first two."""
   del job
   texts = [parts.texts_of('ids', parts.from_bytes(piece)) for piece in element[1]]
-  groups = numbering.alike(blocks.union(texts).to_pylist())
+  groups = numbering.alike(Names(blocks.union(texts)))
   yield {'count': sum(map(len, groups)), 'example': groups[0][:2] if groups else []}
 
 
@@ -207,7 +208,7 @@ def finish_range(job: Job, number: int) -> Part:
     return {}, {'rows': 0}
   log = splitting.range_log(block.renumbered(final['numbers']), *_events(job))
   arrays = {'log_items': log.items, 'log_rows': log.rows, 'log_times': log.times}
-  arrays |= {'log_offsets': log.offsets, **parts.text_arrays('user_ids', pa.array(log.user_ids))}
+  arrays |= {'log_offsets': log.offsets, **parts.text_arrays('user_ids', log.user_ids.texts)}
   for name in ('ratings', 'events'):
     if getattr(log, name) is not None:
       arrays[f'log_{name}'] = getattr(log, name)
