@@ -22,6 +22,7 @@ from recjax.data.prepared import MANIFEST, Prepared
 from recjax.runtime import files as files_lib
 
 _PARTIAL = re.compile(r'\.(.+)\.partial')
+_PARTS = re.compile(r'\.(.+)\.beam-[0-9a-f]{16}')  # written by data_prep.beam
 _REPLACED = re.compile(r'\.(.+)\.old')  # written by earlier versions
 
 
@@ -84,7 +85,7 @@ def is_variant(name: str) -> bool:
 
 def is_leftover(name: str) -> bool:
   """Returns whether a killed process left a folder of this name."""
-  return bool(_PARTIAL.fullmatch(name) or _REPLACED.fullmatch(name))
+  return any(kind.fullmatch(name) for kind in (_PARTIAL, _PARTS, _REPLACED))
 
 
 def finished(root: epath.Path) -> list[str]:

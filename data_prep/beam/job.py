@@ -54,8 +54,8 @@ class Agreement:
     if (own := code_digest()) != self.code:
       raise ValueError(
         f'a worker must run the code of the launcher, {self.code}; {platform.node()} runs {own}. Install this '
-        'version of recjax and of its packages on the workers (--setup_file, --extra_package or '
-        '--sdk_container_image in --config.data.beam_options)'
+        'version of recjax and of its packages on the workers, as by --sdk_container_image in '
+        '--config.data.beam_options (docs/beam.md)'
       )
     path = epath.Path(self.work.folder) / SETTINGS
     if not path.exists():
@@ -102,8 +102,8 @@ def code_digest() -> str:
     for path in sorted(_modules(folder), key=os.fspath):
       found.update(f'{package}/{path.relative_to(folder)}\n'.encode())
       found.update(path.read_bytes())
-  versions = {
-    'python': platform.python_version(),
+  versions: dict[str, Any] = {
+    'python': platform.python_version_tuple()[:2],
     'numpy': np.__version__,
     'pyarrow': pa.__version__,
   }

@@ -6,7 +6,7 @@ import shlex
 import shutil
 
 from apache_beam.options import pipeline_options
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, WorkerOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners import runner as runner_lib
 
@@ -44,6 +44,8 @@ def parse(flags: str) -> PipelineOptions:
   standard = options.view_as(StandardOptions)
   if _name(standard.runner or '') in ('', 'DirectRunner'):
     standard.runner = _DIRECT
+  worker = options.view_as(WorkerOptions)
+  worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or 'ERROR'
   problems = PipelineOptionsValidator(options, runner_lib.create_runner(standard.runner)).validate()
   if problems:
     raise ValueError(f'data.beam_options must be complete; {" ".join(problems)} Set {_FIELD}')

@@ -16,6 +16,7 @@ def test_prune_removes_everything_that_the_config_does_not_use(tmp_path, capsys)
   other_prepared = prepare.prepare(other)
   (tmp_path / 'out' / '.keywords.answers.jsonl').write_text('')
   (tmp_path / 'out' / '.sids.0123abcd.partial').mkdir()
+  (tmp_path / 'out' / f'.interactions.beam-{"0f" * 8}').mkdir()
   (tmp_path / 'out' / encoder_stage.PARTS).mkdir()
   (tmp_path / 'out' / '.snapshot').mkdir()
   (tmp_path / 'out' / '.snapshot' / 'note').write_text('of the user')
@@ -24,7 +25,11 @@ def test_prune_removes_everything_that_the_config_does_not_use(tmp_path, capsys)
   line = prune.describe_unused(root)
   assert '4 folders of 0.' in line and ', '.join(sorted(unused)) in line and '--prune' in line
   removed = prune.prune(first, prepare.prepare(first))
-  assert set(removed) == unused | {'.sids.0123abcd.partial', encoder_stage.PARTS}
+  assert set(removed) == unused | {
+    '.sids.0123abcd.partial',
+    f'.interactions.beam-{"0f" * 8}',
+    encoder_stage.PARTS,
+  }
   assert removed[other_prepared.folders['sids']] > 1000
   assert contents(root) == alone | {
     '.keywords.answers.jsonl': b'',

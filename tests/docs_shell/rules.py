@@ -72,6 +72,7 @@ PLANS = {
   r'bench\.(?!shop_log)': 'parse',
   r'recjax\.main .*--mode=serve': 'parse',  # tests/recjax/serve
   r'recjax\.main .*gs://': 'parse',
+  r'recjax\.main .*--config\.data\.engine=beam': 'parse',  # make beamtest
   r'recjax\.main .*--format=bundle': 'parse',  # seconds for each compiled search
   r'recjax\.main .*pretrained=hf:': 'parse',
   r'recjax\.main .*--config=configs/industrial\.py': 'parse',

@@ -83,7 +83,8 @@ def assert_same(found, expected):
   """Compares clean log, split and records."""
   for one, other in zip(found[:2], expected[:2], strict=True):
     one, other = (
-      part if isinstance(part, dict) else vars(part) | {'rows': None, 'scratch': None} for part in (one, other)
+      part if isinstance(part, dict) else vars(part) | {'rows': None, 'scratch': None}
+      for part in (one, other)
     )
     assert one.keys() == other.keys()
     for name, values in other.items():
