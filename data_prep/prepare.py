@@ -118,6 +118,7 @@ def _check_ready(config: config_lib.Config, root: epath.Path) -> None:
   sid_stage.check_ready(config, root, raw_dir(config))
   keyword_stage.check_ready(config, root, raw_dir(config))
   encoder_stage.check_ready(config, root)
+  vectors_stage.check_ready(config.sids, root)
   text_stage.check_ready(config, root)
 
 
