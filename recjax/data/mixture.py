@@ -12,6 +12,7 @@ from grain.experimental import index_shuffle
 import numpy as np
 
 from recjax.data.corpus import Corpus
+from recjax.data.read_ahead import consecutive
 from recjax.data.tasks import Component
 from recjax.data.tasks.base import Draw, Example
 from recjax.data.tasks.items_alone import check_items_alone
@@ -210,7 +211,7 @@ class Mixture:
   @functools.cached_property
   def survey(self) -> list[list[tuple[Part, Example]]]:
     """The first BLOCK examples of every interval: the sample that gives shares and lengths."""
-    return [[self[interval.start + n] for n in range(BLOCK)] for interval in self.intervals]
+    return [consecutive(self, interval.start, BLOCK) for interval in self.intervals]
 
   # --- the table
 
