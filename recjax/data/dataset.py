@@ -47,6 +47,7 @@ def _json(path: epath.Path) -> Any:
 class Log:
   """Interactions and catalogue of one prepared folder, of which only the stage `interactions` must exist.
 
+  Arrays of the log in a bucket are read by range; see `recjax.data.arrays`.
   `load` maps the arrays and reads the small files. Optional columns and the catalogue are read at their first
   use. If their stage was prepared again in the meantime, that use raises a ValueError.
 

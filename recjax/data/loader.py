@@ -89,8 +89,7 @@ def make_stream(mixture: Mixture, packing: Packing, batch_size: int, start_id: i
   Raises:
     ValueError: the rows do not fit the examples.
   """
-  corpus = mixture.corpus
-  space = corpus.dataset.vocabulary.space
+  corpus, space = mixture.corpus, mixture.corpus.dataset.vocabulary.space
   plan = make_plan(mixture, packing, corpus.is_encoder_decoder, start_id, space)
   return Stream(mixture, plan, batch_size // plan.rows)
 

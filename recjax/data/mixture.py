@@ -164,8 +164,7 @@ class Mixture:
 
   def epochs(self, examples: int) -> float:
     """Returns the epochs in the first `examples` examples: draws of `epoch_part`, divided by its units."""
-    p = self.epoch_part
-    return int(self._drawn(examples)[p]) / self.parts[p].units
+    return int(self._drawn(examples)[self.epoch_part]) / self.parts[self.epoch_part].units
 
   def examples_in(self, epochs: float) -> int:
     """Returns the least number of examples that hold so many epochs.
