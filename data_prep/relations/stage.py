@@ -80,7 +80,8 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
   def run(out: epath.Path) -> dict[str, Any]:
     summary, near = {}, None
     if with_semantic:
-      near = semantic_neighbours.semantic(files.load(prepared / files.TEXT_VECTORS), most)
+      vectors_ID = files.mapped(prepared / files.TEXT_VECTORS)
+      near = semantic_neighbours.semantic(vectors_ID, most, summary)
       semantic = near.first(relations.top_k)
       _save(semantic, out, 'semantic', 'scores')
       summary |= {'semantic_relations': len(semantic.strengths)}
