@@ -80,17 +80,23 @@ def count_users(job: Counting, element: tuple[int, int]) -> Iterator[tuple[int, 
   first, last = element
   offsets = np.asarray(array(job.offsets)[first : last + 1])
   values = np.asarray(array(job.items)[offsets[0] : offsets[-1]])
-  counts, _ = cooccurrence.summed_counts(
+  counts = cooccurrence.cooccurrence_counts(
     Sequences(values, offsets - offsets[0]),
     job.num_items,
     job.relations.window,
     job.relations.distance_weight,
   )
+  counts.data = np.rint(counts.data * _unit(job)).astype(np.int64)
   bounds = np.array([0, *job.borders, job.num_items])
   ends = counts.indptr[bounds]
   for number in np.flatnonzero(np.diff(ends)).tolist():
     rows = counts[bounds[number] : bounds[number + 1]]
     yield number, parts.to_bytes({'data': rows.data, 'items': rows.indices, 'ends': rows.indptr})
+
+
+def _unit(job: Counting) -> int:
+  """The counts are integers in units of 1/n; returns n."""
+  return cooccurrence.UNIT if job.relations.distance_weight == 'inverse' else 1
 
 
 def find_lists(job: Counting, element: tuple[int, Any]) -> tuple[dict[str, np.ndarray], dict]:
@@ -105,12 +111,10 @@ def find_lists(job: Counting, element: tuple[int, Any]) -> tuple[dict[str, np.nd
       counts = counts + scipy.sparse.csr_matrix(
         (arrays['data'], arrays['items'], arrays['ends']), shape
       )
-  unit = cooccurrence.unit(job.relations.distance_weight)
-  counts.data = counts.data / unit
+  counts.data = counts.data / _unit(job)
   relation_stage.drop_rare(counts, job.relations.min_count)
-  lists = Neighbours(
-    Sequences(counts.indices, counts.indptr.astype(np.int64)), counts.data.astype(np.float32)
-  ).strongest(job.relations.top_k, job.work.read(RANKS)['ranks'])
+  ranks_I = job.work.read(RANKS)['ranks']
+  lists = relation_stage.related(counts).strongest(job.relations.top_k, ranks_I)
   return {
     'items': lists.items.values,
     'offsets': lists.items.offsets,

@@ -39,7 +39,9 @@ class Scratch:
     if length * kind.itemsize < LEAST:
       return np.empty(length, kind)
     with self.file() as file:  # the map keeps it alive
-      return np.memmap(file, kind, 'w+', shape=(length,))
+      # Without room on the disk this fails here; a later write to the map would end the process without a message.
+      os.posix_fallocate(file.fileno(), 0, length * kind.itemsize)
+      return np.memmap(file, kind, 'r+', shape=(length,))
 
   def select(self, column: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
     """Returns `column[is_kept]`."""

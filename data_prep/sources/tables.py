@@ -79,11 +79,11 @@ class Part:
         for name, value in self.folders.items()
         if name in wanted
       }
-      yield Rows(self.path, columns, functools.partial(self._place, start), self.fields, self.names)
+      yield Rows(self.path, columns, functools.partial(self.place, start), self.fields, self.names)
       start += count
 
-  def _place(self, start: int, row: int) -> str:
-    """The file and line of a row."""
+  def place(self, start: int, row: int) -> str:
+    """Returns the file and line of the row `start + row`, from 0."""
     if self.is_parquet:
       return f'{self.path}: row {start + row + 1}'
     return delimited.place(self.path, start + row, self.mark, self.quoted)
