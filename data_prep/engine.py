@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import logging
 from types import ModuleType
 
 from etils import epath
@@ -30,8 +31,13 @@ def check_ready(data: Data) -> None:
     'no package apache_beam',
     "data.engine='local' to prepare without it",
   )
-  from data_prep.beam import options  # here: it needs Apache Beam
-
+  logger = logging.getLogger()
+  level = logger.level
+  logger.setLevel(logging.ERROR)  # without the packages of Google Cloud, the import warns
+  try:
+    from data_prep.beam import options  # here: it needs Apache Beam
+  finally:
+    logger.setLevel(level)
   options.parse(data.beam_options)
 
 

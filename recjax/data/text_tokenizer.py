@@ -12,8 +12,9 @@ from typing import Any
 
 from etils import epath
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 import tokenizers
+
+from recjax.data.sentencepiece_model import ModelProto
 
 # Added tokens of this form count as control tokens even if the file does not mark them: <think>, [INST].
 _CONTROL = re.compile(r'<[^<>\s]+>|\[[^\[\]\s]+\]')
@@ -90,8 +91,8 @@ def _sentencepiece(content: bytes, plain_text: bool) -> sentencepiece.SentencePi
   if not content:
     raise ValueError('the file is empty')  # the library reads it as a model without pieces
   if plain_text:
-    model = sentencepiece_model_pb2.ModelProto.FromString(content)
-    types = sentencepiece_model_pb2.ModelProto.SentencePiece
+    model = ModelProto.FromString(content)
+    types = ModelProto.SentencePiece
     hidden = [
       piece
       for piece in model.pieces

@@ -5,10 +5,10 @@ import json
 from typing import Any
 
 from etils import epath
-from sentencepiece import sentencepiece_model_pb2
 import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers
 
+from recjax.data import sentencepiece_model
 from recjax.models.family import Family
 from recjax.models.layers import Computation
 from recjax.models.pretrained.config_file import Pretrained
@@ -53,9 +53,9 @@ def described(family: Family, shape: Any, vocab_rows: int, bos_id: int, eos_id: 
 
 def _fast_tokenizer(content: bytes) -> tokenizers.Tokenizer:
   """Returns a SentencePiece unigram model as a tokenizer of `tokenizers`, which encodes texts alike."""
-  model = sentencepiece_model_pb2.ModelProto.FromString(content)
-  types = sentencepiece_model_pb2.ModelProto.SentencePiece
-  if model.trainer_spec.model_type != sentencepiece_model_pb2.TrainerSpec.UNIGRAM:
+  model = sentencepiece_model.ModelProto.FromString(content)
+  types = sentencepiece_model.ModelProto.SentencePiece
+  if model.trainer_spec.model_type != sentencepiece_model.TrainerSpec.UNIGRAM:
     raise ValueError(
       'the tokenizer of an export must be a unigram model; data.sentencepiece names a model of another '
       'type. Set --config.model.pretrained to a folder with a tokenizer, or train without data.sentencepiece'
