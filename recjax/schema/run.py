@@ -165,6 +165,12 @@ class Mesh(Section):
   data: int = setting(-1, 'Devices that share the rows of a batch and replicate parameters.')
   fsdp: int = setting(1, 'Devices that share the rows of a batch and shard parameters.')
   tensor: int = setting(1, 'Devices that share heads, feed-forward units and vocabulary.')
+  dcn_data: int | None = setting(
+    None,
+    'Slices that exchange gradients alone, over the data-centre network (DCN); a divisor of mesh.data. None: the '
+    'slices of a TPU multislice, otherwise 1. On GPUs: such as the number of nodes.',
+    above=0,
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -174,6 +180,12 @@ class Mesh(Section):
       'mesh axes must be positive, and at most one of them -1',
       sizes,
       'mesh.{data,fsdp,tensor}',
+    )
+    check(
+      self.data == -1 or self.data % (self.dcn_data or 1) == 0,
+      f'mesh.dcn_data must divide mesh.data ({self.data}), so that a slice holds all parameters',
+      self.dcn_data,
+      'mesh.dcn_data or mesh.data',
     )
 
 
