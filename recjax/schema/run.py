@@ -114,6 +114,18 @@ class Checkpoint(Section):
   prefix: ClassVar = 'checkpoint.'
 
   max_to_keep: int = setting(2, 'Newest checkpoints that are kept beside the best one.', above=0)
+  memory_every: int = setting(
+    0,
+    'Steps between copies of the train state in the memory of the hosts, each with those of a neighbour: a run that '
+    'loses a host repeats at most so many steps. 0: none.',
+    at_least=0,
+  )
+  memory_folder: str = setting(
+    '/dev/shm/recjax',
+    'Folder of each host for these copies, in memory (a tmpfs). It outlives the processes, not the host.',
+    path=True,
+    filled=True,
+  )
   init_from: str | None = setting(
     None, 'Workdir whose best checkpoint gives the initial parameters.', path=True
   )
