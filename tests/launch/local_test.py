@@ -108,6 +108,33 @@ def test_a_preempted_run_is_restarted(tmp_path, restarts, status, starts):
   assert err.count('launch.local: restart') == starts - 1
 
 
+@pytest.fixture
+def handlers():
+  """Restores the signal handlers that a launcher in this process sets."""
+  before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+  yield
+  for number, handler in before.items():
+    signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+  ('least', 'status', 'message'),
+  [
+    (1, 0, '1 of 3 processes were killed; the run goes on with 2'),
+    (
+      3,
+      137,
+      '1 of 3 processes were killed, and 2 processes could go on, less than --min_processes',
+    ),
+  ],
+)
+def test_a_run_goes_on_without_killed_processes(tmp_path, handlers, capfd, least, status, message):
+  options = ('-n', '3', '--module=tests.launch.process_program', f'--min_processes={least}')
+  modes = ('goes_on', 'goes_on', 'killed')
+  assert local.main([*options, f'--workdir={tmp_path}/w', str(tmp_path), *modes]) == status
+  assert message in capfd.readouterr().err
+
+
 def test_a_failed_run_and_a_terminated_launcher_are_not_restarted(tmp_path):
   with _start_processes(tmp_path, 'fail', restarts=3) as launcher:
     _, err = launcher.communicate(timeout=60)
@@ -141,7 +168,9 @@ def test_dry_run_prints_the_commands(monkeypatch, capsys):
   assert 'RECJAX_PROCESS_ID' not in os.environ
 
 
-@pytest.mark.parametrize('args', [['-n', '0'], ['--dry_run'], ['-n', 'x']])
+@pytest.mark.parametrize(
+  'args', [['-n', '0'], ['--dry_run'], ['-n', 'x'], ['-n', '2', '--min_processes=1']]
+)
 def test_an_invalid_number_of_processes_is_rejected(args, capsys):
   with pytest.raises(SystemExit):
     local.main(args)
