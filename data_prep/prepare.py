@@ -57,6 +57,7 @@ def prepare(config: config_lib.Config) -> Prepared:
     with _locked(folder):
       # Must come before the raw files are hashed. If the log is prepared, they are not needed.
       if not folder.find(log_stage.stage(source, config.data, raw_dir(config))):
+        log_stage.check_engine(config.data)
         source.fetch(config.data, raw_dir(config))
       for stage in _stages(config, folder.prepared):
         folder.run(stage)
@@ -81,6 +82,7 @@ def prepare_log(config: config_lib.Config) -> Prepared:
   folder, source = stage_lib.Folder(config.prepared_folder), sources.get(config.data.source)
   raw = raw_dir(config)
   if not folder.find(log_stage.stage(source, config.data, raw)):
+    log_stage.check_engine(config.data)
     with _locked(folder):
       source.fetch(config.data, raw)
       folder.run(log_stage.stage(source, config.data, raw))

@@ -18,6 +18,7 @@ from tests.folders import ROOT
 
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 SETUPTOOLS = PROJECT['tool']['setuptools']
+BEAM = 'requirements-beam.txt'  # replaces pins of requirements.txt, so that it can be no extra
 PACKAGES = ('recjax', 'data_prep', 'launch', 'configs')
 EXTRAS = {
   name: part['file'] for name, part in SETUPTOOLS['dynamic']['optional-dependencies'].items()
@@ -53,7 +54,7 @@ def test_every_file_of_the_packages_is_installed():
 def test_the_extras_are_those_of_the_documents_and_pins_stand_once():
   assert {'gpu', 'tpu', 'serve'} <= set(EXTRAS)
   named = {'requirements.txt'}.union(*EXTRAS.values())
-  assert named == {path.name for path in ROOT.glob('requirements*.txt')}
+  assert named | {BEAM} == {path.name for path in ROOT.glob('requirements*.txt')}
   pins = {}
   for file in sorted(named):
     for requirement in requirements(file):
@@ -65,6 +66,15 @@ def test_the_extras_are_those_of_the_documents_and_pins_stand_once():
       else:
         assert match[1] == 'jax' and match[2], f'{file}: {requirement} must be pinned'
   assert pins['jax'] == 'requirements.txt'
+
+
+def test_beam_replaces_pins_by_older_versions_and_is_no_extra():
+  pins = dict(line.split('==') for line in requirements('requirements.txt') if '==' in line)
+  replaced = dict(line.split('==') for line in requirements(BEAM))
+  assert replaced.pop('apache-beam').startswith('2.77.')
+  for name, version in replaced.items():
+    older, newer = (tuple(map(int, text.split('.'))) for text in (version, pins[name]))
+    assert older < newer, f'{name} may be left out of {BEAM}'
 
 
 def test_the_console_command_leads_to_a_function():

@@ -1,9 +1,9 @@
 """Chooses rows of a raw log by their kind of event and by the item table; marks the rows that are only context."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import logging
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -51,6 +51,21 @@ class Selection:
   dropped: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Events:
+  """Kinds of interactions.
+
+  Attributes:
+    is_kept_E: bool, the kinds that are targets or context.
+    is_context_E: bool, the kinds that are never targets.
+    dropped: statistics of the rows of other kinds; empty if there are none.
+  """
+
+  is_kept_E: np.ndarray
+  is_context_E: np.ndarray
+  dropped: dict[str, Any]
+
+
 def select(
   log: RawLog,
   filters: Filters,
@@ -75,60 +90,70 @@ def select(
   """
   keep, is_context, dropped = None, None, {}
   if filters.events or filters.context_events:
-    counts = _event_counts(log, filters, event_names, events)
-    is_target_E = np.array([name in filters.events for name in event_names])
-    is_context_E = np.array([name in filters.context_events for name in event_names])
-    if not filters.events:
-      is_target_E = ~is_context_E
-    if not is_target_E.any():
-      raise ValueError(
-        f'data.context_events must leave an event that may be a target; it names all of the log: '
-        f'{_listed(counts)}. Set --config.data.context_events'
-      )
-    others = ~(is_target_E | is_context_E)
-    if others.any():
-      keep = ~others[events]
-      left_out = {
-        name: counts[name] for name, is_other in zip(event_names, others, strict=True) if is_other
-      }
-      dropped['other_events_dropped'] = left_out
-      _log.info('left out interactions of other events: %s', _listed(left_out))
+    counts = {}
+    if events is not None:
+      numbers = np.bincount(events, minlength=len(event_names)).tolist()
+      counts = dict(zip(event_names, numbers, strict=True))
+    chosen = choose_events(filters, counts)
+    dropped |= chosen.dropped
+    if not chosen.is_kept_E.all():
+      keep = chosen.is_kept_E[events]
     if filters.context_events:
-      is_context = is_context_E[events]
-  known = _known_items(log, filters, item_ids, items, keep)
+      is_context = chosen.is_context_E[events]
+  known = known_items(log, filters, item_ids, item_ids[items[0]] if len(items) else '')
   if known is not None:
     rows = ~known[items] if keep is None else ~known[items] & keep
     count = int(rows.sum())
     if count:
       keep = ~rows if keep is None else keep & ~rows
+      shown = [(row, item_ids[items[row]]) for row in np.flatnonzero(rows)[:_SHOWN].tolist()]
       num_items = len(np.unique(items[rows]))
-      dropped |= {'unknown_items_dropped': num_items, 'unknown_item_interactions_dropped': count}
-      example = item_ids[items[np.argmax(rows)]]
-      _log.info(
-        'left out %d interactions with %d items that %s lacks, such as %r',
-        *(count, num_items, log.catalogue_file, example),
-      )
-  if keep is not None and not keep.any():
-    raise ValueError(
-      f'the log must keep at least one interaction; of {len(items):,}, all are of other events or of items that '
-      f'{log.catalogue_file} lacks. Set --config.data.events or --config.data.item_id_column'
-    )
+      dropped |= drop_unknown(log, filters, log.place, shown, count, num_items)
+  check_any(log, len(items), keep is None or bool(keep.any()))
   return Selection(keep, is_context, dropped)
 
 
-def _event_counts(
-  log: RawLog, filters: Filters, event_names: Sequence[str], events: np.ndarray | None
-) -> dict[str, int]:
-  """The number of rows of each kind, by name; checks that the log has all kinds that the settings name."""
+def choose_events(filters: Filters, counts: Mapping[str, int]) -> Events:
+  """Chooses kinds of interactions; `filters` name some.
+
+  Args:
+    filters: the settings.
+    counts: number of rows of each kind in the log, by name; empty for a log without kinds.
+
+  Raises:
+    ValueError: the settings name kinds that the log lacks, or leave no target.
+  """
+  _check_events(filters, counts)
+  is_target_E = np.array([name in filters.events for name in counts])
+  is_context_E = np.array([name in filters.context_events for name in counts])
+  if not filters.events:
+    is_target_E = ~is_context_E
+  if not is_target_E.any():
+    raise ValueError(
+      f'data.context_events must leave an event that may be a target; it names all of the log: '
+      f'{_listed(counts)}. Set --config.data.context_events'
+    )
+  is_kept_E, dropped = is_target_E | is_context_E, {}
+  if not is_kept_E.all():
+    left_out = {
+      name: count
+      for (name, count), is_kept in zip(counts.items(), is_kept_E, strict=True)
+      if not is_kept
+    }
+    dropped = {'other_events_dropped': left_out}
+    _log.info('left out interactions of other events: %s', _listed(left_out))
+  return Events(is_kept_E, is_context_E, dropped)
+
+
+def _check_events(filters: Filters, counts: Mapping[str, int]) -> None:
+  """Checks that the log has all kinds that the settings name."""
   settings = {'events': filters.events, 'context_events': filters.context_events}
-  if events is None:
+  if not counts:
     field = next(name for name, kinds in settings.items() if kinds)
     raise ValueError(
       f'data.{field} needs a log with the kind of each interaction; this log has none. '
       f'Set --config.data.event_column to its column, or --config.data.{field}="()"'
     )
-  numbers = np.bincount(events, minlength=len(event_names)).tolist()
-  counts = dict(zip(event_names, numbers, strict=True))
   for field, kinds in settings.items():
     absent = [name for name in kinds if name not in counts]
     if absent:
@@ -138,31 +163,32 @@ def _event_counts(
         f'data.{field} must name events of the log, which are {_listed(counts)}; got '
         f'{", ".join(map(repr, absent))}{question} Set --config.data.{field}'
       )
-  return counts
 
 
-def _listed(counts: dict[str, int]) -> str:
+def _listed(counts: Mapping[str, int]) -> str:
   """Events with their numbers of rows, the most frequent first."""
   ranked = sorted(counts.items(), key=lambda pair: -pair[1])
   more = f' and {len(ranked) - _SHOWN:,} more' if len(ranked) > _SHOWN else ''
   return ', '.join(f'{name!r} ({count:,})' for name, count in ranked[:_SHOWN]) + more
 
 
-def _known_items(
-  log: RawLog,
-  filters: Filters,
-  item_ids: Sequence[str],
-  items: np.ndarray,
-  keep: np.ndarray | None,
+class Catalogue(Protocol):
+  """What is known of the item table; see `RawLog`."""
+
+  item_records: Collection[str]
+  catalogue_file: str
+  is_catalogue_whole: bool
+
+
+def known_items(
+  log: Catalogue, filters: Filters, item_ids: Sequence[str], first_item: str
 ) -> np.ndarray | None:
-  """Which of the items have a record, bool `[I]`; None if the rows of all items are kept.
+  """Returns which of the items have a record, bool `[I]`; None if the rows of all items are kept.
 
   Raises:
-    ValueError: an item of the kept rows has no record and must have one, or no item has a record.
+    ValueError: no item has a record.
   """
-  mode = filters.unknown_items
-  if mode == 'auto':
-    mode = 'refuse' if log.is_catalogue_whole else 'keep'
+  mode = _unknown_mode(log, filters)
   if not log.catalogue_file or (mode == 'keep' and _any_in(item_ids, log.item_records)):
     return None
   known = np.array([name in log.item_records for name in item_ids], bool)
@@ -171,23 +197,62 @@ def _known_items(
     has = '' if example is None else f', which has others, such as {example!r}'
     raise ValueError(
       f'the interactions and {log.catalogue_file} must share items; none of the {len(item_ids):,} items of '
-      f'the log, such as {item_ids[items[0]]!r}, is in it{has}. Set --config.data.item_column or '
+      f'the log, such as {first_item!r}, is in it{has}. Set --config.data.item_column or '
       '--config.data.item_id_column to the columns with the same ids'
     )
-  if mode == 'drop' or known.all():
-    return known
-  rows = ~known[items] if keep is None else ~known[items] & keep
-  if rows.any():
-    row = int(np.argmax(rows))
-    unknown = np.unique(items[rows])
-    names = dict.fromkeys(item_ids[n] for n in items[rows][:_SHOWN])
+  return known
+
+
+def _unknown_mode(log: Catalogue, filters: Filters) -> str:
+  if filters.unknown_items == 'auto':
+    return 'refuse' if log.is_catalogue_whole else 'keep'
+  return filters.unknown_items
+
+
+def drop_unknown(
+  log: Catalogue,
+  filters: Filters,
+  place: Callable[[int], str],
+  shown: Sequence[tuple[int, str]],
+  count: int,
+  num_items: int,
+) -> dict[str, int]:
+  """Returns the statistics of dropped rows with items that have no record.
+
+  Args:
+    log: the catalogue.
+    filters: the settings.
+    place: row number, from 0 → file and line.
+    shown: row number and item of the first such rows, at least one.
+    count: number of such rows.
+    num_items: number of their items.
+
+  Raises:
+    ValueError: such rows are refused.
+  """
+  row, item = shown[0]
+  if _unknown_mode(log, filters) != 'drop':
+    names = dict.fromkeys(name for _, name in shown[:_SHOWN])
     raise ValueError(
-      f'{log.place(row)}: an item must be in {log.catalogue_file}; got {item_ids[items[row]]!r}. '
-      f'{int(rows.sum()):,} interactions have {len(unknown):,} such items ({", ".join(list(names)[:3])}'
-      f"{', …' if len(unknown) > 3 else ''}). Set --config.data.unknown_items='drop' to leave them out, or "
+      f'{place(row)}: an item must be in {log.catalogue_file}; got {item!r}. '
+      f'{count:,} interactions have {num_items:,} such items ({", ".join(list(names)[:3])}'
+      f"{', …' if num_items > 3 else ''}). Set --config.data.unknown_items='drop' to leave them out, or "
       "'keep' to have these items without texts"
     )
-  return known
+  _log.info(
+    'left out %d interactions with %d items that %s lacks, such as %r',
+    *(count, num_items, log.catalogue_file, item),
+  )
+  return {'unknown_items_dropped': num_items, 'unknown_item_interactions_dropped': count}
+
+
+def check_any(log: Catalogue, count: int, is_any_left: bool) -> None:
+  """Raises a ValueError if no row of `count` is left."""
+  if not is_any_left:
+    raise ValueError(
+      f'the log must keep at least one interaction; of {count:,}, all are of other events or of items that '
+      f'{log.catalogue_file} lacks. Set --config.data.events or --config.data.item_id_column'
+    )
 
 
 def _any_in(names: Sequence[str], records: Collection[str]) -> bool:

@@ -6,33 +6,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.log.ids import Ids
 
-def factorise(*columns: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
-  """Returns the distinct strings of all columns, sorted by code points, and each column as int32 indices.
+
+def factorise(*columns: Ids | np.ndarray) -> tuple[list[str], list[np.ndarray]]:
+  """Returns the distinct ids of all columns, sorted by code points, and each column as int32 indices.
 
   Raises:
     ValueError: a value is not valid text.
   """
-  texts = [chunk for column in columns for chunk in _texts(column).chunks]
-  encoded = pa.chunked_array(texts, pa.large_string()).dictionary_encode().combine_chunks()
-  order = pc.sort_indices(encoded.dictionary).to_numpy()  # UTF-8 sorts as code points do
+  ids = [Ids.of(column) for column in columns]
+  chunks = [pa.DictionaryArray.from_arrays(column.codes, column.texts) for column in ids]
+  chunks = pa.chunked_array(chunks).unify_dictionaries().chunks
+  dictionary = chunks[0].dictionary
+  order = pc.sort_indices(dictionary).to_numpy()  # UTF-8 sorts as code points do
   rank = np.empty(len(order), np.int32)
   rank[order] = np.arange(len(order), dtype=np.int32)
-  ends = np.cumsum([len(column) for column in columns])
-  codes = np.split(rank[encoded.indices.to_numpy()], ends[:-1])
-  return encoded.dictionary.take(pa.array(order)).to_pylist(), codes
-
-
-def _texts(column: np.ndarray) -> pa.ChunkedArray:
-  try:
-    array = pa.array(np.asarray(column))
-  except (pa.ArrowException, UnicodeError) as error:
-    raise ValueError(f'ids and kinds of events must be valid text; {error}') from error
-  is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-  if array.null_count or not (is_text or len(array) == 0):
-    raise ValueError(f'ids and kinds of events must be text; got an array of {array.type}')
-  array = array.cast(pa.large_string())
-  return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+  codes = [rank[chunk.indices.to_numpy()] for chunk in chunks]
+  return dictionary.take(pa.array(order)).to_pylist(), codes
 
 
 def renumber(

@@ -1,10 +1,12 @@
 """The output of a source: a raw log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
 import numpy as np
+
+from data_prep.log.ids import Ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +29,14 @@ class RawLog:
   """The output of a source: one row per interaction, in file order.
 
   Attributes:
-    users: str `[N]`, raw ids.
-    items: str `[N]`, raw ids.
+    users: raw ids of the N rows; an array of texts becomes `Ids`.
+    items: raw ids, likewise.
     times: int64 `[N]`; later times are larger numbers.
     item_records: catalogue records by raw item id, with any of title, brand, categories, price and
       description (see `data_prep.log.item_text.tidy`). An item may lack a record. Items without interactions
       are ignored unless `data.catalogue` is 'all'.
     ratings: float32 `[N]`, NaN for rows without a rating; or None.
-    events: str `[N]`, kinds of interactions, or None.
+    events: kinds of interactions, likewise, or None.
     ticks_per_second: unit of the times; 0: the times only define an order.
     held_out: the rows of a source's own `validation` and `test` parts; the other columns are then its
       training part. None: the source has no split.
@@ -46,12 +48,12 @@ class RawLog:
       columns are all used.
   """
 
-  users: np.ndarray
-  items: np.ndarray
+  users: Ids
+  items: Ids
   times: np.ndarray
-  item_records: dict[str, dict[str, Any]]
+  item_records: Mapping[str, dict[str, Any]]
   ratings: np.ndarray | None = None
-  events: np.ndarray | None = None
+  events: Ids | None = None
   held_out: dict[str, HeldOutRows] | None = None
   ticks_per_second: int = 1
   unreadable_ratings: int = 0
@@ -59,3 +61,8 @@ class RawLog:
   catalogue_file: str = ''
   is_catalogue_whole: bool = False
   ignored_columns: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    for name in ('users', 'items', 'events'):
+      if (column := getattr(self, name)) is not None:
+        object.__setattr__(self, name, Ids.of(column))

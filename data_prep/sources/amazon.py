@@ -23,7 +23,7 @@ Python literals, and copies of them are often JSON; both are read. If the metada
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
 import json
@@ -32,8 +32,8 @@ from typing import Any, ClassVar
 from etils import epath
 import numpy as np
 
-from data_prep.log import raw_log
-from data_prep.sources import base, download, raw_files, records, tables, times
+from data_prep.log.ids import Ids
+from data_prep.sources import base, download, raw_files, readers, records, tables, times
 from data_prep.sources.rows import Rows
 
 
@@ -56,6 +56,7 @@ class _Edition:
   fields: Mapping[str, str]
 
 
+_BATCH = 1 << 17  # lines that are read at a time
 _MCAULEY = 'https://mcauleylab.ucsd.edu/public_datasets/data/'
 _2014 = {'user': 'reviewerID', 'item': 'asin', 'time': 'unixReviewTime', 'rating': 'overall'}
 _FIELDS = {name: name for name in ('title', 'brand', 'description', 'price', 'categories')}
@@ -129,18 +130,30 @@ class Amazon(base.Tabular):
       '--config.data.download=True fetches them.',
     )
 
-  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
-    """Reads the interactions, and the metadata of their items (of all items if `catalogue` is 'all')."""
+  def reader(self, raw_dir: epath.Path) -> readers.Reader:
     self.fetch(raw_dir)
-    reviews, meta = self.input_files(raw_dir).values()
-    log = self._read_table(reviews) if '.csv' in reviews.suffixes else self._read_lines(reviews)
-    chosen = None if self.catalogue == 'all' else set(log.items.tolist())
+    path, _ = self.input_files(raw_dir).values()
+    kinds = ('user', 'item', 'time', 'rating', *(('event',) if self.has_events else ()))
+    wanted = self.log_columns(*kinds)
+    if '.csv' not in path.suffixes:
+      names = {name: column for column, name in zip(wanted, kinds, strict=True)}
+      return _LinesReader(path, names, self.is_named('rating'))
+    required = dict(wanted)
+    if not self.is_named('rating'):
+      del required[self.column('rating')]
+    return self.table_reader(tables.find([path], wanted, required, self.separator), 'reviews')
+
+  def item_table(self, raw_dir: epath.Path, items: Callable[[], Collection[str]]) -> base.Catalogue:
+    """Reads the metadata of the items with interactions (of all items if `catalogue` is 'all')."""
+    _, meta = self.input_files(raw_dir).values()
+    chosen = None if self.catalogue == 'all' else set(items())
     id_field, _ = self.item_id(self.column('item'))
     given = self.item_columns()
     fields = {
       field: (given.get(field, (name,))[0], records.as_it_is)
       for field, name in self._edition.fields.items()
     }
+    found: dict[str, dict[str, Any]] = {}
     is_empty = True
     for number, row in _objects(meta, is_descriptive=True):
       is_empty = False
@@ -151,50 +164,62 @@ class Amazon(base.Tabular):
       except ValueError as error:
         raise ValueError(f'{meta}:{number}: {error}') from None
       if chosen is None or item in chosen:
-        log.item_records[item] = records.record(row, fields)
+        found[item] = records.record(row, fields)
     if is_empty and self.unknown_items != 'auto':
       raise ValueError(f'{meta} must hold items; it holds none')
-    return log if is_empty else dataclasses.replace(log, catalogue_file=meta.name)
+    return base.Catalogue(found, None if is_empty else meta)
 
-  def _read_lines(self, path: epath.Path) -> raw_log.RawLog:
-    user, item, time, rating = self.log_columns('user', 'item', 'time', 'rating')
+
+@dataclasses.dataclass(frozen=True)
+class _LinesReader(readers.Reader):
+  """Reads reviews in one file of an object per line; 'event' is in `names` if the log has events."""
+
+  file: epath.Path
+  names: Mapping[str, str]
+  is_rating_named: bool
+  row_kind: str = 'reviews'
+
+  @property
+  def path(self) -> epath.Path:
+    return self.file
+
+  @property
+  def shards(self) -> Sequence[readers.Shard]:
+    return (readers.Shard(0, self.file),)
+
+  @property
+  def unused(self) -> list[str]:
+    return []
+
+  def read(self, shard: readers.Shard) -> Iterator[readers.Batch]:
+    found, start = iter(_objects(shard.path)), 0
+    while rows := list(itertools.islice(found, _BATCH)):
+      yield self._batch(shard.path, rows, start)
+      start += len(rows)
+
+  def _batch(
+    self, path: epath.Path, rows: Sequence[tuple[int, dict[str, Any]]], start: int
+  ) -> readers.Batch:
+    user, item, time, rating, *event = self.names.values()
     users, items, counts, ratings, events = [], [], [], [], []
-    for number, row in _objects(path):
+    for number, row in rows:
       try:
         users.append(records.identifier(row.get(user), user))
         items.append(records.identifier(row.get(item), item))
         counts.append(records.integer(row.get(time), time, 'seconds or milliseconds since 1970'))
         ratings.append(records.rating(row.get(rating)))
-        if self.has_events:
-          events.append(records.identifier(row.get(self.event_column), self.event_column))
+        if event:
+          events.append(records.identifier(row.get(event[0]), event[0]))
       except ValueError as error:
         raise ValueError(f'{path}:{number}: {error}') from None
-    if not users:
-      raise ValueError(f'{path} must hold reviews; it holds none')
-    times_N, ratings_N = np.array(counts, np.int64), np.array(ratings, np.float32)
-    rows = Rows(path, {}, lambda row: f'{path}:{_line(path, row)}')
-    ticks_per_second = times.ticks_per_second(times_N, time, rows.place)
-    usable, unreadable = tables.usable_ratings(self, ratings_N, rows)
-    return raw_log.RawLog(
-      np.array(users, str),
-      np.array(items, str),
-      times_N,
-      {},
-      ratings=usable,
-      ticks_per_second=ticks_per_second,
-      events=np.array(events, str) if events else None,
-      unreadable_ratings=unreadable,
-      place=rows.place,
+    return readers.Batch(
+      Ids.of(users),
+      Ids.of(items),
+      times.Times(np.array(counts, np.int64), 'integer'),
+      np.array(ratings, np.float32),
+      Ids.of(events) if event else None,
+      Rows(path, {}, lambda row: f'{path}:{_line(path, start + row)}'),
     )
-
-  def _read_table(self, path: epath.Path) -> raw_log.RawLog:
-    names = ('user', 'item', 'time', 'rating', *(('event',) if self.has_events else ()))
-    wanted = self.log_columns(*names)
-    required = dict(wanted)
-    if not self.is_named('rating'):
-      del required[self.column('rating')]
-    rows = tables.read([path], wanted, required, self.separator)
-    return tables.raw_log(self, rows, None, row_kind='reviews')
 
 
 def _line(path: epath.Path, row: int) -> int:

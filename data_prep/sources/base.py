@@ -1,17 +1,33 @@
 """Base classes of sources: a source is the data section of a config, and reads the raw files that it describes."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from etils import epath
 
 from data_prep.log import raw_log
-from data_prep.sources import records
+from data_prep.sources import collect, readers, records, tables
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check, setting
 from recjax.schema.data import Data
+
+
+class Catalogue(NamedTuple):
+  """The item table of a source.
+
+  Attributes:
+    records: see `RawLog.item_records`.
+    file: its file; None: the source has none.
+    is_whole: see `RawLog.is_catalogue_whole`.
+    unused: columns that the records do not hold.
+  """
+
+  records: Mapping[str, dict[str, Any]]
+  file: epath.Path | None = None
+  is_whole: bool = False
+  unused: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +67,30 @@ class Source(Data, abc.ABC):
       FileNotFoundError: files are missing; the message names them and data.raw_dir.
     """
     del raw_dir
+
+  def reader(self, raw_dir: epath.Path) -> readers.Reader | None:
+    """Returns what reads the interactions shard by shard; None: `load` reads the log as a whole.
+
+    Reads headers and footers alone.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is invalid, or the settings do not determine the columns.
+    """
+    del raw_dir
+    return None
+
+  def item_table(self, raw_dir: epath.Path, items: Callable[[], Collection[str]]) -> Catalogue:
+    """Reads the item table of a source with a `reader`.
+
+    Args:
+      raw_dir: the folder of the raw files.
+      items: returns the raw ids of the items with interactions; some sources read the records of these alone.
+
+    Raises:
+      ValueError: the table is invalid; the message names the file and the line.
+    """
+    raise NotImplementedError(f'{self.source} has no table of items')
 
   @abc.abstractmethod
   def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
@@ -183,6 +223,18 @@ class Tabular(Named):
   def item_id(self, usual: str) -> tuple[str, str]:
     """Returns the column of the item id in the item table, and the config field that names it."""
     return self.item_id_column or usual, 'data.item_id_column'
+
+  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
+    return collect.raw_log(self, raw_dir)
+
+  def table_reader(
+    self, parts: Sequence[tables.Part], row_kind: str = 'interactions'
+  ) -> readers.TableReader:
+    """Returns the reader of a table of interactions."""
+    names = {name: self.column(name) for name in ('user', 'item', 'time', 'rating', 'event')}
+    return readers.TableReader(
+      tuple(parts), names, self.is_named('rating'), self.time_format, row_kind
+    )
 
   def check_usual_columns(self, layout: str) -> None:
     """Raises a ValueError if the config names a column, although the files of this layout have no column names."""

@@ -1,6 +1,5 @@
 """Reads and checks whole columns of ids, numbers and texts: tens of millions of rows in seconds."""
 
-import dataclasses
 import math
 import re
 from typing import Any
@@ -10,28 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.log.ids import Ids
 from data_prep.sources import records
 from data_prep.sources.rows import Rows, decoded
 
 # At most two digits follow the comma, so that it is none between thousands.
 _DECIMAL_COMMA = re.compile(r'[+-]?\d+,\d{1,2}')
-
-
-@dataclasses.dataclass(frozen=True)
-class Ids:
-  """A column of ids.
-
-  Attributes:
-    names: the distinct ids, in the order of their first rows.
-    codes: int32 `[N]`, the index in `names` of each row's id.
-  """
-
-  names: list[str]
-  codes: np.ndarray
-
-  def strings(self) -> np.ndarray:
-    """Returns the ids as str `[N]`."""
-    return np.array(self.names, str)[self.codes]
 
 
 def ids(rows: Rows, column: str) -> Ids:
@@ -45,7 +28,7 @@ def ids(rows: Rows, column: str) -> Ids:
   values = decoded(rows.columns[column])
   kind = values.type
   if not len(values):
-    return Ids([], np.zeros(0, np.int32))
+    return Ids(pa.array([], pa.large_string()), np.zeros(0, np.int32))
   if isinstance(kind, pa.UuidType):
     values = pa.chunked_array([_uuids(values)], pa.large_string())
   elif not (is_text(kind) or is_bytes(kind) or is_exact(kind)):
@@ -59,17 +42,16 @@ def ids(rows: Rows, column: str) -> Ids:
     texts = _utf8(rows, column, encoded.dictionary, codes)
   else:
     texts = encoded.dictionary.cast(pa.large_string())
-  names = texts.to_pylist()
   # Short printable ASCII texts are valid ids, and most ids are such texts. The others are checked one by one.
   plain = pc.match_substring_regex(texts, '^[!-~]{1,100}$')
-  for code in np.flatnonzero(~plain.to_numpy(zero_copy_only=False)):
+  for code in np.flatnonzero(~plain.to_numpy(zero_copy_only=False)).tolist():
     try:
-      records.identifier(names[code], column)
+      records.identifier(texts[code].as_py(), column)
     except ValueError as error:
       raise ValueError(
         f'{rows.place(int(np.argmax(codes == code)))}: {error}{rows.advice(column)}'
       ) from None
-  return Ids(names, codes)
+  return Ids(texts, codes)
 
 
 def _uuids(values: pa.ChunkedArray) -> pa.Array:

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.csv
 
 from data_prep.sources import raw_files, records
-from data_prep.sources.rows import Rows
 from recjax.schema.checks import check
 
 SEPARATORS = (',', '\t', ';', '|')  # detected if the config sets none
@@ -76,7 +75,7 @@ def header(
   Args:
     path: the file.
     mark: the separator of cells.
-    quoted: see `read`.
+    quoted: see `batches`.
     wanted: names that may occur only once; None: all.
 
   Raises:
@@ -112,14 +111,14 @@ def _first(path: epath.Path, mark: str, quoted: bool) -> list[str]:
   return names
 
 
-def read(
+def batches(
   path: epath.Path,
   wanted: Collection[str],
   mark: str = ',',
   quoted: bool = True,
   loose: Collection[str] = (),
-) -> Rows:
-  """Returns columns as text; empty cells are ''.
+) -> Iterator[dict[str, pa.ChunkedArray]]:
+  """Yields columns as text, some rows at a time; empty cells are ''.
 
   Args:
     path: the file, with a header; decompressed if its name ends in .gz or .zst.
@@ -135,10 +134,12 @@ def read(
     name: pa.binary() if name in loose else pa.string() for name in wanted
   }
   width = len(_first(path, mark, quoted))
+  has_end = quoted and bool(wanted)
   end = f'\n{_end(mark, width)}'.encode() if quoted else b''
+  last = None  # of the batches, which holds the row of `_END`
   try:
     with raw_files.opened(path) as stream:
-      table = pyarrow.csv.read_csv(
+      reader = pyarrow.csv.open_csv(
         _Appended(stream, end),
         pyarrow.csv.ReadOptions(block_size=_BLOCK),
         pyarrow.csv.ParseOptions(
@@ -148,19 +149,29 @@ def read(
           column_types=types, include_columns=list(wanted), strings_can_be_null=False
         ),
       )
+      for batch in reader:
+        if last is not None:
+          yield _columns(last, wanted)
+        last = batch if len(batch) else last
   except pa.ArrowInvalid as error:
     raise _located_error(path, mark, quoted, error) from None
-  if quoted and wanted:
-    table, last = table.slice(0, len(table) - 1), table.slice(len(table) - 1)
-    if any(last[name].to_pylist() not in ([_END], [_END.encode()]) for name in wanted):
+  if last is not None and has_end:
+    last, row = last.slice(0, len(last) - 1), last.slice(len(last) - 1)
+    if any(row[name].to_pylist() not in ([_END], [_END.encode()]) for name in wanted):
       raise _unclosed_quote(path, mark) or ValueError(f'{path}: must be a table of text')
+  if last is not None:
+    yield _columns(last, wanted)
 
-  def place(row: int) -> str:
-    rows = _cells(path, mark, quoted)
-    next(rows)  # the header
-    return f'{path}:{next(line for n, (line, _) in enumerate(rows) if n == row)}'
 
-  return Rows(path, {name: table[name] for name in wanted}, place)
+def _columns(batch: pa.RecordBatch, wanted: Collection[str]) -> dict[str, pa.ChunkedArray]:
+  return {name: pa.chunked_array([batch[name]]) for name in wanted}
+
+
+def place(path: epath.Path, row: int, mark: str = ',', quoted: bool = True) -> str:
+  """Returns the file and the line of a row, counted from 0 after the header."""
+  rows = _cells(path, mark, quoted)
+  next(rows)  # the header
+  return f'{path}:{next(line for n, (line, _) in enumerate(rows) if n == row)}'
 
 
 class _Appended(io.RawIOBase):
@@ -204,7 +215,7 @@ def _cells(
   Args:
     path: the file.
     mark: the separator of cells.
-    quoted: see `read`.
+    quoted: see `batches`.
     more: lines to read after those of the file.
   """
   quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE

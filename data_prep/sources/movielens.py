@@ -14,15 +14,14 @@ is one category path. Titles are not changed: 'Usual Suspects, The (1995)'. The 
 `data.unknown_items`). Options set other column names of the CSV files (`data_prep.sources.base.Tabular`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
 from etils import epath
 import pyarrow as pa
 
-from data_prep.log import raw_log
-from data_prep.sources import base, download, raw_files, records, tables
+from data_prep.sources import base, download, raw_files, readers, records, tables
 from data_prep.sources.rows import Rows
 from recjax.schema.checks import check_choice
 
@@ -73,29 +72,24 @@ class MovieLens(base.Tabular):
       f'They are published at {url}/{archive}, and --config.data.download=True fetches them.',
     )
 
-  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
+  def reader(self, raw_dir: epath.Path) -> readers.Reader:
     self.fetch(raw_dir)
-    paths = list(self.input_files(raw_dir).values())
-    layout = self._layout
-    if layout is _CSV:
+    path = next(iter(self.input_files(raw_dir).values()))
+    if self._layout is _CSV:
       required = self.log_columns(*_COLUMNS, *(('event',) if self.has_events else ()))
-      rows = tables.read(paths[:1], required, required, self.separator)
-      movies = self._csv_movies(paths[1])
+      found = tables.find([path], required, required, self.separator)
     else:
       self.check_usual_columns(self.category)
-      rows = self._ratings(paths[0], '\t' if layout is _TABS else '::')
-      movies = _100k_movies(*paths[1:]) if layout is _TABS else _1m_movies(paths[1])
-    return tables.raw_log(self, rows, movies, paths[1], row_kind='ratings')
+      names = {self.column(name): name for name in _COLUMNS}
+      mark = '\t' if self._layout is _TABS else '::'
+      found = [_Ratings(path, tuple(names), names, mark=mark)]
+    return self.table_reader(found, 'ratings')
 
-  def _ratings(self, path: epath.Path, separator: str) -> Rows:
-    """The ratings of a file without column names."""
-    lines = _split(path, separator, len(_COLUMNS))
-    values = zip(*lines, strict=True) if lines else [()] * len(_COLUMNS)
-    columns = {
-      self.column(name): pa.chunked_array([pa.array(column, pa.string())])
-      for name, column in zip(_COLUMNS, values, strict=True)
-    }
-    return Rows(path, columns, lambda row: f'{path}:{row + 1}')
+  def item_table(self, raw_dir: epath.Path, items: Callable[[], Collection[str]]) -> base.Catalogue:
+    del items
+    _, *paths = self.input_files(raw_dir).values()
+    read = {_CSV: self._csv_movies, _TABS: _100k_movies, _COLONS: _1m_movies}[self._layout]
+    return base.Catalogue(read(*paths), paths[0], True)
 
   def _csv_movies(self, path: epath.Path) -> dict[str, dict[str, Any]]:
     item, option = self.item_id('movieId')
@@ -111,6 +105,24 @@ class MovieLens(base.Tabular):
     required |= {item: option}
     rows = tables.read([path], required, required, self.separator, loose=names - {item})
     return tables.catalogue(rows, item, fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ratings(tables.Part):
+  """Ratings in a file without column names, which is read as a whole."""
+
+  def batches(
+    self, wanted: Collection[str], groups: Sequence[int] | None = None, start: int = 0
+  ) -> Iterator[Rows]:
+    del groups
+    lines = _split(self.path, self.mark, len(self.stored))
+    values = zip(*lines, strict=True) if lines else [()] * len(self.stored)
+    columns = {
+      name: pa.chunked_array([pa.array(column, pa.string())])
+      for name, column in zip(self.stored, values, strict=True)
+      if name in wanted
+    }
+    yield Rows(self.path, columns, lambda row: f'{self.path}:{start + row + 1}', names=self.names)
 
 
 def _split(path: epath.Path, separator: str, width: int) -> list[list[str]]:

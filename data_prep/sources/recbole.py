@@ -17,15 +17,13 @@ Options set other names, without the type: `data.item_column=product_id` (`data_
 Other columns are ignored. C.item is the catalogue (see `data.unknown_items`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 from typing import Any
 
 from etils import epath
 
-from data_prep.log import raw_log
-from data_prep.sources import base, delimited, raw_files, records, tables
-from data_prep.sources.rows import Rows
+from data_prep.sources import base, delimited, raw_files, readers, records, tables
 
 _TYPES = ('token', 'token_seq', 'float', 'float_seq')
 
@@ -44,9 +42,9 @@ class RecBole(base.Tabular):
   def fetch(self, raw_dir: epath.Path) -> None:
     raw_files.require(self.input_files(raw_dir), raw_dir, "They are RecBole's atomic files.")
 
-  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
+  def reader(self, raw_dir: epath.Path) -> readers.Reader:
     self.fetch(raw_dir)
-    log, table = self.input_files(raw_dir).values()
+    log, _ = self.input_files(raw_dir).values()
     names = ('user', 'item', 'time', 'rating', *(('event',) if self.has_events else ()))
     wanted = self.log_columns(*names)
     is_optional = not self.is_named('rating')
@@ -55,18 +53,33 @@ class RecBole(base.Tabular):
       for column, field in wanted.items()
       if not (is_optional and column == self.rating_column)
     }
-    rows = self._read(log, wanted, required, strict=wanted)
-    item_records, unused = self._catalogue(table)
-    return tables.raw_log(self, rows, item_records, table, unused_item_columns=unused)
+    return self.table_reader([self._part(log, wanted, required, strict=wanted)])
 
-  def _read(
+  def item_table(self, raw_dir: epath.Path, items: Callable[[], Collection[str]]) -> base.Catalogue:
+    del items
+    _, table = self.input_files(raw_dir).values()
+    item, option = self.item_id(self.column('item'))
+    given = self.item_columns()
+    required = {item: option} | self.required_item_columns()
+    usual = [name for names in _FIELDS.values() for name in names]
+    wanted = dict.fromkeys((*required, *usual))
+    rows = self._part(table, wanted, required, strict=(item,)).read()
+    fields = {}
+    for field, kinds in _FIELDS.items():
+      present = [name for name in kinds if name in rows.columns]
+      if name := given[field][0] if field in given else next(iter(present), None):
+        fields[field] = (name, kinds.get(name, next(iter(kinds.values()))))
+    unused = rows.unused({item, *tables.columns_of(fields)})
+    return base.Catalogue(tables.catalogue(rows, item, fields), table, True, unused)
+
+  def _part(
     self,
     path: epath.Path,
     wanted: Mapping[str, Any],
     required: Mapping[str, str],
     strict: Collection[str],
-  ) -> Rows:
-    """Reads the wanted columns, by name without type. Columns outside `strict` are descriptive texts."""
+  ) -> tables.Part:
+    """The wanted columns, by name without type. Columns outside `strict` are descriptive texts."""
     mark = delimited.separator(self.separator) or '\t'
     names = {}
     for field in delimited.header(path, mark, quoted=False):
@@ -89,25 +102,9 @@ class RecBole(base.Tabular):
           f'Set --config.{field}'
         )
     present = {name: names[name] for name in wanted if name in names}
-    loose = [field for name, field in present.items() if name not in strict]
-    rows = delimited.read(path, present.values(), mark, quoted=False, loose=loose)
     every = {field: name for name, field in names.items()}  # the usual name, if a column has two
-    columns = {name: rows.columns[field] for name, field in present.items()}
-    return Rows(path, columns, rows.place, names=tuple(every.values()))
-
-  def _catalogue(self, path: epath.Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Returns the records by raw item id, and the columns of the item table that no record holds."""
-    item, option = self.item_id(self.column('item'))
-    given = self.item_columns()
-    required = {item: option} | self.required_item_columns()
-    usual = [name for names in _FIELDS.values() for name in names]
-    rows = self._read(path, dict.fromkeys((*required, *usual)), required, strict=(item,))
-    fields = {}
-    for field, kinds in _FIELDS.items():
-      present = [name for name in kinds if name in rows.columns]
-      if name := given[field][0] if field in given else next(iter(present), None):
-        fields[field] = (name, kinds.get(name, next(iter(kinds.values()))))
-    return tables.catalogue(rows, item, fields), rows.unused({item, *tables.columns_of(fields)})
+    loose = tuple(name for name in present if name not in strict)
+    return tables.Part(path, tuple(every.values()), present, mark=mark, quoted=False, loose=loose)
 
 
 def _parts(value: str) -> list[str]:

@@ -86,22 +86,39 @@ def _column(parts: Sequence[Rows], name: str, is_loose: bool) -> pa.ChunkedArray
   columns = [part.columns.get(name, pa.chunked_array([pa.nulls(len(part))])) for part in filled]
   if len({column.type for column in columns}) > 1:
     columns = [decoded(column) for column in columns]
+  kinds = [(part.path, column.type) for part, column in zip(filled, columns, strict=True)]
   tables = [pa.table({name: column}) for column in columns]
   try:
     return pa.concat_tables(tables, promote_options='permissive')[name]
   except pa.ArrowException:
     if is_loose:
       return _union(columns)
-    first = columns[0].type
-    other, kind = next(
-      (part, column.type)
-      for part, column in zip(filled, columns, strict=True)
-      if column.type != first
-    )
-    raise ValueError(
-      f'{other.path}: column {name} must be of the same type in all parts; it is {kind}, and {first} in '
-      f'{filled[0].path.name}{parts[0].advice(name)}'
-    ) from None
+    raise type_error(name, kinds, parts[0].advice(name)) from None
+
+
+def common_type(kinds: Sequence[tuple[epath.Path, pa.DataType]]) -> pa.DataType | None:
+  """Returns the type that the column of all parts has when they are joined; None if there is none.
+
+  Args:
+    kinds: of each part with rows: its file and the type of the column. At least one.
+  """
+  schemas = [pa.schema([('column', kind)]) for kind in dict.fromkeys(kind for _, kind in kinds)]
+  try:
+    return pa.unify_schemas(schemas, promote_options='permissive').field('column').type
+  except pa.ArrowException:
+    return None
+
+
+def type_error(
+  name: str, kinds: Sequence[tuple[epath.Path, pa.DataType]], advice: str = ''
+) -> ValueError:
+  """Returns the error about a column whose parts have no common type; see `common_type`."""
+  path, first = kinds[0]
+  other, kind = next((path, kind) for path, kind in kinds if kind != first)
+  return ValueError(
+    f'{other}: column {name} must be of the same type in all parts; it is {kind}, and {first} in '
+    f'{path.name}{advice}'
+  )
 
 
 def _union(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -115,6 +132,10 @@ def _union(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 def decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
   """Returns the column without dictionary encoding; a dictionary may hold values that no row has."""
-  if pa.types.is_dictionary(values.type):
-    return values.cast(values.type.value_type)
-  return values
+  kind = plain_type(values.type)
+  return values if kind == values.type else values.cast(kind)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+  """Returns the type of a column after `decoded`."""
+  return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -22,6 +22,7 @@ table is the catalogue; `data.unknown_items` says what an interaction with an un
 may be empty; invalid ones are dropped and counted.
 """
 
+from collections.abc import Callable, Collection
 import contextlib
 import dataclasses
 import re
@@ -29,8 +30,7 @@ from typing import Any, ClassVar
 
 from etils import epath
 
-from data_prep.log import raw_log
-from data_prep.sources import base, parts, raw_files, records, tables
+from data_prep.sources import base, parts, raw_files, readers, records, tables
 from recjax.schema.checks import setting
 
 # pandas writes an array of strings into CSV like this: ['Toys' 'Puzzles'].
@@ -97,20 +97,19 @@ class Table(base.Tabular):
       'perhaps with .gz or .zst, or .parquet.',
     )
 
-  def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
+  def reader(self, raw_dir: epath.Path) -> readers.Reader:
     self.fetch(raw_dir)
     names = self.log_columns(*_LOG)
     # Ratings and events are optional, unless the config names their columns or kinds of events.
     needed = {'rating': self.is_named('rating'), 'event': self.has_events}
     optional = {self.column(name) for name, is_needed in needed.items() if not is_needed}
     required = {name: field for name, field in names.items() if name not in optional}
-    rows = tables.read(self._files(raw_dir, 'interactions'), names, required, self.separator)
-    files = self._files(raw_dir, 'items')
-    item_records, unused = self._catalogue(files)
-    return tables.raw_log(self, rows, item_records, files[0], unused_item_columns=unused)
+    files = self._files(raw_dir, 'interactions')
+    return self.table_reader(tables.find(files, names, required, self.separator))
 
-  def _catalogue(self, files: list[epath.Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Returns the records by raw item id, and the columns of the item table that no record holds."""
+  def item_table(self, raw_dir: epath.Path, items: Callable[[], Collection[str]]) -> base.Catalogue:
+    del items
+    files = self._files(raw_dir, 'items')
     item, option = self.item_id(self.item_column)
     given = self.item_columns()
     names = {name for usual in _USUAL.values() for name in usual} | {*self.required_item_columns()}
@@ -120,7 +119,8 @@ class Table(base.Tabular):
     for field, usual in _USUAL.items():
       present = next((name for name in usual if name in rows.columns), usual[0])
       fields[field] = (given.get(field, (present,))[0], _KINDS.get(field, records.as_it_is))
-    return tables.catalogue(rows, item, fields), rows.unused({item, *tables.columns_of(fields)})
+    unused = rows.unused({item, *tables.columns_of(fields)})
+    return base.Catalogue(tables.catalogue(rows, item, fields), files[0], True, unused)
 
 
 def _folders(path: epath.Path) -> str:

@@ -138,6 +138,14 @@ class Data(Section):
     4096, 'Vocabulary size of a SentencePiece model trained on the item texts.', above=0
   )
   max_text_tokens: int = setting(128, 'Tokens after which the text of an item is cut.', above=0)
+  engine: str = setting(
+    'local',
+    'What prepares the log: this process, or a pipeline of Apache Beam. Both write the same bytes.',
+    one_of=('local', 'beam'),
+  )
+  beam_options: str = setting(
+    '', "With engine='beam': flags of Beam, such as '--runner=DataflowRunner --region=us-east1'."
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -156,6 +164,12 @@ class Data(Section):
       self.context_events,
       'data.context_events',
     )
+    check(
+      not self.beam_options or self.engine == 'beam',
+      "data.beam_options must be '' for data.engine='local', which has no options",
+      self.beam_options,
+      "data.engine='beam'",
+    )
     shares = self.split_shares
     check(
       len(shares) == 3 and abs(sum(shares) - 1) < 1e-6,
@@ -163,6 +177,11 @@ class Data(Section):
       shares,
       'data.split_shares',
     )
+
+  def identifying(self) -> dict[str, Any]:
+    # The engine does not identify prepared data: every engine writes the same bytes.
+    found = super().identifying()
+    return {name: found[name] for name in found if name not in ('engine', 'beam_options')}
 
 
 # Source → its data section: `Data` with the source's options. `data_prep.sources` registers them.

@@ -1,7 +1,7 @@
 """The endpoints of the service."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 import functools
 import hmac
@@ -21,7 +21,7 @@ from recjax.serve import page, wire
 from recjax.serve.batcher import Batcher
 from recjax.serve.engine import Engine
 from recjax.serve.metrics import CONTENT_TYPE, Metrics
-from recjax.serve.wire import Refused
+from recjax.serve.wire import Query, Refused
 from recjax.workdir.serving import Serving
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Service:
       engine, batcher = self._opened()
       limits = engine.limits(self.serving.max_queue)
       is_one, queries = wire.queries(wire.parse(body), limits)
-      found = await self._unless_gone(request, batcher.submit(queries), deadline)
+      found = await self._unless_gone(request, _of_one_version(batcher, queries), deadline)
       self.metrics.requests.inc(len(queries))
       return _json(found[0] if is_one else found)
     except ClientDisconnect:
@@ -228,6 +228,18 @@ class Service:
 
   async def _metrics(self, request: Request) -> Response:
     return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def _of_one_version(batcher: Batcher, queries: Sequence[Query]) -> list[Any]:
+  """Returns the answers of a call, from one catalogue: if a list spans a swap, all of it is asked for again.
+
+  Raises:
+    Refused: see `Batcher.submit`.
+  """
+  found = await batcher.submit(queries)
+  while len({fields['catalogue'] for fields in found}) > 1:
+    found = await batcher.submit(queries)
+  return found
 
 
 def _check_token(request: Request) -> None:

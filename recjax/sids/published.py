@@ -12,12 +12,13 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from recjax.runtime.files import write_whole
+from recjax.runtime.files import replacing
 from recjax.sids.token_space import sid_name
 
 FILE = 'table.json'
 _TOKEN = re.compile('<([a-z])_([0-9]+)>')
 _NAMED = 3  # missing items that a message lists
+_BLOCK = 16_384  # items in memory at a time, as text
 
 
 def read(path: epath.PathLike, item_ids: Sequence[str], codes: tuple[int, ...]) -> np.ndarray:
@@ -49,12 +50,21 @@ def read(path: epath.PathLike, item_ids: Sequence[str], codes: tuple[int, ...]) 
 
 
 def write(path: epath.PathLike, item_ids: Sequence[str], codes_IL: np.ndarray) -> None:
-  """Writes a table in the format of `read`, one item per line, atomically."""
-  rows = (
-    f'{json.dumps(item)}: {json.dumps([sid_name(level, code) for level, code in enumerate(row)])}'
-    for item, row in zip(item_ids, codes_IL.tolist(), strict=True)
-  )
-  write_whole(path, '{\n' + ',\n'.join(rows) + '\n}\n')
+  """Writes a table in the format of `read`, one item per line, atomically and in blocks of items."""
+  with replacing(path) as f:
+    f.write('{\n')
+    for begin in range(0, len(item_ids), _BLOCK):
+      block = slice(begin, begin + _BLOCK)
+      rows = (
+        f'{json.dumps(item)}: [{", ".join([_quoted(level, code) for level, code in enumerate(row)])}]'
+        for item, row in zip(item_ids[block], codes_IL[block].tolist(), strict=True)
+      )
+      f.write((',\n' if begin else '') + ',\n'.join(rows))
+    f.write('\n}\n')
+
+
+def _quoted(level: int, code: int) -> str:
+  return f'"{sid_name(level, code)}"'
 
 
 def _parsed(path: epath.Path) -> dict[str, Any]:

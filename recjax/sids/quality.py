@@ -9,6 +9,7 @@ import numpy as np
 import threadpoolctl
 
 from recjax.runtime.files import write_whole
+from recjax.sids import grouping
 from recjax.sids.quantizers.saved import Quantizer
 from recjax.sids.table import SidTable
 
@@ -105,10 +106,7 @@ def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, A
   found_QL = np.empty((num_queries, levels + 1), np.int64)
   items_QL[:, 0], found_QL[:, 0] = num_items - 1, k
   for level in range(1, levels + 1):
-    prefix_I, sizes = np.unique(
-      codes_IL[:, :level], axis=0, return_inverse=True, return_counts=True
-    )[1:]
-    prefix_I = prefix_I.ravel()
+    prefix_I, sizes = grouping.groups(codes_IL[:, :level])
     items_QL[:, level] = sizes[prefix_I[queries_Q]] - 1
     same_QK = prefix_I[neighbours_QK] == prefix_I[queries_Q][:, None]
     found_QL[:, level] = same_QK.sum(axis=1)

@@ -10,6 +10,7 @@ import numpy as np
 
 from recjax.runtime.files import digest, replacing, write_whole
 from recjax.schema.checks import check_choice
+from recjax.sids import grouping
 from recjax.sids.catalogue import Catalogue
 
 CODES, DESCRIPTION = 'codes.npy', 'sids.json'  # the files of a table
@@ -117,10 +118,7 @@ class SidTable:
   @property
   def sid_I(self) -> np.ndarray:
     """int64 `[I]`, the number of each item's SID among the distinct ones, in lexicographic order."""
-    order, is_first = _ordered(self.codes_IL)
-    numbers_I = np.empty(len(order), np.int64)
-    numbers_I[order] = np.cumsum(is_first) - 1
-    return numbers_I
+    return grouping.groups(self.codes_IL)[0]
 
   def statistics(self) -> dict:
     """Computes the table's statistics for the report.
@@ -199,17 +197,8 @@ def count_distinct(codes_IL: np.ndarray) -> int:
 
 def _group_sizes(codes_IL: np.ndarray) -> np.ndarray:
   """Returns the number of items of each distinct row; the rows are in lexicographic order."""
-  order, is_first = _ordered(codes_IL)
+  order, is_first = grouping.ordered(codes_IL)
   return np.diff(np.flatnonzero(is_first), append=len(order))
-
-
-def _ordered(codes_IL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the lexicographic order of rows, and which rows in that order differ from the one before."""
-  order = np.lexsort(codes_IL.T[::-1])  # np.unique(axis=0) is three times slower
-  ordered = codes_IL[order]
-  is_first = np.ones(len(ordered), bool)
-  is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-  return order, is_first
 
 
 def _in_groups(sizes: np.ndarray) -> int:

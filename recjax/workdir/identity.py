@@ -18,7 +18,10 @@ FILE = 'config.json'
 # A change in these sections makes another run. Changes of the stream of examples are found by its
 # fingerprint, which every checkpoint holds.
 _IDENTITY = ('data', 'sids', 'model')
-_LOCATIONS = ('raw_dir', 'prepared_dir', 'download', 'download_url', 'table', 'extend')
+_LOCATIONS = (
+  *('raw_dir', 'prepared_dir', 'download', 'download_url', 'table', 'extend'),
+  *('engine', 'beam_options'),  # every engine writes the same bytes
+)
 _FOLDERS = ('pretrained', 'sid_keywords')  # may change to another path, but not to or from None
 _COMPUTATION = ('compute_dtype', 'remat', 'scan_unroll', 'attention')
 _REMEDY = (

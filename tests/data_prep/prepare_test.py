@@ -300,6 +300,21 @@ def test_fields_that_earlier_versions_lacked_do_not_change_the_identity_of_old_d
   assert changed['data']['text_format'] == '{title}'
 
 
+def test_the_engine_does_not_identify_data_and_must_be_installed(tmp_path, monkeypatch):
+  write_raw(tmp_path / 'raw', random_rows())
+  config = make_config(tmp_path)
+  beam = make_config(tmp_path, {'engine': 'beam', 'beam_options': '--runner=FlinkRunner'})
+  assert beam.preparation == config.preparation
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  for run in (prepare.prepare, prepare.prepare_log):
+    with pytest.raises(ValueError, match=r'needs Apache Beam, which `make beam` installs'):
+      run(beam)
+  prepare.prepare_log(config)
+  prepare.prepare_log(beam)  # the log is there: no engine is needed
+  with pytest.raises(ValueError, match=r"data\.beam_options must be '' for data\.engine='local'"):
+    make_config(tmp_path, {'beam_options': '--runner=FlinkRunner'})
+
+
 def test_prepared_data_are_found_without_the_raw_files(tmp_path, capsys):
   write_raw(tmp_path / 'raw', random_rows())
   config = make_config(tmp_path)

@@ -21,7 +21,7 @@ ABSENT = 1 << 30  # the rank of a target that is not in its list
 _IGNORED = ('mesh', 'hosts', 'loader', 'profile', 'compilation_cache', 'log_to', 'evaluators', 'seed', 'sids.seed',
             'log_every_steps', 'checkpoint_every_steps', 'checkpoint.max_to_keep', 'checkpoint.allow_new_stream',
             'eval.batch_size', 'eval.ks', 'eval.baselines', 'eval.sasrec', 'data.raw_dir', 'data.prepared_dir',
-            'data.download', 'data.download_url')  # fmt: skip
+            'data.download', 'data.download_url', 'data.engine', 'data.beam_options')  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -210,7 +210,7 @@ def swap(log: raw_log.RawLog, kind: str) -> raw_log.RawLog:
     for count, (start, end) in zip(counts, itertools.pairwise(cleaned.offsets), strict=True)
   ]
   held_out = np.concatenate(places)
-  new = [column.copy() for column in (log.items, log.ratings, log.events)]
+  new = [np.array(column) for column in (log.items, log.ratings, log.events)]
   new[0][held_out] = items(len(held_out))
   new[1][held_out] = rng.integers(1, 6, len(held_out))
   new[2][held_out] = np.array(['buy', 'view'])[rng.integers(0, 2, len(held_out))]

@@ -43,9 +43,9 @@ def test_csv_cells_with_quotes_commas_line_ends_and_bom(tmp_path, name):
 
 def test_tabs_without_quotes(tmp_path):
   path = csv(tmp_path, 'user\titem\n"a\tb, c"\n')
-  rows = delimited.read(path, ('user', 'item'), '\t', quoted=False)
-  assert rows.columns['user'].to_pylist() == ['"a']
-  assert rows.columns['item'].to_pylist() == ['b, c"']
+  (found,) = delimited.batches(path, ('user', 'item'), '\t', quoted=False)
+  assert found['user'].to_pylist() == ['"a']
+  assert found['item'].to_pylist() == ['b, c"']
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_parts_of_compatible_types_are_promoted(tmp_path, kinds, expected):
     )
     paths.append(epath.Path(tmp_path) / f'{n}.parquet')
   rows = tables.read(paths, ('user',), REQUIRED)
-  assert columns.ids(rows, 'user').strings().tolist() == expected
+  assert columns.ids(rows, 'user').tolist() == expected
 
 
 def test_parts_of_incompatible_types_or_columns_are_rejected(tmp_path):

@@ -249,3 +249,22 @@ def test_a_swap_waits_for_the_wave_that_is_searched(monkeypatch):
     assert [(await call)[2]['catalogue'] for call in (first, change, later)] == ['v1', 'v2', 'v2']
 
   with_service(test)
+
+
+def test_a_list_that_spans_a_swap_is_answered_from_one_catalogue(monkeypatch):
+  async def test(service):
+    monkeypatch.setenv('RECJAX_SERVE_TOKEN', 'secret')
+    service.engine.gate.clear()
+    call = service.ask(*'abcdef')  # two waves of at most four
+    await service.until_started()
+    headers = {'Authorization': 'Bearer secret'}
+    change = asyncio.create_task(service.call('POST', '/catalogue', {'swap': 'v2'}, headers))
+    await asyncio.sleep(0.1)
+    service.engine.gate.set()
+    await change
+    answers = (await call)[2]
+    assert [each['item'] for each in answers] == list('abcdef')
+    assert {each['catalogue'] for each in answers} == {'v2'}
+    assert service.engine.waves == [list('abcd'), list('ef')] * 2
+
+  with_service(test)

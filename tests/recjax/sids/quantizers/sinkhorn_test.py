@@ -97,3 +97,15 @@ def test_the_result_does_not_depend_on_the_block_size(monkeypatch):
   whole, _ = sinkhorn.reassign(quantizer, vectors, codes)
   monkeypatch.setattr(sinkhorn, '_BLOCK_VALUES', 1)
   np.testing.assert_array_equal(sinkhorn.reassign(quantizer, vectors, codes)[0], whole)
+
+
+def test_parts_of_the_catalogue_give_the_codes_of_the_whole(monkeypatch):
+  quantizer, vectors = _world(codes=60)
+  vectors[20:26], vectors[40:43] = vectors[20], vectors[40]  # greedy, after the rounds
+  codes = quantizer.assign(vectors)
+  whole, found = sinkhorn.reassign(quantizer, vectors, codes)
+  assert found['reassigned_greedily'] >= 9
+  monkeypatch.setattr(sinkhorn, '_DISTANCES', 60 * 30)  # 30 items
+  got, again = sinkhorn.reassign(quantizer, vectors, codes)
+  np.testing.assert_array_equal(got, whole)
+  assert again == found
