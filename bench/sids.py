@@ -7,6 +7,7 @@ codes; with --train also recall@10 of identical short trainings on a fixed sampl
 
 Command:  python -m bench.sids --config=configs/beauty.py:flat-cpu --config.data.raw_dir=FOLDER --scratch=FOLDER
           [--letter=FOLDER/letter_sids.json] [--train --config.num_train_steps=300 --config.optim.warmup_steps=50]
+          python -m bench.sids --parts=scale --scratch=FOLDER [--items=1000000,10000000] [--rqvae]
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from absl import app, flags
 from etils import epath
 import numpy as np
 
+from bench import sids_scale
 from bench.circumstances import circumstances, write
 from data_prep import files, prepare
 from recjax import config as config_lib
@@ -39,6 +41,12 @@ _CONFIG = config_flag.define(identity.read_config_dict)
 _SCRATCH = flags.DEFINE_string(
   'scratch', None, 'Folder of prepared data, workdirs and intermediate results.', required=True
 )
+_PARTS = flags.DEFINE_list('parts', 'quality', 'quality, or scale: time and memory at --items.')
+_ITEMS = flags.DEFINE_list('items', '1000000,10000000', 'With scale: the sizes of catalogues.')
+_DISK = flags.DEFINE_float(
+  'disk_gb', 8.0, 'With scale: the largest file of vectors; more items repeat its vectors.'
+)
+_RQVAE = flags.DEFINE_boolean('rqvae', False, 'With scale: train a small RQ-VAE for an epoch too.')
 _LETTER = flags.DEFINE_string('letter', None, "LETTER's SID table of the catalogue, JSON.")
 _TRAIN = flags.DEFINE_boolean('train', False, 'Train on each variant with the same config.')
 _USERS = flags.DEFINE_integer('users', 4000, 'Test users of the sample.')
@@ -131,9 +139,8 @@ def _cell(value: Any) -> str:
   return '/'.join(map(str, value)) if isinstance(value, list) else f'{value}'
 
 
-def main(_) -> None:
-  scratch = epath.Path(_SCRATCH.value)
-  scratch.mkdir(parents=True, exist_ok=True)
+def compare(scratch: epath.Path) -> dict[str, Any]:
+  """Measures every variant, prints a table, and returns its rows."""
   base = prepare.prepare(_config(scratch / 'base', {'source': 'both'}))
   results = {}
   for name, sids in _variants().items():
@@ -146,7 +153,18 @@ def main(_) -> None:
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:
     print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-  write({'circumstances': circumstances(), 'variants': results})
+  return results
+
+
+def main(_) -> None:
+  scratch, results = epath.Path(_SCRATCH.value), {'circumstances': circumstances()}
+  scratch.mkdir(parents=True, exist_ok=True)
+  if 'scale' in _PARTS.value:
+    sizes_of_catalogues = list(map(int, _ITEMS.value))
+    results['scale'] = sids_scale.measure(scratch, sizes_of_catalogues, _DISK.value, _RQVAE.value)
+  if 'quality' in _PARTS.value:
+    results['variants'] = compare(scratch)
+  write(results)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Names of the files that stages exchange (`stage/file` in the prepared folder); reads and writes them."""
 
+from collections.abc import Iterator
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
+from recjax.runtime.files import is_local
 
 ITEMS = 'interactions/items.jsonl'
 TRAIN_ITEMS = 'interactions/train_items.npy'
@@ -33,6 +35,11 @@ def load(path: epath.Path) -> np.ndarray:
     return np.load(f)
 
 
+def mapped(path: epath.Path) -> np.ndarray:
+  """Maps a local .npy file, which is then read where it is indexed; reads one of a bucket."""
+  return np.load(path, mmap_mode='r') if is_local(path) else load(path)
+
+
 def save(path: epath.Path, array: np.ndarray) -> None:
   """Writes a .npy file."""
   with path.open('wb') as f:
@@ -53,4 +60,11 @@ def save_vectors(vectors_ID: np.ndarray, out: epath.Path) -> dict[str, Any]:
 
 def read_items(path: epath.PathLike) -> list[dict[str, Any]]:
   """Reads items.jsonl: one object per item, in item order."""
-  return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]
+  return list(each_item(path))
+
+
+def each_item(path: epath.PathLike) -> Iterator[dict[str, Any]]:
+  """Yields the objects of items.jsonl in item order, without keeping them."""
+  with epath.Path(path).open('r') as f:
+    for line in f:
+      yield json.loads(line)

@@ -7,12 +7,11 @@ import os
 
 from etils import epath
 
-from data_prep import sources
+from data_prep import engine, sources
 from data_prep import stage as stage_lib
 from data_prep.encoders import stage as encoder_stage
 from data_prep.keywords import stage as keyword_stage
 from data_prep.log import optimum
-from data_prep.log import stage as log_stage
 from data_prep.relations import stage as relation_stage
 from data_prep.relations import vectors_stage
 from data_prep.sids import stage as sid_stage
@@ -56,8 +55,8 @@ def prepare(config: config_lib.Config) -> Prepared:
   if stages is None:
     with _locked(folder):
       # Must come before the raw files are hashed. If the log is prepared, they are not needed.
-      if not folder.find(log_stage.stage(source, config.data, raw_dir(config))):
-        log_stage.check_engine(config.data)
+      if not folder.find(engine.stage(source, config.data, raw_dir(config))):
+        engine.check_ready(config.data)
         source.fetch(config.data, raw_dir(config))
       for stage in _stages(config, folder.prepared):
         folder.run(stage)
@@ -81,11 +80,11 @@ def prepare_log(config: config_lib.Config) -> Prepared:
   """
   folder, source = stage_lib.Folder(config.prepared_folder), sources.get(config.data.source)
   raw = raw_dir(config)
-  if not folder.find(log_stage.stage(source, config.data, raw)):
-    log_stage.check_engine(config.data)
+  if not folder.find(engine.stage(source, config.data, raw)):
+    engine.check_ready(config.data)
     with _locked(folder):
       source.fetch(config.data, raw)
-      folder.run(log_stage.stage(source, config.data, raw))
+      folder.run(engine.stage(source, config.data, raw))
   return folder.prepared
 
 
@@ -119,6 +118,7 @@ def _check_ready(config: config_lib.Config, root: epath.Path) -> None:
   sid_stage.check_ready(config, root, raw_dir(config))
   keyword_stage.check_ready(config, root, raw_dir(config))
   encoder_stage.check_ready(config, root)
+  vectors_stage.check_ready(config.sids, root)
   text_stage.check_ready(config, root)
 
 
@@ -128,7 +128,7 @@ def _stages(config: config_lib.Config, prepared: Prepared) -> Iterator[stage_lib
   A stage reads outputs of earlier stages, so `prepared` must hold each stage before the next one is requested.
   """
   source, raw = sources.get(config.data.source), raw_dir(config)
-  yield log_stage.stage(source, config.data, raw)
+  yield engine.stage(source, config.data, raw)
   config = sid_stage.with_codes(config, prepared)  # fails before the stages that take long
   relation_stage.check_top_k(config, prepared)
   relation_stage.check_texts(config, prepared)

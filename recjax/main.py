@@ -4,18 +4,13 @@ import contextlib
 import dataclasses
 import logging
 import os
-import signal
 import sys
 import traceback
 
-
-def _end_at_start(*_) -> None:
-  os.write(2, b'interrupted: nothing was started\n')
-  os._exit(130)
-
+from recjax.runtime import early, heap
 
 if __name__ != '__mp_main__':  # which a reader process imports
-  signal.signal(signal.SIGINT, _end_at_start)  # the imports take seconds; `main` replaces it
+  early.set_up()
 
 from absl import app, flags
 from etils import epath
@@ -184,6 +179,8 @@ def run(request: Request) -> int:
   if mode == 'prepare':
     checked_streams(config, workdir, dataset, mesh)
     return 0
+  if jax.default_backend() == 'cpu':
+    heap.keep()
   if mode == 'export':
     export.check(request, config, dataset)
     params, step = best_params(config, workdir, dataset, mesh)

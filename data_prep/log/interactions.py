@@ -1,5 +1,6 @@
 """Cleans a raw log: numbers ids, chooses rows, rejects or drops duplicates, filters to the k-core, sorts by time."""
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -135,8 +136,8 @@ def clean(
   order = _order(users, times, chosen.is_context)
   if chosen.keep is not None:
     order = order[chosen.keep[order]]
-  is_tie = _ties(users[order], times[order])
-  repeated = _repeated(items[order], is_tie)
+  is_tie = ties(users[order], times[order])
+  repeated = repeated_rows(items[order], is_tie)
   if repeated.any():
     if duplicates == 'refuse':
       raise _duplicates_error(log, users, items, times, order, repeated)
@@ -151,7 +152,7 @@ def clean(
   records = log.item_records if catalogue == 'all' else ()
   user_ids, (users, *held_out_users) = renumber(user_ids, (users[rows], *held_out_users))
   item_ids, (items, *held_out_items) = renumber(item_ids, (items[rows], *held_out_items), records)
-  _check_several(user_ids, item_ids, len(rows), k)
+  check_several(user_ids, item_ids, len(rows), k)
   context_events = None
   if events is not None:
     event_names, (events,) = renumber(event_names, (events[rows],))
@@ -216,15 +217,27 @@ def _empty_core_error(
 ) -> ValueError:
   chosen = slice(None) if is_context is None else ~is_context
   users, items = users[chosen], items[chosen]
-  kind = '' if is_context is None else ' that may be targets'
   left = next((n for n in range(k - 1, 0, -1) if k_core(users, items, n).any()), 0)
+  return empty_core_error(len(users), k, left, is_context is not None)
+
+
+def empty_core_error(count: int, k: int, largest: int, has_context: bool) -> ValueError:
+  """Returns the error about a k-core without rows.
+
+  Args:
+    count: number of rows that may be targets.
+    k: of the core.
+    largest: of the largest core that keeps some rows.
+    has_context: whether the log also has rows that are never targets.
+  """
+  kind = ' that may be targets' if has_context else ''
   return ValueError(
-    f'the {k}-core must keep at least one interaction; it keeps none of {len(users)}{kind}. '
-    f'Set --config.data.k_core to a smaller number; the {left}-core is the largest that keeps some'
+    f'the {k}-core must keep at least one interaction; it keeps none of {count}{kind}. '
+    f'Set --config.data.k_core to a smaller number; the {largest}-core is the largest that keeps some'
   )
 
 
-def _check_several(user_ids: list[str], item_ids: list[str], count: int, k: int) -> None:
+def check_several(user_ids: list[str], item_ids: list[str], count: int, k: int) -> None:
   """Raises a ValueError if all interactions are of one user or one item."""
   for kind, ids in (('user', user_ids), ('item', item_ids)):
     if len(ids) == 1:
@@ -325,15 +338,15 @@ def _int64_times(log: RawLog) -> np.ndarray:
   return times.astype(np.int64)
 
 
-def _ties(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+def ties(users: np.ndarray, times: np.ndarray) -> np.ndarray:
   """Marks rows with the user and the time of the row before. The rows must be sorted by user and time."""
   is_tie = np.zeros(len(users), bool)
   is_tie[1:] = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
   return is_tie
 
 
-def _repeated(items: np.ndarray, is_tie: np.ndarray) -> np.ndarray:
-  """Marks rows that repeat the item of an earlier row of the same user and time; see `_ties`."""
+def repeated_rows(items: np.ndarray, is_tie: np.ndarray) -> np.ndarray:
+  """Marks rows that repeat the item of an earlier row of the same user and time; see `ties`."""
   repeated = np.zeros(len(items), bool)
   run = np.cumsum(~is_tie)
   # Only rows with the user and time of a neighbouring row are sorted by item; these are few.
@@ -358,11 +371,28 @@ def _duplicates_error(
   equal = (users == users[row]) & (items == items[row]) & (times == times[row])
   first = int(order[equal[order]].min())
   first, row = sorted((first, row))
-  has_kinds = log.events is not None and log.events[first] != log.events[row]
-  kinds = f' ({log.events[first]!s} there, {log.events[row]!s} here)' if has_kinds else ''
+  events = () if log.events is None else [str(log.events[n]) for n in (first, row)]
+  names = str(log.users[row]), str(log.items[row])
+  return duplicates_error((log.place(first), log.place(row)), *names, events, len(repeats))
+
+
+def duplicates_error(
+  places: tuple[str, str], user: str, item: str, events: Sequence[str], count: int
+) -> ValueError:
+  """Returns the error about rows of equal user, item and time.
+
+  Args:
+    places: file and line of the first such row, and of the first that repeats it.
+    user: raw id.
+    item: raw id.
+    events: their kinds; empty without.
+    count: number of rows that repeat an earlier one.
+  """
+  has_kinds = len(set(events)) > 1
+  kinds = f' ({events[0]} there, {events[1]} here)' if has_kinds else ''
   return ValueError(
-    f'{log.place(row)}: no two interactions may be equal in user, item and time; this one repeats '
-    f'{log.place(first)}{kinds}: user {str(log.users[row])!r}, item {str(log.items[row])!r}. '
-    f'{len(repeats):,} rows repeat an earlier one. '
+    f'{places[1]}: no two interactions may be equal in user, item and time; this one repeats '
+    f'{places[0]}{kinds}: user {user!r}, item {item!r}. '
+    f'{count:,} rows repeat an earlier one. '
     "Set --config.data.duplicates='drop' to keep the first of each"
   )

@@ -6,6 +6,7 @@ Invalid descriptive fields are cleaned, cut or dropped, and counted; they raise 
 from collections import Counter
 from collections.abc import Callable, Mapping
 import decimal
+import functools
 import html
 import math
 import re
@@ -203,3 +204,10 @@ def plain(text: str) -> str:
   The result may contain HTML: '&lt;b&gt;' becomes '<b>'. Escape it before writing it into a page.
   """
   return ' '.join(_CONTROL.sub(' ', html.unescape(text)).split())
+
+
+def of(data: Data) -> Text:
+  """Returns the function that makes the texts of a data section."""
+  return functools.partial(
+    encoder_text, text_format=data.text_format, description_chars=data.description_chars
+  )

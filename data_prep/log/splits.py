@@ -16,12 +16,12 @@ with context events, store the user and the history of every target: `<split>_us
 `<split>_history_items` with `<split>_history_offsets`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from data_prep.log.interactions import CleanLog
-from recjax.data.dataset import SPLITS
+from recjax.data.prepared import SPLITS
 from recjax.data.sequences import offsets_of
 from recjax.schema.checks import check, check_choice
 
@@ -113,21 +113,46 @@ def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> di
     is_target = may_be_target.copy()
   is_target[log.offsets[:-1]] = False
   ranks = np.flatnonzero(is_target[order])  # of the targets, in `order`
+  borders = time_borders(len(ranks), shares)
+  in_train = np.zeros(len(log.items), bool)
+  in_train[order[: ranks[borders[0]]]] = True
+  parts = np.split(order[ranks], borders)[1:]
+  return held_out_by_row(log, in_train, dict(zip(SPLITS, parts, strict=True)), max_history)
+
+
+def time_borders(num_targets: int, shares: Sequence[float]) -> np.ndarray:
+  """Returns the ranks of the first validation and of the first test target: int64 `[2]`.
+
+  Raises:
+    ValueError: a part would be empty.
+  """
   # 1e-6 corrects the rounding of sums of shares: 0.7 + 0.2 < 0.9 in floating point.
-  borders = np.floor(np.cumsum(shares)[:2] * len(ranks) + 1e-6).astype(np.int64)
-  counts = np.diff([0, *borders, len(ranks)])
+  borders = np.floor(np.cumsum(shares)[:2] * num_targets + 1e-6).astype(np.int64)
+  counts = np.diff([0, *borders, num_targets])
   check(
     counts.min() > 0,
     'data.split_shares must give training, validation and test at least one (history, target) pair '
-    f'each; of {len(ranks):,} they would get {", ".join(map(str, counts))}',
+    f'each; of {num_targets:,} they would get {", ".join(map(str, counts))}',
     tuple(shares),
     'data.split_shares',
   )
-  in_train = np.zeros(len(log.items), bool)
-  in_train[order[: ranks[borders[0]]]] = True
+  return borders
+
+
+def held_out_by_row(
+  log: CleanLog, in_train: np.ndarray, parts: Mapping[str, np.ndarray], max_history: int
+) -> dict[str, np.ndarray]:
+  """Returns the arrays of a split whose targets have their own histories.
+
+  Args:
+    log: the clean log.
+    in_train: bool `[N]`, the interactions of the training part.
+    parts: split → positions of its targets in the log.
+    max_history: see `split`.
+  """
   arrays = _train(log, in_train)
   owners = np.repeat(np.arange(len(log.user_ids)), np.diff(log.offsets))
-  for split_name, part in zip(SPLITS, np.split(order[ranks], borders)[1:], strict=True):
+  for split_name, part in parts.items():
     rows = np.sort(part)
     for name, column in columns(log).items():
       arrays[f'{split_name}_{name}'] = column[rows]
@@ -148,7 +173,7 @@ def _histories(
     max_history: see `split`.
   """
   start = np.maximum(first, rows - max_history) if max_history else first
-  _check_histories(split_name, int((rows - start).sum()))
+  check_histories(split_name, int((rows - start).sum()))
   positions, offsets = _ranges(start, rows)
   users = np.searchsorted(log.offsets, rows, side='right') - 1
   arrays = {
@@ -193,7 +218,7 @@ def _ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]
   return np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths), offsets
 
 
-def _check_histories(split_name: str, total: int) -> None:
+def check_histories(split_name: str, total: int) -> None:
   check(
     total < MAX_HISTORY_ITEMS,
     f'the histories of the {split_name} rows must hold less than {MAX_HISTORY_ITEMS:,} items in all; '

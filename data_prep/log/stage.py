@@ -1,7 +1,5 @@
 """The `interactions` stage: the clean log, its split, and the catalogue."""
 
-import functools
-import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -9,32 +7,13 @@ from etils import epath
 
 from data_prep import stage as stage_lib
 from data_prep.log import filters, interactions, item_text, log_writer, splits
-from recjax.schema.checks import check
 from recjax.schema.data import Data
-
-
-def check_engine(data: Data) -> None:
-  """Checks before the raw files are read that the engine is installed.
-
-  Raises:
-    ValueError: it is not.
-  """
-  check(
-    data.engine != 'beam' or importlib.util.find_spec('apache_beam') is not None,
-    "data.engine='beam' needs Apache Beam, which `make beam` installs (or pip install -r requirements-beam.txt)",
-    'no package apache_beam',
-    "data.engine='local' to prepare without it",
-  )
 
 
 def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stage:
   """Returns the stage that reads the raw files of a source, and writes arrays, catalogue and statistics."""
 
   def run(out: epath.Path) -> dict[str, Any]:
-    if data.engine == 'beam':
-      from data_prep.beam import log as beam_log  # here: it needs Apache Beam
-
-      return beam_log.write(data, raw_dir, out)
     raw = source.load(data, raw_dir)
     records = raw.item_records
     log = interactions.clean(
@@ -42,10 +21,7 @@ def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stag
     )
     del raw  # raw ids take up most of the memory of this stage
     arrays = splits.split(log, data.split, data.split_shares, data.max_history)
-    text = functools.partial(
-      item_text.encoder_text, text_format=data.text_format, description_chars=data.description_chars
-    )
-    return log_writer.write(log, arrays, records, out, text)
+    return log_writer.write(log, arrays, records, out, item_text.of(data))
 
   params = {'k_core': data.k_core, 'duplicates': data.duplicates, 'catalogue': data.catalogue}
   params |= {'split': data.split, 'max_history': data.max_history}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from recjax.data.dataset import SPLITS
+from recjax.data.prepared import SPLITS
 from recjax.data.sequences import Sequences
 from recjax.metrics.reachable import count_unreachable
 

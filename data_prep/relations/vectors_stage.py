@@ -1,4 +1,4 @@
-"""The `cooccurrence_vectors` stage: item vectors from the training part of the log."""
+"""The `cooccurrence_vectors` stage: item vectors from the training part of the log, or those of a trained model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +8,31 @@ import numpy as np
 
 from data_prep import files, refresh
 from data_prep import stage as stage_lib
+from data_prep.encoders import vectors_file
 from data_prep.relations import cooccurrence
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.schema.sids import Sids
+
+FIELD = 'sids.item_vectors'
+
+
+def check_ready(sids: Sids, root: epath.Path) -> None:
+  """Checks the file of item vectors before the first stage runs.
+
+  Raises:
+    ValueError: it is no file .npz, or does not exist although no vectors of `root` were made from one.
+  """
+  path = sids.item_vectors and epath.Path(sids.item_vectors)
+  if path is None or (path.suffix == '.npz' and path.exists()):
+    return
+  manifests = stage_lib.variants(root, 'cooccurrence_vectors').values()
+  is_known = any('item_vectors.npz' in manifest['inputs'] for manifest in manifests)
+  if path.suffix != '.npz' or not is_known:
+    raise ValueError(
+      f'{FIELD} must be a file .npz of `ids` and `vectors`, which --mode=export --format=vectors writes; got '
+      f'{path}. Set --config.{FIELD}'
+    )
 
 
 def stage(sids: Sids, prepared: Prepared) -> stage_lib.Stage:
@@ -21,6 +42,10 @@ def stage(sids: Sids, prepared: Prepared) -> stage_lib.Stage:
   num_items = stage_lib.read_manifest(prepared / 'interactions')['summary']['items']
   inputs = stage_lib.outputs(prepared, files.TRAIN_ITEMS, files.TRAIN_OFFSETS)
   params = {'items': num_items, 'width': width, 'window': window, 'seed': sids.seed}
+  trained = None if sids.item_vectors is None else epath.Path(sids.item_vectors)
+  if trained is not None:
+    inputs |= stage_lib.outputs(prepared, files.ITEMS) | {'item_vectors.npz': trained}
+    params = {'items': num_items, 'source': 'item_vectors'}
   if sids.extend is not None:
     inputs |= stage_lib.outputs(prepared, files.ITEMS) | refresh.inputs(
       sids, files.ITEMS, files.COOCCURRENCE_VECTORS, files.COOCCURRENCE_BASIS
@@ -29,7 +54,11 @@ def stage(sids: Sids, prepared: Prepared) -> stage_lib.Stage:
 
   def run(out: epath.Path) -> dict[str, Any]:
     train = files.train_sequences(prepared)
-    if sids.extend is None:
+    if sids.extend is None and trained is not None:
+      vectors_ID = vectors_file.read(trained, refresh.item_ids(prepared), FIELD)
+      # The basis of new items: the sum of the vectors of the items that they co-occur with.
+      basis_ID = vectors_ID
+    elif sids.extend is None:
       vectors_ID, basis_ID = cooccurrence.vectors(train, num_items, width, window, sids.seed)
     else:
       vectors_ID, basis_ID = _extend(sids, refresh.item_ids(prepared), train)

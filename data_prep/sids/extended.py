@@ -11,6 +11,7 @@ from recjax.sids import extension, published
 from recjax.sids.quantizers.saved import FILE as QUANTIZER
 from recjax.sids.quantizers.saved import Quantizer
 from recjax.sids.table import SidTable
+from recjax.sids.vectors import Vectors
 
 _TABLE = ('sids/codes.npy', 'sids/sids.json')
 
@@ -24,7 +25,7 @@ def inputs(sids: Sids) -> dict[str, epath.Path]:
 def table(
   sids: Sids,
   today: Sequence[str],
-  vectors_ID: np.ndarray | None,
+  vectors_ID: np.ndarray | Vectors | None,
   table_file: epath.Path | None,
 ) -> tuple[SidTable, Quantizer | None]:
   """Returns today's table in the earlier code space, and the frozen quantizer (None for imported SIDs and codes of items).

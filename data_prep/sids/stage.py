@@ -19,6 +19,7 @@ from recjax.sids import code_sizes, published, quality
 from recjax.sids.quantizers import collisions, residual_kmeans, rqvae, sinkhorn
 from recjax.sids.quantizers.saved import Quantizer
 from recjax.sids.table import SidTable
+from recjax.sids.vectors import Vectors
 
 _VECTORS = {
   'text': (files.TEXT_VECTORS,),
@@ -101,12 +102,10 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
   inputs |= relations
 
   def run(out: epath.Path) -> dict[str, Any]:
-    items, resolved = files.read_items(prepared / files.ITEMS), {}
-    item_ids = [item['id'] for item in items]
+    item_ids, categories = _catalogue(prepared / files.ITEMS)
     # Both parts are unit vectors, so text and co-occurrence have equal weight in every distance.
-    vectors_ID = (
-      np.concatenate([files.load(path) for path in vectors.values()], 1) if vectors else None
-    )
+    vectors_ID = Vectors([files.mapped(path) for path in vectors.values()]) if vectors else None
+    resolved = {}
     if sids.extend is not None:
       sid_table, quantizer = extended.table(sids, item_ids, vectors_ID, table_file)
     elif table_file is not None:
@@ -121,13 +120,23 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
     if quantizer is not None:
       quantizer.save(out)
     # A code of a single item says nothing about its category.
-    paths = [] if sids.quantizer == 'item' else [item.get('categories') for item in items]
-    categories = [path[0] if path else None for path in paths]
-    found = quality.assess(sid_table, vectors_ID, quantizer, categories)
+    known = [] if sids.quantizer == 'item' else categories
+    found = quality.assess(sid_table, vectors_ID, quantizer, known)
     quality.write(out, found | resolved)
     return sid_table.statistics() | resolved | _headline(found)
 
   return stage_lib.Stage('sids', run, inputs, params, version=2)
+
+
+def _catalogue(path: epath.Path) -> tuple[list[str], list[tuple[str, ...] | None]]:
+  """Returns the raw ids of all items, and their first category paths; equal paths are one object."""
+  item_ids, paths, shared = [], [], {}
+  for item in files.each_item(path):
+    item_ids.append(item['id'])
+    found = item.get('categories')
+    first = tuple(found[0]) if found else None
+    paths.append(shared.setdefault(first, first))
+  return item_ids, paths
 
 
 def _params(sids: Sids) -> dict[str, Any]:
@@ -151,7 +160,9 @@ def imported(sids: Sids, table_file: epath.Path, item_ids: Sequence[str]) -> Sid
   return SidTable(codes_IL, sizes, sids.quantizer, sids.collisions)
 
 
-def fit(sids: Sids, vectors_ID: np.ndarray, pairs_P2: np.ndarray | None = None) -> Quantizer:
+def fit(
+  sids: Sids, vectors_ID: np.ndarray | Vectors, pairs_P2: np.ndarray | None = None
+) -> Quantizer:
   """Returns the quantizer that `sids.quantizer` names, fitted to item vectors `[I, D]`.
 
   Args:
@@ -165,7 +176,7 @@ def fit(sids: Sids, vectors_ID: np.ndarray, pairs_P2: np.ndarray | None = None) 
 
 
 def resolve(
-  sids: Sids, quantizer: Quantizer, vectors_ID: np.ndarray
+  sids: Sids, quantizer: Quantizer, vectors_ID: np.ndarray | Vectors
 ) -> tuple[SidTable, dict[str, int]]:
   """Quantizes item vectors `[I, D]`, and resolves collisions by the method `sids.collisions`.
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from etils import epath
 import numpy as np
 
-from recjax.data.prepared import Prepared
+from recjax.data.prepared import SPLITS, Prepared
 from recjax.data.sequences import Sequences
 from recjax.data.vocabulary import Vocabulary
 from recjax.runtime.files import digest
@@ -16,8 +16,8 @@ from recjax.sids import keywords as keywords_lib
 from recjax.sids import quality as quality_lib
 from recjax.sids.table import DESCRIPTION, SidTable
 
-SPLITS = ('validation', 'test')
-COLUMNS = ('times', 'ratings', 'events')  # columns of the log beside user and item
+# Columns of the log beside user and item.
+COLUMNS = ('times', 'ratings', 'events')
 EVENT_NAMES = 'events.json'
 CONTEXT_EVENTS = 'context_events.json'  # names of the kinds that are never targets
 TIMES = 'times.json'

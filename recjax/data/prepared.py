@@ -18,6 +18,7 @@ from recjax.runtime.program import program
 
 MANIFEST = 'manifest.json'
 RECORD = '.variants.json'
+SPLITS = ('validation', 'test')
 
 
 class Prepared(os.PathLike):

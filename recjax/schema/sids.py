@@ -56,6 +56,7 @@ class Sids(Section):
   """Semantic IDs: the item vectors, and how they are quantized."""
 
   prefix: ClassVar = 'sids.'
+  later: ClassVar = ('item_vectors',)
 
   source: str = setting(
     'both', 'Item vectors that are quantized.', one_of=('text', 'cooccurrence', 'both')
@@ -105,6 +106,12 @@ class Sids(Section):
   )
   tfidf_width: int = setting(128, 'With tfidf: width of the vectors (TF-IDF, then SVD).', above=0)
   cooccurrence_width: int = setting(64, 'Width of the co-occurrence vectors.', above=0)
+  item_vectors: str | None = setting(
+    None,
+    'With both or cooccurrence: file .npz of the item vectors of a model that was trained on this log, in place of the '
+    'co-occurrence vectors; --mode=export --format=vectors writes it.',
+    path=True,
+  )
   cooccurrence_window: int = setting(
     5, 'Largest distance of two co-occurring items in a history, in items.', above=0
   )
@@ -123,6 +130,12 @@ class Sids(Section):
       "sids.codes must be () or one number of at least the items for sids.quantizer='item', which has one level",
       self.codes,
       'sids.codes="()"',
+    )
+    check(
+      self.item_vectors is None or (self.needs_vectors and self.source != 'text'),
+      "sids.item_vectors has an effect only with sids.source='both' or 'cooccurrence', and quantized vectors",
+      f'{self.source} and {self.quantizer}',
+      'sids.item_vectors=None',
     )
     check(
       (self.quantizer == 'import') == (self.table is not None),

@@ -1,6 +1,7 @@
 """Measures the quality of semantic IDs before a model is trained on them."""
 
 from collections.abc import Mapping, Sequence
+import itertools
 import json
 from typing import Any
 
@@ -12,17 +13,20 @@ from recjax.runtime.files import write_whole
 from recjax.sids import grouping
 from recjax.sids.quantizers.saved import Quantizer
 from recjax.sids.table import SidTable
+from recjax.sids.vectors import Vectors
 
 FILE = 'quality.json'
 NEIGHBOURS = 10
 _MAX_PAIRS = 1_000_000_000  # similarities to compute; larger catalogues are sampled
-_BLOCK_ROWS = 16_384  # vectors in memory at a time
+_MAX_DECODED = 1 << 20  # items that are decoded; larger catalogues are sampled
+_BLOCK_ROWS = 16_384  # vectors that are decoded at a time
+_BLOCK_ITEMS = 1 << 17  # vectors that are compared at a time
 _BLOCK_VALUES = 1 << 25  # similarities in memory at a time
 
 
 def assess(
   table: SidTable,
-  vectors_ID: np.ndarray | None,
+  vectors_ID: np.ndarray | Vectors | None,
   quantizer: Quantizer | None,
   categories: Sequence[Sequence[str] | None],
 ) -> dict[str, Any]:
@@ -58,17 +62,21 @@ def write(folder: epath.PathLike, quality: Mapping[str, Any]) -> None:
 
 
 def reconstruction_error(
-  quantizer: Quantizer, vectors_ID: np.ndarray, codes_IL: np.ndarray
+  quantizer: Quantizer, vectors_ID: np.ndarray | Vectors, codes_IL: np.ndarray
 ) -> list[float]:
   """Returns the share of the vectors' variance that is unexplained by the first 1, 2, …, L levels.
 
-  The share is |x - decode(codes)|² over |x - mean|², summed over items. Above 1, the codes are worse than
-  the mean vector.
+  The share is |x - decode(codes)|² over |x - mean|², summed over items: over 2^20 evenly spaced ones, if there are
+  more. Above 1, the codes are worse than the mean vector.
   """
-  mean_D = vectors_ID.mean(axis=0, dtype=np.float64)
+  vectors_ID = Vectors.of(vectors_ID)
+  if len(vectors_ID) > _MAX_DECODED:
+    rows = _evenly_spaced(len(vectors_ID), _MAX_DECODED)
+    vectors_ID, codes_IL = vectors_ID.take(rows), codes_IL[rows]
+  mean_D = vectors_ID.mean()
   variance, left_L = 0.0, np.zeros(codes_IL.shape[1])
-  for begin in range(0, len(vectors_ID), _BLOCK_ROWS):
-    block_BD = vectors_ID[begin : begin + _BLOCK_ROWS]
+  for number, block_BD in enumerate(vectors_ID.blocks(_BLOCK_ROWS)):
+    begin = number * _BLOCK_ROWS
     variance += float(((block_BD - mean_D[None, :]) ** 2).sum())
     for level in range(len(left_L)):
       codes_BL = codes_IL[begin : begin + _BLOCK_ROWS, : level + 1]
@@ -77,7 +85,13 @@ def reconstruction_error(
   return _rounded(left_L / variance if variance else left_L)
 
 
-def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, Any] | None:
+def _evenly_spaced(num_items: int, count: int) -> np.ndarray:
+  return np.linspace(0, num_items - 1, count).astype(np.int64)
+
+
+def neighbours_kept(
+  codes_IL: np.ndarray, vectors_ID: np.ndarray | Vectors
+) -> dict[str, Any] | None:
   """Measures how many of an item's nearest neighbours its SID recovers.
 
   The neighbours are the 10 other items with the greatest cosine similarity. All other items are ranked by the
@@ -99,8 +113,8 @@ def neighbours_kept(codes_IL: np.ndarray, vectors_ID: np.ndarray) -> dict[str, A
   if k < 1:
     return None
   num_queries = min(num_items, max(1, _MAX_PAIRS // num_items))
-  queries_Q = np.linspace(0, num_items - 1, num_queries).astype(np.int64)
-  neighbours_QK = _nearest(vectors_ID, queries_Q, k)
+  queries_Q = _evenly_spaced(num_items, num_queries)
+  neighbours_QK = _nearest(Vectors.of(vectors_ID), queries_Q, k)
   # Numbers of items and of neighbours that share the query's prefix of each length.
   items_QL = np.empty((num_queries, levels + 1), np.int64)
   found_QL = np.empty((num_queries, levels + 1), np.int64)
@@ -136,19 +150,52 @@ def _expected_hits(items_QL: np.ndarray, found_QL: np.ndarray, k: int) -> np.nda
   return hits_Q
 
 
-def _nearest(vectors_ID: np.ndarray, queries_Q: np.ndarray, k: int) -> np.ndarray:
+def _nearest(vectors_ID: Vectors, queries_Q: np.ndarray, k: int) -> np.ndarray:
   """Returns the k other items with the greatest cosine, in any order: int `[Q, k]`."""
-  lengths = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
-  unit_ID = (vectors_ID / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-  nearest_QK = np.empty((len(queries_Q), k), np.int64)
-  block = max(1, _BLOCK_VALUES // len(vectors_ID))
-  for begin in range(0, len(queries_Q), block):
-    rows_B = queries_Q[begin : begin + block]
-    with threadpoolctl.threadpool_limits(1):  # bit-identical for every number of cores
-      cosine_BI = unit_ID[rows_B] @ unit_ID.T
-    cosine_BI[np.arange(len(rows_B)), rows_B] = -np.inf
-    nearest_QK[begin : begin + block] = np.argpartition(cosine_BI, -k, axis=1)[:, -k:]
+  unit_QD = _unit(vectors_ID[queries_Q])
+  nearest_QK, cosine_QK = np.zeros((2, len(queries_Q), 0), np.float32)
+  first = 0
+  for block_ID in vectors_ID.blocks(_BLOCK_ITEMS):
+    unit_ID = _unit(block_ID)
+    found_QF, score_QF = _nearest_of(unit_QD, queries_Q - first, unit_ID, min(k, len(unit_ID)))
+    nearest_QF = np.concatenate([nearest_QK.astype(np.int64), first + found_QF], axis=1)
+    cosine_QF = np.concatenate([cosine_QK, score_QF], axis=1)
+    best = np.argpartition(cosine_QF, -min(k, cosine_QF.shape[1]), axis=1)
+    best = best[:, -min(k, cosine_QF.shape[1]) :]
+    nearest_QK, cosine_QK = (np.take_along_axis(x, best, 1) for x in (nearest_QF, cosine_QF))
+    first += len(block_ID)
   return nearest_QK
+
+
+def _nearest_of(
+  unit_QD: np.ndarray, own_Q: np.ndarray, unit_ID: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the k rows of a block with the greatest products, without a query's own row, and the products.
+
+  Args:
+    unit_QD: the queries.
+    own_Q: the row of each query; outside the block, there is none.
+    unit_ID: the block.
+    k: at most the rows of the block.
+  """
+  found_QK = np.empty((len(unit_QD), k), np.int64)
+  score_QK = np.empty((len(unit_QD), k), np.float32)
+  block = max(1, _BLOCK_VALUES // len(unit_ID))
+  for begin in range(0, len(unit_QD), block):
+    part = slice(begin, begin + block)
+    with threadpoolctl.threadpool_limits(1):  # bit-identical for every number of cores
+      cosine_BI = unit_QD[part] @ unit_ID.T
+    inside = np.flatnonzero((own_Q[part] >= 0) & (own_Q[part] < len(unit_ID)))
+    cosine_BI[inside, own_Q[part][inside]] = -np.inf
+    found_QK[part] = np.argpartition(cosine_BI, -k, axis=1)[:, -k:]
+    score_QK[part] = np.take_along_axis(cosine_BI, found_QK[part], axis=1)
+  return found_QK, score_QK
+
+
+def _unit(vectors_BD: np.ndarray) -> np.ndarray:
+  vectors_BD = vectors_BD.astype(np.result_type(vectors_BD, np.float32), copy=False)
+  lengths = np.linalg.norm(vectors_BD, axis=1, keepdims=True)
+  return (vectors_BD / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def purity(
@@ -170,15 +217,16 @@ def purity(
     `purity`, and `chance`: the purity of randomly permuted codes. None if paths never differ.
   """
   for level in range(max((len(path or ()) for path in categories), default=0)):
-    named = [(i, path[level]) for i, path in enumerate(categories) if path and len(path) > level]
-    names = sorted({name for _, name in named})
+    has_level = [bool(path) and len(path) > level for path in categories]
+    named = list(itertools.compress(categories, has_level))
+    names = sorted({path[level] for path in named})
     if len(names) > 1:
       break
   else:
     return None
   index = {name: n for n, name in enumerate(names)}
-  items = np.array([i for i, _ in named])
-  labels = np.array([index[name] for _, name in named])
+  items = np.flatnonzero(has_level)
+  labels = np.fromiter((index[path[level]] for path in named), np.int64, len(named))
   codes = codes_I[items]
   return {
     'category_level': level + 1,
@@ -190,8 +238,11 @@ def purity(
 
 
 def _purity(codes: np.ndarray, labels: np.ndarray) -> float:
-  counts = np.zeros((codes.max() + 1, labels.max() + 1), np.int64)
-  np.add.at(counts, (codes, labels), 1)
+  width = int(labels.max()) + 1
+  counts = np.bincount(
+    codes.astype(np.int64) * width + labels, minlength=(int(codes.max()) + 1) * width
+  )
+  counts = counts.reshape(-1, width)
   return round(float(counts.max(axis=1).sum() / len(codes)), 4)
 
 

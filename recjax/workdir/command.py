@@ -19,7 +19,7 @@ MODES = {
   'evaluate': "evaluate the workdir's best checkpoint on all held-out rows, and report",
   'recommend': 'rank items for --histories into --out',
   'serve': 'answer requests over HTTP on --port, with a page to try it',
-  'export': "write the workdir's best checkpoint into --out, for transformers or as a bundle for jax (--format)",
+  'export': "write the workdir's best checkpoint into --out, for transformers, as a bundle for jax or as item vectors (--format)",
   'prepare': 'prepare the data only',
   'describe': 'prepare only the log, and print dates, users, items, splits and what looks wrong; JSON into --out',
   'refresh': 'train the run --from on with the new log in --raw_dir, compare both models, and decide: go or no-go',
@@ -50,14 +50,14 @@ HISTORIES = flags.DEFINE_string(
 OUT = flags.DEFINE_string(
   'out',
   None,
-  'recommend: file to write, JSON lines, or Parquet by the name; a killed command continues. export: folder to write, new or empty. describe: file to write, JSON. '
+  'recommend: file to write, JSON lines, or Parquet by the name; a killed command continues. export: folder to write, new or empty; with --format=vectors a file .npz. describe: file to write, JSON. '
   'compare: folder to write.',
 )
 FORMAT = flags.DEFINE_enum(
   'format',
   Request.format,
   FORMATS,
-  'export: a folder for transformers, or a bundle: the whole search, which needs jax alone.',
+  'export: a folder for transformers; a bundle: the whole search, which needs jax alone; or the vectors of the items, a file .npz.',
 )
 SKIP_UNKNOWN = flags.DEFINE_boolean(
   'skip_unknown', False, 'recommend: ignore items of a history that are not in the catalogue.'

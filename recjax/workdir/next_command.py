@@ -45,6 +45,8 @@ def after(request: Request, status: int = 0) -> str:
   if request.mode == 'serve':
     return same()
   if request.mode == 'export':
+    if request.format == 'vectors':
+      return f'train with {shlex.quote(f"--config.sids.item_vectors={out}")} and the same raw files'
     if request.format == 'bundle':
       script = shlex.quote(os.path.join(out, 'rank.py'))
       return f'python {script} histories.jsonl ranked.jsonl (needs jax)'

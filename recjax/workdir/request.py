@@ -11,9 +11,10 @@ from recjax.runtime import files
 from recjax.schema.checks import check
 from recjax.workdir import claim, identity, paths, stages, trackers
 from recjax.workdir.checkpoints import Checkpoints
+from recjax.workdir.export import item_vectors
 from recjax.workdir.serving import Serving
 
-FORMATS = ('transformers', 'bundle')  # of an export
+FORMATS = ('transformers', 'bundle', 'vectors')  # of an export
 NEEDS = '--mode=refresh needs --from=WORKDIR of a run and --raw_dir=FOLDER of the new log'
 
 
@@ -92,7 +93,7 @@ class Request:
     if mode == 'recommend' and not (self.histories and self.out):
       raise ValueError('--mode=recommend needs --histories=FILE and --out=FILE')
     if mode == 'export' and not self.out:
-      raise ValueError('--mode=export needs --out=FOLDER')
+      raise ValueError('--mode=export needs --out=FOLDER, with --format=vectors --out=FILE.npz')
     if mode == 'recommend':
       must = (
         f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams'
@@ -130,7 +131,9 @@ class Request:
         files.check_writable(folder, setting)
     if mode == 'recommend':
       files.check_file(self.out, '--out')
-    if mode == 'export':
+    if mode == 'export' and self.format == 'vectors':
+      item_vectors.check_out(self.out)
+    elif mode == 'export':
       pretrained.check_out(self.out)
 
   def _check_inputs(self) -> None:

@@ -45,7 +45,10 @@ VALUES = {
     r'python (EXPORT/(recommend|generate)\.py) .*': r'test -f \1',
     r'python BUNDLE/rank\.py .*': 'true',  # tests/recjax/workdir/export runs it
   },
-  'docs/sids.md': {r'(?<=KEY=)…': 'secret'},
+  'docs/sids.md': {
+    r'(?<=KEY=)…': 'secret',
+    r'.* --format=vectors .*': 'true',  # tests/recjax/workdir/export/item_vectors_test.py
+  },
 }
 
 # Page → commands that run before its own.

@@ -14,6 +14,8 @@ from recjax.runtime import logs
 from recjax.schema.sids import Rqvae
 from recjax.sids.quantizers import residual_kmeans
 from recjax.sids.quantizers.saved import Quantizer
+from recjax.sids.quantizers.standardised import Standardised
+from recjax.sids.vectors import Vectors
 
 Params = dict[str, Any]  # encoder, decoder: lists of (kernel, bias); books: list of [C, Z]
 # Share of the epochs, at the end, in which codes do not restart, so that every code is trained.
@@ -22,7 +24,7 @@ _SINKHORN_ITERATIONS = 50  # LC-Rec
 
 
 def fit(
-  vectors_ID: np.ndarray,
+  vectors_ID: np.ndarray | Vectors,
   codes: tuple[int, ...],
   options: Rqvae,
   seed: int,
@@ -40,6 +42,9 @@ def fit(
   3. Initialise the codebooks with residual k-means on the latents.
   4. Train `epochs` with AdamW and a cosine learning rate. After every epoch except in the last tenth, unused
      codes restart at the residual of a random item.
+
+  Vectors of more than 512 MiB are read from their file in parts of 131,072 items (`Standardised`). Codes then restart
+  after every part.
 
   `contrastive_weight` adds IIRG's term (arXiv 2606.17276): symmetric InfoNCE between the normalised encoder
   outputs of half a batch of random pairs.
@@ -61,27 +66,31 @@ def fit(
     ValueError: there are fewer items than codes, a vector is not finite, required pairs are missing, or the
       training diverged.
   """
+  vectors_ID = Vectors.of(vectors_ID)
   residual_kmeans.check_vectors(vectors_ID, codes)
   if options.contrastive_weight and (pairs_P2 is None or not len(pairs_P2)):
     raise ValueError(
       'the contrastive term needs pairs of related items; got none. '
       'Set --config.sids.rqvae.contrastive_weight=0'
     )
-  mean_D = vectors_ID.mean(axis=0, dtype=np.float64).astype(np.float32)
-  scale = float(np.sqrt(np.mean((vectors_ID - mean_D) ** 2, dtype=np.float64))) or 1.0
-  x_ID = jnp.asarray((vectors_ID - mean_D) / scale, jnp.float32)
+  items = Standardised(vectors_ID)
   pairs = pairs_P2 if options.contrastive_weight else None
   rng = np.random.default_rng(seed)
-  widths = (x_ID.shape[1], *options.hidden, options.latent)
+  widths = (items.width, *options.hidden, options.latent)
   params = {'encoder': _init(rng, widths), 'decoder': _init(rng, widths[::-1]), 'books': []}
-  run = functools.partial(_train, x_ID=x_ID, pairs=pairs, options=options, rng=rng)
+  run = functools.partial(_train, items=items, pairs=pairs, options=options, rng=rng)
   if options.autoencoder_epochs:
     params = run(params, epochs=options.autoencoder_epochs)
-  latents_IZ = np.asarray(jax.jit(_mlp)(params['encoder'], x_ID))
-  books = residual_kmeans.codebooks(latents_IZ, codes, seed)
+  latents = functools.partial(_latents, params['encoder'], items)
+  books = residual_kmeans.codebooks(latents, items.num_items, codes, seed)
   params = params | {'books': [jnp.asarray(book_CZ) for book_CZ in books]}
   params = run(params, epochs=options.epochs)
-  return _to_quantizer(jax.tree.map(np.asarray, params), mean_D, scale)
+  return _to_quantizer(jax.tree.map(np.asarray, params), items.mean_D, items.scale)
+
+
+def _latents(layers: Any, items: Standardised, rows: np.ndarray | None) -> np.ndarray:
+  """Returns the encoder's outputs for items, of all for None: float32 `[n, Z]`."""
+  return np.concatenate([np.asarray(jax.jit(_mlp)(layers, x)) for x in items.chunks(rows)])
 
 
 def _init(rng: np.random.Generator, widths: tuple[int, ...]) -> list[tuple[jax.Array, jax.Array]]:
@@ -196,37 +205,41 @@ def _loss(
 def _train(
   params: Params,
   *,
-  x_ID: jax.Array,
+  items: Standardised,
   pairs: np.ndarray | None,
   options: Rqvae,
   epochs: int,
   rng: np.random.Generator,
 ) -> Params:
-  num_items = x_ID.shape[0]
-  batch = min(options.batch_size, num_items)
-  steps = num_items // batch
+  batch = min(options.batch_size, items.num_items)
+  steps, of_part = items.steps(batch), items.steps_of_part(batch)
   warmup = min(100, epochs * steps // 10)
   rate = optax.warmup_cosine_decay_schedule(0, options.learning_rate, warmup, epochs * steps)
   rates = np.asarray(rate(np.arange(epochs * steps))).reshape(epochs, steps)
   state = optax.scale_by_adam().init(params)
   name = 'RQ-VAE' if params['books'] else 'autoencoder'
-  with logs.progress(range(epochs), name, unit=' epochs') as progress:
-    for epoch in progress:
-      draws = {
-        'rates': rates[epoch],
-        'items': rng.permutation(num_items)[: steps * batch].reshape(steps, batch),
-        'restarts': [rng.integers(0, batch, len(book_CZ)) for book_CZ in params['books']],
-      }
-      if pairs is not None:
-        draws['pairs'] = pairs[rng.integers(0, len(pairs), (steps, max(batch // 2, 1)))]
+  with logs.progress(total=epochs * steps, desc=name, unit=' steps') as progress:
+    for epoch in range(epochs):
+      order = items.order(rng, batch)
       may_restart = epoch < epochs * (1 - _FINAL_SHARE)
-      params, state, loss = _run_epoch(params, state, draws, x_ID, _weights(options), may_restart)
-      if not np.isfinite(loss):
-        raise ValueError(
-          f'the loss of the {name} must be finite; got {float(loss)} in epoch {epoch}. Set '
-          '--config.sids.rqvae.learning_rate to less'
-        )
-      progress.set_postfix(loss=f'{float(loss):.4f}')
+      for first in range(0, steps, of_part):
+        part = slice(first, first + of_part)
+        draws = {
+          'rates': rates[epoch, part],
+          'items': order[part],
+          'restarts': [rng.integers(0, batch, len(book_CZ)) for book_CZ in params['books']],
+        }
+        if pairs is not None:
+          draws['pairs'] = pairs[rng.integers(0, len(pairs), (of_part, max(batch // 2, 1)))]
+        draws, x_ND = items.local(draws)
+        params, state, loss = _run_epoch(params, state, draws, x_ND, _weights(options), may_restart)
+        if not np.isfinite(loss):
+          raise ValueError(
+            f'the loss of the {name} must be finite; got {float(loss)} in epoch {epoch}. Set '
+            '--config.sids.rqvae.learning_rate to less'
+          )
+        progress.update(of_part)
+        progress.set_postfix(loss=f'{float(loss):.4f}')
   return params
 
 
@@ -240,13 +253,13 @@ def _run_epoch(
   weights: Mapping[str, jax.Array],
   may_restart: jax.Array,
 ) -> tuple[Params, optax.OptState, jax.Array]:
-  """Takes S steps of AdamW, then restarts the codes that no batch used.
+  """Takes the S steps of an epoch or of a part with AdamW, then restarts the codes that no batch used.
 
   Args:
     params, state: before the epoch; donated.
     draws: `rates` `[S]`; `items` of the batches `[S, B]`; if the contrastive term is on, `pairs` of items
       `[S, P, 2]`; `restarts`, one `[C]` for each level: for each code a row of the last batch.
-    x_ID: the standardised vectors.
+    x_ID: the standardised vectors, of all items or of a part.
     weights: see `_weights`.
     may_restart: whether unused codes restart.
 

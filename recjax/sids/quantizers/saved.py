@@ -11,9 +11,11 @@ import numpy as np
 import threadpoolctl
 
 from recjax.runtime.files import write_whole
+from recjax.sids.vectors import Vectors
 
 FILE = 'quantizer.npz'
-_BLOCK = 16_384  # vectors in memory at a time
+_BLOCK = 16_384  # vectors of a matrix product
+_BLOCKS = 4  # blocks whose latents are in memory
 _PARTS = ('encoder', 'codebook', 'decoder')
 
 Layers = tuple[tuple[np.ndarray, np.ndarray], ...]  # each layer's kernel [D_in, D_out] and bias
@@ -51,8 +53,8 @@ class Quantizer:
       sha.update(f'{name} {array.shape}'.encode() + array.tobytes())
     return sha.hexdigest()[:16]
 
-  def encode(self, vectors_ID: np.ndarray) -> np.ndarray:
-    """Returns latents float32 `[I, Z]` of vectors `[I, D]`.
+  def encode(self, vectors_ID: np.ndarray | Vectors) -> np.ndarray:
+    """Returns latents float32 `[I, Z]` of vectors `[I, D]`, which are read in blocks.
 
     Raises:
       ValueError: D differs from the fitted one, or a vector is not finite.
@@ -62,9 +64,7 @@ class Quantizer:
         f'vectors must be [items, {self.width}] as when the quantizer was fitted; '
         f'got {list(vectors_ID.shape)}. Set --config.sids.source and --config.sids.encoder as for the fit'
       )
-    if not np.isfinite(vectors_ID).all():
-      raise ValueError('item vectors must be finite; got NaN or infinity')
-    return _run(self.encoder, vectors_ID)
+    return _run(self.encoder, vectors_ID, must_be_finite=True)
 
   def decode(self, latents_IZ: np.ndarray) -> np.ndarray:
     """Returns vectors float32 `[I, D]` of latents `[I, Z]`."""
@@ -77,13 +77,17 @@ class Quantizer:
       latents_IZ += self.codebooks[level][codes_IL[:, level]]
     return latents_IZ
 
-  def assign(self, vectors_ID: np.ndarray) -> np.ndarray:
+  def assign(self, vectors_ID: np.ndarray | Vectors) -> np.ndarray:
     """Returns codes int32 `[I, L]` of vectors `[I, D]`: at each level the nearest row, the first of ties.
 
     Raises:
       ValueError: see `encode`.
     """
-    return assign_latents(self.encode(vectors_ID), self.codebooks)
+    codes_IL = np.empty((len(vectors_ID), len(self.codebooks)), np.int32)
+    for begin in range(0, max(len(vectors_ID), 1), _BLOCKS * _BLOCK):
+      part = slice(begin, begin + _BLOCKS * _BLOCK)
+      codes_IL[part] = assign_latents(self.encode(vectors_ID[part]), self.codebooks)
+    return codes_IL
 
   def last_distances(self, vectors_ID: np.ndarray, codes_IL: np.ndarray) -> np.ndarray:
     """Computes each vector's distances to the codes of the last level, given its codes of the other levels.
@@ -164,11 +168,14 @@ def _distances(residual_BZ: np.ndarray, book_CZ: np.ndarray) -> np.ndarray:
   return (book_CZ**2).sum(axis=1)[None, :] - 2 * (residual_BZ @ book_CZ.T)
 
 
-def _run(layers: Layers, x_ID: np.ndarray) -> np.ndarray:
+def _run(layers: Layers, x_ID: np.ndarray | Vectors, must_be_finite: bool = False) -> np.ndarray:
   out = np.empty((len(x_ID), layers[-1][0].shape[1]), np.float32)
   with threadpoolctl.threadpool_limits(1):
     for begin in range(0, len(x_ID), _BLOCK):
-      x_BD = x_ID[begin : begin + _BLOCK].astype(np.float32)
+      x_BD = x_ID[begin : begin + _BLOCK]
+      if must_be_finite and not np.isfinite(x_BD).all():
+        raise ValueError('item vectors must be finite; got NaN or infinity')
+      x_BD = x_BD.astype(np.float32)
       for n, (kernel, bias) in enumerate(layers):
         x_BD = x_BD @ kernel + bias
         if n < len(layers) - 1:

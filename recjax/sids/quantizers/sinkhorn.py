@@ -6,6 +6,7 @@ import numpy as np
 
 from recjax.sids import grouping
 from recjax.sids.quantizers.saved import Quantizer
+from recjax.sids.vectors import Vectors
 
 EPSILON = 0.003  # weight of the entropy, for distances with a range of 2 (LC-Rec)
 MAX_ROUNDS = 20  # LC-Rec
@@ -18,7 +19,7 @@ _DISTANCES = (
 
 
 def reassign(
-  quantizer: Quantizer, vectors_ID: np.ndarray, codes_IL: np.ndarray
+  quantizer: Quantizer, vectors_ID: np.ndarray | Vectors, codes_IL: np.ndarray
 ) -> tuple[np.ndarray, dict[str, int]]:
   """Assigns near, free codes of the last level to colliding items.
 

@@ -1,4 +1,4 @@
-"""The formats of --mode=export: a folder of `transformers`, or a bundle with the whole search."""
+"""The formats of --mode=export: a folder of `transformers`, a bundle with the whole search, or the item vectors."""
 
 from typing import Any
 
@@ -7,12 +7,14 @@ import jax
 from recjax.config import Config
 from recjax.data.dataset import Dataset
 from recjax.workdir import weights
-from recjax.workdir.export import bundle, folder
+from recjax.workdir.export import bundle, folder, item_vectors
 from recjax.workdir.request import Request
 
 
 def check(request: Request, config: Config, dataset: Dataset) -> None:
   """Checks an export before parameters are restored; see `folder.check` and `bundle.check`."""
+  if request.format == 'vectors':
+    return  # `Request.check` has checked the file
   (bundle if request.format == 'bundle' else folder).check(request.out, config, dataset)
 
 
@@ -24,7 +26,7 @@ def write(
   params: Any,
   step: int,
 ) -> None:
-  """Writes the folder of a command; it is whole or absent. Every process must call it.
+  """Writes the folder or the file of a command; it is whole or absent. Every process must call it.
 
   Args:
     request: the command.
@@ -37,6 +39,9 @@ def write(
   Raises:
     ValueError: a bundle needs weights of scores that no evaluation has chosen; see `weights.recorded`.
   """
+  if request.format == 'vectors':
+    item_vectors.write(request.out, config, dataset, mesh, params)
+    return
   if request.format != 'bundle':
     folder.write(request.out, config, dataset, params)
     return

@@ -129,3 +129,17 @@ def test_assess_leaves_out_the_deduplication_level_and_unknown_measures(tmp_path
   quality.write(tmp_path, one)
   assert [path.name for path in tmp_path.iterdir()] == ['quality.json']
   assert json.loads((tmp_path / 'quality.json').read_text()) == one
+
+
+def test_blocks_of_a_large_catalogue_do_not_change_the_measures(monkeypatch):
+  vectors = np.random.default_rng(5).normal(size=(70, 4)).astype(np.float32)
+  quantizer = residual_kmeans.fit(vectors, (5, 5), seed=0)
+  codes = quantizer.assign(vectors)
+  whole = quality.neighbours_kept(codes, vectors)
+  for block in (9, 40):
+    monkeypatch.setattr(quality, '_BLOCK_ITEMS', block)
+    assert quality.neighbours_kept(codes, vectors) == whole
+  errors = quality.reconstruction_error(quantizer, vectors, codes)
+  monkeypatch.setattr(quality, '_MAX_DECODED', 50)
+  sampled = quality.reconstruction_error(quantizer, vectors, codes)
+  assert sampled != errors and sampled == pytest.approx(errors, rel=0.2)

@@ -37,6 +37,8 @@ def test_the_next_command_has_the_form_of_this_one(monkeypatch, started, program
     "read ranked.jsonl, or in Python recjax.load('runs/my shop')"
   )
   files = '--histories=histories.jsonl --out=ranked.jsonl'
+  vectors = after(mode='export', format='vectors', out='v w.npz')
+  assert vectors.startswith("train with '--config.sids.item_vectors=v w.npz' and")
   bundle = after(mode='export', format='bundle', out='b')
   assert bundle == 'python b/rank.py histories.jsonl ranked.jsonl (needs jax)'
   assert after(mode='export', out='my export/').startswith(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from recjax.sids.quantizers import residual_kmeans
+from recjax.sids.vectors import Vectors
 
 
 def _clouds(seed=0, clouds=6, width=5, spread=0.01):
@@ -79,3 +80,15 @@ def test_codebooks_of_large_catalogues_are_fitted_to_a_sample(monkeypatch):
     for quantizer in (whole, sampled)
   ]
   assert errors[0] < errors[1] < 2 * errors[0]
+
+
+def test_a_mapped_file_and_parts_side_by_side_give_the_bytes_of_an_array(tmp_path, monkeypatch):
+  vectors = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
+  whole = residual_kmeans.fit(vectors, (6, 4), seed=0)
+  np.save(tmp_path / 'left.npy', vectors[:, :2])
+  parts = Vectors([np.load(tmp_path / 'left.npy', mmap_mode='r'), vectors[:, 2:]])
+  assert residual_kmeans.fit(parts, (6, 4), seed=0).fingerprint == whole.fingerprint
+  np.testing.assert_array_equal(whole.assign(parts), whole.assign(vectors))
+  # The components of a sample differ a little.
+  monkeypatch.setattr(residual_kmeans, '_SAMPLE', 60)
+  assert residual_kmeans.fit(parts, (6, 4), seed=0).fingerprint != whole.fingerprint

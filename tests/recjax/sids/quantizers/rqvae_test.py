@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 
 from recjax.schema.sids import Rqvae
-from recjax.sids.quantizers import rqvae
+from recjax.sids.quantizers import rqvae, standardised
 
 SMALL = {'hidden': (16,), 'latent': 4, 'batch_size': 32, 'autoencoder_epochs': 15, 'epochs': 60}
 
@@ -211,3 +211,16 @@ def test_bad_input_is_refused():
       rqvae.fit(vectors, (2, 2), contrastive, seed=0, pairs_P2=pairs)
   with pytest.raises(ValueError, match=r'must be finite; got .*rqvae\.learning_rate to less'):
     rqvae.fit(vectors, (2, 2), Rqvae(**SMALL, learning_rate=1e30), seed=0)
+
+
+def test_vectors_in_a_file_are_read_in_parts(tmp_path, monkeypatch):
+  vectors, _ = _hierarchy()
+  np.save(tmp_path / 'vectors.npy', vectors)
+  mapped = np.load(tmp_path / 'vectors.npy', mmap_mode='r')
+  monkeypatch.setattr(standardised, 'RESIDENT', 0)
+  monkeypatch.setattr(standardised, 'PART', 64)
+  monkeypatch.setattr(standardised, 'BLOCK', 16)
+  few = {'autoencoder_epochs': 0, 'epochs': 20}  # one compilation
+  options = Rqvae(**SMALL | few, learning_rate=1e-2)
+  quantizer = rqvae.fit(mapped, CODES, options, seed=0)
+  assert _variance_left(quantizer, vectors) < 0.5

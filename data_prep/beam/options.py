@@ -1,0 +1,102 @@
+"""Beam's command-line flags in `data.beam_options`, checked before anything is read."""
+
+import argparse
+import importlib
+import shlex
+import shutil
+
+from apache_beam.options import pipeline_options
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners import runner as runner_lib
+
+from recjax.schema.names import near
+
+_FIELD = '--config.data.beam_options'
+# DirectRunner fetches a program from the network for every pipeline that it can run, and then ignores
+# direct_num_workers. The runner behind it runs in Python.
+_DIRECT = 'apache_beam.runners.portability.fn_api_runner.FnApiRunner'
+_JAVA = ('FlinkRunner', 'SparkRunner')  # these start a job server in Java
+
+
+class _Parser(argparse.ArgumentParser):
+  """A parser that raises its errors."""
+
+  def error(self, message: str) -> None:
+    raise ValueError(message)
+
+
+def parse(flags: str) -> PipelineOptions:
+  """Returns flags as Beam's options.
+
+  Raises:
+    ValueError: Beam does not know a flag or a value, or the runner is not there.
+  """
+  try:
+    words = shlex.split(flags)
+    known, unknown = _parser().parse_known_args(words)
+  except ValueError as error:
+    raise ValueError(f'data.beam_options must be flags of Beam; {error}. Set {_FIELD}') from None
+  if unknown:
+    raise ValueError(_unknown(unknown[0]))
+  options = PipelineOptions(words)
+  _check_runner(known)
+  standard = options.view_as(StandardOptions)
+  if _name(standard.runner or '') in ('', 'DirectRunner'):
+    standard.runner = _DIRECT
+  problems = PipelineOptionsValidator(options, runner_lib.create_runner(standard.runner)).validate()
+  if problems:
+    raise ValueError(f'data.beam_options must be complete; {" ".join(problems)} Set {_FIELD}')
+  return options
+
+
+def _parser() -> _Parser:
+  parser = _Parser(add_help=False, allow_abbrev=False)
+  for group in _groups(PipelineOptions):
+    group._add_argparse_args(parser)
+  return parser
+
+
+def _groups(kind: type) -> list[type]:
+  """All classes of options, as Beam itself finds them."""
+  found = []
+  for group in kind.__subclasses__():
+    if group.__module__ == pipeline_options.__name__ and '_add_argparse_args' in vars(group):
+      found.append(group)
+    found += _groups(group)
+  return list(dict.fromkeys(found))
+
+
+def _unknown(flag: str) -> str:
+  name = flag.partition('=')[0]
+  options = [option for action in _parser()._actions for option in action.option_strings]
+  similar = near(name, options)
+  question = f'. Did you mean {similar[0]}?' if similar else '.'
+  return f'data.beam_options must be flags of Beam; got {name!r}{question} Set {_FIELD}'
+
+
+def _name(runner: str) -> str:
+  """The name of a runner as Beam spells it: 'direct' is DirectRunner."""
+  known = {name.lower(): name for name in StandardOptions.KNOWN_RUNNER_NAMES}
+  return known.get(runner.lower(), known.get(f'{runner.lower()}runner', runner))
+
+
+def _check_runner(known: argparse.Namespace) -> None:
+  """Raises a ValueError if the runner cannot be started here."""
+  name = _name(known.runner or 'DirectRunner')
+  if name not in StandardOptions.KNOWN_RUNNER_NAMES and '.' not in name:
+    names = ', '.join(StandardOptions.KNOWN_RUNNER_NAMES)
+    raise ValueError(f'--runner must be one of {names}; got {name!r}. Set {_FIELD}')
+  if name in _JAVA and not known.job_endpoint and shutil.which('java') is None:
+    raise ValueError(
+      f'{name} needs Java for its job server, or --job_endpoint of one that runs; got no program java. Set {_FIELD}'
+    )
+  try:
+    if name == 'DataflowRunner':
+      importlib.import_module('apache_beam.runners.dataflow.internal.apiclient')
+    runner_lib.create_runner(name)
+  except (ImportError, AttributeError, ValueError) as error:
+    packages = "pip install 'apache-beam[gcp]==2.77.0', or " if name == 'DataflowRunner' else ''
+    raise ValueError(
+      f'--runner must be there; {name}: {error}. {packages}set another one in {_FIELD}'
+    ) from None
