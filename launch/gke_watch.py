@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from launch.options import flag
+from launch.options import usable_hosts
 
 _LABEL = 'jobset.sigs.k8s.io'
 
@@ -104,15 +104,11 @@ def _fewer(
   least: int,
 ) -> int | None:
   """Returns the number to go on with; None: the run cannot go on, which is said."""
-  from launch import elastic  # which needs JAX; a launcher needs it only here
-
-  try:
-    found = elastic.largest(flag(program, 'workdir'), left, *shape)
-    if found < least:
-      raise ValueError(f'the run could go on with {found}, less than the minimum {least}')
-  except ValueError as error:
-    _say(f'{error}; the JobSet {options.name} keeps waiting')
-    return None
+  found, why = usable_hosts(program, left, *shape)
+  if found is not None and found < least:
+    found, why = None, f'the run could go on with {found}, less than the minimum {least}'
+  if found is None:
+    _say(f'{why}; the JobSet {options.name} keeps waiting')
   return found
 
 

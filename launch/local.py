@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 
-from launch.options import flag, not_negative, parse, positive
+from launch.options import flag, not_negative, parse, positive, usable_hosts
 from recjax.runtime import exit_status
 
 _DEVICE_COUNT_FLAG = '--xla_force_host_platform_device_count'
@@ -62,19 +62,12 @@ def _fewer(
   options: argparse.Namespace, program: Sequence[str], count: int, killed: int
 ) -> int | None:
   """Returns the number of processes to go on with; None: the run cannot go on, which is said."""
-  from launch import elastic  # which needs JAX; a launcher needs it only here
-
-  left = count - killed
-  try:
-    found = elastic.largest(
-      flag(program, 'workdir'), left, devices=options.devices_per_process or 1
-    )
-    if found < options.min_processes:
-      raise ValueError(f'{found} processes could go on, less than --min_processes')
-  except ValueError as error:
-    _say(f'{killed} of {count} processes were killed, and {error}')
-    return None
-  _say(f'{killed} of {count} processes were killed; the run goes on with {found}')
+  devices = options.devices_per_process or 1
+  found, why = usable_hosts(program, count - killed, devices=devices)
+  if found is not None and found < options.min_processes:
+    found, why = None, f'{found} could go on, less than --min_processes={options.min_processes}'
+  outcome = f'and {why}' if found is None else f'the run goes on with {found}'
+  _say(f'{killed} of {count} processes were killed, {outcome}')
   return found
 
 

@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Iterator, Sequence
+import dataclasses
 import itertools
 import math
 from typing import Any, NamedTuple
@@ -73,13 +74,14 @@ def make_mesh(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sh
 def fitted(mesh: Mesh, count: int) -> Mesh:
   """Returns a mesh for `count` devices, as close to a mesh of a run as possible.
 
-  A mesh that fits is returned as it is. Otherwise `tensor` and `fsdp` are cut to divisors of `count`, and `data`
-  takes the remaining devices.
+  A mesh that fits is returned as it is, without its slices if they do not divide `data`. Otherwise `tensor` and `fsdp`
+  are cut to divisors of `count`, and `data` takes the remaining devices.
   """
   sizes = (mesh.data, mesh.fsdp, mesh.tensor)
   known = abs(math.prod(sizes))
   if known == count or (-1 in sizes and count % known == 0):
-    return mesh
+    data = count // known if mesh.data == -1 else mesh.data
+    return mesh if data % (mesh.dcn_data or 1) == 0 else dataclasses.replace(mesh, dcn_data=None)
   tensor = math.gcd(abs(mesh.tensor), count)
   fsdp = math.gcd(abs(mesh.fsdp), count // tensor)
   return Mesh(data=-1, fsdp=fsdp, tensor=tensor)

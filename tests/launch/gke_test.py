@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from launch import elastic, gke, gke_watch
+from launch import gke, gke_watch
 from tests.launch.fakes import Fakes
 
 SCHEMA = json.loads(pathlib.Path(__file__).with_name('jobset_schema.json').read_text())
@@ -156,7 +156,8 @@ def watched(tmp_path, monkeypatch):
   """Returns a function that watches a run whose batch goes into as many parts as it is told."""
 
   def run(listed, left, *options):
-    monkeypatch.setattr(elastic, 'largest', lambda workdir, at_most, *shape: left[at_most, *shape])
+    usable = lambda program, at_most, *shape: (left[at_most, *shape], '')  # noqa: E731
+    monkeypatch.setattr(gke_watch, 'usable_hosts', usable)
     gets = [*[RUNS] * len(listed), COMPLETED]
     plan = {'get jobset': gets, 'get pods': [answer({'items': items}) for items in listed]}
     fakes = Fakes(tmp_path, 'kubectl', plan=plan | {'apply': [{}], 'delete': [{}]})

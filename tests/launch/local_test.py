@@ -108,31 +108,32 @@ def test_a_preempted_run_is_restarted(tmp_path, restarts, status, starts):
   assert err.count('launch.local: restart') == starts - 1
 
 
-@pytest.fixture
-def handlers():
-  """Restores the signal handlers that a launcher in this process sets."""
-  before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-  yield
-  for number, handler in before.items():
-    signal.signal(number, handler)
-
-
 @pytest.mark.parametrize(
-  ('least', 'status', 'message'),
+  ('least', 'answer', 'found', 'message'),
   [
-    (1, 0, '1 of 3 processes were killed; the run goes on with 2'),
-    (
-      3,
-      137,
-      '1 of 3 processes were killed, and 2 processes could go on, less than --min_processes',
-    ),
+    (1, (2, ''), 2, '1 of 3 processes were killed, the run goes on with 2'),
+    (2, (1, ''), None, 'were killed, and 1 could go on, less than --min_processes=2'),
+    (1, (None, 'the batch is 7'), None, '1 of 3 processes were killed, and the batch is 7'),
   ],
 )
-def test_a_run_goes_on_without_killed_processes(tmp_path, handlers, capfd, least, status, message):
-  options = ('-n', '3', '--module=tests.launch.process_program', f'--min_processes={least}')
+def test_the_number_of_processes_after_a_loss(monkeypatch, capsys, least, answer, found, message):
+  asked = []
+  monkeypatch.setattr(
+    local, 'usable_hosts', lambda *args, **how: asked.append((args, how)) or answer
+  )
+  options, program = local._parse(['-n', '3', f'--min_processes={least}', '--workdir=w'])
+  assert local._fewer(options, program, count=3, killed=1) == found
+  assert asked == [((['--workdir=w'], 2), {'devices': 1})]
+  assert message in capsys.readouterr().err
+
+
+@pytest.mark.soak
+def test_a_run_goes_on_without_killed_processes(tmp_path):
+  options = ('-n', 3, '--module=tests.launch.process_program', '--min_processes=1', '--')
   modes = ('goes_on', 'goes_on', 'killed')
-  assert local.main([*options, f'--workdir={tmp_path}/w', str(tmp_path), *modes]) == status
-  assert message in capfd.readouterr().err
+  status, out, err = _run(*options, f'--workdir={tmp_path}/w', tmp_path, *modes)
+  assert status == 0, out + err
+  assert '1 of 3 processes were killed, the run goes on with 2' in err
 
 
 def test_a_failed_run_and_a_terminated_launcher_are_not_restarted(tmp_path):

@@ -282,7 +282,7 @@ def test_a_lost_host_costs_the_steps_since_the_last_copy_in_memory(tiny_world, t
   run.check()
   print(f'seconds from the kill to the restored state: {restart:.1f}')
   assert run.continued_from() in (6, 9)
-  assert '1 of 2 processes were killed; the run goes on with 1' in run.log.read_text()
+  assert '1 of 2 processes were killed, the run goes on with 1' in run.log.read_text()
   for exact in ('step', 'examples_seen', 'tokens'):
     assert column(left, exact) == column(straight, exact)
   np.testing.assert_allclose(column(left, 'loss'), column(straight, 'loss'), rtol=2e-6)

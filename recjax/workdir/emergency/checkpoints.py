@@ -56,10 +56,10 @@ class EmergencyCheckpoints(Checkpoints):
     Raises:
       ValueError: every checkpoint is damaged.
     """
-    step = super().latest_step()
+    steps, step = self.steps, super().latest_step()  # which drops damaged steps
     if self._copies is None:
       return step
-    self._found = self._copies.find(self.steps, -1 if step is None else step)
+    self._found = self._copies.find(steps, -1 if step is None else step)
     return step if self._found is None else self._found.first.step
 
   def meta(self, step: int) -> Meta:

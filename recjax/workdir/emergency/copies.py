@@ -70,7 +70,8 @@ class Copies:
       ValueError: the folder has too little room, or hosts have different numbers of devices.
     """
     self._root = pathlib.Path(folder).expanduser() / run
-    self._mesh, self._start = mesh, distributed.from_host0('start', uuid.uuid4().hex[:8])
+    self._mesh = mesh
+    self._start = distributed.from_host0('start of the copies', uuid.uuid4().hex[:8])
     self._hosts = distributed.exchange('hosts of the copies', socket.gethostname())
     self._abstract = _named(abstract)
     self._pairs = shards.next_hosts(mesh.devices.flatten().tolist(), self._hosts)
@@ -277,6 +278,9 @@ def _assembled(
   name: str, part: shards.Bounds, sources: dict[shards.Bounds, tuple[Copy, int]], dtype: Any
 ) -> np.ndarray:
   """Returns a part of an array from the parts that hold its elements; zeros where there is none."""
+  if part in sources:
+    copy, offset = sources[part]
+    return copy.read(name, part, offset)
   result = np.zeros([stop - start for start, stop in part], jnp.dtype(dtype))
   for source, (copy, offset) in sources.items():
     common = _overlap(part, source)

@@ -56,3 +56,15 @@ def test_a_slice_that_holds_a_part_of_the_parameters_is_refused(sizes):
 def test_a_factor_that_does_not_divide_data_is_refused_by_the_config():
   with pytest.raises(ValueError, match=r'mesh.dcn_data must divide mesh.data \(2\).*got 4'):
     Mesh(data=2, dcn_data=4)
+
+
+def test_a_run_on_slices_is_used_on_fewer_devices():
+  for sizes, count, slices_left in (
+    ((-1, 1, 1), 1, None),
+    ((-1, 2, 1), 8, 2),
+    ((4, 1, 1), 1, None),
+  ):
+    mesh = Mesh(**dict(zip(mesh_lib.AXES, sizes, strict=True)), dcn_data=2)
+    fitted = mesh_lib.fitted(mesh, count)
+    assert fitted.dcn_data == slices_left
+    assert mesh_lib.make_mesh(fitted, jax.devices()[:count]).size == count
