@@ -2,8 +2,9 @@
 
 Command:  python -m bench.seeds --workdirs=runs/sasrec_0,runs/sasrec_1,… [--out=FILE]
 
-Runs of several data sets may be given; each data set has its own mean. Only files of the workdirs are read: report.json,
-config.json and goodput.json.
+Runs of several data sets may be given; each data set has its own mean. `curve` of a run is its recall@10 over the
+validation users of an evaluation during training, after so many minutes: the time to a quality. Only files of the
+workdirs are read: report.json, config.json, goodput.json, metrics.jsonl and the event files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,10 @@ from etils import epath
 
 from bench import circumstances
 from recjax.runtime import goodput
+from recjax.workdir import timeline
 
 METRICS = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10')
+CURVE = 'recall@10'
 
 _WORKDIRS = flags.DEFINE_list('workdirs', [], 'Workdirs of finished runs.')
 
@@ -34,6 +37,9 @@ def figures_of(workdir: epath.Path) -> dict[str, Any]:
     'best_step': report['run']['best_step'],
     'steps': config['num_train_steps'],
     'seconds': round(seconds, 1),
+    'curve': [
+      (round(minutes, 2), value) for minutes, value in timeline.evaluations(workdir, CURVE)
+    ],
     **{
       split: {
         key: report['metrics'][split][key]

@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.beam import blocks
 from data_prep.beam.blocks import Block
-from data_prep.log import interactions
+from data_prep.log import sorting
 
 SHOWN = 10  # rows with unknown items, for a message
 
@@ -74,8 +74,8 @@ def clean(block: Block, rules: Rules) -> Cleaned:
   if is_context is not None:
     keys = (is_context[by_row], *keys)
   block = block.take(by_row[np.lexsort(keys)])
-  is_tie = interactions.ties(block.users, block.times)
-  repeated = interactions.repeated_rows(block.items, is_tie)
+  is_tie = sorting.ties(block.users, block.times)
+  repeated = sorting.repeated_rows(block.items, is_tie)
   facts = {
     'seen': seen,
     'dropped': int(repeated.sum()),

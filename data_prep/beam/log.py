@@ -33,6 +33,7 @@ from data_prep.beam.job import Job
 from data_prep.log import filters as filters_lib
 from data_prep.log import interactions, numbering, splits
 from data_prep.log.filters import Filters
+from data_prep.log.ids import Names
 from data_prep.log.interactions import CleanLog
 from data_prep.sources import readers, times
 from data_prep.sources.base import Catalogue
@@ -227,14 +228,11 @@ class Preparation:
 
   def _number(
     self, raw: '_Raw', item_ids: list[str], left_I: np.ndarray, sums: dict[str, np.ndarray]
-  ) -> tuple[list[str], np.ndarray]:
+  ) -> tuple[Names, np.ndarray]:
     """Writes the final numbers of the items; returns the ids in this order, and which items have rows."""
     is_used = left_I & (sums['left'] > 0)
     extra = raw.item_records if self.job.data.catalogue == 'all' else ()
-    used = [np.flatnonzero(is_used).astype(np.int32)]
-    final_ids, (codes,) = numbering.renumber(item_ids, used, extra)
-    numbers = np.full(len(item_ids), -1, np.int32)
-    numbers[used[0]] = codes
+    final_ids, numbers = numbering.renumber(Names.of(item_ids), is_used, extra)
     self.job.work.write(tasks.FINAL, {'left': left_I, 'numbers': numbers}, {})
     return final_ids, is_used
 
@@ -276,7 +274,7 @@ class Preparation:
     return numbers, tuple(name for name, n in zip(raw.events, counts, strict=True) if n)
 
   def _alike(self, item_ids: list[str]) -> dict[str, dict[str, Any]]:
-    groups = numbering.alike(item_ids)
+    groups = numbering.alike(Names.of(item_ids))
     items = {'count': sum(map(len, groups)), 'example': groups[0][:2] if groups else []}
     every = {'users': self.job.work.need(tasks.ALIKE), 'items': items}
     return {name: found for name, found in every.items() if found['count']}

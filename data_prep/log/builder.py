@@ -6,9 +6,9 @@
 
 Read them with `tfds.builder_from_directory(folder / 'sequences' / VERSION).as_data_source()['train']`.
 
-The records are `tf.train.Example`s as TFDS writes them. They are encoded here, because the writer of TFDS takes
-four times as long (it visits every feature several times in Python), and because its order of features differs
-between processes.
+The records are `tf.train.Example`s as TFDS writes them. They are encoded by `data_prep.log.tf_example`, because the
+writer of TFDS takes many times as long (it visits every feature several times in Python), and because its order of
+features differs between processes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,14 +21,16 @@ from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info, naming
-from tensorflow_datasets.proto import tf_example_pb2
 
-from recjax.data.dataset import SPLITS
+from data_prep.log import tf_example
+from data_prep.log.ids import Names
+from recjax.data.prepared import SPLITS
 from recjax.runtime import logs
 
 VERSION = '1.0.0'
 SHARD_EXAMPLES = 1 << 18
 _BLOCK = 1 << 14  # examples held as Python objects at a time
+_ITEMS = 1 << 12  # items, whose texts may be long
 _KINDS = {'items': np.int32, 'times': np.int64, 'ratings': np.float32, 'events': str}
 
 
@@ -52,20 +54,22 @@ class _Column(NamedTuple):
     feature = tfds.features.Text() if self.kind is str else self.kind
     return feature if self.offsets is None else tfds.features.Sequence(feature)
 
-  def block(self, start: int, end: int) -> list[list[Any]]:
-    """Returns the values of examples start to end, each as a list."""
+  def encoded(self, start: int, end: int) -> tf_example.Values:
+    """Returns the values of examples start to end."""
     if self.offsets is None:
-      return [[value] for value in self._plain(start, end)]
-    offsets = self.offsets[start : end + 1]
-    flat = self._plain(offsets[0], offsets[-1])
-    borders = (offsets - offsets[0]).tolist()
-    return [flat[start:end] for start, end in itertools.pairwise(borders)]
-
-  def _plain(self, start: int, end: int) -> list[Any]:
-    values = self.values[start:end]
-    if len(self.names):
+      offsets = np.arange(start, end + 1)
+    else:
+      offsets = self.offsets[start : end + 1]
+    values = self.values[int(offsets[0]) : int(offsets[-1])]
+    offsets = offsets - offsets[0]
+    if self.kind is not str:
+      is_float = np.issubdtype(self.kind, np.floating)
+      return (tf_example.floats if is_float else tf_example.integers)(values, offsets)
+    if isinstance(self.names, Names):
+      values = self.names.take(values)
+    elif self.names:
       values = [self.names[value] for value in values.tolist()]
-    return [value.encode() for value in values] if self.kind is str else values.tolist()
+    return tf_example.texts([value.encode() for value in values], offsets)
 
 
 def write_sequences(
@@ -106,7 +110,7 @@ def write_sequences(
   held_out = {}
   for split in SPLITS:
     users, offsets = arrays[f'{split}_users'], arrays[f'{split}_history_offsets']
-    held_out[split] = {'user': _Column(str, [user_ids[u] for u in users.tolist()])}
+    held_out[split] = {'user': _Column(str, users, names=user_ids)}
     for ending in known:
       if f'{split}_{ending}' in arrays:
         history = f'history_{ending}'
@@ -127,7 +131,12 @@ def _write(
   for split, columns in splits.items():
     count = len(columns['user'].values)
     blocks = (
-      zip(*(column.block(start, start + _BLOCK) for column in columns.values()), strict=True)
+      data_set.encode(
+        {
+          name: column.encoded(start, min(start + _BLOCK, count))
+          for name, column in columns.items()
+        }
+      )
       for start in range(0, count, _BLOCK)
     )
     data_set.add(split, itertools.chain.from_iterable(blocks), count)
@@ -145,12 +154,21 @@ def write_items(folder: epath.PathLike, rows: Iterable[Mapping[str, Any]], count
   features = {'id': tfds.features.Text(), 'index': np.int32}
   features |= {'title': tfds.features.Text(), 'text': tfds.features.Text()}
   data_set = _DataSet(folder, 'items', 'The catalogue: raw ids and texts by item index.', features)
-  values = (
-    ([row['id'].encode()], [i], [row.get('title', '').encode()], [row['text'].encode()])
-    for i, row in enumerate(rows)
-  )
-  data_set.add('train', values, count)
+  data_set.add('train', _item_records(data_set, rows), count)
   data_set.finish()
+
+
+def _item_records(data_set: '_DataSet', rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+  stream, start = iter(rows), 0
+  while block := list(itertools.islice(stream, _ITEMS)):
+    columns = {'id': _Column(str, [row['id'] for row in block])}
+    columns['index'] = _Column(np.int32, np.arange(start, start + len(block)))
+    columns['title'] = _Column(str, [row.get('title', '') for row in block])
+    columns['text'] = _Column(str, [row['text'] for row in block])
+    yield from data_set.encode(
+      {name: column.encoded(0, len(block)) for name, column in columns.items()}
+    )
+    start += len(block)
 
 
 class _DataSet:
@@ -172,12 +190,16 @@ class _DataSet:
     self._fields = [(feature, _field_name(self._info.features[feature])) for feature in features]
     self._splits: list[tfds.core.SplitInfo] = []
 
-  def add(self, split: str, examples: Iterator[Sequence[list[Any]]], count: int) -> None:
+  def encode(self, values: Mapping[str, tf_example.Values]) -> Iterator[bytes]:
+    """Yields the records of consecutive examples, whose features are `values`."""
+    return tf_example.encode([(name, field, values[name]) for name, field in self._fields])
+
+  def add(self, split: str, records: Iterator[bytes], count: int) -> None:
     """Writes a split.
 
     Args:
       split: name of the split.
-      examples: for each example, one list of values per feature; texts as bytes.
+      records: its examples, as `encode` yields them.
       count: number of examples.
     """
     template = naming.ShardedFileTemplate(
@@ -190,26 +212,17 @@ class _DataSet:
     starts = range(0, count, SHARD_EXAMPLES)
     lengths = [min(SHARD_EXAMPLES, count - start) for start in starts]
     num_bytes = 0
-    with logs.progress(examples, label, total=count, unit=' examples') as bar:
+    with logs.progress(records, label, total=count, unit=' examples') as bar:
       stream = iter(bar)
       for shard, length in enumerate(lengths):
         path = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
         writer = ArrayRecordWriter(os.fspath(path), 'group_size:1')
-        for values in itertools.islice(stream, length):
-          record = self._encode(values)
+        for record in itertools.islice(stream, length):
           num_bytes += len(record)
           writer.write(record)
         writer.close()
       next(stream, None)  # ends the bar
     self._splits.append(tfds.core.SplitInfo(split, lengths, num_bytes))
-
-  def _encode(self, values: Sequence[list[Any]]) -> bytes:
-    example = tf_example_pb2.Example()
-    features = example.features.feature
-    for (name, field), value in zip(self._fields, values, strict=True):
-      getattr(features[name], field).value.extend(value)
-    # Without this flag, protobuf writes the features in the order of a hash table.
-    return example.SerializeToString(deterministic=True)
 
   def finish(self) -> None:
     """Writes the metadata of the data set."""

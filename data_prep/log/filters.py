@@ -1,12 +1,14 @@
 """Chooses rows of a raw log by their kind of event and by the item table; marks the rows that are only context."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import dataclasses
 import logging
 from typing import Any, Protocol
 
 import numpy as np
 
+from data_prep.log import arrays
+from data_prep.log.ids import Names
 from data_prep.log.raw_log import RawLog
 from recjax.schema.data import Data
 from recjax.schema.names import near
@@ -41,14 +43,78 @@ class Selection:
   """Rows of a raw log.
 
   Attributes:
-    keep: bool `[N]`; None: all rows are kept.
-    is_context: bool `[N]`, the rows that are never targets; None: every row may be a target.
+    kept_events: bool `[E]`, the kinds of events whose rows are kept; None: all.
+    known_items: bool `[I]`, the items whose rows are kept; None: all.
+    is_context: bool `[E]`, the kinds that are never targets; None: every row may be a target.
     dropped: statistics of the dropped rows, by name; empty if all are kept.
   """
 
-  keep: np.ndarray | None = None
+  kept_events: np.ndarray | None = None
+  known_items: np.ndarray | None = None
   is_context: np.ndarray | None = None
   dropped: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  def keep(self, items: np.ndarray, events: np.ndarray | None) -> np.ndarray | None:
+    """Returns which rows with these numbers of items and events are kept, bool; None: all."""
+    keep = None if self.kept_events is None else self.kept_events[events]
+    if self.known_items is None:
+      return keep
+    known = self.known_items[items]
+    return known if keep is None else keep & known
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+  """The items and events of a raw log, numbered.
+
+  Attributes:
+    log: the log.
+    item_ids: raw ids of the items, and of no other items than those in the log.
+    item_numbers: int32, the number of each distinct id of `log.items`.
+    event_names: the kinds of events in the log.
+    event_numbers: the same for `log.events`, or None.
+  """
+
+  log: RawLog
+  item_ids: Names
+  item_numbers: np.ndarray
+  event_names: Sequence[str] = ()
+  event_numbers: np.ndarray | None = None
+
+  def blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
+    """Yields the rows of a block, and the numbers of their items and events."""
+    for rows in arrays.blocks(len(self.log.items)):
+      items = self.item_numbers[self.log.items.codes[rows]]
+      has_events = self.event_numbers is not None
+      yield rows, items, self.event_numbers[self.log.events.codes[rows]] if has_events else None
+
+  def event_counts(self) -> dict[str, int]:
+    """Returns the number of rows of each kind, by name; {} without kinds."""
+    names = self.event_names
+    if self.event_numbers is None:
+      return {}
+    counts = sum(np.bincount(events, minlength=len(names)) for _, _, events in self.blocks())
+    return dict(zip(names, counts.tolist(), strict=True))
+
+  def without_record(
+    self, chosen: Selection, known: np.ndarray
+  ) -> tuple[int, int, list[tuple[int, str]]]:
+    """Returns the numbers of chosen rows with unknown items and of these items, and some such rows with their items.
+
+    Args:
+      chosen: the rows.
+      known: bool `[I]`, the items with a record.
+    """
+    count, seen, shown = 0, np.zeros(len(known), bool), []
+    for rows, items, events in self.blocks():
+      keep = chosen.keep(items, events)
+      found = np.flatnonzero(~known[items] if keep is None else ~known[items] & keep)
+      count += len(found)
+      seen[items[found]] = True
+      first = found[: _SHOWN - len(shown)]
+      names = self.item_ids.take(items[first])
+      shown += zip((rows.start + first).tolist(), names, strict=True)
+    return count, arrays.count(seen), shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,51 +132,31 @@ class Events:
   dropped: dict[str, Any]
 
 
-def select(
-  log: RawLog,
-  filters: Filters,
-  item_ids: Sequence[str],
-  items: np.ndarray,
-  event_names: Sequence[str],
-  events: np.ndarray | None,
-) -> Selection:
+def select(columns: Columns, filters: Filters) -> Selection:
   """Chooses the rows of a log.
-
-  Args:
-    log: the log.
-    filters: the settings.
-    item_ids: raw ids of the items, and of no other items than those in the log.
-    items: int32 `[N]`, indices of `item_ids`.
-    event_names: the kinds of events in the log.
-    events: int32 `[N]`, indices of `event_names`, or None.
 
   Raises:
     ValueError: the settings name events that the log lacks, or leave no row; or an item has no record and must
       have one; or no item has a record.
   """
-  keep, is_context, dropped = None, None, {}
+  log = columns.log
+  kept_events, is_context, dropped = None, None, {}
   if filters.events or filters.context_events:
-    counts = {}
-    if events is not None:
-      numbers = np.bincount(events, minlength=len(event_names)).tolist()
-      counts = dict(zip(event_names, numbers, strict=True))
-    chosen = choose_events(filters, counts)
+    chosen = choose_events(filters, columns.event_counts())
     dropped |= chosen.dropped
-    if not chosen.is_kept_E.all():
-      keep = chosen.is_kept_E[events]
-    if filters.context_events:
-      is_context = chosen.is_context_E[events]
-  known = known_items(log, filters, item_ids, item_ids[items[0]] if len(items) else '')
-  if known is not None:
-    rows = ~known[items] if keep is None else ~known[items] & keep
-    count = int(rows.sum())
+    kept_events = None if chosen.is_kept_E.all() else chosen.is_kept_E
+    is_context = chosen.is_context_E if filters.context_events else None
+  first = log.items[0] if len(log.items) else ''
+  known = known_items(log, filters, columns.item_ids, first)
+  if known is not None and not known.all():
+    count, num_items, shown = columns.without_record(Selection(kept_events), known)
     if count:
-      keep = ~rows if keep is None else keep & ~rows
-      shown = [(row, item_ids[items[row]]) for row in np.flatnonzero(rows)[:_SHOWN].tolist()]
-      num_items = len(np.unique(items[rows]))
       dropped |= drop_unknown(log, filters, log.place, shown, count, num_items)
-  check_any(log, len(items), keep is None or bool(keep.any()))
-  return Selection(keep, is_context, dropped)
+  selection = Selection(kept_events, known, is_context, dropped)
+  kept = (selection.keep(items, events) for _, items, events in columns.blocks())
+  is_any_left = not len(log.items) or any(keep is None or keep.any() for keep in kept)
+  check_any(log, len(log.items), is_any_left)
+  return selection
 
 
 def choose_events(filters: Filters, counts: Mapping[str, int]) -> Events:
@@ -191,7 +237,7 @@ def known_items(
   mode = _unknown_mode(log, filters)
   if not log.catalogue_file or (mode == 'keep' and _any_in(item_ids, log.item_records)):
     return None
-  known = np.array([name in log.item_records for name in item_ids], bool)
+  known = np.fromiter((name in log.item_records for name in item_ids), bool, len(item_ids))
   if not known.any():
     example = next(iter(log.item_records), None)
     has = '' if example is None else f', which has others, such as {example!r}'

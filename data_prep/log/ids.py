@@ -1,6 +1,6 @@
 """Columns of raw ids as indices of their distinct texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_LEAST = 1 << 22  # distinct ids that wait before they are merged
+from data_prep.log import arrays
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,31 +82,35 @@ class Ids:
 class Coder:
   """Gives the ids of a column that comes in batches one numbering, in the order of their first rows.
 
-  Distinct ids of several batches are merged once they are as many as all ids before them. So a column takes the memory
-  of its distinct ids three times at most, and each batch is hashed a few times.
+  Distinct ids of several batches are merged once they are as many as all ids before them. So the distinct ids are in
+  memory three times at most, and each is hashed a few times.
   """
 
-  def __init__(self):
+  def __init__(self, scratch: arrays.Scratch):
     self._texts = pa.array([], pa.large_string())
+    self._codes = arrays.Column(scratch, np.int32)
     self._waiting: list[Ids] = []
-    self._codes: list[np.ndarray] = []
-    self._count = 0  # distinct ids that wait
+    self._count = self._rows = 0  # distinct ids and rows that wait
 
   def add(self, ids: Ids) -> None:
     """Adds a batch."""
     self._waiting.append(ids)
     self._count += len(ids.texts)
-    if self._count > max(len(self._texts), _LEAST):
+    self._rows += len(ids)
+    if self._count > max(len(self._texts), arrays.BLOCK) or self._rows > 4 * arrays.BLOCK:
       self._merge()
 
   def _merge(self) -> None:
+    if not self._waiting:
+      return
     none = pa.array([], pa.int32())
     chunks = [pa.DictionaryArray.from_arrays(none, self._texts)]
     chunks += [pa.DictionaryArray.from_arrays(ids.codes, ids.texts) for ids in self._waiting]
-    first, *others = pa.chunked_array(chunks).unify_dictionaries().chunks
-    self._texts = others[-1].dictionary if others else first.dictionary
-    self._codes += [chunk.indices.to_numpy() for chunk in others]
-    self._waiting, self._count = [], 0
+    _, *merged = pa.chunked_array(chunks).unify_dictionaries().chunks
+    self._texts = merged[-1].dictionary
+    for chunk in merged:
+      self._codes.append(chunk.indices.to_numpy())
+    self._waiting, self._count, self._rows = [], 0, 0
 
   @property
   def texts(self) -> pa.LargeStringArray:
@@ -117,4 +121,40 @@ class Coder:
   def ids(self) -> Ids:
     """Returns the whole column."""
     self._merge()
-    return Ids(self._texts, np.concatenate([np.zeros(0, np.int32), *self._codes]))
+    return Ids(self._texts, self._codes.array())
+
+
+class Names(Sequence[str]):
+  """Texts in the memory of their characters; it reads like a list.
+
+  Attributes:
+    texts: large_string.
+  """
+
+  def __init__(self, texts: pa.LargeStringArray):
+    self.texts = texts
+
+  @classmethod
+  def of(cls, names: Sequence[str]) -> 'Names':
+    """Returns Python strings as names."""
+    return cls(pa.array(names, pa.large_string()))
+
+  def __len__(self) -> int:
+    return len(self.texts)
+
+  def __getitem__(self, index: Any) -> Any:
+    found = self.texts[index]
+    return found.to_pylist() if isinstance(index, slice) else found.as_py()
+
+  def __iter__(self) -> Iterator[str]:
+    for rows in arrays.blocks(len(self), 1 << 16):
+      yield from self[rows]
+
+  def __eq__(self, other: Any) -> bool:
+    return list(self) == list(other)
+
+  __hash__ = None
+
+  def take(self, rows: np.ndarray) -> list[str]:
+    """Returns the texts of some rows."""
+    return self.texts.take(pa.array(rows)).to_pylist()

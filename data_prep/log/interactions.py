@@ -1,13 +1,16 @@
 """Cleans a raw log: numbers ids, chooses rows, rejects or drops duplicates, filters to the k-core, sorts by time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
+from data_prep.log import arrays, core, sorting
 from data_prep.log import filters as filters_lib
 from data_prep.log.filters import Filters
+from data_prep.log.ids import Ids, Names
 from data_prep.log.numbering import alike, factorise, renumber
 from data_prep.log.raw_log import RawLog
 from recjax.data.sequences import offsets_of
@@ -56,10 +59,11 @@ class CleanLog:
     ignored_columns: see `RawLog`.
     ids_alike: 'users' and 'items' → number and an example of raw ids that differ from others only by case or white
       space; without kinds that have none.
+    scratch: makes arrays with a value per interaction.
   """
 
-  user_ids: list[str]
-  item_ids: list[str]
+  user_ids: Names
+  item_ids: Names
   items: np.ndarray
   times: np.ndarray
   rows: np.ndarray
@@ -77,11 +81,17 @@ class CleanLog:
   dropped: dict[str, Any] = dataclasses.field(default_factory=dict)
   ignored_columns: dict[str, list[str]] = dataclasses.field(default_factory=dict)
   ids_alike: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+  scratch: arrays.Scratch = dataclasses.field(default_factory=arrays.Scratch, compare=False)
 
   @property
   def is_target(self) -> np.ndarray | None:
     """bool `[N]`, the interactions that may be targets; None: all of them."""
-    return None if self.target_events is None else self.target_events[self.events]
+    if self.target_events is None:
+      return None
+    found = self.scratch.empty(len(self.events), bool)
+    for rows in arrays.blocks(len(found)):
+      found[rows] = self.target_events[self.events[rows]]
+    return found
 
   @property
   def target_events(self) -> np.ndarray | None:
@@ -97,6 +107,7 @@ def clean(
   duplicates: str = 'refuse',
   catalogue: str = 'interacted',
   filters: Filters | None = None,
+  scratch: arrays.Scratch | None = None,
 ) -> CleanLog:
   """Chooses rows of a raw log, filters it to its k-core and sorts each user's rows by time.
 
@@ -106,12 +117,13 @@ def clean(
 
   Args:
     log: the log of a source.
-    k: see `k_core`. Only rows that may be targets count; for k > 0, context of the remaining users with the
+    k: see `core.k_core`. Only rows that may be targets count; for k > 0, context of the remaining users with the
       remaining items is kept.
     duplicates: 'refuse' or 'drop' rows that repeat an earlier one in user, item and time.
     catalogue: 'interacted': items of the remaining interactions and of held-out rows. 'all': also every other
       item with a record, even if it has no interactions or is outside the k-core.
     filters: the events and the items to keep; None: all.
+    scratch: makes the arrays with a value per interaction.
 
   Raises:
     ValueError: the columns differ in length; an id is not valid text; a time is not a whole number; a rating
@@ -125,63 +137,103 @@ def clean(
     k,
     'data.k_core=0',
   )
-  times = _int64_times(log)
-  held_out_users, held_out_items = _held_out_columns(log)
-  user_ids, (users, *held_out_users) = factorise(log.users, *held_out_users)
-  item_ids, (items, *held_out_items) = factorise(log.items, *held_out_items)
+  times, filters, scratch = _int64_times(log), filters or Filters(), scratch or arrays.Scratch()
+  held_out = _HeldOutIds.of(log)
+  user_ids, (user_numbers, *held_out_users) = factorise(log.users, *held_out.users)
+  item_ids, (item_numbers, *held_out_items) = factorise(log.items, *held_out.items)
   ids_alike = _ids_alike(user_ids, item_ids)
-  filters = filters or Filters()
-  event_names, (events,) = ([], [None]) if log.events is None else factorise(log.events)
-  chosen = filters_lib.select(log, filters, item_ids, items, event_names, events)
-  order = _order(users, times, chosen.is_context)
-  if chosen.keep is not None:
-    order = order[chosen.keep[order]]
-  is_tie = ties(users[order], times[order])
-  repeated = repeated_rows(items[order], is_tie)
-  if repeated.any():
-    if duplicates == 'refuse':
-      raise _duplicates_error(log, users, items, times, order, repeated)
-    order = order[~repeated]
-  is_context = None if chosen.is_context is None else chosen.is_context[order]
-  rows = order[_core(users[order], items[order], is_context, k)]
-  if not len(rows):
-    raise _empty_core_error(users[order], items[order], is_context, k)
-  below = tuple(
-    len(np.unique(column[order])) - len(np.unique(column[rows])) for column in (users, items)
+  numbers = {'users': user_numbers, 'items': item_numbers}
+  event_names = Names(pa.array([], pa.large_string()))
+  if log.events is not None:
+    event_names, (numbers['events'],) = factorise(log.events)
+  chosen = filters_lib.select(
+    filters_lib.Columns(log, item_ids, item_numbers, event_names, numbers.get('events')), filters
   )
-  records = log.item_records if catalogue == 'all' else ()
-  user_ids, (users, *held_out_users) = renumber(user_ids, (users[rows], *held_out_users))
-  item_ids, (items, *held_out_items) = renumber(item_ids, (items[rows], *held_out_items), records)
-  check_several(user_ids, item_ids, len(rows), k)
+  found = sorting.sort(log, times, numbers, chosen, scratch)
+  if found.repeated and duplicates == 'refuse':
+    raise _duplicates_error(log, found)
+  columns, num_rows = found.columns, len(found.columns['items'])
+  is_context = _is_context(columns, chosen, scratch)
+  keep = core.k_core(found.offsets, columns['items'], k, is_context, scratch)
+  left = arrays.count(keep)
+  if not left:
+    raise _empty_core_error(found, is_context, k)
+  kept_U = np.diff(arrays.marked_before(keep, found.offsets))
+  count_I = arrays.counts(columns['items'], len(item_ids))
+  kept_I = arrays.counts(columns['items'], len(item_ids), lambda rows: keep[rows])
+  below = (
+    arrays.count(np.diff(found.offsets)) - arrays.count(kept_U),
+    arrays.count(count_I) - arrays.count(kept_I),
+    num_rows - left,
+  )
+  users_in = held_out.is_used(held_out.users, held_out_users, len(user_ids))
+  users_in[: len(kept_U)] |= kept_U > 0
+  items_in = held_out.is_used(held_out.items, held_out_items, len(item_ids)) | (kept_I > 0)
+  user_ids, new_users = renumber(user_ids, users_in)
+  item_ids, new_items = renumber(item_ids, items_in, log.item_records if catalogue == 'all' else ())
+  check_several(user_ids, item_ids, left, k)
   context_events = None
-  if events is not None:
-    event_names, (events,) = renumber(event_names, (events[rows],))
+  if log.events is not None:
+    kept_E = arrays.counts(columns['events'], len(event_names), lambda rows: keep[rows])
+    event_names, new_events = renumber(event_names, kept_E > 0)
     if chosen.is_context is not None:
       context_events = tuple(sorted(filters.context_events))
+  changes = {'items': new_items} | ({} if log.events is None else {'events': new_events})
+  columns = _compact(columns, keep, changes)
+  lengths = np.zeros(len(users_in), np.int64)
+  lengths[: len(kept_U)] = kept_U
   return CleanLog(
     user_ids,
     item_ids,
-    items,
-    times[rows],
-    rows,
-    offsets_of(np.bincount(users, minlength=len(user_ids))),
-    None if log.ratings is None else np.asarray(log.ratings, np.float32)[rows],
-    events,
+    columns['items'],
+    columns['times'],
+    columns['rows'],
+    offsets_of(lengths[users_in]),
+    columns.get('ratings'),
+    columns.get('events'),
     tuple(event_names),
     context_events,
-    _held_out(log, held_out_users, held_out_items),
-    int(repeated.sum()),
-    (*below, len(order) - len(rows)),
+    held_out.numbered(log, held_out_users, held_out_items, new_users, new_items),
+    found.repeated,
+    below,
     log.ticks_per_second,
     log.unreadable_ratings,
-    int(is_tie.sum()) - int(repeated.sum()),
+    found.equal_times,
     chosen.dropped,
     log.ignored_columns,
     ids_alike,
+    scratch,
   )
 
 
-def _ids_alike(user_ids: list[str], item_ids: list[str]) -> dict[str, dict[str, Any]]:
+def _is_context(
+  columns: Mapping[str, np.ndarray], chosen: filters_lib.Selection, scratch: arrays.Scratch
+) -> np.ndarray | None:
+  """Marks the rows that are never targets; None: every row may be one."""
+  if chosen.is_context is None:
+    return None
+  is_context = scratch.empty(len(columns['events']), bool)
+  for rows in arrays.blocks(len(is_context)):
+    is_context[rows] = chosen.is_context[columns['events'][rows]]
+  return is_context
+
+
+def _compact(
+  columns: Mapping[str, np.ndarray], keep: np.ndarray, changes: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Moves the kept rows to the front of the columns, and renumbers the columns of `changes`; returns the fronts."""
+  end = 0
+  for rows in arrays.blocks(len(keep)):
+    kept = keep[rows]
+    count = arrays.count(kept)
+    for name, column in columns.items():
+      values = column[rows][kept]
+      column[end : end + count] = changes[name][values] if name in changes else values
+    end += count
+  return {name: column[:end] for name, column in columns.items()}
+
+
+def _ids_alike(user_ids: Names, item_ids: Names) -> dict[str, dict[str, Any]]:
   groups = {'users': alike(user_ids), 'items': alike(item_ids)}
   return {
     name: {'count': sum(map(len, found)), 'example': found[0][:2]}
@@ -190,35 +242,17 @@ def _ids_alike(user_ids: list[str], item_ids: list[str]) -> dict[str, dict[str, 
   }
 
 
-def _order(users: np.ndarray, times: np.ndarray, is_context: np.ndarray | None) -> np.ndarray:
-  """The rows by user, then time, then targets before context, then file order."""
-  keys = (times, users) if is_context is None else (is_context, times, users)
-  return np.lexsort(keys)
+def _empty_core_error(found: sorting.Sorted, is_context: np.ndarray | None, k: int) -> ValueError:
+  items = found.columns['items']
+  targets = (
+    np.ones(len(items), bool) if is_context is None else ~is_context
+  )  # of the smaller cores, context keeps no row alone
 
+  def has_some(n: int) -> bool:
+    return bool((core.k_core(found.offsets, items, n, is_context) & targets).any())
 
-def _core(
-  users: np.ndarray, items: np.ndarray, is_context: np.ndarray | None, k: int
-) -> np.ndarray:
-  """The rows of the k-core of all targets, with the context of its users and items: bool `[N]`."""
-  if is_context is None or k == 0:
-    return k_core(users, items, k)
-  is_target = ~is_context
-  keep = is_target.copy()
-  keep[is_target] = k_core(users[is_target], items[is_target], k)
-  for column in (users, items):
-    is_left = np.zeros(int(column.max(initial=-1)) + 1, bool)
-    is_left[column[keep & is_target]] = True
-    is_context = is_context & is_left[column]
-  return keep | is_context
-
-
-def _empty_core_error(
-  users: np.ndarray, items: np.ndarray, is_context: np.ndarray | None, k: int
-) -> ValueError:
-  chosen = slice(None) if is_context is None else ~is_context
-  users, items = users[chosen], items[chosen]
-  left = next((n for n in range(k - 1, 0, -1) if k_core(users, items, n).any()), 0)
-  return empty_core_error(len(users), k, left, is_context is not None)
+  left = next((n for n in range(k - 1, 0, -1) if has_some(n)), 0)
+  return empty_core_error(arrays.count(targets), k, left, is_context is not None)
 
 
 def empty_core_error(count: int, k: int, largest: int, has_context: bool) -> ValueError:
@@ -237,66 +271,75 @@ def empty_core_error(count: int, k: int, largest: int, has_context: bool) -> Val
   )
 
 
-def check_several(user_ids: list[str], item_ids: list[str], count: int, k: int) -> None:
+def check_several(user_ids: Sequence[str], item_ids: Sequence[str], count: int, k: int) -> None:
   """Raises a ValueError if all interactions are of one user or one item."""
   for kind, ids in (('user', user_ids), ('item', item_ids)):
     if len(ids) == 1:
-      core = f' in the {k}-core' if k else ''
+      core_text = f' in the {k}-core' if k else ''
       raise ValueError(
-        f'the log must have at least two {kind}s; all {count:,} interactions{core} are of {kind} {ids[0]!r}. '
+        f'the log must have at least two {kind}s; all {count:,} interactions{core_text} are of {kind} {ids[0]!r}. '
         f'Set --config.data.{kind}_column to the column of {kind}s'
         f'{", or --config.data.k_core to a smaller number" if k else ""}'
       )
 
 
-def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
-  """Finds the largest part of a log in which every user and every item has at least k rows.
+class _HeldOutIds(NamedTuple):
+  """The ids of a source's own split: the users and the items (history, target) of every part."""
 
-  The k-core of the bipartite multigraph of users and items (Seidman, "Network structure and minimum
-  degree", 1983): repeated interactions of a user with an item count each time.
+  users: list[Ids]
+  items: list[Ids]
 
-  Args:
-    users: int `[N]`, user indices from 0.
-    items: int `[N]`, item indices from 0.
-    k: minimum number of rows; 0 keeps all rows.
+  @classmethod
+  def of(cls, log: RawLog) -> '_HeldOutIds':
+    parts = (log.held_out or {}).values()
+    histories = [np.array([item for row in part.histories for item in row], str) for part in parts]
+    pairs = zip(histories, (part.targets for part in parts), strict=True)
+    users = [Ids.of(part.users) for part in parts]
+    return cls(users, [Ids.of(column) for pair in pairs for column in pair])
 
-  Returns:
-    bool `[N]`, the rows to keep.
-  """
-  keep = np.zeros(len(users), bool)
-  rows = np.arange(len(users))
-  while True:
-    is_kept = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
-    if is_kept.all():
-      keep[rows] = True
-      return keep
-    users, items, rows = users[is_kept], items[is_kept], rows[is_kept]
+  @staticmethod
+  def is_used(columns: Sequence[Ids], numbers: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Marks the numbers of all rows of the columns: bool `[length]`."""
+    found = np.zeros(length, bool)
+    for column, numbers_of_texts in zip(columns, numbers, strict=True):
+      found[numbers_of_texts[column.codes]] = True
+    return found
 
+  def numbered(
+    self,
+    log: RawLog,
+    user_numbers: Sequence[np.ndarray],
+    item_numbers: Sequence[np.ndarray],
+    new_users: np.ndarray,
+    new_items: np.ndarray,
+  ) -> dict[str, HeldOut] | None:
+    """Returns the split with indices for raw ids.
 
-def _held_out_columns(log: RawLog) -> tuple[list[np.ndarray], list[np.ndarray]]:
-  """The user columns and the item columns (history, target) of every part of a source's own split."""
-  parts = (log.held_out or {}).values()
-  histories = [np.array([item for row in part.histories for item in row], str) for part in parts]
-  pairs = zip(histories, (part.targets for part in parts), strict=True)
-  return [part.users for part in parts], [column for pair in pairs for column in pair]
-
-
-def _held_out(
-  log: RawLog, users: list[np.ndarray], items: list[np.ndarray]
-) -> dict[str, HeldOut] | None:
-  """The inverse of `_held_out_columns`, with indices for raw ids."""
-  if log.held_out is None:
-    return None
-  held_out = {}
-  for n, (name, part) in enumerate(log.held_out.items()):
-    if not len(part.users) == len(part.histories) == len(part.targets):
-      raise ValueError(
-        f'held-out rows must have as many users as histories and targets; the {name} rows have '
-        f'{len(part.users)}, {len(part.histories)} and {len(part.targets)}'
-      )
-    lengths = [len(history) for history in part.histories]
-    held_out[name] = HeldOut(users[n], items[2 * n], offsets_of(lengths), items[2 * n + 1])
-  return held_out
+    Args:
+      log: the raw log.
+      user_numbers, item_numbers: the numbers of the distinct ids of each column.
+      new_users, new_items: number → index.
+    """
+    if log.held_out is None:
+      return None
+    users = [
+      new_users[numbers[column.codes]]
+      for column, numbers in zip(self.users, user_numbers, strict=True)
+    ]
+    items = [
+      new_items[numbers[column.codes]]
+      for column, numbers in zip(self.items, item_numbers, strict=True)
+    ]
+    found = {}
+    for n, (name, part) in enumerate(log.held_out.items()):
+      if not len(part.users) == len(part.histories) == len(part.targets):
+        raise ValueError(
+          f'held-out rows must have as many users as histories and targets; the {name} rows have '
+          f'{len(part.users)}, {len(part.histories)} and {len(part.targets)}'
+        )
+      lengths = [len(history) for history in part.histories]
+      found[name] = HeldOut(users[n], items[2 * n], offsets_of(lengths), items[2 * n + 1])
+    return found
 
 
 def _check_columns(log: RawLog) -> None:
@@ -310,13 +353,13 @@ def _check_columns(log: RawLog) -> None:
       raise ValueError(
         f'a raw log must have as many {name} as users; got {len(column)} and {len(log.users)}'
       )
-  if log.ratings is not None:
-    is_infinite = np.isinf(log.ratings)
+  for rows in arrays.blocks(0 if log.ratings is None else len(log.ratings)):
+    is_infinite = np.isinf(log.ratings[rows])
     if is_infinite.any():
-      row = int(np.argmax(is_infinite))
+      row = rows.start + int(np.argmax(is_infinite))
       raise ValueError(
         f'{log.place(row)}: ratings must be finite numbers; got {log.ratings[row]} from user '
-        f'{str(log.users[row])!r} for item {str(log.items[row])!r}. Set --config.data.rating_column to a column '
+        f'{log.users[row]!r} for item {log.items[row]!r}. Set --config.data.rating_column to a column '
         'of numbers'
       )
 
@@ -332,48 +375,18 @@ def _int64_times(log: RawLog) -> np.ndarray:
   if not is_whole.all():
     row = int(np.argmin(is_whole))
     raise ValueError(
-      f'{log.place(row)}: times must be whole numbers; got {times[row]} of user {str(log.users[row])!r} and item '
-      f'{str(log.items[row])!r}. Set --config.data.time_column to a column of such numbers'
+      f'{log.place(row)}: times must be whole numbers; got {times[row]} of user {log.users[row]!r} and item '
+      f'{log.items[row]!r}. Set --config.data.time_column to a column of such numbers'
     )
   return times.astype(np.int64)
 
 
-def ties(users: np.ndarray, times: np.ndarray) -> np.ndarray:
-  """Marks rows with the user and the time of the row before. The rows must be sorted by user and time."""
-  is_tie = np.zeros(len(users), bool)
-  is_tie[1:] = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
-  return is_tie
-
-
-def repeated_rows(items: np.ndarray, is_tie: np.ndarray) -> np.ndarray:
-  """Marks rows that repeat the item of an earlier row of the same user and time; see `ties`."""
-  repeated = np.zeros(len(items), bool)
-  run = np.cumsum(~is_tie)
-  # Only rows with the user and time of a neighbouring row are sorted by item; these are few.
-  tied = np.flatnonzero(is_tie | np.append(is_tie[1:], False))
-  tied = tied[np.lexsort((items[tied], run[tied]))]
-  first, second = tied[:-1], tied[1:]
-  repeated[second] = (run[first] == run[second]) & (items[first] == items[second])
-  return repeated
-
-
-def _duplicates_error(
-  log: RawLog,
-  users: np.ndarray,
-  items: np.ndarray,
-  times: np.ndarray,
-  order: np.ndarray,
-  repeated: np.ndarray,
-) -> ValueError:
-  """The error about duplicates: rows of `order` that repeat an earlier one; names the first in the file."""
-  repeats = order[repeated]
-  row = int(repeats.min())
-  equal = (users == users[row]) & (items == items[row]) & (times == times[row])
-  first = int(order[equal[order]].min())
-  first, row = sorted((first, row))
-  events = () if log.events is None else [str(log.events[n]) for n in (first, row)]
-  names = str(log.users[row]), str(log.items[row])
-  return duplicates_error((log.place(first), log.place(row)), *names, events, len(repeats))
+def _duplicates_error(log: RawLog, found: sorting.Sorted) -> ValueError:
+  """The error about duplicates, which names the first in the file."""
+  first, row = sorted(found.first_repeat)
+  kinds = () if log.events is None else (log.events[first], log.events[row])
+  places = log.place(first), log.place(row)
+  return duplicates_error(places, log.users[row], log.items[row], kinds, found.repeated)
 
 
 def duplicates_error(

@@ -1,6 +1,7 @@
 """The output of a source: a raw log."""
 
-from collections.abc import Callable, Mapping
+import abc
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -22,6 +23,23 @@ class HeldOutRows:
   users: np.ndarray
   histories: list[list[str]]
   targets: np.ndarray
+
+
+class ItemRecords(Mapping[str, dict[str, Any]]):
+  """Records of a large item table, which are made when they are asked for."""
+
+  @abc.abstractmethod
+  def many(self, names: Sequence[str]) -> list[dict[str, Any] | None]:
+    """Returns the records of some items, None for those without."""
+
+
+def records_of(
+  records: Mapping[str, dict[str, Any]], names: Sequence[str]
+) -> list[dict[str, Any] | None]:
+  """Returns the records of some items, None for those without."""
+  if isinstance(records, ItemRecords):
+    return records.many(names)
+  return [records.get(name) for name in names]
 
 
 @dataclasses.dataclass(frozen=True)

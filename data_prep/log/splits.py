@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data_prep.log import arrays
 from data_prep.log.interactions import CleanLog
 from recjax.data.prepared import SPLITS
 from recjax.data.sequences import offsets_of
@@ -27,6 +28,7 @@ from recjax.schema.checks import check, check_choice
 
 MIN_LENGTH = 3  # leave-one-out: one interaction each for training, validation and test
 MAX_HISTORY_ITEMS = 1 << 27  # sum over the rows of a split, which are held in memory
+_BINS = 1 << 16
 
 
 def split(
@@ -72,12 +74,9 @@ def columns(log: CleanLog) -> dict[str, np.ndarray]:
 
 def _leave_one_out(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
   is_target = log.is_target
-  if is_target is None:
-    targets, ends = np.arange(len(log.items)), log.offsets[1:]
-  else:
-    targets = np.flatnonzero(is_target)  # positions of the interactions that may be targets
-    ends = offsets_of(is_target)[log.offsets[1:]]  # targets up to each user's end
-  lengths = np.diff(ends, prepend=0)
+  # The number of targets before each user's end.
+  ends = log.offsets if is_target is None else arrays.marked_before(is_target, log.offsets)
+  lengths = np.diff(ends)
   if lengths.min() < MIN_LENGTH:
     short = int(np.argmax(lengths < MIN_LENGTH))
     kind = 'interactions' if is_target is None else 'interactions that may be targets'
@@ -86,15 +85,37 @@ def _leave_one_out(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
       f'validation and test; user {log.user_ids[short]!r} has {lengths[short]}. '
       f"Set --config.data.k_core to {MIN_LENGTH} or more, or --config.data.split='global_time'"
     )
-  held_out = dict(zip(SPLITS, (targets[ends - 2], targets[ends - 1]), strict=True))
-  owners = np.repeat(np.arange(len(log.user_ids)), np.diff(log.offsets))
-  arrays = _train(log, np.arange(len(log.items)) < held_out['validation'][owners])
+  held_out = {}
+  for split_name, back in zip(SPLITS, (2, 1), strict=True):
+    rows = ends[1:] - back
+    held_out[split_name] = rows if is_target is None else _places(is_target, rows)
+  in_train = log.scratch.empty(len(log.items), bool)
+  for users, rows in arrays.runs(log.offsets):
+    ends_of_train = np.repeat(held_out['validation'][users], np.diff(_offsets(log, users)))
+    in_train[rows] = np.arange(rows.start, rows.stop) < ends_of_train
+  found = _train(log, in_train)
   for split_name, rows in held_out.items():
     for name, column in columns(log).items():
-      arrays[f'{split_name}_{name}'] = column[rows]
+      found[f'{split_name}_{name}'] = column[rows]
     if is_target is not None:
-      arrays |= _histories(log, split_name, rows, log.offsets[:-1], max_history)
-  return arrays
+      found |= _histories(log, split_name, rows, log.offsets[:-1], max_history)
+  return found
+
+
+def _offsets(log: CleanLog, users: slice) -> np.ndarray:
+  return log.offsets[users.start : users.stop + 1]
+
+
+def _places(is_target: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+  """The positions of the targets of these ranks among all targets; the ranks are ascending."""
+  found = np.zeros(len(ranks), np.int64)
+  total = 0
+  for rows in arrays.blocks(len(is_target)):
+    places = np.flatnonzero(is_target[rows]) + rows.start
+    here = slice(*np.searchsorted(ranks, [total, total + len(places)]))
+    found[here] = places[ranks[here] - total]
+    total += len(places)
+  return found
 
 
 def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> dict[str, np.ndarray]:
@@ -105,19 +126,22 @@ def _global_time(log: CleanLog, shares: Sequence[float], max_history: int) -> di
   interaction of a user is only used as history.
   """
   may_be_target = log.is_target
-  if may_be_target is None:
-    order = np.lexsort((log.rows, log.times))
-    is_target = np.ones(len(log.items), bool)
-  else:
-    order = np.lexsort((log.rows, ~may_be_target, log.times))
-    is_target = may_be_target.copy()
-  is_target[log.offsets[:-1]] = False
-  ranks = np.flatnonzero(is_target[order])  # of the targets, in `order`
-  borders = time_borders(len(ranks), shares)
-  in_train = np.zeros(len(log.items), bool)
-  in_train[order[: ranks[borders[0]]]] = True
-  parts = np.split(order[ranks], borders)[1:]
-  return held_out_by_row(log, in_train, dict(zip(SPLITS, parts, strict=True)), max_history)
+  is_target = log.scratch.empty(len(log.items), bool)
+  is_target[:] = True if may_be_target is None else may_be_target
+  is_target[log.offsets[:-1][np.diff(log.offsets) > 0]] = False
+  borders = time_borders(arrays.count(is_target), shares)
+  keys = [_border(log, is_target, int(rank)) for rank in borders]
+  in_train = log.scratch.empty(len(log.items), bool)
+  held_out: dict[str, list[np.ndarray]] = {split_name: [] for split_name in SPLITS}
+  for rows in arrays.blocks(len(log.items)):
+    is_context = None if may_be_target is None else ~may_be_target[rows]
+    before = [_is_before(log, rows, is_context, key) for key in keys]
+    in_train[rows] = before[0]
+    parts = zip(SPLITS, (~before[0] & before[1], ~before[1]), strict=True)
+    for split_name, is_part in parts:
+      held_out[split_name].append(np.flatnonzero(is_part & is_target[rows]) + rows.start)
+  parts = {split_name: np.concatenate(found) for split_name, found in held_out.items()}
+  return held_out_by_row(log, in_train, parts, max_history)
 
 
 def time_borders(num_targets: int, shares: Sequence[float]) -> np.ndarray:
@@ -139,6 +163,40 @@ def time_borders(num_targets: int, shares: Sequence[float]) -> np.ndarray:
   return borders
 
 
+def _border(log: CleanLog, is_target: np.ndarray, rank: int) -> tuple[int, int]:
+  """The time and the row in the raw log of the target of a rank in the order of time, then file order."""
+  low = min(int(log.times[rows].min()) for rows in arrays.blocks(len(log.times)))
+  high = max(int(log.times[rows].max()) for rows in arrays.blocks(len(log.times)))
+  while low < high:  # histograms over ever shorter spans of time
+    width = (high - low) // _BINS + 1
+    counts = np.zeros(_BINS, np.int64)
+    for rows in arrays.blocks(len(log.times)):
+      times = log.times[rows]
+      times = times[is_target[rows] & (times >= low) & (times <= high)]
+      bins = (times - low) // width
+      counts += np.bincount(bins, minlength=_BINS)
+    ends = np.cumsum(counts)
+    found = int(np.searchsorted(ends, rank, side='right'))
+    rank -= int(ends[found] - counts[found])
+    low, high = low + found * width, min(low + found * width + width - 1, high)
+  found = [
+    log.rows[rows][is_target[rows] & (log.times[rows] == low)]
+    for rows in arrays.blocks(len(log.times))
+  ]
+  return low, int(np.sort(np.concatenate(found))[rank])
+
+
+def _is_before(
+  log: CleanLog, rows: slice, is_context: np.ndarray | None, key: tuple[int, int]
+) -> np.ndarray:
+  """Marks the interactions of a block before a target, which `_border` returns."""
+  time, row = key
+  is_equal = (log.times[rows] == time) & (log.rows[rows] < row)
+  if is_context is not None:
+    is_equal &= ~is_context  # context of the same time comes later
+  return (log.times[rows] < time) | is_equal
+
+
 def held_out_by_row(
   log: CleanLog, in_train: np.ndarray, parts: Mapping[str, np.ndarray], max_history: int
 ) -> dict[str, np.ndarray]:
@@ -147,17 +205,16 @@ def held_out_by_row(
   Args:
     log: the clean log.
     in_train: bool `[N]`, the interactions of the training part.
-    parts: split → positions of its targets in the log.
+    parts: split → positions of its targets in the log, ascending.
     max_history: see `split`.
   """
-  arrays = _train(log, in_train)
-  owners = np.repeat(np.arange(len(log.user_ids)), np.diff(log.offsets))
-  for split_name, part in parts.items():
-    rows = np.sort(part)
+  found = _train(log, in_train)
+  for split_name, rows in parts.items():
     for name, column in columns(log).items():
-      arrays[f'{split_name}_{name}'] = column[rows]
-    arrays |= _histories(log, split_name, rows, log.offsets[owners[rows]], max_history)
-  return arrays
+      found[f'{split_name}_{name}'] = column[rows]
+    first = log.offsets[np.searchsorted(log.offsets, rows, side='right') - 1]
+    found |= _histories(log, split_name, rows, first, max_history)
+  return found
 
 
 def _histories(
@@ -174,19 +231,18 @@ def _histories(
   """
   start = np.maximum(first, rows - max_history) if max_history else first
   check_histories(split_name, int((rows - start).sum()))
-  positions, offsets = _ranges(start, rows)
   users = np.searchsorted(log.offsets, rows, side='right') - 1
-  arrays = {
+  found = {
     f'{split_name}_users': users.astype(np.int32),
-    f'{split_name}_history_offsets': offsets,
+    f'{split_name}_history_offsets': offsets_of(rows - start),
   }
   for name, column in columns(log).items():
-    arrays[f'{split_name}_history_{name}'] = column[positions]
-  return arrays
+    found[f'{split_name}_history_{name}'] = log.scratch.ranges(column, start, rows)
+  return found
 
 
 def _source(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
-  arrays = _train(log, np.ones(len(log.items), bool))
+  found = _train(log, np.ones(len(log.items), bool))
   for split_name in SPLITS:
     part = log.held_out.get(split_name)
     if part is None or not len(part.targets):
@@ -197,28 +253,22 @@ def _source(log: CleanLog, max_history: int) -> dict[str, np.ndarray]:
     end = part.history_offsets[1:]
     start = part.history_offsets[:-1]
     start = np.maximum(start, end - max_history) if max_history else start
-    positions, offsets = _ranges(start, end)
-    arrays[f'{split_name}_users'] = part.users
-    arrays[f'{split_name}_items'] = part.targets
-    arrays[f'{split_name}_history_items'] = part.history_items[positions]
-    arrays[f'{split_name}_history_offsets'] = offsets
-  return arrays
+    found[f'{split_name}_users'] = part.users
+    found[f'{split_name}_items'] = part.targets
+    found[f'{split_name}_history_items'] = log.scratch.ranges(part.history_items, start, end)
+    found[f'{split_name}_history_offsets'] = offsets_of(end - start)
+  return found
 
 
 def _train(log: CleanLog, in_train: np.ndarray) -> dict[str, np.ndarray]:
-  before = offsets_of(in_train)  # training interactions before each position
-  arrays = {f'train_{name}': column[in_train] for name, column in columns(log).items()}
-  return arrays | {'train_offsets': before[log.offsets]}
-
-
-def _ranges(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The numbers of all ranges [start, end), concatenated, and the offsets of the ranges."""
-  lengths = end - start
-  offsets = offsets_of(lengths)
-  return np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths), offsets
+  found = {
+    f'train_{name}': log.scratch.select(column, in_train) for name, column in columns(log).items()
+  }
+  return found | {'train_offsets': arrays.marked_before(in_train, log.offsets)}
 
 
 def check_histories(split_name: str, total: int) -> None:
+  """Raises a ValueError if the histories of a split are too long to be held in memory."""
   check(
     total < MAX_HISTORY_ITEMS,
     f'the histories of the {split_name} rows must hold less than {MAX_HISTORY_ITEMS:,} items in all; '

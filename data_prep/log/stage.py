@@ -6,6 +6,7 @@ from typing import Any
 from etils import epath
 
 from data_prep import stage as stage_lib
+from data_prep.log import arrays as arrays_lib
 from data_prep.log import filters, interactions, item_text, log_writer, splits
 from recjax.schema.data import Data
 
@@ -14,10 +15,11 @@ def stage(source: ModuleType, data: Data, raw_dir: epath.Path) -> stage_lib.Stag
   """Returns the stage that reads the raw files of a source, and writes arrays, catalogue and statistics."""
 
   def run(out: epath.Path) -> dict[str, Any]:
-    raw = source.load(data, raw_dir)
+    scratch = arrays_lib.Scratch(out)
+    raw = source.load_into(data, scratch, raw_dir)
     records = raw.item_records
     log = interactions.clean(
-      raw, data.k_core, data.duplicates, data.catalogue, filters.Filters.of(data)
+      raw, data.k_core, data.duplicates, data.catalogue, filters.Filters.of(data), scratch
     )
     del raw  # raw ids take up most of the memory of this stage
     arrays = splits.split(log, data.split, data.split_shares, data.max_history)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data_prep.log import arrays as arrays_lib
 from recjax.data.prepared import SPLITS
 from recjax.data.sequences import Sequences
-from recjax.metrics.reachable import count_unreachable
+from recjax.metrics.reachable import is_repeated
 
 NAME = 'unreachable_targets'  # in statistics.json: split → count
 
@@ -23,15 +24,29 @@ def count(
     arrays: a split, as `data_prep.log.splits` describes it.
     target_events: bool, which kinds of events may be targets; None: all.
   """
-  counts = {}
-  histories = Sequences(arrays['train_items'], arrays['train_offsets'])
-  for split in SPLITS:
-    if 'test_users' in arrays:
-      parts = (arrays[f'{split}_history_{part}'] for part in ('items', 'offsets'))
-      histories = Sequences(*parts)
-      if target_events is not None:
-        histories = histories.keep(target_events[arrays[f'{split}_history_events']])
-    elif split == 'test':
-      histories = histories.append(arrays['validation_items'])
-    counts[split] = count_unreachable(histories, arrays[f'{split}_items'])
+  if 'test_users' in arrays:
+    return {split: _count(arrays, f'{split}_history', split, target_events) for split in SPLITS}
+  # The history of the test target ends with the validation target.
+  is_last = arrays['validation_items'] == arrays['test_items']
+  counts = dict.fromkeys(SPLITS, 0)
+  for users, rows in arrays_lib.runs(arrays['train_offsets']):
+    offsets = arrays['train_offsets'][users.start : users.stop + 1] - rows.start
+    histories = Sequences(arrays['train_items'][rows], offsets)
+    for split in SPLITS:
+      found = is_repeated(histories, arrays[f'{split}_items'][users])
+      counts[split] += int((found | is_last[users] if split == 'test' else found).sum())
   return counts
+
+
+def _count(
+  arrays: Mapping[str, np.ndarray], prefix: str, split: str, target_events: np.ndarray | None
+) -> int:
+  """Counts the targets of a split that has histories."""
+  total = 0
+  for users, rows in arrays_lib.runs(arrays[f'{prefix}_offsets']):
+    offsets = arrays[f'{prefix}_offsets'][users.start : users.stop + 1] - rows.start
+    histories = Sequences(arrays[f'{prefix}_items'][rows], offsets)
+    if target_events is not None:
+      histories = histories.keep(target_events[arrays[f'{prefix}_events'][rows]])
+    total += int(is_repeated(histories, arrays[f'{split}_items'][users]).sum())
+  return total

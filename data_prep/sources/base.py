@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from etils import epath
 
 from data_prep.log import raw_log
+from data_prep.log.arrays import Scratch
 from data_prep.sources import collect, readers, records, tables
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check, setting
@@ -100,6 +101,11 @@ class Source(Data, abc.ABC):
       FileNotFoundError: a file is missing.
       ValueError: a file is invalid; the message names the file and the line.
     """
+
+  def load_into(self, scratch: Scratch, raw_dir: epath.Path) -> raw_log.RawLog:
+    """Reads the log; a source with a `reader` makes the columns with `scratch`. See `load`."""
+    del scratch
+    return self.load(raw_dir)
 
   def optimum(self, histories: Sequences, ks: tuple[int, ...]) -> dict[str, float]:
     """Returns the best expected metrics that a ranking of next items can reach, given the histories."""
@@ -225,7 +231,10 @@ class Tabular(Named):
     return self.item_id_column or usual, 'data.item_id_column'
 
   def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
-    return collect.raw_log(self, raw_dir)
+    return self.load_into(Scratch(), raw_dir)
+
+  def load_into(self, scratch: Scratch, raw_dir: epath.Path) -> raw_log.RawLog:
+    return collect.raw_log(self, raw_dir, scratch)
 
   def table_reader(
     self, parts: Sequence[tables.Part], row_kind: str = 'interactions'

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import csv
 import io
 import itertools
+import logging
 import sys
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ from recjax.schema.checks import check
 
 SEPARATORS = (',', '\t', ';', '|')  # detected if the config sets none
 _BLOCK = 1 << 24  # bytes per parsed block; a row must fit into one
+_log = logging.getLogger(__name__)
 _NAMED = {'tab': '\t', '\\t': '\t'}
 # A row of this cell is appended to every file. An unclosed quote would contain it.
 _END = 'EndOfTheTable'
@@ -140,7 +142,7 @@ def batches(
   try:
     with raw_files.opened(path) as stream:
       reader = pyarrow.csv.open_csv(
-        _Appended(stream, end),
+        _Appended(path, stream, end),
         pyarrow.csv.ReadOptions(block_size=_BLOCK),
         pyarrow.csv.ParseOptions(
           delimiter=mark, quote_char='"' if quoted else False, newlines_in_values=quoted
@@ -175,18 +177,26 @@ def place(path: epath.Path, row: int, mark: str = ',', quoted: bool = True) -> s
 
 
 class _Appended(io.RawIOBase):
-  """A stream with bytes appended."""
+  """A stream with bytes appended; logs that the last line of a file may be cut."""
 
-  def __init__(self, stream: BinaryIO, end: bytes):
-    self._stream, self._end = stream, end
+  def __init__(self, path: epath.Path, stream: BinaryIO, end: bytes):
+    self._path, self._stream, self._end = path, stream, end
+    self._last = b'\n'
 
   def readable(self) -> bool:
     return True
 
   def read(self, size: int = -1) -> bytes:
     found = self._stream.read(size)
-    if not found:
-      found, self._end = self._end, b''
+    if found:
+      self._last = found[-1:]
+      return found
+    if self._last not in (b'\n', b'\r'):
+      _log.warning(
+        '%s: the last line has no line end; if the file was cut, it is wrong', self._path
+      )
+      self._last = b'\n'
+    found, self._end = self._end, b''
     return found
 
 

@@ -16,6 +16,7 @@ is one category path. Titles are not changed: 'Usual Suspects, The (1995)'. The 
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 from etils import epath
@@ -122,7 +123,11 @@ class _Ratings(tables.Part):
       for name, column in zip(self.stored, values, strict=True)
       if name in wanted
     }
-    yield Rows(self.path, columns, lambda row: f'{self.path}:{start + row + 1}', names=self.names)
+    place = functools.partial(self.place, start)
+    yield Rows(self.path, columns, place, names=self.names)
+
+  def place(self, start: int, row: int) -> str:
+    return f'{self.path}:{start + row + 1}'
 
 
 def _split(path: epath.Path, separator: str, width: int) -> list[list[str]]:

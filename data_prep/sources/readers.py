@@ -300,9 +300,26 @@ class TableReader(Reader):
         rows,
       )
 
+  def place(self, row: int) -> str:
+    for shard in self.shards:
+      part = self._part(shard)
+      if shard.groups is None:
+        counts = map(len, part.batches([next(iter(part.stored))]))
+      else:
+        counts = [part.group_rows[group] for group in shard.groups]
+      start = shard.start
+      for count in counts:
+        if row < count:
+          return part.place(start, row)
+        row, start = row - count, start + count
+    raise IndexError(row)
+
+  def _part(self, shard: Shard) -> tables.Part:
+    return next(part for part in self.parts if part.path == shard.path)
+
   def _rows(self, shard: Shard, wanted: Collection[str]) -> Iterator[Rows]:
     """The raw rows of a shard, with the types of the whole table."""
-    part = next(part for part in self.parts if part.path == shard.path)
+    part = self._part(shard)
     for rows in part.batches(wanted, shard.groups, shard.start):
       typed = {name: self._typed(rows, name) for name in wanted}
       yield dataclasses.replace(rows, columns=typed)

@@ -6,10 +6,12 @@ import functools
 from typing import Any
 
 from etils import epath
+import numpy as np
 import pyarrow as pa
 
+from data_prep.log.raw_log import ItemRecords
 from data_prep.sources import columns, delimited, parquet, parts, records
-from data_prep.sources.rows import Rows, join
+from data_prep.sources.rows import Rows, decoded, join
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +79,11 @@ class Part:
         for name, value in self.folders.items()
         if name in wanted
       }
-      yield Rows(self.path, columns, functools.partial(self._place, start), self.fields, self.names)
+      yield Rows(self.path, columns, functools.partial(self.place, start), self.fields, self.names)
       start += count
 
-  def _place(self, start: int, row: int) -> str:
-    """The file and line of a row."""
+  def place(self, start: int, row: int) -> str:
+    """Returns the file and line of the row `start + row`, from 0."""
     if self.is_parquet:
       return f'{self.path}: row {start + row + 1}'
     return delimited.place(self.path, start + row, self.mark, self.quoted)
@@ -177,7 +179,7 @@ def _part(
 
 def catalogue(
   rows: Rows, item_column: str, fields: Mapping[str, tuple[records.Columns, records.Kind]]
-) -> dict[str, dict[str, Any]]:
+) -> ItemRecords:
   """Returns the records of an item table, by raw id.
 
   Args:
@@ -191,17 +193,69 @@ def catalogue(
   ids = columns.ids(rows, item_column)
   if not len(ids.codes):
     raise ValueError(f'{rows.path} must hold items; it holds none')
+  if len(ids.texts) < len(ids.codes):
+    is_first = np.zeros(len(ids.codes), bool)
+    is_first[np.unique(ids.codes, return_index=True)[1]] = True
+    row = int(np.argmin(is_first))
+    raise ValueError(f'{rows.place(row)}: an item must be listed once; {ids[row]!r} is repeated')
   fields = {
     field: pair
     for field, pair in fields.items()
     if all(name in rows.columns for name in records.names(pair[0]))
   }
-  names = sorted(columns_of(fields))
-  values = zip(*(columns.texts(rows, name) for name in names), strict=True)
-  raw = (dict(zip(names, row, strict=True)) for row in values) if names else ({} for _ in ids.codes)
-  known = ids.names
-  items = (known[code] for code in ids.codes.tolist())
-  return records.catalogue(zip(items, raw, strict=True), fields, rows.place)
+  values = {name: _whole(rows.columns[name]) for name in sorted(columns_of(fields))}
+  return _Records(dataclasses.replace(rows, columns=values), fields, ids.names)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
+  """The column in one chunk, whose texts may be larger than 2 GiB together."""
+  column = decoded(column)
+  if pa.types.is_string(column.type):
+    column = column.cast(pa.large_string())
+  elif pa.types.is_binary(column.type):
+    column = column.cast(pa.large_binary())
+  return pa.chunked_array([column.combine_chunks()]) if column.num_chunks > 1 else column
+
+
+class _Records(ItemRecords):
+  """The records of a table, whose rows are converted when they are asked for."""
+
+  def __init__(
+    self,
+    rows: Rows,
+    fields: Mapping[str, tuple[records.Columns, records.Kind]],
+    ids: Sequence[str],
+  ):
+    self._table, self._fields = rows, fields
+    self._rows = {name: row for row, name in enumerate(ids)}
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._rows)
+
+  def __contains__(self, name: Any) -> bool:
+    return name in self._rows
+
+  def __getitem__(self, name: str) -> dict[str, Any]:
+    return self._read([self._rows[name]])[0]
+
+  def many(self, names: Sequence[str]) -> list[dict[str, Any] | None]:
+    rows = [self._rows.get(name) for name in names]
+    found = iter(self._read([row for row in rows if row is not None]))
+    return [None if row is None else next(found) for row in rows]
+
+  def _read(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+    columns_of_rows = {
+      name: column.take(pa.array(rows, pa.int64())) for name, column in self._table.columns.items()
+    }
+    part = dataclasses.replace(self._table, columns=columns_of_rows)
+    cells = [columns.texts(part, name) for name in columns_of_rows]
+    values = zip(*cells, strict=True) if cells else (() for _ in rows)
+    return [
+      records.record(dict(zip(columns_of_rows, row, strict=True)), self._fields) for row in values
+    ]
 
 
 def columns_of(fields: Mapping[str, tuple[records.Columns, records.Kind]]) -> set[str]:

@@ -38,3 +38,13 @@ def test_runs_are_grouped_by_data_with_mean_and_deviation(tmp_path):
     'ndcg@10': 0.0625,
   }
   assert found['sports']['summary']['recall@10_deviation'] is None
+  assert beauty['runs'][0]['curve'] == []  # without event files
+
+
+def test_the_curve_is_that_of_the_timeline(tmp_path, monkeypatch):
+  workdir = run(tmp_path / 'a', 'beauty', 0, 0.5)
+  monkeypatch.setattr(
+    seeds.timeline, 'evaluations', lambda path, metric: [(1.2345, 0.25), (2, 0.5)]
+  )
+  (found,) = seeds.collected([workdir])['beauty']['runs']
+  assert found['curve'] == [(1.23, 0.25), (2, 0.5)]

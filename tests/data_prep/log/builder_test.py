@@ -145,8 +145,14 @@ def test_encoded_records_equal_those_of_tfds(tmp_path, seed):
   serializer = example_serializer.ExampleSerializer(described.get_serialized_info())
   theirs = serializer.serialize_example(described.encode_example(example))
   data_set = builder._DataSet(tmp_path, 'x', 'x', features)
-  as_lists = [value if isinstance(value, list) else [value] for value in example.values()]
-  as_bytes = [[v.encode() if isinstance(v, str) else v for v in values] for values in as_lists]
-  ours = data_set._encode(as_bytes)
+  kinds = {'ints': np.int64, 'floats': np.float32, 'texts': str}
+  kinds |= {'int': np.int32, 'float': np.float32, 'text': str}
+  values = {}
+  for name, value in example.items():
+    cells = value if isinstance(value, list) else [value]
+    column = cells if kinds[name] is str else np.array(cells, kinds[name])
+    offsets = np.array([0, len(cells)]) if isinstance(value, list) else None
+    values[name] = builder._Column(kinds[name], column, offsets).encoded(0, 1)
+  (ours,) = data_set.encode(values)
   parsed = tf_example_pb2.Example.FromString(theirs)
   assert ours == parsed.SerializeToString(deterministic=True)

@@ -71,6 +71,7 @@ FILTERS = [
 ]
 
 
+@pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('k', [0, 8])
 @pytest.mark.parametrize('filters', FILTERS)
 def test_the_clean_log_equals_plain_python(filters, k):
@@ -115,6 +116,7 @@ def arrays_and_rows(kind, seed, max_history=0, k=3):
   return raw, arrays, found
 
 
+@pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('max_history', [0, 5])
 def test_leave_one_out_holds_out_the_last_two_targets(max_history):
   raw, arrays, found = arrays_and_rows('leave_one_out', 2, max_history)
@@ -128,6 +130,7 @@ def test_leave_one_out_holds_out_the_last_two_targets(max_history):
   assert all(isinstance(array, np.ndarray) for array in arrays.values())
 
 
+@pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('max_history', [0, 5])
 def test_global_time_splits_the_targets_at_two_moments(max_history):
   raw, _, found = arrays_and_rows('global_time', 3, max_history)
@@ -180,7 +183,8 @@ def test_without_filters_nothing_changes():
   plain = interactions.clean(raw, 3, 'drop')
   kept = interactions.clean(raw, 3, 'drop', filters=Filters(events=KINDS))
   for field in dataclasses.fields(plain):
-    np.testing.assert_equal(getattr(plain, field.name), getattr(kept, field.name))
+    if field.compare:
+      np.testing.assert_equal(getattr(plain, field.name), getattr(kept, field.name))
   assert plain.dropped == {}
 
 
@@ -210,6 +214,7 @@ def test_a_log_without_events_cannot_be_filtered_by_them():
     interactions.clean(raw, 0, 'drop', filters=BUYS)
 
 
+@pytest.mark.usefixtures('sizes')
 def test_unknown_items_are_refused_with_their_row_dropped_or_kept():
   raw = dataclasses.replace(log(7), place=lambda row: f'f.csv:{row + 2}')
   whole = dataclasses.replace(raw, is_catalogue_whole=True)
@@ -250,6 +255,7 @@ def test_a_log_of_one_user_or_one_item_is_refused(kind):
     interactions.clean(one, 0, 'drop')
 
 
+@pytest.mark.usefixtures('sizes')
 def test_rows_of_equal_key_are_named_by_their_lines():
   raw = dataclasses.replace(log(10), place=lambda row: f'f.csv:{row + 2}')
   with pytest.raises(ValueError, match=r'^f\.csv:\d+: .*repeats f\.csv:\d+.*rows repeat') as error:

@@ -6,7 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data_prep.log import interactions, raw_log
+from data_prep.log import core, interactions, raw_log
+from recjax.data.sequences import offsets_of
 
 
 def random_log(seed, rows=400, users=40, items=60):
@@ -38,23 +39,26 @@ def brute_core(pairs, k):
       return [n for n, _ in rows]
 
 
+@pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('k', [0, 1, 3, 5, 9, 50])
 @pytest.mark.parametrize('seed', range(4))
 def test_k_core_equals_brute_force(seed, k):
   rng = np.random.default_rng(seed)
   users = (30 * rng.random(300) ** 2).astype(int)
   items = (50 * rng.random(300) ** 2).astype(int)
-  kept = np.flatnonzero(interactions.k_core(users, items, k))
+  users.sort()
+  kept = np.flatnonzero(core.k_core(offsets_of(np.bincount(users)), items, k))
   assert kept.tolist() == brute_core(list(zip(users, items, strict=True)), k)
 
 
 def test_k_core_needs_several_rounds():
   # A chain: each removal leaves the next node with less than 2 rows, until the log is empty.
-  users, items = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 1, 2, 2, 3])
-  assert not interactions.k_core(users, items, 2).any()
-  assert interactions.k_core(np.array([], int), np.array([], int), 2).shape == (0,)
+  offsets, items = np.array([0, 2, 4, 6]), np.array([0, 1, 1, 2, 2, 3])
+  assert not core.k_core(offsets, items, 2).any()
+  assert core.k_core(np.array([0]), np.array([], int), 2).shape == (0,)
 
 
+@pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('seed', range(3))
 def test_clean_equals_brute_force(seed):
   log = random_log(seed)
@@ -91,6 +95,7 @@ def small_log(**fields):
   return dataclasses.replace(raw_log.RawLog(users, items, np.arange(5), {}), **fields)
 
 
+@pytest.mark.usefixtures('sizes')
 def test_duplicates_are_rejected_with_an_example_or_dropped():
   # Row 4 repeats row 1, row 6 repeats row 1 again, row 5 repeats row 0; row 3 has another item.
   users, items = np.array(list('abcbbab')), np.array(list('xyxxyxy'))
@@ -138,6 +143,7 @@ def test_times_may_be_whole_numbers_of_any_dtype():
     assert cleaned.times.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures('sizes')
 def test_catalogue_all_includes_items_without_interactions():
   log = small_log(item_records={'w': {}, 'y': {}, 'z': {}, 'zz': {}})
   assert interactions.clean(log, 0).item_ids == ['x', 'y', 'z']
@@ -160,6 +166,7 @@ def held_out_log():
   )
 
 
+@pytest.mark.usefixtures('sizes')
 def test_held_out_rows_of_a_source_use_the_same_indices_as_the_log():
   log = interactions.clean(held_out_log(), 0)
   assert log.user_ids == ['a', 'b', 'new']

@@ -36,6 +36,7 @@ def raw(**fields):
   return raw_log.RawLog(np.array(USERS), np.array(ITEMS), np.array(TIMES), RECORDS, **fields)
 
 
+@pytest.mark.usefixtures('sizes')
 def test_leave_one_out_files_equal_values_by_hand(tmp_path):
   statistics, arrays = write(tmp_path, raw())
   assert json.loads((tmp_path / 'users.json').read_text()) == ['a', 'b']
@@ -73,6 +74,7 @@ def test_leave_one_out_files_equal_values_by_hand(tmp_path):
   }
 
 
+@pytest.mark.usefixtures('sizes')
 def test_ratings_and_events_are_split_like_items(tmp_path):
   ratings = np.array([1, 2, 3, 4, 5, 2.5, 0.5], np.float32)
   events = np.array(['view', 'buy', 'view', 'buy', 'buy', 'view', 'view'])
@@ -89,6 +91,7 @@ def test_ratings_and_events_are_split_like_items(tmp_path):
   assert found['test_events'] == [1, 1]
 
 
+@pytest.mark.usefixtures('sizes')
 def test_global_time_files_equal_values_by_hand(tmp_path):
   # Targets in order of time: b at 2, 3, 4, then a's y and z at 7. Half of the five are two.
   statistics, arrays = write(tmp_path, raw(), 'global_time')

@@ -1,9 +1,11 @@
 """Numbered ids, compared with Python's sets and dictionaries."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from data_prep.log import numbering
+from data_prep.log.ids import Ids, Names
 
 # Lengths, cases, accents, characters outside the 16-bit plane, blanks and the empty text.
 NAMES = ['b', 'a', 'B', 'ab', 'é', 'z', '\U0001f600', '￿', '', ' ', '10', '9', 'a' * 40]
@@ -14,17 +16,18 @@ def test_factorise_sorts_by_code_points_over_all_columns(kind):
   rng = np.random.default_rng(0)
   columns = [np.array(NAMES, kind)[rng.integers(0, n, 300)] for n in (5, len(NAMES))]
   columns.append(np.array([], kind))
-  names, codes = numbering.factorise(*columns)
-  assert names == sorted({str(name) for column in columns for name in column})
-  for column, numbers in zip(columns, codes, strict=True):
-    assert numbers.dtype == np.int32
-    assert [names[n] for n in numbers] == [str(name) for name in column]
+  columns = [Ids.of(column) for column in columns]
+  names, numbers = numbering.factorise(*columns)
+  assert names == sorted({name for column in columns for name in column.tolist()})
+  for column, of_texts in zip(columns, numbers, strict=True):
+    assert of_texts.dtype == np.int32
+    assert [names[n] for n in of_texts[column.codes].tolist()] == column.tolist()
 
 
 def test_factorise_of_an_empty_column():
-  names, codes = numbering.factorise(np.array([], str))
+  names, numbers = numbering.factorise(Ids.of(np.array([], str)))
   assert names == []
-  assert codes[0].shape == (0,)
+  assert numbers[0].shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -39,15 +42,14 @@ def test_factorise_of_an_empty_column():
 )
 def test_ids_that_are_not_valid_text_are_rejected(column, message):
   with pytest.raises(ValueError, match=message):
-    numbering.factorise(column)
+    Ids.of(column)
 
 
 @pytest.mark.parametrize('more', [(), ('c', 'new', 'b', '')])
 def test_renumber_drops_unused_ids_and_adds_extra_ids(more):
-  ids = ['a', 'b', 'c', 'd', 'e']
-  columns = [np.array([1, 3, 1], np.int32), np.array([4], np.int32), np.array([], np.int32)]
-  left, (first, second, third) = numbering.renumber(ids, columns, more)
+  ids = Names(pa.array(['a', 'b', 'c', 'd', 'e'], pa.large_string()))
+  is_used = np.array([False, True, False, True, True])
+  left, numbers = numbering.renumber(ids, is_used, more)
   assert left == sorted({'b', 'd', 'e', *more})
-  assert [left[n] for n in first] == ['b', 'd', 'b']
-  assert [left[n] for n in second] == ['e']
-  assert third.shape == (0,)
+  assert [left[int(n)] for n in numbers[is_used]] == ['b', 'd', 'e']
+  assert (numbers[~is_used] == -1).all()

@@ -62,6 +62,7 @@ def check_train(arrays, parts):
     assert arrays[f'train_{name}'].tolist() == column(flat, n)
 
 
+@pytest.mark.usefixtures('sizes')
 def test_leave_one_out_equals_loops():
   log = random_log(least=4)
   cleaned = clean(log)
@@ -74,6 +75,7 @@ def test_leave_one_out_equals_loops():
   assert not [name for name in arrays if 'history' in name or 'users' in name]
 
 
+@pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('max_history', [0, 3])
 @pytest.mark.parametrize('seed', range(3))
 def test_global_time_equals_loops(seed, max_history):
@@ -110,6 +112,7 @@ def test_global_time_equals_loops(seed, max_history):
   assert arrays['train_times'].max() <= cut[0]
 
 
+@pytest.mark.usefixtures('sizes')
 def test_rounding_of_shares_does_not_move_the_borders():
   users, items = np.array(['t'] + ['u'] * 11), np.array(list('aabcdefghijk'))
   log = raw_log.RawLog(users, items, np.arange(12), {})
@@ -158,6 +161,7 @@ def own_split_log() -> raw_log.RawLog:
   return dataclasses.replace(log, held_out={'validation': part(12), 'test': part(15)})
 
 
+@pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('max_history', [0, 2])
 def test_the_split_of_the_source_is_kept_with_cut_histories(max_history):
   log = own_split_log()

@@ -1,6 +1,7 @@
 """Targets in their own history, counted against a loop over sets."""
 
 import numpy as np
+import pytest
 
 from data_prep.log import interactions, raw_log, splits, unreachable
 
@@ -16,6 +17,7 @@ def arrays(kind):
   return splits.split(cleaned, kind, (0.5, 0.25, 0.25), 0)
 
 
+@pytest.mark.usefixtures('sizes')
 def test_leave_one_out_counts_equal_a_loop():
   split_arrays = arrays('leave_one_out')
   expected = {'validation': 0, 'test': 0}
@@ -31,6 +33,7 @@ def test_leave_one_out_counts_equal_a_loop():
   assert 0 < expected['test'] < USERS
 
 
+@pytest.mark.usefixtures('sizes')
 def test_global_time_counts_equal_a_loop():
   split_arrays = arrays('global_time')
   expected = {}
