@@ -1,192 +1,163 @@
-"""Benchmarks on a GPU: training speed, agreement and speed of the attention paths, search speed.
+"""Everything that a GPU is measured by, part by part; the results name the card, the versions and the commit.
 
-Commands, in a checkout on a machine with JAX, PyTorch and transformers for its GPU (about ten minutes each):
-  python -m bench.gpu --parts=attention,search,t5_base --out=t5_base.json
-  python -m bench.gpu --parts=gemma2_2b --out=gemma2_2b.json
-  python -m bench.gpu --tiny --out=tiny.json      (all parts with small shapes, in a minute, also on CPU)
+  attention              do the attention paths agree, and which is the fastest
+  search                 users a second of the constrained search
+  decode                 the search beside `generate` of transformers
+  t5_base, gemma3_1b, …  training of a published size in bfloat16, packed rows of 1,024 tokens, beside transformers
+                         eager and with torch.compile; share of the peak (MFU), peak memory
+  resume                 seconds from a start or a resume to the first step, and of a save
+  beauty, sports         the best recipe, as far as it comes in its time; the same command goes on where it ended
+  profile                traces two steps of --profile_of, for the part that is too slow
 
-A part that names a model size trains it in bfloat16 with packed rows of 1,024 tokens in a new process (see
-`bench.train_step`), and then the peer model in PyTorch, eager and compiled.
+Every part is a process of its own with a time limit (--limit, or LIMITS). A part that fails, or reaches its limit, is
+recorded as such, and the next one runs. --out is written after each part.
+
+Commands, in a checkout on a machine with JAX, PyTorch and transformers for its GPU:
+  python -m bench.gpu --parts=attention,search,decode --out=kernels.json
+  python -m bench.gpu --parts=t5_base,gemma2_2b,gemma3_1b --out=training.json
+  python -m bench.gpu --parts=beauty --data=beauty=FOLDER --scratch=runs/gpu --out=beauty.json
+  python -m bench.gpu --tiny --out=tiny.json      (all parts with small shapes, in minutes, also on CPU)
 """
 
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
-# Other processes (model sizes, PyTorch) need memory of the same GPU.
+# Other processes need memory of the same GPU.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 from absl import app, flags
-from flax import nnx
-import jax
-import jax.numpy as jnp
-import numpy as np
 
 from bench.circumstances import circumstances, show, start_with_huge_pages, write
-from bench.train_step import SIDS, SMALL, make_config, text_rows
-from recjax import models
-from recjax.decode.beam import beam_search
-from recjax.decode.trie import Trie
-from recjax.models import attention
-from recjax.sids.table import SidTable
-from recjax.sids.token_space import TokenSpace
+from bench.train_step import SMALL
+from recjax.models import families
+
+RECIPES = ('beauty', 'sports')
+PARTS = ('attention', 'search', 'decode', 't5_base', 'gemma2_2b', 'gemma3_1b', 'resume', *RECIPES)
+LIMITS = {'beauty': 600, 'sports': 600}  # seconds; other parts have --limit
 
 _PARTS = flags.DEFINE_list(
-  'parts', ['attention', 'search', 't5_base', 'gemma2_2b'], 'Parts to run, in this order.'
+  'parts', list(PARTS), f'Parts to run, in this order: of {", ".join(PARTS)}, profile, or sizes.'
 )
 _TINY = flags.DEFINE_bool('tiny', False, 'Use small shapes, to test that all parts run.')
+_LIMIT = flags.DEFINE_integer('limit', 230, 'Seconds of a part.', lower_bound=1)
 _BATCH = flags.DEFINE_integer('batch', 8, 'Rows of a training batch.')
-_SEARCH_MODEL = flags.DEFINE_string(
-  'search_model', 'gemma3_270m', 'Model size of the search; untrained.'
+_REMAT = flags.DEFINE_enum('remat', 'none', ['none', 'full'], 'Rematerialisation of layers.')
+_DATA = flags.DEFINE_list(
+  'data', [], 'Folders with the raw data of beauty and sports, as beauty=FOLDER.'
 )
-
-# B, T, query heads, key heads, head width, soft-cap, window
-ATTENTION = {
-  'gemma3_270m local': (8, 1024, 4, 1, 256, 0.0, 512),
-  'qwen3_0_6b': (8, 1024, 16, 8, 128, 0.0, 0),
-  'gemma2_2b': (8, 1024, 8, 4, 256, 50.0, 0),
-}
-
-
-def _median_seconds(run, repeats: int = 10) -> float:
-  """Returns the median seconds of a call that waits for the device, after one call that compiles."""
-  jax.block_until_ready(run())
-  seconds = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    seconds.append(time.perf_counter() - start)
-  return float(np.median(seconds))
+_SCRATCH = flags.DEFINE_string(
+  'scratch',
+  None,
+  'Folder of prepared data and runs, which a later call goes on with; None: a temporary one.',
+)
+_PROFILE_OF = flags.DEFINE_string('profile_of', 'recjax:beauty:gpu', 'Config of the part profile.')
 
 
-def check_attention(
-  B: int, T: int, N: int, K: int, H: int, softcap: float, window: int
-) -> dict[str, Any]:
-  """Compares each attention path in bfloat16 with the plain path in float32, forward and backward.
-
-  Args:
-    B: rows of four packed segments.
-    T: tokens of a row.
-    N: query heads.
-    K: key heads.
-    H: head width.
-    softcap: soft-cap of the logits; 0: none.
-    window: local window in tokens; 0: none.
-
-  Returns:
-    The path that 'auto' selects. For each path that supports the case: seconds of forward and backward pass,
-    and the largest differences of result and gradients, relative to the largest values.
-  """
-  keys = jax.random.split(jax.random.key(0), 4)
-  shapes = ((B, T, N, H), (B, T, K, H), (B, T, K, H), (B, T, N, H))
-  q, k, v, weights = (
-    jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)
-  )
-  q = q * H**-0.5
-  segments, positions = np.divmod(np.arange(T, dtype=np.int32), max(T // 4, 1))
-  segments, positions = (
-    jnp.broadcast_to(jnp.asarray(x), (B, T)) for x in (segments + 1, positions)
-  )
-  mask, distance = attention.attention_mask(segments, segments, positions, positions)
-  mask = mask & (distance < window) if window else mask
-  packed = attention.PackedCausal(segments, jnp.int32(window), (window,))
-
-  def run(path, dtype):
-    def scalar(q, k, v):
-      x = attention.attend(q, k, v, mask, softcap, packed=packed, implementation=path)
-      return jnp.sum(x.astype(jnp.float32) * weights), x
-
-    arguments = [x.astype(dtype) for x in (q, k, v)]
-    both = jax.jit(jax.grad(scalar, argnums=(0, 1, 2), has_aux=True))
-    return lambda: both(*arguments)
-
-  def difference(ours, theirs):
-    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-    return max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in pairs)
-
-  expected_gradients, expected = run('plain', jnp.float32)()
-  half = [x.astype(jnp.bfloat16) for x in (q, k)]
-  result = {'auto': attention.choose('auto', *half, softcap, packed=packed)}
-  for path in ('plain', 'xla', 'cudnn'):
-    if attention.choose(path, *half, softcap, packed=packed) != path:
-      continue
-    gradients, x = jax.tree.map(lambda x: x.astype(jnp.float32), run(path, jnp.bfloat16)())
-    result |= {
-      f'{path}_seconds': _median_seconds(run(path, jnp.bfloat16)),
-      f'{path}_difference': difference(x, expected),
-      f'{path}_gradient_difference': difference(gradients, expected_gradients),
-    }
-  return result
-
-
-def search_speed(name: str, items: int, users: int, prompt: int, beams: int) -> dict[str, Any]:
-  """Returns users per second of the constrained beam search in bfloat16, with random SIDs and full prompts."""
-  config = make_config(name, 'bfloat16')
-  space = TokenSpace(text_rows(name), SIDS)
-  rng = np.random.default_rng(0)
-  codes = np.unique(rng.integers(0, SIDS[0], (2 * items, len(SIDS)), dtype=np.int32), axis=0)
-  codes = rng.permutation(codes)[:items]
-  trie = jax.tree.map(jnp.asarray, Trie.from_table(SidTable(codes, SIDS, 'random')))
-  graph, params = nnx.split(models.build(config.model, space, config.seed))
-  prompts = {
-    'tokens': jnp.asarray(rng.integers(1, space.size, (users, prompt), dtype=np.int32)),
-    'lengths': jnp.full(users, prompt, jnp.int32),
-  }
-  excluded = jnp.asarray(rng.integers(0, items, (users, 20), dtype=np.int32))
-
-  @jax.jit
-  def search(params, trie, prompts, excluded):
-    return beam_search(nnx.merge(graph, params), trie, prompts, excluded, beams, 'level')
-
-  seconds = _median_seconds(lambda: search(params, trie, prompts, excluded))
-  return {
-    'search_model': name,
-    'items': len(codes),
-    'users_a_batch': users,
-    'prompt_tokens': prompt,
-    'beams': beams,
-    'search_seconds': seconds,
-    'search_users_per_sec': users / seconds,
-  }
-
-
-def train(name: str) -> list[dict[str, Any]]:
-  """Returns the results of `bench.train_step` for a model size, run in a new process."""
+def command(part: str, scratch: pathlib.Path, out: pathlib.Path) -> list[str]:
+  """Returns the words after `python -m` that run a part; its result is in `out`, or in the workdir of a recipe."""
+  common = [f'--out={out}', '--commit=as above', *(['--tiny'] if _TINY.value else [])]
+  if part in ('attention', 'search'):
+    return ['bench.gpu_kernels', f'--parts={part}', *common]
+  if part == 'decode':
+    return ['bench.decode', '--parts=transformers', *common]
+  if part == 'resume':
+    config = '--config=configs/demo.py' + (':tiny' if _TINY.value else '')
+    # The cache of compiled programs is one of the things that are measured.
+    few = ['--saves=1', '--save_every=5'] if _TINY.value else ['--saves=3', '--save_every=10']
+    prepared = f'--config.data.prepared_dir={scratch}/resume'
+    return ['bench.resume', config, *few, *common[:2], '--', prepared]
+  if part in (*RECIPES, 'profile'):
+    return ['recjax.main', *_recipe(part, scratch)]
   shape = {'rows': _BATCH.value, 'row_length': 1024, 'decoder_row_length': 256, 'segments': 8}
   if _TINY.value:
     shape = {'rows': 2, 'row_length': 32, 'decoder_row_length': 16, 'segments': 2, 'steps': 1}
-  with tempfile.TemporaryDirectory() as folder:
-    out = pathlib.Path(folder) / 'result.json'
-    arguments = {'models': name, 'dtype': 'bfloat16', 'commit': 'as above', 'out': out} | shape
-    command = [sys.executable, '-m', 'bench.train_step']
-    command += [f'--{flag}={value}' for flag, value in arguments.items()]
-    done = subprocess.run(command, check=False)
-    if done.returncode:
-      return [{'model': name, 'failed': f'exit code {done.returncode}'}]
-    return json.loads(out.read_text())
+  shape |= {'models': SMALL if _TINY.value else part, 'dtype': 'bfloat16', 'remat': _REMAT.value}
+  return ['bench.train_step', *(f'--{flag}={value}' for flag, value in shape.items()), *common[:2]]
+
+
+def _recipe(part: str, scratch: pathlib.Path) -> list[str]:
+  """Returns the flags of a training of the best recipe."""
+  folders = dict(pair.partition('=')[::2] for pair in _DATA.value)
+  config = _PROFILE_OF.value if part == 'profile' else f'configs/{part}.py:gpu'
+  if _TINY.value:
+    config = 'configs/demo.py:tiny'
+  arguments = [f'--config={config}', f'--workdir={scratch}/{part}']
+  arguments.append(f'--config.data.prepared_dir={scratch}/{"data" if _TINY.value else part}_data')
+  if (folder := folders.get(part)) is not None and not _TINY.value:
+    arguments.append(f'--config.data.raw_dir={folder}')
+  if part == 'profile':
+    # The first steps compile; a trace of two is small enough to copy.
+    arguments += ['--config.profile.steps=(8, 9)', '--config.num_train_steps=10']
+  return arguments
+
+
+def outcome(workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns what a recipe has reached: its metrics if it ended, the use of its time, its speed and peak memory."""
+  found: dict[str, Any] = {}
+  if (path := workdir / 'evaluation.json').exists():
+    evaluation = json.loads(path.read_text())
+    found |= {name: evaluation[name] for name in ('step', 'metrics', 'baselines')}
+  if (path := workdir / 'goodput.json').exists():
+    found['goodput'] = json.loads(path.read_text())['summary']
+  if (path := workdir / 'metrics.jsonl').exists():
+    rows = [json.loads(line) for line in path.read_text().splitlines()[:-1] if line]
+    timed = [row for row in rows if 'tokens_per_sec' in row]
+    names = ('step', 'loss', 'tokens_per_sec', 'host_peak_bytes', 'device_peak_bytes')
+    found['last'] = {name: timed[-1][name] for name in names if timed and name in timed[-1]}
+  return found
+
+
+def run(part: str, scratch: pathlib.Path) -> Any:
+  """Runs a part in a new process; returns its results, with `failed` if it did not end well."""
+  limit = LIMITS.get(part, _LIMIT.value) if not flags.FLAGS['limit'].present else _LIMIT.value
+  out = scratch / f'{part}.json'
+  out.unlink(missing_ok=True)
+  started = time.monotonic()
+  words = [sys.executable, '-m', *command(part, scratch, out)]
+  process = subprocess.Popen(words, start_new_session=True)
+  try:
+    status = process.wait(limit)
+    failed = f'exit status {status}' if status else ''
+  except subprocess.TimeoutExpired:
+    failed = f'reached the limit of {limit} s'
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+  found: Any = json.loads(out.read_text()) if out.exists() else {}
+  if part in ('attention', 'search') and part in found:
+    found = found[part]
+  if part in (*RECIPES, 'profile'):
+    found = outcome(scratch / part)
+  ended = {'seconds': time.monotonic() - started} | ({'failed': failed} if failed else {})
+  return [*found, ended] if isinstance(found, list) else found | ended
 
 
 def main(_) -> None:
+  known = {*PARTS, 'profile', *families.sizes()}
+  if unknown := [part for part in _PARTS.value if part not in known]:
+    raise app.UsageError(
+      f'--parts must be of {", ".join(PARTS)}, profile, or published sizes; got {", ".join(unknown)}'
+    )
   results: dict[str, Any] = {'circumstances': circumstances()}
   show(results['circumstances'])
-  for part in _PARTS.value:
-    if part == 'attention':
-      cases = {'tiny': (2, 32, 4, 2, 8, 0.0, 8)} if _TINY.value else ATTENTION
-      results[part] = {name: check_attention(*case) for name, case in cases.items()}
-      for name, result in results[part].items():
-        show({'attention': name} | result)
-    elif part == 'search':
-      sizes = (64, 4, 16, 8) if _TINY.value else (100_000, 128, 256, 40)
-      results[part] = search_speed(SMALL if _TINY.value else _SEARCH_MODEL.value, *sizes)
-      show(results[part])
-    else:
-      results[part] = train(SMALL if _TINY.value else part)
-    write(results)  # after each part, in case a later one fails
+  with tempfile.TemporaryDirectory(prefix='recjax-gpu-') as folder:
+    scratch = pathlib.Path(_SCRATCH.value or folder).absolute()
+    scratch.mkdir(parents=True, exist_ok=True)
+    for part in _PARTS.value:
+      print(f'-- {part}', flush=True)
+      results[part] = run(part, scratch)
+      write(results)  # after each part, so that an end of the machine loses one at most
+      failed = results[part][-1] if isinstance(results[part], list) else results[part]
+      if 'failed' in failed:
+        print(f'{part}: {failed["failed"]}', flush=True)
+  if not any(isinstance(r, list) or 'failed' not in r for n, r in results.items() if n in known):
+    sys.exit('no part ended well')
 
 
 if __name__ == '__main__':

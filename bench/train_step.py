@@ -32,6 +32,7 @@ from recjax import config as config_lib
 from recjax import models
 from recjax.models import families
 from recjax.models.t5 import T5Config
+from recjax.runtime import device
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
 from recjax.training import optim
@@ -236,6 +237,7 @@ def measure(name: str) -> dict[str, Any]:
     for side in sides.values():
       if isinstance(side, Ours):
         result |= {n: getattr(side, n) for n in ('compile_seconds', 'temporary_bytes')}
+        result |= device.peaks()
       else:
         result['peer_attention'] = side.attention
     del side, sides

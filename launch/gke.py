@@ -4,8 +4,9 @@
     --config=configs/sports.py --workdir=gs://B/sports --config.data.prepared_dir=gs://B/data
   python -m launch.gke --name=sports --image=IMAGE --gpu=nvidia-h100-80gb --gpus_per_node=8 --nodes=4 …
 
-writes the manifest to NAME.yaml and applies it with kubectl; --dry_run prints it. Options that the launcher does
-not know are passed to the program. See docs/gke.md.
+writes the manifest to NAME.yaml and applies it with kubectl; --dry_run prints it. With --min_slices or --min_nodes it
+then watches the run, and goes on with fewer if others find no node. Options that the launcher does not know are passed
+to the program. See docs/gke.md.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from typing import Any
 
 import yaml
 
-from launch.options import not_negative, parse, positive, require_bucket
+from launch import gke_watch
+from launch.options import flag, not_negative, parse, positive, require_bucket
 from recjax.runtime import exit_status
 
 _JOB = 'workers'  # the only replicated job of the JobSet
@@ -34,13 +36,23 @@ _MAX_NAME = (
 def main(argv: Sequence[str] | None = None) -> int:
   """Writes and applies the manifest; returns kubectl's exit status."""
   options, program = _parse(sys.argv[1:] if argv is None else argv)
-  text = yaml.safe_dump(manifest(options, program), sort_keys=False, width=1000)
   command = ['kubectl', 'apply', '-f', options.out or f'{options.name}.yaml']
+
+  def text() -> str:
+    return yaml.safe_dump(manifest(options, program), sort_keys=False, width=1000)
+
+  def apply() -> int:
+    pathlib.Path(command[-1]).write_text(text())
+    return subprocess.run(command, check=False).returncode
+
   if options.dry_run:
-    print(f'# {shlex.join(command)}, with\n{text}', end='')
+    print(f'# {shlex.join(command)}, with\n{text()}', end='')
     return 0
-  pathlib.Path(command[-1]).write_text(text)
-  return subprocess.run(command, check=False).returncode
+  if (options.min_slices or options.min_nodes) is None:
+    return apply()
+  chips = options.chips_per_host
+  shape = (_pods(options), chips) if options.tpu is not None else (1, options.gpus_per_node)
+  return gke_watch.watch(options, program, apply, shape)
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -58,9 +70,22 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument('--topology', help='topology of a slice, such as 4x4 or 2x2x4')
   parser.add_argument('--chips_per_host', type=positive, default=4)
   parser.add_argument('--slices', type=positive, default=1)
+  parser.add_argument(
+    '--min_slices', type=positive, help='watch the run, and go on with this many slices or more'
+  )
   parser.add_argument('--gpu', help='gke-accelerator of the node pool, such as nvidia-h100-80gb')
   parser.add_argument('--gpus_per_node', type=positive, default=8)
   parser.add_argument('--nodes', type=positive, default=1)
+  parser.add_argument('--min_nodes', type=positive, help='the same for GPU nodes')
+  parser.add_argument(
+    '--patience',
+    type=positive,
+    default=900,
+    help='seconds without a node after which a slice or a node counts as lost',
+  )
+  parser.add_argument(
+    '--poll', type=positive, default=30, help='seconds between two looks at a watched run'
+  )
   parser.add_argument('--spot', action='store_true', help='run on spot nodes')
   parser.add_argument(
     '--service_account', help='Kubernetes service account with access to the bucket'
@@ -83,6 +108,13 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.error('either --tpu or --gpu must be given')
   if options.tpu is not None:
     _check_topology(parser, options)
+  other, unit = ('min_nodes', 'slices') if options.tpu is not None else ('min_slices', 'nodes')
+  if getattr(options, other) is not None:
+    parser.error(
+      f'--{other} does not go with --{"tpu" if options.tpu else "gpu"}; set --min_{unit}'
+    )
+  if (getattr(options, f'min_{unit}') or 0) > getattr(options, unit):
+    parser.error(f'--min_{unit} must be at most --{unit}={getattr(options, unit)}')
   require_bucket(parser, program)
   return options, program
 
@@ -102,14 +134,19 @@ def _chips(options: argparse.Namespace) -> int:
   return math.prod(map(int, options.topology.split('x')))
 
 
+def _pods(options: argparse.Namespace) -> int:
+  """Returns the pods of a job."""
+  is_tpu = options.tpu is not None
+  return _chips(options) // options.chips_per_host if is_tpu else options.nodes
+
+
 def manifest(options: argparse.Namespace, program: Sequence[str]) -> dict[str, Any]:
   """Returns the JobSet manifest (jobset.x-k8s.io/v1alpha2).
 
   A job is one TPU slice, or all GPU nodes. A failed pod fails its job, and the JobSet restarts all jobs: at most
   --restarts times, without counting preemptions.
   """
-  is_tpu = options.tpu is not None
-  pods = _chips(options) // options.chips_per_host if is_tpu else options.nodes
+  is_tpu, pods = options.tpu is not None, _pods(options)
   annotations = {'alpha.jobset.sigs.k8s.io/exclusive-topology': 'cloud.google.com/gke-nodepool'}
   job = {
     'parallelism': pods,
@@ -189,9 +226,13 @@ def _pod(options: argparse.Namespace, program: Sequence[str], pods: int) -> dict
     pod['serviceAccountName'] = options.service_account
   if options.tpu is not None:  # its device files belong to root, and the image has another user
     container['securityContext'] = {'runAsUser': 0}
-  if options.gpu is not None:  # NCCL needs more shared memory than the 64 MiB of a container
+  is_copied = flag(program, 'config.checkpoint.memory_every') not in (None, '0')
+  if options.gpu is not None or is_copied:
+    # NCCL needs more shared memory than the 64 MiB of a container. Copies of the state must outlive the pod, so they
+    # are in the memory of the node.
+    shared = {'hostPath': {'path': '/dev/shm'}} if is_copied else {'emptyDir': {'medium': 'Memory'}}
     container['volumeMounts'] = [{'name': 'shm', 'mountPath': '/dev/shm'}]
-    pod['volumes'] = [{'name': 'shm', 'emptyDir': {'medium': 'Memory'}}]
+    pod['volumes'] = [{'name': 'shm', **shared}]
   return pod
 
 

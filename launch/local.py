@@ -4,7 +4,8 @@
 
 starts `python -m recjax.main --config=configs/demo.py --workdir=W` twice, as processes 0 and 1. Options that the
 launcher does not know, and all arguments after `--`, are passed to the program. --restarts=N restarts a preempted
-or hung run up to N times.
+or hung run up to N times. --min_processes=M starts a run again without the processes that were killed (SIGKILL), with M
+or more.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import sys
 import threading
 import time
 
-from launch.options import not_negative, parse, positive
+from launch.options import flag, not_negative, parse, positive, usable_hosts
 from recjax.runtime import exit_status
 
 _DEVICE_COUNT_FLAG = '--xla_force_host_platform_device_count'
@@ -33,19 +34,41 @@ def main(argv: Sequence[str] | None = None) -> int:
   options, program = _parse(sys.argv[1:] if argv is None else argv)
   command = [sys.executable, '-m', options.module, *program]
   if options.dry_run:
-    for place in _places(options):
+    for place in _places(options, options.num_processes):
       print(shlex.join(['env', *(f'{k}={v}' for k, v in place.items()), *command]))
     return 0
-  for restarts in range(options.restarts + 1):
-    group = _Group(command, _places(options))
+  count, restarts = options.num_processes, 0
+  while True:
+    group = _Group(command, _places(options, count))
     status = group.wait(options.grace)
-    is_over = group.has_received_signal or restarts == options.restarts
-    if is_over or status not in exit_status.RESTART_ON:
-      break
-    print(
-      f'launch.local: restart {restarts + 1} of {options.restarts}', file=sys.stderr, flush=True
-    )
-  return status
+    if group.has_received_signal:
+      return status
+    if group.killed and options.min_processes is not None:
+      count = _fewer(options, program, count, group.killed)
+      if count is None:
+        return status
+    elif status in exit_status.RESTART_ON and restarts < options.restarts:
+      restarts += 1
+      _say(f'restart {restarts} of {options.restarts}')
+    else:
+      return status
+
+
+def _say(message: str) -> None:
+  print(f'launch.local: {message}', file=sys.stderr, flush=True)
+
+
+def _fewer(
+  options: argparse.Namespace, program: Sequence[str], count: int, killed: int
+) -> int | None:
+  """Returns the number of processes to go on with; None: the run cannot go on, which is said."""
+  devices = options.devices_per_process or 1
+  found, why = usable_hosts(program, count - killed, devices=devices)
+  if found is not None and found < options.min_processes:
+    found, why = None, f'{found} could go on, less than --min_processes={options.min_processes}'
+  outcome = f'and {why}' if found is None else f'the run goes on with {found}'
+  _say(f'{killed} of {count} processes were killed, {outcome}')
+  return found
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -66,8 +89,16 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument(
     '--restarts', type=not_negative, default=0, help='restarts of a preempted or hung run'
   )
+  parser.add_argument(
+    '--min_processes',
+    type=positive,
+    help='start again with this many processes or more after others were killed',
+  )
   parser.add_argument('--dry_run', action='store_true', help='print the commands and run nothing')
-  return parse(parser, argv)
+  found, program = parse(parser, argv)
+  if found.min_processes is not None and flag(program, 'workdir') is None:
+    parser.error('--min_processes needs the --workdir of the program, which is missing')
+  return found, program
 
 
 def _free_port() -> int:
@@ -76,16 +107,16 @@ def _free_port() -> int:
     return s.getsockname()[1]
 
 
-def _places(options: argparse.Namespace) -> list[dict[str, str]]:
+def _places(options: argparse.Namespace, count: int) -> list[dict[str, str]]:
   port = _free_port()
-  return [_place(i, options, port) for i in range(options.num_processes)]
+  return [_place(i, count, options, port) for i in range(count)]
 
 
-def _place(process_id: int, options: argparse.Namespace, port: int) -> dict[str, str]:
+def _place(process_id: int, count: int, options: argparse.Namespace, port: int) -> dict[str, str]:
   """Returns the variables for recjax.runtime.distributed and for the devices of one process."""
   place = {
     'RECJAX_COORDINATOR': f'localhost:{port}',
-    'RECJAX_NUM_PROCESSES': str(options.num_processes),
+    'RECJAX_NUM_PROCESSES': str(count),
     'RECJAX_PROCESS_ID': str(process_id),
   }
   if options.devices_per_process:
@@ -101,6 +132,7 @@ class _Group:
   def __init__(self, command: list[str], places: list[dict[str, str]]):
     self._processes: list[subprocess.Popen] = []
     self.has_received_signal = False
+    self.killed = 0  # processes that had been killed (SIGKILL) when the first failure was seen
     # Set before the first process starts, so that no signal is lost.
     for number in (signal.SIGTERM, signal.SIGINT):
       signal.signal(number, self._pass_on)
@@ -140,6 +172,8 @@ class _Group:
     return status or self._first_failure()
 
   def _first_failure(self) -> int:
+    codes = [process.poll() for process in self._processes]
+    self.killed = self.killed or codes.count(-signal.SIGKILL)
     for i, process in enumerate(self._processes):
       code = process.poll()
       if code:
@@ -166,10 +200,11 @@ def _die_with_parent() -> None:
 
 
 def _copy_lines(process_id: int, lines) -> None:
-  for line in lines:
-    # One write per line: print writes the line end separately, and lines of two processes would mix.
-    sys.stdout.write(f'[{process_id}] {line.rstrip()}\n')
-    sys.stdout.flush()
+  with lines:
+    for line in lines:
+      # One write per line: print writes the line end separately, and lines of two processes would mix.
+      sys.stdout.write(f'[{process_id}] {line.rstrip()}\n')
+      sys.stdout.flush()
 
 
 if __name__ == '__main__':

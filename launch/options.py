@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 import os
 import pathlib
+import subprocess
+import sys
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -40,6 +42,30 @@ def flag(program: Sequence[str], name: str) -> str | None:
     if argument == f'--{name}' and i + 1 < len(program):
       return program[i + 1]
   return None
+
+
+def usable_hosts(
+  program: Sequence[str], at_most: int, processes: int = 1, devices: int = 1
+) -> tuple[int | None, str]:
+  """Asks `launch.elastic`, which needs JAX, in a process of its own: a launcher starts processes by fork.
+
+  Args:
+    program: the program's arguments, with its --workdir.
+    at_most: hosts that are left.
+    processes: processes of each host.
+    devices: devices of each process.
+
+  Returns:
+    The number of hosts that the run can go on with; or None, and why there is none.
+  """
+  if not at_most:
+    return None, 'no host is left'
+  command = [sys.executable, '-m', 'launch.elastic', f'--workdir={flag(program, "workdir")}']
+  command += [f'--at_most={at_most}', f'--processes={processes}', f'--devices={devices}']
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  if done.returncode:
+    return None, done.stderr.strip().removeprefix('launch.elastic: ')
+  return int(done.stdout.split()[-1]), ''
 
 
 def require_bucket(parser: argparse.ArgumentParser, program: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ trap : TERM
 cd {folder} || exit 1
 echo "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, restart ${{SLURM_RESTART_COUNT:-0}}"
 
-srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait=300 {command}
+{nodes}srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait=300{placement} {command}
 status=$?
 
 case $status in
@@ -42,6 +42,20 @@ case $status in
     ;;
 esac
 exit "$status"
+"""
+
+
+# A part of the script of a job that may run on fewer nodes.
+_ELASTIC = """\
+nodes=$SLURM_JOB_NUM_NODES
+if [ "$nodes" -lt {most} ]; then
+  nodes=$({python} -m launch.elastic --workdir={workdir} --at_most="$nodes" --processes={processes}) || exit 1
+  if [ "$nodes" -lt {least} ]; then
+    echo "the run could go on with $nodes nodes, less than --min_nodes={least}"
+    exit 1
+  fi
+  echo "the run goes on with $nodes of {most} nodes"
+fi
 """
 
 
@@ -61,6 +75,9 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     'python -m launch.slurm', description=__doc__.split('\n')[0], allow_abbrev=False
   )
   parser.add_argument('--nodes', type=positive, default=1)
+  parser.add_argument(
+    '--min_nodes', type=positive, help='run on this many nodes or more while others are missing'
+  )
   parser.add_argument('--gpus_per_node', type=positive, required=True)
   parser.add_argument('--cpus_per_gpu', type=positive, default=8)
   parser.add_argument('--time', required=True, help='time limit of one job, such as 24:00:00')
@@ -79,14 +96,26 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   options, program = parse(parser, argv)
   if flag(program, 'workdir') is None:
     parser.error('--workdir must be a folder that all nodes share; it is missing')
+  if options.min_nodes is not None and options.min_nodes > options.nodes:
+    parser.error(f'--min_nodes must be at most --nodes={options.nodes}; got {options.min_nodes}')
   return options, program
 
 
 def batch_script(options: argparse.Namespace, program: list[str]) -> str:
   """Returns the batch script for sbatch."""
+  is_elastic, nodes, placement = options.min_nodes is not None, '', ''
+  if is_elastic:
+    placement = f' --nodes="$nodes" --ntasks="$((nodes * {options.gpus_per_node}))"'
+    nodes = _ELASTIC.format(
+      most=options.nodes,
+      least=options.min_nodes,
+      python=shlex.quote(options.python),
+      workdir=shlex.quote(flag(program, 'workdir')),
+      processes=options.gpus_per_node,
+    )
   directives = {
     'job-name': options.name,
-    'nodes': options.nodes,
+    'nodes': f'{options.min_nodes}-{options.nodes}' if is_elastic else options.nodes,
     'ntasks-per-node': options.gpus_per_node,
     'gpus-per-node': options.gpus_per_node,
     'cpus-per-task': options.cpus_per_gpu,
@@ -104,6 +133,8 @@ def batch_script(options: argparse.Namespace, program: list[str]) -> str:
     directives='\n'.join(f'#SBATCH {line}' for line in [*lines, '--requeue', *options.sbatch]),
     folder=shlex.quote(os.getcwd()),
     cpus=options.cpus_per_gpu,
+    nodes=nodes,
+    placement=placement,
     command=shlex.join(command),
     restart_on=' | '.join(map(str, exit_status.RESTART_ON)),
     restarts=options.restarts,

@@ -1,11 +1,11 @@
-"""Runs recjax on a Cloud TPU slice, requested as a queued resource; restarts after preemption.
+"""Runs recjax on Cloud TPU slices, requested as a queued resource; restarts after preemption.
 
   python -m launch.tpu --name=sports --zone=us-central1-a --accelerator_type=v5litepod-16 --spot \\
     --config=configs/sports.py --workdir=gs://B/sports --config.data.prepared_dir=gs://B/data
 
 creates the slice, waits for it, copies this source tree to every worker, installs it, runs the program on all
-workers, and deletes the slice at the end. --dry_run prints the commands. Options that the launcher does not know
-are passed to the program. See docs/tpu.md.
+workers, and deletes the slice at the end. --slices=2 runs on two of them (multislice). --dry_run prints the commands.
+Options that the launcher does not know are passed to the program. See docs/tpu.md.
 """
 
 import argparse
@@ -110,6 +110,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument(
     '--accelerator_type', required=True, help='type of the slice, such as v5litepod-16 or v5p-32'
   )
+  parser.add_argument('--slices', type=positive, default=1, help='slices of that type')
   parser.add_argument(
     '--runtime_version', help='runtime of the TPU VM; default: by accelerator type'
   )
@@ -143,7 +144,7 @@ def _say(message: str) -> None:
 
 
 class _Slice:
-  """A queued resource with one node, managed with gcloud."""
+  """A queued resource, managed with gcloud: one node, or NAME-0, NAME-1, … for several slices."""
 
   def __init__(self, options: argparse.Namespace):
     self._options = options
@@ -153,9 +154,15 @@ class _Slice:
       place.append(f'--project={options.project}')
     queued = ['gcloud', 'compute', 'tpus', 'queued-resources']
     vm = ['gcloud', 'compute', 'tpus', 'tpu-vm']
-    name = options.name
+    name, first, remote, everywhere = options.name, options.name, vm, [*place, '--worker=all']
+    nodes = [f'--node-id={name}']
+    if (
+      options.slices > 1
+    ):  # the platform gives every worker the variables of the slices (MEGASCALE_…)
+      nodes = [f'--node-count={options.slices}', f'--node-prefix={name}']
+      first, remote, everywhere = f'{name}-0', queued, [*everywhere, '--node=all']
     self._create_command = [
-      *(*queued, 'create', name, f'--node-id={name}', *place),
+      *(*queued, 'create', name, *nodes, *place),
       f'--accelerator-type={options.accelerator_type}',
       f'--runtime-version={options.runtime_version}',
       *(['--spot'] if options.spot else []),
@@ -163,9 +170,9 @@ class _Slice:
     ]
     self._state_command = [*queued, 'describe', name, *place, '--format=value(state.state)']
     self.delete_command = [*queued, 'delete', name, *place, '--force', '--quiet']
-    self._node_command = [*vm, 'describe', name, *place, '--format=json']
-    self._copy_command = [*vm, 'scp', f'{_FOLDER}.tar.gz', f'{name}:', *place, '--worker=all']
-    self._ssh_command = [*vm, 'ssh', name, *place, '--worker=all']
+    self._node_command = [*vm, 'describe', first, *place, '--format=json']
+    self._copy_command = [*remote, 'scp', f'{_FOLDER}.tar.gz', f'{name}:', *everywhere]
+    self._ssh_command = [*remote, 'ssh', name, *everywhere]
 
   def explain(self, program: Sequence[str]) -> None:
     """Prints the commands without running them."""
@@ -229,7 +236,7 @@ class _Slice:
     node = subprocess.run(self._node_command, stdout=subprocess.PIPE, text=True, check=False)
     if node.returncode:
       return exit_status.PREEMPTED
-    workers = len(json.loads(node.stdout)['networkEndpoints'])
+    workers = len(json.loads(node.stdout)['networkEndpoints']) * self._options.slices
     _say(f'running on {workers} workers')
     return self._ssh(_run_script(program, str(workers)))
 

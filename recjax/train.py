@@ -1,7 +1,6 @@
 """Trains the stages of a run: set-up, restore, training loop, evaluation and checkpoints."""
 
 from collections.abc import Callable, Iterator
-import contextlib
 import dataclasses
 import logging
 from typing import Any
@@ -24,7 +23,6 @@ from recjax.runtime import distributed, goodput, preemption, watchdog
 from recjax.runtime.profile import Profiler
 from recjax.schema.checks import check
 from recjax.schema.grpo import Grpo
-from recjax.schema.run import Hosts
 from recjax.sharding import mesh as mesh_lib
 from recjax.sharding import table as parameter_table
 from recjax.training import data_preflight, optim, preflight, start
@@ -45,6 +43,7 @@ from recjax.workdir import (
 )
 from recjax.workdir import stages as stages_lib
 from recjax.workdir.checkpoints import Checkpoints, Meta
+from recjax.workdir.emergency.checkpoints import EmergencyCheckpoints, checkpointing
 from recjax.workdir.metrics_file import Writer, read_metrics
 
 log = logging.getLogger(__name__)
@@ -180,6 +179,9 @@ def train(
 ) -> tuple[Any, int]:
   """Trains until `num_train_steps` or until patience runs out; the same call resumes a killed training.
 
+  Between two saves the state is copied to the memory of the hosts (`checkpoint.memory_every`). A resume takes the
+  newest checkpoint or the newest complete copy, if that is of a later step.
+
   Args:
     config: config of the training.
     workdir: folder of the training.
@@ -198,7 +200,8 @@ def train(
     OSError: a file could not be written.
   """
   setup, limits, dataset = _set_up(config, context, stream, grpo), config.hosts, context.dataset
-  with Checkpoints(workdir, config.checkpoint.max_to_keep) as checkpoints:
+  saved, mesh = setup.abstract.to_saved(), setup.mesh
+  with EmergencyCheckpoints(workdir, config.checkpoint, saved, mesh) as checkpoints:
     latest = checkpoints.latest_step()
     if latest is None:
       loop, rates = _LoopState(0, _initial_state(setup)), None
@@ -225,7 +228,7 @@ def train(
       losses = [row['loss'] for row in read_metrics(workdir) if 'loss' in row]
       for doubt in doubts.of_losses(losses):
         log.warning('%s', doubt)
-    with _checkpointing('restoring the best checkpoint', limits):
+    with checkpointing('restoring the best checkpoint', limits):
       best_step = checkpoints.best_step()
       return checkpoints.restore_params(best_step, setup.abstract.params), best_step
 
@@ -342,21 +345,23 @@ def _train_steps(
       loop.step, loop.examples_seen = step, loop.examples_seen + stream.examples_per_batch
       checkpoints.check()
       is_preempted = watch.reached()
-      if is_preempted or _is_evaluation_due(config, loop) or _is_save_due(config, step):
+      is_save_due = step % config.checkpoint_every_steps == 0
+      if is_preempted or _is_evaluation_due(config, loop) or is_save_due:
         progress.flush()  # never save parameters whose loss was not checked
         is_preempted |= _evaluate_and_save(setup, loop, checkpoints, writer, is_preempted)
+      elif checkpoints.is_copy_due(step):
+        progress.flush()
+        writer.flush()
+        with checkpointing(f'copying step {step}', limits):
+          checkpoints.copy(step, loop.state.to_saved(), _meta(setup, loop))
       if is_preempted:
-        with _checkpointing(f'saving step {step}', limits):
+        with checkpointing(f'saving step {step}', limits):
           checkpoints.wait()
         stopped = preemption.stop()
         log.info('%s: step %d is saved; the same command resumes from it', stopped.word, step)
         raise stopped
-    with _checkpointing('saving the last checkpoint', limits):
+    with checkpointing('saving the last checkpoint', limits):
       checkpoints.wait()
-
-
-def _is_save_due(config: Config, step: int) -> bool:
-  return step % config.checkpoint_every_steps == 0
 
 
 def _is_evaluation_due(config: Config, loop: _LoopState) -> bool:
@@ -379,7 +384,7 @@ def _evaluate_and_save(
   writer.flush()  # no checkpoint is newer than the metrics
   config = setup.config
   score = None if results is None else config.selection.score(results)
-  with _checkpointing(f'saving step {loop.step}', config.hosts):
+  with checkpointing(f'saving step {loop.step}', config.hosts):
     checkpoints.save(loop.step, loop.state.to_saved(), _meta(setup, loop), score)
   goodput.write()
   return is_interrupted
@@ -405,13 +410,6 @@ def _validate(setup: _Setup, loop: _LoopState, writer: Writer) -> dict[str, floa
   return results
 
 
-@contextlib.contextmanager
-def _checkpointing(activity: str, limits: Hosts) -> Iterator[None]:
-  """Counts the time inside as checkpointing, and ends the run if it exceeds `hosts.phase_timeout`."""
-  with watchdog.expect(activity, limits.phase_timeout), goodput.phase('checkpoint'):
-    yield
-
-
 def _meta(setup: _Setup, loop: _LoopState) -> Meta:
   code_space, fields = setup.dataset.sids.code_space_hash, setup.config.to_dict()
   return Meta(loop.examples_seen, setup.fingerprint, code_space, loop.evaluations, fields)
@@ -421,7 +419,7 @@ def _jitted_step(setup: _Setup, loop: _LoopState, workdir: epath.Path):
   """Returns the step, (state, batch) → (state, metrics); a stage of kind grpo first keeps what it began with."""
   config, dataset, abstract, mesh = setup.config, setup.dataset, setup.abstract, setup.mesh
   if setup.grpo is not None:
-    with _checkpointing('the reference of the stage', config.hosts):
+    with checkpointing('the reference of the stage', config.hosts):
       meta = _meta(setup, loop)
       return grpo_lib.make_step(
         config, setup.grpo, dataset, abstract, loop.state, meta, workdir, mesh

@@ -2,6 +2,7 @@
 
   python -m launch.compile --config=configs/sports.py:flan_t5_xl --topology=v5e:16x16 --config.mesh.data=2 \\
     --config.mesh.fsdp=128 --config.batch_size=1024 --config.packing.rows=16
+  python -m launch.compile --config=… --topology=v5e:16x16 --slices=2 …     two slices, with traffic between them
   python -m launch.compile --table     the table of docs/compile.md
 
 Needs no TPU and no data, but the compiler: pip install '.[tpu]'. Exits with 1 if the training step
@@ -29,6 +30,7 @@ from recjax.workdir import checkpoint_name, identity
 
 _CONFIG = config_flag.define(identity.read_config_dict)
 _TOPOLOGY = flags.DEFINE_string('topology', None, 'The slice, such as v5e:16x16 or v5p:4x4x4.')
+_SLICES = flags.DEFINE_integer('slices', 1, 'Slices of that topology.', lower_bound=1)
 _ITEMS = flags.DEFINE_integer('items', programs.ITEMS, 'Items of the catalogue.')
 _SEARCH = flags.DEFINE_bool('search', True, 'Compile the search too.')
 _JSON = flags.DEFINE_string('json', None, 'File to write the figures to.')
@@ -55,12 +57,15 @@ def main(argv: list[str]) -> None:
   try:
     chip_of(_TOPOLOGY.value)
     config = checkpoint_name.resolved(config_lib.from_config_dict(_CONFIG.value))
-    assumed, found = estimates(config, _TOPOLOGY.value, _ITEMS.value, _SEARCH.value, _HLO.value)
+    options = (_ITEMS.value, _SEARCH.value, _HLO.value, _SLICES.value)
+    assumed, found = estimates(config, _TOPOLOGY.value, *options)
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
   if _JSON.value:
-    arguments = [a for a in sys.argv[1:] if a.startswith(('--config', '--topology', '--items'))]
+    arguments = [
+      a for a in sys.argv[1:] if a.startswith(('--config', '--topology', '--slices', '--items'))
+    ]
     content = {
       'arguments': portable(arguments),
       'commit': code_commit(),

@@ -2,7 +2,8 @@
 
 Sources: Google Cloud's pages on TPU generations (docs.cloud.google.com/tpu/docs/v4, v5e, v5p-training and v6e):
 peak compute in bfloat16, HBM bandwidth, inter-chip interconnect per chip. The pages give the interconnect in
-bits, or in bytes for both directions; here it is the bytes/s that a chip can send over all links. `hbm` is
+bits, or in bytes for both directions; here it is the bytes/s that a chip can send over all links. The network of
+the data centre is that of a chip (v5p: 50 Gbps), or of a pod of 256 chips (v5e: 6.4 Tbps, v6e: 25.6 Tbps). `hbm` is
 reported by the compiler (libtpu 0.0.42) as available to a program: a little less than the nominal 32, 16, 95
 and 32 GB. GPUs: NVIDIA's data sheets (SXM unless the name says otherwise, without sparsity).
 """
@@ -23,6 +24,7 @@ class Chip(NamedTuple):
       there too, in one bfloat16 pass.
     hbm_bandwidth: bytes/s.
     ici_bandwidth: bytes/s that the chip can send to its neighbours over all links.
+    dcn_bandwidth: bytes/s of the chip's share of the data-centre network, between slices; None: not published.
   """
 
   name: str
@@ -31,15 +33,16 @@ class Chip(NamedTuple):
   flops: float
   hbm_bandwidth: float
   ici_bandwidth: float
+  dcn_bandwidth: float | None
 
 
 CHIPS = {
   chip.name: chip
   for chip in (
-    Chip('v4', 'TPU v4', 30.75 * GIB, 275e12, 1228e9, 300e9),
-    Chip('v5e', 'TPU v5 lite', 15.75 * GIB, 197e12, 819e9, 200e9),
-    Chip('v5p', 'TPU v5', 95.74 * GIB, 459e12, 2765e9, 600e9),
-    Chip('v6e', 'TPU v6 lite', 31.25 * GIB, 918e12, 1640e9, 400e9),
+    Chip('v4', 'TPU v4', 30.75 * GIB, 275e12, 1228e9, 300e9, None),
+    Chip('v5e', 'TPU v5 lite', 15.75 * GIB, 197e12, 819e9, 200e9, 6.4e12 / 8 / 256),
+    Chip('v5p', 'TPU v5', 95.74 * GIB, 459e12, 2765e9, 600e9, 50e9 / 8),
+    Chip('v6e', 'TPU v6 lite', 31.25 * GIB, 918e12, 1640e9, 400e9, 25.6e12 / 8 / 256),
   )
 }
 _GPU_FLOPS = {

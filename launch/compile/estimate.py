@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import re
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from launch.compile import flops, hlo, traffic
@@ -62,11 +63,13 @@ class Roofline(NamedTuple):
     flops: matrix units.
     hbm: traffic between chip and memory.
     ici: traffic to the neighbours over all links.
+    dcn: traffic to the other slices; 0 if the bandwidth is not published.
   """
 
   flops: float
   hbm: float
   ici: float
+  dcn: float = 0.0
 
   @property
   def seconds(self) -> float:
@@ -74,12 +77,17 @@ class Roofline(NamedTuple):
 
   @property
   def bound(self) -> str:
-    return max(zip(self, ('FLOPs', 'HBM', 'ICI'), strict=True))[1]
+    return max(zip(self, ('FLOPs', 'HBM', 'ICI', 'DCN'), strict=True))[1]
 
 
-def roofline(chip: Chip, flops_a_chip: float, hbm_bytes: float, ici_bytes: float) -> Roofline:
+def roofline(
+  chip: Chip, flops_a_chip: float, hbm_bytes: float, ici_bytes: float, dcn_bytes: float = 0.0
+) -> Roofline:
   return Roofline(
-    flops_a_chip / chip.flops, hbm_bytes / chip.hbm_bandwidth, ici_bytes / chip.ici_bandwidth
+    flops_a_chip / chip.flops,
+    hbm_bytes / chip.hbm_bandwidth,
+    ici_bytes / chip.ici_bandwidth,
+    dcn_bytes / chip.dcn_bandwidth if chip.dcn_bandwidth else 0.0,
   )
 
 
@@ -93,9 +101,11 @@ class Estimate(NamedTuple):
     refusal: the compiler's message in that case.
     counted: FLOPs of the products in the compiled program, over all chips.
     work: FLOPs in closed form; None if there is no closed form.
-    collectives: bytes that a chip sends, by kind.
+    collectives: bytes that a chip sends within its slice, by kind.
     roofline: None if the compiler ran out of memory.
     seconds: compilation time.
+    dcn: bytes that a chip sends to other slices, by kind.
+    transfers: transfers between slices in a step.
   """
 
   chip: Chip
@@ -107,6 +117,8 @@ class Estimate(NamedTuple):
   collectives: Mapping[str, int]
   roofline: Roofline | None
   seconds: float
+  dcn: Mapping[str, int] = MappingProxyType({})
+  transfers: int = 0
 
   @property
   def fits(self) -> bool:
@@ -162,7 +174,13 @@ def estimate(
     )
   counted = hlo.flops(compiled.hlo)
   work = work_of(bool(hlo.kernels(compiled.hlo)))
-  sent = hlo.bytes_by_kind(hlo.collectives(compiled.hlo))
+  found = hlo.collectives(compiled.hlo)
+  sent, dcn = hlo.bytes_by_kind(found), hlo.bytes_by_kind(found, is_dcn=True)
+  transfers = sum(collective.count for collective in found if collective.is_dcn)
   in_kernels = work.kernels / chips if work else 0
-  line = roofline(chip, counted + in_kernels, traffic.hbm_bytes(compiled.hlo), sum(sent.values()))
-  return Estimate(chip, chips, memory, '', counted * chips, work, sent, line, compiled.seconds)
+  moved = traffic.hbm_bytes(compiled.hlo), sum(sent.values()), sum(dcn.values())
+  line = roofline(chip, counted + in_kernels, *moved)
+  seconds = compiled.seconds
+  return Estimate(
+    chip, chips, memory, '', counted * chips, work, sent, line, seconds, dcn, transfers
+  )

@@ -29,6 +29,9 @@ PALLAS = r'custom_call_target="(tpu_custom_call|__gpu\$xla\.gpu\.triton|mosaic_g
 class Collective(NamedTuple):
   """One collective instruction.
 
+  On several slices the TPU compiler splits a collective that spans them: into collectives within each slice, and into
+  transfers of the parts between slices, which the runtime (megascale) does over the data-centre network.
+
   Attributes:
     kind: one of KINDS. An all-reduce that the TPU compiler fused with a slice of its result counts as a
       reduce-scatter.
@@ -38,8 +41,9 @@ class Collective(NamedTuple):
     count: executions in a run of the program.
     computation: name of the computation that holds the instruction.
     payload: bytes of the whole array: after gathering, or before reducing or scattering.
-    devices: n, the devices of a group.
+    devices: n, the devices of a group; for a transfer between slices, one device of each slice.
     source: the operation of the JAX program.
+    is_dcn: whether it is a transfer between slices.
   """
 
   kind: str
@@ -49,9 +53,19 @@ class Collective(NamedTuple):
   payload: int
   devices: int
   source: str
+  is_dcn: bool = False
+
+
+_MEGASCALE = r'_xla_megascale_transfer_type="(\w+)"'
+_MEGASCALE_TARGET = r'_xla_megascale_target="\{([\d,]+)\}'  # {slices}x{devices of each}
+_MEGASCALE_KINDS = {'one-to-one': 'collective-permute'}
 
 
 def _kind(instruction: Instruction) -> str | None:
+  if instruction.opcode == 'send':
+    transfer = instruction.attribute(_MEGASCALE)
+    kind = transfer and transfer.lower().replace('_', '-')
+    return _MEGASCALE_KINDS.get(kind, kind)
   kind = instruction.opcode.removesuffix('-start')
   return kind if kind in KINDS else None
 
@@ -59,6 +73,9 @@ def _kind(instruction: Instruction) -> str | None:
 def _group_size(instruction: Instruction, devices: int) -> int:
   """Returns the number of devices in a group; HLO has several notations for it."""
   attributes = instruction.attributes
+  slices = instruction.attribute(_MEGASCALE_TARGET)
+  if slices:
+    return slices.count(',') + 1
   mesh = re.search(r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', attributes)
   if mesh:
     sizes = {axis: int(n) for axis, n in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
@@ -99,8 +116,8 @@ def collectives(hlo_text: str) -> list[Collective]:
       continue
     kind = _kind(instruction)
     operands = computation.operands(instruction)
-    if kind == 'collective-permute':  # the other operands are offsets
-      operands = operands[:1]
+    if kind == 'collective-permute' or instruction.opcode == 'send':
+      operands = operands[:1]  # the others are offsets, or a token
     payload = sum(shape.bytes for x in operands for shape in x.shapes)
     if kind == 'all-gather':
       payload *= n
@@ -109,15 +126,22 @@ def collectives(hlo_text: str) -> list[Collective]:
     factor = {'all-reduce': 2 * (n - 1) / n, 'collective-permute': 1, 'collective-broadcast': 1}
     sent = round(payload * factor.get(kind, (n - 1) / n))
     source = instruction.attribute(r'op_name="([^"]*)"') or ''
-    found.append(Collective(kind, sent, count, computation.name, payload, n, source))
+    is_dcn = instruction.opcode == 'send'
+    found.append(Collective(kind, sent, count, computation.name, payload, n, source, is_dcn))
   return found
 
 
-def bytes_by_kind(found: Iterable[Collective]) -> dict[str, int]:
-  """Returns the bytes that each device sends in a run of the program, by kind in descending order."""
+def bytes_by_kind(found: Iterable[Collective], is_dcn: bool = False) -> dict[str, int]:
+  """Returns the bytes that each device sends in a run of the program, by kind in descending order.
+
+  Args:
+    found: the collectives of the program.
+    is_dcn: whether to count the transfers between slices instead of those within a slice.
+  """
   total = collections_lib.Counter()
   for collective in found:
-    total[collective.kind] += collective.bytes * collective.count
+    if collective.is_dcn == is_dcn:
+      total[collective.kind] += collective.bytes * collective.count
   return dict(total.most_common())
 
 

@@ -105,8 +105,8 @@ def _pieces(config: config_lib.Config) -> tuple[int, str]:
   return config.data.text_pieces, 'data.text_pieces'
 
 
-def topology_devices(topology: str) -> tuple[Chip, list[Any]]:
-  """Returns the chip of a topology, and its devices as targets for the compiler.
+def topology_devices(topology: str, slices: int = 1) -> tuple[Chip, list[Any]]:
+  """Returns the chip of a topology, and the devices of so many slices as targets for the compiler.
 
   Raises:
     ValueError: the topology does not exist, or libtpu is not installed.
@@ -126,6 +126,8 @@ def topology_devices(topology: str) -> tuple[Chip, list[Any]]:
   options = {'chip_config_name': 'megacore'} if chip.name == 'v4' else {}
   if topology.endswith(':1x1'):
     options['chips_per_host_bounds'] = (1, 1, 1)
+  if slices > 1:
+    options['num_slices'] = slices
   try:
     found = topologies.get_topology_desc(platform='tpu', topology_name=topology, **options)
   except jax.errors.JaxRuntimeError as error:
@@ -275,11 +277,11 @@ class Programs:
     return trie, self._on_mesh(prompts), self._on_mesh(excluded)
 
 
-def mesh_for(topology: str, mesh: Mesh) -> tuple[Chip, jax.sharding.Mesh]:
-  """Returns the chip of a topology, and the mesh over its devices.
+def mesh_for(topology: str, mesh: Mesh, slices: int = 1) -> tuple[Chip, jax.sharding.Mesh]:
+  """Returns the chip of a topology, and the mesh over the devices of so many slices.
 
   Raises:
     ValueError: the topology does not exist, or the product of the mesh axes is not its number of chips.
   """
-  chip, devices = topology_devices(topology)
+  chip, devices = topology_devices(topology, slices)
   return chip, mesh_lib.make_mesh(mesh, devices)

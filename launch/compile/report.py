@@ -90,9 +90,15 @@ def describe(name: str, found: Estimate, units: str, count: int) -> str:
     lines += _work_lines(found)
     sent = ', '.join(f'{kind} {size / GIB:.3f}' for kind, size in found.collectives.items())
     lines.append(f'  collectives, GiB that a chip sends: {sent or "none"}')
-    line = found.roofline
+    line, dcn = found.roofline, ''
+    if found.dcn:
+      sent = ', '.join(f'{kind} {size / GIB:.3f}' for kind, size in found.dcn.items())
+      lines.append(
+        f'  between slices (DCN), GiB that a chip sends: {sent}, in {found.transfers} transfers'
+      )
+      dcn = f', DCN {line.dcn:.4f}' if chip.dcn_bandwidth else ', DCN of unknown bandwidth'
     lines.append(
-      f'  at least {line.seconds:.4f} s: FLOPs {line.flops:.4f}, HBM {line.hbm:.4f}, ICI {line.ici:.4f}; bound by '
+      f'  at least {line.seconds:.4f} s: FLOPs {line.flops:.4f}, HBM {line.hbm:.4f}, ICI {line.ici:.4f}{dcn}; bound by '
       f'{line.bound}; at most {count / line.seconds:,.0f} {units}/s'
     )
   return '\n'.join(lines)
@@ -127,6 +133,8 @@ def as_json(found: Estimate) -> dict[str, Any]:
     'flops_closed_form': found.work and found.work._asdict(),
     'flops_difference': found.difference,
     'collective_bytes': dict(found.collectives),
+    'dcn_bytes': dict(found.dcn),
+    'dcn_transfers': found.transfers,
     'roofline': found.roofline and found.roofline._asdict(),
     'compile_seconds': round(found.seconds, 1),
   }
@@ -141,7 +149,12 @@ def _memory(compiled: programs.Compiled, state: Any, is_resident: bool) -> Memor
 
 
 def estimates(
-  config: Config, topology: str, items: int, with_search: bool, hlo_folder: str | None = None
+  config: Config,
+  topology: str,
+  items: int,
+  with_search: bool,
+  hlo_folder: str | None = None,
+  slices: int = 1,
 ) -> tuple[str, dict[str, Estimate]]:
   """Compiles the programs of a run, and prints the report of each when it is compiled.
 
@@ -153,6 +166,7 @@ def estimates(
     items: number of items in the catalogue.
     with_search: whether to compile the search too.
     hlo_folder: folder to write the optimised programs to, as text; None: none.
+    slices: number of slices of that topology.
 
   Returns:
     The assumptions as text, and the estimates by program name.
@@ -161,11 +175,12 @@ def estimates(
     ValueError: the config does not match the topology, or the compiler is not installed.
   """
   config = sizes_lib.without_data(config, items)
-  chip, mesh = programs.mesh_for(topology, config.mesh)
+  chip, mesh = programs.mesh_for(topology, config.mesh, slices)
   sizes = programs.sizes(config, items)
   shape = ' x '.join(f'{axis} {n}' for axis, n in mesh.shape.items())
+  in_slices = f' in {slices} slices' if slices > 1 else ''
   print(
-    f'{mesh.size} chips of {chip.name}, mesh {shape}\nassumed: {"; ".join(sizes.assumed)}',
+    f'{mesh.size} chips of {chip.name}{in_slices}, mesh {shape}\nassumed: {"; ".join(sizes.assumed)}',
     flush=True,
   )
   jobs = {}

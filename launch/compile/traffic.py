@@ -108,8 +108,8 @@ def _moved(program: Program, computation: Computation, instruction: Instruction)
     sides = _SHAPE.findall(instruction.type)[:2]
     size = min(_shape(dtype, sizes).bytes for dtype, sizes, _ in sides)
     return size * sum(_is_in_hbm(layout) for _, _, layout in sides)
-  if opcode.endswith('-start'):  # a collective; its type names operand and result
-    return _bytes(instruction.type)
+  if opcode.endswith('-start') or opcode in ('send', 'recv'):
+    return _bytes(instruction.type)  # a collective; its type names operand and result
   return _bytes(instruction.type) + sum(_bytes(operand.type) for operand in operands)
 
 

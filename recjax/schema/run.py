@@ -114,6 +114,18 @@ class Checkpoint(Section):
   prefix: ClassVar = 'checkpoint.'
 
   max_to_keep: int = setting(2, 'Newest checkpoints that are kept beside the best one.', above=0)
+  memory_every: int = setting(
+    0,
+    'Steps between copies of the train state in the memory of the hosts, each with those of a neighbour: a run that '
+    'loses a host repeats at most so many steps. 0: none.',
+    at_least=0,
+  )
+  memory_folder: str = setting(
+    '/dev/shm/recjax',
+    'Folder of each host for these copies, in memory (a tmpfs). It outlives the processes, not the host.',
+    path=True,
+    filled=True,
+  )
   init_from: str | None = setting(
     None, 'Workdir whose best checkpoint gives the initial parameters.', path=True
   )
@@ -165,6 +177,12 @@ class Mesh(Section):
   data: int = setting(-1, 'Devices that share the rows of a batch and replicate parameters.')
   fsdp: int = setting(1, 'Devices that share the rows of a batch and shard parameters.')
   tensor: int = setting(1, 'Devices that share heads, feed-forward units and vocabulary.')
+  dcn_data: int | None = setting(
+    None,
+    'Slices that exchange gradients alone, over the data-centre network (DCN); a divisor of mesh.data. None: the '
+    'slices of a TPU multislice, otherwise 1. On GPUs: such as the number of nodes.',
+    above=0,
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -174,6 +192,12 @@ class Mesh(Section):
       'mesh axes must be positive, and at most one of them -1',
       sizes,
       'mesh.{data,fsdp,tensor}',
+    )
+    check(
+      self.data == -1 or self.data % (self.dcn_data or 1) == 0,
+      f'mesh.dcn_data must divide mesh.data ({self.data}), so that a slice holds all parameters',
+      self.dcn_data,
+      'mesh.dcn_data or mesh.data',
     )
 
 

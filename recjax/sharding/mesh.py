@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Iterator, Sequence
+import dataclasses
 import itertools
 import math
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 
 from recjax.schema.run import Mesh
 from recjax.sharding import rules as rules_lib
+from recjax.sharding import slices as slices_lib
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH = ('data', 'fsdp')  # axes over which rows of a batch are sharded
@@ -30,16 +32,19 @@ ACTIVATION_RULES: dict[str, P] = {
 def make_mesh(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
   """Makes the device mesh over all hosts.
 
+  `fsdp` and `tensor` stay within a slice (see `slices`); the first factor of `data` counts the slices.
+
   Args:
     mesh: the sizes of the axes.
     devices: devices of the mesh. None: all devices of this run.
 
   Raises:
-    ValueError: the axes do not multiply to the number of devices, or processes share only a part of their
-      rows (see `host_part`).
+    ValueError: the axes do not multiply to the number of devices, a slice does not hold whole groups of `fsdp` and
+      `tensor`, or processes share only a part of their rows (see `host_part`).
   """
   sizes = [mesh.data, mesh.fsdp, mesh.tensor]
-  count = jax.device_count() if devices is None else len(devices)
+  devices = jax.devices() if devices is None else list(devices)
+  count = len(devices)
   if -1 in sizes:
     known = -math.prod(sizes)
     sizes[sizes.index(-1)] = max(count // known, 1)
@@ -48,9 +53,20 @@ def make_mesh(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sh
       f'the mesh axes {dict(zip(AXES, sizes, strict=True))} must multiply to the {count} devices of '
       'this run. Set --config.mesh.{data,fsdp,tensor}; one of them may be -1'
     )
-  # Allows a mesh axis to be a part of a physical axis of the slice, such as 32 x 2 on v5p:4x4x4.
-  placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-  device_mesh = jax.sharding.Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
+  slices = slices_lib.split(devices, mesh.dcn_data)
+  if sizes[0] % len(slices):
+    raise ValueError(
+      f'mesh.data must be a multiple of the {len(slices)} slices, so that a slice holds all parameters; got '
+      f'{sizes[0]}. Set --config.mesh.data={len(slices)} and a smaller --config.mesh.fsdp or --config.mesh.tensor'
+    )
+  sizes[0] //= len(slices)
+  # Like mesh_utils.create_hybrid_device_mesh, which needs devices that know their slice. The option allows a mesh
+  # axis to be a part of a physical axis of the slice, such as 32 x 2 on v5p:4x4x4.
+  placed = [
+    mesh_utils.create_device_mesh(sizes, part, allow_split_physical_axes=True) for part in slices
+  ]
+  axis_types = (AxisType.Auto,) * len(AXES)
+  device_mesh = jax.sharding.Mesh(np.concatenate(placed), AXES, axis_types=axis_types)
   host_part(device_mesh)  # raises an error if hosts cannot divide a batch
   return device_mesh
 
@@ -58,13 +74,14 @@ def make_mesh(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sh
 def fitted(mesh: Mesh, count: int) -> Mesh:
   """Returns a mesh for `count` devices, as close to a mesh of a run as possible.
 
-  A mesh that fits is returned as it is. Otherwise `tensor` and `fsdp` are cut to divisors of `count`, and `data`
-  takes the remaining devices.
+  A mesh that fits is returned as it is, without its slices if they do not divide `data`. Otherwise `tensor` and `fsdp`
+  are cut to divisors of `count`, and `data` takes the remaining devices.
   """
   sizes = (mesh.data, mesh.fsdp, mesh.tensor)
   known = abs(math.prod(sizes))
   if known == count or (-1 in sizes and count % known == 0):
-    return mesh
+    data = count // known if mesh.data == -1 else mesh.data
+    return mesh if data % (mesh.dcn_data or 1) == 0 else dataclasses.replace(mesh, dcn_data=None)
   tensor = math.gcd(abs(mesh.tensor), count)
   fsdp = math.gcd(abs(mesh.fsdp), count // tensor)
   return Mesh(data=-1, fsdp=fsdp, tensor=tensor)

@@ -1,4 +1,4 @@
-"""Runs the GPU benchmark with small shapes on CPU, and checks the figures of every part."""
+"""Runs every part of the GPU benchmark with small shapes on CPU, and checks its figures."""
 
 import json
 import os
@@ -9,13 +9,15 @@ import pytest
 
 from tests.folders import ROOT
 
+PARTS = 'attention,search,decode,gemma2_2b,resume,beauty,profile'
+
 
 @pytest.mark.soak
 def test_every_part_runs_with_small_shapes(tmp_path):
   out = tmp_path / 'tiny.json'
-  command = ['-m', 'bench.gpu', '--tiny', '--parts=attention,search,gemma2_2b', '--commit=none']
+  command = ['-m', 'bench.gpu', '--tiny', f'--parts={PARTS}', '--commit=none', '--limit=900']
   done = subprocess.run(
-    [sys.executable, *command, f'--out={out}'],
+    [sys.executable, *command, f'--out={out}', f'--scratch={tmp_path / "scratch"}'],
     cwd=ROOT,
     env={name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'},
     capture_output=True,
@@ -25,8 +27,9 @@ def test_every_part_runs_with_small_shapes(tmp_path):
   assert done.returncode == 0, done.stderr
   results = json.loads(out.read_text())
   about = results['circumstances']
-  assert about['command'] == f'python {" ".join(command)} --out=OUT'
+  assert about['command'] == f'python {" ".join(command)} --out=OUT --scratch=SCRATCH'
   assert (about['commit'], about['backend']) == ('none', 'cpu')
+  assert 'failed' not in str(results), done.stderr
   attention = results['attention']['tiny']
   assert attention['auto'] == 'plain'
   for path in ('plain', 'xla'):  # bfloat16 against float32: eight bits of mantissa
@@ -40,3 +43,24 @@ def test_every_part_runs_with_small_shapes(tmp_path):
   speed = trained['flops_per_step'] / trained['recjax_seconds']
   share = speed / trained['matmul_ceiling_flops_per_sec']
   assert abs(trained['recjax_share_of_ceiling'] / share - 1) < 1e-6
+  assert trained['host_peak_bytes'] > 0  # the device's peak beside it on a GPU
+  assert results['decode']['transformers']  # left out without torch, otherwise measured
+  assert results['resume']['starts']['resume, cached']['first_step_after'] > 0
+  assert len(results['resume']['saves_blocked_seconds']) == 1
+  beauty = results['beauty']
+  assert beauty['metrics']['test']['recall@10'] > 0 and beauty['goodput']['steps'] > 0
+  assert beauty['last']['tokens_per_sec'] > 0
+  assert list((tmp_path / 'scratch/profile/profile').rglob('*.trace.json.gz'))
+
+
+@pytest.mark.soak
+def test_a_part_that_fails_or_takes_too_long_does_not_lose_the_others(tmp_path):
+  out = tmp_path / 'tiny.json'
+  command = ['-m', 'bench.gpu', '--parts=sports,beauty', '--commit=none', '--limit=1']
+  done = subprocess.run(
+    [sys.executable, *command, f'--out={out}', f'--scratch={tmp_path}', '--data=sports=none'],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert 'no part ended well' in done.stderr
+  results = json.loads(out.read_text())
+  assert results['sports']['failed'] == results['beauty']['failed'] == 'reached the limit of 1 s'

@@ -45,6 +45,9 @@ VALUES = {
     r'python (EXPORT/(recommend|generate)\.py) .*': r'test -f \1',
     r'python BUNDLE/rank\.py .*': 'true',  # tests/recjax/workdir/export runs it
   },
+  'docs/scaling.md': {
+    r' …$': ' --config=recjax:sports --config.data.prepared_dir=gs://b/s --workdir=gs://b/w'
+  },
   'docs/sids.md': {
     r'(?<=KEY=)…': 'secret',
     r'.* --format=vectors .*': 'true',  # tests/recjax/workdir/export/item_vectors_test.py

@@ -1,5 +1,6 @@
 """Checks the GKE launcher: validates its manifest against a schema, and its calls of kubectl."""
 
+import datetime
 import json
 import pathlib
 import sys
@@ -8,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from launch import gke
+from launch import gke, gke_watch
 from tests.launch.fakes import Fakes
 
 SCHEMA = json.loads(pathlib.Path(__file__).with_name('jobset_schema.json').read_text())
@@ -129,9 +130,79 @@ def test_kubectl_applies_the_written_manifest(tmp_path):
   assert yaml.safe_load(out.read_text()) == yaml.safe_load(dry.stdout) == manifest(*TPU)
 
 
+def pods(*ages, job=0):
+  """Returns pods without a node, of that age in seconds; None: with one."""
+  now = datetime.datetime.now(datetime.UTC)
+  found = []
+  for n, age in enumerate(ages):
+    labels = {'jobset.sigs.k8s.io/job-index': str(job)}
+    created = (now - datetime.timedelta(seconds=age or 999)).isoformat(timespec='seconds')
+    pod = {'metadata': {'name': f'run-{job}-{n}', 'labels': labels, 'creationTimestamp': created}}
+    pod['status'] = {'phase': 'Running' if age is None else 'Pending'}
+    found.append(pod)
+  return found
+
+
+def answer(value):
+  return {'out': json.dumps(value)}
+
+
+RUNS = answer({'status': {}})
+COMPLETED = answer({'status': {'conditions': [{'type': 'Completed', 'status': 'True'}]}})
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+  """Returns a function that watches a run whose batch goes into as many parts as it is told."""
+
+  def run(listed, left, *options):
+    usable = lambda program, at_most, *shape: (left[at_most, *shape], '')  # noqa: E731
+    monkeypatch.setattr(gke_watch, 'usable_hosts', usable)
+    gets = [*[RUNS] * len(listed), COMPLETED]
+    plan = {'get jobset': gets, 'get pods': [answer({'items': items}) for items in listed]}
+    fakes = Fakes(tmp_path, 'kubectl', plan=plan | {'apply': [{}], 'delete': [{}]})
+    monkeypatch.setenv('PATH', fakes.env['PATH'])
+    monkeypatch.setattr(gke_watch.time, 'sleep', lambda _: None)
+    out = tmp_path / 'x.yaml'
+    status = gke.main([*options, f'--out={out}', '--patience=100', *PROGRAM])
+    verbs = [call[1] for call in fakes.calls() if call[1] != 'get']
+    return status, verbs, yaml.safe_load(out.read_text())
+
+  return run
+
+
+def test_slices_without_nodes_are_left_out(watched, capfd):
+  lost = [*pods(None, None), *pods(200, 200, job=1), *pods(50, job=2)]
+  options = (*TPU, '--slices=4', '--min_slices=2')
+  status, verbs, last = watched([pods(None, 50), lost], {(3, 4, 4): 2}, *options)
+  assert (status, verbs) == (0, ['apply', 'delete', 'apply'])
+  assert job(last)[0] == 2
+  assert environment(last)['RECJAX_NUM_PROCESSES'] == '8'
+  assert '1 of 4 slices found no node; the run goes on with 2' in capfd.readouterr().err
+
+
+def test_nodes_are_left_out_but_not_below_the_minimum(watched, capfd):
+  lost = pods(None, None, 200, 200)
+  status, verbs, last = watched([lost], {(2, 1, 8): 2}, *GPU, '--min_nodes=2')
+  assert (status, verbs, job(last)[1]['parallelism']) == (0, ['apply', 'delete', 'apply'], 2)
+  status, verbs, _ = watched([lost], {(2, 1, 8): 2}, *GPU, '--min_nodes=3')
+  assert (status, verbs[3:]) == (1, ['apply'])
+  assert 'could go on with 2, less than the minimum 3' in capfd.readouterr().err
+
+
+def test_copies_in_memory_are_in_the_memory_of_the_node():
+  copied = manifest(*TPU, '--config.checkpoint.memory_every=50')
+  assert pod(copied)['volumes'] == [{'name': 'shm', 'hostPath': {'path': '/dev/shm'}}]
+  assert pod(copied)['containers'][0]['volumeMounts'][0]['mountPath'] == '/dev/shm'
+  assert 'volumes' not in pod(manifest(*TPU, '--config.checkpoint.memory_every=0'))
+  assert pod(manifest(*GPU))['volumes'] == [{'name': 'shm', 'emptyDir': {'medium': 'Memory'}}]
+
+
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
+    ((*TPU, '--min_nodes=1', *PROGRAM), '--min_nodes does not go with --tpu; set --min_slices'),
+    ((*GPU, '--min_nodes=5', *PROGRAM), '--min_nodes must be at most --nodes=4'),
     ((*TPU, *GPU[2:], *PROGRAM), 'either --tpu or --gpu'),
     ((*TPU[:2], *PROGRAM), 'either --tpu or --gpu'),
     ((*TPU[:3], *PROGRAM), '--topology must be chips along each axis'),

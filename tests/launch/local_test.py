@@ -108,6 +108,34 @@ def test_a_preempted_run_is_restarted(tmp_path, restarts, status, starts):
   assert err.count('launch.local: restart') == starts - 1
 
 
+@pytest.mark.parametrize(
+  ('least', 'answer', 'found', 'message'),
+  [
+    (1, (2, ''), 2, '1 of 3 processes were killed, the run goes on with 2'),
+    (2, (1, ''), None, 'were killed, and 1 could go on, less than --min_processes=2'),
+    (1, (None, 'the batch is 7'), None, '1 of 3 processes were killed, and the batch is 7'),
+  ],
+)
+def test_the_number_of_processes_after_a_loss(monkeypatch, capsys, least, answer, found, message):
+  asked = []
+  monkeypatch.setattr(
+    local, 'usable_hosts', lambda *args, **how: asked.append((args, how)) or answer
+  )
+  options, program = local._parse(['-n', '3', f'--min_processes={least}', '--workdir=w'])
+  assert local._fewer(options, program, count=3, killed=1) == found
+  assert asked == [((['--workdir=w'], 2), {'devices': 1})]
+  assert message in capsys.readouterr().err
+
+
+@pytest.mark.soak
+def test_a_run_goes_on_without_killed_processes(tmp_path):
+  options = ('-n', 3, '--module=tests.launch.process_program', '--min_processes=1', '--')
+  modes = ('goes_on', 'goes_on', 'killed')
+  status, out, err = _run(*options, f'--workdir={tmp_path}/w', tmp_path, *modes)
+  assert status == 0, out + err
+  assert '1 of 3 processes were killed, the run goes on with 2' in err
+
+
 def test_a_failed_run_and_a_terminated_launcher_are_not_restarted(tmp_path):
   with _start_processes(tmp_path, 'fail', restarts=3) as launcher:
     _, err = launcher.communicate(timeout=60)
@@ -141,7 +169,9 @@ def test_dry_run_prints_the_commands(monkeypatch, capsys):
   assert 'RECJAX_PROCESS_ID' not in os.environ
 
 
-@pytest.mark.parametrize('args', [['-n', '0'], ['--dry_run'], ['-n', 'x']])
+@pytest.mark.parametrize(
+  'args', [['-n', '0'], ['--dry_run'], ['-n', 'x'], ['-n', '2', '--min_processes=1']]
+)
 def test_an_invalid_number_of_processes_is_rejected(args, capsys):
   with pytest.raises(SystemExit):
     local.main(args)

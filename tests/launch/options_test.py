@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from launch.options import portable
+from launch.options import portable, usable_hosts
 from tests.folders import ROOT
 
 
@@ -34,3 +34,7 @@ def test_a_path_after_its_flag_is_replaced_too(monkeypatch):
   monkeypatch.chdir(ROOT)
   assert portable(['--items', '/tmp/x', '--train']) == ['--items', 'ITEMS', '--train']
   assert portable([os.path.abspath('/tmp')]) == ['PATH']
+
+
+def test_no_host_is_usable_if_none_is_left():
+  assert usable_hosts(['--workdir=w'], 0) == (None, 'no host is left')

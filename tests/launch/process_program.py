@@ -1,4 +1,4 @@
-"""A process without JAX for local_test.py; its mode: fail, wait, ignore SIGTERM, or end as preempted."""
+"""A process without JAX for local_test.py; its mode: fail, wait, ignore SIGTERM, be killed, or end as preempted."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 
-folder, *modes = sys.argv[1:]
+folder, *modes = [argument for argument in sys.argv[1:] if not argument.startswith('--workdir')]
 mode = modes[int(os.environ['RECJAX_PROCESS_ID'])]
 if mode == 'stubborn':
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -20,6 +20,10 @@ if mode == 'fail':
     time.sleep(0.01)
   print('failing')
   sys.exit(7)
+if mode == 'killed':
+  os.kill(os.getpid(), signal.SIGKILL)
+if mode == 'goes_on' and int(os.environ['RECJAX_NUM_PROCESSES']) <= 2:
+  sys.exit(0)
 if mode == 'preempted':  # ends with status 75 twice, then with 0
   with pathlib.Path(folder, 'starts').open('a') as file:
     file.write(f'{os.environ["RECJAX_COORDINATOR"]}\n')

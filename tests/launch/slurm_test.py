@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from launch import slurm
+from tests.folders import ROOT
 from tests.launch.fakes import Fakes, shellcheck
 
 OPTIONS = ('--nodes=2', '--gpus_per_node=4', '--time=1:00:00')
@@ -67,6 +68,32 @@ def test_only_a_preempted_or_hung_job_is_requeued(tmp_path, status, restarts, is
   assert srun[srun.index('-m') :] == program
   assert srun[srun.index('-m') - 1] == sys.executable
   assert others == ([['scontrol', 'requeue', '42', '']] if is_queued else [])
+
+
+def test_a_job_may_run_on_fewer_nodes(tmp_path):
+  text = script('--min_nodes=1')
+  assert '#SBATCH --nodes=1-2\n' in text
+  shellcheck(text, tmp_path)
+  fakes = Fakes(tmp_path, 'srun', plan={'srun': [{}]})
+  env = {'SLURM_JOB_ID': '42', 'SLURM_JOB_NODELIST': 'n1'}
+  python = tmp_path / 'python'  # in place of launch.elastic
+  python.write_text('#!/bin/bash\necho "$*" >asked\necho 1\n')
+  python.chmod(0o755)
+  text = script('--min_nodes=1', f'--python={python}').replace(f'cd {ROOT}', f'cd {tmp_path}')
+  done = fakes.run('bash', '-c', text, SLURM_JOB_NUM_NODES='1', **env)
+  assert done.returncode == 0, done.stderr
+  assert 'the run goes on with 1 of 2 nodes' in done.stdout
+  asked = (tmp_path / 'asked').read_text()
+  assert asked == '-m launch.elastic --workdir=runs/it is --at_most=1 --processes=4\n'
+  whole = fakes.run('bash', '-c', text, SLURM_JOB_NUM_NODES='2', **env)
+  assert 'goes on' not in whole.stdout
+  nodes = [
+    [word for word in call if word.startswith(('--nodes', '--ntasks'))] for call in fakes.calls()
+  ]
+  assert nodes == [['--nodes=1', '--ntasks=4'], ['--nodes=2', '--ntasks=8']]
+  small = script('--min_nodes=2', f'--python={python}').replace(f'cd {ROOT}', f'cd {tmp_path}')
+  done = fakes.run('bash', '-c', small, SLURM_JOB_NUM_NODES='1', **env)
+  assert done.returncode == 1 and 'less than --min_nodes=2' in done.stdout
 
 
 def test_a_missing_workdir_is_rejected(capsys):

@@ -72,6 +72,22 @@ def test_the_launcher_creates_installs_runs_and_deletes(tmp_path):
   assert 'the queued resource is PROVISIONING' in done.stderr
 
 
+def test_several_slices_are_nodes_of_one_queued_resource(tmp_path):
+  remote = {'queued-resources scp': [{}], 'queued-resources ssh': [{}]}
+  fakes = Fakes(tmp_path, 'gcloud', plan=plan(ssh=[0]) | remote)
+  fakes.run(sys.executable, '-m', 'launch.tpu', *OPTIONS, '--slices=2', *PROGRAM)
+  calls = [
+    call for call in fakes.calls() if 'queued-resources' not in call or call[4] != 'describe'
+  ]
+  assert verbs(calls) == ['create', 'scp', 'ssh', 'describe', 'ssh', 'delete']
+  assert {'--node-count=2', '--node-prefix=n'} <= set(calls[0]) and '--node-id=n' not in calls[0]
+  for call in (calls[1], calls[2], calls[4]):
+    assert call[:4] == ['gcloud', 'compute', 'tpus', 'queued-resources']
+    assert {'--worker=all', '--node=all'} <= set(call)
+  assert calls[3][3:6] == ['tpu-vm', 'describe', 'n-0']
+  assert 'RECJAX_NUM_PROCESSES=8 ' in ' '.join(calls[4])  # four workers of each slice
+
+
 def test_a_preempted_slice_is_created_again_and_runs_the_same_command(tmp_path):
   taken = {'status': 134, 'then': queue('SUSPENDED')}
   done, calls = launch(tmp_path, ssh=[0, taken, 0, 0])

@@ -30,7 +30,7 @@ QUICK_TO_COMPILE = (
 class Run:
   """A run of train_program in the background; its output goes to a file."""
 
-  def __init__(self, workdir, tiny_world, *args, processes=1, devices=1):
+  def __init__(self, workdir, tiny_world, *args, processes=1, devices=1, options=()):
     flags = [flag for flag in os.environ.get('XLA_FLAGS', '').split() if 'device_count' not in flag]
     flags += [f'--xla_force_host_platform_device_count={devices}', *QUICK_TO_COMPILE]
     module = ['-m', PROGRAM]
@@ -41,6 +41,7 @@ class Run:
         '-n',
         str(processes),
         '--grace=1',
+        *options,
         f'--module={PROGRAM}',
         '--',
       ]
@@ -237,3 +238,53 @@ def test_a_run_is_killed_and_moves_between_topologies(tiny_world, tmp_path):
     np.testing.assert_allclose(column(tmp_path / name, 'loss'), column(straight, 'loss'), rtol=2e-6)
     close = functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-5)
     saved.assert_params(close, tmp_path / name, straight)
+
+
+@pytest.mark.soak
+def test_a_lost_host_costs_the_steps_since_the_last_copy_in_memory(tiny_world, tmp_path):
+  steps, two = 60, {'processes': 2, 'devices': 2}
+  straight = tmp_path / 'straight'
+  Run(straight, tiny_world, steps, 'copied', tmp_path / 'no copy', **two).check()
+  assert not list((tmp_path / 'no copy').glob('*'))  # removed at the end
+
+  def lose(workdir, memory, **options):
+    """Kills a process after its seventh step, with the memory of its host."""
+    run = Run(
+      workdir, tiny_world, steps, 'copied', memory, f'--workdir={workdir}', **two, **options
+    )
+    run.wait_for(lambda: list(memory.glob('*/1/6/checksums.json')) and last_step(workdir) >= 6)
+    time.sleep(0.3)
+    killed = time.monotonic()
+    os.kill(run.children()[1], signal.SIGKILL)
+    for folder in memory.glob('*/1'):
+      shutil.rmtree(folder)
+    return run, killed
+
+  # The host comes back with an empty memory: the same command goes on, bit for bit.
+  back, memory = tmp_path / 'back', tmp_path / 'memory of back'
+  run, _ = lose(back, memory)
+  assert run.end() == 128 + signal.SIGKILL
+  assert not saved.steps(back)
+  run = Run(back, tiny_world, steps, 'copied', memory, **two)
+  run.check()
+  assert run.continued_from() in (6, 9)
+  log = run.log.read_text()
+  assert 'is restored from the memory of the hosts' in log
+  assert column(back, 'step') == list(range(1, steps + 1))
+  assert column(back, 'loss') == column(straight, 'loss')
+  saved.assert_params(np.testing.assert_array_equal, back, straight)
+
+  # It does not come back: the launcher goes on with the other host, and the examples of a step stay the same.
+  left, memory = tmp_path / 'left', tmp_path / 'memory of left'
+  run, killed = lose(left, memory, options=('--min_processes=1',))
+  run.wait_for(lambda: run.continued_from() > 0)
+  restart = time.monotonic() - killed
+  run.check()
+  print(f'seconds from the kill to the restored state: {restart:.1f}')
+  assert run.continued_from() in (6, 9)
+  assert '1 of 2 processes were killed, the run goes on with 1' in run.log.read_text()
+  for exact in ('step', 'examples_seen', 'tokens'):
+    assert column(left, exact) == column(straight, exact)
+  np.testing.assert_allclose(column(left, 'loss'), column(straight, 'loss'), rtol=2e-6)
+  close = functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-5)
+  saved.assert_params(close, left, straight)

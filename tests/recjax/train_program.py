@@ -1,8 +1,9 @@
 """Trains on the tiny world for kills_test.py, without evaluations, which would take most of the time.
 
-  python -m tests.recjax.train_program WORKDIR PREPARED_DIR STEPS [staged | slow | sharded]
+  python -m tests.recjax.train_program WORKDIR PREPARED_DIR STEPS [staged | slow | sharded | copied MEMORY_FOLDER]
 
 staged: two stages of STEPS steps each. slow: at least 0.2 s a step. sharded: a 2 x 2 x 2 mesh of eight devices.
+copied: slow, parameters over all devices, no checkpoint before the end but a copy in memory every third step.
 """
 
 import sys
@@ -23,7 +24,7 @@ from recjax.runtime import distributed, logs, preemption
 from recjax.sharding import mesh as mesh_lib
 
 
-def config(prepared_dir, num_train_steps, how):
+def config(prepared_dir, num_train_steps, how, memory):
   """Returns a config without dropout, whose masks depend on the topology."""
   tiny = demo.get_config('tiny')
   tiny.data.prepared_dir = prepared_dir
@@ -33,6 +34,10 @@ def config(prepared_dir, num_train_steps, how):
   tiny.eval_every_steps = 10_000
   if how == 'sharded':
     tiny.mesh.fsdp = tiny.mesh.tensor = 2
+  if how == 'copied':
+    tiny.mesh.data, tiny.mesh.fsdp = 1, -1
+    tiny.checkpoint_every_steps = 10_000
+    tiny.checkpoint.update(memory_every=3, memory_folder=memory)
   if how == 'staged':
     tiny.stages = config_lib.ordered(
       first=config_lib.stage(num_train_steps), second=config_lib.stage(num_train_steps)
@@ -40,17 +45,17 @@ def config(prepared_dir, num_train_steps, how):
   return config_lib.from_config_dict(tiny)
 
 
-def main(workdir, prepared_dir, steps, how=''):
+def main(workdir, prepared_dir, steps, how='', memory=None, *_):
   preemption.exit_on_sigterm()
   preemption.handle_sigint()
   distributed.initialize()
   logs.set_up()
-  settings = config(prepared_dir, int(steps), how)
+  settings = config(prepared_dir, int(steps), how, memory)
   mesh = mesh_lib.make_mesh(settings.mesh)
   names = [f'{metric}@{k}' for metric in ('recall', 'ndcg') for k in (5, 10)]
   results = {name + suffix: 0.0 for name in names for suffix in ('', '_stderr')}
   train.evaluated = lambda *_: Result(results, np.arange(1))
-  if how == 'slow':
+  if how in ('slow', 'copied'):
     reached = preemption.Watch.reached
     preemption.Watch.reached = lambda watch: time.sleep(0.2) or reached(watch)
   dataset = Dataset.load(prepared_dir)

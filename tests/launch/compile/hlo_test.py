@@ -229,6 +229,35 @@ def test_asynchronous_pairs_count_once():
   assert found['collective-permute'].bytes == 8 * F32
 
 
+def test_transfers_between_slices_are_counted_apart_from_collectives_within_them():
+  attributes = (
+    'is_host_transfer=true, frontend_attributes={{_xla_megascale_target="{{{slices}}}x{{0:7}}",'
+    '_xla_megascale_transfer_type="{kind}"}}'
+  )
+  two, four = (
+    attributes.format(slices=slices, kind=kind)
+    for slices, kind in (('1,2', 'ALL_REDUCE'), ('1,2,3,4', 'ALL_GATHER'))
+  )
+  text = module(f"""
+    %p = f32[8]{{0}} parameter(0)
+    %a = token[] after-all()
+    %s = (f32[8]{{0}}, u32[], token[]) send(%p, %a), channel_id=1, {two}
+    %s.d = token[] send-done(%s), channel_id=1, {two}
+    %r = (f32[8]{{0}}, u32[], token[]) recv(%a), channel_id=2, {two}
+    %t = (f32[8]{{0}}, u32[], token[]) send(%p, %a), channel_id=3, {four}
+    %u = (f32[8]{{0}}, u32[], token[]) send(%p, %a), channel_id=4, is_host_transfer=true
+    ROOT %x = f32[8]{{0}} all-reduce(%p), replica_groups={{{{0,1,2,3,4,5,6,7}}}}, to_apply=%add
+  """)
+  found = hlo.collectives(text)
+  assert [(c.kind, c.devices, c.payload, c.is_dcn) for c in found] == [
+    ('all-reduce', 2, 8 * F32, True),
+    ('all-gather', 4, 4 * 8 * F32, True),
+    ('all-reduce', 8, 8 * F32, False),
+  ]
+  assert hlo.bytes_by_kind(found, is_dcn=True) == {'all-gather': 3 * 8 * F32, 'all-reduce': 8 * F32}
+  assert hlo.bytes_by_kind(found) == {'all-reduce': 2 * 7 * F32}
+
+
 def test_collectives_fused_by_the_tpu_compiler_are_counted():
   """One all-gather distributed over three fusions, and a reduce-scatter as a fused all-reduce."""
   gather = (

@@ -10,12 +10,12 @@ import pytest
 from configs import demo
 from launch.compile import estimate as estimate_lib
 from launch.compile.chips import GIB
-from launch.compile.estimate import Memory
+from launch.compile.estimate import Memory, roofline
 from launch.compile.report import advice, describe, estimates
 from recjax import config as config_lib
 from recjax.config import group, ordered, stage
 from tests.folders import ROOT
-from tests.launch.compile.examples import config_of, estimate_of
+from tests.launch.compile.examples import V5E, config_of, estimate_of
 
 
 def test_the_report_has_every_figure():
@@ -30,6 +30,15 @@ def test_the_report_has_every_figure():
     'at least 2.0000 s: FLOPs 1.0000, HBM 1.0000, ICI 2.0000; bound by ICI; at most 2,000 tokens/s',
   ):
     assert figure in text
+  assert 'DCN' not in text
+  sliced = estimate_of(
+    dcn={'all-reduce': 2 * GIB},
+    transfers=7,
+    roofline=roofline(V5E, 1.97e14, 819e9, 1.0, 6.25e9 * 2),
+  )
+  text = describe('training step', sliced, 'tokens', 4000)
+  assert 'between slices (DCN), GiB that a chip sends: all-reduce 2.000, in 7 transfers' in text
+  assert 'ICI 0.0000, DCN 4.0000; bound by DCN; at most 1,000 tokens/s' in text
   full = estimate_of(memory=Memory(10 * GIB, 6 * GIB, 0, 0, 0, 0))
   assert '16.000 of 15.75 (102%): DOES NOT FIT' in describe('step', full, 'tokens', 1)
   refused = estimate_of(memory=None, refusal='RESOURCE_EXHAUSTED: no room\nat all')
@@ -109,3 +118,21 @@ def test_programs_compile_for_a_small_slice(family, width, capsys):
   assert step.collectives and step.roofline.seconds > 0
   assert step.memory.parameters * 2 <= step.memory.optimizer + 64
   assert 'fits' in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason='libtpu is not installed (the extra [tpu])')
+def test_two_slices_exchange_each_gradient_once(capsys):
+  config = demo.get_config('tiny')
+  config.model.update(family='gemma', depth=2, width=256, ff_width=512, heads=2, kv_heads=2)
+  config.model.update(head_width=64, compute_dtype='float32')
+  config.packing.update(row_length=128, rows=4)
+  config.mesh.update(data=2, fsdp=4)
+  config.batch_size = 16
+  config = config_lib.from_config_dict(config)
+  _, found = estimates(config, 'v5e:2x2', 1000, with_search=False, slices=2)
+  step = found['training step']
+  sent = step.dcn['all-reduce']
+  assert step.dcn == {'all-reduce': sent} and step.transfers > 0 and step.roofline.dcn > 0
+  # Its share of the gradients, in float32 or in bfloat16, and a few sums and norms.
+  assert 0.5 * step.memory.parameters <= sent <= 1.1 * step.memory.parameters
+  assert '8 chips of v5e in 2 slices, mesh data 2 x fsdp 4' in capsys.readouterr().out

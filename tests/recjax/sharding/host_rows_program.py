@@ -1,4 +1,10 @@
-"""One of two processes with four devices each, for mesh_test.py: reads its part of a batch on several meshes."""
+"""One of two processes with four devices each, for mesh_test.py: reads its part of a batch on several meshes.
+
+Then the process plays a host of `lost_host`; the argument is a folder for it.
+"""
+
+import pathlib
+import sys
 
 import jax
 from jax.experimental import multihost_utils
@@ -6,6 +12,7 @@ import numpy as np
 
 from recjax.runtime import distributed
 from recjax.sharding import mesh as mesh_lib
+from tests.recjax.workdir.emergency import lost_host
 
 distributed.initialize()
 rows = np.arange(32).reshape(16, 2)
@@ -29,3 +36,4 @@ for name, order in orders.items():
       np.testing.assert_array_equal(got, rows)
     np.testing.assert_array_equal(multihost_utils.process_allgather(whole, tiled=True), rows)
     print(name, sizes, 'parts', parts, flush=True)
+lost_host.check(pathlib.Path(sys.argv[1]))

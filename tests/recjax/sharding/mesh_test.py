@@ -233,7 +233,7 @@ def test_processes_that_share_some_of_their_rows_are_refused(processes):
     mesh_lib.part_of(square, 0)
 
 
-def test_two_processes_read_their_parts_on_any_mesh():
+def test_two_processes_read_their_parts_on_any_mesh_and_one_may_be_lost(tmp_path):
   options = (
     '-n',
     '2',
@@ -241,7 +241,7 @@ def test_two_processes_read_their_parts_on_any_mesh():
     '--module=tests.recjax.sharding.host_rows_program',
   )
   run = subprocess.run(
-    [sys.executable, '-m', 'launch.local', *options],
+    [sys.executable, '-m', 'launch.local', *options, str(tmp_path)],
     cwd=ROOT,
     capture_output=True,
     text=True,
@@ -250,3 +250,4 @@ def test_two_processes_read_their_parts_on_any_mesh():
   assert run.returncode == 0, run.stdout + run.stderr
   assert '[1] by turns (1, 2, 4) parts 1' in run.stdout
   assert '[1] by turns (8, 1, 1) parts 2' in run.stdout
+  assert run.stdout.count('a state in memory outlives host 1') == 2
