@@ -124,7 +124,7 @@ def test_all_programs_with_a_config_parse_it_with_one_module():
   texts = {module: path.read_text() for module, path in sources().items()}
   assert {m for m, text in texts.items() if 'DEFINE_config_file' in text} == {'recjax.schema.flag'}
   programs = {module for module, text in texts.items() if 'config_flag.define(' in text}
-  assert len(programs) == 7
+  assert len(programs) == 8
   assert programs == {m for m, text in texts.items() if 'flags_parser=config_flag.parse' in text}
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from data_prep import encoders, files, refresh
 from data_prep import stage as stage_lib
-from data_prep.encoders import tfidf, vectors_file
+from data_prep.encoders import resumable, tfidf, vectors_file
 from recjax import config as config_lib
 from recjax.data.prepared import Prepared
 from recjax.runtime.files import digest, sha256
+from recjax.schema.checks import check
 from recjax.schema.sids import Sids
 from recjax.sharding import mesh as mesh_lib
 
@@ -111,6 +112,36 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
     return files.save_vectors(vectors_ID, out)
 
   return stage_lib.Stage(NAME, run, inputs, params, _VERSION)
+
+
+def encode_share(
+  config: config_lib.Config, prepared: Prepared, process: int, processes: int
+) -> None:
+  """Encodes one process's share of the item texts, and stores it beside the prepared folder's stages.
+
+  The stage then reads the shares of all processes, and computes what is missing.
+
+  Raises:
+    ValueError: the encoder is no model; the preparation extends an earlier one; or the encoder is missing.
+  """
+  check(
+    encoders.kind(config.sids.encoder) in ('folder', 'package'),
+    'sids.encoder must be a model if several processes encode: other vectors take seconds',
+    config.sids.encoder,
+    'sids.encoder',
+  )
+  check(
+    config.sids.extend is None,
+    'sids.extend must be None if several processes encode: a refresh encodes new items alone',
+    config.sids.extend,
+    'sids.extend',
+  )
+  wanted = stage(config, prepared)
+  hashes = {name: sha256(path) for name, path in wanted.inputs.items()}
+  folder = _parts(prepared.root, hashes, wanted.params)
+  item_texts = [item['text'] for item in files.each_item(prepared / files.ITEMS)]
+  share = resumable.Share(folder, process, processes)
+  encoders.encode(item_texts, config.sids, mesh_lib.make_mesh(config.mesh), share)
 
 
 def remove_parts(prepared: Prepared) -> None:

@@ -73,6 +73,7 @@ PLANS = {
   r'launch\.compile ': 'parse',
   r'launch\.': 'launch',
   r'bench\.(?!shop_log)': 'parse',
+  r'data_prep\.encode ': 'parse',  # tests/data_prep/encode_test.py
   r'recjax\.main .*--mode=serve': 'parse',  # tests/recjax/serve
   r'recjax\.main .*gs://': 'parse',
   r'recjax\.main .*--config\.data\.engine=beam': 'parse',  # make beamtest

@@ -64,7 +64,7 @@ def test_an_incomplete_part_is_computed_again(parts, damage):
     (parts / 'partial').write_bytes(b'half')
   later = Encoder()
   np.testing.assert_array_equal(run(later, parts), EXPECTED)
-  assert later.started == [1, 2, 3]
+  assert later.started == [1]  # the parts after it are complete
   assert sum(p.stat().length for p in parts.glob('*.f32')) >= 8 * 2 * 4
 
 
@@ -90,3 +90,27 @@ def test_a_part_is_written_after_a_minute(tmp_path):
   parts = epath.Path(tmp_path / 'parts')
   np.testing.assert_array_equal(run(Encoder(), parts), EXPECTED)
   assert not parts.exists()
+
+
+@pytest.mark.parametrize('processes', [2, 3, 5])
+def test_shares_of_several_processes_make_the_result_of_one(tmp_path, processes):
+  parts, started = epath.Path(tmp_path / 'parts'), []
+  for process in reversed(range(processes)):
+    encoder = Encoder()
+    share = resumable.Share(parts, process, processes)
+    got = resumable.run(ROWS, encoder, 9, 2, share)
+    assert encoder.started == [n for n in range(4) if n % processes == process]
+    for n in (*encoder.started, *started):
+      np.testing.assert_array_equal(got[ROWS[n]], EXPECTED[ROWS[n]])
+    started += encoder.started
+  last = Encoder()
+  np.testing.assert_array_equal(run(last, parts), EXPECTED)
+  assert last.started == []
+
+
+def test_the_last_process_computes_what_a_killed_one_left(tmp_path):
+  parts = epath.Path(tmp_path / 'parts')
+  resumable.run(ROWS, Encoder(), 9, 2, resumable.Share(parts, 1, 2))
+  last = Encoder()
+  np.testing.assert_array_equal(run(last, parts), EXPECTED)
+  assert last.started == [0, 2]
