@@ -5,7 +5,7 @@ Command:  python -m bench.input --config=configs/beauty.py:tasks [--users=100000
 Measures the config's mixture, and its `next_item` component alone. If torch is installed, the peer is a
 `torch.utils.data.DataLoader` in this process over the same (task, unit) pairs: it writes each example as text,
 tokenizes it, and pads batches. --users also measures the memory of the pipeline with a random log of that many
-users.
+users. --interactions=1000000000 [--hosts=8] measures one host's share of a random log of that size, and nothing else.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import time
 from absl import app, flags
 import numpy as np
 
-from bench import input_peer
+from bench import input_peer, input_scale
 from bench.circumstances import circumstances, write
 from recjax import config as config_lib
 from recjax import models, train
@@ -31,8 +31,12 @@ _SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds of each measurement.')
 _USERS = flags.DEFINE_integer(
   'users', 0, 'Users of the random log whose memory is measured; 0: none.'
 )
-
-FAR = 10**9  # index of an example beyond the end of any run
+_INTERACTIONS = flags.DEFINE_integer(
+  'interactions', 0, 'Interactions of the random log of which one host reads its share; 0: none.'
+)
+_HOSTS = flags.DEFINE_integer('hosts', 8, 'With --interactions: number of hosts.')
+_DELAY = flags.DEFINE_float('delay', 0.03, 'With --interactions: seconds of a range of a bucket.')
+_SCRATCH = flags.DEFINE_string('scratch', None, 'With --interactions: folder of the log.')
 
 
 def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
@@ -41,7 +45,7 @@ def measure(config: config_lib.Config, seconds: float) -> dict[str, float]:
   dataset = Dataset.load(config.prepared)
   stream = train.make_stream(config, dataset)
   plan = stream.plan
-  group = FAR // plan.examples
+  group = input_scale.FAR // plan.examples
   stream.group(group)
   first_seconds = time.perf_counter() - start
   start, groups = time.perf_counter(), []
@@ -104,9 +108,8 @@ def memory(config: config_lib.Config, users: int) -> dict[str, float]:
       return {'users': users, 'peak_gib': int(f.read()) / 2**20}
 
 
-def main(_) -> None:
-  config = config_lib.from_config_dict(_CONFIG.value)
-  config = sizes.resolved(config, Dataset.load(config.prepared))
+def speed(config: config_lib.Config) -> dict[str, dict[str, float]]:
+  """Measures the mixture, its parts and the peer."""
   alone = dataclasses.replace(config, mixture={'next_item': config.mixture['next_item']})
   results = {
     'next_item': measure(alone, _SECONDS.value),
@@ -123,6 +126,18 @@ def main(_) -> None:
     results['mixture over peer'] = {'ratio': ratio}
   if _USERS.value:
     results['memory'] = memory(alone, _USERS.value)
+  return results
+
+
+def main(_) -> None:
+  config = config_lib.from_config_dict(_CONFIG.value)
+  config = sizes.resolved(config, Dataset.load(config.prepared))
+  if _INTERACTIONS.value:
+    scale = _INTERACTIONS.value, _HOSTS.value, _DELAY.value, _SCRATCH.value
+    alone = dataclasses.replace(config, mixture={'next_item': config.mixture['next_item']})
+    results = input_scale.measure(alone, *scale)
+  else:
+    results = speed(config)
   for title, result in results.items():
     print(title)
     for name, value in result.items():

@@ -16,6 +16,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from bench.own_memory import own_bytes
 from recjax.schema.sids import Rqvae
 from recjax.sids import published, quality
 from recjax.sids.quantizers import collisions, residual_kmeans, rqvae
@@ -56,12 +57,6 @@ class OwnMemory:
       'cpu_seconds': round(cpu_seconds, 1),
       'peak_gib': round(peak[0] / _GIB, 2),
     }
-
-
-def own_bytes() -> int:
-  """Returns the resident bytes of this process that belong to no file."""
-  status = pathlib.Path('/proc/self/status').read_text()
-  return int(status.split('RssAnon:')[1].split()[0]) * 1024
 
 
 def write_vectors(path: pathlib.Path, num_items: int, seed: int = 0) -> None:

@@ -39,9 +39,22 @@ class Scratch:
     if length * kind.itemsize < LEAST:
       return np.empty(length, kind)
     with self.file() as file:  # the map keeps it alive
-      # Without room on the disk this fails here; a later write to the map would end the process without a message.
-      os.posix_fallocate(file.fileno(), 0, length * kind.itemsize)
+      self._reserve(file, length * kind.itemsize)
       return np.memmap(file, kind, 'r+', shape=(length,))
+
+  def _reserve(self, file: IO[bytes], size: int) -> None:
+    """Gives a file its size. Without room, a later write to its map would end the process without a message."""
+    if not hasattr(os, 'posix_fallocate'):  # macOS
+      file.truncate(size)
+      return
+    try:
+      os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+      raise OSError(
+        error.errno,
+        f'{self.folder or tempfile.gettempdir()} must have room for {size / 1e9:.1f} GB of temporary arrays; '
+        f'{error.strerror}',
+      ) from None
 
   def select(self, column: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
     """Returns `column[is_kept]`."""

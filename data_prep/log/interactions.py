@@ -5,7 +5,6 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from data_prep.log import arrays, core, sorting
 from data_prep.log import filters as filters_lib
@@ -131,54 +130,40 @@ def clean(
       empty or holds one user; or `k` is not 0 for a source with its own held-out rows.
   """
   _check_columns(log)
-  check(
-    log.held_out is None or k == 0,
-    'data.k_core must be 0 for a source with its own split, because its rows are not filtered',
-    k,
-    'data.k_core=0',
-  )
+  _check_core(log, k)
   times, filters, scratch = _int64_times(log), filters or Filters(), scratch or arrays.Scratch()
   held_out = _HeldOutIds.of(log)
   user_ids, (user_numbers, *held_out_users) = factorise(log.users, *held_out.users)
   item_ids, (item_numbers, *held_out_items) = factorise(log.items, *held_out.items)
   ids_alike = _ids_alike(user_ids, item_ids)
   numbers = {'users': user_numbers, 'items': item_numbers}
-  event_names = Names(pa.array([], pa.large_string()))
-  if log.events is not None:
-    event_names, (numbers['events'],) = factorise(log.events)
+  event_names, event_numbers = _events(log)
+  numbers |= {} if event_numbers is None else {'events': event_numbers}
   chosen = filters_lib.select(
-    filters_lib.Columns(log, item_ids, item_numbers, event_names, numbers.get('events')), filters
+    filters_lib.Columns(log, item_ids, item_numbers, event_names, event_numbers), filters
   )
   found = sorting.sort(log, times, numbers, chosen, scratch)
   if found.repeated and duplicates == 'refuse':
     raise _duplicates_error(log, found)
-  columns, num_rows = found.columns, len(found.columns['items'])
+  columns = found.columns
   is_context = _is_context(columns, chosen, scratch)
   keep = core.k_core(found.offsets, columns['items'], k, is_context, scratch)
   left = arrays.count(keep)
   if not left:
     raise _empty_core_error(found, is_context, k)
   kept_U = np.diff(arrays.marked_before(keep, found.offsets))
-  count_I = arrays.counts(columns['items'], len(item_ids))
   kept_I = arrays.counts(columns['items'], len(item_ids), lambda rows: keep[rows])
-  below = (
-    arrays.count(np.diff(found.offsets)) - arrays.count(kept_U),
-    arrays.count(count_I) - arrays.count(kept_I),
-    num_rows - left,
-  )
+  below = _below(found, left, kept_U, kept_I)
   users_in = held_out.is_used(held_out.users, held_out_users, len(user_ids))
   users_in[: len(kept_U)] |= kept_U > 0
   items_in = held_out.is_used(held_out.items, held_out_items, len(item_ids)) | (kept_I > 0)
   user_ids, new_users = renumber(user_ids, users_in)
   item_ids, new_items = renumber(item_ids, items_in, log.item_records if catalogue == 'all' else ())
   check_several(user_ids, item_ids, left, k)
-  context_events = None
+  changes = {'items': new_items}
   if log.events is not None:
     kept_E = arrays.counts(columns['events'], len(event_names), lambda rows: keep[rows])
-    event_names, new_events = renumber(event_names, kept_E > 0)
-    if chosen.is_context is not None:
-      context_events = tuple(sorted(filters.context_events))
-  changes = {'items': new_items} | ({} if log.events is None else {'events': new_events})
+    event_names, changes['events'] = renumber(event_names, kept_E > 0)
   columns = _compact(columns, keep, changes)
   lengths = np.zeros(len(users_in), np.int64)
   lengths[: len(kept_U)] = kept_U
@@ -192,7 +177,7 @@ def clean(
     columns.get('ratings'),
     columns.get('events'),
     tuple(event_names),
-    context_events,
+    None if is_context is None else tuple(sorted(filters.context_events)),
     held_out.numbered(log, held_out_users, held_out_items, new_users, new_items),
     found.repeated,
     below,
@@ -204,6 +189,27 @@ def clean(
     ids_alike,
     scratch,
   )
+
+
+def _events(log: RawLog) -> tuple[Names, np.ndarray | None]:
+  """The kinds of events, and the number of each distinct id of `log.events`; none and None without events."""
+  if log.events is None:
+    return Names.of(()), None
+  names, (numbers,) = factorise(log.events)
+  return names, numbers
+
+
+def _below(
+  found: sorting.Sorted, left: int, kept_U: np.ndarray, kept_I: np.ndarray
+) -> tuple[int, int, int]:
+  """The numbers of users, items and rows outside the k-core, which holds `left` rows: kept_U of each user, kept_I."""
+  items = found.columns['items']
+  before = np.diff(found.offsets), arrays.counts(items, len(kept_I))
+  users_and_items = (
+    arrays.count(rows) - arrays.count(kept)
+    for rows, kept in zip(before, (kept_U, kept_I), strict=True)
+  )
+  return *users_and_items, len(items) - left
 
 
 def _is_context(
@@ -340,6 +346,15 @@ class _HeldOutIds(NamedTuple):
       lengths = [len(history) for history in part.histories]
       found[name] = HeldOut(users[n], items[2 * n], offsets_of(lengths), items[2 * n + 1])
     return found
+
+
+def _check_core(log: RawLog, k: int) -> None:
+  check(
+    log.held_out is None or k == 0,
+    'data.k_core must be 0 for a source with its own split, because its rows are not filtered',
+    k,
+    'data.k_core=0',
+  )
 
 
 def _check_columns(log: RawLog) -> None:

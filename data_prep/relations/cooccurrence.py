@@ -3,10 +3,13 @@
 import numpy as np
 import scipy.sparse
 
-from recjax.data.cooccurrence import cooccurrence_counts
-from recjax.data.sequences import Sequences
+from recjax.data.cooccurrence import cooccurrence_blocks, cooccurrence_counts, stacked
+from recjax.data.sequences import Sequences, blocks, offsets_of
 
 _SMALLEST_SINGULAR = 1e-3  # relative to the largest singular value
+# Pairs of a log that the decomposition reads all. Of a larger log it reads each item's strongest ones, half as many.
+_ALL_PAIRS = 1 << 29
+_ENTRIES_AT_ONCE = 1 << 24
 
 
 def vectors(
@@ -32,13 +35,12 @@ def vectors(
   """
   from sklearn.utils import extmath  # imported here: it takes a second
 
-  counts = cooccurrence_counts(train, num_items, window)
-  degrees = np.asarray(counts.sum(axis=1)).ravel()
+  counts, degrees = _counts(train, num_items, window)
   seen = degrees > 0
   scale_I = np.where(seen, 1 / np.sqrt(np.where(seen, degrees, 1)), 0)
-  scale = scipy.sparse.diags(scale_I)
+  _scale(counts, scale_I)
   left, singular, right = extmath.randomized_svd(
-    (scale @ counts @ scale).tocsr(), min(width, num_items), n_iter=15, random_state=seed
+    counts, min(width, num_items), n_iter=15, random_state=seed
   )
   embedded_ID = np.zeros((num_items, width))
   embedded_ID[:, : left.shape[1]] = left * np.sqrt(singular)[None, :]
@@ -48,6 +50,43 @@ def vectors(
   basis_ID = np.zeros((num_items, width), np.float32)
   basis_ID[:, : left.shape[1]] = scale_I[:, None] * right.T * roots[None, :]
   return _unit_rows(embedded_ID, seen), basis_ID
+
+
+def _counts(
+  train: Sequences, num_items: int, window: int
+) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+  """Returns the co-occurrence and its row sums; of a very large log, only each item's strongest pairs."""
+  if 2 * window * int(train.offsets[-1]) <= _ALL_PAIRS:
+    counts = cooccurrence_counts(train, num_items, window)
+    return counts, np.asarray(counts.sum(axis=1)).ravel()
+  most = max(_ALL_PAIRS // (2 * num_items), 1)
+  parts, degrees = [], np.zeros(num_items)
+  for rows, counts in cooccurrence_blocks(train, num_items, window):
+    degrees[rows] = np.asarray(counts.sum(axis=1)).ravel()
+    parts.append(_strongest(counts, most))
+  return stacked(parts, num_items), degrees
+
+
+def _strongest(counts: scipy.sparse.csr_matrix, most: int) -> scipy.sparse.csr_matrix:
+  """Returns the `most` greatest entries of every row; of equal ones those of the lowest columns."""
+  lengths = np.diff(counts.indptr)
+  rows = np.repeat(np.arange(len(lengths)), lengths)
+  order = np.lexsort((counts.indices, -counts.data, rows))
+  places = np.arange(len(rows)) - np.repeat(counts.indptr[:-1], lengths)
+  is_kept = np.zeros(len(rows), bool)
+  is_kept[order[places < most]] = True
+  kept = np.minimum(lengths, most)
+  parts = counts.data[is_kept], counts.indices[is_kept], offsets_of(kept)
+  return scipy.sparse.csr_matrix(parts, shape=counts.shape)
+
+
+def _scale(counts: scipy.sparse.csr_matrix, scale_I: np.ndarray) -> None:
+  """Multiplies every entry in place by the factors of its row and of its column, in this order."""
+  for rows in blocks(np.diff(counts.indptr), _ENTRIES_AT_ONCE):
+    part = slice(counts.indptr[rows[0]], counts.indptr[rows[-1] + 1])
+    lengths = np.diff(counts.indptr[rows[0] : rows[-1] + 2])
+    counts.data[part] = np.repeat(scale_I[rows], lengths) * counts.data[part]
+    counts.data[part] *= scale_I[counts.indices[part]]
 
 
 def fold_in(train: Sequences, items: np.ndarray, window: int, basis_ID: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from data_prep.encoders import choice
 from data_prep.relations import semantic_neighbours
 from recjax import config as config_lib
 from recjax.data import neighbours
-from recjax.data.cooccurrence import cooccurrence_counts
+from recjax.data.cooccurrence import cooccurrence_blocks, stacked
 from recjax.data.neighbours import Neighbours
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences, blocks, offsets_of
@@ -80,7 +80,8 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
   def run(out: epath.Path) -> dict[str, Any]:
     summary, near = {}, None
     if with_semantic:
-      near = semantic_neighbours.semantic(files.load(prepared / files.TEXT_VECTORS), most)
+      vectors_ID = files.mapped(prepared / files.TEXT_VECTORS)
+      near = semantic_neighbours.semantic(vectors_ID, most, summary)
       semantic = near.first(relations.top_k)
       _save(semantic, out, 'semantic', 'scores')
       summary |= {'semantic_relations': len(semantic.strengths)}
@@ -129,29 +130,44 @@ def collaborative(train: Sequences, num_items: int, relations: Relations) -> Nei
   Returns:
     I lists with positive strengths; a list is shorter than top_k if fewer items are related.
   """
-  counts = cooccurrence_counts(train, num_items, relations.window, relations.distance_weight)
-  counts.data[counts.data < relations.min_count] = 0
-  counts.eliminate_zeros()
-  occurrences_I = np.bincount(train.values, minlength=num_items)
+  occurrences_I = train.counts(num_items)
   ranks_I = np.empty(num_items, np.int64)
   ranks_I[np.argsort(-occurrences_I, kind='stable')] = np.arange(num_items)
-  found = _strengths(counts, relations.hops)
+  counts = _kept(train, num_items, relations)
+  if relations.hops == 1:
+    found = (_lists(block) for block in counts)
+  else:
+    found = _strengths(stacked(list(counts), num_items), relations.hops)
   return neighbours.concatenate([block.strongest(relations.top_k, ranks_I) for block in found])
 
 
+def _kept(
+  train: Sequences, num_items: int, relations: Relations
+) -> Iterator[scipy.sparse.csr_matrix]:
+  """Yields the co-occurrence of consecutive items, without pairs below `min_count`."""
+  found = cooccurrence_blocks(train, num_items, relations.window, relations.distance_weight)
+  for _, counts in found:
+    counts.data[counts.data < relations.min_count] = 0
+    counts.eliminate_zeros()
+    yield counts
+
+
+def _lists(counts: scipy.sparse.csr_matrix) -> Neighbours:
+  """The unordered lists of a block of items."""
+  items = Sequences(counts.indices, counts.indptr.astype(np.int64))
+  return Neighbours(items, counts.data.astype(np.float32))
+
+
 def _strengths(counts: scipy.sparse.csr_matrix, hops: int) -> Iterator[Neighbours]:
-  """Yields the unordered lists of all related items, one block of items at a time."""
-  if hops > 1:
-    sums_I = np.asarray(counts.sum(axis=1)).ravel()
-    step = scipy.sparse.diags(HOP_DECAY / np.where(sums_I > 0, sums_I, 1)) @ counts
+  """Yields the unordered lists of all items within several hops, one block of items at a time."""
+  sums_I = np.asarray(counts.sum(axis=1)).ravel()
+  step = scipy.sparse.diags(HOP_DECAY / np.where(sums_I > 0, sums_I, 1)) @ counts
   for rows in blocks(_most_entries(counts, hops), _ENTRIES_AT_ONCE):
     total = walk = counts[rows]
     for _ in range(hops - 1):
       walk = walk @ step
       total = total + walk
-    block = Neighbours(
-      Sequences(total.indices, total.indptr.astype(np.int64)), total.data.astype(np.float32)
-    )
+    block = _lists(total)
     owners = np.repeat(rows, block.items.lengths)
     yield block.keep(total.indices != owners)  # a walk can return to its start
 
@@ -159,8 +175,6 @@ def _strengths(counts: scipy.sparse.csr_matrix, hops: int) -> Iterator[Neighbour
 def _most_entries(counts: scipy.sparse.csr_matrix, hops: int) -> np.ndarray:
   """Upper bounds on the number of items within `hops` of each item, int64 `[I]`."""
   num_items, direct_I = counts.shape[0], np.diff(counts.indptr).astype(np.int64)
-  if hops == 1:
-    return direct_I
   if hops > 2:
     return np.where(direct_I > 0, num_items, 0)
   pairs = scipy.sparse.csr_matrix(

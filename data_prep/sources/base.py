@@ -231,10 +231,11 @@ class Tabular(Named):
     return self.item_id_column or usual, 'data.item_id_column'
 
   def load(self, raw_dir: epath.Path) -> raw_log.RawLog:
-    return self.load_into(Scratch(), raw_dir)
+    return collect.raw_log(self, self.reader(raw_dir), raw_dir, Scratch())
 
   def load_into(self, scratch: Scratch, raw_dir: epath.Path) -> raw_log.RawLog:
-    return collect.raw_log(self, raw_dir, scratch)
+    reader = self.reader(raw_dir)
+    return self.load(raw_dir) if reader is None else collect.raw_log(self, reader, raw_dir, scratch)
 
   def table_reader(
     self, parts: Sequence[tables.Part], row_kind: str = 'interactions'

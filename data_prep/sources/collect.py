@@ -15,11 +15,14 @@ if TYPE_CHECKING:
   from data_prep.sources.base import Source
 
 
-def raw_log(source: 'Source', raw_dir: epath.Path, scratch: Scratch) -> RawLog:
-  """Returns the log of a source that has a `reader`.
+def raw_log(
+  source: 'Source', reader: readers.Reader, raw_dir: epath.Path, scratch: Scratch
+) -> RawLog:
+  """Returns the log of a source that is read shard by shard.
 
   Args:
     source: the source.
+    reader: its `reader`.
     raw_dir: the folder of its raw files.
     scratch: makes the columns.
 
@@ -27,7 +30,7 @@ def raw_log(source: 'Source', raw_dir: epath.Path, scratch: Scratch) -> RawLog:
     FileNotFoundError: a file is missing.
     ValueError: a file is invalid, or the log is empty; the message names the file and the line.
   """
-  reader, facts = source.reader(raw_dir), readers.Facts()
+  facts = readers.Facts()
   users, items, events = Coder(scratch), Coder(scratch), Coder(scratch)
   times, ratings = _Times(scratch), Column(scratch, np.float32)
   has_events = False

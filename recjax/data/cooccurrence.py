@@ -1,11 +1,13 @@
 """Counts co-occurrences of items in sequences."""
 
+from collections.abc import Iterator
 import math
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 
-from recjax.data.sequences import Sequences
+from recjax.data.sequences import Sequences, blocks, offsets_of
 
 _KEYS_AT_ONCE = 1 << 24  # 128 MiB
 _UNIT = math.lcm(*range(1, 21))  # sums of 1/d are exact integers in units of 1/_UNIT
@@ -24,9 +26,6 @@ def cooccurrence_counts(
   Sums are exact, so the order of users does not matter: they are integers, for 'inverse' in units of
   1/lcm(1 … 20), to which 1/d is rounded down for d > 20.
 
-  Time is linear in the number of pairs. Pairs are counted in blocks, so memory holds one block and the
-  distinct pairs.
-
   Args:
     train: item indices of every user's training part.
     num_items: I.
@@ -42,6 +41,32 @@ def cooccurrence_counts(
     ValueError: two items and a distance do not fit into 63 bits, so `window` must be smaller. A window beyond
       the longest sequence is first cut to it.
   """
+  found = cooccurrence_blocks(train, num_items, window, distance_weight, is_target)
+  return stacked([counts for _, counts in found], num_items)
+
+
+def stacked(parts: list[scipy.sparse.csr_matrix], num_items: int) -> scipy.sparse.csr_matrix:
+  """Returns the rows of all parts as one matrix `[I, I]`."""
+  if not parts:
+    return scipy.sparse.csr_matrix((num_items, num_items))
+  offsets = offsets_of(np.concatenate([np.diff(part.indptr) for part in parts]))
+  data, indices = (
+    np.concatenate([getattr(p, name) for p in parts]) for name in ('data', 'indices')
+  )
+  return scipy.sparse.csr_matrix((data, indices, offsets), shape=(num_items, num_items))
+
+
+def cooccurrence_blocks(
+  train: Sequences,
+  num_items: int,
+  window: int,
+  distance_weight: str = 'inverse',
+  is_target: np.ndarray | None = None,
+) -> Iterator[tuple[np.ndarray, scipy.sparse.csr_matrix]]:
+  """Yields consecutive rows of `cooccurrence_counts`: the items, and the matrix `[len(items), I]`.
+
+  Time is linear in the number of pairs. Memory holds 24 bytes an interaction and the pairs of one block.
+  """
   window = max(1, min(window, int(train.lengths.max(initial=0)) - 1))
   if num_items**2 * window > 2**63:
     raise ValueError(
@@ -51,50 +76,64 @@ def cooccurrence_counts(
   weights_W = None
   if distance_weight == 'inverse':
     weights_W = np.array([_UNIT // d for d in range(1, window + 1)])
+  values, counts_I = np.asarray(train.values), train.counts(num_items)
   users = np.repeat(np.arange(len(train), dtype=np.int32), train.lengths)
-  counts = scipy.sparse.csr_matrix((num_items, num_items), dtype=np.int64)
-  block = max(1, _KEYS_AT_ONCE // (2 * window))
-  for first in range(0, len(users), block):
-    # The first item of a pair is in the block; the second may follow it.
-    part = slice(first, first + block + window)
-    marks = None if is_target is None else is_target[part]
+  places, starts = _by_item(values), offsets_of(counts_I)
+  for rows in blocks(counts_I * (2 * window), _KEYS_AT_ONCE):
+    at = places[starts[rows[0]] : starts[rows[-1] + 1]]
     keys = _keys(
-      train.values[part], users[part], marks, block, window, num_items, weights_W is not None
+      at, values, users, is_target, int(rows[0]), len(rows), window, num_items, weights_W
     )
-    summed = _sum_keys(keys, weights_W, num_items)
-    counts = summed if first == 0 else counts + summed
-  counts.data = counts.data / (1 if weights_W is None else _UNIT)
-  return counts
+    counts = _sum_keys(keys, weights_W, len(rows), num_items)
+    counts.data = counts.data / (1 if weights_W is None else _UNIT)
+    yield rows, counts
+
+
+def _by_item(values: np.ndarray) -> np.ndarray:
+  """Returns the places of all values, int64: by item, then ascending."""
+  bits = max(len(values) - 1, 0).bit_length()
+  packed = values.astype(np.int64) << bits
+  packed |= np.arange(len(values))
+  packed.sort()
+  packed &= (1 << bits) - 1
+  return packed
 
 
 def _keys(
-  items: np.ndarray,
+  at: np.ndarray,
+  values: np.ndarray,
   users: np.ndarray,
-  marks: np.ndarray | None,
-  block: int,
+  is_target: Any,
+  first: int,
+  num_rows: int,
   window: int,
   num_items: int,
-  with_distance: bool,
+  weights_W: np.ndarray | None,
 ) -> np.ndarray:
-  """Encodes all pairs that start in a block as integers, in both orders: first · I + second item.
+  """Encodes all pairs whose first interaction is at one of the places: (item - first) · I + the other item.
 
-  With the distance, a key is multiplied by the window, and the distance minus one is added. Keys have 32 bits if
+  With weights, a key is multiplied by the window, and the distance minus one is added. Keys have 32 bits if
   that is enough, because these sort in half the time; else 64.
   """
-  items = items.astype(np.uint32 if num_items**2 * window < 2**32 else np.int64)
-  shifted = items * num_items
+  dtype = np.uint32 if num_rows * num_items * window < 2**32 else np.int64
+  items, owners = values[at], users[at]
+  heads = (items.astype(np.int64) - first).astype(dtype) * num_items
   keys = []
-  for d in range(1, min(window, len(items) - 1) + 1):
-    valid = np.flatnonzero((users[d:] == users[:-d])[:block] & (items[d:] != items[:-d])[:block])
-    for first, second in ((slice(None, -d), slice(d, None)), (slice(d, None), slice(None, -d))):
-      kept = valid if marks is None else valid[marks[second][valid]]
-      pairs = (shifted[first] + items[second]).take(kept)
-      keys.append(pairs * window + (d - 1) if with_distance else pairs)
-  return np.concatenate([np.zeros(0, items.dtype), *keys])
+  for step in (s for d in range(1, window + 1) for s in (d, -d)):
+    other = at + step
+    valid = (other < len(values)) if step > 0 else (other >= 0)
+    np.clip(other, 0, len(values) - 1, out=other)
+    others = values[other]
+    valid &= (users[other] == owners) & (others != items)
+    if is_target is not None:
+      valid &= is_target[other]
+    pairs = heads[valid] + others[valid].astype(dtype)
+    keys.append(pairs if weights_W is None else pairs * window + (abs(step) - 1))
+  return np.concatenate([np.zeros(0, dtype), *keys])
 
 
 def _sum_keys(
-  keys: np.ndarray, weights_W: np.ndarray | None, num_items: int
+  keys: np.ndarray, weights_W: np.ndarray | None, num_rows: int, num_items: int
 ) -> scipy.sparse.csr_matrix:
   """Counts equal pairs, or sums the weights of their distances. Sorts the keys in place."""
   keys.sort()
@@ -107,7 +146,7 @@ def _sum_keys(
   else:
     sums = np.add.reduceat(weights_W[distances], starts)
   pairs = pairs.take(starts)
-  rows = np.arange(num_items + 1, dtype=pairs.dtype) * num_items
-  offsets = np.searchsorted(pairs, rows)
+  rows = np.arange(num_rows + 1, dtype=np.int64) * num_items
+  offsets = np.searchsorted(pairs.astype(np.int64), rows)
   columns = (pairs - np.repeat(rows[:-1], np.diff(offsets))).astype(np.int32)
-  return scipy.sparse.csr_matrix((sums, columns, offsets), shape=(num_items, num_items))
+  return scipy.sparse.csr_matrix((sums, columns, offsets), shape=(num_rows, num_items))

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from recjax.data import arrays
 from recjax.data.dataset import Dataset
 from recjax.data.prompts import Format, Prompter
 from recjax.data.sequences import Sequences, offsets_of
-from recjax.data.units import Likes, Positions, Windows
+from recjax.data.units import Likes, Positions, Windows, rated_marks, target_marks
 from recjax.data.vocabulary import SENTINELS
 
 SHOWN = ('sid', 'title', 'both')  # how an item is shown
@@ -35,8 +36,7 @@ class Corpus:
 
   def __init__(self, dataset: Dataset, is_encoder_decoder: bool, items_alone: bool = False):
     self.dataset, self.items_alone = dataset, items_alone
-    # Plain views of the mapped files: slicing `np.memmap` itself costs more than the read.
-    self.train = Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets))
+    self.train = Sequences(arrays.plain(dataset.train.values), arrays.plain(dataset.train.offsets))
     self.prompter = Prompter(dataset.vocabulary, Format.of(dataset.vocabulary, is_encoder_decoder))
     self.sid_tokens_IL = dataset.vocabulary.space.tokens(dataset.sids.codes_IL)
     self._separator = dataset.vocabulary.special_id('<separator>')
@@ -84,21 +84,21 @@ class Corpus:
 
   def _windows(self, max_items: int) -> Windows:
     """Overlapping windows of every user; see `Windows`."""
-    return Windows(self.train, max_items, self.dataset.train_is_target)
+    return Windows(self.train, max_items, target_marks(self.dataset))
 
   @functools.cached_property
   def positions(self) -> Positions:
     """Every (user, position) after the first that may be a target; see `Positions`."""
-    return Positions(self.train, self.dataset.train_is_target)
+    return Positions(self.train, target_marks(self.dataset))
 
   @functools.cached_property
   def rated_positions(self) -> Positions:
     """Every (user, position) after the first with a rating."""
-    return Positions(self.train, ~np.isnan(self.dataset.train_ratings))
+    return Positions(self.train, rated_marks(self.dataset))
 
   def is_target(self, start: int, size: int) -> np.ndarray:
     """Returns which interactions of a part of the flat training array may be targets, bool `[size]`."""
-    marked = self.dataset.train_is_target
+    marked = target_marks(self.dataset)
     return np.ones(size, bool) if marked is None else marked[start : start + size]
 
   def _likes(self, liked_from: float) -> Likes:
@@ -150,7 +150,7 @@ class Corpus:
   @functools.cached_property
   def _counts(self) -> np.ndarray:
     """Training interactions of each item, int64 `[I]`."""
-    return np.bincount(self.train.values, minlength=self.dataset.num_items)
+    return self.train.counts(self.dataset.num_items)
 
   @functools.cached_property
   def _popularity(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from etils import epath
 import numpy as np
 
+from recjax.data import arrays
 from recjax.data.prepared import SPLITS, Prepared
 from recjax.data.sequences import Sequences
 from recjax.data.vocabulary import Vocabulary
@@ -32,10 +33,6 @@ STAGES = (
 )  # stages that a data set reads
 
 
-def _load(path: epath.Path) -> np.ndarray:
-  return np.load(path, mmap_mode='r')
-
-
 def _check_name(kind: str, name: str, names: tuple[str, ...]) -> None:
   if name not in names:
     raise ValueError(f'{kind} must be one of {", ".join(names)}; got {name!r}')
@@ -50,6 +47,7 @@ def _json(path: epath.Path) -> Any:
 class Log:
   """Interactions and catalogue of one prepared folder, of which only the stage `interactions` must exist.
 
+  Arrays of the log in a bucket are read by range; see `recjax.data.arrays`.
   `load` maps the arrays and reads the small files. Optional columns and the catalogue are read at their first
   use. If their stage was prepared again in the meantime, that use raises a ValueError.
 
@@ -87,9 +85,9 @@ class Log:
     log = folder / 'interactions'
     return {
       'folder': folder,
-      'train': Sequences(_load(log / 'train_items.npy'), _load(log / 'train_offsets.npy')),
-      'validation_items': _load(log / 'validation_items.npy'),
-      'test_items': _load(log / 'test_items.npy'),
+      'train': Sequences(*(arrays.load_log(log / f'train_{x}.npy') for x in ('items', 'offsets'))),
+      'validation_items': arrays.load_log(log / 'validation_items.npy'),
+      'test_items': arrays.load_log(log / 'test_items.npy'),
     }
 
   def __reduce__(self):
@@ -172,7 +170,7 @@ class Log:
     """Returns an array of the stage by the name of its file, such as `test_times`. None if there is none."""
     self._check_unchanged('interactions')
     path = self.folder / 'interactions' / f'{name}.npy'
-    return _load(path) if path.exists() else None
+    return arrays.load_log(path) if path.exists() else None
 
   def user_ids(self) -> list[str]:
     """Reads the raw id of every user; without the file of raw ids, the number of a user stands for its id."""
@@ -211,7 +209,7 @@ class Log:
   def targets(self, split: str) -> np.ndarray:
     """Returns the held-out item of every row of a split, int32."""
     _check_name('split', split, SPLITS)
-    return self.validation_items if split == 'validation' else self.test_items
+    return np.asarray(self.validation_items if split == 'validation' else self.test_items)
 
   def histories_and_targets(self, split: str) -> tuple[Sequences, np.ndarray]:
     """Returns the history (earlier items) and the target of every row of a split.
@@ -319,7 +317,9 @@ class Dataset(Log):
     """The text pieces of every item's title (of another text if it has none), without BOS or EOS."""
     self._check_unchanged('texts')
     texts = self.folder / 'texts'
-    return Sequences(_load(texts / 'item_tokens.npy'), _load(texts / 'item_token_offsets.npy'))
+    return Sequences(
+      arrays.load(texts / 'item_tokens.npy'), arrays.load(texts / 'item_token_offsets.npy')
+    )
 
   @functools.cached_property
   def collaborative(self) -> Sequences | None:
@@ -335,4 +335,4 @@ class Dataset(Log):
     self._check_unchanged('relations')
     items = self.folder / 'relations' / f'{name}_items.npy'
     offsets = self.folder / 'relations' / f'{name}_offsets.npy'
-    return Sequences(_load(items), _load(offsets)) if items.exists() else None
+    return Sequences(arrays.load(items), arrays.load(offsets)) if items.exists() else None

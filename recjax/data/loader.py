@@ -10,6 +10,7 @@ import numpy as np
 from recjax.data.mixture import Mixture
 from recjax.data.packing import Plan, pack
 from recjax.data.plan import make_plan
+from recjax.data.read_ahead import consecutive
 from recjax.runtime import interrupt
 from recjax.runtime.files import digest
 from recjax.schema.checks import check
@@ -46,8 +47,8 @@ class Stream:
 
   def group(self, index: int) -> dict[str, np.ndarray]:
     """Returns the arrays of packing group `index`, counted from the start of the stream."""
-    first = index * self.plan.examples
-    return pack([self.mixture[n] for n in range(first, first + self.plan.examples)], self.plan)
+    count = self.plan.examples
+    return pack(consecutive(self.mixture, index * count, count), self.plan)
 
   def host_batch(self, examples_seen: int, host: int, hosts: int) -> dict[str, np.ndarray]:
     """Returns this host's rows `[B / hosts, T]` of the batch after `examples_seen` examples."""
@@ -88,8 +89,7 @@ def make_stream(mixture: Mixture, packing: Packing, batch_size: int, start_id: i
   Raises:
     ValueError: the rows do not fit the examples.
   """
-  corpus = mixture.corpus
-  space = corpus.dataset.vocabulary.space
+  corpus, space = mixture.corpus, mixture.corpus.dataset.vocabulary.space
   plan = make_plan(mixture, packing, corpus.is_encoder_decoder, start_id, space)
   return Stream(mixture, plan, batch_size // plan.rows)
 

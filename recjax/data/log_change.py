@@ -108,7 +108,7 @@ def new_item_rows(old: Summary, dataset: Dataset, split: str) -> dict[str, np.nd
   """
   known = set(old.items)
   is_new_I = np.array([item['id'] not in known for item in dataset.items], bool)
-  is_trained_I = np.bincount(dataset.train.values, minlength=len(is_new_I)) > 0
+  is_trained_I = dataset.train.counts(len(is_new_I)) > 0
   targets = np.asarray(dataset.targets(split))
   return {'all': is_new_I[targets], 'trained': (is_new_I & is_trained_I)[targets]}
 

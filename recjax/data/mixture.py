@@ -12,6 +12,7 @@ from grain.experimental import index_shuffle
 import numpy as np
 
 from recjax.data.corpus import Corpus
+from recjax.data.read_ahead import consecutive
 from recjax.data.tasks import Component
 from recjax.data.tasks.base import Draw, Example
 from recjax.data.tasks.items_alone import check_items_alone
@@ -163,8 +164,7 @@ class Mixture:
 
   def epochs(self, examples: int) -> float:
     """Returns the epochs in the first `examples` examples: draws of `epoch_part`, divided by its units."""
-    p = self.epoch_part
-    return int(self._drawn(examples)[p]) / self.parts[p].units
+    return int(self._drawn(examples)[self.epoch_part]) / self.parts[self.epoch_part].units
 
   def examples_in(self, epochs: float) -> int:
     """Returns the least number of examples that hold so many epochs.
@@ -210,7 +210,7 @@ class Mixture:
   @functools.cached_property
   def survey(self) -> list[list[tuple[Part, Example]]]:
     """The first BLOCK examples of every interval: the sample that gives shares and lengths."""
-    return [[self[interval.start + n] for n in range(BLOCK)] for interval in self.intervals]
+    return [consecutive(self, interval.start, BLOCK) for interval in self.intervals]
 
   # --- the table
 

@@ -5,6 +5,8 @@ import dataclasses
 
 import numpy as np
 
+_COUNTED_AT_ONCE = 1 << 24
+
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
   """Returns the start of each sequence in a flat array, and the end of the array: int64 `[n + 1]`."""
@@ -59,6 +61,13 @@ class Sequences:
   def lengths(self) -> np.ndarray:
     """The length of every sequence, int64 `[U]`."""
     return np.diff(self.offsets)
+
+  def counts(self, size: int) -> np.ndarray:
+    """Returns how often each of the numbers 0 … `size` - 1 occurs, int64, reading the values block by block."""
+    counts = np.zeros(size, np.int64)
+    for first in range(0, int(self.offsets[-1]), _COUNTED_AT_ONCE):
+      counts += np.bincount(self.values[first : first + _COUNTED_AT_ONCE], minlength=size)
+    return counts
 
   @property
   def places(self) -> np.ndarray:

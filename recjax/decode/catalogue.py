@@ -79,7 +79,7 @@ class Catalogue:
   @functools.cached_property
   def popularity_I(self) -> np.ndarray:
     """int64, the number of training interactions of every item."""
-    return np.bincount(self.dataset.train.values, minlength=self.dataset.num_items)
+    return self.dataset.train.counts(self.dataset.num_items)
 
   @functools.cached_property
   def version(self) -> str:

@@ -65,7 +65,7 @@ def memberships(
     size: items of a set.
   """
   num_items = log.num_items
-  popularity_I = np.bincount(log.train.values, minlength=num_items)
+  popularity_I = log.train.counts(num_items)
   place_I = np.empty(num_items, np.int64)  # among equal counts
   place_I[np.argsort(-popularity_I, kind='stable')] = np.arange(num_items)
   counts = followers.counts.astype(np.int64)

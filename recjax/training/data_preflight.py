@@ -170,7 +170,7 @@ def seen_tokens(stream: Stream) -> np.ndarray:
   """
   corpus = stream.mixture.corpus
   space, sid_tokens_IL = corpus.dataset.vocabulary.space, corpus.sid_tokens_IL
-  items = np.flatnonzero(np.bincount(corpus.train.values, minlength=len(sid_tokens_IL)))
+  items = np.flatnonzero(corpus.train.counts(len(sid_tokens_IL)))
   seen = np.zeros(space.size, bool)
   seen[sid_tokens_IL[items]] = True
   for _, example in (pair for sample in stream.mixture.survey for pair in sample):

@@ -119,9 +119,9 @@ class NextItem(ItemAnswer, HistoryComponent):
   def longest_lines(self, corpus: Corpus, lines_I: np.ndarray) -> int:
     if self._in_pairs(corpus):
       return int(lines_I.max()) + len(corpus.prompter.end)
-    lengths = lines_I[corpus.train.values] + self._longest_note(corpus)
     is_changed = bool(self.crop or self.item_dropout or self.shuffle)  # context may be learnt
-    return corpus.windows(self.max_items).largest(lengths, with_context=is_changed)
+    windows, note = corpus.windows(self.max_items), self._longest_note(corpus)
+    return windows.largest(corpus.train, lines_I, note, with_context=is_changed)
 
   def _part(self, corpus: Corpus, unit: int, draw: Draw) -> tuple[int, int, int]:
     """Returns the part of the flat training array that an example shows: start, items, items of context."""

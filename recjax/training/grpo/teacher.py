@@ -62,7 +62,7 @@ class Teacher:
       dataset: the data of this run, which number the choices.
     """
     of_item_I = leaves(dataset)[1]
-    popularity_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
+    popularity_I = dataset.train.counts(dataset.num_items)
     order = np.lexsort((-popularity_I, of_item_I))
     first = np.unique(of_item_I[order], return_index=True)[1]
     codes_S = self.dataset.sids.codes_IL[self.observer.items_I[order[first]], 0]

@@ -128,7 +128,7 @@ def _items(config: Config, dataset: Dataset, exported: _Exported) -> Iterable[di
   task, space = next_item_component(config), dataset.vocabulary.space
   corpus = Corpus.of(dataset, models.family(config.model))
   shown_as = task.shown_as(corpus.is_encoder_decoder)
-  counts = np.bincount(dataset.train.values, minlength=dataset.num_items).tolist()
+  counts = dataset.train.counts(dataset.num_items).tolist()
   for i, item in enumerate(dataset.items):
     ours = corpus.sid_tokens_IL[i]
     line = {'item': item['id'], 'title': item.get('title')}

@@ -50,3 +50,10 @@ def test_runs_hold_whole_sequences(scratch):
   for users, rows in runs:
     assert (rows.start, rows.stop) == (offsets[users.start], offsets[users.stop])
     assert rows.stop - rows.start <= 7 or users.stop - users.start == 1
+
+
+def test_a_disk_without_room_is_named(tmp_path):
+  with pytest.raises(
+    OSError, match=f'{tmp_path} must have room for [0-9.]+ GB of temporary arrays'
+  ):
+    arrays.Scratch(tmp_path).empty(1 << 50, np.int8)

@@ -74,3 +74,19 @@ def test_a_new_item_is_placed_by_its_cooccurrence_with_old_items():
   got = cooccurrence.fold_in(grown, np.arange(20, 25), 3, today)
   np.testing.assert_allclose(got @ got.T, expected @ expected.T, atol=1e-3)  # signs are free
   assert not got[4].any()
+
+
+def test_a_very_large_log_keeps_the_strongest_pairs_of_every_item(monkeypatch):
+  train = random_train()
+  whole = cooccurrence.vectors(train, 32, 6, 5, seed=0)
+  monkeypatch.setattr(cooccurrence, '_ALL_PAIRS', 2 * 32 * 31)  # all pairs of every item
+  for got, want in zip(cooccurrence.vectors(train, 32, 6, 5, seed=0), whole, strict=True):
+    np.testing.assert_allclose(got, want, atol=1e-5)
+  monkeypatch.setattr(cooccurrence, '_ALL_PAIRS', 2 * 32 * 3)
+  counts, degrees = cooccurrence._counts(train, 32, 5)
+  pairs = counted(train, 5)
+  for item in range(32):
+    own = {other: weight for (first, other), weight in pairs.items() if first == item}
+    best = sorted(own, key=lambda other: (-round(own[other], 9), other))[:3]
+    assert counts[item].indices.tolist() == sorted(best)
+    assert degrees[item] == pytest.approx(sum(own.values()))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+from etils import epath
 import ml_collections
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pytest
 from configs import common
 from data_prep import prepare, sources
 from data_prep.log import raw_log
+from data_prep.log.arrays import Scratch
 from data_prep.sources import base
 from recjax import config as config_lib
 from recjax.data.dataset import Dataset
@@ -68,6 +70,16 @@ def test_a_source_registered_by_other_code_can_be_prepared(tmp_path, toy):
   assert prepare.find(config_lib.from_config_dict(fields))
   fields.data.toy_items = 11
   assert not prepare.find(config_lib.from_config_dict(fields))
+
+
+def test_a_source_of_tables_may_read_its_log_as_a_whole():
+  class Whole(base.Tabular):
+    def load(self, raw_dir):
+      del raw_dir
+      return raw_log.RawLog(['u', 'v', 'u'], ['a', 'b', 'a'], np.arange(3), {})
+
+  log = Whole(source='whole', name='x').load_into(Scratch(), epath.Path('.'))
+  assert log.users.tolist() == ['u', 'v', 'u'] and log.items.names == ['a', 'b']
 
 
 def test_options_are_checked_and_unknown_options_rejected(toy):

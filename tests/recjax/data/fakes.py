@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 import dataclasses
+import types
 from typing import ClassVar
 
 from recjax.data.mixture import Interval, Mixture, Part, proportions
+from recjax.data.sequences import Sequences
 from recjax.data.tasks.base import Component, Draw, Example
 
 
@@ -34,4 +36,5 @@ def fake_mixture(components: dict[str, Fake], seed: int = 0) -> Mixture:
   for start in borders:
     counts = proportions({name: c.weight_at(start) for name, c in components.items()})
     intervals.append(Interval(start, tuple(counts.values())))
-  return Mixture(parts, intervals, None, seed)
+  corpus = types.SimpleNamespace(train=Sequences.from_lists([]))
+  return Mixture(parts, intervals, corpus, seed)

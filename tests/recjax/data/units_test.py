@@ -5,6 +5,7 @@ import collections
 import numpy as np
 import pytest
 
+from recjax.data import units as units_lib
 from recjax.data.sequences import Sequences
 from recjax.data.units import Likes, Positions, Windows, most_items
 
@@ -68,6 +69,33 @@ def test_only_marked_positions_are_targets(max_items):
   ):
     plain, whole = kind(), kind(np.ones(train.offsets[-1], bool))
     assert [plain[n] for n in range(len(plain))] == [whole[n] for n in range(len(whole))]
+
+
+def _all(units):
+  return [units[n] for n in range(len(units))]
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_counts_of_every_nth_user_give_the_same_units(seed, monkeypatch):
+  rng = np.random.default_rng(seed)
+  train = Sequences.from_lists([list(range(n)) for n in rng.integers(0, 12, 50)])
+  marks = rng.random(train.offsets[-1]) < 0.3
+  sizes = rng.integers(1, 9, 12)
+
+  def made():
+    kinds = [Positions(train), Positions(train, marks), Windows(train, 4), Windows(train, 4, marks)]
+    largest = [Windows(train, 4).largest(train, sizes, 2, context) for context in (True, False)]
+    return [_all(units) for units in kinds], largest
+
+  whole = made()
+  monkeypatch.setattr(units_lib, '_USERS_AT_ONCE', 7)
+  assert made() == whole
+  monkeypatch.setattr(units_lib, '_ENDS', 9)  # every sixth user
+  assert made() == whole
+  # The largest window by a walk over all of them.
+  windows = _all(Windows(train, 4))
+  totals = [(sizes[train.values[at : at + n]] + 2, context) for at, n, context in windows]
+  assert whole[1] == [max(t.sum() for t, _ in totals), max(t[c:].sum() for t, c in totals)]
 
 
 def test_interactions_without_a_rating_are_neither_liked_nor_disliked():
