@@ -9,7 +9,7 @@
   beauty, sports         the best recipe, as far as it comes in its time; the same command goes on where it ended
   profile                traces two steps of --profile_of, for the part that is too slow
 
-Every part is a process of its own with a time limit (--limit, or LIMITS). A part that fails, or reaches its limit, is
+--remat=full keeps less in memory in training. Every part is a process of its own with a time limit (--limit, or LIMITS). A part that fails, or reaches its limit, is
 recorded as such, and the next one runs. --out is written after each part.
 
 Commands, in a checkout on a machine with JAX, PyTorch and transformers for its GPU:
@@ -48,7 +48,6 @@ _PARTS = flags.DEFINE_list(
 _TINY = flags.DEFINE_bool('tiny', False, 'Use small shapes, to test that all parts run.')
 _LIMIT = flags.DEFINE_integer('limit', 230, 'Seconds of a part.', lower_bound=1)
 _BATCH = flags.DEFINE_integer('batch', 8, 'Rows of a training batch.')
-_REMAT = flags.DEFINE_enum('remat', 'none', ['none', 'full'], 'Rematerialisation of layers.')
 _DATA = flags.DEFINE_list(
   'data', [], 'Folders with the raw data of beauty and sports, as beauty=FOLDER.'
 )
@@ -72,13 +71,19 @@ def command(part: str, scratch: pathlib.Path, out: pathlib.Path) -> list[str]:
     # The cache of compiled programs is one of the things that are measured.
     few = ['--saves=1', '--save_every=5'] if _TINY.value else ['--saves=3', '--save_every=10']
     prepared = f'--config.data.prepared_dir={scratch}/resume'
-    return ['bench.resume', config, *few, *common[:2], '--', prepared]
+    # It must still train when it is asked to end.
+    long = ['--config.num_train_steps=100000', '--config.eval_every_steps=100000']
+    return ['bench.resume', config, *few, *common[:2], '--', prepared, *long]
   if part in (*RECIPES, 'profile'):
     return ['recjax.main', *_recipe(part, scratch)]
   shape = {'rows': _BATCH.value, 'row_length': 1024, 'decoder_row_length': 256, 'segments': 8}
   if _TINY.value:
     shape = {'rows': 2, 'row_length': 32, 'decoder_row_length': 16, 'segments': 2, 'steps': 1}
-  shape |= {'models': SMALL if _TINY.value else part, 'dtype': 'bfloat16', 'remat': _REMAT.value}
+  shape |= {
+    'models': SMALL if _TINY.value else part,
+    'dtype': 'bfloat16',
+    'remat': flags.FLAGS.remat,
+  }
   return ['bench.train_step', *(f'--{flag}={value}' for flag, value in shape.items()), *common[:2]]
 
 

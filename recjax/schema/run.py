@@ -143,6 +143,15 @@ class Checkpoint(Section):
     'Resume although the stream of examples changed; the stream then restarts from its first example.',
   )
 
+  def __post_init__(self):
+    super().__post_init__()
+    check(
+      '://' not in self.memory_folder,
+      'checkpoint.memory_folder must be a folder of each host, in its memory',
+      self.memory_folder,
+      'checkpoint.memory_folder',
+    )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile(Section):

@@ -20,7 +20,7 @@ ABSENT = 1 << 30  # the rank of a target that is not in its list
 # Fields of a config that do not change the figures of a run, that only name its place, or that are its seeds.
 _IGNORED = ('mesh', 'hosts', 'loader', 'profile', 'compilation_cache', 'log_to', 'evaluators', 'seed', 'sids.seed',
             'log_every_steps', 'checkpoint_every_steps', 'checkpoint.max_to_keep', 'checkpoint.allow_new_stream',
-            'eval.batch_size', 'eval.ks', 'eval.baselines', 'eval.sasrec', 'data.raw_dir', 'data.prepared_dir',
+            'checkpoint.memory_every', 'checkpoint.memory_folder', 'eval.batch_size', 'eval.ks', 'eval.baselines', 'eval.sasrec', 'data.raw_dir', 'data.prepared_dir',
             'data.download', 'data.download_url', 'data.engine', 'data.beam_options')  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
 
-from recjax.schema.run import Mesh
+from recjax.schema.run import Checkpoint, Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.workdir.emergency import copies as copies_lib
 from recjax.workdir.emergency import copy_files
@@ -130,6 +130,8 @@ def test_the_folder_must_have_room(opened, tmp_path, monkeypatch):
   monkeypatch.setattr(copies_lib.shutil, 'disk_usage', lambda _: usage)
   with pytest.raises(ValueError, match=r'room for 2 copies.*Set --config.checkpoint.memory_folder'):
     opened()
+  with pytest.raises(ValueError, match=r'a folder of each host.*got .?gs://b.*memory_folder'):
+    Checkpoint(memory_folder='gs://b')
   (tmp_path / 'file').touch()
   mesh = mesh_lib.make_mesh(Mesh())
   with pytest.raises(
