@@ -9,8 +9,8 @@
   beauty, sports         the best recipe, as far as it comes in its time; the same command goes on where it ended
   profile                traces two steps of --profile_of, for the part that is too slow
 
---remat=full keeps less in memory in training. Every part is a process of its own with a time limit (--limit, or LIMITS). A part that fails, or reaches its limit, is
-recorded as such, and the next one runs. --out is written after each part.
+Every part is a process of its own with a time limit (--limit, or LIMITS). A part that fails, or reaches its limit, is
+recorded as such, and the next one runs. --out is written after each part. --remat=full trains with less memory.
 
 Commands, in a checkout on a machine with JAX, PyTorch and transformers for its GPU:
   python -m bench.gpu --parts=attention,search,decode --out=kernels.json
