@@ -50,6 +50,7 @@ VALUES = {
   },
   'docs/sids.md': {
     r'(?<=KEY=)…': 'secret',
+    r'\bENCODER\b': 'WORLD/gemma3',
     r'.* --format=vectors .*': 'true',  # tests/recjax/workdir/export/item_vectors_test.py
   },
 }

@@ -14,6 +14,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from recjax.data.sequences import Sequences
 from recjax.models import pretrained
 from recjax.models.pretrained import IdMap, json_file
 from recjax.models.pretrained.ids import FILE as SIZES
@@ -75,9 +76,10 @@ class ExportedData:
     return types.SimpleNamespace(space=self.ids.space)
 
   @property
-  def train(self) -> Any:
+  def train(self) -> Sequences:
     """The items of the training interactions, of which only the numbers are known."""
-    return types.SimpleNamespace(values=np.repeat(np.arange(self.num_items), self.popularity_I))
+    items = np.repeat(np.arange(self.num_items), self.popularity_I)
+    return Sequences(items, np.array([0, len(items)]))
 
   @property
   def event_names(self) -> list[str]:
