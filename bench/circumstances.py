@@ -15,9 +15,8 @@ import jax
 from launch.options import portable
 from recjax.runtime.files import code_commit, write_whole
 
-# A setting of glibc's malloc. XLA:CPU allocates its temporaries with malloc in every step; without huge pages,
-# page faults take a third of a small model's step.
-HUGE_PAGES = 'glibc.malloc.hugetlb=1'
+# Settings of glibc's malloc: those of `recjax.runtime.heap`, so a benchmark allocates as a run does.
+HEAP = f'glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**64 - 1}'
 
 _COMMIT = flags.DEFINE_string(
   'commit', None, 'Commit of the code, if it runs outside of a checkout.'
@@ -29,11 +28,11 @@ def _module() -> str:
   return sys.modules['__main__'].__spec__.name.removesuffix('.__main__')
 
 
-def start_with_huge_pages() -> None:
-  """Restarts this program with huge pages in malloc on Linux, unless malloc is already configured."""
+def start_with_one_heap() -> None:
+  """Restarts this program with the allocation of a run on Linux, unless malloc is already configured."""
   if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
     arguments = [sys.executable, '-m', _module(), *sys.argv[1:]]
-    os.execve(sys.executable, arguments, os.environ | {'GLIBC_TUNABLES': HUGE_PAGES})
+    os.execve(sys.executable, arguments, os.environ | {'GLIBC_TUNABLES': HEAP})
 
 
 def _versions() -> dict[str, str]:

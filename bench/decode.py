@@ -26,7 +26,7 @@ from absl import app, flags
 import jax
 
 from bench import decode_peers, decode_sides
-from bench.circumstances import circumstances, show, start_with_huge_pages, write
+from bench.circumstances import circumstances, show, start_with_one_heap, write
 from bench.decode_sides import Shapes, Side, World, config_of, turns
 from bench.train_step import matmul_ceiling
 
@@ -157,5 +157,5 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  start_with_huge_pages()
+  start_with_one_heap()
   app.run(main)

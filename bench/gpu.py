@@ -34,7 +34,7 @@ os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 from absl import app, flags
 
-from bench.circumstances import circumstances, show, start_with_huge_pages, write
+from bench.circumstances import circumstances, show, start_with_one_heap, write
 from bench.train_step import SMALL
 from recjax.models import families
 
@@ -166,5 +166,5 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  start_with_huge_pages()
+  start_with_one_heap()
   app.run(main)

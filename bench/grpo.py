@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from bench import peer
-from bench.circumstances import circumstances, show, start_with_huge_pages, write
+from bench.circumstances import circumstances, show, start_with_one_heap, write
 from recjax import config as config_lib
 from recjax import models
 from recjax.data.dataset import Dataset
@@ -217,5 +217,5 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  start_with_huge_pages()
+  start_with_one_heap()
   app.run(main, flags_parser=config_flag.parse_flags)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import peer
-from bench.circumstances import circumstances, show, start_with_huge_pages, write
+from bench.circumstances import circumstances, show, start_with_one_heap, write
 from launch.compile import flops
 from launch.compile.chips import peak_flops
 from recjax import config as config_lib
@@ -280,5 +280,5 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  start_with_huge_pages()
+  start_with_one_heap()
   app.run(main)

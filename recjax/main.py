@@ -179,8 +179,7 @@ def run(request: Request) -> int:
   if mode == 'prepare':
     checked_streams(config, workdir, dataset, mesh)
     return 0
-  if jax.default_backend() == 'cpu':
-    heap.keep()
+  heap.keep(jax.default_backend())
   if mode == 'export':
     export.check(request, config, dataset)
     params, step = best_params(config, workdir, dataset, mesh)
@@ -224,6 +223,7 @@ def _refresh(request: Request, mesh: jax.sharding.Mesh) -> int:
     with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):
       prepared = _prepared(request)
       distributed.barrier('data prepared')
+    heap.keep(jax.default_backend())
     return prepared
 
   result, dataset = refresh.refresh(request, prepare, mesh)

@@ -52,8 +52,7 @@ class Ranged(np.lib.mixins.NDArrayOperatorsMixin):
   """A one-dimensional array in a bucket. Indexing reads blocks of 64 KiB, of which the last used ones are kept.
 
   `array[rows]` is an entry or an array for an int, a slice or an array of ints. Threads may share the object.
-  `np.asarray(array)` and arithmetic read
-  the whole file.
+  `np.asarray(array)` and arithmetic read the whole file.
 
   Raises:
     ValueError: the file is not a .npy file of one dimension, or is shorter than its header says.

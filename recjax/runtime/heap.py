@@ -24,8 +24,14 @@ def use_one() -> None:
     _set(_ARENA_MAX, 1)
 
 
-def keep() -> None:
-  """Keeps all memory that is freed from now on: the peak of the process stays in use."""
+def keep(backend: str) -> None:
+  """Keeps all memory that is freed from now on, if programs run on CPUs: the peak of the process stays in use.
+
+  Args:
+    backend: `jax.default_backend()`.
+  """
+  if backend != 'cpu':
+    return
   _set(_MMAP_MAX, 0)
   _set(_TRIM_THRESHOLD, _NEVER)
 

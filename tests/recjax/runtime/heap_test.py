@@ -12,7 +12,7 @@ import resource, sys
 from recjax.runtime import heap
 if sys.argv[1] == 'kept':
   heap.use_one()
-  heap.keep()
+  heap.keep('cpu')
 def allocate():
   for _ in range(5):
     b"x" * 40_000_000
