@@ -22,6 +22,7 @@ from recjax.serve.wire import Limits, Query, Refused
 
 _KEYWORDS = 3  # of a code, in an explanation
 _NAMED = 20  # unknown items that a message names; the answer lists all
+_SHOWN = 80  # characters of their ids
 _IDS = 10_000  # ids of a history, of `exclude` or of `within`
 _CANDIDATES = 256
 _NONE = 'no item is left: the history, within, exclude and candidates leave none'
@@ -177,7 +178,7 @@ class Engine:
     if answer.error:
       return Refused(400, query.place + answer.error.removeprefix(f'request {n}: '))
     if answer.unknown and not query.skips_unknown:
-      named = ', '.join(map(repr, answer.unknown[:_NAMED]))
+      named = ', '.join(f'{id[:_SHOWN]!r}' for id in answer.unknown[:_NAMED])
       more = len(answer.unknown) - _NAMED
       return Refused(
         400,

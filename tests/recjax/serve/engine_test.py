@@ -221,6 +221,11 @@ def test_a_swap_answers_from_the_new_catalogue_and_a_roll_back_from_the_old_one(
     engine.load(str(tmp_path))
   with pytest.raises(OSError, match='nowhere'):
     engine.load(str(tmp_path / 'nowhere'))
+  (folder / 'sids' / 'codes.npy').write_bytes(b'')  # as while it is written
+  with pytest.raises(
+    ValueError, match='must hold a whole prepared catalogue; No data left in file'
+  ):
+    engine.load(str(folder))
   fresh = Engine(recommender, dataset, 100, 16)
   with pytest.raises(ValueError, match='needs an earlier catalogue'):
     fresh.roll_back()
