@@ -121,7 +121,7 @@ function changed() {
 // --- recommendations
 
 function question() {
-  const body = { history: state.history.map((each) => each.item), k: state.k, explain: true };
+  const body = { history: state.history.map((each) => each.item), k: state.k, explain: true, unknown: 'skip' };
   if (state.beams !== null) body.beams = state.beams;
   const terms = Object.entries(state.masks).map(([name, kind]) => (kind === 'not' ? `~${name}` : name));
   if (terms.length) body.within = terms.join(' & ');
@@ -149,7 +149,8 @@ async function recommend() {
   $('model').replaceChildren(...rows(found, ids(counted), true));
   $('counting').replaceChildren(...rows(counted, ids(found), false));
   const time = `${Math.round(performance.now() - start)} ms`;
-  $('note').textContent = answer ? [answer.note, time, `catalogue ${answer.catalogue}`].filter(Boolean).join(' · ') : '';
+  const gone = answer && answer.unknown ? `not in the catalogue: ${answer.unknown.join(', ')}` : '';
+  $('note').textContent = answer ? [answer.note, gone, time, `catalogue ${answer.catalogue}`].filter(Boolean).join(' · ') : '';
   if (answer && answer.catalogue !== service.catalogue) {
     service = await ask('catalogue');
     showService();
