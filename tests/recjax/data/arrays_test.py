@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from recjax import describe, train
+from recjax.baselines import BASELINES
 from recjax.data import arrays, log_change
 from recjax.data.dataset import Dataset
 from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.decode import lookups
-from recjax.metrics import leakage
+from recjax.metrics import leakage, rivals
 from recjax.report import sid_map
 from recjax.schema.stream import Loader
 from tests.recjax.data import buckets
@@ -147,5 +148,10 @@ def test_a_run_reads_the_rest_of_its_data_from_a_bucket_too(rated, bucket):
     lambda log: sid_map.sid_map(config, log),
     lambda log: log_change.compare(*[log_change.Summary.of(log)] * 2),
     lambda log: lookups.text_vectors(log).tolist(),
+    lambda log: [
+      baseline.recommend(rivals.split_of(log, split, np.arange(5), 9)).tolist()
+      for split in ('validation', 'test')
+      for baseline in BASELINES.values()
+    ],
   ):
     assert read(remote) == read(dataset)
