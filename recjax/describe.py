@@ -16,9 +16,8 @@ from recjax.runtime.files import write_whole
 
 log = logging.getLogger(__name__)
 
-MOST = (
-  200_000_000  # interactions of a log that a run describes: the facts take about 50 bytes for each
-)
+# Interactions of the largest log that a run describes: the facts take about 50 bytes of memory for each.
+MOST = 200_000_000
 
 
 def describe(data: Log, config: Config) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from recjax.data.sequences import Sequences, blocks
 from recjax.runtime.files import sha256
 
 BLOCK_ITEMS = 1 << 23  # interactions per block, which bounds the memory
-_CHRONOLOGICAL = (
-  0.9  # share of a source's rows from which on the order of its rows is that of the log
-)
+# Share of a source's rows from which on the order of its rows is that of the log.
+_CHRONOLOGICAL = 0.9
 
 RULES = {
   'files': 'the arrays have the sizes and hashes that the preparation recorded',
