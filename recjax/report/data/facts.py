@@ -8,7 +8,7 @@ import numpy as np
 
 from recjax.data.dataset import SPLITS, Log
 from recjax.data.sequences import Sequences
-from recjax.metrics.reachable import count_unreachable
+from recjax.metrics.reachable import unreachable_targets
 from recjax.report.data.whole import Whole, whole_log
 from recjax.schema.data import Data
 
@@ -229,16 +229,13 @@ def _splits(log: Log) -> dict[str, Any]:
 def _split(log: Log, name: str, is_trained: np.ndarray, transitions: np.ndarray) -> dict[str, Any]:
   histories, targets = log.histories_and_targets(name)
   users = log.column(f'{name}_users')
-  repeated = log.statistics.get('unreachable_targets', {}).get(name)
-  if repeated is None:  # folders of earlier versions
-    repeated = count_unreachable(log.seen(name), targets)
   return {
     'rows': len(targets),
     'users': len(targets) if users is None else _distinct(users),
     'items': _distinct(targets),
     **_period(log, f'{name}_times'),
     'median_history': quantiles(histories.lengths)['median'],
-    'repeated_targets': repeated,
+    'repeated_targets': unreachable_targets(log, name),
     'cold_targets': int((~is_trained[targets]).sum()),
     'successors': _successors(log, transitions, histories, np.asarray(targets)),
   }
