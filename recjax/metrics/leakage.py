@@ -4,6 +4,7 @@ An interaction is a user, an item and a time; no two of a prepared log are equal
 another time, is no leak. The test reads the prepared arrays alone; `RULES` says what it tests.
 """
 
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -104,21 +105,28 @@ def _check_users(log: Log) -> None:
 
 def _check_border(log: Log) -> None:
   """global_time: the training part ends before the first held-out target, or at the same time."""
-  last = int(np.asarray(log.train_times).max())
-  owners = np.repeat(np.arange(log.num_users), log.train.lengths)
+  last = max(int(times.max()) for _, times in _time_blocks(log))
+  trained = np.concatenate([at + np.flatnonzero(times == last) for at, times in _time_blocks(log)])
+  owners = np.searchsorted(np.asarray(log.train.offsets), trained, side='right') - 1
   for split in SPLITS:
     times = np.asarray(log.column(f'{split}_times'))
     if len(early := np.flatnonzero(times < last)):
       _fail(
         log, split, early[0], f'must not be before the end of the training part ({last}); it is'
       )
-    rows, trained = np.flatnonzero(times == last), np.flatnonzero(log.train_times == last)
+    rows = np.flatnonzero(times == last)
     users = log.row_users(split)[rows].astype(np.int64)
     keys = users * log.num_items + log.targets(split)[rows]
-    known = owners[trained] * log.num_items + log.train.values[trained]
+    known = owners * log.num_items + log.train.values[trained]
     if (found := np.isin(keys, known)).any():
       message = 'must not be in the training part; train_items.npy holds it'
       _fail(log, split, rows[found][0], message)
+
+
+def _time_blocks(log: Log) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields the first place and the times of consecutive interactions of the training part."""
+  for at in range(0, len(log.train.values), BLOCK_ITEMS):
+    yield at, np.asarray(log.train_times[at : at + BLOCK_ITEMS])
 
 
 def _check_histories(log: Log) -> None:

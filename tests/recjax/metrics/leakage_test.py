@@ -14,6 +14,11 @@ from recjax.data.sequences import offsets_of
 from recjax.metrics import leakage
 
 
+@pytest.fixture(autouse=True)
+def _blocks_of_a_few_users(monkeypatch):
+  monkeypatch.setattr(leakage, 'BLOCK_ITEMS', 25)
+
+
 def written(folder, kind, context=False):
   """A log of four items, which users have again and again, also within equal times."""
   rng = np.random.default_rng(0)
