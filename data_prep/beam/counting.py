@@ -91,7 +91,29 @@ def count_users(job: Counting, element: tuple[int, int]) -> Iterator[tuple[int, 
   ends = counts.indptr[bounds]
   for number in np.flatnonzero(np.diff(ends)).tolist():
     rows = counts[bounds[number] : bounds[number + 1]]
-    yield number, parts.to_bytes({'data': rows.data, 'items': rows.indices, 'ends': rows.indptr})
+    yield number, parts.to_bytes(_small(rows))
+
+
+def _small(counts: scipy.sparse.csr_matrix) -> dict[str, np.ndarray]:
+  """Counts as arrays of the smallest types that hold them: most pairs of a range occur once."""
+  lengths = np.diff(counts.indptr)
+  return {
+    'data': counts.data.astype(np.min_scalar_type(counts.data.max(initial=0))),
+    'items': counts.indices.astype(np.int32, copy=False),
+    'lengths': lengths.astype(np.min_scalar_type(lengths.max(initial=0))),
+  }
+
+
+def _summed(pieces: Any, shape: tuple[int, int]) -> scipy.sparse.csr_matrix:
+  """Adds the counts of all ranges in one pass."""
+  found = [parts.from_bytes(piece) for piece in pieces if piece]
+  rows = [np.repeat(np.arange(shape[0], dtype=np.int32), part['lengths']) for part in found]
+  data = np.concatenate([np.zeros(0, np.int64), *(part['data'].astype(np.int64) for part in found)])
+  items, owners = (
+    np.concatenate([np.zeros(0, np.int32), *values])
+    for values in ([part['items'] for part in found], rows)
+  )
+  return scipy.sparse.coo_matrix((data, (owners, items)), shape).tocsr()
 
 
 def _unit(job: Counting) -> int:
@@ -104,13 +126,7 @@ def find_lists(job: Counting, element: tuple[int, Any]) -> tuple[dict[str, np.nd
   number, pieces = element
   bounds = (0, *job.borders, job.num_items)
   shape = (bounds[number + 1] - bounds[number], job.num_items)
-  counts = scipy.sparse.csr_matrix(shape, dtype=np.int64)
-  for piece in pieces:
-    if piece:
-      arrays = parts.from_bytes(piece)
-      counts = counts + scipy.sparse.csr_matrix(
-        (arrays['data'], arrays['items'], arrays['ends']), shape
-      )
+  counts = _summed(pieces, shape)
   counts.data = counts.data / _unit(job)
   relation_stage.drop_rare(counts, job.relations.min_count)
   ranks_I = job.work.read(RANKS)['ranks']

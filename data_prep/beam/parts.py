@@ -6,7 +6,7 @@ parts, so that a part may be written twice, as by a worker that a runner repeats
 worker that found the input invalid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import io
 import json
@@ -70,7 +70,7 @@ class Work:
       )
     return facts
 
-  def read(self, name: str, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+  def read(self, name: str, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Returns the arrays of a part; with `only`, those of these names that it has.
 
     Raises:

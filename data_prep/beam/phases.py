@@ -15,23 +15,32 @@ from data_prep.beam.job import Job
 from data_prep.beam.pipelines import Sum, Task, numbers
 
 _ROUNDS = 6  # of the k-core in one pipeline
+_WAITING = 1 << 16  # texts that are united together
 
 
 class Union(beam.CombineFn):
-  """The distinct texts of arrays of texts, sorted."""
+  """The distinct texts of arrays of texts, sorted.
+
+  Arrays wait until they hold as many texts as the union so far, so that the time is linear in all texts.
+  """
 
   def create_accumulator(self) -> list[pa.Array]:
     return []
 
   def add_input(self, found: list[pa.Array], texts: pa.Array) -> list[pa.Array]:
-    return [blocks.union([*found, texts])]
+    return _united([*found, texts])
 
   def merge_accumulators(self, accumulators: Iterable[list[pa.Array]]) -> list[pa.Array]:
-    found = [texts for accumulator in accumulators for texts in accumulator]
-    return [blocks.union(found)] if found else []
+    return _united([texts for accumulator in accumulators for texts in accumulator])
 
   def extract_output(self, found: list[pa.Array]) -> pa.Array:
     return blocks.union(found)
+
+
+def _united(found: list[pa.Array]) -> list[pa.Array]:
+  """The union of all texts, if the first array is smaller than the others; else the arrays."""
+  waiting = sum(map(len, found[1:]))
+  return [blocks.union(found)] if waiting > max(len(found[0]) if found else 0, _WAITING) else found
 
 
 def _name(name: str) -> Callable[[Any], str]:

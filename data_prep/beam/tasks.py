@@ -65,7 +65,8 @@ def read_shard(job: Job, shard: int) -> Part:
 def shard_items(job: Job, shard: int) -> Iterator[pa.Array]:
   """Yields the distinct items of a shard."""
   names = job.work.need(reading.shard_name(shard))['blocks']
-  texts = [parts.texts_of('item_ids', job.work.read(name)) for name in names]
+  columns = ('item_ids.offsets', 'item_ids.bytes')
+  texts = [parts.texts_of('item_ids', job.work.read(name, columns)) for name in names]
   yield blocks.union(texts)
 
 
@@ -219,12 +220,7 @@ def finish_range(job: Job, number: int) -> Part:
     times = log.times[splitting.targets(log)]
     return arrays, facts | {'targets': len(times), 'sample': splitting.sample(times)}
   found = splits.split(log, job.data.split, job.data.split_shares, job.data.max_history)
-  return arrays | found, facts | {'lengths': _lengths(found)}
-
-
-def _lengths(arrays: Arrays) -> dict[str, Any]:
-  """Lengths and types of arrays, by name."""
-  return {name: [len(array), array.dtype.str] for name, array in arrays.items()}
+  return arrays | found, facts | {'arrays': list(found)}
 
 
 def _events(job: Job) -> tuple[list[str], tuple[str, ...] | None]:
@@ -271,4 +267,4 @@ def split_range(job: Job, number: int) -> Part:
   arrays = splitting.global_time(
     log, tuple(borders['validation']), tuple(borders['test']), job.data.max_history
   )
-  return arrays, {'rows': len(log.items), 'lengths': _lengths(arrays)}
+  return arrays, {'rows': len(log.items), 'arrays': list(arrays)}
