@@ -121,7 +121,11 @@ def main(_) -> None:
       print(f'{name:<24}{value:>11,.3f}')
   if 'logs' in values.parts:
     sizes = [round(float(rows)) for rows in values.rows]
-    result['logs'] = prep_logs.measure_all(in_a_child, sizes, engines, values.scratch, values.items)
+    result['logs'] = []
+    for log in prep_logs.measured(in_a_child, sizes, engines, values.scratch, values.items):
+      print(prep_logs.text(log), flush=True)
+      result['logs'].append(log)
+      write(result)  # after every log, because the largest takes long
   if 'semantic' in values.parts:
     near = result['semantic'] = in_a_child(measure_semantic, *map(int, values.vectors))
     print(

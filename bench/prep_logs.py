@@ -230,14 +230,14 @@ def manifests(place: str) -> dict[str, Any]:
   return {path.parent.name: json.loads(path.read_text()) for path in found}
 
 
-def measure_all(
+def measured(
   in_a_child: Callable[..., Any],
   sizes: Sequence[int],
   engines: Sequence[tuple[str, int]],
   scratch: str | None,
   num_items: int | None = None,
-) -> list[dict[str, Any]]:
-  """Measures every engine on a log of every size, and prints a table.
+) -> Iterator[dict[str, Any]]:
+  """Yields what every engine takes on a log of every size.
 
   Args:
     in_a_child: calls a function in a new process.
@@ -249,7 +249,6 @@ def measure_all(
   Raises:
     AssertionError: two engines wrote different bytes.
   """
-  results = []
   for num_rows in sizes:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
       raw_dir, first = pathlib.Path(folder, 'raw'), None
@@ -263,7 +262,8 @@ def measure_all(
         first = first or written
         if written != first:
           raise AssertionError(f'{name} must write the bytes of {engines[0][0]}; it does not')
-        results.append({'interactions': num_rows} | found)
+        yield {'interactions': num_rows} | found
+| found)
         print(text(results[-1]), flush=True)
   return results
 

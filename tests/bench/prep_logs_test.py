@@ -84,7 +84,7 @@ def test_engines_that_wrote_other_bytes_are_noticed(tmp_path, monkeypatch):
   def call(function, *args):
     return function(*args)
 
-  found = prep_logs.measure_all(call, [300, 600], engines, os.fspath(tmp_path))
+  found = list(prep_logs.measured(call, [300, 600], engines, os.fspath(tmp_path)))
   assert [(log['interactions'], log['engine']) for log in found] == [
     (300, 'local'),
     (300, 'beam'),
@@ -92,7 +92,7 @@ def test_engines_that_wrote_other_bytes_are_noticed(tmp_path, monkeypatch):
     (600, 'beam'),
   ]
   with pytest.raises(AssertionError, match='beam must write the bytes of local'):
-    prep_logs.measure_all(call, [300], [('local', 1), ('beam', 2)], os.fspath(tmp_path))
+    list(prep_logs.measured(call, [300], [('local', 1), ('beam', 2)], os.fspath(tmp_path)))
   assert not list(tmp_path.iterdir())
 
 
