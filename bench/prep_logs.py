@@ -263,9 +263,6 @@ def measured(
         if written != first:
           raise AssertionError(f'{name} must write the bytes of {engines[0][0]}; it does not')
         yield {'interactions': num_rows} | found
-| found)
-        print(text(results[-1]), flush=True)
-  return results
 
 
 def text(result: dict[str, Any]) -> str:
