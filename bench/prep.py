@@ -17,8 +17,7 @@ import numpy as np
 
 from bench import prep_logs
 from data_prep.log import interactions, splits
-from data_prep.relations import semantic_neighbours
-from data_prep.relations import stage as relation_stage
+from data_prep.relations import collaborative, semantic_neighbours
 from data_prep.sources.amazon import Amazon
 from recjax.data.cooccurrence import cooccurrence_counts
 from recjax.data.sequences import Sequences
@@ -35,9 +34,7 @@ def measure_sports(raw_dir: str) -> dict[str, Any]:
   num_items = len(log.item_ids)
   ours, counts = _seconds(lambda: cooccurrence_counts(train, num_items, 5, 'none'), repeats=9)
   loop, looped = _seconds(lambda: loop_counts(users, 5), repeats=3)
-  lists, _ = _seconds(
-    lambda: relation_stage.collaborative(train, num_items, Relations()), repeats=3
-  )
+  lists, _ = _seconds(lambda: collaborative.collaborative(train, num_items, Relations()), repeats=3)
   if {(i, j): n for i, row in looped.items() for j, n in row.items()} != dict(counts.todok()):
     raise AssertionError('the loop must count the same pairs')
   return {

@@ -167,7 +167,7 @@ def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
 
 def item_ids(prepared: Prepared) -> list[str]:
   """Returns the raw ids of the items of a prepared folder, in item order."""
-  return [row['id'] for row in files.read_items(prepared / files.ITEMS)]
+  return [row['id'] for row in files.each_item(prepared / files.ITEMS)]
 
 
 def carried(rows_I: np.ndarray, earlier_ID: np.ndarray) -> np.ndarray:

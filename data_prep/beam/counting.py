@@ -19,7 +19,7 @@ import scipy.sparse
 from data_prep import files
 from data_prep.beam import parts
 from data_prep.beam.job import Agreement
-from data_prep.relations import stage as relation_stage
+from data_prep.relations import collaborative
 from recjax.data import cooccurrence
 from recjax.data.neighbours import Neighbours
 from recjax.data.sequences import Sequences
@@ -128,9 +128,9 @@ def find_lists(job: Counting, element: tuple[int, Any]) -> tuple[dict[str, np.nd
   shape = (bounds[number + 1] - bounds[number], job.num_items)
   counts = _summed(pieces, shape)
   counts.data = counts.data / _unit(job)
-  relation_stage.drop_rare(counts, job.relations.min_count)
+  collaborative.drop_rare(counts, job.relations.min_count)
   ranks_I = job.work.read(RANKS)['ranks']
-  lists = relation_stage.related(counts).strongest(job.relations.top_k, ranks_I)
+  lists = collaborative.related(counts).strongest(job.relations.top_k, ranks_I)
   return {
     'items': lists.items.values,
     'offsets': lists.items.offsets,
