@@ -77,25 +77,20 @@ class Phases:
     self._run('read', build, [*map(reading.shard_name, range(count)), tasks.ITEMS])
 
   def group(self, found: Sequence[tuple[str, int]], count: int) -> None:
-    """Groups the rows of all blocks by range of users, and cleans the ranges."""
+    """Writes the rows of all blocks by range of users, and cleans the ranges."""
+    self._each('scatter', tasks.scatter_block, tasks.pieces_name, found)
+    places = list(enumerate(self.job.work.places(map(tasks.pieces_name, found), 2 * count)))
 
     def build(pipeline: beam.Pipeline) -> None:
-      every = numbers(pipeline, 'blocks', found)
-      pieces = every | 'scatter' >> self._do(tasks.scatter_block)
-      empty = numbers(pipeline, 'ranges', [(number, b'') for number in range(count)])
       _ = (
-        (pieces, empty)
-        | 'all ranges' >> beam.Flatten()
-        | 'group' >> beam.GroupByKey()
+        numbers(pipeline, 'ranges', places[:count])
         | 'clean' >> self._do(tasks.clean_range, tasks.range_name)
         | 'count items' >> self._do(tasks.range_counts)
         | 'sum' >> beam.CombineGlobally(Sum())
         | 'write counts' >> self._do(tasks.write_counts, _name(tasks.COUNTS))
       )
       _ = (
-        every
-        | 'scatter alike' >> self._do(tasks.scatter_alike)
-        | 'group alike' >> beam.GroupByKey()
+        numbers(pipeline, 'ids', places[count:])
         | 'find alike' >> self._do(tasks.alike_range)
         | 'all alike' >> beam.combiners.ToList()
         | 'write alike' >> self._do(tasks.write_alike, _name(tasks.ALIKE))

@@ -70,21 +70,18 @@ def collaborative(
   job.work.write(counting.RANKS, {'ranks': popularity_ranks(occurrences_I)}, {})
   blocks = range(len(job.borders) + 1)
   users = counting.user_ranges(counting.array(offsets), _USER_ROWS)
-  names = [counting.lists_name(number) for number in blocks]
 
-  def build(pipeline: beam.Pipeline) -> None:
-    sums = numbers(pipeline, 'users', users) | 'count' >> beam.ParDo(
-      Task(job, counting.count_users)
-    )
-    empty = numbers(pipeline, 'blocks', [(number, b'') for number in blocks])
-    _ = (
-      (sums, empty)
-      | 'all blocks' >> beam.Flatten()
-      | 'group' >> beam.GroupByKey()
-      | 'strongest' >> beam.ParDo(Task(job, counting.find_lists, counting.lists_name))
-    )
+  def each(name: str, function, part, elements) -> None:
+    def build(pipeline: beam.Pipeline) -> None:
+      task = beam.ParDo(Task(job, function, part))
+      _ = numbers(pipeline, 'elements', elements) | name >> task
 
-  pipelines.run_missing(job, parsed, 'neighbours', build, names)
+    names = [part(element) for element in elements]
+    pipelines.run_missing(job, parsed, name, build, names)
+
+  each('co-occurrences', counting.count_users, counting.sums_name, users)
+  places = job.work.places(map(counting.sums_name, users), len(blocks))
+  each('neighbours', counting.find_lists, counting.lists_name, list(enumerate(places)))
   found = neighbours.concatenate([counting.read_lists(job, number) for number in blocks])
   counting.array.cache_clear()
   epath.Path(os.fspath(folder)).rmtree()

@@ -1,6 +1,5 @@
 """Neighbours by ranges of users and blocks of items equal those of the whole log."""
 
-import collections
 import subprocess
 import sys
 
@@ -45,13 +44,14 @@ def test_the_lists_equal_those_of_the_local_engine(tmp_path, settings, size):
   task.start()
   task.check()
   task.work.write('ranks', {'ranks': collaborative.popularity_ranks(occurrences_I)}, {})
-  pieces = collections.defaultdict(list)
+  names = []
   for users in reversed(counting.user_ranges(log.offsets, size)):
-    for number, piece in counting.count_users(task, users):
-      pieces[number].append(piece)
+    names.append(counting.sums_name(users))
+    task.work.write(names[-1], *counting.count_users(task, users))
   blocks = range(len(task.borders) + 1)
+  places = task.work.places(names, len(blocks))
   for number in blocks:
-    part = counting.find_lists(task, (number, pieces[number]))
+    part = counting.find_lists(task, (number, places[number]))
     task.work.write(counting.lists_name(number), *part)
   found = neighbours.concatenate([counting.read_lists(task, number) for number in blocks])
   expected = collaborative.collaborative(log, ITEMS, relations)
