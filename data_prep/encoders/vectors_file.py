@@ -58,7 +58,9 @@ def read(path: epath.Path, item_ids: Sequence[str], field: str = 'sids.encoder')
   for start in range(0, len(rows_I), _BLOCK):
     block = slice(start, start + _BLOCK)
     values_BD = vectors[rows_I[block]].astype(np.float64)
-    bad += (start + np.flatnonzero(~np.isfinite(values_BD).all(axis=1))).tolist()
+    is_bad_B = ~np.isfinite(values_BD).all(axis=1)
+    bad += (start + np.flatnonzero(is_bad_B)).tolist()
+    values_BD[is_bad_B] = 0
     lengths_B = np.linalg.norm(values_BD, axis=1)
     vectors_ID[block] = values_BD / np.where(lengths_B > 0, lengths_B, 1)[:, None]
   if bad:
