@@ -16,7 +16,9 @@ from recjax.runtime.files import write_whole
 
 log = logging.getLogger(__name__)
 
-MOST = 200_000_000  # interactions of a log that a run describes: every start reads all of them twice
+MOST = (
+  200_000_000  # interactions of a log that a run describes: every start reads all of them twice
+)
 
 
 def describe(data: Log, config: Config) -> dict[str, Any]:
