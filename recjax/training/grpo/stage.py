@@ -47,9 +47,8 @@ def make_stream(stage: PlannedStage, dataset: Dataset) -> PromptStream:
   with called('stages.<name>', f'stages.{stage.name}'):
     teacher = None if settings.teacher is None else Teacher.of(settings.teacher, dataset)
   corpus = Corpus.of(dataset, models.family(config.model))
-  [(name, component)] = config.mixture.items()
   return prompt_stream.make_stream(
-    prompt_stream.mixture(name, component, corpus, config.seed),
+    prompt_stream.mixture(config.mixture, config.mixing, corpus, config.seed),
     row_length=config.packing.row_length,
     batch_size=config.batch_size,
     exclude_seen=config.eval.exclude_seen,

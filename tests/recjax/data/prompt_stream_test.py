@@ -11,6 +11,7 @@ from recjax.data import prompt_stream
 from recjax.data.corpus import Corpus
 from recjax.schema.grpo import GRPO, Grpo, Rewards
 from recjax.schema.optim import Stage
+from recjax.schema.stream import Mixing
 from recjax.sids.table import SidTable
 from recjax.training.grpo import stage as stage_lib
 from recjax.workdir import stages as stages_lib
@@ -37,7 +38,7 @@ def test_an_epoch_holds_every_training_pair_with_the_prompt_of_the_search(
   dataset = dataclasses.replace(dataset, sids=sids)
   corpus = Corpus(dataset, is_encoder_decoder)
   component = dataclasses.replace(next_item_component(config), crop=0.5)
-  mixture = prompt_stream.mixture('next_item', component, corpus, seed=1)
+  mixture = prompt_stream.mixture({'next_item': component}, Mixing(), corpus, seed=1)
   stream = prompt_stream.make_stream(mixture, 512, 8, exclude_seen=True)
   codes_SL, of_item_I = prompt_stream.leaves(dataset)
   np.testing.assert_array_equal(codes_SL[of_item_I], dataset.sids.codes_IL)
