@@ -136,7 +136,7 @@ def test_a_trial_that_an_orphan_still_trains_waits_for_it(tmp_path, capsys):
     found = []
     search_again = threading.Thread(target=lambda: found.append(search(tmp_path, 1)))
     search_again.start()
-    time.sleep(0.5)
+    time.sleep(0.3)
     assert search_again.is_alive() and not (tmp_path / 'trials' / '000.log').exists()
   search_again.join()
   assert [each['state'] for each in found[0]] == ['complete']
