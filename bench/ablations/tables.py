@@ -184,7 +184,7 @@ TABLES = {
     ),
   ),
   # Equal numbers of epochs of next_item. The flattened decoder has the width, depth and dropout of the recipe, and words
-  # that tell its tasks apart.
+  # that tell its tasks apart. Rows without a score (memory, texts) train again: the ranking chooses their best checkpoint.
   'recipe': Table(
     question='Which part of the recipe of configs/{beauty,sports,toys}.py:cpu earns its place?',
     base='configs/{data}.py:cpu',

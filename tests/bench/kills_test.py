@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -10,23 +11,22 @@ import time
 
 import pytest
 
-from recjax.workdir.metrics_file import read_metrics
 from tests.folders import ROOT
 
 SETTINGS = (
   *(
-    '--config.num_train_steps=60',
+    '--config.num_train_steps=400',
     '--config.checkpoint_every_steps=5',
     '--config.log_every_steps=1',
   ),
-  '--config.eval_every_steps=30',
+  '--config.eval_every_steps=400',
 )
 # Signal, whether the training is killed or the command around it, and the step that is awaited.
 KILLS = (
   (signal.SIGKILL, False, 5),
-  (signal.SIGTERM, False, 15),
-  (signal.SIGKILL, True, 25),
-  (signal.SIGTERM, True, 35),
+  (signal.SIGTERM, False, 40),
+  (signal.SIGKILL, True, 80),
+  (signal.SIGTERM, True, 120),
 )
 
 
@@ -36,7 +36,13 @@ def children(pid):
   ]
 
 
-def until_the_end(command, workdir):
+def last_step(folder, pattern):
+  """Returns the last step in metrics.jsonl of a workdir, whose last line may be incomplete."""
+  text = ''.join(path.read_text() for path in folder.glob(f'{pattern}/metrics.jsonl'))
+  return max(map(int, re.findall(r'^\{"step": (\d+),', text, re.M)), default=0)
+
+
+def until_the_end(command, folder, pattern):
   """Gives a command again and again, kills it as in `KILLS`, and returns its last output."""
   kills, outputs = list(KILLS), []
   while True:
@@ -45,9 +51,7 @@ def until_the_end(command, workdir):
     )
     while process.poll() is None and kills:
       number, is_training, step = kills[0]
-      folders = list(workdir.parent.glob(workdir.name))
-      rows = read_metrics(folders[0]) if folders else []
-      if rows and rows[-1]['step'] >= step and (found := children(process.pid)):
+      if last_step(folder, pattern) >= step and (found := children(process.pid)):
         os.kill(found[0] if is_training else process.pid, number)
         kills.pop(0)
         if not is_training:
@@ -71,7 +75,7 @@ def test_a_table_that_was_killed_ends_like_another(tmp_path):
     ]
 
   subprocess.run(command('straight'), cwd=ROOT, check=True)
-  out = until_the_end(command('killed'), tmp_path / 'killed' / 'demo' / 'next_item_alone-*' / '0')
+  out = until_the_end(command('killed'), tmp_path / 'killed', 'demo/next_item_alone-*/0')
   assert 'was killed (SIGKILL), is started again' in out
   assert 'was preempted, is started again' in out
   found = {}
@@ -95,7 +99,7 @@ def test_a_search_that_was_killed_ends_like_another(tmp_path):
     ]
 
   subprocess.run(command('straight'), cwd=ROOT, check=True)
-  until_the_end(command('killed'), tmp_path / 'killed' / 'trials' / '000')
+  until_the_end(command('killed'), tmp_path / 'killed', 'trials/000')
   trials = {}
   for name in ('straight', 'killed'):
     [trials[name]] = json.loads((tmp_path / name / 'tune.json').read_text())['trials']
