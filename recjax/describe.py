@@ -16,6 +16,9 @@ from recjax.runtime.files import write_whole
 
 log = logging.getLogger(__name__)
 
+# Interactions of the largest log that a run describes: the facts read all of them twice at every start.
+MOST = 200_000_000
+
 
 def describe(data: Log, config: Config) -> dict[str, Any]:
   """Returns the facts about a log as JSON (`recjax.report.data.facts`), and under `warnings` what is suspicious.
@@ -28,9 +31,19 @@ def describe(data: Log, config: Config) -> dict[str, Any]:
   return found | {'warnings': suspicions(found, config, time.time())}
 
 
+def of_run(data: Log, config: Config) -> dict[str, Any] | None:
+  """Returns `describe` for a run; None: the log has more than `MOST` interactions, which takes minutes."""
+  return None if data.statistics['interactions'] > MOST else describe(data, config)
+
+
 def log_short(data: Log, config: Config) -> None:
   """Logs the short form and the warnings."""
-  found = describe(data, config)
+  found = of_run(data, config)
+  if found is None:
+    log.info(
+      'data: %s, too many for a description; --mode=describe reads all', text.size(data.statistics)
+    )
+    return
   for line in text.short_text(found):
     log.info('%s', line)
   for warning in found['warnings']:

@@ -1,7 +1,6 @@
 """Histories of raw item ids, oldest first, as item indices."""
 
 from collections.abc import Iterable, Mapping, Sequence
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,10 +101,13 @@ def _column(
 ) -> np.ndarray:
   """Returns the `times` or the `events` of a history."""
   if not isinstance(values, list) or len(values) != length:
-    raise ValueError(f'{place}: {name} must be a list with one value per item of the history')
+    got = f'{len(values)} values' if isinstance(values, list) else repr(values)[:80]
+    raise ValueError(
+      f'{place}: {name} must be a list with one value per item of the history ({length}); got {got}'
+    )
   if name == 'events':
     return _indices(values, events, 'event', 'in the log', place)
-  if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+  if not all(isinstance(value, int | float) and abs(value) < 2**63 for value in values):
     raise ValueError(f'{place}: times must be numbers of seconds; got {str(values)[:80]}')
   return np.array(values, np.int64)
 

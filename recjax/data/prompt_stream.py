@@ -39,7 +39,7 @@ class Pairs(NextItem):
     """Returns the pairs of a component, in its first wording and without augmentation."""
     fields = {name: getattr(component, name) for name in _PROMPT}
     fields['show'] = component.shown_as(corpus.is_encoder_decoder)
-    return cls(**fields, prompts=_first_wording(component), weight=weight)
+    return cls(**fields, prompts=component.used_prompts[:1], weight=weight)
 
   def _in_pairs(self, corpus: Corpus) -> bool:
     return True
@@ -60,7 +60,7 @@ class Titles(TitleToSid):
   def of(cls, component: TitleToSid, weight: float) -> 'Titles':
     """Returns the titles of a component, in its first wording."""
     return cls(
-      title_tokens=component.title_tokens, prompts=_first_wording(component), weight=weight
+      title_tokens=component.title_tokens, prompts=component.used_prompts[:1], weight=weight
     )
 
   def asked(self, corpus: Corpus, unit: int) -> tuple[int, int, int]:
@@ -71,10 +71,6 @@ class Titles(TitleToSid):
     """Returns the length of the longest prompt in tokens."""
     head, _ = corpus.prompter.fill(self.prompts[0], {'title': np.empty(0, np.int32)})
     return len(head) + int(corpus.titles(self.title_tokens).lengths.max())
-
-
-def _first_wording(component: Component) -> tuple[str, ...]:
-  return (component.prompts or component.wordings)[:1]
 
 
 def mixture(

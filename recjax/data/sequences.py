@@ -62,6 +62,10 @@ class Sequences:
     """The length of every sequence, int64 `[U]`."""
     return np.diff(self.offsets)
 
+  def whole(self) -> 'Sequences':
+    """Returns the sequences with arrays of numpy: those of a bucket that are read by range are read whole."""
+    return Sequences(np.asarray(self.values), np.asarray(self.offsets))
+
   def counts(self, size: int) -> np.ndarray:
     """Returns how often each of the numbers 0 … `size` - 1 occurs, int64, reading the values block by block."""
     counts = np.zeros(size, np.int64)
@@ -90,7 +94,7 @@ class Sequences:
   def append(self, column_U: np.ndarray) -> 'Sequences':
     """Appends one value to every sequence."""
     values = np.insert(self.values, self.offsets[1:], column_U)
-    return Sequences(values.astype(np.int32), self.offsets + np.arange(len(self) + 1))
+    return Sequences(values.astype(np.int32, copy=False), self.offsets + np.arange(len(self) + 1))
 
   def _slices(self, starts: np.ndarray, lengths: np.ndarray) -> 'Sequences':
     """Copies `values[starts[n]:starts[n] + lengths[n]]` for every n."""

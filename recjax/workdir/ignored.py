@@ -22,6 +22,7 @@ FLAGS = {
   'budget': ('refresh',),
   'prune': ('prepare',),
   **dict.fromkeys(serving.FLAGS, ('serve',)),
+  'beams': ('serve', 'export'),
 }
 
 _DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')

@@ -159,9 +159,8 @@ class Evaluator(Section, abc.ABC):
 
   task: ClassVar[str | None] = None  # that must be in the mixture
   lower_is_better: ClassVar[frozenset[str]] = frozenset()  # metrics that are better if lower
-  item_columns: ClassVar[tuple[str, ...]] = (
-    'items',
-  )  # predictions that hold item indices; -1: none
+  # Predictions that hold item indices; -1: none.
+  item_columns: ClassVar[tuple[str, ...]] = ('items',)
 
   @property
   def prefix(self) -> str:
