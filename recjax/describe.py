@@ -16,9 +16,8 @@ from recjax.runtime.files import write_whole
 
 log = logging.getLogger(__name__)
 
-MOST = (
-  200_000_000  # interactions of a log that a run describes: every start reads all of them twice
-)
+# Interactions of the largest log that a run describes: the facts read all of them twice at every start.
+MOST = 200_000_000
 
 
 def describe(data: Log, config: Config) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recjax.data.dataset import SPLITS, Log
-from recjax.metrics.reachable import count_unreachable
+from recjax.metrics.reachable import unreachable_targets
 from recjax.report.data import successors
 from recjax.report.data.gathered import Gathered, gather, quantiles, timeline
 from recjax.report.data.whole import BLOCK, Whole, whole_blocks
@@ -216,16 +216,13 @@ def _split(
   log: Log, name: str, is_trained: np.ndarray, shares: Mapping[str, Any]
 ) -> dict[str, Any]:
   targets, users = log.targets(name), log.column(f'{name}_users')
-  repeated = log.statistics.get('unreachable_targets', {}).get(name)
-  if repeated is None:  # folders of earlier versions
-    repeated = count_unreachable(log.seen(name), targets)
   return {
     'rows': len(targets),
     'users': len(targets) if users is None else _distinct(np.asarray(users)),
     'items': _distinct(targets),
     **_period(log, f'{name}_times'),
     'median_history': quantiles(_history_lengths(log, name))['median'],
-    'repeated_targets': repeated,
+    'repeated_targets': unreachable_targets(log, name),
     'cold_targets': int((~is_trained[targets]).sum()),
     'successors': shares[name],
   }
