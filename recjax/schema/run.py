@@ -15,6 +15,7 @@ class Eval(Section):
   """Evaluation: beam search for the targets of held-out rows; under leave-one-out a row is a user."""
 
   prefix: ClassVar = 'eval.'
+  later: ClassVar = ('beam_cut',)
 
   beams: int = setting(
     40,
@@ -27,11 +28,16 @@ class Eval(Section):
     'eval.beams.',
     above=0,
   )
+  beam_cut: bool = setting(
+    False,
+    'Skip beams that can no longer enter the eval.beams items of the end. The items and their order stay the same; it '
+    'saves time where eval.beam_widths are much larger than eval.beams.',
+  )
   weights_dtype: str = setting(
     'float32',
-    'Type of the weights and of the computation of the search. With bfloat16 an evaluation also says how many items it '
-    'has in common with float32.',
-    one_of=('float32', 'bfloat16'),
+    'Type of the weights of the search: bfloat16 computes in bfloat16 too, int8 in bfloat16 or, on a CPU, in float32. An '
+    'evaluation then also says how many items it has in common with float32.',
+    one_of=('float32', 'bfloat16', 'int8'),
   )
   batch_size: int | None = setting(
     128, 'Held-out rows per batch, over all devices. None: from the data, at most 128.', above=0
