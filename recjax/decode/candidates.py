@@ -83,7 +83,7 @@ def search_candidates(
   """
   space = model.tables.space
   x_BD, cache = model.start(prompts, widths_of(trie, beams)[0], max(space.num_levels - 1, 1))
-  search = cut.beams_after if cuts else beam.beams_after
+  search = cut.beams_after if cuts and cut.pays(trie, beams) else beam.beams_after
   beams_BM, codes_BM = search(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax, masks)
   more, head_BI = [], None
   if has_head:

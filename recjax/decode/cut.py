@@ -36,7 +36,8 @@ from recjax.decode.top_k import top_k
 from recjax.decode.trie import Trie
 from recjax.decode.widths import Beams, widths_of
 
-BLOCK = 32  # beams that are read together
+BLOCK = 32  # beams that are read together, and least number of beams of the first search
+_PAYS = 4  # beams of a level for each one of the first search
 SLACK = 1e-3  # of scores, far above their rounding
 
 
@@ -74,6 +75,12 @@ class _Grown(NamedTuple):
     return _Grown(scores_BM, nodes_BM, jnp.where(best_BM < M, old_BM, new_BM))
 
 
+def pays(trie: Trie, beams: Beams) -> bool:
+  """Returns whether a level has so many beams that a first search with few can save time."""
+  widths = widths_of(trie, beams)
+  return max(widths[:-1], default=0) >= _PAYS * max(BLOCK, widths[-1])
+
+
 def beams_after(
   model,
   trie: Trie,
@@ -96,8 +103,6 @@ def beams_after(
   widths, most = widths_of(trie, beams), beams if isinstance(beams, int) else beams[-1]
   first = max(first, widths[-1])
   options = (sid_softmax, masks)
-  if max(widths[:-1], default=0) <= max(first, block):
-    return beam.beams_after(model, trie, x_BD, cache, excluded_BE, beams, *options)
   narrow = (*(min(first, width) for width in widths[:-1]), most)
   few = cache.choose_beams(jnp.zeros((len(x_BD), narrow[0]), jnp.int32))
   found_BM = beam.beams_after(model, trie, x_BD, few, excluded_BE, narrow, *options)[1]

@@ -30,8 +30,8 @@ class Eval(Section):
   )
   beam_cut: bool = setting(
     False,
-    'Skip beams that can no longer enter the eval.beams items of the end. The items and their order stay the same; it '
-    'saves time where eval.beam_widths are much larger than eval.beams.',
+    'Skip beams that can no longer enter the eval.beams items of the end; items and order stay the same. It acts if a '
+    'level has at least 128 beams and four times eval.beams.',
   )
   weights_dtype: str = setting(
     'float32',
@@ -87,6 +87,12 @@ class Eval(Section):
 
   def __post_init__(self):
     super().__post_init__()
+    check(
+      not self.beam_cut or len(self.beam_widths) > 0,
+      'eval.beam_cut must be False without eval.beam_widths: if all beams come back, none can be skipped',
+      self.beam_cut,
+      'eval.beam_widths to more beams than eval.beams',
+    )
     check(
       not self.blend.memory or self.memory.counts != NONE,
       'eval.blend.memory must be 0 or None without eval.memory.counts',
