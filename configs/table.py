@@ -1,7 +1,11 @@
 """Your own log and catalogue as tables, split at two moments in time.
 
 Command:   python -m recjax.main --config=configs/table.py:cpu --config.data.raw_dir=FOLDER --config.data.name=NAME
-Hardware:  one accelerator; 2 cores with :cpu
+           python -m recjax.main --config=configs/table.py:item-cpu …
+Hardware:  one accelerator; 2 cores with :cpu and :item-cpu
+
+`cpu` and the default are a flattened decoder, to which tasks in words can be added. `item` and `item-cpu` are the recipe of
+configs/beauty.py without its other tasks: the item decoder with an item head, counts and texts as scores.
 
 FOLDER holds interactions.csv or .parquet (user, item, time; optional: rating, event) and items.csv or .parquet
 (item; optional: title, brand, description, categories, price). NAME names the prepared folder. Set other
@@ -12,8 +16,11 @@ last two interactions instead. Sizes are chosen from the data: see docs/configur
 
 from configs import common
 
+ITEM = {'item': 24.0, 'item-cpu': 16.0}  # variants with the item decoder, and their epochs
+
 
 def get_config(variant: str = ''):
+  common.check_variant(variant, (*common.VARIANTS, *ITEM))
   small = variant in common.SMALL  # for two cores
   config = common.start('table', 'table')
   config.data.k_core = 5
@@ -25,10 +32,13 @@ def get_config(variant: str = ''):
   config.model.heads = 4
   config.model.dropout = 0.2
   config.optim.learning_rate = 2e-3
-  config.eval.patience = 5
+  if variant in ITEM:
+    config = common.item_decoder(config, ITEM[variant])
+  else:
+    config.num_epochs = None if small else 20.0
+    config.eval.patience = 5
   config.packing.row_length = config.packing.decoder_row_length = config.packing.rows = None
   config.batch_size = config.num_train_steps = config.optim.warmup_steps = None
-  config.num_epochs = None if small else 20.0
   config.eval_every_steps = config.checkpoint_every_steps = config.log_every_steps = None
   config.eval.eval_users = config.eval.batch_size = None
-  return common.vary(config, variant)
+  return config if variant in ITEM else common.vary(config, variant)

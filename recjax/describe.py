@@ -16,6 +16,10 @@ from recjax.runtime.files import write_whole
 
 log = logging.getLogger(__name__)
 
+MOST = (
+  200_000_000  # interactions of a log that a run describes: the facts take about 50 bytes for each
+)
+
 
 def describe(data: Log, config: Config) -> dict[str, Any]:
   """Returns the facts about a log as JSON (`recjax.report.data.facts`), and under `warnings` what is suspicious.
@@ -28,9 +32,19 @@ def describe(data: Log, config: Config) -> dict[str, Any]:
   return found | {'warnings': suspicions(found, config, time.time())}
 
 
+def of_run(data: Log, config: Config) -> dict[str, Any] | None:
+  """Returns `describe` for a run; None: the log has more than `MOST` interactions, and no run should hold it."""
+  return None if data.statistics['interactions'] > MOST else describe(data, config)
+
+
 def log_short(data: Log, config: Config) -> None:
   """Logs the short form and the warnings."""
-  found = describe(data, config)
+  found = of_run(data, config)
+  if found is None:
+    log.info(
+      'data: %s, too many for a description; --mode=describe reads all', text.size(data.statistics)
+    )
+    return
   for line in text.short_text(found):
     log.info('%s', line)
   for warning in found['warnings']:

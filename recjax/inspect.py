@@ -144,11 +144,14 @@ def define_flags() -> None:
   """Defines the flags of `python -m recjax.inspect`."""
   config_flag.define(identity.read_config_dict)
   flags.DEFINE_string('stage', None, 'The stage of the run; the first one by default.')
-  flags.DEFINE_integer('examples', 20, 'Examples to print.')
+  flags.DEFINE_integer('examples', 20, 'Examples to print.', lower_bound=0)
   flags.DEFINE_string('task', None, 'Print only examples of this component or task.')
-  flags.DEFINE_integer('examples_seen', 0, 'The first example, counted in the stream of the stage.')
-  flags.DEFINE_integer('batches', 0, 'Write this number of batches instead of printing examples.')
-  flags.DEFINE_integer('hosts', 1, 'Hosts that share a batch.')
+  text = 'The first example, counted in the stream of the stage.'
+  flags.DEFINE_integer('examples_seen', 0, text, lower_bound=0)
+  flags.DEFINE_integer(
+    'batches', 0, 'Write this number of batches instead of printing examples.', lower_bound=0
+  )
+  flags.DEFINE_integer('hosts', 1, 'Hosts that share a batch.', lower_bound=1)
   flags.DEFINE_integer('host', 0, 'The host whose part of the batches is written.')
   flags.DEFINE_string('out', None, 'The .npz file for --batches.')
   flags.DEFINE_string('workdir', None, 'Workdir of a run, instead of --config.')

@@ -316,7 +316,7 @@ def _report(config: config_lib.Config, workdir: epath.Path, dataset: Dataset) ->
     num_params = state_lib.num_params(model, dataset.vocabulary.space)
     record_mixtures(trained, workdir, dataset)
     folders = [(stage.name, stage.folder) for stage in stages_lib.plan(trained, workdir)]
-    description = describe_lib.describe(dataset, trained)
+    description = describe_lib.of_run(dataset, trained)
     report_run(trained, workdir, dataset, num_params, folders, description)
 
 

@@ -117,9 +117,21 @@ class Recommender:
     self._waves = Waves({ranker.beams: ranker}, ranker.beams, params, ranker.loaded)
     self._earlier: Waves | None = None
 
-  def warm(self, rows: int, buckets: tuple[int, ...] | None = None) -> int:
-    """Compiles the searches of all waves of up to `rows` histories; see `recjax.decode.warm.warm`."""
-    return warm(self._ranker, self._params, rows, buckets)
+  def warm(
+    self, rows: int, buckets: tuple[int, ...] | None = None, beams: int | None = None
+  ) -> int:
+    """Compiles the searches of all waves of up to `rows` histories; see `recjax.decode.warm.warm`.
+
+    Args:
+      rows, buckets: see there.
+      beams: beams of the searches. None: those of the recommender.
+    """
+    return warm(self._waves.ranker(beams or self.beams), self._params, rows, buckets)
+
+  def compile(self, rows: int, beams: int | None = None) -> None:
+    """Compiles the one search of waves that are padded to `rows` histories (`size` of `answer`); see `warm`."""
+    ranker = self._waves.ranker(beams or self.beams)
+    ranker.compile(self._params, rows, ranker.longest)
 
   def keep_prompts(self, limit: int) -> PromptStore:
     """Keeps the keys and values of prompts in at most `limit` bytes; call it before the first request.

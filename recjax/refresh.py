@@ -5,7 +5,7 @@ workdir from W's best checkpoint, evaluates it like any run, and ranks the same 
 verdict is in refresh.json and refresh.txt of the new workdir: go if no reason speaks against the new model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 import logging
 import re
@@ -18,7 +18,7 @@ import numpy as np
 
 from recjax.config import Config
 from recjax.data import log_change
-from recjax.data.dataset import Dataset
+from recjax.data.dataset import Dataset, Log
 from recjax.data.prepared import Prepared
 from recjax.evaluate import evaluate_best, make_context
 from recjax.metrics import paired, ranking
@@ -193,8 +193,8 @@ def refresh(
   if done is not None and all(done[name] == result[name] for name in _SAME):
     log.info('%s holds the finished refresh of this log: nothing is done again', workdir)
     return done, None
-  old = log_change.Summary.load(old_prepared)
-  change = log_change.compare(old, log_change.Summary.load(dataset.folder))
+  old = log_change.Summary.of(Log.load(old_prepared))
+  change = log_change.compare(old, log_change.Summary.of(dataset))
   result['data'] = change | {'items_sharing_a_sid': dataset.sids.sharing_items}
   reasons = log_change.reasons(old, change, MOST_REMOVED)
   if (
@@ -235,7 +235,8 @@ def _trained_and_judged(
   models = {name: found.ranks_U for name, found in rankings.items()}
   steps = {'old_step': old_step, 'new_step': step}
   unreachable = evaluation['unreachable_targets']['test']
-  return steps | {'unreachable_targets': unreachable} | judged(models, dataset, old, depth)
+  own = tuple(evaluation['rankers'])
+  return steps | {'unreachable_targets': unreachable} | judged(models, dataset, old, depth, own)
 
 
 def _check_own(result: Mapping[str, Any], done: Mapping[str, Any] | None) -> None:
@@ -272,20 +273,25 @@ def _digests(dataset: Dataset) -> dict[str, str]:
 
 
 def judged(
-  ranks: Mapping[str, np.ndarray], dataset: Dataset, old: log_change.Summary, depth: int
+  ranks: Mapping[str, np.ndarray],
+  dataset: Dataset,
+  old: log_change.Summary,
+  depth: int,
+  own: Collection[str] = (),
 ) -> dict[str, Any]:
   """Compares the rankings of the new day's test rows.
 
   Args:
-    ranks: ranks of all test rows by name: `new`, `old` and the baselines.
+    ranks: ranks of all test rows by name: `new`, `old`, the baselines, and those by one score of the new model.
     dataset: the new data.
     old: the old log.
     depth: largest cut-off of the evaluation.
+    own: names of the rankings by one score of the new model. They are shown, but are no baselines.
 
   Returns:
     `reasons`, `rows`, `metrics` by name, and `differences` of the new model to the others.
   """
-  times, users = log_change.row_times(dataset, 'test'), dataset.row_users('test')
+  times, users = log_change.times_of(dataset, 'test'), dataset.row_users('test')
   is_new = np.ones(len(users), bool) if times is None else times > old.newest
   is_compared = is_new if is_new.sum() >= LEAST_ROWS else np.ones(len(users), bool)
   of_new_items = log_change.new_item_rows(old, dataset, 'test')
@@ -311,7 +317,7 @@ def judged(
   metrics = {
     name: {f'{m}@10': float(found[m].mean()) for m in found} for name, found in values.items()
   }
-  baselines = [name for name in ranks if name not in ('new', 'old')]
+  baselines = [name for name in ranks if name not in ('new', 'old', *own)]
   best = max(baselines, key=lambda name: metrics[name][refresh_file.JUDGED])
   reasons = [
     f'{refresh_file.JUDGED} is worse than that of {label}: {metrics["new"][refresh_file.JUDGED]:.4f}, not '

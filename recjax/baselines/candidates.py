@@ -11,6 +11,7 @@ import scipy.sparse
 
 from recjax.baselines.split import Split
 from recjax.baselines.transitions import DECAY, count_successors
+from recjax.data.decay import decayed
 
 BLOCK_ROWS = 1 << 12  # rows whose scores are computed at once
 
@@ -32,13 +33,7 @@ def transitions(split: Split, candidates_RN: np.ndarray) -> np.ndarray:
   for start in range(0, len(candidates_RN), BLOCK_ROWS):
     candidates_BN = candidates_RN[start : start + BLOCK_ROWS]
     histories = split.histories.take(np.arange(start, start + len(candidates_BN)))
-    ages = (
-      np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(histories.offsets[-1])
-    )
-    weights = scipy.sparse.csr_array(
-      (DECAY**ages, histories.values, histories.offsets), (len(histories), split.num_items)
-    )
-    scores = weights @ successors
+    scores = decayed(histories, DECAY, split.num_items) @ successors
     rows = np.repeat(np.arange(len(candidates_BN)), candidates_BN.shape[1])
     at = np.maximum(candidates_BN, 0).ravel()
     scores_RN[start : start + BLOCK_ROWS] = np.asarray(scores[rows, at]).reshape(

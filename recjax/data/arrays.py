@@ -95,7 +95,7 @@ class Ranged(np.lib.mixins.NDArrayOperatorsMixin):
       rows = np.flatnonzero(rows)
     rows = np.where(rows < 0, rows + len(self), rows)
     if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-      raise IndexError(f'{self._path} has {len(self)} entries; got index {rows.max()}')
+      raise IndexError(f'{self._path} has {len(self)} entries; got {rows.min()} to {rows.max()}')
     if rows.ndim == 0:
       return self._block(int(rows) // self._per_block)[int(rows) % self._per_block]
     found = np.empty(rows.shape, self.dtype)

@@ -1,7 +1,6 @@
 """Histories of raw item ids, oldest first, as item indices."""
 
 from collections.abc import Iterable, Mapping, Sequence
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,7 +104,7 @@ def _column(
     raise ValueError(f'{place}: {name} must be a list with one value per item of the history')
   if name == 'events':
     return _indices(values, events, 'event', 'in the log', place)
-  if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+  if not all(isinstance(value, int | float) and abs(value) < 2**63 for value in values):
     raise ValueError(f'{place}: times must be numbers of seconds; got {str(values)[:80]}')
   return np.array(values, np.int64)
 

@@ -39,10 +39,11 @@ class Stream:
   @property
   def description(self) -> str:
     """How examples become batches, as one line for the log."""
-    plan, steps = self.plan, self.mixture.examples_in(1.0) / self.examples_per_batch
+    plan, batch, mix = self.plan, self.examples_per_batch, self.mixture
+    epoch = '' if mix.ends_before(1.0) else f', {mix.examples_in(1.0) / batch:.1f} steps an epoch'
     return (
       f'packing: {plan.examples} examples become {plan.rows} rows of {plan.row_length} tokens; '
-      f'{self.examples_per_batch} examples a step, {steps:.1f} steps an epoch'
+      f'{batch} examples a step{epoch}'
     )
 
   def group(self, index: int) -> dict[str, np.ndarray]:

@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 import datetime
-import json
 from typing import Any
 
 import numpy as np
 
-from recjax.data.dataset import SPLITS, Dataset
-from recjax.data.prepared import Prepared
+from recjax.data.dataset import SPLITS, Dataset, Log
 
 _DAY_S = 86400.0
 _RECENT_DAYS = 28  # last days of the old log, whose rate is compared with that of the new days
@@ -33,18 +31,15 @@ class Summary:
   interactions: int
 
   @classmethod
-  def load(cls, prepared: Prepared) -> 'Summary':
-    """Reads the stage `interactions` of a prepared folder."""
-    folder = prepared / 'interactions'
-    lines = (folder / 'items.jsonl').read_text().splitlines()
-    ticks = json.loads((folder / 'times.json').read_text())['ticks_per_second']
-    files = [folder / f'{part}_times.npy' for part in ('train', *SPLITS)]
-    arrays = [np.load(path) for path in files if path.exists()]
+  def of(cls, log: Log) -> 'Summary':
+    """Reads the parts of a prepared log."""
+    times = [times_of(log, part) for part in ('train', *SPLITS)]
+    known = [each for each in times if each is not None]
     return cls(
-      items=[json.loads(line)['id'] for line in lines],
-      users=json.loads((folder / 'users.json').read_text()),
-      times=np.concatenate(arrays) / ticks if ticks else None,
-      interactions=json.loads((folder / 'statistics.json').read_text())['interactions'],
+      items=[item['id'] for item in log.items],
+      users=log.user_ids(),
+      times=np.concatenate(known) if known else None,
+      interactions=log.statistics['interactions'],
     )
 
   @property
@@ -53,11 +48,14 @@ class Summary:
     return None if self.times is None else float(self.times.max())
 
 
-def row_times(dataset: Dataset, split: str) -> np.ndarray | None:
-  """Returns the time of the target of every row, seconds; None: times give only an order."""
-  path = dataset.folder / 'interactions' / f'{split}_times.npy'
-  ticks = dataset.ticks_per_second
-  return np.load(path) / ticks if ticks and path.exists() else None
+def times_of(log: Log, part: str) -> np.ndarray | None:
+  """Returns the times of the interactions of `train`, or of the targets of a split, float64 seconds.
+
+  None: times give only an order, or the source gave none for this part.
+  """
+  ticks = log.ticks_per_second
+  times = log.column(f'{part}_times') if ticks else None
+  return None if times is None else np.asarray(times) / ticks
 
 
 def compare(old: Summary, new: Summary) -> dict[str, Any]:

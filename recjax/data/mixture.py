@@ -124,10 +124,9 @@ class Mixture:
     self.corpus = corpus
     self.seed = seed
     self._starts = [interval.start for interval in intervals]
-    before = [np.zeros(len(parts), np.int64)]
+    self._drawn_before = before = [np.zeros(len(parts), np.int64)]
     for interval, following in itertools.pairwise(intervals):
       before.append(before[-1] + interval.counts_before(following.start - interval.start))
-    self._drawn_before = before
     self._draw_seeds = [int(digest([seed, part.name])[:15], 16) for part in parts]
     # Caches of this object. Readers work on at most two neighbouring epochs of a part at a time.
     self._epoch_seed = functools.lru_cache(4 * len(parts))(self._make_epoch_seed)
@@ -166,23 +165,30 @@ class Mixture:
     """Returns the epochs in the first `examples` examples: draws of `epoch_part`, divided by its units."""
     return int(self._drawn(examples)[self.epoch_part]) / self.parts[self.epoch_part].units
 
+  def ends_before(self, epochs: float) -> bool:
+    """Returns whether the schedule of the weights ends `epoch_part` before so many epochs."""
+    p, last = self.epoch_part, self.intervals[-1]
+    return not last.counts[p] and self._drawn(last.start)[p] < self._draws_in(epochs)
+
   def examples_in(self, epochs: float) -> int:
     """Returns the least number of examples that hold so many epochs.
 
     Raises:
       ValueError: the schedule of the weights ends the part before.
     """
-    p, last = self.epoch_part, self.intervals[-1]
-    draws, most = math.ceil(epochs * self.parts[p].units), last.start + BLOCK
+    check(
+      not self.ends_before(epochs),
+      'num_epochs must be reached before the schedule ends the component that defines an epoch',
+      epochs,
+      'num_epochs to less, or num_train_steps',
+    )
+    p, most, draws = self.epoch_part, self.intervals[-1].start + BLOCK, self._draws_in(epochs)
     while self._drawn(most)[p] < draws:
-      check(
-        last.counts[p] > 0,
-        'num_epochs must be reached before the schedule ends the component that defines an epoch',
-        epochs,
-        'num_epochs to less, or num_train_steps',
-      )
       most *= 2
     return bisect.bisect_left(range(most), draws, key=lambda n: int(self._drawn(n)[p]))
+
+  def _draws_in(self, epochs: float) -> int:
+    return math.ceil(epochs * self.parts[self.epoch_part].units)
 
   def _drawn(self, examples: int) -> np.ndarray:
     """The number of examples of each part among the first ones, int64."""

@@ -32,8 +32,8 @@ class Pairs(NextItem):
   @classmethod
   def of(cls, component: NextItem) -> 'Pairs':
     """Returns the pairs of a component, in its first wording and without augmentation."""
-    wording = (component.prompts or component.wordings)[:1]
-    return cls(**{name: getattr(component, name) for name in _PROMPT}, prompts=wording)
+    prompts = component.used_prompts[:1]
+    return cls(**{name: getattr(component, name) for name in _PROMPT}, prompts=prompts)
 
   def _in_pairs(self, corpus: Corpus) -> bool:
     return True

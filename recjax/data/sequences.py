@@ -62,6 +62,10 @@ class Sequences:
     """The length of every sequence, int64 `[U]`."""
     return np.diff(self.offsets)
 
+  def whole(self) -> 'Sequences':
+    """Returns the sequences with arrays of numpy: those of a bucket that are read by range are read whole."""
+    return Sequences(np.asarray(self.values), np.asarray(self.offsets))
+
   def counts(self, size: int) -> np.ndarray:
     """Returns how often each of the numbers 0 … `size` - 1 occurs, int64, reading the values block by block."""
     counts = np.zeros(size, np.int64)

@@ -229,7 +229,7 @@ class Likes:
   """
 
   def __init__(self, train: Sequences, ratings: np.ndarray, liked_from: float):
-    train = Sequences(np.asarray(train.values), np.asarray(train.offsets))
+    train = train.whole()
     users = np.repeat(np.arange(len(train)), train.lengths)
     keys = users.astype(np.int64) * (int(train.values.max(initial=0)) + 1) + train.values
     _, pair_of = np.unique(keys, return_inverse=True)  # (user, item)

@@ -59,7 +59,11 @@ class Catalogue:
         raise ValueError(
           f'{folder} must hold a prepared catalogue, as --mode=prepare writes it; it has no stage {stage}'
         )
-    return cls(Dataset.load(folder), masks)
+    try:
+      dataset = Dataset.load(folder)
+    except EOFError as error:  # of an empty file
+      raise ValueError(f'{folder} must hold a whole prepared catalogue; {error}') from error
+    return cls(dataset, masks)
 
   @property
   def items(self) -> Sequence[Mapping[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recjax.data import arrays
 from recjax.data.dataset import Dataset
 from recjax.decode.candidates import Candidates
 from recjax.decode.masks import Mask
@@ -19,7 +20,7 @@ _VECTORS = 'embeddings.npy'
 
 
 def text_vectors(dataset: Dataset) -> np.ndarray:
-  """Returns the encoder's vector of every item's text, float32 `[I, D]`, mapped.
+  """Returns the encoder's vector of every item's text, float32 `[I, D]`; see `arrays.load`.
 
   Raises:
     ValueError: the preparation has made none.
@@ -30,7 +31,7 @@ def text_vectors(dataset: Dataset) -> np.ndarray:
       f'eval.text.vectors needs text vectors, but {path} does not exist. Set --config.eval.text.vectors=none, or '
       'prepare the data with an encoder (--config.sids.encoder)'
     )
-  return np.load(path, mmap_mode='r')
+  return arrays.load(path)
 
 
 class Lookups:

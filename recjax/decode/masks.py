@@ -36,6 +36,7 @@ class Mask(NamedTuple):
 
 LONGEST = 10_000  # characters of an expression
 _SHOWN = 8  # names in a message
+_NONE_LEFT = 'exclude must leave at least one item of the catalogue; it leaves none'
 _KEPT = 64  # expressions whose masks are kept
 _TOKEN = re.compile(r'\s*([&|~()]|[^\s&|~()]+)')
 _STRENGTH = {'~': 3, '&': 2, '|': 1, '(': 0}
@@ -142,8 +143,14 @@ class Masks:
     """
     bits_W = (self.all if mask is None else mask).bits_W & ~pack(items, self._size)
     if not bits_W.any():
-      raise ValueError('exclude must leave at least one item of the catalogue; it leaves none')
+      raise ValueError(_NONE_LEFT)
     return _mask(bits_W)
+
+  def check_left(self, mask: Mask | None, items: np.ndarray) -> None:
+    """Raises the ValueError of `without`, and makes no mask."""
+    bits_W = (self.all if mask is None else mask).bits_W
+    if contains(bits_W, np.unique(items)).sum() == np.bitwise_count(bits_W).sum():
+      raise ValueError(_NONE_LEFT)
 
   def moved(
     self, excluded: Sequence[np.ndarray], masks: Sequence[Mask | None] | None, most: int

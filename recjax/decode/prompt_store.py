@@ -123,6 +123,7 @@ class PromptStore:
         f'the limit of kept prompts must be at least {2 * each:,} bytes, one prompt and one for padding; got {limit:,}'
       )
     self._owner: tuple[Any, ...] = ()
+    self._compiled = 0  # prompts that are read at once by the largest compiled program
     self._write = jax.jit(
       functools.partial(_write, models.graph(model, space), model, space), donate_argnums=0
     )
@@ -176,14 +177,16 @@ class PromptStore:
     return batch | {KEPT: self._arrays}
 
   def compile(self, rows: int, params: Any, trie: Trie, items: Any) -> None:
-    """Compiles the programs that read up to `rows` prompts at once; call it without `lock`."""
+    """Compiles the programs that read 1, 2, 4, … up to `rows` prompts at once; call it without `lock`."""
     with self.lock:
       if self._owner[1:] != tuple(map(id, (params, trie, items))):
         self._clear(params, trie, items)
       counts = dataclasses.replace(self.counts)
-      reads = [(self.slots, 1, np.zeros(1, np.int32))] * rows
-      for is_extended in (True, False):
-        self._read(self._owner[0], reads, is_extended)
+      while self._compiled < rows:
+        self._compiled = max(2 * self._compiled, 1)
+        reads = [(self.slots, 1, np.zeros(1, np.int32))] * self._compiled
+        for is_extended in (True, False):
+          self._read(self._owner[0], reads, is_extended)
       self.counts = counts
 
   def _kept(self, prompt: np.ndarray) -> int:
@@ -274,6 +277,7 @@ class PromptStore:
     self._unused = list(range(self.slots))
     depth, *each = self._shape
     shape = (depth, self.slots + 1, *each)
+    self._arrays = ()  # the memory of the earlier ones is free before it is taken again
     self._arrays = (jnp.zeros(shape, self._dtype), jnp.zeros(shape, self._dtype))
 
 

@@ -143,7 +143,7 @@ class Ranker:
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
     excluded: Sequence[np.ndarray] | None = None,
-    few_shapes: bool = False,
+    few_shapes: int = False,
     masks: Sequence[Mask | None] | None = None,
     loaded: Loaded | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -156,8 +156,8 @@ class Ranker:
       progress: label of the progress bar. None: no bar.
       known: other columns of each history by name (see `columns`), one value per item. None: none.
       excluded: item indices that are excluded for each history. None: none.
-      few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the
-        batch then has room for as many histories as the next power of two.
+      few_shapes: whether calls with other lengths use the same compiled program, at the cost of padding; the batch
+        then has room for as many histories as the next power of two, and for at least so many.
       masks: the sub-catalogue of every history (`Masks.mask`); None: all items.
       loaded: the catalogue (`load`) of the indices and masks. None: the attribute.
 
@@ -176,7 +176,7 @@ class Ranker:
     progress: str | None = None,
     known: Sequence[Mapping[str, np.ndarray]] | None = None,
     excluded: Sequence[np.ndarray] | None = None,
-    few_shapes: bool = False,
+    few_shapes: int = False,
     masks: Sequence[Mask | None] | None = None,
     loaded: Loaded | None = None,
   ) -> Candidates:
@@ -184,7 +184,7 @@ class Ranker:
     U, B = len(histories), self._batch_size
     loaded = loaded or self.loaded
     if few_shapes:
-      B = self.rows_of(U)
+      B = self.rows_of(max(U, few_shapes))
     known = known or [{}] * U
     hidden = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
     if excluded is not None:

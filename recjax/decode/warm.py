@@ -4,6 +4,8 @@ import logging
 import time
 from typing import Any
 
+import numpy as np
+
 from recjax.decode.ranker import Ranker
 
 log = logging.getLogger(__name__)
@@ -11,11 +13,11 @@ log = logging.getLogger(__name__)
 _SHORTEST = 32  # tokens of the first bucket
 
 
-def buckets_of(longest: int) -> tuple[int, ...]:
+def buckets_of(shortest: int, longest: int) -> tuple[int, ...]:
   """Returns lengths that prompts are padded to: 32 tokens, twice as many and so on, and the longest prompt."""
   found, size = [], _SHORTEST
   while size < longest:
-    found.append(size)
+    found += [size] if size >= shortest else []
     size *= 2
   return (*found, longest)
 
@@ -37,15 +39,19 @@ def warm(ranker: Ranker, params: Any, rows: int, buckets: tuple[int, ...] | None
     The number of programs.
 
   Raises:
-    ValueError: `rows` is not positive, or the lengths do not end with the longest prompt.
+    ValueError: `rows` is not positive, or the lengths do not end with the longest prompt, or hold no prompt.
   """
-  longest = ranker.longest
-  buckets = buckets_of(longest) if buckets is None else buckets
+  shortest, longest = len(ranker.prompt(np.empty(0, np.int32), {})), ranker.longest
+  buckets = buckets_of(shortest, longest) if buckets is None else buckets
   if rows < 1:
     raise ValueError(f'rows must be at least 1; got {rows}')
   if list(buckets) != sorted(set(buckets)) or not buckets or buckets[-1] != longest:
     raise ValueError(
       f'buckets must ascend and end with the longest prompt, {longest} tokens; got {tuple(buckets)}'
+    )
+  if buckets[0] < shortest:
+    raise ValueError(
+      f'buckets must hold at least the prompt of an empty history, {shortest} tokens; got {tuple(buckets)}'
     )
   start, count, size = time.perf_counter(), 0, 1
   while True:

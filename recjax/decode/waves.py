@@ -155,6 +155,9 @@ class Waves:
     mask = once('within', self.catalogue.masks.mask)
     if len(excluded) > _LONG:  # in the mask the items need no place in every row
       mask, excluded = self._without(mask, excluded, shared), excluded[:0]
+    elif len(excluded) and ('left', id(mask), id(excluded)) not in shared:
+      self.catalogue.masks.check_left(mask, excluded)
+      shared['left', id(mask), id(excluded)] = True
     row = self._row(request.history, place, request.unknown == 'skip')
     if candidates is not None:
       candidates = self.reader.indices(ids(candidates, 'candidates'), f'{place}: candidates')
@@ -172,18 +175,16 @@ class Waves:
   ) -> Iterator[tuple[Parsed, list[Recommendation]]]:
     """Yields the requests of a wave with the items that the search finds."""
     has_masks = any(parsed.mask is not None for parsed in wave)
-    padded = [*wave, *[wave[0]] * (size - len(wave))]
     items_UM, scores_UM = self.ranker(beams).rank(
       self._params,
-      [parsed.row.items for parsed in padded],
-      known=[parsed.row.known for parsed in padded],
-      excluded=[parsed.excluded for parsed in padded],
-      few_shapes=few_shapes,
-      masks=[parsed.mask for parsed in padded] if has_masks else None,
+      [parsed.row.items for parsed in wave],
+      known=[parsed.row.known for parsed in wave],
+      excluded=[parsed.excluded for parsed in wave],
+      few_shapes=few_shapes and size,
+      masks=[parsed.mask for parsed in wave] if has_masks else None,
       loaded=self._loaded,
     )
-    found = zip(wave, items_UM[: len(wave)], scores_UM[: len(wave)], strict=True)
-    for parsed, items, scores in found:
+    for parsed, items, scores in zip(wave, items_UM, scores_UM, strict=True):
       k = parsed.request.k
       yield parsed, self.recommendations(items[:k], scores[:k])
 

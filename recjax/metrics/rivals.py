@@ -8,7 +8,6 @@ import numpy as np
 from recjax.baselines import BASELINES, expensive
 from recjax.baselines.split import Split
 from recjax.data.dataset import Dataset
-from recjax.data.sequences import Sequences
 from recjax.metrics.ranked import Ranked
 from recjax.runtime import preemption
 from recjax.schema.run import Eval
@@ -27,8 +26,8 @@ def split_of(
     exclude_seen: whether items of the history are removed from the lists.
   """
   return Split(
-    train=Sequences(np.asarray(dataset.train.values), np.asarray(dataset.train.offsets)),
-    counted=dataset.countable_sequences(split),
+    train=dataset.train.whole(),
+    counted=dataset.countable_sequences(split).whole(),
     histories=dataset.histories_and_targets(split)[0].take(rows),
     num_items=dataset.num_items,
     k=k,

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
 from recjax.config import Config
+from recjax.data import arrays
 from recjax.data.dataset import Dataset
 from recjax.report.facts import title_of
 from recjax.report.numbers import shortened
@@ -92,7 +93,7 @@ def _vectors(config: Config, dataset: Dataset, items: np.ndarray) -> np.ndarray 
   blocks = []
   for stage in _FOLDERS[config.sids.source] if config.sids.quantizer != 'import' else ():
     path = dataset.folder / stage / 'embeddings.npy'
-    vectors_ID = np.load(path, mmap_mode='r') if path.exists() else np.empty((0, 0))
+    vectors_ID = arrays.load(path) if path.exists() else np.empty((0, 0))
     if len(vectors_ID) != dataset.num_items:
       return None
     block = np.asarray(vectors_ID[items], np.float32)

@@ -33,6 +33,16 @@ def peaks() -> dict[str, int]:
   return found
 
 
+def memory() -> int | None:
+  """Returns the memory of a local device in bytes, on CPU that of the machine; None: it is not known."""
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  if all('bytes_limit' in each for each in stats):
+    return min(each['bytes_limit'] for each in stats)
+  if jax.default_backend() == 'cpu' and 'SC_PHYS_PAGES' in getattr(os, 'sysconf_names', ()):
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  return None
+
+
 def set_compilation_cache(folder: str | None, workdir: epath.Path) -> None:
   """Sets the folder of JAX's persistent compilation cache; call it before the first compilation.
 

@@ -90,6 +90,9 @@ class Service:
           response = await endpoint(request)
         except Refused as refused:
           response = await _refused(request, refused)
+        except ClientDisconnect:
+          self.metrics.disconnects.inc()
+          response = _GONE
         status = response.status_code
         return response
       finally:
@@ -107,21 +110,13 @@ class Service:
     self.metrics.in_flight.set(self.in_flight)
     deadline = asyncio.get_running_loop().time() + self.serving.timeout_s
     try:
-      try:
-        async with asyncio.timeout_at(deadline):
-          body = await self._body(request)
-      except TimeoutError:
-        late = f'the body must arrive within {self.serving.timeout_s:g} s'
-        raise Refused(408, late, {'Connection': 'close'}) from None
+      body = await self._body(request)
       engine, batcher = self._opened()
       limits = engine.limits(self.serving.max_queue)
       is_one, queries = wire.queries(wire.parse(body), limits)
       found = await self._unless_gone(request, _of_one_version(batcher, queries), deadline)
       self.metrics.requests.inc(len(queries))
       return _json(found[0] if is_one else found)
-    except ClientDisconnect:
-      self.metrics.disconnects.inc()
-      return _GONE
     finally:
       self.in_flight -= 1
       self.metrics.in_flight.set(self.in_flight)
@@ -165,9 +160,17 @@ class Service:
     """Reads the body.
 
     Raises:
-      Refused: it is too large.
+      Refused: it is too large, or does not arrive in time.
       ClientDisconnect: the client left.
     """
+    try:
+      async with asyncio.timeout(self.serving.timeout_s):
+        return await self._read(request)
+    except TimeoutError:
+      late = f'the body must arrive within {self.serving.timeout_s:g} s'
+      raise Refused(408, late, {'Connection': 'close'}) from None
+
+  async def _read(self, request: Request) -> bytes:
     most, size = int(self.serving.max_body_mb * 1e6), 0
     parts = []
     async for part in request.stream():
@@ -194,6 +197,7 @@ class Service:
   async def _catalogue(self, request: Request) -> Response:
     engine, _ = self._opened()
     if request.method == 'POST':
+      self._check_open()
       _check_token(request)
       change = wire.change(wire.parse(await self._body(request)))
       async with self._changing:
@@ -248,11 +252,12 @@ def _check_token(request: Request) -> None:
   Raises:
     Refused: there is no token in the environment, or the call has another one.
   """
-  token = os.environ.get(TOKEN, '')
+  token = os.environ.get(TOKEN, '').strip()
   if not token:
     raise Refused(403, f'the service takes no change: set {TOKEN} in its environment, and restart')
   kind, _, given = request.headers.get('authorization', '').partition(' ')
-  is_equal = hmac.compare_digest(given.strip().encode(), token.encode())
+  # Starlette reads the bytes of a header as latin-1.
+  is_equal = hmac.compare_digest(given.strip().encode('latin-1'), os.fsencode(token))
   if kind.lower() != 'bearer' or not is_equal:
     message = f'the header must be "Authorization: Bearer TOKEN" with the value of {TOKEN}'
     raise Refused(401, message, {'WWW-Authenticate': 'Bearer'})

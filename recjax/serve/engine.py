@@ -13,6 +13,7 @@ from recjax.data.dataset import Dataset
 from recjax.data.requests import Answer, Recommendation, Request
 from recjax.decode.catalogue import Catalogue
 from recjax.decode.masks import contains
+from recjax.decode.prompt_store import Counts
 from recjax.decode.waves import Waves
 from recjax.recommend import Recommender
 from recjax.serve.one_hop import OneHop
@@ -21,8 +22,10 @@ from recjax.serve.wire import Limits, Query, Refused
 
 _KEYWORDS = 3  # of a code, in an explanation
 _NAMED = 20  # unknown items that a message names; the answer lists all
+_SHOWN = 80  # characters of their ids
 _IDS = 10_000  # ids of a history, of `exclude` or of `within`
 _CANDIDATES = 256
+_NONE = 'no item is left: the history, within, exclude and candidates leave none'
 
 
 class Loaded(NamedTuple):
@@ -38,6 +41,7 @@ class Engine:
   Attributes:
     view: the version of the catalogue that is used.
     beams: numbers of beams that a request may choose, of which the first is the default.
+    prompts: the prompts that are kept between requests. None: none are.
   """
 
   def __init__(
@@ -48,6 +52,8 @@ class Engine:
     most: int,
     beams: Sequence[int] = (),
     masks: epath.PathLike | None = None,
+    warms: bool = False,
+    keep_prompts: int = 0,
   ):
     """Builds the indices of titles and of successors.
 
@@ -58,15 +64,31 @@ class Engine:
       most: requests of a wave: those of one batch of the search.
       beams: other numbers of beams that a request may choose.
       masks: folder of the masks of the recommender; later catalogues read it again.
+      warms: whether `warm` compiles programs for small waves and short prompts too, which waves then use.
+      keep_prompts: bytes for kept prompts; see `Recommender.keep_prompts`. 0: none are kept.
+
+    Raises:
+      ValueError: prompts cannot be kept, or the bytes do not hold those of a wave.
     """
     self._recommender, self._masks = recommender, masks
     self.beams = tuple(dict.fromkeys((recommender.beams, *beams)))
-    self._max_wave, self._most = max_wave, most
+    self._max_wave, self._most, self._warms = max_wave, most, warms
+    self.prompts = recommender.keep_prompts(keep_prompts) if keep_prompts else None
+    if self.prompts is not None:
+      self._check_prompts(keep_prompts)
     self._candidates = min(_CANDIDATES, dataset.num_items)
     self._one_hop = OneHop(dataset)
     words = dataset.keywords or []
     self._keywords = {entry['token']: entry['keywords'][:_KEYWORDS] for entry in words}
     self.view, self._earlier = View(recommender.catalogue, self._keywords), None
+
+  def _check_prompts(self, limit: int) -> None:
+    wave, slots = max(map(self.size, self.beams)), self.prompts.slots
+    if slots < wave:
+      need = (wave + 1) * self.prompts.num_bytes // (slots + 1)
+      raise ValueError(
+        f'--keep_prompts must hold the prompts of one wave, {wave} requests: at least {need:,} bytes; got {limit:,}'
+      )
 
   def load(self, folder: str, masks: str | None = None) -> Loaded:
     """Reads a prepared folder and puts its catalogue on the devices; the service answers in the meantime.
@@ -115,12 +137,16 @@ class Engine:
     return 1 << max(0, min(self._max_wave // rows, self._most).bit_length() - 1)
 
   def warm(self) -> None:
-    """Compiles the waves: one shape for every number of beams, and one for candidates."""
-    history = [self.view.named(0)['item']]
+    """Compiles the waves: one shape for every number of beams, or several, and one for candidates."""
     for beams in self.beams:
-      chosen = None if beams == self._recommender.beams else beams
-      self.answer([Query(Request(history=history, k=1, beams=chosen), beams)])
+      rows = self.size(beams)
+      if self._warms:
+        self._recommender.warm(rows, beams=beams)
+      else:
+        self._recommender.compile(rows, beams)
     self.answer([Query(self._padding(), 0)])
+    if self.prompts is not None:
+      self.prompts.counts = Counts()  # of requests alone
 
   def _padding(self) -> Request:
     """Returns a request with as many candidates as one may have."""
@@ -142,6 +168,8 @@ class Engine:
     if not queries[0].beams:  # the shape of the wave is that of its longest list
       requests.append(self._padding())
       size += 1
+    elif self._warms:
+      size = 1
     answers = self._recommender.answer(requests, popular=True, raises=False, size=size)
     answers = answers[: len(queries)]
     return [self._result(n, *pair) for n, pair in enumerate(zip(queries, answers, strict=True))]
@@ -150,7 +178,7 @@ class Engine:
     if answer.error:
       return Refused(400, query.place + answer.error.removeprefix(f'request {n}: '))
     if answer.unknown and not query.skips_unknown:
-      named = ', '.join(map(repr, answer.unknown[:_NAMED]))
+      named = ', '.join(f'{id[:_SHOWN]!r}' for id in answer.unknown[:_NAMED])
       more = len(answer.unknown) - _NAMED
       return Refused(
         400,
@@ -164,6 +192,8 @@ class Engine:
     }
     if answer.note:
       fields['note'] = answer.note
+    elif not answer.recommendations:
+      fields['note'] = _NONE
     if answer.unknown:
       fields['unknown'] = answer.unknown
     fields['catalogue'] = self.view.version

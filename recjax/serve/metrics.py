@@ -1,6 +1,12 @@
 """The metrics of the service, in the text format of Prometheus."""
 
+from collections.abc import Iterator
+
 import prometheus_client as prometheus
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from recjax.decode.prompt_store import PromptStore
 
 _SECONDS = (*(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),)
 _WAVE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -56,7 +62,39 @@ class Metrics:
     """Returns the current values."""
     return prometheus.generate_latest(self._registry)
 
+  def add_prompts(self, store: PromptStore) -> None:
+    """Adds what a store of kept prompts has done."""
+    self._registry.register(_Prompts(store))
+
   def set_catalogue(self, version: str) -> None:
     """Marks the version of the catalogue that is used from now on."""
     self.catalogue.clear()
     self.catalogue.labels(version).set(1)
+
+
+class _Prompts(Collector):
+  """The metrics of kept prompts, which are read when they are asked for."""
+
+  def __init__(self, store: PromptStore):
+    self._store = store
+
+  def collect(self) -> Iterator[Metric]:
+    counts, store = self._store.counts, self._store
+
+    def counter(name: str, text: str, label: str, values: dict[str, float]) -> Metric:
+      family = CounterMetricFamily(f'recjax_{name}', text, labels=[label])
+      for value, count in values.items():
+        family.add_metric([value], count)
+      return family
+
+    results = {'hit': counts.hits, 'extended': counts.extended, 'miss': counts.misses}
+    yield counter('prompts', 'Prompts by what was kept of them.', 'result', results)
+    tokens = {'kept': counts.tokens_kept, 'read': counts.tokens_read}
+    yield counter('prompt_tokens', 'Tokens of prompts that were kept, or read.', 'from', tokens)
+    seconds = {'extended': counts.extend_seconds, 'miss': counts.read_seconds}
+    yield counter('prompt_seconds', 'Time of reading tokens into the store.', 'result', seconds)
+    evicted = CounterMetricFamily('recjax_prompts_evicted', 'Prompts that made room for others.')
+    evicted.add_metric([], counts.evicted)
+    yield evicted
+    yield GaugeMetricFamily('recjax_prompt_slots', 'Prompts that may be kept.', store.slots)
+    yield GaugeMetricFamily('recjax_prompt_bytes', 'Bytes of kept prompts.', store.num_bytes)

@@ -97,6 +97,8 @@ async def run(load: Load, serving: Serving, listener: socket.socket, stop: async
       )
       tasks.append(asyncio.create_task(service.batcher.run()))
       service.engine = engine
+      if engine.prompts is not None:
+        metrics.add_prompts(engine.prompts)
       metrics.ready.set(1)
       metrics.set_catalogue(engine.view.version)
       sizes = ' or '.join(

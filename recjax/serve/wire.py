@@ -72,7 +72,7 @@ def parse(body: bytes) -> Any:
     Refused: it is no JSON.
   """
   try:
-    return json.loads(body, parse_constant=_no_constant)
+    return json.loads(body, parse_constant=_no_constant, object_pairs_hook=_object)
   except (ValueError, RecursionError) as error:
     reason = 'it is nested too deeply' if isinstance(error, RecursionError) else str(error)
     raise Refused(400, f'the body must be JSON: {reason}') from error
@@ -118,7 +118,7 @@ def _query(fields: Any, limits: Limits, place: str) -> Query:
   for name in fields:
     if name not in FIELDS:
       known = f'{place}the fields of a request are {", ".join(FIELDS)}'
-      raise Refused(400, f'{known}; got {_short(name)}{question(name, FIELDS)}')
+      raise Refused(400, f'{known}; got {_short(name)}{question(name[:80], FIELDS)}')
   if 'history' not in fields:
     raise Refused(400, f'{place}a request must have "history", a list of item ids; got none')
   fields = {name: value for name, value in fields.items() if value is not None or name == 'history'}
@@ -202,6 +202,16 @@ def encode(value: Any) -> bytes:
 
 def _is_int(value: Any) -> bool:
   return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns an object of JSON; of a name that occurs twice readers would take different values."""
+  found = {}
+  for name, value in pairs:
+    if name in found:
+      raise ValueError(f'a name must occur once in an object; {_short(name)} occurs twice')
+    found[name] = value
+  return found
 
 
 def _no_constant(name: str) -> None:

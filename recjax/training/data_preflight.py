@@ -208,7 +208,7 @@ def _check_part(part: Part, examples: list[Example], stream: Stream) -> None:
   is_window = part.component.task == 'next_item' and (
     max(np.count_nonzero(example.targets >= first_sid) for example in cut) > levels
   )
-  wordings = len(part.component.prompts or part.component.wordings)
+  wordings = len(part.component.used_prompts)
   inputs = {example.inputs.tobytes() for example in cut}
   if not is_window and len(inputs) <= wordings < len(targets):
     raise ValueError(

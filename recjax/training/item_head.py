@@ -4,7 +4,7 @@ A complete semantic ID among the targets of a row is a target of the head, at th
 code. The logits of an item are the product of the state and of the item's vector, the sum of its code rows and its own row
 (`TokenTables.item_vectors`). They are computed in blocks of items (`recjax.training.wide_softmax`).
 
-Above `loss.item_head_sampled_from` items the denominator is estimated from items that are drawn uniformly, with
+From `loss.item_head_sampled_from` items on the denominator is estimated from items that are drawn uniformly, with
 replacement, for the whole micro-batch: every sampled item other than the target stands for I / S items, so its logit is
 corrected by log(I / S) (importance sampling: Bengio and Senécal, "Adaptive importance sampling to accelerate training of a
 neural probabilistic language model", 2008). The expected denominator is that of the full softmax, up to the target's own draws.

@@ -51,10 +51,10 @@ def check_first_rows(
   paths = [('tables', name) for name in tables if optim_lib.is_sid_table(('tables', name))]
   paths += [('lora', 'a')] if model.lora_rank else []
   params = traverse_util.unflatten_dict(dict.fromkeys(paths, 0))
-  for name in optim_lib.split(params, config.optim)[1].get('tables', {}):
+  if frozen := list(optim_lib.split(params, config.optim)[1].get('tables', {})):
     raise ValueError(
-      f'SID rows that are frozen must not be equal; model.sid_rows=mean makes all of them equal, and tables/{name} is '
-      f'frozen. {_REMEDY}'
+      'SID rows that are frozen must not be equal; model.sid_rows=mean makes all of them equal, and '
+      f'tables/{frozen[0]} is frozen. {_REMEDY}'
     )
 
 
@@ -65,21 +65,20 @@ def check_rates(config: Training) -> None:
     ValueError: the weight decay reverses parameters.
   """
   optim, model = config.optim, config.model
-  factor = max(
-    (group.learning_rate for group in optim.groups.values() if not group.frozen), default=1.0
-  )
-  rate = optim.learning_rate * max(factor, 1.0)
-  decay = rate * optim.weight_decay
+  factors = [(1.0, 1.0)]  # on rate and decay, of parameters that no group matches
+  factors += [(g.learning_rate, g.weight_decay) for g in optim.groups.values() if not g.frozen]
+  rate = optim.learning_rate * max(rate for rate, _ in factors)
+  decay = optim.learning_rate * optim.weight_decay * max(r * d for r, d in factors)
   check(
     decay < 1,
-    'optim.learning_rate x optim.weight_decay must be less than 1; a step would reverse every parameter',
+    'optim.learning_rate x optim.weight_decay, with the factors of every group, must be less than 1; a step would '
+    'reverse parameters',
     decay,
     'optim.weight_decay',
   )
   doubts = {
-    f'optim.learning_rate x optim.weight_decay is {decay:g}: a step removes that share of every parameter': (
-      decay > 0.05
-    ),
+    f'optim.learning_rate x optim.weight_decay, with the factors of a group, is {decay:g}: a step removes that share '
+    'of parameters': decay > 0.05,
     f'with adamw, a learning rate of {rate:g} (with its group factor) changes every parameter by about as much a '
     'step': optim.optimizer == 'adamw' and rate > 0.1,
     f'optim.learning_rate={optim.learning_rate:g} is too small to change float32 parameters': (

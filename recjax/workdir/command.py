@@ -127,6 +127,7 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
     masks=masks,
     within=WITHIN.value,
     prune=PRUNE.value,
+    beams=serving.beams() if MODE.value == 'export' else (),
     serving=serving.from_flags() if MODE.value == 'serve' else None,
   )
 

@@ -22,6 +22,7 @@ FLAGS = {
   'budget': ('refresh',),
   'prune': ('prepare',),
   **dict.fromkeys(serving.FLAGS, ('serve',)),
+  'beams': ('serve', 'export'),
 }
 
 _DATA = ('data', 'sids', 'relations', 'keywords', 'mesh', 'hosts')
@@ -38,7 +39,11 @@ _SEARCH = tuple(
     'blend',
   )
 )
-_SPEED = ('eval.beam_widths', 'eval.beam_cut', 'eval.weights_dtype')  # an export searches without them
+_SPEED = (
+  'eval.beam_widths',
+  'eval.beam_cut',
+  'eval.weights_dtype',
+)  # an export searches without them
 # Mode → the sections and fields that it reads from the command; it has the others from the workdir. The other modes
 # read all.
 _USE = (*_DATA, *_SEARCH, 'model', 'mixture', 'compilation_cache')

@@ -9,7 +9,7 @@ from recjax.data.history_files import check_histories
 from recjax.models import pretrained
 from recjax.runtime import files
 from recjax.schema.checks import check
-from recjax.workdir import claim, identity, paths, stages, trackers
+from recjax.workdir import claim, identity, paths, serving, stages, trackers
 from recjax.workdir.checkpoints import Checkpoints
 from recjax.workdir.export import item_vectors
 from recjax.workdir.serving import Serving
@@ -37,6 +37,7 @@ class Request:
     source: value of --from.
     raw_dir: value of --raw_dir.
     budget: value of --budget.
+    beams: value of --beams, of an export.
     serving: the flags of --mode=serve. None: another mode.
   """
 
@@ -54,6 +55,7 @@ class Request:
   source: epath.Path | None = None
   raw_dir: str | None = None
   budget: float = 0.25
+  beams: tuple[int, ...] = ()
   serving: Serving | None = None
 
   def check_refresh(self) -> None:
@@ -94,6 +96,11 @@ class Request:
       raise ValueError('--mode=recommend needs --histories=FILE and --out=FILE')
     if mode == 'export' and not self.out:
       raise ValueError('--mode=export needs --out=FOLDER, with --format=vectors --out=FILE.npz')
+    if self.beams and self.format != 'bundle':
+      raise ValueError(
+        f'--beams with --mode=export needs --format=bundle; got --format={self.format}'
+      )
+    serving.check_beams(self.beams)
     if mode == 'recommend':
       must = (
         f'--k must be from 1 to the {config.eval.beams} items that the search finds, eval.beams'

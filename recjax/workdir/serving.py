@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import re
 import socket
 from typing import Any
 
@@ -25,6 +26,9 @@ class Serving:
     timeout_s: seconds until a call is refused with 504.
     max_body_mb: size of a body in MB (1e6 bytes); a larger one is refused with 413.
     room: later catalogues may have so many times the items of the first.
+    warm: whether waves of 1, 2, 4, … requests and several lengths of prompts have programs of their own, compiled at the
+      start. False: every wave has the shape of the largest.
+    keep_prompts: bytes for the keys and values of prompts that are kept between requests. 0: none are.
     open: whether the page is opened in a browser when the service is ready.
   """
 
@@ -37,6 +41,8 @@ class Serving:
   timeout_s: float = 10.0
   max_body_mb: float = 1.0
   room: float = 1.25
+  warm: bool = False
+  keep_prompts: int = 0
   open: bool = False
 
   def check(self) -> None:
@@ -91,21 +97,26 @@ _RANGES = {
   'timeout_s': (0.1, 3600),
   'max_body_mb': (0.001, 1000),
   'room': (1, 100),
+  'keep_prompts': (0, 2**50),
 }
 _HELP = {
   'host': (flags.DEFINE_string, 'address to listen on; 0.0.0.0: all of this machine.'),
   'port': (flags.DEFINE_integer, 'TCP port; 0: a free one, which the log names.'),
-  'beams': (flags.DEFINE_list, 'beams that a request may choose, as 20,50; the first is the default. Empty: eval.beams.'),
+  'beams': (flags.DEFINE_list, 'beams that a request may choose, as 20,50; the first is the default. Empty: eval.beams. export: the same for a bundle.'),
   'max_wave': (flags.DEFINE_integer, 'beam rows of one batch of the search, of which every batch has the shape; 0: 512 on CPUs, 4,096 on other devices.'),
   'max_wait_ms': (flags.DEFINE_float, 'milliseconds that a request waits for others to share its batch.'),
   'max_queue': (flags.DEFINE_integer, 'requests that may wait; more are refused with 429.'),
   'timeout_s': (flags.DEFINE_float, 'seconds until a request is refused with 504.'),
   'max_body_mb': (flags.DEFINE_float, 'MB of the body of a request; more is refused with 413.'),
   'room': (flags.DEFINE_float, 'later catalogues may have so many times the items of the first (POST /catalogue).'),
+  'warm': (flags.DEFINE_boolean, 'compile programs for small waves and short prompts too, before /readyz is 200: a later start, and quicker answers while few requests arrive.'),
+  'keep_prompts': (flags.DEFINE_string, 'keep what the model computed for prompts, in at most so many bytes (such as 500MB or 2GiB), so that a history that grows is read from where it grew. 0: nothing is kept.'),
   'open': (flags.DEFINE_boolean, 'open the page in a browser when it is ready.'),
 }  # fmt: skip
 for _name, (_define, _text) in _HELP.items():
   _default = getattr(Serving, _name)
+  if _define is flags.DEFINE_string:
+    _default = str(_default)
   _define(_name, list(_default) if isinstance(_default, tuple) else _default, f'serve: {_text}')
   flags.declare_key_flag(_name)
 
@@ -116,13 +127,46 @@ def from_flags() -> Serving:
   """Returns the value of the flags.
 
   Raises:
-    ValueError: --beams holds something else than numbers.
+    ValueError: see `beams` and `_bytes`.
   """
   values: dict[str, Any] = {name: flags.FLAGS[name].value for name in FLAGS}
-  for text in values['beams']:
-    _check(text.strip().isdecimal(), '--beams must be numbers, such as 20,50', text)
-  values['beams'] = tuple(dict.fromkeys(int(text) for text in values['beams']))
+  values |= {'beams': beams(), 'keep_prompts': _bytes(values['keep_prompts'])}
   return Serving(**values)
+
+
+def beams() -> tuple[int, ...]:
+  """Returns the value of --beams.
+
+  Raises:
+    ValueError: it holds something else than numbers.
+  """
+  texts = flags.FLAGS['beams'].value
+  for text in texts:
+    is_number = text.strip().isdecimal() and text.strip().isascii()
+    _check(is_number and len(text) < 20, '--beams must be numbers, such as 20,50', text)
+  return tuple(dict.fromkeys(int(text) for text in texts))
+
+
+def check_beams(values: tuple[int, ...]) -> None:
+  """Raises a ValueError if a number of beams is out of range."""
+  least, most = _RANGES['beams']
+  for value in values:
+    _check(least <= value <= most, f'--beams must be from {least:,} to {most:,}', value)
+
+
+def _bytes(text: str) -> int:
+  """Returns a size such as 500MB, 1.5 GiB or 1073741824 in bytes.
+
+  Raises:
+    ValueError: it is none.
+  """
+  found = re.fullmatch(r'\s*(\d{1,18}(?:\.\d{1,9})?)\s*(?:([kmgt])(i?)b?|b)?\s*', text, re.I | re.A)
+  must = '--keep_prompts must be a number of bytes, such as 1073741824, 500MB or 2GiB'
+  if found is None:
+    raise ValueError(f'{must}; got {text!r:.80}')
+  number, prefix, is_binary = found.groups()
+  base = 1024 if is_binary else 1000
+  return int(float(number) * base ** (' kmgt'.index(prefix.lower()) if prefix else 0))
 
 
 def _check(condition: bool, must: str, got: Any) -> None:

@@ -188,7 +188,7 @@ def _with_batch(
   config: Config, mixtures: Sequence[Mixture], mesh: jax.sharding.Mesh | None
 ) -> Config:
   """Returns the config with the sizes of rows and batches."""
-  samples = [sample for mixture in mixtures for sample in _lengths(config, mixture)]
+  samples = [sample for mixture in mixtures for sample in _lengths(mixture)]
   config = _filled(config, {'packing': _row_lengths(samples)})
   packing, mean = config.packing, np.mean([full.mean(axis=0)[0] for full, _ in samples])
   hosts = 1 if mesh is None else mesh_lib.host_part(mesh)[1]
@@ -205,7 +205,7 @@ def _with_batch(
   return _filled(config, {'batch_size': batch, 'packing': {'rows': rows}})
 
 
-def _lengths(config: Config, mixture: Mixture) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _lengths(mixture: Mixture) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields for each interval the positions `[n, sides]` of a sample of examples, and the least of the longest."""
   corpus = mixture.corpus
   space = corpus.dataset.vocabulary.space

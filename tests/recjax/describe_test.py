@@ -24,3 +24,15 @@ def test_a_run_logs_the_short_form_and_the_warnings(tiny_world, caplog):
   levels = [record.levelname for record in caplog.records]
   assert levels == ['INFO'] * 3 + ['WARNING']
   assert '2,127 interactions of 300 users with 120 items' in caplog.text
+
+
+def test_a_run_does_not_hold_a_log_that_is_too_large_for_a_description(
+  tiny_world, caplog, monkeypatch
+):
+  config, dataset = tiny_world
+  monkeypatch.setattr(describe, 'MOST', 2000)
+  with caplog.at_level(logging.INFO, 'recjax'):
+    describe.log_short(dataset, config)
+  [message] = caplog.messages
+  assert message.startswith('data: 2,127 interactions of 300 users with 120 items, too many')
+  assert describe.of_run(dataset, config) is None

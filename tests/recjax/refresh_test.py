@@ -199,6 +199,10 @@ def test_the_rule_of_the_verdict(new, old, counting, reasons):
   assert len(found['reasons']) == len(reasons)
   assert all(part in reason for part, reason in zip(reasons, found['reasons'], strict=True))
   values = {name: ranking.ndcg(each, 10) for name, each in all_ranks.items()}
+  # A score of the new model alone is shown, but is no baseline.
+  own = refresh_lib.judged(all_ranks | {'codes': ranks(0.9)}, dataset, old_log, 20, ('codes',))
+  assert (own['reasons'], own['best_baseline']) == (found['reasons'], found['best_baseline'])
+  assert own['metrics'].keys() - found['metrics'].keys() == {'codes'}
   difference = found['differences']['old']['ndcg@10']
   assert difference['mean'] == pytest.approx(values['new'].mean() - values['old'].mean())
   assert found['rows'] | {'new_items': 50, 'compared': 100, 'users': 100} == found['rows']

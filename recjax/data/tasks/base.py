@@ -111,14 +111,15 @@ class Component(Section, abc.ABC):
 
   def __post_init__(self):
     super().__post_init__()
-    borders = [border for border, *_ in self.schedule]
+    borders = [border for border, *_ in filter(None, self.schedule)]
     self.check_field(
       all(len(pair) == 2 and min(pair) >= 0 for pair in self.schedule)
-      and borders == sorted(set(borders)),
-      'must be pairs (examples seen, weight), none negative, in the order of the examples',
+      and borders == sorted(set(borders))
+      and all(border == int(border) for border in borders),
+      'must be pairs (examples seen, weight), none negative, in the order of the examples, which are whole numbers',
       'schedule',
     )
-    for prompt in self.prompts or self.wordings:
+    for prompt in self.used_prompts:
       check_prompt(prompt, self.places, f'{self.prefix}prompts')
 
   @classmethod
@@ -145,7 +146,7 @@ class Component(Section, abc.ABC):
   def identity(self, corpus: Corpus) -> dict[str, Any]:
     """Returns all settings that the component's examples depend on, as JSON, for the fingerprint."""
     del corpus  # subclasses use it if a field matters only for some data sets
-    return {**dataclasses.asdict(self), 'prompts': self.prompts or self.wordings}
+    return {**dataclasses.asdict(self), 'prompts': self.used_prompts}
 
   def weight_at(self, examples_seen: int) -> float:
     """Returns the weight that the schedule gives after `examples_seen` examples."""
@@ -162,10 +163,14 @@ class Component(Section, abc.ABC):
     """Whether the component has a positive weight at some point of the stream."""
     return self.weight > 0 or any(weight > 0 for _, weight in self.schedule)
 
+  @property
+  def used_prompts(self) -> tuple[str, ...]:
+    """The wordings in use: those of the config, or else the task's own. Inference takes the first one."""
+    return self.prompts or self.wordings
+
   def prompt(self, draw: Draw) -> str:
     """Returns the wording of an example."""
-    prompts = self.prompts or self.wordings
-    return prompts[draw.index % len(prompts)]
+    return self.used_prompts[draw.index % len(self.used_prompts)]
 
   def fill(
     self, corpus: Corpus, prompt: str, contents: dict[str, np.ndarray]

@@ -77,7 +77,7 @@ class SidToTitle(Component):
 
   def inference_prompt(self, corpus: Corpus, item: int) -> np.ndarray:
     """Returns the prompt for the title of an item, in the first wording, as int32 tokens."""
-    return self._inputs(corpus, (self.prompts or self.wordings)[0], item)
+    return self._inputs(corpus, self.used_prompts[0], item)
 
   def _inputs(self, corpus: Corpus, prompt: str, item: int) -> np.ndarray:
     return corpus.prompter.fill(prompt, {'item': corpus.sid_tokens_IL[item]})[0]
@@ -127,7 +127,7 @@ class HistoryToTitle(HistoryComponent):
       corpus: the data set.
       items: item indices, oldest first. The last `max_items - 1` are shown.
     """
-    return self._inputs(corpus, (self.prompts or self.wordings)[0], np.asarray(items))[0]
+    return self._inputs(corpus, self.used_prompts[0], np.asarray(items))[0]
 
   def _inputs(
     self, corpus: Corpus, prompt: str, items: np.ndarray

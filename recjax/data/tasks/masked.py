@@ -86,13 +86,13 @@ class Mim(ItemAnswer, HistoryComponent):
         f'one of the last {self.max_items} items must be masked; got {len(masked)} masked ones'
       )
     shown = np.maximum(shown, 0)  # any item: the mask replaces its tokens
-    return self._inputs(corpus, (self.prompts or self.wordings)[0], shown, masked)[0]
+    return self._inputs(corpus, self.used_prompts[0], shown, masked)[0]
 
   def max_prompt_length(self, corpus: Corpus) -> int:
     """Returns the length of the longest inference prompt in tokens."""
     longest = int(corpus.shown(self.show, self.title_tokens).lengths.max())
     nothing = {'history': corpus.mask}
-    head, _ = self.fill(corpus, (self.prompts or self.wordings)[0], nothing)
+    head, _ = self.fill(corpus, self.used_prompts[0], nothing)
     return len(head) + (self.max_items - 1) * longest
 
   def _inputs(

@@ -104,8 +104,7 @@ class NextItem(ItemAnswer, HistoryComponent):
     return fields
 
   def num_units(self, corpus: Corpus) -> int:
-    pairs = self._in_pairs(corpus)
-    return len(corpus.positions if pairs else corpus.windows(self.max_items))
+    return len(corpus.positions if self._in_pairs(corpus) else corpus.windows(self.max_items))
 
   def _in_pairs(self, corpus: Corpus) -> bool:
     """Returns whether the unit is a pair; with titles, a window would show earlier answers as SIDs."""
@@ -182,16 +181,13 @@ class NextItem(ItemAnswer, HistoryComponent):
       events[recent] if self.events and events is not None else None,
     )
     history, _ = self._tokens(corpus, items, notes)
-    return self._inputs(corpus, (self.prompts or self.wordings)[0], history)[0]
+    return self._inputs(corpus, self.used_prompts[0], history)[0]
 
   def max_prompt_length(self, corpus: Corpus) -> int:
     """Returns the length of the longest inference prompt in tokens."""
-    longest = int(
-      corpus.shown(self.shown_as(corpus.is_encoder_decoder), self.title_tokens).lengths.max()
-    )
-    longest += self._longest_note(corpus)
-    nothing = np.empty(0, np.int32)
-    head, _ = self._inputs(corpus, (self.prompts or self.wordings)[0], nothing)
+    shown = corpus.shown(self.shown_as(corpus.is_encoder_decoder), self.title_tokens)
+    longest = int(shown.lengths.max()) + self._longest_note(corpus)
+    head, _ = self._inputs(corpus, self.used_prompts[0], np.empty(0, np.int32))
     return len(head) + (self.max_items - 1) * longest
 
   def _longest_note(self, corpus: Corpus) -> int:
@@ -220,10 +216,7 @@ class NextItem(ItemAnswer, HistoryComponent):
       return tokens, lengths
     parts = np.split(tokens, offsets_of(lengths)[1:-1]) if len(items) else []
     noted = [np.concatenate(pair) for pair in zip(parts, notes, strict=True)]
-    return (
-      np.concatenate([tokens[:0], *noted]),
-      tuple(len(part) for part in noted),
-    )
+    return np.concatenate([tokens[:0], *noted]), tuple(map(len, noted))
 
   def _targets(
     self, corpus: Corpus, items: np.ndarray, notes: Sequence[np.ndarray], is_learnt: np.ndarray

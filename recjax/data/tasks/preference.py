@@ -70,7 +70,7 @@ class Ranking(HistoryComponent):
       candidates: item indices, in the order in which they are shown.
     """
     recent = np.asarray(items)[-(self.max_items - 1) :]
-    prompt = (self.prompts or self.wordings)[0]
+    prompt = self.used_prompts[0]
     return history_inputs(self, corpus, prompt, recent, candidates=candidates)[0]
 
 
@@ -213,7 +213,7 @@ class Rating(HistoryComponent):
       item: index of the item to rate.
     """
     recent = slice(-(self.max_items - 1), None)
-    prompt = (self.prompts or self.wordings)[0]
+    prompt = self.used_prompts[0]
     return self._inputs(corpus, prompt, np.asarray(items)[recent], ratings[recent], item)[0]
 
   def _inputs(

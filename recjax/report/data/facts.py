@@ -253,6 +253,7 @@ def _period(log: Log, column: str) -> dict[str, str]:
   times = log.column(column)
   if times is None or not log.ticks_per_second or not len(times):
     return {}
+  times = np.asarray(times)  # of a bucket it may be read by range
   return {
     'first': date(times.min(), log.ticks_per_second),
     'last': date(times.max(), log.ticks_per_second),

@@ -29,7 +29,7 @@ def suspicions(facts: Mapping[str, Any], config: Config, now: float) -> list[str
     config: the config of the run.
     now: seconds since 1970; later dates are suspicious.
   """
-  found = [*_dates(facts, config, now), *_concentration(facts), *_events(facts, config)]
+  found = [*_dates(facts, config, now), *_concentration(facts), *_events(facts)]
   found += [*_ids(facts), *_ratings(facts), *_texts(facts, config)]
   return [*found, *_left_out(facts), *_splits(facts, config)]
 
@@ -77,7 +77,7 @@ def _concentration(facts: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _events(facts: Mapping[str, Any], config: Config) -> Iterator[str]:
+def _events(facts: Mapping[str, Any]) -> Iterator[str]:
   events = facts['events'] or {}
   views = {name: of for name, of in events.items() if _VIEWS.search(name) and of['is_target']}
   orders = [name for name in events if _ORDERS.search(name) and name not in views]

@@ -61,9 +61,7 @@ def _targets(log: Log, part: str, names: tuple[str, ...]) -> dict[str, np.ndarra
 def _general(log: Log, train: _Piece, names: tuple[str, ...], is_cut: bool) -> list[_Piece]:
   """Pieces of a split with any number of rows a user: the newest history of a user holds all earlier interactions."""
   users = {part: np.asarray(log.column(f'{part}_users')) for part in SPLITS}
-  wanted = (
-    _first_rows(log, users, log.train.lengths) if is_cut else _last_rows(users, len(log.train))
-  )
+  wanted = _first_rows(users, log.train.lengths) if is_cut else _last_rows(users, len(log.train))
   is_trained_only = np.ones(len(log.train), bool)
   for column in () if is_cut else users.values():
     is_trained_only[column] = False
@@ -97,9 +95,7 @@ def _last_rows(users: dict[str, np.ndarray], num_users: int) -> dict[str, np.nda
   return found
 
 
-def _first_rows(
-  log: Log, users: dict[str, np.ndarray], train_lengths: np.ndarray
-) -> dict[str, np.ndarray]:
+def _first_rows(users: dict[str, np.ndarray], train_lengths: np.ndarray) -> dict[str, np.ndarray]:
   """The oldest held-out row of every user without training interactions: its history is the first interaction."""
   seen, found = train_lengths > 0, {}
   for part, column in users.items():

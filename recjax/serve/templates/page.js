@@ -2,7 +2,7 @@
 'use strict';
 
 const $ = (id) => document.getElementById(id);
-const state = { history: [], k: 10, beams: null, masks: {} }; // history: {item, title}; masks: name -> 'only' | 'not'
+const state = { history: [], k: 10, beams: null, masks: Object.create(null) }; // history: {item, title}; masks: name -> 'only' | 'not'
 let service = { masks: [], beams: [] };
 let newest = 0; // number of the newest question; answers to earlier ones are dropped
 
@@ -30,7 +30,15 @@ const labelled = (each) => [nameOf(each), ...(each.title ? [make('small', {}, ea
 // --- the address keeps the state: #history=ID,ID&k=10&beams=50&only=NAME,NAME&not=NAME
 
 const encoded = (texts) => texts.map(encodeURIComponent).join(',');
-const decoded = (text) => (text ? text.split(',').map(decodeURIComponent) : []);
+const decoded = (text) => (text ? text.split(',').map(plain) : []);
+
+function plain(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch { // no encoding, such as a single %
+    return text;
+  }
+}
 
 function written() {
   const named = (kind) => Object.keys(state.masks).filter((name) => state.masks[name] === kind);
@@ -52,7 +60,7 @@ async function readAddress() {
   state.history = ids.map((id, n) => found[n].items.find((each) => each.item === id) || { item: id, title: null });
   state.k = Number.parseInt(parts.k, 10) || Math.min(10, service.items, Math.max(...service.beams));
   state.beams = Number.parseInt(parts.beams, 10) || null;
-  state.masks = {};
+  state.masks = Object.create(null);
   for (const name of decoded(parts.only)) state.masks[name] = 'only';
   for (const name of decoded(parts.not)) state.masks[name] = 'not';
 }
@@ -113,7 +121,7 @@ function changed() {
 // --- recommendations
 
 function question() {
-  const body = { history: state.history.map((each) => each.item), k: state.k, explain: true };
+  const body = { history: state.history.map((each) => each.item), k: state.k, explain: true, unknown: 'skip' };
   if (state.beams !== null) body.beams = state.beams;
   const terms = Object.entries(state.masks).map(([name, kind]) => (kind === 'not' ? `~${name}` : name));
   if (terms.length) body.within = terms.join(' & ');
@@ -141,7 +149,8 @@ async function recommend() {
   $('model').replaceChildren(...rows(found, ids(counted), true));
   $('counting').replaceChildren(...rows(counted, ids(found), false));
   const time = `${Math.round(performance.now() - start)} ms`;
-  $('note').textContent = answer ? [answer.note, time, `catalogue ${answer.catalogue}`].filter(Boolean).join(' · ') : '';
+  const gone = answer && answer.unknown ? `not in the catalogue: ${answer.unknown.join(', ')}` : '';
+  $('note').textContent = answer ? [answer.note, gone, time, `catalogue ${answer.catalogue}`].filter(Boolean).join(' · ') : '';
   if (answer && answer.catalogue !== service.catalogue) {
     service = await ask('catalogue');
     showService();

@@ -19,6 +19,7 @@ from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.tasks.next_item import GAPS, NextItem
 from recjax.models.pretrained import IdMap, tokenizer_files
+from recjax.schema.blend import NONE
 from recjax.sids import published
 
 PROMPT, ITEMS, SCRIPT = 'prompt.json', 'items.jsonl', 'recommend.py'
@@ -54,6 +55,17 @@ class _Exported:
     ids = self.ids(ours)
     tokens = None if self._tokens is None else [self._tokens.token_of(i) for i in ids]
     return {'text': text, 'tokens': tokens, 'ids': ids}
+
+
+def other_scores(config: Config) -> list[str]:
+  """Returns in words the scores of a run that a model of `transformers` does not have."""
+  settings = config.eval
+  scores = {
+    'the item head': config.model.item_head,
+    'the counts of the training (memory)': settings.memory.counts != NONE,
+    'the similarity of texts': settings.text.vectors != NONE,
+  }
+  return [name for name, is_used in scores.items() if is_used]
 
 
 Parts = list[tuple[str | None, Iterable[int]]]
@@ -120,6 +132,7 @@ def prompt_fields(config: Config, dataset: Dataset, exported: _Exported) -> dict
     'event_names': names,
     'target_events': None if is_target is None else np.array(names)[is_target].tolist(),
     'beams': config.eval.beams,
+    'left_out': other_scores(config),
   }
 
 

@@ -14,7 +14,6 @@ from recjax.data import vocabulary
 from recjax.data.dataset import Dataset
 from recjax.models import lora, pretrained
 from recjax.models.pretrained import IdMap, Pretrained
-from recjax.schema.blend import NONE
 from recjax.workdir.export import files
 
 log = logging.getLogger(__name__)
@@ -66,11 +65,10 @@ def write(out: str, config: Config, dataset: Dataset, params: Any) -> None:
     params: parameters of the model; adapters are merged.
   """
   write_model(out, config, dataset, lora.merge(params, config.model.lora_alpha))
-  lookups = (config.eval.memory.counts, config.eval.text.vectors)
-  if config.model.item_head or any(each != NONE for each in lookups):
+  if others := files.other_scores(config):
     log.warning(
-      'the exported folder ranks by the codes alone; the item head and the lookups of the run stay behind. '
-      '--format=bundle keeps them'
+      'the exported folder ranks by the codes alone; %s of the run stay behind. --format=bundle keeps them',
+      ' and '.join(others),
     )
   log.info('exported to %s: python %s/%s --help', out, out, files.SCRIPT)
   if config.model.sid_softmax == 'level':

@@ -46,4 +46,4 @@ def write(
     folder.write(request.out, config, dataset, params)
     return
   chosen = weights.recorded(config, request.workdir, step)
-  bundle.write(request.out, config, dataset, mesh, params, chosen)
+  bundle.write(request.out, config, dataset, mesh, params, chosen, request.beams)

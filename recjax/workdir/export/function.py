@@ -1,13 +1,16 @@
 """The search of a bundle as one function from arrays by name: item indices → prompt → search → ranked items.
 
 A request has int32 `history` `[B, E]`, the items of each row, oldest first, in its last columns and -1 before them;
-aligned with it `gaps` and `events`, indices of the notes of `files.prompt_fields` or -1, if prompts show them; and
-`excluded` `[B, E]`, items that are not ranked, -1 is padding. All other arrays are weights (`params/…`) or data
-(`prompt/…`, `trie/…`, `items/…`, `memory/…`, `text/…`), so that the function itself is small.
+aligned with it `gaps` and `events`, indices of the notes of `files.prompt_fields` or -1, if prompts show them;
+`excluded` `[B, E]`, items that are not ranked, -1 is padding; `within`, uint32 `[S, W]`, masks as packed bits (item i is
+bit i % 32 of word i // 32; all bits set, also those past the last item: every item); and `mask` `[B]`, the mask of each
+row. All other arrays are weights (`params/…`) or data (`prompt/…`, `trie/…`, `items/…`, `memory/…`, `text/…`), so that the
+function itself is small.
 """
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -19,8 +22,12 @@ from recjax.data.corpus import Corpus
 from recjax.data.sequences import Sequences
 from recjax.data.tasks.next_item import GAPS
 from recjax.decode import blend
+from recjax.decode.mask_slots import RowMasks, pruned
+from recjax.decode.masks import words
 from recjax.decode.ranker import Ranker
 from recjax.decode.search import make_search
+from recjax.decode.trie import Trie
+from recjax.decode.widths import by_level
 from recjax.sids.token_space import TokenSpace
 from recjax.workdir.export import files
 from recjax.workdir.export.lookups import Arrays, DeviceLookups
@@ -118,6 +125,19 @@ class Prompt:
     return {'tokens': tokens_BS, 'lengths': ends_BN[:, -1] + len(self.after)}
 
 
+def row_masks(trie: Trie, within_SW: jax.Array, mask_B: jax.Array) -> RowMasks:
+  """Returns the masks of rows for the search; if all of them hold every item, nothing is pruned."""
+  every = jnp.uint32(jnp.iinfo(jnp.uint32).max)
+  sizes = [words(nodes) for nodes in trie.num_nodes[1:]]
+  nodes = jax.lax.cond(
+    jnp.all(within_SW == every),
+    lambda masks_SW: tuple(jnp.full((masks_SW.shape[0], n), every) for n in sizes),
+    lambda masks_SW: jax.lax.map(functools.partial(pruned, trie), masks_SW),
+    within_SW,
+  )
+  return RowMasks(nodes, within_SW, mask_B)
+
+
 class Function:
   """The search of a run.
 
@@ -125,6 +145,7 @@ class Function:
     arrays: data by name.
     prompt: makes the prompts.
     request: names of the arrays of a request.
+    words: W, the words of a mask.
     weights: of the scores.
   """
 
@@ -137,9 +158,8 @@ class Function:
       ranker: gives the catalogue, the beams, the lookups and the weights of the scores.
       params: parameters, adapters merged; only their structure is read.
     """
-    model = dataclasses.replace(config.model, attention='plain')  # the path of every platform
-    self._search = make_search(model, space, ranker.beams)
-    self.weights, self._beams = ranker.weights, ranker.beams
+    self._model = dataclasses.replace(config.model, attention='plain')  # the path of every platform
+    self._space, self._widths, self.weights = space, config.eval.beam_widths, ranker.weights
     self.prompt = Prompt.of(config, ranker.loaded.corpus)
     lookups = ranker.loaded.lookups
     self._lookups = None if lookups is None or not lookups.named else DeviceLookups(lookups)
@@ -150,37 +170,45 @@ class Function:
     self.arrays = names_of(data['trie'], 'trie') | names_of(data['items'], 'items')
     self.arrays |= self.prompt.arrays
     self.arrays |= {} if self._lookups is None else self._lookups.arrays
-    self.request = (*self.prompt.pieces, 'excluded')
+    self.request = (*self.prompt.pieces, 'excluded', 'within', 'mask')
+    self.words = words(len(ranker.trie.leaf_items))
 
-  def __call__(self, values: Arrays, shown: int) -> dict[str, jax.Array]:
+  def __call__(self, values: Arrays, shown: int, beams: int) -> dict[str, jax.Array]:
     """Returns `items` int32 and `scores` float32 `[B, beams]`, best first; see the module and `Ranker.rank`.
 
     Args:
       values: weights, data and a request by name.
       shown: the latest items that a prompt shows.
+      beams: beams of the search.
     """
+    widths = by_level(self._widths, beams, self._space.num_levels)
+    search = make_search(self._model, self._space, widths)
     params, trie, items = (
       jax.tree.unflatten(self._trees[kind], [values[name] for name in self._names[kind]])
       for kind in ('params', 'trie', 'items')
     )
     prompts, excluded_BE = self.prompt(values, values, shown), values['excluded']
-    if self._lookups is None:
-      found = self._search(params, trie, prompts, excluded_BE, items=items)
-    else:
+    masks, known, given_BN = row_masks(trie, values['within'], values['mask']), None, None
+    if self._lookups is not None:
       known = self._lookups.read(values, values['history'])
-      given_BN = self._lookups.best(values, known, excluded_BE)
-      found = self._search(params, trie, prompts, excluded_BE, given_BN, items=items)
+      given_BN = self._lookups.best(values, known, excluded_BE, masks)
+    found = search(params, trie, prompts, excluded_BE, given_BN, masks, items)
+    if self._lookups is not None:
       found = self._lookups.scored(values, known, found)
-    items_BM, scores_BM = blend.ranked(found, self.weights, self._beams)
+    items_BM, scores_BM = blend.ranked(found, self.weights, beams)
     return {'items': items_BM, 'scores': scores_BM}
 
   def shapes(self, params: Any, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of all arrays by name; the number of columns E of a request stays open."""
+    """Returns the shapes of all arrays by name; the columns E and the masks S of a request stay open."""
     values = names_of(params, 'params') | self.arrays
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in values.items()}
-    (width,) = jax.export.symbolic_shape('E', constraints=[f'E >= {self.prompt.most}'])
+    width, masks = jax.export.symbolic_shape(
+      'E, S', constraints=[f'E >= {self.prompt.most}', 'S >= 1']
+    )
     row = jax.ShapeDtypeStruct((batch, width), np.int32)
-    return shapes | dict.fromkeys(self.request, row)
+    within = jax.ShapeDtypeStruct((masks, self.words), np.uint32)
+    mask = jax.ShapeDtypeStruct((batch,), np.int32)
+    return shapes | dict.fromkeys(self.request, row) | {'within': within, 'mask': mask}
 
   def buckets(self, batches: Sequence[int]) -> list[tuple[int, int]]:
     """Returns (rows, shown items) of the searches to compile: a quarter of a long prompt, and all of it."""

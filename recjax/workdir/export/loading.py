@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
 import json
+import logging
 import types
 from typing import Any
 
@@ -24,6 +25,8 @@ from recjax.schema.run import Eval
 from recjax.sids.table import SidTable
 from recjax.sids.token_space import TokenSpace
 from recjax.workdir.export.files import BUNDLE, ITEMS, PROMPT
+
+log = logging.getLogger(__name__)
 
 _LINE = {'item': str, 'token_ids': list, 'popularity': int}
 _FIELDS = {
@@ -162,7 +165,7 @@ def read(folder: epath.PathLike) -> tuple[ExportedData, ExportedPrompt, Model, E
     ValueError: a file is damaged or lacks a field.
   """
   folder = epath.Path(folder)
-  _check_bundle(folder)
+  is_bundle = _check_bundle(folder)
   file = folder / PROMPT
   prompt = json_file.read_json(file)
   for name, kind in _FIELDS.items():
@@ -176,6 +179,14 @@ def read(folder: epath.PathLike) -> tuple[ExportedData, ExportedPrompt, Model, E
     {*_FIELDS, 'exclude_seen', 'gaps', 'events', 'target_events'} - prompt.keys()
   ):
     raise ValueError(f'{file} must have the fields that --mode=export writes; it lacks {missing}')
+  others = json_file.field(file, prompt, 'left_out', list, [])  # absent in older folders
+  if others and not is_bundle:
+    log.warning(
+      '%s ranks by the codes alone: it has not %s of its run, so its lists differ from those of the run. Load the '
+      'workdir, or use a bundle (--format=bundle)',
+      folder,
+      ' and '.join(map(str, others)),
+    )
   ids = IdMap(TokenSpace(text_size, tuple(prompt['level_sizes'])), pieces)
   lines = list(_lines(folder / ITEMS))
   empty = ExportedData(folder, prompt, [], None, [], None, ids)
@@ -210,10 +221,14 @@ def read(folder: epath.PathLike) -> tuple[ExportedData, ExportedPrompt, Model, E
   return data, ExportedPrompt(needs), model, settings
 
 
-def _check_bundle(folder: epath.Path) -> None:
-  """Raises a ValueError if the folder is a bundle that ranks by more than the codes, or not a model of transformers."""
+def _check_bundle(folder: epath.Path) -> bool:
+  """Returns whether the folder is a bundle.
+
+  Raises:
+    ValueError: it ranks by more than the codes, or holds no model of transformers.
+  """
   if not (folder / BUNDLE).exists():
-    return
+    return False
   info = json_file.read_json(folder / BUNDLE)
   others = [name for name, weight in (info.get('weights') or {}).items() if weight]
   if others or not info.get('prepare'):
@@ -224,6 +239,7 @@ def _check_bundle(folder: epath.Path) -> None:
       f'a bundle must rank by the codes of a model of transformers to be read back; {folder} has {reason}. Run its '
       'rank.py, or set workdir to the run'
     )
+  return True
 
 
 def _lines(file: epath.Path) -> Iterator[dict[str, Any]]:

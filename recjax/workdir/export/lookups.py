@@ -9,6 +9,7 @@ import numpy as np
 
 from recjax.decode.candidates import Candidates
 from recjax.decode.lookups import Lookups
+from recjax.decode.mask_slots import RowMasks
 from recjax.decode.memory import Memory
 from recjax.decode.text_similarity import DECIMALS, TextSimilarity
 
@@ -46,9 +47,12 @@ class Counts:
     ages_E = jnp.arange(history_BE.shape[1])[::-1]
     return jax.lax.scan(add, jnp.zeros((B, I)), (ages_E, history_BE.T))[0]
 
-  def best(self, arrays: Arrays, counts_BI: jax.Array, excluded_BE: jax.Array) -> jax.Array:
-    """Returns the items with the largest counts that are not excluded; see `Memory.best`."""
+  def best(
+    self, arrays: Arrays, counts_BI: jax.Array, excluded_BE: jax.Array, masks: RowMasks
+  ) -> jax.Array:
+    """Returns the items of the masks with the largest counts that are not excluded; see `Memory.best`."""
     B, I = counts_BI.shape  # noqa: E741
+    counts_BI = jnp.where(masks.items_of_rows(I), counts_BI, 0)
     hidden_BE = jnp.where(excluded_BE < 0, I, excluded_BE)
     counts_BI = counts_BI.at[jnp.arange(B)[:, None], hidden_BE].set(0, mode='drop')
     popular_I = arrays['memory/popular']
@@ -78,15 +82,18 @@ class Similarity:
     vectors_BED = arrays['text/vectors'][jnp.maximum(history_BE, 0)]
     return jnp.einsum('BE,BED->BD', weights_BE, vectors_BED, precision='highest')
 
-  def best(self, arrays: Arrays, query_BD: jax.Array, excluded_BE: jax.Array) -> jax.Array:
-    """Returns the items with the largest scores that are not excluded; see `TextSimilarity.best`."""
+  def best(
+    self, arrays: Arrays, query_BD: jax.Array, excluded_BE: jax.Array, masks: RowMasks
+  ) -> jax.Array:
+    """Returns the items of the masks with the largest scores that are not excluded; see `TextSimilarity.best`."""
     vectors_ID = arrays['text/vectors']
     B, I = len(query_BD), len(vectors_ID)  # noqa: E741
     scores_BI = jnp.einsum('BD,ID->BI', query_BD, vectors_ID, precision='highest')
     hidden_BE = jnp.where(excluded_BE < 0, I, excluded_BE)
     row_B1 = jnp.arange(B)[:, None]
     scores_BI = jnp.round(scores_BI, DECIMALS).at[row_B1, hidden_BE].set(-jnp.inf, mode='drop')
-    scores_BI = jnp.where(jnp.any(query_BD != 0, axis=1, keepdims=True), scores_BI, -jnp.inf)
+    is_open_BI = jnp.any(query_BD != 0, axis=1, keepdims=True) & masks.items_of_rows(I)
+    scores_BI = jnp.where(is_open_BI, scores_BI, -jnp.inf)
     scores_BN, items_BN = jax.lax.top_k(scores_BI, min(self._texts.candidates, I))
     return jnp.where(jnp.isfinite(scores_BN), items_BN, -1)
 
@@ -115,11 +122,16 @@ class DeviceLookups:
     """Returns by name what a lookup knows about histories."""
     return {name: each.read(arrays, history_BE) for name, each in self._named.items()}
 
-  def best(self, arrays: Arrays, known: dict[str, jax.Array], excluded_BE: jax.Array) -> Any:
-    """Returns the distinct best items of all lookups that are not excluded, int32 `[B, N]`; None: they add none."""
+  def best(
+    self, arrays: Arrays, known: dict[str, jax.Array], excluded_BE: jax.Array, masks: RowMasks
+  ) -> Any:
+    """Returns the distinct best items of all lookups that are not excluded and in the masks, int32 `[B, N]`.
+
+    None: the lookups add none.
+    """
     found_BN = None
     for name in self._adds:
-      items_BN = self._named[name].best(arrays, known[name], excluded_BE)
+      items_BN = self._named[name].best(arrays, known[name], excluded_BE, masks)
       if found_BN is not None:
         is_known_BN = (items_BN[:, :, None] == found_BN[:, None, :]).any(axis=2)
         items_BN = jnp.concatenate([found_BN, jnp.where(is_known_BN, -1, items_BN)], axis=1)

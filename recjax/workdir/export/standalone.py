@@ -161,7 +161,7 @@ class Recommender:
     for name, values in (('times', times), ('events', events)):
       if values is not None and (not isinstance(values, list | tuple) or len(values) != length):
         raise ValueError(f'{place}: {name} must be a list with one value per item of the history')
-    if not all(isinstance(time, int | float) and math.isfinite(time) for time in times or ()):
+    if not all(isinstance(time, int | float) and abs(time) < 2**63 for time in times or ()):
       raise ValueError(f'{place}: times must be numbers of seconds; got {str(times)[:80]}')
     for event in events or ():
       if event not in self.prompt['event_names']:
@@ -317,6 +317,8 @@ def main(kind=Recommender):
     if not pathlib.Path(args.histories).is_file():
       raise FileNotFoundError(f'--histories must be a file; {args.histories} is not')
     recommender = kind(device=args.device, dtype=args.dtype)
+    if others := recommender.prompt.get('left_out'):
+      print(f'ranked by the codes alone, without {" and ".join(others)}', file=sys.stderr)
     known, columns = recommender.catalogue.index, recommender.columns
     rows = history_rows.read(args.histories, known, columns, args.skip_unknown)
     ranked = recommender.recommend(

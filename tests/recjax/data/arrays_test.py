@@ -6,10 +6,15 @@ from etils import epath
 import numpy as np
 import pytest
 
-from recjax import train
-from recjax.data import arrays
+from recjax import describe, train
+from recjax.baselines import BASELINES
+from recjax.data import arrays, log_change
 from recjax.data.dataset import Dataset
+from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
+from recjax.decode import lookups
+from recjax.metrics import leakage, rivals
+from recjax.report import sid_map
 from recjax.schema.stream import Loader
 from tests.recjax.data import buckets
 
@@ -112,13 +117,16 @@ def test_counts_of_an_array_that_is_read_by_range(bucket):
   np.testing.assert_array_equal(counts, np.bincount(values, minlength=60))
 
 
+def _uploaded(fs, dataset):
+  fs.put(str(dataset.folder.root), '/prepared', recursive=True)
+  remote = Dataset.load(Prepared('gs://prepared', dataset.folder.folders))
+  assert isinstance(remote.train.values, arrays.Ranged)
+  return remote
+
+
 def test_a_stream_from_a_bucket_is_that_from_the_disk(rated, bucket):
   config, dataset = rated
-  local = train.make_stream(config, dataset)
-  root = dataset.folder.root
-  bucket.put(str(root), '/prepared', recursive=True)
-  remote = Dataset.load(type(dataset.folder)(epath.Path('gs://prepared'), dataset.folder.folders))
-  assert isinstance(remote.train.values, arrays.Ranged)
+  local, remote = train.make_stream(config, dataset), _uploaded(bucket, dataset)
   stream = train.make_stream(config, remote)
   assert stream.plan == local.plan
   for group in (0, 7):
@@ -129,3 +137,21 @@ def test_a_stream_from_a_bucket_is_that_from_the_disk(rated, bucket):
   batch = next(stream.batches(0, 1, *hosts, Loader()))
   for name, want in wanted.items():
     np.testing.assert_array_equal(batch[name], want)
+
+
+def test_a_run_reads_the_rest_of_its_data_from_a_bucket_too(rated, bucket):
+  config, dataset = rated
+  remote = _uploaded(bucket, dataset)
+  for read in (
+    lambda log: describe.describe(log, config) | {'folder': ''},
+    lambda log: leakage.check(log, config.data.split),
+    lambda log: sid_map.sid_map(config, log),
+    lambda log: log_change.compare(*[log_change.Summary.of(log)] * 2),
+    lambda log: lookups.text_vectors(log).tolist(),
+    lambda log: [
+      baseline.recommend(rivals.split_of(log, split, np.arange(5), 9)).tolist()
+      for split in ('validation', 'test')
+      for baseline in BASELINES.values()
+    ],
+  ):
+    assert read(remote) == read(dataset)

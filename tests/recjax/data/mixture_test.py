@@ -8,6 +8,7 @@ import pytest
 
 from recjax import config as config_lib
 from recjax import train
+from recjax.data import loader, packing
 from recjax.data import mixture as mixture_lib
 from recjax.data.mixture import BLOCK, proportions
 from recjax.data.sequences import Sequences
@@ -125,6 +126,14 @@ def test_epochs_are_counted_over_the_stream_also_with_a_schedule():
   assert ended.examples_in(1.0) < 1400
   with pytest.raises(ValueError, match=r'num_epochs must be reached before the schedule ends'):
     ended.examples_in(2.0)
+  assert [ended.ends_before(epochs) for epochs in (1.0, 1.5, 2.0)] == [False, False, True]
+  plan = packing.Plan(examples=20, rows=4, row_length=8)
+  assert loader.Stream(ended, plan, 2).description.endswith(
+    '40 examples a step, 23.3 steps an epoch'
+  )
+  early = mixture({'a': 1.0, 'b': 1.0}, units, schedules={'a': ((0, 3.0), (100, 0.0))})
+  early.epoch_part = 0
+  assert loader.Stream(early, plan, 2).description.endswith('; 40 examples a step')
 
 
 def test_the_table_equals_counts_over_the_stream():

@@ -112,6 +112,17 @@ def test_a_wrong_mask_is_refused_in_one_line(within, words):
     assert part in message
 
 
+def test_exclusions_must_leave_an_item():
+  masks = named()
+  germany = np.array(sorted(SETS['de']))
+  masks.check_left(None, germany)
+  masks.check_left(masks.mask('de'), np.concatenate([germany[1:], germany[1:], [69]]))
+  for mask, hidden in ((masks.mask('de'), [*germany, *germany]), (None, range(70))):
+    for check in (masks.check_left, masks.without):
+      with pytest.raises(ValueError, match='exclude must leave at least one item of the catalogue'):
+        check(mask, np.array(list(hidden)))
+
+
 def test_without_masks_a_name_is_refused():
   with pytest.raises(ValueError, match='needs masks, and none are loaded'):
     Masks(INDEX).mask('in_stock')

@@ -29,11 +29,14 @@ def test_a_warmed_ranker_ranks_as_before_and_compiles_nothing(tiny_world):
   assert counts.misses + counts.extended + counts.hits > 3 and counts.hits >= 1
   with pytest.raises(ValueError, match='end with the longest prompt'):
     warm(ranker, params, 2, (1,))
+  with pytest.raises(ValueError, match='at least the prompt of an empty history, '):
+    warm(ranker, params, 2, (0, ranker.longest))
 
 
 def test_buckets_double_up_to_the_longest_prompt():
-  assert buckets_of(85) == (32, 64, 85)
-  assert buckets_of(20) == (20,)
+  assert buckets_of(5, 85) == (32, 64, 85)
+  assert buckets_of(5, 20) == (20,)
+  assert buckets_of(37, 85) == (64, 85)  # the prompt of an empty history has 37 tokens
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])

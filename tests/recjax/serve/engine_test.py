@@ -1,24 +1,29 @@
 """The engine of the service with a small model: its answers are the offline ones, to the last bit."""
 
+from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import json
 import random
 
 from flax import nnx
+import jax
 import numpy as np
 import pytest
 
 from recjax import models
 from recjax.data.requests import Request
 from recjax.recommend import Recommender, make_ranker
+from recjax.schema.run import Mesh
 from recjax.serve import wire
 from recjax.serve.engine import Engine
+from recjax.serve.metrics import Metrics
 from recjax.sharding import mesh as mesh_lib
 from tests.recjax.decode import tomorrow
 
 
 @pytest.fixture(scope='module')
-def world(rated, tmp_path_factory):
+def parts(rated, tmp_path_factory):
+  """The config and the data of a small run, its parameters, and a folder of masks."""
   config, dataset = rated
   config = dataclasses.replace(
     config,
@@ -31,6 +36,12 @@ def world(rated, tmp_path_factory):
   masks = tmp_path_factory.mktemp('masks')
   (masks / 'even.txt').write_text(''.join(f'i{n:02}\n' for n in range(0, 24, 2)))
   (masks / 'third.txt').write_text(''.join(f'i{n:02}\n' for n in range(0, 24, 3)))
+  return config, dataset, params, masks
+
+
+@pytest.fixture(scope='module')
+def world(parts):
+  config, dataset, params, masks = parts
   mesh = mesh_lib.make_mesh(config.mesh)
   recommender = Recommender(make_ranker(config, dataset, mesh, None, 1.25, masks), params, 7)
   engine = Engine(recommender, dataset, max_wave=100, most=16, masks=masks)
@@ -118,6 +129,21 @@ def test_a_mask_keeps_the_items_of_all_lists_within(world):
   assert engine.describe()['masks'] == ['even', 'third']
 
 
+def test_a_request_that_leaves_no_item_says_so(world):
+  engine, _, _ = world
+  seen, none, left = ask(
+    engine,
+    {'history': ['i02', 'i04'], 'within': ['i02', 'i04']},
+    {'history': ['i03'], 'within': ['i02'], 'exclude': ['i02', 'i02', 'gone']},
+    {'history': ['i03'], 'within': ['i02', 'i05'], 'exclude': ['i02']},
+  )
+  assert seen['recommendations'] == [] and 'no item is left' in seen['note']
+  assert none.status == 400 and 'exclude must leave at least one item' in none.fields['error']
+  assert [each['item'] for each in left['recommendations']] == ['i05'] and 'note' not in left
+  [closed] = ask(engine, {'history': ['i03'], 'candidates': ['i02'], 'exclude': ['i02']})
+  assert closed['recommendations'] == [] and 'no item is left' in closed['note']
+
+
 def test_an_empty_history_gives_the_popular_items_and_says_so(world):
   engine, _, dataset = world
   counts_I = np.bincount(dataset.train.values, minlength=dataset.num_items)
@@ -195,6 +221,71 @@ def test_a_swap_answers_from_the_new_catalogue_and_a_roll_back_from_the_old_one(
     engine.load(str(tmp_path))
   with pytest.raises(OSError, match='nowhere'):
     engine.load(str(tmp_path / 'nowhere'))
+  (folder / 'sids' / 'codes.npy').write_bytes(b'')  # as while it is written
+  with pytest.raises(
+    ValueError, match='must hold a whole prepared catalogue; No data left in file'
+  ):
+    engine.load(str(folder))
   fresh = Engine(recommender, dataset, 100, 16)
   with pytest.raises(ValueError, match='needs an earlier catalogue'):
     fresh.roll_back()
+
+
+def test_kept_prompts_and_small_waves_have_the_same_answers(parts, world, tmp_path):
+  config, dataset, params, masks = parts
+  engine, _, _ = world
+  mesh = mesh_lib.make_mesh(Mesh(data=1), jax.devices()[:1])
+  ranker = make_ranker(config, dataset, mesh, None, 1.25, masks)
+  with pytest.raises(ValueError, match='must hold the prompts of one wave, 2 requests: at least'):
+    limit = 2 * ranker.keep_prompts(2**20).num_bytes // (ranker.kept.slots + 1)
+    Engine(Recommender(ranker, params, 7), dataset, 24, 16, keep_prompts=limit)
+  fast = Engine(
+    Recommender(ranker, params, 7), dataset, 24, 16, masks=masks, warms=True, keep_prompts=2**20
+  )
+  fast.warm()
+  programs = (ranker._search, ranker.kept._write)
+  compiled = [program._cache_size() for program in programs]
+  metrics = Metrics()
+  metrics.add_prompts(fast.prompts)
+
+  def check(*bodies):
+    for found, expected in zip(ask(fast, *bodies), ask(engine, *bodies), strict=True):
+      scores = [[each.pop('score') for each in x['recommendations']] for x in (found, expected)]
+      np.testing.assert_allclose(*scores, atol=1e-5)
+      assert found == expected
+
+  def counted():
+    lines = [
+      line.rpartition(' ') for line in metrics.text().decode().splitlines() if line[0] != '#'
+    ]
+    values = {name: float(value) for name, _, value in lines}
+    results = [values[f'recjax_prompts_total{{result="{x}"}}'] for x in ('hit', 'extended', 'miss')]
+    for kind, seconds in (('extended', results[1]), ('miss', results[2])):
+      assert bool(values[f'recjax_prompt_seconds_total{{result="{kind}"}}']) == bool(seconds)
+    assert values['recjax_prompt_slots'] == fast.prompts.slots
+    return results
+
+  history = [f'i{n:02}' for n in (3, 1, 4, 15, 9)]
+  assert counted() == [0, 0, 0]
+  for n in range(1, 6):
+    check({'history': history[:n], 'k': 12, 'within': 'even'}, {'history': history[:n]})
+  hits, extended, misses = counted()
+  # Both requests of a wave have the same prompt, and those of the first items may be too short to be kept.
+  assert hits + extended + misses == 10 and hits >= 4 and extended >= 3 and misses <= 3
+  check({'history': history, 'k': 3, 'exclude': ['i02']})
+  assert counted() == [hits + 1, extended, misses]
+  folder = tmp_path / 'tomorrow'
+  tomorrow.prepared(dataset, folder)
+  body = {'history': ['i03', 'i01'], 'k': 12, 'unknown': 'skip'}
+  for change in (lambda each: each.take(each.load(str(folder))), lambda each: each.roll_back()):
+    change(fast)
+    change(engine)
+    check(body)  # the store was emptied
+  assert counted()[2] == misses + 2
+  with ThreadPoolExecutor(4) as threads:
+    bodies = [{'history': history[:n]} for n in (1, 2, 3, 4, 5)] * 4
+    found = list(threads.map(lambda body: ask(fast, body)[0], bodies))
+  expected = [ask(fast, body)[0] for body in bodies]
+  for a, b in zip(found, expected, strict=True):
+    assert [x['item'] for x in a['recommendations']] == [x['item'] for x in b['recommendations']]
+  assert [program._cache_size() for program in programs] == compiled  # all by the warm-up

@@ -37,10 +37,11 @@ class Shop(Engine):
       for n, each in enumerate(self.items)
     ]
     answer = {'recommendations': found, 'one_hop': [self.items[0]], 'note': ATTACK}
+    answer['unknown'] = ['<i>gone%</i>']
     return [answer | {'catalogue': 'v1'} for _ in queries]
 
   def describe(self):
-    names = ['in_stock', ATTACK]
+    names = ['in_stock', 'constructor', ATTACK]
     return {'catalogue': 'v1', 'items': 1234, 'masks': names, 'beams': [20, 50], 'step': 7}
 
 
@@ -68,21 +69,22 @@ def test_texts_are_shown_as_they_are_and_the_address_sets_the_question(tmp_path)
   shop = Shop()
 
   async def test(service):
-    state = 'history=a%2Cb%2F%3Ci%3E,gone&k=2&beams=50&only=in_stock'
+    state = 'history=a%2Cb%2F%3Ci%3E,gone%&k=2&beams=50&only=in_stock'
     dom = await document(f'http://127.0.0.1:{service.port}/#{state}', tmp_path)
     assert '<img' not in dom and 'data-hacked' not in dom and '<script>alert' not in dom
     request = shop.requests[0]
-    assert request.history == ['a,b/<i>', 'gone'] and request.within == 'in_stock'
+    assert request.history == ['a,b/<i>', 'gone%'] and request.within == 'in_stock'
     assert (request.k, request.beams) == (2, 50)
-    assert texts(dom, 'li')[:2] == [f'{ATTACK}a,b/<i>×', 'gone×']
+    assert texts(dom, 'li')[:2] == [f'{ATTACK}a,b/<i>×', 'gone%×']
     model, counting = texts(dom, 'tbody')
     path = '<a_3> soap, <script>alert(1)</script><b_0>'
     assert model == f'1{ATTACK}a,b/<i>{path}-0.2502plain{path}-1.250'
     assert counting == f'1{ATTACK}a,b/<i>'
     buttons = texts(dom, 'button')
-    assert 'only in_stock' in buttons and ATTACK in buttons
+    assert {'only in_stock', 'constructor', ATTACK} <= set(buttons)
     assert texts(dom, 'p')[0] == '1,234 items, catalogue v1, step 7'
-    assert any(text.startswith(ATTACK) for text in texts(dom, 'p'))  # the note
+    note = f'{ATTACK} · not in the catalogue: <i>gone%</i> · '
+    assert any(text.startswith(note) for text in texts(dom, 'p'))
     assert not re.search(r'(src|href)="(?!page\.|data:,)', dom)  # needs no network
 
   with_service(test, lambda: shop)

@@ -100,14 +100,27 @@ def test_a_full_queue_answers_429_and_a_late_answer_504():
   with_service(test, max_queue=3, timeout_s=0.6)
 
 
-def test_a_body_that_does_not_arrive_is_given_up():
+def test_a_body_that_does_not_arrive_is_given_up(monkeypatch, caplog):
   async def test(service):
     reader, writer = await asyncio.open_connection('127.0.0.1', service.port)
     writer.write(b'POST /recommend HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{"hist')
     answer = await reader.read()
     assert b' 408 ' in answer and b'the body must arrive within 0.3 s' in answer
     writer.close()
+    reader, writer = await asyncio.open_connection('127.0.0.1', service.port)
+    head = b'POST /catalogue HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret\r\n'
+    writer.write(head + b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"swa')
+    assert b' 408 ' in await reader.read()
+    writer.close()
+    writer = (await asyncio.open_connection('127.0.0.1', service.port))[1]
+    writer.write(head + b'Content-Length: 99\r\n\r\n{')
+    await writer.drain()
+    writer.close()
+    while not await service.metric('recjax_disconnects_total'):
+      await asyncio.sleep(0.01)
+    assert not caplog.records
 
+  monkeypatch.setenv('RECJAX_SERVE_TOKEN', 'secret')
   with_service(test, timeout_s=0.3)
 
 
@@ -193,12 +206,18 @@ def test_a_change_of_the_catalogue_needs_the_token(monkeypatch):
     monkeypatch.delenv('RECJAX_SERVE_TOKEN', raising=False)
     status, _, answer = await service.call('POST', '/catalogue', {})
     assert status == 403 and 'RECJAX_SERVE_TOKEN' in answer['error']
-    monkeypatch.setenv('RECJAX_SERVE_TOKEN', 'geheim-ü')
+    monkeypatch.setenv('RECJAX_SERVE_TOKEN', 'geheim-ü\n')  # of a file, with its last line break
     for given in (None, 'Bearer wrong', 'Basic geheim-ü', 'Bearer', 'Bearer '):
       headers = {'Authorization': given} if given else None
       status, headers, answer = await service.call('POST', '/catalogue', {}, headers)
       assert status == 401 and headers['www-authenticate'] == 'Bearer'
     assert service.engine.view.version == 'v1'
+    body = b'POST /catalogue HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 14\r\n'
+    body += 'Authorization: Bearer geheim-ü\r\n\r\n{"swap": "v2"}'.encode()  # as curl sends it
+    reader, writer = await asyncio.open_connection('127.0.0.1', service.port)
+    writer.write(body)
+    assert b' 200 ' in await reader.readline() and service.engine.view.version == 'v2'
+    writer.close()
 
   with_service(test)
 

@@ -21,6 +21,7 @@ class Engine:
   """Answers with the first item of the history; `gate` holds it back. The item 'bad' is refused, 'bug' is an error."""
 
   beams = (20,)
+  prompts = None
 
   def __init__(self):
     self.gate, self.started, self.waves = threading.Event(), threading.Event(), []

@@ -132,6 +132,15 @@ def test_an_export_of_ours_has_rows_of_its_own(tmp_path):
     ({'optim__learning_rate': 1e-10}, 'too small to change float32'),
     ({'optim__warmup_steps': 5}, 'more than half of num_train_steps=6'),
     ({'optim__clip_norm': 1e-7}, 'not much larger than optim.eps'),
+    # The rate times the decay of a group counts, not the largest rate times the largest decay.
+    (
+      {
+        'optim__weight_decay': 10.0,
+        'optim__groups': {'a': Group(pattern='sid', learning_rate=9.0, weight_decay=0.0)},
+      },
+      '',
+    ),
+    ({'optim__groups': {'a': Group(pattern='sid', weight_decay=200.0)}}, 'is 0.08: a step'),
     ({'model__dropout': 0.9}, 'model.dropout=0.9'),
     ({'loss__label_smoothing': 0.9}, 'loss.label_smoothing=0.9'),
   ],

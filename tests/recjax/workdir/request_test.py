@@ -97,6 +97,14 @@ def test_errors_name_the_flag(folder, mode, fields, flags, message):
     request(folder, mode, fields, **flags).check()
 
 
+def test_beams_of_an_export_are_those_of_a_bundle(folder):
+  asked = {'mode': 'export', 'out': folder / 'out'}
+  with pytest.raises(ValueError, match='--beams with --mode=export needs --format=bundle; got --format=transformers'):  # fmt: skip
+    request(folder, beams=(20,), **asked).check()
+  with pytest.raises(ValueError, match='--beams must be from 1 to 100,000; got 0'):
+    request(folder, beams=(20, 0), format='bundle', **asked).check()
+
+
 def test_a_resume_needs_no_initial_parameters(folder):
   asked = request(folder, 'train', {'checkpoint.init_from': folder / 'none'})
   with pytest.raises(FileNotFoundError, match='init_from'):

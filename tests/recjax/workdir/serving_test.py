@@ -19,6 +19,16 @@ def test_the_defaults_of_the_flags_are_those_of_the_class():
     patch.setattr(flags.FLAGS['beams'], 'value', ['20', 'x'])
     with pytest.raises(ValueError, match=r"^--beams must be numbers, such as 20,50; got 'x'$"):
       serving.from_flags()
+    patch.setattr(flags.FLAGS['beams'], 'value', [])
+    for text, size in (
+      ('1073741824', 2**30), ('500MB', 500_000_000), (' 1.5 gib ', 3 * 2**29), ('2k', 2000), ('7B', 7), ('0', 0),
+    ):  # fmt: skip
+      patch.setattr(flags.FLAGS['keep_prompts'], 'value', text)
+      assert serving.from_flags().keep_prompts == size
+    for text in ('', 'MB', '-1', '1e9', '1,000', 'all', '٣', '9' * 500, '1.GB', 'nan'):
+      patch.setattr(flags.FLAGS['keep_prompts'], 'value', text)
+      with pytest.raises(ValueError, match=r'^--keep_prompts must be a number of bytes, such as'):
+        serving.from_flags()
 
 
 @pytest.mark.parametrize(
@@ -32,6 +42,7 @@ def test_the_defaults_of_the_flags_are_those_of_the_class():
     ({'timeout_s': 0.0}, '--timeout_s must be from 0.1 to 3,600; got 0.0'),
     ({'max_body_mb': 0.0}, '--max_body_mb must be from 0.001 to 1,000; got 0.0'),
     ({'room': 0.5}, '--room must be from 1 to 100; got 0.5'),
+    ({'keep_prompts': 2**51}, '--keep_prompts must be from 0 to 1,125,899,906,842,624; got'),
   ],
 )
 def test_a_wrong_value_is_refused(values, message):

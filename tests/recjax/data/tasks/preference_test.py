@@ -218,5 +218,6 @@ def test_fields_are_checked():
     Bpr(negatives='hard')
   with pytest.raises(ValueError, match='weight must not be negative; got -1'):
     Rating(weight=-1.0)
-  with pytest.raises(ValueError, match='schedule must be pairs'):
-    Rating(schedule=((5.0, 1.0), (3.0, 1.0)))
+  for schedule in (((5.0, 1.0), (3.0, 1.0)), ((5.0,),), ((),), ((2.5, 1.0),)):
+    with pytest.raises(ValueError, match='schedule must be pairs'):
+      Rating(schedule=schedule)

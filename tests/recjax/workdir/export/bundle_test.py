@@ -1,5 +1,6 @@
 """Bundles rank as recjax does, in a process that can import jax alone; damaged ones are refused."""
 
+import ast
 import json
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from recjax.decode.blend import Weights
+from recjax.recommend import make_ranker
 from recjax.schema.blend import Memory, Text
 from recjax.sharding import mesh as mesh_lib
 from recjax.workdir.export import bundle, folder, formats, loading
@@ -22,15 +24,15 @@ from tests.recjax.workdir.export import exports
 ALONE = ('jax', 'jaxlib', 'numpy', 'numpy.libs', 'scipy', 'scipy.libs', 'ml_dtypes', 'opt_einsum')
 
 
-def write(out, config, dataset, weights=None, batches=(8,)):
+def write(out, config, dataset, weights=None, batches=(8,), beams=()):
   params, mesh = exports.random_params(config, dataset), mesh_lib.make_mesh(config.mesh)
   bundle.check(str(out), config, dataset)
-  bundle.write(str(out), config, dataset, mesh, params, weights or Weights(), batches)
+  bundle.write(str(out), config, dataset, mesh, params, weights or Weights(), beams, batches)
   return params
 
 
 def run(out, *arguments):
-  """Runs rank.py of a bundle in a process that finds no package but jax and those that jax needs."""
+  """Runs rank.py of a bundle, then the program of its README.md, where no package is but jax and those that jax needs."""
   site = out.parent / 'site'
   if not site.exists():
     site.mkdir()
@@ -42,20 +44,29 @@ def run(out, *arguments):
     f'sys.path[:0] = {paths}',
     'sys.argv = sys.argv[1:]',
     'runpy.run_path(sys.argv[0], run_name="__main__")',
+    'exec(open("shown.py").read())',
   )
+  readme = (out / 'README.md').read_text()
+  block = readme[readme.index('    import pathlib') : readme.index('\n\n- loader.py')]
+  (out.parent / 'shown.py').write_text(block.replace('\n    ', '\n').strip())
   command = [sys.executable, '-I', '-S', '-W', 'error', '-c', '; '.join(lines), out / 'rank.py']
   return subprocess.run(
     [*command, *arguments], cwd=out.parent, capture_output=True, text=True, check=False
   )
 
 
-def assert_same(made, config, dataset, weights=None, batches=(8,), atol=5e-5):
-  """Asserts that a bundle, `out` in a folder, has the recommendations of recjax."""
-  params = write(made / 'out', config, dataset, weights, batches)
-  ours = exports.recommended(made, config, dataset, params, weights)
-  beams = config.eval.beams
-  done = run(made / 'out', made / 'h.jsonl', made / 't.jsonl', f'--k={beams}', '--skip_unknown')
+def assert_same(made, config, dataset, weights=None, batches=(8,), beams=(), atol=5e-5):
+  """Asserts that a bundle, `out` in a folder, has the recommendations of recjax within a part of the items."""
+  params = write(made / 'out', config, dataset, weights, batches, beams)
+  within = [item['id'] for n, item in enumerate(dataset.items) if n % 5]
+  (made / 'within.txt').write_text('\n'.join([*within, 'gone', '']))
+  width = beams[-1] if beams else config.eval.beams
+  config = exports.with_(config, 'eval', beams=width)
+  ours = exports.recommended(made, config, dataset, params, weights, within)
+  flags = (f'--beams={width}', f'--k={width}', f'--within={made / "within.txt"}')
+  done = run(made / 'out', made / 'h.jsonl', made / 't.jsonl', *flags, '--skip_unknown')
   assert done.returncode == 0, done.stderr[-3000:]
+  (made / 'shown.txt').write_text(done.stdout.partition('\n')[2])
   theirs = (made / 't.jsonl').read_text().splitlines()
   exports.assert_same(ours, list(map(json.loads, theirs)), atol)
 
@@ -65,7 +76,8 @@ def made(tmp_path_factory):
   """A bundle with notes in its prompts and with items that share a SID, and what recjax recommends."""
   folder = tmp_path_factory.mktemp('bundle')
   config, dataset = exports.rated(gaps=True, events=True)
-  assert_same(folder, config, dataset)
+  config = exports.with_(config, 'eval', beam_widths=(5,))
+  assert_same(folder, config, dataset, beams=(24, 12))
   return folder
 
 
@@ -81,7 +93,8 @@ def test_a_bundle_ranks_alike_with_jax_alone_and_holds_what_engines_read(made):
   # The weights are stored once: the searches hold less than a tenth of them.
   assert {path.name for path in out.glob('*.stablehlo')} == {
     'prepare.stablehlo',
-    'search_8x5.stablehlo',
+    'search_8x5x24.stablehlo',
+    'search_8x5x12.stablehlo',
   }
   info = json.loads((out / 'bundle.json').read_text())
   assert info['platforms'] == ['cpu', 'cuda', 'tpu']
@@ -106,24 +119,56 @@ def test_a_damaged_or_swapped_file_is_refused(made, tmp_path, name, change):
     (out / name).unlink()
   else:
     (out / name).write_bytes(change((out / name).read_bytes()))
-  loader = exports.module(out / 'loader.py')
+  sums = exports.module(out / 'sums.py')
   with pytest.raises(ValueError, match=r'must be the file that was exported') as caught:
-    loader.check_files(out)
+    sums.check(out)
   first = json.loads((made / 'out' / 'bundle.json').read_text())['files'][0]
   assert f'{out / (first if name == "SHA256SUMS" else name)} ' in str(caught.value)
   assert '\n' not in str(caught.value)
 
 
-def test_tensors_are_read_as_safetensors_does(made):
+def test_the_places_of_arrays_are_those_of_safetensors(made):
   from safetensors import numpy as safetensors
 
-  loader = exports.module(made / 'out' / 'loader.py')
+  info = json.loads((made / 'out' / 'bundle.json').read_text())
+  expected = {}
   for name in ('model.safetensors', 'search.safetensors'):
-    read = loader.read_tensors(made / 'out' / name)
-    expected = safetensors.load_file(made / 'out' / name)
-    assert read.keys() == expected.keys()
-    for key, x in expected.items():
-      np.testing.assert_array_equal(read[key], x)
+    expected |= safetensors.load_file(made / 'out' / name)
+  assert info['arrays'].keys() == expected.keys()
+  for name, (file, first, dtype, shape) in info['arrays'].items():
+    x = np.fromfile(made / 'out' / file, dtype, expected[name].size, offset=first).reshape(shape)
+    np.testing.assert_array_equal(x, expected[name])
+
+
+def test_the_loader_is_short_and_the_readme_of_a_bundle_shows_its_use(made):
+  out = made / 'out'
+  parsed = ast.parse((out / 'loader.py').read_text())
+  statements = [each for each in ast.walk(parsed) if isinstance(each, ast.stmt)]
+  names = [
+    alias.name for each in statements if isinstance(each, ast.Import) for alias in each.names
+  ]
+  assert names == ['json', 'math', 'jax', 'jax.export', 'numpy']
+  is_text = [isinstance(each, ast.Expr | ast.Import) for each in statements]  # docstrings, imports
+  assert len(statements) - sum(is_text) <= 22
+  config, dataset = exports.rated(gaps=True, events=True)
+  config = exports.with_(config, 'eval', beam_widths=(5,))
+  ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
+  params = exports.random_params(config, dataset)
+  expected = ranker.rank(params, [np.arange(2, dtype=np.int32)], few_shapes=8)[0]
+  assert (made / 'shown.txt').read_text().strip(' []\n').split() == list(
+    map(str, expected[0].tolist())
+  )
+  rank = exports.module(out / 'rank.py').Recommender(check=False)
+  ids = [item['item'] for item in rank.items]
+  for arguments, message in (
+    ({'beams': 8}, 'beams must be 24 or 12; got 8'),
+    ({'beams': 12, 'k': 13}, 'k must be from 1 to 12, the beams of the search; got 13'),
+    ({'within': ['gone']}, 'within must leave at least one item'),
+    ({'within': []}, 'within must leave at least one item'),
+    ({'times': [[0, 10**400]]}, 'times must be numbers of seconds'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      rank.recommend([ids[:2]], **arguments)
 
 
 def test_a_bundle_is_read_back_if_its_codes_rank_alone(made, tmp_path):
@@ -152,11 +197,15 @@ def test_the_format_of_a_command_chooses_the_writer(tmp_path, monkeypatch):
       workdir=epath.Path(tmp_path),
       out=str(tmp_path / 'out'),
       format=name,
+      beams=(20, 5) if name == 'bundle' else (),
     )
     formats.check(request, config, dataset)
     formats.write(request, config, dataset, mesh, params, 4)
   both = (request.out, config, dataset)
-  assert written == [('transformers', *both, params), ('bundle', *both, mesh, params, Weights())]
+  assert written == [
+    ('transformers', *both, params),
+    ('bundle', *both, mesh, params, Weights(), (20, 5)),
+  ]
   (tmp_path / 'out').mkdir()
   (tmp_path / 'out' / 'of_another').touch()
   with pytest.raises(FileExistsError, match='--out must be a new or an empty folder'):

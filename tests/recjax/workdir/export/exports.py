@@ -145,13 +145,15 @@ def recommended(
   dataset: Dataset,
   params: Any,
   weights: Weights | None = None,
+  within: list[str] | None = None,
 ) -> list[dict[str, Any]]:
   """Returns the lines of recjax itself for the histories of `write_histories`, in h.jsonl of the folder."""
   write_histories(folder / 'h.jsonl', dataset)
   ranker = make_ranker(config, dataset, mesh_lib.make_mesh(config.mesh))
   ranker.weights = weights or ranker.weights
   recommender, k = Recommender(ranker, params, 0), config.eval.beams
-  recommender.recommend_file(folder / 'h.jsonl', folder / 'ours.jsonl', k, skip_unknown=True)
+  files = (folder / 'h.jsonl', folder / 'ours.jsonl')
+  recommender.recommend_file(*files, k, within, skip_unknown=True)
   return list(map(json.loads, (folder / 'ours.jsonl').read_text().splitlines()))
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from recjax.recommend import Recommender, Request, make_ranker
+from recjax.schema.blend import Memory
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
-from recjax.workdir.export import loading
+from recjax.workdir.export import files, loading
 from tests.recjax.workdir.export import exports
 
 
@@ -57,6 +58,26 @@ def test_an_export_ranks_as_the_run(exported):
     assert [each[:2] for each in a] == [each[:2] for each in b] and a
     assert [each.score for each in a] == pytest.approx([each.score for each in b], abs=1e-4)
   np.testing.assert_array_equal(theirs.catalogue.popularity_I, ours.catalogue.popularity_I)
+
+
+def test_a_folder_whose_run_had_other_scores_says_so(exported, tmp_path, caplog):
+  out = shutil.copytree(exported[-1], tmp_path / 'out')
+  prompt = json.loads((out / 'prompt.json').read_text())
+  assert prompt['left_out'] == []
+  loading.read(out)
+  del prompt['left_out']  # as in folders of earlier versions
+  (out / 'prompt.json').write_text(json.dumps(prompt))
+  loading.read(out)
+  assert not caplog.records
+  config = exports.with_(exported[0], 'eval', memory=Memory(counts='transitions'))
+  names = files.other_scores(exports.with_(config, 'model', item_head=True))
+  (out / 'prompt.json').write_text(json.dumps(prompt | {'left_out': names}))
+  loading.read(out)
+  [record] = caplog.records
+  text = (
+    'ranks by the codes alone: it has not the item head and the counts of the training (memory)'
+  )
+  assert f'{out} {text} of its run' in record.getMessage()
 
 
 @pytest.mark.parametrize('kind', ['t5', 'qwen3'])
