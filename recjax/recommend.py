@@ -188,12 +188,11 @@ class Recommender:
     room: float | None = None,
   ) -> 'Recommender':
     """Returns the recommender of a run's best checkpoint; see `best_ranker`."""
-    ranker, params, step = best_ranker(config, workdir, dataset, mesh, beams, room, masks)
     data = evaluation_file.data_record(dataset, config.data.item_text)
     sections = config.to_dict() | {'eval': config.eval.identifying()}
     settings = digest({name: sections[name] for name in ('model', 'eval', 'mixture')})
     origin = {'settings': settings, 'interactions': data['interactions'], 'sids': data['sids']}
-    return cls(ranker, params, step, origin)
+    return cls(*best_ranker(config, workdir, dataset, mesh, beams, room, masks), origin)
 
   @classmethod
   def from_workdir(

@@ -39,11 +39,8 @@ _SEARCH = tuple(
     'blend',
   )
 )
-_SPEED = (
-  'eval.beam_widths',
-  'eval.beam_cut',
-  'eval.weights_dtype',
-)  # an export searches without them
+# An export searches without them.
+_SPEED = ('eval.beam_widths', 'eval.beam_cut', 'eval.weights_dtype')
 # Mode → the sections and fields that it reads from the command; it has the others from the workdir. The other modes
 # read all.
 _USE = (*_DATA, *_SEARCH, 'model', 'mixture', 'compilation_cache')
