@@ -1,5 +1,6 @@
 """The search that skips beams against the one that does not, and against a plain Python beam search in float64."""
 
+import dataclasses
 import functools
 
 from flax import nnx
@@ -10,12 +11,16 @@ import pytest
 
 from recjax import config as config_lib
 from recjax import models
-from recjax.decode import beam, cut
+from recjax.decode import beam, cut, precision
 from recjax.decode.trie import Trie
+from recjax.recommend import make_ranker
+from recjax.schema.run import Mesh
+from recjax.sharding import mesh as mesh_lib
 from recjax.sids.table import SidTable
 from recjax.sids.token_space import TokenSpace
 from tests.recjax.decode import oracle
 from tests.recjax.decode.exactness_test import World, check_valid
+from tests.recjax.decode.ranker_test import small
 
 
 class Counted(oracle.Toy):
@@ -164,3 +169,31 @@ def test_a_hundred_thousand_requests_are_not_changed_by_a_cut(world):
     world._search, world._whole = world._whole, world._search
     jax.tree.map(np.testing.assert_array_equal, found, world.search(*requests))
     world._search, world._whole = world._whole, world._search
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize('family', ['gemma', 't5'])
+def test_a_mesh_gives_the_items_of_one_device_without_a_cut_also_in_int8(
+  tiny_world, family, monkeypatch
+):
+  monkeypatch.setattr(cut, '_PAYS', 1)
+  config, dataset, params = small(tiny_world, family=family, heads=4, kv_heads=4)
+  histories, _ = dataset.histories_and_targets('test')
+  histories = [np.asarray(histories[u]) for u in range(16)]
+  meshes = (
+    mesh_lib.make_mesh(Mesh(data=1), jax.devices()[:1]),
+    mesh_lib.make_mesh(Mesh(data=2, fsdp=2, tensor=2)),
+  )
+  found = []
+  for mesh, cuts in zip(meshes, (False, True), strict=True):
+    options = {'beam_widths': (16, 100), 'beam_cut': cuts, 'weights_dtype': 'int8'}
+    settings = dataclasses.replace(config.eval, beams=10, ks=(10,), batch_size=8, **options)
+    ranker = make_ranker(dataclasses.replace(config, eval=settings), dataset, mesh)
+    shardings = mesh_lib.tree_shardings(params, mesh)
+    stored = precision.stored(jax.device_put(params, shardings), 'int8', config.model.lora_alpha)
+    if cuts and family == 'gemma':  # integers are sharded like floats
+      kernel, sharding = (x['layers']['attention']['q']['kernel'] for x in (stored, shardings))
+      assert kernel.sharding.is_equivalent_to(sharding, kernel.ndim)
+    found.append(ranker.rank(stored, histories))
+  np.testing.assert_array_equal(found[0][0], found[1][0])
+  np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-4)

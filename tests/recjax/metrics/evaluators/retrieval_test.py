@@ -86,10 +86,9 @@ def test_test_rows_are_not_ranked_before_the_weights_are_chosen(tiny_world):
 
 @pytest.fixture(scope='module')
 def evaluated(tiny_world, tmp_path_factory):
-  """A workdir with the evaluation of a random model with a memory and weights of int8."""
+  """A workdir with the evaluation of a random model with a memory."""
   config, dataset, params = small(tiny_world)
   settings = dataclasses.replace(config.eval, memory=Memory(counts='transitions'), batch_size=64)
-  settings = dataclasses.replace(settings, weights_dtype='int8')
   config = dataclasses.replace(config, eval=settings)
   workdir = epath.Path(tmp_path_factory.mktemp('evaluated'))
   context = make_context(config, dataset, one_device()).with_params(params)
@@ -102,7 +101,6 @@ def evaluated(tiny_world, tmp_path_factory):
 
 def test_rankers_stand_in_the_evaluation_the_predictions_and_the_report(evaluated):
   config, dataset, _, workdir, results = evaluated
-  assert 0.8 < results['overlap@10'] <= 1.0  # with float32
   assert results['blend']['memory'] > 0 and results['blend']['head'] == 0
   assert results['rankers'].keys() == {'codes'} and 'codes' not in results['baselines']
   assert results['metrics']['test']['recall@10'] > results['rankers']['codes']['recall@10']
