@@ -17,7 +17,8 @@ from absl import app, flags
 from etils import epath
 import numpy as np
 
-from bench.prep import GIB, in_a_child
+from bench.prep import in_a_child
+from bench.prep_logs import GIB
 from data_prep.log import interactions, splits
 from data_prep.sources.amazon import Amazon
 from recjax.baselines import BASELINES

@@ -37,7 +37,17 @@ def start_with_one_heap() -> None:
 
 def _versions() -> dict[str, str]:
   versions = {'python': platform.python_version()}
-  for package in ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers'):
+  for package in (
+    'jax',
+    'jaxlib',
+    'flax',
+    'optax',
+    'numpy',
+    'pyarrow',
+    'apache-beam',
+    'torch',
+    'transformers',
+  ):
     try:
       versions[package] = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

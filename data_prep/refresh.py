@@ -12,6 +12,8 @@ from typing import Any
 
 from etils import epath
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_prep import files
 from data_prep import stage as stage_lib
@@ -151,12 +153,13 @@ def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
   Raises:
     ValueError: all items are new.
   """
-  index = {item: i for i, item in enumerate(item_ids(earlier(sids)))}
-  rows_I = np.array([index.get(item, -1) for item in today], np.int64)
+  before = pa.array(item_ids(earlier(sids)), pa.large_string())
+  found = pc.index_in(pa.array(today, pa.large_string()), before)
+  rows_I = found.fill_null(-1).to_numpy().astype(np.int64)
   if (rows_I < 0).all():
     raise ValueError(
-      f'the log must hold items of the earlier preparation, {sids.extend}; none of its {len(index):,} items, such '
-      f'as {next(iter(index), None)!r}, is among the {len(today):,} items of the log, such as {today[0]!r}. Set the '
+      f'the log must hold items of the earlier preparation, {sids.extend}; none of its {len(before):,} items, such '
+      f'as {before[0].as_py() if len(before) else None!r}, is among the {len(today):,} items of the log, such as {today[0]!r}. Set the '
       'folder of the raw files and the column of the items to those of the same catalogue'
     )
   return rows_I
@@ -164,7 +167,7 @@ def item_rows(sids: Sids, today: Sequence[str]) -> np.ndarray:
 
 def item_ids(prepared: Prepared) -> list[str]:
   """Returns the raw ids of the items of a prepared folder, in item order."""
-  return [row['id'] for row in files.read_items(prepared / files.ITEMS)]
+  return [row['id'] for row in files.each_item(prepared / files.ITEMS)]
 
 
 def carried(rows_I: np.ndarray, earlier_ID: np.ndarray) -> np.ndarray:

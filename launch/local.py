@@ -96,6 +96,10 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   )
   parser.add_argument('--dry_run', action='store_true', help='print the commands and run nothing')
   found, program = parse(parser, argv)
+  if (found.min_processes or 0) > found.num_processes:
+    parser.error(
+      f'--min_processes must be at most -n {found.num_processes}; got {found.min_processes}'
+    )
   if found.min_processes is not None and flag(program, 'workdir') is None:
     parser.error('--min_processes needs the --workdir of the program, which is missing')
   return found, program

@@ -16,9 +16,8 @@ from recjax.runtime.files import write_whole
 
 log = logging.getLogger(__name__)
 
-MOST = (
-  200_000_000  # interactions of a log that a run describes: the facts take about 50 bytes for each
-)
+# Interactions of the largest log that a run describes: the facts read all of them twice at every start.
+MOST = 200_000_000
 
 
 def describe(data: Log, config: Config) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def describe(data: Log, config: Config) -> dict[str, Any]:
 
 
 def of_run(data: Log, config: Config) -> dict[str, Any] | None:
-  """Returns `describe` for a run; None: the log has more than `MOST` interactions, and no run should hold it."""
+  """Returns `describe` for a run; None: the log has more than `MOST` interactions, which takes minutes."""
   return None if data.statistics['interactions'] > MOST else describe(data, config)
 
 

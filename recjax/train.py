@@ -225,7 +225,7 @@ def train(
     ):
       _train_steps(setup, loop, workdir, checkpoints, writer, train_step)
     if distributed.is_host0() and grpo is None:  # whose loss is no measure of what it learns
-      losses = [row['loss'] for row in read_metrics(workdir) if 'loss' in row]
+      losses = [row['loss'] for row in read_metrics(workdir) if row.get('loss') is not None]
       for doubt in doubts.of_losses(losses):
         log.warning('%s', doubt)
     with checkpointing('restoring the best checkpoint', limits):

@@ -1,6 +1,6 @@
 """Joins the parts of all ranges into the arrays of the log, one range at a time, in files that are memory-mapped."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 import pathlib
 
 import numpy as np
@@ -14,7 +14,7 @@ from data_prep.log.ids import Names
 def join(
   job: Job,
   names: Sequence[str],
-  chosen: Callable[[str], bool],
+  keys: Collection[str],
   users: Sequence[int],
   event_numbers: np.ndarray | None,
   folder: pathlib.Path,
@@ -26,7 +26,7 @@ def join(
   Args:
     job: the job.
     names: the parts of the ranges with rows, in order.
-    chosen: which arrays to join, by name.
+    keys: names of the arrays to join; parts may lack some.
     users: number of users in each range.
     event_numbers: the final number of every event; None without events.
     folder: an existing local folder for the files.
@@ -34,9 +34,7 @@ def join(
   files: dict[str, _Growing] = {}
   first_user = 0
   for name, count in zip(names, users, strict=True):
-    for key, values in job.work.read(name).items():
-      if not chosen(key):
-        continue
+    for key, values in job.work.read(name, keys).items():
       if key not in files:
         files[key] = _Growing(folder / f'{key}.npy', values.dtype)
       file = files[key]

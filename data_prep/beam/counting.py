@@ -4,10 +4,10 @@ Ranges of users give sums of co-occurrences by block of items; a block adds them
 item. The sums are integers, so that neither the ranges nor their order change them. Parts:
 
   ranks         rank of every item by popularity
+  sums-<u>      the sums of a range of users, by block of items
   lists-<b>     the neighbours of a block of items
 """
 
-from collections.abc import Iterator
 import dataclasses
 import functools
 from typing import Any
@@ -19,7 +19,8 @@ import scipy.sparse
 from data_prep import files
 from data_prep.beam import parts
 from data_prep.beam.job import Agreement
-from data_prep.relations import stage as relation_stage
+from data_prep.beam.parts import Place
+from data_prep.relations import collaborative
 from recjax.data import cooccurrence
 from recjax.data.neighbours import Neighbours
 from recjax.data.sequences import Sequences
@@ -45,6 +46,10 @@ class Counting(Agreement):
   num_items: int
   relations: Relations
   borders: tuple[int, ...]
+
+
+def sums_name(element: tuple[int, int]) -> str:
+  return f'sums-{element[0]:012d}'
 
 
 def lists_name(element: Any) -> str:
@@ -75,8 +80,8 @@ def item_borders(occurrences_I: np.ndarray, size: int) -> tuple[int, ...]:
   return tuple(borders[borders < len(ends)].tolist())
 
 
-def count_users(job: Counting, element: tuple[int, int]) -> Iterator[tuple[int, bytes]]:
-  """Yields the sums of a range of users, by block of items."""
+def count_users(job: Counting, element: tuple[int, int]) -> tuple[bytes, dict[str, Any]]:
+  """Returns the sums of a range of users, by block of items."""
   first, last = element
   offsets = np.asarray(array(job.offsets)[first : last + 1])
   values = np.asarray(array(job.items)[offsets[0] : offsets[-1]])
@@ -89,9 +94,31 @@ def count_users(job: Counting, element: tuple[int, int]) -> Iterator[tuple[int, 
   counts.data = np.rint(counts.data * _unit(job)).astype(np.int64)
   bounds = np.array([0, *job.borders, job.num_items])
   ends = counts.indptr[bounds]
-  for number in np.flatnonzero(np.diff(ends)).tolist():
-    rows = counts[bounds[number] : bounds[number + 1]]
-    yield number, parts.to_bytes({'data': rows.data, 'items': rows.indices, 'ends': rows.indptr})
+  return parts.joined(
+    (number, _small(counts[bounds[number] : bounds[number + 1]]))
+    for number in np.flatnonzero(np.diff(ends)).tolist()
+  )
+
+
+def _small(counts: scipy.sparse.csr_matrix) -> dict[str, np.ndarray]:
+  """Counts as arrays of the smallest types that hold them: most pairs of a range occur once."""
+  lengths = np.diff(counts.indptr)
+  return {
+    'data': counts.data.astype(np.min_scalar_type(counts.data.max(initial=0))),
+    'items': counts.indices.astype(np.int32, copy=False),
+    'lengths': lengths.astype(np.min_scalar_type(lengths.max(initial=0))),
+  }
+
+
+def _summed(found: list[dict[str, np.ndarray]], shape: tuple[int, int]) -> scipy.sparse.csr_matrix:
+  """Adds the counts of all ranges in one pass."""
+  rows = [np.repeat(np.arange(shape[0], dtype=np.int32), part['lengths']) for part in found]
+  data = np.concatenate([np.zeros(0, np.int64), *(part['data'].astype(np.int64) for part in found)])
+  items, owners = (
+    np.concatenate([np.zeros(0, np.int32), *values])
+    for values in ([part['items'] for part in found], rows)
+  )
+  return scipy.sparse.coo_matrix((data, (owners, items)), shape).tocsr()
 
 
 def _unit(job: Counting) -> int:
@@ -99,22 +126,18 @@ def _unit(job: Counting) -> int:
   return cooccurrence.UNIT if job.relations.distance_weight == 'inverse' else 1
 
 
-def find_lists(job: Counting, element: tuple[int, Any]) -> tuple[dict[str, np.ndarray], dict]:
-  """Returns the neighbours of a block of items: its number, and the sums of all ranges."""
-  number, pieces = element
+def find_lists(
+  job: Counting, element: tuple[int, list[Place]]
+) -> tuple[dict[str, np.ndarray], dict]:
+  """Returns the neighbours of a block of items: its number, and the places of its sums."""
+  number, places = element
   bounds = (0, *job.borders, job.num_items)
   shape = (bounds[number + 1] - bounds[number], job.num_items)
-  counts = scipy.sparse.csr_matrix(shape, dtype=np.int64)
-  for piece in pieces:
-    if piece:
-      arrays = parts.from_bytes(piece)
-      counts = counts + scipy.sparse.csr_matrix(
-        (arrays['data'], arrays['items'], arrays['ends']), shape
-      )
+  counts = _summed(list(job.work.pieces(places)), shape)
   counts.data = counts.data / _unit(job)
-  relation_stage.drop_rare(counts, job.relations.min_count)
+  collaborative.drop_rare(counts, job.relations.min_count)
   ranks_I = job.work.read(RANKS)['ranks']
-  lists = relation_stage.related(counts).strongest(job.relations.top_k, ranks_I)
+  lists = collaborative.related(counts).strongest(job.relations.top_k, ranks_I)
   return {
     'items': lists.items.values,
     'offsets': lists.items.offsets,

@@ -39,6 +39,10 @@ from data_prep.sources import readers, times
 from data_prep.sources.base import Catalogue
 from recjax.data.prepared import SPLITS
 
+_COLUMNS = tuple(
+  f'log_{name}' for name in ('items', 'times', 'rows', 'offsets', 'ratings', 'events')
+)
+
 
 class Phases(Protocol):
   """What runs the tasks of all shards or ranges; see `data_prep.beam.phases`."""
@@ -92,17 +96,9 @@ class Preparation:
       before[0][1] - num_rows,
     )
     event_numbers, event_names = self._event_numbers(raw, facts)
-    columns = assembly.join(
-      self.job, names, lambda key: key.startswith('log_'), users, event_numbers, self.local
-    )
-    arrays = assembly.join(
-      self.job,
-      split_names,
-      lambda key: key.startswith(('train_', *SPLITS)),
-      users,
-      event_numbers,
-      self.local,
-    )
+    columns = assembly.join(self.job, names, _COLUMNS, users, event_numbers, self.local)
+    keys = {key for name in split_names for key in work.need(name)['arrays']}
+    arrays = assembly.join(self.job, split_names, keys, users, event_numbers, self.local)
     user_ids = assembly.user_ids(self.job, names)
     interactions.check_several(user_ids, final_ids, num_rows, data.k_core)
     plan = work.need(tasks.PLAN)

@@ -42,8 +42,9 @@ def parse(flags: str) -> PipelineOptions:
   options = PipelineOptions(words)
   _check_runner(known)
   standard = options.view_as(StandardOptions)
-  if _name(standard.runner or '') in ('', 'DirectRunner'):
+  if _name(standard.runner or '') in ('', 'DirectRunner', 'FnApiRunner'):
     standard.runner = _DIRECT
+    _check_local(known)
   worker = options.view_as(WorkerOptions)
   worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or 'ERROR'
   problems = PipelineOptionsValidator(options, runner_lib.create_runner(standard.runner)).validate()
@@ -83,9 +84,28 @@ def _name(runner: str) -> str:
   return known.get(runner.lower(), known.get(f'{runner.lower()}runner', runner))
 
 
+def _check_local(known: argparse.Namespace) -> None:
+  """Raises a ValueError if a flag would have no effect on this machine."""
+  workers, mode = known.direct_num_workers, known.direct_running_mode
+  given = '--direct_num_workers with --direct_running_mode=multi_processing'
+  if workers < 0 or (workers != 1 and mode == 'in_memory'):
+    raise ValueError(
+      f'several workers on this machine need {given}; got {workers} and {mode!r}. Set {_FIELD}'
+    )
+  for name in ('num_workers', 'max_num_workers'):
+    if getattr(known, name) is not None:
+      raise ValueError(
+        f'--{name} must not be set on this machine, which has {given}; got {getattr(known, name)}. Set {_FIELD}'
+      )
+
+
 def _check_runner(known: argparse.Namespace) -> None:
   """Raises a ValueError if the runner cannot be started here."""
   name = _name(known.runner or 'DirectRunner')
+  if known.streaming:
+    raise ValueError(
+      f'--streaming must not be set: the pipelines read files to their end. Set {_FIELD}'
+    )
   if name not in StandardOptions.KNOWN_RUNNER_NAMES and '.' not in name:
     names = ', '.join(StandardOptions.KNOWN_RUNNER_NAMES)
     raise ValueError(f'--runner must be one of {names}; got {name!r}. Set {_FIELD}')
@@ -93,12 +113,20 @@ def _check_runner(known: argparse.Namespace) -> None:
     raise ValueError(
       f'{name} needs Java for its job server, or --job_endpoint of one that runs; got no program java. Set {_FIELD}'
     )
+  if name == 'PortableRunner' and not known.job_endpoint:
+    raise ValueError(
+      f'PortableRunner needs --job_endpoint, as localhost:8099; got none. Set {_FIELD}'
+    )
   try:
     if name == 'DataflowRunner':
       importlib.import_module('apache_beam.runners.dataflow.internal.apiclient')
     runner_lib.create_runner(name)
   except (ImportError, AttributeError, ValueError) as error:
-    packages = "pip install 'apache-beam[gcp]==2.77.0', or " if name == 'DataflowRunner' else ''
+    packages = (
+      "Install it: pip install 'apache-beam[gcp]==2.77.0'. Or set"
+      if name == 'DataflowRunner'
+      else 'Set'
+    )
     raise ValueError(
-      f'--runner must be there; {name}: {error}. {packages}set another one in {_FIELD}'
+      f'--runner must be there; {name}: {str(error).rstrip(".")}. {packages} another one in {_FIELD}'
     ) from None

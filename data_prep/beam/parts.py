@@ -1,12 +1,14 @@
 """Parts: files of arrays that workers of one pipeline write, and workers of a later one read.
 
-A part is `<name>.npz` and `<name>.json`: its facts, its size and the identity of the work, written last. A part is
+A part is `<name>.npz` and `<name>.json`: its facts, its size and the identity of the work, written last. Rows that
+several workers need are pieces of one file, `<name>.pieces`, of which each worker reads its own by range: so no runner
+has to hold the log. A part is
 complete only with both, so that a killed worker leaves none that could be taken for whole. Equal work writes equal
 parts, so that a part may be written twice, as by a worker that a runner repeats. `<name>.error` is the message of a
 worker that found the input invalid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import io
 import json
@@ -19,6 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from recjax.runtime import files as files_lib
+
+Place = tuple[str, int, int]  # name of a part, and first and last byte of a piece
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +40,29 @@ class Work:
   def path(self, name: str, ending: str) -> epath.Path:
     return epath.Path(self.folder) / f'{name}.{ending}'
 
-  def write(self, name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
-    """Writes a part atomically; the facts are JSON values."""
-    content = to_bytes(arrays)
-    files_lib.write_whole(self.path(name, 'npz'), content, is_durable=False)
-    record = {'identity': self.identity, 'bytes': len(content), 'facts': dict(facts)}
+  def write(
+    self, name: str, content: Mapping[str, np.ndarray] | bytes, facts: Mapping[str, Any]
+  ) -> None:
+    """Writes a part atomically: arrays, or pieces as `joined` returns them. The facts are JSON values."""
+    ending = 'pieces' if isinstance(content, bytes) else 'npz'
+    content = content if isinstance(content, bytes) else to_bytes(content)
+    files_lib.write_whole(self.path(name, ending), content, is_durable=False)
+    record = {'identity': self.identity, 'bytes': len(content), 'ending': ending}
+    record['facts'] = dict(facts)
     files_lib.write_whole(self.path(name, 'json'), json.dumps(record), is_durable=False)
 
   def facts(self, name: str) -> dict[str, Any] | None:
     """Returns the facts of a complete part of this work; None for any other."""
-    path, content = self.path(name, 'json'), self.path(name, 'npz')
-    if not path.exists() or not content.exists():
+    path = self.path(name, 'json')
+    if not path.exists():
       return None
     record = json.loads(path.read_text())
-    is_whole = record['identity'] == self.identity and content.stat().length == record['bytes']
+    content = self.path(name, record['ending'])
+    is_whole = (
+      record['identity'] == self.identity
+      and content.exists()
+      and content.stat().length == record['bytes']
+    )
     return record['facts'] if is_whole else None
 
   def are_complete(self, names: Sequence[str]) -> bool:
@@ -65,12 +78,12 @@ class Work:
     facts = self.facts(name)
     if facts is None:
       raise ValueError(
-        f'{self.path(name, "npz")} must be complete after its pipeline; it is missing or incomplete. All workers '
+        f'{self.path(name, "json")} must be complete after its pipeline; it is missing or incomplete. All workers '
         'must see --config.data.prepared_dir under this path, as a shared folder or a bucket. Run the command again'
       )
     return facts
 
-  def read(self, name: str, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+  def read(self, name: str, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Returns the arrays of a part; with `only`, those of these names that it has.
 
     Raises:
@@ -81,9 +94,28 @@ class Work:
       with path.open('rb') as stream, np.load(stream, allow_pickle=False) as members:
         return {key: members[key] for key in members.files if only is None or key in only}
     except (zipfile.BadZipFile, EOFError, KeyError) as error:
-      raise ValueError(
-        f'{path} must be a complete part; {error}. Remove {path.parent} and run the command again'
-      ) from None
+      raise _damaged(path, error) from None
+
+  def places(self, names: Iterable[str], count: int) -> list[list['Place']]:
+    """Returns the places of the pieces with each of the numbers 0 … `count` - 1, in the order of the parts."""
+    found: list[list[Place]] = [[] for _ in range(count)]
+    for name in names:
+      for number, start, stop in self.need(name)['pieces']:
+        found[number].append((name, start, stop))
+    return found
+
+  def pieces(self, places: Iterable['Place']) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the arrays of pieces, each read by range.
+
+    Raises:
+      ValueError: a file is damaged.
+    """
+    for name, start, stop in places:
+      path = self.path(name, 'pieces')
+      try:
+        yield from_bytes(files_lib.read_range(path, start, stop))
+      except (zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
+        raise _damaged(path, error) from None
 
   def fail(self, name: str, error: Exception) -> None:
     """Records the message of a worker."""
@@ -95,6 +127,23 @@ class Work:
     return sorted(
       path for path in epath.Path(self.folder).iterdir() if path.name.endswith('.error')
     )
+
+
+def _damaged(path: epath.Path, error: Exception) -> ValueError:
+  return ValueError(
+    f'{path} must be a complete part; {error}. Remove {path.parent} and run the command again'
+  )
+
+
+def joined(pieces: Iterable[tuple[int, Mapping[str, np.ndarray]]]) -> tuple[bytes, dict[str, Any]]:
+  """Returns the content and the facts of a part that holds pieces: arrays by a number."""
+  contents, places, start = [], [], 0
+  for number, arrays in pieces:
+    contents.append(to_bytes(arrays))
+    stop = start + len(contents[-1])
+    places.append([number, start, stop])
+    start = stop
+  return b''.join(contents), {'pieces': places}
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -15,23 +15,32 @@ from data_prep.beam.job import Job
 from data_prep.beam.pipelines import Sum, Task, numbers
 
 _ROUNDS = 6  # of the k-core in one pipeline
+_WAITING = 1 << 16  # texts that are united together
 
 
 class Union(beam.CombineFn):
-  """The distinct texts of arrays of texts, sorted."""
+  """The distinct texts of arrays of texts, sorted.
+
+  Arrays wait until they hold as many texts as the union so far, so that the time is linear in all texts.
+  """
 
   def create_accumulator(self) -> list[pa.Array]:
     return []
 
   def add_input(self, found: list[pa.Array], texts: pa.Array) -> list[pa.Array]:
-    return [blocks.union([*found, texts])]
+    return _united([*found, texts])
 
   def merge_accumulators(self, accumulators: Iterable[list[pa.Array]]) -> list[pa.Array]:
-    found = [texts for accumulator in accumulators for texts in accumulator]
-    return [blocks.union(found)] if found else []
+    return _united([texts for accumulator in accumulators for texts in accumulator])
 
   def extract_output(self, found: list[pa.Array]) -> pa.Array:
     return blocks.union(found)
+
+
+def _united(found: list[pa.Array]) -> list[pa.Array]:
+  """The union of all texts, if the first array is smaller than the others; else the arrays."""
+  waiting = sum(map(len, found[1:]))
+  return [blocks.union(found)] if waiting > max(len(found[0]) if found else 0, _WAITING) else found
 
 
 def _name(name: str) -> Callable[[Any], str]:
@@ -68,25 +77,20 @@ class Phases:
     self._run('read', build, [*map(reading.shard_name, range(count)), tasks.ITEMS])
 
   def group(self, found: Sequence[tuple[str, int]], count: int) -> None:
-    """Groups the rows of all blocks by range of users, and cleans the ranges."""
+    """Writes the rows of all blocks by range of users, and cleans the ranges."""
+    self._each('scatter', tasks.scatter_block, tasks.pieces_name, found)
+    places = list(enumerate(self.job.work.places(map(tasks.pieces_name, found), 2 * count)))
 
     def build(pipeline: beam.Pipeline) -> None:
-      every = numbers(pipeline, 'blocks', found)
-      pieces = every | 'scatter' >> self._do(tasks.scatter_block)
-      empty = numbers(pipeline, 'ranges', [(number, b'') for number in range(count)])
       _ = (
-        (pieces, empty)
-        | 'all ranges' >> beam.Flatten()
-        | 'group' >> beam.GroupByKey()
+        numbers(pipeline, 'ranges', places[:count])
         | 'clean' >> self._do(tasks.clean_range, tasks.range_name)
         | 'count items' >> self._do(tasks.range_counts)
         | 'sum' >> beam.CombineGlobally(Sum())
         | 'write counts' >> self._do(tasks.write_counts, _name(tasks.COUNTS))
       )
       _ = (
-        every
-        | 'scatter alike' >> self._do(tasks.scatter_alike)
-        | 'group alike' >> beam.GroupByKey()
+        numbers(pipeline, 'ids', places[count:])
         | 'find alike' >> self._do(tasks.alike_range)
         | 'all alike' >> beam.combiners.ToList()
         | 'write alike' >> self._do(tasks.write_alike, _name(tasks.ALIKE))

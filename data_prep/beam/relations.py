@@ -13,7 +13,7 @@ from data_prep.beam.counting import Counting
 from data_prep.beam.job import code_digest, identity
 from data_prep.beam.parts import Work
 from data_prep.beam.pipelines import Task, numbers
-from data_prep.relations import stage as relation_stage
+from data_prep.relations.collaborative import popularity_ranks
 from recjax.data import neighbours
 from recjax.data.neighbours import Neighbours
 from recjax.data.prepared import Prepared
@@ -33,7 +33,7 @@ def collaborative(
   beam_options: str,
   out: epath.Path,
 ) -> Neighbours:
-  """Returns what `data_prep.relations.stage.collaborative` does, for one hop.
+  """Returns what `data_prep.relations.collaborative` does, for one hop.
 
   Args:
     stage: the stage; its inputs and params identify the parts.
@@ -67,24 +67,21 @@ def collaborative(
     borders=counting.item_borders(occurrences_I, _ITEM_ROWS),
   )
   job.start()
-  job.work.write(counting.RANKS, {'ranks': relation_stage.popularity_ranks(occurrences_I)}, {})
+  job.work.write(counting.RANKS, {'ranks': popularity_ranks(occurrences_I)}, {})
   blocks = range(len(job.borders) + 1)
   users = counting.user_ranges(counting.array(offsets), _USER_ROWS)
-  names = [counting.lists_name(number) for number in blocks]
 
-  def build(pipeline: beam.Pipeline) -> None:
-    sums = numbers(pipeline, 'users', users) | 'count' >> beam.ParDo(
-      Task(job, counting.count_users)
-    )
-    empty = numbers(pipeline, 'blocks', [(number, b'') for number in blocks])
-    _ = (
-      (sums, empty)
-      | 'all blocks' >> beam.Flatten()
-      | 'group' >> beam.GroupByKey()
-      | 'strongest' >> beam.ParDo(Task(job, counting.find_lists, counting.lists_name))
-    )
+  def each(name: str, function, part, elements) -> None:
+    def build(pipeline: beam.Pipeline) -> None:
+      task = beam.ParDo(Task(job, function, part))
+      _ = numbers(pipeline, 'elements', elements) | name >> task
 
-  pipelines.run_missing(job, parsed, 'neighbours', build, names)
+    names = [part(element) for element in elements]
+    pipelines.run_missing(job, parsed, name, build, names)
+
+  each('co-occurrences', counting.count_users, counting.sums_name, users)
+  places = job.work.places(map(counting.sums_name, users), len(blocks))
+  each('neighbours', counting.find_lists, counting.lists_name, list(enumerate(places)))
   found = neighbours.concatenate([counting.read_lists(job, number) for number in blocks])
   counting.array.cache_clear()
   epath.Path(os.fspath(folder)).rmtree()

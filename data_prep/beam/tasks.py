@@ -5,6 +5,7 @@ Parts, by name:
   shard-<n>, block-<n>-<m>   a shard's facts, and its rows in blocks
   items                      the distinct item ids of the log
   plan                       what the launcher decided from these: borders of ranges, items and events to keep
+  pieces-<n>-<m>             the rows of a block by range of users, and its users by range of their folded ids
   range-<r>                  the clean rows of a range of users, and the rows of its items
   counts, alike              sums over all ranges
   core-<n>                   the items that are left after some rounds of the k-core
@@ -15,6 +16,7 @@ Parts, by name:
 
 from collections.abc import Iterator
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ import pyarrow as pa
 
 from data_prep.beam import blocks, cleaning, core, parts, ranges, reading, splitting
 from data_prep.beam.job import Job
-from data_prep.beam.parts import Work
+from data_prep.beam.parts import Place, Work
 from data_prep.log import numbering, splits
 from data_prep.log.ids import Names
 
@@ -65,7 +67,8 @@ def read_shard(job: Job, shard: int) -> Part:
 def shard_items(job: Job, shard: int) -> Iterator[pa.Array]:
   """Yields the distinct items of a shard."""
   names = job.work.need(reading.shard_name(shard))['blocks']
-  texts = [parts.texts_of('item_ids', job.work.read(name)) for name in names]
+  columns = ('item_ids.offsets', 'item_ids.bytes')
+  texts = [parts.texts_of('item_ids', job.work.read(name, columns)) for name in names]
   yield blocks.union(texts)
 
 
@@ -75,26 +78,39 @@ def write_items(job: Job, texts: pa.Array) -> Part:
   return parts.text_arrays('item_ids', texts), {'items': len(texts)}
 
 
-def scatter_block(job: Job, element: tuple[str, int]) -> Iterator[tuple[int, bytes]]:
-  """Yields the rows of a block by range of users. The element is its name, and the number of rows before it."""
+def pieces_name(element: tuple[str, int]) -> str:
+  return element[0].replace('block', 'pieces')
+
+
+def scatter_block(job: Job, element: tuple[str, int]) -> tuple[bytes, dict[str, Any]]:
+  """Returns the pieces of a block. The element is its name, and the number of rows before it.
+
+  With R ranges, piece r holds the rows of range r, and piece R + r users such that ids that differ only by case or white
+  space meet.
+  """
   name, start = element
   plan, facts = loaded(job.work, PLAN), job.work.need(PLAN)
   block = blocks.of_arrays(job.work.read(name))
   block = reading.formed(block, job.work.need(name), facts['form'])
   item_ids = parts.texts_of('item_ids', loaded(job.work, ITEMS))
   coded = block.coded(item_ids, parts.texts_of('event_ids', plan), start)
-  for number, part in ranges.scatter(coded, parts.texts_of('borders', plan).to_pylist()):
-    yield number, parts.to_bytes(part.arrays())
+  borders = parts.texts_of('borders', plan).to_pylist()
+  rows = ((number, part.arrays()) for number, part in ranges.scatter(coded, borders))
+  alike = (
+    (len(borders) + 1 + number, parts.text_arrays('ids', texts))
+    for number, texts in ranges.scatter_alike(block.user_ids, borders)
+  )
+  return parts.joined(itertools.chain(rows, alike))
 
 
-def clean_range(job: Job, element: tuple[int, Any]) -> Part:
-  """Cleans the rows of a range: its number, and the pieces of all blocks."""
-  _, pieces = element
+def clean_range(job: Job, element: tuple[int, list[Place]]) -> Part:
+  """Cleans the rows of a range: its number, and the places of its pieces."""
+  _, places = element
   plan = loaded(job.work, PLAN)
   rules = cleaning.Rules(
     job.work.need(ITEMS)['items'], *(plan.get(name) for name in ('known', 'is_kept', 'is_context'))
   )
-  found = [blocks.of_arrays(parts.from_bytes(piece)) for piece in pieces if piece]
+  found = [blocks.of_arrays(piece) for piece in job.work.pieces(places)]
   if not found:
     return {}, {'seen': 0, 'rows': 0}
   cleaned = cleaning.clean(blocks.join(found), rules)
@@ -122,20 +138,9 @@ def write_counts(job: Job, counts: np.ndarray) -> Part:
   return {'chosen': counts[0], 'left': counts[1]}, {}
 
 
-def scatter_alike(job: Job, element: tuple[str, int]) -> Iterator[tuple[int, bytes]]:
-  """Yields the users of a block so that ids that differ only by case or white space meet."""
-  users = parts.texts_of(
-    'user_ids', job.work.read(element[0], ('user_ids.offsets', 'user_ids.bytes'))
-  )
-  borders = parts.texts_of('borders', loaded(job.work, PLAN)).to_pylist()
-  for number, texts in ranges.scatter_alike(users, borders):
-    yield number, parts.to_bytes(parts.text_arrays('ids', texts))
-
-
-def alike_range(job: Job, element: tuple[int, Any]) -> Iterator[dict[str, Any]]:
+def alike_range(job: Job, element: tuple[int, list[Place]]) -> Iterator[dict[str, Any]]:
   """Yields the number of alike ids in a range, and the first two."""
-  del job
-  texts = [parts.texts_of('ids', parts.from_bytes(piece)) for piece in element[1]]
+  texts = [parts.texts_of('ids', piece) for piece in job.work.pieces(element[1])]
   groups = numbering.alike(Names(blocks.union(texts)))
   yield {'count': sum(map(len, groups)), 'example': groups[0][:2] if groups else []}
 
@@ -219,12 +224,7 @@ def finish_range(job: Job, number: int) -> Part:
     times = log.times[splitting.targets(log)]
     return arrays, facts | {'targets': len(times), 'sample': splitting.sample(times)}
   found = splits.split(log, job.data.split, job.data.split_shares, job.data.max_history)
-  return arrays | found, facts | {'lengths': _lengths(found)}
-
-
-def _lengths(arrays: Arrays) -> dict[str, Any]:
-  """Lengths and types of arrays, by name."""
-  return {name: [len(array), array.dtype.str] for name, array in arrays.items()}
+  return arrays | found, facts | {'arrays': list(found)}
 
 
 def _events(job: Job) -> tuple[list[str], tuple[str, ...] | None]:
@@ -271,4 +271,4 @@ def split_range(job: Job, number: int) -> Part:
   arrays = splitting.global_time(
     log, tuple(borders['validation']), tuple(borders['test']), job.data.max_history
   )
-  return arrays, {'rows': len(log.items), 'lengths': _lengths(arrays)}
+  return arrays, {'rows': len(log.items), 'arrays': list(arrays)}

@@ -101,12 +101,13 @@ def stage(config: config_lib.Config, prepared: Prepared) -> stage_lib.Stage:
     inputs |= refresh.inputs(sids, *_earlier_files(kind))
 
   def run(out: epath.Path) -> dict[str, Any]:
-    items = files.read_items(prepared / files.ITEMS)
-    item_texts = [item['text'] for item in items]
+    if kind == 'file':
+      return files.save_vectors(
+        vectors_file.read(epath.Path(sids.encoder), refresh.item_ids(prepared)), out
+      )
+    item_texts = [item['text'] for item in files.each_item(prepared / files.ITEMS)]
     if kind == 'tfidf':
       vectors_ID = _tfidf(item_texts, sids, out)
-    elif kind == 'file':
-      vectors_ID = vectors_file.read(epath.Path(sids.encoder), [item['id'] for item in items])
     else:
       vectors_ID = _encode_with_model(item_texts, config, prepared.root, inputs, params)
     return files.save_vectors(vectors_ID, out)
@@ -229,7 +230,7 @@ def _encode_with_model(
 def _extend(item_texts, sids: Sids, mesh, parts: epath.Path) -> np.ndarray:
   """Copies the vectors of earlier texts, and encodes the other texts."""
   earlier = refresh.earlier(sids)
-  row_by_text = {item['text']: i for i, item in enumerate(files.read_items(earlier / files.ITEMS))}
+  row_by_text = {item['text']: i for i, item in enumerate(files.each_item(earlier / files.ITEMS))}
   rows_I = np.array([row_by_text.get(text, -1) for text in item_texts], np.int64)
   vectors_ID = refresh.carried(rows_I, files.load(earlier / files.TEXT_VECTORS))
   new = np.flatnonzero(rows_I < 0)

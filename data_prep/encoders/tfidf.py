@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 FILES = ('tfidf.json', 'tfidf.npz')  # the terms; the arrays
 _MAX_TERMS = 100_000  # the most frequent words and word pairs; bounds memory on large catalogues
+_BLOCK = 1 << 16  # texts whose vectors are computed at a time
 _WORD = re.compile(r'(?u)\b\w+\b')
 
 
@@ -43,11 +44,16 @@ class Fit:
 
   def project(self, weights_IV) -> np.ndarray:
     """Returns the vectors of sparse term weights. A row depends only on its own text."""
-    vectors_ID = np.asarray(weights_IV @ self.components_VD, np.float64)
-    lengths_I = np.linalg.norm(vectors_ID, axis=1)
-    known_I = (weights_IV.getnnz(axis=1) > 0) & (lengths_I > 0)
-    scale_I = np.divide(1, lengths_I, out=np.zeros_like(lengths_I), where=known_I)
-    return (vectors_ID * scale_I[:, None]).astype(np.float32)
+    vectors_ID = np.empty((weights_IV.shape[0], self.components_VD.shape[1]), np.float32)
+    for start in range(0, len(vectors_ID), _BLOCK):
+      block = slice(start, start + _BLOCK)
+      weights_BV = weights_IV[block]
+      values_BD = np.asarray(weights_BV @ self.components_VD, np.float64)
+      lengths_B = np.linalg.norm(values_BD, axis=1)
+      known_B = (weights_BV.getnnz(axis=1) > 0) & (lengths_B > 0)
+      scale_B = np.divide(1, lengths_B, out=np.zeros_like(lengths_B), where=known_B)
+      vectors_ID[block] = values_BD * scale_B[:, None]
+    return vectors_ID
 
   def save(self, folder: epath.Path) -> None:
     """Writes the files FILES into a folder."""

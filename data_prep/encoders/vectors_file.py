@@ -6,7 +6,10 @@ import zipfile
 from etils import epath
 import numpy as np
 
+from recjax.runtime.files import is_local
+
 _NAMES = {'.npy': {'vectors'}, '.npz': {'ids', 'vectors'}}
+_BLOCK = 1 << 16  # rows that are converted at a time
 
 
 def read(path: epath.Path, item_ids: Sequence[str], field: str = 'sids.encoder') -> np.ndarray:
@@ -27,9 +30,7 @@ def read(path: epath.Path, item_ids: Sequence[str], field: str = 'sids.encoder')
       repeated; or a number is not finite. The message names examples.
   """
   try:
-    with path.open('rb') as f:
-      loaded = np.load(f, allow_pickle=False)
-      arrays = {'vectors': loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    arrays = _arrays(path)
   except (ValueError, EOFError, zipfile.BadZipFile) as error:
     raise _error(path, field, f'must be a complete NumPy file without objects ({error})') from error
   if not _NAMES[path.suffix] <= arrays.keys():
@@ -53,15 +54,32 @@ def read(path: epath.Path, item_ids: Sequence[str], field: str = 'sids.encoder')
       f'must hold a row for each of the {len(item_ids)} lines of items.jsonl; it has {len(vectors)}. '
       'A .npz with `ids` and `vectors` may hold more, in any order',
     )
-  vectors_ID = vectors[rows_I].astype(np.float64)
-  bad = np.flatnonzero(~np.isfinite(vectors_ID).all(axis=1))
-  if len(bad):
+  vectors_ID, bad = np.empty((len(rows_I), vectors.shape[1]), np.float32), []
+  for start in range(0, len(rows_I), _BLOCK):
+    block = slice(start, start + _BLOCK)
+    values_BD = vectors[rows_I[block]].astype(np.float64)
+    is_bad_B = ~np.isfinite(values_BD).all(axis=1)
+    bad += (start + np.flatnonzero(is_bad_B)).tolist()
+    values_BD[is_bad_B] = 0
+    lengths_B = np.linalg.norm(values_BD, axis=1)
+    vectors_ID[block] = values_BD / np.where(lengths_B > 0, lengths_B, 1)[:, None]
+  if bad:
     named = ', '.join(repr(item_ids[i]) for i in bad[:5])
     raise _error(
       path, field, f'must hold finite numbers; those of {len(bad)} items are not, such as {named}'
     )
-  lengths_I = np.linalg.norm(vectors_ID, axis=1)
-  return (vectors_ID / np.where(lengths_I > 0, lengths_I, 1)[:, None]).astype(np.float32)
+  return vectors_ID
+
+
+def _arrays(path: epath.Path) -> dict[str, np.ndarray]:
+  """The arrays of the file; one of a .npy file is mapped, so that the system may drop its pages."""
+  if path.suffix == '.npy' and is_local(path):
+    loaded = np.load(path, mmap_mode='r')
+    if isinstance(loaded, np.ndarray):
+      return {'vectors': loaded}
+  with path.open('rb') as f:
+    loaded = np.load(f)
+    return {'vectors': loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
 
 
 def _rows(

@@ -165,7 +165,7 @@ def write_tokenizer(
   if pretrained is not None:
     return _copy_pretrained(pretrained, data.prompt_format, folder)
   if data.sentencepiece is None:
-    content = train_model([item['text'] for item in files.read_items(items)], data.text_pieces)
+    content = train_model([item['text'] for item in files.each_item(items)], data.text_pieces)
     (folder / MODEL).write_bytes(content)
   else:
     check_model(data.sentencepiece)
@@ -222,7 +222,7 @@ def write_titles(
   and have neither BOS nor EOS.
   """
   pieces = vocabulary.Pieces(tokenizer)
-  titles = [item.get('title', item['text']) for item in files.read_items(items)]
+  titles = [item.get('title', item['text']) for item in files.each_item(items)]
   uncut = [pieces.encode(title) for title in logs.progress(titles, 'titles', unit=' items')]
   rows = [row[:max_tokens] for row in uncut]
   cut = Sequences.from_lists(rows)

@@ -98,12 +98,16 @@ class Ranged(np.lib.mixins.NDArrayOperatorsMixin):
       raise IndexError(f'{self._path} has {len(self)} entries; got {rows.min()} to {rows.max()}')
     if rows.ndim == 0:
       return self._block(int(rows) // self._per_block)[int(rows) % self._per_block]
-    found = np.empty(rows.shape, self.dtype)
-    of_block = rows // self._per_block
-    for number in np.unique(of_block):
-      inside = of_block == number
-      found[inside] = self._block(int(number))[rows[inside] % self._per_block]
-    return found
+    flat = rows.ravel()
+    if flat.size and (np.diff(flat) == 1).all():
+      return self._read(int(flat[0]), int(flat[-1]) + 1).reshape(rows.shape)
+    found, of_block = np.empty(flat.shape, self.dtype), flat // self._per_block
+    order = np.argsort(of_block, kind='stable')
+    borders = np.flatnonzero(np.diff(of_block[order])) + 1
+    for places in np.split(order, borders) if flat.size else ():
+      block = self._block(int(of_block[places[0]]))
+      found[places] = block[flat[places] % self._per_block]
+    return found.reshape(rows.shape)
 
   def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
     read = [np.asarray(x) if isinstance(x, Ranged) else x for x in inputs]

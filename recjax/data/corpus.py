@@ -103,7 +103,7 @@ class Corpus:
 
   def _likes(self, liked_from: float) -> Likes:
     """Liked items of users who rated another item lower than `liked_from`; see `Likes`."""
-    return Likes(self.train, np.asarray(self.dataset.train_ratings), liked_from)
+    return Likes(self.train, self.dataset.train_ratings, liked_from)
 
   @functools.cached_property
   def titled_items(self) -> np.ndarray:

@@ -101,7 +101,10 @@ def _column(
 ) -> np.ndarray:
   """Returns the `times` or the `events` of a history."""
   if not isinstance(values, list) or len(values) != length:
-    raise ValueError(f'{place}: {name} must be a list with one value per item of the history')
+    got = f'{len(values)} values' if isinstance(values, list) else repr(values)[:80]
+    raise ValueError(
+      f'{place}: {name} must be a list with one value per item of the history ({length}); got {got}'
+    )
   if name == 'events':
     return _indices(values, events, 'event', 'in the log', place)
   if not all(isinstance(value, int | float) and abs(value) < 2**63 for value in values):

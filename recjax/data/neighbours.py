@@ -47,7 +47,8 @@ class Neighbours:
       k: maximum length of a list.
       ranks_I: rank of each item, a permutation of 0 … I - 1.
     """
-    by_rank_I = np.argsort(ranks_I)
+    by_rank_I = np.empty(len(ranks_I), np.int32)
+    by_rank_I[ranks_I] = np.arange(len(ranks_I))
     rank_bits = np.uint64((len(ranks_I) - 1).bit_length())
     # One sort of 64-bit keys: row in the block | strength | rank.
     most_rows = 1 << (32 - int(rank_bits))
@@ -61,7 +62,7 @@ class Neighbours:
       keys.sort()
       ranks = keys & ((np.uint64(1) << rank_bits) - np.uint64(1))
       block = Neighbours(
-        Sequences(by_rank_I[ranks.astype(np.int64)].astype(np.int32), offsets - offsets[0]),
+        Sequences(by_rank_I[ranks.astype(np.int64)], offsets - offsets[0]),
         _from_descending((keys >> rank_bits).astype(np.uint32)),
       )
       kept.append(block.first(k))

@@ -94,7 +94,7 @@ class Sequences:
   def append(self, column_U: np.ndarray) -> 'Sequences':
     """Appends one value to every sequence."""
     values = np.insert(self.values, self.offsets[1:], column_U)
-    return Sequences(values.astype(np.int32), self.offsets + np.arange(len(self) + 1))
+    return Sequences(values.astype(np.int32, copy=False), self.offsets + np.arange(len(self) + 1))
 
   def _slices(self, starts: np.ndarray, lengths: np.ndarray) -> 'Sequences':
     """Copies `values[starts[n]:starts[n] + lengths[n]]` for every n."""

@@ -229,15 +229,14 @@ class Likes:
   """
 
   def __init__(self, train: Sequences, ratings: np.ndarray, liked_from: float):
-    train = train.whole()
-    users = np.repeat(np.arange(len(train)), train.lengths)
-    keys = users.astype(np.int64) * (int(train.values.max(initial=0)) + 1) + train.values
-    _, pair_of = np.unique(keys, return_inverse=True)  # (user, item)
-    liked, disliked = ratings >= liked_from, ratings < liked_from
-    user_dislikes = np.bincount(users, disliked, len(train))[users]
-    pair_dislikes = np.bincount(pair_of, disliked)[pair_of]
-    self._positions = np.flatnonzero(later(train, liked & (user_dislikes > pair_dislikes)))
-    self._offsets = train.offsets
+    self._offsets = np.asarray(train.offsets)
+    found = [np.zeros(0, np.int64)]
+    for users in blocks(np.diff(self._offsets), _ITEMS_AT_ONCE):
+      bounds = self._offsets[users[0] : users[-1] + 2]
+      rows = slice(int(bounds[0]), int(bounds[-1]))
+      part = Sequences(np.asarray(train.values[rows]), bounds - bounds[0])
+      found.append(rows.start + _liked(part, np.asarray(ratings[rows]), liked_from))
+    self._positions = np.concatenate(found)
 
   def __len__(self) -> int:
     return len(self._positions)
@@ -247,3 +246,14 @@ class Likes:
     position = int(self._positions[unit])
     user = int(np.searchsorted(self._offsets, position, side='right')) - 1
     return int(self._offsets[user]), position, int(self._offsets[user + 1])
+
+
+def _liked(train: Sequences, ratings: np.ndarray, liked_from: float) -> np.ndarray:
+  """The positions of `Likes` among the interactions of some users."""
+  users = np.repeat(np.arange(len(train)), train.lengths)
+  keys = users.astype(np.int64) * (int(train.values.max(initial=0)) + 1) + train.values
+  _, pair_of = np.unique(keys, return_inverse=True)  # (user, item)
+  liked, disliked = ratings >= liked_from, ratings < liked_from
+  user_dislikes = np.bincount(users, disliked, len(train))[users]
+  pair_dislikes = np.bincount(pair_of, disliked)[pair_of]
+  return np.flatnonzero(later(train, liked & (user_dislikes > pair_dislikes)))

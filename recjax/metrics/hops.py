@@ -54,9 +54,8 @@ def _of_block(
   """Returns the distances of some rows, whose targets are `targets[bit_U]`."""
   num_items, words = len(followers.items), -(-len(targets) // BITS)
   numbers = np.arange(len(targets))
-  reach_IW = np.zeros(
-    (num_items, words), np.uint64
-  )  # items that reach a target with at most n transitions
+  # Items that reach a target with at most n transitions.
+  reach_IW = np.zeros((num_items, words), np.uint64)
   reach_IW[targets, numbers // BITS] = np.uint64(1) << (numbers % BITS).astype(np.uint64)
   found_U, open_U = np.zeros(len(rows), np.int8), np.arange(len(rows))
   for distance in range(1, MOST + 1):

@@ -4,6 +4,7 @@ An interaction is a user, an item and a time; no two of a prepared log are equal
 another time, is no leak. The test reads the prepared arrays alone; `RULES` says what it tests.
 """
 
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,9 +14,8 @@ from recjax.data.sequences import Sequences, blocks
 from recjax.runtime.files import sha256
 
 BLOCK_ITEMS = 1 << 23  # interactions per block, which bounds the memory
-_CHRONOLOGICAL = (
-  0.9  # share of a source's rows from which on the order of its rows is that of the log
-)
+# Share of a source's rows from which on the order of its rows is that of the log.
+_CHRONOLOGICAL = 0.9
 
 RULES = {
   'files': 'the arrays have the sizes and hashes that the preparation recorded',
@@ -105,39 +105,59 @@ def _check_users(log: Log) -> None:
 
 def _check_border(log: Log) -> None:
   """global_time: the training part ends before the first held-out target, or at the same time."""
-  last = int(np.asarray(log.train_times).max())
-  owners = np.repeat(np.arange(log.num_users), log.train.lengths)
+  last = max(int(times.max()) for _, times in _time_blocks(log))
+  trained = np.concatenate([at + np.flatnonzero(times == last) for at, times in _time_blocks(log)])
+  owners = np.searchsorted(np.asarray(log.train.offsets), trained, side='right') - 1
   for split in SPLITS:
     times = np.asarray(log.column(f'{split}_times'))
     if len(early := np.flatnonzero(times < last)):
       _fail(
         log, split, early[0], f'must not be before the end of the training part ({last}); it is'
       )
-    rows, trained = np.flatnonzero(times == last), np.flatnonzero(log.train_times == last)
+    rows = np.flatnonzero(times == last)
     users = log.row_users(split)[rows].astype(np.int64)
     keys = users * log.num_items + log.targets(split)[rows]
-    known = owners[trained] * log.num_items + log.train.values[trained]
+    known = owners * log.num_items + log.train.values[trained]
     if (found := np.isin(keys, known)).any():
       message = 'must not be in the training part; train_items.npy holds it'
       _fail(log, split, rows[found][0], message)
 
 
+def _time_blocks(log: Log) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields the first place and the times of consecutive interactions of the training part."""
+  for at in range(0, len(log.train.values), BLOCK_ITEMS):
+    yield at, np.asarray(log.train_times[at : at + BLOCK_ITEMS])
+
+
 def _check_histories(log: Log) -> None:
   """Compares every history with its target by item and time."""
-  for split in SPLITS:
-    histories, targets = log.histories_and_targets(split)
-    times = Sequences(np.asarray(log.history_column(split, 'times')), histories.offsets)
-    times_U = np.asarray(log.column(f'{split}_times'))
+  held_out = {split: np.asarray(log.column(f'{split}_times')) for split in SPLITS}
+  if log.is_leave_one_out:
+    # `_check_users` has compared the training parts. Beside its own, a test history has the validation item.
+    users = np.arange(log.num_users)
+    _check_shown(
+      log, 'test', held_out['test'], users, log.targets('validation'), held_out['validation']
+    )
+    return
+  for split, times_U in held_out.items():
+    histories, _ = log.histories_and_targets(split)
+    times = Sequences(log.history_column(split, 'times'), histories.offsets)
     for rows in blocks(histories.lengths + 1, BLOCK_ITEMS):
       shown, at = histories.take(rows), times.take(rows).values
-      owners = np.repeat(rows, shown.lengths)
-      is_same = (at == times_U[owners]) & (shown.values == np.asarray(targets)[owners])
-      for wrong, rule in (
-        (at > times_U[owners], 'must not be before an item of its history; it is'),
-        (is_same, 'must not be in its own history; it is'),
-      ):
-        if wrong.any():
-          _fail(log, split, owners[wrong][0], rule)
+      _check_shown(log, split, times_U, np.repeat(rows, shown.lengths), shown.values, at)
+
+
+def _check_shown(
+  log: Log, split: str, times_U: np.ndarray, owners: np.ndarray, items: np.ndarray, at: np.ndarray
+) -> None:
+  """Compares items of histories, and their times, with the targets of the rows that own them."""
+  is_same = (at == times_U[owners]) & (items == log.targets(split)[owners])
+  for wrong, rule in (
+    (at > times_U[owners], 'must not be before an item of its history; it is'),
+    (is_same, 'must not be in its own history; it is'),
+  ):
+    if wrong.any():
+      _fail(log, split, owners[wrong][0], rule)
 
 
 def _check_order(log: Log) -> None:

@@ -1,5 +1,7 @@
 """Counts held-out targets that no search can return, which bound every metric from above."""
 
+from typing import Any
+
 import numpy as np
 
 from recjax.data.sequences import Sequences
@@ -17,6 +19,19 @@ def count_unreachable(histories: Sequences, targets_U: np.ndarray) -> int:
     targets_U: item indices.
   """
   return int(is_repeated(histories, targets_U).sum())
+
+
+def unreachable_targets(log: Any, split: str) -> int:
+  """Returns the number of targets that `eval.exclude_seen` removes, which the preparation has counted.
+
+  Folders of earlier versions do not hold the number; it is then counted here.
+
+  Args:
+    log: a `recjax.data.dataset.Log`.
+    split: 'validation' or 'test'.
+  """
+  counted = (log.statistics or {}).get('unreachable_targets', {}).get(split)
+  return count_unreachable(log.seen(split), log.targets(split)) if counted is None else counted
 
 
 def is_repeated(histories: Sequences, targets_U: np.ndarray) -> np.ndarray:

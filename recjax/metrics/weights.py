@@ -21,11 +21,8 @@ METRIC, CUTOFF = 'ndcg', 10
 HEADS = (0.0, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0)
 MEMORIES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0)
 TEXTS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
-NAMES = {
-  'head': 'blend_head',
-  'memory': 'blend_memory',
-  'text': 'blend_text',
-}  # of chosen weights among the metrics
+# Names of chosen weights among the metrics.
+NAMES = {'head': 'blend_head', 'memory': 'blend_memory', 'text': 'blend_text'}
 
 
 def fixed(settings: Blend, candidates: Candidates) -> Weights | None:
@@ -43,9 +40,8 @@ def of_metrics(metrics: Mapping[str, float]) -> Weights | None:
   """Inverts `as_metrics`. None: nothing was chosen."""
   if not metrics.keys() >= {NAMES['head'], NAMES['memory']}:
     return None
-  return Weights(
-    **{name: metrics.get(key, 0.0) for name, key in NAMES.items()}
-  )  # old ones have no text
+  # Evaluations of earlier versions have no weight of texts.
+  return Weights(**{name: metrics.get(key, 0.0) for name, key in NAMES.items()})
 
 
 def record(validation: Result, settings: Blend) -> dict[str, Any]:

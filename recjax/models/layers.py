@@ -202,11 +202,11 @@ def rotate(
 
 
 def dropout(x: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
-  """Applies inverted dropout with one random byte per element: the rate is rounded to a multiple of 1/256.
+  """Applies inverted dropout with one random byte per element: the rate is rounded to a multiple of 1/256 below 1.
 
   A byte needs a quarter of the random bits of a float, which take a visible share of a small model's step.
   """
-  dropped = round(rate * 256)
+  dropped = min(round(rate * 256), 255)
   if key is None or dropped == 0:
     return x
   keep = jax.random.bits(key, x.shape, jnp.uint8) >= dropped

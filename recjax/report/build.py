@@ -60,7 +60,7 @@ def report_run(
   optimum = dataset.optimum
   item_text = results.get('data', {}).get('item_text', config.data.item_text)
   evaluated = config.to_dict() | {name: results[name] for name in ('eval',) if name in results}
-  statistics = {'item_text': item_text, **(dataset.statistics or {})}
+  counts = {'item_text': item_text, **(dataset.statistics or {})}
   warnings = checks.warnings(results, config, dataset, trainings)
   try:
     worked = examples.examples(workdir, dataset, results)
@@ -70,7 +70,7 @@ def report_run(
   sids_hit = protocol.sid_metrics(results.get('protocol'))
   report = build_report(
     config=evaluated,
-    data=statistics,
+    data=counts,
     sids=facts.sids(config, dataset),
     results=results,
     trainings=trainings,
@@ -82,7 +82,7 @@ def report_run(
     parts={
       'sample': checks.samples(results, dataset) or None,
       'examples': worked,
-      'published': published.find(evaluated, statistics, results['metrics']['test'], sids_hit),
+      'published': published.find(evaluated, counts, results['metrics']['test'], sids_hit),
       'sid_map': sid_map.sid_map(config, dataset),
     },
     run={

@@ -5,13 +5,8 @@ import math
 from typing import Any
 
 METRIC = 'recall@10'
-_PROPORTIONS = (
-  'recall',
-  'ndcg',
-  'mrr',
-  'hit',
-  'auc',
-)  # figures in [0, 1], by the part before @ or _
+# Figures in [0, 1], by the part of their name before @ or _.
+_PROPORTIONS = ('recall', 'ndcg', 'mrr', 'hit', 'auc')
 _TOLERANCE = 1e-6
 
 

@@ -7,11 +7,12 @@ from recjax.report import plots
 
 METRIC, SECOND = 'recall@10', 'ndcg@10'
 GROUPS = ('inside', 'outside')
+# Splits that are drawn as lines, since their buckets have an order, and the name of these buckets.
 SERIES = {
   'popularity': 'decile (1: the least popular)',
   'history_length': 'items of the history',
   'hop': 'hops',
-}  # splits that are drawn as lines, since their buckets have an order, and the name of these buckets
+}
 NAMES = {
   'popularity': 'popularity of the target',
   'history_length': 'length of the history',

@@ -13,12 +13,8 @@ from recjax.workdir.metrics_file import EVALUATION
 
 EQUAL_TO_RECALL = ('ndcg@1', 'mrr@1')  # equal recall@1: there is one relevant item a row
 
-_OWN_SECTIONS = (
-  'statistics',
-  'quality',
-  'examples',
-  'keywords',
-)  # keys of `sids` with their own section
+# Keys of `sids` with a section of their own.
+_OWN_SECTIONS = ('statistics', 'quality', 'examples', 'keywords')
 
 _OPTIONAL = (
   'optimum', 'refresh', 'memorization', 'splits', 'evaluators', 'protocol', 'seconds_per_row',

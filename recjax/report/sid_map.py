@@ -15,11 +15,12 @@ from recjax.report.numbers import shortened
 MOST = 4000  # items on the map
 TITLE = 90  # characters of a title
 _BASIS, _ITERATIONS = 12, 12  # columns and rounds of the search for the components
+# `sids.source` → the stages with the item vectors.
 _FOLDERS = {
   'text': ('text_embeddings',),
   'cooccurrence': ('cooccurrence_vectors',),
   'both': ('text_embeddings', 'cooccurrence_vectors'),
-}  # `sids.source` → the stages with the item vectors
+}
 
 
 def sid_map(config: Config, dataset: Dataset) -> dict[str, Any] | None:

@@ -102,6 +102,18 @@ def write_whole(path: epath.PathLike, content: str | bytes, is_durable: bool = T
     f.write(content)
 
 
+def read_range(path: epath.PathLike, start: int, stop: int) -> bytes:
+  """Returns the bytes of a file from `start` to `stop`; of a file in a bucket no others are fetched."""
+  if is_local(path):
+    with epath.Path(path).open('rb') as f:
+      f.seek(start)
+      return f.read(stop - start)
+  import fsspec  # of etils[epath]
+
+  fs, name = fsspec.core.url_to_fs(os.fspath(path))
+  return fs.cat_file(name, start, stop)
+
+
 def sync(path: epath.PathLike) -> None:
   """Waits until a local file, or the list of a local folder's files, is on the disk."""
   descriptor = os.open(path, os.O_RDONLY)

@@ -55,9 +55,8 @@ class Clock:
     self._since = now() - age  # start of the current interval, which lies in one phase
     self._phases = ['start_up']
     self._seconds = dict.fromkeys(PHASES, 0.0)
-    self._compiled: list[
-      tuple[float, float]
-    ] = []  # (start, end) of compilations in the current interval
+    # (start, end) of compilations in the current interval.
+    self._compiled: list[tuple[float, float]] = []
     self._thread = threading.get_ident()
 
   @contextlib.contextmanager

@@ -14,7 +14,7 @@ from recjax.data.dataset import SPLITS, Dataset
 from recjax.data.loader import Stream
 from recjax.data.mixture import Part
 from recjax.data.tasks.base import Component, Example
-from recjax.metrics.reachable import count_unreachable
+from recjax.metrics.reachable import unreachable_targets
 from recjax.schema.checks import check
 
 FEW_ROWS = 50  # held-out rows below which a metric is mostly noise
@@ -89,7 +89,7 @@ def _check_split(dataset: Dataset, split: str, exclude_seen: bool) -> None:
     )
   if exclude_seen:
     check(
-      count_unreachable(*dataset.histories_and_targets(split)) < num_rows,
+      unreachable_targets(dataset, split) < num_rows,
       f'eval.exclude_seen must leave a {split} target that can be recommended; all {num_rows} targets are '
       'items of their own history',
       exclude_seen,

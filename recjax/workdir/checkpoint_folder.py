@@ -109,7 +109,7 @@ class CheckpointFolder:
     self._scores = kept
     self._damaged.pop(step, None)
 
-  def score(self, step: int, score: float) -> None:
+  def score(self, step: int, score: float | None) -> None:
     """Adds the score to a checkpoint that was saved without one."""
     self._scores[step] = score
     if distributed.is_host0():

@@ -111,9 +111,8 @@ class Writer:
     """
     self._enabled, self._also = enabled, also
     self._step = start_step
-    self._row: dict[str, int | float | None] | None = (
-      None  # the last line, which an evaluation may extend
-    )
+    # The last line, which an evaluation may extend.
+    self._row: dict[str, int | float | None] | None = None
     if not enabled:
       return
     workdir = epath.Path(workdir)

@@ -110,7 +110,7 @@ class Request:
         raise ValueError('--within needs --masks=FOLDER of the sub-catalogues that it names')
     if self.serving is not None:
       self.serving.check()
-    if mode == 'train':
+    if mode in ('train', 'refresh'):
       trackers.check(config.log_to)
     self._check_outputs()
     self._check_inputs()

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from data_prep import files, prepare
-from data_prep.relations import semantic_neighbours
-from data_prep.relations import stage as relation_stage
+from data_prep.relations import collaborative, semantic_neighbours
 from recjax import config as config_lib
 from recjax import train
 from recjax.data import dataset, loader, plan
@@ -274,7 +273,7 @@ def test_the_back_fill_walks_as_many_semantic_neighbours_as_asked(tmp_path):
     near = semantic_neighbours.semantic(
       files.load(root / files.TEXT_VECTORS), min(depth, ITEMS - 1)
     )
-    direct = relation_stage.collaborative(loaded.train, ITEMS, config.relations)
+    direct = collaborative.collaborative(loaded.train, ITEMS, config.relations)
     filled = {i: row.tolist() for i, row in enumerate(map(direct.items.__getitem__, range(ITEMS)))}
     for i, row in filled.items():
       members = [j for s in near.items[i].tolist() for j in filled[s]]

@@ -170,7 +170,14 @@ def test_dry_run_prints_the_commands(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-  'args', [['-n', '0'], ['--dry_run'], ['-n', 'x'], ['-n', '2', '--min_processes=1']]
+  'args',
+  [
+    ['-n', '0'],
+    ['--dry_run'],
+    ['-n', 'x'],
+    ['-n', '2', '--min_processes=1'],
+    ['-n', '2', '--min_processes=3', '--workdir=W'],
+  ],
 )
 def test_an_invalid_number_of_processes_is_rejected(args, capsys):
   with pytest.raises(SystemExit):

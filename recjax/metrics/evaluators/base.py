@@ -112,11 +112,12 @@ def history_rows(
   """
   histories, _ = dataset.histories_and_targets(split)
   found = {name: dataset.history_column(split, name) for name in columns}
-  if found.get('times') is not None:
-    found['times'] = found['times'] / dataset.ticks_per_second
   found = {name: values for name, values in found.items() if values is not None}
   slices = [slice(histories.offsets[row], histories.offsets[row + 1]) for row in rows]
   known = [{name: values[s] for name, values in found.items()} for s in slices]
+  if 'times' in found:
+    for shown in known:
+      shown['times'] = shown['times'] / dataset.ticks_per_second
   return [histories.values[s] for s in slices], known
 
 
@@ -159,9 +160,8 @@ class Evaluator(Section, abc.ABC):
 
   task: ClassVar[str | None] = None  # that must be in the mixture
   lower_is_better: ClassVar[frozenset[str]] = frozenset()  # metrics that are better if lower
-  item_columns: ClassVar[tuple[str, ...]] = (
-    'items',
-  )  # predictions that hold item indices; -1: none
+  # Predictions that hold item indices; -1: none.
+  item_columns: ClassVar[tuple[str, ...]] = ('items',)
 
   @property
   def prefix(self) -> str:

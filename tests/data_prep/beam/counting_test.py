@@ -1,6 +1,7 @@
 """Neighbours by ranges of users and blocks of items equal those of the whole log."""
 
-import collections
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import pytest
 from data_prep import files
 from data_prep.beam import counting, job
 from data_prep.beam.parts import Work
-from data_prep.relations import stage as relation_stage
+from data_prep.relations import collaborative
 from recjax.data import neighbours
 from recjax.data.sequences import Sequences, offsets_of
 from recjax.schema.items import Relations
+from tests.folders import ROOT
 
 ITEMS = 40
 
@@ -41,17 +43,18 @@ def test_the_lists_equal_those_of_the_local_engine(tmp_path, settings, size):
   )
   task.start()
   task.check()
-  task.work.write('ranks', {'ranks': relation_stage.popularity_ranks(occurrences_I)}, {})
-  pieces = collections.defaultdict(list)
+  task.work.write('ranks', {'ranks': collaborative.popularity_ranks(occurrences_I)}, {})
+  names = []
   for users in reversed(counting.user_ranges(log.offsets, size)):
-    for number, piece in counting.count_users(task, users):
-      pieces[number].append(piece)
+    names.append(counting.sums_name(users))
+    task.work.write(names[-1], *counting.count_users(task, users))
   blocks = range(len(task.borders) + 1)
+  places = task.work.places(names, len(blocks))
   for number in blocks:
-    part = counting.find_lists(task, (number, pieces[number]))
+    part = counting.find_lists(task, (number, places[number]))
     task.work.write(counting.lists_name(number), *part)
   found = neighbours.concatenate([counting.read_lists(task, number) for number in blocks])
-  expected = relation_stage.collaborative(log, ITEMS, relations)
+  expected = collaborative.collaborative(log, ITEMS, relations)
   np.testing.assert_array_equal(found.items.values, expected.items.values)
   np.testing.assert_array_equal(found.items.offsets, expected.items.offsets)
   np.testing.assert_array_equal(found.strengths, expected.strengths)
@@ -66,3 +69,14 @@ def test_ranges_cover_all_users_and_blocks_all_items():
   assert len(ranges) > 2
   borders = counting.item_borders(np.array([9, 0, 0, 1, 1, 7]), 4)
   assert list(borders) == sorted({*borders}) and min(borders) > 0 and max(borders) < 6
+
+
+def test_workers_import_no_models():
+  # Every worker process of every pipeline starts with these imports.
+  program = 'import sys, data_prep.beam.counting, data_prep.beam.tasks; print(*sys.modules)'
+  loaded = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True
+  ).stdout.split()
+  assert 'data_prep.beam.tasks' in loaded
+  heavy = {'jax', 'flax', 'sklearn', 'tensorflow_datasets', 'recjax.models', 'recjax.config'}
+  assert not heavy & {*loaded}

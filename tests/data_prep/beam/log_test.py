@@ -1,5 +1,7 @@
 """The tasks of a preparation on Beam, without Beam: logs, splits and messages equal those of the local engine."""
 
+import json
+
 import pyarrow as pa
 import pytest
 
@@ -64,6 +66,27 @@ def test_a_source_that_is_read_as_a_whole(tmp_path):
   )
   found = prepare(tmp_path, data)
   world.assert_same(found, world.local(data, tmp_path))
+
+
+def test_a_source_with_its_own_split_is_refused(tmp_path):
+  folders = {'train': 3, 'valid': 1, 'test': 1}
+  for folder, rows in folders.items():
+    (tmp_path / 'raw' / folder).mkdir(parents=True)
+    lines = ['user_id,item_id,item_asin,history_item_id,history_item_title,item_title']
+    lines += [f'u{n},1,a1,"[0]","[\'zero\']",one' for n in range(rows)]
+    (tmp_path / 'raw' / folder / 'shop.csv').write_text('\n'.join(lines) + '\n')
+  (tmp_path / 'raw' / 'index').mkdir()
+  items = {str(n): {'title': str(n), 'description': ''} for n in range(2)}
+  (tmp_path / 'raw' / 'index' / 'shop.item.json').write_text(json.dumps(items))
+  data = sources.get('minionerec')(
+    source='minionerec', name='shop', category='shop', k_core=0, split='source'
+  )
+  with pytest.raises(ValueError) as error:
+    prepare(tmp_path, data)
+  assert str(error.value) == (
+    "data.engine must be local for data.source='minionerec', which has its own validation and test rows; got 'beam'. "
+    'Set --config.data.engine=local'
+  )
 
 
 def _changed(log, name, values):

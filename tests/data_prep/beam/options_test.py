@@ -25,6 +25,21 @@ def test_the_local_runner_needs_no_network(runner):
     ('--labels="a', 'No closing quotation'),
     ('--runner=FlinkRuner', r"--runner must be one of .*FlinkRunner.*; got 'FlinkRuner'"),
     ('--runner=my.Runner', r"my\.Runner: No module named 'my'"),
+    (
+      '--direct_num_workers=4',
+      r"need --direct_num_workers with .*multi_processing; got 4 and 'in_memory'",
+    ),
+    ('--direct_num_workers=-1 --direct_running_mode=multi_processing', 'got -1 and'),
+    (
+      '--num_workers=4',
+      r'--num_workers must not be set on this machine, which has --direct_num_workers .*; got 4',
+    ),
+    (
+      '--runner=FnApiRunner --max_num_workers=4',
+      r'--max_num_workers must not be set on this machine',
+    ),
+    ('--streaming', r'--streaming must not be set'),
+    ('--runner=PortableRunner', r'PortableRunner needs --job_endpoint'),
     ('--runner=DataflowRunner --project=shop-1', r'Dataflow|temp_location'),
   ],
 )

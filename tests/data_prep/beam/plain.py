@@ -1,6 +1,5 @@
 """Runs the tasks of a preparation one after another, without Beam: small ranges and shuffled pieces."""
 
-import collections
 import dataclasses
 import random
 
@@ -41,17 +40,13 @@ class PlainPhases:
     self._write(tasks.ITEMS, tasks.write_items(self.job, blocks.union(items)))
 
   def group(self, found, count):
-    pieces = {number: [b''] for number in range(count)}
-    alike = collections.defaultdict(list)
-    for element in self._shuffled(found):
-      for number, piece in tasks.scatter_block(self.job, element):
-        pieces[number].append(piece)
-      for number, piece in tasks.scatter_alike(self.job, element):
-        alike[number].append(piece)
-    self._each(pieces.items(), tasks.clean_range, tasks.range_name)
+    self._each(found, tasks.scatter_block, tasks.pieces_name)
+    names = map(tasks.pieces_name, self._shuffled(found))
+    places = list(enumerate(self.job.work.places(names, 2 * count)))
+    self._each(places[:count], tasks.clean_range, tasks.range_name)
     counts = sum(part for n in range(count) for part in tasks.range_counts(self.job, n))
     self._write(tasks.COUNTS, tasks.write_counts(self.job, counts))
-    every = [found for pair in alike.items() for found in tasks.alike_range(self.job, pair)]
+    every = [found for pair in places[count:] for found in tasks.alike_range(self.job, pair)]
     self._write(tasks.ALIKE, tasks.write_alike(self.job, every))
 
   def k_core(self, count, left_I, k):

@@ -85,5 +85,24 @@ def test_a_part_is_complete_with_its_facts_and_its_size(tmp_path):
   path = tmp_path / 'x.npz'
   path.write_bytes(path.read_bytes()[:-1])
   assert work.facts('x') is None
-  with pytest.raises(ValueError, match=r'x\.npz must be complete after its pipeline'):
+  with pytest.raises(ValueError, match=r'x\.json must be complete after its pipeline'):
     work.need('x')
+
+
+def test_pieces_are_read_by_range(tmp_path):
+  work = parts.Work(str(tmp_path), 'a')
+  for name, numbers in (('x', (2, 0)), ('y', (2,))):
+    pieces = ((n, {'values': np.arange(n) + len(name)}) for n in numbers)
+    work.write(name, *parts.joined(pieces))
+  assert not list(tmp_path.glob('*.npz')) and work.are_complete(['x', 'y'])
+  places = work.places(['x', 'y'], 3)
+  assert [[name for name, *_ in found] for found in places] == [['x'], [], ['x', 'y']]
+  assert [piece['values'].tolist() for piece in work.pieces(places[2])] == [[1, 2], [1, 2]]
+  path = tmp_path / 'y.pieces'
+  content = path.read_bytes()
+  at = content.index(b'values.npy') + 150
+  path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+  with pytest.raises(ValueError, match=r'y\.pieces must be a complete part; .* Remove'):
+    list(work.pieces(places[2]))
+  path.write_bytes(content[:-1])
+  assert work.facts('y') is None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from data_prep.encoders import tfidf
+from data_prep.relations import collaborative
 from data_prep.relations import stage as relation_stage
 from data_prep.relations.semantic_neighbours import semantic
 from recjax.data import neighbours, sequences
@@ -91,10 +92,10 @@ def _random_users(seed=0, users=80, items=40):
   ],
 )
 def test_collaborative_equals_dictionaries(monkeypatch, hops, weight, fields):
-  monkeypatch.setattr(relation_stage, '_ENTRIES_AT_ONCE', 300)
+  monkeypatch.setattr(collaborative, '_ENTRIES_AT_ONCE', 300)
   users = _random_users()
   config = Relations(distance_weight=weight, hops=hops, **fields)
-  got = relation_stage.collaborative(sequences.Sequences.from_lists(users), 43, config)
+  got = collaborative.collaborative(sequences.Sequences.from_lists(users), 43, config)
   assert len(got) == 43
   expected = _collaborative(users, weighted=weight == 'inverse', hops=hops, **fields)
   assert _as_dict(got) == _nonempty(expected)
@@ -104,7 +105,7 @@ def test_strengths_over_hops_equal_values_by_hand():
   # 0-1 twice, 1-2 once: from 0, one more hop gives 2 · 1/3 / 2 to item 2; from 2, 1 · 2/3 / 2 to 0.
   train = sequences.Sequences.from_lists([[0, 1], [1, 0], [1, 2]])
   config = Relations(hops=2)
-  assert _as_dict(relation_stage.collaborative(train, 4, config)) == {
+  assert _as_dict(collaborative.collaborative(train, 4, config)) == {
     0: [(1, 2.0), (2, float(np.float32(1 / 3)))],
     1: [(0, 2.0), (2, 1.0)],
     2: [(1, 1.0), (0, float(np.float32(1 / 3)))],
@@ -113,7 +114,7 @@ def test_strengths_over_hops_equal_values_by_hand():
 
 def test_ties_go_to_the_more_frequent_item_then_to_the_lower_index():
   train = sequences.Sequences.from_lists([[4, 0], [4, 1], [4, 2], [4, 3], [2], [2], [3], [3], [0]])
-  got = relation_stage.collaborative(train, 5, Relations())
+  got = collaborative.collaborative(train, 5, Relations())
   assert got.items[4].tolist() == [2, 3, 0, 1]
 
 
@@ -121,7 +122,7 @@ def test_ties_go_to_the_more_frequent_item_then_to_the_lower_index():
 @pytest.mark.parametrize('hops', [1, 2, 3])
 def test_a_log_without_pairs_gives_empty_lists(users, hops):
   train = sequences.Sequences.from_lists(users)
-  got = relation_stage.collaborative(train, 3, Relations(hops=hops))
+  got = collaborative.collaborative(train, 3, Relations(hops=hops))
   assert got.items.lengths.tolist() == [0, 0, 0]
 
 
@@ -148,10 +149,10 @@ def _check_filled(got, direct, expected):
 def test_back_fill_equals_dictionaries():
   users = _random_users(users=30)
   train = sequences.Sequences.from_lists(users)
-  direct = relation_stage.collaborative(train, 45, Relations())
+  direct = collaborative.collaborative(train, 45, Relations())
   rng = np.random.default_rng(0)
   near = {i: rng.permutation(45)[: rng.integers(0, 4)].tolist() for i in range(45)}
-  got = relation_stage.back_fill(direct, sequences.Sequences.from_lists(list(near.values())), 10)
+  got = collaborative.back_fill(direct, sequences.Sequences.from_lists(list(near.values())), 10)
   lists = {i: direct.items[i].tolist() for i in range(45)}
   expected = _filled(lists, near, 10)
   _check_filled(got, direct, expected)
@@ -162,19 +163,19 @@ def test_back_fill_reads_filled_lists_only_of_lower_items():
   lists = sequences.Sequences.from_lists([[1], [], [3], [], [0, 1]])
   direct = neighbours.Neighbours(lists, np.ones(4, np.float32))
   near = sequences.Sequences.from_lists([[4], [0], [4], [1], []])
-  got = relation_stage.back_fill(direct, near, 3)
+  got = collaborative.back_fill(direct, near, 3)
   # 0 takes 1 (there already) and not itself; 1 reads 0's list, which holds only itself; 2 takes both
   # of 4; 3 reads the list of 1, still empty; 4 has no semantic neighbours.
   assert [got.items[i].tolist() for i in range(5)] == [[1], [], [3, 0, 1], [], [0, 1]]
   near = sequences.Sequences.from_lists([[4], [2], [4], [2], []])
-  got = relation_stage.back_fill(direct, near, 3)
+  got = collaborative.back_fill(direct, near, 3)
   # 1 is before 2 and sees [3]; 3 is after it and sees [3, 0, 1] without itself.
   assert [got.items[i].tolist() for i in range(5)] == [[1], [3], [3, 0, 1], [0, 1], [0, 1]]
 
 
 def test_back_fill_does_not_change_full_lists():
   full = neighbours.Neighbours(sequences.Sequences.from_lists([[1], [0]]), np.ones(2, np.float32))
-  got = relation_stage.back_fill(full, sequences.Sequences.from_lists([[1], [0]]), 1)
+  got = collaborative.back_fill(full, sequences.Sequences.from_lists([[1], [0]]), 1)
   assert [got.items[i].tolist() for i in range(2)] == [[1], [0]] and got.strengths.all()
 
 
@@ -201,7 +202,7 @@ def test_beauty_equals_dictionaries(weight):
   assert (len(users), num_items, sum(map(len, users))) == (22363, 12101, 198502 - 2 * 22363)
   train = sequences.Sequences.from_lists(users)
   config = Relations(distance_weight=weight)
-  got = relation_stage.collaborative(train, num_items, config)
+  got = collaborative.collaborative(train, num_items, config)
   assert _as_dict(got) == _nonempty(_collaborative(users, weighted=weight == 'inverse'))
 
 
@@ -209,10 +210,10 @@ def test_beauty_equals_dictionaries(weight):
 def test_back_fill_on_beauty_equals_dictionaries():
   users, num_items = beauty.train_lists()
   near = semantic(tfidf.encode(beauty.titles()[:num_items], 32, 0), 10).items
-  direct = relation_stage.collaborative(
+  direct = collaborative.collaborative(
     sequences.Sequences.from_lists(users), num_items, Relations()
   )
-  got = relation_stage.back_fill(direct, near, 10)
+  got = collaborative.back_fill(direct, near, 10)
   lists = {i: direct.items[i].tolist() for i in range(num_items)}
   expected = _filled(lists, {i: near[i].tolist() for i in range(num_items)}, 10)
   _check_filled(got, direct, expected)

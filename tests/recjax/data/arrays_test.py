@@ -43,7 +43,8 @@ def test_any_index_gives_the_entries_of_the_array(bucket, dtype):
   for rows in (
     slice(None), slice(3, 9), slice(60, 70), slice(-5, None), slice(9, 3), slice(1, 700, 7),
     slice(None, None, -1), 0, -1, 776, np.array([5, 700, 5, -2]), np.array([[1, 2], [3, 776]]),
-    np.zeros(0, np.int64), want > 500,
+    np.zeros(0, np.int64), want > 500, np.arange(9, 700), np.arange(9, 11).reshape(2, 1), np.arange(500, 9, -3),
+    np.random.default_rng(1).integers(0, 777, (20, 9)),
   ):  # fmt: skip
     np.testing.assert_array_equal(got[rows], want[rows])
     assert got[rows].dtype == want.dtype
@@ -66,6 +67,14 @@ def test_only_the_blocks_of_a_range_are_read_and_few_are_kept(bucket, monkeypatc
   assert len(got._blocks) == 16
   got[100]
   assert len(bucket.ranges) == 33
+
+
+def test_consecutive_entries_are_one_range(bucket):
+  got = arrays.load_log(_put(bucket, '/a.npy', np.arange(6400, dtype=np.int32)))
+  sequences = Sequences(got, np.array([0, 700, 3000, 6400]))
+  bucket.ranges.clear()
+  assert sequences.take(np.array([1, 2])).values.tolist() == list(range(700, 6400))
+  assert len(bucket.ranges) == 1
 
 
 def test_threads_share_an_array(bucket):

@@ -30,7 +30,10 @@ def test_times_and_events_are_read_on_request():
   [
     ({'history': ['i03', 'i99']}, r"h.jsonl:1: every item must be in the catalogue; 'i99' is not"),
     ({'history': [['i03']]}, r'every item must be in the catalogue'),
-    ({'history': ['i03'], 'times': [1, 2]}, r'times must be a list with one value per item'),
+    (
+      {'history': ['i03'], 'times': [1, 2]},
+      r'times must be a list with one value per item of the history \(1\); got 2 values',
+    ),
     ({'history': ['i03'], 'times': ['noon']}, r'times must be numbers of seconds'),
     ({'history': ['i03'], 'times': [float('nan')]}, r'h.jsonl:1: times must be numbers of seconds'),
     ({'history': ['i03'], 'events': ['look']}, r"every event must be in the log; 'look' is not"),

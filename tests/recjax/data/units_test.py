@@ -1,6 +1,7 @@
 """Units of sequences: each position is a target once, against a walk over all users."""
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -103,6 +104,23 @@ def test_interactions_without_a_rating_are_neither_liked_nor_disliked():
   ratings = np.array([1, np.nan, 5, np.nan, 5, np.nan, np.nan, np.nan], np.float32)
   likes = Likes(train, ratings, 4.0)
   assert [likes[n] for n in range(len(likes))] == [(0, 2, 3)]
+
+
+def test_liked_items_do_not_depend_on_blocks_of_users(monkeypatch):
+  rng = np.random.default_rng(0)
+  train = Sequences.from_lists([rng.integers(0, 6, n).tolist() for n in rng.integers(0, 9, 40)])
+  ratings = rng.choice([1, 3, 4, 5, np.nan], len(train.values))
+  whole = _all(Likes(train, ratings, 4.0))
+  expected = [
+    (start, at, end)
+    for start, end in itertools.pairwise(train.offsets.tolist())
+    for at in range(start + 1, end)
+    if ratings[at] >= 4
+    and any(ratings[n] < 4 and train.values[n] != train.values[at] for n in range(start, end))
+  ]
+  assert whole == expected and len(expected) > 20
+  monkeypatch.setattr(units_lib, '_ITEMS_AT_ONCE', 10)
+  assert _all(Likes(train, ratings, 4.0)) == whole
 
 
 def test_the_most_items_of_a_user_count_repeats_once():

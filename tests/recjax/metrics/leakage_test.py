@@ -14,6 +14,11 @@ from recjax.data.sequences import offsets_of
 from recjax.metrics import leakage
 
 
+@pytest.fixture(autouse=True)
+def _blocks_of_a_few_users(monkeypatch):
+  monkeypatch.setattr(leakage, 'BLOCK_ITEMS', 25)
+
+
 def written(folder, kind, context=False):
   """A log of four items, which users have again and again, also within equal times."""
   rng = np.random.default_rng(0)
@@ -110,6 +115,10 @@ def tampered(stage, case):
       load(stage, 'validation_times')[3],
     )
     change(stage, test_items=rows['items'], test_times=rows['times'])
+  elif case == 'swapped':
+    times = load(stage, 'validation_times')
+    times[3] = rows['times'][3] + 1
+    change(stage, validation_times=times)
   elif case in ('history', 'itself'):
     last = load(stage, 'test_history_offsets')[4] - 1
     items, times = load(stage, 'test_history_items'), load(stage, 'test_history_times')
@@ -134,6 +143,7 @@ def tampered(stage, case):
     ('leave_one_out', 1, 'trained', 'test target of row 3 .* must not be in the training part'),
     ('leave_one_out', 0, 'later', 'validation target of row 3 .* later than the training part of its user'),
     ('leave_one_out', 0, 'same', 'test target of row 3 .* must not be in its own history'),
+    ('leave_one_out', 0, 'swapped', 'test target of row 3 .* must not be before an item of its history'),
     ('leave_one_out', 1, 'history', 'test target of row 3 .* must not be before an item of its history'),
     ('leave_one_out', 0, 'short', r'train_times\.npy must have \d+ values; got'),
     ('global_time', 0, 'trained', 'must not be before the end of the training part'),

@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 
@@ -20,3 +22,13 @@ def test_empty_histories_have_no_unreachable_targets():
   empty = Sequences.from_lists([[], []])
   assert reachable.count_unreachable(empty, np.zeros(2, np.int32)) == 0
   assert reachable.count_unreachable(Sequences.from_lists([]), np.zeros(0, np.int32)) == 0
+
+
+def test_the_count_of_the_preparation_comes_first():
+  rows = Sequences.from_lists([[0, 1], [2]])
+  log = types.SimpleNamespace(
+    statistics=None, seen=lambda _: rows, targets=lambda _: np.array([1, 1])
+  )
+  assert reachable.unreachable_targets(log, 'test') == 1
+  log.statistics = {'unreachable_targets': {'validation': 0, 'test': 7}}
+  assert [reachable.unreachable_targets(log, split) for split in ('validation', 'test')] == [0, 7]

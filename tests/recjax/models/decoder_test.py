@@ -155,3 +155,5 @@ def test_dropout_keeps_the_mean_and_drops_its_share():
   x = dropout(jnp.ones((400, 500)), jax.random.key(0, impl='rbg'), 0.25)
   assert abs(float(jnp.mean(x == 0)) - 0.25) < 0.005
   assert abs(float(jnp.mean(x)) - 1) < 0.01
+  most = dropout(jnp.ones((400, 500)), jax.random.key(0, impl='rbg'), 0.999)
+  assert set(np.unique(most).tolist()) == {0.0, 256.0}

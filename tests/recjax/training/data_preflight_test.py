@@ -25,7 +25,8 @@ def data(codes, histories, targets, **fields):
     folder='data',
     targets=lambda _: np.array(targets),
     num_rows=lambda _: len(targets),
-    histories_and_targets=lambda _: (Sequences.from_lists(histories), np.array(targets)),
+    statistics=None,
+    seen=lambda _: Sequences.from_lists(histories),
   )
 
 

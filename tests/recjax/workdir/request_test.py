@@ -1,11 +1,13 @@
 """A command is refused before anything happens if a flag or a path cannot be right."""
 
+import dataclasses
 import os
 
 from etils import epath
 import pytest
 
 from recjax import config as config_lib
+from recjax.workdir import trackers
 from recjax.workdir.request import Request
 
 
@@ -103,6 +105,15 @@ def test_beams_of_an_export_are_those_of_a_bundle(folder):
     request(folder, beams=(20,), **asked).check()
   with pytest.raises(ValueError, match='--beams must be from 1 to 100,000; got 0'):
     request(folder, beams=(20, 0), format='bundle', **asked).check()
+
+
+@pytest.mark.parametrize('mode', ['train', 'refresh'])
+def test_a_training_needs_the_packages_of_its_trackers(folder, mode, monkeypatch):
+  monkeypatch.setattr(trackers.importlib.util, 'find_spec', lambda name: None)
+  asked = request(folder, mode)
+  config = dataclasses.replace(asked.config, log_to=('wandb',))
+  with pytest.raises(ValueError, match='wandb must be installed, because log_to names it'):
+    dataclasses.replace(asked, config=config).check()
 
 
 def test_a_resume_needs_no_initial_parameters(folder):

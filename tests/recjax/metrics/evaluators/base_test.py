@@ -13,10 +13,10 @@ import pytest
 from configs import demo
 from recjax import config as config_lib
 from recjax import models
-from recjax.data.dataset import SPLITS
+from recjax.data.dataset import SPLITS, Dataset
 from recjax.evaluate import check_selection, evaluate_best, make_context
 from recjax.metrics.evaluators import EVALUATORS
-from recjax.metrics.evaluators.base import Evaluator, Result, sample_rows
+from recjax.metrics.evaluators.base import Evaluator, Result, history_rows, sample_rows
 from recjax.metrics.evaluators.retrieval import Retrieval, rank_rows
 from recjax.recommend import best_params
 from recjax.schema.checks import setting
@@ -195,3 +195,16 @@ def test_an_evaluator_is_a_section_of_the_config(monkeypatch, toy_config):
   )
   with pytest.raises(ValueError, match=message):
     config_lib.check_evaluators(needy)
+
+
+def test_histories_have_their_times_in_seconds(rated):
+  dataset = Dataset.load(rated[1].folder)
+  dataset.__dict__['ticks_per_second'] = 4
+  items, known = history_rows(dataset, 'test', np.array([3, 0]), ('times', 'events'))
+  histories, _ = dataset.histories_and_targets('test')
+  for n, row in enumerate((3, 0)):
+    part = slice(histories.offsets[row], histories.offsets[row + 1])
+    assert items[n].tolist() == histories[row].tolist()
+    times, events = (dataset.history_column('test', name)[part] for name in ('times', 'events'))
+    assert known[n]['times'].tolist() == [time / 4 for time in times.tolist()]
+    assert known[n]['events'].tolist() == events.tolist()

@@ -9,6 +9,8 @@ import pytest
 
 from data_prep.log.raw_log import HeldOutRows, RawLog
 from recjax.report.data import facts as facts_lib
+from recjax.report.data import gathered, successors
+from recjax.report.data import whole as whole_lib
 from tests.recjax.report.data import logs
 
 SPLITS = ('validation', 'test')
@@ -54,7 +56,7 @@ def quantile(values, share):
 
 
 def check_quantiles(found, values):
-  for name, share in facts_lib.QUANTILES.items():
+  for name, share in gathered.QUANTILES.items():
     assert found[name] == pytest.approx(quantile(values, share)), name
 
 
@@ -68,10 +70,17 @@ def check_quantiles(found, values):
   ],
 )
 @pytest.mark.parametrize('seed', [0, 1])
-def test_facts_equal_plain_loops(tmp_path, split, least, context, max_history, seed):
+def test_facts_equal_plain_loops(tmp_path, monkeypatch, split, least, context, max_history, seed):
   rows = logs.random_rows(seed, least=least)
   log, data = logs.prepared(tmp_path, rows, split, max_history=max_history, context=context)
   found = facts_lib.facts(log, data)
+  with monkeypatch.context() as patch:
+    for module in (facts_lib, successors, whole_lib):
+      patch.setattr(module, 'BLOCK', 50)
+    assert facts_lib.facts(log, data) == found  # blocks change nothing
+    patch.setattr(gathered, 'GAPS', 60)
+    some = facts_lib.facts(log, data)
+  assert some | {'gaps': None} == found | {'gaps': None}
   sequences = sequences_of(rows, context)
   train, held_out = rows_of(sequences, split, context)
   known = sequences
@@ -92,6 +101,9 @@ def test_facts_equal_plain_loops(tmp_path, split, least, context, max_history, s
   assert found['gaps']['same_time_share'] == pytest.approx(sum(g == 0 for g in gaps) / len(gaps))
   sessions = sum(bool(s) for s in known.values()) + sum(g > 1800 for g in gaps)
   assert found['gaps']['sessions'] == sessions
+  exact = ('min', 'max', 'same_time_share', 'sessions', 'interactions_per_session')
+  assert all(some['gaps'][name] == found['gaps'][name] for name in exact)
+  assert {some['gaps'][name] for name in gathered.QUANTILES} <= {*gaps}
   kinds = collections.Counter(row[4] for row in everything)
   assert {n: e['interactions'] for n, e in found['events'].items()} == dict(kinds)
   assert {n for n, e in found['events'].items() if not e['is_target']} == set(context)
