@@ -67,6 +67,7 @@ class Load:
     self.seconds: list[float] = []
     self.errors: list[str] = []
     self.same = self.other_items = self.other_scores = self.hung_up = 0
+    self.difference = 0.0  # the largest of a score
 
   async def client(self, number: int, until: float, dying: float) -> None:
     rng = np.random.default_rng([0, number])
@@ -114,6 +115,8 @@ class Load:
       self.other_items += 1
     elif got != expected:
       self.other_scores += 1
+      pairs = zip(got, expected, strict=True)
+      self.difference = max(self.difference, *(abs(a[1] - b[1]) for a, b in pairs))
     else:
       self.same += 1
 
@@ -222,6 +225,7 @@ def main(_) -> None:
     'answers_by_version': load.by_version,
     'equal': load.same,
     'other_scores': load.other_scores,
+    'largest_difference_of_a_score': load.difference,
     'other_items': load.other_items,
     'p50_ms': p50,
     'p99_ms': p99,

@@ -6,7 +6,7 @@ Command:   python -m recjax.main --config=configs/iirg.py:beauty --config.data.r
            python -m recjax.main --config=configs/iirg.py:tiny        the synthetic world, in seconds
 Published: two stages. The rows of the SIDs alone on title → SID (1e-3, 10 epochs, warm-up 5 %). Then everything on next item,
            collaborative and semantic neighbours (1e-4, 3 epochs, warm-up 10 %). Batches of 128 examples, cosine, AdamW (.9,
-           .95), clip 1; windows of 20 items; SID and title of an item in prompt and answer. Relations: window 5, top 10,
+           .95), norm of the gradient at most 1; the last 20 items; SID and title of an item in prompt and answer. Relations: window 5, top 10,
            five asked, short lists filled from 500 semantic neighbours. SIDs: RQ-VAE of 1,024, 512 and 256 codes with a
            contrastive term of weight .1; items that share a SID keep it. Shares of the tasks: their sizes. Qwen3.5-4B.
 Ours:      wordings, cuts of titles, windows of longer users, no weight decay, best checkpoint by ndcg@10. Not published:

@@ -6,12 +6,14 @@ Command:  python -m bench.ablations --table=iirg --data=beauty=FOLDER,sports=FOL
 
 `bench/ablations/tables.py` lists the tables and their rows. A run is one row with one seed: an ordinary training of
 `python -m recjax.main` in W/<data>/<row>-<digest>/<seed>, with its log beside it. All runs of a data set share
-W/<data>/prepared. --config.… changes a field of all rows. Rows have equal numbers of steps; with
---config.num_epochs=E they have equal numbers of next_item examples instead, and rows with further tasks train longer.
-If the base has stages, each of them has its own length, such as --config.stages.all.num_epochs=E.
+W/<data>/prepared. --config.… changes a field of all rows. The rows of rec_knowledge have equal numbers of steps, those of
+mixture equal numbers of examples, and those of the other tables equal numbers of epochs of next_item, so that rows with
+further tasks train longer. --config.num_epochs=E changes the length of a base with epochs, and --config.num_train_steps=N
+gives all rows N steps. If the base has stages, each of them has its own length, such as --config.stages.all.num_epochs=E.
 
-The command may be stopped and given again: finished runs are read, others are resumed. A run that fails is named and does
-not end the table. Of a finished run only config.json, evaluation.json, goodput.json and predictions/ are read, so these can
+The command may be stopped or killed and given again: finished runs are read, others are resumed. A run that was killed is
+started again, at most twice; one that fails is named and does not end the table. Finished runs of other raw files than
+those of --data are refused. Of a finished run only config.json, evaluation.json, goodput.json and predictions/ are read, so these can
 be copied to another machine. The file holds for each split all rows with their means and deviations over seeds, and the
 difference of each row to the first (or to the row that it names) for all users, for those whose target is in OneHop(u),
 and for the others; seeds are averaged for each user.
@@ -24,7 +26,7 @@ import sys
 
 from absl import app, flags
 
-from bench.ablations import arguments, figures, runs, tables
+from bench.ablations import arguments, figures, runs, same_files, tables
 from bench.circumstances import circumstances, write
 from recjax.runtime import files
 
@@ -61,12 +63,15 @@ def main(argv: Sequence[str]) -> None:
         table, data, arguments.seeds(_SEEDS.value), folder, _BASE.value, arguments.checked(argv[1:])
       )
     )
+    same_files.check(planned, data, folder)
     unfinished = runs.run_all(planned, _PARALLEL.value, _MINUTES.value)
     results = {
       name: figures.of_data(table, [r for r in planned if r.data == name]) for name in data
     }
   except (ValueError, OSError) as error:
     sys.exit(f'{type(error).__name__}: {error}')
+  except KeyboardInterrupt:
+    sys.exit('stopped; the same command continues the table')
   for name, found in results.items():
     print(figures.text(name, found), flush=True)
   rows = {

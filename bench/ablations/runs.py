@@ -1,20 +1,17 @@
 """The runs of a table: their commands, and several of them at a time. Finished ones are read and not run again."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
 import re
 import runpy
-import signal
-import subprocess
-import sys
 import time
 from typing import Any
 
 import ml_collections
 
+from bench import processes
 from bench.ablations.tables import Row, Table
 from recjax import config as config_lib
 from recjax.runtime import files
@@ -22,12 +19,11 @@ from recjax.schema import flag as config_flag
 from recjax.workdir import evaluation_file
 
 SPLITS = ('validation', 'test')
-_POLL_SECONDS = 0.2
 _ENDED = ('steps', 'patience')  # how a finished training ended
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
+class Run(processes.Job):
   """A row with one seed on one data set.
 
   Attributes:
@@ -49,10 +45,6 @@ class Run:
     return f'{self.data}, {self.row.name}, seed {self.seed}'
 
   @property
-  def log(self) -> pathlib.Path:
-    return self.workdir.with_suffix('.log')
-
-  @property
   def is_finished(self) -> bool:
     """Whether the files of a whole run are there: evaluation.json after the last step, and both predictions."""
     if not (self.workdir / evaluation_file.FILE).exists():
@@ -60,12 +52,6 @@ class Run:
     training = evaluation_file.read(self.workdir).get('training', {})
     files = [self.workdir / 'predictions' / split / 'retrieval.parquet' for split in SPLITS]
     return training.get('stopped') in _ENDED and all(file.exists() for file in files)
-
-  @property
-  def last_line(self) -> str:
-    """The last line of its log."""
-    lines = self.log.read_text(errors='replace').split('\n') if self.log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), 'its log is empty')
 
 
 def planned(
@@ -95,11 +81,14 @@ def planned(
   for name, raw_dir in data.items():
     value = (base or table.base).replace('{data}', name)
     config = _loaded(value)
+    epochs = _epochs(config.num_epochs, [*_flags(table.settings), *extra])
     places = [f'--config.data.prepared_dir={folder / name / "prepared"}']
     places += [f'--config.data.raw_dir={raw_dir}'] if raw_dir is not None else []
     recipes = {}
     for row in table.rows:
       flags = [*_flags(table.settings), *extra, *_flags(_settings(row, config.mixture))]
+      if row.epochs != 1 and epochs is not None:
+        flags.append(f'--config.num_epochs={row.epochs * epochs:.6g}')
       slug = re.sub(r'\W+', '_', row.name).strip('_')
       digest = files.digest([changed(config), flags])[:8]
       recipes[row.name] = flags, folder / name / f'{slug}-{digest}'
@@ -149,6 +138,16 @@ def _settings(row: Row, components: Iterable[str]) -> dict[str, str]:
   }
 
 
+def _epochs(epochs: float | None, flags: Sequence[str]) -> float | None:
+  """Returns the number of epochs of a base with further flags; None: it has a number of steps, or one from the data."""
+  for flag in flags:
+    name, _, value = flag.lstrip('-').partition('=')
+    if name in ('config.num_epochs', 'config.num_train_steps'):
+      is_number = name == 'config.num_epochs' and re.fullmatch(r'\d*\.?\d+', value)
+      epochs = float(value) if is_number else None
+  return epochs
+
+
 def _flags(settings: Mapping[str, str]) -> list[str]:
   return [f'--config.{field}={value}' for field, value in settings.items()]
 
@@ -167,52 +166,31 @@ def run_all(runs: Sequence[Run], parallel: int, minutes: float | None = None) ->
   Returns:
     The runs that did not finish.
   """
-  env = dict(os.environ)
-  env.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', f'{0.9 / parallel:.3f}')
   end = time.monotonic() + 60 * minutes if minutes is not None else float('inf')
-  waiting = deque(run for run in runs if not run.is_finished)
+  waiting = [run for run in runs if not run.is_finished]
   print(f'{len(runs) - len(waiting)} of {len(runs)} runs are finished', flush=True)
-  running: dict[subprocess.Popen, tuple[Run, float]] = {}
-  try:
-    while waiting or running:
+  with processes.Pool(parallel) as pool:
+    while waiting or pool:
       is_over = time.monotonic() > end
       if is_over:
-        _end(running)
+        pool.end()
         waiting.clear()
-      while waiting and len(running) < parallel:
-        run = waiting.popleft()
-        running[_started(run, env)] = run, time.monotonic()
-        print(f'{run.name}: started', flush=True)
-      for process in [process for process in running if process.poll() is not None]:
-        run, start = running.pop(process)
-        print(f'{run.name}: {_outcome(run, time.monotonic() - start, is_over)}', flush=True)
-      time.sleep(_POLL_SECONDS)
-  finally:
-    _end(running)
-    for process in running:
-      process.wait()
+      while pool.has_room and (run := pool.first_free(waiting)):
+        waiting.remove(run)
+        if run.is_finished:  # by the process that held its workdir
+          print(f'{run.name}: finished', flush=True)
+        else:
+          pool.start(run)
+      for ended in pool.ended():
+        print(f'{ended.job.name}: {_outcome(ended, is_over)}', flush=True)
   return [run for run in runs if not run.is_finished]
 
 
-def _started(run: Run, env: Mapping[str, str]) -> subprocess.Popen:
-  run.workdir.parent.mkdir(parents=True, exist_ok=True)
-  with run.log.open('a') as log:
-    return subprocess.Popen(
-      [sys.executable, *run.command], stdout=log, stderr=subprocess.STDOUT, env=env
-    )
-
-
-def _end(running: Mapping[subprocess.Popen, object]) -> None:
-  """Asks processes to save and end, once."""
-  for process in running:
-    if process.poll() is None and not getattr(process, 'was_asked', False):
-      process.send_signal(signal.SIGTERM)
-      process.was_asked = True
-
-
-def _outcome(run: Run, seconds: float, is_over: bool) -> str:
+def _outcome(ended: processes.Ended, is_over: bool) -> str:
+  run = ended.job
   if run.is_finished:
-    return f'finished in {seconds:.0f} s'
+    return f'finished in {ended.seconds:.0f} s'
   if is_over:
-    return f'not finished in the time, after {seconds:.0f} s; the same command resumes it'
-  return f'failed after {seconds:.0f} s, see {run.log}: {run.last_line}'
+    return f'not finished in the time, after {ended.seconds:.0f} s; the same command resumes it'
+  failure = ended.failure or 'failed'
+  return f'{failure} after {ended.seconds:.0f} s, see {run.log}: {run.last_line}'

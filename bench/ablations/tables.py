@@ -16,12 +16,14 @@ class Row:
       base config.
     settings: field → value on the command line, without `config.`.
     against: name of the row that it is compared with. None: the first row.
+    epochs: its number of epochs, as a multiple of that of the base. Of no effect on a base with a number of steps.
   """
 
   name: str
   mixture: Mapping[str, float] | None = None
   settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
   against: str | None = None
+  epochs: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,14 @@ def _auxiliary(*tasks: str) -> dict[str, float]:
     return recommendation
   kept = {task: 0.6 * share for task, share in recommendation.items()}
   return kept | {task: 0.4 / len(tasks) for task in tasks}
+
+
+def _shares(name: str, mixture: Mapping[str, float]) -> Row:
+  """Returns a row with as many examples as configs/{beauty,sports,toys}.py:cpu, of which .8 are next_item.
+
+  An epoch is one of next_item, so it has epochs in proportion to its share of it.
+  """
+  return Row(name=name, mixture=mixture, epochs=mixture['next_item'] / 0.8)
 
 
 _RELATIONS = ('collaborative_neighbours', 'semantic_neighbours')
@@ -174,7 +184,7 @@ TABLES = {
     ),
   ),
   # Equal numbers of epochs of next_item. The flattened decoder has the width, depth and dropout of the recipe, and words
-  # that tell its tasks apart.
+  # that tell its tasks apart. Rows without a score (memory, texts) train again: the ranking chooses their best checkpoint.
   'recipe': Table(
     question='Which part of the recipe of configs/{beauty,sports,toys}.py:cpu earns its place?',
     base='configs/{data}.py:cpu',
@@ -193,18 +203,23 @@ TABLES = {
       Row(name='SIDs of co-occurrence', settings={'sids.source': 'cooccurrence'}),
     ),
   ),
-  # Equal numbers of steps.
+  # Equal numbers of examples. 'recipe' is the mixture of the base, and shares its runs with the table above; 'default of
+  # :flat' is that of the flattened decoders.
   'mixture': Table(
-    question='Which mixture of tasks serves validation users best at this budget?',
+    question='Which shares of MIM, BPR and relation samples serve validation users best, at equal numbers of examples?',
     base='configs/{data}.py:cpu',
     rows=(
-      Row(name='next item alone', mixture=_all_of('next_item')),
-      *(
-        Row(name=f'all {share:.0%}', mixture=others(*_PREFERENCE, *_RELATIONS, share=share))
-        for share in (0.1, 0.2, 0.3, 0.5)
+      _shares('next item alone', _all_of('next_item')),
+      _shares('all 10%', others(*_PREFERENCE, *_RELATIONS, share=0.1)),
+      Row(name='recipe'),
+      _shares('all 30%', others(*_PREFERENCE, *_RELATIONS, share=0.3)),
+      _shares('all 50%', others(*_PREFERENCE, *_RELATIONS, share=0.5)),
+      _shares('relations 20%', others(*_RELATIONS, share=0.2)),
+      _shares('MIM and BPR 20%', others(*_PREFERENCE, share=0.2)),
+      _shares(
+        'default of :flat',
+        {'next_item': 0.7} | dict.fromkeys(_PREFERENCE, 0.1) | dict.fromkeys(_RELATIONS, 0.05),
       ),
-      Row(name='relations 20%', mixture=others(*_RELATIONS, share=0.2)),
-      Row(name='MIM and BPR 20%', mixture=others(*_PREFERENCE, share=0.2)),
     ),
   ),
 }

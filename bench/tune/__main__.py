@@ -70,7 +70,7 @@ def _search(argv: Sequence[str]) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   sample = {'eval.eval_users': _USERS.value, f'evaluators.{selection.evaluator}.rows': _USERS.value}
   sample['evaluators.retrieval.rows'] = _USERS.value
-  shared = [sys.executable, '-m', 'recjax.main', *own, *_flags(sample)]
+  shared = ['-m', 'recjax.main', *own, *_flags(sample)]
   recipe = {
     'config': shlex.join(own),
     'values of the config file': files.digest(runs.changed(config)),
@@ -92,7 +92,7 @@ def _search(argv: Sequence[str]) -> None:
   with lock.hold(epath.Path(folder), 'search', wait=False, field='--scratch'):
     first = space.of_config(config, ranges)
     study = trials.study_in(folder, recipe, selection.lower_is_better, first)
-    if subprocess.run([*shared, '--mode=prepare'], check=False).returncode:
+    if subprocess.run([sys.executable, *shared, '--mode=prepare'], check=False).returncode:
       raise ValueError('the data must be prepared before the first trial; see the message above')
     trials.run(study, folder, command, ranges, selection, _BUDGET.value, _PARALLEL.value, write)
     result = write()

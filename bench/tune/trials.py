@@ -4,21 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
-import signal
-import subprocess
-import time
 from typing import Any
 
 import optuna
 
+from bench import processes
 from bench.tune.space import Range
 from recjax.metrics.selection import Selection
-from recjax.runtime import lock
 from recjax.workdir.metrics_file import EVALUATION, read_metrics
 
 STUDY = 'study.log'  # of Optuna; a line for every change, so that a killed search loses none
 NAME = 'tune'
-_POLL_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +111,15 @@ def _drop_half_a_line(log: pathlib.Path) -> None:
     os.truncate(log, whole)
 
 
-@dataclasses.dataclass
-class _Running:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Trial(processes.Job):
   trial: optuna.trial.Trial
-  process: subprocess.Popen
   workdir: pathlib.Path
-  start: float
+  command: tuple[str, ...]
+
+  @property
+  def name(self) -> str:
+    return f'trial {self.trial.number}'
 
 
 def run(
@@ -135,87 +134,68 @@ def run(
 ) -> None:
   """Runs trials until the study has `budget` of them that ended, `parallel` at a time.
 
-  Trials that an earlier call left unfinished are resumed first: they have their workdirs. A trial that fails counts, but
-  the search ends if its first one does. Ctrl-C and SIGTERM end the processes, which save their last step.
+  Trials that an earlier call left unfinished are resumed first, in their workdirs, as soon as no process of that call
+  still saves there. A trial that fails counts, but the search ends if its first one does. Ctrl-C and SIGTERM end the
+  processes, which save their last step.
 
   Args:
     study: of `study_in`.
     folder: the folder of the search; trial n has the workdir trials/n and the log trials/n.log.
-    command: values of a trial, workdir → its command.
+    command: values of a trial, workdir → the arguments after `python`.
     ranges: the ranges.
     selection: the metric.
     budget: trials in all, those of earlier calls included.
-    parallel: processes at a time. Without XLA_PYTHON_CLIENT_MEM_FRACTION in the environment each may take its part of
-      nine tenths of the accelerator's memory.
+    parallel: processes at a time, see `processes.Pool`.
     done: is called after every trial.
 
   Raises:
-    ValueError: the first trial failed, and the message has the last line of its log; or a process of a search that was
-      killed still trains one.
+    ValueError: the first trial failed; the message has the last line of its log.
   """
-  env = {'XLA_PYTHON_CLIENT_MEM_FRACTION': f'{0.9 / parallel:.3f}'} | dict(os.environ)
   states, spread = optuna.trial.TrialState, distributions(ranges)
+
+  def made(trial: optuna.trial.Trial) -> _Trial:
+    workdir = folder / 'trials' / f'{trial.number:03d}'
+    return _Trial(trial, workdir, tuple(command(trial.params, workdir)))
+
   left = [
-    optuna.trial.Trial(study, each._trial_id) for each in study.get_trials(states=(states.RUNNING,))
+    made(optuna.trial.Trial(study, each._trial_id))
+    for each in study.get_trials(states=(states.RUNNING,))
   ]
-  running: list[_Running] = []
-
-  def workdir_of(trial: optuna.trial.Trial) -> pathlib.Path:
-    return folder / 'trials' / f'{trial.number:03d}'
-
-  for trial in left:
-    lock.check_free(workdir_of(trial), '--scratch')
-
-  def start(trial: optuna.trial.Trial) -> None:
-    workdir = workdir_of(trial)
-    workdir.parent.mkdir(exist_ok=True)
-    with workdir.with_suffix('.log').open('a') as log:
-      process = subprocess.Popen(
-        command(trial.params, workdir), stdout=log, stderr=subprocess.STDOUT, env=env
-      )
-    running.append(_Running(trial, process, workdir, time.monotonic()))
-    print(f'trial {trial.number}: started, {_text(trial.params)}', flush=True)
-
-  try:
+  with processes.Pool(parallel) as pool:
     while True:
-      ended = len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.FAIL)))
-      while len(running) < parallel and ended + len(running) < budget:
-        start(left.pop(0) if left else study.ask(spread))
-      if not running:
+      missing = budget - len(pool)
+      missing -= len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.FAIL)))
+      if missing <= 0 and not pool:
         return
-      for each in [each for each in running if each.process.poll() is not None]:
-        running.remove(each)
-        _tell(study, each, selection)
+      if missing > 0 and pool.has_room:
+        each = pool.first_free(left) if left else made(study.ask(spread))
+        if each is not None:
+          left = [other for other in left if other is not each]
+          pool.start(each)
+          print(f'{each.name}: {_text(each.trial.params)}', flush=True)
+          continue
+      for ended in pool.ended():
+        _tell(study, ended, selection)
         done()
-      time.sleep(_POLL_SECONDS)
-  finally:
-    for each in running:
-      each.process.send_signal(signal.SIGTERM)
-    for each in running:
-      each.process.wait()
 
 
-def _tell(study: optuna.Study, each: _Running, selection: Selection) -> None:
+def _tell(study: optuna.Study, ended: processes.Ended, selection: Selection) -> None:
   """Tells the study how a process ended."""
-  found = score(each.workdir, selection) if each.process.returncode == 0 else None
-  seconds = time.monotonic() - each.start
-  each.trial.set_user_attr('seconds', round(seconds, 1))
+  job, trial = ended.job, ended.job.trial
+  found = score(job.workdir, selection) if ended.failure is None else None
+  trial.set_user_attr('seconds', round(ended.seconds, 1))
   if found is None:
-    study.tell(each.trial, state=optuna.trial.TrialState.FAIL)
-    log = each.workdir.with_suffix('.log')
-    lines = [line.strip() for line in log.read_text(errors='replace').split('\n') if line.strip()]
-    message = (
-      f'trial {each.trial.number} failed, see {log}: {lines[-1] if lines else "its log is empty"}'
-    )
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    message = f'{job.name} {ended.failure or "failed"}, see {job.log}: {job.last_line}'
     if not study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
       raise ValueError(message)
     print(message, flush=True)
     return
   for name in ('error', 'step'):
-    each.trial.set_user_attr(name, getattr(found, name))
-  study.tell(each.trial, found.value)
+    trial.set_user_attr(name, getattr(found, name))
+  study.tell(trial, found.value)
   print(
-    f'trial {each.trial.number}: {selection.key} {found.value:.4f} ± {found.error:.4f} at step {found.step}, {seconds:.0f} s',
+    f'{job.name}: {selection.key} {found.value:.4f} ± {found.error:.4f} at step {found.step}, {ended.seconds:.0f} s',
     flush=True,
   )
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import logging
+import math
 from typing import Any
 
 from etils import epath
@@ -15,7 +17,7 @@ from recjax.data.prepared import Prepared
 from recjax.data.sequences import Sequences
 from recjax.schema.checks import check
 from recjax.schema.sids import Sids
-from recjax.sids import code_sizes, published, quality
+from recjax.sids import code_sizes, grouping, published, quality
 from recjax.sids.quantizers import collisions, residual_kmeans, rqvae, sinkhorn
 from recjax.sids.quantizers.saved import Quantizer
 from recjax.sids.table import SidTable
@@ -27,6 +29,9 @@ _VECTORS = {
   'both': (files.TEXT_VECTORS, files.COOCCURRENCE_VECTORS),
 }
 _PAIRS_PER_ITEM = 5  # IIRG pairs an item with its five nearest collaborative neighbours
+_FEW = 0.5  # share of the items, or of all codes if these are fewer
+
+log = logging.getLogger(__name__)
 
 
 def check_ready(config: config_lib.Config, root: epath.Path, raw_dir: epath.Path) -> None:
@@ -114,7 +119,7 @@ def stage(config: config_lib.Config, prepared: Prepared, raw_dir: epath.Path) ->
       sid_table, quantizer = SidTable.of_items(item_ids, sids.codes[0]), None
     else:
       quantizer = fit(sids, vectors_ID, _pairs(relations) if relations else None)
-      sid_table, resolved = resolve(sids, quantizer, vectors_ID)
+      sid_table, resolved = resolve(sids, quantizer, vectors_ID, prepared / files.ITEMS)
     sid_table.save(out)
     published.write(out / published.FILE, item_ids, sid_table.codes_IL)
     if quantizer is not None:
@@ -176,9 +181,11 @@ def fit(
 
 
 def resolve(
-  sids: Sids, quantizer: Quantizer, vectors_ID: np.ndarray | Vectors
+  sids: Sids, quantizer: Quantizer, vectors_ID: np.ndarray | Vectors, items: epath.Path
 ) -> tuple[SidTable, dict[str, int]]:
   """Quantizes item vectors `[I, D]`, and resolves collisions by the method `sids.collisions`.
+
+  Warns if most items collide; `items` is the file of their texts.
 
   Returns:
     The SID table, and with 'sinkhorn' the number of items that were re-assigned.
@@ -187,6 +194,7 @@ def resolve(
     ValueError: see `sinkhorn.reassign`.
   """
   codes_IL, sizes, found = quantizer.assign(vectors_ID), sids.codes, {}
+  _warn_of_collisions(sids, codes_IL, items)
   if sids.collisions == 'deduplicate':
     codes_IL, size = collisions.deduplicate(codes_IL)
     sizes = (*sizes, size)
@@ -194,6 +202,23 @@ def resolve(
     codes_IL, found = sinkhorn.reassign(quantizer, vectors_ID, codes_IL)
   fingerprint = quantizer.fingerprint
   return SidTable(codes_IL, sizes, sids.quantizer, sids.collisions, fingerprint), found
+
+
+def _warn_of_collisions(sids: Sids, codes_IL: np.ndarray, items: epath.Path) -> None:
+  distinct = len(grouping.groups(codes_IL)[1])
+  if distinct >= _FEW * min(len(codes_IL), math.prod(sids.codes)):
+    return
+  texts = len({hash(item['text']) for item in files.each_item(items)})
+  log.warning(
+    'the %s items get only %s distinct semantic IDs before collisions are resolved (sids.collisions=%s), and have %s '
+    'distinct texts: their vectors (sids.source=%s) hardly tell them apart. Show more of an item in its text '
+    '(--config.data.text_format), or set --config.sids.source to %s',
+    *(f'{count:,}' for count in (len(codes_IL), distinct)),
+    sids.collisions,
+    f'{texts:,}',
+    sids.source,
+    ' or '.join(source for source in _VECTORS if source != sids.source),
+  )
 
 
 def _needs_pairs(sids: Sids) -> bool:

@@ -1,39 +1,45 @@
-"""The stream of a stage of kind grpo: histories of training sequences, as the prompts of the search.
+"""The stream of a stage of kind grpo: histories of training sequences, as the prompts of the search, and titles of items.
 
-An example is a (user, position) pair of the training part, so held-out interactions are never targets. As in every
-stream, example n depends on n alone. A row of a batch is one prompt.
+An example is a (user, position) pair of the training part, so held-out interactions are never targets, or an item with
+its title. As in every stream, example n depends on n alone. A row of a batch is one prompt.
 
 The search chooses among the distinct semantic IDs of the catalogue. They are numbered in lexicographic order, as the
 leaves of the trie (`recjax.decode.trie`).
 """
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any
 
 import numpy as np
 
+from recjax.data import mixture as mixture_lib
 from recjax.data import packing
 from recjax.data.corpus import Corpus
 from recjax.data.dataset import Dataset
 from recjax.data.loader import Stream
-from recjax.data.mixture import BLOCK, Interval, Mixture, Part
+from recjax.data.mixture import Mixture
+from recjax.data.tasks.base import Component
+from recjax.data.tasks.language import TitleToSid
 from recjax.data.tasks.next_item import NextItem
 from recjax.schema.checks import check
+from recjax.schema.stream import Mixing
 
 MOST_EXCLUDED = 512  # seen items of a history that are excluded, the latest
 
-_PROMPT = ('show', 'title_tokens', 'gaps', 'events', 'max_items')  # fields that form a prompt
+_PROMPT = ('title_tokens', 'gaps', 'events', 'max_items')  # fields that form a prompt
 
 
 class Pairs(NextItem):
   """next_item with (user, position) pairs as units also for a decoder, in the form that the search shows."""
 
   @classmethod
-  def of(cls, component: NextItem) -> 'Pairs':
+  def of(cls, component: NextItem, corpus: Corpus, weight: float) -> 'Pairs':
     """Returns the pairs of a component, in its first wording and without augmentation."""
-    prompts = component.used_prompts[:1]
-    return cls(**{name: getattr(component, name) for name in _PROMPT}, prompts=prompts)
+    fields = {name: getattr(component, name) for name in _PROMPT}
+    fields['show'] = component.shown_as(corpus.is_encoder_decoder)
+    return cls(**fields, prompts=component.used_prompts[:1], weight=weight)
 
   def _in_pairs(self, corpus: Corpus) -> bool:
     return True
@@ -41,12 +47,49 @@ class Pairs(NextItem):
   def identity(self, corpus: Corpus) -> dict[str, Any]:
     return super().identity(corpus) | {'unit': 'pair'}
 
+  def asked(self, corpus: Corpus, unit: int) -> tuple[int, int, int]:
+    """Returns the history of a unit, as the ends of a part of the flat training array, and the item that follows."""
+    first, position, _ = corpus.positions[unit]
+    return first, position, int(corpus.train.values[position])
 
-def mixture(name: str, component: NextItem, corpus: Corpus, seed: int) -> Mixture:
-  """Returns the stream of the pairs of a component; every pair occurs once an epoch."""
-  pairs = Pairs.of(component)
-  part = Part(name, pairs, pairs.num_units(corpus))
-  return Mixture([part], [Interval(0, (BLOCK,))], corpus, seed)
+
+class Titles(TitleToSid):
+  """title_to_sid as a prompt of the search."""
+
+  @classmethod
+  def of(cls, component: TitleToSid, weight: float) -> 'Titles':
+    """Returns the titles of a component, in its first wording."""
+    return cls(
+      title_tokens=component.title_tokens, prompts=component.used_prompts[:1], weight=weight
+    )
+
+  def asked(self, corpus: Corpus, unit: int) -> tuple[int, int, int]:
+    """Returns an empty history, and the item of a unit; see `Pairs.asked`."""
+    return 0, 0, int(corpus.titled_items[unit])
+
+  def max_prompt_length(self, corpus: Corpus) -> int:
+    """Returns the length of the longest prompt in tokens."""
+    head, _ = corpus.prompter.fill(self.prompts[0], {'title': np.empty(0, np.int32)})
+    return len(head) + int(corpus.titles(self.title_tokens).lengths.max())
+
+
+def mixture(
+  components: Mapping[str, Component], mixing: Mixing, corpus: Corpus, seed: int
+) -> Mixture:
+  """Returns the stream of the prompts of components of the tasks next_item and title_to_sid.
+
+  Every pair of next_item, and every item of title_to_sid, occurs once in an epoch of its component. Beside each other
+  the components have the shares of a mixture, by their final weights.
+
+  Raises:
+    ValueError: the data lack what a component needs.
+  """
+  is_alone, asked = len(components) == 1, {}
+  for name, component in components.items():
+    weight = 1.0 if is_alone else component.final_weight
+    is_title = isinstance(component, TitleToSid)
+    asked[name] = Titles.of(component, weight) if is_title else Pairs.of(component, corpus, weight)
+  return mixture_lib.build(asked, mixing, corpus, seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,17 +143,17 @@ class PromptStream(Stream):
       `excluded` `[1, E]`, semantic IDs that the search must not return, -1 is padding; `dropped` `[1]`, tokens that
       the row has no room for. With an observer `observer_tokens` and `observer_lengths`.
     """
-    _, example = self.mixture[index]
+    part, example = self.mixture[index]
     cut = packing.cut_to_row(example, self.plan)
     corpus = self.mixture.corpus
-    first, position, _ = corpus.positions[self.mixture.locate(index)[2]]
-    history = corpus.train.values[first:position]
+    first, end, item = part.component.asked(corpus, self.mixture.locate(index)[2])
+    history = corpus.train.values[first:end]
     room = self.plan.row_length - (0 if corpus.is_encoder_decoder else len(example.targets) - 1)
     arrays = {
       'tokens': _padded(cut.inputs, room),
       'lengths': np.array([len(cut.inputs)], np.int32),
-      'target': self.leaves_I[corpus.train.values[position : position + 1]],
-      'excluded': _padded(self._seen(first, position), self.excluded, -1),
+      'target': self.leaves_I[item : item + 1],
+      'excluded': _padded(self._seen(first, end), self.excluded, -1),
       'dropped': np.array([len(example.inputs) - len(cut.inputs)], np.int32),
     }
     if self.observer is not None:
@@ -121,7 +164,7 @@ class PromptStream(Stream):
 
   def _seen(self, first: int, position: int) -> np.ndarray:
     """Returns the semantic IDs of which the history of a pair has every item, the latest last."""
-    if not self.excluded:
+    if not self.excluded or first == position:
       return np.empty(0, np.int32)
     dataset = self.mixture.corpus.dataset
     history = self.mixture.corpus.train.values[first:position]
@@ -165,10 +208,10 @@ def make_stream(
   Raises:
     ValueError: a row is too short for a prompt without its history.
   """
-  corpus, component = prompts.corpus, prompts.parts[0].component
-  dataset = corpus.dataset
+  corpus, dataset = prompts.corpus, prompts.corpus.dataset
   space = dataset.vocabulary.space
-  L, longest = space.num_levels, component.max_prompt_length(corpus)
+  L = space.num_levels
+  longest = max(part.component.max_prompt_length(corpus) for part in prompts.parts)
   is_pair = corpus.is_encoder_decoder
   plan = packing.Plan(
     examples=1,

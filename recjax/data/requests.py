@@ -76,7 +76,8 @@ def listed(histories: Any) -> tuple[bool, list[Any]]:
   """
   if isinstance(histories, Mapping):
     return True, [histories]
-  check(is_collection(histories), 'a history must be a list of item ids', histories)
+  is_ordered = is_collection(histories) and not isinstance(histories, set | frozenset)
+  check(is_ordered, 'a history must be a list of item ids, oldest first', histories)
   histories = list(histories)
   nested = [not is_id(each) for each in histories]
   if not any(nested):

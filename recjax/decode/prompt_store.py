@@ -110,6 +110,8 @@ class PromptStore:
     """
     if reason := unsupported(model, mesh):
       raise ValueError(f'prompts cannot be kept: {reason}')
+    if not isinstance(limit, int | np.integer):
+      raise ValueError(f'the limit of kept prompts must be a whole number of bytes; got {limit!r}')
     shape, self.counts, self.lock = models.shape_of(model), Counts(), threading.Lock()
     self._last = space.num_levels if models.family(model).reads_items_alone else 1
     self._short, self._longest = _SHORT * space.num_levels, longest

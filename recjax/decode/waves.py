@@ -266,8 +266,9 @@ class Waves:
       if name in fields:
         must = f'{place}: {name} must be a list'
         if name == 'history':
-          must = 'a history must be a list of item ids'
-        check(is_collection(fields[name]), must, fields[name])
+          must = 'a history must be a list of item ids, oldest first'
+        is_ordered = is_collection(fields[name]) and not isinstance(fields[name], set | frozenset)
+        check(is_ordered, must, fields[name])
         fields[name] = list(fields[name])
     return self.reader.row(
       fields, place, skip_unknown, "Set unknown='skip' to leave such items out"

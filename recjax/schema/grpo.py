@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from recjax.schema.checks import Section, check, setting
 
 SUPERVISED, GRPO = KINDS = ('supervised', 'grpo')
+PROMPTS = ('next_item', 'title_to_sid')  # tasks that are answered by one semantic ID
 MOST = 1e6  # of a weight; advantages of larger ones are not finite
 
 
@@ -71,6 +72,11 @@ class Grpo(Section):
   scale_by_std: bool = setting(
     True, 'Divide advantages by the standard deviation of the rewards of their group.'
   )
+  prompts: tuple[str, ...] = setting(
+    (),
+    'Further components of the stage whose prompts are answered, beside next_item as the search shows it: of the task '
+    'title_to_sid, or next_item in another form.',
+  )
   teacher: str | None = setting(
     None,
     'Workdir of a finished SASRec run over the same interactions, for rewards.teacher.',
@@ -104,8 +110,8 @@ def check_stages(
     has_start: whether the first stage begins with the parameters of a checkpoint.
 
   Raises:
-    ValueError: such a stage is the first one without a checkpoint, lacks a next_item component, or has groups larger
-      than the search can return.
+    ValueError: such a stage is the first one without a checkpoint, lacks a next_item component, has other prompts than
+      `PROMPTS`, or groups larger than the search can return.
   """
   for number, (name, stage) in enumerate(stages.items()):
     if stage.kind != GRPO:
@@ -124,6 +130,20 @@ def check_stages(
       f'{path}.kind=grpo must have an active next_item component, whose prompts it continues',
       tasks,
       f'{path}.mixture',
+    )
+    prompts = {name: tasks.get(name) for name in stage.grpo.prompts}
+    check(
+      {*prompts.values()} <= {*PROMPTS},
+      f'{path}.grpo.prompts must name active components of the stage, of the tasks {" and ".join(PROMPTS)}, whose answer '
+      'is one semantic ID',
+      prompts,
+      f'{path}.grpo.prompts',
+    )
+    check(
+      stage.grpo.teacher is None or {*prompts.values()} <= {'next_item'},
+      f'{path}.grpo.prompts must be of the task next_item with a teacher, which reads histories',
+      prompts,
+      f'{path}.grpo.prompts or --config.{path}.grpo.teacher',
     )
     check(
       stage.grpo.samples != 'beams' or stage.grpo.group <= beams,

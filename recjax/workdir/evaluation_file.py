@@ -30,12 +30,17 @@ from typing import Any
 
 from etils import epath
 
-from recjax.data.dataset import Dataset
+from recjax.data.dataset import Dataset, Log
 from recjax.runtime.files import write_whole
 
 FILE = 'evaluation.json'
 
 _LOG = ('train_items.npy', 'train_offsets.npy', 'validation_items.npy', 'test_items.npy')
+
+
+def log_digest(log: Log) -> str:
+  """Returns a digest of the sequences and the targets of a log."""
+  return log.files_digest('interactions', *_LOG)
 
 
 def data_record(dataset: Dataset, item_text: str) -> dict[str, str]:
@@ -48,7 +53,7 @@ def data_record(dataset: Dataset, item_text: str) -> dict[str, str]:
   return {
     'folder': str(dataset.folder),
     'item_text': item_text,
-    'interactions': dataset.files_digest('interactions', *_LOG),
+    'interactions': log_digest(dataset),
     'sids': dataset.files_digest('sids', 'codes.npy'),
   }
 

@@ -250,8 +250,7 @@ def _mixture(stage: stages_lib.PlannedStage, corpus: Corpus) -> Mixture:
   config = stage.config
   if stage.grpo is None:
     return mixture_lib.build(config.active_mixture, config.mixing, corpus, config.seed)
-  [(name, component)] = config.mixture.items()
-  return prompt_stream.mixture(name, component, corpus, config.seed)
+  return prompt_stream.mixture(config.mixture, config.mixing, corpus, config.seed)
 
 
 def _stream(stage: stages_lib.PlannedStage, mixture: Mixture) -> loader.Stream:

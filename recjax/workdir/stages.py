@@ -66,7 +66,7 @@ def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
     own['packing'] = dataclasses.replace(config.packing, **lengths)
     if stage.kind == GRPO:
       grpo, searched = stage.grpo, config_lib.searched(mixture)
-      mixture = {searched: mixture[searched]}
+      mixture = {name: mixture[name] for name in dict.fromkeys((searched, *grpo.prompts))}
       own['packing'] = dataclasses.replace(own['packing'], rows=1, examples=1)  # a prompt a row
     # A stage has a batch size of its own, or that of the run.
     field = f'stages.{name}.batch_size' if 'batch_size' in own else 'batch_size'

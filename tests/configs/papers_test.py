@@ -30,7 +30,7 @@ RUNS = {
     {
       'words': (2, ['mlm']),
       'sft': (3, ['next_item', *ts_rec.TASKS]),
-      'rl': (2, ['next_item']),
+      'rl': (2, ['next_item', 'title_to_sid', 'titles_to_sid']),
     },
     ['retrieval'],
   ),

@@ -241,6 +241,29 @@ def test_a_run_is_killed_and_moves_between_topologies(tiny_world, tmp_path):
 
 
 @pytest.mark.soak
+def test_a_stage_of_groups_of_which_a_process_is_killed_ends_like_another(tiny_world, tmp_path):
+  steps, two = 12, {'processes': 2, 'devices': 1}
+  straight, killed = tmp_path / 'straight', tmp_path / 'killed'
+  Run(straight, tiny_world, steps, 'grpo', **two).check()
+  for number, step in enumerate(
+    (5, 9)
+  ):  # the second process, then the first, whose files others read
+    run = Run(killed, tiny_world, steps, 'grpo', **two)
+    run.wait_for(lambda: last_step(killed) >= step)  # noqa: B023
+    os.kill(run.children()[1 - number], signal.SIGKILL)
+    assert run.end() == 128 + signal.SIGKILL
+    assert step - 3 <= saved.steps(killed)[-1] < steps
+  shutil.rmtree(killed / 'stages')  # the reference is in the folder of the stage itself
+  run = Run(killed, tiny_world, steps, 'grpo', **two)
+  run.check()
+  assert run.continued_from() >= 6
+  assert column(killed, 'kl')[-1] > 0
+  for name in ('step', 'loss', 'reward', 'kl', 'unique', 'examples_seen', 'grad_norm'):
+    assert column(killed, name) == column(straight, name)
+  saved.assert_params(np.testing.assert_array_equal, killed, straight)
+
+
+@pytest.mark.soak
 def test_a_lost_host_costs_the_steps_since_the_last_copy_in_memory(tiny_world, tmp_path):
   steps, two = 60, {'processes': 2, 'devices': 2}
   straight = tmp_path / 'straight'

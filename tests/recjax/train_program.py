@@ -1,9 +1,9 @@
 """Trains on the tiny world for kills_test.py, without evaluations, which would take most of the time.
 
-  python -m tests.recjax.train_program WORKDIR PREPARED_DIR STEPS [staged | slow | sharded | copied MEMORY_FOLDER]
+  python -m tests.recjax.train_program WORKDIR PREPARED_DIR STEPS [staged | slow | sharded | grpo | copied MEMORY_FOLDER]
 
 staged: two stages of STEPS steps each. slow: at least 0.2 s a step. sharded: a 2 x 2 x 2 mesh of eight devices.
-copied: slow, parameters over all devices, no checkpoint before the end but a copy in memory every third step.
+grpo: after two supervised steps, STEPS slow ones of that kind. copied: slow, parameters over all devices, no checkpoint before the end but a copy in memory every third step.
 """
 
 import sys
@@ -42,6 +42,12 @@ def config(prepared_dir, num_train_steps, how, memory):
     tiny.stages = config_lib.ordered(
       first=config_lib.stage(num_train_steps), second=config_lib.stage(num_train_steps)
     )
+  if how == 'grpo':
+    rl = {'kind': 'grpo', 'batch_size': 8, 'checkpoint_every_steps': 2, 'learning_rate': 1e-3}
+    tiny.stages = config_lib.ordered(
+      first=config_lib.stage(2),
+      second=config_lib.stage(num_train_steps, **rl, grpo={'group': 4, 'kl': 0.1, 'updates': 2}),
+    )
   return config_lib.from_config_dict(tiny)
 
 
@@ -55,7 +61,7 @@ def main(workdir, prepared_dir, steps, how='', memory=None, *_):
   names = [f'{metric}@{k}' for metric in ('recall', 'ndcg') for k in (5, 10)]
   results = {name + suffix: 0.0 for name in names for suffix in ('', '_stderr')}
   train.evaluated = lambda *_: Result(results, np.arange(1))
-  if how in ('slow', 'copied'):
+  if how in ('slow', 'grpo', 'copied'):
     reached = preemption.Watch.reached
     preemption.Watch.reached = lambda watch: time.sleep(0.2) or reached(watch)
   dataset = Dataset.load(prepared_dir)

@@ -238,8 +238,8 @@ def _train(
             f'the loss of the {name} must be finite; got {float(loss)} in epoch {epoch}. Set '
             '--config.sids.rqvae.learning_rate to less'
           )
+        progress.set_postfix(loss=f'{float(loss):.4f}', refresh=False)
         progress.update(of_part)
-        progress.set_postfix(loss=f'{float(loss):.4f}')
   return params
 
 

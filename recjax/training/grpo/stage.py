@@ -33,7 +33,8 @@ def make_stream(stage: PlannedStage, dataset: Dataset) -> PromptStream:
   """Returns the stream of prompts of a stage.
 
   Raises:
-    ValueError: the catalogue has fewer semantic IDs than a group, or the teacher does not fit; see `Teacher.of`.
+    ValueError: the catalogue has fewer semantic IDs than a group, or the teacher does not fit or was not trained; see
+      `Teacher.of`.
   """
   config, settings = stage.config, stage.grpo
   choices = len(leaves(dataset)[0])
@@ -46,10 +47,11 @@ def make_stream(stage: PlannedStage, dataset: Dataset) -> PromptStream:
   )
   with called('stages.<name>', f'stages.{stage.name}'):
     teacher = None if settings.teacher is None else Teacher.of(settings.teacher, dataset)
+    if teacher is not None:
+      teacher.check_trained()
   corpus = Corpus.of(dataset, models.family(config.model))
-  [(name, component)] = config.mixture.items()
   return prompt_stream.make_stream(
-    prompt_stream.mixture(name, component, corpus, config.seed),
+    prompt_stream.mixture(config.mixture, config.mixing, corpus, config.seed),
     row_length=config.packing.row_length,
     batch_size=config.batch_size,
     exclude_seen=config.eval.exclude_seen,

@@ -15,8 +15,10 @@ from recjax.data.dataset import Dataset
 from recjax.data.prompt_stream import Observer, leaves
 from recjax.decode.beam import log_probs
 from recjax.models import lora
+from recjax.schema.checks import check
 from recjax.schema.run import Training
 from recjax.training.start import best_params
+from recjax.workdir.checkpoints import Checkpoints
 from recjax.workdir.sasrec import finished
 
 
@@ -48,6 +50,13 @@ class Teacher:
     items_I = np.array([index[item['id']] for item in dataset.items], np.int32)
     corpus = Corpus.of(data, models.family(config.model))
     return cls(config, data, Observer(corpus, component, items_I), workdir)
+
+  def check_trained(self) -> None:
+    """Raises a ValueError if the run has no checkpoint; without this check it would come when the stage begins."""
+    field = 'stages.<name>.grpo.teacher'
+    with Checkpoints(epath.Path(self.workdir), read_only=True) as checkpoints:
+      must = f'{field} must be a run that was trained; it has no checkpoint'
+      check(checkpoints.latest_step() is not None, must, self.workdir, field)
 
   def params(self, mesh: jax.sharding.Mesh) -> Any:
     """Returns the parameters of its best checkpoint, on a mesh."""

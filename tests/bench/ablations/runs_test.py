@@ -157,6 +157,30 @@ def test_the_rows_of_the_table_of_grpo_differ_in_that_stage_alone(tmp_path):
   assert without.workdir == last.workdir
 
 
+def test_rows_of_the_mixture_have_equal_numbers_of_examples_and_share_the_recipe(tmp_path):
+  table = tables.table('mixture')
+
+  def epochs(*extra):
+    found = {}
+    for run in runs.planned(table, {'beauty': None}, [0], tmp_path, extra=extra):
+      flags = [flag.partition('=')[2] for flag in run.command if '.num_epochs=' in flag]
+      found[run.row.name] = float(flags[-1]) if flags else None
+    return found
+
+  base = runs._loaded(table.base.format(data='beauty'))
+  for given, found in ((base.num_epochs, epochs()), (4, epochs('--config.num_epochs=4'))):
+    for row in table.rows:
+      weights = row.mixture or {name: part.weight for name, part in base.mixture.items()}
+      examples = (found[row.name] or base.num_epochs) * sum(weights.values()) / weights['next_item']
+      assert examples == pytest.approx(given / 0.8), row.name
+  assert not any(epochs('--config.num_train_steps=9').values())
+  [recipe] = runs.planned(
+    tables.table('recipe').chosen(['recipe']), {'beauty': None}, [0], tmp_path
+  )
+  shared = [run.workdir for run in runs.planned(table, {'beauty': None}, [0], tmp_path)]
+  assert recipe.workdir in shared
+
+
 def test_wrong_names_are_refused():
   with pytest.raises(
     ValueError,

@@ -2,7 +2,9 @@
 
 import json
 import pathlib
-import sys
+import re
+import threading
+import time
 
 from etils import epath
 import pytest
@@ -37,7 +39,7 @@ rows = [{'step': 1, 'validation/ndcg@10': value / 2}, {'step': 2, 'validation/nd
 
 
 def command(params, workdir, mode='runs'):
-  return [sys.executable, '-S', '-c', PROGRAM, json.dumps(params), str(workdir), mode]
+  return ['-S', '-c', PROGRAM, json.dumps(params), str(workdir), mode]
 
 
 def search(folder, budget, parallel=1, command=command):
@@ -125,15 +127,20 @@ def test_a_search_that_was_killed_within_a_line_continues(tmp_path):
     search(tmp_path, 3)
 
 
-def test_a_trial_that_an_orphan_still_trains_is_not_told_as_failed(tmp_path):
+def test_a_trial_that_an_orphan_still_trains_waits_for_it(tmp_path, capsys):
   study = trials.study_in(tmp_path, {'config': 'a'}, False, FIRST)
   study.ask(trials.distributions(RANGES))  # and the search is killed, but not its process
-  with (
-    lock.hold(epath.Path(tmp_path / 'trials' / '000'), 'training', wait=False, field='--workdir'),
-    pytest.raises(lock.Held, match=r'000 must be used by one process at a time; .*\(training'),
+  with lock.hold(
+    epath.Path(tmp_path / 'trials' / '000'), 'training', wait=False, field='--workdir'
   ):
-    search(tmp_path, 1)
-  assert trials.records(study) == []
+    found = []
+    search_again = threading.Thread(target=lambda: found.append(search(tmp_path, 1)))
+    search_again.start()
+    time.sleep(0.3)
+    assert search_again.is_alive() and not (tmp_path / 'trials' / '000.log').exists()
+  search_again.join()
+  assert [each['state'] for each in found[0]] == ['complete']
+  assert re.search(r'trial 0: waits: .*000 must be used by one process', capsys.readouterr().out)
 
 
 def test_the_page_has_a_table_and_plots(tmp_path):

@@ -1,6 +1,7 @@
 """The `sids` stage on given vectors; prepare_test runs it after the other stages."""
 
 import json
+import re
 
 from etils import epath
 import numpy as np
@@ -78,6 +79,19 @@ def test_sids_equal_the_assignments_of_the_saved_quantizer(root, quantizer, coll
   assert summary['neighbours_kept'] == quality['neighbours_kept']['recall']
   assert summary['variance_left'] == quality['reconstruction_error'][-1]
   assert summary['purity'] == quality['purity']['purity']
+
+
+def test_items_with_nearly_equal_vectors_are_told_in_numbers(root, caplog):
+  _run(_config(collisions='keep', source='text', codes=(8, 16)), root)
+  assert not caplog.messages
+  np.save(root / files.TEXT_VECTORS, np.repeat(np.load(root / files.TEXT_VECTORS)[:5], 12, axis=0))
+  _run(_config(collisions='deduplicate', source='text', codes=(8, 16)), root, 'equal')
+  [message] = caplog.messages
+  assert re.search(
+    r'the 60 items get only 5 distinct semantic IDs before .*have 1 distinct texts: .*sids.source to '
+    r'cooccurrence or both',
+    message,
+  )
 
 
 def test_rqvae_options_change_only_the_params_of_an_rqvae(root):

@@ -11,6 +11,7 @@ from recjax.data import prompt_stream
 from recjax.data.corpus import Corpus
 from recjax.schema.grpo import GRPO, Grpo, Rewards
 from recjax.schema.optim import Stage
+from recjax.schema.stream import Mixing
 from recjax.sids.table import SidTable
 from recjax.training.grpo import stage as stage_lib
 from recjax.workdir import stages as stages_lib
@@ -37,7 +38,7 @@ def test_an_epoch_holds_every_training_pair_with_the_prompt_of_the_search(
   dataset = dataclasses.replace(dataset, sids=sids)
   corpus = Corpus(dataset, is_encoder_decoder)
   component = dataclasses.replace(next_item_component(config), crop=0.5)
-  mixture = prompt_stream.mixture('next_item', component, corpus, seed=1)
+  mixture = prompt_stream.mixture({'next_item': component}, Mixing(), corpus, seed=1)
   stream = prompt_stream.make_stream(mixture, 512, 8, exclude_seen=True)
   codes_SL, of_item_I = prompt_stream.leaves(dataset)
   np.testing.assert_array_equal(codes_SL[of_item_I], dataset.sids.codes_IL)
@@ -63,6 +64,40 @@ def test_an_epoch_holds_every_training_pair_with_the_prompt_of_the_search(
     row = (*prompt.tolist(), -1, int(arrays['target'][0]), -1, *excluded)
     found[row] = found.get(row, 0) + 1
   assert found == expected
+
+
+@pytest.mark.parametrize('is_encoder_decoder', [False, True])
+def test_titles_and_other_histories_are_prompts_beside_those_of_the_search(
+  rated, is_encoder_decoder
+):
+  config, dataset = rated
+  corpus = Corpus(dataset, is_encoder_decoder)
+  searched = dataclasses.replace(next_item_component(config), learn='both')  # shows titles too
+  other = dataclasses.replace(searched, show='title', learn='sid', max_items=3, weight=0.5)
+  titles = dataclasses.replace(config.mixture['title_to_sid'], title_tokens=4)
+  components = {'next_item': searched, 'titles': titles, 'other': other}
+  mixture = prompt_stream.mixture(components, Mixing(), corpus, seed=1)
+  stream = prompt_stream.make_stream(mixture, 512, 8, exclude_seen=True)
+  leaves_I, counts = prompt_stream.leaves(dataset)[1], {}
+  for n in range(200):
+    part, unit = mixture.parts[mixture.locate(n)[0]].name, mixture.locate(n)[2]
+    arrays = stream.group(n)
+    counts[part] = counts.get(part, 0) + 1
+    if part == 'titles':
+      item = corpus.titled_items[unit]
+      places = {'title': dataset.titles[item][:4]}
+      expected = corpus.prompter.fill(titles.wordings[0], places)[0]
+      assert (arrays['excluded'] == -1).all()
+    else:
+      first, position, _ = corpus.positions[unit]
+      item = dataset.train.values[position]
+      history = dataset.train.values[first:position]
+      expected = components[part].inference_prompt(corpus, history)
+      seen = {*arrays['excluded'][0].tolist()} - {-1}
+      assert seen <= {*leaves_I[history].tolist()} and (seen or len(history) == 1)
+    np.testing.assert_array_equal(arrays['tokens'][0, : arrays['lengths'][0]], expected)
+    assert arrays['target'] == [leaves_I[item]]
+  assert counts == {'next_item': 80, 'titles': 80, 'other': 40}
 
 
 def test_batches_do_not_depend_on_hosts_and_long_histories_lose_their_oldest_items(rated):

@@ -124,6 +124,9 @@ def test_what_cannot_be_kept_says_so():
   world = World('gemma', slots=1)
   with pytest.raises(ValueError, match='one prompt and one for padding; got 10'):
     world.make_store(10)
+  for limit in (1e6, '1GB', None):
+    with pytest.raises(ValueError, match='must be a whole number of bytes'):
+      world.make_store(limit)
   t5 = dataclasses.replace(world.model, family='t5', kv_heads=2)
   assert 'family t5' in prompt_store.unsupported(t5, world.mesh)
   two = mesh_lib.make_mesh(Mesh(data=2), jax.devices()[:2])

@@ -41,6 +41,10 @@ def test_a_teacher_for_another_catalogue_is_refused(tiny_world, folder, tmp_path
   other = types.SimpleNamespace(items=dataset.items, files_digest=digest)
   with pytest.raises(ValueError, match=r'differs in the interactions\. Set --config.stages'):
     Teacher.of(folder, other)
+  with pytest.raises(
+    ValueError, match=r'teacher must be a run that was trained; it has no checkpoint'
+  ):
+    Teacher.of(folder, dataset).check_trained()
   identity.write_config(config, epath.Path(tmp_path))
   with pytest.raises(ValueError, match=r'differs in model.family\.'):
     Teacher.of(folder, dataset)
