@@ -18,3 +18,9 @@ def is_message(error: Exception) -> bool:
   root = epath.Path(__file__).parent.parent.parent
   ours = ('recjax', 'data_prep', 'configs', 'launch')
   return any(epath.Path(last).is_relative_to(root / name) for name in ours)
+
+
+def remedy(error: Exception) -> str:
+  """Returns what to do about an error of a save: a lost process or device fails in a collective, not on the disk."""
+  is_of_device = type(error).__name__ in ('JaxRuntimeError', 'XlaRuntimeError')
+  return 'find the process or device that failed' if is_of_device else 'free or repair the disk'

@@ -11,7 +11,7 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from recjax.runtime import distributed
+from recjax.runtime import distributed, messages
 from recjax.runtime.files import is_local
 from recjax.workdir import read_back
 from recjax.workdir.checkpoint_folder import CheckpointFolder
@@ -189,7 +189,7 @@ class Checkpoints:
     except Exception as error:
       raise OSError(
         f'checkpoint {step} could not be written in {self.folder}: {error}. Earlier ones are untouched; '
-        'free or repair the disk, then start the same command again'
+        f'{messages.remedy(error)}, then start the same command again'
       ) from error
 
 
