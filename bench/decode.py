@@ -5,6 +5,7 @@ Parts, each as rows of figures:
   constraint    the search with and without the catalogue, in turns, for every number of items
   transformers  HF `generate` with prefix_allowed_tokens_fn on a T5 of the same shape, in turns with ours
   static        STATIC's step on the same catalogue, in turns with ours (arXiv 2602.22647; needs --static)
+  cut           the search that skips beams which cannot enter beside the one that does not, in turns (bench/decode_cut.py)
   sid_gr        the shapes of NVIDIA's SID-GR beside its published times (needs a GPU)
 
 On a CPU the sides alternate, so that other load slows both, and CPU seconds stand beside wall seconds.
@@ -12,6 +13,7 @@ On a CPU the sides alternate, so that other load slows both, and CPU seconds sta
 Commands:
   python -m bench.decode --out=decode.json
   python -m bench.decode --parts=static --static=FOLDER    (a checkout of github.com/youtube/static-constraint-decoding)
+  python -m bench.decode --parts=cut --workdir=RUN
   python -m bench.decode --tiny                            (all parts with small shapes, in a minute)
 """
 
@@ -25,12 +27,12 @@ os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 from absl import app, flags
 import jax
 
-from bench import decode_peers, decode_sides
+from bench import decode_cut, decode_peers, decode_sides
 from bench.circumstances import circumstances, show, start_with_one_heap, write
 from bench.decode_sides import Shapes, Side, World, config_of, turns
 from bench.train_step import matmul_ceiling
 
-PARTS = ('beams', 'constraint', 'transformers', 'static', 'sid_gr')
+PARTS = ('beams', 'constraint', 'transformers', 'static', 'cut', 'sid_gr')
 # Milliseconds by (context, batch): NVIDIA recsys-examples v26.06, SID-GR on one H100, Qwen3-1.7B, 256 beams x 3 levels.
 SID_GR = {(1000, 1): 17.6, (1000, 8): 93.0, (5000, 1): 42.0, (5000, 8): 308.0}
 
@@ -42,6 +44,7 @@ _USERS = flags.DEFINE_integer('users', 32, 'Users of a batch.')
 _PROMPT = flags.DEFINE_integer('prompt', 81, 'Tokens of a prompt: 20 items and BOS.')
 _MODEL = flags.DEFINE_string('model', 'decoder_128', 'Model of the parts beams and constraint.')
 _STATIC = flags.DEFINE_string('static', None, 'Checkout of STATIC, outside of this project.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'A trained run for the part cut.')
 
 
 def _shapes(beams: int, items: int, model: str) -> Shapes:
@@ -113,6 +116,15 @@ def _static() -> list[dict[str, Any]]:
   return found
 
 
+def _cut() -> list[dict[str, Any]]:
+  beams = (8, 16) if _TINY.value else [n for n in _BEAMS.value if n >= 50]
+  found, shapes = [], [_shapes(n, _ITEMS.value[0], _MODEL.value) for n in beams]
+  for result in decode_cut.rows(shapes, _WORKDIR.value):
+    found.append(result)
+    show(result)
+  return found
+
+
 def _sid_gr() -> list[dict[str, Any]]:
   on_gpu = jax.default_backend() == 'gpu'
   if not (on_gpu or _TINY.value):
@@ -146,6 +158,7 @@ def main(_) -> None:
     'constraint': _constraint,
     'transformers': _transformers,
     'static': _static,
+    'cut': _cut,
     'sid_gr': _sid_gr,
   }
   for part in _PARTS.value:

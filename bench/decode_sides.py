@@ -11,8 +11,10 @@ from bench.train_step import SMALL, alternate
 from launch.compile import flops
 from recjax import config as config_lib
 from recjax import models
-from recjax.decode.beam import beam_search, log_probs
+from recjax.decode import beam, cut
+from recjax.decode.beam import log_probs
 from recjax.decode.trie import Trie
+from recjax.decode.widths import widths_of
 from recjax.models import families
 from recjax.models.t5 import T5Config
 from recjax.sids.table import SidTable
@@ -91,14 +93,32 @@ class Side:
     is_open: bool = False,
     sid_softmax: str = 'level',
     dtype: str = 'float32',
+    returned: int | None = None,
+    cuts: bool = False,
+    peak: float = 1.0,
   ):
+    """Builds the model.
+
+    Args:
+      shapes: what is measured.
+      world: the catalogue.
+      is_open: whether there is none.
+      sid_softmax: the softmax of the scores.
+      dtype: type of the computation.
+      returned: items of a search. None: as many as beams.
+      cuts: whether beams are skipped.
+      peak: factor on the rows of the codes.
+    """
     config = config_of(shapes.model, dtype, sid_softmax)
     self.shapes, self.world, self.shape = shapes, world, models.shape_of(config.model)
     levels = world.codes_IL.shape[1]
     sizes = families.sizes()
     text = sizes[shapes.model].vocab_rows if shapes.model in sizes else 1024
     self.space = TokenSpace(text, (CODES,) * levels)
-    graph, self.params = nnx.split(models.build(config.model, self.space, config.seed))
+    built = models.build(config.model, self.space, config.seed)
+    built.tables.sid[...] = built.tables.sid[...] * peak
+    graph, self.params = nnx.split(built)
+    widths = (*(shapes.beams,) * (levels - 1), returned or shapes.beams)
     rng = np.random.default_rng(1)
     size = (shapes.users, shapes.prompt)
     self.tokens_BS = rng.integers(2, self.space.size, size, dtype=np.int32)
@@ -110,7 +130,9 @@ class Side:
       model = nnx.merge(graph, params)
       if is_open:
         return open_search(model, prompts, shapes.beams, levels)
-      return beam_search(model, trie, prompts, excluded, shapes.beams, sid_softmax)
+      x_BD, cache = model.start(prompts, widths_of(trie, widths)[0], levels - 1)
+      find = cut.beams_after if cuts else beam.beams_after
+      return find(model, trie, x_BD, cache, excluded, widths, sid_softmax)
 
     self._search = jax.jit(search)
 

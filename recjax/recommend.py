@@ -86,7 +86,7 @@ def best_ranker(
     ValueError: see `make_ranker`, `best_params` and `workdir.weights.recorded`.
   """
   params, step = best_params(config, workdir, dataset, mesh)
-  params = precision.stored(params, config.eval.weights_dtype)
+  params = precision.stored(params, config.eval.weights_dtype, config.model.lora_alpha)
   ranker = make_ranker(config, dataset, mesh, beams, room, masks)
   ranker.weights = weights.recorded(config, workdir, step)
   return ranker, params, step
@@ -188,11 +188,11 @@ class Recommender:
     room: float | None = None,
   ) -> 'Recommender':
     """Returns the recommender of a run's best checkpoint; see `best_ranker`."""
-    ranker, params, step = best_ranker(config, workdir, dataset, mesh, beams, room, masks)
     data = evaluation_file.data_record(dataset, config.data.item_text)
-    settings = digest({name: config.to_dict()[name] for name in ('model', 'eval', 'mixture')})
+    sections = config.to_dict() | {'eval': config.eval.identifying()}
+    settings = digest({name: sections[name] for name in ('model', 'eval', 'mixture')})
     origin = {'settings': settings, 'interactions': data['interactions'], 'sids': data['sids']}
-    return cls(ranker, params, step, origin)
+    return cls(*best_ranker(config, workdir, dataset, mesh, beams, room, masks), origin)
 
   @classmethod
   def from_workdir(

@@ -245,10 +245,10 @@ class Programs:
     """Compiles the search like `recjax.decode.ranker.Ranker`, for the longest prompts."""
     trie, prompts, excluded = self.search_arguments()
     settings, space = self._config.eval, self._sizes.space
-    model = precision.of_search(self._config.model, settings.weights_dtype)
+    model = precision.of_search(self._config.model, settings, self._mesh)
     beams = by_level(settings.beam_widths, settings.beams, space.num_levels)
     search = jax.jit(
-      make_search(model, space, beams, settings.weights_dtype),
+      make_search(model, space, beams, settings.weights_dtype, settings.beam_cut),
       out_shardings=mesh_lib.replicated(self._mesh),
     )
     return _compile(search, self._mesh, self.state.params, trie, prompts, excluded)

@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from recjax.decode.excluded import dead_leaves, occurs, without
+from recjax.decode.excluded import dead_leaves, without
+from recjax.decode.leaf_items import rank_items
 from recjax.decode.mask_slots import RowMasks
 from recjax.decode.top_k import top_k
 from recjax.decode.trie import Trie
@@ -29,29 +30,26 @@ def log_probs(model, x: jax.Array, level: int, sid_softmax: str) -> jax.Array:
   return logits - model.tables.log_denominator(x)
 
 
-def _rank_items(
-  trie: Trie,
-  leaves_BM: jax.Array,
-  scores_BM: jax.Array,
-  excluded_BE: jax.Array,
-  beams: int,
-  masks: RowMasks | None,
+def children(
+  model, trie: Trie, level: int, x_BMD, nodes_BM, scores_BM, dead_BE, sid_softmax: str, masks
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns the first `beams` items of leaves that are sorted by score, and the scores of the items."""
-  if trie.max_leaf_items == 1:
-    return jnp.take(trie.leaf_items, leaves_BM), scores_BM
-  items_BMK, exists_BMK = trie.items(leaves_BM)
-  exists_BMK &= ~occurs(items_BMK, excluded_BE)
+  """Returns the children of beams and their scores, int32 and float32 `[B, M * branch]`; -inf where there is none."""
+  log_probs_BMC = log_probs(model, x_BMD, level, sid_softmax)
+  nodes_BMX, codes_BMX, exists_BMX = trie.children(level, nodes_BM)
+  scores_BMX = scores_BM[..., None] + jnp.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
   if masks is not None:
-    exists_BMK &= masks.has(items_BMK)
-  B, width = len(leaves_BM), min(beams, len(trie.leaf_items))
-  if trie.ranks_first:
-    exists_BMK &= jnp.cumsum(exists_BMK, axis=-1) == 1
-    width = leaves_BM.shape[1]
-  scores_BMK = jnp.where(exists_BMK, scores_BM[..., None], -jnp.inf)
-  # top_k takes the first of equal scores, so a leaf's items stay together and in order.
-  scores_BM, best_BM = jax.lax.top_k(scores_BMK.reshape(B, -1), width)
-  return jnp.take_along_axis(items_BMK.reshape(B, -1), best_BM, axis=1), scores_BM
+    exists_BMX &= masks.children(level, nodes_BMX)
+  scores_BX = jnp.where(exists_BMX, scores_BMX, -jnp.inf).reshape(len(nodes_BM), -1)
+  if level == trie.levels - 1:
+    scores_BX = without(trie, scores_BX, nodes_BM, dead_BE)
+  return nodes_BMX.reshape(scores_BX.shape), scores_BX
+
+
+def tokens_of(model, trie: Trie, level: int, nodes_BM: jax.Array) -> jax.Array:
+  """Returns the token of the last code of nodes of depth `level` + 1."""
+  space = model.tables.space
+  first_token = space.sid_start + space.level_starts[level]
+  return first_token + jnp.take(trie.child_code[level], nodes_BM)
 
 
 def beam_search(
@@ -99,33 +97,19 @@ def beams_after(
     model, trie, excluded_BE, beams, sid_softmax, masks: as in `beam_search`.
     x_BD, cache: of `model.start`, with the beams that `widths_of` gives for the first level.
   """
-  space = model.tables.space
-  levels = space.num_levels
   widths = widths_of(trie, beams)
-  B = len(x_BD)
-  x_BMD, scores_BM = x_BD[:, None], jnp.zeros((B, 1))
-  nodes_BM = jnp.zeros((B, 1), jnp.int32)
+  x_BMD, scores_BM = x_BD[:, None], jnp.zeros((len(x_BD), 1))
+  nodes_BM = jnp.zeros((len(x_BD), 1), jnp.int32)
   dead_BE = dead_leaves(trie, excluded_BE, masks)
-  for level in range(levels):
-    log_probs_BMC = log_probs(model, x_BMD, level, sid_softmax)
-    nodes_BMX, codes_BMX, exists_BMX = trie.children(level, nodes_BM)
-    candidates_BMX = scores_BM[..., None] + jnp.take_along_axis(log_probs_BMC, codes_BMX, axis=-1)
-    if masks is not None:
-      exists_BMX &= masks.children(level, nodes_BMX)
-    candidates_BMX = jnp.where(exists_BMX, candidates_BMX, -jnp.inf)
-    branch = candidates_BMX.shape[-1]
-    candidates_BX = candidates_BMX.reshape(B, -1)
-    if level == levels - 1:
-      candidates_BX = without(trie, candidates_BX, nodes_BM, dead_BE)
-    scores_BM, best_BM = top_k(candidates_BX, widths[level])
-    nodes_BM = jnp.take_along_axis(nodes_BMX.reshape(B, -1), best_BM, axis=1)
-    if level == levels - 1:
+  for level in range(trie.levels):
+    grown = (x_BMD, nodes_BM, scores_BM, dead_BE, sid_softmax, masks)
+    nodes_BX, scores_BX = children(model, trie, level, *grown)
+    scores_BM, best_BM = top_k(scores_BX, widths[level])
+    nodes_BM = jnp.take_along_axis(nodes_BX, best_BM, axis=1)
+    if level == trie.levels - 1:
       break
     if level > 0:
-      cache = cache.choose_beams(best_BM // branch)
-    first_token = space.sid_start + space.level_starts[level]
-    tokens_BM = first_token + jnp.take(trie.child_code[level], nodes_BM)
-    x_BMD, cache = model.step(tokens_BM, level, cache)
+      cache = cache.choose_beams(best_BM // trie.max_branch[level])
+    x_BMD, cache = model.step(tokens_of(model, trie, level, nodes_BM), level, cache)
   most = beams if isinstance(beams, int) else beams[-1]
-  items_BM, scores_BM = _rank_items(trie, nodes_BM, scores_BM, excluded_BE, most, masks)
-  return jnp.where(jnp.isfinite(scores_BM), items_BM, -1), scores_BM
+  return rank_items(trie, nodes_BM, scores_BM, excluded_BE, most, masks)

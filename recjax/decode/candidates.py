@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.decode.beam import beams_after
+from recjax.decode import beam, cut
 from recjax.decode.mask_slots import RowMasks
 from recjax.decode.scores import scores_after
 from recjax.decode.trie import Trie
@@ -68,6 +68,7 @@ def search_candidates(
   has_head: bool = False,
   given_BN: jax.Array | None = None,
   masks: RowMasks | None = None,
+  cuts: bool = False,
 ) -> Candidates:
   """Returns the beams, with an item head as many of the head's best items, and given items; see `beam.beam_search`.
 
@@ -78,10 +79,12 @@ def search_candidates(
     has_head: whether the model has an item head.
     given_BN: int32, distinct items of every row that are not excluded and in its mask; -1 is padding. None: none.
     masks: the sub-catalogue of each row. None: all items.
+    cuts: whether beams that cannot enter are skipped (`recjax.decode.cut`).
   """
   space = model.tables.space
   x_BD, cache = model.start(prompts, widths_of(trie, beams)[0], max(space.num_levels - 1, 1))
-  beams_BM, codes_BM = beams_after(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax, masks)
+  search = cut.beams_after if cuts and cut.pays(trie, beams) else beam.beams_after
+  beams_BM, codes_BM = search(model, trie, x_BD, cache, excluded_BE, beams, sid_softmax, masks)
   more, head_BI = [], None
   if has_head:
     head_BI = head_scores(model, getattr(cache, 'item_state_BD', x_BD))

@@ -10,7 +10,6 @@ import functools
 from typing import Any
 
 from etils import epath
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +23,7 @@ from recjax.decode.catalogue import Catalogue
 from recjax.decode.lookups import Lookups
 from recjax.decode.mask_slots import MaskSlots
 from recjax.decode.trie import Capacity, Trie
-from recjax.models import lora
+from recjax.models import int8, lora
 from recjax.schema.model import Model
 from recjax.schema.run import Eval
 from recjax.sharding import mesh as mesh_lib
@@ -67,9 +66,10 @@ class ItemRows:
     """Returns parameters whose rows of items are in the order of the catalogue; zeros for items without a row."""
     if 'items' not in params['tables']:
       return params
-    rows_VD = params['tables']['items']
-    rows_VD = jnp.take(rows_VD, self.place_V, axis=0, mode='fill', fill_value=0)
-    return {**params, 'tables': {**params['tables'], 'items': rows_VD}}
+    names = [name for name in ('items', 'items' + int8.SCALE) if name in params['tables']]
+    rows = {name: params['tables'][name] for name in names}
+    take = functools.partial(jnp.take, indices=self.place_V, axis=0, mode='fill', fill_value=0)
+    return {**params, 'tables': {**params['tables'], **jax.tree.map(take, rows)}}
 
   def space(self, space: TokenSpace, trie: Trie) -> TokenSpace:
     """Returns the token space with this catalogue in place of that of training."""
@@ -102,7 +102,7 @@ def merged(
     items: the items of the catalogue. None: those of training.
   """
   params = params if items is None else items.moved(params)
-  found = nnx.merge(graph, lora.merge(params, model.lora_alpha))
+  found = int8.merge(graph, lora.merge(params, model.lora_alpha))
   if items is not None:
     found.tables.space = items.space(space, trie)
   return found

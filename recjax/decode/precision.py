@@ -1,4 +1,4 @@
-"""Weights of the search in half precision, and how far its lists are from those in float32."""
+"""Weights of the search in fewer bits, and how far its lists are from those in float32."""
 
 import dataclasses
 import logging
@@ -7,22 +7,43 @@ from typing import Any
 import jax
 import numpy as np
 
+from recjax.models import int8
 from recjax.schema.model import Model
+from recjax.schema.run import Eval
 
 log = logging.getLogger(__name__)
 
-FLOAT32 = 'float32'
+FLOAT32, BFLOAT16, INT8 = 'float32', 'bfloat16', 'int8'
 
 
-def of_search(model: Model, dtype: str) -> Model:
-  """Returns the model section of a search: with bfloat16 it computes in bfloat16."""
-  return model if dtype == FLOAT32 else dataclasses.replace(model, compute_dtype=dtype)
+def of_search(model: Model, settings: Eval, mesh: jax.sharding.Mesh) -> Model:
+  """Returns the model section of a search; with weights in fewer bits it computes in bfloat16.
+
+  With int8 it computes in float32 on a CPU, which is faster there.
+
+  Args:
+    model: the section of the config.
+    settings: the eval section, which has the type of the weights.
+    mesh: the devices.
+  """
+  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  if settings.weights_dtype == FLOAT32 or (settings.weights_dtype == INT8 and is_cpu):
+    return model
+  return dataclasses.replace(model, compute_dtype=BFLOAT16)
 
 
-def stored(params: Any, dtype: str) -> Any:
-  """Returns parameters for a search: with bfloat16 kernels and tables in bfloat16; norms and biases stay as they are."""
-  if dtype == FLOAT32:
+def stored(params: Any, dtype: str, lora_alpha: float) -> Any:
+  """Returns parameters for a search: kernels and tables in a type, norms and biases as they are.
+
+  Args:
+    params: the parameter tree; it may be stored already.
+    dtype: `eval.weights_dtype`.
+    lora_alpha: `model.lora_alpha`; weights of int8 hold the adapters.
+  """
+  if dtype == FLOAT32 or int8.is_stored(params):
     return params
+  if dtype == INT8:
+    return int8.stored(params, lora_alpha)
 
   def cast(path, x):
     names = [key.key for key in path]

@@ -79,11 +79,11 @@ class Ranker:
     self._exclude_seen = settings.exclude_seen
     self._timeout = limits.phase_timeout  # a batch of a new shape is compiled first
     self._task = component
-    model, self._dtype = precision.of_search(model, settings.weights_dtype), settings.weights_dtype
+    model, self._dtype = precision.of_search(model, settings, mesh), settings.weights_dtype
     self._loader = Loader(component, model, settings, dataset, mesh, room, masks)
     self.load, self.loaded = self._loader.load, self._loader.first
     self._model, self._space = model, dataset.vocabulary.space
-    self._widths = settings.beam_widths
+    self._widths, self._cuts = settings.beam_widths, settings.beam_cut
     self.longest = self._loader.longest  # tokens of the longest prompt
     self.buckets: tuple[int, ...] = (self.longest,)
     self.kept: PromptStore | None = None
@@ -92,7 +92,7 @@ class Ranker:
 
   def _jitted(self, beams: int):
     widths = by_level(self._widths, beams, self._space.num_levels)
-    search = make_search(self._model, self._space, widths, self._dtype)
+    search = make_search(self._model, self._space, widths, self._dtype, self._cuts)
     return jax.jit(search, out_shardings=mesh_lib.replicated(self._mesh))
 
   def _searched(self, params, loaded: Loaded, rows: Rows, shape) -> Candidates:

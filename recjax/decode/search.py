@@ -31,14 +31,29 @@ def power_of_two(n: int, least: int = 1) -> int:
   return max(least, 1 << (max(n, 1) - 1).bit_length())
 
 
-def make_search(model: Model, space: TokenSpace, beams: Beams, dtype: str = precision.FLOAT32):
-  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates."""
+def make_search(
+  model: Model,
+  space: TokenSpace,
+  beams: Beams,
+  dtype: str = precision.FLOAT32,
+  cuts: bool = False,
+):
+  """Returns the pure search: (params, trie, prompts, excluded_BE, given_BN, masks, items) -> candidates.
+
+  Args:
+    model: the model of the run; see `precision.of_search`.
+    space: its token space.
+    beams: beams, or the beams after each level.
+    dtype: type of the weights.
+    cuts: whether beams that cannot enter are skipped (`recjax.decode.cut`).
+  """
   graph = models.graph(model, space)
 
   def search(params, trie, prompts, excluded_BE, given_BN=None, masks=None, items=None):
-    params, prompts = precision.stored(params, dtype), prompt_store.with_past(prompts)
+    params = precision.stored(params, dtype, model.lora_alpha)
+    prompts = prompt_store.with_past(prompts)
     bound = merged(graph, model, space, params, trie, items)
-    choices = (beams, model.sid_softmax, model.item_head, given_BN, masks)
+    choices = (beams, model.sid_softmax, model.item_head, given_BN, masks, cuts)
     return search_candidates(bound, trie, prompts, excluded_BE, *choices)
 
   return search

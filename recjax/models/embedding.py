@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from recjax.sharding.mesh import constrain, table_sharding
@@ -13,10 +14,12 @@ from recjax.sids.token_space import TokenSpace
 LOGITS_AT_ONCE = 2**27  # largest number of logits in a search under the full softmax: half a GiB
 
 
-def _take(tables, starts, ids, dtype, axis: str | None = None) -> jax.Array:
+def _take(tables, scales, starts, ids, dtype, axis: str | None = None) -> jax.Array:
   """Computes `take_rows` on one device; `axis` is the mesh axis that shards the tables' rows."""
   x = jnp.zeros((), dtype)
-  for rows_VD, start, stop in zip(tables, starts, (*starts[1:], None), strict=True):
+  scales = scales or (None,) * len(tables)
+  columns = (tables, scales, starts, (*starts[1:], None))
+  for rows_VD, scale_V, start, stop in zip(*columns, strict=True):
     V = rows_VD.shape[0]
     at = ids - start
     is_inside = (ids >= start) & (True if stop is None else ids < stop)
@@ -24,13 +27,20 @@ def _take(tables, starts, ids, dtype, axis: str | None = None) -> jax.Array:
       at = at - V * jax.lax.axis_index(axis)
       is_inside = is_inside & (at >= 0) & (at < V)
     # Ids outside this table read index V, which mode='fill' turns into zeros without a gradient.
-    rows = jnp.take(rows_VD, jnp.where(is_inside, at, V), axis=0, mode='fill', fill_value=0)
+    at = jnp.where(is_inside, at, V)
+    rows = jnp.take(rows_VD, at, axis=0, mode='fill', fill_value=0)
+    if scale_V is not None:
+      rows = rows * jnp.take(scale_V, at, mode='fill', fill_value=0)[..., None]
     x = x + rows.astype(dtype)
   return x
 
 
 def take_rows(
-  tables: Sequence[jax.Array], starts: Sequence[int], ids: jax.Array, dtype: jnp.dtype
+  tables: Sequence[jax.Array],
+  starts: Sequence[int],
+  ids: jax.Array,
+  dtype: jnp.dtype,
+  scales: Sequence[jax.Array] = (),
 ) -> jax.Array:
   """Looks up the rows of token ids in tables that may be sharded.
 
@@ -38,22 +48,24 @@ def take_rows(
   results. In both passes the traffic is proportional to the result, not to the table.
 
   Args:
-    tables: float32 `[V, D]` each.
+    tables: float32 `[V, D]` each; with scales int8.
     starts: first id of each table, ascending. A table ends at the first id of the next one.
     ids: int32 `[B, ...]`, not below the first start.
     dtype: dtype of the result; gradients are summed in the tables' dtype.
+    scales: float32 `[V]` of each table, factors on its rows. Empty: none.
 
   Returns:
     `[B, ..., D]`, sharded along B like the ids.
   """
   sharding = table_sharding(tables, ids.shape[0])
+  tables, scales = tuple(tables), tuple(scales)
   if sharding is None:
-    return _take(tables, starts, ids, dtype)
+    return _take(tables, scales, starts, ids, dtype)
 
-  def local(tables, ids):
+  def local(tables, scales, ids):
     if sharding.width:
       ids = jax.lax.all_gather(ids, sharding.width, axis=0, tiled=True)
-    x = _take(tables, starts, ids, dtype, sharding.rows)
+    x = _take(tables, scales, starts, ids, dtype, sharding.rows)
     if sharding.rows:
       x = jax.lax.psum(x, sharding.rows)  # one device has the row, the others zeros
     if sharding.width:
@@ -62,10 +74,14 @@ def take_rows(
 
   return jax.shard_map(
     local,
-    in_specs=((sharding.table_spec,) * len(tables), sharding.batch_spec),
+    in_specs=(
+      (sharding.table_spec,) * len(tables),
+      (P(sharding.rows),) * len(scales),
+      sharding.batch_spec,
+    ),
     out_specs=sharding.batch_spec,
     axis_names=sharding.axes,
-  )(tuple(tables), ids)
+  )(tables, scales, ids)
 
 
 class TokenTables(nnx.Module):
@@ -76,6 +92,7 @@ class TokenTables(nnx.Module):
     sid: float32 `[sid_rows, D]`; the codes of level l start at row `space.level_starts[l]`.
     text_out, sid_out: output tables of the same shapes; only if untied.
     items: float32 `[item_rows, D]`, a row of its own for every item; only after `add_items`.
+    text_scale, …: float32 `[V]`, factors on the rows of the table; only if they are integers (`recjax.models.int8`).
 
   Args:
     space: the token ids.
@@ -143,9 +160,8 @@ class TokenTables(nnx.Module):
 
   def own_rows(self, items: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Returns the own rows `[B, ..., D]` of items `[B, ...]`; zeros for -1."""
-    return take_rows(
-      (self.items[...],), (0,), jnp.where(items < 0, self.space.item_rows, items), dtype
-    )
+    rows = jnp.where(items < 0, self.space.item_rows, items)
+    return take_rows((self.items[...],), (0,), rows, dtype, self._scales('items'))
 
   def item_vectors(self, items: jax.Array | None = None) -> jax.Array:
     """Returns the vectors of items: the sum of an item's code rows, and its own row if it has one.
@@ -164,47 +180,75 @@ class TokenTables(nnx.Module):
     columns = [jnp.asarray(codes) for codes in codes_IL.T]
     if items is not None:
       columns = [jnp.take(codes, items) for codes in columns]
-    sid_VD = self.output_tables()[1]
-    vectors = sum(take_rows((sid_VD,), (0,), codes, jnp.float32) for codes in columns)
+    name = self._names[1]
+    table, scales = (getattr(self, name)[...],), self._scales(name)
+    vectors = sum(take_rows(table, (0,), codes, jnp.float32, scales) for codes in columns)
     if self.has_items:
-      vectors += self.items[...] if items is None else self.own_rows(items, jnp.float32)
+      vectors += self._all_own_rows() if items is None else self.own_rows(items, jnp.float32)
     return constrain(vectors, 'table') if items is None else vectors
+
+  def _all_own_rows(self) -> jax.Array:
+    """Returns the own rows of all items, float32 `[item_rows, D]`."""
+    scales = self._scales('items')
+    return self.items[...] * scales[0][:, None] if scales else self.items[...]
 
   def lookup(self, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Returns the rows `[B, ..., D]` of token ids `[B, ...]`."""
     if not self.space.sid_size:  # such as a published checkpoint
-      return take_rows((self.text[...],), (0,), ids, dtype)
-    return take_rows((self.text[...], self.sid[...]), (0, self.space.sid_start), ids, dtype)
+      return take_rows((self.text[...],), (0,), ids, dtype, self._scales('text'))
+    tables = (self.text[...], self.sid[...])
+    return take_rows(tables, (0, self.space.sid_start), ids, dtype, self._scales('text', 'sid'))
+
+  @property
+  def _names(self) -> tuple[str, str]:
+    """Names of the output tables (text, SID)."""
+    return ('text', 'sid') if self.tied else ('text_out', 'sid_out')
+
+  def _scales(self, *names: str) -> tuple[jax.Array, ...]:
+    """Returns the factors on the rows of tables; empty if the tables hold floats."""
+    scales = [getattr(self, f'{name}_scale', None) for name in names]
+    return tuple(scale[...] for scale in scales if scale is not None)
 
   def output_tables(self) -> tuple[jax.Array, jax.Array]:
-    """Returns the float32 output tables (text, SID), padding rows included."""
-    if self.tied:
-      return self.text[...], self.sid[...]
-    return self.text_out[...], self.sid_out[...]
+    """Returns the float32 output tables (text, SID), padding rows included; not of a model whose tables are integers."""
+    text, sid = self._names
+    return getattr(self, text)[...], getattr(self, sid)[...]
 
-  def logits(self, x: jax.Array, rows_VD: jax.Array) -> jax.Array:
-    """Returns float32 logits `[..., V]` of x `[..., D]` over some rows of the output tables."""
+  def logits(self, x: jax.Array, rows_VD: jax.Array, scale_V: jax.Array | None = None) -> jax.Array:
+    """Returns float32 logits `[..., V]` of x `[..., D]` over some rows of the output tables.
+
+    Args:
+      x: states.
+      rows_VD: the rows.
+      scale_V: factors on the rows. None: none.
+    """
     spec = '...D,VD->...V'
     logits = jnp.einsum(spec, x, rows_VD.astype(x.dtype), preferred_element_type=jnp.float32)
+    if scale_V is not None:
+      logits = logits * scale_V.reshape((1,) * (logits.ndim - 1) + (-1,))
     if self.output_scale != 1.0:
       logits = logits * self.output_scale
     if self.logit_softcap:
       logits = jnp.tanh(logits / self.logit_softcap) * self.logit_softcap
     return logits
 
+  def _logits_of(self, x: jax.Array, name: str, start: int, size: int) -> jax.Array:
+    """Returns float32 logits of x over `size` rows of a table, from `start` on."""
+    rows_VD, scales = getattr(self, name)[...][start : start + size], self._scales(name)
+    return self.logits(x, rows_VD, scales[0][start : start + size] if scales else None)
+
   def level_logits(self, x: jax.Array, level: int) -> jax.Array:
     """Returns float32 logits `[..., C]` of x `[..., D]` over the codes of one level, counted from 0."""
-    start = self.space.level_starts[level]
-    rows_CD = self.output_tables()[1][start : start + self.space.level_sizes[level]]
-    return self.logits(x, rows_CD)
+    start, size = self.space.level_starts[level], self.space.level_sizes[level]
+    return self._logits_of(x, self._names[1], start, size)
 
   def text_logits(self, x: jax.Array) -> jax.Array:
     """Returns float32 logits `[..., text_size]`."""
-    return self.logits(x, self.output_tables()[0][: self.space.text_size])
+    return self._logits_of(x, self._names[0], 0, self.space.text_size)
 
   def sid_logits(self, x: jax.Array) -> jax.Array:
     """Returns float32 logits `[..., sid_size]`."""
-    return self.logits(x, self.output_tables()[1][: self.space.sid_size])
+    return self._logits_of(x, self._names[1], 0, self.space.sid_size)
 
   def all_logits(self, x: jax.Array) -> jax.Array:
     """Returns float32 logits `[..., V]` over all token ids, in the order of the ids."""

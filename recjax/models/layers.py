@@ -54,6 +54,8 @@ class Linear(nnx.Module):
 
   Attributes:
     adapter: matrices `[inputs, r]` and `[r, outputs]` set by `recjax.models.lora.adapted`; None: no adapter.
+    kernel_scale: float32 `[outputs]` set by `recjax.models.int8.merge`, the scales of an integer kernel; None: the
+      kernel holds floats.
 
   Args:
     spec: such as 'BTD,DNH->BTNH'.
@@ -64,6 +66,7 @@ class Linear(nnx.Module):
   """
 
   adapter: nnx.List | None = None
+  kernel_scale: nnx.Param | None = None
 
   def __init__(self, spec, shape, fan_in, rngs: nnx.Rngs, bias_shape=None):
     init = jax.nn.initializers.truncated_normal(fan_in**-0.5)
@@ -80,6 +83,8 @@ class Linear(nnx.Module):
     summed, shape = kernel.shape[:inputs], kernel.shape[inputs:]
     x_flat = x.reshape(-1, math.prod(summed))
     y = x_flat @ kernel.reshape(math.prod(summed), math.prod(shape))
+    if self.kernel_scale is not None:
+      y = (y.astype(jnp.float32) * self.kernel_scale[...].reshape(1, -1)).astype(x.dtype)
     if self.adapter is not None:
       a, b = (matrix[...].astype(x.dtype) for matrix in self.adapter)
       y = y + x_flat @ a @ b

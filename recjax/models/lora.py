@@ -22,11 +22,17 @@ def base(params: dict[str, Any]) -> dict[str, Any]:
   return {name: subtree for name, subtree in params.items() if name != NAME}
 
 
+def input_axes(path: tuple[str, ...], axes: int) -> tuple[int, ...]:
+  """Returns the axes of a kernel that are summed over; a stacked kernel has the depth as its first axis."""
+  stacked = int('layers' in path)
+  end = axes - 1 if path[-2] == 'out' else stacked + 1  # out: N, H, D; the others: D, ...
+  return tuple(range(stacked, end))
+
+
 def _sizes(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
   """Returns a kernel's stacked axes, `(depth,)` or `()`, and its sizes as a matrix: inputs, outputs."""
-  stacked = int('layers' in path)
-  inputs = len(shape) - 1 if path[-2] == 'out' else stacked + 1  # out: N, H, D; the others: D, ...
-  return shape[:stacked], math.prod(shape[stacked:inputs]), math.prod(shape[inputs:])
+  first, end = (axes := input_axes(path, len(shape)))[0], axes[-1] + 1
+  return shape[:first], math.prod(shape[first:end]), math.prod(shape[end:])
 
 
 def init(key: jax.Array, params: dict[str, Any], rank: int, targets: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ class Eval(Section):
   """Evaluation: beam search for the targets of held-out rows; under leave-one-out a row is a user."""
 
   prefix: ClassVar = 'eval.'
+  later: ClassVar = ('beam_cut',)
 
   beams: int = setting(
     40,
@@ -27,11 +28,16 @@ class Eval(Section):
     'eval.beams.',
     above=0,
   )
+  beam_cut: bool = setting(
+    False,
+    'Skip beams that can no longer enter the eval.beams items of the end; items and order stay the same. It acts if a '
+    'level has at least 128 beams and four times eval.beams.',
+  )
   weights_dtype: str = setting(
     'float32',
-    'Type of the weights and of the computation of the search. With bfloat16 an evaluation also says how many items it '
-    'has in common with float32.',
-    one_of=('float32', 'bfloat16'),
+    'Type of the weights of the search: bfloat16 computes in bfloat16 too, int8 in bfloat16 or, on a CPU, in float32. An '
+    'evaluation then also says how many items it has in common with float32.',
+    one_of=('float32', 'bfloat16', 'int8'),
   )
   batch_size: int | None = setting(
     128, 'Held-out rows per batch, over all devices. None: from the data, at most 128.', above=0
@@ -81,6 +87,12 @@ class Eval(Section):
 
   def __post_init__(self):
     super().__post_init__()
+    check(
+      not self.beam_cut or len(self.beam_widths) > 0,
+      'eval.beam_cut must be False without eval.beam_widths: if all beams come back, none can be skipped',
+      self.beam_cut,
+      'eval.beam_widths to more beams than eval.beams',
+    )
     check(
       not self.blend.memory or self.memory.counts != NONE,
       'eval.blend.memory must be 0 or None without eval.memory.counts',

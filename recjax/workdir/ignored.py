@@ -39,14 +39,17 @@ _SEARCH = tuple(
     'blend',
   )
 )
+# An export searches without them.
+_SPEED = ('eval.beam_widths', 'eval.beam_cut', 'eval.weights_dtype')
 # Mode → the sections and fields that it reads from the command; it has the others from the workdir. The other modes
 # read all.
 _USE = (*_DATA, *_SEARCH, 'model', 'mixture', 'compilation_cache')
+_RANK = (*_USE, *_SPEED)
 _READ = {
   'report': _DATA,
-  'evaluate': (*_USE, 'evaluators', 'eval.baselines', 'eval.sasrec'),
-  'recommend': _USE,
-  'serve': _USE,
+  'evaluate': (*_RANK, 'evaluators', 'eval.baselines', 'eval.sasrec'),
+  'recommend': _RANK,
+  'serve': _RANK,
   'export': _USE,
 }
 

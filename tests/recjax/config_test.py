@@ -46,6 +46,7 @@ def test_optional_fields_can_be_set_from_the_command_line():
     ('model', 'sid_softmax', 'none', r'must be one of level, full; got .none.'),
     ('eval', 'ks', (1, 5), r'hold 10: recall@10 and ndcg@10 are reported'),
     ('eval', 'beams', 5, r'eval.beams must be at least the largest of eval.ks \(20\); got 5'),
+    ('eval', 'beam_cut', True, 'eval.beam_cut must be False without eval.beam_widths.*got True'),
     ('eval', 'choose_by', 'retrieval.ndgc@10', r'got .retrieval.ndgc@10.; did you mean retrieval.ndcg@10'),
     ('eval', 'choose_by', 'rating.rmse', r'eval.choose_by must be one of retrieval.recall@1, .*rating.rmse'),
     ('eval', 'baselines', ('trasitions',), r'eval.baselines must be one of .*did you mean transitions'),

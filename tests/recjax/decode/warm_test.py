@@ -39,15 +39,17 @@ def test_buckets_double_up_to_the_longest_prompt():
   assert buckets_of(37, 85) == (64, 85)  # the prompt of an empty history has 37 tokens
 
 
-def test_a_search_in_bfloat16_stays_close_and_reads_weights_stored_in_either_type(tiny_world):
+@pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
+def test_a_search_in_fewer_bits_stays_close_and_reads_weights_stored_in_either_type(
+  tiny_world, dtype
+):
   config, dataset, params = small(tiny_world)
-  half = dataclasses.replace(
-    config, eval=dataclasses.replace(config.eval, weights_dtype='bfloat16')
-  )
+  settings = dataclasses.replace(config.eval, weights_dtype=dtype)
+  few = dataclasses.replace(config, eval=settings)
   exact, histories = ranker_of(config, dataset, 10, blend.Memory())
-  ranker, _ = ranker_of(half, dataset, 10, blend.Memory())
-  stored = precision.stored(params, 'bfloat16')
-  assert stored['tables']['sid'].dtype == 'bfloat16'
+  ranker, _ = ranker_of(few, dataset, 10, blend.Memory())
+  stored = precision.stored(params, dtype, config.model.lora_alpha)
+  assert stored['tables']['sid'].dtype == dtype
   found = [ranker.rank(each, histories)[0] for each in (params, stored)]
   np.testing.assert_array_equal(*found)
   assert precision.overlap(found[0], exact.rank(params, histories)[0], 10) > 0.8

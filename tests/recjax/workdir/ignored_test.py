@@ -77,6 +77,7 @@ def changed(config, **fields):
     ('evaluate', 'optim.learning_rate', 0.01, 'train'),
     ('recommend', 'num_train_steps', 1000, 'train'),
     ('export', 'eval.patience', 3, 'train'),
+    ('export', 'eval.weights_dtype', 'int8', 'evaluate, recommend, serve or train'),
     ('evaluate', 'eval.choose_by', 'retrieval.mrr@5', 'train'),
     ('recommend', 'eval.baselines', ('popularity',), 'evaluate or train'),
   ],
