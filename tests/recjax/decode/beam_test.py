@@ -138,7 +138,7 @@ def by_score_and_popularity(exact, popularity, excluded):
   return [int(i) for i in order if i not in excluded]
 
 
-@pytest.mark.parametrize('sid_softmax', ['level', 'full'])
+@pytest.mark.parametrize('sid_softmax', ['level', pytest.param('full', marks=pytest.mark.soak)])
 def test_items_that_share_sids_are_ranked_like_exhaustive_scoring(sid_softmax):
   model, table, trie, popularity = shared_world(3, items=70, leaves=25)
   assert trie.max_leaf_items > 4

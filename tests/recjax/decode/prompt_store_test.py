@@ -83,7 +83,7 @@ class World:
     return found
 
 
-@pytest.mark.parametrize('family', ['gemma', 'item_decoder'])
+@pytest.mark.parametrize('family', ['gemma', pytest.param('item_decoder', marks=pytest.mark.soak)])
 def test_searches_after_kept_prompts_equal_those_after_fresh_ones(family):
   world = World(family, slots=4)
   world.check([[3, 5], [7], []])

@@ -50,7 +50,7 @@ def candidates(config, dataset, params, beams, memory, batch_size=20, **options)
   return ranker.candidates(params, histories, **options), histories
 
 
-@pytest.mark.parametrize('has_head', [False, True])
+@pytest.mark.parametrize('has_head', [pytest.param(False, marks=pytest.mark.soak), True])
 def test_items_of_memory_and_texts_have_the_scores_of_an_exhaustive_search(tiny_world, has_head):
   config, dataset, params = small(tiny_world, item_head=has_head)
   num_items = dataset.num_items

@@ -39,7 +39,7 @@ def test_buckets_double_up_to_the_longest_prompt():
   assert buckets_of(37, 85) == (64, 85)  # the prompt of an empty history has 37 tokens
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
+@pytest.mark.parametrize('dtype', [pytest.param('bfloat16', marks=pytest.mark.soak), 'int8'])
 def test_a_search_in_fewer_bits_stays_close_and_reads_weights_stored_in_either_type(
   tiny_world, dtype
 ):

@@ -231,6 +231,7 @@ def test_a_swap_answers_from_the_new_catalogue_and_a_roll_back_from_the_old_one(
     fresh.roll_back()
 
 
+@pytest.mark.soak
 def test_kept_prompts_and_small_waves_have_the_same_answers(parts, world, tmp_path):
   config, dataset, params, masks = parts
   engine, _, _ = world
