@@ -3,7 +3,8 @@
 The peer is the `transformers` model of the same shape, eager and on a GPU also compiled, if torch and transformers
 are installed (`pip install -e '.[bench]'`). Both train every parameter with AdamW on full rows of
 random tokens, with the softmax over the whole vocabulary. On CPU their steps alternate, so that other load on the
-machine slows both. On a GPU they run one after the other, because each needs its memory.
+machine slows both. On a GPU they run one after the other, because each needs its memory. FLOPs are those of a batch in
+which every position is learnt, also under --learnt; the peer computes the logits of all positions, as `transformers` does.
 
 Command:  python -m bench.train_step --models=decoder_128,t5_small --out=train_step.json
           python -m bench.train_step --models=gemma2_2b --layers=2 --text_rows=32128 --rows=2   (fits in 24 GB)
@@ -54,6 +55,9 @@ _ROW_LENGTH = flags.DEFINE_integer('row_length', 128, 'Tokens of a row; for T5, 
 _DECODER_LENGTH = flags.DEFINE_integer('decoder_row_length', 32, "Tokens of a T5's decoder row.")
 _SEGMENTS = flags.DEFINE_integer(
   'segments', 1, 'Packed segments of our rows; rows of the peer have one.'
+)
+_LEARNT = flags.DEFINE_float(
+  'learnt', 1.0, 'Share of the positions that are learnt; the others are prompts.', 0.01, 1.0
 )
 _LAYERS = flags.DEFINE_integer('layers', 0, 'Layers of both models; 0: as published.')
 _TEXT_ROWS = flags.DEFINE_integer('text_rows', 0, 'Text rows of the token table; 0: as published.')
@@ -117,8 +121,12 @@ def _batch(lengths: tuple[int, ...], vocab: int):
 
   batch = row(lengths[-1])
   batch['targets'] = rng.integers(1, vocab, batch['tokens'].shape, dtype=np.int32)
-  batch['weights'] = np.ones(batch['tokens'].shape, np.float32)
-  batch['learnt'] = np.full(_ROWS.value, batch['tokens'].shape[1], np.int32)
+  # The ends of the segments are learnt, like answers after prompts.
+  length = lengths[-1] // _SEGMENTS.value
+  batch['weights'] = (batch['positions'] >= length - round(_LEARNT.value * length)).astype(
+    np.float32
+  )
+  batch['learnt'] = batch['weights'].sum(axis=1).astype(np.int32)
   batch['dropped'] = np.zeros(_ROWS.value, np.int32)
   return batch | (row(lengths[0], 'encoder_') if len(lengths) == 2 else {})
 
@@ -226,6 +234,7 @@ def measure(name: str) -> dict[str, Any]:
     'rows': _ROWS.value,
     'lengths': lengths,
     'segments': _SEGMENTS.value,
+    'learnt': _LEARNT.value,
     'dtype': _DTYPE.value,
     'remat': _REMAT.value,
     'flops_per_step': flops.model_step(shape, _ROWS.value, lengths, space.size, _SEGMENTS.value),

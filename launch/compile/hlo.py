@@ -100,7 +100,7 @@ def _is_repeated(instruction: Instruction, computation: Computation) -> bool:
 def collectives(hlo_text: str) -> list[Collective]:
   """Returns the collectives of an optimised HLO module.
 
-  An asynchronous pair counts once. Groups of one device are ignored. All branches of a conditional count.
+  An asynchronous pair counts once. Groups of one device are ignored. Of a conditional one branch counts (`hlo_text.executed`).
 
   Args:
     hlo_text: the result of `jax.stages.Compiled.as_text`.

@@ -1,6 +1,6 @@
 """Parses the text of an optimised HLO module, and counts the executions of its instructions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import itertools
 import math
 import operator
@@ -215,7 +215,8 @@ def executed(
 ) -> Iterator[tuple[Instruction, Computation, int]]:
   """Yields the selected instructions that are reachable from the entry.
 
-  All branches of a conditional count. The functions of reductions, sorts and scatters are not followed.
+  Of a conditional one branch counts: that whose selected instructions have the most bytes of results. The functions of
+  reductions, sorts and scatters are not followed.
 
   Args:
     program: the module.
@@ -233,8 +234,11 @@ def executed(
     for instruction in computation.instructions.values():
       if is_counted(instruction):
         yield instruction, computation, 1
-      for called in _called(instruction):
-        times, inner = 1, list(reached(called))
+      branches = [list(reached(called)) for called in _called(instruction)]
+      if instruction.opcode == 'conditional':
+        branches = [max(branches, key=_result_bytes)]
+      for inner in branches:
+        times = 1
         if instruction.opcode == 'while' and inner:
           times = trips(program, computation, instruction)
           if times is None:
@@ -245,6 +249,10 @@ def executed(
         yield from ((found, where, count * times) for found, where, count in inner)
 
   yield from reached(program.entry)
+
+
+def _result_bytes(found: Iterable[tuple[Instruction, Computation, int]]) -> int:
+  return sum(count * shape.bytes for each, _, count in found for shape in each.shapes)
 
 
 def _called(instruction: Instruction) -> list[str]:

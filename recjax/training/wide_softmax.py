@@ -1,11 +1,16 @@
-"""The loss under a softmax over a large vocabulary, computed in blocks of table rows.
+"""The loss under a softmax over a large vocabulary, at the learnt positions alone and in blocks of table rows.
 
-Logits `[B, T, V]` are never in memory at once. The forward pass iterates over blocks of rows. For each position
+Only positions with a weight need logits. Where prompts are long they are a tenth to a third of a batch. They are gathered,
+and the products are compiled for several numbers of positions (`Wide.parts`); a batch takes the smallest that holds its
+learnt positions.
+
+Logits `[N, V]` are never in memory at once. The forward pass iterates over blocks of rows. For each position
 it keeps the log of the denominator (online log-sum-exp: Milakov and Gimelshein, arXiv 1805.02867) and the
-target's logit. The backward pass recomputes each block's logits. Blocks divide V, not T: the gradient of a
+target's logit. The backward pass recomputes each block's logits. Blocks divide V, not N: the gradient of a
 block's rows is then complete after that block, and is written once instead of accumulated.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -26,6 +31,7 @@ class Wide:
     scale: a factor on the logits.
     softcap: c of logits = c tanh(logits / c), applied after the scale. 0: no cap.
     z_loss, smoothing: see `recjax.training.loss.loss_sums`.
+    parts: the products are compiled for an n-th of the positions, for each n; the last is 1, all of them.
     axis: inside `shard_map`, the mesh axis that shards the rows of the tables, or None.
     batch_axes: inside `shard_map`, the mesh axes that shard the batch.
   """
@@ -35,6 +41,7 @@ class Wide:
   softcap: float = 0.0
   z_loss: float = 0.0
   smoothing: float = 0.0
+  parts: tuple[int, ...] = (1,)
   axis: str | None = None
   batch_axes: tuple[str, ...] = ()
 
@@ -44,10 +51,10 @@ class Wide:
     axes = self.batch_axes if self.axis is None else (*self.batch_axes, self.axis)
     return jax.lax.pcast(zeros, axes, to='varying') if axes else zeros
 
-  def logits(self, x_BTD: jax.Array, rows_CD: jax.Array) -> jax.Array:
-    """Returns float32 logits `[B, T, C]`."""
-    rows_CD = rows_CD.astype(x_BTD.dtype)
-    logits = jnp.einsum('BTD,CD->BTC', x_BTD, rows_CD, preferred_element_type=jnp.float32)
+  def logits(self, x_ND: jax.Array, rows_CD: jax.Array) -> jax.Array:
+    """Returns float32 logits `[N, C]`."""
+    rows_CD = rows_CD.astype(x_ND.dtype)
+    logits = jnp.einsum('ND,CD->NC', x_ND, rows_CD, preferred_element_type=jnp.float32)
     logits = logits * self.scale if self.scale != 1.0 else logits
     return jnp.tanh(logits / self.softcap) * self.softcap if self.softcap else logits
 
@@ -57,7 +64,7 @@ class Wide:
 
 
 class _Seen(NamedTuple):
-  """Running values of each position over the rows processed so far, float32 `[B, T]`."""
+  """Running values of each position over the rows processed so far, float32 `[N]`."""
 
   top: jax.Array  # the largest logit
   denominator: jax.Array  # sum of exp(logit - top)
@@ -73,65 +80,100 @@ def block_rows(rows: int, positions: int) -> int:
   return unit * max(n for n in range(1, min(limit // unit, count) + 1) if count % n == 0)
 
 
-def _scan_rows(wide: Wide, part: int, rows_VD, labels_BT, body, carry):
-  """Runs `body(carry, rows_CD, is_label_BTC, real_11C)` over the blocks of one table.
+def _scan_rows(wide: Wide, part: int, rows_VD, labels_N, body, carry):
+  """Runs `body(carry, rows_CD, is_label_NC, real_1C)` over the blocks of one table.
 
   Args:
     wide: the softmax.
     part: index of the table in `wide.sizes`.
     rows_VD: rows of the table; inside `shard_map` those of this device.
-    labels_BT: classes, numbered through all tables.
-    body: `real_11C` is False for padding rows.
+    labels_N: classes, numbered through all tables.
+    body: `real_1C` is False for padding rows.
     carry: initial carry.
 
   Returns:
     The last carry, and the body's outputs in the order of the rows.
   """
   V, D = rows_VD.shape
-  block = block_rows(V, labels_BT.size)
+  block = block_rows(V, labels_N.size)
   first = V * jax.lax.axis_index(wide.axis) if wide.axis else 0
-  labels_BT = labels_BT - sum(wide.sizes[:part])
+  labels_N = labels_N - sum(wide.sizes[:part])
 
   def step(carry, inputs):
     index, rows_CD = inputs
-    at_11C = (first + index * block + jnp.arange(block, dtype=jnp.int32))[None, None]
-    real_11C = at_11C < wide.sizes[part]
-    return body(carry, rows_CD, (at_11C == labels_BT[..., None]) & real_11C, real_11C)
+    at_1C = (first + index * block + jnp.arange(block, dtype=jnp.int32))[None]
+    real_1C = at_1C < wide.sizes[part]
+    return body(carry, rows_CD, (at_1C == labels_N[:, None]) & real_1C, real_1C)
 
   blocks = (jnp.arange(V // block, dtype=jnp.int32), rows_VD.reshape(V // block, block, D))
   carry, out = jax.lax.scan(step, carry, blocks)
   return carry, None if out is None else out.reshape(V, *out.shape[2:])
 
 
-def _forward(wide: Wide, x_BTD, tables, labels_BT):
-  """Returns the loss of each position and the log of its denominator, float32 `[B, T]`."""
-  zero = wide.zeros(labels_BT.shape)
-  seen = _Seen(zero + MASKED, zero, zero, zero)
+def _at_learnt(wide: Wide, weights_N: jax.Array, body: Callable, *arrays_N: jax.Array):
+  """Calls `body(index_K, *arrays_K)` at the K positions of the smallest part that holds all with a weight.
 
-  def body(seen: _Seen, rows_CD, is_label_BTC, real_11C):
-    logits = wide.logits(x_BTD, rows_CD)
-    masked = jnp.where(real_11C, logits, MASKED)
+  Args:
+    wide: the softmax.
+    weights_N: the weights.
+    body: index_K are the positions, those with a weight first; the outputs must not depend on K.
+    arrays_N: arrays of the positions.
+  """
+  N = weights_N.size
+  if wide.parts == (1,):
+    return body(jnp.arange(N, dtype=jnp.int32), *arrays_N)
+  is_learnt_N = weights_N != 0
+  order_N = jnp.argsort(~is_learnt_N, stable=True)
+  sizes = sorted({-(-N // part) for part in wide.parts})
+
+  def branch(K: int):
+    def at_positions(order_N, *arrays_N):
+      index_K = order_N[:K]
+      return body(index_K, *(array_N[index_K] for array_N in arrays_N))
+
+    return at_positions
+
+  count = jnp.sum(is_learnt_N, dtype=jnp.int32)
+  chosen = jnp.sum(count > jnp.array(sizes[:-1], jnp.int32), dtype=jnp.int32)
+  return jax.lax.switch(chosen, [branch(K) for K in sizes], order_N, *arrays_N)
+
+
+def _forward(wide: Wide, x_ND, tables, labels_N, weights_N):
+  """Returns the weighted sum of losses, and the log of each denominator, float32 `[N]`: of learnt positions."""
+
+  def body(seen: _Seen, rows_CD, is_label_NC, real_1C, x_ND):
+    logits = wide.logits(x_ND, rows_CD)
+    masked = jnp.where(real_1C, logits, MASKED)
     top = jnp.maximum(seen.top, jnp.max(masked, axis=-1))
     total = seen.total
     if wide.smoothing:
-      total = total + jnp.sum(jnp.where(real_11C, logits, 0.0), axis=-1)
+      total = total + jnp.sum(jnp.where(real_1C, logits, 0.0), axis=-1)
     return _Seen(
       top,
-      seen.denominator * jnp.exp(seen.top - top) + jnp.sum(jnp.exp(masked - top[..., None]), -1),
-      seen.picked + jnp.sum(jnp.where(is_label_BTC, logits, 0.0), axis=-1),
+      seen.denominator * jnp.exp(seen.top - top) + jnp.sum(jnp.exp(masked - top[:, None]), -1),
+      seen.picked + jnp.sum(jnp.where(is_label_NC, logits, 0.0), axis=-1),
       total,
     ), None
 
-  for part, rows_VD in enumerate(tables):
-    seen, _ = _scan_rows(wide, part, rows_VD, labels_BT, body, seen)
+  def at_positions(index_K, x_KD, labels_K):
+    zero = wide.zeros(labels_K.shape)
+    seen = _Seen(zero + MASKED, zero, zero, zero)
+    for part, rows_VD in enumerate(tables):
+      seen, _ = _scan_rows(wide, part, rows_VD, labels_K, functools.partial(body, x_ND=x_KD), seen)
+    # Others get a denominator of 1, so that their loss is finite.
+    initial = _Seen(*(wide.zeros(labels_N.shape) + value for value in (0.0, 1.0, 0.0, 0.0)))
+    return jax.tree.map(lambda all_N, some_K: all_N.at[index_K].set(some_K), initial, seen)
+
+  seen = _at_learnt(wide, weights_N, at_positions, x_ND, labels_N)
   top, denominator, picked, total = seen
   if wide.axis:
     top = jax.lax.pmax(seen.top, wide.axis)
     denominator = denominator * jnp.exp(seen.top - top)
     denominator, picked, total = jax.lax.psum((denominator, picked, total), wide.axis)
-  lse = top + jnp.log(denominator)
+  lse_N = top + jnp.log(denominator)
   share = wide.smoothing
-  return lse - (1 - share) * picked - share / sum(wide.sizes) * total + wide.z_loss * lse**2, lse
+  losses_N = lse_N - (1 - share) * picked - share / sum(wide.sizes) * total
+  return jnp.sum((losses_N + wide.z_loss * lse_N**2) * weights_N), lse_N
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -149,38 +191,47 @@ def wide_loss(
     x_BTD: states. Products are computed in their dtype and summed in float32.
     tables: float32 rows `[V, D]` of each table; inside `shard_map` with `wide.axis` this device's rows.
     labels_BT: int32 classes, numbered through all tables without their padding.
-    weights_BT: float32.
+    weights_BT: float32; constants, so they get no gradient.
   """
-  return jnp.sum(_forward(wide, x_BTD, tables, labels_BT)[0] * weights_BT)
+  return _wide_forward(wide, x_BTD, tables, labels_BT, weights_BT)[0]
 
 
 def _wide_forward(wide, x_BTD, tables, labels_BT, weights_BT):
-  losses_BT, lse_BT = _forward(wide, x_BTD, tables, labels_BT)
-  saved = (x_BTD, tables, labels_BT, weights_BT, losses_BT, lse_BT)
-  return jnp.sum(losses_BT * weights_BT), saved
+  x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+  labels_N, weights_N = labels_BT.reshape(-1), weights_BT.reshape(-1)
+  loss, lse_N = _forward(wide, x_ND, tables, labels_N, weights_N)
+  return loss, (x_BTD, tables, labels_N, weights_N, lse_N)
 
 
 def _wide_backward(wide, saved, gradient):
-  x_BTD, tables, labels_BT, weights_BT, losses_BT, lse_BT = saved
-  factor_BT1 = (gradient * weights_BT)[..., None]
+  x_BTD, tables, labels_N, weights_N, lse_N = saved
+  x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
   share = wide.smoothing
-  pull_BT1 = (1 + 2 * wide.z_loss * lse_BT)[..., None]
 
-  def body(dx_BTD, rows_CD, is_label_BTC, real_11C):
-    logits = wide.logits(x_BTD, rows_CD)
-    d = pull_BT1 * jnp.exp(logits - lse_BT[..., None]) - jnp.where(is_label_BTC, 1 - share, 0.0)
-    d = jnp.where(real_11C, d - share / sum(wide.sizes), 0.0) * factor_BT1 * wide.slope(logits)
-    d = d.astype(x_BTD.dtype)  # backward products use the dtype of the forward products
+  def body(dx_ND, rows_CD, is_label_NC, real_1C, x_ND, lse_N, factor_N):
+    logits = wide.logits(x_ND, rows_CD)
+    pull_N1 = (1 + 2 * wide.z_loss * lse_N)[:, None]
+    d = pull_N1 * jnp.exp(logits - lse_N[:, None]) - jnp.where(is_label_NC, 1 - share, 0.0)
+    d = jnp.where(real_1C, d - share / sum(wide.sizes), 0.0)
+    d = d * factor_N[:, None] * wide.slope(logits)
+    d = d.astype(x_ND.dtype)  # backward products use the dtype of the forward products
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    dx_BTD = dx_BTD + product('BTC,CD->BTD', d, rows_CD.astype(d.dtype))
-    return dx_BTD, product('BTC,BTD->CD', d, x_BTD)
+    dx_ND = dx_ND + product('NC,CD->ND', d, rows_CD.astype(d.dtype))
+    return dx_ND, product('NC,ND->CD', d, x_ND)
 
-  dx_BTD = wide.zeros(x_BTD.shape)
-  gradients = []
-  for part, rows_VD in enumerate(tables):
-    dx_BTD, d_VD = _scan_rows(wide, part, rows_VD, labels_BT, body, dx_BTD)
-    gradients.append(d_VD.astype(rows_VD.dtype))
-  return dx_BTD.astype(x_BTD.dtype), tuple(gradients), None, gradient * losses_BT
+  def at_positions(index_K, x_KD, labels_K, lse_K, factor_K):
+    at_K = functools.partial(body, x_ND=x_KD, lse_N=lse_K, factor_N=factor_K)
+    dx_KD = wide.zeros(x_KD.shape)
+    gradients = []
+    for part, rows_VD in enumerate(tables):
+      dx_KD, d_VD = _scan_rows(wide, part, rows_VD, labels_K, at_K, dx_KD)
+      gradients.append(d_VD.astype(rows_VD.dtype))
+    dx_ND = wide.zeros(x_ND.shape).astype(x_ND.dtype)
+    return dx_ND.at[index_K].set(dx_KD.astype(x_ND.dtype)), tuple(gradients)
+
+  factor_N = gradient * weights_N
+  dx_ND, gradients = _at_learnt(wide, weights_N, at_positions, x_ND, labels_N, lse_N, factor_N)
+  return dx_ND.reshape(x_BTD.shape), gradients, None, None
 
 
 wide_loss.defvjp(_wide_forward, _wide_backward)
