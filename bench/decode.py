@@ -3,7 +3,8 @@
 Parts, each as rows of figures:
   beams         users/s by number of beams, and the floor: the products and the bytes that no search of this model can avoid
   constraint    the search with and without the catalogue, in turns, for every number of items
-  transformers  HF `generate` with prefix_allowed_tokens_fn on a T5 of the same shape, in turns with ours
+  transformers  HF `generate` with prefix_allowed_tokens_fn on a T5 of the same shape, in turns with ours: with the scores of
+                HF (softmax over the vocabulary), and with the default ones (over the codes of a level)
   static        STATIC's step on the same catalogue, in turns with ours (arXiv 2602.22647; needs --static)
   cut           the search that skips beams which cannot enter beside the one that does not, in turns (bench/decode_cut.py)
   sid_gr        the shapes of NVIDIA's SID-GR beside its published times (needs a GPU)
@@ -87,13 +88,18 @@ def _transformers() -> list[dict[str, Any]]:
   for model in ('t5_128',) if _TINY.value else ('t5_128', 't5_small'):
     for beams in (20,) if _TINY.value else (20, 50):
       shapes = _shapes(beams, len(world.codes_IL), model)
-      # HF scores with the softmax over the whole vocabulary.
+      # HF scores with the softmax over the whole vocabulary, recjax by default with that over the codes of a level.
       side = Side(shapes, world, sid_softmax='full')
+      ours = {'recjax_level': Side(shapes, world), 'recjax': side}
       peers = {
         'transformers': decode_peers.Generate(side, is_constrained=True),
         'transformers_open': decode_peers.Generate(side, is_constrained=False),
       }
-      result = shapes._asdict() | turns(peers | {'recjax': side}, 1 if _TINY.value else 4, 1)
+      result = shapes._asdict() | turns(peers | ours, 1 if _TINY.value else 4, 1)
+      for peer in peers:  # both by CPU seconds on a CPU
+        result[f'level_speed_to_{peer}'] = (
+          result[f'speed_to_{peer}'] / result['speed_to_recjax_level']
+        )
       found.append(result)
       show(result)
   return found

@@ -42,6 +42,9 @@ _GROUP = flags.DEFINE_integer('group', 16, 'Items of a group.')
 _TURNS = flags.DEFINE_integer('turns', 3, 'Turns of each side.')
 _STEPS = flags.DEFINE_integer('steps', 5, 'Steps of recjax in a turn; the peer runs one.')
 _PEER = flags.DEFINE_bool('peer', True, 'Measure the peer.')
+_PEER_PROMPTS = flags.DEFINE_integer(
+  'peer_prompts', None, 'Prompts of a call of `generate`; left out: all of a step.', lower_bound=1
+)
 
 
 class Ours:
@@ -73,10 +76,12 @@ class Peer:
     generate_seconds: seconds of the last `generate`.
   """
 
-  def __init__(self, shape: Any, dataset: Dataset, stream: PromptStream, settings: Grpo):
+  def __init__(
+    self, shape: Any, dataset: Dataset, stream: PromptStream, settings: Grpo, prompts: int
+  ):
     import torch
 
-    self._torch, self._settings = torch, settings
+    self._torch, self._settings, self._prompts = torch, settings, prompts
     space = dataset.vocabulary.space
     torch.manual_seed(0)
     self._model, self._reference = (peer.decoder(shape, space.size).eval() for _ in range(2))
@@ -100,10 +105,20 @@ class Peer:
     self.generate_seconds = 0.0
 
   def _generate(self):
-    S, group = self._tokens.shape[1], self._settings.group
+    """Returns the prompts and their groups of codes, int64 `[B M, S + L]`; a call of `generate` has no needless padding."""
+    found = []
+    for first in range(0, len(self._tokens), self._prompts):
+      some = slice(first, first + self._prompts)
+      S = int(self._lengths[some].max())
+      found.append(self._generated(self._tokens[some, -S:], self._mask[some, -S:])[:, S:])
+    tokens = self._tokens.repeat_interleave(self._settings.group, 0)
+    return self._torch.cat([tokens, self._torch.cat(found)], 1)
+
+  def _generated(self, tokens, mask):
+    S, group = tokens.shape[1], self._settings.group
     return self._model.generate(
-      self._tokens,
-      attention_mask=self._mask,
+      tokens,
+      attention_mask=mask,
       max_new_tokens=len(self._starts),
       min_new_tokens=len(self._starts),
       num_beams=group,
@@ -183,7 +198,8 @@ def main(_) -> None:
   ours()
   theirs = None
   if _PEER.value:
-    theirs = Peer(models.shape_of(config.model), dataset, stream, settings)
+    prompts = _PEER_PROMPTS.value or _PROMPTS.value
+    theirs = Peer(models.shape_of(config.model), dataset, stream, settings, prompts)
     theirs()
   seconds, peer_seconds, generate = [], [], []
   for _ in range(_TURNS.value):
@@ -204,6 +220,7 @@ def main(_) -> None:
   if theirs is not None:
     peer_s, peer_cpu = np.median(peer_seconds, axis=0).tolist()
     result |= {
+      'peer_prompts_of_a_call': _PEER_PROMPTS.value or _PROMPTS.value,
       'peer_seconds': peer_s,
       'peer_cpu_seconds': peer_cpu,
       'peer_generate_seconds': float(np.median(generate)),
