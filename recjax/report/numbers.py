@@ -15,9 +15,9 @@ def number(value: float) -> str:
   return f'{value:,.2f}' if abs(value) >= 100 else f'{value:.4g}'
 
 
-def percent(share: float) -> str:
-  """Formats a share with two decimals: 12.34 %."""
-  return f'{100 * share:.2f} %'
+def percent(share: float, digits: int = 1) -> str:
+  """Formats a share: 12.3 %."""
+  return f'{100 * share:.{digits}f} %'
 
 
 def shortened(text: str, length: int) -> str:

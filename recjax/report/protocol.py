@@ -25,13 +25,14 @@ def _rows(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   for split, found in record.get('reachable_targets', {}).items():
     yield (
       f'Reachable {split} targets',
-      f'{found["count"]:,} ({percent(found["share"])}); {found["in_own_history"]:,} are in their own history',
+      f'{found["count"]:,} ({percent(found["share"], 2)}); {found["in_own_history"]:,} are in their own history',
     )
   if 'items_sharing_a_sid' in record:
     share = record.get('items_sharing_a_sid_share')
     yield (
       'Items that share their semantic ID',
-      f'{record["items_sharing_a_sid"]:,}' + (f' ({percent(share)})' if share is not None else ''),
+      f'{record["items_sharing_a_sid"]:,}'
+      + (f' ({percent(share, 2)})' if share is not None else ''),
     )
   if record.get('items_sharing_a_sid') and record.get('shared_sids') == 'first':
     yield 'Ranked items of a semantic ID', 'the most popular one that is not removed'

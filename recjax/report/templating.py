@@ -31,7 +31,7 @@ def _environment() -> jinja2.Environment:
   environment.globals |= {
     'number': number,
     'figures': lambda value: f'{value:,}',
-    'percent': percent,
+    'percent': functools.partial(percent, digits=2),
     'plot': plots.embed,
     'runtime': plots.runtime,
   }

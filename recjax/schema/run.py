@@ -248,7 +248,7 @@ class Hosts(Section):
 class Training(Section):
   """The config of one training without its data: the sections that a training step reads."""
 
-  seed: int = setting(0, 'Seed of initial weights, dropout and the order of examples.')
+  seed: int = setting(0, 'Seed of initial weights, dropout and the order of examples.', at_least=0)
   batch_size: int | None = setting(
     64,
     'Packed rows per step, over all hosts and micro-batches; a multiple of packing.rows. None: from the data, '

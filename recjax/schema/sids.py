@@ -115,7 +115,7 @@ class Sids(Section):
   cooccurrence_window: int = setting(
     5, 'Largest distance of two co-occurring items in a history, in items.', above=0
   )
-  seed: int = setting(0, 'Seed of vectors and quantizer.')
+  seed: int = setting(0, 'Seed of vectors and quantizer.', at_least=0)
   rqvae: Rqvae = dataclasses.field(default_factory=Rqvae)
 
   @property

@@ -8,7 +8,7 @@ from typing import Any
 
 from recjax.config import Config
 from recjax.data.dataset import SPLITS
-from recjax.report.data.text import percent
+from recjax.report.numbers import percent
 
 _OLDEST = datetime.datetime(1990, 1, 1, tzinfo=datetime.UTC).timestamp()
 _VIEWS = re.compile(r'view|click|impression|visit|browse|pv|hover|seen|show', re.IGNORECASE)

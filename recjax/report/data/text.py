@@ -5,6 +5,7 @@ import textwrap
 from typing import Any
 
 from recjax.data.dataset import SPLITS
+from recjax.report.numbers import percent
 
 WIDTH = 100
 _LABEL = 17
@@ -74,11 +75,6 @@ def duration(seconds: float) -> str:
 
 def _digits(value: float) -> str:
   return f'{value:,.0f}' if value >= 20 or value == int(value) else f'{value:.1f}'
-
-
-def percent(share: float, digits: int = 1) -> str:
-  """Returns a share as text: 12.3 %."""
-  return f'{100 * share:.{digits}f} %'
 
 
 def size(log: Mapping[str, Any]) -> str:

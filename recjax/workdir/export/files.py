@@ -73,7 +73,7 @@ Parts = list[tuple[str | None, Iterable[int]]]
 
 def prompt_parts(corpus: Corpus, task: NextItem) -> tuple[Parts, Parts]:
   """Returns the parts of the prompt before and after the history: a text (None: control tokens) and our token ids."""
-  prompter, wording = corpus.prompter, (task.prompts or task.wordings)[0]
+  prompter, wording = corpus.prompter, task.used_prompts[0]
   words = wording.removesuffix('{history}')
   text = [(words, prompter.text(words))] if words else []
   before, between = (
@@ -89,8 +89,8 @@ def _prompt(corpus: Corpus, task: NextItem, exported: _Exported) -> dict[str, An
     [exported.part(ids, text) for text, ids in parts] for parts in prompt_parts(corpus, task)
   )
   return {
-    'wording': (task.prompts or task.wordings)[0],
-    'wordings': list(task.prompts or task.wordings),
+    'wording': task.used_prompts[0],
+    'wordings': list(task.used_prompts),
     'prompt_format': 'plain' if corpus.dataset.vocabulary.chat is None else 'chat',
     'before_history': before,
     'after_history': after,
