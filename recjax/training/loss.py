@@ -17,10 +17,6 @@ from recjax.training.gathered import gathered
 from recjax.training.wide_softmax import Wide, wide_loss
 
 NO_EXTRAS = Loss()
-# Parts of the positions for which the wide softmax is compiled. With fewer logits than this it is compiled once, for all
-# positions: the saved time is less than that of the compilations.
-_PARTS = (8, 4, 2, 1)
-_LOGITS_FOR_PARTS = 1 << 23
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array, extras: Loss) -> jax.Array:
@@ -76,7 +72,6 @@ def _sums(
     softcap=tables.logit_softcap,
     z_loss=extras.z_loss,
     smoothing=extras.label_smoothing,
-    parts=_PARTS if targets.size * space.size >= _LOGITS_FOR_PARTS else (1,),
     axis=axis,
     batch_axes=batch_axes,
   )

@@ -1,7 +1,7 @@
 """The loss under a softmax over a large vocabulary, at the learnt positions alone and in blocks of table rows.
 
 Only positions with a weight need logits. Where prompts are long they are a tenth to a third of a batch. They are gathered,
-and the products are compiled for several numbers of positions (`Wide.parts`); a batch takes the smallest that holds its
+and the products are compiled for several numbers of positions (`EIGHTHS`); a batch takes the smallest that holds its
 learnt positions.
 
 Logits `[N, V]` are never in memory at once. The forward pass iterates over blocks of rows. For each position
@@ -19,6 +19,10 @@ import jax
 import jax.numpy as jnp
 
 BLOCK_BYTES = 1 << 27  # largest size of a block's float32 logits
+EIGHTHS = (1, 2, 3, 4, 5, 6, 8)  # of the positions: the parts for which the products are compiled
+LOGITS_FOR_PARTS = (
+  1 << 23
+)  # with fewer logits the further compilations would take longer than they save
 MASKED = -1e30  # finite, so that a block of only padding gives finite values
 
 
@@ -31,7 +35,6 @@ class Wide:
     scale: a factor on the logits.
     softcap: c of logits = c tanh(logits / c), applied after the scale. 0: no cap.
     z_loss, smoothing: see `recjax.training.loss.loss_sums`.
-    parts: the products are compiled for an n-th of the positions, for each n; the last is 1, all of them.
     axis: inside `shard_map`, the mesh axis that shards the rows of the tables, or None.
     batch_axes: inside `shard_map`, the mesh axes that shard the batch.
   """
@@ -41,7 +44,6 @@ class Wide:
   softcap: float = 0.0
   z_loss: float = 0.0
   smoothing: float = 0.0
-  parts: tuple[int, ...] = (1,)
   axis: str | None = None
   batch_axes: tuple[str, ...] = ()
 
@@ -120,11 +122,11 @@ def _at_learnt(wide: Wide, weights_N: jax.Array, body: Callable, *arrays_N: jax.
     arrays_N: arrays of the positions.
   """
   N = weights_N.size
-  if wide.parts == (1,):
+  if N * sum(wide.sizes) < LOGITS_FOR_PARTS:
     return body(jnp.arange(N, dtype=jnp.int32), *arrays_N)
   is_learnt_N = weights_N != 0
   order_N = jnp.argsort(~is_learnt_N, stable=True)
-  sizes = sorted({-(-N // part) for part in wide.parts})
+  sizes = sorted({-(-N * part // 8) for part in EIGHTHS})
 
   def branch(K: int):
     def at_positions(order_N, *arrays_N):

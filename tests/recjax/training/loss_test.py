@@ -14,7 +14,6 @@ from recjax.schema.optim import Loss
 from recjax.schema.run import Mesh
 from recjax.sharding import mesh as mesh_lib
 from recjax.sids.token_space import TokenSpace
-from recjax.training import loss as loss_lib
 from recjax.training import wide_softmax
 from recjax.training.loss import NO_EXTRAS, loss_sums
 
@@ -152,7 +151,7 @@ def test_gradients_are_those_of_the_plain_loss(softcap, block_bytes, monkeypatch
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
 
 
-@pytest.mark.parametrize('learnt', [0, 4, 5, 18, 36])
+@pytest.mark.parametrize('learnt', [0, 4, 5, 13, 22, 36])
 def test_every_part_of_the_positions_gives_the_loss_and_gradients_of_all(learnt, monkeypatch):
   tables, x, targets, _ = example()
   graph, params = nnx.split(tables)
@@ -162,7 +161,7 @@ def test_every_part_of_the_positions_gives_the_loss_and_gradients_of_all(learnt,
   batch = {'targets': jnp.asarray(targets), 'weights': jnp.asarray(weights.reshape(3, 12))}
 
   def gradients(least):
-    monkeypatch.setattr(loss_lib, '_LOGITS_FOR_PARTS', least)
+    monkeypatch.setattr(wide_softmax, 'LOGITS_FOR_PARTS', least)
 
     def loss(params, x):
       extras = Loss(z_loss=0.03, label_smoothing=0.2)
@@ -178,7 +177,7 @@ def test_every_part_of_the_positions_gives_the_loss_and_gradients_of_all(learnt,
 
 
 def test_a_batch_of_prompts_multiplies_the_states_of_an_eighth_of_the_positions(monkeypatch):
-  monkeypatch.setattr(loss_lib, '_LOGITS_FOR_PARTS', 0)
+  monkeypatch.setattr(wide_softmax, 'LOGITS_FOR_PARTS', 0)
   tables, x, targets, _ = example(B=8)
   shapes = {
     np.shape(v.aval)
@@ -190,7 +189,7 @@ def test_a_batch_of_prompts_multiplies_the_states_of_an_eighth_of_the_positions(
       )(x, targets, np.ones(targets.shape, np.float32)).jaxpr
     )
   }
-  assert {rows for rows, *_ in shapes} == {12, 24, 48, 96}
+  assert {rows for rows, *_ in shapes} == {12, 24, 36, 48, 60, 72, 96}
 
 
 def _products(jaxpr):
@@ -230,7 +229,8 @@ def test_bfloat16_states_give_gradients_near_those_of_float32():
 def test_loss_and_gradients_are_the_same_on_every_mesh(sid_softmax, axes, monkeypatch):
   monkeypatch.setattr(wide_softmax, 'BLOCK_BYTES', 4 * 36 * 64)
   if sid_softmax == 'full' and axes[2] < 8:
-    monkeypatch.setattr(loss_lib, '_LOGITS_FOR_PARTS', 0)
+    monkeypatch.setattr(wide_softmax, 'LOGITS_FOR_PARTS', 0)
+    monkeypatch.setattr(wide_softmax, 'EIGHTHS', (4, 8))
   tables, x, targets, weights = example(B=8)
   weights[:4] *= np.arange(12) < 2  # other devices take another part
   graph, params = nnx.split(tables)
@@ -297,7 +297,8 @@ def test_a_sharded_table_is_gathered_once_and_its_gradient_reduced_once(
   assert len(moved) == len(expected)
 
 
-def test_gemma2_2b_takes_an_eighth_of_the_plain_losses_memory():
+def test_gemma2_2b_takes_an_eighth_of_the_plain_losses_memory(monkeypatch):
+  monkeypatch.setattr(wide_softmax, 'EIGHTHS', (4, 8))  # branches share their memory
   space = TokenSpace(text_size=256_000, level_sizes=(256,) * 4)
   tables = nnx.eval_shape(lambda: TokenTables(space, 2304, nnx.Rngs(params=0)))
   graph, params = nnx.split(tables)
