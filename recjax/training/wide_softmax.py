@@ -113,30 +113,40 @@ def _scan_rows(wide: Wide, part: int, rows_VD, labels_N, body, carry):
 
 
 def _at_learnt(wide: Wide, weights_N: jax.Array, body: Callable, *arrays_N: jax.Array):
-  """Calls `body(index_K, *arrays_K)` at the K positions of the smallest part that holds all with a weight.
+  """Calls `body(*arrays_K)` at the K positions of the smallest part that holds all with a weight.
 
   Args:
     wide: the softmax.
     weights_N: the weights.
-    body: index_K are the positions, those with a weight first; the outputs must not depend on K.
+    body: returns arrays of the K positions, and further ones.
     arrays_N: arrays of the positions.
+
+  Returns:
+    The arrays of the positions, `[N, ...]` with zeros where nothing is learnt, and the further ones.
   """
   N = weights_N.size
   if N * sum(wide.sizes) < LOGITS_FOR_PARTS:
-    return body(jnp.arange(N, dtype=jnp.int32), *arrays_N)
+    return body(*arrays_N)
   is_learnt_N = weights_N != 0
   order_N = jnp.argsort(~is_learnt_N, stable=True)
+  seen_N = jnp.cumsum(is_learnt_N, dtype=jnp.int32)
   sizes = sorted({-(-N * part // 8) for part in EIGHTHS})
 
   def branch(K: int):
     def at_positions(order_N, *arrays_N):
-      index_K = order_N[:K]
-      return body(index_K, *(array_N[index_K] for array_N in arrays_N))
+      found, further = body(*(array_N[order_N[:K]] for array_N in arrays_N))
+      # A gather, because a scatter of rows is slow on TPUs.
+      place_N = jnp.clip(seen_N - 1, 0, K - 1)
+
+      def spread(some_K):
+        is_learnt = is_learnt_N.reshape(N, *[1] * (some_K.ndim - 1))
+        return jnp.where(is_learnt, some_K[place_N], jnp.zeros((), some_K.dtype))
+
+      return jax.tree.map(spread, found), further
 
     return at_positions
 
-  count = jnp.sum(is_learnt_N, dtype=jnp.int32)
-  chosen = jnp.sum(count > jnp.array(sizes[:-1], jnp.int32), dtype=jnp.int32)
+  chosen = jnp.sum(seen_N[-1] > jnp.array(sizes[:-1], jnp.int32), dtype=jnp.int32)
   return jax.lax.switch(chosen, [branch(K) for K in sizes], order_N, *arrays_N)
 
 
@@ -157,22 +167,19 @@ def _forward(wide: Wide, x_ND, tables, labels_N, weights_N):
       total,
     ), None
 
-  def at_positions(index_K, x_KD, labels_K):
+  def at_positions(x_KD, labels_K):
     zero = wide.zeros(labels_K.shape)
     seen = _Seen(zero + MASKED, zero, zero, zero)
     for part, rows_VD in enumerate(tables):
       seen, _ = _scan_rows(wide, part, rows_VD, labels_K, functools.partial(body, x_ND=x_KD), seen)
-    # Others get a denominator of 1, so that their loss is finite.
-    initial = _Seen(*(wide.zeros(labels_N.shape) + value for value in (0.0, 1.0, 0.0, 0.0)))
-    return jax.tree.map(lambda all_N, some_K: all_N.at[index_K].set(some_K), initial, seen)
+    return seen, ()
 
-  seen = _at_learnt(wide, weights_N, at_positions, x_ND, labels_N)
-  top, denominator, picked, total = seen
+  (top, denominator, picked, total), _ = _at_learnt(wide, weights_N, at_positions, x_ND, labels_N)
   if wide.axis:
-    top = jax.lax.pmax(seen.top, wide.axis)
-    denominator = denominator * jnp.exp(seen.top - top)
+    own_top, top = top, jax.lax.pmax(top, wide.axis)
+    denominator = denominator * jnp.exp(own_top - top)
     denominator, picked, total = jax.lax.psum((denominator, picked, total), wide.axis)
-  lse_N = top + jnp.log(denominator)
+  lse_N = jnp.where(weights_N != 0, top + jnp.log(denominator), 0.0)
   share = wide.smoothing
   losses_N = lse_N - (1 - share) * picked - share / sum(wide.sizes) * total
   return jnp.sum((losses_N + wide.z_loss * lse_N**2) * weights_N), lse_N
@@ -221,15 +228,14 @@ def _wide_backward(wide, saved, gradient):
     dx_ND = dx_ND + product('NC,CD->ND', d, rows_CD.astype(d.dtype))
     return dx_ND, product('NC,ND->CD', d, x_ND)
 
-  def at_positions(index_K, x_KD, labels_K, lse_K, factor_K):
+  def at_positions(x_KD, labels_K, lse_K, factor_K):
     at_K = functools.partial(body, x_ND=x_KD, lse_N=lse_K, factor_N=factor_K)
     dx_KD = wide.zeros(x_KD.shape)
     gradients = []
     for part, rows_VD in enumerate(tables):
       dx_KD, d_VD = _scan_rows(wide, part, rows_VD, labels_K, at_K, dx_KD)
       gradients.append(d_VD.astype(rows_VD.dtype))
-    dx_ND = wide.zeros(x_ND.shape).astype(x_ND.dtype)
-    return dx_ND.at[index_K].set(dx_KD.astype(x_ND.dtype)), tuple(gradients)
+    return dx_KD.astype(x_KD.dtype), tuple(gradients)
 
   factor_N = gradient * weights_N
   dx_ND, gradients = _at_learnt(wide, weights_N, at_positions, x_ND, labels_N, lse_N, factor_N)
