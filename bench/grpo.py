@@ -196,10 +196,9 @@ def main(_) -> None:
   stream = stage_lib.make_stream(stage, dataset)
   ours = Ours(stage, dataset, stream)
   ours()
-  theirs = None
+  theirs, of_a_call = None, _PEER_PROMPTS.value or _PROMPTS.value
   if _PEER.value:
-    prompts = _PEER_PROMPTS.value or _PROMPTS.value
-    theirs = Peer(models.shape_of(config.model), dataset, stream, settings, prompts)
+    theirs = Peer(models.shape_of(config.model), dataset, stream, settings, of_a_call)
     theirs()
   seconds, peer_seconds, generate = [], [], []
   for _ in range(_TURNS.value):
@@ -220,7 +219,7 @@ def main(_) -> None:
   if theirs is not None:
     peer_s, peer_cpu = np.median(peer_seconds, axis=0).tolist()
     result |= {
-      'peer_prompts_of_a_call': _PEER_PROMPTS.value or _PROMPTS.value,
+      'peer_prompts_of_a_call': of_a_call,
       'peer_seconds': peer_s,
       'peer_cpu_seconds': peer_cpu,
       'peer_generate_seconds': float(np.median(generate)),

@@ -1,5 +1,6 @@
 """Units of training sequences. A unit is computed from its number; no list of units is stored."""
 
+import abc
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ _USERS_AT_ONCE = 1 << 18
 _ITEMS_AT_ONCE = 1 << 22
 
 
-class _PerUser:
+class _PerUser(abc.ABC):
   """Base class of units that are numbered user by user.
 
   Memory holds the number of units before every user, for more than 2^20 users before every 2nd, 3rd, … user. The users
@@ -35,9 +36,9 @@ class _PerUser:
       ends.append(counts_U)
     self._ends = offsets_of(np.concatenate([*ends, np.zeros(0, np.int64)]))[1:]
 
+  @abc.abstractmethod
   def _counts(self, first: int, end: int) -> np.ndarray:
     """Returns the number of units of the users from `first` to `end` - 1, int64."""
-    raise NotImplementedError
 
   def _user_blocks(self) -> Iterator[tuple[int, int]]:
     """Yields first and end of consecutive blocks of users."""

@@ -129,25 +129,22 @@ def _at_learnt(wide: Wide, weights_N: jax.Array, body: Callable, *arrays_N: jax.
     return body(*arrays_N)
   is_learnt_N = weights_N != 0
   order_N = jnp.argsort(~is_learnt_N, stable=True)
-  seen_N = jnp.cumsum(is_learnt_N, dtype=jnp.int32)
+  count_N = jnp.cumsum(is_learnt_N, dtype=jnp.int32)  # of learnt positions up to this one
   sizes = sorted({-(-N * part // 8) for part in EIGHTHS})
 
-  def branch(K: int):
-    def at_positions(order_N, *arrays_N):
-      found, further = body(*(array_N[order_N[:K]] for array_N in arrays_N))
-      # A gather, because a scatter of rows is slow on TPUs.
-      place_N = jnp.clip(seen_N - 1, 0, K - 1)
+  def at_first(K: int):
+    found, further = body(*(array_N[order_N[:K]] for array_N in arrays_N))
+    # A gather, because a scatter of rows is slow on TPUs.
+    place_N = jnp.clip(count_N - 1, 0, K - 1)
 
-      def spread(some_K):
-        is_learnt = is_learnt_N.reshape(N, *[1] * (some_K.ndim - 1))
-        return jnp.where(is_learnt, some_K[place_N], jnp.zeros((), some_K.dtype))
+    def spread(some_K):
+      is_learnt = is_learnt_N.reshape(N, *[1] * (some_K.ndim - 1))
+      return jnp.where(is_learnt, some_K[place_N], jnp.zeros((), some_K.dtype))
 
-      return jax.tree.map(spread, found), further
+    return jax.tree.map(spread, found), further
 
-    return at_positions
-
-  chosen = jnp.sum(seen_N[-1] > jnp.array(sizes[:-1], jnp.int32), dtype=jnp.int32)
-  return jax.lax.switch(chosen, [branch(K) for K in sizes], order_N, *arrays_N)
+  chosen = jnp.sum(count_N[-1] > jnp.array(sizes[:-1], jnp.int32), dtype=jnp.int32)
+  return jax.lax.switch(chosen, [functools.partial(at_first, K) for K in sizes])
 
 
 def _forward(wide: Wide, x_ND, tables, labels_N, weights_N):

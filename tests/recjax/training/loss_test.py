@@ -2,7 +2,6 @@
 
 from flax import nnx
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -151,54 +150,38 @@ def test_gradients_are_those_of_the_plain_loss(softcap, block_bytes, monkeypatch
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
 
 
-@pytest.mark.parametrize('learnt', [0, 4, 5, 13, 22, 36])
-def test_every_part_of_the_positions_gives_the_loss_and_gradients_of_all(learnt, monkeypatch):
+def test_the_smallest_part_that_holds_the_learnt_positions_gives_the_loss_and_gradients_of_all(
+  monkeypatch,
+):
   tables, x, targets, _ = example()
   graph, params = nnx.split(tables)
-  rng = np.random.default_rng(learnt)
-  weights = np.zeros(36, np.float32)
-  weights[rng.permutation(36)[:learnt]] = rng.uniform(0.5, 2, learnt)
-  batch = {'targets': jnp.asarray(targets), 'weights': jnp.asarray(weights.reshape(3, 12))}
+  ran, logits = [], wide_softmax.Wide.logits
 
-  def gradients(least):
-    monkeypatch.setattr(wide_softmax, 'LOGITS_FOR_PARTS', least)
+  def recorded(self, x_ND, rows_CD):
+    jax.debug.callback(lambda: ran.append(len(x_ND)))
+    return logits(self, x_ND, rows_CD)
 
-    def loss(params, x):
-      extras = Loss(z_loss=0.03, label_smoothing=0.2)
-      return loss_sums(nnx.merge(graph, params), x, batch, 'full', True, extras)['loss']
+  def loss(params, x, weights):
+    batch = {'targets': jnp.asarray(targets), 'weights': weights}
+    return loss_sums(nnx.merge(graph, params), x, batch, 'full', True, EXTRAS[-1])['loss']
 
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(
-      nnx.to_pure_dict(params), jnp.asarray(x)
-    )
-
-  got, expected = gradients(0), gradients(1 << 30)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-5), got, expected)
-  assert np.all(np.asarray(got[1][1])[batch['weights'] == 0] == 0)
-
-
-def test_a_batch_of_prompts_multiplies_the_states_of_an_eighth_of_the_positions(monkeypatch):
+  arguments = (nnx.to_pure_dict(params), jnp.asarray(x), jnp.ones((3, 12)))
+  in_parts, whole = (jax.jit(jax.value_and_grad(loss, argnums=(0, 1))) for _ in range(2))
+  whole = whole.lower(*arguments).compile()
   monkeypatch.setattr(wide_softmax, 'LOGITS_FOR_PARTS', 0)
-  tables, x, targets, _ = example(B=8)
-  shapes = {
-    np.shape(v.aval)
-    for v in _products(
-      jax.make_jaxpr(
-        lambda x, targets, weights: loss_sums(
-          tables, x, {'targets': targets, 'weights': weights}, 'full', True
-        )['loss']
-      )(x, targets, np.ones(targets.shape, np.float32)).jaxpr
-    )
-  }
-  assert {rows for rows, *_ in shapes} == {12, 24, 36, 48, 60, 72, 96}
-
-
-def _products(jaxpr):
-  """Yields the results of all matrix products of a program, also in its loops and branches."""
-  for equation in jaxpr.eqns:
-    if equation.primitive.name == 'dot_general':
-      yield equation.outvars[0]
-    for inner in jax.extend.core.jaxprs_in_params(equation.params):
-      yield from _products(inner)
+  monkeypatch.setattr(wide_softmax.Wide, 'logits', recorded)
+  in_parts = in_parts.lower(*arguments).compile()
+  rng = np.random.default_rng(0)
+  for learnt, part in [(0, 5), (4, 5), (5, 5), (6, 9), (14, 14), (15, 18), (28, 36), (36, 36)]:
+    weights = np.zeros(36, np.float32)
+    weights[rng.permutation(36)[:learnt]] = rng.uniform(0.5, 2, learnt)
+    weights = jnp.asarray(weights.reshape(3, 12))
+    got, expected = (program(*arguments[:2], weights) for program in (in_parts, whole))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-5), got, expected)
+    assert np.all(np.asarray(got[1][1])[weights == 0] == 0)
+    jax.effects_barrier()
+    assert ran and set(ran) == {part}
+    ran.clear()
 
 
 def test_bfloat16_states_give_gradients_near_those_of_float32():
