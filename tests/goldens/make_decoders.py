@@ -128,13 +128,40 @@ def make_example(folder: pathlib.Path, seed: int) -> dict[str, np.ndarray]:
   }
 
 
+def rounding_error(folder: pathlib.Path, example: dict[str, np.ndarray]) -> float:
+  """Returns the largest difference of the logits to those in float64, relative to the largest logit.
+
+  In float64 every sequence is run alone and without padding.
+  """
+  import torch
+  import transformers
+
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, attn_implementation='eager', dtype=torch.float64
+  ).eval()
+  errors, largest = [], []
+  masks = example['attention_mask'] > 0
+  for tokens, logits, mask in zip(example['input_ids'], example['logits'], masks, strict=True):
+    with torch.no_grad():
+      exact = model(input_ids=torch.from_numpy(tokens[None, mask]).long()).logits[0].numpy()
+    errors.append(np.abs(logits[mask] - exact).max())
+    largest.append(np.abs(exact).max())
+  return max(errors) / max(largest)
+
+
 def main():
   for seed, kind in enumerate(KINDS):
     if sys.argv[1:] and kind not in sys.argv[1:]:
       continue
     folder = GOLDENS / kind
-    make_checkpoint(kind, folder, seed)
-    np.savez_compressed(folder / 'example.npz', **make_example(folder, seed))
+    # A norm over few random values can amplify rounding, and then the logits depend on the machine.
+    while True:
+      make_checkpoint(kind, folder, seed)
+      example = make_example(folder, seed)
+      if rounding_error(folder, example) < 1e-5:
+        break
+      seed += 1
+    np.savez_compressed(folder / 'example.npz', **example)
 
 
 if __name__ == '__main__':
