@@ -4,10 +4,12 @@ Only positions with a weight need logits. Where prompts are long they are a tent
 and the products are compiled for several numbers of positions (`EIGHTHS`); a batch takes the smallest that holds its
 learnt positions.
 
-Logits `[N, V]` are never in memory at once. The forward pass iterates over blocks of rows. For each position
-it keeps the log of the denominator (online log-sum-exp: Milakov and Gimelshein, arXiv 1805.02867) and the
-target's logit. The backward pass recomputes each block's logits. Blocks divide V, not N: the gradient of a
-block's rows is then complete after that block, and is written once instead of accumulated.
+Two passes iterate over blocks of rows. For each position the first keeps the log of the denominator (online
+log-sum-exp: Milakov and Gimelshein, arXiv 1805.02867) and the target's logit. The second computes gradients. Blocks
+divide V, not N: the gradient of a block's rows is then complete after that block, and is written once instead of
+accumulated. The second pass computes each block's logits again, except for few float32 logits (`keeps_logits`), which
+it finds in memory. Both passes run in the forward pass of the model, because the loss only scales the gradients; over
+sharded rows the second runs in the backward pass.
 """
 
 from collections.abc import Callable
@@ -20,9 +22,9 @@ import jax.numpy as jnp
 
 BLOCK_BYTES = 1 << 27  # largest size of a block's float32 logits
 EIGHTHS = (1, 2, 3, 4, 5, 6, 8)  # of the positions: the parts for which the products are compiled
-LOGITS_FOR_PARTS = (
-  1 << 23
-)  # with fewer logits the further compilations would take longer than they save
+# With fewer logits the further compilations would take longer than they save.
+LOGITS_FOR_PARTS = 1 << 23
+KEPT_BYTES = 1 << 30  # largest size of logits that the second pass reads
 MASKED = -1e30  # finite, so that a block of only padding gives finite values
 
 
@@ -82,8 +84,17 @@ def block_rows(rows: int, positions: int) -> int:
   return unit * max(n for n in range(1, min(limit // unit, count) + 1) if count % n == 0)
 
 
-def _scan_rows(wide: Wide, part: int, rows_VD, labels_N, body, carry):
-  """Runs `body(carry, rows_CD, is_label_NC, real_1C)` over the blocks of one table.
+def keeps_logits(rows: int, positions: int, dtype: jax.typing.DTypeLike) -> bool:
+  """Returns whether the logits of all rows stay in memory between the passes.
+
+  Programs for accelerators compute in bfloat16. There, for widths up to about a thousand, it takes no longer to compute
+  a float32 logit again than to write and read it. On CPUs it takes ten times as long.
+  """
+  return dtype == jnp.float32 and 4 * rows * positions <= KEPT_BYTES
+
+
+def _scan_rows(wide: Wide, part: int, rows_VD, labels_N, body, carry, kept=None):
+  """Runs `body(carry, rows_CD, is_label_NC, real_1C, kept_NC)` over the n blocks of one table.
 
   Args:
     wide: the softmax.
@@ -92,9 +103,10 @@ def _scan_rows(wide: Wide, part: int, rows_VD, labels_N, body, carry):
     labels_N: classes, numbered through all tables.
     body: `real_1C` is False for padding rows.
     carry: initial carry.
+    kept: logits `[n, N, C]`, or None.
 
   Returns:
-    The last carry, and the body's outputs in the order of the rows.
+    The last carry, and the body's outputs `[n, ...]` in the order of the rows.
   """
   V, D = rows_VD.shape
   block = block_rows(V, labels_N.size)
@@ -102,14 +114,15 @@ def _scan_rows(wide: Wide, part: int, rows_VD, labels_N, body, carry):
   labels_N = labels_N - sum(wide.sizes[:part])
 
   def step(carry, inputs):
-    index, rows_CD = inputs
+    index, rows_CD, kept_NC = inputs
     at_1C = (first + index * block + jnp.arange(block, dtype=jnp.int32))[None]
     real_1C = at_1C < wide.sizes[part]
-    return body(carry, rows_CD, (at_1C == labels_N[:, None]) & real_1C, real_1C)
+    is_label_NC = (at_1C == labels_N[:, None]) & real_1C
+    return body(carry, rows_CD, is_label_NC, real_1C, kept_NC)
 
-  blocks = (jnp.arange(V // block, dtype=jnp.int32), rows_VD.reshape(V // block, block, D))
-  carry, out = jax.lax.scan(step, carry, blocks)
-  return carry, None if out is None else out.reshape(V, *out.shape[2:])
+  n = V // block
+  blocks = (jnp.arange(n, dtype=jnp.int32), rows_VD.reshape(n, block, D), kept)
+  return jax.lax.scan(step, carry, blocks)
 
 
 def _at_learnt(wide: Wide, weights_N: jax.Array, body: Callable, *arrays_N: jax.Array):
@@ -147,10 +160,10 @@ def _at_learnt(wide: Wide, weights_N: jax.Array, body: Callable, *arrays_N: jax.
   return jax.lax.switch(chosen, [functools.partial(at_first, K) for K in sizes])
 
 
-def _forward(wide: Wide, x_ND, tables, labels_N, weights_N):
-  """Returns the weighted sum of losses, and the log of each denominator, float32 `[N]`: of learnt positions."""
+def _seen(wide: Wide, x_ND, tables, labels_N, keep: bool = False):
+  """The first pass: returns `_Seen`, and of each table the logits `[n, N, C]`, or None if they are not kept."""
 
-  def body(seen: _Seen, rows_CD, is_label_NC, real_1C, x_ND):
+  def body(seen: _Seen, rows_CD, is_label_NC, real_1C, _):
     logits = wide.logits(x_ND, rows_CD)
     masked = jnp.where(real_1C, logits, MASKED)
     top = jnp.maximum(seen.top, jnp.max(masked, axis=-1))
@@ -162,24 +175,83 @@ def _forward(wide: Wide, x_ND, tables, labels_N, weights_N):
       seen.denominator * jnp.exp(seen.top - top) + jnp.sum(jnp.exp(masked - top[:, None]), -1),
       seen.picked + jnp.sum(jnp.where(is_label_NC, logits, 0.0), axis=-1),
       total,
-    ), None
+    ), logits if keep else None
+
+  zero = wide.zeros(labels_N.shape)
+  seen, kept = _Seen(zero + MASKED, zero, zero, zero), []
+  for part, rows_VD in enumerate(tables):
+    seen, logits = _scan_rows(wide, part, rows_VD, labels_N, body, seen)
+    kept.append(logits)
+  return seen, kept
+
+
+def _losses(wide: Wide, seen: _Seen) -> tuple[jax.Array, jax.Array]:
+  """Returns the loss of each position, and the log of its denominator."""
+  lse_N = seen.top + jnp.log(seen.denominator)
+  share = wide.smoothing
+  losses_N = lse_N - (1 - share) * seen.picked - share / sum(wide.sizes) * seen.total
+  return losses_N + wide.z_loss * lse_N**2, lse_N
+
+
+def _gradients(wide: Wide, x_ND, tables, labels_N, lse_N, factor_N, kept):
+  """The second pass: returns the gradients of the states, float32, and of the tables.
+
+  Args:
+    factor_N: derivative of the result with respect to each position's loss.
+    kept: see `_seen`.
+  """
+  share = wide.smoothing
+
+  def body(dx_ND, rows_CD, is_label_NC, real_1C, kept_NC):
+    logits = wide.logits(x_ND, rows_CD) if kept_NC is None else kept_NC
+    pull_N1 = (1 + 2 * wide.z_loss * lse_N)[:, None]
+    d = pull_N1 * jnp.exp(logits - lse_N[:, None]) - jnp.where(is_label_NC, 1 - share, 0.0)
+    d = jnp.where(real_1C, d - share / sum(wide.sizes), 0.0)
+    # Where the factor is 0 the exponential may be infinite.
+    d = jnp.where(factor_N[:, None] != 0, d * factor_N[:, None] * wide.slope(logits), 0.0)
+    d = d.astype(x_ND.dtype)  # these products have the dtype of the first pass
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    dx_ND = dx_ND + product('NC,CD->ND', d, rows_CD.astype(d.dtype))
+    return dx_ND, product('NC,ND->CD', d, x_ND)
+
+  dx_ND = wide.zeros(x_ND.shape)
+  gradients = []
+  for part, rows_VD in enumerate(tables):
+    dx_ND, d = _scan_rows(wide, part, rows_VD, labels_N, body, dx_ND, kept[part])
+    gradients.append(d.reshape(rows_VD.shape).astype(rows_VD.dtype))
+  return dx_ND, tuple(gradients)
+
+
+def _loss_alone(wide: Wide, x_ND, tables, labels_N, weights_N):
+  """Returns the weighted sum of losses, and the log of each denominator, float32 `[N]`: of learnt positions."""
 
   def at_positions(x_KD, labels_K):
-    zero = wide.zeros(labels_K.shape)
-    seen = _Seen(zero + MASKED, zero, zero, zero)
-    for part, rows_VD in enumerate(tables):
-      seen, _ = _scan_rows(wide, part, rows_VD, labels_K, functools.partial(body, x_ND=x_KD), seen)
-    return seen, ()
+    return _seen(wide, x_KD, tables, labels_K)[0], ()
 
-  (top, denominator, picked, total), _ = _at_learnt(wide, weights_N, at_positions, x_ND, labels_N)
+  seen, _ = _at_learnt(wide, weights_N, at_positions, x_ND, labels_N)
   if wide.axis:
-    own_top, top = top, jax.lax.pmax(top, wide.axis)
-    denominator = denominator * jnp.exp(own_top - top)
-    denominator, picked, total = jax.lax.psum((denominator, picked, total), wide.axis)
-  lse_N = jnp.where(weights_N != 0, top + jnp.log(denominator), 0.0)
-  share = wide.smoothing
-  losses_N = lse_N - (1 - share) * picked - share / sum(wide.sizes) * total
-  return jnp.sum((losses_N + wide.z_loss * lse_N**2) * weights_N), lse_N
+    top = jax.lax.pmax(seen.top, wide.axis)
+    sums = (seen.denominator * jnp.exp(seen.top - top), seen.picked, seen.total)
+    seen = _Seen(top, *jax.lax.psum(sums, wide.axis))
+  is_learnt_N = weights_N != 0
+  seen = seen._replace(denominator=jnp.where(is_learnt_N, seen.denominator, 1.0))
+  losses_N, lse_N = _losses(wide, seen)
+  return jnp.sum(losses_N * weights_N), jnp.where(is_learnt_N, lse_N, 0.0)
+
+
+def _loss_and_gradients(wide: Wide, x_ND, tables, labels_N, weights_N):
+  """Returns the weighted sum of losses, and its gradients for the states, float32, and for the tables."""
+
+  def at_positions(x_KD, labels_K, weights_K):
+    rows = sum(len(rows_VD) for rows_VD in tables)
+    keep = keeps_logits(rows, labels_K.size, x_KD.dtype)
+    seen, kept = _seen(wide, x_KD, tables, labels_K, keep)
+    losses_K, lse_K = _losses(wide, seen)
+    dx_KD, gradients = _gradients(wide, x_KD, tables, labels_K, lse_K, weights_K, kept)
+    return dx_KD, (jnp.sum(losses_K * weights_K), gradients)
+
+  dx_ND, (loss, gradients) = _at_learnt(wide, weights_N, at_positions, x_ND, labels_N, weights_N)
+  return loss, dx_ND, gradients
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -199,44 +271,36 @@ def wide_loss(
     labels_BT: int32 classes, numbered through all tables without their padding.
     weights_BT: float32; constants, so they get no gradient.
   """
-  return _wide_forward(wide, x_BTD, tables, labels_BT, weights_BT)[0]
+  x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+  return _loss_alone(wide, x_ND, tables, labels_BT.reshape(-1), weights_BT.reshape(-1))[0]
 
 
 def _wide_forward(wide, x_BTD, tables, labels_BT, weights_BT):
   x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
   labels_N, weights_N = labels_BT.reshape(-1), weights_BT.reshape(-1)
-  loss, lse_N = _forward(wide, x_ND, tables, labels_N, weights_N)
+  if wide.axis is None:
+    loss, dx_ND, gradients = _loss_and_gradients(wide, x_ND, tables, labels_N, weights_N)
+    return loss, (dx_ND.reshape(x_BTD.shape), gradients, jnp.zeros((), x_BTD.dtype))
+  # Devices with other rows of the batch may take another part, and a conditional must not hold the sums over the axis.
+  loss, lse_N = _loss_alone(wide, x_ND, tables, labels_N, weights_N)
   return loss, (x_BTD, tables, labels_N, weights_N, lse_N)
 
 
 def _wide_backward(wide, saved, gradient):
+  if wide.axis is None:
+    dx_BTD, gradients, like = saved
+    dx_BTD, gradients = jax.tree.map(lambda x: gradient * x, (dx_BTD, gradients))
+    return dx_BTD.astype(like.dtype), gradients, None, None
   x_BTD, tables, labels_N, weights_N, lse_N = saved
   x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-  share = wide.smoothing
-
-  def body(dx_ND, rows_CD, is_label_NC, real_1C, x_ND, lse_N, factor_N):
-    logits = wide.logits(x_ND, rows_CD)
-    pull_N1 = (1 + 2 * wide.z_loss * lse_N)[:, None]
-    d = pull_N1 * jnp.exp(logits - lse_N[:, None]) - jnp.where(is_label_NC, 1 - share, 0.0)
-    d = jnp.where(real_1C, d - share / sum(wide.sizes), 0.0)
-    d = d * factor_N[:, None] * wide.slope(logits)
-    d = d.astype(x_ND.dtype)  # backward products use the dtype of the forward products
-    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    dx_ND = dx_ND + product('NC,CD->ND', d, rows_CD.astype(d.dtype))
-    return dx_ND, product('NC,ND->CD', d, x_ND)
 
   def at_positions(x_KD, labels_K, lse_K, factor_K):
-    at_K = functools.partial(body, x_ND=x_KD, lse_N=lse_K, factor_N=factor_K)
-    dx_KD = wide.zeros(x_KD.shape)
-    gradients = []
-    for part, rows_VD in enumerate(tables):
-      dx_KD, d_VD = _scan_rows(wide, part, rows_VD, labels_K, at_K, dx_KD)
-      gradients.append(d_VD.astype(rows_VD.dtype))
-    return dx_KD.astype(x_KD.dtype), tuple(gradients)
+    none = [None] * len(tables)
+    return _gradients(wide, x_KD, tables, labels_K, lse_K, factor_K, none)
 
   factor_N = gradient * weights_N
   dx_ND, gradients = _at_learnt(wide, weights_N, at_positions, x_ND, labels_N, lse_N, factor_N)
-  return dx_ND.reshape(x_BTD.shape), gradients, None, None
+  return dx_ND.reshape(x_BTD.shape).astype(x_BTD.dtype), gradients, None, None
 
 
 wide_loss.defvjp(_wide_forward, _wide_backward)
