@@ -9,7 +9,6 @@ Imports nothing that starts a thread.
 
 import ctypes
 import importlib.util
-import mmap
 import os
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of mallopt in glibc's malloc.h
@@ -35,28 +34,6 @@ def keep(backend: str) -> None:
     return
   _set(_MMAP_MAX, 0)
   _set(_TRIM_THRESHOLD, _NEVER)
-  _ask_for_huge_pages(os.sysconf('SC_PHYS_PAGES') * mmap.PAGESIZE // 2)
-
-
-def _ask_for_huge_pages(size: int) -> None:
-  """Lets the heap grow by `size` bytes, and asks for huge pages there. Pages exist from their first use on.
-
-  Linux gives huge pages only to ranges that ask for them, unless `/sys/kernel/mm/transparent_hugepage/enabled` says
-  `always`. The heap must be that large before, because a heap that grows later asks for none.
-  """
-  if not hasattr(mmap, 'MADV_HUGEPAGE'):
-    return
-  libc = ctypes.CDLL(None)
-  libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
-  libc.free.argtypes = [ctypes.c_void_p]
-  libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-  block = libc.malloc(size)
-  if block is None:  # the address space is limited
-    return
-  begin = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
-  end = (block + size) // mmap.PAGESIZE * mmap.PAGESIZE
-  libc.madvise(begin, end - begin, mmap.MADV_HUGEPAGE)  # a refusal changes nothing
-  libc.free(block)
 
 
 def has_accelerator(platforms: str | None) -> bool:
