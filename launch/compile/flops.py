@@ -22,7 +22,7 @@ from recjax.models.linear_attention import Heads
 from recjax.models.splash import BLOCKS
 from recjax.models.t5 import T5Config
 from recjax.sids.token_space import TokenSpace
-from recjax.training.wide_softmax import block_rows
+from recjax.training.wide_softmax import block_rows, keeps_logits
 
 Shape = DecoderConfig | T5Config
 
@@ -187,17 +187,18 @@ def kernel_pairs(length: int, window: int = 0) -> int:
   return visible * block**2
 
 
-def _softmax(rows: int, product: int, positions: int) -> int:
-  """Returns the FLOPs of the softmax over a table: one product forward, two backward, one recomputed.
+def _softmax(rows: int, product: int, positions: int, is_kept: bool) -> int:
+  """Returns the FLOPs of the softmax over a table: one product forward, two backward, and a recomputed one.
 
-  A single block is recomputed next to its forward pass, and the compiler merges the two.
+  A single block is recomputed next to its first computation, and the compiler merges the two.
 
   Args:
     rows: rows of the table on one device.
     product: FLOPs of one product with the table.
     positions: target positions of a micro-batch on one device.
+    is_kept: whether the logits stay in memory, so that none is recomputed.
   """
-  return 3 * product if block_rows(rows, positions) == rows else 4 * product
+  return 3 * product if is_kept or block_rows(rows, positions) == rows else 4 * product
 
 
 def compiled_step(
@@ -251,11 +252,12 @@ def compiled_step(
     tables = [space.text_rows] if text_targets else []
   shards = mesh['data'] * mesh['fsdp'] * config.grad_accumulation
   positions = targets * config.batch_size // shards
+  is_kept = mesh['tensor'] == 1 and keeps_logits(sum(tables), positions, config.model.compute_dtype)
   for V in tables:
     product = 2 * shape.width * targets * V
     forward_flops, products = (
       forward_flops + product,
-      products + _softmax(V // mesh['tensor'], product, positions),
+      products + _softmax(V // mesh['tensor'], product, positions, is_kept),
     )
   rows = config.batch_size
   return Work(rows * products, rows * kernels, rows * (products + kernels - 3 * forward_flops))

@@ -90,7 +90,7 @@ def keeps_logits(rows: int, positions: int, dtype: jax.typing.DTypeLike) -> bool
   Programs for accelerators compute in bfloat16. There, for widths up to about a thousand, it takes no longer to compute
   a float32 logit again than to write and read it. On CPUs it takes ten times as long.
   """
-  return dtype == jnp.float32 and 4 * rows * positions <= KEPT_BYTES
+  return jnp.dtype(dtype) == jnp.float32 and 4 * rows * positions <= KEPT_BYTES
 
 
 def _scan_rows(wide: Wide, part: int, rows_VD, labels_N, body, carry, kept=None):

@@ -150,18 +150,27 @@ def counted(config: config_lib.Config, text_targets: bool) -> float:
 
 
 @pytest.mark.parametrize(
-  'family, fields, text_targets',
+  'family, fields, text_targets, kept_bytes',
   [
-    ('gemma', {'model.kv_heads': 2}, True),  # without rematerialisation; a single block of the loss
-    ('gemma', {'model.remat': 'full', 'model.size': 'post_norms', 'mesh.tensor': 2}, False),
-    ('gemma', {'model.remat': 'full', 'model.sid_softmax': 'full', 'mesh.fsdp': 2}, False),
-    ('t5', {'model.remat': 'full', 'grad_accumulation': 2}, True),
+    (
+      'gemma',
+      {'model.kv_heads': 2},
+      True,
+      0,
+    ),  # without rematerialisation; a single block of the loss
+    ('gemma', {'model.remat': 'full', 'model.size': 'post_norms', 'mesh.tensor': 2}, False, 0),
+    ('gemma', {'model.remat': 'full', 'model.sid_softmax': 'full', 'mesh.fsdp': 2}, False, 0),
+    ('gemma', {'model.remat': 'full', 'model.sid_softmax': 'full', 'mesh.fsdp': 2}, False, 1 << 30),
+    ('t5', {'model.remat': 'full', 'grad_accumulation': 2}, True, 0),
   ],
 )
-def test_the_closed_form_equals_the_compiled_program(family, fields, text_targets, monkeypatch):
+def test_the_closed_form_equals_the_compiled_program(
+  family, fields, text_targets, kept_bytes, monkeypatch
+):
   monkeypatch.setitem(SIZES, 'post_norms', Size(DecoderConfig(**POST_NORMS), 1024))
   if 'model.remat' in fields:  # several blocks
     monkeypatch.setattr(wide_softmax, 'BLOCK_BYTES', 1 << 18)
+    monkeypatch.setattr(wide_softmax, 'KEPT_BYTES', kept_bytes)
   config = config_of(family, **({'mesh.data': 1} | fields))
   space = programs.sizes(config, SPACE_ITEMS).space
   work = flops.compiled_step(config, space, text_targets, False, mesh_of(config).shape)

@@ -125,10 +125,13 @@ def plain_loss(graph, params, x, batch, extras):
   return jnp.sum(losses * batch['weights'])
 
 
-@pytest.mark.parametrize('block_bytes', [1 << 27, 4 * 36 * 64])
-@pytest.mark.parametrize('softcap', [0.0, 2.0])
-def test_gradients_are_those_of_the_plain_loss(softcap, block_bytes, monkeypatch):
+@pytest.mark.parametrize(
+  ('softcap', 'block_bytes', 'kept_bytes'),
+  [(0.0, 1 << 27, 1 << 30), (0.0, 4 * 36 * 64, 0), (2.0, 4 * 36 * 64, 1 << 30), (2.0, 1 << 27, 0)],
+)
+def test_gradients_are_those_of_the_plain_loss(softcap, block_bytes, kept_bytes, monkeypatch):
   monkeypatch.setattr(wide_softmax, 'BLOCK_BYTES', block_bytes)
+  monkeypatch.setattr(wide_softmax, 'KEPT_BYTES', kept_bytes)
   _, x, targets, weights = example()
   tables = TokenTables(
     SPACE, 8, nnx.Rngs(params=0), tied=False, output_scale=0.7, logit_softcap=softcap
@@ -182,6 +185,26 @@ def test_the_smallest_part_that_holds_the_learnt_positions_gives_the_loss_and_gr
     jax.effects_barrier()
     assert ran and set(ran) == {part}
     ran.clear()
+
+
+@pytest.mark.parametrize('tensor', [1, 2])
+def test_large_logits_where_nothing_is_learnt_give_finite_gradients(tensor):
+  tables, x, targets, weights = example(B=8)
+  weights[:, 2:] = 0
+  graph, params = nnx.split(tables)
+  batch = {'targets': jnp.asarray(targets), 'weights': jnp.asarray(weights)}
+  mesh = mesh_lib.make_mesh(Mesh(tensor=tensor), jax.devices()[:tensor])
+  params = {'tables': nnx.to_pure_dict(params)}
+  params = jax.device_put(params, mesh_lib.tree_shardings(params, mesh))
+
+  def loss(params, x):
+    return loss_sums(nnx.merge(graph, params['tables']), x, batch, 'full', True)['loss']
+
+  x = 1000 * jnp.asarray(x)  # exp of a logit is infinite
+  assert np.asarray(nnx.merge(graph, params['tables']).all_logits(x)).max() > 100
+  with jax.set_mesh(mesh):
+    for found in jax.tree.leaves(jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)):
+      assert np.all(np.isfinite(found))
 
 
 def test_bfloat16_states_give_gradients_near_those_of_float32():
