@@ -50,6 +50,15 @@ def test_ranges_are_read_from_the_command_line(config):
   assert space.chosen(config, []) == space.default(config)
 
 
+def test_the_type_of_a_range_is_that_of_its_field(config):
+  floats = ('mixture.next_item.crop', 'model.dropout', 'eval.blend.text', 'optim.learning_rate')
+  found = space.chosen(config, [*(f'{name}=1:2' for name in floats), 'model.depth=1:2'])
+  assert {name: (type(r.low), type(r.high)) for name, r in found.items()} == {
+    **dict.fromkeys(floats, (float, float)),
+    'model.depth': (int, int),
+  }
+
+
 @pytest.mark.parametrize(
   ('field', 'message'),
   [
