@@ -72,7 +72,8 @@ def train_stages(
   first = stages_lib.first_unfinished(stages)
   for stage in stages[:first]:
     if (old := identity.config_of(stage.folder)) is not None:
-      resume.check_optimizer(old.optim, stage.config.optim, stage.folder)
+      with stages_lib.named(config, stage.name):
+        resume.check_optimizer(old.optim, stage.config.optim, stage.folder)
   for stage, stream in zip(stages[first:], streams[first:], strict=True):
     if stage.name:
       log.info('stage %s, %d steps', stage.name, stage.config.num_train_steps)
@@ -99,7 +100,7 @@ def checked_streams(
   stages, streams, space = stages_lib.plan(config, workdir), [], dataset.vocabulary.space
   is_new = all(identity.config_of(stage.folder) is None for stage in stages)
   for stage in stages:
-    try:
+    with stages_lib.named(config, stage.name):
       preflight.check_rates(stage.config)
       tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)
       abstract = state_lib.abstract_state(stage.config.model, space, tx, mesh)
@@ -111,8 +112,6 @@ def checked_streams(
       data_preflight.check_stream(stream, examples, searched if is_last else None)
       prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
       preflight.check_positions(stage.config.model, stream.plan.row_length, prompt)
-    except ValueError as error:
-      raise ValueError(f'stage {stage.name}: {error}' if stage.name else str(error)) from error
     streams.append(stream)
   if config.model.pretrained is None and config.checkpoint.init_from is None:
     preflight.warn_of_random([stage.config for stage in stages], abstract.params)
