@@ -98,14 +98,15 @@ def checked_streams(
   leakage.check(dataset, config.data.split)
   searched = next_item_component(config)
   stages, streams, space = stages_lib.plan(config, workdir), [], dataset.vocabulary.space
-  is_new = all(identity.config_of(stage.folder) is None for stage in stages)
-  for stage in stages:
+  begun = [n for n, s in enumerate(stages) if identity.config_of(s.folder) is not None]
+  for number, stage in enumerate(stages):
     with stages_lib.named(config, stage.name):
       preflight.check_rates(stage.config)
       tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)
       abstract = state_lib.abstract_state(stage.config.model, space, tx, mesh)
-      if stage is stages[0] and is_new:
-        preflight.check_first_rows(stage.config, config.checkpoint, list(abstract.params['tables']))
+      if number > max(begun, default=-1):
+        tables = list(abstract.params['tables'])
+        preflight.check_first_rows(stage.config, stage.config.checkpoint, tables)
       stream = stage_stream(stage, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
       is_last = stage.folder == workdir and stage.grpo is None

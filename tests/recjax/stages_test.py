@@ -158,6 +158,10 @@ def test_a_workdir_of_a_run_without_stages_is_refused(tiny_world, tmp_path):
       r'^stage all: stages\.all\.learning_rate x optim\.weight_decay.* must be less than 1; .* Set '
       r'--config\.optim\.weight_decay$',
     ),
+    (
+      {'sid_rows': 'mean', 'groups': {'sid': Group(pattern='tables/sid', frozen=True)}},
+      r'^stage all: SID rows .* equal; stages\.all\.sid_rows=mean makes .* Set --config\.stages\.all\.sid_rows=random',
+    ),
   ],
 )
 def test_a_wrong_field_of_a_later_stage_stops_the_run_before_the_first(
