@@ -44,11 +44,14 @@ class Range:
 def default(config: ml_collections.ConfigDict) -> dict[str, Range]:
   """Returns the ranges around a config: learning rate, weight decay, dropout, width, depth, augmentation.
 
-  Width and depth are left out where a pretrained model or `model.size` gives them.
+  Width and depth are left out where a pretrained model or `model.size` gives them, the learning rate where every stage
+  has its own.
   """
-  rate, model = config.optim.learning_rate, config.model
-  found = {
-    'optim.learning_rate': Range(low=rate / 5, high=rate * 5, log=True),
+  rate, model, stages = config.optim.learning_rate, config.model, config.stages.values()
+  found = {}
+  if not stages or any(stage.learning_rate is None for stage in stages):
+    found['optim.learning_rate'] = Range(low=rate / 5, high=rate * 5, log=True)
+  found |= {
     'optim.weight_decay': Range(
       low=min(1e-3, config.optim.weight_decay or 1e-3), high=0.3, log=True
     ),
