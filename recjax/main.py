@@ -165,7 +165,9 @@ def run(request: Request) -> int:
   if prepares or mode == 'evaluate':
     config_lib.check_evaluators(config)
   if prepares and not request.has_begun():
-    preflight.check_first_rows(stages_lib.plan(config, workdir)[0].config, config.checkpoint)
+    for stage in stages_lib.plan(config, workdir):
+      with stages_lib.named(config, stage.name):
+        preflight.check_first_rows(stage.config, stage.config.checkpoint)
   if mode == 'refresh':
     return _refresh(request, mesh)
   with goodput.phase('preparation'), watchdog.expect('preparing or reading the data', 0):

@@ -72,12 +72,13 @@ def train_stages(
   first = stages_lib.first_unfinished(stages)
   for stage in stages[:first]:
     if (old := identity.config_of(stage.folder)) is not None:
-      resume.check_optimizer(old.optim, stage.config.optim, stage.folder)
+      with stages_lib.named(config, stage.name):
+        resume.check_optimizer(old.optim, stage.config.optim, stage.folder)
   for stage, stream in zip(stages[first:], streams[first:], strict=True):
     if stage.name:
       log.info('stage %s, %d steps', stage.name, stage.config.num_train_steps)
     run = config if stage.folder == workdir else None
-    best = train(stage.config, stage.folder, context, run, stream, stage.grpo)
+    best = train(stage.config, stage.folder, context, run, stream, stage.grpo, stage.name)
   return best
 
 
@@ -97,22 +98,21 @@ def checked_streams(
   leakage.check(dataset, config.data.split)
   searched = next_item_component(config)
   stages, streams, space = stages_lib.plan(config, workdir), [], dataset.vocabulary.space
-  is_new = all(identity.config_of(stage.folder) is None for stage in stages)
-  for stage in stages:
-    try:
+  begun = [n for n, s in enumerate(stages) if identity.config_of(s.folder) is not None]
+  for number, stage in enumerate(stages):
+    with stages_lib.named(config, stage.name):
       preflight.check_rates(stage.config)
       tx = optim.optimizer(stage.config.optim, stage.config.num_train_steps)
       abstract = state_lib.abstract_state(stage.config.model, space, tx, mesh)
-      if stage is stages[0] and is_new:
-        preflight.check_first_rows(stage.config, config.checkpoint, list(abstract.params['tables']))
+      if number > max(begun, default=-1):
+        tables = list(abstract.params['tables'])
+        preflight.check_first_rows(stage.config, stage.config.checkpoint, tables)
       stream = stage_stream(stage, dataset)
       examples = stage.config.num_train_steps * stream.examples_per_batch
       is_last = stage.folder == workdir and stage.grpo is None
       data_preflight.check_stream(stream, examples, searched if is_last else None)
       prompt = searched.max_prompt_length(stream.mixture.corpus) + space.num_levels - 1
       preflight.check_positions(stage.config.model, stream.plan.row_length, prompt)
-    except ValueError as error:
-      raise ValueError(f'stage {stage.name}: {error}' if stage.name else str(error)) from error
     streams.append(stream)
   if config.model.pretrained is None and config.checkpoint.init_from is None:
     preflight.warn_of_random([stage.config for stage in stages], abstract.params)
@@ -131,6 +131,7 @@ class _Setup:
     tx: the optimizer.
     abstract: ShapeDtypeStructs of the train state, with shardings.
     grpo: settings of a stage of kind grpo. None: the training is supervised.
+    name: name of the stage; empty in a run without stages.
   """
 
   config: Config
@@ -140,6 +141,7 @@ class _Setup:
   tx: optax.GradientTransformation
   abstract: TrainState
   grpo: Grpo | None
+  name: str
 
   @property
   def dataset(self) -> Dataset:
@@ -176,6 +178,7 @@ def train(
   run: Config | None = None,
   stream: loader.Stream | None = None,
   grpo: Grpo | None = None,
+  name: str = '',
 ) -> tuple[Any, int]:
   """Trains until `num_train_steps` or until patience runs out; the same call resumes a killed training.
 
@@ -189,6 +192,7 @@ def train(
     run: Config to record in the workdir. For the last stage: the parent run's. None: `config`.
     stream: the stream of the training. None: it is built.
     grpo: settings of a stage of kind grpo. None: the training is supervised.
+    name: name of the stage; empty in a run without stages.
 
   Returns:
     The parameters of the best checkpoint, on the mesh, and its step.
@@ -199,7 +203,8 @@ def train(
     Preempted: SIGTERM or SIGINT arrived; the state is saved.
     OSError: a file could not be written.
   """
-  setup, limits, dataset = _set_up(config, context, stream, grpo), config.hosts, context.dataset
+  setup = _set_up(config, context, stream, grpo, name)
+  limits, dataset = config.hosts, context.dataset
   saved, mesh = setup.abstract.to_saved(), setup.mesh
   with EmergencyCheckpoints(workdir, config.checkpoint, saved, mesh) as checkpoints:
     latest = checkpoints.latest_step()
@@ -234,7 +239,7 @@ def train(
 
 
 def _set_up(
-  config: Config, context: Context, stream: loader.Stream | None, grpo: Grpo | None
+  config: Config, context: Context, stream: loader.Stream | None, grpo: Grpo | None, name: str
 ) -> _Setup:
   """Builds the fixed parts of a training, and logs its mixture and its parameters."""
   dataset, mesh = context.dataset, context.mesh
@@ -251,7 +256,7 @@ def _set_up(
   log.info('parameters\n%s', table)
   log.info('%s', optim.describe(abstract.params, config.optim))
   fingerprint = loader.fingerprint(stream, config.mixing)
-  return _Setup(config, context, stream, fingerprint, tx, abstract, grpo)
+  return _Setup(config, context, stream, fingerprint, tx, abstract, grpo, name)
 
 
 def _initial_state(setup: _Setup) -> TrainState:
@@ -275,8 +280,8 @@ def _resumed(
     The loop state, and the learning rates if the schedule changed; see `optim.rate_change`.
 
   Raises:
-    ValueError: the checkpoint is later than `num_train_steps`, or does not fit the data, the optimizer or
-      the stream.
+    ValueError: the checkpoint is later than `num_train_steps`, or does not fit the data, the optimizer,
+      the stream or `grpo.updates`.
   """
   config, folder = setup.config, checkpoints.folder
   check(
@@ -294,6 +299,9 @@ def _resumed(
   is_same = resume.check_stream(meta, setup.fingerprint, folder, allow_new)
   with watchdog.expect('restoring the checkpoint', config.hosts.phase_timeout):
     state = TrainState.from_saved(checkpoints.restore(step, setup.abstract.to_saved()))
+  if setup.grpo is not None:
+    made = optim.num_updates(state.opt_state)
+    resume.check_updates(made, step, setup.grpo.updates, setup.name, folder)
   examples_seen = meta.examples_seen if is_same else 0
   log.info('continuing from step %d, %d examples seen', step, examples_seen)
   loop = _LoopState(step, state, examples_seen, [tuple(e) for e in meta.evaluations])

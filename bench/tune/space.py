@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import ml_collections
@@ -22,7 +23,7 @@ class Range:
 
   Attributes:
     choices: the values; empty: an interval.
-    low, high: the ends of the interval; a whole number if both are.
+    low, high: the ends of the interval; its values are whole numbers if both are of type int.
     log: whether the logarithm is uniform.
   """
 
@@ -43,11 +44,14 @@ class Range:
 def default(config: ml_collections.ConfigDict) -> dict[str, Range]:
   """Returns the ranges around a config: learning rate, weight decay, dropout, width, depth, augmentation.
 
-  Width and depth are left out where a pretrained model or `model.size` gives them.
+  Width and depth are left out where a pretrained model or `model.size` gives them, the learning rate where every stage
+  has its own.
   """
-  rate, model = config.optim.learning_rate, config.model
-  found = {
-    'optim.learning_rate': Range(low=rate / 5, high=rate * 5, log=True),
+  rate, model, stages = config.optim.learning_rate, config.model, config.stages.values()
+  found = {}
+  if not stages or any(stage.learning_rate is None for stage in stages):
+    found['optim.learning_rate'] = Range(low=rate / 5, high=rate * 5, log=True)
+  found |= {
     'optim.weight_decay': Range(
       low=min(1e-3, config.optim.weight_decay or 1e-3), high=0.3, log=True
     ),
@@ -88,11 +92,11 @@ def chosen(config: ml_collections.ConfigDict, fields: Sequence[str]) -> dict[str
         f'--fields must give a range for {name}, as {name}=low:high, {name}=low:high:log or {name}=a|b|c; only '
         f'{", ".join(known)} have one of their own'
       )
-    found[name] = _read(name, value)
+    found[name] = _read(name, value, config)
   return found
 
 
-def _read(name: str, text: str) -> Range:
+def _read(name: str, text: str, config: ml_collections.ConfigDict) -> Range:
   if '|' in text:
     return Range(tuple(_value(part) for part in text.split('|')))
   low, _, rest = text.partition(':')
@@ -107,6 +111,10 @@ def _read(name: str, text: str) -> Range:
     raise ValueError(
       f'--fields: the lower end must be {positive}below the upper one; got {name}={text}'
     )
+  *sections, field = name.split('.')
+  section = functools.reduce(lambda section, part: section[part], sections, config)
+  if section.get_type(field) is float:  # 0:1 of a share is not 0 and 1 alone
+    ends = float(ends[0]), float(ends[1])
   return Range(low=ends[0], high=ends[1], log=bool(kind))
 
 

@@ -8,6 +8,7 @@ from recjax.schema.checks import Section, setting
 NONE = 'none'
 COUNTS = (NONE, 'transitions', 'neighbours')
 VECTORS = (NONE, 'encoder')
+MOST = 1e6  # of a weight and of the smoothing; scores of larger ones are not finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Memory(Section):
   decay: float = setting(
     0.8, 'Weight of an item of the history relative to the next one.', above=0, at_most=1
   )
-  smoothing: float = setting(0.3, 'Smoothing ε of the score log(count + ε).', above=0)
+  smoothing: float = setting(0.3, 'Smoothing ε of the score log(count + ε).', above=0, at_most=MOST)
   candidates: int = setting(
     20, 'Items with the largest counts that are ranked beside the beams of the search.', at_least=0
   )
@@ -64,8 +65,8 @@ class Blend(Section):
     at_most=1,
   )
   memory: float | None = setting(
-    None, 'Weight m of eval.memory. None: chosen on validation rows.', at_least=0, at_most=1e6
+    None, 'Weight m of eval.memory. None: chosen on validation rows.', at_least=0, at_most=MOST
   )
   text: float | None = setting(
-    None, 'Weight t of eval.text. None: chosen on validation rows.', at_least=0
+    None, 'Weight t of eval.text. None: chosen on validation rows.', at_least=0, at_most=MOST
   )

@@ -61,6 +61,12 @@ def rate_change(old: Training, new: Training, step: int) -> dict[str, float] | N
   return None if step >= new.num_train_steps or rates['old'] == rates['new'] else rates
 
 
+def num_updates(opt_state: optax.OptState) -> int:
+  """Returns the number of updates that a state of `optimizer` has made, the position in its schedule."""
+  inner = opt_state.inner if isinstance(opt_state, Averaged) else opt_state
+  return int(next(x.count for x in inner if isinstance(x, optax.ScaleByScheduleState)))
+
+
 def _group(path: Iterable[Any], optim: Optim, rest: Group = _REST) -> Group:
   """Returns the first group whose pattern matches in the path."""
   name = '/'.join(map(str, path))

@@ -26,7 +26,7 @@ from recjax.training import optim as optim_lib
 log = logging.getLogger(__name__)
 
 _REMEDY = (
-  'Set --config.model.sid_rows=random, or train the rows: no group may freeze them, and beside adapters '
+  'Set --config.{}=random, or train the rows: no group may freeze them, and beside adapters '
   'optim.train_sid_rows must be True'
 )
 
@@ -34,27 +34,29 @@ _REMEDY = (
 def check_first_rows(
   config: Training, checkpoint: Checkpoint, tables: Sequence[str] = ('sid',)
 ) -> None:
-  """Checks before the data are prepared that the first training of a run has SID rows that differ or are trained.
+  """Checks before the data are prepared that a training begins with SID rows that differ, or trains them.
 
   Args:
-    config: the first training of a run.
-    checkpoint: the checkpoint section.
+    config: the training.
+    checkpoint: its checkpoint section.
     tables: names of the tables of the model; before it is known, the one that all models have.
 
   Raises:
     ValueError: the SID rows are equal and frozen.
   """
-  source, model = checkpoint.init_from, config.model
-  is_mean = model.pretrained is not None and model.sid_rows == 'mean' and source is None
-  if not is_mean or (hub.path(model.pretrained) / EXPORTED).exists():
+  model, kind, field = config.model, checkpoint.init_sid_rows, 'checkpoint.init_sid_rows'
+  if kind is None and model.pretrained is not None and checkpoint.init_from is None:
+    is_export = (hub.path(model.pretrained) / EXPORTED).exists()
+    kind, field = None if is_export else model.sid_rows, 'model.sid_rows'
+  if kind != 'mean':
     return
   paths = [('tables', name) for name in tables if optim_lib.is_sid_table(('tables', name))]
   paths += [('lora', 'a')] if model.lora_rank else []
   params = traverse_util.unflatten_dict(dict.fromkeys(paths, 0))
   if frozen := list(optim_lib.split(params, config.optim)[1].get('tables', {})):
     raise ValueError(
-      'SID rows that are frozen must not be equal; model.sid_rows=mean makes all of them equal, and '
-      f'tables/{frozen[0]} is frozen. {_REMEDY}'
+      f'SID rows that are frozen must not be equal; {field}=mean makes all of them equal, and '
+      f'tables/{frozen[0]} is frozen. {_REMEDY.format(field)}'
     )
 
 
@@ -179,7 +181,7 @@ def check_rows(params: Any, optim: optim_lib.Optim, dataset: Dataset, seen_V: np
         if len(used) > 1 and len(np.unique(classes[used])) == 1:
           raise ValueError(
             f'SID rows that are frozen must not be equal; the rows of all {len(used)} codes of level '
-            f'{level + 1} in tables/{name} are. {_REMEDY}'
+            f'{level + 1} in tables/{name} are. {_REMEDY.format("model.sid_rows")}'
           )
     lost = expected - count_distinct(classes[tokens_IL])
     if lost:

@@ -102,10 +102,13 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
     next_workdir: earlier workdir → default workdir of its refresh.
 
   Raises:
-    ValueError: see `ignored.check_length`.
+    ValueError: see `ignored.check_length`, `ignored.check_replaced` and `ignored.check_components`.
   """
   if MODE.value in ('train', 'prepare'):
-    ignored.check_length(config_flag.overrides(sys.argv), config)
+    given = list(config_flag.overrides(sys.argv))
+    ignored.check_length(given, config)
+    ignored.check_replaced(given, config)
+    ignored.check_components(config)
   source = FROM.value and epath.Path(FROM.value.rstrip('/')).expanduser()
   workdir = WORKDIR.value or (
     str(next_workdir(source)) if source else default_workdir(config_value())

@@ -5,7 +5,8 @@ import dataclasses
 from typing import Any
 
 from recjax.config import Config
-from recjax.workdir import paths, serving
+from recjax.schema.optim import Stage
+from recjax.workdir import paths, serving, stages
 
 # Flag → the modes that read it. All modes read the other flags.
 FLAGS = {
@@ -52,6 +53,11 @@ _READ = {
   'serve': _RANK,
   'export': _USE,
 }
+
+
+# Fields of a run that have an effect beside that on the stages: `sizes` reads them to choose others, and they must fit
+# packing.rows.
+_READ_BY_RUN = ('batch_size', 'packing.row_length', 'eval_every_steps')
 
 
 def check_flags(mode: str, given: Iterable[str]) -> None:
@@ -124,6 +130,51 @@ def check_length(given: Iterable[str], config: Config) -> None:
       f'--config.{found[-1]} has no effect on a run of stages, each of which has its own length; got '
       f'{_value(config, found[-1])!r}. Set {fields}'
     )
+
+
+def check_replaced(given: Iterable[str], config: Config) -> None:
+  """Checks that a command changes no field that every stage of a run replaces.
+
+  Args:
+    given: fields on the command line.
+    config: config of the command.
+
+  Raises:
+    ValueError: a field has no effect.
+  """
+  for path in given if config.stages else ():
+    own = [_own_field(path, name, stage) for name, stage in config.stages.items()]
+    if path not in _READ_BY_RUN and None not in own:
+      fields = ', '.join(f'--config.{field}' for field in own)
+      raise ValueError(
+        f'--config.{path} has no effect on a run of stages, each of which has its own; got '
+        f'{_value(config, path)!r}. Set {fields}'
+      )
+
+
+def _own_field(path: str, name: str, stage: Stage) -> str | None:
+  """Returns the field of a stage that replaces a field of the run; None: the stage has the run's."""
+  if path.startswith('optim.groups.'):
+    _, _, group, field = path.split('.', 3)
+    return f'stages.{name}.groups.{group}.{field}' if group in stage.groups else None
+  own = [field for field, replaced in stages.REPLACED.items() if replaced == path]
+  return f'stages.{name}.{own[0]}' if own and getattr(stage, own[0]) is not None else None
+
+
+def check_components(config: Config) -> None:
+  """Checks that every active component is trained in a stage of the run.
+
+  Raises:
+    ValueError: every stage has its own mixture, and a component is in none of them.
+  """
+  own = [stage.mixture for stage in config.stages.values()]
+  for name in config.active_mixture if own and all(own) else ():
+    if not any(name in mixture for mixture in own):
+      fields = ', '.join(f'--config.stages.{stage}.mixture' for stage in config.stages)
+      raise ValueError(
+        f'mixture.{name} must be in the mixture of a stage, or have no weight: every stage has its own mixture, and '
+        f'none of them names it; got {own}. Set {fields} or --config.mixture.{name}.weight=0'
+      )
 
 
 def _is_below(path: str, sections: Iterable[str]) -> bool:

@@ -122,6 +122,27 @@ def check_optimizer(old: Optim, new: Optim, folder: epath.Path) -> None:
       )
 
 
+def check_updates(made: int, step: int, updates: int, stage: str, folder: epath.Path) -> None:
+  """Checks that a stage of kind grpo goes on with as many updates a step: its schedule counts them.
+
+  Args:
+    made: updates of the parameters so far, as the optimizer counted them.
+    step: number of completed steps, at least 1.
+    updates: `grpo.updates` of this start.
+    stage: name of the stage.
+    folder: folder of its checkpoints.
+
+  Raises:
+    ValueError: the completed steps had another number of updates.
+  """
+  if made != step * updates:
+    field = f'stages.{stage}.grpo.updates'
+    raise ValueError(
+      f'a resume must keep {field} of the training in {folder}: {made / step:g}; got {updates}. '
+      f'Set --config.{field}={made / step:g}, or give a new --workdir with --config.checkpoint.init_from'
+    )
+
+
 def check_selection(meta: Meta, old: Config, new: Config, folder: epath.Path) -> None:
   """Checks that a resume compares its checkpoints by the metric of those that are evaluated already.
 

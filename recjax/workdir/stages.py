@@ -5,6 +5,8 @@ the last stage is the workdir; the folder of any other stage is `stages/<name>` 
 position in the stream, checkpoints and metrics, and a killed run resumes in the stage that was running.
 """
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -17,6 +19,20 @@ from recjax.schema.optim import Stage
 from recjax.workdir.checkpoints import Checkpoints
 
 FOLDER = 'stages'
+# Field of a stage → the field of the run that it replaces, if it has a value.
+REPLACED = {
+  'learning_rate': 'optim.learning_rate',
+  'schedule': 'optim.schedule',
+  'warmup_steps': 'optim.warmup_steps',
+  'clip_norm': 'optim.clip_norm',
+  'batch_size': 'batch_size',
+  'row_length': 'packing.row_length',
+  'decoder_row_length': 'packing.decoder_row_length',
+  'eval_every_steps': 'eval_every_steps',
+  'checkpoint_every_steps': 'checkpoint_every_steps',
+  'patience': 'eval.patience',
+  'sid_rows': 'checkpoint.init_sid_rows',
+}
 
 
 class PlannedStage(NamedTuple):
@@ -51,19 +67,16 @@ def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
       name,
       'stages.<another name>.num_train_steps',
     )
-    changes = _set(stage, ('learning_rate', 'schedule', 'warmup_steps', 'clip_norm'))
     groups = stage.groups | {k: g for k, g in config.optim.groups.items() if k not in stage.groups}
     checkpoint = config.checkpoint
     if stages:
       checkpoint = dataclasses.replace(
         checkpoint, init_from=str(stages[-1].folder), init_from_last=not stage.start_from_best
       )
-    if stage.sid_rows is not None:
-      checkpoint = dataclasses.replace(checkpoint, init_sid_rows=stage.sid_rows)
+    checkpoint = dataclasses.replace(checkpoint, **_set(stage, 'checkpoint'))
     mixture, grpo = {k: config.mixture[k] for k in stage.mixture or config.mixture}, None
-    own = _set(stage, ('batch_size', 'eval_every_steps', 'checkpoint_every_steps'))
-    lengths = _set(stage, ('row_length', 'decoder_row_length'))
-    own['packing'] = dataclasses.replace(config.packing, **lengths)
+    own = _set(stage, '')
+    own['packing'] = dataclasses.replace(config.packing, **_set(stage, 'packing'))
     if stage.kind == GRPO:
       grpo, searched = stage.grpo, config_lib.searched(mixture)
       mixture = {name: mixture[name] for name in dict.fromkeys((searched, *grpo.prompts))}
@@ -77,8 +90,8 @@ def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
         num_train_steps=stage.num_train_steps,
         num_epochs=stage.num_epochs,
         mixture=mixture,
-        optim=dataclasses.replace(config.optim, groups=groups, **changes),
-        eval=dataclasses.replace(config.eval, **_set(stage, ('patience',))),
+        optim=dataclasses.replace(config.optim, groups=groups, **_set(stage, 'optim')),
+        eval=dataclasses.replace(config.eval, **_set(stage, 'eval')),
         checkpoint=checkpoint,
         stages={},
         **own,
@@ -98,7 +111,37 @@ def first_unfinished(stages: list[PlannedStage]) -> int:
   return 0
 
 
-def _set(stage: Stage, names: tuple[str, ...]) -> dict[str, Any]:
-  """Returns the fields of a stage that have a value, by name."""
-  values = {name: getattr(stage, name) for name in names}
-  return {name: value for name, value in values.items() if value is not None}
+@contextlib.contextmanager
+def named(config: config_lib.Config, name: str) -> Iterator[None]:
+  """Makes ValueErrors raised inside the block name a stage, and the fields that it has of its own by their paths in it.
+
+  Args:
+    config: config of the run.
+    name: name of the stage. Empty: that of a run without stages, whose errors stay.
+  """
+  if not name:
+    yield
+    return
+  stage, path = config.stages[name], f'stages.{name}'
+  own = {REPLACED[field]: field for field in REPLACED if getattr(stage, field) is not None}
+  own |= {f'optim.groups.{group}.': f'groups.{group}.' for group in stage.groups}
+  try:
+    with contextlib.ExitStack() as stack:
+      for run, field in own.items():
+        # A name without a section may be part of another one.
+        prefix = '' if '.' in run else '--config.'
+        stack.enter_context(called(f'{prefix}{run}', f'{prefix}{path}.{field}'))
+      yield
+  except ValueError as error:
+    raise ValueError(f'stage {name}: {error}') from error
+
+
+def _set(stage: Stage, section: str) -> dict[str, Any]:
+  """Returns the fields of a section of the run that a stage replaces, by name."""
+  found = {}
+  for field, path in REPLACED.items():
+    place, _, name = path.rpartition('.')
+    value = getattr(stage, field)
+    if place == section and value is not None:
+      found[name] = value
+  return found

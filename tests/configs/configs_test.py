@@ -12,6 +12,7 @@ from recjax import config as config_lib
 from recjax import train
 from recjax.data.dataset import Dataset
 from recjax.sharding import mesh as mesh_lib
+from recjax.workdir import ignored
 from tests.folders import ROOT
 from tests.goldens import make_configs
 from tests.shared_data import SHARED, needs_shared
@@ -35,6 +36,7 @@ def test_every_variant_is_a_valid_config(name):
   for variant in variants(name):
     config = make_configs.config(name, variant)
     sources.get(config.data.source)
+    ignored.check_components(config)
     if config.batch_size is not None:  # else it is chosen from the data
       assert config.batch_size % config.packing.rows == 0
 

@@ -97,7 +97,7 @@ def test_a_kill_between_two_stages_does_not_change_the_result(tiny_world, tmp_pa
   config = dataclasses.replace(config, stages=config.stages | {'sid_rows': other})
   with pytest.raises(
     ValueError,
-    match=r'must keep optim.groups.sid.learning_rate of the training in .*stages/sid_rows',
+    match=r'must keep stages.sid_rows.groups.sid.learning_rate of the training in .*stages/sid_rows',
   ):
     run(config, dataset, tmp_path / 'killed', recommender)
 
@@ -145,15 +145,56 @@ def test_a_workdir_of_a_run_without_stages_is_refused(tiny_world, tmp_path):
     run(config, dataset, tmp_path, recommender)
 
 
-def test_a_later_stage_with_a_wrong_group_stops_the_run_before_the_first(tiny_world, tmp_path):
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (
+      {'groups': {'codes': Group(pattern='tables/codes')}},
+      r"^stage all: stages\.all\.groups\.codes\.pattern must .*; got 'tables/codes'\. Set "
+      r'--config\.stages\.all\.groups\.codes\.pattern$',
+    ),
+    (
+      {'learning_rate': 100.0},
+      r'^stage all: stages\.all\.learning_rate x optim\.weight_decay.* must be less than 1; .* Set '
+      r'--config\.optim\.weight_decay$',
+    ),
+    (
+      {'sid_rows': 'mean', 'groups': {'sid': Group(pattern='tables/sid', frozen=True)}},
+      r'^stage all: SID rows .* equal; stages\.all\.sid_rows=mean makes .* Set --config\.stages\.all\.sid_rows=random',
+    ),
+  ],
+)
+def test_a_wrong_field_of_a_later_stage_stops_the_run_before_the_first(
+  tiny_world, tmp_path, fields, message
+):
   config, dataset = staged(tiny_world)
-  wrong = Stage(num_train_steps=3, groups={'codes': Group(pattern='tables/codes')})
+  wrong = Stage(num_train_steps=3, **fields)
   config = dataclasses.replace(config, stages=config.stages | {'all': wrong})
-  with pytest.raises(
-    ValueError, match=r"stage all: .*got 'tables/codes'. Set --config.optim.groups.codes"
-  ):
+  with pytest.raises(ValueError, match=message):
     run(config, dataset, tmp_path, None)
   assert not list(tmp_path.iterdir())
+
+
+def test_errors_name_the_fields_that_a_stage_has_of_its_own(tiny_world):
+  config, _ = staged(tiny_world)
+  groups = {'a': Group(pattern='x')}
+  stage = Stage(num_train_steps=3, batch_size=8, row_length=64, groups=groups)
+  config = dataclasses.replace(config, stages={'one': stage})
+
+  def text(name, message):
+    with pytest.raises(ValueError) as caught, stages_lib.named(config, name):
+      raise ValueError(message)
+    return str(caught.value)
+
+  message = (
+    'packing.row_length, packing.rows, eval.batch_size, optim.groups.ab.pattern and optim.groups.a.pattern. Set '
+    '--config.batch_size'
+  )
+  assert text('', message) == message
+  assert text('one', message) == (
+    'stage one: stages.one.row_length, packing.rows, eval.batch_size, optim.groups.ab.pattern and '
+    'stages.one.groups.a.pattern. Set --config.stages.one.batch_size'
+  )
 
 
 def test_groups_and_stages_of_a_config_file_keep_their_order():

@@ -29,6 +29,13 @@ def test_the_default_ranges_hold_the_values_of_the_config(config):
   assert not {'model.width', 'model.depth'} & space.default(config).keys()
 
 
+def test_a_learning_rate_that_every_stage_replaces_is_left_out():
+  config = demo.get_config('tiny_grpo')
+  assert 'optim.learning_rate' in space.default(config)
+  config.stages.sft.learning_rate = 1e-3
+  assert 'optim.learning_rate' not in space.default(config)
+
+
 def test_ranges_are_read_from_the_command_line(config):
   found = space.chosen(
     config,
@@ -48,6 +55,15 @@ def test_ranges_are_read_from_the_command_line(config):
     'model.sid_softmax': Range(('level', 'full')),
   }
   assert space.chosen(config, []) == space.default(config)
+
+
+def test_the_type_of_a_range_is_that_of_its_field(config):
+  floats = ('mixture.next_item.crop', 'model.dropout', 'eval.blend.text', 'optim.learning_rate')
+  found = space.chosen(config, [*(f'{name}=1:2' for name in floats), 'model.depth=1:2'])
+  assert {name: (type(r.low), type(r.high)) for name, r in found.items()} == {
+    **dict.fromkeys(floats, (float, float)),
+    'model.depth': (int, int),
+  }
 
 
 @pytest.mark.parametrize(

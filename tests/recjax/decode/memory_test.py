@@ -67,7 +67,7 @@ def test_settings_are_checked():
     blend.Memory(counts='bigrams')
   with pytest.raises(ValueError, match=r'eval.memory.decay must be in \(0, 1\]; got 1.5'):
     blend.Memory(decay=1.5)
-  with pytest.raises(ValueError, match=r'eval.memory.smoothing must be positive; got 0'):
+  with pytest.raises(ValueError, match=r'eval.memory.smoothing must be in \(0, 1e\+06\]; got 0'):
     blend.Memory(smoothing=0)
   with pytest.raises(ValueError, match=r'eval.memory.candidates must not be negative; got -1'):
     blend.Memory(candidates=-1)

@@ -267,3 +267,9 @@ def test_moments_and_averages_are_sharded_as_their_parameters(name, moments):
   assert by_shape[16, 8] == [P('tensor', 'fsdp')] * (moments + 1)  # of the SID table alone
   big = [x for x in jax.tree.leaves(opt_state) if x.size > 1]
   assert all(x.addressable_shards[0].data.size == x.size // 4 for x in big)
+
+
+@pytest.mark.parametrize('changes', [{}, {'ema_decay': 0.5}, {'optimizer': 'adafactor'}])
+def test_the_state_counts_its_updates(changes):
+  _, opt_state = steps(Optim(clip_norm=0.0, **changes), tree(), count=3)
+  assert optim.num_updates(opt_state) == 3

@@ -109,6 +109,19 @@ def test_mean_rows_that_are_frozen_are_refused_before_anything_is_read(fields, i
     preflight.check_first_rows(made, made.checkpoint)
 
 
+@pytest.mark.parametrize('source', [{}, PRETRAINED, {'checkpoint__init_from': 'runs/other'}])
+def test_rows_that_are_replaced_by_their_mean_and_frozen_are_refused(source):
+  fields = source | {'optim__groups': FROZEN.groups}
+  made = config(**fields | {'checkpoint__init_sid_rows': 'mean'})
+  message = (
+    r'checkpoint.init_sid_rows=mean makes .*\. Set --config.checkpoint.init_sid_rows=random, or'
+  )
+  with pytest.raises(ValueError, match=message):
+    preflight.check_first_rows(made, made.checkpoint)
+  made = config(**fields | {'checkpoint__init_sid_rows': 'random'})
+  preflight.check_first_rows(made, made.checkpoint)
+
+
 def test_an_output_table_that_is_frozen_is_refused_where_the_model_has_one():
   made = config(**PRETRAINED | {'optim__groups': {'out': Group(pattern='out', frozen=True)}})
   preflight.check_first_rows(made, made.checkpoint)

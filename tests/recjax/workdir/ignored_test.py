@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from recjax import config as config_lib
-from recjax.schema.optim import Stage
+from recjax.schema.optim import Group, Stage
 from recjax.workdir import ignored
 from tests.folders import ROOT
 
@@ -120,3 +120,54 @@ def test_the_length_of_a_run_of_stages_is_refused(config):
     r'--config.stages.rows.num_epochs, --config.stages.all.num_epochs$',
   ):
     ignored.check_length(['seed', 'num_epochs'], staged)
+
+
+def staged(config, **stages):
+  return dataclasses.replace(
+    config, stages={name: Stage(num_train_steps=200, **fields) for name, fields in stages.items()}
+  )
+
+
+@pytest.mark.parametrize(
+  ('path', 'fields', 'own', 'value'),
+  [
+    ('optim.learning_rate', {'learning_rate': 0.1}, 'learning_rate', 0.001),
+    ('optim.clip_norm', {'clip_norm': 0.0}, 'clip_norm', 1.0),
+    ('eval.patience', {'patience': 0}, 'patience', 0),
+    ('checkpoint_every_steps', {'checkpoint_every_steps': 5}, 'checkpoint_every_steps', 500),
+    ('optim.groups.a.pattern', {'groups': {'a': Group(pattern='x')}}, 'groups.a.pattern', 'y'),
+  ],
+)
+def test_a_field_that_every_stage_replaces_is_refused(config, path, fields, own, value):
+  config = changed(config, optim__groups={'a': Group(pattern='y')})
+  ignored.check_replaced([path], config)
+  ignored.check_replaced([path], staged(config, rows=fields, all={}))
+  ignored.check_replaced([f'stages.all.{own}', 'seed'], staged(config, rows=fields, all=fields))
+  with pytest.raises(ValueError) as caught:
+    ignored.check_replaced(['seed', path], staged(config, rows=fields, all=fields))
+  assert str(caught.value) == (
+    f'--config.{path} has no effect on a run of stages, each of which has its own; got {value!r}. Set '
+    f'--config.stages.rows.{own}, --config.stages.all.{own}'
+  )
+
+
+def test_sizes_that_the_run_reads_too_pass(config):
+  fields = {'batch_size': 64, 'row_length': 64, 'eval_every_steps': 5}
+  given = ['batch_size', 'packing.row_length', 'eval_every_steps']
+  ignored.check_replaced(given, staged(config, all=fields))
+
+
+def test_a_component_of_no_stage_is_refused(config):
+  mixture = {name: config_lib.TASKS[name]() for name in ('next_item', 'mim', 'mlm')}
+  mixture['mlm'] = config_lib.TASKS['mlm'](weight=0.0)
+  config = dataclasses.replace(config, mixture=mixture)
+  rows, both = {'mixture': ('next_item',)}, {'mixture': ('next_item', 'mim')}
+  for passes in (config, staged(config, a=rows, b={}), staged(config, a=rows, b=both)):
+    ignored.check_components(passes)
+  with pytest.raises(ValueError) as caught:
+    ignored.check_components(staged(config, a=rows, b=rows))
+  assert str(caught.value) == (
+    'mixture.mim must be in the mixture of a stage, or have no weight: every stage has its own mixture, and none of '
+    "them names it; got [('next_item',), ('next_item',)]. Set --config.stages.a.mixture, --config.stages.b.mixture or "
+    '--config.mixture.mim.weight=0'
+  )

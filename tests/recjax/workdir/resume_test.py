@@ -39,6 +39,16 @@ def test_a_changed_optimizer_group_or_order_is_refused():
       resume.check_optimizer(old, dataclasses.replace(old, **change), FOLDER)
 
 
+def test_another_number_of_updates_a_step_is_refused():
+  resume.check_updates(6, 3, 2, 'rl', FOLDER)
+  with pytest.raises(ValueError) as caught:
+    resume.check_updates(3, 3, 4, 'rl', FOLDER)
+  assert str(caught.value) == (
+    'a resume must keep stages.rl.grpo.updates of the training in /runs/one: 1; got 4. Set '
+    '--config.stages.rl.grpo.updates=1, or give a new --workdir with --config.checkpoint.init_from'
+  )
+
+
 def test_a_changed_stream_is_refused_by_name_unless_allowed():
   meta = Meta(10, {'sids': 'a', 'texts': 'b'}, 'c', [], {})
   assert resume.check_stream(meta, {'sids': 'a', 'texts': 'b'}, FOLDER, False)

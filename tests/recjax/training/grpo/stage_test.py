@@ -43,7 +43,13 @@ def run(tiny_world, monkeypatch):
   monkeypatch.setattr(train_lib, 'evaluated', lambda *_: Result(results, np.arange(1)))
   mesh = mesh_lib.make_mesh(Mesh(data=1), jax.devices()[:1])
   context = make_context(config, dataset, mesh, types.SimpleNamespace())
-  return lambda folder: train_lib.train_stages(config, epath.Path(folder), context)
+
+  def trained(folder, updates=1):
+    rl = dataclasses.replace(stages['rl'], grpo=dataclasses.replace(settings, updates=updates))
+    changed = dataclasses.replace(config, stages=stages | {'rl': rl})
+    return train_lib.train_stages(changed, epath.Path(folder), context)
+
+  return trained
 
 
 @pytest.mark.soak
@@ -72,3 +78,25 @@ def test_a_preempted_stage_ends_like_an_uninterrupted_one(run, tmp_path, monkeyp
   shutil.rmtree(stopped / stage_lib.REFERENCE)
   with pytest.raises(ValueError, match=r'reference must hold the parameters that the stage began'):
     run(stopped)
+
+
+def test_a_stage_keeps_its_number_of_updates(run, tmp_path, monkeypatch):
+  def train_steps(setup, loop, workdir, checkpoints, *_):
+    """Saves the state of the first step as the stage would make it, without its compilation."""
+    if loop.step:
+      return
+    updates = 1 if setup.grpo is None else setup.grpo.updates
+    counted = jax.tree.map(
+      lambda x: x + updates if x.shape == () and x.dtype == np.int32 else x, loop.state.opt_state
+    )
+    loop.step, loop.state = 1, loop.state._replace(step=loop.state.step + 1, opt_state=counted)
+    checkpoints.save(1, loop.state.to_saved(), train_lib._meta(setup, loop), 0.5)
+
+  monkeypatch.setattr(train_lib, '_train_steps', train_steps)
+  monkeypatch.setattr(train_lib, '_jitted_step', lambda *_: None)
+  run(tmp_path, updates=2)
+  run(tmp_path, updates=2)
+  before = sorted(tmp_path.rglob('*'))
+  with pytest.raises(ValueError, match=r'must keep stages.rl.grpo.updates of .*: 2; got 4. Set'):
+    run(tmp_path, updates=4)
+  assert sorted(tmp_path.rglob('*')) == before
