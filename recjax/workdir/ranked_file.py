@@ -7,7 +7,6 @@ import decimal
 import gzip
 import itertools
 import json
-import math
 import re
 import shutil
 from typing import IO, Any
@@ -295,12 +294,12 @@ def _check_dates(file: HistoryFile) -> None:
 
 
 def _line(fields: dict[str, Any]) -> str:
-  """Returns an object as JSON, without NaN as a value, which JSON does not have."""
-  plain = {
-    name: None if isinstance(value, float) and not math.isfinite(value) else value
-    for name, value in fields.items()
-  }
-  return json.dumps(plain, default=_as_json)
+  """Returns an object as JSON, with null for numbers that are not finite, which JSON does not have."""
+  try:
+    return json.dumps(fields, default=_as_json, allow_nan=False)
+  except ValueError:
+    plain = json.loads(json.dumps(fields, default=_as_json), parse_constant=lambda _: None)
+    return json.dumps(plain, allow_nan=False)
 
 
 def _as_json(value: Any) -> Any:

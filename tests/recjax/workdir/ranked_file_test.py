@@ -202,3 +202,16 @@ def test_aligned_columns_of_any_type_lose_unknown_items(tmp_path):
     assert table['history'].to_pylist() == [['i03', 'i01'], [], ['i02']]
     times = table['times'].cast(pa.list_(pa.int64())).to_pylist()
     assert times == [[at[0], at[2]], None, at[:1]]
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+  nan = float('nan')
+  file = parquet(tmp_path, vector=[[1.0, nan]], nested=[{'a': [nan, 2.0]}])
+  rows = [ranked(file, tmp_path / 'o.jsonl', skip_unknown=False)]
+  (tmp_path / 'h.jsonl').write_text(
+    '{"history": ["i03"], "vector": [1.0, NaN], "nested": {"a": [-Infinity, 2.0]}}\n'
+  )
+  rows.append(ranked(HistoryFile(tmp_path / 'h.jsonl'), tmp_path / 'o.jsonl', skip_unknown=False))
+  for line in rows:
+    row = json.loads(line, parse_constant=pytest.fail)
+    assert (row['vector'], row['nested']) == ([1.0, None], {'a': [None, 2.0]})
