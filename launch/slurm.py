@@ -97,6 +97,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument('--python', default=sys.executable, help='Python interpreter on the nodes')
   parser.add_argument('--dry_run', action='store_true', help='print the script and submit nothing')
   options, program = parse(parser, argv)
+  options.logs = os.path.expanduser(options.logs)
   if flag(program, 'grace') is not None:
     parser.error(
       f'--grace is no option here: a job has {_NOTICE} seconds from SIGTERM to its time limit; leave it out'

@@ -118,6 +118,11 @@ def test_wrong_options_are_rejected(option, message, capsys):
   assert message in capsys.readouterr().err
 
 
+def test_logs_may_be_in_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert f'#SBATCH --output={tmp_path}/logs/%x-%j.log\n' in script('--logs=~/logs')
+
+
 def test_a_missing_workdir_is_rejected(capsys):
   with pytest.raises(SystemExit):
     slurm.main([*OPTIONS, '--config=configs/demo.py', '--dry_run'])
