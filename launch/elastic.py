@@ -35,7 +35,7 @@ def largest(workdir: str | os.PathLike, at_most: int, processes: int = 1, device
   Raises:
     ValueError: no number fits.
   """
-  folder, reason = epath.Path(workdir), 'no host is left'
+  folder, reason = epath.Path(workdir).expanduser(), 'no host is left'
   begun = folder / stages.FOLDER
   folders = [folder, *(begun.iterdir() if begun.exists() else ())]
   configs = [config for path in folders if (config := identity.config_of(path)) is not None]

@@ -31,6 +31,21 @@ _PORT = 8476
 _MAX_NAME = (
   40  # so that the longest pod name, NAME-workers-SLICE-POD-SUFFIX, has at most 63 characters
 )
+# Of each kind of node: the options that the other one lacks, with what to set there; and the values of absent ones.
+_OPTIONS = {
+  'tpu': {
+    'topology': '',
+    'chips_per_host': '; set --gpus_per_node',
+    'slices': '; set --nodes',
+    'min_slices': '; set --min_nodes',
+  },
+  'gpu': {
+    'gpus_per_node': '; set --chips_per_host',
+    'nodes': '; set --slices',
+    'min_nodes': '; set --min_slices',
+  },
+}
+_DEFAULTS = {'tpu': {'chips_per_host': 4, 'slices': 1}, 'gpu': {'gpus_per_node': 8, 'nodes': 1}}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,14 +83,14 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     '--tpu', help='gke-tpu-accelerator of the node pool, such as tpu-v5-lite-podslice'
   )
   parser.add_argument('--topology', help='topology of a slice, such as 4x4 or 2x2x4')
-  parser.add_argument('--chips_per_host', type=positive, default=4)
-  parser.add_argument('--slices', type=positive, default=1)
+  parser.add_argument('--chips_per_host', type=positive, help='chips of a TPU host; default: 4')
+  parser.add_argument('--slices', type=positive, help='TPU slices; default: 1')
   parser.add_argument(
     '--min_slices', type=positive, help='watch the run, and go on with this many slices or more'
   )
   parser.add_argument('--gpu', help='gke-accelerator of the node pool, such as nvidia-h100-80gb')
-  parser.add_argument('--gpus_per_node', type=positive, default=8)
-  parser.add_argument('--nodes', type=positive, default=1)
+  parser.add_argument('--gpus_per_node', type=positive, help='GPUs of a node; default: 8')
+  parser.add_argument('--nodes', type=positive, help='GPU nodes; default: 1')
   parser.add_argument('--min_nodes', type=positive, help='the same for GPU nodes')
   parser.add_argument(
     '--patience',
@@ -106,13 +121,15 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
   if (options.tpu is None) == (options.gpu is None):
     parser.error('either --tpu or --gpu must be given')
+  kind, other, unit = ('tpu', 'gpu', 'slices') if options.tpu else ('gpu', 'tpu', 'nodes')
+  for name, instead in _OPTIONS[other].items():
+    if getattr(options, name) is not None:
+      parser.error(f'--{name} goes with --{other}, not with --{kind}{instead}')
+  for name, default in _DEFAULTS[kind].items():
+    if getattr(options, name) is None:
+      setattr(options, name, default)
   if options.tpu is not None:
     _check_topology(parser, options)
-  other, unit = ('min_nodes', 'slices') if options.tpu is not None else ('min_slices', 'nodes')
-  if getattr(options, other) is not None:
-    parser.error(
-      f'--{other} does not go with --{"tpu" if options.tpu else "gpu"}; set --min_{unit}'
-    )
   if (getattr(options, f'min_{unit}') or 0) > getattr(options, unit):
     parser.error(f'--min_{unit} must be at most --{unit}={getattr(options, unit)}')
   require_bucket(parser, program)
@@ -120,8 +137,10 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _check_topology(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-  if not re.fullmatch(r'\d+x\d+(x\d+)?', options.topology or ''):
-    parser.error(f'--topology must be chips along each axis, such as 4x4; got {options.topology!r}')
+  if not re.fullmatch(r'[1-9][0-9]*(x[1-9][0-9]*){1,2}', options.topology or ''):
+    parser.error(
+      f'--topology must be positive numbers of chips along each axis, such as 4x4; got {options.topology!r}'
+    )
   chips = _chips(options)
   if chips % options.chips_per_host:
     parser.error(

@@ -82,7 +82,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument('--module', default='recjax.main', help='module that `python -m` runs')
   parser.add_argument(
     '--grace',
-    type=float,
+    type=_seconds,
     default=10,
     help='seconds from SIGTERM to SIGKILL after a process has failed',
   )
@@ -103,6 +103,13 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   if found.min_processes is not None and flag(program, 'workdir') is None:
     parser.error('--min_processes needs the --workdir of the program, which is missing')
   return found, program
+
+
+def _seconds(text: str) -> float:
+  """An argparse type: seconds, 0 or more."""
+  if not re.fullmatch(r'[0-9]+(\.[0-9]*)?|\.[0-9]+', text):
+    raise argparse.ArgumentTypeError(f'must be a number of seconds, 0 or more; got {text!r}')
+  return float(text)
 
 
 def _free_port() -> int:

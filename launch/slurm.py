@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -80,7 +81,9 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   )
   parser.add_argument('--gpus_per_node', type=positive, required=True)
   parser.add_argument('--cpus_per_gpu', type=positive, default=8)
-  parser.add_argument('--time', required=True, help='time limit of one job, such as 24:00:00')
+  parser.add_argument(
+    '--time', type=_time, required=True, help='time limit of one job, such as 24:00:00'
+  )
   parser.add_argument('--name', default='recjax')
   parser.add_argument('--partition')
   parser.add_argument('--account')
@@ -94,11 +97,25 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument('--python', default=sys.executable, help='Python interpreter on the nodes')
   parser.add_argument('--dry_run', action='store_true', help='print the script and submit nothing')
   options, program = parse(parser, argv)
+  options.logs = os.path.expanduser(options.logs)
+  if flag(program, 'grace') is not None:
+    parser.error(
+      f'--grace is no option here: a job has {_NOTICE} seconds from SIGTERM to its time limit; leave it out'
+    )
   if flag(program, 'workdir') is None:
     parser.error('--workdir must be a folder that all nodes share; it is missing')
   if options.min_nodes is not None and options.min_nodes > options.nodes:
     parser.error(f'--min_nodes must be at most --nodes={options.nodes}; got {options.min_nodes}')
   return options, program
+
+
+def _time(text: str) -> str:
+  """An argparse type: a time limit as sbatch reads it."""
+  if not re.fullmatch(r'([0-9]+-)?[0-9]+(:[0-9]+){0,2}|infinite|unlimited', text, re.IGNORECASE):
+    raise argparse.ArgumentTypeError(
+      f'must be a time limit such as 24:00:00, 2-12 (days and hours) or 90 (minutes); got {text!r}'
+    )
+  return text
 
 
 def batch_script(options: argparse.Namespace, program: list[str]) -> str:

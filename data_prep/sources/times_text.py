@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 import contextlib
 import datetime
+import re
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ _TYPES = (
 )
 _DATES = ('%d.%m.%Y', '%m/%d/%Y', '%d/%m/%Y', '%d-%m-%Y', '%Y/%m/%d', '%Y.%m.%d', '%Y%m%d')
 _CLOCKS = ('', ' %H:%M', ' %H:%M:%S', ' %I:%M %p', ' %I:%M:%S %p')
+_IGNORED = 'ZGgVu'  # strptime of Arrow reads these directives, and gives the time without them
 _UTC = ' UTC$'  # exports of BigQuery
 
 
@@ -102,8 +104,15 @@ def read_format(
   """Converts text of one format.
 
   Raises:
-    ValueError: a row has another format.
+    ValueError: a row has another format, or the format has directives that would be ignored.
   """
+  directives = re.findall('%(.)', time_format, re.DOTALL)
+  if ignored := [f'%{each}' for each in dict.fromkeys(directives) if each in _IGNORED]:
+    raise ValueError(
+      f'data.time_format must have none of %Z, %G, %g, %V and %u, which would be ignored; got {time_format!r} with '
+      f'{" ".join(ignored)}. Write offsets such as +0200 in the data and set --config.data.time_format with %z, and '
+      'write weeks as dates'
+    )
   found, is_wrong = _parsed(values, time_format)
   if is_wrong.any():
     row = int(np.argmax(is_wrong))

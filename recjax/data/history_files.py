@@ -5,6 +5,7 @@ A line is an object with a list `history` of raw item ids, oldest first; other k
 file begins with PAR1, a compressed one with the bytes of gzip.
 """
 
+import collections
 from collections.abc import Iterator, Sequence
 import contextlib
 import gzip
@@ -71,7 +72,7 @@ class HistoryFile:
 
     Raises:
       OSError: the path is not a file.
-      ValueError: it is a damaged Parquet file, or has no column `history` of lists.
+      ValueError: it is a damaged Parquet file, has no column `history` of lists, or two columns of one name.
     """
     self.path = existing(path, '--histories', 'file')
     with self.path.open('rb') as f:
@@ -102,6 +103,16 @@ class HistoryFile:
       return
     for start, table in self._tables(_BEGINNING, first):
       yield from self._objects(start, table)
+
+  def others(self) -> Iterator[tuple[int, pa.Table]]:
+    """Yields the number of the first row and the columns that the model does not read, some rows at a time.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    if self.schema is not None:
+      for start, table in self._tables(_BEGINNING, 0):
+        yield start, table.drop_columns(self._columns)
 
   def parts(
     self, reader: Reader, size: int, skip_unknown: bool = False, first: int = 0
@@ -201,6 +212,11 @@ class HistoryFile:
       raise ValueError(f'{self.path} must be a whole Parquet file; {why}') from error
 
   def _check_schema(self) -> None:
+    for name, count in collections.Counter(self.schema.names).items():
+      if count > 1:
+        raise ValueError(
+          f'{self.path}: every column must have a name of its own; {name!r} is the name of {count}. Rename them'
+        )
     if 'history' not in self.schema.names:
       found = ', '.join(self.schema.names[:20])
       raise ValueError(

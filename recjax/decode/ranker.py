@@ -186,9 +186,7 @@ class Ranker:
     if few_shapes:
       B = self.rows_of(max(U, few_shapes))
     known = known or [{}] * U
-    hidden = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
-    if excluded is not None:
-      hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
+    hidden = self.hidden(histories, known, excluded, loaded)
     if few_shapes:  # no row needs more room
       hidden, masks = loaded.catalogue.masks.moved(hidden, masks, EXCLUDED)
     order = np.argsort([-len(history) for history in histories], kind='stable')
@@ -241,6 +239,19 @@ class Ranker:
     """Returns the prompt that the search continues after a history, int32 tokens; see `rank`."""
     corpus = (loaded or self.loaded).corpus
     return self._task.inference_prompt(corpus, history, known.get('times'), known.get('events'))
+
+  def hidden(
+    self,
+    histories: Sequence[np.ndarray],
+    known: Sequence[Mapping[str, np.ndarray]],
+    excluded: Sequence[np.ndarray] | None,
+    loaded: Loaded,
+  ) -> list[np.ndarray]:
+    """Returns the items that are excluded from each ranking, the seen ones among them; see `rank`."""
+    hidden = [self._seen(loaded, *each) for each in zip(histories, known, strict=True)]
+    if excluded is not None:
+      hidden = [np.concatenate(pair) for pair in zip(hidden, excluded, strict=True)]
+    return hidden
 
   def _seen(
     self, loaded: Loaded, history: np.ndarray, known: Mapping[str, np.ndarray]

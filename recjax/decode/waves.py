@@ -22,6 +22,7 @@ from recjax.decode.masks import Mask, contains, unpacked
 from recjax.decode.ranker import Ranker
 
 _MANY = 128  # histories that are scored with few compiled shapes
+_LOST = 'no item is within the beams, of which items of the history take all: ask for more beams'
 _LONG = 128  # excluded items of a request that become a mask
 
 
@@ -32,8 +33,9 @@ class Parsed(NamedTuple):
     place: its number in the wave.
     request: the request.
     row: its history.
-    excluded: int32, the items of `exclude`.
+    excluded: int32, the distinct items of `exclude`; none if they are left out of `mask` instead.
     mask: the items of `within`. None: all.
+    excludes: whether items of the catalogue are excluded.
     candidates: int32, the items of `candidates`. None: the search finds items.
   """
 
@@ -43,6 +45,7 @@ class Parsed(NamedTuple):
   excluded: np.ndarray
   mask: Mask | None
   candidates: np.ndarray | None
+  excludes: bool
 
 
 class Waves:
@@ -116,8 +119,13 @@ class Waves:
       for pair in self._found(beams, wave, few_shapes, size)
     ]
     for parsed, recommendations in [*found, *self._chosen(given, size)]:
+      is_lost = (
+        not recommendations and parsed.candidates is None and _size(*self._masks_left([parsed])) > 0
+      )
       answers[parsed.place] = dataclasses.replace(
-        answers[parsed.place], recommendations=recommendations
+        answers[parsed.place],
+        recommendations=recommendations,
+        note=_LOST if is_lost else None,
       )
     return answers
 
@@ -151,8 +159,9 @@ class Waves:
         shared[name, id(value)] = look_up(value)
       return shared.get((name, id(value)))
 
-    excluded = once('exclude', lambda x: self.reader.known(ids(x, 'exclude')))
+    excluded = once('exclude', lambda x: np.unique(self.reader.known(ids(x, 'exclude'))))
     mask = once('within', self.catalogue.masks.mask)
+    excludes = bool(len(excluded))
     if len(excluded) > _LONG:  # in the mask the items need no place in every row
       mask, excluded = self._without(mask, excluded, shared), excluded[:0]
     elif len(excluded) and ('left', id(mask), id(excluded)) not in shared:
@@ -161,7 +170,7 @@ class Waves:
     row = self._row(request.history, place, request.unknown == 'skip')
     if candidates is not None:
       candidates = self.reader.indices(ids(candidates, 'candidates'), f'{place}: candidates')
-    return Parsed(n, request, row, excluded, mask, candidates)
+    return Parsed(n, request, row, excluded, mask, candidates, excludes)
 
   def _without(self, mask: Mask | None, excluded: np.ndarray, shared: dict[Any, Any]) -> Mask:
     """Returns a mask without excluded items; see `parsed` for `shared`."""
@@ -174,16 +183,7 @@ class Waves:
     self, beams: int, wave: Sequence[Parsed], few_shapes: bool, size: int
   ) -> Iterator[tuple[Parsed, list[Recommendation]]]:
     """Yields the requests of a wave with the items that the search finds."""
-    has_masks = any(parsed.mask is not None for parsed in wave)
-    items_UM, scores_UM = self.ranker(beams).rank(
-      self._params,
-      [parsed.row.items for parsed in wave],
-      known=[parsed.row.known for parsed in wave],
-      excluded=[parsed.excluded for parsed in wave],
-      few_shapes=few_shapes and size,
-      masks=[parsed.mask for parsed in wave] if has_masks else None,
-      loaded=self._loaded,
-    )
+    items_UM, scores_UM = self._ranked(beams, wave, few_shapes and max(len(wave), size))
     for parsed, items, scores in zip(wave, items_UM, scores_UM, strict=True):
       k = parsed.request.k
       yield parsed, self.recommendations(items[:k], scores[:k])
@@ -278,15 +278,59 @@ class Waves:
     self, beams: int, rows: Sequence[Row], asked: Parsed, progress: str
   ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks many rows for the arguments of one request; see `Ranker.rank`."""
-    return self.ranker(beams).rank(
-      self._params,
-      [row.items for row in rows],
-      progress,
-      [row.known for row in rows],
-      [asked.excluded] * len(rows),
-      masks=None if asked.mask is None else [asked.mask] * len(rows),
-      loaded=self._loaded,
-    )
+    return self._ranked(beams, [asked._replace(row=row) for row in rows], progress=progress)
+
+  def _ranked(
+    self, beams: int, wave: Sequence[Parsed], few_shapes: int = False, progress: str | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns items and scores for every request of a wave; see `Ranker.rank`.
+
+    The search finds hidden items too, and drops them at its end. A request with exclusions that gets fewer than `k`
+    items in this way, while more are left, is searched again with a mask without hidden items, so that every beam leads
+    to an item that is left.
+    """
+    ranker, loaded = self.ranker(beams), self._loaded
+
+    def rank(wave, masks, few_shapes, progress=None):
+      rows, hides = [parsed.row for parsed in wave], [parsed.excluded for parsed in wave]
+      histories, known = [row.items for row in rows], [row.known for row in rows]
+      is_masked = any(mask is not None for mask in masks)
+      options = (few_shapes, masks if is_masked else None, loaded)
+      return ranker.rank(self._params, histories, progress, known, hides, *options)
+
+    masks = [parsed.mask for parsed in wave]
+    items_UM, scores_UM = rank(wave, masks, few_shapes, progress)
+    short = self._short(wave, (items_UM >= 0).sum(axis=1))
+    if not short:
+      return items_UM, scores_UM
+    # Without `few_shapes` the searches have one further program, for as many rows as masks go together.
+    size = len(wave) if few_shapes else 1 << (loaded.slots.most.bit_length() - 1)
+    found, chosen = (items_UM.copy(), scores_UM.copy()), list(short)
+    for first in range(0, len(chosen), size):
+      at = chosen[first : first + size]
+      again = rank([wave[u] for u in at], [short[u] for u in at], few_shapes or size)
+      for all_UM, of_BM in zip(found, again, strict=True):
+        all_UM[at] = of_BM
+    return found
+
+  def _short(self, wave: Sequence[Parsed], counts_U: np.ndarray) -> dict[int, Mask]:
+    """Returns the requests with exclusions that got fewer items than they want and are left, with the mask of these.
+
+    Args:
+      wave: the requests.
+      counts_U: the number of items that each of them got.
+    """
+    few = [u for u, each in enumerate(wave) if each.excludes and counts_U[u] < each.request.k]
+    masks = self._masks_left([wave[u] for u in few])
+    return {u: mask for u, mask in zip(few, masks, strict=True) if _size(mask) > counts_U[u]}
+
+  def _masks_left(self, wave: Sequence[Parsed]) -> list[Mask]:
+    """Returns the items that each request leaves, without those that are hidden."""
+    rows, excluded = [parsed.row for parsed in wave], [parsed.excluded for parsed in wave]
+    histories, known = [row.items for row in rows], [row.known for row in rows]
+    hidden = self.ranker(self.beams).hidden(histories, known, excluded, self._loaded)
+    _, masks = self.catalogue.masks.moved(hidden, [parsed.mask for parsed in wave], 0)
+    return [mask or self.catalogue.masks.all for mask in masks]
 
   def recommendations(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
     """Returns items with their titles, without the padding -1."""
@@ -297,3 +341,8 @@ class Waves:
       for i, score in zip(items, scores, strict=True)
       if i >= 0
     ]
+
+
+def _size(mask: Mask) -> int:
+  """Returns the number of items in a mask."""
+  return int(np.bitwise_count(mask.bits_W).sum())

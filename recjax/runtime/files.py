@@ -132,10 +132,15 @@ def existing(path: epath.PathLike, setting: str, kind: str) -> epath.Path:
     kind: 'file' or 'folder'.
 
   Raises:
-    OSError: the path does not exist or is of the other kind.
+    OSError: the path does not exist, is of the other kind, or has a protocol that cannot be read.
   """
-  path = epath.Path(path)
-  if not path.exists():
+  try:
+    path = epath.Path(path)
+    exists = path.exists()
+  except (ImportError, KeyError) as error:
+    why = 'the protocol is unknown' if isinstance(error, KeyError) else error
+    raise OSError(f'{setting} must be a {kind} that can be read; got {path}: {why}') from error
+  if not exists:
     raise FileNotFoundError(f'{setting} must be a {kind}; {path} does not exist')
   if path.is_dir() != (kind == 'folder'):
     other = 'folder' if kind == 'file' else 'file'

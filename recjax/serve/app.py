@@ -189,9 +189,11 @@ class Service:
   async def _items(self, request: Request) -> Response:
     engine, _ = self._opened()
     text, limit = request.query_params.get('q', ''), request.query_params.get('limit', str(_FOUND))
-    if not (limit.isdecimal() and limit.isascii() and 1 <= int(limit[:6]) <= _MOST_FOUND):
+    digits, most = limit.lstrip('0'), len(str(_MOST_FOUND))
+    is_number = limit.isdecimal() and limit.isascii() and 1 <= len(digits) <= most
+    if not (is_number and int(digits) <= _MOST_FOUND):
       raise Refused(400, f'limit must be from 1 to {_MOST_FOUND}; got {limit[:80]!r}')
-    found = await run_in_threadpool(engine.view.search, text[:1000], int(limit))
+    found = await run_in_threadpool(engine.view.search, text[:1000], int(digits))
     return _json({'items': found})
 
   async def _catalogue(self, request: Request) -> Response:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+import os
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -100,7 +101,7 @@ class Engine:
     Raises:
       OSError, ValueError: it is no catalogue for the running search; see `recjax.decode.catalogue`.
     """
-    catalogue = Catalogue.load(epath.Path(folder).expanduser(), masks or self._masks)
+    catalogue = Catalogue.load(os.path.expanduser(folder), masks or self._masks)
     return Loaded(self._recommender.loaded(catalogue), View(catalogue, self._keywords))
 
   def take(self, loaded: Loaded) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from launch import elastic
+from launch.options import usable_hosts
 from recjax import config as config_lib
 from recjax.workdir import identity
 from tests.launch.compile.examples import config_of
@@ -41,6 +42,15 @@ def test_every_training_of_the_run_counts(tmp_path):
   assert elastic.largest(tmp_path, 5) == 5
   recorded(tmp_path, batch_size=48)
   assert elastic.largest(tmp_path, 5) == 1
+
+
+def test_a_workdir_may_be_in_the_home_folder(tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  recorded(tmp_path / 'run', batch_size=48)
+  assert elastic.main(['--workdir=~/run', '--at_most=5']) == 0
+  assert capsys.readouterr().out == '4\n'
+  # The launchers pass the workdir of the program as it was given.
+  assert usable_hosts(['--workdir=~/run'], 5) == (4, '')
 
 
 def test_a_run_that_cannot_go_on_is_said_in_one_line(tmp_path, capsys):

@@ -201,11 +201,20 @@ def test_copies_in_memory_are_in_the_memory_of_the_node():
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ((*TPU, '--min_nodes=1', *PROGRAM), '--min_nodes does not go with --tpu; set --min_slices'),
+    (
+      (*TPU, '--min_nodes=1', *PROGRAM),
+      '--min_nodes goes with --gpu, not with --tpu; set --min_slices',
+    ),
+    ((*TPU, '--nodes=4', *PROGRAM), '--nodes goes with --gpu, not with --tpu; set --slices'),
+    ((*TPU, '--gpus_per_node=8', *PROGRAM), '--gpus_per_node goes with --gpu, not with --tpu'),
+    ((*GPU, '--slices=4', *PROGRAM), '--slices goes with --tpu, not with --gpu; set --nodes'),
+    ((*GPU, '--topology=4x4', *PROGRAM), '--topology goes with --tpu, not with --gpu'),
+    ((*GPU, '--chips_per_host=2', *PROGRAM), '--chips_per_host goes with --tpu, not with --gpu'),
+    ((*TPU[:3], '--topology=0x4', *PROGRAM), '--topology must be positive numbers of chips'),
     ((*GPU, '--min_nodes=5', *PROGRAM), '--min_nodes must be at most --nodes=4'),
     ((*TPU, *GPU[2:], *PROGRAM), 'either --tpu or --gpu'),
     ((*TPU[:2], *PROGRAM), 'either --tpu or --gpu'),
-    ((*TPU[:3], *PROGRAM), '--topology must be chips along each axis'),
+    ((*TPU[:3], *PROGRAM), '--topology must be positive numbers of chips along each axis'),
     ((*TPU[:3], '--topology=2x3', *PROGRAM), 'has 6 chips, which must be a multiple'),
     ((*TPU, '--name=Run', *PROGRAM), '--name must be at most 40 lower-case'),
     ((*TPU, *PROGRAM[:1]), '--workdir must be a gs:// path'),

@@ -183,3 +183,10 @@ def test_an_invalid_number_of_processes_is_rejected(args, capsys):
   with pytest.raises(SystemExit):
     local.main(args)
   assert '-n' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('grace', ['-1', 'nan', 'inf', 'soon'])
+def test_an_invalid_grace_is_rejected(grace, capsys):
+  with pytest.raises(SystemExit):
+    local.main(['-n', '1', f'--grace={grace}', '--dry_run'])
+  assert '--grace: must be a number of seconds, 0 or more' in capsys.readouterr().err

@@ -96,6 +96,33 @@ def test_a_job_may_run_on_fewer_nodes(tmp_path):
   assert done.returncode == 1 and 'less than --min_nodes=2' in done.stdout
 
 
+@pytest.mark.parametrize(
+  'time', ['90', '90:00', '24:00:00', '2-12', '2-12:30', '2-12:30:00', 'UNLIMITED']
+)
+def test_a_time_limit_is_one_of_sbatch(time):
+  assert f'#SBATCH --time={time}\n' in script(f'--time={time}')
+
+
+@pytest.mark.parametrize(
+  ('option', 'message'),
+  [
+    ('--time=junk', '--time: must be a time limit such as 24:00:00, 2-12 (days and hours) or 90'),
+    ('--time=-1', '--time: must be a time limit'),
+    ('--time=1:2:3:4', '--time: must be a time limit'),
+    ('--grace=-1', '--grace is no option here: a job has 120 seconds'),
+  ],
+)
+def test_wrong_options_are_rejected(option, message, capsys):
+  with pytest.raises(SystemExit):
+    script(option)
+  assert message in capsys.readouterr().err
+
+
+def test_logs_may_be_in_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert f'#SBATCH --output={tmp_path}/logs/%x-%j.log\n' in script('--logs=~/logs')
+
+
 def test_a_missing_workdir_is_rejected(capsys):
   with pytest.raises(SystemExit):
     slurm.main([*OPTIONS, '--config=configs/demo.py', '--dry_run'])

@@ -321,6 +321,38 @@ def test_a_long_exclusion_leaves_the_same_items(recommender, monkeypatch):
     recommender.recommend(['i03'], exclude=[f'i{n:02}' for n in range(24)])
 
 
+def test_exclusions_leave_k_items_while_so_many_are_left(noted, tmp_path):
+  config, dataset, params = noted
+  recommender = Recommender(ranker_of(config, dataset, beams=4), params, 7)
+  catalogue = [item['id'] for item in dataset.items]
+  found = recommender.recommend(['i03'], k=4)
+  programs = recommender._ranker._search._cache_size()
+  best = [each.item for each in found]
+  excluded = [*best, *(item for item in catalogue if item not in best)][:21]
+  excluded = [item for item in excluded if item != 'i03']
+  left = {item for item in catalogue if item not in (*excluded, 'i03')}
+  assert len(left) in (3, 4)
+  for given in (excluded, excluded * 20):  # ids count once
+    assert {e.item for e in recommender.recommend(['i03'], k=4, exclude=given)} == left
+  assert recommender.recommend(['i03'], k=4) == found
+  assert recommender._ranker._search._cache_size() == programs  # nothing was compiled
+  history = Request(history=[item for item in catalogue if item not in left], k=4)
+  (lost,) = recommender.answer([history])
+  assert len(lost.recommendations) < len(left)
+  assert lost.recommendations or 'ask for more beams' in lost.note
+  (none,) = recommender.answer([Request(history=catalogue, k=4)])
+  assert (none.recommendations, none.note) == ([], None)
+  (streamed,) = recommender.recommend(iter([['i03']]), k=4, exclude=excluded)
+  assert {each.item for each in streamed} == left
+  histories, out = tmp_path / 'h.jsonl', tmp_path / 'out.jsonl'
+  rows = [{'history': ['i03']}, {'history': catalogue}, {'history': best[:1]}] * 40
+  histories.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  recommender.recommend_file(histories, out, 4, exclude=excluded)
+  ranked = [json.loads(line)['recommendations'] for line in out.read_text().splitlines()]
+  assert [{each['item'] for each in items} for items in ranked[:3]] == [left, set(), left | {'i03'}]
+  assert [len(items) for items in ranked] == [len(left), 0, min(4, len(left) + 1)] * 40
+
+
 @pytest.fixture(scope='module')
 def histories_file(tmp_path_factory):
   path = tmp_path_factory.mktemp('histories') / 'h.jsonl'

@@ -1,6 +1,31 @@
 """Reads the histories of a file for the scripts of this folder, and writes the ranked items. Needs Python alone."""
 
 import json
+import os
+import pathlib
+
+_OTHERS = ('.gz', '.parquet', '.pq')
+
+
+def check(histories, out):
+  """Checks the names of both files and the folder of the output, before anything is ranked.
+
+  Args:
+    histories: the file of histories.
+    out: the file to write.
+
+  Raises:
+    ValueError: a name is that of a compressed or Parquet file.
+    OSError: the output has no folder, or is one.
+  """
+  for path, what in ((histories, 'the histories'), (out, 'the output')):
+    if str(path).lower().endswith(_OTHERS):
+      raise ValueError(f'{what} must be plain JSON lines, such as x.jsonl; got {path}')
+  folder = pathlib.Path(out).absolute().parent
+  if not folder.is_dir():
+    raise NotADirectoryError(f'the folder of the output must exist; {folder} does not: make it')
+  if pathlib.Path(out).is_dir():
+    raise IsADirectoryError(f'the output must be a file; {out} is a folder')
 
 
 def read(path, known, columns, skip_unknown):
@@ -24,7 +49,7 @@ def read(path, known, columns, skip_unknown):
     place = f'{path}:{number}'
     try:
       row = json.loads(line.decode('utf-8-sig'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise ValueError(f'{place}: a line must be a JSON object; {error}') from error
     if not isinstance(row, dict) or not isinstance(row.get('history'), list):
       raise ValueError(f'{place}: a line must be an object with a list "history"')
@@ -55,8 +80,22 @@ def _known(row, known, columns, place, skip_unknown):
 
 
 def write(path, rows, ranked):
-  """Writes the rows with their ranked items as `recommendations`."""
-  with open(path, 'w', encoding='utf-8') as f:
-    for row, items in zip(rows, ranked, strict=True):
-      f.write(json.dumps(row | {'recommendations': items}) + '\n')
+  """Writes the rows with their ranked items as `recommendations`; the file appears when it is whole."""
+  path = pathlib.Path(path)
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  try:
+    with open(partial, 'w', encoding='utf-8') as f:
+      for row, items in zip(rows, ranked, strict=True):
+        f.write(_line(row | {'recommendations': items}) + '\n')
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
   print(f'{len(rows)} histories -> {path}')
+
+
+def _line(row):
+  """Returns an object as JSON, with null for numbers that are not finite, which JSON does not have."""
+  try:
+    return json.dumps(row, allow_nan=False)
+  except ValueError:
+    return json.dumps(json.loads(json.dumps(row), parse_constant=lambda _: None))

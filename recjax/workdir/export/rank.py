@@ -182,6 +182,7 @@ def main():
   parser.add_argument('--skip_unknown', action='store_true', help='leave out unknown items')
   args = parser.parse_args()
   try:
+    history_rows.check(args.histories, args.out)
     recommender = Recommender()
     columns = recommender.columns
     rows = history_rows.read(args.histories, recommender.index, columns, args.skip_unknown)
@@ -192,9 +193,9 @@ def main():
       within = [line.strip() for line in text.split('\n')]
     k = min(20, beams) if args.k is None else args.k
     found = recommender.recommend(read.pop('history'), k, **read, within=within, beams=args.beams)
+    history_rows.write(args.out, rows, found)
   except (OSError, ValueError) as error:
     sys.exit(f'{type(error).__name__}: {error}')
-  history_rows.write(args.out, rows, found)
 
 
 if __name__ == '__main__':

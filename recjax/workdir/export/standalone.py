@@ -316,6 +316,7 @@ def main(kind=Recommender):
   try:
     if not pathlib.Path(args.histories).is_file():
       raise FileNotFoundError(f'--histories must be a file; {args.histories} is not')
+    history_rows.check(args.histories, args.out)
     recommender = kind(device=args.device, dtype=args.dtype)
     if others := recommender.prompt.get('left_out'):
       print(f'ranked by the codes alone, without {" and ".join(others)}', file=sys.stderr)
@@ -329,9 +330,9 @@ def main(kind=Recommender):
       times=[row.get('times') for row in rows],
       events=[row.get('events') for row in rows],
     )
+    history_rows.write(args.out, rows, ranked)
   except (ValueError, OSError) as error:
     sys.exit(f'{type(error).__name__}: {error}')
-  history_rows.write(args.out, rows, ranked)
 
 
 if __name__ == '__main__':

@@ -64,6 +64,28 @@ def test_other_dates_need_a_format_that_the_error_names(tmp_path):
     times_lib.read(read(number, ('time',), {}), 'time', '%Y')
 
 
+@pytest.mark.parametrize(
+  ('cell', 'time_format', 'named'),
+  [
+    ('2024-05-17 13:45 CET', '%Y-%m-%d %H:%M %Z', '%Z'),
+    ('2024-W20-5', '%G-W%V-%u', '%G %V %u'),
+    ('2024-05-17 5', '%Y-%m-%d %u', '%u'),
+  ],
+)
+def test_directives_that_would_be_ignored_are_refused(tmp_path, cell, time_format, named):
+  rows = read(csv(tmp_path, f'user,time\nu,{cell}\n'), ('time',), {})
+  with pytest.raises(ValueError, match=rf'data\.time_format must have none of .* with {named}\. '):
+    times_lib.read(rows, 'time', time_format)
+
+
+def test_an_offset_and_a_percent_sign_are_read(tmp_path):
+  rows = read(csv(tmp_path, 'user,time\nu,2024-05-17 13:45 %Z +0200\n'), ('time',), {})
+  values, _ = times_lib.read(rows, 'time', '%Y-%m-%d %H:%M %%Z %z')
+  assert values.tolist() == [
+    datetime.datetime(2024, 5, 17, 11, 45, tzinfo=datetime.UTC).timestamp()
+  ]
+
+
 def test_times_are_read_from_every_text_format(tmp_path):
   seconds = int(datetime.datetime(2018, 1, 2, 3, 4, 5, tzinfo=datetime.UTC).timestamp())
   cases = {

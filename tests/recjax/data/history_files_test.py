@@ -128,6 +128,16 @@ def test_bad_columns_are_named(tmp_path, columns, message):
     check_histories(tmp_path / 'h.parquet')
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path):
+  columns = [pa.array([['i03']]), pa.array([1]), pa.array([2])]
+  table = pa.Table.from_arrays(columns, ['history', 'age', 'age'])
+  pq.write_table(table, tmp_path / 'h.parquet')
+  with pytest.raises(
+    ValueError, match=r"every column must have a name of its own; 'age' is the name of 2"
+  ):
+    HistoryFile(tmp_path / 'h.parquet')
+
+
 def test_a_missing_or_damaged_file_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'--histories must be a file; .*none.jsonl does not'):
     check_histories(tmp_path / 'none.jsonl')

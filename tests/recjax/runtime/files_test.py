@@ -77,3 +77,13 @@ def test_folders_to_write_are_checked_before_they_are_made(tmp_path, monkeypatch
   with pytest.raises(PermissionError, match='--workdir must be a folder that can be written'):
     files.check_writable(tmp_path / 'new', '--workdir')
   assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize(
+  ('path', 'why'), [('s3://x/y', 'Install s3fs'), ('what://x/y', 'the protocol is unknown')]
+)
+def test_a_protocol_that_cannot_be_read_is_named(path, why):
+  with pytest.raises(
+    OSError, match=f'--masks must be a folder that can be read; got {path}: {why}'
+  ):
+    files.existing(path, '--masks', 'folder')

@@ -221,6 +221,11 @@ def test_a_swap_answers_from_the_new_catalogue_and_a_roll_back_from_the_old_one(
     engine.load(str(tmp_path))
   with pytest.raises(OSError, match='nowhere'):
     engine.load(str(tmp_path / 'nowhere'))
+  for wrong in ('s3://x/y', 'what://x/y'):  # no library, no such protocol
+    with pytest.raises(OSError, match=f'must be a folder that can be read; got {wrong}: '):
+      engine.load(wrong)
+    with pytest.raises(OSError, match=f'--masks must be a folder that can be read; got {wrong}: '):
+      engine.load(str(folder), wrong)
   (folder / 'sids' / 'codes.npy').write_bytes(b'')  # as while it is written
   with pytest.raises(
     ValueError, match='must hold a whole prepared catalogue; No data left in file'

@@ -116,3 +116,102 @@ def test_a_key_with_values_of_several_types_is_named(tmp_path):
     ValueError, match=r"h.jsonl:1 and the following lines: the values of 'user' must have one type"
   ):
     ranked_file.writer(tmp_path / 'o.parquet', HistoryFile(path), False)
+
+
+def parquet(tmp_path, **columns):
+  """Returns a file of one history for each value of the columns."""
+  length = len(next(iter(columns.values())))
+  pq.write_table(pa.table({'history': [['i03']] * length, **columns}), tmp_path / 'h.parquet')
+  return HistoryFile(tmp_path / 'h.parquet')
+
+
+def test_nanoseconds_are_cut_at_any_depth(tmp_path):
+  at, time = 1_700_000_000_123_456_789, pa.timestamp('ns')
+  columns = {
+    'list': pa.array([[at]], pa.list_(time)),
+    'fixed': pa.array([[at]], pa.list_(time, 1)),
+    'struct': pa.array([{'a': [{'b': at}]}], pa.struct([('a', pa.list_(pa.struct([('b', time)])))])),
+    'clock': pa.array([1_123_456_789], pa.time64('ns')),
+    'wait': pa.array([1_123_456_789], pa.duration('ns')),
+    'map': pa.array([[('k', at)]], pa.map_(pa.string(), time)),
+  }  # fmt: skip
+  file = parquet(tmp_path, **columns)
+  (line,) = ranked(file, tmp_path / 'o.jsonl', skip_unknown=False).splitlines()
+  row, at = json.loads(line), '2023-11-14T22:13:20.123456'
+  assert {name: row[name] for name in columns} == {
+    'list': [at], 'fixed': [at], 'struct': {'a': [{'b': at}]}, 'clock': '00:00:01.123456', 'wait': 1.123456,
+    'map': [['k', at]],
+  }  # fmt: skip
+
+
+def test_a_date_that_python_lacks_is_named_before_the_ranking(tmp_path):
+  file = parquet(tmp_path, at=pa.array([0, 10**12], pa.timestamp('s')))
+  with pytest.raises(ValueError, match=r"h.parquet, row 2: 'at' must have dates of the years 1 to"):
+    ranked_file.writer(tmp_path / 'o.jsonl', file, False)
+  ranked_file.writer(tmp_path / 'o.parquet', file, False)
+
+
+@pytest.mark.parametrize(
+  ('lines', 'message'),
+  [
+    (
+      '{"history": [], "context": {}}\n',
+      "h.jsonl: 'context' must have values that Parquet can hold",
+    ),
+    (
+      '{"history": []}\n{"history": [], "note": "\\ud800"}\n',
+      "h.jsonl:2: 'note' must be Unicode text to be written as Parquet; got the lone surrogate",
+    ),
+    ('{"history": ["\\udfff"]}\n', "h.jsonl:1: 'history' must be Unicode text"),
+    ('{"history": [], "\\ud800": 1}\n', 'h.jsonl:1: .* must be Unicode text'),
+    (
+      '{"history": [], "n": 9007199254740993}\n' * 1000 + '{"history": [], "n": 0.5}\n',
+      "h.jsonl:1 and the following lines: the values of 'n' must have one type",
+    ),
+  ],
+)
+def test_values_that_parquet_lacks_are_named_before_the_ranking(tmp_path, lines, message):
+  (tmp_path / 'h.jsonl').write_text(lines)
+  file = HistoryFile(tmp_path / 'h.jsonl')
+  with pytest.raises(ValueError, match=message) as error:
+    ranked_file.writer(tmp_path / 'o.parquet', file, True)
+  assert type(error.value) is ValueError
+  ranked_file.writer(tmp_path / 'o.jsonl', file, True)
+
+
+def test_a_key_unknown_of_another_type_is_replaced(tmp_path):
+  (tmp_path / 'h.jsonl').write_text(
+    '{"history": ["i03", "gone"], "unknown": 3, "recommendations": {}}\n'
+  )
+  content = ranked(HistoryFile(tmp_path / 'h.jsonl'), tmp_path / 'o.parquet')
+  (row,) = pq.read_table(pa.BufferReader(content)).to_pylist()
+  assert (row['history'], row['unknown'], len(row['recommendations'])) == (['i03'], ['gone'], 2)
+
+
+def test_aligned_columns_of_any_type_lose_unknown_items(tmp_path):
+  at = [1_700_000_000_123_456_789 + n for n in range(3)]
+  kinds = (pa.list_(pa.timestamp('ns')), pa.large_list(pa.timestamp('ns')))
+  for kind in kinds:
+    histories = [['i03', 'gone', 'i01'], ['gone'], ['i02']]
+    pq.write_table(
+      pa.table({'history': histories, 'times': pa.array([at, None, at[:1]], kind)}),
+      tmp_path / 'h.parquet',
+    )
+    file = HistoryFile(tmp_path / 'h.parquet', ('times',))
+    table = pq.read_table(pa.BufferReader(ranked(file, tmp_path / 'o.parquet')))
+    assert table['history'].to_pylist() == [['i03', 'i01'], [], ['i02']]
+    times = table['times'].cast(pa.list_(pa.int64())).to_pylist()
+    assert times == [[at[0], at[2]], None, at[:1]]
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+  nan = float('nan')
+  file = parquet(tmp_path, vector=[[1.0, nan]], nested=[{'a': [nan, 2.0]}])
+  rows = [ranked(file, tmp_path / 'o.jsonl', skip_unknown=False)]
+  (tmp_path / 'h.jsonl').write_text(
+    '{"history": ["i03"], "vector": [1.0, NaN], "nested": {"a": [-Infinity, 2.0]}}\n'
+  )
+  rows.append(ranked(HistoryFile(tmp_path / 'h.jsonl'), tmp_path / 'o.jsonl', skip_unknown=False))
+  for line in rows:
+    row = json.loads(line, parse_constant=pytest.fail)
+    assert (row['vector'], row['nested']) == ([1.0, None], {'a': [None, 2.0]})

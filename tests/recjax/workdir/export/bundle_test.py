@@ -171,6 +171,18 @@ def test_the_loader_is_short_and_the_readme_of_a_bundle_shows_its_use(made):
       rank.recommend([ids[:2]], **arguments)
 
 
+def test_the_files_are_checked_before_the_ranking(made, monkeypatch):
+  rank = exports.module(made / 'out' / 'rank.py')
+  monkeypatch.setattr(rank, 'Recommender', pytest.fail)
+  for names, message in (
+    (('h.jsonl', 'nowhere/t.jsonl'), 'NotADirectoryError: the folder of the output must exist'),
+    (('h.jsonl.gz', 't.jsonl'), 'ValueError: the histories must be plain JSON lines'),
+  ):
+    monkeypatch.setattr('sys.argv', ['rank.py', *(str(made / name) for name in names)])
+    with pytest.raises(SystemExit, match=message):
+      rank.main()
+
+
 def test_a_bundle_is_read_back_if_its_codes_rank_alone(made, tmp_path):
   data = loading.read(made / 'out')[0]
   assert [item['id'] for item in data.items] == [f'i{n:02}' for n in range(24)]
