@@ -108,7 +108,7 @@ def requested(config: Config, next_workdir: Callable[[epath.Path], epath.Path]) 
     given = list(config_flag.overrides(sys.argv))
     ignored.check_length(given, config)
     ignored.check_replaced(given, config)
-    ignored.check_components(config)
+    ignored.check_components(given, config, config_flag.saved_in(config_value()) is not None)
   source = FROM.value and epath.Path(FROM.value.rstrip('/')).expanduser()
   workdir = WORKDIR.value or (
     str(next_workdir(source)) if source else default_workdir(config_value())

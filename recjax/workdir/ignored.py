@@ -161,12 +161,19 @@ def _own_field(path: str, name: str, stage: Stage) -> str | None:
   return f'stages.{name}.{own[0]}' if own and getattr(stage, own[0]) is not None else None
 
 
-def check_components(config: Config) -> None:
+def check_components(given: Iterable[str], config: Config, is_saved: bool) -> None:
   """Checks that every active component is trained in a stage of the run.
+
+  Args:
+    given: fields on the command line.
+    config: config of the command.
+    is_saved: whether it is that of a workdir. Earlier versions let such components pass, and their runs must go on.
 
   Raises:
     ValueError: every stage has its own mixture, and a component is in none of them.
   """
+  if is_saved and not any(_is_below(path, ('mixture', 'stages')) for path in given):
+    return
   own = [stage.mixture for stage in config.stages.values()]
   for name in config.active_mixture if own and all(own) else ():
     if not any(name in mixture for mixture in own):

@@ -163,9 +163,13 @@ def test_a_component_of_no_stage_is_refused(config):
   config = dataclasses.replace(config, mixture=mixture)
   rows, both = {'mixture': ('next_item',)}, {'mixture': ('next_item', 'mim')}
   for passes in (config, staged(config, a=rows, b={}), staged(config, a=rows, b=both)):
-    ignored.check_components(passes)
+    ignored.check_components([], passes, is_saved=False)
+  untrained = staged(config, a=rows, b=rows)
+  ignored.check_components(['seed'], untrained, is_saved=True)  # a run of an earlier version
+  with pytest.raises(ValueError, match=r'mixture\.mim must be in the mixture of a stage'):
+    ignored.check_components(['mixture.mim.weight'], untrained, is_saved=True)
   with pytest.raises(ValueError) as caught:
-    ignored.check_components(staged(config, a=rows, b=rows))
+    ignored.check_components([], untrained, is_saved=False)
   assert str(caught.value) == (
     'mixture.mim must be in the mixture of a stage, or have no weight: every stage has its own mixture, and none of '
     "them names it; got [('next_item',), ('next_item',)]. Set --config.stages.a.mixture, --config.stages.b.mixture or "
