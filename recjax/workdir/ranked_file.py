@@ -43,13 +43,13 @@ class JsonLines:
   """Writes JSON lines."""
 
   def __init__(self, file: HistoryFile, is_gzip: bool):
-    """Reads the dates of a Parquet file once, so that nothing fails after the ranking.
+    """Reads dates and texts of a Parquet file once, so that nothing fails after the ranking.
 
     Raises:
-      ValueError: a date is none of the years 1 to 9999.
+      ValueError: a date is none of the years 1 to 9999, or a text is not UTF-8.
     """
     self._path, self._is_gzip = file.path, is_gzip
-    _check_dates(file)
+    _check_values(file)
 
   def encoded(self, part: Part, ranked: Ranked) -> bytes:
     """Returns the lines of a part: its objects with the key `recommendations`."""
@@ -87,12 +87,12 @@ class Parquet:
     self._check_columns()
 
   def _check_columns(self) -> None:
-    """Writes every column without rows, so that one that Parquet lacks is found before the ranking."""
+    """Writes and reads every column without rows, so that one that Parquet lacks is found before the ranking."""
     for field in self._given:
       if field.name not in self._replaced:
         must = f'{self._path}: {field.name!r} must have values that Parquet can hold'
         with _one_message(must):
-          _encoded(pa.schema([field]).empty_table())
+          pq.read_table(pa.BufferReader(_encoded(pa.schema([field]).empty_table())))
 
   def encoded(self, part: Part, ranked: Ranked) -> bytes:
     """Returns the rows of a part."""
@@ -136,7 +136,7 @@ def _one_message(must: str, remedy: str = '. Give --out a name that ends with .j
   """Turns the errors of a conversion into a ValueError of one line that says what must hold."""
   try:
     yield
-  except (pa.ArrowException, OverflowError, UnicodeError, ValueError) as error:
+  except (pa.ArrowException, OSError, OverflowError, UnicodeError, ValueError) as error:
     raise ValueError(f'{must}; {_first_line(error)}{remedy}') from error
 
 
@@ -276,17 +276,20 @@ def _in_microseconds(kind: pa.DataType) -> pa.DataType:
   return pa.list_(inner(kind.value_field)) if pa.types.is_list(kind) else kind
 
 
-def _check_dates(file: HistoryFile) -> None:
-  """Raises a ValueError if Python has no date for one of a Parquet file."""
-  dated = re.compile('timestamp|date|duration|time(32|64)')
+def _check_values(file: HistoryFile) -> None:
+  """Raises a ValueError if Python has no date, or no text, for a value of a Parquet file."""
+  kinds = (
+    ('timestamp|date|duration|time(32|64)', _in_python, 'dates of the years 1 to 9999 in a known time zone'),
+    ('string', lambda column: column.validate(full=True), 'text in UTF-8'),
+  )  # fmt: skip
   for start, table in file.others():
-    for name in table.column_names:
-      if not dated.search(str(table.schema.field(name).type)):
+    for name, (pattern, read, what) in itertools.product(table.column_names, kinds):
+      if not re.search(pattern, str(table.schema.field(name).type)):
         continue
-      must = f'{name!r} must have dates of the years 1 to 9999 to be written as JSON lines'
+      must = f'{name!r} must have {what} to be written as JSON lines'
       remedy = '. Give --out a name that ends with .parquet'
       try:
-        _in_python(table[name])
+        read(table[name])
       except (pa.ArrowException, OverflowError, ValueError):
         for n in range(len(table)):
           with _one_message(f'{file.path}, row {start + n + 1}: {must}', remedy):

@@ -71,7 +71,10 @@ def plan(config: config_lib.Config, workdir: epath.Path) -> list[PlannedStage]:
     checkpoint = config.checkpoint
     if stages:
       checkpoint = dataclasses.replace(
-        checkpoint, init_from=str(stages[-1].folder), init_from_last=not stage.start_from_best
+        checkpoint,
+        init_from=str(stages[-1].folder),
+        init_from_last=not stage.start_from_best,
+        init_sid_rows=None,  # that of the run is for its start alone
       )
     checkpoint = dataclasses.replace(checkpoint, **_set(stage, 'checkpoint'))
     mixture, grpo = {k: config.mixture[k] for k in stage.mixture or config.mixture}, None

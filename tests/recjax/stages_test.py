@@ -105,7 +105,11 @@ def test_a_kill_between_two_stages_does_not_change_the_result(tiny_world, tmp_pa
 def test_a_stage_overrides_fields_of_the_run(tiny_world, tmp_path):
   config, _ = staged(tiny_world)
   named = {'norms': Group(pattern='norm', weight_decay=0.0)}
-  config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, groups=named))
+  config = dataclasses.replace(
+    config,
+    optim=dataclasses.replace(config.optim, groups=named),
+    checkpoint=dataclasses.replace(config.checkpoint, init_sid_rows='random'),
+  )
   workdir = epath.Path(tmp_path)
   (_, first, folder, _), (name, second, last, _) = stages_lib.plan(config, workdir)
   assert (folder, name, last) == (workdir / 'stages' / 'sid_rows', 'all', workdir)
@@ -114,6 +118,8 @@ def test_a_stage_overrides_fields_of_the_run(tiny_world, tmp_path):
   assert (second.optim, second.num_train_steps) == (config.optim, 3)
   assert second.checkpoint.init_from == str(folder)
   assert second.checkpoint.init_from_last
+  # The rows that the first stage has trained stay.
+  assert (first.checkpoint.init_sid_rows, second.checkpoint.init_sid_rows) == ('random', None)
   with pytest.raises(
     ValueError, match=r'must be one of next_item; got .other.. Set --config.stages'
   ):

@@ -149,11 +149,27 @@ def test_a_date_that_python_lacks_is_named_before_the_ranking(tmp_path):
   with pytest.raises(ValueError, match=r"h.parquet, row 2: 'at' must have dates of the years 1 to"):
     ranked_file.writer(tmp_path / 'o.jsonl', file, False)
   ranked_file.writer(tmp_path / 'o.parquet', file, False)
+  file = parquet(tmp_path, at=pa.array([0, 0], pa.timestamp('us', 'Nowhere/City')))
+  with pytest.raises(ValueError, match=r"row 1: 'at' must have dates .* in a known time zone"):
+    ranked_file.writer(tmp_path / 'o.jsonl', file, False)
+
+
+@pytest.mark.parametrize('is_deep', [False, True])
+def test_text_that_is_not_unicode_is_named_before_the_ranking(tmp_path, is_deep):
+  text = pa.array([b'a', b'\xff'], pa.binary()).view(pa.string())
+  column = pa.StructArray.from_arrays([text], ['x']) if is_deep else text
+  file = parquet(tmp_path, note=column)
+  with pytest.raises(ValueError, match=r"h.parquet, row 2: 'note' must have text in UTF-8 to be"):
+    ranked_file.writer(tmp_path / 'o.jsonl', file, False)
 
 
 @pytest.mark.parametrize(
   ('lines', 'message'),
   [
+    (
+      f'{{"history": [], "deep": {"[" * 60}{"]" * 60}}}\n',
+      "h.jsonl: 'deep' must have values that Parquet can hold",
+    ),
     (
       '{"history": [], "context": {}}\n',
       "h.jsonl: 'context' must have values that Parquet can hold",
