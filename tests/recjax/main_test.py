@@ -193,7 +193,11 @@ def test_two_processes_give_the_same_run_as_one(folder, finished):
   assert [row['examples_seen'] for row in one] == [row['examples_seen'] for row in two]
   assert [row['tokens'] for row in one] == [row['tokens'] for row in two]
   reports = [json.loads((w / 'report.json').read_text()) for w in (finished, workdir)]
-  assert reports[0]['baselines'] == reports[1]['baselines']
+  # An expensive baseline is left out of a run whose training took little time.
+  first, second = (report['baselines'] for report in reports)
+  common = first.keys() & second.keys()
+  assert common >= {'popularity', 'transitions'}
+  assert {name: first[name] for name in common} == {name: second[name] for name in common}
   assert reports[1]['run']['processes'] == 2
   # Every row was evaluated once: one process on eight devices, and on one, finds the same figures.
   config = identity.config_of(epath.Path(workdir))
